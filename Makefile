@@ -1,0 +1,49 @@
+# setup: environment in .venv    demo: the whole chain on made slides    test: all tests
+# check: lint, format, types, floors    bench: benchmarks
+# PYTHON=/path/to/python picks the interpreter the environment is made with.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench
+
+help:
+	@sed -n '1,3s/^# //p' Makefile
+
+setup: $(STAMP)
+
+# A name on PATH proves nothing (pyenv leaves shims that fail), so each candidate is run.
+$(BIN)/python:
+	@for python in $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.14 python3); do \
+	  if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; then \
+	    echo "setup: $$("$$python" --version) in $(VENV)"; \
+	    exec "$$python" -m venv --clear $(VENV); \
+	  fi; \
+	done; \
+	echo "error: got no Python that runs, is 3.12 or newer and has venv" \
+	  "(tried $(if $(PYTHON),$(PYTHON),python3.13 python3.12 python3.14 python3));" \
+	  "install one, or name it: make setup PYTHON=/path/to/python" >&2; exit 1
+
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  -e '.[dev,volume]' -c constraints.txt
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/wsi-seg demo --out demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	PYTHONPATH=. $(BIN)/lint-imports
+
+bench: $(STAMP)
+	@for script in benchmarks/bench_*.py; do \
+	  echo "== $$script"; $(BIN)/python "$$script" || exit 1; \
+	done

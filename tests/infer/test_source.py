@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from wsi_seg.models.checkpoint import ModelCard
+
+from wsi_seg.classes import ClassTable
+from wsi_seg.errors import ResolutionError
+from wsi_seg.infer.plan import InferOptions, plan_slide
+from wsi_seg.infer.source import WindowReader, area_weights
+from wsi_seg.testing.memory import MemoryImage, MemoryStore
+
+
+def card(mpp):
+    return ModelCard(
+        architecture="Unet", encoder="resnet18", in_channels=3,
+        classes=ClassTable.named(["thing"]), mpp=mpp, tile_px=32,
+        mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), scores={}, training={},
+    )  # fmt: skip
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.data())
+def test_area_weights_average_what_each_px_covers(full, small, data):
+    small = min(small, full)
+    start = data.draw(st.integers(0, small - 1))
+    count = data.draw(st.integers(1, min(20, small - start)))
+    weights, first = area_weights(start, count, full=full, small=small)
+    assert (weights.sum(axis=1) == 4096).all()
+    assert first >= 0
+    assert first + weights.shape[1] <= full
+    ratio = full / small
+    px = first + np.arange(weights.shape[1])
+    for i in range(count):
+        low, high = (start + i) * ratio, (start + i + 1) * ratio
+        shared = np.clip(np.minimum(high, px + 1) - np.maximum(low, px), 0, None) / ratio
+        assert np.abs(weights[i] / 4096 - shared).max() < 1.5 / 4096
+
+
+def test_whole_number_reduction_is_the_block_mean_in_every_window():
+    image = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    store = MemoryStore(MemoryImage(image, mpp=0.5))
+    plan = plan_slide(store, card(1.0), InferOptions(overlap=0.5), strip_px=64)
+    assert (plan.extent.height, plan.extent.width, plan.downsample) == (48, 64, 2.0)
+    assert plan.mpp == 1.0
+    expected = np.rint(image.reshape(48, 2, 64, 2, 3).mean(axis=(1, 3)))
+    for r, y in enumerate(plan.ys):
+        for c, x in enumerate(plan.xs):
+            tile = WindowReader(store.image, plan).read(r, c)
+            np.testing.assert_array_equal(tile, expected[y : y + 32, x : x + 32])
+
+
+@given(st.floats(1.03, 4), st.integers(40, 150), st.integers(40, 150))
+def test_windows_agree_where_they_overlap_at_any_reduction(factor, height, width):
+    image = np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    store = MemoryStore(MemoryImage(image, mpp=0.5))
+    plan = plan_slide(store, card(0.5 * factor), InferOptions(overlap=0.75), strip_px=64)
+    canvas = np.full((plan.ys[-1] + 32, plan.xs[-1] + 32, 3), -1)
+    for r, y in enumerate(plan.ys):
+        for c, x in enumerate(plan.xs):
+            tile = WindowReader(store.image, plan).read(r, c)
+            here = canvas[y : y + 32, x : x + 32]
+            known = here >= 0
+            np.testing.assert_array_equal(here[known], tile[known])
+            inside = (slice(0, plan.extent.height - y), slice(0, plan.extent.width - x))
+            here[inside] = tile[inside]
+
+
+def test_the_coarsest_level_that_is_fine_enough_is_read():
+    levels = [np.zeros((400 // n, 400 // n, 3), dtype=np.uint8) for n in (1, 4)]
+    store = MemoryStore(MemoryImage(*levels, mpp=0.25))
+    plan = plan_slide(store, card(1.0), InferOptions(), strip_px=64)
+    assert (plan.level, plan.extent.height, plan.downsample) == (1, 100, 4.0)
+    plan = plan_slide(store, card(0.5), InferOptions(), strip_px=64)
+    assert (plan.level, plan.extent.height, plan.downsample) == (0, 200, 2.0)
+
+
+def test_mpp_that_cannot_serve_the_model_is_refused_and_the_override_recorded():
+    image = np.zeros((50, 50, 3), dtype=np.uint8)
+    unknown, coarse = MemoryStore(MemoryImage(image)), MemoryStore(MemoryImage(image, mpp=0.7))
+    for store in (unknown, coarse):
+        with pytest.raises(ResolutionError, match="--allow-mpp-mismatch"):
+            plan_slide(store, card(0.5), InferOptions(), strip_px=64)
+        plan = plan_slide(store, card(0.5), InferOptions(allow_mpp_mismatch=True), strip_px=64)
+        assert plan.extent.height == 50
+        assert len(plan.notes) == 1

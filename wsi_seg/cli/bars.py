@@ -1,0 +1,218 @@
+"""Owns how progress is drawn: a bar on a terminal, a plain line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichBars
+    from rich.progress import Task, TaskID
+
+# Seconds between two plain lines, and the least between two that only mark a further tenth.
+_LINE_EVERY_S = 10.0
+_TENTH_EVERY_S = 2.0
+
+_TITLE_CHARACTERS = 20
+
+
+class RichProgress:
+    """Progress on stderr: bars with rate and time left on a terminal, plain lines elsewhere.
+
+    Steps may be nested: `advance` and `finish` concern the step that was started last.
+    """
+
+    def __init__(self) -> None:
+        self._steps: _Bars | _Lines = _Bars() if sys.stderr.isatty() else _Lines()
+
+    def start(self, title: str, total: float, unit: str) -> None:
+        """Begin a step of ``total`` units; a total of 0 stands for unknown."""
+        self._steps.start(title, total, unit)
+
+    def advance(self, amount: float) -> None:
+        """Report ``amount`` more units of the innermost step done."""
+        self._steps.advance(amount)
+
+    def finish(self) -> None:
+        """End the innermost step."""
+        self._steps.finish()
+
+    def close(self) -> None:
+        """Give the terminal back, whatever step was under way."""
+        self._steps.close()
+
+
+class _Bars:
+    """Bars of rich, one per open step."""
+
+    def __init__(self) -> None:
+        self._bars: RichBars | None = None
+        self._open: list[TaskID] = []
+
+    def start(self, title: str, total: float, unit: str) -> None:
+        if self._bars is None:
+            self._bars = _rich_bars()
+            self._bars.start()
+        task = self._bars.add_task(_shortened(title), total=total or None, unit=unit)
+        self._open.append(task)
+
+    def advance(self, amount: float) -> None:
+        if self._bars is not None and self._open:
+            self._bars.advance(self._open[-1], amount)
+
+    def finish(self) -> None:
+        if self._bars is None or not self._open:
+            return
+        task = self._open.pop()
+        if self._open:
+            self._bars.remove_task(task)
+        else:
+            self._bars.stop_task(task)
+            self.close()
+
+    def close(self) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+        self._bars = None
+        self._open.clear()
+
+
+def _rich_bars() -> "RichBars":
+    """Bars whose columns fit 80 characters: title, bar, count, rate, elapsed, left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import ProgressColumn as Column
+    from rich.text import Text
+
+    class Words(Column):
+        """A column of text that a function makes from the task."""
+
+        def __init__(self, words: Callable[["Task"], str], style: str) -> None:
+            super().__init__()
+            self._words, self._style = words, style
+
+        def render(self, task: "Task") -> Text:
+            return Text(self._words(task), style=self._style, no_wrap=True, justify="right")
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=12),
+        Words(lambda task: counted(task.completed, task.total or 0), "progress.download"),
+        Words(
+            lambda task: rated(task.finished_speed or task.speed, task.fields["unit"]),
+            "progress.data.speed",
+        ),
+        TimeElapsedColumn(),
+        Words(lambda task: left(task.time_remaining), "progress.remaining"),
+        console=Console(stderr=True),
+        redirect_stdout=False,  # stdout carries results, perhaps into a pipe
+    )
+
+
+@dataclass(slots=True)
+class _Step:
+    title: str
+    total: float
+    unit: str
+    began: float
+    said: float
+    done: float = 0.0
+    tenths: int = 0
+
+
+class _Lines:
+    """Plain lines, without control codes, for logs and pipes."""
+
+    def __init__(self) -> None:
+        self._open: list[_Step] = []
+
+    def start(self, title: str, total: float, unit: str) -> None:
+        now = time.monotonic()
+        self._open.append(_Step(title, total, unit, began=now, said=now))
+
+    def advance(self, amount: float) -> None:
+        if not self._open:
+            return
+        step = self._open[-1]
+        step.done += amount
+        now = time.monotonic()
+        silent_s = now - step.said
+        tenths = int(10 * step.done / step.total) if step.total else 0
+        if silent_s >= _LINE_EVERY_S or (tenths > step.tenths and silent_s >= _TENTH_EVERY_S):
+            step.said, step.tenths = now, tenths
+            _write(_line(step, now))
+
+    def finish(self) -> None:
+        if not self._open:
+            return
+        step = self._open.pop()
+        elapsed = time.monotonic() - step.began
+        # What took no time, or is a part of something larger, is not worth a line in a log.
+        if elapsed >= _TENTH_EVERY_S and not self._open:
+            speed = step.done / elapsed
+            _write(
+                f"{step.title}: {number(step.done)} {step.unit} in {clock(elapsed)}, "
+                f"{rated(speed, step.unit)}"
+            )
+
+    def close(self) -> None:
+        self._open.clear()
+
+
+def _line(step: _Step, now: float) -> str:
+    elapsed = now - step.began
+    speed = step.done / elapsed if elapsed else None
+    remaining = (step.total - step.done) / speed if speed and step.total else None
+    share = f"{100 * step.done / step.total:.0f} %, " if step.total else ""
+    return (
+        f"{step.title}: {share}{counted(step.done, step.total)} {step.unit}, "
+        f"{rated(speed, step.unit)}, {clock(elapsed)} elapsed, {left(remaining)}"
+    )
+
+
+def _write(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def _shortened(title: str) -> str:
+    if len(title) <= _TITLE_CHARACTERS:
+        return title
+    return title[: _TITLE_CHARACTERS - 1] + "…"
+
+
+def number(value: float) -> str:
+    """Write a count in at most five characters: ``87``, ``41.2``, ``12345``, ``1.23M``."""
+    if value >= 99_999.5:
+        for divisor, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+            if value >= divisor:
+                return f"{value / divisor:.3g}{suffix}"
+    if value >= 100 or value == int(value):
+        return f"{value:.0f}"
+    return f"{value:.1f}"
+
+
+def counted(done: float, total: float) -> str:
+    """``412/5678``, or only what is done where the total is 0, for unknown."""
+    return f"{number(done)}/{number(total)}" if total else number(done)
+
+
+def rated(speed: float | None, unit: str) -> str:
+    """``41.2 tiles/s``, or a dash before anything is known."""
+    if not speed:
+        return f"- {unit}/s"
+    written = f"{speed:.3g}" if speed < 1 else number(speed)
+    return f"{written} {unit}/s"
+
+
+def clock(seconds: float) -> str:
+    """``1:05`` or ``2:01:05``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def left(seconds: float | None) -> str:
+    """``1:05 left``, or ``-:-- left`` before anything is known."""
+    return f"{'-:--' if seconds is None else clock(seconds)} left"

@@ -1,0 +1,1 @@
+"""Owns scores: how well predictions agree with truth."""

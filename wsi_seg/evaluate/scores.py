@@ -1,0 +1,271 @@
+"""Owns Dice and IoU: per slide, their spread over slides, and pooled over all px.
+
+Counts are whole numbers summed over bands of rows, so memory depends on a slide's width only and
+no mean is ever taken of means.
+"""
+
+import statistics
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.classes import IGNORE, ClassTable
+from wsi_seg.errors import BatchError, StoreError, WsiSegError
+from wsi_seg.geometry import Region
+from wsi_seg.progress import Progress
+from wsi_seg.store import Collection, Multiscale, SlideStore
+
+_BAND_PX = 1024
+
+PREDICTION_LABEL = "prediction"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Px of one class: found and true, found but false, true but missed."""
+
+    tp: int
+    fp: int
+    fn: int
+
+    @property
+    def dice(self) -> float:
+        """``2 tp / (2 tp + fp + fn)``; 1 where neither prediction nor truth has a px."""
+        total = 2 * self.tp + self.fp + self.fn
+        return 2 * self.tp / total if total else 1.0
+
+    @property
+    def iou(self) -> float:
+        """``tp / (tp + fp + fn)``; 1 where neither prediction nor truth has a px."""
+        total = self.tp + self.fp + self.fn
+        return self.tp / total if total else 1.0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)
+
+
+@dataclass(frozen=True, slots=True)
+class SlideScore:
+    """Counts of one class on one slide."""
+
+    slide: str
+    class_name: str
+    counts: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Scores of a prediction collection against a truth collection."""
+
+    slides: tuple[SlideScore, ...]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Classes in table order."""
+        return tuple(dict.fromkeys(score.class_name for score in self.slides))
+
+    def pooled(self, class_name: str) -> Counts:
+        """Sum the counts of one class over all slides."""
+        total = Counts(0, 0, 0)
+        for score in self.slides:
+            if score.class_name == class_name:
+                total += score.counts
+        return total
+
+    def slide_dice(self, class_name: str) -> tuple[float, float]:
+        """Mean and standard deviation over slides of the per-slide Dice of one class."""
+        values = [s.counts.dice for s in self.slides if s.class_name == class_name]
+        return statistics.fmean(values), statistics.pstdev(values)
+
+    @property
+    def mean_slide_dice(self) -> float:
+        """Per-slide Dice, averaged over slides and classes: what training selects by."""
+        return statistics.fmean(score.counts.dice for score in self.slides)
+
+    def lines(self) -> list[str]:
+        """One sentence per class for people."""
+        lines = []
+        for name in self.class_names:
+            pooled = self.pooled(name)
+            mean, spread = self.slide_dice(name)
+            lines.append(
+                f"{name}: Dice {mean:.4f} ± {spread:.4f} per slide, {pooled.dice:.4f} pooled; "
+                f"IoU {pooled.iou:.4f} pooled"
+            )
+        return lines
+
+    def to_json(self) -> dict[str, object]:
+        """All figures as plain JSON values."""
+        return {
+            "slides": [
+                {
+                    "slide": s.slide,
+                    "class": s.class_name,
+                    "dice": s.counts.dice,
+                    "iou": s.counts.iou,
+                    "tp": s.counts.tp,
+                    "fp": s.counts.fp,
+                    "fn": s.counts.fn,
+                }
+                for s in self.slides
+            ],
+            "classes": {
+                name: {
+                    "pooled_dice": self.pooled(name).dice,
+                    "pooled_iou": self.pooled(name).iou,
+                    "slide_dice_mean": self.slide_dice(name)[0],
+                    "slide_dice_sd": self.slide_dice(name)[1],
+                }
+                for name in self.class_names
+            },
+            "mean_slide_dice": self.mean_slide_dice,
+        }
+
+
+def evaluate(
+    prediction: Collection, truth: Collection, *, label: str, progress: Progress
+) -> Scores:
+    """Compare the label maps of a prediction collection with a label of the slides.
+
+    Truth is compared at the prediction's level: its own level there, or the nearest finer one,
+    sampled at px centres. Px labelled 255 (ignore) do not count.
+
+    Parameters
+    ----------
+    prediction
+        Made by inference.
+    truth
+        Stores of the slides.
+    label
+        Name under ``labels/`` of the truth.
+    progress
+        Advanced by megapixels.
+
+    Raises
+    ------
+    StoreError
+        If nothing can be compared.
+    BatchError
+        If some slides have no such label, or it has other classes.
+    """
+    names = prediction.names()
+    if not names:
+        raise StoreError(f"{prediction.path} holds no predictions; run `wsi-seg infer` first")
+    scores: list[SlideScore] = []
+    failures: dict[str, str] = {}
+    for name in names:
+        try:
+            if name not in truth.names():
+                raise StoreError(f"{truth.path} has no slide {name!r}")
+            scores += evaluate_slide(prediction[name], truth[name], label=label, progress=progress)
+        except WsiSegError as error:
+            failures[name] = str(error)
+    if failures:
+        raise BatchError(failures, done=len(names) - len(failures))
+    return Scores(tuple(scores))
+
+
+def evaluate_slide(
+    prediction: SlideStore, truth: SlideStore, *, label: str, progress: Progress
+) -> list[SlideScore]:
+    """Count px of every class on one slide; see `evaluate`."""
+    found, true = prediction.label(PREDICTION_LABEL), truth.label(label)
+    found_classes, true_classes = _classes(found), _classes(true)
+    _require_same_slide(prediction, truth)
+    missing = [name for name in found_classes.names if name not in true_classes.names]
+    if missing:
+        raise StoreError(
+            f"slide {truth.name!r}: the prediction has classes {', '.join(found_classes.names)}, "
+            f"label {label!r} has {', '.join(true_classes.names)}; expected each predicted class "
+            "in the label"
+        )
+    # Table that turns the truth's ids into the prediction's; other classes become background.
+    recode = np.zeros(256, dtype=np.uint8)
+    recode[IGNORE] = IGNORE
+    for entry in found_classes:
+        recode[true_classes.id_of(entry.name)] = entry.id
+    size = len(found_classes) + 1
+    confusion = np.zeros((size, size), dtype=np.int64)
+    extent = found.pyramid.extent
+    progress.start(f"evaluate {truth.name}", extent.area / 1e6, "Mpx")
+    for y in range(0, extent.height, _BAND_PX):
+        height = min(_BAND_PX, extent.height - y)
+        region = Region(level=0, y=y, x=0, height=height, width=extent.width)
+        ours = found.read(region)
+        theirs = recode[read_matching(true, found, region)]
+        valid = theirs != IGNORE
+        pairs = ours[valid].astype(np.int64) * size + theirs[valid]
+        confusion += np.bincount(pairs, minlength=size * size).reshape(size, size)
+        progress.advance(height * extent.width / 1e6)
+    progress.finish()
+    scores = []
+    for entry in found_classes:
+        tp = int(confusion[entry.id, entry.id])
+        fp = int(confusion[entry.id].sum()) - tp
+        fn = int(confusion[:, entry.id].sum()) - tp
+        scores.append(SlideScore(truth.name, entry.name, Counts(tp, fp, fn)))
+    return scores
+
+
+def read_matching(label: Multiscale, grid: Multiscale, region: Region) -> NDArray[np.uint8]:
+    """Label map under a level-0 region of another image of the same slide.
+
+    Parameters
+    ----------
+    label
+        Label whose level 0 covers the same slide as ``grid``.
+    grid
+        Image that ``region`` belongs to.
+    region
+        Region at level 0 of ``grid``.
+
+    Returns
+    -------
+    NDArray[np.uint8]
+        ``(region.height, region.width)`` class ids, sampled at px centres.
+    """
+    target = grid.pyramid.extent
+    ratio = (
+        label.pyramid.extent.height / target.height + label.pyramid.extent.width / target.width
+    ) / 2
+    level = label.pyramid.level_at_or_below(max(1.0, ratio))
+    source = label.pyramid.extents[level]
+    rows = _centres(region.y, region.height, target.height, source.height)
+    columns = _centres(region.x, region.width, target.width, source.width)
+    window = Region(
+        level=level,
+        y=int(rows[0]),
+        x=int(columns[0]),
+        height=int(rows[-1] - rows[0]) + 1,
+        width=int(columns[-1] - columns[0]) + 1,
+    )
+    pixels = label.read(window)
+    if source == target:
+        return pixels
+    return pixels[np.ix_(rows - rows[0], columns - columns[0])]
+
+
+def _centres(start: int, count: int, full: int, source: int) -> NDArray[np.int64]:
+    """Source px under the centres of px ``[start, start + count)`` of an axis of ``full`` px."""
+    px = np.arange(start, start + count, dtype=np.int64)
+    return (2 * px + 1) * source // (2 * full)
+
+
+def _classes(label: Multiscale) -> ClassTable:
+    rows = label.attributes.get("classes")
+    if not isinstance(rows, list):
+        raise StoreError(f"{label.path} names no classes; expected a label written by wsi-seg")
+    return ClassTable.from_json(rows)
+
+
+def _require_same_slide(prediction: SlideStore, truth: SlideStore) -> None:
+    """Refuse a prediction whose extent cannot be this slide's."""
+    full, here = truth.pyramid.extent, prediction.pyramid.extent
+    tall, wide = full.height / here.height, full.width / here.width
+    # Rounding moves a side by at most one px of either image.
+    if abs(tall - wide) > (tall + 1) / here.height + (wide + 1) / here.width:
+        raise StoreError(
+            f"slide {truth.name!r} has {full}, its prediction {here}: these are not the same "
+            "slide; expected sides in the same proportion"
+        )

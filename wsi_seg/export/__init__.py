@@ -1,0 +1,1 @@
+"""Owns what leaves wsi_seg: polygons and pictures that other programs and people read."""

@@ -1,0 +1,7 @@
+"""Owns rectangles, levels and grids: whole numbers only, no pixels, no files."""
+
+from wsi_seg.geometry.grid import TileGrid, axis_starts
+from wsi_seg.geometry.pyramid import Pyramid
+from wsi_seg.geometry.region import Extent, Region
+
+__all__ = ["Extent", "Pyramid", "Region", "TileGrid", "axis_starts"]

@@ -1,0 +1,78 @@
+"""Owns levels: their extents, downsamples and mpp, and which level serves a wanted mpp."""
+
+import math
+from dataclasses import dataclass
+
+from wsi_seg.errors import RegionError, ResolutionError
+from wsi_seg.geometry.region import Extent
+
+# A level up to 2 % coarser than asked for is taken as it is: scanners state mpp to about 1 %.
+SAME_MPP = 1.02
+
+
+@dataclass(frozen=True, slots=True)
+class Pyramid:
+    """Extents of all levels of one image, finest first.
+
+    Parameters
+    ----------
+    extents
+        Size of each level; level 0 is the largest.
+    mpp
+        Micrometres per px of level 0, the mean of both axes, or None where unknown.
+    """
+
+    extents: tuple[Extent, ...]
+    mpp: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.extents:
+            raise RegionError("got a pyramid without levels; expected at least one")
+        for finer, coarser in zip(self.extents, self.extents[1:], strict=False):
+            if coarser.height > finer.height or coarser.width > finer.width:
+                raise RegionError(
+                    f"got level extents {[str(e) for e in self.extents]}; expected each level "
+                    "to be no larger than the one before it"
+                )
+        if self.mpp is not None and not (math.isfinite(self.mpp) and self.mpp > 0):
+            raise ResolutionError(f"got mpp={self.mpp!r}; expected a positive number or None")
+
+    @property
+    def extent(self) -> Extent:
+        """Size of level 0."""
+        return self.extents[0]
+
+    def downsample(self, level: int) -> float:
+        """Level-0 px per px of this level, at least 1.
+
+        Writers round a level's size up or down, so a whole number n is returned where both
+        sides equal floor or ceil of the level-0 size over n; otherwise the mean of both ratios.
+        """
+        base, here = self.extents[0], self._extent(level)
+        ratio = (base.height / here.height + base.width / here.width) / 2
+        n = round(ratio)
+        sides = ((base.height, here.height), (base.width, here.width))
+        if n >= 1 and all(small in (full // n, -(-full // n)) for full, small in sides):
+            return float(n)
+        return ratio
+
+    def level_mpp(self, level: int) -> float | None:
+        """Micrometres per px of this level, or None where unknown."""
+        return None if self.mpp is None else self.mpp * self.downsample(level)
+
+    def level_at_or_below(self, downsample: float) -> int:
+        """Coarsest level that is still at least as fine as the wanted downsample.
+
+        A level up to 2 % coarser counts as equal; level 0 is returned when none is fine enough.
+        """
+        fitting = [
+            level
+            for level in range(len(self.extents))
+            if self.downsample(level) <= downsample * SAME_MPP
+        ]
+        return fitting[-1] if fitting else 0
+
+    def _extent(self, level: int) -> Extent:
+        if not 0 <= level < len(self.extents):
+            raise RegionError(f"got level {level}; expected 0 to {len(self.extents) - 1}")
+        return self.extents[level]

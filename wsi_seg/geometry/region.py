@@ -1,0 +1,121 @@
+"""Owns the two rectangles everything else speaks in: Extent (a size) and Region (a place)."""
+
+from dataclasses import dataclass
+
+from wsi_seg.errors import RegionError
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Full size of one level, in that level's px.
+
+    Parameters
+    ----------
+    height, width
+        Number of rows and of columns, each at least 1.
+    """
+
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise RegionError(
+                f"got an extent of {self.height} x {self.width} px (height x width); "
+                "expected at least 1 x 1"
+            )
+
+    @property
+    def area(self) -> int:
+        """Number of px."""
+        return self.height * self.width
+
+    def scaled(self, downsample: float) -> "Extent":
+        """Size of this extent when every side shrinks by ``downsample``, at least 1 px."""
+        return Extent(
+            max(1, round(self.height / downsample)), max(1, round(self.width / downsample))
+        )
+
+    def __str__(self) -> str:
+        return f"{self.width} x {self.height} px"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """Rectangle at one level, half open, in that level's px.
+
+    Pixel (0, 0) covers [0, 1) x [0, 1). ``y`` and ``x`` may be negative: such a region sticks
+    out of the level and has to be clipped or padded by whoever reads it.
+
+    Parameters
+    ----------
+    level
+        Pyramid index, 0 is the finest.
+    y, x
+        Top row and left column.
+    height, width
+        Size, each at least 1.
+    """
+
+    level: int
+    y: int
+    x: int
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        if self.level < 0 or self.height < 1 or self.width < 1:
+            raise RegionError(f"got {self}; expected level >= 0 and at least 1 x 1 px")
+
+    @property
+    def y_end(self) -> int:
+        """First row below the region."""
+        return self.y + self.height
+
+    @property
+    def x_end(self) -> int:
+        """First column right of the region."""
+        return self.x + self.width
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """``(rows, columns)`` slices into an array of the whole level."""
+        return slice(self.y, self.y_end), slice(self.x, self.x_end)
+
+    def inside(self, extent: Extent) -> bool:
+        """Whether every px of the region exists in a level of this extent."""
+        return (
+            self.y >= 0
+            and self.x >= 0
+            and self.y_end <= extent.height
+            and self.x_end <= extent.width
+        )
+
+    def clip(self, extent: Extent) -> "Region":
+        """Part of the region that exists in a level of this extent.
+
+        Raises
+        ------
+        RegionError
+            If no px of the region exists.
+        """
+        y, x = max(0, self.y), max(0, self.x)
+        y_end, x_end = min(self.y_end, extent.height), min(self.x_end, extent.width)
+        if y_end <= y or x_end <= x:
+            raise RegionError(f"got {self}, which lies wholly outside a level of {extent}")
+        return Region(level=self.level, y=y, x=x, height=y_end - y, width=x_end - x)
+
+    def __str__(self) -> str:
+        return (
+            f"region level={self.level} y={self.y} x={self.x} "
+            f"height={self.height} width={self.width}"
+        )
+
+
+def require_inside(region: Region, extent: Extent, name: str) -> None:
+    """Raise RegionError, naming the slide, unless the region lies inside the extent."""
+    if not region.inside(extent):
+        raise RegionError(
+            f"{name}: got {region}; expected it inside level {region.level} of {extent}; "
+            "clip it first"
+        )

@@ -1,0 +1,1 @@
+"""Owns inference: plan the windows, stream them through a model, blend, write."""

@@ -1,0 +1,144 @@
+"""Owns the rows in memory: accumulate windows, emit rows that no later window touches."""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wsi_seg.infer.plan import SlidePlan
+from wsi_seg.infer.windows import PROBABILITY_STEPS
+
+StripSink = Callable[[int, NDArray[np.uint8]], None]
+
+_HALF = PROBABILITY_STEPS // 255 // 2
+
+
+class Band:
+    """Accumulator of one slide: as many rows as a window is high, whatever the slide's height.
+
+    Windows must arrive row by row; within a row, in any order. The weight sum needs no map: over
+    the kept windows it is, for every window row, an outer product of two vectors of whole numbers.
+
+    Parameters
+    ----------
+    plan
+        The slide's plan.
+    strips
+        Indices of the strips to produce.
+    channels
+        Number of classes.
+    device
+        Where the sums are kept.
+    sink
+        Called with ``(strip index, uint8 (rows, width, channels))`` for every strip, in order.
+    """
+
+    def __init__(
+        self,
+        plan: SlidePlan,
+        strips: frozenset[int],
+        *,
+        channels: int,
+        device: torch.device,
+        sink: StripSink,
+    ) -> None:
+        self._plan = plan
+        self._rows = plan.rows_for(strips)
+        self._position = 0
+        self._width = max(plan.extent.width, plan.tile_px)
+        self._sums = torch.zeros(
+            (channels, plan.tile_px, self._width), dtype=torch.int32, device=device
+        )
+        self._column_sums: dict[int, NDArray[np.int32]] = {}
+        self._row_weights = torch.from_numpy(plan.row_weights).to(device)
+        self._column_weights = torch.from_numpy(plan.column_weights).to(device)
+        self._assembler = _StripAssembler(plan, strips, channels, sink)
+
+    def add(self, row: int, column: int, prediction: torch.Tensor) -> None:
+        """Add one window.
+
+        Parameters
+        ----------
+        row, column
+            Place in the plan's grid.
+        prediction
+            ``(channels, tile_px, tile_px)`` int32, 0 to `PROBABILITY_STEPS`.
+        """
+        self._advance_to(row)
+        x = self._plan.xs[column]
+        weight = self._row_weights[row][:, None] * self._column_weights[column][None, :]
+        self._sums[:, :, x : x + self._plan.tile_px] += prediction * weight
+        sums = self._column_sums.setdefault(row, np.zeros(self._width, dtype=np.int32))
+        sums[x : x + self._plan.tile_px] += self._plan.column_weights[column]
+
+    def finish(self) -> None:
+        """Emit all rows that are left."""
+        while self._position < len(self._rows):
+            self._emit_row()
+
+    def _advance_to(self, row: int) -> None:
+        while self._rows[self._position] < row:
+            self._emit_row()
+
+    def _emit_row(self) -> None:
+        """Emit the rows above the next window row, then shift the sums up to it."""
+        plan = self._plan
+        top = plan.ys[self._rows[self._position]]
+        self._position += 1
+        if self._position < len(self._rows):
+            shift = min(plan.ys[self._rows[self._position]] - top, plan.tile_px)
+        else:
+            shift = plan.tile_px
+        weight = torch.from_numpy(self._weight_sum(top, shift)).to(self._sums.device)
+        sums = self._sums[:, :shift]
+        step = PROBABILITY_STEPS // 255
+        mean = (sums + _HALF * weight) // (step * weight.clamp(min=1))
+        self._assembler.put(top, mean.to(torch.uint8).permute(1, 2, 0).cpu().numpy())
+        kept = plan.tile_px - shift
+        if kept:
+            self._sums[:, :kept] = self._sums[:, shift:].clone()
+        self._sums[:, kept:] = 0
+
+    def _weight_sum(self, top: int, count: int) -> NDArray[np.int32]:
+        """Weight sum of the rows ``[top, top + count)``, shape ``(count, width)`` int32."""
+        plan = self._plan
+        total = np.zeros((count, self._width), dtype=np.int32)
+        for row in list(self._column_sums):
+            offset = top - plan.ys[row]
+            if offset >= plan.tile_px:
+                del self._column_sums[row]
+                continue
+            weights = plan.row_weights[row, max(0, offset) : offset + count]
+            first = max(0, -offset)
+            total[first : first + len(weights)] += weights[:, None] * self._column_sums[row]
+        return total
+
+
+class _StripAssembler:
+    """Collects emitted rows into whole strips, and drops rows of strips nobody asked for."""
+
+    def __init__(
+        self, plan: SlidePlan, strips: Iterable[int], channels: int, sink: StripSink
+    ) -> None:
+        self._pending = [(index, *plan.strips[index]) for index in sorted(strips)]
+        self._channels = channels
+        self._width = plan.extent.width
+        self._sink = sink
+        self._buffer: NDArray[np.uint8] | None = None
+
+    def put(self, y: int, rows: NDArray[np.uint8]) -> None:
+        """Take rows ``[y, y + len(rows))`` of the level, ``(rows, width, channels)``."""
+        while self._pending:
+            index, top, bottom = self._pending[0]
+            first, after = max(y, top), min(y + len(rows), bottom)
+            if first >= after:
+                return
+            if self._buffer is None:
+                self._buffer = np.zeros((bottom - top, self._width, self._channels), dtype=np.uint8)
+            self._buffer[first - top : after - top] = rows[first - y : after - y, : self._width]
+            if after < bottom:
+                return
+            self._sink(index, self._buffer)
+            self._buffer = None
+            self._pending.pop(0)

@@ -1,0 +1,222 @@
+"""Owns the inference plan: which windows of a slide are predicted, at which level, in which strips.
+
+A plan is plain data made before any work. Running it in one process, in many, or again after a
+kill gives the same bytes.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.errors import ConfigError, ResolutionError
+from wsi_seg.geometry import Extent, Region, TileGrid
+from wsi_seg.geometry.grid import strip_bounds
+from wsi_seg.geometry.pyramid import SAME_MPP
+from wsi_seg.infer.windows import MAX_OVERLAP, Blend, axis_weights
+from wsi_seg.models.checkpoint import ModelCard
+from wsi_seg.store import SlideStore
+
+# A slide whose finest level is coarser than the model's mpp by more than this is refused.
+COARSEST_SLIDE = 1.2
+
+
+@dataclass(frozen=True, slots=True)
+class InferOptions:
+    """What a user may choose about inference.
+
+    Parameters
+    ----------
+    overlap
+        Fraction of a tile that neighbouring tiles share, 0 to 0.9.
+    tile_px
+        Side of a tile at the inference level; None takes the model card's.
+    blend
+        How overlapping tiles are merged; see `windows.axis_weights`.
+    batch
+        Tiles per forward pass; 0 lets the predictor choose.
+    device, precision
+        ``auto``, or a torch device; ``auto``, ``fp32`` or ``bf16``.
+    skip_background
+        Leave out tiles in which the store's tissue mask has nothing.
+    allow_mpp_mismatch
+        Accept a slide of unknown or too coarse mpp; the override is recorded in the output.
+    """
+
+    overlap: float = 0.5
+    tile_px: int | None = None
+    blend: Blend = "gaussian"
+    batch: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    skip_background: bool = True
+    allow_mpp_mismatch: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.overlap <= MAX_OVERLAP:
+            raise ConfigError(f"got overlap {self.overlap}; expected 0 to {MAX_OVERLAP}")
+        if self.tile_px is not None and not 1 <= self.tile_px <= 8192:
+            raise ConfigError(f"got tile {self.tile_px} px; expected 1 to 8192")
+        if self.batch < 0:
+            raise ConfigError(f"got batch {self.batch}; expected 0 (choose for me) or more")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SlidePlan:
+    """All decisions about one slide.
+
+    Parameters
+    ----------
+    slide
+        Name of the slide.
+    level
+        Level of the store that is read.
+    extent
+        Size of the output: the level's own size, or smaller where the level is resampled.
+    downsample
+        Level-0 px per output px.
+    mpp
+        Micrometres per output px, None where unknown.
+    tile_px
+        Side of a window in output px.
+    ys, xs
+        First row of each window row, first column of each window column.
+    row_weights, column_weights
+        Blend weights, shapes ``(len(ys), tile_px)`` and ``(len(xs), tile_px)``.
+    keep
+        Which windows are predicted, shape ``(len(ys), len(xs))``.
+    strip_px
+        Rows that one strip of the output has.
+    notes
+        Overrides and repairs worth recording, one sentence each.
+    """
+
+    slide: str
+    level: int
+    extent: Extent
+    downsample: float
+    mpp: float | None
+    tile_px: int
+    ys: tuple[int, ...]
+    xs: tuple[int, ...]
+    row_weights: NDArray[np.int32]
+    column_weights: NDArray[np.int32]
+    keep: NDArray[np.bool_]
+    strip_px: int
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def strips(self) -> tuple[tuple[int, int], ...]:
+        """First row and first row after, of each strip of the output."""
+        return strip_bounds(self.extent.height, self.strip_px)
+
+    def rows_for(self, strips: frozenset[int]) -> tuple[int, ...]:
+        """Window rows that touch any of these strips, ascending."""
+        bounds = [self.strips[index] for index in sorted(strips)]
+        tops = np.asarray(self.ys)
+        touched = np.zeros(len(tops), dtype=bool)
+        for y, y_end in bounds:
+            touched |= (tops < y_end) & (tops + self.tile_px > y)
+        return tuple(int(row) for row in np.flatnonzero(touched))
+
+    def windows_in(self, strips: frozenset[int]) -> int:
+        """Count the windows to predict for these strips."""
+        return int(self.keep[list(self.rows_for(strips))].sum())
+
+
+def plan_slide(
+    store: SlideStore, card: ModelCard, options: InferOptions, *, strip_px: int
+) -> SlidePlan:
+    """Decide level, windows and strips for one slide.
+
+    Raises
+    ------
+    ResolutionError
+        If the model needs an mpp that the slide does not have, or is too coarse for.
+    """
+    wanted, notes = _wanted_downsample(store, card, options)
+    level = store.pyramid.level_at_or_below(wanted)
+    downsample = store.pyramid.downsample(level)
+    if wanted / downsample > SAME_MPP:
+        extent, downsample = store.pyramid.extent.scaled(wanted), wanted
+    else:
+        extent = store.pyramid.extents[level]
+    tile_px = options.tile_px or card.tile_px
+    # Rounded up, so that the overlap is never larger than asked for.
+    stride = math.ceil(tile_px * (1 - options.overlap) - 1e-9)
+    grid = TileGrid(extent, tile_px, stride)
+    ys, xs = grid.ys, grid.xs
+    keep = np.ones((len(ys), len(xs)), dtype=bool)
+    if options.skip_background and "tissue" in store.label_names():
+        keep = _windows_with_tissue(store, extent, grid)
+        if not keep.any():
+            keep = ~keep
+            notes = (*notes, "the tissue mask is empty, so every tile was predicted")
+    base_mpp = store.pyramid.mpp
+    return SlidePlan(
+        slide=store.name,
+        level=level,
+        extent=extent,
+        downsample=downsample,
+        mpp=None if base_mpp is None else base_mpp * downsample,
+        tile_px=tile_px,
+        ys=ys,
+        xs=xs,
+        row_weights=axis_weights(ys, tile_px, length=extent.height, blend=options.blend),
+        column_weights=axis_weights(xs, tile_px, length=extent.width, blend=options.blend),
+        keep=keep,
+        strip_px=strip_px,
+        notes=notes,
+    )
+
+
+def _wanted_downsample(
+    store: SlideStore, card: ModelCard, options: InferOptions
+) -> tuple[float, tuple[str, ...]]:
+    """Level-0 px per px of the model's scale, and the overrides used to get there."""
+    slide_mpp = store.pyramid.mpp
+    if card.mpp is None:
+        return 1.0, ()
+    if slide_mpp is None:
+        if options.allow_mpp_mismatch:
+            return 1.0, (f"mpp unknown; read at level 0 though the model wants {card.mpp} um/px",)
+        raise ResolutionError(
+            f"slide {store.name!r} has no mpp, and the model works at {card.mpp} um per px; "
+            "give the slide's value with `wsi-seg tile --mpp`, or accept level 0 as it is with "
+            "--allow-mpp-mismatch"
+        )
+    if slide_mpp > card.mpp * COARSEST_SLIDE:
+        if options.allow_mpp_mismatch:
+            return 1.0, (f"slide has {slide_mpp:.4g} um/px, the model wants {card.mpp:.4g}",)
+        raise ResolutionError(
+            f"slide {store.name!r} has {slide_mpp:.4g} um per px at its finest level, and the "
+            f"model works at {card.mpp:.4g}; expected at most {card.mpp * COARSEST_SLIDE:.4g}; "
+            "use a model for this resolution, or accept it with --allow-mpp-mismatch"
+        )
+    return max(1.0, card.mpp / slide_mpp), ()
+
+
+def _windows_with_tissue(store: SlideStore, extent: Extent, grid: TileGrid) -> NDArray[np.bool_]:
+    """Whether any tissue lies in each window, from sums over the low-resolution tissue mask."""
+    tissue = store.label("tissue")
+    size = tissue.pyramid.extent
+    mask = tissue.read(Region(level=0, y=0, x=0, height=size.height, width=size.width)) > 0
+    sums = np.zeros((size.height + 1, size.width + 1), dtype=np.int64)
+    sums[1:, 1:] = mask.cumsum(0).cumsum(1)
+
+    def bounds(starts: tuple[int, ...], full: int, small: int) -> tuple[NDArray[np.int64], ...]:
+        first = np.asarray(starts, dtype=np.int64)
+        after = np.minimum(first + grid.tile, full)
+        return first * small // full, np.minimum(small, -(-after * small // full))
+
+    y, y_end = bounds(grid.ys, extent.height, size.height)
+    x, x_end = bounds(grid.xs, extent.width, size.width)
+    inside = (
+        sums[np.ix_(y_end, x_end)]
+        - sums[np.ix_(y, x_end)]
+        - sums[np.ix_(y_end, x)]
+        + sums[np.ix_(y, x)]
+    )
+    found: NDArray[np.bool_] = inside > 0
+    return found

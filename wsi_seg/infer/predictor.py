@@ -1,0 +1,136 @@
+"""Owns the forward pass: device, precision, normalisation. Knows tiles, no slides."""
+
+import copy
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from wsi_seg.errors import ConfigError
+from wsi_seg.infer.windows import PROBABILITY_STEPS
+from wsi_seg.models import ModelCard, size_multiple
+
+# Pixels in one forward pass: enough to fill the device, small against its memory.
+_BATCH_PX = {"cpu": 2**20, "cuda": 2**24}
+
+
+class TilePredictor(Protocol):
+    """What the stream needs of a predictor; tests put toy models behind it."""
+
+    channels: int
+    device: torch.device
+
+    def batch_for(self, tile_px: int) -> int:
+        """Tiles per forward pass that suit the device."""
+
+    def predict(self, tiles: NDArray[np.uint8]) -> torch.Tensor:
+        """Probabilities of tiles.
+
+        Parameters
+        ----------
+        tiles
+            ``(B, T, T, 3)`` uint8 RGB.
+
+        Returns
+        -------
+        torch.Tensor
+            ``(B, C, T, T)`` int32 on `device`, 0 to `PROBABILITY_STEPS`.
+        """
+
+
+def pick_device(name: str) -> torch.device:
+    """Device of this name; ``auto`` is CUDA where there is one, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"got device {name!r}; expected auto, cpu or cuda[:N]") from error
+    if device.type not in _BATCH_PX:
+        raise ConfigError(f"got device {name!r}; expected auto, cpu or cuda[:N]")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"got device {name!r}, but this machine has no usable CUDA device")
+    return device
+
+
+def pick_precision(name: str, device: torch.device) -> str:
+    """``fp32`` or ``bf16``; ``auto`` is bf16 where the hardware multiplies it natively."""
+    if name in ("fp32", "bf16"):
+        return name
+    if name != "auto":
+        raise ConfigError(f"got precision {name!r}; expected auto, fp32 or bf16")
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
+
+
+class Predictor:
+    """A network ready to predict tiles.
+
+    Parameters
+    ----------
+    network
+        Maps normalised ``(B, 3, H, W)`` to logits ``(B, C, H, W)``. It is copied, not changed.
+    card
+        Gives classes and normalisation.
+    device, precision
+        See `pick_device`, `pick_precision`.
+    """
+
+    def __init__(
+        self, network: nn.Module, card: ModelCard, *, device: str = "auto", precision: str = "auto"
+    ) -> None:
+        self.device = pick_device(device)
+        self.precision = pick_precision(precision, self.device)
+        self.channels = len(card.classes)
+        self._dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        self._multiple = size_multiple(network)
+        self._reference = copy.deepcopy(network).eval().to(self.device)
+        fast = copy.deepcopy(self._reference).to(self._dtype)
+        self._network = fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # (x / 255 - mean) / std as one multiplication and one addition.
+        mean, std = (
+            torch.tensor(values, device=self.device).reshape(1, -1, 1, 1)
+            for values in (card.mean, card.std)
+        )
+        self._scale, self._shift = 1 / (255 * std), -mean / std
+
+    def batch_for(self, tile_px: int) -> int:
+        """Tiles per forward pass that suit the device."""
+        return max(1, _BATCH_PX[self.device.type] // tile_px**2)
+
+    def predict(self, tiles: NDArray[np.uint8]) -> torch.Tensor:
+        """Probabilities of ``(B, T, T, 3)`` uint8 tiles; see `TilePredictor.predict`."""
+        return quantise(torch.sigmoid(self._logits(self._network, tiles, self._dtype)))
+
+    def label_change(self, tiles: NDArray[np.uint8]) -> float:
+        """Share of px whose label (probability above one half) differs from float32's."""
+        if self.precision == "fp32":
+            return 0.0
+        fast = self._logits(self._network, tiles, self._dtype) > 0
+        exact = self._logits(self._reference, tiles, torch.float32) > 0
+        return float((fast != exact).float().mean())
+
+    @torch.inference_mode()
+    def _logits(
+        self, network: nn.Module, tiles: NDArray[np.uint8], dtype: torch.dtype
+    ) -> torch.Tensor:
+        images = torch.from_numpy(tiles)
+        if self.device.type == "cuda":
+            images = images.pin_memory().to(self.device, non_blocking=True)
+        images = images.permute(0, 3, 1, 2).float().mul_(self._scale).add_(self._shift)
+        height, width = images.shape[2:]
+        # Networks halve the image several times; other sizes are padded and cropped back.
+        below, right = -height % self._multiple, -width % self._multiple
+        if below or right:
+            images = nn.functional.pad(images, (0, right, 0, below), mode="replicate")
+        logits: torch.Tensor = network(images.to(dtype, memory_format=torch.channels_last))
+        return logits[:, :, :height, :width].float()
+
+
+def quantise(probability: torch.Tensor) -> torch.Tensor:
+    """Probabilities 0 to 1 as int32 steps of 1 / `PROBABILITY_STEPS`; NaN becomes 0."""
+    steps = probability.nan_to_num(0.0).mul(PROBABILITY_STEPS).round_()
+    return steps.to(torch.int32)

@@ -1,0 +1,265 @@
+"""Owns checkpoints: one safetensors file that holds the weights and a model card, nothing else.
+
+The card is JSON in the file's own metadata, so weights and card cannot be parted; a copy for
+people lies beside the file. Such a file cannot run code when it is opened, so formats that can
+(pickles: ``.pt``, ``.pth``, ``.ckpt``) are refused.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import nn
+
+from wsi_seg.classes import ClassTable
+from wsi_seg.errors import CheckpointError, ConfigError, OutputError
+from wsi_seg.models.network import NetworkSpec, build_network
+
+FORMAT = 1
+
+_KEY = "wsi_seg"
+
+# Longest header we read. A network of 10,000 tensors needs 2 MB; more is an attack or damage.
+_MAX_HEADER_BYTES = 2**24
+
+# First bytes of formats that can hold pickles: zip archives and pickle protocols 2 to 5.
+_PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What has to be known about a network to use it rightly.
+
+    Parameters
+    ----------
+    architecture, encoder, in_channels
+        See `NetworkSpec`.
+    classes
+        Classes in the order of the output channels.
+    mpp
+        Micrometres per px that the network was trained at; None for px of level 0.
+    tile_px
+        Side of the patches that it was trained on.
+    mean, std
+        Normalisation of ``image / 255``, one value per channel.
+    scores
+        Validation scores by name, for example ``val_dice``.
+    training
+        How it was trained, as plain JSON values.
+    """
+
+    architecture: str
+    encoder: str
+    in_channels: int
+    classes: ClassTable
+    mpp: float | None
+    tile_px: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    scores: dict[str, float] = field(default_factory=dict)
+    training: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """What to build."""
+        return NetworkSpec(self.architecture, self.encoder, self.in_channels, len(self.classes))
+
+    def to_json(self) -> dict[str, object]:
+        """Card as plain JSON values."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {"format": FORMAT} | values | {"classes": self.classes.to_json()}
+
+
+class _ClassRow(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str
+    colour: str
+
+
+class _CardFile(BaseModel):
+    """Form of a card on disk; checked strictly because files come from anywhere."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    format: int = Field(ge=1, le=FORMAT)
+    architecture: str
+    encoder: str
+    in_channels: int = Field(ge=1, le=1024)
+    classes: list[_ClassRow] = Field(min_length=1, max_length=254)
+    mpp: float | None = Field(gt=0)
+    tile_px: int = Field(ge=1, le=2**16)
+    mean: list[float]
+    std: list[Annotated[float, Field(gt=0)]]
+    scores: dict[str, float]
+    training: dict[str, object]
+
+    def card(self) -> ModelCard:
+        """Card in the form the rest of the code uses."""
+        if not len(self.mean) == len(self.std) == self.in_channels:
+            raise ConfigError(
+                f"got {len(self.mean)} means and {len(self.std)} deviations; "
+                f"expected {self.in_channels} of each"
+            )
+        return ModelCard(
+            architecture=self.architecture,
+            encoder=self.encoder,
+            in_channels=self.in_channels,
+            classes=ClassTable.from_json([row.model_dump() for row in self.classes]),
+            mpp=self.mpp,
+            tile_px=self.tile_px,
+            mean=tuple(self.mean),
+            std=tuple(self.std),
+            scores=self.scores,
+            training=self.training,
+        )
+
+
+def save_checkpoint(path: Path, network: nn.Module, card: ModelCard) -> None:
+    """Write a network and its card, and the card once more as JSON beside it for people.
+
+    Both files appear whole or not at all.
+
+    Parameters
+    ----------
+    path
+        Ends with ``.safetensors``; the copy of the card replaces that by ``.json``.
+    network
+        Built by `build_network` from ``card.spec``.
+    card
+        Embedded in the file.
+
+    Raises
+    ------
+    OutputError
+        If the files cannot be written.
+    """
+    if path.suffix != ".safetensors":
+        raise OutputError(f"got checkpoint path {path}; expected a name ending in .safetensors")
+    tensors = {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in network.state_dict().items()
+    }
+    values = card.to_json()
+    metadata = {_KEY: json.dumps(values, allow_nan=False), "format": "pt"}
+    _write_whole(path, save(tensors, metadata))
+    pretty = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+    _write_whole(path.with_suffix(".json"), (pretty + "\n").encode())
+
+
+def load_checkpoint(path: Path) -> tuple[nn.Module, ModelCard]:
+    """Network in eval mode, on the CPU, and its card.
+
+    torch's global generator is left as it was.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, damaged, a pickle, has no card, or card and weights disagree.
+    """
+    card = read_card(path)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            network = build_network(card.spec)
+        network.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError, ConfigError, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(
+            f"checkpoint {path}: the weights do not fit its model card ({card.architecture}, "
+            f"{card.encoder}): {reason}"
+        ) from error
+    return network.eval(), card
+
+
+def read_card(path: Path) -> ModelCard:
+    """Model card of a checkpoint, without reading its weights.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, damaged, a pickle, or has no valid card.
+    """
+    _require_safetensors(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_KEY)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"checkpoint {path} is damaged ({error}); expected a file written by `wsi-seg train`"
+        ) from error
+    if text is None:
+        raise CheckpointError(
+            f"checkpoint {path} has no model card; expected a file written by `wsi-seg train`; "
+            "plain weights can only be named as model.weights of a recipe"
+        )
+    try:
+        return _CardFile.model_validate_json(text).card()
+    except (ValidationError, ConfigError) as error:
+        raise CheckpointError(
+            f"checkpoint {path} has a damaged model card: {' '.join(str(error).split())[:300]}"
+        ) from error
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a checkpoint file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def newest_checkpoint(folder: Path) -> Path:
+    """Checkpoint of the last training run under a folder.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none.
+    """
+    found = sorted(folder.rglob("*.safetensors"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise CheckpointError(
+            f"found no .safetensors file under {folder}; run `wsi-seg train` first, or name a "
+            "model with --checkpoint"
+        )
+    return found[-1]
+
+
+def _require_safetensors(path: Path) -> None:
+    """Refuse, by content, whatever cannot be a checkpoint of ours."""
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint {path}; expected a .safetensors file")
+    with path.open("rb") as file:
+        head = file.read(8)
+    if head.startswith(_PICKLES):
+        raise CheckpointError(
+            f"checkpoint {path} is a pickle, which can run code when it is opened; expected a "
+            ".safetensors file written by `wsi-seg train`"
+        )
+    length, size = int.from_bytes(head, "little"), path.stat().st_size
+    if len(head) < 8 or length > min(size - 8, _MAX_HEADER_BYTES):
+        raise CheckpointError(
+            f"checkpoint {path} is not a safetensors file, or is cut short ({size} bytes, header "
+            f"of {length}); expected a file written by `wsi-seg train`"
+        )
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write under another name, flush to the disk, then rename."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error

@@ -1,0 +1,211 @@
+"""Owns how a network is built from its name: smp architectures, smp and timm encoders, weights."""
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+import segmentation_models_pytorch as smp
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from wsi_seg.errors import CheckpointError, ConfigError
+
+ARCHITECTURES = {model.__name__: name for name, model in smp.MODEL_ARCHITECTURES_MAPPING.items()}
+
+# Prefix of encoders that smp takes from timm by their timm name.
+_TIMM = "tu-"
+
+# Channel statistics of ImageNet, which networks without a statement of their own are fed with.
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """Everything that decides the layers of a network.
+
+    Parameters
+    ----------
+    architecture
+        Name of an smp model in any case, for example ``Unet``, ``Linknet``, ``UnetPlusPlus``,
+        ``FPN``, ``PAN`` or ``DeepLabV3Plus``.
+    encoder
+        Name of an smp encoder (``efficientnet-b0``), or of a timm model after ``tu-``.
+    in_channels
+        Channels of the image.
+    classes
+        Channels of the output, one per class.
+    """
+
+    architecture: str
+    encoder: str
+    in_channels: int
+    classes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Normalisation:
+    """Channel means and deviations of ``image / 255`` that a network expects to be removed."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def build_network(spec: NetworkSpec, *, weights: str | Path | None = None) -> nn.Module:
+    """Build a network that maps normalised images to logits.
+
+    Input is ``(B, in_channels, H, W)`` float with sides that `size_multiple` divides, output
+    ``(B, classes, H, W)`` float logits, one independent sigmoid per class.
+
+    Parameters
+    ----------
+    spec
+        What to build.
+    weights
+        None for random weights (drawn from torch's global generator); the name of weights that
+        smp or timm publishes for the encoder, such as ``imagenet``; or a local ``.safetensors``
+        file that holds the encoder as smp or timm publishes it, or a whole network.
+
+    Raises
+    ------
+    ConfigError
+        If architecture or encoder do not exist, or do not fit each other.
+    CheckpointError
+        If the weights cannot be had. Random weights never take their place.
+    """
+    _require_names(spec)
+    if isinstance(weights, Path):
+        return _build_from_file(spec, weights)
+    if weights is None:
+        return _create(spec, None)
+    try:
+        # timm's published weights are part of the encoder's name; smp wants True for them.
+        return _create(spec, True if spec.encoder.startswith(_TIMM) else weights)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"got no weights {weights!r} for encoder {spec.encoder!r} ({_first_line(error)}); "
+            "connect to the network once, or name a local .safetensors file in model.weights, "
+            "or train from random weights with model.weights: null"
+        ) from error
+
+
+def size_multiple(network: nn.Module) -> int:
+    """Number of px that must divide the height and width of the network's input."""
+    if not getattr(network, "requires_divisible_input_shape", False):
+        return 1
+    encoder = network.get_submodule("encoder")
+    return int(encoder.output_stride)  # type: ignore[arg-type]  # smp leaves it unannotated
+
+
+def published_normalisation(spec: NetworkSpec, weights: str | Path | None) -> Normalisation:
+    """Normalisation that the published weights of an encoder were trained with.
+
+    Without weights, or for a local file of an smp encoder, it is ImageNet's.
+
+    Raises
+    ------
+    CheckpointError
+        If the encoder wants anything but RGB scaled to 0..1, or its statement cannot be fetched.
+    """
+    timm_encoder = spec.encoder.startswith(_TIMM)
+    if spec.in_channels != 3:
+        return Normalisation((0.5,) * spec.in_channels, (0.5,) * spec.in_channels)
+    if weights is None or (isinstance(weights, Path) and not timm_encoder):
+        return Normalisation(_IMAGENET_MEAN, _IMAGENET_STD)
+    try:
+        stated = smp.encoders.get_preprocessing_params(spec.encoder, str(weights))
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"got no normalisation for weights {str(weights)!r} of encoder {spec.encoder!r} "
+            f"({_first_line(error)}); connect to the network once, or name a local file"
+        ) from error
+    if stated["input_space"] != "RGB" or list(stated["input_range"]) != [0, 1]:
+        raise CheckpointError(
+            f"weights {str(weights)!r} of encoder {spec.encoder!r} want {stated['input_space']} "
+            f"in the range {stated['input_range']}; expected RGB in 0..1; choose another encoder"
+        )
+    return Normalisation(tuple(stated["mean"]), tuple(stated["std"]))
+
+
+def _require_names(spec: NetworkSpec) -> None:
+    _require_known("architecture", spec.architecture.lower(), list(ARCHITECTURES.values()))
+    if spec.encoder.startswith(_TIMM):
+        if not timm.is_model(spec.encoder.removeprefix(_TIMM)):
+            known = [_TIMM + name for name in timm.list_models()]
+            _require_known("encoder", spec.encoder, known)
+    else:
+        _require_known("encoder", spec.encoder, smp.encoders.get_encoder_names())
+
+
+def _require_known(what: str, name: str, known: list[str]) -> None:
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=5)
+    hint = ", ".join(near) if near else f"one of the {len(known)} that smp and timm offer"
+    raise ConfigError(f"got {what} {name!r}; expected for example {hint}")
+
+
+def _create(
+    spec: NetworkSpec, encoder_weights: str | bool | None, timm_file: Path | None = None
+) -> nn.Module:
+    options = {} if timm_file is None else {"pretrained_cfg_overlay": {"file": str(timm_file)}}
+    try:
+        network: nn.Module = smp.create_model(
+            spec.architecture,
+            encoder_name=spec.encoder,
+            encoder_weights=encoder_weights,
+            in_channels=spec.in_channels,
+            classes=spec.classes,
+            **options,
+        )
+    except (ValueError, TypeError, AttributeError, RuntimeError) as error:
+        if encoder_weights is not None:
+            raise  # the weights may be at fault, which the caller can tell
+        raise ConfigError(
+            f"encoder {spec.encoder!r} does not fit architecture {spec.architecture!r}: "
+            f"{_first_line(error)}; choose another encoder"
+        ) from error
+    return network
+
+
+def _build_from_file(spec: NetworkSpec, path: Path) -> nn.Module:
+    """Network whose start is a local file: a whole network, or an encoder as published."""
+    if path.suffix != ".safetensors":
+        raise CheckpointError(
+            f"got weights {path}; expected a .safetensors file, because other formats can run "
+            "code when they are opened"
+        )
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot read weights {path}: {_first_line(error)}") from error
+    try:
+        if any(name.startswith("decoder.") for name in tensors):
+            return _fill_network(_create(spec, None), tensors)
+        if spec.encoder.startswith(_TIMM):
+            return _create(spec, True, timm_file=path)
+        network = _create(spec, None)
+        network.get_submodule("encoder").load_state_dict(tensors)
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"weights {path} do not fit {spec.architecture} with encoder {spec.encoder}: "
+            f"{_first_line(error)}"
+        ) from error
+    return network
+
+
+def _fill_network(network: nn.Module, tensors: dict[str, torch.Tensor]) -> nn.Module:
+    """Load a whole network; only the last layer may differ, because classes may."""
+    head = {n: t for n, t in network.state_dict().items() if n.startswith("segmentation_head.")}
+    if any(name in tensors and tensors[name].shape != head[name].shape for name in head):
+        tensors = tensors | head
+    network.load_state_dict(tensors)
+    return network
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return " ".join(line.strip() for line in lines[:2]) if lines else type(error).__name__

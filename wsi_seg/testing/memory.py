@@ -1,0 +1,77 @@
+"""Owns in-memory stand-ins for stores and models: what tests of planning and blending need."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wsi_seg.geometry import Extent, Pyramid, Region
+from wsi_seg.geometry.region import require_inside
+from wsi_seg.infer.predictor import quantise
+
+
+class MemoryImage:
+    """Multiscale image or label whose levels are arrays ``(H, W, C)`` or ``(H, W)`` uint8."""
+
+    def __init__(self, *levels: NDArray[np.uint8], mpp: float | None = None) -> None:
+        self.name = "memory"
+        self.levels = levels
+        self.pyramid = Pyramid(tuple(Extent(*level.shape[:2]) for level in levels), mpp)
+        self.attributes: Mapping[str, object] = {}
+
+    def read(self, region: Region) -> NDArray[np.uint8]:
+        """Copy of the region's px."""
+        require_inside(region, self.pyramid.extents[region.level], self.name)
+        return self.levels[region.level][region.slices].copy()
+
+
+class MemoryStore:
+    """Slide store with one image and any labels."""
+
+    def __init__(self, image: MemoryImage, *, name: str = "memory", **labels: MemoryImage) -> None:
+        self.image, self.name, self._labels = image, name, labels
+        self.pyramid = image.pyramid
+
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the labels."""
+        return tuple(self._labels)
+
+    def label(self, name: str) -> MemoryImage:
+        """Label of this name."""
+        return self._labels[name]
+
+
+class PixelPredictor:
+    """Pointwise model: the probability of each px depends on its own colour alone.
+
+    Parameters
+    ----------
+    function
+        Maps ``(B, T, T, 3)`` uint8 to probabilities ``(B, C, T, T)`` float32.
+    channels
+        Number of classes.
+    """
+
+    def __init__(
+        self, function: Callable[[NDArray[np.uint8]], NDArray[np.float32]], *, channels: int = 1
+    ) -> None:
+        self._function = function
+        self.channels = channels
+        self.device = torch.device("cpu")
+        self.windows = 0
+
+    def batch_for(self, tile_px: int) -> int:
+        """Return a batch that rarely divides the number of windows."""
+        return 7
+
+    def predict(self, tiles: NDArray[np.uint8]) -> torch.Tensor:
+        """Apply the function to every px."""
+        self.windows += len(tiles)
+        return quantise(torch.from_numpy(np.ascontiguousarray(self._function(tiles))))
+
+
+def red_as_probability(tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Red channel / 255 as the only class."""
+    red: NDArray[np.float32] = tiles[..., 0].astype(np.float32) / np.float32(255)
+    return red[:, None]
