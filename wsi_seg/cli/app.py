@@ -57,4 +57,4 @@ def _options(
 
 def main() -> None:
     """Run the program; the entry point of the ``wsi-seg`` script."""
-    app()
+    app(prog_name="wsi-seg")

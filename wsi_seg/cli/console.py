@@ -1,23 +1,20 @@
 """Owns how a verb talks: text, the JSON line, errors as one sentence, exit codes, logging."""
 
-import dataclasses
-import json as jsonlib
+import json
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import Annotated, TextIO
 
 import typer
 
 from wsi_seg.cli.bars import RichProgress
 from wsi_seg.errors import BatchError, WsiSegError
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-__all__ = ["JsonFlag", "RichProgress", "Summary", "configure_logging", "run_verb"]
+__all__ = ["JsonFlag", "RichProgress", "Terminal", "configure_logging", "run_verb"]
 
 FAILED = 1
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
@@ -28,25 +25,22 @@ JsonFlag = Annotated[
 ]
 
 
-class Summary:
-    """What one run of a verb tells: text for people, values for the JSON line, progress.
-
-    Text goes to stdout, or to stderr with ``--json``; progress always goes to stderr.
+class Terminal:
+    """Where a verb talks: text to stdout (to stderr with ``--json``), progress to stderr.
 
     Parameters
     ----------
-    json
+    json_mode
         Whether stdout is kept for the JSON line.
     """
 
-    def __init__(self, *, json: bool = False) -> None:
-        self.json = json
+    def __init__(self, *, json_mode: bool = False) -> None:
+        self.json_mode = json_mode
         self.progress = RichProgress()
-        self.values: dict[str, object] = {}
 
     @property
     def _text(self) -> TextIO:
-        return sys.stderr if self.json else sys.stdout
+        return sys.stderr if self.json_mode else sys.stdout
 
     def say(self, text: str) -> None:
         """Write one line, or several, for people."""
@@ -57,36 +51,21 @@ class Summary:
         """Write rows under column heads: drawn on a terminal, tab-separated elsewhere."""
         _table(self._text, columns, rows)
 
-    def add(self, report: "DataclassInstance") -> None:
-        """Say a report, and put its fields into the JSON line.
-
-        Parameters
-        ----------
-        report
-            Dataclass whose ``str()`` is the text for people and whose fields are JSON values,
-            paths, or dataclasses, lists and dicts of them.
-        """
-        self.values |= dataclasses.asdict(report)
-        self.say(str(report))
-
-    def record(self, key: str, value: object) -> None:
-        """Put one value into the JSON line."""
-        self.values[key] = value
-
-    def next(self, command: str) -> None:
-        """Say what to type next, and put it into the JSON line."""
-        self.values["next"] = command
-        self.say(f"Next: {command}")
+    def next_command(self, *words: str | Path) -> None:
+        """Say what to type next: one ready text, or words, which are quoted where needed."""
+        given = [str(word) for word in words]
+        self.say(f"Next: {given[0] if len(given) == 1 else shlex.join(given)}")
 
 
-def run_verb(body: Callable[[Summary], None], *, json: bool) -> None:
+def run_verb(body: Callable[[Terminal], Mapping[str, object]], json_mode: bool) -> None:
     """Run the body of a verb and end the process the way the command line promises.
 
     Parameters
     ----------
     body
-        Does the work and fills the summary.
-    json
+        Does the work, talks through the terminal it is given, and returns the summary: JSON
+        values and paths.
+    json_mode
         Whether the summary is printed as the last line of stdout.
 
     Raises
@@ -95,23 +74,22 @@ def run_verb(body: Callable[[Summary], None], *, json: bool) -> None:
         With code 1 after an error of ours (one sentence on stderr; a table for a batch of
         slides), or 130 after Ctrl-C. Any other exception is a defect and passes through.
     """
-    summary = Summary(json=json)
-    status, code = "done", 0
+    terminal = Terminal(json_mode=json_mode)
+    code = 0
     try:
         try:
-            body(summary)
+            summary = {"status": "done", **body(terminal)}
         except WsiSegError as error:
-            summary.progress.close()
-            _report(error, summary)
-            status, code = "failed", FAILED
+            terminal.progress.close()
+            summary, code = _report(error), FAILED
         except KeyboardInterrupt:
-            summary.progress.close()
+            terminal.progress.close()
             sys.stderr.write("stopped: the same command takes up the work where it stopped\n")
-            status, code = "stopped", INTERRUPTED
+            summary, code = {"status": "stopped"}, INTERRUPTED
         finally:
-            summary.progress.close()
-        if json:
-            sys.stdout.write(_json_line({"status": status, **summary.values}) + "\n")
+            terminal.progress.close()
+        if json_mode:
+            sys.stdout.write(json.dumps(summary, default=_as_json) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
         _leave_pipe()
@@ -158,21 +136,18 @@ def _ours_or_grave(record: logging.LogRecord) -> bool:
     return owner == "wsi_seg" or (record.levelno >= logging.ERROR and owner != "tifffile")
 
 
-def _report(error: WsiSegError, summary: Summary) -> None:
-    summary.record("error", str(error))
+def _report(error: WsiSegError) -> dict[str, object]:
+    """Tell people what went wrong; return the same for programs."""
+    summary: dict[str, object] = {"status": "failed", "error": str(error)}
     if not isinstance(error, BatchError):
         sys.stderr.write(f"error: {error}\n")
-        return
-    summary.record("failures", error.failures)
+        return summary
     total = len(error.failures) + error.done
     sys.stderr.write(
         f"error: {len(error.failures)} of {total} slides failed, {error.done} are done\n"
     )
     _table(sys.stderr, ("slide", "reason"), list(error.failures.items()))
-
-
-def _json_line(values: Mapping[str, object]) -> str:
-    return jsonlib.dumps(values, default=_as_json)
+    return summary | {"failures": error.failures}
 
 
 def _as_json(value: object) -> object:

@@ -243,7 +243,8 @@ def read_matching(label: Multiscale, grid: Multiscale, region: Region) -> NDArra
     pixels = label.read(window)
     if source == target:
         return pixels
-    return pixels[np.ix_(rows - rows[0], columns - columns[0])]
+    sampled: NDArray[np.uint8] = pixels[np.ix_(rows - rows[0], columns - columns[0])]
+    return sampled
 
 
 def _centres(start: int, count: int, full: int, source: int) -> NDArray[np.int64]:

@@ -89,7 +89,7 @@ class Predictor:
         self._multiple = size_multiple(network)
         self._reference = copy.deepcopy(network).eval().to(self.device)
         fast = copy.deepcopy(self._reference).to(self._dtype)
-        self._network = fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = fast.to(memory_format=torch.channels_last)
         # (x / 255 - mean) / std as one multiplication and one addition.
         mean, std = (
             torch.tensor(values, device=self.device).reshape(1, -1, 1, 1)

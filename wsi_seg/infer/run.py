@@ -7,7 +7,6 @@ recorded, so a rerun continues where the last one was stopped.
 
 import logging
 import resource
-import shutil
 import sys
 import time
 from collections import deque
@@ -21,7 +20,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from wsi_seg.errors import BatchError, WsiSegError
-from wsi_seg.geometry import Extent
 from wsi_seg.infer.plan import InferOptions, SlidePlan, plan_slide
 from wsi_seg.infer.predictor import Predictor
 from wsi_seg.infer.source import WindowReader
@@ -31,8 +29,10 @@ from wsi_seg.progress import Progress, Silent
 from wsi_seg.store import (
     Collection,
     SlideStore,
+    completed,
     create_collection,
     create_multiscale,
+    discard,
     fill_pyramid,
     finish,
     write_strip,
@@ -264,8 +264,8 @@ class _SlideOutput:
         self._final = out / store.name
         self._partial = out / ".partial" / store.name
         if overwrite:
-            shutil.rmtree(self._final, ignore_errors=True)
-            shutil.rmtree(self._partial, ignore_errors=True)
+            discard(self._final)
+            discard(self._partial)
         self.complete = self._final.exists()
         kept = self._final if self.complete else self._partial
         self._journal = Journal(kept / "journal.jsonl", settings)
@@ -313,7 +313,7 @@ class _SlideOutput:
 
     def _create(self) -> None:
         plan = self.plan
-        extents = _halved(plan.extent)
+        extents = completed([plan.extent])
         base_mpp = self.store.pyramid.mpp
         create_multiscale(
             self._partial,
@@ -370,15 +370,6 @@ def label_map(probability: NDArray[np.uint8]) -> NDArray[np.uint8]:
         np.uint8
     )
     return ids
-
-
-def _halved(extent: Extent) -> list[Extent]:
-    """List the extent and its halves, down to a longer side of at most 1,024 px."""
-    extents = [extent]
-    while max(extents[-1].height, extents[-1].width) > 1024:
-        last = extents[-1]
-        extents.append(Extent(-(-last.height // 2), -(-last.width // 2)))
-    return extents
 
 
 class _Writer:

@@ -60,7 +60,8 @@ class WindowReader:
         tall = np.tensordot(rows[:, : region.height], source, axes=(1, 0))
         tall = np.rint(tall * (_ROW_STEPS / _WEIGHT_STEPS))
         wide = np.tensordot(columns[:, : region.width], tall, axes=(1, 1)).swapaxes(0, 1)
-        return np.rint(wide * (1 / (_WEIGHT_STEPS * _ROW_STEPS))).astype(np.uint8)
+        scaled: NDArray[np.uint8] = np.rint(wide / (_WEIGHT_STEPS * _ROW_STEPS)).astype(np.uint8)
+        return scaled
 
 
 def area_weights(

@@ -236,18 +236,20 @@ def _require_safetensors(path: Path) -> None:
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}; expected a .safetensors file")
     with path.open("rb") as file:
-        head = file.read(8)
+        head = file.read(9)
+    length, size = int.from_bytes(head[:8], "little"), path.stat().st_size
+    # The header is JSON; its length alone may look like the start of a pickle.
+    if head[8:] == b"{" and length <= min(size - 8, _MAX_HEADER_BYTES):
+        return
     if head.startswith(_PICKLES):
         raise CheckpointError(
             f"checkpoint {path} is a pickle, which can run code when it is opened; expected a "
             ".safetensors file written by `wsi-seg train`"
         )
-    length, size = int.from_bytes(head, "little"), path.stat().st_size
-    if len(head) < 8 or length > min(size - 8, _MAX_HEADER_BYTES):
-        raise CheckpointError(
-            f"checkpoint {path} is not a safetensors file, or is cut short ({size} bytes, header "
-            f"of {length}); expected a file written by `wsi-seg train`"
-        )
+    raise CheckpointError(
+        f"checkpoint {path} is not a safetensors file, or is cut short ({size} bytes, header of "
+        f"{length}); expected a file written by `wsi-seg train`"
+    )
 
 
 def _write_whole(path: Path, content: bytes) -> None:

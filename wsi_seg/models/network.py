@@ -93,7 +93,7 @@ def build_network(spec: NetworkSpec, *, weights: str | Path | None = None) -> nn
 
 
 def size_multiple(network: nn.Module) -> int:
-    """Number of px that must divide the height and width of the network's input."""
+    """Return the number of px that must divide height and width of the network's input."""
     if not getattr(network, "requires_divisible_input_shape", False):
         return 1
     encoder = network.get_submodule("encoder")

@@ -1,4 +1,4 @@
-"""Owns the objects in synthetic tissue: where glands and vessels lie, their outline, their paint."""
+"""Owns the objects in synthetic tissue: where glands and vessels lie, and how they look."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,9 +50,7 @@ class Structure:
         """Corners ``(x, y)`` of the outline in level-0 px, shape ``(n, 2)``, first not repeated."""
         angle = np.linspace(0, 2 * np.pi, _OUTLINE_POINTS, endpoint=False)
         radius = self.radius * self._bulge(angle.astype(np.float32))
-        return np.stack(
-            [self.x + radius * np.cos(angle), self.y + radius * np.sin(angle)], axis=1
-        )
+        return np.stack([self.x + radius * np.cos(angle), self.y + radius * np.sin(angle)], axis=1)
 
     def touches(self, y: int, x: int, height: int, width: int) -> bool:
         """Whether anything of it may lie in this window."""
@@ -126,13 +124,15 @@ def paint(structure: Structure, stain: Stain, y: int, x: int) -> None:
     _PAINTERS[structure.kind](structure, stain.part(rows, columns), rho, angle)
 
 
-def _edge(structure: Structure, rho: Plane, at: float | Plane, soft_px: float = 2.0) -> Plane:
+def _edge(
+    structure: Structure, rho: Plane, at: float | NDArray[np.floating], soft_px: float = 2.0
+) -> Plane:
     """1 inside ``rho < at``, 0 outside, a ramp of a few px between."""
     ramp: Plane = ((at - rho) * (structure.radius / soft_px) + 0.5).clip(0, 1)
     return ramp
 
 
-def _mix(target: Plane, value: float | Plane, alpha: Plane) -> None:
+def _mix(target: Plane, value: float | NDArray[np.floating], alpha: Plane) -> None:
     target += alpha * (value - target)
 
 
@@ -243,6 +243,4 @@ def _fits(
         return False
     if depth.at(int(new.y), int(new.x), 1, 1)[0, 0] < new.reach * 1.2:
         return False
-    return all(
-        np.hypot(new.y - old.y, new.x - old.x) > new.reach + old.reach + 6 for old in placed
-    )
+    return all(np.hypot(new.y - old.y, new.x - old.x) > new.reach + old.reach + 6 for old in placed)

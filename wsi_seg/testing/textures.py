@@ -54,8 +54,8 @@ class Field:
         """Interpolated values, shape ``(height, width)``."""
         rows, row_weights = _interpolation(y, height, self.spacing)
         columns, column_weights = _interpolation(x, width, self.spacing)
-        values: Plane = row_weights @ self.nodes[rows, columns] @ column_weights.T
-        return values
+        values = row_weights @ self.nodes[rows, columns] @ column_weights.T
+        return values.astype(np.float32, copy=False)
 
 
 def node_shape(height: int, width: int, spacing: int) -> tuple[int, int]:
@@ -108,10 +108,10 @@ def tubules(rng: np.random.Generator, period: int, *, cell: int) -> tuple[Plane,
     """
     count = (period // cell) ** 2
     step = period / (period // cell)
-    base = np.stack(np.unravel_index(np.arange(count), (period // cell,) * 2), axis=1)
+    base = np.argwhere(np.ones((period // cell,) * 2))
     centres = (base + 0.5 + rng.uniform(-0.36, 0.36, base.shape)) * step % period
     shape = (period, period)
-    place = np.stack(np.mgrid[0:period, 0:period], axis=-1).astype(np.float32)
+    place = np.moveaxis(np.mgrid[0:period, 0:period], 0, -1).astype(np.float32)
     bent = place + 5.0 * np.stack(
         [smooth_noise(rng, shape, 12), smooth_noise(rng, shape, 12)], axis=-1
     )

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 from wsi_seg.classes import ClassTable
+from wsi_seg.errors import OutputError
 from wsi_seg.progress import Progress, Silent
-from wsi_seg.testing.structures import Stain, Structure, paint, scatter, scatter_dust, shade
+from wsi_seg.testing.structures import Kind, Stain, Structure, paint, scatter, scatter_dust, shade
 from wsi_seg.testing.textures import (
     WINDOW_PX,
     Field,
@@ -43,8 +44,12 @@ _EOSIN = np.array([0.11, 0.60, 0.31], dtype=np.float32)
 _GLASS = np.array([243, 242, 244], dtype=np.float32)
 
 # Micrometres: radius of each kind, and square micrometres of slide per attempt to place one.
-_RADII_UM = {"gland": (32.0, 66.0), "vessel": (18.0, 75.0), "knot": (25.0, 60.0)}
-_AREA_UM2 = {"gland": 22_000.0, "vessel": 200_000.0, "knot": 300_000.0}
+_RADII_UM: dict[Kind, tuple[float, float]] = {
+    "gland": (32.0, 66.0),
+    "vessel": (18.0, 75.0),
+    "knot": (25.0, 60.0),
+}
+_AREA_UM2: dict[Kind, float] = {"gland": 22_000.0, "vessel": 200_000.0, "knot": 300_000.0}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -209,26 +214,33 @@ def write_tissue_slide(
     -------
     Path
         The truth: outlines of all glands as GeoJSON, level-0 px, as QuPath writes it.
+
+    Raises
+    ------
+    OutputError
+        If the files cannot be written.
     """
-    scene = make_scene(height=height, width=width, seed=seed, mpp=mpp)
     truth = path.with_suffix(".geojson")
-    truth.write_text(json.dumps(_truth(scene, seed)), encoding="utf-8")
-    partial = path.with_name(path.name + ".partial")
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        _write_pyramid(partial, scene, mpp, Path(scratch), progress or Silent())
-    partial.replace(path)
+    try:
+        # The slide's final name appears last, so that it stands for both files.
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".scratch-") as scratch:
+            scene = make_scene(height=height, width=width, seed=seed, mpp=mpp)
+            whole = Path(scratch) / path.name
+            _write_pyramid(whole, scene, mpp, progress or Silent())
+            truth.write_text(json.dumps(_truth(scene, seed)), encoding="utf-8")
+            whole.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write slide {path}: {error.strerror or error}") from error
     return truth
 
 
-def _write_pyramid(
-    path: Path, scene: TissueScene, mpp: float, scratch: Path, progress: Progress
-) -> None:
+def _write_pyramid(path: Path, scene: TissueScene, mpp: float, progress: Progress) -> None:
     extents = [(scene.height, scene.width)]
     while max(extents[-1]) > _SMALLEST_LEVEL_PX:
         extents.append((-(-extents[-1][0] // _STEP), -(-extents[-1][1] // _STEP)))
     # Coarser levels wait in files, not in memory, until their turn to be written.
     levels = [
-        np.memmap(scratch / f"{i}.raw", dtype=np.uint8, mode="w+", shape=(*extent, 3))
+        np.memmap(path.with_suffix(f".{i}"), dtype=np.uint8, mode="w+", shape=(*extent, 3))
         for i, extent in enumerate(extents[1:], start=1)
     ]
     with tifffile.TiffWriter(path, bigtiff=True) as tiff:
@@ -263,9 +275,7 @@ def _painted(
         for x in range(0, scene.width, _TILE):
             tile = scene.tile(y, x)
             _shrink_into(coarser, tile, y, x)
-            progress.advance(
-                min(_TILE, scene.height - y) * min(_TILE, scene.width - x) / 1e6
-            )
+            progress.advance(min(_TILE, scene.height - y) * min(_TILE, scene.width - x) / 1e6)
             yield tile
     progress.finish()
 

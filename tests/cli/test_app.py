@@ -1,0 +1,49 @@
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from wsi_seg import __version__
+from wsi_seg.cli.app import app
+
+HEAVY = ("torch", "dask", "rasterio", "zarr", "lightning", "tifffile", "numpy")
+
+
+def run(*words: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, list(words))
+    return result.exit_code, result.output
+
+
+def test_version():
+    assert run("--version") == (0, f"wsi-seg {__version__}\n")
+
+
+@pytest.mark.parametrize("verb", [command.callback.__name__ for command in app.registered_commands])
+def test_every_verb_explains_itself_and_has_json(verb):
+    code, text = run(verb, "--help")
+    assert code == 0
+    assert "--json" in text
+
+
+def test_a_misspelt_option_is_a_usage_error():
+    code, text = run("infer", "--overlapp", "0.5")
+    assert code == 2
+    assert "Traceback" not in text
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys\n"
+        "import wsi_seg.cli.app\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_it_runs_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "wsi_seg", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "wsi-seg" in done.stdout

@@ -1,0 +1,125 @@
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from wsi_seg.cli.console import Terminal, configure_logging, run_verb
+from wsi_seg.errors import BatchError, SlideError
+
+
+def done(terminal: Terminal) -> dict[str, object]:
+    terminal.say("2 slides, all done")
+    terminal.next_command("wsi-seg", "infer", Path("my store.zarr"))
+    return {"slides": 2, "out": Path("a/b")}
+
+
+def test_text_goes_to_stdout(capsys):
+    run_verb(done, False)
+    out, err = capsys.readouterr()
+    assert out == "2 slides, all done\nNext: wsi-seg infer 'my store.zarr'\n"
+    assert err == ""
+
+
+def test_json_is_the_last_line_of_stdout_and_text_goes_to_stderr(capsys):
+    run_verb(done, True)
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"status": "done", "slides": 2, "out": "a/b"}
+    assert out.count("\n") == 1
+    assert "2 slides" in err
+
+
+@pytest.mark.parametrize("json_mode", [False, True])
+def test_our_error_is_one_sentence_and_exit_1(capsys, json_mode):
+    def body(terminal: Terminal) -> dict[str, object]:
+        terminal.progress.start("Read", 10, "MB")
+        raise SlideError("a.tif: got text [b]; expected a TIFF")
+
+    with pytest.raises(typer.Exit) as exit_info:
+        run_verb(body, json_mode)
+    assert exit_info.value.exit_code == 1
+    out, err = capsys.readouterr()
+    assert err == "error: a.tif: got text [b]; expected a TIFF\n"
+    if json_mode:
+        assert json.loads(out)["status"] == "failed"
+        assert "a.tif" in json.loads(out)["error"]
+
+
+def test_a_batch_error_is_a_table(capsys):
+    def body(_: Terminal) -> dict[str, object]:
+        raise BatchError({"a": "no mpp", "b": "cut short"}, done=3)
+
+    with pytest.raises(typer.Exit):
+        run_verb(body, True)
+    out, err = capsys.readouterr()
+    assert err.splitlines() == [
+        "error: 2 of 5 slides failed, 3 are done",
+        "slide\treason",
+        "a\tno mpp",
+        "b\tcut short",
+    ]
+    assert json.loads(out)["failures"] == {"a": "no mpp", "b": "cut short"}
+
+
+def test_interrupt_says_how_to_go_on(capsys):
+    def body(_: Terminal) -> dict[str, object]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(typer.Exit) as exit_info:
+        run_verb(body, False)
+    assert exit_info.value.exit_code == 130
+    assert "same command" in capsys.readouterr().err
+
+
+def test_a_defect_is_not_hidden():
+    def body(_: Terminal) -> dict[str, object]:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_verb(body, False)
+
+
+def test_a_closed_pipe_is_no_traceback():
+    code = (
+        "from wsi_seg.cli.console import run_verb\n"
+        "def body(terminal):\n"
+        "    for _ in range(100000): terminal.say('line')\n"
+        "    return {}\n"
+        "import typer; app = typer.Typer(); app.command()(lambda: run_verb(body, False)); app()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
+
+
+@pytest.fixture
+def _root_logger():
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
+    logging.getLogger("wsi_seg").setLevel(logging.NOTSET)
+    logging.captureWarnings(capture=False)
+
+
+@pytest.mark.usefixtures("_root_logger")
+def test_other_libraries_are_quiet(capsys):
+    configure_logging("info")
+    logging.getLogger("wsi_seg.infer").info("ours")
+    logging.getLogger("lightning.pytorch").warning("theirs")
+    logging.getLogger("tifffile").error("corrupt tag")
+    logging.getLogger("lightning.pytorch").error("grave")
+    assert capsys.readouterr().err == "INFO wsi_seg.infer: ours\nERROR lightning.pytorch: grave\n"
+    configure_logging("debug")
+    logging.getLogger("tifffile").warning("tag")
+    assert "tag" in capsys.readouterr().err

@@ -1,0 +1,194 @@
+"""A whole inference on small stores, with a real network: complete, resumable, repeatable."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import wsi_seg.infer.run as run_module
+from wsi_seg.classes import ClassTable
+from wsi_seg.errors import BatchError, StoreError, StoreIncompleteError
+from wsi_seg.geometry import Extent, Region
+from wsi_seg.infer.plan import InferOptions
+from wsi_seg.infer.run import infer_collection, label_map
+from wsi_seg.models import ModelCard, NetworkSpec, build_network, save_checkpoint
+from wsi_seg.progress import Silent
+from wsi_seg.store import (
+    completed,
+    create_collection,
+    create_multiscale,
+    fill_pyramid,
+    open_collection,
+    write_strip,
+)
+
+
+def make_store(collection: Path, name: str, height: int, width: int, mpp: float | None = 0.5):
+    create_collection(collection)
+    path = collection / name
+    create_multiscale(
+        path,
+        extents=completed([Extent(height, width)]),
+        channels=3,
+        mpp=mpp,
+        attributes={"kind": "slide"},
+        name=name,
+        chunk_px=64,
+        shard_px=128,
+    )
+    rng = np.random.default_rng(len(name))
+    for y in range(0, height, 128):
+        rows = rng.integers(0, 256, (min(128, height - y), width, 3), dtype=np.uint8)
+        write_strip(path, 0, y, rows)
+    fill_pyramid(path, nearest=False, progress=Silent())
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    classes = ClassTable.named(["gland", "vessel"])
+    network = build_network(NetworkSpec("Unet", "resnet18", 3, len(classes)))
+    card = ModelCard(
+        architecture="Unet", encoder="resnet18", in_channels=3, classes=classes, mpp=0.5,
+        tile_px=64, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25),
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("run") / "best.safetensors"
+    save_checkpoint(path, network, card)
+    return path
+
+
+@pytest.fixture
+def collection(tmp_path):
+    make_store(tmp_path / "store.zarr", "one", 300, 210)
+    make_store(tmp_path / "store.zarr", "two", 64, 90)
+    return open_collection(tmp_path / "store.zarr")
+
+
+@pytest.fixture(autouse=True)
+def _small_strips(monkeypatch):
+    monkeypatch.setattr(run_module, "STRIP_PX", 512)
+
+
+OPTIONS = InferOptions(precision="fp32", batch=4)
+
+
+def digest(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "journal.jsonl"
+    }
+
+
+def test_every_slide_is_predicted_at_its_exact_extent(collection, checkpoint, tmp_path):
+    report = infer_collection(
+        collection, checkpoint, tmp_path / "pred.zarr", OPTIONS, progress=Silent()
+    )
+    predictions = open_collection(tmp_path / "pred.zarr")
+    assert predictions.names() == ("one", "two")
+    for name, extent in (("one", Extent(300, 210)), ("two", Extent(64, 90))):
+        store = predictions[name]
+        assert store.pyramid.extent == extent
+        assert store.pyramid.mpp == 0.5
+        assert store.image.channels == 2
+        whole = Region(level=0, y=0, x=0, height=extent.height, width=extent.width)
+        labels = store.label("prediction").read(whole)
+        np.testing.assert_array_equal(labels, label_map(store.image.read(whole)))
+    assert report.tiles == sum(slide.windows for slide in report.slides)
+    assert json.loads(json.dumps(report.to_json()))["tiles"] == report.tiles
+    assert not (tmp_path / "pred.zarr" / ".partial").exists()
+
+
+def test_a_second_run_finds_everything_done_and_other_settings_are_refused(
+    collection, checkpoint, tmp_path
+):
+    out = tmp_path / "pred.zarr"
+    infer_collection(collection, checkpoint, out, OPTIONS, progress=Silent())
+    before = digest(out)
+    again = infer_collection(collection, checkpoint, out, OPTIONS, progress=Silent())
+    assert again.tiles == 0
+    assert digest(out) == before
+    other = InferOptions(precision="fp32", batch=4, overlap=0.25)
+    with pytest.raises(BatchError, match=r"overlap was 0.5 and is now 0.25"):
+        infer_collection(collection, checkpoint, out, other, progress=Silent())
+    report = infer_collection(collection, checkpoint, out, other, overwrite=True, progress=Silent())
+    assert report.tiles > 0
+
+
+def test_stopped_anywhere_and_run_again_gives_the_same_bytes(checkpoint, tmp_path, monkeypatch):
+    make_store(tmp_path / "store.zarr", "tall", 1300, 64)
+    collection = open_collection(tmp_path / "store.zarr")
+    infer_collection(collection, checkpoint, tmp_path / "whole.zarr", OPTIONS, progress=Silent())
+    expected = digest(tmp_path / "whole.zarr")
+
+    class Killed(BaseException):
+        pass
+
+    calls = {"left": 0}
+    real = run_module.write_strip
+
+    def dying(*args):
+        if calls["left"] == 0:
+            raise Killed
+        calls["left"] -= 1
+        real(*args)
+
+    monkeypatch.setattr(run_module, "write_strip", dying)
+    for survived in range(6):  # three strips, an image and a label each
+        out = tmp_path / f"killed{survived}.zarr"
+        calls["left"] = survived
+        with pytest.raises(Killed):
+            infer_collection(collection, checkpoint, out, OPTIONS, progress=Silent())
+        with pytest.raises(StoreIncompleteError, match="tall"):
+            open_collection(out)
+        calls["left"] = 99
+        report = infer_collection(collection, checkpoint, out, OPTIONS, progress=Silent())
+        assert digest(out) == expected
+        assert report.tiles > 0
+
+
+def test_one_bad_slide_does_not_stop_the_others(checkpoint, tmp_path):
+    make_store(tmp_path / "store.zarr", "good", 70, 70)
+    make_store(tmp_path / "store.zarr", "unknown", 70, 70, mpp=None)
+    collection = open_collection(tmp_path / "store.zarr")
+    with pytest.raises(BatchError, match="'unknown' has no mpp") as caught:
+        infer_collection(collection, checkpoint, tmp_path / "pred.zarr", OPTIONS, progress=Silent())
+    assert caught.value.done == 1
+    assert open_collection(tmp_path / "pred.zarr").names() == ("good",)
+
+
+def test_a_damaged_chunk_is_left_at_zero_and_its_neighbours_are_predicted(
+    collection, checkpoint, tmp_path
+):
+    shard = collection.path / "one" / "0" / "c" / "0" / "1" / "0"
+    data = bytearray(shard.read_bytes())
+    data[4:64] = bytes(60)
+    shard.write_bytes(data)
+    report = infer_collection(
+        collection, checkpoint, tmp_path / "pred.zarr", OPTIONS, progress=Silent()
+    )
+    (slide,) = (s for s in report.slides if s.slide == "one")
+    assert slide.quarantined
+    assert all("chunk" in reason for _, _, reason in slide.quarantined)
+    image = open_collection(tmp_path / "pred.zarr")["one"].image
+    first = Region(level=0, y=0, x=0, height=64, width=64)
+    assert image.read(first).any()
+    bad = Region(level=0, y=140, x=10, height=8, width=8)
+    assert not image.read(bad).any()
+
+
+def test_an_output_that_is_something_else_is_refused(collection, checkpoint, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("keep")
+    with pytest.raises((StoreError, OSError), match="not a collection"):
+        infer_collection(collection, checkpoint, tmp_path / "notes", OPTIONS, progress=Silent())
+    assert (tmp_path / "notes" / "mine.txt").read_text() == "keep"
+
+
+def test_label_map_takes_the_likeliest_class_above_one_half():
+    probability = np.array([[[127, 100], [128, 100], [200, 201], [200, 200]]], dtype=np.uint8)
+    np.testing.assert_array_equal(label_map(probability), [[0, 1, 2, 1]])
+    np.testing.assert_array_equal(label_map(probability[..., :1]), [[0, 1, 1, 1]])

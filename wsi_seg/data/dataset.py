@@ -1,0 +1,189 @@
+"""Owns patches as tensors: place to pixels and label, augmented, ready for a data loader."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset, Sampler
+
+from wsi_seg.classes import IGNORE, ClassTable
+from wsi_seg.data.augment import Augmenter
+from wsi_seg.data.scaled import Scale, read_image, read_label, scale_for
+from wsi_seg.errors import StoreError
+from wsi_seg.sampling import Draws, PatchSampler
+from wsi_seg.sampling.counters import Stream, words
+from wsi_seg.store import Multiscale, SlideStore
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PatchSource:
+    """One slide and its truth, as patches are cut from it.
+
+    Parameters
+    ----------
+    image, label
+        Pixels and class ids.
+    scale
+        Resolution of the patches.
+    recode
+        ``(256,)`` uint8: the label's class ids to the model's; other classes are background.
+    """
+
+    image: Multiscale
+    label: Multiscale
+    scale: Scale
+    recode: NDArray[np.uint8]
+
+    @classmethod
+    def of(
+        cls, store: SlideStore, label: str, *, classes: ClassTable, mpp: float | None
+    ) -> "PatchSource":
+        """Source of a slide.
+
+        Raises
+        ------
+        StoreError
+            If the slide has no such label, or the label lacks one of the classes.
+        ResolutionError
+            If the slide cannot be read at this mpp.
+        """
+        truth = store.label(label)
+        scale = scale_for(store.pyramid, mpp, name=store.name)
+        return cls(store.image, truth, scale, _recode(store.name, truth, classes))
+
+    def patch(
+        self, centre_y: float, centre_x: float, side: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Square patch around a centre given in level-0 px.
+
+        A patch that would stick out is moved inside. Where the slide itself is smaller than the
+        patch, the image is mirrored past its border and the label is 255 (ignore) there.
+
+        Returns
+        -------
+        image : NDArray[np.uint8]
+            ``(side, side, 3)`` RGB.
+        label : NDArray[np.uint8]
+            ``(side, side)`` class ids of the model.
+        """
+        level0, extent = self.image.pyramid.extent, self.scale.extent
+        y, height = _place(centre_y * extent.height / level0.height, side, extent.height)
+        x, width = _place(centre_x * extent.width / level0.width, side, extent.width)
+        image = read_image(self.image, self.scale, y, x, height=height, width=width)
+        ids = self.recode[read_label(self.label, extent, y, x, height=height, width=width)]
+        if height < side or width < side:
+            past = ((0, side - height), (0, side - width))
+            image = np.pad(image, (*past, (0, 0)), mode="reflect")
+            ids = np.pad(ids, past, constant_values=IGNORE)
+        return image, ids
+
+
+def _place(centre: float, side: int, length: int) -> tuple[int, int]:
+    """First px and number of px of a patch along an axis, inside the axis."""
+    start = min(max(0, round(centre - side / 2)), max(0, length - side))
+    return start, min(side, length)
+
+
+def _recode(slide: str, label: Multiscale, classes: ClassTable) -> NDArray[np.uint8]:
+    rows = label.attributes.get("classes")
+    if not isinstance(rows, list):
+        raise StoreError(f"{label.path} names no classes; expected a label written by wsi-seg")
+    known = ClassTable.from_json(rows)
+    missing = [name for name in classes.names if name not in known.names]
+    if missing:
+        raise StoreError(
+            f"slide {slide!r}: label {label.name!r} has classes {', '.join(known.names)}; "
+            f"expected {', '.join(missing)} too; check classes of the recipe"
+        )
+    table = np.zeros(256, dtype=np.uint8)
+    table[IGNORE] = IGNORE
+    for entry in classes:
+        table[known.id_of(entry.name)] = entry.id
+    return table
+
+
+class PatchDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """Patches of all epochs, one after the other: item ``epoch * len(sampler) + i``.
+
+    An item is ``(image, label)``: uint8 RGB ``(3, side, side)`` and uint8 class ids
+    ``(side, side)``. It depends on the item's number and the recipe alone, so worker processes
+    need no seeds of their own. The object may be pickled.
+
+    Parameters
+    ----------
+    sources
+        One per map of the sampler, in its order.
+    sampler
+        Draws the places.
+    augment
+        See `Augmenter`.
+    patch_px
+        Side of a patch.
+    seed
+        Of the run.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[PatchSource],
+        sampler: PatchSampler,
+        *,
+        augment: str,
+        patch_px: int,
+        seed: int,
+    ) -> None:
+        self._sources = tuple(sources)
+        self._sampler = sampler
+        self._preset = augment
+        self._patch_px = patch_px
+        self._seed = seed
+        self._augmenter: Augmenter | None = None
+        self._drawn: tuple[int, Draws] | None = None
+
+    def __getitem__(self, item: int) -> tuple[torch.Tensor, torch.Tensor]:
+        epoch, index = divmod(item, len(self._sampler))
+        draws = self._draws(epoch)
+        source = self._sources[draws.slide[index]]
+        image, label = source.patch(float(draws.y[index]), float(draws.x[index]), self._patch_px)
+        if self._augmenter is None:
+            self._augmenter = Augmenter(self._preset)
+        raw = words(self._seed, epoch, stream=Stream.AUGMENT, first=index, count=1)[0]
+        seeds = [int(word) >> 33 for word in raw]
+        image, label = self._augmenter(image, label, seeds=seeds)
+        planes = np.ascontiguousarray(image.transpose(2, 0, 1))
+        return torch.from_numpy(planes), torch.from_numpy(np.ascontiguousarray(label))
+
+    def _draws(self, epoch: int) -> Draws:
+        if self._drawn is None or self._drawn[0] != epoch:
+            self._drawn = (epoch, self._sampler.epoch(epoch))
+        return self._drawn[1]
+
+
+class EpochItems(Sampler[int]):
+    """Numbers of the items of one epoch, shared out over ranks.
+
+    Parameters
+    ----------
+    length
+        Patches per epoch, over all ranks.
+    rank, ranks
+        This process and how many there are; each gets every ``ranks``-th item.
+    """
+
+    def __init__(self, length: int, *, rank: int = 0, ranks: int = 1) -> None:
+        self._length = length
+        self._rank, self._ranks = rank, ranks
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration gives; the training loop calls this."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(range(self._rank, self._length, self._ranks))
+
+    def __iter__(self) -> Iterator[int]:
+        start = self._epoch * self._length
+        return iter(range(start + self._rank, start + self._length, self._ranks))

@@ -1,0 +1,157 @@
+"""Owns reading a slide at any resolution: which level serves it, area means for the image, the
+px under each centre for labels.
+
+Training and inference both read by the rules of this module, so a model meets at inference the
+px that it was trained on.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.errors import ResolutionError
+from wsi_seg.geometry import Extent, Pyramid, Region
+from wsi_seg.geometry.pyramid import SAME_MPP
+from wsi_seg.store import Multiscale
+
+# Area weights are multiples of 1 / 4096 and rows are kept to 1 / 16 of a grey step in between:
+# then every product and sum below 2^24 is exact in float32, and a px has the same value in
+# every window that contains it, whatever the order of summation.
+_WEIGHT_STEPS = 4096
+_ROW_STEPS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How a slide is read at a wanted resolution.
+
+    Parameters
+    ----------
+    level
+        Level of the store that is read.
+    extent
+        Size of the slide at the wanted resolution: the level's own, or smaller where the level
+        is resampled.
+    """
+
+    level: int
+    extent: Extent
+
+
+def scale_for(pyramid: Pyramid, mpp: float | None, *, name: str) -> Scale:
+    """Pick the coarsest level that is fine enough for an mpp; None stands for level 0 as it is.
+
+    Raises
+    ------
+    ResolutionError
+        If the slide's mpp is unknown, or too coarse.
+    """
+    if mpp is None:
+        return Scale(0, pyramid.extent)
+    if pyramid.mpp is None:
+        raise ResolutionError(
+            f"slide {name!r} has no mpp, and {mpp:g} um per px are asked for; give the slide's "
+            "value with `wsi-seg tile --mpp`, or work in px of level 0 with `mpp: null`"
+        )
+    if pyramid.mpp > mpp * SAME_MPP:
+        raise ResolutionError(
+            f"slide {name!r} has {pyramid.mpp:.4g} um per px at its finest level, and {mpp:g} are "
+            "asked for; expected a slide at least as fine, or a coarser mpp"
+        )
+    wanted = max(1.0, mpp / pyramid.mpp)
+    level = pyramid.level_at_or_below(wanted)
+    if wanted / pyramid.downsample(level) > SAME_MPP:
+        return Scale(level, pyramid.extent.scaled(wanted))
+    return Scale(level, pyramid.extents[level])
+
+
+def read_image(
+    image: Multiscale, scale: Scale, y: int, x: int, *, height: int, width: int
+) -> NDArray[np.uint8]:
+    """Rectangle of a slide at the scale, area-averaged, ``(height, width, 3)`` uint8 RGB.
+
+    The rectangle is given in px of ``scale.extent`` and lies inside it.
+    """
+    full = image.pyramid.extents[scale.level]
+    if full == scale.extent:
+        return image.read(Region(level=scale.level, y=y, x=x, height=height, width=width))
+    rows, y0 = area_weights(y, height, full=full.height, small=scale.extent.height)
+    columns, x0 = area_weights(x, width, full=full.width, small=scale.extent.width)
+    region = Region(
+        level=scale.level, y=y0, x=x0, height=rows.shape[1], width=columns.shape[1]
+    ).clip(full)
+    source = image.read(region).astype(np.float32)
+    tall = np.tensordot(rows[:, : region.height], source, axes=(1, 0))
+    tall = np.rint(tall * (_ROW_STEPS / _WEIGHT_STEPS))
+    wide = np.tensordot(columns[:, : region.width], tall, axes=(1, 1)).swapaxes(0, 1)
+    return np.rint(wide * (1 / (_WEIGHT_STEPS * _ROW_STEPS))).astype(np.uint8)
+
+
+def read_label(
+    label: Multiscale, extent: Extent, y: int, x: int, *, height: int, width: int
+) -> NDArray[np.uint8]:
+    """Rectangle of a label map at any size of its slide, ``(height, width)`` uint8 class ids.
+
+    Parameters
+    ----------
+    label
+        Covers the whole slide at its level 0.
+    extent
+        Size of the slide at the wanted resolution; the rectangle is in px of it, inside it.
+    """
+    ratio = label.pyramid.extent.height / extent.height
+    level = label.pyramid.level_at_or_below(max(1.0, ratio))
+    full = label.pyramid.extents[level]
+    rows = _under_centres(y, height, full=full.height, small=extent.height)
+    columns = _under_centres(x, width, full=full.width, small=extent.width)
+    region = Region(
+        level=level,
+        y=int(rows[0]),
+        x=int(columns[0]),
+        height=int(rows[-1] - rows[0]) + 1,
+        width=int(columns[-1] - columns[0]) + 1,
+    )
+    ids = label.read(region)
+    if full == extent:
+        return ids
+    return ids[np.ix_(rows - rows[0], columns - columns[0])]
+
+
+def area_weights(
+    start: int, count: int, *, full: int, small: int
+) -> tuple[NDArray[np.float32], int]:
+    """Weights that average source px into output px along one axis.
+
+    Output px ``i`` covers the source interval ``[i, i + 1) * full / small``; each source px counts
+    by the length it shares with that interval.
+
+    Parameters
+    ----------
+    start, count
+        Output px ``[start, start + count)``.
+    full, small
+        Length of the source axis and of the output axis, in their own px.
+
+    Returns
+    -------
+    weights : NDArray[np.float32]
+        Shape ``(count, n)``, whole numbers of 1/4096; each row sums to 4096.
+    first : int
+        Source px of column 0.
+    """
+    ratio = full / small
+    edges = np.arange(start, start + count + 1) * ratio
+    first = int(edges[0])
+    last = min(full, max(first + 1, int(np.ceil(edges[-1]))))
+    px = np.arange(first, last + 1, dtype=np.float64)
+    # Share of each output px that lies before each source border: differences are the weights.
+    before = np.clip((px[None, :] - edges[:-1, None]) / ratio, 0, 1)
+    before[:, -1] = 1
+    return np.diff(np.rint(before * _WEIGHT_STEPS), axis=1).astype(np.float32), first
+
+
+def _under_centres(start: int, count: int, *, full: int, small: int) -> NDArray[np.int64]:
+    """Source px under the centres of the output px ``[start, start + count)``."""
+    px = np.arange(start, start + count, dtype=np.int64)
+    return (2 * px + 1) * full // (2 * small)

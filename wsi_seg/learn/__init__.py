@@ -1,0 +1,1 @@
+"""Owns training: losses, optimisers and the run itself. Nothing else imports lightning."""

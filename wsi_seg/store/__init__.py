@@ -1,0 +1,24 @@
+"""Owns stores on disk: one OME-Zarr group for each slide, and collections of them."""
+
+from wsi_seg.store.cache import shared_cache
+from wsi_seg.store.collection import Collection, SlideStore, open_collection
+from wsi_seg.store.layout import completed, create_collection, create_multiscale
+from wsi_seg.store.multiscale import Multiscale, open_multiscale
+from wsi_seg.store.writer import discard, fill_pyramid, finish, strip_rows, write_strip
+
+__all__ = [
+    "Collection",
+    "Multiscale",
+    "SlideStore",
+    "completed",
+    "create_collection",
+    "create_multiscale",
+    "discard",
+    "fill_pyramid",
+    "finish",
+    "open_collection",
+    "open_multiscale",
+    "shared_cache",
+    "strip_rows",
+    "write_strip",
+]

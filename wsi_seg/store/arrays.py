@@ -1,0 +1,161 @@
+"""Owns one level's array as it lies on disk: sizes, chunk and shard grids, and file names."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, Field, ValidationError
+
+from wsi_seg.errors import StoreError, StoreIncompleteError
+from wsi_seg.geometry import Extent
+from wsi_seg.store.codecs import Encoding
+
+
+@dataclass(frozen=True, slots=True)
+class LevelArray:
+    """One sharded zarr v3 array, ``(c, y, x)`` or ``(y, x)`` uint8.
+
+    Parameters
+    ----------
+    path
+        Folder of the array.
+    extent
+        Size of the level.
+    channels
+        Number of channels, or None for a 2-D label.
+    chunk
+        Size of a chunk in px; all channels lie in one chunk.
+    shard
+        Size of a shard in px, a multiple of the chunk's.
+    encoding
+        What the bytes of a chunk mean.
+    version
+        Changes whenever the array is made anew, so that caches notice.
+    """
+
+    path: Path
+    extent: Extent
+    channels: int | None
+    chunk: Extent
+    shard: Extent
+    encoding: Encoding
+    version: tuple[int, int] = (0, 0)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of chunks that a shard holds."""
+        return self.shard.height // self.chunk.height, self.shard.width // self.chunk.width
+
+    @property
+    def chunk_shape(self) -> tuple[int, ...]:
+        """Shape of a decoded chunk, ``(H, W, C)`` or ``(H, W)``."""
+        size = (self.chunk.height, self.chunk.width)
+        return size if self.channels is None else (*size, self.channels)
+
+    def shape(self, height: int, width: int) -> tuple[int, ...]:
+        """Shape of an array of this many px, ``(H, W, C)`` or ``(H, W)``."""
+        return (height, width) if self.channels is None else (height, width, self.channels)
+
+    def shard_path(self, row: int, column: int) -> Path:
+        """File of the shard at this place in the grid of shards."""
+        folder = self.path / "c" if self.channels is None else self.path / "c" / "0"
+        return folder / str(row) / str(column)
+
+    def locate(self, row: int, column: int) -> tuple[Path, int]:
+        """Find the shard file that holds a chunk, and the chunk's number in its index."""
+        rows, columns = self.grid
+        shard = self.shard_path(row // rows, column // columns)
+        return shard, (row % rows) * columns + column % columns
+
+
+class _Codec(BaseModel):
+    name: str
+    configuration: dict[str, object] = Field(default_factory=dict)
+
+
+class _Chunks(BaseModel):
+    chunk_shape: list[int] = Field(min_length=2, max_length=3)
+
+
+class _Grid(BaseModel):
+    configuration: _Chunks
+
+
+class _Shard(_Chunks):
+    codecs: list[_Codec]
+    index_location: Literal["end"] = "end"
+
+
+class _Sharding(BaseModel):
+    name: Literal["sharding_indexed"]
+    configuration: _Shard
+
+
+class _Metadata(BaseModel):
+    """The parts of an array's ``zarr.json`` that reading needs."""
+
+    node_type: Literal["array"]
+    data_type: Literal["uint8"]
+    shape: list[int] = Field(min_length=2, max_length=3)
+    chunk_grid: _Grid
+    codecs: list[_Sharding] = Field(min_length=1, max_length=1)
+
+
+def read_level_array(path: Path) -> LevelArray:
+    """Read the metadata of one array.
+
+    Raises
+    ------
+    StoreIncompleteError
+        If the folder has no metadata.
+    StoreError
+        If the metadata do not describe an array that wsi_seg writes.
+    """
+    file = path / "zarr.json"
+    document = read_json(file)
+    try:
+        metadata = _Metadata.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise StoreError(
+            f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}; expected a sharded "
+            "array of uint8 as wsi_seg writes it; tile the slide again"
+        ) from error
+    sharding = metadata.codecs[0].configuration
+    stat = file.stat()
+    return LevelArray(
+        path=path,
+        extent=Extent(*metadata.shape[-2:]),
+        channels=None if len(metadata.shape) == 2 else metadata.shape[0],
+        chunk=Extent(*sharding.chunk_shape[-2:]),
+        shard=Extent(*metadata.chunk_grid.configuration.chunk_shape[-2:]),
+        encoding=Encoding.from_zarr([codec.model_dump() for codec in sharding.codecs]),
+        version=(stat.st_ino, stat.st_mtime_ns),
+    )
+
+
+def read_json(file: Path) -> Mapping[str, object]:
+    """Read a ``zarr.json``.
+
+    Raises
+    ------
+    StoreIncompleteError
+        If it is missing.
+    StoreError
+        If it is not a JSON object.
+    """
+    try:
+        value = json.loads(file.read_bytes())
+    except FileNotFoundError as error:
+        raise StoreIncompleteError(
+            f"{file.parent} has no {file.name}: writing it never finished; run `wsi-seg tile` again"
+        ) from error
+    except OSError as error:
+        raise StoreError(f"cannot read {file}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise StoreError(f"{file} is not JSON ({error}); tile the slide again") from error
+    if not isinstance(value, dict):
+        raise StoreError(f"{file}: got {type(value).__name__}; expected a JSON object")
+    return value

@@ -1,0 +1,113 @@
+"""Owns the decoded chunks a process keeps: least recently used out, each decoded only once."""
+
+import functools
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+DEFAULT_BYTES = 256 * 2**20
+
+Pixels = NDArray[np.uint8]
+
+
+class ChunkCache:
+    """Read-only arrays, bounded in bytes; two threads that want one array make it once.
+
+    Parameters
+    ----------
+    limit
+        Bytes kept at most. An array larger than that is handed out, not kept.
+    """
+
+    def __init__(self, limit: int = DEFAULT_BYTES) -> None:
+        self._limit = limit
+        self._bytes = 0
+        self._kept: OrderedDict[Hashable, Pixels] = OrderedDict()
+        self._making: dict[Hashable, Future[Pixels]] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept now."""
+        return self._bytes
+
+    def resize(self, limit: int) -> None:
+        """Keep at most this many bytes from now on."""
+        with self._lock:
+            self._limit = limit
+            self._shrink()
+
+    def get(self, key: Hashable) -> Pixels | None:
+        """Array kept under this key, or None."""
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def get_or_make(self, key: Hashable, make: Callable[[], Pixels]) -> Pixels:
+        """Array kept under this key; if there is none, made now, or awaited if being made.
+
+        An error of ``make`` reaches everyone who waits for the array; nothing is kept then.
+        """
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+            future = self._making.get(key)
+            mine = future is None
+            if future is None:
+                future = self._making[key] = Future()
+        if mine:
+            self._make(key, make, future)
+        return future.result()
+
+    def _make(self, key: Hashable, make: Callable[[], Pixels], future: Future[Pixels]) -> None:
+        try:
+            array = make()
+        except BaseException as error:  # handed on to every waiter by the future
+            with self._lock:
+                del self._making[key]
+            future.set_exception(error)
+            return
+        array.flags.writeable = False
+        with self._lock:
+            del self._making[key]
+            self._kept[key] = array
+            self._bytes += array.nbytes
+            self._shrink()
+        future.set_result(array)
+
+    def _shrink(self) -> None:
+        while self._bytes > self._limit:
+            _, dropped = self._kept.popitem(last=False)
+            self._bytes -= dropped.nbytes
+
+
+def _cpu_count() -> int:
+    """Count the cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@functools.cache
+def shared_cache() -> ChunkCache:
+    """Return the cache that all stores of this process share; a forked child gets its own."""
+    return ChunkCache()
+
+
+@functools.cache
+def shared_pool() -> ThreadPoolExecutor:
+    """Return the threads that decode for this process; a forked child gets its own."""
+    return ThreadPoolExecutor(_cpu_count(), thread_name_prefix="wsi-decode")
+
+
+# Locks and threads do not survive a fork: the child starts with neither.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=shared_cache.cache_clear)
+    os.register_at_fork(after_in_child=shared_pool.cache_clear)

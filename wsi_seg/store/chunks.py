@@ -1,0 +1,114 @@
+"""Owns the fast region reader: shard index, chunk, decoded px, into one array of the caller.
+
+Threads, processes and forks may read at will: nothing is kept open between two reads.
+"""
+
+import itertools
+from concurrent.futures import wait
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.errors import StoreError
+from wsi_seg.geometry import Region
+from wsi_seg.store.arrays import LevelArray
+from wsi_seg.store.cache import ChunkCache, shared_cache, shared_pool
+from wsi_seg.store.shards import MISSING, read_chunk, read_index
+
+Pixels = NDArray[np.uint8]
+
+
+def read_region(array: LevelArray, region: Region, *, cached: bool = True) -> Pixels:
+    """Read a region that lies inside the array.
+
+    Parameters
+    ----------
+    array
+        Level to read.
+    region
+        Rectangle inside the level.
+    cached
+        Whether decoded chunks are kept for the next read; not while the array is being written.
+
+    Returns
+    -------
+    NDArray[np.uint8]
+        ``(H, W, C)``, or ``(H, W)`` for a label; missing chunks are 0. The caller owns it.
+
+    Raises
+    ------
+    StoreError
+        If a shard is damaged or a chunk cannot be decoded; names the chunk and its place.
+    """
+    out = np.empty(array.shape(region.height, region.width), dtype=np.uint8)
+    cache = shared_cache() if cached else ChunkCache(0)
+    rows = range(region.y // array.chunk.height, -(-region.y_end // array.chunk.height))
+    columns = range(region.x // array.chunk.width, -(-region.x_end // array.chunk.width))
+    wanted = list(itertools.product(rows, columns))
+    waiting = []
+    for row, column in wanted:
+        kept = cache.get((array.path, array.version, row, column))
+        if kept is None:
+            waiting.append((row, column))
+        else:
+            _paste(array, region, row, column, kept, out)
+
+    def fetch(place: tuple[int, int]) -> None:
+        row, column = place
+        key = (array.path, array.version, row, column)
+        pixels = cache.get_or_make(key, lambda: _decode(array, row, column, cache))
+        _paste(array, region, row, column, pixels, out)
+
+    if waiting:
+        # This thread works too: a region of one chunk never waits for the pool.
+        others = [shared_pool().submit(fetch, place) for place in waiting[1:]]
+        try:
+            fetch(waiting[0])
+        finally:
+            wait(others)
+        for other in others:
+            other.result()
+    return out
+
+
+def read_encoded(array: LevelArray, row: int, column: int, cache: ChunkCache) -> bytes | None:
+    """Read the stream of one chunk as it lies in its shard, or None for a missing chunk."""
+    shard, number = array.locate(row, column)
+    rows, columns = array.grid
+
+    def load() -> Pixels:
+        index = read_index(shard, rows * columns)
+        packed = np.empty(0, dtype=np.uint64) if index is None else index
+        return packed.view(np.uint8)
+
+    packed = cache.get_or_make((shard, array.version), load)
+    if not packed.size:
+        return None
+    offset, nbytes = (int(n) for n in packed.view(np.uint64).reshape(-1, 2)[number])
+    return None if offset == MISSING else read_chunk(shard, offset, nbytes)
+
+
+def _decode(array: LevelArray, row: int, column: int, cache: ChunkCache) -> Pixels:
+    data = read_encoded(array, row, column, cache)
+    if data is None:
+        return np.zeros(array.chunk_shape, dtype=np.uint8)
+    try:
+        return array.encoding.decode(data, array.chunk_shape)
+    except StoreError as error:
+        raise StoreError(
+            f"{array.path}: chunk row={row} column={column} "
+            f"(y={row * array.chunk.height}, x={column * array.chunk.width}) is damaged: {error}"
+        ) from error
+
+
+def _paste(
+    array: LevelArray, region: Region, row: int, column: int, pixels: Pixels, out: Pixels
+) -> None:
+    """Copy the part of a chunk that lies in the region."""
+    top, left = row * array.chunk.height, column * array.chunk.width
+    y, x = max(top, region.y), max(left, region.x)
+    y_end = min(top + array.chunk.height, region.y_end)
+    x_end = min(left + array.chunk.width, region.x_end)
+    out[y - region.y : y_end - region.y, x - region.x : x_end - region.x] = pixels[
+        y - top : y_end - top, x - left : x_end - left
+    ]

@@ -1,0 +1,182 @@
+"""Owns what the bytes of a chunk mean: the codecs a store may use, to and from zarr metadata."""
+
+import base64
+from collections.abc import Buffer, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.errors import StoreError
+
+Kind = Literal["zstd", "raw", "lzw", "deflate", "jpeg", "jpeg2k", "webp", "jpegxl"]
+Pixels = NDArray[np.uint8]
+Named = Mapping[str, object]
+
+# Level 1 of zstd keeps up with the disks; higher levels save about 5 % on tissue.
+_ZSTD_LEVEL = 1
+
+_IMAGES: dict[str, Kind] = {
+    "imagecodecs_jpeg": "jpeg",
+    "imagecodecs_jpeg2k": "jpeg2k",
+    "imagecodecs_webp": "webp",
+    "imagecodecs_jpegxl": "jpegxl",
+}
+_COMPRESSORS: dict[str, Kind] = {
+    "zstd": "zstd",
+    "imagecodecs_zstd": "zstd",
+    "imagecodecs_lzw": "lzw",
+    "imagecodecs_zlib": "deflate",
+}
+_UNPACK: dict[Kind, Callable[[bytes], Buffer]] = {
+    "zstd": imagecodecs.zstd_decode,
+    "lzw": imagecodecs.lzw_decode,
+    "deflate": imagecodecs.zlib_decode,
+    "raw": bytes,
+}
+_DECODE_IMAGE: dict[Kind, Callable[[bytes], Pixels]] = {
+    "jpeg2k": imagecodecs.jpeg2k_decode,
+    "webp": imagecodecs.webp_decode,
+    "jpegxl": imagecodecs.jpegxl_decode,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How the chunks of one array are encoded.
+
+    Parameters
+    ----------
+    kind
+        ``zstd`` is what we write ourselves; the others are streams copied from a slide.
+    predictor
+        Whether each px is stored as the difference to the px left of it (TIFF predictor 2).
+    tables
+        JPEG tables that all streams share, as a JPEG stream without image; empty if none.
+    jpeg_rgb
+        For JPEG without JFIF marker, whether its components are taken as RGB, not YCbCr.
+    """
+
+    kind: Kind = "zstd"
+    predictor: bool = False
+    tables: bytes = b""
+    jpeg_rgb: bool = False
+
+    def decode(self, data: bytes, shape: tuple[int, ...]) -> Pixels:
+        """Decode one chunk.
+
+        Parameters
+        ----------
+        data
+            Encoded chunk.
+        shape
+            ``(H, W, C)`` or ``(H, W)`` that the chunk must have.
+
+        Returns
+        -------
+        NDArray[np.uint8]
+
+        Raises
+        ------
+        StoreError
+            If the stream is damaged or has another size.
+        """
+        try:
+            pixels = self._decode(data)
+            # A plain zarr reader reshapes too: then both agree on which streams are readable.
+            pixels = pixels.reshape(shape)
+        except (ValueError, TypeError, RuntimeError, MemoryError) as error:
+            raise StoreError(f"its {self.kind} stream cannot be decoded: {error}") from error
+        if self.predictor:
+            pixels = np.asarray(imagecodecs.delta_decode(pixels, axis=1))
+        return pixels
+
+    def encode(self, pixels: Pixels) -> bytes:
+        """Encode one chunk, ``(H, W, C)`` or ``(H, W)`` uint8; only ``zstd`` is written."""
+        if self.kind != "zstd" or self.predictor:
+            raise StoreError(f"got encoding {self.kind!r}; expected 'zstd', which can be written")
+        return bytes(imagecodecs.zstd_encode(np.ascontiguousarray(pixels), level=_ZSTD_LEVEL))
+
+    def _decode(self, data: bytes) -> Pixels:
+        if self.kind == "jpeg":
+            jpeg: Pixels = imagecodecs.jpeg8_decode(
+                data,
+                tables=self.tables or None,
+                colorspace="RGB" if self.jpeg_rgb else None,
+                outcolorspace="RGB",
+            )
+            return jpeg
+        if self.kind in _DECODE_IMAGE:
+            return _DECODE_IMAGE[self.kind](data)
+        return np.frombuffer(_UNPACK[self.kind](data), dtype=np.uint8)
+
+    def to_zarr(self, *, channels: bool) -> "ZarrCodecs":
+        """Spell this encoding as zarr v3 codecs for an array ``(c, y, x)`` or ``(y, x)``."""
+        filters: list[dict[str, object]] = []
+        if channels:
+            filters.append({"name": "transpose", "configuration": {"order": [1, 2, 0]}})
+        if self.predictor:
+            filters.append({"name": "imagecodecs_delta", "configuration": {"axis": 1, "dist": 1}})
+        plain: dict[str, object] = {"name": "bytes"}
+        if self.kind in _UNPACK:
+            return ZarrCodecs(
+                filters, plain, [_compressor(self.kind)] if self.kind != "raw" else []
+            )
+        name = next(name for name, kind in _IMAGES.items() if kind == self.kind)
+        return ZarrCodecs(filters, {"name": name, "configuration": self._image_options()}, [])
+
+    def _image_options(self) -> dict[str, object]:
+        if self.kind != "jpeg":
+            return {}
+        options: dict[str, object] = {"colorspace_data": "RGB"}
+        if self.jpeg_rgb:
+            options["colorspace_jpeg"] = "RGB"
+        if self.tables:
+            options["tables"] = base64.b64encode(self.tables).decode()
+        return options
+
+    @classmethod
+    def from_zarr(cls, codecs: Sequence[Named]) -> "Encoding":
+        """Recognise the inner codecs of a shard, as its zarr metadata list them.
+
+        Raises
+        ------
+        StoreError
+            If they are not a combination that `to_zarr` makes.
+        """
+        kind: Kind = "raw"
+        predictor, tables, jpeg_rgb = False, b"", False
+        for codec in codecs:
+            name = str(codec.get("name"))
+            options = codec.get("configuration") or {}
+            if not isinstance(options, Mapping):
+                raise StoreError(f"got codec {codec!r}; expected its configuration as a mapping")
+            if name == "imagecodecs_delta":
+                predictor = True
+            elif name in _IMAGES:
+                kind = _IMAGES[name]
+                tables = base64.b64decode(str(options.get("tables", "")))
+                jpeg_rgb = options.get("colorspace_jpeg") == "RGB"
+            elif name in _COMPRESSORS:
+                kind = _COMPRESSORS[name]
+            elif name not in {"transpose", "bytes"}:
+                raise StoreError(f"got zarr codec {name!r}; expected one that wsi_seg writes")
+        return cls(kind=kind, predictor=predictor, tables=tables, jpeg_rgb=jpeg_rgb)
+
+
+@dataclass(frozen=True, slots=True)
+class ZarrCodecs:
+    """Inner codecs of a sharded array, as ``zarr.create_array`` takes them."""
+
+    filters: list[dict[str, object]]
+    serializer: dict[str, object]
+    compressors: list[dict[str, object]]
+
+
+def _compressor(kind: Kind) -> dict[str, object]:
+    if kind == "zstd":
+        return {"name": "zstd", "configuration": {"level": _ZSTD_LEVEL, "checksum": False}}
+    name = next(name for name, known in _COMPRESSORS.items() if known == kind)
+    return {"name": name}

@@ -1,0 +1,139 @@
+"""Owns collections: the folder of stores, and each slide's store with its image and labels."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsi_seg.errors import StoreError, StoreIncompleteError, StoreNotFoundError
+from wsi_seg.geometry import Pyramid
+from wsi_seg.store.layout import PARTIAL, label_list
+from wsi_seg.store.multiscale import Multiscale, open_multiscale, wsi_seg_attributes
+
+
+@dataclass(frozen=True, slots=True)
+class SlideStore:
+    """One slide's group: its image, and labels beside it.
+
+    Parameters
+    ----------
+    path
+        Group folder.
+    name
+        Name of the slide.
+    image
+        The slide's px, or a prediction's probabilities.
+    """
+
+    path: Path
+    name: str
+    image: Multiscale
+
+    @property
+    def pyramid(self) -> Pyramid:
+        """Levels of the image."""
+        return self.image.pyramid
+
+    @property
+    def attributes(self) -> Mapping[str, object]:
+        """What wsi_seg noted about the slide."""
+        return self.image.attributes
+
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the labels that are complete, sorted."""
+        labels = self.path / "labels"
+        return tuple(
+            name for name in sorted(label_list(labels)) if (labels / name / "zarr.json").is_file()
+        )
+
+    def label(self, name: str) -> Multiscale:
+        """Open one label.
+
+        Raises
+        ------
+        StoreError
+            If there is no such label; names those that exist.
+        """
+        if name not in self.label_names():
+            known = ", ".join(self.label_names()) or "none"
+            raise StoreError(f"slide {self.name}: got label {name!r}; it has: {known}")
+        return open_multiscale(self.path / "labels" / name)
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """Folder of stores. Made by `open_collection`.
+
+    Parameters
+    ----------
+    path
+        Group folder.
+    """
+
+    path: Path
+
+    def names(self) -> tuple[str, ...]:
+        """Names of the complete stores, sorted."""
+        return tuple(
+            sorted(
+                child.name
+                for child in self.path.iterdir()
+                if child.name != PARTIAL and (child / "zarr.json").is_file()
+            )
+        )
+
+    def unfinished(self) -> tuple[str, ...]:
+        """Names of the stores whose writing has begun and not ended, sorted."""
+        folder = self.path / PARTIAL
+        return tuple(sorted(child.name for child in folder.iterdir())) if folder.is_dir() else ()
+
+    def __getitem__(self, name: str) -> SlideStore:
+        path = self.path / name
+        if name not in self.names():
+            if name in self.unfinished():
+                raise StoreIncompleteError(
+                    f"{self.path}: slide {name} is unfinished; repeat the command that writes it"
+                )
+            known = ", ".join(self.names()) or "none"
+            raise StoreNotFoundError(f"{self.path}: got slide {name!r}; it has: {known}")
+        return SlideStore(path=path, name=name, image=open_multiscale(path))
+
+    def __iter__(self) -> Iterator[SlideStore]:
+        return (self[name] for name in self.names())
+
+    def __len__(self) -> int:
+        return len(self.names())
+
+
+def open_collection(path: Path) -> Collection:
+    """Open a collection that `wsi-seg tile` or `wsi-seg infer` made.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If there is nothing at the path.
+    StoreIncompleteError
+        If it holds unfinished stores only.
+    StoreError
+        If it is something else.
+    """
+    if not path.exists():
+        raise StoreNotFoundError(
+            f"there is no {path}; make it with `wsi-seg tile SLIDES --out {path}`"
+        )
+    file = path / "zarr.json"
+    if not file.is_file():
+        raise StoreError(
+            f"{path} is not a collection of slides; expected a folder written by `wsi-seg tile`"
+        )
+    if wsi_seg_attributes(file).get("kind") != "collection":
+        raise StoreError(f"{path} is a zarr group of another kind; expected a collection")
+    collection = Collection(path)
+    if not collection.names() and collection.unfinished():
+        raise StoreIncompleteError(
+            f"{path} holds unfinished stores only ({', '.join(collection.unfinished())}); "
+            "repeat the command that writes them"
+        )
+    return collection

@@ -1,0 +1,256 @@
+"""Owns how collections and multiscale groups are laid out: OME-Zarr 0.5 metadata, zarr arrays."""
+
+import importlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsi_seg.errors import OutputError, StoreError
+from wsi_seg.geometry import Extent, Pyramid
+from wsi_seg.store.arrays import read_json
+from wsi_seg.store.codecs import Encoding
+
+FORMAT = 1
+PARTIAL = ".partial"
+
+# A shard is as high as a strip and this many times as wide: fewer files, same memory.
+_SHARD_ASPECT = 8
+
+
+@dataclass(frozen=True, slots=True)
+class LevelLayout:
+    """How one level lies on disk.
+
+    Parameters
+    ----------
+    extent
+        Size of the level.
+    chunk, shard
+        Size of a chunk, and of a shard as a multiple of it.
+    encoding
+        What the bytes of a chunk mean.
+    """
+
+    extent: Extent
+    chunk: Extent
+    shard: Extent
+    encoding: Encoding = Encoding()  # noqa: RUF009 (frozen)
+
+
+def strip_layout(extent: Extent, *, chunk_px: int = 512, shard_px: int = 1024) -> LevelLayout:
+    """Lay a level out for writing in strips of ``shard_px`` rows."""
+    if chunk_px < 1 or shard_px % chunk_px:
+        raise StoreError(f"got shard_px={shard_px}, chunk_px={chunk_px}; expected a whole multiple")
+    columns = min(_SHARD_ASPECT, -(-extent.width // shard_px))
+    return LevelLayout(
+        extent, Extent(chunk_px, chunk_px), Extent(shard_px, shard_px * columns), Encoding()
+    )
+
+
+def create_collection(path: Path) -> None:
+    """Make an empty collection, or keep one that exists.
+
+    Raises
+    ------
+    StoreError
+        If there is something else at the path.
+    OutputError
+        If it cannot be written.
+    """
+    file = path / "zarr.json"
+    if file.is_file():
+        attributes = read_json(file).get("attributes")
+        ours = attributes.get("wsi_seg") if isinstance(attributes, dict) else None
+        if not isinstance(ours, dict) or ours.get("kind") != "collection":
+            raise StoreError(f"{path} is a zarr group of another program; choose another --out")
+        return
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise OutputError(f"{path} exists and is not a collection; choose another --out")
+    _write_group(path, {"wsi_seg": {"kind": "collection", "format": FORMAT}})
+
+
+def create_multiscale(  # noqa: PLR0913 (all keywords, all of one group)
+    path: Path,
+    *,
+    extents: Sequence[Extent],
+    channels: int | None,
+    mpp: float | None,
+    downsample: float = 1.0,
+    attributes: Mapping[str, object],
+    name: str,
+    chunk_px: int = 512,
+    shard_px: int = 1024,
+) -> None:
+    """Write all metadata of an empty multiscale image or label, to be filled strip by strip.
+
+    Metadata that exist are kept, so that unfinished work can be continued.
+
+    Parameters
+    ----------
+    path
+        Group folder; a parent called ``labels`` lists it as an NGFF label.
+    extents
+        Size of each level, finest first.
+    channels
+        Number of channels, or None for a 2-D label.
+    mpp
+        Micrometres per px of the slide's level 0, or None where unknown.
+    downsample
+        Level-0 px of the slide per px of this image's level 0.
+    attributes
+        Plain JSON values to note under ``wsi_seg``; ``mpp`` and ``downsample`` are added.
+    name
+        Name to give it.
+    chunk_px, shard_px
+        Side of a chunk, and rows of a shard; the latter is a multiple of the former.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    levels = [strip_layout(extent, chunk_px=chunk_px, shard_px=shard_px) for extent in extents]
+    create_levels(
+        path,
+        levels,
+        channels=channels,
+        mpp=mpp,
+        downsample=downsample,
+        attributes=attributes,
+        name=name,
+    )
+
+
+def create_levels(
+    path: Path,
+    levels: Sequence[LevelLayout],
+    *,
+    channels: int | None,
+    mpp: float | None,
+    downsample: float = 1.0,
+    attributes: Mapping[str, object],
+    name: str,
+) -> None:
+    """Write all metadata of a multiscale whose levels are laid out one by one.
+
+    See `create_multiscale`.
+    """
+    ours = {**attributes, "mpp": mpp, "downsample": downsample}
+    ome: dict[str, object] = {
+        "version": "0.5",
+        "multiscales": [_multiscales(levels, channels, mpp, downsample, name)],
+    }
+    if channels is None:
+        ome["image-label"] = _image_label(attributes)
+    if path.parent.name == "labels":
+        _list_label(path.parent, path.name)
+    for number, level in enumerate(levels):
+        if not (path / str(number) / "zarr.json").is_file():
+            _create_array(path, number, level, channels)
+    _write_group(path, {"ome": ome, "wsi_seg": ours})
+
+
+def _multiscales(
+    levels: Sequence[LevelLayout],
+    channels: int | None,
+    mpp: float | None,
+    downsample: float,
+    name: str,
+) -> dict[str, object]:
+    unit = {} if mpp is None else {"unit": "micrometer"}
+    axes: list[dict[str, str]] = [
+        {"name": "y", "type": "space", **unit},
+        {"name": "x", "type": "space", **unit},
+    ]
+    if channels is not None:
+        axes.insert(0, {"name": "c", "type": "channel"})
+    pyramid = Pyramid(tuple(level.extent for level in levels))
+    datasets = []
+    for number in range(len(levels)):
+        scale = pyramid.downsample(number) * downsample * (1.0 if mpp is None else mpp)
+        scales = [scale, scale] if channels is None else [1.0, scale, scale]
+        datasets.append(
+            {
+                "path": str(number),
+                "coordinateTransformations": [{"type": "scale", "scale": scales}],
+            }
+        )
+    return {"name": name, "axes": axes, "datasets": datasets}
+
+
+def _image_label(attributes: Mapping[str, object]) -> dict[str, object]:
+    """Colours of the classes, as NGFF viewers want them; ids are 1, 2, 3 ... in table order."""
+    classes = attributes.get("classes")
+    if not isinstance(classes, list):
+        return {}
+    colours = [
+        {"label-value": number, "rgba": [*bytes.fromhex(entry["colour"].removeprefix("#")), 255]}
+        for number, entry in enumerate(classes, 1)
+        if entry.get("colour")
+    ]
+    return {"colors": colours, "source": {"image": "../../"}}
+
+
+def _list_label(labels: Path, name: str) -> None:
+    """Add a label to the list that its parent group keeps."""
+    file = labels / "zarr.json"
+    listed: list[str] = []
+    if file.is_file():
+        listed = label_list(labels)
+    if name not in listed:
+        _write_group(labels, {"ome": {"version": "0.5", "labels": sorted([*listed, name])}})
+
+
+def label_list(labels: Path) -> list[str]:
+    """Names that the group ``labels`` lists; empty if there is no such group."""
+    file = labels / "zarr.json"
+    if not file.is_file():
+        return []
+    attributes = read_json(file).get("attributes")
+    ome = attributes.get("ome") if isinstance(attributes, dict) else None
+    names = ome.get("labels") if isinstance(ome, dict) else None
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def _create_array(path: Path, number: int, level: LevelLayout, channels: int | None) -> None:
+    zarr = importlib.import_module("zarr")
+    codecs = level.encoding.to_zarr(channels=channels is not None)
+    lead = () if channels is None else (channels,)
+    try:
+        zarr.create_array(
+            store=str(path),
+            name=str(number),
+            shape=(*lead, level.extent.height, level.extent.width),
+            dtype="uint8",
+            chunks=(*lead, level.chunk.height, level.chunk.width),
+            shards=(*lead, level.shard.height, level.shard.width),
+            filters=codecs.filters or None,
+            serializer=codecs.serializer,
+            compressors=codecs.compressors or None,
+            fill_value=0,
+            dimension_names=["y", "x"] if channels is None else ["c", "y", "x"],
+        )
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _write_group(path: Path, attributes: Mapping[str, object]) -> None:
+    """Write the metadata of a group whole: temporary file, then rename."""
+    document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    temporary = path / "zarr.json.tmp"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(document, indent=1, allow_nan=False), encoding="utf-8")
+        temporary.replace(path / "zarr.json")
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def completed(extents: Sequence[Extent]) -> tuple[Extent, ...]:
+    """Complete a pyramid: below its last level, halves until the longer side is <= 1,024 px."""
+    full = list(extents)
+    while max(full[-1].height, full[-1].width) > 1024:
+        full.append(Extent(math.ceil(full[-1].height / 2), math.ceil(full[-1].width / 2)))
+    return tuple(full)

@@ -1,0 +1,133 @@
+"""Owns one multiscale image or label on disk: its pyramid, attributes and reads."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field, ValidationError
+
+from wsi_seg.errors import StoreError
+from wsi_seg.geometry import Pyramid, Region
+from wsi_seg.geometry.region import require_inside
+from wsi_seg.store.arrays import LevelArray, read_json, read_level_array
+from wsi_seg.store.chunks import read_region
+
+
+@dataclass(frozen=True, slots=True)
+class Multiscale:
+    """One image or label with its pyramid. Picklable; safe to share among threads.
+
+    Parameters
+    ----------
+    path
+        Group folder.
+    name
+        Name of the slide, or of the label.
+    pyramid
+        Extents of all levels; mpp of this image's own level 0.
+    channels
+        Number of channels, or None for a 2-D label.
+    attributes
+        What wsi_seg noted about it.
+    arrays
+        Levels as they lie on disk, finest first.
+    """
+
+    path: Path
+    name: str
+    pyramid: Pyramid
+    channels: int | None
+    attributes: Mapping[str, object]
+    arrays: tuple[LevelArray, ...]
+
+    def read(self, region: Region) -> NDArray[np.uint8]:
+        """Read a region of one level.
+
+        Parameters
+        ----------
+        region
+            Rectangle inside its level.
+
+        Returns
+        -------
+        NDArray[np.uint8]
+            ``(H, W, C)``, or ``(H, W)`` for a label. The caller owns it.
+
+        Raises
+        ------
+        RegionError
+            If the level does not exist or the region sticks out of it.
+        StoreError
+            If the store is damaged there.
+        """
+        self.pyramid.downsample(region.level)  # names the levels there are, if it is not one
+        require_inside(region, self.pyramid.extents[region.level], self.name)
+        return read_region(self.arrays[region.level], region)
+
+    def __hash__(self) -> int:
+        return hash((self.path, self.name))
+
+
+class _Dataset(BaseModel):
+    path: str
+
+
+class _Scales(BaseModel):
+    datasets: list[_Dataset] = Field(min_length=1)
+    name: str = ""
+
+
+class _Ome(BaseModel):
+    multiscales: list[_Scales] = Field(min_length=1)
+
+
+class _Ours(BaseModel):
+    mpp: float | None = None
+    downsample: float = 1.0
+
+
+class _Attributes(BaseModel):
+    ome: _Ome
+    wsi_seg: _Ours
+
+
+def open_multiscale(path: Path) -> Multiscale:
+    """Open a group that `create_multiscale` made.
+
+    Raises
+    ------
+    StoreError
+        If the group or one of its arrays is missing, damaged or not one of ours.
+    """
+    file = path / "zarr.json"
+    document = read_json(file).get("attributes")
+    try:
+        found = _Attributes.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise StoreError(
+            f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}; expected an OME-Zarr "
+            "group written by wsi_seg"
+        ) from error
+    scales, ours = found.ome.multiscales[0], found.wsi_seg
+    arrays = tuple(read_level_array(path / dataset.path) for dataset in scales.datasets)
+    return Multiscale(
+        path=path,
+        name=scales.name or path.name,
+        pyramid=Pyramid(
+            extents=tuple(array.extent for array in arrays),
+            mpp=None if ours.mpp is None else ours.mpp * ours.downsample,
+        ),
+        channels=arrays[0].channels,
+        attributes=wsi_seg_attributes(file),
+        arrays=arrays,
+    )
+
+
+def wsi_seg_attributes(file: Path) -> Mapping[str, object]:
+    """Read the ``wsi_seg`` attributes of a group; empty if it has none."""
+    attributes = read_json(file).get("attributes")
+    found = attributes.get("wsi_seg") if isinstance(attributes, dict) else None
+    return found if isinstance(found, dict) else {}

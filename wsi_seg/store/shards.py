@@ -1,0 +1,146 @@
+"""Owns the shard file: finished chunk streams one after another, then an index of where they lie.
+
+The layout is that of the zarr v3 codec ``sharding_indexed`` with its index at the end: one pair
+of little-endian uint64 ``(offset, nbytes)`` for each chunk in C order, both ``2^64 - 1`` for a
+chunk that is missing, and the crc32c of these pairs.
+"""
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.errors import OutputError, StoreError
+
+MISSING = np.iinfo(np.uint64).max
+_PAIR_BYTES = 16
+_CRC_BYTES = 4
+
+
+def write_shard(path: Path, chunks: Sequence[bytes | None]) -> None:
+    """Write one shard whole: temporary file, fsync, rename.
+
+    Parameters
+    ----------
+    path
+        The shard's file; its folder is made when absent.
+    chunks
+        Encoded chunks in C order, None for a missing one. If all are missing, no file is
+        written, and one that exists is removed.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written, for example because the disk is full.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        if all(chunk is None for chunk in chunks):
+            path.unlink(missing_ok=True)
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            for chunk in chunks:
+                if chunk is not None:
+                    file.write(chunk)
+            file.write(_pack_index(chunks))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}; make room or choose another --out, "
+            "then repeat the command to continue"
+        ) from error
+
+
+def read_index(path: Path, count: int) -> NDArray[np.uint64] | None:
+    """Read and verify the index of a shard.
+
+    Parameters
+    ----------
+    path
+        The shard's file.
+    count
+        Number of chunks that a shard holds.
+
+    Returns
+    -------
+    NDArray[np.uint64] or None
+        ``(count, 2)`` offsets and sizes in bytes; None if there is no such file, which means
+        that all its chunks are missing.
+
+    Raises
+    ------
+    StoreError
+        If the file is too short, the checksum is wrong, or a chunk lies outside the file.
+    """
+    size = count * _PAIR_BYTES + _CRC_BYTES
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreError(f"cannot read shard {path}: {error.strerror or error}") from error
+    try:
+        total = os.fstat(descriptor).st_size
+        data = os.pread(descriptor, size, total - size) if total >= size else b""
+    finally:
+        os.close(descriptor)
+    return _parse_index(data, count, body=total - size, path=path)
+
+
+def read_chunk(path: Path, offset: int, nbytes: int) -> bytes:
+    """Read one encoded chunk of a shard.
+
+    Raises
+    ------
+    StoreError
+        If the file cannot be read or ends too early.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            data = os.pread(descriptor, nbytes, offset)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise StoreError(f"cannot read shard {path}: {error.strerror or error}") from error
+    if len(data) != nbytes:
+        raise StoreError(
+            f"shard {path}: got {len(data)} bytes at offset {offset}; expected {nbytes}; "
+            "tile the slide again with --overwrite"
+        )
+    return data
+
+
+def _pack_index(chunks: Sequence[bytes | None]) -> bytes:
+    sizes = np.array([0 if chunk is None else len(chunk) for chunk in chunks], dtype=np.uint64)
+    index = np.empty((len(chunks), 2), dtype="<u8")
+    index[:, 0] = np.cumsum(sizes) - sizes
+    index[:, 1] = sizes
+    index[[chunk is None for chunk in chunks]] = MISSING
+    packed = index.tobytes()
+    checksum: int = google_crc32c.value(packed)
+    return packed + checksum.to_bytes(_CRC_BYTES, "little")
+
+
+def _parse_index(data: bytes, count: int, *, body: int, path: Path) -> NDArray[np.uint64]:
+    pairs, crc = data[: count * _PAIR_BYTES], data[count * _PAIR_BYTES :]
+    if not data or google_crc32c.value(pairs) != int.from_bytes(crc, "little"):
+        raise StoreError(
+            f"shard {path} is damaged: its index does not match its checksum; tile the slide "
+            "again with --overwrite"
+        )
+    index = np.frombuffer(pairs, dtype="<u8").reshape(count, 2).astype(np.uint64)
+    present = index[index[:, 0] != MISSING]
+    # Compared one by one: a sum of both could wrap around.
+    if present.size and (present.max() > body or int((present[:, 0] + present[:, 1]).max()) > body):
+        raise StoreError(f"shard {path} is damaged: its index names bytes past its end")
+    return index

@@ -1,0 +1,238 @@
+"""Owns writing px: strips of shards in zstd, coarser levels from finer ones, the last rename."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from functools import partial as bind
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.errors import OutputError, StoreError
+from wsi_seg.geometry import Region
+from wsi_seg.progress import Progress
+from wsi_seg.store.arrays import LevelArray, read_level_array
+from wsi_seg.store.cache import shared_pool
+from wsi_seg.store.chunks import read_region
+from wsi_seg.store.multiscale import open_multiscale
+from wsi_seg.store.shards import write_shard
+
+Pixels = NDArray[np.uint8]
+
+
+def strip_rows(path: Path, level: int = 0) -> int:
+    """Rows of one strip, which is the height of a shard of this level."""
+    return read_level_array(path / str(level)).shard.height
+
+
+def write_strip(path: Path, level: int, y: int, rows: Pixels) -> None:
+    """Write one strip: every shard of these rows, each whole or not at all.
+
+    Parameters
+    ----------
+    path
+        Group that `create_multiscale` made.
+    level
+        Level to write.
+    y
+        First row, a multiple of `strip_rows`.
+    rows
+        ``(H, W, C)``, or ``(H, W)`` for a label, uint8; full width, and `strip_rows` high or up
+        to the end of the level. Chunks that are all 0 are left out.
+
+    Raises
+    ------
+    StoreError
+        If ``rows`` do not fit there.
+    OutputError
+        If they cannot be written.
+    """
+    array = read_level_array(path / str(level))
+    height = min(array.shard.height, array.extent.height - y)
+    shape = array.shape(max(0, height), array.extent.width)
+    if y % array.shard.height or rows.shape != shape or rows.dtype != np.uint8:
+        raise StoreError(
+            f"{array.path}: got rows {rows.shape} {rows.dtype} at y={y}; expected {shape} uint8 "
+            f"at a multiple of {array.shard.height}"
+        )
+    write_rows(array, y, rows)
+
+
+def write_rows(array: LevelArray, y: int, rows: Pixels) -> None:
+    """Write one strip of a level whose metadata are at hand; see `write_strip`."""
+    for column in range(-(-array.extent.width // array.shard.width)):
+        x = column * array.shard.width
+        part = rows[:, x : x + array.shard.width]
+        chunks = shared_pool().map(bind(_encode, array), _cut(array, part))
+        write_shard(array.shard_path(y // array.shard.height, column), list(chunks))
+
+
+def fill_pyramid(path: Path, *, nearest: bool, progress: Progress) -> None:
+    """Compute levels 1 and up, each from the level above it, strip by strip.
+
+    Parameters
+    ----------
+    path
+        Group whose level 0 is complete.
+    nearest
+        Take the px nearest to each centre (labels), not the area mean (images).
+    progress
+        Told about finished Mpx.
+    """
+    image = open_multiscale(path)
+    areas = [array.extent.area / 1e6 for array in image.arrays[1:]]
+    progress.start("pyramid", sum(areas), "Mpx")
+    for source, target in zip(image.arrays, image.arrays[1:], strict=False):
+        fill_level(source, target, nearest=nearest, progress=progress)
+    progress.finish()
+
+
+def fill_level(
+    source: LevelArray, target: LevelArray, *, nearest: bool, progress: Progress
+) -> None:
+    """Compute one level from a finer one; strips that exist whole are written again."""
+    for y in range(0, target.extent.height, target.shard.height):
+        y_end = min(y + target.shard.height, target.extent.height)
+        write_rows(target, y, _reduced(source, target, y, y_end, nearest=nearest))
+        progress.advance((y_end - y) * target.extent.width / 1e6)
+
+
+def finish(partial: Path, final: Path) -> None:
+    """Give finished work its final name, in one step.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be renamed, for example because the final name is taken.
+    """
+    try:
+        for folder, _, files in os.walk(partial):
+            for name in files:
+                _sync(Path(folder) / name)
+            _sync(Path(folder))
+        final.parent.mkdir(parents=True, exist_ok=True)
+        partial.rename(final)
+        _sync(final.parent)
+        if partial.parent.name == ".partial" and not any(partial.parent.iterdir()):
+            partial.parent.rmdir()
+    except OSError as error:
+        raise OutputError(
+            f"cannot rename {partial} to {final}: {error.strerror or error}"
+        ) from error
+
+
+def discard(path: Path) -> None:
+    """Remove a group and everything in it, if it exists.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be removed.
+    """
+    try:
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise OutputError(f"cannot remove {path}: {error.strerror or error}") from error
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _cut(array: LevelArray, part: Pixels) -> Iterator[Pixels | None]:
+    """Chunks of one shard in C order, padded with 0; None where the level has none."""
+    rows, columns = array.grid
+    size = array.chunk
+    for row in range(rows):
+        for column in range(columns):
+            chunk = part[
+                row * size.height : (row + 1) * size.height,
+                column * size.width : (column + 1) * size.width,
+            ]
+            if not chunk.size:
+                yield None
+            elif chunk.shape == array.chunk_shape:
+                yield chunk
+            else:
+                padded = np.zeros(array.chunk_shape, dtype=np.uint8)
+                padded[: chunk.shape[0], : chunk.shape[1]] = chunk
+                yield padded
+
+
+def _encode(array: LevelArray, chunk: Pixels | None) -> bytes | None:
+    if chunk is None or not chunk.any():
+        return None
+    return array.encoding.encode(chunk)
+
+
+def _reduced(
+    source: LevelArray, target: LevelArray, y: int, y_end: int, *, nearest: bool
+) -> Pixels:
+    """Rows ``[y, y_end)`` of the target, in pieces as wide as a shard to bound memory."""
+    out = np.empty(target.shape(y_end - y, target.extent.width), dtype=np.uint8)
+    for x in range(0, target.extent.width, target.shard.width):
+        x_end = min(x + target.shard.width, target.extent.width)
+        out[:, x:x_end] = _reduced_block(source, target, (y, y_end), (x, x_end), nearest=nearest)
+    return out
+
+
+def _reduced_block(
+    source: LevelArray,
+    target: LevelArray,
+    rows: tuple[int, int],
+    columns: tuple[int, int],
+    *,
+    nearest: bool,
+) -> Pixels:
+    full, small = source.extent, target.extent
+    y_edges = _edges(rows, full.height, small.height)
+    x_edges = _edges(columns, full.width, small.width)
+    y, x = int(y_edges[0]), int(x_edges[0])
+    region = Region(level=0, y=y, x=x, height=int(y_edges[-1]) - y, width=int(x_edges[-1]) - x)
+    pixels = read_region(source, region, cached=False)
+    if nearest:
+        centre_y = (y_edges[:-1] + y_edges[1:]) // 2 - y
+        centre_x = (x_edges[:-1] + x_edges[1:]) // 2 - x
+        taken: Pixels = pixels[centre_y][:, centre_x]
+        return taken
+    return area_mean(pixels, y_edges - y, x_edges - x)
+
+
+def _edges(span: tuple[int, int], full: int, small: int) -> NDArray[np.int64]:
+    """Source px where each target px of the span begins, and where the last one ends."""
+    places = np.arange(span[0], span[1] + 1, dtype=np.int64)
+    if small == -(-full // 2):
+        return np.minimum(places * 2, full)
+    return places * full // small
+
+
+def area_mean(pixels: Pixels, y_edges: NDArray[np.int64], x_edges: NDArray[np.int64]) -> Pixels:
+    """Mean of the px of each cell, rounded half up.
+
+    Parameters
+    ----------
+    pixels
+        ``(H, W)`` or ``(H, W, C)`` uint8.
+    y_edges, x_edges
+        Ascending px borders of the cells, first 0, last H and W.
+
+    Returns
+    -------
+    NDArray[np.uint8]
+        One px for each cell.
+    """
+    sums = np.add.reduceat(pixels, y_edges[:-1], axis=0, dtype=np.uint32)
+    sums = np.add.reduceat(sums, x_edges[:-1], axis=1, dtype=np.uint32)
+    counts = np.diff(y_edges)[:, None] * np.diff(x_edges)[None, :]
+    counts = counts.astype(np.uint32)
+    if pixels.ndim == 3:
+        counts = counts[:, :, None]
+    means: Pixels = ((sums + counts // 2) // counts).astype(np.uint8)
+    return means
