@@ -81,7 +81,7 @@ class SamplingConfig(_Section):
     mix
         Shares of the layers.
     patches_per_epoch
-        Null draws each object once and the other layers in proportion.
+        Rounded up to whole batches; null draws each object once, the other layers in proportion.
     cell_um
         Side of a cell of the importance map in micrometres.
     cell_px

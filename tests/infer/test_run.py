@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+import wsi_seg.infer.output as output_module
 import wsi_seg.infer.run as run_module
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import BatchError, StoreError, StoreIncompleteError
 from wsi_seg.geometry import Extent, Region
+from wsi_seg.infer.output import label_map
 from wsi_seg.infer.plan import InferOptions
-from wsi_seg.infer.run import infer_collection, label_map
+from wsi_seg.infer.run import infer_collection
 from wsi_seg.models import ModelCard, NetworkSpec, build_network, save_checkpoint
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
@@ -128,7 +130,7 @@ def test_stopped_anywhere_and_run_again_gives_the_same_bytes(checkpoint, tmp_pat
         pass
 
     calls = {"left": 0}
-    real = run_module.write_strip
+    real = output_module.write_strip
 
     def dying(*args):
         if calls["left"] == 0:
@@ -136,7 +138,7 @@ def test_stopped_anywhere_and_run_again_gives_the_same_bytes(checkpoint, tmp_pat
         calls["left"] -= 1
         real(*args)
 
-    monkeypatch.setattr(run_module, "write_strip", dying)
+    monkeypatch.setattr(output_module, "write_strip", dying)
     for survived in range(6):  # three strips, an image and a label each
         out = tmp_path / f"killed{survived}.zarr"
         calls["left"] = survived

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from wsi_seg import __version__
-from wsi_seg.cli import infer
+from wsi_seg.cli import annotate, demo, evaluate, export, infer, info, tile, train
 from wsi_seg.cli.console import configure_logging
 
 app = typer.Typer(
@@ -19,7 +19,16 @@ app = typer.Typer(
 )
 
 # In the order in which a slide meets them; --help lists them so.
-_VERBS = (infer.infer,)
+_VERBS = (
+    info.info,
+    tile.tile,
+    annotate.annotate,
+    train.train,
+    infer.infer,
+    evaluate.evaluate,
+    export.export,
+    demo.demo,
+)
 for _verb in _VERBS:
     app.command()(_verb)
 

@@ -1,5 +1,4 @@
-"""Owns reading a slide at any resolution: which level serves it, area means for the image, the
-px under each centre for labels.
+"""Owns reading a slide at any resolution: its level, area means for images, centres for labels.
 
 Training and inference both read by the rules of this module, so a model meets at inference the
 px that it was trained on.
@@ -14,6 +13,9 @@ from wsi_seg.errors import ResolutionError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.pyramid import SAME_MPP
 from wsi_seg.store import Multiscale
+
+# A slide whose finest level is coarser than asked for by more than this is refused.
+COARSEST_SLIDE = 1.2
 
 # Area weights are multiples of 1 / 4096 and rows are kept to 1 / 16 of a grey step in between:
 # then every product and sum below 2^24 is exact in float32, and a px has the same value in
@@ -54,10 +56,10 @@ def scale_for(pyramid: Pyramid, mpp: float | None, *, name: str) -> Scale:
             f"slide {name!r} has no mpp, and {mpp:g} um per px are asked for; give the slide's "
             "value with `wsi-seg tile --mpp`, or work in px of level 0 with `mpp: null`"
         )
-    if pyramid.mpp > mpp * SAME_MPP:
+    if pyramid.mpp > mpp * COARSEST_SLIDE:
         raise ResolutionError(
             f"slide {name!r} has {pyramid.mpp:.4g} um per px at its finest level, and {mpp:g} are "
-            "asked for; expected a slide at least as fine, or a coarser mpp"
+            f"asked for; expected at most {mpp * COARSEST_SLIDE:.4g}; ask for a coarser mpp"
         )
     wanted = max(1.0, mpp / pyramid.mpp)
     level = pyramid.level_at_or_below(wanted)

@@ -1,4 +1,4 @@
-"""Owns a whole inference: slides in, prediction collection out, resumable, one slide at a time.
+"""Owns a whole inference: slides in, prediction collection out, resumable, in bounded memory.
 
 Each slide becomes a group with its probabilities (uint8, value / 255) as a pyramid and a label
 map beside them. It is written under ``.partial`` and renamed when whole; finished strips are
@@ -9,9 +9,7 @@ import logging
 import resource
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,34 +18,20 @@ from numpy.typing import NDArray
 from torch import nn
 
 from wsi_seg.errors import BatchError, WsiSegError
+from wsi_seg.infer.output import SlideOutput, StripWriter
 from wsi_seg.infer.plan import InferOptions, SlidePlan, plan_slide
 from wsi_seg.infer.predictor import Predictor
 from wsi_seg.infer.source import WindowReader
-from wsi_seg.infer.stream import Job, run_jobs
-from wsi_seg.models.checkpoint import ModelCard, digest_of, load_checkpoint
-from wsi_seg.progress import Progress, Silent
-from wsi_seg.store import (
-    Collection,
-    SlideStore,
-    completed,
-    create_collection,
-    create_multiscale,
-    discard,
-    fill_pyramid,
-    finish,
-    write_strip,
-)
-from wsi_seg.store.journal import Journal
+from wsi_seg.infer.stream import Job, Quarantined, run_jobs
+from wsi_seg.models import ModelCard, load_checkpoint
+from wsi_seg.models.checkpoint import digest_of
+from wsi_seg.progress import Progress
+from wsi_seg.store import Collection, SlideStore, create_collection
 
 logger = logging.getLogger(__name__)
 
 # Rows of a strip, and of a shard: 1,024 rows of a 100,000 px slide are 100 MB per class.
 STRIP_PX = 1024
-
-# Strips that may wait to be written while the model goes on.
-_WRITES_WAITING = 1
-
-LABEL = "prediction"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +44,7 @@ class SlideResult:
     mpp: float | None
     windows: int
     skipped: int
-    quarantined: tuple[tuple[int, int, str], ...]
+    quarantined: tuple[Quarantined, ...]
     notes: tuple[str, ...]
 
 
@@ -125,15 +109,15 @@ def infer_collection(
     Raises
     ------
     BatchError
-        If some slides could not be predicted; all others are done.
-    StoreError
-        If ``out`` holds predictions or unfinished work made with other settings.
+        If some slides could not be predicted, or were predicted before with other settings; all
+        others are done.
+    OutputError
+        If ``out`` cannot be written.
     """
     network, card = load_checkpoint(checkpoint)
     stores = [collection[name] for name in collection.names()]
     return infer_with(
-        network,
-        card,
+        (network, card),
         stores,
         out,
         options,
@@ -144,8 +128,7 @@ def infer_collection(
 
 
 def infer_with(
-    network: nn.Module,
-    card: ModelCard,
+    model: tuple[nn.Module, ModelCard],
     stores: Sequence[SlideStore],
     out: Path,
     options: InferOptions,
@@ -155,24 +138,26 @@ def infer_with(
     progress: Progress,
 ) -> InferReport:
     """Predict these slides with a network in memory; see `infer_collection`."""
+    network, card = model
     predictor = Predictor(network, card, device=options.device, precision=options.precision)
     create_collection(out)
-    results: dict[str, SlideResult] = {}
     failures: dict[str, str] = {}
-    outputs: list[_SlideOutput] = []
+    outputs: list[SlideOutput] = []
     for store in stores:
         try:
             plan = plan_slide(store, card, options, strip_px=STRIP_PX)
             settings = _settings(plan, card, options, digest, predictor.precision)
-            output = _SlideOutput(store, plan, card, out, settings, overwrite=overwrite)
+            output = SlideOutput(store, plan, out, settings, overwrite=overwrite)
+            if not output.complete:
+                output.create(card)
         except WsiSegError as error:
             logger.info("%s failed: %s", store.name, error)
             failures[store.name] = str(error)
             continue
         outputs.append(output)
-    report = _run(outputs, predictor, options, results, progress)
+    report = _run(outputs, predictor, options, progress)
     if failures:
-        raise BatchError(failures, done=len(results))
+        raise BatchError(failures, done=len(outputs))
     return report
 
 
@@ -196,29 +181,24 @@ def _settings(
 
 
 def _run(
-    outputs: Sequence["_SlideOutput"],
+    outputs: Sequence[SlideOutput],
     predictor: Predictor,
     options: InferOptions,
-    results: dict[str, SlideResult],
     progress: Progress,
 ) -> InferReport:
     pending = [output for output in outputs if not output.complete]
-    windows = sum(output.plan.windows_in(output.strips_left) for output in pending)
+    windows = sum(output.task.windows for output in pending)
     tile_px = outputs[0].plan.tile_px if outputs else 1
     batch = min(options.batch or predictor.batch_for(tile_px), max(1, windows))
     started = time.perf_counter()
     change = _first_label_change(pending, predictor)
     progress.start("infer", windows, "tiles")
-    with _Writer() as writer:
-        jobs = [output.job(writer) for output in pending]
-        for job, output in zip(jobs, pending, strict=True):
-            output.quarantined = job.quarantined
+    with StripWriter() as writer:
+        jobs = [_written_by(writer, output) for output in pending]
         predicted = run_jobs(jobs, predictor, batch=batch, progress=progress)
     progress.finish()
-    for output in outputs:
-        results[output.store.name] = output.result()
     return InferReport(
-        slides=tuple(results.values()),
+        slides=tuple(_result(output) for output in outputs),
         tiles=predicted,
         pixels=sum(output.plan.extent.area for output in pending),
         seconds=time.perf_counter() - started,
@@ -230,170 +210,49 @@ def _run(
     )
 
 
-def _first_label_change(pending: Sequence["_SlideOutput"], predictor: Predictor) -> float:
+def _written_by(writer: StripWriter, output: SlideOutput) -> Job:
+    """Job whose strips are written and recorded by the writer; the last one ends the slide."""
+    task = output.task
+    if not task.strips:
+        writer.submit(output.finish)
+
+    def write(index: int, rows: NDArray[np.uint8]) -> None:
+        task.write(index, rows)
+        output.record([index], job.quarantined)
+        if not output.task.strips:
+            output.finish()
+
+    job = task.job(lambda index, rows: writer.submit(lambda: write(index, rows)))
+    return job
+
+
+def _result(output: SlideOutput) -> SlideResult:
+    plan = output.plan
+    return SlideResult(
+        slide=plan.slide,
+        height=plan.extent.height,
+        width=plan.extent.width,
+        mpp=plan.mpp,
+        windows=int(plan.keep.sum()),
+        skipped=int(plan.keep.size - plan.keep.sum()),
+        quarantined=output.quarantined,
+        notes=plan.notes,
+    )
+
+
+def _first_label_change(pending: Sequence[SlideOutput], predictor: Predictor) -> float:
     """Cost of the lower precision, measured on the first two tiles of the first slide."""
+    if predictor.precision == "fp32":
+        return 0.0
     for output in pending:
-        rows, columns = np.nonzero(output.plan.keep)
+        places = np.argwhere(output.plan.keep)[:2].tolist()
         reader = WindowReader(output.store.image, output.plan)
         try:
-            tiles = [
-                reader.read(int(row), int(column))
-                for row, column in list(zip(rows, columns, strict=True))[:2]
-            ]
+            tiles = [reader.read(row, column) for row, column in places]
         except WsiSegError:
             continue  # the stream will meet the same tile, leave it out and report it
         return predictor.label_change(np.stack(tiles))
     return 0.0
-
-
-class _SlideOutput:
-    """The group one slide's prediction is written to: begun, continued, or already complete."""
-
-    def __init__(
-        self,
-        store: SlideStore,
-        plan: SlidePlan,
-        card: ModelCard,
-        out: Path,
-        settings: Mapping[str, object],
-        *,
-        overwrite: bool,
-    ) -> None:
-        self.store, self.plan, self.card = store, plan, card
-        self.quarantined: list[tuple[int, int, str]] = []
-        self._final = out / store.name
-        self._partial = out / ".partial" / store.name
-        if overwrite:
-            discard(self._final)
-            discard(self._partial)
-        self.complete = self._final.exists()
-        kept = self._final if self.complete else self._partial
-        self._journal = Journal(kept / "journal.jsonl", settings)
-        self._attributes = {
-            "kind": "prediction",
-            "slide": store.name,
-            "classes": card.classes.to_json(),
-            "settings": dict(settings),
-            "notes": list(plan.notes),
-            "training": card.training,
-        }
-        if not self.complete:
-            self._create()
-
-    @property
-    def strips_left(self) -> frozenset[int]:
-        """Strips that are not on disk yet."""
-        every = range(len(self.plan.strips))
-        return frozenset(index for index in every if str(index) not in self._journal.done)
-
-    def job(self, writer: "_Writer") -> Job:
-        """Work that is left, writing through ``writer``; the last strip completes the group."""
-        if not self.strips_left:
-            writer.submit(self._finish)
-        return Job(
-            plan=self.plan,
-            reader=WindowReader(self.store.image, self.plan),
-            strips=self.strips_left,
-            sink=lambda index, rows: writer.submit(lambda: self._write(index, rows)),
-        )
-
-    def result(self) -> SlideResult:
-        """Figures of this slide."""
-        keep = self.plan.keep
-        return SlideResult(
-            slide=self.store.name,
-            height=self.plan.extent.height,
-            width=self.plan.extent.width,
-            mpp=self.plan.mpp,
-            windows=int(keep.sum()),
-            skipped=int(keep.size - keep.sum()),
-            quarantined=tuple(self.quarantined),
-            notes=self.plan.notes,
-        )
-
-    def _create(self) -> None:
-        plan = self.plan
-        extents = completed([plan.extent])
-        base_mpp = self.store.pyramid.mpp
-        create_multiscale(
-            self._partial,
-            extents=extents,
-            channels=len(self.card.classes),
-            mpp=base_mpp,
-            downsample=plan.downsample,
-            attributes=self._attributes,
-            name=self.store.name,
-            shard_px=STRIP_PX,
-        )
-        create_multiscale(
-            self._partial / "labels" / LABEL,
-            extents=extents,
-            channels=None,
-            mpp=base_mpp,
-            downsample=plan.downsample,
-            attributes={"kind": "label", "classes": self.card.classes.to_json()},
-            name=LABEL,
-            shard_px=STRIP_PX,
-        )
-
-    def _write(self, index: int, rows: NDArray[np.uint8]) -> None:
-        y = self.plan.strips[index][0]
-        write_strip(self._partial, 0, y, rows)
-        write_strip(self._partial / "labels" / LABEL, 0, y, label_map(rows))
-        self._journal.record(str(index))
-        if not self.strips_left:
-            self._finish()
-
-    def _finish(self) -> None:
-        fill_pyramid(self._partial, nearest=False, progress=Silent())
-        fill_pyramid(self._partial / "labels" / LABEL, nearest=True, progress=Silent())
-        finish(self._partial, self._final)
-
-
-def label_map(probability: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Class ids of uint8 probabilities: the likeliest class where it is above one half, else 0.
-
-    Parameters
-    ----------
-    probability
-        ``(H, W, C)`` uint8, value / 255; channel ``c`` belongs to class id ``c + 1``.
-
-    Returns
-    -------
-    NDArray[np.uint8]
-        ``(H, W)`` class ids. Of equal probabilities the first class wins.
-    """
-    if probability.shape[2] == 1:
-        return (probability[:, :, 0] > 127).astype(np.uint8)
-    likeliest = probability.argmax(axis=2)
-    ids: NDArray[np.uint8] = np.where(probability.max(axis=2) > 127, likeliest + 1, 0).astype(
-        np.uint8
-    )
-    return ids
-
-
-class _Writer:
-    """One thread that writes strips in order while the model goes on; its errors come back."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="wsi-write")
-        self._waiting: deque[Future[None]] = deque()
-
-    def __enter__(self) -> "_Writer":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            while kind is None and self._waiting:
-                self._waiting.popleft().result()
-        finally:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def submit(self, write: Callable[[], None]) -> None:
-        """Write soon; blocks while too many strips wait, so memory stays bounded."""
-        self._waiting.append(self._pool.submit(write))
-        while len(self._waiting) > _WRITES_WAITING:
-            self._waiting.popleft().result()
 
 
 def peak_memory() -> int:

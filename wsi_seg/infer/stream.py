@@ -19,6 +19,9 @@ from wsi_seg.progress import Progress
 
 logger = logging.getLogger(__name__)
 
+# Window that could not be read: first row, first column, reason.
+Quarantined = tuple[int, int, str]
+
 # Threads that read and decode windows while the model works.
 _READERS = 2
 
@@ -46,7 +49,7 @@ class Job:
     reader: WindowReader
     strips: frozenset[int]
     sink: StripSink
-    quarantined: list[tuple[int, int, str]] = field(default_factory=list)
+    quarantined: list[Quarantined] = field(default_factory=list)
 
     def windows(self) -> Iterator["_Window"]:
         """Yield the windows to predict, row by row."""

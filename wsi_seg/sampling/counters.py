@@ -22,6 +22,7 @@ class Stream(enum.IntEnum):
     PLACES = 3
     AUGMENT = 4
     SPLIT = 5
+    NETWORK = 6
 
 
 def words(seed: int, epoch: int, *, stream: Stream, first: int, count: int) -> NDArray[np.uint64]:

@@ -86,6 +86,8 @@ class PatchSampler:
         and background.
     patches_per_epoch
         Null: see `epoch_length`.
+    batch
+        The number is rounded up to whole batches of this many.
     seed
         Of the run.
 
@@ -96,7 +98,13 @@ class PatchSampler:
     """
 
     def __init__(
-        self, maps: Sequence[SlideMap], mix: MixConfig, *, patches_per_epoch: int | None, seed: int
+        self,
+        maps: Sequence[SlideMap],
+        mix: MixConfig,
+        *,
+        patches_per_epoch: int | None,
+        seed: int,
+        batch: int = 1,
     ) -> None:
         if not maps:
             raise ConfigError("got no slides to draw patches from; expected at least one")
@@ -107,7 +115,8 @@ class PatchSampler:
         self._first_cell = np.cumsum([0, *(m.tissue.size for m in maps)])
         self._tables = _cell_tables(maps)
         shares = self._shares(mix)
-        self.length = patches_per_epoch or epoch_length(len(self._boxes), mix.objects)
+        wanted = patches_per_epoch or epoch_length(len(self._boxes), mix.objects)
+        self.length = -(-wanted // batch) * batch
         ends = np.rint(np.cumsum(shares) * self.length).astype(np.int64)
         self._per_layer = np.diff(ends, prepend=0)
 
@@ -150,7 +159,7 @@ class PatchSampler:
             (Layer.BACKGROUND, Layer.TISSUE),
         ):
             if self._tables[kind].empty and shares[kind] > 0:
-                logger.warning("no slide has %s; its share goes to %s", kind.name, other.name)
+                logger.info("no slide has %s; its share goes to %s", kind.name, other.name)
                 shares[other] += shares.pop(kind)
                 shares[kind] = 0.0
         return [shares[kind] for kind in Layer]

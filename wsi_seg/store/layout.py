@@ -145,7 +145,7 @@ def create_levels(
     if channels is None:
         ome["image-label"] = _image_label(attributes)
     if path.parent.name == "labels":
-        _list_label(path.parent, path.name)
+        list_label(path.parent, path.name)
     for number, level in enumerate(levels):
         if not (path / str(number) / "zarr.json").is_file():
             _create_array(path, number, level, channels)
@@ -193,8 +193,8 @@ def _image_label(attributes: Mapping[str, object]) -> dict[str, object]:
     return {"colors": colours, "source": {"image": "../../"}}
 
 
-def _list_label(labels: Path, name: str) -> None:
-    """Add a label to the list that its parent group keeps."""
+def list_label(labels: Path, name: str) -> None:
+    """Add a label to the list that the group ``labels`` keeps."""
     file = labels / "zarr.json"
     listed: list[str] = []
     if file.is_file():

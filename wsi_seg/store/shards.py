@@ -21,7 +21,7 @@ _PAIR_BYTES = 16
 _CRC_BYTES = 4
 
 
-def write_shard(path: Path, chunks: Sequence[bytes | None]) -> None:
+def write_shard(path: Path, chunks: Sequence[bytes | None]) -> int | None:
     """Write one shard whole: temporary file, fsync, rename.
 
     Parameters
@@ -32,6 +32,11 @@ def write_shard(path: Path, chunks: Sequence[bytes | None]) -> None:
         Encoded chunks in C order, None for a missing one. If all are missing, no file is
         written, and one that exists is removed.
 
+    Returns
+    -------
+    int or None
+        crc32c of the file, or None if there is none.
+
     Raises
     ------
     OutputError
@@ -41,13 +46,14 @@ def write_shard(path: Path, chunks: Sequence[bytes | None]) -> None:
     try:
         if all(chunk is None for chunk in chunks):
             path.unlink(missing_ok=True)
-            return
+            return None
         path.parent.mkdir(parents=True, exist_ok=True)
+        checksum = 0
         with temporary.open("wb") as file:
-            for chunk in chunks:
-                if chunk is not None:
-                    file.write(chunk)
-            file.write(_pack_index(chunks))
+            for part in (*chunks, _pack_index(chunks)):
+                if part is not None:
+                    file.write(part)
+                    checksum = google_crc32c.extend(checksum, part)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -58,6 +64,19 @@ def write_shard(path: Path, chunks: Sequence[bytes | None]) -> None:
             f"cannot write {path}: {error.strerror or error}; make room or choose another --out, "
             "then repeat the command to continue"
         ) from error
+    return checksum
+
+
+def shard_checksum(path: Path) -> int | None:
+    """Read a whole shard and return its crc32c, or None if there is no such file."""
+    try:
+        with path.open("rb") as file:
+            checksum = 0
+            while block := file.read(1 << 22):
+                checksum = google_crc32c.extend(checksum, block)
+            return checksum
+    except FileNotFoundError:
+        return None
 
 
 def read_index(path: Path, count: int) -> NDArray[np.uint64] | None:

@@ -15,6 +15,7 @@ from wsi_seg.progress import Progress
 from wsi_seg.store.arrays import LevelArray, read_level_array
 from wsi_seg.store.cache import shared_pool
 from wsi_seg.store.chunks import read_region
+from wsi_seg.store.layout import PARTIAL, list_label
 from wsi_seg.store.multiscale import open_multiscale
 from wsi_seg.store.shards import write_shard
 
@@ -59,13 +60,23 @@ def write_strip(path: Path, level: int, y: int, rows: Pixels) -> None:
     write_rows(array, y, rows)
 
 
-def write_rows(array: LevelArray, y: int, rows: Pixels) -> None:
-    """Write one strip of a level whose metadata are at hand; see `write_strip`."""
+def write_rows(array: LevelArray, y: int, rows: Pixels) -> list[int | None]:
+    """Write one strip of a level whose metadata are at hand; see `write_strip`.
+
+    Returns
+    -------
+    list[int or None]
+        crc32c of each shard, left to right; None for one that is all 0.
+    """
+    checksums = []
     for column in range(-(-array.extent.width // array.shard.width)):
         x = column * array.shard.width
         part = rows[:, x : x + array.shard.width]
         chunks = shared_pool().map(bind(_encode, array), _cut(array, part))
-        write_shard(array.shard_path(y // array.shard.height, column), list(chunks))
+        checksums.append(
+            write_shard(array.shard_path(y // array.shard.height, column), list(chunks))
+        )
+    return checksums
 
 
 def fill_pyramid(path: Path, *, nearest: bool, progress: Progress) -> None:
@@ -84,18 +95,11 @@ def fill_pyramid(path: Path, *, nearest: bool, progress: Progress) -> None:
     areas = [array.extent.area / 1e6 for array in image.arrays[1:]]
     progress.start("pyramid", sum(areas), "Mpx")
     for source, target in zip(image.arrays, image.arrays[1:], strict=False):
-        fill_level(source, target, nearest=nearest, progress=progress)
+        for y in range(0, target.extent.height, target.shard.height):
+            write_rows(target, y, reduced_strip(source, target, y, nearest=nearest))
+            height = min(target.shard.height, target.extent.height - y)
+            progress.advance(height * target.extent.width / 1e6)
     progress.finish()
-
-
-def fill_level(
-    source: LevelArray, target: LevelArray, *, nearest: bool, progress: Progress
-) -> None:
-    """Compute one level from a finer one; strips that exist whole are written again."""
-    for y in range(0, target.extent.height, target.shard.height):
-        y_end = min(y + target.shard.height, target.extent.height)
-        write_rows(target, y, _reduced(source, target, y, y_end, nearest=nearest))
-        progress.advance((y_end - y) * target.extent.width / 1e6)
 
 
 def finish(partial: Path, final: Path) -> None:
@@ -112,9 +116,11 @@ def finish(partial: Path, final: Path) -> None:
                 _sync(Path(folder) / name)
             _sync(Path(folder))
         final.parent.mkdir(parents=True, exist_ok=True)
+        if final.parent.name == "labels":
+            list_label(final.parent, final.name)  # before the rename: a kill leaves no orphan
         partial.rename(final)
         _sync(final.parent)
-        if partial.parent.name == ".partial" and not any(partial.parent.iterdir()):
+        if partial.parent.name == PARTIAL and not any(partial.parent.iterdir()):
             partial.parent.rmdir()
     except OSError as error:
         raise OutputError(
@@ -172,10 +178,24 @@ def _encode(array: LevelArray, chunk: Pixels | None) -> bytes | None:
     return array.encoding.encode(chunk)
 
 
-def _reduced(
-    source: LevelArray, target: LevelArray, y: int, y_end: int, *, nearest: bool
-) -> Pixels:
-    """Rows ``[y, y_end)`` of the target, in pieces as wide as a shard to bound memory."""
+def reduced_strip(source: LevelArray, target: LevelArray, y: int, *, nearest: bool) -> Pixels:
+    """Compute one strip of a level from a finer level.
+
+    Parameters
+    ----------
+    source, target
+        The finer level, complete, and the level to compute.
+    y
+        First row of the strip.
+    nearest
+        Take the px nearest to each centre, not the area mean.
+
+    Returns
+    -------
+    NDArray[np.uint8]
+        ``(H, W, C)`` or ``(H, W)``.
+    """
+    y_end = min(y + target.shard.height, target.extent.height)
     out = np.empty(target.shape(y_end - y, target.extent.width), dtype=np.uint8)
     for x in range(0, target.extent.width, target.shard.width):
         x_end = min(x + target.shard.width, target.extent.width)

@@ -1,0 +1,121 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from wsi_seg.classes import ClassTable
+from wsi_seg.config import MixConfig
+from wsi_seg.data.dataset import EpochItems, PatchDataset, PatchSource
+from wsi_seg.errors import ResolutionError, StoreError
+from wsi_seg.geometry import Extent
+from wsi_seg.sampling import PatchSampler, map_slide
+
+CLASSES = ClassTable.named(["gland", "vessel"])
+PATCHES = 24
+
+
+def source(store, *, classes=CLASSES, mpp=0.5):
+    return PatchSource.of(store, "annotations", classes=classes, mpp=mpp)
+
+
+def dataset(store, augment="light", side=32):
+    extent = store.pyramid.extent
+    boxes = np.array([[0.0, 0.0, 20.0, 20.0]])
+    one = map_slide(
+        "a", extent, None, cell_px=16, px_area=1, boxes=boxes, class_ids=np.ones(1, np.uint8)
+    )
+    sampler = PatchSampler(
+        [one], MixConfig(objects=0.5, tissue=0.5), patches_per_epoch=PATCHES, seed=3
+    )
+    return PatchDataset([source(store)], sampler, augment=augment, patch_px=side, seed=3)
+
+
+@given(y=st.floats(0, 203), x=st.floats(0, 151), side=st.integers(1, 150))
+def test_patches_stay_inside_and_show_their_place(store, pixels, y, x, side):
+    image, label = source(store).patch(y, x, side)
+    top, left = int(image[0, 0, 0]), int(image[0, 0, 1])
+    here = np.s_[top : top + side, left : left + side]
+    assert np.array_equal(image, pixels[0][here])
+    assert np.array_equal(label, pixels[1][here])
+    assert abs(top + side / 2 - y) <= max(0.5, side / 2)
+    if side / 2 + 1 <= y <= 203 - side / 2 - 1:
+        assert abs(top + side / 2 - y) <= 0.5
+
+
+def test_past_a_small_slide_the_image_is_mirrored_and_the_label_ignored(store, pixels):
+    image, label = source(store).patch(0, 0, 220)
+    assert image.shape == (220, 220, 3)
+    assert np.array_equal(image[:203, :151], pixels[0])
+    assert np.array_equal(image[203:, :151], pixels[0][-2:-19:-1])
+    assert np.array_equal(label[:203, :151], pixels[1])
+    assert (label[203:] == 255).all()
+    assert (label[:, 151:] == 255).all()
+
+
+def test_class_ids_are_the_models_and_ignore_stays(store, pixels):
+    table = ClassTable.named(["vessel"])
+    _, label = source(store, classes=table).patch(0, 0, 30)
+    expected = np.select([pixels[1] == 2, pixels[1] == 255], [1, 255], 0)[:30, :30]
+    assert np.array_equal(label, expected)
+
+
+def test_slides_that_do_not_fit_are_named(store):
+    with pytest.raises(StoreError, match=r"'slide'.*expected nerve too"):
+        source(store, classes=ClassTable.named(["gland", "nerve"]))
+    with pytest.raises(ResolutionError, match="'slide'"):
+        source(store, mpp=0.1)
+
+
+def test_items_are_the_same_in_any_process_and_after_pickling(store):
+    ours = dataset(store)
+    copy = pickle.loads(pickle.dumps(dataset(store)))
+    copy[5]
+    for item in (0, PATCHES - 1, 3 * PATCHES + 7):
+        for one, other in zip(ours[item], copy[item], strict=True):
+            assert torch.equal(one, other)
+    assert not torch.equal(ours[0][0], ours[PATCHES][0])
+    image, label = ours[0]
+    assert (image.shape, image.dtype) == ((3, 32, 32), torch.uint8)
+    assert (label.shape, label.dtype) == ((32, 32), torch.uint8)
+
+
+@pytest.mark.slow
+def test_an_epoch_is_the_same_for_any_number_of_workers(store):
+    def epoch(workers):
+        context = "spawn" if workers else None
+        items = EpochItems(PATCHES)
+        items.set_epoch(2)
+        loader = DataLoader(
+            dataset(store),
+            batch_size=5,
+            sampler=items,
+            num_workers=workers,
+            multiprocessing_context=context,
+        )
+        return [torch.cat([image.flatten(1), label.flatten(1)], 1) for image, label in loader]
+
+    alone = epoch(0)
+    for ours, theirs in zip(alone, epoch(2), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@given(length=st.integers(1, 100), ranks=st.integers(1, 7), epoch=st.integers(0, 9))
+def test_ranks_share_an_epoch_out(length, ranks, epoch):
+    shares = []
+    for rank in range(ranks):
+        items = EpochItems(length, rank=rank, ranks=ranks)
+        items.set_epoch(epoch)
+        assert len(items) == len(list(items))
+        shares += list(items)
+    assert sorted(shares) == list(range(epoch * length, (epoch + 1) * length))
+
+
+def test_slides_of_unknown_mpp_serve_recipes_in_px(write_store, pixels):
+    store = write_store(*pixels, mpp=None)
+    image, _ = source(store, mpp=None).patch(50, 50, 10)
+    assert np.array_equal(image, pixels[0][45:55, 45:55])
+    assert source(store, mpp=None).scale.extent == Extent(203, 151)

@@ -1,0 +1,80 @@
+"""Small stores of slides on which dark discs are to be found."""
+
+import numpy as np
+import pytest
+from shapely.geometry import Point
+
+from wsi_seg.annotations import Annotation, Annotations
+from wsi_seg.classes import ClassTable
+from wsi_seg.geometry import Extent
+from wsi_seg.masks.labels import write_labels
+from wsi_seg.progress import Silent
+from wsi_seg.store import (
+    create_collection,
+    create_multiscale,
+    fill_pyramid,
+    finish,
+    open_collection,
+    strip_rows,
+    write_strip,
+)
+
+CLASSES = ClassTable.named(["disc", "unseen"])
+
+
+def write_slide(collection, name, seed, *, labelled=True):
+    rng = np.random.default_rng(seed)
+    height, width = 161 + 10 * seed, 193
+    image = rng.normal(200, 15, (height, width, 3))
+    y, x = np.mgrid[:height, :width] + 0.5
+    items = []
+    for _ in range(12):
+        cy, cx, radius = rng.uniform(0, height), rng.uniform(0, width), rng.uniform(10, 20)
+        image[(y - cy) ** 2 + (x - cx) ** 2 <= radius**2] -= (80, 100, 30)
+        items.append(Annotation(Point(cx, cy).buffer(radius), "disc", "test"))
+    partial = collection / ".partial" / name
+    extents = [Extent(height, width), Extent(-(-height // 2), -(-width // 2))]
+    create_multiscale(
+        partial, extents=extents, channels=3, mpp=0.5, attributes={"kind": "slide"}, name=name
+    )
+    pixels = image.clip(0, 255).astype(np.uint8)
+    rows = strip_rows(partial)
+    for top in range(0, height, rows):
+        write_strip(partial, 0, top, pixels[top : top + rows])
+    fill_pyramid(partial, nearest=False, progress=Silent())
+    finish(partial, collection / name)
+    if labelled:
+        store = open_collection(collection)[name]
+        write_labels(store, Annotations(tuple(items), ()), CLASSES, "annotations")
+
+
+@pytest.fixture(scope="session")
+def slides(tmp_path_factory):
+    """Folder with ``store.zarr``: slides a, b and c with labels, d without."""
+    folder = tmp_path_factory.mktemp("slides")
+    create_collection(folder / "store.zarr")
+    for seed, name in enumerate("abc"):
+        write_slide(folder / "store.zarr", name, seed)
+    write_slide(folder / "store.zarr", "d", 9, labelled=False)
+    return folder
+
+
+@pytest.fixture
+def recipe_for(slides):
+    """Make a small recipe on these slides, with settings changed."""
+    from wsi_seg.config import load_recipe
+
+    path = slides / "recipe.yaml"
+    path.write_text(
+        """
+classes: [{name: disc}]
+data: {stores: [store.zarr], validation: [c]}
+mpp: 1.0
+patch_px: 32
+sampling: {patches_per_epoch: 32, mix: {objects: 0.6, tissue: 0.4}}
+model: {encoder: tu-mobilenetv3_small_050}
+optimizer: {lr: 5e-3}
+train: {epochs: 3, batch_size: 8, precision: fp32, workers: 0}
+"""
+    )
+    return lambda *settings: load_recipe(path, settings)

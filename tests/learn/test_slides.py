@@ -1,0 +1,74 @@
+import pytest
+
+from wsi_seg.errors import ConfigError, StoreError
+from wsi_seg.learn.slides import map_slides, split_slides
+
+
+def names(stores):
+    return [store.name for store in stores]
+
+
+def test_labelled_slides_are_parted(recipe_for):
+    split = split_slides(recipe_for())
+    assert names(split.train) == ["a", "b"]
+    assert names(split.validation) == ["c"]
+
+
+def test_a_fraction_is_drawn_by_the_seed(recipe_for):
+    found = set()
+    for seed in range(20):
+        recipe = recipe_for("data.validation=0.3", f"seed={seed}")
+        split = split_slides(recipe)
+        assert names(split.validation) == names(split_slides(recipe).validation)
+        assert sorted(names(split.train) + names(split.validation)) == ["a", "b", "c"]
+        found.add(*names(split.validation))
+    assert found == {"a", "b", "c"}
+
+
+def test_none_held_out(recipe_for):
+    assert names(split_slides(recipe_for("data.validation=0.0")).validation) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("data.validation=[z]", r"data\.validation: got slide 'z'; there are a, b, c, d"),
+        ("data.validation=[d]", "'d' lacks the label"),
+        ("data.validation=[a, b, c]", "no slide is left to train on"),
+        ("data.validation=[a, a]", "each slide once"),
+        ("data.train=[z]", r"data\.train: got slide 'z'"),
+        ("data.label=glands", r"none of the 4 slides has a label 'glands'; they have annotations"),
+        ("data.stores=[store.zarr, store.zarr]", "each name once"),
+    ],
+)
+def test_what_cannot_be_parted_is_explained(recipe_for, setting, message):
+    with pytest.raises(ConfigError, match=message):
+        split_slides(recipe_for(setting))
+
+
+def test_one_slide_cannot_be_parted_by_a_fraction(recipe_for):
+    with pytest.raises(ConfigError, match=r"set data\.validation to 0"):
+        split_slides(recipe_for("data.train=[a]", "data.validation=0.5"))
+    with pytest.raises(ConfigError, match=r"in data\.train and data\.validation"):
+        split_slides(recipe_for("data.train=[a, c]"))
+
+
+def test_a_missing_collection_is_a_store_error(recipe_for):
+    with pytest.raises(StoreError, match="wsi-seg tile"):
+        split_slides(recipe_for("data.stores=[none.zarr]"))
+
+
+def test_a_class_without_objects_is_named(recipe_for):
+    recipe = recipe_for("classes=[{name: disc}, {name: unseen}]")
+    with pytest.raises(ConfigError, match="class unseen has no object"):
+        map_slides(split_slides(recipe).train, recipe)
+
+
+def test_boxes_lie_inside_their_slides(recipe_for):
+    recipe = recipe_for()
+    for one in map_slides(split_slides(recipe).train, recipe):
+        assert len(one.boxes) == len(one.class_ids) == 12
+        assert one.boxes.min() >= 0
+        assert (one.boxes[:, 2] <= one.extent.height).all()
+        assert (one.boxes[:, 3] <= one.extent.width).all()
+        assert one.cell_px == 64

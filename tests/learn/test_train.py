@@ -1,0 +1,128 @@
+import csv
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from wsi_seg.errors import CheckpointError, ConfigError, OutputError, TrainingError
+from wsi_seg.learn.losses import SegmentationLoss
+from wsi_seg.learn.train import train
+from wsi_seg.models import load_checkpoint
+from wsi_seg.progress import Silent
+
+
+class StopAt(Silent):
+    """Presses Ctrl-C when a step of this title begins."""
+
+    def __init__(self, title):
+        self.title = title
+
+    def start(self, title, total, unit):
+        if title == self.title:
+            raise KeyboardInterrupt
+
+
+def rows_of(out):
+    with (out / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+pytestmark = pytest.mark.usefixtures("threads")
+
+
+def test_a_run_learns_and_leaves_what_it_promises(recipe_for, tmp_path):
+    recipe = recipe_for("train.epochs=6", "sampling.patches_per_epoch=64")
+    state = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    report = train(recipe, tmp_path / "run", progress=Silent())
+    assert torch.equal(torch.random.get_rng_state(), state[0])
+    assert np.array_equal(np.random.get_state()[1], state[1])  # noqa: NPY002
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "best.json",
+        "best.safetensors",
+        "last.ckpt",
+        "metrics.csv",
+        "recipe.yaml",
+    ]
+    rows = rows_of(tmp_path / "run")
+    assert len(rows) == 6
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    assert report.val_dice == pytest.approx(max(float(r["val_dice"]) for r in rows), abs=1e-5)
+    network, card = load_checkpoint(report.checkpoint)
+    assert card.scores["val_dice"] == report.val_dice
+    assert (card.mpp, card.tile_px, card.classes.names) == (1.0, 32, ("disc",))
+    assert card.training["validation_slides"] == ["c"]
+    assert network(torch.zeros(1, 3, 64, 64)).shape == (1, 1, 64, 64)
+
+
+def test_a_run_taken_up_equals_one_never_stopped(recipe_for, tmp_path):
+    recipe = recipe_for("augment=light")
+    whole = train(recipe, tmp_path / "whole", progress=Silent())
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "cut", progress=StopAt("epoch 2/3"))
+    cut = train(recipe, tmp_path / "cut", progress=Silent())
+    ours, theirs = load_file(whole.checkpoint), load_file(cut.checkpoint)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    varying = {"patches_per_second", "data_wait"}
+    for one, other in zip(rows_of(tmp_path / "whole"), rows_of(tmp_path / "cut"), strict=True):
+        assert {k: one[k] for k in one if k not in varying} == {
+            k: other[k] for k in other if k not in varying
+        }
+    again = train(recipe, tmp_path / "cut", progress=StopAt("epoch 4/3"))
+    assert again.epochs == 3
+    with pytest.raises(ConfigError, match="these differ: seed"):
+        train(recipe_for("augment=light", "seed=1"), tmp_path / "cut", progress=Silent())
+    (tmp_path / "cut" / "last.ckpt").write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match="delete it to start afresh"):
+        train(recipe, tmp_path / "cut", progress=Silent())
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run(recipe_for, tmp_path, monkeypatch):
+    def broken(self, terms):
+        return torch.stack(list(terms.values())).sum() * float("nan")
+
+    monkeypatch.setattr(SegmentationLoss, "total", broken)
+    with pytest.raises(TrainingError, match=r"became nan in epoch 1, step 1; lower optimizer\.lr"):
+        train(recipe_for(), tmp_path / "run", progress=Silent())
+    assert not (tmp_path / "run" / "best.safetensors").exists()
+
+
+def test_without_validation_the_last_epoch_is_kept(recipe_for, tmp_path):
+    recipe = recipe_for("data.validation=0.0", "train.epochs=2")
+    report = train(recipe, tmp_path / "run", progress=Silent())
+    assert (report.val_dice, report.best_epoch, report.validation_slides) == (None, 2, 0)
+    assert load_checkpoint(report.checkpoint)[1].training["epoch"] == 2
+
+
+def test_limits_end_a_run_and_its_rerun(recipe_for, tmp_path):
+    recipe = recipe_for("train.max_minutes=1e-6", "train.validate_every=2")
+    for _ in range(2):
+        report = train(recipe, tmp_path / "run", progress=Silent())
+        assert report.epochs == 1
+        assert report.val_dice is not None
+
+
+def test_a_best_network_may_start_another_run(recipe_for, tmp_path):
+    first = train(recipe_for("train.epochs=1"), tmp_path / "first", progress=Silent())
+    recipe = recipe_for("train.epochs=1", f"model.weights={first.checkpoint}")
+    assert train(recipe, tmp_path / "second", progress=Silent()).epochs == 1
+
+
+def test_patches_that_the_network_cannot_take_are_refused(recipe_for, tmp_path):
+    recipe = recipe_for("model={architecture: Linknet, encoder: mobilenet_v2}", "patch_px=40")
+    with pytest.raises(ConfigError, match="needs a multiple of 32"):
+        train(recipe, tmp_path / "run", progress=Silent())
+
+
+def test_an_unwritable_folder_is_an_output_error(recipe_for, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot make folder"):
+        train(recipe_for(), tmp_path / "file" / "run", progress=Silent())

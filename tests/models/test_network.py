@@ -1,0 +1,116 @@
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import wsi_seg.models.network as network_module
+from wsi_seg.errors import CheckpointError, ConfigError
+from wsi_seg.models import NetworkSpec, build_network, size_multiple
+from wsi_seg.models.network import published_normalisation
+
+SMALL = "mobilenet_v2"
+
+
+def spec(**changes):
+    given = {"architecture": "Unet", "encoder": SMALL, "in_channels": 3, "classes": 2}
+    return NetworkSpec(**(given | changes))
+
+
+@pytest.mark.parametrize(
+    "architecture", ["Unet", "linknet", "UnetPlusPlus", "FPN", "PAN", "DeepLabV3Plus"]
+)
+def test_logits_have_the_size_of_the_image(architecture):
+    network = build_network(spec(architecture=architecture)).eval()
+    side = 128
+    assert side % size_multiple(network) == 0
+    with torch.inference_mode():
+        logits = network(torch.randn(1, 3, side, 2 * side))
+    assert logits.shape == (1, 2, side, 2 * side)
+    assert logits.min() < 0 or logits.max() > 1
+
+
+def test_timm_encoders_are_named_after_tu():
+    network = build_network(spec(encoder="tu-resnet10t")).eval()
+    assert network(torch.randn(1, 3, 64, 64)).shape == (1, 2, 64, 64)
+
+
+def test_sizes_that_do_not_fit_are_stated():
+    network = build_network(spec(architecture="Linknet")).eval()
+    multiple = size_multiple(network)
+    assert multiple == 32
+    with pytest.raises(RuntimeError):
+        network(torch.randn(1, 3, multiple + 1, multiple))
+
+
+@pytest.mark.parametrize(
+    ("changes", "hint"),
+    [
+        ({"architecture": "Unett"}, "unet"),
+        ({"encoder": "resnet19"}, "resnet18"),
+        ({"encoder": "tu-resnet10"}, "tu-resnet10t"),
+    ],
+)
+def test_unknown_names_come_with_near_ones(changes, hint):
+    with pytest.raises(ConfigError, match=hint):
+        build_network(spec(**changes))
+
+
+def test_a_pair_that_does_not_fit_is_a_config_error():
+    with pytest.raises(ConfigError, match="does not fit"):
+        build_network(spec(architecture="DPT", encoder="resnet18"))
+
+
+@pytest.mark.parametrize("encoder", ["resnet18", "tu-resnet10t"])
+def test_a_failed_download_is_loud(monkeypatch, encoder):
+    def fail(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr("segmentation_models_pytorch.encoders.hf_hub_download", fail)
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", fail)
+    with pytest.raises(CheckpointError, match=r"local \.safetensors file in model\.weights"):
+        build_network(spec(encoder=encoder), weights="imagenet")
+
+
+def test_unknown_published_weights_are_loud():
+    with pytest.raises(CheckpointError, match="got no weights 'moon'"):
+        build_network(spec(), weights="moon")
+
+
+def test_encoder_weights_from_a_local_file(tmp_path):
+    torch.manual_seed(1)
+    source = build_network(spec())
+    path = tmp_path / "encoder.safetensors"
+    save_file(source.encoder.state_dict(), path)
+    built = build_network(spec(architecture="FPN"), weights=path)
+    pairs = zip(source.encoder.parameters(), built.encoder.parameters(), strict=True)
+    assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
+
+
+def test_a_whole_network_may_start_another_with_other_classes(tmp_path):
+    torch.manual_seed(1)
+    source = build_network(spec())
+    path = tmp_path / "whole.safetensors"
+    save_file(source.state_dict(), path)
+    built = build_network(spec(classes=5), weights=path)
+    assert torch.equal(next(built.decoder.parameters()), next(source.decoder.parameters()))
+    assert built.segmentation_head[0].out_channels == 5
+    with pytest.raises(CheckpointError, match="do not fit"):
+        build_network(spec(architecture="FPN"), weights=path)
+
+
+def test_other_files_of_weights_are_refused(tmp_path):
+    (tmp_path / "w.pth").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="can run code"):
+        build_network(spec(), weights=tmp_path / "w.pth")
+    (tmp_path / "w.safetensors").write_bytes(b"text")
+    with pytest.raises(CheckpointError, match="cannot read"):
+        build_network(spec(), weights=tmp_path / "w.safetensors")
+
+
+def test_normalisation_is_the_one_of_the_weights(monkeypatch):
+    assert published_normalisation(spec(), None).mean == (0.485, 0.456, 0.406)
+    stated = {"input_space": "BGR", "input_range": [0, 255], "mean": [1], "std": [1]}
+    monkeypatch.setattr(
+        network_module.smp.encoders, "get_preprocessing_params", lambda *names: stated
+    )
+    with pytest.raises(CheckpointError, match="BGR"):
+        published_normalisation(spec(), "imagenet")

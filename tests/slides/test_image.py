@@ -1,0 +1,55 @@
+"""Plain images as slides of one level."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsi_seg.errors import SlideError, UnsupportedSlideError
+from wsi_seg.geometry import Extent, Region
+from wsi_seg.slides import image as image_module
+from wsi_seg.slides import open_slide
+from wsi_seg.testing.conformance import check_slide
+from wsi_seg.testing.coordinates import coordinate_pixels
+
+
+def pixels(height=57, width=91):
+    region = Region(level=0, y=0, x=0, height=height, width=width)
+    return coordinate_pixels(region, Extent(height, width))
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "webp"])
+def test_lossless_images_conform(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(pixels()).save(path, lossless=True)
+    check_slide(path, [pixels()])
+
+
+def test_grey_palette_alpha_and_16_bit(tmp_path):
+    grey = pixels()[:, :, 1]
+    wide = grey.astype(np.uint16) * 257
+    three = np.repeat(grey[:, :, None], 3, axis=2)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    check_slide(tmp_path / "grey.png", [three])
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    check_slide(tmp_path / "wide.png", [three])
+    Image.fromarray(np.dstack([pixels(), grey])).save(tmp_path / "alpha.png")
+    check_slide(tmp_path / "alpha.png", [pixels()])
+
+
+def test_limits_and_damage(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    Image.fromarray(pixels()).save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(SlideError, match=r"a\.png"):
+        open_slide(path).read(Region(level=0, y=0, x=0, height=57, width=91))
+    path.write_bytes(b"")
+    with pytest.raises(SlideError, match="empty"):
+        open_slide(path)
+    Image.new("CMYK", (8, 8)).save(tmp_path / "a.jpg")
+    with pytest.raises(UnsupportedSlideError, match="CMYK"):
+        open_slide(tmp_path / "a.jpg")
+    path.write_bytes(data)
+    monkeypatch.setattr(image_module, "_MAX_PIXELS", 1000)
+    with pytest.raises(UnsupportedSlideError, match="tiled TIFF"):
+        open_slide(path)

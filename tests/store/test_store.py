@@ -1,0 +1,234 @@
+"""Stores: what is written comes back, the same through plain zarr; damage is never silent."""
+
+import multiprocessing
+import pickle
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsi_seg.errors import (
+    OutputError,
+    RegionError,
+    StoreError,
+    StoreIncompleteError,
+    StoreNotFoundError,
+)
+from wsi_seg.geometry import Extent, Region
+from wsi_seg.progress import Silent
+from wsi_seg.store import (
+    completed,
+    create_collection,
+    create_multiscale,
+    fill_pyramid,
+    finish,
+    open_collection,
+    strip_rows,
+    write_strip,
+)
+from wsi_seg.store.cache import ChunkCache
+from wsi_seg.store.shards import read_index, write_shard
+from wsi_seg.store.writer import area_mean
+from wsi_seg.testing.coordinates import coordinate_pixels
+
+EXTENT = Extent(333, 271)
+EXTENTS = (EXTENT, Extent(167, 136))
+CLASSES = [{"name": "gland", "colour": "#d55e00"}]
+
+
+def whole(extent, level=0):
+    return Region(level=level, y=0, x=0, height=extent.height, width=extent.width)
+
+
+def write_store(collection, *, name="slide", extents=EXTENTS, channels=3):
+    """Store of coordinate px, with a label; returns level-0 px."""
+    create_collection(collection)
+    partial = collection / ".partial" / name
+    label = partial / "labels" / "truth"
+    layout = {"extents": extents, "mpp": 0.5, "chunk_px": 32, "shard_px": 64, "name": name}
+    pixels = coordinate_pixels(whole(extents[0]), extents[0])
+    pixels[70:140, :100] = 0  # chunks that are all 0, and so not written
+    create_multiscale(partial, channels=channels, attributes={"kind": "slide"}, **layout)
+    attributes = {"kind": "label", "classes": CLASSES}
+    create_multiscale(label, channels=None, attributes=attributes, **layout)
+    for y in range(0, extents[0].height, strip_rows(partial)):
+        rows = pixels[y : y + strip_rows(partial)]
+        write_strip(partial, 0, y, rows[:, :, :channels])
+        write_strip(label, 0, y, rows[:, :, 2] % 2)
+    fill_pyramid(partial, nearest=False, progress=Silent())
+    fill_pyramid(label, nearest=True, progress=Silent())
+    finish(partial, collection / name)
+    return pixels
+
+
+def test_fast_reader_equals_zarr(tmp_path):
+    pixels = write_store(tmp_path / "store.zarr")
+    store = open_collection(tmp_path / "store.zarr")["slide"]
+    group = zarr.open(str(tmp_path / "store.zarr" / "slide"), mode="r")
+    for level, extent in enumerate(store.pyramid.extents):
+        plain = np.moveaxis(np.asarray(group[str(level)]), 0, -1)
+        assert np.array_equal(store.image.read(whole(extent, level)), plain)
+        plain = np.asarray(group[f"labels/truth/{level}"])
+        assert np.array_equal(store.label("truth").read(whole(extent, level)), plain)
+    assert np.array_equal(store.image.read(whole(EXTENT)), pixels)
+    assert (store.pyramid.mpp, store.image.channels, store.label_names()) == (0.5, 3, ("truth",))
+
+
+@given(data=st.data())
+def test_any_region_is_a_slice(data, tmp_path_factory):
+    folder = tmp_path_factory.getbasetemp() / "regions.zarr"
+    if not folder.exists():
+        write_store(folder)
+    image = open_collection(folder)["slide"].image
+    y = data.draw(st.integers(0, EXTENT.height - 1))
+    x = data.draw(st.integers(0, EXTENT.width - 1))
+    region = Region(
+        level=0,
+        y=y,
+        x=x,
+        height=data.draw(st.integers(1, EXTENT.height - y)),
+        width=data.draw(st.integers(1, EXTENT.width - x)),
+    )
+    expected = image.read(whole(EXTENT))[region.slices]
+    assert np.array_equal(image.read(region), expected)
+
+
+def test_readers_are_safe_among_threads_pickles_and_forks(tmp_path):
+    pixels = write_store(tmp_path / "store.zarr")
+    image = open_collection(tmp_path / "store.zarr")["slide"].image
+    regions = [Region(level=0, y=y, x=5, height=64, width=200) for y in range(0, 260, 13)]
+    with ThreadPoolExecutor(8) as pool:
+        for region, found in zip(regions, pool.map(image.read, regions), strict=True):
+            assert np.array_equal(found, pixels[region.slices])
+    again = pickle.loads(pickle.dumps(image))
+    assert np.array_equal(again.read(regions[0]), pixels[regions[0].slices])
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_reads(tmp_path):
+    pixels = write_store(tmp_path / "store.zarr")
+    image = open_collection(tmp_path / "store.zarr")["slide"].image
+    image.read(whole(EXTENT))
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    child = context.Process(target=lambda: queue.put(int(image.read(whole(EXTENT)).sum())))
+    child.start()
+    child.join(30)
+    assert child.exitcode == 0
+    assert queue.get() == int(pixels.sum())
+
+
+def test_a_chunk_is_never_decoded_twice_at_once():
+    cache, made, gate = ChunkCache(1000), [], threading.Event()
+
+    def make():
+        made.append(1)
+        gate.wait(5)
+        return np.zeros(100, dtype=np.uint8)
+
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(cache.get_or_make, "key", make) for _ in range(4)]
+        time.sleep(0.05)
+        gate.set()
+        assert len({id(job.result()) for job in jobs}) == 1
+    assert len(made) == 1
+    for key in range(50):
+        cache.get_or_make(key, lambda: np.zeros(100, dtype=np.uint8))
+        assert cache.nbytes <= 1000
+
+
+def test_ome_metadata(tmp_path):
+    write_store(tmp_path / "store.zarr")
+    ome = zarr.open(str(tmp_path / "store.zarr" / "slide"), mode="r").attrs["ome"]
+    scales = [
+        level["coordinateTransformations"][0]["scale"]
+        for level in ome["multiscales"][0]["datasets"]
+    ]
+    assert ome["version"] == "0.5"
+    assert scales == [[1.0, 0.5, 0.5], [1.0, 1.0, 1.0]]
+    assert [axis["name"] for axis in ome["multiscales"][0]["axes"]] == ["c", "y", "x"]
+    labels = zarr.open(str(tmp_path / "store.zarr/slide/labels"), mode="r")
+    assert labels.attrs["ome"]["labels"] == ["truth"]
+    colours = labels["truth"].attrs["ome"]["image-label"]["colors"]
+    assert colours == [{"label-value": 1, "rgba": [213, 94, 0, 255]}]
+
+
+def test_messages_name_what_is_there(tmp_path):
+    with pytest.raises(StoreNotFoundError, match="wsi-seg tile"):
+        open_collection(tmp_path / "none.zarr")
+    write_store(tmp_path / "store.zarr")
+    collection = open_collection(tmp_path / "store.zarr")
+    with pytest.raises(StoreNotFoundError, match="it has: slide"):
+        collection["other"]
+    with pytest.raises(StoreError, match="it has: truth"):
+        collection["slide"].label("other")
+    with pytest.raises(RegionError, match="inside"):
+        collection["slide"].image.read(Region(level=0, y=330, x=0, height=5, width=5))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(OutputError, match="not a collection"):
+        create_collection(tmp_path / "full")
+
+
+def test_unfinished_stores_are_refused(tmp_path):
+    path = tmp_path / "store.zarr"
+    create_collection(path)
+    create_multiscale(
+        path / ".partial" / "a", extents=[EXTENT], channels=3, mpp=None, attributes={}, name="a"
+    )
+    with pytest.raises(StoreIncompleteError, match="unfinished"):
+        open_collection(path)
+
+
+def test_a_flipped_bit_in_an_index_is_noticed(tmp_path):
+    write_store(tmp_path / "store.zarr")
+    shard = tmp_path / "store.zarr/slide/0/c/0/0/0"
+    data = bytearray(shard.read_bytes())
+    data[-12] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(StoreError, match="checksum"):
+        open_collection(tmp_path / "store.zarr")["slide"].image.read(whole(EXTENT))
+
+
+def test_a_damaged_chunk_names_its_place(tmp_path):
+    write_store(tmp_path / "store.zarr")
+    shard = tmp_path / "store.zarr/slide/0/c/0/0/0"
+    data = bytearray(shard.read_bytes())
+    data[:8] = bytes(8)
+    shard.write_bytes(data)
+    with pytest.raises(StoreError, match="row=0 column=0"):
+        open_collection(tmp_path / "store.zarr")["slide"].image.read(whole(EXTENT))
+
+
+@given(st.lists(st.none() | st.binary(max_size=40), min_size=1, max_size=9))
+def test_shards_give_back_their_chunks(tmp_path_factory, chunks):
+    path = tmp_path_factory.mktemp("shard") / "0"
+    write_shard(path, chunks)
+    index = read_index(path, len(chunks))
+    data = path.read_bytes() if path.exists() else b""
+    for number, chunk in enumerate(chunks):
+        if chunk is None:
+            assert index is None or index[number, 0] == 2**64 - 1
+        else:
+            offset, size = (int(n) for n in index[number])
+            assert data[offset : offset + size] == chunk
+
+
+@given(height=st.integers(1, 40), width=st.integers(1, 40), value=st.integers(0, 255))
+def test_a_constant_has_a_constant_mean(height, width, value):
+    pixels = np.full((height, width, 3), value, dtype=np.uint8)
+    edges = [np.minimum(np.arange(-(-n // 2) + 1) * 2, n) for n in (height, width)]
+    mean = area_mean(pixels, *edges)
+    assert mean.shape == (-(-height // 2), -(-width // 2), 3)
+    assert (mean == value).all()
+
+
+def test_a_pyramid_ends_below_1024():
+    extents = completed([Extent(5001, 333)])
+    assert [e.height for e in extents] == [5001, 2501, 1251, 626]
+    assert completed([Extent(9, 9)]) == (Extent(9, 9),)

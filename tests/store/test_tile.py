@@ -1,0 +1,193 @@
+"""Tiling: verbatim equals the slide, any kill resumes to the same bytes, faults stay apart."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+
+from wsi_seg.errors import BatchError, OutputError, SlideError, StoreError, UnsupportedSlideError
+from wsi_seg.geometry import Extent, Region
+from wsi_seg.progress import Silent
+from wsi_seg.slides import open_slide
+from wsi_seg.store import open_collection
+from wsi_seg.store.tile import tile_slides
+from wsi_seg.testing.coordinates import write_coordinate_tiff
+
+EXTENTS = (Extent(203, 333), Extent(81, 133))
+
+
+def whole(extent, level=0):
+    return Region(level=level, y=0, x=0, height=extent.height, width=extent.width)
+
+
+def require_equal(path, out):
+    """Slide, fast reader and plain zarr must agree on every px of every level."""
+    with open_slide(path) as slide:
+        store = open_collection(out)[slide.name]
+        group = zarr.open(str(store.path), mode="r")
+        for level, extent in enumerate(store.pyramid.extents):
+            plain = np.moveaxis(np.asarray(group[str(level)]), 0, -1)
+            assert np.array_equal(store.image.read(whole(extent, level)), plain)
+            if level < len(slide.pyramid.extents):
+                assert np.array_equal(slide.read(whole(extent, level)), plain)
+    return store
+
+
+@pytest.mark.parametrize("codec", ["raw", "deflate", "lzw", "zstd", "jpeg", "jpeg2000", "webp"])
+@pytest.mark.parametrize("tile_px", [64, 48])
+def test_verbatim_equals_the_slide(tmp_path, codec, tile_px):
+    path, out = tmp_path / "slide.tif", tmp_path / "store.zarr"
+    write_coordinate_tiff(path, extents=EXTENTS, codec=codec, tile_px=tile_px)
+    report = tile_slides([path], out, codec="verbatim", progress=Silent())
+    assert all(level.startswith("verbatim") for level in report.slides[0].levels)
+    require_equal(path, out)
+
+
+@pytest.mark.parametrize("subsampling", [(1, 1), (2, 1), (2, 2)])
+@pytest.mark.parametrize("photometric", ["ycbcr", "rgb"])
+def test_jpeg_colours(tmp_path, photometric, subsampling):
+    rng = np.random.default_rng(7)
+    smooth = rng.integers(0, 255, (9, 11, 3), dtype=np.uint8).repeat(16, 0).repeat(16, 1)
+    options = {"subsampling": subsampling} if photometric == "ycbcr" else {}
+    tifffile.imwrite(
+        tmp_path / "a.tif", smooth, tile=(64, 32), compression="jpeg", photometric=photometric,
+        metadata=None, **options,
+    )  # fmt: skip
+    tile_slides([tmp_path / "a.tif"], tmp_path / "s.zarr", codec="verbatim", progress=Silent())
+    require_equal(tmp_path / "a.tif", tmp_path / "s.zarr")
+
+
+def test_predictor_is_kept(tmp_path):
+    pixels = np.random.default_rng(3).integers(0, 255, (70, 90, 3), dtype=np.uint8)
+    tifffile.imwrite(
+        tmp_path / "a.tif", pixels, tile=(32, 32), compression="lzw", predictor=2, metadata=None
+    )
+    tile_slides([tmp_path / "a.tif"], tmp_path / "s.zarr", codec="verbatim", progress=Silent())
+    require_equal(tmp_path / "a.tif", tmp_path / "s.zarr")
+
+
+@pytest.mark.parametrize("tile_px", [64, 48, None])
+def test_recoded_equals_the_slide(tmp_path, tile_px):
+    path, out = tmp_path / "slide.tif", tmp_path / "store.zarr"
+    write_coordinate_tiff(path, extents=(Extent(1203, 1333),), tile_px=tile_px)
+    report = tile_slides([path], out, codec="zstd", progress=Silent())
+    assert report.slides[0].levels == ("zstd", "computed")
+    store = require_equal(path, out)
+    assert [e.height for e in store.pyramid.extents] == [1203, 602]
+
+
+def test_attributes_tell_the_source_and_the_override(tmp_path):
+    path = tmp_path / "slide.tif"
+    write_coordinate_tiff(path, extents=EXTENTS, tile_px=None)
+    tile_slides([path], tmp_path / "s.zarr", mpp=0.7, progress=Silent())
+    store = open_collection(tmp_path / "s.zarr")["slide"]
+    assert store.pyramid.mpp == 0.7
+    assert store.attributes["mpp_source"] == "option"
+    assert store.attributes["levels"][0] == {"encoding": "zstd", "reason": "strips"}
+    assert store.attributes["source"]["bytes"] == path.stat().st_size
+
+
+def test_a_finished_slide_is_skipped_and_a_changed_one_refused(tmp_path):
+    path, out = tmp_path / "slide.tif", tmp_path / "store.zarr"
+    write_coordinate_tiff(path, extents=EXTENTS)
+    tile_slides([path], out, progress=Silent())
+    assert tile_slides([path], out, progress=Silent()).slides[0].skipped
+    write_coordinate_tiff(path, extents=EXTENTS[:1])
+    with pytest.raises(StoreError, match="--overwrite"):
+        tile_slides([path], out, progress=Silent())
+    tile_slides([path], out, overwrite=True, progress=Silent())
+    require_equal(path, out)
+
+
+def test_one_bad_slide_does_not_stop_the_others(tmp_path):
+    write_coordinate_tiff(tmp_path / "good.tif", extents=EXTENTS)
+    (tmp_path / "bad.tif").write_text("not a slide")
+    with pytest.raises(BatchError) as caught:
+        tile_slides([tmp_path], tmp_path / "store.zarr", progress=Silent())
+    assert (list(caught.value.failures), caught.value.done) == (["bad"], 1)
+    assert open_collection(tmp_path / "store.zarr").names() == ("good",)
+
+
+def test_errors_that_come_before_any_work(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        write_coordinate_tiff(tmp_path / folder / "s.tif", extents=EXTENTS, tile_px=None)
+    with pytest.raises(SlideError, match="two slides named 's'"):
+        tile_slides([tmp_path], tmp_path / "store.zarr", progress=Silent())
+    with pytest.raises(UnsupportedSlideError, match="strips"):
+        tile_slides([tmp_path / "a"], tmp_path / "store.zarr", codec="verbatim", progress=Silent())
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file"):
+        tile_slides([tmp_path / "a"], tmp_path / "file", progress=Silent())
+
+
+def files_of(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from wsi_seg.progress import Silent
+from wsi_seg.store.tile import tile_slides
+print("ready", flush=True)
+tile_slides([Path(sys.argv[1])], Path(sys.argv[2]), codec=sys.argv[3], progress=Silent())
+"""
+
+
+@pytest.mark.parametrize("codec", ["verbatim", "zstd"])
+def test_killed_and_resumed_equals_undisturbed(tmp_path, codec):
+    path = tmp_path / "slide.tif"
+    write_coordinate_tiff(path, extents=(Extent(1600, 1500),), codec="zstd", tile_px=16)
+    tile_slides([path], tmp_path / "calm.zarr", codec=codec, progress=Silent())
+    out = tmp_path / "killed.zarr"
+    for moment in (0.01, 0.03, 0.06, 0.1):
+        command = [sys.executable, "-c", SCRIPT, str(path), str(out), codec]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE)
+        child.stdout.readline()
+        time.sleep(moment)
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+    tile_slides([path], out, codec=codec, progress=Silent())
+    assert files_of(out) == files_of(tmp_path / "calm.zarr")
+
+
+def test_a_shard_damaged_between_two_runs_is_written_again(tmp_path):
+    path, out = tmp_path / "slide.tif", tmp_path / "store.zarr"
+    write_coordinate_tiff(path, extents=(Extent(1300, 700),), tile_px=64)
+
+    def stop(store):
+        shard = store.path / "0/c/0/0/0"
+        shard.write_bytes(shard.read_bytes()[:-9])
+        raise StoreError("stopped here")
+
+    with pytest.raises(StoreError, match="stopped here"):
+        tile_slides([path], out, complete=stop, progress=Silent())
+    assert open_collection_names(out) == ()
+    tile_slides([path], out, progress=Silent())
+    require_equal(path, out)
+
+
+def open_collection_names(out):
+    return tuple(
+        child.name for child in out.iterdir() if child.name not in {".partial", "zarr.json"}
+    )
+
+
+def test_real_slides_are_copied_exactly(shared_data, tmp_path):
+    names = ("CMU-1-Small-Region.svs", "CMU-1-Small-Region.jp2.tiff")
+    paths = [shared_data / "slides-small" / name for name in names]
+    tile_slides(paths, tmp_path / "store.zarr", codec="verbatim", progress=Silent())
+    for path in paths:
+        require_equal(path, tmp_path / "store.zarr")

@@ -1,0 +1,114 @@
+from pathlib import Path
+
+import pytest
+
+from wsi_seg.config import load_recipe, save_recipe
+from wsi_seg.errors import ConfigError
+
+MINIMAL = """
+classes: [{name: nucleus}, {name: 'no'}]
+data: {stores: [../store.zarr], validation: 0.25}
+mpp: 0.5
+optimizer: {lr: 1e-3}
+"""
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(MINIMAL)
+    return path
+
+
+def test_defaults_and_paths(recipe_file):
+    recipe = load_recipe(recipe_file)
+    assert recipe.data.stores == (recipe_file.parent / "../store.zarr",)
+    assert recipe.optimizer.lr == 0.001
+    assert recipe.class_table.names == ("nucleus", "no")
+    assert recipe.sampling.mix.objects == 0.5
+
+
+def test_a_saved_recipe_reads_back_the_same(recipe_file, tmp_path):
+    recipe = load_recipe(recipe_file, ["model.weights=start.safetensors", "data.validation=[a]"])
+    assert recipe.model.start == recipe_file.parent / "start.safetensors"
+    (tmp_path / "elsewhere").mkdir()
+    save_recipe(recipe, tmp_path / "elsewhere" / "recipe.yaml")
+    assert load_recipe(tmp_path / "elsewhere" / "recipe.yaml") == recipe
+
+
+def test_overrides_are_typed(recipe_file):
+    recipe = load_recipe(
+        recipe_file,
+        ["train.epochs=3", "optimizer.lr=3e-4", "mpp=null", "classes.1.name=vessel", "name=no"],
+    )
+    assert (recipe.train.epochs, recipe.optimizer.lr, recipe.mpp) == (3, 3e-4, None)
+    assert recipe.class_table.names == ("nucleus", "vessel")
+    assert recipe.name == "no"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.epoch=3", r"unknown key 'train\.epoch'; nearest valid key: 'epochs'"),
+        ("sampling.mix.objcts=1", r"'sampling\.mix\.objcts'; nearest valid key: 'objects'"),
+        ("classes.0.colr='#ffffff'", r"nearest valid key: 'colour'"),
+        ("optimiser.lr=1", r"nearest valid key: 'optimizer'"),
+        ("zzz=1", r"valid keys: name, seed"),
+        ("train.epochs=x", r"train\.epochs: .*integer"),
+        ("train.epochs=1.5", r"train\.epochs: .*integer"),
+        ("train.epochs='3'", r"train\.epochs: .*integer"),
+        ("train.workers=true", r"train\.workers: .*integer"),
+        ("optimizer.lr=.inf", r"optimizer\.lr: .*finite"),
+        ("optimizer.lr=0", r"optimizer\.lr: .*greater than 0"),
+        ("sampling.mix={objects: 0.5}", r"sum to 0\.5; expected 1"),
+        ("loss={bce: 0, dice: 0}", "at least one above 0"),
+        ("classes=[]", r"classes: .*at least 1"),
+        ("classes=[{name: a}, {name: a}]", "each name once"),
+        ("classes.0.colour=red", "#rrggbb"),
+        ("data.validation=abc", r"data\.validation"),
+        ("data.validation=1.0", r"data\.validation: .*less than 1"),
+        ("augment=heavy", "'none', 'd4' or 'light'"),
+        ("train.epochs", "expected KEY.KEY=VALUE"),
+        ("classes.7.name=a", "not inside a section"),
+        ("name.x=1", r"name: .*string"),
+        ("name=[", "cannot read the value"),
+        ("mpp=2020-01-01", "mpp: .*number"),
+    ],
+)
+def test_wrong_settings_name_the_key(recipe_file, override, message):
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(recipe_file, [override])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: a\nname: b", "'name' twice"),
+        ("a: &a [1]\nb: *a", "alias"),
+        ("- 1", "holds a list"),
+        ("", "holds a NoneType"),
+        ("[" * 5000, "is not a recipe"),
+        ("\0", "is not a recipe"),
+        ("!!python/object/apply:os.system ['true']", "is not a recipe"),
+        ("mpp: 1", "classes: Field required; data: Field required"),
+        ("x" * (2**20 + 1), "one page"),
+        ("{[1]: 2}", "is not a recipe"),
+        ("1: 2", "unknown key '1'"),
+    ],
+)
+def test_files_that_are_no_recipe(tmp_path, text, message):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_recipe(path)
+    assert str(path) in str(caught.value)
+
+
+def test_missing_and_unreadable_files(tmp_path):
+    with pytest.raises(ConfigError, match="there is no recipe"):
+        load_recipe(Path(tmp_path / "none.yaml"))
+    with pytest.raises(ConfigError, match="cannot read"):
+        load_recipe(tmp_path)
+    (tmp_path / "latin.yaml").write_bytes(b"name: \xe9")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        load_recipe(tmp_path / "latin.yaml")

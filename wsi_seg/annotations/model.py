@@ -1,0 +1,167 @@
+"""Owns what an annotation is: one valid polygon with a class name and a source."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import shapely
+from shapely.geometry import MultiPolygon, Polygon
+from shapely.geometry.base import BaseGeometry
+
+from wsi_seg.errors import AnnotationError
+from wsi_seg.geometry import Extent
+
+Area = Polygon | MultiPolygon
+
+# Parts below this many px² are slivers left by drawing tools, not structures.
+SLIVER_PX2 = 1.0
+
+# A file with more vertices is refused: ten million take several GB as geometries.
+MAX_VERTICES = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """One outlined structure.
+
+    Parameters
+    ----------
+    geometry
+        Valid polygon, or several with one meaning, ``(x, y)`` in level-0 px; holes kept.
+    class_name
+        Name of the class.
+    source
+        Who drew it, for example ``expert`` or ``pseudo``.
+    """
+
+    geometry: Area
+    class_name: str
+    source: str = "expert"
+
+
+@dataclass(frozen=True, slots=True)
+class Annotations:
+    """All structures of one slide, in drawing order: later ones lie over earlier ones.
+
+    Parameters
+    ----------
+    items
+        The structures.
+    repairs
+        What had to be mended or left out, one sentence each.
+    extent
+        Size of the image that the file says it belongs to, None where it says nothing.
+    """
+
+    items: tuple[Annotation, ...]
+    repairs: tuple[str, ...] = ()
+    extent: Extent | None = None
+
+
+@dataclass(slots=True)
+class Collector:
+    """Gathers the features of one file: checks them, mends what can be mended, notes what was.
+
+    Parameters
+    ----------
+    path
+        The file, for messages.
+    """
+
+    path: Path
+    items: list[Annotation] = field(default_factory=list)
+    repairs: list[str] = field(default_factory=list)
+    vertices: int = 0
+
+    def add(self, feature: str, geometry: BaseGeometry, class_name: str, source: str) -> None:
+        """Take one feature.
+
+        Parameters
+        ----------
+        feature
+            How the file calls it, for messages; for example ``feature 3``.
+        geometry
+            Any geometry in level-0 px; what is no area is left out and noted.
+        class_name, source
+            See `Annotation`.
+        """
+        self.vertices += int(shapely.get_num_coordinates(geometry))
+        if self.vertices > MAX_VERTICES:
+            raise AnnotationError(
+                f"{self.path}: got more than {MAX_VERTICES} vertices at {feature}; split the file"
+            )
+        mended = geometry
+        if not geometry.is_valid:
+            self.repairs.append(f"{feature}: {shapely.is_valid_reason(geometry)}, mended")
+            mended = shapely.make_valid(geometry)
+        parts = [p for p in _polygons(mended) if p.area >= SLIVER_PX2]
+        dropped = _polygon_count(mended) - len(parts)
+        if not parts:
+            self.repairs.append(f"{feature}: a {geometry.geom_type} without area, left out")
+            return
+        if dropped:
+            self.repairs.append(f"{feature}: {dropped} slivers below 1 px², left out")
+        area = parts[0] if len(parts) == 1 else MultiPolygon(parts)
+        self.items.append(Annotation(area, class_name, source))
+
+    def result(self, extent: Extent | None = None) -> Annotations:
+        """Everything gathered."""
+        return Annotations(tuple(self.items), tuple(self.repairs), extent)
+
+
+def _polygons(geometry: BaseGeometry) -> list[Polygon]:
+    """Polygons inside any geometry; lines and points have none."""
+    parts = shapely.get_parts(shapely.get_parts(geometry))
+    return [part for part in parts if isinstance(part, Polygon)]
+
+
+def _polygon_count(geometry: BaseGeometry) -> int:
+    return len(_polygons(geometry))
+
+
+def ring(path: Path, feature: str, points: object) -> list[tuple[float, float]]:
+    """Check the vertices of one ring, as a file spells them.
+
+    Parameters
+    ----------
+    path, feature
+        For messages.
+    points
+        Sequence of ``[x, y]`` or ``[x, y, z]``; whether it is closed does not matter.
+
+    Raises
+    ------
+    AnnotationError
+        If it is no list of finite numbers, or has fewer than three vertices.
+    """
+    if not isinstance(points, Sequence) or isinstance(points, str):
+        raise AnnotationError(f"{path}: {feature}: got {type(points).__name__}; expected vertices")
+    vertices = []
+    for number, point in enumerate(points):
+        try:
+            x, y = float(point[0]), float(point[1])
+        except (TypeError, ValueError, IndexError, KeyError) as error:
+            raise AnnotationError(
+                f"{path}: {feature}: vertex {number} is {str(point)[:60]!r}; expected [x, y]"
+            ) from error
+        if not (math.isfinite(x) and math.isfinite(y)):
+            raise AnnotationError(
+                f"{path}: {feature}: vertex {number} is ({x}, {y}); expected finite numbers"
+            )
+        vertices.append((x, y))
+    if len(set(vertices)) < 3:
+        raise AnnotationError(
+            f"{path}: {feature}: got {len(set(vertices))} different vertices; expected at least 3"
+        )
+    return vertices
+
+
+def polygon(path: Path, feature: str, rings: object) -> Polygon:
+    """Polygon of an outer ring and its holes; a ring need not be closed, nor valid."""
+    if not isinstance(rings, Iterable) or isinstance(rings, str):
+        raise AnnotationError(f"{path}: {feature}: got no rings; expected a list of them")
+    checked = [ring(path, feature, points) for points in rings]
+    if not checked:
+        raise AnnotationError(f"{path}: {feature}: got no rings; expected at least one")
+    return Polygon(checked[0], checked[1:])

@@ -1,0 +1,28 @@
+"""Owns ``wsi-seg demo``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for all that the demo writes.")] = Path("demo"),
+    json_mode: JsonFlag = False,
+) -> None:
+    """Run the whole chain on slides it makes, and show how well it did.
+
+    Takes a few minutes on two CPU cores and needs no network; run it again to go on.
+    """
+
+    def body(terminal: Terminal) -> dict[str, object]:
+        from wsi_seg.demo import run_demo
+
+        report = run_demo(out, say=terminal.say, progress=terminal.progress)
+        terminal.say("\n".join(report.lines()))
+        terminal.next_command("wsi-seg tile your/slides --out store.zarr")
+        return report.to_json()
+
+    run_verb(body, json_mode)

@@ -1,0 +1,62 @@
+"""Owns ``wsi-seg tile``."""
+
+import enum
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
+
+
+class CodecName(enum.StrEnum):
+    """Ways to encode px."""
+
+    AUTO = "auto"
+    VERBATIM = "verbatim"
+    ZSTD = "zstd"
+
+
+def tile(
+    slides: Annotated[list[Path], typer.Argument(help="Slide files, or folders of them.")],
+    out: Annotated[Path, typer.Option(help="Collection to make or add to.")] = Path("store.zarr"),
+    codec: Annotated[
+        CodecName,
+        typer.Option(help="auto copies the slide's own tiles where it can; zstd recodes all."),
+    ] = CodecName.AUTO,
+    mpp: Annotated[
+        float | None, typer.Option(help="Micrometres per px; replaces what the files say.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Slides at the same time.")] = 2,
+    overwrite: Annotated[bool, typer.Option(help="Make stores anew that exist.")] = False,
+    json_mode: JsonFlag = False,
+) -> None:
+    """Turn slides into a collection of stores, each with its pyramid and a tissue mask.
+
+    Run it again after an interruption and it goes on where it stopped.
+
+    Examples
+    --------
+      wsi-seg tile slides/ --out store.zarr
+    """
+
+    def body(terminal: Terminal) -> dict[str, object]:
+        from wsi_seg.masks.labels import write_tissue
+        from wsi_seg.store.tile import tile_slides
+
+        report = tile_slides(
+            slides,
+            out,
+            codec=codec.value,
+            mpp=mpp,
+            overwrite=overwrite,
+            complete=write_tissue,
+            workers=workers,
+            progress=terminal.progress,
+        )
+        terminal.say(str(report))
+        terminal.next_command("wsi-seg", "infer", out, "--overlap", "0.5")
+        return asdict(report)
+
+    run_verb(body, json_mode)

@@ -1,0 +1,67 @@
+"""Owns writing GeoJSON that QuPath loads: one annotation per object, holes kept, streamed."""
+
+import gzip
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO
+
+import shapely
+from shapely.geometry import Polygon
+
+from wsi_seg.classes import ClassEntry
+from wsi_seg.errors import OutputError
+
+
+def write_geojson(path: Path, objects: Iterable[tuple[ClassEntry, Polygon]]) -> int:
+    """Write objects as a FeatureCollection, whole or not at all; return how many there were.
+
+    Parameters
+    ----------
+    path
+        File to write; gzipped if its name ends with ``.gz``.
+    objects
+        Class and outline, ``(x, y)`` in level-0 px; consumed one by one.
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _open(temporary, packed=path.suffix == ".gz") as file:
+            count = _write(file, objects)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    return count
+
+
+def _open(path: Path, *, packed: bool) -> IO[str]:
+    if packed:
+        return gzip.open(path, "wt", encoding="utf-8")
+    return path.open("w", encoding="utf-8")
+
+
+def _write(file: IO[str], objects: Iterable[tuple[ClassEntry, Polygon]]) -> int:
+    count = 0
+    file.write('{"type": "FeatureCollection", "features": [')
+    for entry, polygon in objects:
+        file.write(",\n" if count else "\n")
+        file.write(json.dumps(_feature(entry, polygon)))
+        count += 1
+    file.write("\n]}\n")
+    return count
+
+
+def _feature(entry: ClassEntry, polygon: Polygon) -> dict[str, object]:
+    rings = [polygon.exterior, *polygon.interiors]
+    return {
+        "type": "Feature",
+        "geometry": {
+            "type": "Polygon",
+            "coordinates": [shapely.get_coordinates(ring).round(2).tolist() for ring in rings],
+        },
+        "properties": {
+            "objectType": "annotation",
+            "classification": {"name": entry.name, "color": list(entry.rgb)},
+        },
+    }

@@ -1,0 +1,145 @@
+"""Owns exporting a whole prediction collection: one file per slide and format."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry import Polygon
+
+from wsi_seg.classes import ClassEntry, ClassTable
+from wsi_seg.errors import BatchError, StoreError, WsiSegError
+from wsi_seg.export.geojson import write_geojson
+from wsi_seg.export.overview import write_overview
+from wsi_seg.geometry import Region
+from wsi_seg.infer.output import LABEL
+from wsi_seg.masks.vectorize import vectorize
+from wsi_seg.progress import Progress
+from wsi_seg.store import Collection, Multiscale, SlideStore
+
+# Rows of a label map outlined at a time.
+_STRIP_PX = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ExportTargets:
+    """Where to write which format; None leaves a format out.
+
+    Parameters
+    ----------
+    geojson, png
+        Folders for one polygon file, one overview picture per slide.
+    min_area_um2
+        Objects smaller than this are left out of the polygons; px² of level 0 where mpp is
+        unknown.
+    """
+
+    geojson: Path | None = None
+    png: Path | None = None
+    min_area_um2: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """Files written, and the number of objects by slide."""
+
+    files: tuple[str, ...]
+    objects: dict[str, int]
+
+    def lines(self) -> list[str]:
+        """Figures as sentences for people."""
+        lines = [f"{slide}: {count} objects" for slide, count in self.objects.items()]
+        return [*lines, *(f"wrote {file}" for file in self.files)]
+
+    def to_json(self) -> dict[str, object]:
+        """Figures as plain JSON values."""
+        return asdict(self)
+
+
+def export_collection(
+    predictions: Collection,
+    slides: Collection | None,
+    targets: ExportTargets,
+    *,
+    progress: Progress,
+) -> ExportReport:
+    """Write every prediction in the formats asked for.
+
+    Parameters
+    ----------
+    predictions
+        Made by inference.
+    slides
+        The slides' own stores, which overview pictures need.
+    targets
+        What to write, and where.
+    progress
+        Advanced by slides.
+
+    Raises
+    ------
+    BatchError
+        If some slides cannot be exported; all others are done.
+    """
+    if not predictions.names():
+        raise StoreError(f"{predictions.path} holds no predictions; run `wsi-seg infer` first")
+    files: list[str] = []
+    objects: dict[str, int] = {}
+    failures: dict[str, str] = {}
+    progress.start("export", len(predictions), "slides")
+    for name in predictions.names():
+        try:
+            store = predictions[name]
+            if targets.geojson is not None:
+                path = targets.geojson / f"{name}.geojson"
+                objects[name] = write_geojson(path, outlines(store, targets.min_area_um2))
+                files.append(str(path))
+            if targets.png is not None and slides is not None:
+                path = targets.png / f"{name}.png"
+                label = store.label(LABEL)
+                write_overview(slides[name], [(label, _classes(label))], path)
+                files.append(str(path))
+        except WsiSegError as error:
+            failures[name] = str(error)
+        progress.advance(1)
+    progress.finish()
+    if failures:
+        raise BatchError(failures, done=len(predictions) - len(failures))
+    return ExportReport(tuple(files), objects)
+
+
+def outlines(store: SlideStore, min_area_um2: float) -> Iterator[tuple[ClassEntry, Polygon]]:
+    """Outline the objects of a prediction, in level-0 px of the slide, largest memory one strip.
+
+    Parameters
+    ----------
+    store
+        Prediction of one slide.
+    min_area_um2
+        Smaller objects are left out; px² of level 0 where mpp is unknown.
+    """
+    label = store.label(LABEL)
+    classes = {entry.id: entry for entry in _classes(label)}
+    scale = label.attributes.get("downsample", 1.0)
+    assert isinstance(scale, int | float)
+    mpp = None if label.pyramid.mpp is None else label.pyramid.mpp / scale
+    for value, polygon in vectorize(_strips(label)):
+        scaled = shapely.transform(polygon, lambda xy: xy * scale)
+        if scaled.area * (1.0 if mpp is None else mpp**2) >= min_area_um2:
+            yield classes[value], scaled
+
+
+def _strips(label: Multiscale) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    extent = label.pyramid.extent
+    for y in range(0, extent.height, _STRIP_PX):
+        height = min(_STRIP_PX, extent.height - y)
+        yield y, label.read(Region(level=0, y=y, x=0, height=height, width=extent.width))
+
+
+def _classes(label: Multiscale) -> ClassTable:
+    rows = label.attributes.get("classes")
+    if not isinstance(rows, list):
+        raise StoreError(f"{label.path} names no classes; expected a label written by wsi-seg")
+    return ClassTable.from_json(rows)

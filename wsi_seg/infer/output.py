@@ -1,0 +1,202 @@
+"""Owns the group one slide's prediction is written to: probabilities, label map, journal."""
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.infer.plan import SlidePlan
+from wsi_seg.infer.source import WindowReader
+from wsi_seg.infer.stream import Job, Quarantined
+from wsi_seg.models import ModelCard
+from wsi_seg.progress import Silent
+from wsi_seg.store import (
+    SlideStore,
+    completed,
+    create_multiscale,
+    discard,
+    fill_pyramid,
+    finish,
+    write_strip,
+)
+from wsi_seg.store.journal import Journal
+
+LABEL = "prediction"
+
+# Strips that may wait to be written while the model goes on.
+_WRITES_WAITING = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StripTask:
+    """Strips of one slide that one worker produces; plain data that travels to other processes.
+
+    Parameters
+    ----------
+    store, plan
+        What to read and what to predict.
+    target
+        Unfinished group whose metadata exist.
+    strips
+        Indices of the strips.
+    """
+
+    store: SlideStore
+    plan: SlidePlan
+    target: Path
+    strips: frozenset[int]
+
+    @property
+    def windows(self) -> int:
+        """Number of windows that the strips need."""
+        return self.plan.windows_in(self.strips)
+
+    def write(self, index: int, rows: NDArray[np.uint8]) -> None:
+        """Write the probabilities and the label map of one strip."""
+        y = self.plan.strips[index][0]
+        write_strip(self.target, 0, y, rows)
+        write_strip(self.target / "labels" / LABEL, 0, y, label_map(rows))
+
+    def job(self, sink: Callable[[int, NDArray[np.uint8]], None]) -> Job:
+        """Work for the stream."""
+        return Job(self.plan, WindowReader(self.store.image, self.plan), self.strips, sink)
+
+
+class SlideOutput:
+    """Prediction of one slide: begun, continued, or already complete.
+
+    Parameters
+    ----------
+    store, plan
+        The slide, and what is predicted of it.
+    out
+        Prediction collection.
+    settings
+        Everything that decides the prediction's bytes; unfinished work with others is refused.
+    overwrite
+        Discard what exists.
+    """
+
+    def __init__(
+        self,
+        store: SlideStore,
+        plan: SlidePlan,
+        out: Path,
+        settings: Mapping[str, object],
+        *,
+        overwrite: bool,
+    ) -> None:
+        self.store, self.plan = store, plan
+        self._settings = settings
+        self._final = out / store.name
+        self._partial = out / ".partial" / store.name
+        if overwrite:
+            discard(self._final)
+            discard(self._partial)
+        self.complete = self._final.exists()
+        folder = self._final if self.complete else self._partial
+        self._journal = Journal(folder / "journal.jsonl", settings)
+
+    def create(self, card: ModelCard) -> None:
+        """Write the metadata of the group, to be filled strip by strip."""
+        attributes = {
+            "kind": "prediction",
+            "slide": self.store.name,
+            "classes": card.classes.to_json(),
+            "settings": dict(self._settings),
+            "notes": list(self.plan.notes),
+            "training": card.training,
+        }
+        self._create(self._partial, len(card.classes), attributes)
+        label = {"kind": "label", "classes": card.classes.to_json()}
+        self._create(self._partial / "labels" / LABEL, None, label)
+
+    def _create(self, path: Path, channels: int | None, attributes: Mapping[str, object]) -> None:
+        create_multiscale(
+            path,
+            extents=completed([self.plan.extent]),
+            channels=channels,
+            mpp=self.store.pyramid.mpp,
+            downsample=self.plan.downsample,
+            attributes=attributes,
+            name=path.name,
+            shard_px=self.plan.strip_px,
+        )
+
+    @property
+    def task(self) -> StripTask:
+        """Strips that are not on disk yet."""
+        every = range(len(self.plan.strips))
+        left = frozenset(index for index in every if str(index) not in self._journal.done)
+        return StripTask(self.store, self.plan, self._partial, left)
+
+    @property
+    def quarantined(self) -> tuple[Quarantined, ...]:
+        """Windows that could not be read, in this run or an earlier one."""
+        found = dict.fromkeys(
+            (int(y), int(x), str(reason))
+            for result in self._journal.done.values()
+            if isinstance(result, list)
+            for y, x, reason in result
+        )
+        return tuple(found)
+
+    def record(self, strips: Sequence[int], quarantined: Sequence[Quarantined]) -> None:
+        """Note strips that are safely on disk, and windows that had to be left out of them."""
+        for index in strips:
+            self._journal.record(str(index), [list(window) for window in quarantined])
+
+    def finish(self) -> None:
+        """Compute the coarser levels and give the group its final name."""
+        fill_pyramid(self._partial, nearest=False, progress=Silent())
+        fill_pyramid(self._partial / "labels" / LABEL, nearest=True, progress=Silent())
+        finish(self._partial, self._final)
+        self.complete = True
+
+
+def label_map(probability: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Class ids of uint8 probabilities: the likeliest class where it is above one half, else 0.
+
+    Parameters
+    ----------
+    probability
+        ``(H, W, C)`` uint8, value / 255; channel ``c`` belongs to class id ``c + 1``.
+
+    Returns
+    -------
+    NDArray[np.uint8]
+        ``(H, W)`` class ids. Of equal probabilities the first class wins.
+    """
+    if probability.shape[2] == 1:
+        return (probability[:, :, 0] > 127).astype(np.uint8)
+    ids = probability.argmax(axis=2) + 1
+    ids[probability.max(axis=2) <= 127] = 0
+    return ids.astype(np.uint8)
+
+
+class StripWriter:
+    """One thread that writes strips in order while the model goes on; its errors come back."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="wsi-write")
+        self._waiting: deque[Future[None]] = deque()
+
+    def __enter__(self) -> "StripWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            while kind is None and self._waiting:
+                self._waiting.popleft().result()
+        finally:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def submit(self, write: Callable[[], None]) -> None:
+        """Write soon; blocks while too many strips wait, so memory stays bounded."""
+        self._waiting.append(self._pool.submit(write))
+        while len(self._waiting) > _WRITES_WAITING:
+            self._waiting.popleft().result()

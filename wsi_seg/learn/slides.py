@@ -1,0 +1,167 @@
+"""Owns which slides a run learns from: opens them, holds some out, maps the others for sampling."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wsi_seg.config import Recipe
+from wsi_seg.errors import ConfigError
+from wsi_seg.masks import read_objects
+from wsi_seg.sampling import SlideMap, map_slide
+from wsi_seg.sampling.counters import Stream, generator
+from wsi_seg.sampling.importance import TISSUE
+from wsi_seg.store import SlideStore, open_collection
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Slides learned from, and slides held out."""
+
+    train: tuple[SlideStore, ...]
+    validation: tuple[SlideStore, ...]
+
+
+def split_slides(recipe: Recipe) -> Split:
+    """Open the recipe's collections and part their slides.
+
+    Raises
+    ------
+    ConfigError
+        If a name is unknown, is on both sides or occurs twice, or no slide is left to train on.
+    StoreError
+        If a collection cannot be opened.
+    """
+    stores = _open_all(recipe.data.stores)
+    label = recipe.data.label
+    labelled = {name: s for name, s in stores.items() if label in s.label_names()}
+    if not labelled:
+        known = sorted({found for s in stores.values() for found in s.label_names()})
+        raise ConfigError(
+            f"none of the {len(stores)} slides has a label {label!r}; they have "
+            f"{', '.join(known) or 'none'}; run `wsi-seg annotate`, or set data.label"
+        )
+    if recipe.data.train is None:
+        pool = sorted(labelled)
+    else:
+        pool = _require_names("data.train", recipe.data.train, stores, labelled)
+    held_out = _held_out(recipe, pool, stores, labelled)
+    train = [name for name in pool if name not in held_out]
+    if not train:
+        raise ConfigError(
+            f"no slide is left to train on: all of {', '.join(pool)} are held out; name fewer in "
+            "data.validation"
+        )
+    if not held_out:
+        logger.warning("no slide is held out, so the last epoch counts as the best")
+    return Split(tuple(stores[n] for n in train), tuple(stores[n] for n in held_out))
+
+
+def map_slides(stores: Sequence[SlideStore], recipe: Recipe) -> tuple[SlideMap, ...]:
+    """Make the importance map of each slide.
+
+    Raises
+    ------
+    ConfigError
+        If one of the recipe's classes has no object on any of the slides.
+    """
+    maps = tuple(_map_store(store, recipe) for store in stores)
+    seen = np.concatenate([m.class_ids for m in maps])
+    absent = [entry.name for entry in recipe.class_table if not (seen == entry.id).any()]
+    if absent:
+        raise ConfigError(
+            f"class {', '.join(absent)} has no object in label {recipe.data.label!r} of the "
+            f"{len(maps)} training slides ({', '.join(m.name for m in maps)}); expected at least "
+            "one; annotate some, train on other slides, or take the class out of the recipe"
+        )
+    return maps
+
+
+def _open_all(paths: Sequence[Path]) -> dict[str, SlideStore]:
+    stores: dict[str, SlideStore] = {}
+    for path in paths:
+        for store in open_collection(path):
+            if store.name in stores:
+                raise ConfigError(
+                    f"slide {store.name!r} is both in {stores[store.name].path.parent} and in "
+                    f"{path}; expected each name once in data.stores"
+                )
+            stores[store.name] = store
+    if not stores:
+        raise ConfigError(
+            f"there is no slide in {', '.join(map(str, paths))}; run `wsi-seg tile` first"
+        )
+    return stores
+
+
+def _held_out(
+    recipe: Recipe,
+    pool: Sequence[str],
+    stores: Mapping[str, SlideStore],
+    labelled: Mapping[str, SlideStore],
+) -> list[str]:
+    wanted = recipe.data.validation
+    if not isinstance(wanted, float | int):
+        names = _require_names("data.validation", wanted, stores, labelled)
+        both = sorted(set(names) & set(recipe.data.train or ()))
+        if both:
+            raise ConfigError(f"slides {', '.join(both)} are in data.train and data.validation")
+        return names
+    if wanted == 0:
+        return []
+    if len(pool) < 2:
+        raise ConfigError(
+            f"data.validation is {wanted:g}, but there is one labelled slide only ({pool[0]}); "
+            "label another one, or set data.validation to 0 to hold out none"
+        )
+    count = min(max(1, round(wanted * len(pool))), len(pool) - 1)
+    order = generator(recipe.seed, 0, stream=Stream.SPLIT).permutation(len(pool))
+    return sorted(pool[index] for index in order[:count])
+
+
+def _require_names(
+    key: str,
+    names: Sequence[str],
+    stores: Mapping[str, SlideStore],
+    labelled: Mapping[str, SlideStore],
+) -> list[str]:
+    for name in names:
+        if name not in stores:
+            raise ConfigError(f"{key}: got slide {name!r}; there are {', '.join(sorted(stores))}")
+        if name not in labelled:
+            known = ", ".join(stores[name].label_names()) or "none"
+            raise ConfigError(f"{key}: slide {name!r} lacks the label to learn; it has: {known}")
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{key}: got {', '.join(names)}; expected each slide once")
+    return list(names)
+
+
+def _map_store(store: SlideStore, recipe: Recipe) -> SlideMap:
+    base_mpp = store.pyramid.mpp
+    if recipe.mpp is None or base_mpp is None:
+        cell_px, px_area = float(recipe.sampling.cell_px), 1.0
+    else:
+        cell_px, px_area = max(1.0, recipe.sampling.cell_um / base_mpp), base_mpp**2
+    objects = read_objects(store, recipe.data.label)
+    names = recipe.class_table.names
+    extent = store.pyramid.extent
+    # An annotation may stick out of its slide, or miss it.
+    sides = np.array([extent.height, extent.width] * 2, dtype=np.float64)
+    boxes = np.clip(objects.bbox, 0, sides)
+    visible = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    wanted = visible & np.isin(objects.class_name, names)
+    ids = np.array([names.index(n) + 1 for n in objects.class_name[wanted]], dtype=np.uint8)
+    tissue = store.label(TISSUE) if TISSUE in store.label_names() else None
+    return map_slide(
+        store.name,
+        extent,
+        tissue,
+        cell_px=cell_px,
+        px_area=px_area,
+        boxes=boxes[wanted],
+        class_ids=ids,
+    )

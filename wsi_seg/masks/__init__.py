@@ -1,0 +1,5 @@
+"""Owns masks: where tissue is, polygons to label maps, label maps to polygons."""
+
+from wsi_seg.masks.objects import Objects, read_objects
+
+__all__ = ["Objects", "read_objects"]

@@ -1,0 +1,98 @@
+"""Owns the object table of a label: place, size and class of each annotated structure."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from wsi_seg.annotations import Annotation
+from wsi_seg.errors import OutputError, StoreError
+from wsi_seg.store import SlideStore
+
+FILE = "objects.json"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Objects:
+    """Structures of one label, in drawing order.
+
+    Parameters
+    ----------
+    bbox
+        ``(n, 4)`` float64: y, x, y_end, x_end in level-0 px.
+    centroid
+        ``(n, 2)`` float64: y, x in level-0 px.
+    area
+        ``(n,)`` float64 in um², in px² where the slide's mpp is unknown.
+    class_name, source
+        ``(n,)`` text.
+    """
+
+    bbox: NDArray[np.float64]
+    centroid: NDArray[np.float64]
+    area: NDArray[np.float64]
+    class_name: NDArray[np.str_]
+    source: NDArray[np.str_]
+
+    def __len__(self) -> int:
+        return len(self.area)
+
+
+def measure_objects(items: Sequence[Annotation], mpp: float | None) -> Objects:
+    """Measure annotations of a slide whose level 0 has this mpp."""
+    geometries = np.array([item.geometry for item in items], dtype=object)
+    x, y, x_end, y_end = shapely.bounds(geometries).reshape(-1, 4).T
+    centres = shapely.get_coordinates(shapely.centroid(geometries)).reshape(-1, 2)
+    return Objects(
+        bbox=np.stack([y, x, y_end, x_end], axis=1),
+        centroid=centres[:, ::-1].copy(),
+        area=shapely.area(geometries).astype(np.float64) * (1.0 if mpp is None else mpp**2),
+        class_name=np.array([item.class_name for item in items], dtype=np.str_),
+        source=np.array([item.source for item in items], dtype=np.str_),
+    )
+
+
+def write_objects(label: Path, objects: Objects) -> None:
+    """Keep the table beside the label's group metadata."""
+    columns = {
+        "bbox": objects.bbox.round(3).tolist(),
+        "centroid": objects.centroid.round(3).tolist(),
+        "area": objects.area.tolist(),
+        "class_name": objects.class_name.tolist(),
+        "source": objects.source.tolist(),
+    }
+    try:
+        (label / FILE).write_text(json.dumps(columns), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write {label / FILE}: {error.strerror or error}") from error
+
+
+def read_objects(store: SlideStore, label: str) -> Objects:
+    """Read the object table of a label.
+
+    Raises
+    ------
+    StoreError
+        If there is none, or it is damaged.
+    """
+    path = store.path / "labels" / label / FILE
+    try:
+        columns = json.loads(path.read_bytes())
+        count = len(columns["area"])
+        objects = Objects(
+            bbox=np.array(columns["bbox"], dtype=np.float64).reshape(count, 4),
+            centroid=np.array(columns["centroid"], dtype=np.float64).reshape(count, 2),
+            area=np.array(columns["area"], dtype=np.float64),
+            class_name=np.array(columns["class_name"], dtype=np.str_).reshape(count),
+            source=np.array(columns["source"], dtype=np.str_).reshape(count),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"slide {store.name!r}: the object table of label {label!r} cannot be read ({error}); "
+            "run `wsi-seg annotate` again"
+        ) from error
+    return objects

@@ -1,0 +1,62 @@
+"""Owns polygons to label maps: any window at any downsample, never the whole slide."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from rasterio.features import rasterize as burn
+from rasterio.transform import Affine
+
+from wsi_seg.annotations import Annotation
+from wsi_seg.classes import ClassTable
+from wsi_seg.geometry import Region
+
+
+class Rasterizer:
+    """Draws the annotations of one slide; finds those of a window through a spatial index.
+
+    Parameters
+    ----------
+    items
+        Structures in drawing order: later ones lie over earlier ones.
+    classes
+        Gives the ids; structures of other classes are left out.
+    """
+
+    def __init__(self, items: Sequence[Annotation], classes: ClassTable) -> None:
+        kept = [item for item in items if item.class_name in classes.names]
+        self._geometries = np.array([item.geometry for item in kept], dtype=object)
+        self._ids = [classes.id_of(item.class_name) for item in kept]
+        self._tree = shapely.STRtree(self._geometries)
+
+    def draw(self, region: Region, downsample: tuple[float, float]) -> NDArray[np.uint8]:
+        """Label map of a window; a px belongs to the structure that its centre lies in.
+
+        Parameters
+        ----------
+        region
+            Window in px of some level; it may stick out of the slide.
+        downsample
+            Level-0 px per px of that level, along y and along x.
+
+        Returns
+        -------
+        NDArray[np.uint8]
+            ``(region.height, region.width)`` class ids, 0 where there is nothing.
+        """
+        tall, wide = downsample
+        window = shapely.box(
+            region.x * wide, region.y * tall, region.x_end * wide, region.y_end * tall
+        )
+        found = np.sort(self._tree.query(window))
+        if not found.size:
+            return np.zeros((region.height, region.width), dtype=np.uint8)
+        drawn: NDArray[np.uint8] = burn(
+            [(self._geometries[index], self._ids[index]) for index in found],
+            out_shape=(region.height, region.width),
+            transform=Affine(wide, 0, region.x * wide, 0, tall, region.y * tall),
+            fill=0,
+            dtype="uint8",
+        )
+        return drawn

@@ -1,0 +1,152 @@
+"""Owns label maps to polygons, strip by strip: borders between strips leave no trace.
+
+Polygons follow px borders, so all coordinates are whole numbers until the end and unions are
+exact. Memory holds one strip and the polygons that still touch its lower border.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from rasterio.features import shapes
+from rasterio.transform import Affine
+from shapely.geometry import Polygon
+
+Strip = tuple[int, NDArray[np.uint8]]
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
+    """Object that reaches the lower border of the last strip, in the pieces seen so far."""
+
+    value: int
+    pieces: list[Polygon] = field(default_factory=list)
+    below: list[Polygon] = field(default_factory=list)
+
+
+def vectorize(strips: Iterable[Strip]) -> Iterator[tuple[int, Polygon]]:
+    """Outline the objects of a label map that arrives in strips.
+
+    Parameters
+    ----------
+    strips
+        ``(first row, (h, W) uint8)`` from top to bottom, without gaps.
+
+    Yields
+    ------
+    value : int
+        Class id of the object, never 0.
+    polygon : Polygon
+        Valid polygon with holes, ``(x, y)`` in px of the label map, along px borders. Px that
+        touch at a corner only belong to different objects.
+    """
+    waiting: list[_Open] = []
+    for y, rows in strips:
+        bottom = y + len(rows)
+        fresh = _pieces(rows, y)
+        waiting, closed = _join(waiting, fresh, top=y, bottom=bottom)
+        yield from map(_closed, closed)
+    yield from map(_closed, waiting)
+
+
+def _pieces(rows: NDArray[np.uint8], y: int) -> list[tuple[int, Polygon]]:
+    """Outline the objects of one strip."""
+    if not rows.any():
+        return []
+    found = shapes(rows, mask=rows > 0, connectivity=4, transform=Affine.translation(0, y))
+    return [
+        (int(value), Polygon(shape["coordinates"][0], shape["coordinates"][1:]))
+        for shape, value in found
+    ]
+
+
+def _join(
+    waiting: list[_Open], fresh: list[tuple[int, Polygon]], *, top: int, bottom: int
+) -> tuple[list[_Open], list[_Open]]:
+    """Join a strip's pieces to the objects that wait above them; part open from closed."""
+    upper = [(owner, piece) for owner in waiting for piece in owner.below]
+    owners = _Groups(len(waiting) + len(fresh))
+    numbers = {id(owner): number for number, owner in enumerate(waiting)}
+    at_top = [n for n, (_, piece) in enumerate(fresh) if piece.bounds[1] == top]
+    for above, below in _touching(
+        [piece for _, piece in upper], [fresh[n][1] for n in at_top], top
+    ):
+        owner, number = upper[above][0], at_top[below]
+        if owner.value == fresh[number][0]:
+            owners.unite(numbers[id(owner)], len(waiting) + number)
+    joined: dict[int, _Open] = {}
+    for number, owner in enumerate(waiting):
+        group = joined.setdefault(owners.root(number), _Open(owner.value))
+        group.pieces += owner.pieces
+    for number, (value, piece) in enumerate(fresh):
+        group = joined.setdefault(owners.root(len(waiting) + number), _Open(value))
+        group.pieces.append(piece)
+        if piece.bounds[3] == bottom:
+            group.below.append(piece)
+    still = [group for group in joined.values() if group.below]
+    return still, [group for group in joined.values() if not group.below]
+
+
+def _touching(upper: list[Polygon], lower: list[Polygon], y: int) -> Iterator[tuple[int, int]]:
+    """Pairs of polygons that share a stretch of the row border ``y``, not just a corner."""
+    if not upper or not lower:
+        return
+    above = [_stretches(polygon, y) for polygon in upper]
+    below = [_stretches(polygon, y) for polygon in lower]
+    first = np.concatenate([*above, *below])
+    which = np.concatenate(
+        [np.full(len(s), n) for n, s in enumerate(above)]
+        + [np.full(len(s), n + len(above)) for n, s in enumerate(below)]
+    )
+    # Sweep along the border: stretches of one side never overlap, so two are open at most.
+    order = np.lexsort((first[:, 1], first[:, 0]))
+    last: dict[bool, tuple[float, int]] = {}
+    for index in order:
+        start, end = first[index]
+        owner = int(which[index])
+        is_above = owner < len(above)
+        other = last.get(not is_above)
+        if other is not None and other[0] > start:
+            pair = (owner, other[1]) if is_above else (other[1], owner)
+            yield pair[0], pair[1] - len(above)
+        kept = last.get(is_above)
+        if kept is None or end > kept[0]:
+            last[is_above] = (end, owner)
+
+
+def _stretches(polygon: Polygon, y: int) -> NDArray[np.float64]:
+    """Stretches ``(x, x_end)`` of the polygon's borders that lie on the row border ``y``."""
+    found = [np.empty((0, 2))]
+    for ring in (polygon.exterior, *polygon.interiors):
+        points = shapely.get_coordinates(ring)
+        flat = (points[:-1, 1] == y) & (points[1:, 1] == y)
+        ends = np.stack([points[:-1, 0][flat], points[1:, 0][flat]], axis=1)
+        found.append(np.sort(ends, axis=1))
+    return np.concatenate(found)
+
+
+class _Groups:
+    """Disjoint sets of numbers (union-find)."""
+
+    def __init__(self, count: int) -> None:
+        self._parent = list(range(count))
+
+    def root(self, number: int) -> int:
+        while self._parent[number] != number:
+            self._parent[number] = self._parent[self._parent[number]]
+            number = self._parent[number]
+        return number
+
+    def unite(self, a: int, b: int) -> None:
+        self._parent[self.root(b)] = self.root(a)
+
+
+def _closed(group: _Open) -> tuple[int, Polygon]:
+    """One polygon of all pieces of an object."""
+    if len(group.pieces) == 1:
+        return group.value, group.pieces[0]
+    union = shapely.simplify(shapely.union_all(group.pieces), 0)
+    assert isinstance(union, Polygon), "pieces that share a border make one polygon"
+    return group.value, union

@@ -1,0 +1,85 @@
+"""Owns reading slide files: open_slide picks the reader by content."""
+
+from pathlib import Path
+
+from wsi_seg.errors import SlideError
+from wsi_seg.slides.slide import Recode, Slide, TileStreams, slide_name
+
+__all__ = ["Recode", "Slide", "TileStreams", "find_slides", "open_slide", "slide_name"]
+
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_SUFFIXES = {
+    ".bmp",
+    ".jpeg",
+    ".jpg",
+    ".ndpi",
+    ".png",
+    ".scn",
+    ".svs",
+    ".tif",
+    ".tiff",
+    ".webp",
+}
+
+
+def open_slide(path: Path, *, mpp: float | None = None) -> Slide:
+    """Open a slide or plain image, by its content.
+
+    Parameters
+    ----------
+    path
+        The file.
+    mpp
+        Micrometres per px of level 0; replaces what the file says.
+
+    Raises
+    ------
+    SlideError
+        If the file does not exist, is not a slide, or is damaged.
+    UnsupportedSlideError
+        If it is a slide of a kind that is not read.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise SlideError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if not head:
+        raise SlideError(f"{path}: is empty; expected a slide")
+    if head[:4] in _TIFF_MAGIC:
+        from wsi_seg.slides.tiff import TiffSlide
+
+        return TiffSlide(path, mpp=mpp)
+    from wsi_seg.slides.image import ImageSlide
+
+    return ImageSlide(path, mpp=mpp)
+
+
+def find_slides(paths: list[Path]) -> list[Path]:
+    """List the slide files among these files and, by file extension, in these folders.
+
+    Hidden files are left out. Folders are searched with all their subfolders.
+
+    Raises
+    ------
+    SlideError
+        If a path does not exist, or a folder holds no slide.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = sorted(
+            file
+            for file in path.rglob("*")
+            if file.suffix.lower() in _SUFFIXES
+            and not any(part.startswith(".") for part in file.relative_to(path).parts)
+            and file.is_file()
+        )
+        if not inside:
+            raise SlideError(
+                f"{path}: holds no slide; expected files ending in {', '.join(sorted(_SUFFIXES))}"
+            )
+        found += inside
+    return list(dict.fromkeys(found))

@@ -1,0 +1,79 @@
+"""Owns where micrometres per px are found in TIFF metadata, and which of them are believed."""
+
+import re
+from dataclasses import dataclass
+from xml.etree import ElementTree
+
+# Outside of it a resolution tag is a mistake of the writer, or dots per inch of a printer
+# (72 dpi is 353 um, 300 dpi is 85 um); no slide's finest level is that coarse.
+_PLAUSIBLE = (0.01, 20.0)
+
+_MICROMETRES = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
+_PER_UNIT = {2: 25_400.0, 3: 10_000.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """Micrometres per px of level 0, or None, and the place they come from."""
+
+    mpp: float | None
+    source: str
+
+
+UNKNOWN = Resolution(None, "none")
+
+
+def aperio_resolution(description: str) -> Resolution:
+    """Read ``MPP = 0.499`` of an Aperio image description."""
+    found = re.search(r"\|\s*MPP\s*=\s*([0-9.]+)", description)
+    return _checked(found.group(1), "aperio") if found else UNKNOWN
+
+
+def ome_resolution(xml: str) -> Resolution:
+    """Read PhysicalSizeX and PhysicalSizeY of the first image of an OME-XML document."""
+    try:
+        root = ElementTree.fromstring(xml)
+    except ElementTree.ParseError:
+        return UNKNOWN
+    pixels = root.find(".//{*}Pixels")
+    if pixels is None:
+        return UNKNOWN
+    sizes = []
+    for axis in "XY":
+        unit = pixels.get(f"PhysicalSize{axis}Unit", "µm")
+        size = _number(pixels.get(f"PhysicalSize{axis}", ""))
+        if size is None or unit not in _MICROMETRES:
+            return UNKNOWN
+        sizes.append(size * _MICROMETRES[unit])
+    return _checked(str(sum(sizes) / 2), "ome")
+
+
+def tag_resolution(x: object, y: object, unit: int) -> Resolution:
+    """Read the TIFF tags XResolution, YResolution (numerator, denominator) and ResolutionUnit."""
+    per_unit = _PER_UNIT.get(unit)
+    sizes = [_um_per_px(value, per_unit) for value in (x, y)]
+    if per_unit is None or any(size is None for size in sizes):
+        return UNKNOWN
+    mean = sum(size for size in sizes if size is not None) / 2
+    low, high = _PLAUSIBLE
+    return Resolution(mean, "resolution tags") if low <= mean <= high else UNKNOWN
+
+
+def _um_per_px(value: object, per_unit: float | None) -> float | None:
+    match value:
+        case (int(numerator), int(denominator)) if numerator > 0 and denominator > 0:
+            return None if per_unit is None else per_unit * denominator / numerator
+        case _:
+            return None
+
+
+def _checked(text: str, source: str) -> Resolution:
+    number = _number(text)
+    return UNKNOWN if number is None or not 0 < number < 1e4 else Resolution(number, source)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,113 @@
+"""Owns what every reader promises: the Slide protocol, and the tile streams a slide may offer."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.geometry import Extent, Pyramid, Region
+
+StreamKind = Literal["zstd", "raw", "lzw", "deflate", "jpeg", "jpeg2k", "webp", "jpegxl"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TileStreams:
+    """Finished, independently decodable streams of one level's tiles, left to right, row by row.
+
+    Each decodes to a full tile of RGB uint8; tiles at the right and bottom stick out.
+
+    Parameters
+    ----------
+    tile
+        Size of a tile.
+    kind
+        How the streams are compressed.
+    predictor
+        Whether px are stored as differences to the px left of them.
+    tables
+        JPEG tables that all streams share; empty if none.
+    jpeg_rgb
+        Whether JPEG components are RGB, not YCbCr.
+    offsets, sizes
+        Place and length of each stream in the file, in bytes; size 0 for a missing tile.
+    """
+
+    tile: Extent
+    kind: StreamKind
+    predictor: bool
+    tables: bytes
+    jpeg_rgb: bool
+    offsets: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Recode:
+    """A level whose streams cannot be copied, and why, as the end of a sentence."""
+
+    reason: str
+
+
+class Slide(Protocol):
+    """One slide file. Picklable, and safe to share among threads.
+
+    Attributes
+    ----------
+    path
+        The file.
+    name
+        Stem of the file name, without ``.ome``.
+    format
+        Short word for the kind of file, such as ``svs`` or ``ome-tiff``.
+    pyramid
+        Extents of all levels, and mpp or None where the file does not say.
+    mpp_source
+        Where mpp comes from, such as ``aperio`` or ``option``; ``none`` if unknown.
+    """
+
+    path: Path
+    name: str
+    format: str
+    pyramid: Pyramid
+    mpp_source: str
+
+    def read(self, region: Region) -> NDArray[np.uint8]:
+        """Read a region that lies inside its level, as ``(H, W, 3)`` uint8 RGB.
+
+        Raises
+        ------
+        RegionError
+            If the level does not exist or the region sticks out of it.
+        SlideError
+            If the file is damaged there.
+        """
+        ...
+
+    def streams(self, level: int) -> TileStreams | Recode:
+        """Offer the finished tile streams of a level, or the reason why it has none."""
+        ...
+
+    def piece(self, level: int) -> Extent:
+        """Size of the pieces, tiles or strips, that are decoded one by one."""
+        ...
+
+    def close(self) -> None:
+        """Release what the reader holds; reading again is an error."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+
+def slide_name(path: Path) -> str:
+    """Name of a slide: the stem of its file, without ``.ome``."""
+    return path.stem.removesuffix(".ome")

@@ -1,0 +1,302 @@
+"""Owns slides in TIFF files (SVS, OME-TIFF, generic pyramids); the only room of tifffile here.
+
+tifffile reads the metadata and decodes; tiles are read by position, so threads need no lock and
+a pickled slide opens the file anew.
+"""
+
+import logging
+import os
+import struct
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from wsi_seg.errors import SlideError, UnsupportedSlideError, WsiSegError
+from wsi_seg.geometry import Extent, Pyramid, Region
+from wsi_seg.geometry.region import require_inside
+from wsi_seg.slides.pages import TiffLevel, read_level, tile_streams
+from wsi_seg.slides.resolution import (
+    UNKNOWN,
+    Resolution,
+    aperio_resolution,
+    ome_resolution,
+    tag_resolution,
+)
+from wsi_seg.slides.slide import Recode, TileStreams, slide_name
+
+logger = logging.getLogger(__name__)
+
+# What tifffile and imagecodecs raise on malformed files (their own errors are RuntimeErrors).
+_MALFORMED = (
+    tifffile.TiffFileError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+_KEPT_STRIP_BYTES = 64 * 2**20
+
+
+class TiffSlide:
+    """A slide in a TIFF file; see `wsi_seg.slides.Slide`.
+
+    Parameters
+    ----------
+    path
+        The file.
+    mpp
+        Micrometres per px of level 0 that replace what the file says.
+
+    Raises
+    ------
+    SlideError
+        If the file is not a TIFF, or is damaged.
+    UnsupportedSlideError
+        If its px are of a kind that has no meaning as RGB.
+    """
+
+    def __init__(self, path: Path, *, mpp: float | None = None) -> None:
+        self.path = path
+        self.name = slide_name(path)
+        self._override = mpp
+        self._kept: OrderedDict[tuple[int, int], NDArray[np.generic]] = OrderedDict()
+        self._lock = threading.Lock()
+        with _explained(path), tifffile.TiffFile(path) as tiff:
+            series = _first_series(tiff, path)
+            self._levels = tuple(read_level(level, path) for level in _all_levels(tiff, series))
+            self.format = _format(tiff)
+            found = Resolution(mpp, "option") if mpp is not None else _resolution(tiff, series)
+            self.mpp_source = found.source
+            self.pyramid = Pyramid(tuple(level.extent for level in self._levels), found.mpp)
+        _require_whole(path, self._levels)
+
+    def read(self, region: Region) -> NDArray[np.uint8]:
+        """Read a region; see `wsi_seg.slides.Slide.read`."""
+        self.pyramid.downsample(region.level)  # names the levels there are, if it is not one
+        level = self._levels[region.level]
+        require_inside(region, level.extent, self.name)
+        samples = np.zeros(
+            (region.height, region.width, level.samples * level.planes), level.page.dtype
+        )
+        for number in level.touching(region):
+            self._paste(region, number, samples)
+        return level.colour.to_rgb(samples)
+
+    def streams(self, level: int) -> TileStreams | Recode:
+        """Offer the tile streams of a level; see `wsi_seg.slides.Slide.streams`."""
+        return tile_streams(self._levels[level])
+
+    def piece(self, level: int) -> Extent:
+        """Size of a tile or strip; see `wsi_seg.slides.Slide.piece`."""
+        return self._levels[level].segment
+
+    def close(self) -> None:
+        """Release the strips that are kept; no file is held open."""
+        self._kept.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _reopen, (self.path, self._override)
+
+    def _paste(self, region: Region, number: int, samples: NDArray[np.generic]) -> None:
+        level = self._levels[region.level]
+        rows, columns = level.grid
+        plane, place = divmod(number, rows * columns)
+        top = place // columns * level.segment.height
+        left = place % columns * level.segment.width
+        pixels = self._segment(region.level, number)
+        if pixels is None:
+            return
+        y, x = max(top, region.y), max(left, region.x)
+        y_end = min(top + pixels.shape[0], region.y_end)
+        x_end = min(left + pixels.shape[1], region.x_end)
+        first = plane * level.samples
+        if y < y_end and x < x_end:
+            samples[
+                y - region.y : y_end - region.y,
+                x - region.x : x_end - region.x,
+                first : first + level.samples,
+            ] = pixels[y - top : y_end - top, x - left : x_end - left]
+
+    def _segment(self, level: int, number: int) -> NDArray[np.generic] | None:
+        """Decode one tile or strip, ``(H, W, S)``; None if the file leaves it out."""
+        with self._lock:
+            kept = self._kept.get((level, number))
+        if kept is not None:
+            return kept
+        pixels = self._decode(self._levels[level], number)
+        # Strips span many regions; tiles are better kept as chunks of a store.
+        if pixels is not None and not self._levels[level].page.is_tiled:
+            with self._lock:
+                self._kept[level, number] = pixels
+                while len(self._kept) > 1 and (
+                    sum(strip.nbytes for strip in self._kept.values()) > _KEPT_STRIP_BYTES
+                ):
+                    self._kept.popitem(last=False)
+        return pixels
+
+    def _decode(self, level: TiffLevel, number: int) -> NDArray[np.generic] | None:
+        page = level.page
+        size = int(level.sizes[number])
+        if not size:
+            return None
+        data = _pread(self.path, int(level.offsets[number]), size)
+        with _explained(self.path, f"tile {number} of the level of {level.extent} is damaged: "):
+            if int(page.compression) == 7:
+                _check_jpeg_size(data, level.segment)
+            pixels, _, _ = page.decode(
+                data, number, jpegtables=page.jpegtables, jpegheader=page.jpegheader
+            )
+            return None if pixels is None else np.asarray(pixels[0])
+
+
+def _reopen(path: Path, mpp: float | None) -> TiffSlide:
+    return TiffSlide(path, mpp=mpp)
+
+
+@contextmanager
+def _explained(path: Path, what: str = "") -> Iterator[None]:
+    """Turn every way in which parsing fails into one SlideError that names the file."""
+    try:
+        yield
+    except SlideError:
+        raise
+    except OSError as error:
+        raise SlideError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except WsiSegError as error:
+        raise SlideError(f"{path}: {what}{error}") from error
+    except _MALFORMED as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise SlideError(
+            f"{path}: {what or 'cannot be read as a TIFF slide: '}{reason}; expected a readable "
+            "TIFF; check the file or copy it again"
+        ) from error
+
+
+def _pread(path: Path, offset: int, size: int) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.pread(descriptor, size, offset)
+    finally:
+        os.close(descriptor)
+
+
+def _first_series(tiff: Any, path: Path) -> Any:  # noqa: ANN401 (tifffile has no types)
+    if tiff.is_bif:
+        raise UnsupportedSlideError(f"{path}: Ventana BIF tiles overlap, which is not read yet")
+    if not tiff.series:
+        raise SlideError(f"{path}: holds no image")
+    series = tiff.series[0]
+    if series.axes not in {"YX", "YXS", "SYX"}:
+        raise UnsupportedSlideError(
+            f"{path}: got an image of axes {series.axes} and shape {series.shape}; expected one "
+            "plane of grey or colour (YX, YXS or SYX); split the file into planes"
+        )
+    return series
+
+
+def _all_levels(tiff: Any, series: Any) -> list[Any]:  # noqa: ANN401 (tifffile has no types)
+    """Levels of the pyramid, finest first.
+
+    tifffile joins pages that shrink by 2, 3 or 4 each time; a reduced page of any other size
+    belongs to the pyramid too, if it shows the whole image. Vendors' formats are left alone.
+    """
+    levels = list(series.levels)
+    if series.kind in {"generic", "uniform", "shaped"}:
+        others = (level for other in tiff.series[1:] for level in other.levels)
+        levels += [level for level in others if _is_reduction(level, series)]
+        levels.sort(key=lambda level: -level.keyframe.imagewidth)
+    return levels
+
+
+def _is_reduction(level: Any, series: Any) -> bool:  # noqa: ANN401 (tifffile has no types)
+    full, small = series.keyframe, level.keyframe
+    if not small.is_reduced or (level.axes, level.dtype) != (series.axes, series.dtype):
+        return False
+    if not 0 < small.imagewidth < full.imagewidth:
+        return False
+    # Rounding moves each side by less than one px.
+    height = full.imagelength * small.imagewidth / full.imagewidth
+    slack = 1 + full.imagelength / full.imagewidth
+    return bool(abs(height - small.imagelength) < slack)
+
+
+def _require_whole(path: Path, levels: tuple[TiffLevel, ...]) -> None:
+    """Refuse a file that ends before its tiles do."""
+    total = path.stat().st_size
+    for number, level in enumerate(levels):
+        past = (level.offsets < 0) | (level.sizes < 0) | (level.offsets > total - level.sizes)
+        cut = past & (level.sizes != 0)
+        if cut.any():
+            first = int(cut.argmax())
+            raise SlideError(
+                f"{path}: level {number} has a tile at byte {int(level.offsets[first])} of "
+                f"{int(level.sizes[first])} bytes, but the file ends at {total}; it is truncated; "
+                "copy it again"
+            )
+
+
+def _format(tiff: Any) -> str:  # noqa: ANN401 (tifffile has no types)
+    for kind in ("svs", "ndpi", "scn", "philips"):
+        if getattr(tiff, f"is_{kind}"):
+            return kind
+    return "ome-tiff" if tiff.is_ome else "tiff"
+
+
+def _resolution(tiff: Any, series: Any) -> Resolution:  # noqa: ANN401 (tifffile has no types)
+    page = series.keyframe
+    found = UNKNOWN
+    if tiff.is_svs:
+        found = aperio_resolution(page.description or "")
+    elif tiff.is_ome:
+        found = ome_resolution(tiff.ome_metadata or "")
+    if found.mpp is not None:
+        return found
+    tags = page.tags
+    return tag_resolution(tags.valueof(282), tags.valueof(283), int(tags.valueof(296, 2)))
+
+
+def _check_jpeg_size(data: bytes, segment: Extent) -> None:
+    """Refuse a JPEG stream that claims to be larger than its tile, before it is allocated."""
+    size = jpeg_extent(data)
+    if size is not None and size.area > 4 * max(segment.area, 1 << 16):
+        raise SlideError(f"its JPEG stream claims {size}; expected {segment}")
+
+
+def jpeg_extent(data: bytes) -> Extent | None:
+    """Size that a JPEG stream states in its frame header; None if it has none."""
+    place = 2
+    while place + 9 <= len(data) and data[place] == 0xFF:
+        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
+        if 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}:
+            height, width = struct.unpack(">HH", data[place + 5 : place + 9])
+            return Extent(height, width) if height and width else None
+        place += 2 + length
+    return None

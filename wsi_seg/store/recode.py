@@ -1,0 +1,72 @@
+"""Owns recoding: px that a slide decodes are written as zstd chunks, strip by strip."""
+
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.geometry import Extent, Region
+from wsi_seg.slides import Slide
+from wsi_seg.store.arrays import LevelArray
+from wsi_seg.store.cache import shared_pool
+from wsi_seg.store.layout import LevelLayout, strip_layout
+from wsi_seg.store.writer import write_rows
+
+_CHUNK_PX = 512
+# Wider levels are written in strips of one row of chunks, so that a strip stays below 200 MB.
+_WIDE_PX = 32_768
+
+
+def recode_layout(extent: Extent, piece: Extent) -> LevelLayout:
+    """Lay out a level so that no tile of the slide is cut by the border of a strip.
+
+    Parameters
+    ----------
+    extent
+        Size of the level.
+    piece
+        Size of the tiles or strips that the slide decodes one by one.
+    """
+    chunk_px = _CHUNK_PX
+    if piece.height <= 2 * _CHUNK_PX and piece.height < extent.height:
+        chunk_px = piece.height * max(1, round(_CHUNK_PX / piece.height))
+    shard_px = chunk_px if extent.width > _WIDE_PX else 2 * chunk_px
+    return strip_layout(extent, chunk_px=chunk_px, shard_px=shard_px)
+
+
+def recode_strip(slide: Slide, level: int, array: LevelArray, y: int) -> list[int | None]:
+    """Decode and write one strip.
+
+    Returns
+    -------
+    list[int or None]
+        crc32c of each shard, left to right; None for one that is all 0.
+    """
+    height, width = min(array.shard.height, array.extent.height - y), array.extent.width
+    rows = np.empty((height, width, 3), dtype=np.uint8)
+    piece = slide.piece(level)
+    # Threads share out columns of tiles, or rows of strips: no piece is decoded by two of them.
+    block_height = height if piece.width < width else _multiple(piece.height, 128)
+    block_width = _multiple(piece.width, _CHUNK_PX) if piece.width < width else width
+    blocks = [
+        Region(
+            level=level,
+            y=y + top,
+            x=left,
+            height=min(block_height, height - top),
+            width=min(block_width, width - left),
+        )
+        for top in range(0, height, block_height)
+        for left in range(0, width, block_width)
+    ]
+    for _ in shared_pool().map(partial(_read_into, slide, rows, y), blocks):
+        pass
+    return write_rows(array, y, rows)
+
+
+def _multiple(piece: int, least: int) -> int:
+    return piece * -(-least // piece)
+
+
+def _read_into(slide: Slide, rows: NDArray[np.uint8], y: int, block: Region) -> None:
+    rows[block.y - y : block.y_end - y, block.x : block.x_end] = slide.read(block)
