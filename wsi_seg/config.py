@@ -7,7 +7,7 @@ nothing is guessed and no default hides a misspelling. Paths are relative to the
 import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -387,15 +387,9 @@ def _set_note(overrides: Sequence[str]) -> str:
 
 def _absolute(recipe: Recipe, folder: Path) -> Recipe:
     """Recipe whose paths do not depend on where it is read."""
-    update: Mapping[str, object] = {
-        "data": recipe.data.model_copy(
-            update={"stores": tuple(folder / path for path in recipe.data.stores)}
-        )
-    }
+    stores = tuple(folder / path for path in recipe.data.stores)
+    update: dict[str, object] = {"data": recipe.data.model_copy(update={"stores": stores})}
     start = recipe.model.start
     if isinstance(start, Path):
-        update = {
-            **update,
-            "model": recipe.model.model_copy(update={"weights": str(folder / start)}),
-        }
+        update["model"] = recipe.model.model_copy(update={"weights": str(folder / start)})
     return recipe.model_copy(update=update)

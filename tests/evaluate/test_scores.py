@@ -6,8 +6,7 @@ from hypothesis.extra import numpy as hnp
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import StoreError
-from wsi_seg.evaluate.scores import Counts, Scores, SlideScore, evaluate_slide, read_matching
-from wsi_seg.geometry import Region
+from wsi_seg.evaluate.scores import Counts, Scores, SlideScore, evaluate_slide
 from wsi_seg.progress import Silent
 from wsi_seg.testing.memory import MemoryImage, MemoryStore
 
@@ -72,21 +71,3 @@ def test_missing_class_and_another_slide_are_refused_naming_both():
     other_slide = pair(found, np.zeros((20, 10), dtype=np.uint8))
     with pytest.raises(StoreError, match="not the same slide"):
         evaluate_slide(*other_slide, label="truth", progress=Silent())
-
-
-@given(st.integers(5, 60), st.integers(5, 60), st.floats(1, 5))
-def test_truth_is_sampled_at_px_centres(height, width, factor):
-    y, x = np.mgrid[:height, :width]
-    truth = MemoryImage(((y * 5 + x) % 251).astype(np.uint8))
-    small = MemoryImage(
-        np.zeros((max(1, int(height / factor)), max(1, int(width / factor))), dtype=np.uint8)
-    )
-    extent = small.pyramid.extent
-    whole = Region(level=0, y=0, x=0, height=extent.height, width=extent.width)
-    rows = ((np.arange(extent.height) + 0.5) * height / extent.height).astype(int)
-    columns = ((np.arange(extent.width) + 0.5) * width / extent.width).astype(int)
-    expected = truth.levels[0][np.ix_(rows, columns)]
-    np.testing.assert_array_equal(read_matching(truth, small, whole), expected)
-    if extent.height > 2:
-        part = Region(level=0, y=1, x=0, height=extent.height - 2, width=extent.width)
-        np.testing.assert_array_equal(read_matching(truth, small, part), expected[1:-1])

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wsi_seg.models.checkpoint import ModelCard
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import ResolutionError
 from wsi_seg.infer.plan import InferOptions, plan_slide
-from wsi_seg.infer.source import WindowReader, area_weights
+from wsi_seg.infer.source import WindowReader
+from wsi_seg.models.checkpoint import ModelCard
 from wsi_seg.testing.memory import MemoryImage, MemoryStore
 
 
@@ -17,23 +17,6 @@ def card(mpp):
         classes=ClassTable.named(["thing"]), mpp=mpp, tile_px=32,
         mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), scores={}, training={},
     )  # fmt: skip
-
-
-@given(st.integers(1, 300), st.integers(1, 300), st.data())
-def test_area_weights_average_what_each_px_covers(full, small, data):
-    small = min(small, full)
-    start = data.draw(st.integers(0, small - 1))
-    count = data.draw(st.integers(1, min(20, small - start)))
-    weights, first = area_weights(start, count, full=full, small=small)
-    assert (weights.sum(axis=1) == 4096).all()
-    assert first >= 0
-    assert first + weights.shape[1] <= full
-    ratio = full / small
-    px = first + np.arange(weights.shape[1])
-    for i in range(count):
-        low, high = (start + i) * ratio, (start + i + 1) * ratio
-        shared = np.clip(np.minimum(high, px + 1) - np.maximum(low, px), 0, None) / ratio
-        assert np.abs(weights[i] / 4096 - shared).max() < 1.5 / 4096
 
 
 def test_whole_number_reduction_is_the_block_mean_in_every_window():

@@ -40,7 +40,7 @@ def test_pixels_lie_where_they_say(tmp_path, codec, tile_px):
 @pytest.mark.parametrize("layout", ["pages", "subifds", "svs"])
 @pytest.mark.parametrize("bigtiff", [False, True])
 def test_levels_and_mpp_of_every_layout(tmp_path, layout, bigtiff):
-    path = tmp_path / "slide.ome.tif"
+    path = tmp_path / "slide.tif"
     expected = write_coordinate_tiff(
         path, extents=EXTENTS, layout=layout, bigtiff=bigtiff, mpp=0.273, codec="jpeg"
     )
@@ -109,7 +109,7 @@ def test_ome_states_its_own_mpp(tmp_path):
                 "PhysicalSizeY": 250.0, "PhysicalSizeYUnit": "nm"}  # fmt: skip
     tifffile.imwrite(path, ramp(np.uint8, (8, 8, 3)), photometric="rgb", metadata=metadata)
     slide = open_slide(path)
-    assert (slide.pyramid.mpp, slide.mpp_source) == (0.25, "ome")
+    assert (slide.pyramid.mpp, slide.mpp_source, slide.name) == (0.25, "ome", "a")
 
 
 def test_every_truncation_is_refused_or_read(tmp_path):

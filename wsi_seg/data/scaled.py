@@ -54,12 +54,12 @@ def scale_for(pyramid: Pyramid, mpp: float | None, *, name: str) -> Scale:
     if pyramid.mpp is None:
         raise ResolutionError(
             f"slide {name!r} has no mpp, and {mpp:g} um per px are asked for; give the slide's "
-            "value with `wsi-seg tile --mpp`, or work in px of level 0 with `mpp: null`"
+            "value with `wsi-seg tile --mpp`"
         )
     if pyramid.mpp > mpp * COARSEST_SLIDE:
         raise ResolutionError(
             f"slide {name!r} has {pyramid.mpp:.4g} um per px at its finest level, and {mpp:g} are "
-            f"asked for; expected at most {mpp * COARSEST_SLIDE:.4g}; ask for a coarser mpp"
+            f"asked for; expected at most {mpp * COARSEST_SLIDE:.4g}"
         )
     wanted = max(1.0, mpp / pyramid.mpp)
     level = pyramid.level_at_or_below(wanted)

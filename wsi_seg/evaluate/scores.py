@@ -8,9 +8,9 @@ import statistics
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from wsi_seg.classes import IGNORE, ClassTable
+from wsi_seg.data.scaled import read_label
 from wsi_seg.errors import BatchError, StoreError, WsiSegError
 from wsi_seg.geometry import Region
 from wsi_seg.progress import Progress
@@ -193,7 +193,7 @@ def evaluate_slide(
         height = min(_BAND_PX, extent.height - y)
         region = Region(level=0, y=y, x=0, height=height, width=extent.width)
         ours = found.read(region)
-        theirs = recode[read_matching(true, found, region)]
+        theirs = recode[read_label(true, extent, y, 0, height=height, width=extent.width)]
         valid = theirs != IGNORE
         pairs = ours[valid].astype(np.int64) * size + theirs[valid]
         confusion += np.bincount(pairs, minlength=size * size).reshape(size, size)
@@ -206,51 +206,6 @@ def evaluate_slide(
         fn = int(confusion[:, entry.id].sum()) - tp
         scores.append(SlideScore(truth.name, entry.name, Counts(tp, fp, fn)))
     return scores
-
-
-def read_matching(label: Multiscale, grid: Multiscale, region: Region) -> NDArray[np.uint8]:
-    """Label map under a level-0 region of another image of the same slide.
-
-    Parameters
-    ----------
-    label
-        Label whose level 0 covers the same slide as ``grid``.
-    grid
-        Image that ``region`` belongs to.
-    region
-        Region at level 0 of ``grid``.
-
-    Returns
-    -------
-    NDArray[np.uint8]
-        ``(region.height, region.width)`` class ids, sampled at px centres.
-    """
-    target = grid.pyramid.extent
-    ratio = (
-        label.pyramid.extent.height / target.height + label.pyramid.extent.width / target.width
-    ) / 2
-    level = label.pyramid.level_at_or_below(max(1.0, ratio))
-    source = label.pyramid.extents[level]
-    rows = _centres(region.y, region.height, target.height, source.height)
-    columns = _centres(region.x, region.width, target.width, source.width)
-    window = Region(
-        level=level,
-        y=int(rows[0]),
-        x=int(columns[0]),
-        height=int(rows[-1] - rows[0]) + 1,
-        width=int(columns[-1] - columns[0]) + 1,
-    )
-    pixels = label.read(window)
-    if source == target:
-        return pixels
-    sampled: NDArray[np.uint8] = pixels[np.ix_(rows - rows[0], columns - columns[0])]
-    return sampled
-
-
-def _centres(start: int, count: int, full: int, source: int) -> NDArray[np.int64]:
-    """Source px under the centres of px ``[start, start + count)`` of an axis of ``full`` px."""
-    px = np.arange(start, start + count, dtype=np.int64)
-    return (2 * px + 1) * source // (2 * full)
 
 
 def _classes(label: Multiscale) -> ClassTable:

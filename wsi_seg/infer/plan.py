@@ -10,16 +10,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_seg.data.scaled import Scale, scale_for
 from wsi_seg.errors import ConfigError, ResolutionError
 from wsi_seg.geometry import Extent, Region, TileGrid
 from wsi_seg.geometry.grid import strip_bounds
-from wsi_seg.geometry.pyramid import SAME_MPP
 from wsi_seg.infer.windows import MAX_OVERLAP, Blend, axis_weights
 from wsi_seg.models.checkpoint import ModelCard
 from wsi_seg.store import SlideStore
-
-# A slide whose finest level is coarser than the model's mpp by more than this is refused.
-COARSEST_SLIDE = 1.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +132,11 @@ def plan_slide(
     ResolutionError
         If the model needs an mpp that the slide does not have, or is too coarse for.
     """
-    wanted, notes = _wanted_downsample(store, card, options)
-    level = store.pyramid.level_at_or_below(wanted)
-    downsample = store.pyramid.downsample(level)
-    if wanted / downsample > SAME_MPP:
-        extent, downsample = store.pyramid.extent.scaled(wanted), wanted
-    else:
-        extent = store.pyramid.extents[level]
+    scale, notes = _scale(store, card, options)
+    level, extent, pyramid = scale.level, scale.extent, store.pyramid
+    downsample = pyramid.downsample(level)
+    if extent != pyramid.extents[level] and card.mpp is not None and pyramid.mpp is not None:
+        downsample = card.mpp / pyramid.mpp
     tile_px = options.tile_px or card.tile_px
     # Rounded up, so that the overlap is never larger than asked for.
     stride = math.ceil(tile_px * (1 - options.overlap) - 1e-9)
@@ -153,13 +148,12 @@ def plan_slide(
         if not keep.any():
             keep = ~keep
             notes = (*notes, "the tissue mask is empty, so every tile was predicted")
-    base_mpp = store.pyramid.mpp
     return SlidePlan(
         slide=store.name,
         level=level,
         extent=extent,
         downsample=downsample,
-        mpp=None if base_mpp is None else base_mpp * downsample,
+        mpp=None if pyramid.mpp is None else pyramid.mpp * downsample,
         tile_px=tile_px,
         ys=ys,
         xs=xs,
@@ -171,30 +165,18 @@ def plan_slide(
     )
 
 
-def _wanted_downsample(
+def _scale(
     store: SlideStore, card: ModelCard, options: InferOptions
-) -> tuple[float, tuple[str, ...]]:
-    """Level-0 px per px of the model's scale, and the overrides used to get there."""
-    slide_mpp = store.pyramid.mpp
-    if card.mpp is None:
-        return 1.0, ()
-    if slide_mpp is None:
+) -> tuple[Scale, tuple[str, ...]]:
+    """Level and output size by the rule that training reads by, and the override if one is used."""
+    try:
+        return scale_for(store.pyramid, card.mpp, name=store.name), ()
+    except ResolutionError as error:
         if options.allow_mpp_mismatch:
-            return 1.0, (f"mpp unknown; read at level 0 though the model wants {card.mpp} um/px",)
+            return Scale(0, store.pyramid.extent), (f"read at level 0 as it is, though {error}",)
         raise ResolutionError(
-            f"slide {store.name!r} has no mpp, and the model works at {card.mpp} um per px; "
-            "give the slide's value with `wsi-seg tile --mpp`, or accept level 0 as it is with "
-            "--allow-mpp-mismatch"
-        )
-    if slide_mpp > card.mpp * COARSEST_SLIDE:
-        if options.allow_mpp_mismatch:
-            return 1.0, (f"slide has {slide_mpp:.4g} um/px, the model wants {card.mpp:.4g}",)
-        raise ResolutionError(
-            f"slide {store.name!r} has {slide_mpp:.4g} um per px at its finest level, and the "
-            f"model works at {card.mpp:.4g}; expected at most {card.mpp * COARSEST_SLIDE:.4g}; "
-            "use a model for this resolution, or accept it with --allow-mpp-mismatch"
-        )
-    return max(1.0, card.mpp / slide_mpp), ()
+            f"{error}, or accept level 0 as it is with --allow-mpp-mismatch"
+        ) from error
 
 
 def _windows_with_tissue(store: SlideStore, extent: Extent, grid: TileGrid) -> NDArray[np.bool_]:

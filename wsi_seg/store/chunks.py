@@ -4,6 +4,8 @@ Threads, processes and forks may read at will: nothing is kept open between two 
 """
 
 import itertools
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import wait
 
 import numpy as np
@@ -59,16 +61,31 @@ def read_region(array: LevelArray, region: Region, *, cached: bool = True) -> Pi
         pixels = cache.get_or_make(key, lambda: _decode(array, row, column, cache))
         _paste(array, region, row, column, pixels, out)
 
-    if waiting:
-        # This thread works too: a region of one chunk never waits for the pool.
-        others = [shared_pool().submit(fetch, place) for place in waiting[1:]]
-        try:
-            fetch(waiting[0])
-        finally:
-            wait(others)
-        for other in others:
-            other.result()
+    _share_out(fetch, waiting)
     return out
+
+
+def _share_out(fetch: Callable[[tuple[int, int]], None], places: Sequence[tuple[int, int]]) -> None:
+    """Fetch all places, in this thread and in those of the pool that are free."""
+    left = deque(places)
+
+    def work() -> None:
+        while left:
+            try:
+                place = left.popleft()
+            except IndexError:  # another thread took the last one
+                return
+            fetch(place)
+
+    helpers = [shared_pool().submit(work) for _ in places[1:]]
+    try:
+        work()
+    finally:
+        # Helpers that have not begun have nothing left to do.
+        wait([helper for helper in helpers if not helper.cancel()])
+    for helper in helpers:
+        if not helper.cancelled():
+            helper.result()
 
 
 def read_encoded(array: LevelArray, row: int, column: int, cache: ChunkCache) -> bytes | None:
