@@ -10,7 +10,7 @@ import shapely
 from shapely.geometry import Polygon
 
 from wsi_seg.classes import ClassEntry
-from wsi_seg.errors import OutputError
+from wsi_seg.export.files import written_whole
 
 
 def write_geojson(path: Path, objects: Iterable[tuple[ClassEntry, Polygon]]) -> int:
@@ -23,16 +23,8 @@ def write_geojson(path: Path, objects: Iterable[tuple[ClassEntry, Polygon]]) -> 
     objects
         Class and outline, ``(x, y)`` in level-0 px; consumed one by one.
     """
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _open(temporary, packed=path.suffix == ".gz") as file:
-            count = _write(file, objects)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    return count
+    with written_whole(path) as temporary, _open(temporary, packed=path.suffix == ".gz") as file:
+        return _write(file, objects)
 
 
 def _open(path: Path, *, packed: bool) -> IO[str]:

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from wsi_seg.classes import ClassEntry, ClassTable
-from wsi_seg.errors import OutputError
+from wsi_seg.export.files import written_whole
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.store import Multiscale, SlideStore
 
@@ -52,7 +52,8 @@ def write_overview(
     mpp = slide.pyramid.mpp
     per_px = None if mpp is None else mpp * slide.pyramid.extent.width / size.width
     _annotate(canvas, entries, per_px)
-    _save(canvas, path)
+    with written_whole(path) as temporary:
+        canvas.save(temporary, format="PNG")
 
 
 def overview_pixels(image: Multiscale, longest_px: int) -> NDArray[np.uint8]:
@@ -118,13 +119,3 @@ def _annotate(canvas: Image.Image, entries: Sequence[ClassEntry], um_per_px: flo
     draw.rectangle((margin, y - text_px // 3, margin + length, y), fill=(20, 20, 20))
     text = f"{fitting[-1]} µm" if fitting[-1] < 1000 else f"{fitting[-1] // 1000} mm"
     draw.text((margin, y - 1.8 * text_px), text, (20, 20, 20), font)
-
-
-def _save(canvas: Image.Image, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        canvas.save(temporary, format="PNG")
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error

@@ -1,0 +1,116 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsi_seg.annotations import read_annotations
+from wsi_seg.classes import ClassTable
+from wsi_seg.errors import OutputError, StoreError
+from wsi_seg.export.geojson import write_geojson
+from wsi_seg.export.overview import overview_pixels, write_overview
+from wsi_seg.export.run import ExportTargets, export_collection, outlines
+from wsi_seg.geometry import Extent, Region
+from wsi_seg.masks.rasterize import Rasterizer
+from wsi_seg.progress import Silent
+from wsi_seg.store import (
+    completed,
+    create_collection,
+    create_multiscale,
+    open_collection,
+    write_strip,
+)
+from wsi_seg.testing.memory import MemoryImage
+
+CLASSES = ClassTable.named(["gland", "vessel"], ["#ff0000", "#00ff00"])
+
+
+def make_prediction(folder, labels, downsample=2.0, mpp=0.5):
+    path = folder / "pred.zarr"
+    create_collection(path)
+    extents = completed([Extent(*labels.shape)])
+    common = {"extents": extents, "mpp": mpp, "downsample": downsample, "shard_px": 512}
+    group = path / "slide"
+    create_multiscale(group, channels=2, attributes={"kind": "prediction"}, name="slide", **common)
+    label = group / "labels" / "prediction"
+    attributes = {"kind": "label", "classes": CLASSES.to_json()}
+    create_multiscale(label, channels=None, attributes=attributes, name="prediction", **common)
+    for y in range(0, labels.shape[0], 512):
+        write_strip(label, 0, y, labels[y : y + 512])
+    return open_collection(path)
+
+
+def rings():
+    y, x = np.mgrid[:700, :300]
+    distance = np.hypot(y - 510, x - 150)
+    labels = np.zeros((700, 300), dtype=np.uint8)
+    labels[(distance < 120) & (distance > 60)] = 1
+    labels[20:40, 30:70] = 2
+    labels[600:602, 2:4] = 2
+    return labels
+
+
+def test_exported_polygons_drawn_again_give_the_label_map(tmp_path):
+    labels = rings()
+    predictions = make_prediction(tmp_path, labels)
+    report = export_collection(
+        predictions, None, ExportTargets(geojson=tmp_path / "out"), progress=Silent()
+    )
+    assert report.objects == {"slide": 3}
+    path = tmp_path / "out" / "slide.geojson"
+    found = read_annotations(path)
+    assert found.repairs == ()
+    region = Region(level=0, y=0, x=0, height=700, width=300)
+    drawn = Rasterizer(found.items, CLASSES).draw(region, (2.0, 2.0))
+    np.testing.assert_array_equal(drawn, labels)
+    first = json.loads(path.read_text())["features"][0]["properties"]
+    assert first["objectType"] == "annotation"
+    assert {"gland": [255, 0, 0], "vessel": [0, 255, 0]}[first["classification"]["name"]] == first[
+        "classification"
+    ]["color"]
+
+
+def test_small_objects_are_left_out_by_their_area_in_um2(tmp_path):
+    # 2 x 2 px of 1 um are 4 um2; 20 x 40 px are 800.
+    store = make_prediction(tmp_path, rings())["slide"]
+    assert [len(list(outlines(store, least))) for least in (0, 4, 4.1, 801)] == [3, 3, 2, 1]
+
+
+def test_gzip_by_suffix_and_unwritable_targets(tmp_path):
+    store = make_prediction(tmp_path, rings())["slide"]
+    write_geojson(tmp_path / "a.geojson.gz", outlines(store, 0))
+    assert len(read_annotations(tmp_path / "a.geojson.gz").items) == 3
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot write"):
+        write_geojson(tmp_path / "file" / "b.geojson", outlines(store, 0))
+
+
+def test_overview_shows_outlines_in_the_class_colour(tmp_path):
+    picture = np.full((1200, 800, 3), 200, dtype=np.uint8)
+    ids = np.zeros((600, 400), dtype=np.uint8)
+    ids[200:400, 100:300] = 1
+
+    class Slide:
+        image = MemoryImage(picture, mpp=0.5)
+        pyramid = image.pyramid
+
+    write_overview(Slide, [(MemoryImage(ids), CLASSES)], tmp_path / "o.png", longest_px=600)
+    drawn = np.asarray(Image.open(tmp_path / "o.png"))
+    assert drawn.shape == (600, 400, 3)
+    assert (drawn[200, 120:280] == (255, 0, 0)).all()
+    assert (drawn[300, 200] == 200).all()
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_overview_pixels_are_area_means_read_in_bands():
+    image = np.random.default_rng(0).integers(0, 256, (900, 1300, 3), dtype=np.uint8)
+    small = overview_pixels(MemoryImage(image), 650)
+    expected = image.reshape(450, 2, 650, 2, 3).mean(axis=(1, 3))
+    assert np.abs(small - expected).max() <= 1
+
+
+def test_an_empty_collection_says_what_to_do(tmp_path):
+    create_collection(tmp_path / "empty.zarr")
+    empty = open_collection(tmp_path / "empty.zarr")
+    with pytest.raises(StoreError, match="wsi-seg infer"):
+        export_collection(empty, None, ExportTargets(geojson=tmp_path), progress=Silent())

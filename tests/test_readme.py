@@ -1,0 +1,37 @@
+"""What the README shows is true of the code."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from wsi_seg.cli.app import app
+from wsi_seg.config import load_recipe
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+LINES = re.findall(r"^ {4}wsi-seg (.+?)(?:  +#.*)?$", README, re.MULTILINE)
+
+
+def test_the_recipe_is_valid(tmp_path):
+    (text,) = re.findall(r"```yaml\n(.+?)```", README, re.DOTALL)
+    (tmp_path / "recipe.yaml").write_text(text)
+    assert load_recipe(tmp_path / "recipe.yaml").class_table.names == ("gland",)
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_every_command_line_shown_parses(line):
+    verb, *words = shlex.split(line)
+    command = typer.main.get_command(app).commands[verb]
+    command.make_context(verb, words, resilient_parsing=False)
+
+
+def test_command_lines_were_found():
+    assert len(LINES) >= 5
+
+
+def test_every_folder_named_exists():
+    root = Path(__file__).resolve().parents[1]
+    for name in re.findall(r"`(\w+)/`", README.split("## Where things are")[1]):
+        assert (root / name).is_dir(), name
