@@ -26,8 +26,8 @@ def annotate(
 
     Reads GeoJSON (QuPath's export, HuBMAP's form) and LabelMe; the content decides.
 
-    Examples
-    --------
+    For example:
+
       wsi-seg annotate store.zarr polygons/
       wsi-seg annotate store.zarr slide-1.geojson --classes gland,vessel
     """

@@ -28,8 +28,8 @@ def export(
 ) -> None:
     """Write predictions in the formats people use.
 
-    Examples
-    --------
+    For example:
+
       wsi-seg export pred.zarr --geojson polygons/
       wsi-seg export pred.zarr --store store.zarr --png overviews/
     """

@@ -53,17 +53,20 @@ def infer(
         bool, typer.Option("--skip-background/--no-skip", help="Leave out tiles without tissue.")
     ] = True,
     allow_mpp_mismatch: Annotated[
-        bool, typer.Option(help="Accept slides of unknown or too coarse mpp.")
+        bool,
+        typer.Option("--allow-mpp-mismatch", help="Accept slides of unknown or too coarse mpp."),
     ] = False,
-    overwrite: Annotated[bool, typer.Option(help="Discard predictions that exist.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Discard predictions that exist.")
+    ] = False,
     json_mode: JsonFlag = False,
 ) -> None:
     """Predict every slide of a collection, seamlessly, in bounded memory.
 
     Run it again after an interruption and it continues with the first unfinished strip.
 
-    Examples
-    --------
+    For example:
+
       wsi-seg infer --overlap 0.5
       wsi-seg infer store.zarr --checkpoint run/best.safetensors --out pred.zarr
     """

@@ -18,8 +18,8 @@ def info(
 ) -> None:
     """Show format, levels and mpp of slides, and what `tile` would do with each level.
 
-    Examples
-    --------
+    For example:
+
       wsi-seg info slide.svs
     """
 

@@ -29,15 +29,17 @@ def tile(
         float | None, typer.Option(help="Micrometres per px; replaces what the files say.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Slides at the same time.")] = 2,
-    overwrite: Annotated[bool, typer.Option(help="Make stores anew that exist.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Make stores anew that exist.")
+    ] = False,
     json_mode: JsonFlag = False,
 ) -> None:
     """Turn slides into a collection of stores, each with its pyramid and a tissue mask.
 
     Run it again after an interruption and it goes on where it stopped.
 
-    Examples
-    --------
+    For example:
+
       wsi-seg tile slides/ --out store.zarr
     """
 

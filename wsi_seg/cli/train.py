@@ -21,8 +21,8 @@ def train(
 
     Run it again after an interruption and it continues after the last whole epoch.
 
-    Examples
-    --------
+    For example:
+
       wsi-seg train recipe.yaml --out run
       wsi-seg train recipe.yaml --set train.epochs=3 --set optimizer.lr=3e-4
     """

@@ -1,0 +1,59 @@
+"""The chain as a user types it, on two small made slides: every verb, every result."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from wsi_seg.annotations import read_annotations
+from wsi_seg.cli.app import app
+from wsi_seg.geometry import Extent
+from wsi_seg.store import open_collection
+from wsi_seg.testing.tissue import write_tissue_slide
+
+RECIPE = """
+name: small
+classes: [{name: gland}]
+data: {stores: [store.zarr], label: annotations, validation: [second]}
+mpp: 2.0
+patch_px: 64
+sampling: {mix: {objects: 0.5, tissue: 0.5}, patches_per_epoch: 16}
+model: {architecture: Unet, encoder: resnet18, weights: null}
+train: {epochs: 1, batch_size: 4, workers: 0, precision: fp32}
+"""
+
+
+def run(*words):
+    result = CliRunner().invoke(app, [str(word) for word in (*words, "--json")])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_from_slides_to_polygons(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    slides = tmp_path / "slides"
+    slides.mkdir()
+    for name, seed in (("first", 1), ("second", 2)):
+        truth = write_tissue_slide(slides / f"{name}.tif", height=1500, width=1900, seed=seed)
+        truth.rename(tmp_path / truth.name)
+    assert run("info", slides / "first.tif")["status"] == "done"
+    run("tile", slides, "--out", "store.zarr")
+    assert open_collection(tmp_path / "store.zarr").names() == ("first", "second")
+    annotated = run("annotate", "store.zarr", "first.geojson", "second.geojson")
+    assert all(count > 0 for count in annotated["objects"].values())
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    run("train", "recipe.yaml", "--out", "run")
+    inferred = run("infer", "--overlap", "0.5")  # literally: store.zarr and run/ are found
+    assert inferred["tiles"] == sum(slide["windows"] for slide in inferred["slides"]) > 0
+    for store in open_collection(tmp_path / "pred.zarr"):
+        assert store.pyramid.extent == Extent(375, 475)
+        assert store.pyramid.mpp == 2.0
+    scores = run("evaluate", "pred.zarr", "--truth", "store.zarr")
+    assert {row["slide"] for row in scores["slides"]} == {"first", "second"}
+    exported = run("export", "pred.zarr", "--geojson", "polygons", "--png", "overviews")
+    assert len(exported["files"]) == 4
+    for name in ("first", "second"):
+        assert (tmp_path / "overviews" / f"{name}.png").stat().st_size > 1000
+        found = read_annotations(tmp_path / "polygons" / f"{name}.geojson")
+        assert len(found.items) == exported["objects"][name]
