@@ -8,7 +8,7 @@ from wsi_seg.annotations import read_annotations
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.export.geojson import write_geojson
-from wsi_seg.export.overview import overview_pixels, write_overview
+from wsi_seg.export.overview import write_overview
 from wsi_seg.export.run import ExportTargets, export_collection, outlines
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.masks.rasterize import Rasterizer
@@ -100,13 +100,6 @@ def test_overview_shows_outlines_in_the_class_colour(tmp_path):
     assert (drawn[200, 120:280] == (255, 0, 0)).all()
     assert (drawn[300, 200] == 200).all()
     assert not list(tmp_path.glob("*.partial"))
-
-
-def test_overview_pixels_are_area_means_read_in_bands():
-    image = np.random.default_rng(0).integers(0, 256, (900, 1300, 3), dtype=np.uint8)
-    small = overview_pixels(MemoryImage(image), 650)
-    expected = image.reshape(450, 2, 650, 2, 3).mean(axis=(1, 3))
-    assert np.abs(small - expected).max() <= 1
 
 
 def test_an_empty_collection_says_what_to_do(tmp_path):

@@ -1,7 +1,6 @@
 """Owns the overview picture: the whole slide, small, with the outlines of what was found."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +9,9 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from wsi_seg.classes import ClassEntry, ClassTable
+from wsi_seg.data.scaled import read_label
 from wsi_seg.export.files import written_whole
-from wsi_seg.geometry import Extent, Region
-from wsi_seg.store import Multiscale, SlideStore
+from wsi_seg.store import Multiscale, SlideStore, read_thumbnail, thumbnail_extent
 
 # Lengths of scale bars people read at a glance, in um.
 _BARS_UM = (50, 100, 200, 500, 1000, 2000, 5000, 10_000)
@@ -41,10 +40,10 @@ def write_overview(
     longest_px
         Longer side of the picture at most.
     """
-    picture = overview_pixels(slide.image, longest_px)
-    size = Extent(*picture.shape[:2])
+    size = thumbnail_extent(slide.pyramid.extent, longest_px)
+    picture = read_thumbnail(slide.image, size)
     for index, (label, classes) in enumerate(labels):
-        ids = _nearest(label, size)
+        ids = read_label(label, size, 0, 0, height=size.height, width=size.width)
         for entry in classes:
             _draw_outline(picture, ids == entry.id, entry, thick=index == 0)
     canvas = Image.fromarray(picture)
@@ -54,43 +53,6 @@ def write_overview(
     _annotate(canvas, entries, per_px)
     with written_whole(path) as temporary:
         canvas.save(temporary, format="PNG")
-
-
-def overview_pixels(image: Multiscale, longest_px: int) -> NDArray[np.uint8]:
-    """Whole image as ``(H, W, 3)`` uint8, its longer side at most ``longest_px``."""
-    full = image.pyramid.extent
-    wanted = max(1.0, max(full.height, full.width) / longest_px)
-    level = image.pyramid.level_at_or_below(wanted)
-    extent = image.pyramid.extents[level]
-    target = full.scaled(wanted)
-    pixels = np.empty((target.height, target.width, 3), dtype=np.uint8)
-    # Band by band: a slide with few levels must not be held whole at a fine one.
-    bands = max(1, extent.area // 2**25)
-    edges = np.linspace(0, target.height, bands + 1).astype(int)
-    for top, bottom in pairwise(edges):
-        y = top * extent.height // target.height
-        y_end = max(y + 1, bottom * extent.height // target.height)
-        band = image.read(Region(level=level, y=y, x=0, height=y_end - y, width=extent.width))
-        small = Image.fromarray(band).resize((target.width, bottom - top), Image.Resampling.BOX)
-        pixels[top:bottom] = np.asarray(small)
-    return pixels
-
-
-def _nearest(label: Multiscale, size: Extent) -> NDArray[np.uint8]:
-    """Label map sampled at the px centres of a picture of this size."""
-    full = label.pyramid.extent
-    level = label.pyramid.level_at_or_below(max(1.0, full.height / size.height))
-    extent = label.pyramid.extents[level]
-    rows = (2 * np.arange(size.height) + 1) * extent.height // (2 * size.height)
-    columns = (2 * np.arange(size.width) + 1) * extent.width // (2 * size.width)
-    ids = np.empty((size.height, size.width), dtype=np.uint8)
-    step = max(1, 2**25 // extent.width)
-    for first in range(0, size.height, max(1, step * size.height // extent.height)):
-        chosen = rows[first : first + max(1, step * size.height // extent.height)]
-        y, y_end = int(chosen[0]), int(chosen[-1]) + 1
-        band = label.read(Region(level=level, y=y, x=0, height=y_end - y, width=extent.width))
-        ids[first : first + len(chosen)] = band[np.ix_(chosen - y, columns)]
-    return ids
 
 
 def _draw_outline(

@@ -1,12 +1,9 @@
 """Owns writing masks into a store: the tissue mask, and polygons as label maps at every level."""
 
 from collections.abc import Callable, Iterable
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from wsi_seg.annotations import Annotations
 from wsi_seg.classes import ClassTable
@@ -20,7 +17,9 @@ from wsi_seg.store import (
     discard,
     finish,
     list_label,
+    read_thumbnail,
     strip_rows,
+    thumbnail_extent,
     write_strip,
 )
 
@@ -33,14 +32,11 @@ _TISSUE_PX = 2048
 def write_tissue(store: SlideStore) -> None:
     """Find the tissue of a slide at low resolution and keep it as the label ``tissue``.
 
-    The level whose longer side is nearest above `_TISSUE_PX` is reduced to that size, in bands,
-    so memory does not depend on the slide's size.
+    Its longer side there is 2,048 px at most, so memory does not depend on the slide's size.
     """
     full = store.pyramid.extent
-    wanted = max(1.0, max(full.height, full.width) / _TISSUE_PX)
-    level = store.pyramid.level_at_or_below(wanted)
-    extent = full.scaled(wanted)
-    mask = find_tissue(_reduced(store, level, extent))
+    extent = thumbnail_extent(full, _TISSUE_PX)
+    mask = find_tissue(read_thumbnail(store.image, extent))
 
     def fill(path: Path) -> None:
         rows = strip_rows(path)
@@ -113,18 +109,3 @@ def _write_label(
     discard(final)
     finish(partial, final)
     list_label(final.parent, name)
-
-
-def _reduced(store: SlideStore, level: int, size: Extent) -> NDArray[np.uint8]:
-    """Level of the image, area-averaged to a size, ``(H, W, 3)`` uint8."""
-    extent = store.pyramid.extents[level]
-    out = np.empty((size.height, size.width, 3), dtype=np.uint8)
-    bands = -(-extent.area // 2**25)
-    edges = np.linspace(0, size.height, min(bands, size.height) + 1).astype(int).tolist()
-    for top, bottom in pairwise(edges):
-        y = top * extent.height // size.height
-        y_end = max(y + 1, bottom * extent.height // size.height)
-        band = store.image.read(Region(level=level, y=y, x=0, height=y_end - y, width=extent.width))
-        small = Image.fromarray(band).resize((size.width, bottom - top), Image.Resampling.BOX)
-        out[top:bottom] = np.asarray(small)
-    return out

@@ -4,6 +4,7 @@ from wsi_seg.store.cache import shared_cache
 from wsi_seg.store.collection import Collection, SlideStore, open_collection
 from wsi_seg.store.layout import completed, create_collection, create_multiscale, list_label
 from wsi_seg.store.multiscale import Multiscale, open_multiscale
+from wsi_seg.store.thumbnail import read_thumbnail, thumbnail_extent
 from wsi_seg.store.writer import discard, fill_pyramid, finish, strip_rows, write_strip
 
 __all__ = [
@@ -19,7 +20,9 @@ __all__ = [
     "list_label",
     "open_collection",
     "open_multiscale",
+    "read_thumbnail",
     "shared_cache",
     "strip_rows",
+    "thumbnail_extent",
     "write_strip",
 ]
