@@ -191,3 +191,13 @@ def test_real_slides_are_copied_exactly(shared_data, tmp_path):
     tile_slides(paths, tmp_path / "store.zarr", codec="verbatim", progress=Silent())
     for path in paths:
         require_equal(path, tmp_path / "store.zarr")
+
+
+def test_many_small_slides_at_once_all_arrive(tmp_path):
+    folder = tmp_path / "slides"
+    folder.mkdir()
+    for number in range(60):
+        write_coordinate_tiff(folder / f"s{number}.tif", extents=[Extent(20, 30)], tile_px=16)
+    report = tile_slides([folder], tmp_path / "s.zarr", workers=4, progress=Silent())
+    assert len(report.slides) == 60
+    assert not (tmp_path / "s.zarr" / ".partial").exists()

@@ -26,7 +26,7 @@ from wsi_seg.infer.stream import Job, Quarantined, run_jobs
 from wsi_seg.models import ModelCard, load_checkpoint
 from wsi_seg.models.checkpoint import digest_of
 from wsi_seg.progress import Progress
-from wsi_seg.store import Collection, SlideStore, create_collection
+from wsi_seg.store import Collection, SlideStore, create_collection, tidy
 
 logger = logging.getLogger(__name__)
 
@@ -156,6 +156,7 @@ def infer_with(
             continue
         outputs.append(output)
     report = _run(outputs, predictor, options, progress)
+    tidy(out)
     if failures:
         raise BatchError(failures, done=len(outputs))
     return report

@@ -16,10 +16,10 @@ from wsi_seg.store import (
     create_multiscale,
     discard,
     finish,
-    list_label,
     read_thumbnail,
     strip_rows,
     thumbnail_extent,
+    tidy,
     write_strip,
 )
 
@@ -108,4 +108,4 @@ def _write_label(
     final = store.path / "labels" / name
     discard(final)
     finish(partial, final)
-    list_label(final.parent, name)
+    tidy(store.path)

@@ -5,7 +5,7 @@ from wsi_seg.store.collection import Collection, SlideStore, open_collection
 from wsi_seg.store.layout import completed, create_collection, create_multiscale, list_label
 from wsi_seg.store.multiscale import Multiscale, open_multiscale
 from wsi_seg.store.thumbnail import read_thumbnail, thumbnail_extent
-from wsi_seg.store.writer import discard, fill_pyramid, finish, strip_rows, write_strip
+from wsi_seg.store.writer import discard, fill_pyramid, finish, strip_rows, tidy, write_strip
 
 __all__ = [
     "Collection",
@@ -24,5 +24,6 @@ __all__ = [
     "shared_cache",
     "strip_rows",
     "thumbnail_extent",
+    "tidy",
     "write_strip",
 ]

@@ -22,7 +22,7 @@ from wsi_seg.store.plan import Codec, LevelPlan, plan_levels
 from wsi_seg.store.recode import recode_strip
 from wsi_seg.store.shards import shard_checksum
 from wsi_seg.store.verbatim import copy_shard_row
-from wsi_seg.store.writer import discard, finish, reduced_strip, write_rows
+from wsi_seg.store.writer import discard, finish, reduced_strip, tidy, write_rows
 
 logger = logging.getLogger(__name__)
 
@@ -126,6 +126,7 @@ def tile_slides(
     started = time.perf_counter()
     options = _Options(codec, mpp, overwrite, complete)
     done, failures = _Batch(out, options, progress).run(files, workers)
+    tidy(out)
     if len(files) == 1 and failures:
         raise failures[files[0]]
     if failures:

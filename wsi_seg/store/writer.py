@@ -1,5 +1,6 @@
 """Owns writing px: strips of shards in zstd, coarser levels from finer ones, the last rename."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -120,12 +121,19 @@ def finish(partial: Path, final: Path) -> None:
             list_label(final.parent, final.name)  # before the rename: a kill leaves no orphan
         partial.rename(final)
         _sync(final.parent)
-        if partial.parent.name == PARTIAL and not any(partial.parent.iterdir()):
-            partial.parent.rmdir()
     except OSError as error:
         raise OutputError(
             f"cannot rename {partial} to {final}: {error.strerror or error}"
         ) from error
+
+
+def tidy(group: Path) -> None:
+    """Remove the group's folder for unfinished work if nothing is left in it.
+
+    Not done by `finish`: another slide may be about to begin there.
+    """
+    with contextlib.suppress(OSError):
+        (group / PARTIAL).rmdir()
 
 
 def discard(path: Path) -> None:
