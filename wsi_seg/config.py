@@ -190,8 +190,8 @@ class Recipe(_Section):
     patch_px
         Side of a training patch at that mpp; also the model's tile at inference.
     augment
-        Preset: ``none``, ``d4`` (flips and quarter turns) or ``light`` (d4 and slight changes of
-        colour, blur and noise).
+        Preset: ``none``, ``d4`` (flips and quarter turns), ``light`` (d4 and slight changes of
+        colour, blur and noise), or ``stain`` (any turn, scale, and strong changes of colour).
     """
 
     name: str = "model"
@@ -201,7 +201,7 @@ class Recipe(_Section):
     mpp: Annotated[float, Field(gt=0)] | None
     patch_px: int = Field(default=256, ge=8, le=4096)
     sampling: SamplingConfig = SamplingConfig()
-    augment: Literal["none", "d4", "light"] = "d4"
+    augment: Literal["none", "d4", "light", "stain"] = "d4"
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()

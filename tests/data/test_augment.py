@@ -20,7 +20,7 @@ def symmetries(array):
 
 
 @given(seeds=SEEDS)
-@pytest.mark.parametrize("preset", ["none", "d4", "light"])
+@pytest.mark.parametrize("preset", ["none", "d4", "light", "stain"])
 def test_the_seeds_decide_everything(preset, seeds):
     once = Augmenter(preset)(IMAGE, LABEL, seeds=seeds)
     augmenter = Augmenter(preset)
@@ -58,5 +58,5 @@ def test_none_changes_nothing():
 
 
 def test_unknown_presets_are_refused():
-    with pytest.raises(ConfigError, match="'heavy'; expected none, d4 or light"):
+    with pytest.raises(ConfigError, match="'heavy'; expected none, d4, light or stain"):
         Augmenter("heavy")

@@ -21,8 +21,10 @@ class Augmenter:
     Parameters
     ----------
     preset
-        ``none``; ``d4``: flips and quarter turns, which move px and never blend them; or
-        ``light``: d4, then slight changes of brightness, contrast, colour, blur and noise.
+        ``none``; ``d4``: flips and quarter turns, which move px and never blend them;
+        ``light``: d4, then slight changes of brightness, contrast, colour, blur and noise; or
+        ``stain``: d4, any turn, scale 0.6 to 1.5, and changes of colour as strong as those
+        between laboratories and scanners.
 
     Raises
     ------
@@ -76,4 +78,24 @@ def _transforms(preset: str) -> list[alb.BasicTransform | alb.BaseCompose]:
                 p=0.2,
             ),
         ]
-    raise ConfigError(f"got augmentation {preset!r}; expected none, d4 or light")
+    if preset == "stain":
+        return [
+            alb.D4(p=1.0),
+            alb.Affine(
+                scale=(0.6, 1.5), rotate=(-45, 45), border_mode=cv2.BORDER_REFLECT_101, p=0.7
+            ),
+            alb.RandomBrightnessContrast(brightness_limit=0.25, contrast_limit=0.25, p=0.7),
+            alb.HueSaturationValue(
+                hue_shift_limit=15, sat_shift_limit=40, val_shift_limit=15, p=0.7
+            ),
+            alb.RandomGamma(gamma_limit=(70, 140), p=0.3),
+            alb.OneOf(
+                [
+                    alb.GaussianBlur(blur_limit=(3, 5), p=1.0),
+                    alb.GaussNoise(std_range=(0.01, 0.05), p=1.0),
+                    alb.ImageCompression(quality_range=(40, 90), p=1.0),
+                ],
+                p=0.3,
+            ),
+        ]
+    raise ConfigError(f"got augmentation {preset!r}; expected none, d4, light or stain")
