@@ -92,7 +92,7 @@ def infer(
         report = infer_collection(
             collection, model, out, options, overwrite=overwrite, progress=terminal.progress
         )
-        terminal.say("\n".join(report.lines()))
+        terminal.say("\n".join([f"model {model}", *report.lines()]))
         terminal.next_command("wsi-seg", "export", out, "--store", store, "--geojson", "polygons")
         return report.to_json() | {"out": out}
 
