@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wsi_seg.models.checkpoint import ModelCard
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.infer.plan import InferOptions, plan_slide
 from wsi_seg.infer.source import WindowReader
 from wsi_seg.infer.stream import Job, run_jobs
+from wsi_seg.models.checkpoint import ModelCard
 from wsi_seg.progress import Silent
 from wsi_seg.testing.memory import MemoryImage, MemoryStore, PixelPredictor, red_as_probability
 
