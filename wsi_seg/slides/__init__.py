@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
-from wsi_seg.errors import SlideError
+from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.slides.slide import Recode, Slide, TileStreams, slide_name
 
 __all__ = ["Recode", "Slide", "TileStreams", "find_slides", "open_slide", "slide_name"]
 
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_SUFFIXES = {
+# Formats whose files do not begin like a TIFF, or whose tiles tifffile cannot place.
+_OPENSLIDE_SUFFIXES = {".bif", ".mrxs", ".svslide", ".vms", ".vmu"}
+_SUFFIXES = _OPENSLIDE_SUFFIXES | {
     ".bmp",
     ".jpeg",
     ".jpg",
@@ -46,13 +48,29 @@ def open_slide(path: Path, *, mpp: float | None = None) -> Slide:
         raise SlideError(f"{path}: cannot be read: {error.strerror or error}") from error
     if not head:
         raise SlideError(f"{path}: is empty; expected a slide")
-    if head[:4] in _TIFF_MAGIC:
-        from wsi_seg.slides.tiff import TiffSlide
+    if path.suffix.lower() in _OPENSLIDE_SUFFIXES:
+        from wsi_seg.slides.openslide import OpenSlideSlide
 
-        return TiffSlide(path, mpp=mpp)
+        return OpenSlideSlide(path, mpp=mpp)
+    if head[:4] in _TIFF_MAGIC:
+        return _open_tiff(path, mpp)
     from wsi_seg.slides.image import ImageSlide
 
     return ImageSlide(path, mpp=mpp)
+
+
+def _open_tiff(path: Path, mpp: float | None) -> Slide:
+    """Open a TIFF by ourselves, or through OpenSlide where it is of a kind only that reads."""
+    from wsi_seg.slides.tiff import TiffSlide
+
+    try:
+        return TiffSlide(path, mpp=mpp)
+    except UnsupportedSlideError:
+        from wsi_seg.slides.openslide import OpenSlideSlide, recognises
+
+        if not recognises(path):
+            raise
+        return OpenSlideSlide(path, mpp=mpp)
 
 
 def find_slides(paths: list[Path]) -> list[Path]:

@@ -1,0 +1,53 @@
+import pickle
+
+import numpy as np
+import pytest
+import tifffile
+
+from wsi_seg.errors import RegionError, SlideError
+from wsi_seg.geometry import Extent, Region
+from wsi_seg.slides import open_slide
+from wsi_seg.slides.openslide import OpenSlideSlide, recognises
+from wsi_seg.testing.coordinates import write_coordinate_tiff
+
+EXTENTS = [Extent(300, 410), Extent(150, 205)]
+
+
+@pytest.fixture
+def path(tmp_path):
+    write_coordinate_tiff(tmp_path / "a.tif", extents=EXTENTS, mpp=0.25)
+    return tmp_path / "a.tif"
+
+
+def test_it_agrees_with_our_own_reader(path):
+    ours, theirs = open_slide(path), OpenSlideSlide(path)
+    assert theirs.pyramid == ours.pyramid
+    assert theirs.mpp_source == "openslide"
+    for level, extent in enumerate(EXTENTS):
+        whole = Region(level=level, y=0, x=0, height=extent.height, width=extent.width)
+        part = Region(level=level, y=31, x=47, height=55, width=63)
+        for region in (whole, part):
+            np.testing.assert_array_equal(theirs.read(region), ours.read(region))
+            np.testing.assert_array_equal(
+                pickle.loads(pickle.dumps(theirs)).read(region), ours.read(region)
+            )
+
+
+def test_it_reads_on_after_close_and_refuses_what_is_outside(path):
+    region = Region(level=0, y=0, x=0, height=5, width=5)
+    with OpenSlideSlide(path, mpp=0.5) as slide:
+        before = slide.read(region)
+        assert slide.pyramid.mpp == 0.5
+    np.testing.assert_array_equal(slide.read(region), before)
+    with pytest.raises(RegionError):
+        slide.read(Region(level=0, y=299, x=0, height=2, width=1))
+
+
+def test_what_openslide_cannot_open_is_one_sentence(tmp_path):
+    (tmp_path / "a.mrxs").write_text("no slide")
+    with pytest.raises(SlideError, match=r"a\.mrxs: OpenSlide cannot open it"):
+        open_slide(tmp_path / "a.mrxs")
+    tifffile.imwrite(tmp_path / "cmyk.tif", np.zeros((9, 9, 4), np.uint8), photometric="separated")
+    assert not recognises(tmp_path / "cmyk.tif")
+    with pytest.raises(SlideError, match="cmyk"):
+        open_slide(tmp_path / "cmyk.tif")

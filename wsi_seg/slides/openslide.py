@@ -1,0 +1,128 @@
+"""Owns slides that tifffile cannot window and OpenSlide can (mrxs, bif, vms); its only room."""
+
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import openslide
+from numpy.typing import NDArray
+
+from wsi_seg.errors import SlideError
+from wsi_seg.geometry import Extent, Pyramid, Region
+from wsi_seg.geometry.region import require_inside
+from wsi_seg.slides.slide import Recode, slide_name
+
+# OpenSlide does not say how a level is cut; its own cache works in pieces of about this size.
+_PIECE = Extent(512, 512)
+
+
+def recognises(path: Path) -> bool:
+    """Whether OpenSlide knows the format of a file."""
+    return openslide.OpenSlide.detect_format(path) is not None
+
+
+class OpenSlideSlide:
+    """A slide read through OpenSlide; see `wsi_seg.slides.Slide`.
+
+    Px that the scanner left out are given the slide's background colour. Associated images
+    (label, macro, thumbnail) are never read.
+
+    Parameters
+    ----------
+    path
+        The file.
+    mpp
+        Micrometres per px of level 0 that replace what the file says.
+
+    Raises
+    ------
+    SlideError
+        If OpenSlide cannot open the file.
+    """
+
+    def __init__(self, path: Path, *, mpp: float | None = None) -> None:
+        self.path = path
+        self.name = slide_name(path)
+        self._override = mpp
+        self._lock = threading.Lock()
+        self._handle: Any = None
+        handle = self._open()
+        properties = handle.properties
+        self.format = str(properties.get(openslide.PROPERTY_NAME_VENDOR, "openslide"))
+        extents = tuple(Extent(height, width) for width, height in handle.level_dimensions)
+        found = _mpp(properties)
+        self.mpp_source = "option" if mpp is not None else "none" if found is None else "openslide"
+        self.pyramid = Pyramid(extents, found if mpp is None else mpp)
+        colour = str(properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "FFFFFF"))
+        self._background = np.frombuffer(bytes.fromhex(colour), dtype=np.uint8)
+
+    def read(self, region: Region) -> NDArray[np.uint8]:
+        """Read a region; see `wsi_seg.slides.Slide.read`."""
+        self.pyramid.downsample(region.level)  # names the levels there are, if it is not one
+        require_inside(region, self.pyramid.extents[region.level], self.name)
+        handle = self._open()
+        downsample = handle.level_downsamples[region.level]
+        place = (round(region.x * downsample), round(region.y * downsample))
+        try:
+            image = handle.read_region(place, region.level, (region.width, region.height))
+        except openslide.OpenSlideError as error:
+            self.close()  # OpenSlide refuses every later read of a handle that failed once
+            raise SlideError(f"{self.path}: {region} cannot be read: {error}") from error
+        rgba = np.asarray(image)
+        pixels: NDArray[np.uint8] = np.where(rgba[..., 3:] > 0, rgba[..., :3], self._background)
+        return pixels
+
+    def streams(self, level: int) -> Recode:
+        """Offer no streams: OpenSlide gives px only."""
+        return Recode(f"{self.format}, read through OpenSlide")
+
+    def piece(self, level: int) -> Extent:
+        """Size of the pieces that are read one by one."""
+        return _PIECE
+
+    def close(self) -> None:
+        """Close the file; the next read opens it anew."""
+        with self._lock:
+            if self._handle is not None:
+                self._handle.close()
+            self._handle = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _reopen, (self.path, self._override)
+
+    def _open(self) -> Any:  # noqa: ANN401 (openslide has no types)
+        with self._lock:
+            if self._handle is None:
+                try:
+                    self._handle = openslide.OpenSlide(self.path)
+                except (openslide.OpenSlideError, OSError) as error:
+                    raise SlideError(f"{self.path}: OpenSlide cannot open it: {error}") from error
+            return self._handle
+
+
+def _reopen(path: Path, mpp: float | None) -> OpenSlideSlide:
+    return OpenSlideSlide(path, mpp=mpp)
+
+
+def _mpp(properties: Any) -> float | None:  # noqa: ANN401 (openslide has no types)
+    """Mean of both axes, None where it is absent or no positive number."""
+    try:
+        x = float(properties[openslide.PROPERTY_NAME_MPP_X])
+        y = float(properties[openslide.PROPERTY_NAME_MPP_Y])
+    except (KeyError, ValueError):
+        return None
+    # Tags of printers and screens are no microscope's; the same bounds as for TIFF.
+    return (x + y) / 2 if 0.01 <= (x + y) / 2 <= 20 else None
