@@ -38,7 +38,8 @@ def test_from_slides_to_polygons(tmp_path, monkeypatch):
         truth = write_tissue_slide(slides / f"{name}.tif", height=1500, width=1900, seed=seed)
         truth.rename(tmp_path / truth.name)
     assert run("info", slides / "first.tif")["status"] == "done"
-    run("tile", slides, "--out", "store.zarr")
+    tiled = run("tile", slides, "--out", "store.zarr", "--verify")
+    assert [slide["slide"] for slide in tiled["verified"]] == ["first", "second"]
     assert open_collection(tmp_path / "store.zarr").names() == ("first", "second")
     annotated = run("annotate", "store.zarr", "first.geojson", "second.geojson")
     assert all(count > 0 for count in annotated["objects"].values())

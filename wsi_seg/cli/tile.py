@@ -29,6 +29,13 @@ def tile(
         float | None, typer.Option(help="Micrometres per px; replaces what the files say.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Slides at the same time.")] = 2,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(help="Folder of annotation files, named like the slides, to draw in."),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare sampled places with the slides afterwards.")
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make stores anew that exist.")
     ] = False,
@@ -41,11 +48,15 @@ def tile(
     For example:
 
       wsi-seg tile slides/ --out store.zarr
+      wsi-seg tile slides/ --annotations polygons/ --verify
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
+        from wsi_seg.masks.annotate import annotate_collection
         from wsi_seg.masks.labels import write_tissue
+        from wsi_seg.store import open_collection
         from wsi_seg.store.tile import tile_slides
+        from wsi_seg.store.verify import verify_slides
 
         report = tile_slides(
             slides,
@@ -58,7 +69,18 @@ def tile(
             progress=terminal.progress,
         )
         terminal.say(str(report))
+        summary = asdict(report)
+        if verify:
+            checked = verify_slides(slides, open_collection(out), progress=terminal.progress)
+            terminal.say(f"verified {sum(v.pixels for v in checked) / 1e6:.1f} Mpx: all the same")
+            summary["verified"] = [asdict(v) for v in checked]
+        if annotations is not None:
+            drawn = annotate_collection(
+                open_collection(out), [annotations], progress=terminal.progress
+            )
+            terminal.say("\n".join(drawn.lines()))
+            summary["annotations"] = asdict(drawn)
         terminal.next_command("wsi-seg", "infer", out, "--overlap", "0.5")
-        return asdict(report)
+        return summary
 
     run_verb(body, json_mode)

@@ -1,0 +1,45 @@
+import json
+
+from typer.testing import CliRunner
+
+from wsi_seg.cli.app import app
+from wsi_seg.geometry import Extent
+from wsi_seg.store import open_collection
+from wsi_seg.testing.coordinates import write_coordinate_tiff
+
+SQUARE = [[5, 5], [25, 5], [25, 25], [5, 25], [5, 5]]
+
+
+def run(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def make(tmp_path):
+    folder = tmp_path / "slides"
+    folder.mkdir()
+    write_coordinate_tiff(folder / "a.tif", extents=[Extent(100, 130)])
+    geometry = {"type": "Polygon", "coordinates": [SQUARE]}
+    properties = {"classification": {"name": "gland"}}
+    feature = {"type": "Feature", "geometry": geometry, "properties": properties}
+    (tmp_path / "polygons").mkdir()
+    (tmp_path / "polygons" / "A.GeoJSON").write_text(json.dumps([feature]))
+    return folder
+
+
+def test_annotations_are_drawn_and_the_copy_is_verified(tmp_path):
+    folder = make(tmp_path)
+    words = ("tile", folder, "--out", tmp_path / "s.zarr", "--annotations", tmp_path / "polygons")
+    result = run(*words, "--verify", "--json")
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout.splitlines()[-1])
+    assert summary["annotations"]["objects"] == {"a": 1}
+    assert summary["verified"][0]["pixels"] == 100 * 130
+    assert "all the same" in result.stderr
+    assert open_collection(tmp_path / "s.zarr")["a"].label_names() == ("annotations", "tissue")
+
+
+def test_info_says_what_tile_will_do(tmp_path):
+    result = run("info", make(tmp_path) / "a.tif", "--json")
+    assert result.exit_code == 0, result.output
+    assert "verbatim" in result.stderr
+    assert json.loads(result.stdout.splitlines()[-1])["status"] == "done"

@@ -1,0 +1,113 @@
+"""Owns comparing a store with the slide it was made from, on sampled places."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wsi_seg.errors import BatchError, StoreError, WsiSegError
+from wsi_seg.geometry import Extent, Region
+from wsi_seg.progress import Progress
+from wsi_seg.slides import find_slides, open_slide, slide_name
+from wsi_seg.store.collection import Collection, SlideStore
+
+# Places compared on each level; corners and the middle are always among them.
+_SAMPLES = 16
+_SIDE_PX = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was compared: levels that came from the slide, and px in all."""
+
+    slide: str
+    levels: int
+    pixels: int
+
+
+def verify_slides(
+    paths: Sequence[Path], collection: Collection, *, progress: Progress
+) -> list[Verified]:
+    """Compare the stores of a collection with their slides; see `verify_slide`.
+
+    Parameters
+    ----------
+    paths
+        The files and folders that were tiled.
+    collection
+        What they were tiled into.
+    progress
+        Advanced by slides.
+
+    Raises
+    ------
+    BatchError
+        If some differ or cannot be read; all others are the same.
+    """
+    files = find_slides(list(paths))
+    verified: list[Verified] = []
+    failures: dict[str, str] = {}
+    progress.start("verify", len(files), "slides")
+    for file in files:
+        name = slide_name(file)
+        try:
+            verified.append(verify_slide(collection[name], file))
+        except WsiSegError as error:
+            failures[name] = str(error)
+        progress.advance(1)
+    progress.finish()
+    if failures:
+        raise BatchError(failures, done=len(verified))
+    return verified
+
+
+def verify_slide(store: SlideStore, source: Path, *, seed: int = 0) -> Verified:
+    """Compare sampled px of a store with its slide; levels computed by us are left out.
+
+    Parameters
+    ----------
+    store
+        Made from ``source``.
+    source
+        The slide file.
+    seed
+        Decides which places are compared besides the corners and the middle.
+
+    Raises
+    ------
+    StoreError
+        If any px differs, naming the region.
+    SlideError
+        If the slide cannot be read there.
+    """
+    compared = pixels = 0
+    with open_slide(source) as slide:
+        for level, extent in enumerate(slide.pyramid.extents):
+            if store.pyramid.extents[level] != extent:
+                raise StoreError(
+                    f"{store.path}: level {level} has {store.pyramid.extents[level]}, its slide "
+                    f"{source} has {extent}; tile it again with --overwrite"
+                )
+            for region in sampled_regions(extent, level, seed=seed):
+                if not np.array_equal(store.image.read(region), slide.read(region)):
+                    raise StoreError(
+                        f"{store.path}: {region} differs from {source}; tile it again with "
+                        "--overwrite"
+                    )
+                pixels += region.height * region.width
+            compared += 1
+    return Verified(store.name, compared, pixels)
+
+
+def sampled_regions(extent: Extent, level: int, *, seed: int) -> list[Region]:
+    """Place windows: the four corners, the middle, and others drawn by the seed."""
+    height, width = min(_SIDE_PX, extent.height), min(_SIDE_PX, extent.width)
+    bottom, right = extent.height - height, extent.width - width
+    places = [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)]
+    draws = np.random.default_rng((seed, level))
+    while len(places) < _SAMPLES:
+        places.append((int(draws.integers(bottom + 1)), int(draws.integers(right + 1))))
+    return [
+        Region(level=level, y=y, x=x, height=height, width=width) for y, x in dict.fromkeys(places)
+    ]
