@@ -16,6 +16,10 @@ from wsi_seg.models import ModelCard, size_multiple
 _BATCH_PX = {"cpu": 2**20, "cuda": 2**24}
 
 
+# Side of the px that the cost of a lower precision is measured on.
+_SAMPLE_PX = 256
+
+
 class TilePredictor(Protocol):
     """What the stream needs of a predictor; tests put toy models behind it."""
 
@@ -106,9 +110,14 @@ class Predictor:
         return quantise(torch.sigmoid(self._logits(self._network, tiles, self._dtype)))
 
     def label_change(self, tiles: NDArray[np.uint8]) -> float:
-        """Share of px whose label (probability above one half) differs from float32's."""
+        """Share of px whose label (probability above one half) differs from float32's.
+
+        Measured on the middle of the tiles: float32 is several times slower.
+        """
         if self.precision == "fp32":
             return 0.0
+        margin = max(0, tiles.shape[1] - _SAMPLE_PX) // 2
+        tiles = np.ascontiguousarray(tiles[:, margin:, margin:][:, :_SAMPLE_PX, :_SAMPLE_PX])
         fast = self._logits(self._network, tiles, self._dtype) > 0
         exact = self._logits(self._reference, tiles, torch.float32) > 0
         return float((fast != exact).float().mean())
