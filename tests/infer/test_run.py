@@ -190,6 +190,19 @@ def test_an_output_that_is_something_else_is_refused(collection, checkpoint, tmp
     assert (tmp_path / "notes" / "mine.txt").read_text() == "keep"
 
 
+def test_tta_changes_the_prediction_and_belongs_to_the_settings(collection, checkpoint, tmp_path):
+    out = tmp_path / "pred.zarr"
+    infer_collection(collection, checkpoint, out, OPTIONS, progress=Silent())
+    flipped = InferOptions(precision="fp32", batch=4, tta="hflip")
+    with pytest.raises(BatchError, match="tta was 'none' and is now 'hflip'"):
+        infer_collection(collection, checkpoint, out, flipped, progress=Silent())
+    infer_collection(collection, checkpoint, tmp_path / "b.zarr", flipped, progress=Silent())
+    region = Region(level=0, y=0, x=0, height=64, width=64)
+    plain = open_collection(out)["two"].image.read(region).astype(int)
+    averaged = open_collection(tmp_path / "b.zarr")["two"].image.read(region).astype(int)
+    assert 0 < np.abs(plain - averaged).mean() < 30
+
+
 def test_label_map_takes_the_likeliest_class_above_one_half():
     probability = np.array([[[127, 100], [128, 100], [200, 201], [200, 200]]], dtype=np.uint8)
     np.testing.assert_array_equal(label_map(probability), [[0, 1, 2, 1]])

@@ -18,6 +18,15 @@ class BlendName(enum.StrEnum):
     CROP = "crop"
 
 
+class TtaName(enum.StrEnum):
+    """Views that are predicted and averaged."""
+
+    NONE = "none"
+    HFLIP = "hflip"
+    FLIPS = "flips"
+    D4 = "d4"
+
+
 class PrecisionName(enum.StrEnum):
     """Arithmetic of the forward pass."""
 
@@ -44,6 +53,9 @@ def infer(
     blend: Annotated[
         BlendName, typer.Option(help="How overlapping tiles merge.")
     ] = BlendName.GAUSSIAN,
+    tta: Annotated[
+        TtaName, typer.Option(help="Average over 1, 2, 4 or 8 flips and quarter turns.")
+    ] = TtaName.NONE,
     batch: Annotated[int, typer.Option(help="Tiles per forward pass; 0 chooses.")] = 0,
     precision: Annotated[
         PrecisionName, typer.Option(help="auto is bf16 where the hardware has it.")
@@ -81,6 +93,7 @@ def infer(
             overlap=overlap,
             tile_px=tile,
             blend=blend.value,
+            tta=tta.value,
             batch=batch,
             device=device,
             precision=precision.value,

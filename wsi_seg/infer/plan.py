@@ -14,6 +14,7 @@ from wsi_seg.data.scaled import Scale, scale_for
 from wsi_seg.errors import ConfigError, ResolutionError
 from wsi_seg.geometry import Extent, Region, TileGrid
 from wsi_seg.geometry.grid import strip_bounds
+from wsi_seg.infer.tta import Tta
 from wsi_seg.infer.windows import MAX_OVERLAP, Blend, axis_weights
 from wsi_seg.models.checkpoint import ModelCard
 from wsi_seg.store import SlideStore
@@ -35,6 +36,8 @@ class InferOptions:
         Tiles per forward pass; 0 lets the predictor choose.
     device, precision
         ``auto``, or a torch device; ``auto``, ``fp32`` or ``bf16``.
+    tta
+        Test-time augmentation: ``none``, ``hflip``, ``flips`` or ``d4``.
     skip_background
         Leave out tiles in which the store's tissue mask has nothing.
     allow_mpp_mismatch
@@ -47,6 +50,7 @@ class InferOptions:
     batch: int = 0
     device: str = "auto"
     precision: str = "auto"
+    tta: Tta = "none"
     skip_background: bool = True
     allow_mpp_mismatch: bool = False
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from wsi_seg.errors import ConfigError
+from wsi_seg.infer.tta import Tta, predict_views
 from wsi_seg.infer.windows import PROBABILITY_STEPS
 from wsi_seg.models import ModelCard, size_multiple
 
@@ -81,11 +82,20 @@ class Predictor:
         Gives classes and normalisation.
     device, precision
         See `pick_device`, `pick_precision`.
+    tta
+        Views that are averaged; see `tta.predict_views`.
     """
 
     def __init__(
-        self, network: nn.Module, card: ModelCard, *, device: str = "auto", precision: str = "auto"
+        self,
+        network: nn.Module,
+        card: ModelCard,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        tta: Tta = "none",
     ) -> None:
+        self._tta: Tta = tta
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
         self.channels = len(card.classes)
@@ -107,6 +117,9 @@ class Predictor:
 
     def predict(self, tiles: NDArray[np.uint8]) -> torch.Tensor:
         """Probabilities of ``(B, T, T, 3)`` uint8 tiles; see `TilePredictor.predict`."""
+        return predict_views(self._predict_once, tiles, self._tta)
+
+    def _predict_once(self, tiles: NDArray[np.uint8]) -> torch.Tensor:
         return quantise(torch.sigmoid(self._logits(self._network, tiles, self._dtype)))
 
     def label_change(self, tiles: NDArray[np.uint8]) -> float:

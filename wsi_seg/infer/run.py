@@ -139,7 +139,9 @@ def infer_with(
 ) -> InferReport:
     """Predict these slides with a network in memory; see `infer_collection`."""
     network, card = model
-    predictor = Predictor(network, card, device=options.device, precision=options.precision)
+    predictor = Predictor(
+        network, card, device=options.device, precision=options.precision, tta=options.tta
+    )
     create_collection(out)
     failures: dict[str, str] = {}
     outputs: list[SlideOutput] = []
@@ -171,6 +173,7 @@ def _settings(
         "overlap": options.overlap,
         "tile_px": plan.tile_px,
         "blend": options.blend,
+        "tta": options.tta,
         "precision": precision,
         "skip_background": options.skip_background,
         "allow_mpp_mismatch": options.allow_mpp_mismatch,
