@@ -14,6 +14,14 @@ def test_import_loads_no_heavy_library():
     assert out.stdout.strip() == "[]"
 
 
+def test_dask_is_loaded_for_a_cluster_only():
+    code = (
+        "import sys, wsi_seg.infer.run; print('dask' in sys.modules, 'distributed' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "False False"
+
+
 def test_every_public_name_exists():
     for name in wsi_seg.__all__:
         assert getattr(wsi_seg, name) is not None

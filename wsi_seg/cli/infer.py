@@ -68,6 +68,10 @@ def infer(
         bool,
         typer.Option("--allow-mpp-mismatch", help="Accept slides of unknown or too coarse mpp."),
     ] = False,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="local:N, cuda, slurm or tcp://HOST:PORT; default: this process."),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Discard predictions that exist.")
     ] = False,
@@ -103,7 +107,13 @@ def infer(
         collection = open_collection(store)
         model = checkpoint or newest_checkpoint(Path("run"))
         report = infer_collection(
-            collection, model, out, options, overwrite=overwrite, progress=terminal.progress
+            collection,
+            model,
+            out,
+            options,
+            overwrite=overwrite,
+            cluster=cluster,
+            progress=terminal.progress,
         )
         terminal.say("\n".join([f"model {model}", *report.lines()]))
         terminal.next_command("wsi-seg", "export", out, "--store", store, "--geojson", "polygons")

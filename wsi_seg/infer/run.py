@@ -9,8 +9,9 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,9 @@ from wsi_seg.progress import Progress
 from wsi_seg.store import Collection, SlideStore, create_collection, tidy
 
 logger = logging.getLogger(__name__)
+
+# Produces what is left of slides, so many tiles per forward pass; returns the tiles predicted.
+Execute = Callable[[Sequence[SlideOutput], int], int]
 
 # Rows of a strip, and of a shard: 1,024 rows of a 100,000 px slide are 100 MB per class.
 STRIP_PX = 1024
@@ -102,9 +106,27 @@ def infer_collection(
     options: InferOptions,
     *,
     overwrite: bool = False,
+    cluster: str | None = None,
     progress: Progress,
 ) -> InferReport:
     """Predict every slide of a collection with one checkpoint.
+
+    Parameters
+    ----------
+    collection
+        The slides.
+    checkpoint
+        Model file; with a cluster, all its workers must see it, the slides and ``out``.
+    out
+        Prediction collection to make, continue or add to.
+    options
+        What the user chose.
+    overwrite
+        Discard predictions that exist.
+    cluster
+        See `distribute.connected`; None predicts in this process.
+    progress
+        Advanced by tiles.
 
     Raises
     ------
@@ -114,17 +136,32 @@ def infer_collection(
     OutputError
         If ``out`` cannot be written.
     """
-    network, card = load_checkpoint(checkpoint)
+    model = load_checkpoint(checkpoint)
     stores = [collection[name] for name in collection.names()]
-    return infer_with(
-        (network, card),
-        stores,
-        out,
-        options,
-        digest=digest_of(checkpoint),
-        overwrite=overwrite,
-        progress=progress,
-    )
+    digest = digest_of(checkpoint)
+    if cluster is None:
+        return infer_with(
+            model, stores, out, options, digest=digest, overwrite=overwrite, progress=progress
+        )
+    from wsi_seg.infer.distribute import connected, run_distributed
+
+    with connected(cluster) as client:
+
+        def execute(outputs: Sequence[SlideOutput], batch: int) -> int:
+            return run_distributed(
+                outputs, checkpoint, options, batch, client=client, progress=progress
+            )
+
+        return infer_with(
+            model,
+            stores,
+            out,
+            options,
+            digest=digest,
+            overwrite=overwrite,
+            execute=execute,
+            progress=progress,
+        )
 
 
 def infer_with(
@@ -135,9 +172,14 @@ def infer_with(
     *,
     digest: str = "",
     overwrite: bool = False,
+    execute: Execute | None = None,
     progress: Progress,
 ) -> InferReport:
-    """Predict these slides with a network in memory; see `infer_collection`."""
+    """Predict these slides with a network in memory; see `infer_collection`.
+
+    ``execute`` produces what is left of the slides, with this many tiles per forward pass, and
+    returns how many tiles it predicted; None does it here and now.
+    """
     network, card = model
     predictor = Predictor(
         network, card, device=options.device, precision=options.precision, tta=options.tta
@@ -157,7 +199,9 @@ def infer_with(
             failures[store.name] = str(error)
             continue
         outputs.append(output)
-    report = _run(outputs, predictor, options, progress)
+    if execute is None:
+        execute = partial(_in_turn, predictor=predictor, progress=progress)
+    report = _run(outputs, predictor, options, execute)
     tidy(out)
     if failures:
         raise BatchError(failures, done=len(outputs))
@@ -188,7 +232,7 @@ def _run(
     outputs: Sequence[SlideOutput],
     predictor: Predictor,
     options: InferOptions,
-    progress: Progress,
+    execute: Execute,
 ) -> InferReport:
     pending = [output for output in outputs if not output.complete]
     windows = sum(output.task.windows for output in pending)
@@ -196,11 +240,7 @@ def _run(
     batch = min(options.batch or predictor.batch_for(tile_px), max(1, windows))
     started = time.perf_counter()
     change = _first_label_change(pending, predictor)
-    progress.start("infer", windows, "tiles")
-    with StripWriter() as writer:
-        jobs = [_written_by(writer, output) for output in pending]
-        predicted = run_jobs(jobs, predictor, batch=batch, progress=progress)
-    progress.finish()
+    predicted = execute(pending, batch)
     return InferReport(
         slides=tuple(_result(output) for output in outputs),
         tiles=predicted,
@@ -212,6 +252,18 @@ def _run(
         batch=batch,
         label_change=change,
     )
+
+
+def _in_turn(
+    outputs: Sequence[SlideOutput], batch: int, *, predictor: Predictor, progress: Progress
+) -> int:
+    """Produce what is left of the slides in this process: the oracle for every other way."""
+    progress.start("infer", sum(output.task.windows for output in outputs), "tiles")
+    with StripWriter() as writer:
+        jobs = [_written_by(writer, output) for output in outputs]
+        predicted = run_jobs(jobs, predictor, batch=batch, progress=progress)
+    progress.finish()
+    return predicted
 
 
 def _written_by(writer: StripWriter, output: SlideOutput) -> Job:

@@ -1,0 +1,166 @@
+"""Owns running a plan on many workers; the only room of dask.
+
+Tasks are groups of neighbouring strips. Each worker loads the model once and writes its strips
+straight into the output; the journal is written here, as results come in. Sums are of whole
+numbers, so any number of workers gives the bytes of a run in one process.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from distributed import Client, LocalCluster, as_completed
+
+from wsi_seg.errors import ConfigError
+from wsi_seg.infer.output import SlideOutput, StripTask
+from wsi_seg.infer.plan import InferOptions
+from wsi_seg.infer.predictor import Predictor
+from wsi_seg.infer.stream import Quarantined, run_jobs
+from wsi_seg.models import load_checkpoint
+from wsi_seg.progress import Progress, Silent
+
+# Tasks for each worker: enough to even out slow ones, few enough that the row of windows that
+# neighbouring tasks both predict hardly counts.
+_TASKS_PER_WORKER = 4
+
+
+@contextlib.contextmanager
+def connected(cluster: str) -> Iterator[Client]:
+    """Connect to a cluster, and start it where it is local.
+
+    Parameters
+    ----------
+    cluster
+        ``local:N`` starts N processes here, ``cuda`` one for each GPU, ``slurm`` submits workers
+        as dask-jobqueue is configured, ``tcp://HOST:PORT`` is a scheduler that runs already.
+
+    Raises
+    ------
+    ConfigError
+        If the word is none of these, or a package that it needs is not installed.
+    """
+    kind, _, count = cluster.partition(":")
+    if kind == "local":
+        if not count.isdigit() or int(count) < 1:
+            raise ConfigError(f"got --cluster {cluster!r}; expected local:N with N of 1 or more")
+        with (
+            LocalCluster(
+                n_workers=int(count), threads_per_worker=1, dashboard_address=None
+            ) as workers,
+            Client(workers) as client,
+        ):
+            yield client
+    elif kind == "cuda":
+        with _extra("dask_cuda", "LocalCUDACluster", "cuda") as workers, Client(workers) as client:
+            yield client
+    elif kind == "slurm":
+        with _extra("dask_jobqueue", "SLURMCluster", "slurm") as workers:
+            workers.scale(jobs=1)
+            with Client(workers) as client:
+                yield client
+    elif kind in ("tcp", "tls"):
+        try:
+            client = Client(cluster, timeout="10s")
+        except OSError as error:
+            raise ConfigError(f"got --cluster {cluster!r}, but nothing answers there") from error
+        with client:
+            yield client
+    else:
+        raise ConfigError(
+            f"got --cluster {cluster!r}; expected local:N, cuda, slurm or tcp://HOST:PORT"
+        )
+
+
+def _extra(module: str, name: str, extra: str) -> Any:  # noqa: ANN401 (dask has no types)
+    """Start the cluster class of an optional package."""
+    try:
+        return getattr(import_module(module), name)()
+    except ImportError as error:
+        raise ConfigError(
+            f"got --cluster {extra}, which needs {module}; pip install 'wsi-seg[{extra}]'"
+        ) from error
+
+
+def run_distributed(
+    outputs: Sequence[SlideOutput],
+    checkpoint: Path,
+    options: InferOptions,
+    batch: int,
+    *,
+    client: Client,
+    progress: Progress,
+) -> int:
+    """Produce all strips that are left on the workers of a cluster; return the tiles predicted.
+
+    Parameters
+    ----------
+    outputs
+        Slides that are not complete; their metadata exist.
+    checkpoint
+        Model file that every worker can read.
+    options
+        What the plans were made with.
+    batch
+        Tiles per forward pass.
+    client
+        From `connected`.
+    progress
+        Advanced by tiles.
+    """
+    workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+    for output in outputs:
+        if not output.task.strips:
+            output.finish()
+    owners = {}
+    for output in outputs:
+        for task in split_task(output.task, workers * _TASKS_PER_WORKER):
+            future = client.submit(
+                _work, task, checkpoint.resolve(), options, batch, workers, pure=False
+            )
+            owners[future] = (output, task)
+    progress.start("infer", sum(task.windows for _, task in owners.values()), "tiles")
+    tiles = 0
+    for future, (predicted, quarantined) in as_completed(owners, with_results=True):
+        output, task = owners[future]
+        output.record(sorted(task.strips), quarantined)
+        if not output.task.strips:
+            output.finish()
+        progress.advance(task.windows)
+        tiles += predicted
+    progress.finish()
+    return tiles
+
+
+def split_task(task: StripTask, parts: int) -> list[StripTask]:
+    """Cut a task into at most ``parts`` groups of neighbouring strips of about equal number."""
+    strips = sorted(task.strips)
+    size = max(1, -(-len(strips) // parts))
+    return [
+        StripTask(task.store, task.plan, task.target, frozenset(strips[i : i + size]))
+        for i in range(0, len(strips), size)
+    ]
+
+
+def _work(
+    task: StripTask, checkpoint: Path, options: InferOptions, batch: int, workers: int
+) -> tuple[int, list[Quarantined]]:
+    """Produce the strips of one task in a worker."""
+    predictor = _predictor(checkpoint, options, workers)
+    job = task.job(task.write)
+    predicted = run_jobs([job], predictor, batch=batch, progress=Silent())
+    return predicted, job.quarantined
+
+
+@lru_cache(maxsize=1)
+def _predictor(checkpoint: Path, options: InferOptions, workers: int) -> Predictor:
+    """Load the model once for each worker; local workers share out the cores."""
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    network, card = load_checkpoint(checkpoint)
+    return Predictor(
+        network, card, device=options.device, precision=options.precision, tta=options.tta
+    )
