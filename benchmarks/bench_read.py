@@ -1,0 +1,103 @@
+"""Random windows from a verbatim store: our reader, bare decoding, zarr-python, OpenSlide.
+
+All read the same windows in turn, with two threads each; every window is read once, so no cache
+helps. Ratios of medians count. Run it alone:
+``python benchmarks/bench_read.py [SLIDE] [--json]``; without a slide it paints one.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import openslide
+import zarr
+
+from wsi_seg.geometry import Region
+from wsi_seg.progress import Silent
+from wsi_seg.store import Multiscale, open_collection, shared_cache
+from wsi_seg.store.cache import ChunkCache
+from wsi_seg.store.chunks import read_encoded
+from wsi_seg.store.tile import tile_slides
+from wsi_seg.testing.tissue import write_tissue_slide
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("slide", nargs="?", type=Path)
+    parser.add_argument("--windows", type=int, default=100)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        figures = measure(options, Path(folder))
+    lines = [f"{name}: {value}" for name, value in figures.items()]
+    print(json.dumps(figures) if options.json else "\n".join(lines))
+
+
+def measure(options: argparse.Namespace, folder: Path) -> dict[str, object]:
+    slide = options.slide
+    if slide is None:
+        slide = folder / "painted.tif"
+        write_tissue_slide(slide, height=9216, width=12288, seed=1)
+    tile_slides([slide], folder / "store.zarr", progress=Silent())
+    (store,) = open_collection(folder / "store.zarr")
+    image = store.image
+    plain = zarr.open(str(image.path / "0"), mode="r")
+    handle = openslide.OpenSlide(slide)
+    extent = image.pyramid.extent
+    readers: dict[str, Callable[[Region], object]] = {
+        "ours": image.read,
+        "bare decoding": lambda region: bare(image, region),
+        "zarr-python": lambda region: plain[(slice(None), *region.slices)],
+        "openslide": lambda r: np.asarray(handle.read_region((r.x, r.y), 0, (r.width, r.height))),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in readers}
+    for turn in range(options.repeats):
+        draws = np.random.default_rng(turn)
+        windows = [
+            Region(level=0, y=int(y), x=int(x), height=512, width=512)
+            for y, x in zip(
+                draws.integers(0, extent.height - 512, options.windows),
+                draws.integers(0, extent.width - 512, options.windows),
+                strict=True,
+            )
+        ]
+        for name, read in readers.items():
+            shared_cache().resize(0)
+            shared_cache().resize(2**28)
+            rates[name].append(rate(read, windows))
+    median = {name: statistics.median(found) for name, found in rates.items()}
+    figures: dict[str, object] = {
+        f"{name}, windows/s": round(found, 1) for name, found in median.items()
+    }
+    for name in list(median)[1:]:
+        figures[f"ours / {name}"] = round(median["ours"] / median[name], 2)
+    return figures
+
+
+def rate(read: Callable[[Region], object], windows: list[Region]) -> float:
+    with ThreadPoolExecutor(2) as pool:
+        started = time.perf_counter()
+        list(pool.map(read, windows))
+        return len(windows) / (time.perf_counter() - started)
+
+
+def bare(image: Multiscale, region: Region) -> None:
+    """Decode the chunks under a window and nothing else."""
+    array = image.arrays[0]
+    cache = ChunkCache(2**20)
+    for row in range(region.y // array.chunk.height, -(-region.y_end // array.chunk.height)):
+        for column in range(region.x // array.chunk.width, -(-region.x_end // array.chunk.width)):
+            data = read_encoded(array, row, column, cache)
+            if data is not None:
+                array.encoding.decode(data, array.chunk_shape)
+
+
+if __name__ == "__main__":
+    main()
