@@ -60,14 +60,8 @@ class LevelArray:
 
     def shard_path(self, row: int, column: int) -> Path:
         """File of the shard at this place in the grid of shards."""
-        folder = self.path / "c" if self.channels is None else self.path / "c" / "0"
-        return folder / str(row) / str(column)
-
-    def locate(self, row: int, column: int) -> tuple[Path, int]:
-        """Find the shard file that holds a chunk, and the chunk's number in its index."""
-        rows, columns = self.grid
-        shard = self.shard_path(row // rows, column // columns)
-        return shard, (row % rows) * columns + column % columns
+        middle = "" if self.channels is None else "0/"
+        return self.path / f"c/{middle}{row}/{column}"
 
 
 class _Codec(BaseModel):

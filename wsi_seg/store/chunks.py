@@ -19,6 +19,9 @@ from wsi_seg.store.shards import MISSING, read_chunk, read_index
 
 Pixels = NDArray[np.uint8]
 
+# Chunks that a read fetches without help: a window no larger than two chunks a side.
+_ALONE = 9
+
 
 def read_region(array: LevelArray, region: Region, *, cached: bool = True) -> Pixels:
     """Read a region that lies inside the array.
@@ -66,7 +69,11 @@ def read_region(array: LevelArray, region: Region, *, cached: bool = True) -> Pi
 
 
 def _share_out(fetch: Callable[[tuple[int, int]], None], places: Sequence[tuple[int, int]]) -> None:
-    """Fetch all places, in this thread and in those of the pool that are free."""
+    """Fetch all places, in this thread and, where there are many, in those of the pool.
+
+    A window of a few chunks is fetched here alone: whoever wants many windows reads them in
+    threads of their own, and handing chunks over would cost more than it gains.
+    """
     left = deque(places)
 
     def work() -> None:
@@ -77,7 +84,7 @@ def _share_out(fetch: Callable[[tuple[int, int]], None], places: Sequence[tuple[
                 return
             fetch(place)
 
-    helpers = [shared_pool().submit(work) for _ in places[1:]]
+    helpers = [shared_pool().submit(work) for _ in places[_ALONE:]]
     try:
         work()
     finally:
@@ -90,19 +97,20 @@ def _share_out(fetch: Callable[[tuple[int, int]], None], places: Sequence[tuple[
 
 def read_encoded(array: LevelArray, row: int, column: int, cache: ChunkCache) -> bytes | None:
     """Read the stream of one chunk as it lies in its shard, or None for a missing chunk."""
-    shard, number = array.locate(row, column)
     rows, columns = array.grid
+    place = (row // rows, column // columns)
 
     def load() -> Pixels:
-        index = read_index(shard, rows * columns)
+        index = read_index(array.shard_path(*place), rows * columns)
         packed = np.empty(0, dtype=np.uint64) if index is None else index
         return packed.view(np.uint8)
 
-    packed = cache.get_or_make((shard, array.version), load)
+    packed = cache.get_or_make((array.path, array.version, "shard", *place), load)
     if not packed.size:
         return None
-    offset, nbytes = (int(n) for n in packed.view(np.uint64).reshape(-1, 2)[number])
-    return None if offset == MISSING else read_chunk(shard, offset, nbytes)
+    number = (row % rows) * columns + column % columns
+    offset, nbytes = packed.view(np.uint64)[number].tolist()
+    return None if offset == MISSING else read_chunk(array.shard_path(*place), offset, nbytes)
 
 
 def _decode(array: LevelArray, row: int, column: int, cache: ChunkCache) -> Pixels:
