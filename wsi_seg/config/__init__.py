@@ -1,0 +1,23 @@
+"""Recipes: what a training run is, written in one YAML file and checked strictly."""
+
+from wsi_seg.config.data import ClassConfig, DataConfig
+from wsi_seg.config.load import load_recipe, save_recipe
+from wsi_seg.config.model import ModelConfig
+from wsi_seg.config.recipe import Recipe
+from wsi_seg.config.sampling import MixConfig, SamplingConfig
+from wsi_seg.config.training import LossConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+
+__all__ = [
+    "ClassConfig",
+    "DataConfig",
+    "LossConfig",
+    "MixConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "Recipe",
+    "SamplingConfig",
+    "ScheduleConfig",
+    "TrainConfig",
+    "load_recipe",
+    "save_recipe",
+]

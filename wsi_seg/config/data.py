@@ -1,0 +1,37 @@
+"""Owns the sections of a recipe that say what is learned from: classes and slides."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from wsi_seg.config.section import Section
+
+
+class ClassConfig(Section):
+    """One structure to segment: its name in the annotations, and ``#rrggbb`` or null."""
+
+    name: str
+    colour: str | None = None
+
+
+class DataConfig(Section):
+    """Which slides are learned from, and which are held out.
+
+    Parameters
+    ----------
+    stores
+        Collections made by ``wsi-seg tile``.
+    label
+        Name under ``labels/`` of the truth.
+    train
+        Names of slides; null takes every slide that has the label and is not held out.
+    validation
+        Names of slides, or the fraction of slides that is drawn (by ``seed``) and held out;
+        0 holds out none, and then the last epoch counts as the best.
+    """
+
+    stores: tuple[Path, ...] = Field(min_length=1)
+    label: str = "annotations"
+    train: tuple[str, ...] | None = None
+    validation: tuple[str, ...] | Annotated[float, Field(ge=0, lt=1)] = 0.2

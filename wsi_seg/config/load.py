@@ -1,0 +1,113 @@
+"""Owns reading and writing recipes, and the sentence for each thing that is wrong in one.
+
+A key that does not exist is an error that names the file, the key and the nearest valid key;
+nothing is guessed and no default hides a misspelling. Paths are relative to the recipe's file.
+"""
+
+import difflib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from wsi_seg.config.recipe import Recipe
+from wsi_seg.config.text import apply_override, read_yaml
+from wsi_seg.errors import ConfigError, OutputError
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Parameters
+    ----------
+    path
+        YAML file; paths in it are relative to its folder.
+    overrides
+        Settings of the form ``train.epochs=3``; the value is read as YAML, a number picks an
+        entry of a list (``classes.0.name=tumour``).
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, a key is unknown or missing, or a value does not fit.
+    """
+    values = read_yaml(path)
+    for override in overrides:
+        apply_override(values, override)
+    try:
+        # By way of JSON, whose lists and numbers pydantic's strict mode takes for what they are.
+        recipe = Recipe.model_validate_json(json.dumps(values))
+        recipe.class_table  # noqa: B018 - checks names and colours
+    except ValidationError as error:
+        problems = "; ".join(_explain(detail["loc"], detail["type"], detail["msg"])
+                             for detail in error.errors()[:5])  # fmt: skip
+        raise ConfigError(f"{path}{_set_note(overrides)}: {problems}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}{_set_note(overrides)}: classes: {error}") from error
+    return _absolute(recipe, path.parent.resolve())
+
+
+def save_recipe(recipe: Recipe, path: Path) -> None:
+    """Write a recipe with all its defaults; `load_recipe` gives the same one back.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _explain(loc: Sequence[int | str], kind: str, message: str) -> str:
+    """One problem as a sentence that names the key, and the nearest one where it is unknown."""
+    keys = ".".join(str(part) for part in loc if not _names_a_type(part)) or "recipe"
+    if kind != "extra_forbidden":
+        return f"{keys}: {message.removeprefix('Value error, ')}"
+    valid = _keys_at(loc[:-1])
+    near = difflib.get_close_matches(str(loc[-1]), valid, n=1, cutoff=0.5)
+    hint = f"nearest valid key: {near[0]!r}" if near else f"valid keys: {', '.join(valid)}"
+    return f"unknown key {keys!r}; {hint}"
+
+
+def _names_a_type(part: int | str) -> bool:
+    """Whether pydantic put this part in to tell the members of a union apart."""
+    return isinstance(part, str) and (part.startswith("constrained-") or "[" in part)
+
+
+def _keys_at(loc: Iterable[int | str]) -> list[str]:
+    """Return the valid keys of the section at this place."""
+    section: type[BaseModel] = Recipe
+    for part in loc:
+        if not isinstance(part, int):  # a number picks an entry of a list, all of one section
+            section = _section_in(section.model_fields[part].annotation) or section
+    return list(section.model_fields)
+
+
+def _section_in(annotation: object) -> type[BaseModel] | None:
+    """Section named by a type such as ``X``, ``X | None`` or ``tuple[X, ...]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, (_section_in(inner) for inner in get_args(annotation))), None)
+
+
+def _set_note(overrides: Sequence[str]) -> str:
+    return "".join(f" --set {override}" for override in overrides)
+
+
+def _absolute(recipe: Recipe, folder: Path) -> Recipe:
+    """Recipe whose paths do not depend on where it is read."""
+    stores = tuple(folder / path for path in recipe.data.stores)
+    update: dict[str, object] = {"data": recipe.data.model_copy(update={"stores": stores})}
+    start = recipe.model.start
+    if isinstance(start, Path):
+        update["model"] = recipe.model.model_copy(update={"weights": str(folder / start)})
+    return recipe.model_copy(update=update)

@@ -1,0 +1,113 @@
+"""Owns the YAML of recipes: one file or one ``a.b=c`` to plain values, nothing guessed."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+from wsi_seg.errors import ConfigError
+
+# A recipe fits on a page; a file beyond this is not one.
+_MAX_BYTES = 2**20
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML of recipes: no aliases, no repeated keys; booleans and floats as in YAML 1.2."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(
+                None, None, "got an alias (*name); expected the value written out", mark
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
+        keys = [key.value for key, _ in node.value]
+        for key, _ in node.value:
+            if keys.count(key.value) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"got key {key.value!r} twice; expected it once", key.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 reads "1e-3" as text and "no" as false; dates have no place in a recipe.
+_Loader.yaml_implicit_resolvers = {
+    first: [
+        (tag, pattern)
+        for tag, pattern in resolvers
+        if not tag.endswith((":bool", ":timestamp", ":float"))
+    ]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\.\d+|\d+\.\d*|\d+(?=[eE]))([eE][-+]?\d+)?|[-+]?\.(inf|Inf)|\.(nan|NaN)"),
+    list("-+.0123456789"),
+)
+
+
+def read_yaml(path: Path) -> dict[str, object]:
+    """Keys and values of a file.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read or holds anything else.
+    """
+    try:
+        size = path.stat().st_size
+        if size > _MAX_BYTES:
+            raise ConfigError(f"{path} has {size} bytes; expected a recipe of one page")
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no recipe {path}; expected a YAML file") from error
+    except OSError as error:
+        raise ConfigError(f"cannot read recipe {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not text; expected a YAML file in UTF-8") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{path} is not a recipe: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds a {type(values).__name__}; expected keys and values")
+    return values
+
+
+def apply_override(values: dict[str, object], override: str) -> None:
+    """Put one ``a.b=c`` into the values.
+
+    Raises
+    ------
+    ConfigError
+        If it has another form or names no place.
+    """
+    keys, equals, text = override.partition("=")
+    if not equals or not keys:
+        raise ConfigError(f"got --set {override!r}; expected KEY.KEY=VALUE, e.g. train.epochs=3")
+    try:
+        value = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"--set {override}: cannot read the value: {reason}") from error
+    *path, last = keys.split(".")
+    place: object = values
+    for key in path:
+        place = _step(place, key, override)
+    if isinstance(place, dict):
+        place[last] = value
+    elif isinstance(place, list) and last.isdecimal() and int(last) < len(place):
+        place[int(last)] = value
+    else:
+        raise ConfigError(f"--set {override}: there is no place named {last!r}")
+
+
+def _step(place: object, key: str, override: str) -> object:
+    if isinstance(place, dict):
+        return place.setdefault(key, {})
+    if isinstance(place, list) and key.isdecimal() and int(key) < len(place):
+        return place[int(key)]
+    raise ConfigError(f"--set {override}: {key!r} is not inside a section or list")
