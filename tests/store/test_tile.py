@@ -11,15 +11,25 @@ import pytest
 import tifffile
 import zarr
 
-from wsi_seg.errors import BatchError, OutputError, SlideError, StoreError, UnsupportedSlideError
+from wsi_seg.errors import (
+    BatchError,
+    ConfigError,
+    OutputError,
+    SlideError,
+    StoreError,
+    UnsupportedSlideError,
+)
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.progress import Silent
 from wsi_seg.slides import open_slide
 from wsi_seg.store import open_collection
+from wsi_seg.store.plan import Codec
 from wsi_seg.store.tile import tile_slides
+from wsi_seg.store.verify import verify_slide
 from wsi_seg.testing.coordinates import write_coordinate_tiff
 
 EXTENTS = (Extent(203, 333), Extent(81, 133))
+VERBATIM = Codec("verbatim")
 
 
 def whole(extent, level=0):
@@ -44,7 +54,7 @@ def require_equal(path, out):
 def test_verbatim_equals_the_slide(tmp_path, codec, tile_px):
     path, out = tmp_path / "slide.tif", tmp_path / "store.zarr"
     write_coordinate_tiff(path, extents=EXTENTS, codec=codec, tile_px=tile_px)
-    report = tile_slides([path], out, codec="verbatim", progress=Silent())
+    report = tile_slides([path], out, codec=VERBATIM, progress=Silent())
     assert all(level.startswith("verbatim") for level in report.slides[0].levels)
     require_equal(path, out)
 
@@ -59,7 +69,7 @@ def test_jpeg_colours(tmp_path, photometric, subsampling):
         tmp_path / "a.tif", smooth, tile=(64, 32), compression="jpeg", photometric=photometric,
         metadata=None, **options,
     )  # fmt: skip
-    tile_slides([tmp_path / "a.tif"], tmp_path / "s.zarr", codec="verbatim", progress=Silent())
+    tile_slides([tmp_path / "a.tif"], tmp_path / "s.zarr", codec=VERBATIM, progress=Silent())
     require_equal(tmp_path / "a.tif", tmp_path / "s.zarr")
 
 
@@ -68,7 +78,7 @@ def test_predictor_is_kept(tmp_path):
     tifffile.imwrite(
         tmp_path / "a.tif", pixels, tile=(32, 32), compression="lzw", predictor=2, metadata=None
     )
-    tile_slides([tmp_path / "a.tif"], tmp_path / "s.zarr", codec="verbatim", progress=Silent())
+    tile_slides([tmp_path / "a.tif"], tmp_path / "s.zarr", codec=VERBATIM, progress=Silent())
     require_equal(tmp_path / "a.tif", tmp_path / "s.zarr")
 
 
@@ -76,10 +86,54 @@ def test_predictor_is_kept(tmp_path):
 def test_recoded_equals_the_slide(tmp_path, tile_px):
     path, out = tmp_path / "slide.tif", tmp_path / "store.zarr"
     write_coordinate_tiff(path, extents=(Extent(1203, 1333),), tile_px=tile_px)
-    report = tile_slides([path], out, codec="zstd", progress=Silent())
+    report = tile_slides([path], out, codec=Codec("zstd"), progress=Silent())
     assert report.slides[0].levels == ("zstd", "computed")
     store = require_equal(path, out)
     assert [e.height for e in store.pyramid.extents] == [1203, 602]
+
+
+def paint(path, height=1100, width=1301):
+    """Write smooth tissue-like px in strips, which no codec can copy."""
+    y, x = np.mgrid[:height, :width]
+    pixels = np.stack([200 - 50 * np.sin(y / 31), 120 + 60 * np.cos(x / 23), 160 + 0 * y], -1)
+    tifffile.imwrite(path, pixels.astype(np.uint8), rowsperstrip=37, metadata=None)
+    return pixels.astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("codec", "worst"),
+    [
+        (Codec("jpegxl"), 0),
+        (Codec("jpegxl", distance=1.0), 2),
+        (Codec("jpeg", quality=95), 2),
+        (Codec("jpeg", quality=40), 6),
+    ],
+    ids=str,
+)
+def test_recoding_with_an_image_codec(tmp_path, codec, worst):
+    path, out = tmp_path / "a.tif", tmp_path / "s.zarr"
+    pixels = paint(path)
+    report = tile_slides([path], out, codec=codec, progress=Silent())
+    assert report.slides[0].levels == (codec.name, "computed")
+    store = open_collection(out)["a"]
+    assert store.attributes["codec"] == str(codec)
+    assert store.image.arrays[1].encoding == codec.encoding  # also where we compute the level
+    found = store.image.read(whole(store.pyramid.extent))
+    plain = zarr.open(str(store.path / "0"), mode="r")[:]
+    assert np.array_equal(found, np.moveaxis(plain, 0, -1))
+    difference = np.abs(found.astype(int) - pixels)
+    assert difference.mean() <= worst
+    # The border of the slide lies inside a chunk; padding must not ring into it.
+    assert difference[-8:, -8:].mean() <= worst
+    assert verify_slide(store, path).levels == 1
+    assert report.slides[0].store_bytes < pixels.size / 8
+
+
+def test_strength_of_a_codec_is_checked():
+    with pytest.raises(ConfigError, match="quality 0"):
+        Codec("jpeg", quality=0)
+    with pytest.raises(ConfigError, match="distance 16"):
+        Codec("jpegxl", distance=16)
 
 
 def test_attributes_tell_the_source_and_the_override(tmp_path):
@@ -121,7 +175,7 @@ def test_errors_that_come_before_any_work(tmp_path):
     with pytest.raises(SlideError, match="two slides named 's'"):
         tile_slides([tmp_path], tmp_path / "store.zarr", progress=Silent())
     with pytest.raises(UnsupportedSlideError, match="strips"):
-        tile_slides([tmp_path / "a"], tmp_path / "store.zarr", codec="verbatim", progress=Silent())
+        tile_slides([tmp_path / "a"], tmp_path / "store.zarr", codec=VERBATIM, progress=Silent())
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="file"):
         tile_slides([tmp_path / "a"], tmp_path / "file", progress=Silent())
@@ -139,9 +193,10 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from wsi_seg.progress import Silent
+from wsi_seg.store.plan import Codec
 from wsi_seg.store.tile import tile_slides
 print("ready", flush=True)
-tile_slides([Path(sys.argv[1])], Path(sys.argv[2]), codec=sys.argv[3], progress=Silent())
+tile_slides([Path(sys.argv[1])], Path(sys.argv[2]), codec=Codec(sys.argv[3]), progress=Silent())
 """
 
 
@@ -149,7 +204,7 @@ tile_slides([Path(sys.argv[1])], Path(sys.argv[2]), codec=sys.argv[3], progress=
 def test_killed_and_resumed_equals_undisturbed(tmp_path, codec):
     path = tmp_path / "slide.tif"
     write_coordinate_tiff(path, extents=(Extent(1600, 1500),), codec="zstd", tile_px=16)
-    tile_slides([path], tmp_path / "calm.zarr", codec=codec, progress=Silent())
+    tile_slides([path], tmp_path / "calm.zarr", codec=Codec(codec), progress=Silent())
     out = tmp_path / "killed.zarr"
     for moment in (0.01, 0.03, 0.06, 0.1):
         command = [sys.executable, "-c", SCRIPT, str(path), str(out), codec]
@@ -159,7 +214,7 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path, codec):
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
         child.stdout.close()
-    tile_slides([path], out, codec=codec, progress=Silent())
+    tile_slides([path], out, codec=Codec(codec), progress=Silent())
     assert files_of(out) == files_of(tmp_path / "calm.zarr")
 
 
@@ -188,7 +243,7 @@ def open_collection_names(out):
 def test_real_slides_are_copied_exactly(shared_data, tmp_path):
     names = ("CMU-1-Small-Region.svs", "CMU-1-Small-Region.jp2.tiff")
     paths = [shared_data / "slides-small" / name for name in names]
-    tile_slides(paths, tmp_path / "store.zarr", codec="verbatim", progress=Silent())
+    tile_slides(paths, tmp_path / "store.zarr", codec=VERBATIM, progress=Silent())
     for path in paths:
         require_equal(path, tmp_path / "store.zarr")
 

@@ -4,6 +4,7 @@ from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection
+from wsi_seg.store.plan import Codec
 from wsi_seg.store.tile import tile_slides
 from wsi_seg.store.verify import sampled_regions, verify_slide
 from wsi_seg.testing.coordinates import write_coordinate_tiff
@@ -14,7 +15,7 @@ def test_a_true_copy_passes_and_another_slide_does_not(tmp_path, codec):
     extents = [Extent(700, 900), Extent(350, 450)]
     write_coordinate_tiff(tmp_path / "a.tif", extents=extents)
     write_coordinate_tiff(tmp_path / "b.tif", extents=[Extent(900, 700)])
-    tile_slides([tmp_path / "a.tif"], tmp_path / "s.zarr", codec=codec, progress=Silent())
+    tile_slides([tmp_path / "a.tif"], tmp_path / "s.zarr", codec=Codec(codec), progress=Silent())
     store = open_collection(tmp_path / "s.zarr")["a"]
     verified = verify_slide(store, tmp_path / "a.tif")
     assert verified.levels == 2
@@ -25,7 +26,7 @@ def test_a_true_copy_passes_and_another_slide_does_not(tmp_path, codec):
 
 def test_px_that_differ_are_found(tmp_path):
     write_coordinate_tiff(tmp_path / "a.tif", extents=[Extent(200, 300)])
-    tile_slides([tmp_path / "a.tif"], tmp_path / "s.zarr", codec="zstd", progress=Silent())
+    tile_slides([tmp_path / "a.tif"], tmp_path / "s.zarr", codec=Codec("zstd"), progress=Silent())
     (tmp_path / "other").mkdir()
     other = tmp_path / "other" / "a.tif"
     write_coordinate_tiff(other, extents=[Extent(200, 300)], codec="jpeg")

@@ -16,6 +16,8 @@ class CodecName(enum.StrEnum):
     AUTO = "auto"
     VERBATIM = "verbatim"
     ZSTD = "zstd"
+    JPEG = "jpeg"
+    JPEGXL = "jpegxl"
 
 
 def tile(
@@ -23,8 +25,12 @@ def tile(
     out: Annotated[Path, typer.Option(help="Collection to make or add to.")] = Path("store.zarr"),
     codec: Annotated[
         CodecName,
-        typer.Option(help="auto copies the slide's own tiles where it can; zstd recodes all."),
+        typer.Option(help="auto copies the slide's own tiles where it can; the last three recode."),
     ] = CodecName.AUTO,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="Of --codec jpeg.")] = 90,
+    distance: Annotated[
+        float, typer.Option(min=0, max=15, help="Of --codec jpegxl; 0 is lossless.")
+    ] = 0.0,
     mpp: Annotated[
         float | None, typer.Option(help="Micrometres per px; replaces what the files say.")
     ] = None,
@@ -55,13 +61,14 @@ def tile(
         from wsi_seg.masks.annotate import annotate_collection
         from wsi_seg.masks.labels import write_tissue
         from wsi_seg.store import open_collection
+        from wsi_seg.store.plan import Codec
         from wsi_seg.store.tile import tile_slides
         from wsi_seg.store.verify import verify_slides
 
         report = tile_slides(
             slides,
             out,
-            codec=codec.value,
+            codec=Codec(codec.value, quality, distance),
             mpp=mpp,
             overwrite=overwrite,
             complete=write_tissue,

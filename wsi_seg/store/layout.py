@@ -39,13 +39,19 @@ class LevelLayout:
     encoding: Encoding = Encoding()  # noqa: RUF009 (frozen)
 
 
-def strip_layout(extent: Extent, *, chunk_px: int = 512, shard_px: int = 1024) -> LevelLayout:
+def strip_layout(
+    extent: Extent,
+    *,
+    chunk_px: int = 512,
+    shard_px: int = 1024,
+    encoding: Encoding = Encoding(),  # noqa: B008 (frozen)
+) -> LevelLayout:
     """Lay a level out for writing in strips of ``shard_px`` rows."""
     if chunk_px < 1 or shard_px % chunk_px:
         raise StoreError(f"got shard_px={shard_px}, chunk_px={chunk_px}; expected a whole multiple")
     columns = min(_SHARD_ASPECT, -(-extent.width // shard_px))
     return LevelLayout(
-        extent, Extent(chunk_px, chunk_px), Extent(shard_px, shard_px * columns), Encoding()
+        extent, Extent(chunk_px, chunk_px), Extent(shard_px, shard_px * columns), encoding
     )
 
 

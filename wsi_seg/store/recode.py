@@ -1,4 +1,4 @@
-"""Owns recoding: px that a slide decodes are written as zstd chunks, strip by strip."""
+"""Owns recoding: px that a slide decodes are encoded anew, strip by strip."""
 
 from functools import partial
 
@@ -9,6 +9,7 @@ from wsi_seg.geometry import Extent, Region
 from wsi_seg.slides import Slide
 from wsi_seg.store.arrays import LevelArray
 from wsi_seg.store.cache import shared_pool
+from wsi_seg.store.codecs import Encoding
 from wsi_seg.store.layout import LevelLayout, strip_layout
 from wsi_seg.store.writer import write_rows
 
@@ -17,7 +18,7 @@ _CHUNK_PX = 512
 _WIDE_PX = 32_768
 
 
-def recode_layout(extent: Extent, piece: Extent) -> LevelLayout:
+def recode_layout(extent: Extent, piece: Extent, encoding: Encoding) -> LevelLayout:
     """Lay out a level so that no tile of the slide is cut by the border of a strip.
 
     Parameters
@@ -26,12 +27,14 @@ def recode_layout(extent: Extent, piece: Extent) -> LevelLayout:
         Size of the level.
     piece
         Size of the tiles or strips that the slide decodes one by one.
+    encoding
+        How chunks are written.
     """
     chunk_px = _CHUNK_PX
     if piece.height <= 2 * _CHUNK_PX and piece.height < extent.height:
         chunk_px = piece.height * max(1, round(_CHUNK_PX / piece.height))
     shard_px = chunk_px if extent.width > _WIDE_PX else 2 * chunk_px
-    return strip_layout(extent, chunk_px=chunk_px, shard_px=shard_px)
+    return strip_layout(extent, chunk_px=chunk_px, shard_px=shard_px, encoding=encoding)
 
 
 def recode_strip(slide: Slide, level: int, array: LevelArray, y: int) -> list[int | None]:

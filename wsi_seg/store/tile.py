@@ -18,7 +18,7 @@ from wsi_seg.store.collection import SlideStore
 from wsi_seg.store.journal import Journal
 from wsi_seg.store.layout import FORMAT, PARTIAL, create_collection, create_levels
 from wsi_seg.store.multiscale import open_multiscale, wsi_seg_attributes
-from wsi_seg.store.plan import Codec, LevelPlan, plan_levels
+from wsi_seg.store.plan import AUTO, Codec, LevelPlan, plan_levels
 from wsi_seg.store.recode import recode_strip
 from wsi_seg.store.shards import shard_checksum
 from wsi_seg.store.verbatim import copy_shard_row
@@ -83,7 +83,7 @@ def tile_slides(
     paths: Sequence[Path],
     out: Path,
     *,
-    codec: Codec = "auto",
+    codec: Codec = AUTO,
     mpp: float | None = None,
     overwrite: bool = False,
     complete: Callable[[SlideStore], None] | None = None,
@@ -99,7 +99,7 @@ def tile_slides(
     out
         Collection to make or to add to.
     codec
-        ``auto``, ``verbatim`` or ``zstd``; see `plan_levels`.
+        How levels are encoded.
     mpp
         Micrometres per px of level 0 that replace what the files say, or None.
     overwrite
@@ -248,7 +248,7 @@ class _SlideJob:
                 "bytes": self.source_bytes,
                 "sha256_of_ends": _digest_of_ends(slide.path),
             },
-            "codec": options.codec,
+            "codec": str(options.codec),
             "mpp": slide.pyramid.mpp,
         }
         if options.overwrite:

@@ -161,7 +161,7 @@ def _sync(path: Path) -> None:
 
 
 def _cut(array: LevelArray, part: Pixels) -> Iterator[Pixels | None]:
-    """Chunks of one shard in C order, padded with 0; None where the level has none."""
+    """Chunks of one shard in C order, padded; None where the level has none."""
     rows, columns = array.grid
     size = array.chunk
     for row in range(rows):
@@ -175,9 +175,14 @@ def _cut(array: LevelArray, part: Pixels) -> Iterator[Pixels | None]:
             elif chunk.shape == array.chunk_shape:
                 yield chunk
             else:
-                padded = np.zeros(array.chunk_shape, dtype=np.uint8)
-                padded[: chunk.shape[0], : chunk.shape[1]] = chunk
-                yield padded
+                yield _padded(chunk, array)
+
+
+def _padded(chunk: Pixels, array: LevelArray) -> Pixels:
+    """Fill a chunk at the border of its level: with 0, or so that a lossy codec does not ring."""
+    missing = [full - have for full, have in zip(array.chunk_shape, chunk.shape, strict=True)]
+    exact = array.encoding.exact
+    return np.pad(chunk, [(0, count) for count in missing], mode="constant" if exact else "edge")
 
 
 def _encode(array: LevelArray, chunk: Pixels | None) -> bytes | None:
