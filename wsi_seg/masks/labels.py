@@ -11,11 +11,14 @@ from wsi_seg.geometry import Extent, Region
 from wsi_seg.masks.objects import Objects, measure_objects, write_objects
 from wsi_seg.masks.rasterize import Rasterizer
 from wsi_seg.masks.tissue import find_tissue
+from wsi_seg.progress import Silent
 from wsi_seg.store import (
     SlideStore,
     create_multiscale,
     discard,
+    fill_pyramid,
     finish,
+    halved,
     read_thumbnail,
     strip_rows,
     thumbnail_extent,
@@ -42,9 +45,11 @@ def write_tissue(store: SlideStore) -> None:
         rows = strip_rows(path)
         for y in range(0, extent.height, rows):
             write_strip(path, 0, y, mask[y : y + rows].astype(np.uint8))
+        fill_pyramid(path, nearest=True, progress=Silent())
 
     classes = ClassTable.named([TISSUE])
-    _write_label(store, TISSUE, [extent], classes, fill, downsample=full.width / extent.width)
+    extents = halved(extent, len(store.pyramid.extents))
+    _write_label(store, TISSUE, extents, classes, fill, downsample=full.width / extent.width)
 
 
 def write_labels(

@@ -2,7 +2,7 @@
 
 from wsi_seg.store.cache import shared_cache
 from wsi_seg.store.collection import Collection, SlideStore, open_collection
-from wsi_seg.store.layout import completed, create_collection, create_multiscale, list_label
+from wsi_seg.store.layout import completed, create_collection, create_multiscale, halved, list_label
 from wsi_seg.store.multiscale import Multiscale, open_multiscale
 from wsi_seg.store.thumbnail import read_thumbnail, thumbnail_extent
 from wsi_seg.store.writer import discard, fill_pyramid, finish, strip_rows, tidy, write_strip
@@ -17,6 +17,7 @@ __all__ = [
     "discard",
     "fill_pyramid",
     "finish",
+    "halved",
     "list_label",
     "open_collection",
     "open_multiscale",

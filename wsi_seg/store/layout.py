@@ -258,5 +258,18 @@ def completed(extents: Sequence[Extent]) -> tuple[Extent, ...]:
     """Complete a pyramid: below its last level, halves until the longer side is <= 1,024 px."""
     full = list(extents)
     while max(full[-1].height, full[-1].width) > 1024:
-        full.append(Extent(math.ceil(full[-1].height / 2), math.ceil(full[-1].width / 2)))
+        full.append(halved(full[-1], 2)[1])
     return tuple(full)
+
+
+def halved(extent: Extent, count: int) -> tuple[Extent, ...]:
+    """Pyramid of ``count`` levels, each half the one above it.
+
+    OME-Zarr 0.5 wants a label to have as many levels as its image; this is for labels whose
+    level 0 is coarser than the image's.
+    """
+    extents = [extent]
+    for _ in range(count - 1):
+        last = extents[-1]
+        extents.append(Extent(math.ceil(last.height / 2), math.ceil(last.width / 2)))
+    return tuple(extents)
