@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from wsi_seg.errors import ConfigError, UnsupportedSlideError
 from wsi_seg.slides import Recode, Slide, TileStreams
+from wsi_seg.store.cache import shared_pool
 from wsi_seg.store.codecs import Encoding
 from wsi_seg.store.layout import LevelLayout, completed, strip_layout
 from wsi_seg.store.recode import recode_layout
@@ -117,11 +119,12 @@ def plan_levels(slide: Slide, codec: Codec = AUTO) -> tuple[LevelPlan, ...]:
     UnsupportedSlideError
         If ``verbatim`` is asked for and a level's streams cannot be copied.
     """
-    own = [_plan(slide, level, codec) for level in range(len(slide.pyramid.extents))]
+    levels = range(len(slide.pyramid.extents))
+    own = shared_pool().map(partial(_plan, slide, codec), levels)
     return (*own, *_computed(slide, codec.encoding))
 
 
-def _plan(slide: Slide, level: int, codec: Codec) -> LevelPlan:
+def _plan(slide: Slide, codec: Codec, level: int) -> LevelPlan:
     extent = slide.pyramid.extents[level]
     copies = codec.name in {"auto", "verbatim"}
     found = slide.streams(level) if copies else Recode(f"--codec {codec.name}")

@@ -8,6 +8,7 @@ chunk that is missing, and the crc32c of these pairs.
 import contextlib
 import os
 from collections.abc import Sequence
+from io import FileIO
 from pathlib import Path
 
 import google_crc32c
@@ -16,12 +17,14 @@ from numpy.typing import NDArray
 
 from wsi_seg.errors import OutputError, StoreError
 
+Bytes = bytes | memoryview
+
 MISSING = np.iinfo(np.uint64).max
 _PAIR_BYTES = 16
 _CRC_BYTES = 4
 
 
-def write_shard(path: Path, chunks: Sequence[bytes | None]) -> int | None:
+def write_shard(path: Path, chunks: Sequence[Bytes | None]) -> int | None:
     """Write one shard whole: temporary file, fsync, rename.
 
     Parameters
@@ -48,13 +51,9 @@ def write_shard(path: Path, chunks: Sequence[bytes | None]) -> int | None:
             path.unlink(missing_ok=True)
             return None
         path.parent.mkdir(parents=True, exist_ok=True)
-        checksum = 0
-        with temporary.open("wb") as file:
-            for part in (*chunks, _pack_index(chunks)):
-                if part is not None:
-                    file.write(part)
-                    checksum = google_crc32c.extend(checksum, part)
-            file.flush()
+        data = b"".join(part for part in (*chunks, _pack_index(chunks)) if part is not None)
+        with temporary.open("wb", buffering=0) as file:
+            _write_all(file, data)
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
@@ -64,7 +63,15 @@ def write_shard(path: Path, chunks: Sequence[bytes | None]) -> int | None:
             f"cannot write {path}: {error.strerror or error}; make room or choose another --out, "
             "then repeat the command to continue"
         ) from error
+    checksum: int = google_crc32c.value(data)
     return checksum
+
+
+def _write_all(file: FileIO, data: bytes) -> None:
+    """Write all bytes; one call of the system takes 2 GB at most."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def shard_checksum(path: Path) -> int | None:
@@ -139,7 +146,7 @@ def read_chunk(path: Path, offset: int, nbytes: int) -> bytes:
     return data
 
 
-def _pack_index(chunks: Sequence[bytes | None]) -> bytes:
+def _pack_index(chunks: Sequence[Bytes | None]) -> bytes:
     sizes = np.array([0 if chunk is None else len(chunk) for chunk in chunks], dtype=np.uint64)
     index = np.empty((len(chunks), 2), dtype="<u8")
     index[:, 0] = np.cumsum(sizes) - sizes

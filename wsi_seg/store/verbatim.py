@@ -1,7 +1,8 @@
 """Owns the verbatim encoding: a slide's finished tile streams become chunks, unchanged."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from wsi_seg.store.codecs import Encoding
 from wsi_seg.store.layout import LevelLayout
 from wsi_seg.store.shards import write_shard
 
-# A slide becomes some hundred files, each of which fits in memory.
+# A large slide becomes some hundred files, each of which fits in memory; a small one few, because
+# making a file safe on disk takes as long as writing megabytes.
 _SHARDS_WANTED = 128
+_SHARD_LEAST_BYTES = 2 * 2**20
 _SHARD_BYTES = 32 * 2**20
 
 
@@ -29,8 +32,9 @@ def encoding_of(streams: TileStreams) -> Encoding:
 def verbatim_layout(extent: Extent, streams: TileStreams) -> LevelLayout:
     """Lay out a level so that every tile of the slide is a chunk."""
     rows, columns = -(-extent.height // streams.tile.height), -(-extent.width // streams.tile.width)
+    shards_wanted = min(_SHARDS_WANTED, 1 + int(streams.sizes.sum()) // _SHARD_LEAST_BYTES)
     side = 4
-    while -(-rows // side) * -(-columns // side) > _SHARDS_WANTED:
+    while -(-rows // side) * -(-columns // side) > shards_wanted:
         side *= 2
     largest = int(streams.sizes.max(initial=0))
     while side > 1 and largest * side * side > _SHARD_BYTES:
@@ -73,9 +77,10 @@ def mismatch(slide: Slide, level: int, streams: TileStreams) -> str:
         except SlideError as error:
             failure = error  # a damaged tile is copied as it is; reading it will say so
             continue
-        data = _read_stream(slide.path, streams, number)
+        with _opened(slide.path) as descriptor:
+            (data,) = _read_streams(descriptor, slide.path, streams, [number])
         try:
-            found = encoding.decode(data, shape)[: region.height, : region.width]
+            found = encoding.decode(bytes(data or b""), shape)[: region.height, : region.width]
         except StoreError as error:
             return f"tile {number}: {error}"
         compared += 1
@@ -104,18 +109,21 @@ def copy_shard_row(
 def _copy_shard(
     path: Path, streams: TileStreams, array: LevelArray, row: int, column: int
 ) -> int | None:
+    with _opened(path) as descriptor:
+        chunks = _read_streams(descriptor, path, streams, list(_tile_numbers(array, row, column)))
+    return write_shard(array.shard_path(row, column), chunks)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError as error:
         raise SlideError(f"{path}: cannot be read: {error.strerror or error}") from error
     try:
-        chunks = [
-            None if number is None else _pread(descriptor, path, streams, number)
-            for number in _tile_numbers(array, row, column)
-        ]
+        yield descriptor
     finally:
         os.close(descriptor)
-    return write_shard(array.shard_path(row, column), chunks)
 
 
 def _tile_numbers(array: LevelArray, row: int, column: int) -> Iterator[int | None]:
@@ -129,19 +137,26 @@ def _tile_numbers(array: LevelArray, row: int, column: int) -> Iterator[int | No
             yield tile_row * tile_columns + tile_column if inside else None
 
 
-def _read_stream(path: Path, streams: TileStreams, number: int) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        return _pread(descriptor, path, streams, number) or b""
-    finally:
-        os.close(descriptor)
-
-
-def _pread(descriptor: int, path: Path, streams: TileStreams, number: int) -> bytes | None:
-    size, offset = int(streams.sizes[number]), int(streams.offsets[number])
-    if not size:
-        return None
-    data = os.pread(descriptor, size, offset)
-    if len(data) != size:
-        raise SlideError(f"{path}: ends inside tile {number} at byte {offset}; copy it again")
-    return data
+def _read_streams(
+    descriptor: int, path: Path, streams: TileStreams, numbers: Sequence[int | None]
+) -> list[memoryview | None]:
+    """Read tiles; those that lie one behind the other in the file are read at one go."""
+    chunks: list[memoryview | None] = [None] * len(numbers)
+    places = np.array([p for p, n in enumerate(numbers) if n is not None and streams.sizes[n]], int)
+    tiles = np.array([numbers[place] for place in places], int)
+    begins, ends = streams.offsets[tiles], streams.offsets[tiles] + streams.sizes[tiles]
+    gaps = np.flatnonzero(begins[1:] != ends[:-1]) + 1
+    for run in np.split(np.arange(len(tiles)), gaps):
+        if not run.size:
+            continue
+        begin, nbytes = int(begins[run[0]]), int(ends[run[-1]] - begins[run[0]])
+        data = memoryview(os.pread(descriptor, nbytes, begin))
+        for number in run.tolist():
+            first, last = int(begins[number]) - begin, int(ends[number]) - begin
+            if last > len(data):
+                raise SlideError(
+                    f"{path}: ends inside tile {tiles[number]} at byte {begins[number]}; copy it "
+                    "again"
+                )
+            chunks[int(places[number])] = data[first:last]
+    return chunks
