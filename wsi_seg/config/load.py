@@ -13,6 +13,7 @@ from typing import get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from wsi_seg.address import is_remote
 from wsi_seg.config.recipe import Recipe
 from wsi_seg.config.text import apply_override, read_yaml
 from wsi_seg.errors import ConfigError, OutputError
@@ -105,7 +106,7 @@ def _set_note(overrides: Sequence[str]) -> str:
 
 def _absolute(recipe: Recipe, folder: Path) -> Recipe:
     """Recipe whose paths do not depend on where it is read."""
-    stores = tuple(folder / path for path in recipe.data.stores)
+    stores = tuple(path if is_remote(path) else folder / path for path in recipe.data.stores)
     update: dict[str, object] = {"data": recipe.data.model_copy(update={"stores": stores})}
     start = recipe.model.start
     if isinstance(start, Path):

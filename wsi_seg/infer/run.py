@@ -27,7 +27,7 @@ from wsi_seg.infer.stream import Job, Quarantined, run_jobs
 from wsi_seg.models import ModelCard, load_checkpoint
 from wsi_seg.models.checkpoint import digest_of
 from wsi_seg.progress import Progress
-from wsi_seg.store import Collection, SlideStore, create_collection, tidy
+from wsi_seg.store import Collection, SlideStore, create_collection, note_names, tidy
 
 logger = logging.getLogger(__name__)
 
@@ -203,6 +203,7 @@ def infer_with(
         execute = partial(_in_turn, predictor=predictor, progress=progress)
     report = _run(outputs, predictor, options, execute)
     tidy(out)
+    note_names(out)
     if failures:
         raise BatchError(failures, done=len(outputs))
     return report

@@ -2,7 +2,14 @@
 
 from wsi_seg.store.cache import shared_cache
 from wsi_seg.store.collection import Collection, SlideStore, open_collection
-from wsi_seg.store.layout import completed, create_collection, create_multiscale, halved, list_label
+from wsi_seg.store.layout import (
+    completed,
+    create_collection,
+    create_multiscale,
+    halved,
+    list_label,
+    note_names,
+)
 from wsi_seg.store.multiscale import Multiscale, open_multiscale
 from wsi_seg.store.thumbnail import read_thumbnail, thumbnail_extent
 from wsi_seg.store.writer import discard, fill_pyramid, finish, strip_rows, tidy, write_strip
@@ -19,6 +26,7 @@ __all__ = [
     "finish",
     "halved",
     "list_label",
+    "note_names",
     "open_collection",
     "open_multiscale",
     "read_thumbnail",

@@ -8,6 +8,7 @@ from wsi_seg.errors import StoreError, StoreIncompleteError, StoreNotFoundError
 from wsi_seg.geometry import Pyramid
 from wsi_seg.store.layout import PARTIAL, label_list
 from wsi_seg.store.multiscale import Multiscale, open_multiscale, wsi_seg_attributes
+from wsi_seg.store.remote import is_address, located
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,13 @@ class Collection:
     path: Path
 
     def names(self) -> tuple[str, ...]:
-        """Names of the complete stores, sorted."""
+        """Names of the complete stores, sorted.
+
+        Behind an address they are those that the last command noted.
+        """
+        if is_address(self.path):
+            noted = wsi_seg_attributes(self.path / "zarr.json").get("slides")
+            return tuple(map(str, noted)) if isinstance(noted, list) else ()
         return tuple(
             sorted(
                 child.name
@@ -86,6 +93,8 @@ class Collection:
 
     def unfinished(self) -> tuple[str, ...]:
         """Names of the stores whose writing has begun and not ended, sorted."""
+        if is_address(self.path):
+            return ()
         folder = self.path / PARTIAL
         return tuple(sorted(child.name for child in folder.iterdir())) if folder.is_dir() else ()
 
@@ -110,6 +119,11 @@ class Collection:
 def open_collection(path: Path) -> Collection:
     """Open a collection that `wsi-seg tile` or `wsi-seg infer` made.
 
+    Parameters
+    ----------
+    path
+        Its folder, or an address such as ``s3://bucket/store.zarr`` (then it is read only).
+
     Raises
     ------
     StoreNotFoundError
@@ -117,8 +131,11 @@ def open_collection(path: Path) -> Collection:
     StoreIncompleteError
         If it holds unfinished stores only.
     StoreError
-        If it is something else.
+        If it is something else, or an address that cannot be read.
     """
+    path = located(path)
+    if is_address(path):
+        return _open_address(path)
     if not path.exists():
         raise StoreNotFoundError(
             f"there is no {path}; make it with `wsi-seg tile SLIDES --out {path}`"
@@ -137,3 +154,16 @@ def open_collection(path: Path) -> Collection:
             "repeat the command that writes them"
         )
     return collection
+
+
+def _open_address(path: Path) -> Collection:
+    """Open a collection behind an address, with one request."""
+    try:
+        ours = wsi_seg_attributes(path / "zarr.json")
+    except StoreIncompleteError as error:
+        raise StoreNotFoundError(
+            f"there is no collection of slides at {path}; check the address"
+        ) from error
+    if ours.get("kind") != "collection":
+        raise StoreError(f"{path} is a zarr group of another kind; expected a collection")
+    return Collection(path)

@@ -11,6 +11,7 @@ from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.geometry import Extent, Pyramid
 from wsi_seg.store.arrays import read_json
 from wsi_seg.store.codecs import Encoding
+from wsi_seg.store.remote import require_local
 
 FORMAT = 1
 PARTIAL = ".partial"
@@ -65,6 +66,7 @@ def create_collection(path: Path) -> None:
     OutputError
         If it cannot be written.
     """
+    require_local(path)
     file = path / "zarr.json"
     if file.is_file():
         attributes = read_json(file).get("attributes")
@@ -74,7 +76,18 @@ def create_collection(path: Path) -> None:
         return
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise OutputError(f"{path} exists and is not a collection; choose another --out")
-    _write_group(path, {"wsi_seg": {"kind": "collection", "format": FORMAT}})
+    _write_collection(path, [])
+
+
+def note_names(path: Path) -> None:
+    """Note in a collection which slides it has, for readers to whom a server lists no folder."""
+    listed = {folder.name for folder in path.iterdir() if (folder / "zarr.json").is_file()}
+    _write_collection(path, sorted(listed - {PARTIAL}))
+
+
+def _write_collection(path: Path, names: Sequence[str]) -> None:
+    ours = {"kind": "collection", "format": FORMAT, "slides": list(names)}
+    _write_group(path, {"wsi_seg": ours})
 
 
 def create_multiscale(  # noqa: PLR0913 (all keywords, all of one group)
@@ -143,6 +156,7 @@ def create_levels(
 
     See `create_multiscale`.
     """
+    require_local(path)
     ours = {**attributes, "mpp": mpp, "downsample": downsample}
     ome: dict[str, object] = {
         "version": "0.5",

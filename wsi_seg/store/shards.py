@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.errors import OutputError, StoreError
+from wsi_seg.store.remote import is_address, read_span, size_of
 
 Bytes = bytes | memoryview
 
@@ -108,6 +109,8 @@ def read_index(path: Path, count: int) -> NDArray[np.uint64] | None:
         If the file is too short, the checksum is wrong, or a chunk lies outside the file.
     """
     size = count * _PAIR_BYTES + _CRC_BYTES
+    if is_address(path):
+        return _remote_index(path, count, size)
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -122,6 +125,15 @@ def read_index(path: Path, count: int) -> NDArray[np.uint64] | None:
     return _parse_index(data, count, body=total - size, path=path)
 
 
+def _remote_index(path: Path, count: int, size: int) -> NDArray[np.uint64] | None:
+    try:
+        total = size_of(path)
+        data = read_span(path, total - size, size) if total >= size else b""
+    except FileNotFoundError:
+        return None
+    return _parse_index(data, count, body=total - size, path=path)
+
+
 def read_chunk(path: Path, offset: int, nbytes: int) -> bytes:
     """Read one encoded chunk of a shard.
 
@@ -131,11 +143,7 @@ def read_chunk(path: Path, offset: int, nbytes: int) -> bytes:
         If the file cannot be read or ends too early.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            data = os.pread(descriptor, nbytes, offset)
-        finally:
-            os.close(descriptor)
+        data = read_span(path, offset, nbytes) if is_address(path) else _pread(path, offset, nbytes)
     except OSError as error:
         raise StoreError(f"cannot read shard {path}: {error.strerror or error}") from error
     if len(data) != nbytes:
@@ -144,6 +152,14 @@ def read_chunk(path: Path, offset: int, nbytes: int) -> bytes:
             "tile the slide again with --overwrite"
         )
     return data
+
+
+def _pread(path: Path, offset: int, nbytes: int) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.pread(descriptor, nbytes, offset)
+    finally:
+        os.close(descriptor)
 
 
 def _pack_index(chunks: Sequence[Bytes | None]) -> bytes:

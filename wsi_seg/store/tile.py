@@ -16,7 +16,7 @@ from wsi_seg.slides import Slide, find_slides, open_slide, slide_name
 from wsi_seg.store.arrays import LevelArray, read_level_array
 from wsi_seg.store.collection import SlideStore
 from wsi_seg.store.journal import Journal
-from wsi_seg.store.layout import FORMAT, PARTIAL, create_collection, create_levels
+from wsi_seg.store.layout import FORMAT, PARTIAL, create_collection, create_levels, note_names
 from wsi_seg.store.multiscale import open_multiscale, wsi_seg_attributes
 from wsi_seg.store.plan import AUTO, Codec, LevelPlan, plan_levels
 from wsi_seg.store.recode import recode_strip
@@ -127,6 +127,7 @@ def tile_slides(
     options = _Options(codec, mpp, overwrite, complete)
     done, failures = _Batch(out, options, progress).run(files, workers)
     tidy(out)
+    note_names(out)
     if len(files) == 1 and failures:
         raise failures[files[0]]
     if failures:

@@ -18,6 +18,7 @@ from wsi_seg.store.cache import shared_pool
 from wsi_seg.store.chunks import read_region
 from wsi_seg.store.layout import PARTIAL, list_label
 from wsi_seg.store.multiscale import open_multiscale
+from wsi_seg.store.remote import require_local
 from wsi_seg.store.shards import write_shard
 
 Pixels = NDArray[np.uint8]
@@ -144,6 +145,7 @@ def discard(path: Path) -> None:
     OutputError
         If it cannot be removed.
     """
+    require_local(path)
     try:
         shutil.rmtree(path)
     except FileNotFoundError:

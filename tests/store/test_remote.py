@@ -1,0 +1,159 @@
+"""Stores behind addresses: read from a real S3 server and a real web server, both on loopback."""
+
+import functools
+import http.server
+import pickle
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wsi_seg.address import is_remote
+from wsi_seg.errors import OutputError, StoreError, StoreNotFoundError
+from wsi_seg.geometry import Extent, Region
+from wsi_seg.masks.labels import write_tissue
+from wsi_seg.progress import Silent
+from wsi_seg.store import create_collection, open_collection, shared_cache
+from wsi_seg.store.tile import tile_slides
+from wsi_seg.testing.coordinates import write_coordinate_tiff
+
+s3fs = pytest.importorskip("s3fs", reason="needs the extra `remote`")
+EXTENT = Extent(700, 900)
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("local")
+    write_coordinate_tiff(folder / "a.tif", extents=[EXTENT], codec="jpeg", tile_px=64)
+    tile_slides([folder / "a.tif"], folder / "s.zarr", complete=write_tissue, progress=Silent())
+    return folder / "s.zarr"
+
+
+@pytest.fixture(scope="module")
+def bucket(local):
+    """Address of the collection in a bucket."""
+    moto = pytest.importorskip("moto.server", reason="needs moto, of the extra `dev`")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        files = s3fs.S3FileSystem()
+        files.mkdir("slides")
+        files.put(str(local), "slides/s.zarr", recursive=True)
+        yield "s3://slides/s.zarr"
+    server.stop()
+
+
+class _Ranges(http.server.SimpleHTTPRequestHandler):
+    """Serves files, whole or one span of bytes, and lists no folder."""
+
+    def do_GET(self):
+        path = Path(self.translate_path(self.path))
+        if not path.is_file():
+            self.send_error(404)
+            return
+        data, span = path.read_bytes(), self.headers.get("Range")
+        if span:
+            begin, end = span.removeprefix("bytes=").split("-")
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {begin}-{end}/{len(data)}")
+            data = data[int(begin) : int(end) + 1]
+        else:
+            self.send_response(200)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format, *args):
+        pass
+
+
+@pytest.fixture(scope="module")
+def site(local):
+    """Address of the collection on a web server."""
+    handler = functools.partial(_Ranges, directory=str(local.parent))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/s.zarr"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(params=["bucket", "site"])
+def address(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_every_px_arrives(address, local):
+    here, there = open_collection(local)["a"], open_collection(Path(address))["a"]
+    assert there.pyramid == here.pyramid
+    assert there.attributes == here.attributes
+    shared_cache().resize(0)
+    shared_cache().resize(2**28)
+    for region in (
+        Region(level=0, y=0, x=0, height=700, width=900),
+        Region(level=0, y=130, x=261, height=77, width=1),
+    ):
+        assert np.array_equal(there.image.read(region), here.image.read(region))
+    label = there.label("tissue")
+    whole = Region(level=0, y=0, x=0, height=label.pyramid.extent.height, width=900)
+    assert np.array_equal(label.read(whole), here.label("tissue").read(whole))
+
+
+def test_a_store_travels_to_other_processes(address):
+    image = pickle.loads(pickle.dumps(open_collection(Path(address))["a"])).image
+    assert image.read(Region(level=0, y=3, x=5, height=7, width=9)).shape == (7, 9, 3)
+
+
+def test_what_is_missing_is_named(address):
+    with pytest.raises(StoreNotFoundError, match="no collection of slides at"):
+        open_collection(Path(address.replace("s.zarr", "other.zarr")))
+    with pytest.raises(StoreNotFoundError, match="got slide 'b'; it has: a"):
+        open_collection(Path(address))["b"]
+
+
+def test_a_server_that_is_not_there():
+    with pytest.raises(StoreError, match=r"cannot read http://127.0.0.1:9.*Cannot connect"):
+        open_collection(Path("http://127.0.0.1:9/s.zarr"))
+
+
+def test_nothing_is_written_there(address):
+    with pytest.raises(OutputError, match="read only"):
+        create_collection(Path(address))
+    store = open_collection(Path(address))["a"]
+    with pytest.raises(OutputError, match="read only"):
+        write_tissue(store)
+
+
+def test_a_shard_that_is_gone_is_missing_chunks_and_a_cut_one_is_damaged(site, local, tmp_path):
+    # The server's folder is the module's: damage a copy beside it.
+    copy = local.parent / "damaged.zarr"
+    shutil.copytree(local, copy)
+    shards = sorted(path for path in (copy / "a" / "0" / "c").rglob("*") if path.is_file())
+    data = shards[0].read_bytes()
+    shards[0].write_bytes(data[: len(data) // 2])
+    image = open_collection(Path(site.replace("s.zarr", "damaged.zarr")))["a"].image
+    place = Region(level=0, y=0, x=0, height=8, width=8)
+    with pytest.raises(StoreError, match="damaged"):
+        image.read(place)
+    shards[0].unlink()
+    assert not image.read(place).any()
+
+
+def test_addresses_and_paths():
+    assert is_remote(Path("s3://bucket/store.zarr"))
+    assert is_remote(Path("https:/server/store.zarr"))
+    assert not is_remote(Path("slides/a.svs"))
+    assert not is_remote(Path("/slides/a:b.svs"))
+    assert not is_remote(Path("C:/slides"))
