@@ -1,4 +1,5 @@
 # setup: environment in .venv    demo: the whole chain on made slides    test: all tests
+# torture: long tests of kills and faults
 # check: lint, format, types, floors    bench: benchmarks
 # PYTHON=/path/to/python picks the interpreter the environment is made with.
 
@@ -7,10 +8,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench
+.PHONY: help setup demo test torture check bench
 
 help:
-	@sed -n '1,3s/^# //p' Makefile
+	@sed -n '1,4s/^# //p' Makefile
 
 setup: $(STAMP)
 
@@ -36,6 +37,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+torture: $(STAMP)
+	$(BIN)/python -m pytest -m torture --timeout 1800
 
 check: $(STAMP)
 	$(BIN)/ruff check

@@ -1,5 +1,7 @@
 """Tiling: verbatim equals the slide, any kill resumes to the same bytes, faults stay apart."""
 
+import errno
+import itertools
 import os
 import signal
 import subprocess
@@ -216,6 +218,49 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path, codec):
         child.stdout.close()
     tile_slides([path], out, codec=Codec(codec), progress=Silent())
     assert files_of(out) == files_of(tmp_path / "calm.zarr")
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("codec", ["verbatim", "zstd"])
+def test_killed_at_twenty_moments(tmp_path, codec):
+    path = tmp_path / "slide.tif"
+    write_coordinate_tiff(path, extents=(Extent(4100, 3900),), codec="zstd", tile_px=64)
+    started = time.monotonic()
+    tile_slides([path], tmp_path / "calm.zarr", codec=Codec(codec), progress=Silent())
+    seconds, calm = time.monotonic() - started, files_of(tmp_path / "calm.zarr")
+    draws = np.random.default_rng(5)
+    for turn in range(20):
+        out = tmp_path / f"killed{turn}.zarr"
+        command = [sys.executable, "-c", SCRIPT, str(path), str(out), codec]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+            child.stdout.readline()
+            time.sleep(draws.uniform(0, 1.2 * seconds))
+            child.kill()
+        tile_slides([path], out, codec=Codec(codec), progress=Silent())
+        assert files_of(out) == calm
+
+
+@pytest.mark.parametrize("codec", ["verbatim", "zstd"])
+def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path, monkeypatch, codec):
+    path = tmp_path / "slide.tif"
+    write_coordinate_tiff(path, extents=(Extent(1600, 1500),), codec="zstd", tile_px=64)
+    tile_slides([path], tmp_path / "calm.zarr", codec=Codec(codec), progress=Silent())
+    sync, calls = os.fsync, itertools.count()
+    room = 0
+
+    def full(descriptor):
+        if next(calls) == room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    for room in range(6):  # the disk is full at the first write, at the second ...
+        out, calls = tmp_path / f"full{room}.zarr", itertools.count()
+        with pytest.raises(OutputError, match="No space left on device"):
+            tile_slides([path], out, codec=Codec(codec), progress=Silent())
+        calls = itertools.count(room + 1)
+        tile_slides([path], out, codec=Codec(codec), progress=Silent())
+        assert files_of(out) == files_of(tmp_path / "calm.zarr")
 
 
 def test_a_shard_damaged_between_two_runs_is_written_again(tmp_path):

@@ -305,9 +305,7 @@ class _SlideJob:
             image = open_multiscale(self._partial)
             self._options.complete(SlideStore(self._partial, self._slide.name, image))
         (self._partial / "journal.jsonl").unlink()
-        if self._options.overwrite:
-            discard(self._final)
-        finish(self._partial, self._final)
+        finish(self._partial, self._final, replace=self._options.overwrite)
 
     def report(self, *, skipped: bool) -> TiledSlide:
         """Figures of the finished store."""

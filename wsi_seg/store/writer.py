@@ -104,8 +104,15 @@ def fill_pyramid(path: Path, *, nearest: bool, progress: Progress) -> None:
     progress.finish()
 
 
-def finish(partial: Path, final: Path) -> None:
+def finish(partial: Path, final: Path, *, replace: bool = False) -> None:
     """Give finished work its final name, in one step.
+
+    Parameters
+    ----------
+    partial, final
+        The finished group, and its name to be.
+    replace
+        Whether a group of that name is replaced; it is removed only after it was renamed too.
 
     Raises
     ------
@@ -120,8 +127,14 @@ def finish(partial: Path, final: Path) -> None:
         final.parent.mkdir(parents=True, exist_ok=True)
         if final.parent.name == "labels":
             list_label(final.parent, final.name)  # before the rename: a kill leaves no orphan
+        old = partial.with_name(f"{final.name}.old")
+        if replace and final.exists():
+            discard(old)
+            final.rename(old)
         partial.rename(final)
         _sync(final.parent)
+        if replace:
+            discard(old)
     except OSError as error:
         raise OutputError(
             f"cannot rename {partial} to {final}: {error.strerror or error}"
