@@ -301,3 +301,32 @@ def test_many_small_slides_at_once_all_arrive(tmp_path):
     report = tile_slides([folder], tmp_path / "s.zarr", workers=4, progress=Silent())
     assert len(report.slides) == 60
     assert not (tmp_path / "s.zarr" / ".partial").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process's own peak")
+def test_memory_does_not_grow_with_the_slide(tmp_path):
+    """Twice the height, recoded and reduced: the same peak (below it, allocators warm up)."""
+    peaks = []
+    for height in (8000, 16000):
+        path = tmp_path / f"{height}.tif"
+        rows = (np.full((100, 6000, 3), n % 200, np.uint8) for n in range(height // 100))
+        tifffile.imwrite(
+            path, rows, shape=(height, 6000, 3), dtype=np.uint8, rowsperstrip=100, metadata=None,
+            photometric="rgb",
+        )  # fmt: skip
+        command = [sys.executable, "-c", PEAK, str(path), str(tmp_path / "s.zarr")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout))
+    assert peaks[1] < peaks[0] * 1.15
+    assert peaks[1] < 600
+
+
+PEAK = r"""
+import re, sys
+from pathlib import Path
+from wsi_seg.progress import Silent
+from wsi_seg.store.tile import tile_slides
+tile_slides([Path(sys.argv[1])], Path(sys.argv[2]), progress=Silent())
+# Not getrusage: a child's figure begins with that of the process that started it.
+print(int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) // 1024)
+"""

@@ -42,13 +42,15 @@ class Multiscale:
     attributes: Mapping[str, object]
     arrays: tuple[LevelArray, ...]
 
-    def read(self, region: Region) -> NDArray[np.uint8]:
+    def read(self, region: Region, *, cached: bool = True) -> NDArray[np.uint8]:
         """Read a region of one level.
 
         Parameters
         ----------
         region
             Rectangle inside its level.
+        cached
+            Whether decoded chunks are kept for the next read.
 
         Returns
         -------
@@ -64,7 +66,7 @@ class Multiscale:
         """
         self.pyramid.downsample(region.level)  # names the levels there are, if it is not one
         require_inside(region, self.pyramid.extents[region.level], self.name)
-        return read_region(self.arrays[region.level], region)
+        return read_region(self.arrays[region.level], region, cached=cached)
 
     def __hash__(self) -> int:
         return hash((self.path, self.name))

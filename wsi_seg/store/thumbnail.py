@@ -10,7 +10,7 @@ from wsi_seg.geometry import Extent, Region
 from wsi_seg.store.multiscale import Multiscale
 
 # A slide with few levels must not be held whole at a fine one: bands of at most this many px.
-_BAND_PX = 2**25
+_BAND_PX = 2**23
 
 
 def thumbnail_extent(full: Extent, longest_px: int) -> Extent:
@@ -34,7 +34,8 @@ def read_thumbnail(image: Multiscale, size: Extent) -> NDArray[np.uint8]:
     for top, bottom in pairwise(edges):
         y = top * extent.height // size.height
         y_end = max(y + 1, bottom * extent.height // size.height)
-        band = image.read(Region(level=level, y=y, x=0, height=y_end - y, width=extent.width))
+        region = Region(level=level, y=y, x=0, height=y_end - y, width=extent.width)
+        band = image.read(region, cached=False)  # nobody will read it again
         small = Image.fromarray(band).resize((size.width, bottom - top), Image.Resampling.BOX)
         pixels[top:bottom] = np.asarray(small)
     return pixels

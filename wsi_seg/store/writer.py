@@ -23,6 +23,9 @@ from wsi_seg.store.shards import write_shard
 
 Pixels = NDArray[np.uint8]
 
+# Side of the blocks in which a coarser level is computed.
+_BLOCK_PX = 1024
+
 
 def strip_rows(path: Path, level: int = 0) -> int:
     """Rows of one strip, which is the height of a shard of this level."""
@@ -225,8 +228,10 @@ def reduced_strip(source: LevelArray, target: LevelArray, y: int, *, nearest: bo
     """
     y_end = min(y + target.shard.height, target.extent.height)
     out = np.empty(target.shape(y_end - y, target.extent.width), dtype=np.uint8)
-    for x in range(0, target.extent.width, target.shard.width):
-        x_end = min(x + target.shard.width, target.extent.width)
+    # Whole chunks, so that each is decoded once; few, because sums take several times their bytes.
+    step = target.chunk.width * max(1, _BLOCK_PX // target.chunk.width)
+    for x in range(0, target.extent.width, step):
+        x_end = min(x + step, target.extent.width)
         out[:, x:x_end] = _reduced_block(source, target, (y, y_end), (x, x_end), nearest=nearest)
     return out
 
@@ -276,10 +281,12 @@ def area_mean(pixels: Pixels, y_edges: NDArray[np.int64], x_edges: NDArray[np.in
     NDArray[np.uint8]
         One px for each cell.
     """
-    sums = np.add.reduceat(pixels, y_edges[:-1], axis=0, dtype=np.uint32)
-    sums = np.add.reduceat(sums, x_edges[:-1], axis=1, dtype=np.uint32)
     counts = np.diff(y_edges)[:, None] * np.diff(x_edges)[None, :]
-    counts = counts.astype(np.uint32)
+    # 256 px of 255, and half their number to round, still fit in 16 bits.
+    dtype = np.uint16 if counts.max(initial=0) <= 256 else np.uint32
+    sums = np.add.reduceat(pixels, y_edges[:-1], axis=0, dtype=dtype)
+    sums = np.add.reduceat(sums, x_edges[:-1], axis=1, dtype=dtype)
+    counts = counts.astype(dtype)
     if pixels.ndim == 3:
         counts = counts[:, :, None]
     means: Pixels = ((sums + counts // 2) // counts).astype(np.uint8)

@@ -20,8 +20,8 @@ class MemoryImage:
         self.pyramid = Pyramid(tuple(Extent(*level.shape[:2]) for level in levels), mpp)
         self.attributes: Mapping[str, object] = {}
 
-    def read(self, region: Region) -> NDArray[np.uint8]:
-        """Copy of the region's px."""
+    def read(self, region: Region, *, cached: bool = True) -> NDArray[np.uint8]:
+        """Copy of the region's px; there is no cache."""
         require_inside(region, self.pyramid.extents[region.level], self.name)
         return self.levels[region.level][region.slices].copy()
 
