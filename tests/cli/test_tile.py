@@ -43,3 +43,12 @@ def test_info_says_what_tile_will_do(tmp_path):
     assert result.exit_code == 0, result.output
     assert "verbatim" in result.stderr
     assert json.loads(result.stdout.splitlines()[-1])["status"] == "done"
+
+
+def test_info_tells_of_the_good_ones_beside_a_bad_one(tmp_path):
+    make(tmp_path)
+    (tmp_path / "bad.tif").write_text("not a slide")
+    result = run("info", tmp_path)
+    assert result.exit_code == 1
+    assert "verbatim" in result.output
+    assert "bad.tif: is not" in result.output

@@ -51,7 +51,9 @@ def require_equal(path, out):
     return store
 
 
-@pytest.mark.parametrize("codec", ["raw", "deflate", "lzw", "zstd", "jpeg", "jpeg2000", "webp"])
+@pytest.mark.parametrize(
+    "codec", ["raw", "deflate", "lzw", "zstd", "jpeg", "jpeg2000", "webp", "jpegxl"]
+)
 @pytest.mark.parametrize("tile_px", [64, 48])
 def test_verbatim_equals_the_slide(tmp_path, codec, tile_px):
     path, out = tmp_path / "slide.tif", tmp_path / "store.zarr"

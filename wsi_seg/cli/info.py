@@ -28,6 +28,7 @@ def info(
 
         report = describe_slides(slides, mpp=mpp)
         terminal.say(str(report))
+        report.require_complete()
         terminal.next_command("wsi-seg", "tile", *slides, "--out", "store.zarr")
         return asdict(report)
 

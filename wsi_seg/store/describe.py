@@ -1,6 +1,6 @@
 """Owns telling what a slide is and what tiling would do with it, without doing it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,9 +52,15 @@ class SlideDescription:
 
 @dataclass(frozen=True, slots=True)
 class InfoReport:
-    """What some files are."""
+    """What some files are; ``failures`` holds the reason for each that cannot be read."""
 
     slides: tuple[SlideDescription, ...]
+    failures: Mapping[str, str]
+
+    def require_complete(self) -> None:
+        """Raise a `BatchError` if some files cannot be read."""
+        if self.failures:
+            raise BatchError(self.failures, done=len(self.slides))
 
     def __str__(self) -> str:
         return "\n".join(str(slide) for slide in self.slides)
@@ -67,8 +73,6 @@ def describe_slides(paths: Sequence[Path], *, mpp: float | None = None) -> InfoR
     ------
     SlideError
         If there is no slide, or the only one cannot be read.
-    BatchError
-        If some cannot be read.
     """
     files = find_slides(list(paths))
     found, failures = [], {}
@@ -80,9 +84,7 @@ def describe_slides(paths: Sequence[Path], *, mpp: float | None = None) -> InfoR
             if len(files) == 1:
                 raise
             failures[slide_name(file)] = str(error)
-    if failures:
-        raise BatchError(failures, done=len(found))
-    return InfoReport(tuple(found))
+    return InfoReport(tuple(found), failures)
 
 
 def describe(slide: Slide) -> SlideDescription:

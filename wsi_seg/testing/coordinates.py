@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from wsi_seg.geometry import Extent, Pyramid, Region
 
-Codec = Literal["raw", "deflate", "lzw", "zstd", "jpeg", "jpeg2000", "webp"]
+Codec = Literal["raw", "deflate", "lzw", "zstd", "jpeg", "jpeg2000", "webp", "jpegxl"]
 Layout = Literal["pages", "subifds", "svs"]
 
 LOSSY: frozenset[Codec] = frozenset({"jpeg"})
@@ -30,6 +30,7 @@ _COMPRESSION: dict[Codec, tuple[str | None, dict[str, object]]] = {
     "jpeg": ("jpeg", {"level": 95}),
     "jpeg2000": ("jpeg2000", {"reversible": True}),
     "webp": ("webp", {"lossless": True}),
+    "jpegxl": ("jpegxl", {"lossless": True}),
 }
 
 
