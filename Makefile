@@ -1,6 +1,6 @@
 # setup: environment in .venv    demo: the whole chain on made slides    test: all tests
 # torture: long tests of kills and faults
-# check: lint, format, types, floors    bench: benchmarks
+# check: lint, format, types, floors    bench: benchmarks (bench-env: the peers)
 # PYTHON=/path/to/python picks the interpreter the environment is made with.
 
 VENV := .venv
@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test torture check bench
+.PHONY: help setup demo test torture check bench bench-env
 
 help:
 	@sed -n '1,4s/^# //p' Makefile
@@ -46,6 +46,12 @@ check: $(STAMP)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports
+
+# The peers pin other versions than we do, so they live apart (7 GB).
+bench-env: | $(BIN)/python
+	$(BIN)/python -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -r benchmarks/peers/requirements.txt
 
 bench: $(STAMP)
 	@for script in benchmarks/bench_*.py; do \
