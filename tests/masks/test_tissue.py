@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 from PIL import Image
 
@@ -44,3 +46,36 @@ def test_real_slides_have_tissue_where_the_stain_is(shared_data):
         image = np.asarray(Image.open(shared_data / folder / "thumbnail.jpg").convert("RGB"))
         share = find_tissue(image).mean()
         assert 0.02 < share < 0.9
+
+
+def test_noise_is_no_tissue():
+    draws = np.random.default_rng(4)
+    for centre, spread in ((128, 128), (200, 40), (230, 20)):
+        noise = draws.uniform(centre - spread, centre + spread, (300, 400, 3))
+        assert not find_tissue(np.clip(noise, 0, 255).astype(np.uint8)).any()
+
+
+def tinted(height=300, width=400, tint=(232, 222, 196), noise=4):
+    draws = np.random.default_rng(5)
+    pixels = np.array(tint) + draws.normal(0, noise, (height, width, 3))
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+def test_tinted_glass_is_no_tissue():
+    assert not find_tissue(tinted()).any()
+    assert not find_tissue(tinted(tint=(215, 225, 240), noise=0)).any()
+
+
+def test_faint_tissue_on_tinted_glass_is_found():
+    image = tinted()
+    image[80:220, 100:300] = np.clip(image[80:220, 100:300] * [0.9, 0.78, 0.92], 0, 255)
+    mask = find_tissue(image)
+    expected = np.zeros(mask.shape, dtype=bool)
+    expected[80:220, 100:300] = True
+    assert (mask & expected).sum() / (mask | expected).sum() > 0.9
+
+
+def test_blocks_of_a_lossy_codec_on_glass_are_no_tissue():
+    packed = io.BytesIO()
+    Image.fromarray(glass()).save(packed, "JPEG", quality=20)
+    assert not find_tissue(np.asarray(Image.open(packed))).any()
