@@ -1,6 +1,7 @@
 # setup: environment in .venv    demo: the whole chain on made slides    test: all tests
 # torture: long tests of kills and faults
 # check: lint, format, types, floors    bench: benchmarks (bench-env: the peers)
+# viewer: the library of the viewer's page, from npm; wheels carry it
 # PYTHON=/path/to/python picks the interpreter the environment is made with.
 
 VENV := .venv
@@ -8,10 +9,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test torture check bench bench-env
+.PHONY: help setup demo test torture check bench bench-env viewer
 
 help:
-	@sed -n '1,4s/^# //p' Makefile
+	@sed -n '1,5s/^# //p' Makefile
 
 setup: $(STAMP)
 
@@ -57,3 +58,17 @@ bench: $(STAMP)
 	@for script in benchmarks/bench_*.py; do \
 	  echo "== $$script"; $(BIN)/python "$$script" || exit 1; \
 	done
+
+# The library is BSD-3-Clause; its licence is kept beside it.
+OPENSEADRAGON := 5.0.1
+VENDOR := wsi_seg/viewer/static/vendor
+
+viewer: $(VENDOR)/openseadragon.min.js
+
+$(VENDOR)/openseadragon.min.js:
+	@mkdir -p $(VENDOR)
+	@cd $(VENDOR) && npm pack --silent openseadragon@$(OPENSEADRAGON) >/dev/null \
+	  || { echo "error: cannot get openseadragon $(OPENSEADRAGON) with npm; install npm, or get on-line" >&2; exit 1; }
+	@cd $(VENDOR) && tar -xzf openseadragon-$(OPENSEADRAGON).tgz --strip-components=1 package/LICENSE.txt \
+	  && tar -xzf openseadragon-$(OPENSEADRAGON).tgz --strip-components=3 package/build/openseadragon/openseadragon.min.js \
+	  && rm openseadragon-$(OPENSEADRAGON).tgz && touch openseadragon.min.js

@@ -9,6 +9,9 @@ from wsi_seg.errors import ConfigError
 BACKGROUND = 0
 IGNORE = 255
 
+# Annotations of this class are drawn as 255: there nothing is learned and nothing is scored.
+IGNORE_NAME = "ignore"
+
 # Okabe and Ito's palette (2008), told apart by colour-blind readers; black is left out.
 _PALETTE = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")
 

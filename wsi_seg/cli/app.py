@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from wsi_seg import __version__
-from wsi_seg.cli import annotate, demo, evaluate, export, infer, info, tile, train
+from wsi_seg.cli import annotate, demo, evaluate, export, infer, info, tile, train, view
 from wsi_seg.cli.console import configure_logging
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ _VERBS = (
     infer.infer,
     evaluate.evaluate,
     export.export,
+    view.view,
     demo.demo,
 )
 for _verb in _VERBS:

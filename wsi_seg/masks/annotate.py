@@ -6,7 +6,7 @@ from pathlib import Path
 
 from wsi_seg.annotations import Annotations, read_annotations
 from wsi_seg.annotations.read import SUFFIXES
-from wsi_seg.classes import ClassTable
+from wsi_seg.classes import IGNORE_NAME, ClassTable
 from wsi_seg.errors import AnnotationError, BatchError, WsiSegError
 from wsi_seg.masks.labels import write_labels
 from wsi_seg.progress import Progress
@@ -55,7 +55,8 @@ def annotate_collection(
     name
         Name of the label.
     class_names
-        Classes in the order of their ids; empty takes all that occur, sorted by name.
+        Classes in the order of their ids; empty takes all that occur, sorted by name. The class
+        ``ignore`` is none of them: its outlines are drawn as 255.
     default_class
         Class of features that name none; None refuses them.
     progress
@@ -78,7 +79,7 @@ def annotate_collection(
         except WsiSegError as error:
             read.pop(slide, None)
             failures[slide] = str(error)
-    found = sorted({item.class_name for a in read.values() for item in a.items})
+    found = sorted({item.class_name for a in read.values() for item in a.items} - {IGNORE_NAME})
     classes = ClassTable.named(class_names or found)
     progress.start("annotate", len(read), "slides")
     counts: dict[str, int] = {}

@@ -57,7 +57,8 @@ def write_labels(
 ) -> Objects:
     """Draw annotations into the store as the label ``name``, at every level of the image.
 
-    Each level is drawn from the polygons themselves. Strips without any stay missing.
+    Each level is drawn from the polygons themselves. Strips without any stay missing. Annotations
+    of the class ``ignore`` are drawn as 255 and are no objects.
 
     Returns
     -------
@@ -65,7 +66,7 @@ def write_labels(
         The table that is kept beside the label.
     """
     kept = [item for item in annotations.items if item.class_name in classes.names]
-    rasterizer = Rasterizer(kept, classes)
+    rasterizer = Rasterizer(annotations.items, classes)
     pyramid = store.pyramid
 
     def fill(path: Path) -> None:

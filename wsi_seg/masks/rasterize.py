@@ -9,7 +9,7 @@ from rasterio.features import rasterize as burn
 from rasterio.transform import Affine
 
 from wsi_seg.annotations import Annotation
-from wsi_seg.classes import ClassTable
+from wsi_seg.classes import IGNORE, IGNORE_NAME, ClassTable
 from wsi_seg.geometry import Region
 
 
@@ -21,13 +21,14 @@ class Rasterizer:
     items
         Structures in drawing order: later ones lie over earlier ones.
     classes
-        Gives the ids; structures of other classes are left out.
+        Gives the ids; structures of the class ``ignore`` become 255, others are left out.
     """
 
     def __init__(self, items: Sequence[Annotation], classes: ClassTable) -> None:
-        kept = [item for item in items if item.class_name in classes.names]
+        ids = {IGNORE_NAME: IGNORE} | {entry.name: entry.id for entry in classes}
+        kept = [item for item in items if item.class_name in ids]
         self._geometries = np.array([item.geometry for item in kept], dtype=object)
-        self._ids = [classes.id_of(item.class_name) for item in kept]
+        self._ids = [ids[item.class_name] for item in kept]
         self._tree = shapely.STRtree(self._geometries)
 
     def draw(self, region: Region, downsample: tuple[float, float]) -> NDArray[np.uint8]:

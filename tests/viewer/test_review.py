@@ -1,0 +1,70 @@
+"""The loop closes: what a reviewer said becomes a label that training takes."""
+
+import numpy as np
+from shapely.geometry import box
+
+from wsi_seg.annotations import read_annotations
+from wsi_seg.classes import IGNORE
+from wsi_seg.geometry import Extent, Region
+from wsi_seg.masks.annotate import annotate_collection
+from wsi_seg.masks.objects import read_objects
+from wsi_seg.progress import Silent
+from wsi_seg.store import create_collection, create_multiscale, fill_pyramid, open_collection
+from wsi_seg.viewer.objects import SeenObject
+from wsi_seg.viewer.review import Drawing, Review, read_review, write_review
+
+
+def seen_object(number, x):
+    return SeenObject(number, "found", "gland", "#d55e00", box(x, 10, x + 20, 30), 400.0)
+
+
+OBJECTS = [seen_object(number, 40 * number + 10) for number in range(4)]
+REVIEW = Review(
+    verdicts={0: "right", 1: "wrong", 2: "unsure"},
+    drawings=[Drawing(class_name="gland", ring=[(10, 60), (40, 60), (40, 90), (10, 90)])],
+)
+
+
+def test_verdicts_survive_new_numbers(tmp_path):
+    path = tmp_path / "slide.geojson"
+    write_review(path, REVIEW, OBJECTS)
+    again = [seen_object(3 - number, 40 * number + 10) for number in range(4)]
+    found = read_review(path, again)
+    assert found.verdicts == {3: "right", 2: "wrong", 1: "unsure"}
+    assert found.drawings == REVIEW.drawings
+
+
+def test_annotations_come_from_the_review(tmp_path):
+    write_review(tmp_path / "slide.geojson", REVIEW, OBJECTS)
+    items = read_annotations(tmp_path / "slide.geojson").items
+    assert {item.source for item in items} == {"review"}
+    assert [item.class_name for item in items] == ["gland", "ignore", "ignore", "gland"]
+
+
+def test_annotate_draws_right_wrong_and_unsure(tmp_path):
+    create_collection(tmp_path / "store.zarr")
+    group = tmp_path / "store.zarr/slide"
+    create_multiscale(
+        group,
+        extents=[Extent(120, 200)],
+        channels=3,
+        mpp=0.5,
+        attributes={"kind": "slide"},
+        name="slide",
+    )
+    fill_pyramid(group, nearest=False, progress=Silent())
+    write_review(tmp_path / "review/slide.geojson", REVIEW, OBJECTS)
+    collection = open_collection(tmp_path / "store.zarr")
+    report = annotate_collection(
+        collection, [tmp_path / "review"], name="review", progress=Silent()
+    )
+    assert report.classes == ("gland",)
+    (store,) = collection
+    ids = store.label("review").read(Region(level=0, y=0, x=0, height=120, width=200))
+    expected = np.zeros((120, 200), dtype=np.uint8)
+    expected[10:30, 10:30] = 1
+    expected[10:30, 90:110] = IGNORE
+    expected[10:30, 130:150] = IGNORE  # nobody looked at it
+    expected[60:90, 10:40] = 1
+    assert np.array_equal(ids, expected)
+    assert list(read_objects(store, "review").source) == ["review", "review"]

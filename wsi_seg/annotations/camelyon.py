@@ -1,0 +1,57 @@
+"""Owns reading CAMELYON-style JSON: positive outlines, and negative ones cut out of them."""
+
+from pathlib import Path
+
+import shapely
+
+from wsi_seg.annotations.model import Annotations, Collector, polygon, require_class
+from wsi_seg.errors import AnnotationError
+
+
+def is_camelyon(document: object) -> bool:
+    """Whether parsed JSON looks like lists of positive and negative outlines."""
+    return isinstance(document, dict) and {"positive", "negative"} <= document.keys()
+
+
+def read_camelyon(
+    path: Path, document: dict[str, object], *, default_class: str | None
+) -> Annotations:
+    """Read positive outlines without the negative areas inside them.
+
+    Parameters
+    ----------
+    path
+        The file, for messages.
+    document
+        Its parsed JSON.
+    default_class
+        Class of the positive outlines; the format names none.
+    """
+    collector = Collector(path)
+    outlines = {kind: _outlines(path, document, kind) for kind in ("positive", "negative")}
+    holes = shapely.union_all([shapely.make_valid(hole) for _, hole in outlines["negative"]])
+    for name, outline in outlines["positive"]:
+        class_name = require_class(path, name, default_class)
+        if not outline.is_valid:
+            collector.note_repair(name, outline)
+        area = shapely.difference(shapely.make_valid(outline), holes)
+        if area.is_empty:
+            collector.repairs.append(f"{name}: it lies within negative outlines, left out")
+            continue
+        collector.add(name, area, class_name, "expert")
+    return collector.result()
+
+
+def _outlines(
+    path: Path, document: dict[str, object], kind: str
+) -> list[tuple[str, shapely.Polygon]]:
+    entries = document[kind]
+    if not isinstance(entries, list):
+        raise AnnotationError(f"{path}: got {type(entries).__name__} as {kind!r}; expected a list")
+    outlines = []
+    for number, entry in enumerate(entries):
+        name = f"{kind} {number}"
+        if not isinstance(entry, dict):
+            raise AnnotationError(f"{path}: {name} is {type(entry).__name__}; expected an object")
+        outlines.append((name, polygon(path, name, [entry.get("vertices")])))
+    return outlines

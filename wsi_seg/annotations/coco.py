@@ -1,0 +1,137 @@
+"""Owns reading COCO: one JSON for many images, outlines as polygons or run-length encoded."""
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import shapely
+from shapely.geometry import MultiPolygon
+from shapely.geometry.base import BaseGeometry
+
+from wsi_seg.annotations.model import Annotations, Collector, polygon
+from wsi_seg.annotations.rle import Runs, outline_runs, require_inside
+from wsi_seg.errors import AnnotationError, RegionError
+from wsi_seg.geometry import Extent
+
+
+def is_coco(document: object) -> bool:
+    """Whether parsed JSON looks like COCO's."""
+    return isinstance(document, dict) and {"images", "annotations"} <= document.keys()
+
+
+def read_coco(path: Path, document: Mapping[str, object]) -> dict[str, Annotations]:
+    """Read the annotations of all images.
+
+    Parameters
+    ----------
+    path
+        The file, for messages.
+    document
+        Its parsed JSON.
+
+    Returns
+    -------
+    dict[str, Annotations]
+        By name of the image's file without its suffix.
+    """
+    images = {
+        _key(path, entry, "id"): _image(path, entry) for entry in _list(path, document, "images")
+    }
+    classes = {
+        _key(path, entry, "id"): str(entry.get("name"))
+        for entry in _list(path, document, "categories")
+    }
+    collectors = {number: Collector(path) for number in images}
+    for number, entry in enumerate(_list(path, document, "annotations")):
+        name = f"annotation {number}"
+        image, category = entry.get("image_id"), entry.get("category_id")
+        if image not in images or category not in classes:
+            raise AnnotationError(
+                f"{path}: {name} names image {image!r} and category {category!r}; expected some "
+                "that the file lists"
+            )
+        geometry = _geometry(path, name, entry.get("segmentation"), images[image][1])
+        collectors[image].add(name, geometry, classes[category], "expert")
+    return {stem: collectors[number].result(extent) for number, (stem, extent) in images.items()}
+
+
+def _list(path: Path, document: Mapping[str, object], key: str) -> list[dict[str, object]]:
+    found = document.get(key)
+    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+        raise AnnotationError(f"{path}: got no list of {key}; expected COCO's")
+    return found
+
+
+def _key(path: Path, entry: Mapping[str, object], key: str) -> object:
+    found = entry.get(key)
+    if not isinstance(found, int | str):
+        raise AnnotationError(f"{path}: got {key} {found!r}; expected a number")
+    return found
+
+
+def _image(path: Path, entry: Mapping[str, object]) -> tuple[str, Extent]:
+    name, height, width = entry.get("file_name"), entry.get("height"), entry.get("width")
+    try:
+        return PurePosixPath(str(name)).stem, Extent(int(str(height)), int(str(width)))
+    except (ValueError, RegionError) as error:
+        raise AnnotationError(
+            f"{path}: image {name!r} has height {height!r}, width {width!r}; expected whole numbers"
+        ) from error
+
+
+def _geometry(path: Path, name: str, value: object, extent: Extent) -> BaseGeometry:
+    if isinstance(value, list):
+        flat = [ring for ring in value if isinstance(ring, list)]
+        if len(flat) != len(value) or any(len(ring) % 2 for ring in flat):
+            raise AnnotationError(f"{path}: {name}: got a segmentation of other than x, y pairs")
+        rings = [list(zip(ring[::2], ring[1::2], strict=True)) for ring in flat]
+        # COCO has no holes: the parts of one object are united.
+        parts = [shapely.make_valid(polygon(path, name, [ring])) for ring in rings]
+        return shapely.union_all(parts)
+    if not isinstance(value, dict) or value.get("size") != [extent.height, extent.width]:
+        size = value.get("size") if isinstance(value, dict) else value
+        raise AnnotationError(
+            f"{path}: {name}: got a segmentation of {str(size)[:60]}; expected polygons, or RLE of "
+            f"size {[extent.height, extent.width]}"
+        )
+    try:
+        runs = require_inside(_runs(value.get("counts")), extent)
+    except AnnotationError as error:
+        raise AnnotationError(f"{path}: {name}: {error}") from error
+    return MultiPolygon(outline_runs(runs, extent.height))
+
+
+def _runs(counts: object) -> Runs:
+    """Read a list of counts, or the string that COCO packs them into."""
+    if isinstance(counts, str):
+        numbers = _unpacked(counts)
+    elif isinstance(counts, list) and all(isinstance(count, int) for count in counts):
+        numbers = np.array(counts, dtype=np.int64)
+    else:
+        raise AnnotationError(f"got RLE counts {str(counts)[:40]}; expected numbers or a string")
+    if (numbers < 0).any():
+        raise AnnotationError("got RLE counts below 0")
+    ends = np.cumsum(numbers)
+    # Counts of px outside and inside take turns, and begin outside.
+    inside = np.stack([ends[: len(ends) // 2 * 2 : 2], ends[1::2]], axis=1)
+    return inside[inside[:, 1] > inside[:, 0]]
+
+
+def _unpacked(text: str) -> Runs:
+    """Read COCO's string: 5 bits a letter; from the third count on, changes to two before."""
+    numbers: list[int] = []
+    value = shift = 0
+    for letter in text:
+        bits = ord(letter) - 48
+        if not 0 <= bits < 64 or shift > 60:
+            raise AnnotationError(f"got packed RLE {text[:40]!r}; expected COCO's letters")
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            if bits & 16:
+                value -= 1 << shift
+            numbers.append(value + (numbers[-2] if len(numbers) > 2 else 0))
+            value = shift = 0
+    if shift:
+        raise AnnotationError("got packed RLE that ends within a number")
+    return np.array(numbers, dtype=np.int64)

@@ -1,0 +1,182 @@
+"""Owns run-length encoded masks: both dialects of the competitions, to and from masks and polygons.
+
+A mask is read column by column. ``absolute`` gives each run as its first px, counted from 1, and
+its length; ``relative`` as the px between it and the run before, and its length, ``-1`` for an
+empty mask. Neither says how large the image is.
+"""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry import Polygon
+
+from wsi_seg.errors import AnnotationError
+from wsi_seg.geometry import Extent
+
+Dialect = Literal["relative", "absolute"]
+Runs = NDArray[np.int64]
+
+
+def encode_rle(mask: NDArray[np.bool_], *, dialect: Dialect) -> str:
+    """Encode a mask.
+
+    Parameters
+    ----------
+    mask
+        ``(H, W)`` bool.
+    dialect
+        How runs are written.
+
+    Returns
+    -------
+    str
+        Numbers with spaces between; an empty mask is ``-1`` (relative) or nothing (absolute).
+
+    Examples
+    --------
+    >>> encode_rle(np.array([[1, 1, 1, 0, 0, 1, 0, 1, 1]], bool).T, dialect="absolute")
+    '1 3 6 1 8 2'
+    """
+    flat = np.concatenate([[False], mask.ravel(order="F"), [False]])
+    borders = np.flatnonzero(flat[1:] != flat[:-1])
+    return write_runs(np.stack([borders[::2], borders[1::2]], axis=1), dialect=dialect)
+
+
+def write_runs(runs: Runs, *, dialect: Dialect) -> str:
+    """Write runs, ``(n, 2)`` first px and px after the last, ascending; see `encode_rle`."""
+    begins, ends = runs[:, 0], runs[:, 1]
+    if dialect == "relative":
+        if not len(runs):
+            return "-1"
+        begins = begins - np.concatenate([[0], ends[:-1]])
+    else:
+        begins = begins + 1
+    return " ".join(map(str, np.stack([begins, ends - runs[:, 0]], axis=1).ravel().tolist()))
+
+
+def read_runs(text: str, *, dialect: Dialect) -> Runs:
+    """Read runs.
+
+    Parameters
+    ----------
+    text
+        As `encode_rle` writes it.
+    dialect
+        How runs are written.
+
+    Returns
+    -------
+    NDArray[np.int64]
+        ``(n, 2)`` first px and px after the last, column by column, ascending.
+
+    Raises
+    ------
+    AnnotationError
+        If it is no list of pairs, or runs overlap or are empty.
+    """
+    if text.strip() in {"", "-1"}:
+        return np.empty((0, 2), dtype=np.int64)
+    try:
+        numbers = np.array(text.split(), dtype=np.int64)
+    except (ValueError, OverflowError) as error:
+        raise AnnotationError(f"got RLE {text[:40]!r}; expected whole numbers") from error
+    if len(numbers) % 2:
+        raise AnnotationError(f"got RLE of {len(numbers)} numbers; expected pairs")
+    begins, lengths = numbers[::2], numbers[1::2]
+    if (lengths < 1).any() or (begins < 0).any():
+        raise AnnotationError("got RLE with a run of less than 1 px or before the first px")
+    if dialect == "relative":
+        begins = np.cumsum(begins) + np.cumsum(lengths) - lengths
+    else:
+        begins = begins - 1
+    runs = np.stack([begins, begins + lengths], axis=1)
+    if (runs[1:, 0] < runs[:-1, 1]).any() or (runs < 0).any():
+        raise AnnotationError(f"got {dialect} RLE whose runs overlap; is it the other dialect?")
+    return runs
+
+
+def decode_rle(text: str, *, height: int, width: int, dialect: Dialect) -> NDArray[np.bool_]:
+    """Decode a mask, ``(H, W)`` bool; see `encode_rle`.
+
+    Raises
+    ------
+    AnnotationError
+        If the text is wrong or a run ends behind the last px.
+    """
+    runs = require_inside(read_runs(text, dialect=dialect), Extent(height, width))
+    steps = np.zeros(height * width + 1, dtype=np.int8)
+    # Runs may touch: what ends and begins at one px cancels out.
+    np.add.at(steps, runs[:, 0], 1)
+    np.add.at(steps, runs[:, 1], -1)
+    mask: NDArray[np.bool_] = np.cumsum(steps[:-1], dtype=np.int8).astype(bool)
+    return mask.reshape(height, width, order="F")
+
+
+def require_inside(runs: Runs, extent: Extent) -> Runs:
+    """Return the runs if they lie inside an image of this size.
+
+    Raises
+    ------
+    AnnotationError
+        If one ends behind the last px.
+    """
+    if len(runs) and int(runs[-1, 1]) > extent.area:
+        raise AnnotationError(
+            f"got RLE up to px {int(runs[-1, 1])}; its image has {extent.area} ({extent}); is it "
+            "of another size?"
+        )
+    return runs
+
+
+def dialect_of(texts: Iterable[str]) -> Dialect:
+    """Tell the dialect of a file from its masks.
+
+    Raises
+    ------
+    AnnotationError
+        If masks of both dialects are among them, or none tells.
+    """
+    found: set[Dialect] = set()
+    for text in texts:
+        if text.strip() == "-1":
+            found.add("relative")
+            continue
+        starts = text.split()[::2]
+        if len(starts) > 1:
+            try:
+                read_runs(text, dialect="absolute")
+            except AnnotationError:
+                found.add("relative")
+            else:
+                found.add("absolute")
+    # Offsets can grow by chance in a few short masks, starts can never shrink.
+    if not found:
+        raise AnnotationError("its masks tell no RLE dialect; name it with --rle")
+    return "relative" if "relative" in found else "absolute"
+
+
+def outline_runs(runs: Runs, height: int) -> list[Polygon]:
+    """Polygons of the px of some runs, along px borders, one for each connected object.
+
+    Parameters
+    ----------
+    runs
+        ``(n, 2)`` as `read_runs` gives them; several masks of one image may follow each other.
+    height
+        Height of the image in px.
+    """
+    if not len(runs):
+        return []
+    first, last = runs[:, 0] // height, (runs[:, 1] - 1) // height
+    pieces = last - first + 1  # a run that goes on in the next column is cut there
+    run = np.repeat(np.arange(len(runs)), pieces)
+    column = first[run] + np.arange(len(run)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    top = np.maximum(runs[run, 0], column * height) - column * height
+    bottom = np.minimum(runs[run, 1], (column + 1) * height) - column * height
+    union = shapely.union_all(shapely.box(column, top, column + 1, bottom))
+    return [
+        part for part in shapely.get_parts(shapely.simplify(union, 0)) if isinstance(part, Polygon)
+    ]

@@ -1,0 +1,139 @@
+"""Owns mask files to annotations: PNG or TIFF label images, outlined strip by strip."""
+
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window
+from shapely.affinity import scale
+from shapely.geometry import MultiPolygon, Polygon
+
+from wsi_seg.annotations import Annotations
+from wsi_seg.annotations.model import Collector, require_class
+from wsi_seg.classes import IGNORE, IGNORE_NAME
+from wsi_seg.errors import AnnotationError
+from wsi_seg.geometry import Extent
+from wsi_seg.masks.vectorize import Strip, vectorize
+
+SUFFIXES = (".png", ".tif", ".tiff")
+
+_MAGIC = (b"\x89PNG", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+_STRIP_ROWS = 1024
+
+
+def is_mask(path: Path) -> bool:
+    """Whether a file's content is a PNG or TIFF image."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4) in _MAGIC
+    except OSError as error:
+        raise AnnotationError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def outline_mask(
+    path: Path,
+    extent: Extent,
+    *,
+    class_names: Sequence[str] = (),
+    default_class: str | None = None,
+) -> Annotations:
+    """Outline the objects of a label image.
+
+    Parameters
+    ----------
+    path
+        PNG or TIFF with one channel. 8 bit: class ids, of which 255 is ignore; a single value
+        other than 0 (often 255) is one class. 16 or 32 bit: each value is one object.
+    extent
+        Size of the slide; a mask of the same shape at a lower resolution is scaled up.
+    class_names
+        Classes of the ids 1, 2, 3 ...
+    default_class
+        Class of a mask with a single value, and of objects with numbers; otherwise the only one
+        of ``class_names``.
+
+    Returns
+    -------
+    Annotations
+        Polygons in level-0 px along the mask's px; objects are connected px of one class, or all
+        px of one number.
+
+    Raises
+    ------
+    AnnotationError
+        If the file cannot be read, has another shape, or has ids without a name.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path, driver=["PNG", "GTiff"]) as image:
+                _require_labels(path, image)
+                down = _downsample(path, Extent(image.height, image.width), extent)
+                found = list(vectorize(_strips(image)))
+                numbered = image.dtypes[0] != "uint8"
+    except RasterioError as error:
+        raise AnnotationError(f"{path} cannot be read as a mask: {error}") from error
+    only = default_class or (class_names[0] if len(class_names) == 1 else None)
+    collector = Collector(path)
+    if numbered:
+        class_name = require_class(path, "a mask of numbered objects", only)
+        objects: dict[int, list[Polygon]] = defaultdict(list)
+        for value, outline in found:
+            objects[value].append(outline)
+        for value, parts in sorted(objects.items()):
+            collector.add(f"object {value}", _scaled(MultiPolygon(parts), down), class_name, "expert")
+        return collector.result()
+    names = _names(path, {value for value, _ in found}, class_names, only)
+    for number, (value, outline) in enumerate(found):
+        collector.add(f"object {number}", _scaled(outline, down), names[value], "expert")
+    return collector.result()
+
+
+def _require_labels(path: Path, image: rasterio.DatasetReader) -> None:
+    if image.count != 1 or image.dtypes[0] not in {"uint8", "uint16", "int16", "int32", "uint32"}:
+        raise AnnotationError(
+            f"{path}: got {image.count} channels of {image.dtypes[0]}; expected a mask: one "
+            "channel of whole numbers"
+        )
+
+
+def _downsample(path: Path, mask: Extent, slide: Extent) -> tuple[float, float]:
+    """Slide px per px of the mask, along y and x."""
+    tall, wide = slide.height / mask.height, slide.width / mask.width
+    # One px of rounding at the mask's border is no other shape.
+    if tall < 1 or wide < 1 or abs(tall / wide - 1) > 1.5 / min(mask.height, mask.width):
+        raise AnnotationError(
+            f"{path} has {mask}, its slide has {slide}; expected the same, or the same shape at a "
+            "lower resolution"
+        )
+    return tall, wide
+
+
+def _strips(image: rasterio.DatasetReader) -> Iterator[Strip]:
+    for y in range(0, image.height, _STRIP_ROWS):
+        window = Window(0, y, image.width, min(_STRIP_ROWS, image.height - y))
+        rows = image.read(1, window=window)
+        yield y, rows if rows.dtype == np.uint8 else rows.astype(np.int32)
+
+
+def _names(
+    path: Path, values: set[int], class_names: Sequence[str], only: str | None
+) -> dict[int, str]:
+    if len(values) <= 1 and (only is not None or not class_names):
+        return {value: require_class(path, f"the value {value}", only) for value in values}
+    names = dict(enumerate(class_names, 1)) | {IGNORE: IGNORE_NAME}
+    unknown = sorted(values - names.keys())
+    if unknown:
+        raise AnnotationError(
+            f"{path}: got class ids {unknown[:8]}; name the classes of ids 1, 2, 3 ... with "
+            f"--classes (got {', '.join(class_names) or 'none'})"
+        )
+    return names
+
+
+def _scaled[Area: (Polygon, MultiPolygon)](area: Area, down: tuple[float, float]) -> Area:
+    return scale(area, xfact=down[1], yfact=down[0], origin=(0, 0))

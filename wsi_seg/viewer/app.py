@@ -1,0 +1,312 @@
+"""Owns the requests the viewer answers: slides, tiles, values, objects, outlines and reviews."""
+
+import json
+import logging
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from wsi_seg.errors import (
+    AnnotationError,
+    OutputError,
+    RegionError,
+    StoreNotFoundError,
+    WsiSegError,
+)
+from wsi_seg.store import read_thumbnail, thumbnail_extent
+from wsi_seg.viewer.catalogue import Catalogue, View
+from wsi_seg.viewer.guard import Guard
+from wsi_seg.viewer.objects import SlideObjects, list_objects
+from wsi_seg.viewer.review import MAX_BYTES, Review, read_review, write_review
+from wsi_seg.viewer.tiles import Tile, encode_jpeg
+
+logger = logging.getLogger(__name__)
+
+STATIC = Path(str(files("wsi_seg.viewer"))) / "static"
+
+_THUMBNAIL_PX = 320
+
+# Slides whose layers and objects are kept open.
+_KEPT = 4
+
+# Outlines sent for one view; an eye tells no more apart.
+_MOST_OUTLINES = 3000
+
+_MINUTE = {"Cache-Control": "private, max-age=60"}
+_LONG = {"Cache-Control": "private, max-age=86400, immutable"}  # addresses carry the version
+
+
+@dataclass(slots=True)
+class _Opened:
+    """A slide that is being looked at, and its objects once somebody asked for them."""
+
+    view: View
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    objects: SlideObjects | None = None
+
+
+class Desk:
+    """Keeps the slides that are being looked at open, the last few of them.
+
+    Parameters
+    ----------
+    catalogue
+        What there is.
+    review
+        Folder of the reviews; None where nothing may be written.
+    """
+
+    def __init__(self, catalogue: Catalogue, review: Path | None) -> None:
+        self.catalogue = catalogue
+        self.review = review
+        self._opened: OrderedDict[str, _Opened] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def opened(self, name: str, *, fresh: bool = False) -> _Opened:
+        """Slide by name; ``fresh`` looks at the disk again."""
+        with self._lock:
+            if not fresh and name in self._opened:
+                self._opened.move_to_end(name)
+                return self._opened[name]
+        opened = _Opened(self.catalogue.view(name))
+        with self._lock:
+            before = self._opened.get(name)
+            if before is not None and _same(before.view, opened.view):
+                opened = before
+            self._opened[name] = opened
+            self._opened.move_to_end(name)
+            while len(self._opened) > _KEPT:
+                self._opened.popitem(last=False)
+        return opened
+
+    def objects(self, name: str) -> SlideObjects:
+        """Objects of a slide, made by the first who asks."""
+        opened = self.opened(name)
+        with opened.lock:
+            if opened.objects is None:
+                opened.objects = list_objects(opened.view, self.catalogue.truth)
+            return opened.objects
+
+    def review_file(self, name: str) -> Path:
+        """Review of a slide that the catalogue names; see `View`.
+
+        Raises
+        ------
+        StoreNotFoundError
+            If nothing is reviewed here.
+        """
+        self.opened(name)
+        if self.review is None:
+            raise StoreNotFoundError("this viewer was started without review")
+        return self.review / f"{name}.geojson"
+
+
+def make_app(catalogue: Catalogue, *, review: Path | None, token: str | None) -> Starlette:
+    """Application for one pair of collections.
+
+    Parameters
+    ----------
+    catalogue
+        The slides.
+    review
+        Folder that reviews are written to; None allows no writing at all.
+    token
+        Secret that every request must show; None where only loopback may ask.
+    """
+    routes = [
+        Route("/", _page),
+        Route("/slides", _answer(_slides)),
+        Route("/slides/{slide}", _answer(_slide)),
+        Route("/slides/{slide}/thumbnail", _answer(_thumbnail)),
+        Route("/slides/{slide}/values", _answer(_values)),
+        Route("/slides/{slide}/objects", _answer(_objects)),
+        Route("/slides/{slide}/outlines", _answer(_outlines)),
+        Route("/slides/{slide}/review", _answer(_review), methods=["GET"]),
+        Route("/slides/{slide}/review", _save_review, methods=["PUT"]),
+        Route("/slides/{slide}/layers/{layer}/{level:int}/{row:int}/{column:int}", _answer(_tile)),
+        Mount("/static", StaticFiles(directory=STATIC)),
+    ]
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(Guard, token=token)],
+        exception_handlers={WsiSegError: _failed, OSError: _failed},
+    )
+    app.state.desk = Desk(catalogue, review)
+    return app
+
+
+def _same(one: View, other: View) -> bool:
+    """Whether two looks at a slide saw the same arrays."""
+
+    def versions(view: View) -> list[object]:
+        return [
+            (name, array.path, array.version)
+            for name, layer in view.layers.items()
+            for array in layer.source.arrays
+        ]
+
+    return versions(one) == versions(other)
+
+
+Handler = Callable[[Desk, Request], Response]
+
+
+def _answer(handler: Handler) -> Callable[[Request], object]:
+    """Run a handler in a thread; it reads files."""
+
+    async def endpoint(request: Request) -> Response:
+        return await run_in_threadpool(handler, request.app.state.desk, request)
+
+    return endpoint
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    """Tell what is wrong with a request, or with the store it asks about, and live on."""
+    status = 422
+    if isinstance(error, AnnotationError):
+        status = 400
+    elif isinstance(error, OutputError):
+        status = 507
+    elif isinstance(error, StoreNotFoundError | RegionError | OSError):
+        status = 404
+    logger.warning("%d %s: %s", status, request.url.path, error)
+    return JSONResponse({"error": str(error)}, status_code=status)
+
+
+async def _page(request: Request) -> Response:
+    page = (STATIC / "index.html").read_bytes()
+    return Response(page, media_type="text/html", headers={"Cache-Control": "no-cache"})
+
+
+def _slides(desk: Desk, request: Request) -> Response:
+    catalogue = desk.catalogue
+    predicted = catalogue.predictions
+    return JSONResponse(
+        {
+            "title": catalogue.slides.path.name,
+            "prediction": None if predicted is None else predicted.path.name,
+            "review": desk.review is not None,
+            "slides": list(catalogue.names()),
+        }
+    )
+
+
+def _slide(desk: Desk, request: Request) -> Response:
+    name = request.path_params["slide"]
+    view = desk.opened(name, fresh=True).view
+    pyramid = view.slide.pyramid
+    return JSONResponse(
+        {
+            "name": name,
+            "height": pyramid.extent.height,
+            "width": pyramid.extent.width,
+            "mpp": pyramid.mpp,
+            "layers": [layer.to_json() for layer in view.layers.values()],
+        }
+    )
+
+
+def _thumbnail(desk: Desk, request: Request) -> Response:
+    image = desk.catalogue.view(request.path_params["slide"]).slide.image
+    pixels = read_thumbnail(image, thumbnail_extent(image.pyramid.extent, _THUMBNAIL_PX))
+    return _picture(encode_jpeg(pixels), _MINUTE)
+
+
+def _tile(desk: Desk, request: Request) -> Response:
+    place = request.path_params
+    layer = desk.opened(place["slide"]).view.layer(place["layer"])
+    return _picture(layer.tile(place["level"], place["row"], place["column"]), _LONG)
+
+
+def _values(desk: Desk, request: Request) -> Response:
+    view = desk.opened(request.path_params["slide"]).view
+    x, y = _numbers(request, ("x", "y"))
+    extent = view.slide.pyramid.extent
+    if not (0 <= x < extent.width and 0 <= y < extent.height):
+        raise RegionError(f"got x={x:g}, y={y:g}; the slide has {extent}")
+    values = {
+        name: layer.value(y / extent.height, x / extent.width)
+        for name, layer in view.layers.items()
+    }
+    return JSONResponse({name: value for name, value in values.items() if value is not None})
+
+
+def _objects(desk: Desk, request: Request) -> Response:
+    objects = desk.objects(request.path_params["slide"])
+    return JSONResponse([item.to_json() for item in objects.items])
+
+
+def _outlines(desk: Desk, request: Request) -> Response:
+    x, y, x_end, y_end, tolerance = _numbers(request, ("x", "y", "x_end", "y_end", "tolerance"))
+    if x_end <= x or y_end <= y or tolerance < 0:
+        raise RegionError("got an empty window; expected x < x_end, y < y_end, tolerance >= 0")
+    objects = desk.objects(request.path_params["slide"])
+    return JSONResponse(objects.outlines((x, y, x_end, y_end), tolerance, _MOST_OUTLINES))
+
+
+def _review(desk: Desk, request: Request) -> Response:
+    name = request.path_params["slide"]
+    path = desk.review_file(name)
+    return JSONResponse(read_review(path, desk.objects(name).items).model_dump())
+
+
+async def _save_review(request: Request) -> Response:
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_BYTES:
+            logger.warning("413 %s: more than %d bytes", request.url.path, MAX_BYTES)
+            return JSONResponse({"error": f"more than {MAX_BYTES} bytes"}, status_code=413)
+    return await run_in_threadpool(_write_review, request.app.state.desk, request, body)
+
+
+def _write_review(desk: Desk, request: Request, body: bytes) -> Response:
+    name = request.path_params["slide"]
+    path = desk.review_file(name)
+    try:
+        review = Review.model_validate(json.loads(body))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise AnnotationError(f"review of {name}: {place}: {first['msg']}") from error
+    except (ValueError, RecursionError) as error:
+        raise AnnotationError(f"review of {name}: got no JSON; expected a review") from error
+    write_review(path, review, desk.objects(name).items)
+    return JSONResponse({"file": path.name})
+
+
+def _picture(tile: Tile, headers: dict[str, str]) -> Response:
+    return Response(tile.data, media_type=tile.media_type, headers=headers)
+
+
+def _numbers(request: Request, names: tuple[str, ...]) -> list[float]:
+    """Finite numbers of the query.
+
+    Raises
+    ------
+    RegionError
+        If one is missing or is none.
+    """
+    values = []
+    for name in names:
+        try:
+            value = float(request.query_params[name])
+        except (KeyError, ValueError) as error:
+            raise RegionError(f"expected a number {name!r} in the query") from error
+        if not math.isfinite(value):
+            raise RegionError(f"got {name}={value}; expected a finite number")
+        values.append(value)
+    return values

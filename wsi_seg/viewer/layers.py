@@ -1,0 +1,185 @@
+"""Owns the layers of one slide: what can be laid over it, and the px of each layer's tiles.
+
+Values travel as they are, in one-channel PNGs (two channels for errors), and get their colours in
+the browser, so that thresholds and colour maps change without another request.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.classes import IGNORE, ClassTable
+from wsi_seg.data.scaled import read_label
+from wsi_seg.errors import StoreError
+from wsi_seg.evaluate.scores import PREDICTION_LABEL
+from wsi_seg.geometry import Extent, Region
+from wsi_seg.store import Multiscale, SlideStore
+from wsi_seg.viewer.tiles import Tile, encode_png, image_tile, level_array, tile_region, tile_size
+
+Kind = Literal["image", "probability", "errors", "classes"]
+Pixels = NDArray[np.uint8]
+
+# In the second channel of an error tile, where 0 is background and 255 is the class.
+_NOT_COUNTED = 128
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layer:
+    """One thing to look at, with the pyramid it is served in.
+
+    Parameters
+    ----------
+    id
+        How requests name it.
+    title
+        For people.
+    kind
+        ``image`` is colour; ``probability`` is value / 255; ``errors`` is a probability and,
+        in a second channel, the truth; ``classes`` are class ids.
+    source
+        Gives the levels and the tile grid.
+    classes
+        Classes of the ids, or the one class of a probability.
+    read
+        Px of a region of one level of the source.
+    """
+
+    id: str
+    title: str
+    kind: Kind
+    source: Multiscale
+    classes: ClassTable
+    read: Callable[[Region], Pixels]
+
+    def tile(self, level: int, row: int, column: int) -> Tile:
+        """Bytes of one tile.
+
+        Raises
+        ------
+        RegionError
+            If there is no such level or tile.
+        StoreError
+            If the store is gone or damaged there.
+        """
+        if self.kind == "image":
+            return image_tile(self.source, level, row, column)
+        array = level_array(self.source, level)
+        return encode_png(self.read(tile_region(array, level, row, column)))
+
+    def value(self, y: float, x: float) -> int | None:
+        """Value at a place, as fractions of height and width; None for images and errors."""
+        if self.kind not in ("probability", "classes"):
+            return None
+        level_array(self.source, 0)
+        extent = self.source.pyramid.extent
+        row = min(int(y * extent.height), extent.height - 1)
+        column = min(int(x * extent.width), extent.width - 1)
+        return int(self.read(Region(level=0, y=row, x=column, height=1, width=1))[0, 0])
+
+    def to_json(self) -> dict[str, object]:
+        """Tell the page what it needs to know."""
+        return {
+            "id": self.id,
+            "title": self.title,
+            "kind": self.kind,
+            "classes": [
+                {"id": entry.id, "name": entry.name, "colour": entry.colour}
+                for entry in self.classes
+            ],
+            "version": "-".join(f"{part:x}" for part in self.source.arrays[0].version),
+            "levels": [
+                {
+                    "height": array.extent.height,
+                    "width": array.extent.width,
+                    "tileHeight": tile_size(array).height,
+                    "tileWidth": tile_size(array).width,
+                }
+                for array in self.source.arrays
+            ],
+        }
+
+
+def slide_layers(slide: SlideStore, found: SlideStore | None, truth: str) -> dict[str, Layer]:
+    """All layers of a slide by id, the image first.
+
+    Parameters
+    ----------
+    slide
+        The slide's store.
+    found
+        Its prediction, where there is one.
+    truth
+        Name of the label that counts as the truth.
+    """
+    layers = [Layer("image", "Slide", "image", slide.image, ClassTable(()), slide.image.read)]
+    labels = slide.label_names()
+    if found is not None:
+        true = slide.label(truth) if truth in labels else None
+        layers += _prediction_layers(found, true)
+    layers += [_label_layer(slide, name, "Truth" if name == truth else "") for name in labels]
+    return {layer.id: layer for layer in layers}
+
+
+def classes_of(group: Multiscale) -> ClassTable:
+    """Classes that a label or prediction names.
+
+    Raises
+    ------
+    StoreError
+        If it names none.
+    """
+    rows = group.attributes.get("classes")
+    if not isinstance(rows, list):
+        raise StoreError(f"{group.path} names no classes; expected one written by wsi-seg")
+    return ClassTable.from_json(rows)
+
+
+def _prediction_layers(found: SlideStore, true: Multiscale | None) -> list[Layer]:
+    layers = []
+    classes = classes_of(found.image)
+    for channel, entry in enumerate(classes):
+        only = ClassTable.named([entry.name], [entry.colour])
+        read = _channel_reader(found.image, channel)
+        title = f"Probability, {entry.name}"
+        layers.append(
+            Layer(f"probability-{channel}", title, "probability", found.image, only, read)
+        )
+        if true is not None and entry.name in classes_of(true).names:
+            both = _error_reader(read, true, classes_of(true).id_of(entry.name), found.image)
+            title = f"Errors, {entry.name}"
+            layers.append(Layer(f"errors-{channel}", title, "errors", found.image, only, both))
+    shown = {PREDICTION_LABEL: "Found"}
+    return layers + [_label_layer(found, name, shown.get(name, "")) for name in found.label_names()]
+
+
+def _label_layer(store: SlideStore, name: str, title: str) -> Layer:
+    label = store.label(name)
+    kind = "found" if store.attributes.get("kind") == "prediction" else "label"
+    shown = title or name.capitalize()
+    return Layer(f"{kind}-{name}", shown, "classes", label, classes_of(label), label.read)
+
+
+def _channel_reader(image: Multiscale, channel: int) -> Callable[[Region], Pixels]:
+    return lambda region: image.read(region)[:, :, channel]
+
+
+def _error_reader(
+    probability: Callable[[Region], Pixels], true: Multiscale, class_id: int, image: Multiscale
+) -> Callable[[Region], Pixels]:
+    """Probability, truth and nothing as the channels of one picture."""
+    table = np.zeros(256, dtype=np.uint8)
+    table[class_id] = 255
+    table[IGNORE] = _NOT_COUNTED
+
+    def read(region: Region) -> Pixels:
+        extent: Extent = image.pyramid.extents[region.level]
+        ids = read_label(true, extent, region.y, region.x, height=region.height, width=region.width)
+        pixels = np.zeros((region.height, region.width, 3), dtype=np.uint8)
+        pixels[:, :, 0] = probability(region)
+        pixels[:, :, 1] = table[ids]
+        return pixels
+
+    return read

@@ -1,0 +1,139 @@
+"""Owns a review: what people said about objects, kept as annotations that `annotate` reads.
+
+One GeoJSON file per slide. Objects marked right and outlines drawn are features of their class
+with source ``review``; objects marked unsure, and those nobody has looked at, are features of the
+class ``ignore``, so training neither learns nor unlearns them. Objects marked wrong are no
+features: there is background. They are kept under ``wsi_seg_review``, where GeoJSON readers do not
+look (RFC 7946, section 6.1).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import shapely
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from shapely.geometry import Polygon
+
+from wsi_seg.classes import IGNORE_NAME
+from wsi_seg.errors import AnnotationError
+from wsi_seg.export.files import written_whole
+from wsi_seg.viewer.objects import SeenObject
+
+# A review is drawn by hand; a request with more than this is something else.
+MAX_BYTES = 8 * 2**20
+
+Verdict = Literal["right", "wrong", "unsure"]
+Vertex = tuple[Annotated[float, Field(ge=-1e7, le=1e7)], Annotated[float, Field(ge=-1e7, le=1e7)]]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Drawing(_Strict):
+    """Outline that a person drew, ``(x, y)`` in level-0 px, and its class."""
+
+    class_name: str = Field(min_length=1, max_length=200)
+    ring: list[Vertex] = Field(min_length=3, max_length=20_000)
+
+
+class Review(_Strict):
+    """What was said about one slide: a verdict by object id, and outlines drawn."""
+
+    verdicts: dict[int, Verdict] = Field(default_factory=dict)
+    drawings: list[Drawing] = Field(default_factory=list, max_length=10_000)
+
+
+def read_review(path: Path, objects: Sequence[SeenObject]) -> Review:
+    """Review in a file; empty where there is none. Verdicts find their objects by outline.
+
+    Raises
+    ------
+    AnnotationError
+        If the file is not one that `write_review` made.
+    """
+    try:
+        document = json.loads(path.read_bytes())
+        kept = document["wsi_seg_review"]
+        drawings = [Drawing.model_validate(drawing) for drawing in kept["drawings"]]
+        verdicts = {str(key): value for key, value in kept["verdicts"].items()}
+    except FileNotFoundError:
+        return Review()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise AnnotationError(
+            f"{path} is not a review that the viewer wrote ({type(error).__name__}); move it away"
+        ) from error
+    known = {_place(item): item.id for item in objects}
+    pairs = {known[place]: verdict for place, verdict in verdicts.items() if place in known}
+    try:
+        return Review(verdicts=pairs, drawings=drawings)
+    except ValidationError as error:
+        raise AnnotationError(f"{path}: {error.errors()[0]['msg']}; move it away") from error
+
+
+def write_review(path: Path, review: Review, objects: Sequence[SeenObject]) -> None:
+    """Keep a review, whole or not at all.
+
+    Raises
+    ------
+    AnnotationError
+        If a verdict names no object, or an outline has no area.
+    OutputError
+        If the file cannot be written.
+    """
+    by_id = {item.id: item for item in objects}
+    unknown = sorted(set(review.verdicts) - set(by_id))
+    if unknown:
+        raise AnnotationError(f"got a verdict on object {unknown[0]}; there is none")
+    features = [
+        _feature(item.polygon, _class_in_training(item, review), review.verdicts.get(item.id, ""))
+        for item in objects
+        if review.verdicts.get(item.id) != "wrong"
+    ]
+    features += [
+        _feature(_drawn(drawing), drawing.class_name, "drawn") for drawing in review.drawings
+    ]
+    document = {
+        "type": "FeatureCollection",
+        "features": features,
+        "wsi_seg_review": {
+            "verdicts": {_place(by_id[key]): value for key, value in review.verdicts.items()},
+            "drawings": [drawing.model_dump() for drawing in review.drawings],
+        },
+    }
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(document), encoding="utf-8")
+
+
+def _class_in_training(item: SeenObject, review: Review) -> str:
+    return item.class_name if review.verdicts.get(item.id) == "right" else IGNORE_NAME
+
+
+def _drawn(drawing: Drawing) -> Polygon:
+    polygon = Polygon(drawing.ring)
+    if shapely.make_valid(polygon).area < 1:
+        raise AnnotationError("got an outline without area; expected at least 1 px²")
+    return polygon
+
+
+def _place(item: SeenObject) -> str:
+    """Name of an object that outlives its number: kind, class and bounding box."""
+    box = ",".join(f"{value:.1f}" for value in item.polygon.bounds)
+    return f"{item.kind}:{item.class_name}:{box}"
+
+
+def _feature(polygon: Polygon, class_name: str, verdict: str) -> Mapping[str, object]:
+    rings = [polygon.exterior, *polygon.interiors]
+    coordinates = [shapely.get_coordinates(ring).round(2).tolist() for ring in rings]
+    return {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": coordinates},
+        "properties": {
+            "objectType": "annotation",
+            "classification": {"name": class_name},
+            "source": "review",
+            "verdict": verdict or "unseen",
+        },
+    }

@@ -1,0 +1,112 @@
+"""Owns serving: checks what is to be shown, picks address and token, runs until it is stopped."""
+
+import secrets
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+
+from wsi_seg.errors import ConfigError, OutputError, StoreNotFoundError
+from wsi_seg.store import Collection, shared_cache
+from wsi_seg.viewer.app import STATIC, make_app
+from wsi_seg.viewer.catalogue import Catalogue
+from wsi_seg.viewer.guard import LOOPBACK
+
+LIBRARY = STATIC / "vendor" / "openseadragon.min.js"
+
+# Decoded chunks that the server keeps: about two screens of tiles of every layer.
+_CACHE_BYTES = 96 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class ViewOptions:
+    """How the viewer is served.
+
+    Parameters
+    ----------
+    host
+        Address to listen on. Any but loopback needs a token, which is then made.
+    port
+        0 picks a free one.
+    review
+        Folder that reviews are written to; None allows no writing.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8123
+    review: Path | None = None
+
+
+def serve(
+    slides: Collection,
+    predictions: Collection | None,
+    truth: str,
+    options: ViewOptions,
+    *,
+    ready: Callable[[str], None],
+) -> None:
+    """Serve collections until the process is interrupted.
+
+    Parameters
+    ----------
+    slides, predictions, truth
+        See `Catalogue`.
+    options
+        Address and review folder.
+    ready
+        Told the page's address just before requests are answered.
+
+    Raises
+    ------
+    StoreError
+        If there is nothing to show.
+    StoreNotFoundError
+        If the page's library was not bundled.
+    ConfigError
+        If the address cannot be listened on.
+    """
+    app, token = prepare(slides, predictions, truth, options)
+    listener = _listen(options)
+    shared_cache().resize(_CACHE_BYTES)
+    port = listener.getsockname()[1]
+    shown = f"[{options.host}]" if ":" in options.host else options.host
+    ready(f"http://{shown}:{port}/" + ("" if token is None else f"?token={token}"))
+    settings = uvicorn.Config(
+        app,
+        log_level="warning",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=2,
+    )
+    uvicorn.Server(settings).run(sockets=[listener])
+
+
+def prepare(
+    slides: Collection, predictions: Collection | None, truth: str, options: ViewOptions
+) -> tuple[Starlette, str | None]:
+    """Application and token for these options; see `serve`."""
+    if not LIBRARY.is_file():
+        raise StoreNotFoundError(
+            f"the viewer's page lacks {LIBRARY.name}, which packages carry and a checkout gets by "
+            "`make viewer`"
+        )
+    catalogue = Catalogue(slides, predictions, truth)
+    catalogue.require_slides()
+    if options.review is not None and options.review.exists() and not options.review.is_dir():
+        raise OutputError(f"{options.review} is a file; expected a folder for reviews")
+    token = None if options.host in LOOPBACK else secrets.token_urlsafe(24)
+    return make_app(catalogue, review=options.review, token=token), token
+
+
+def _listen(options: ViewOptions) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+        return socket.create_server((options.host, options.port), family=family)
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"cannot listen on {options.host} port {options.port}: {error}; choose another --port"
+        ) from error

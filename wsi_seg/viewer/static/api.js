@@ -1,0 +1,28 @@
+// Owns talking to the server: addresses, and errors as sentences.
+
+async function answer(request) {
+  let response;
+  try {
+    response = await request;
+  } catch {
+    throw new Error("The server does not answer; is the command still running?");
+  }
+  const body = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Error(body.error || `The server answered ${response.status}.`);
+  return body;
+}
+
+const at = (slide, what) => `/slides/${encodeURIComponent(slide)}${what}`;
+
+export const listSlides = () => answer(fetch("/slides"));
+export const openSlide = (slide) => answer(fetch(at(slide, "")));
+export const thumbnail = (slide) => at(slide, "/thumbnail");
+export const listObjects = (slide) => answer(fetch(at(slide, "/objects")));
+export const readReview = (slide) => answer(fetch(at(slide, "/review")));
+export const outlines = (slide, window) =>
+  answer(fetch(at(slide, `/outlines?${new URLSearchParams(window)}`)));
+export const valuesAt = (slide, x, y, signal) =>
+  answer(fetch(at(slide, `/values?x=${x}&y=${y}`), { signal }));
+export const writeReview = (slide, review) => answer(fetch(at(slide, "/review"), {
+  method: "PUT", headers: { "Content-Type": "application/json" }, body: JSON.stringify(review),
+}));

@@ -1,0 +1,179 @@
+// Owns the layer list: which rows a slide has, their opacity, colour map and threshold.
+
+import { colourTable, ERRORS, gradient, MAP_NAMES } from "./colours.js";
+import { element } from "./dom.js";
+import { levelSource, valueSource } from "./source.js";
+
+const MAPPED = { probability: "magma", uncertainty: "viridis" };
+const THRESHOLDED = new Set(["probability", "decision", "errors"]);
+
+/** Rows for the layers of a slide: a probability can be looked at in three ways. */
+function rowsOf(layers) {
+  const rows = [];
+  for (const layer of layers) {
+    const row = (mode, title, opacity = 0.6) =>
+      rows.push({ id: `${layer.id}.${mode}`, layer, mode, title, opacity, map: MAPPED[mode], on: false });
+    if (layer.kind === "image") row("image", layer.title, 1);
+    if (layer.kind === "classes") row("classes", layer.title, 0.5);
+    if (layer.kind === "errors") row("errors", layer.title, 0.7);
+    if (layer.kind === "probability") {
+      const name = layer.classes[0].name;
+      row("probability", layer.title);
+      row("decision", `Decision, ${name}`, 0.5);
+      row("uncertainty", `Uncertainty, ${name}`);
+    }
+  }
+  rows.filter((row) => row.mode === "image").forEach((row) => { row.on = true; });
+  return rows;
+}
+
+export class Layers {
+  constructor(viewer, changed) {
+    this.viewer = viewer;
+    this.changed = changed;
+    this.rows = [];
+    this.threshold = 0.5;
+    this.box = document.getElementById("layers");
+    this.slider = document.getElementById("threshold");
+    this.slider.addEventListener("input", () => this.setThreshold(Number(this.slider.value)));
+  }
+
+  /** Show the layers of a slide; `state` is what a link says about them. */
+  open(slide, state) {
+    this.slide = slide;
+    this.viewer.world.removeAll();
+    this.rows = rowsOf(slide.layers);
+    for (const row of this.rows) {
+      if (!state.on) continue;
+      row.on = row.id in state.on;
+      if (row.on) row.opacity = state.on[row.id];
+    }
+    if (!this.rows.some((row) => row.on)) this.rows[0].on = true;
+    this.#draw();
+    this.setThreshold(state.threshold ?? 0.5, false);
+    this.rows.filter((row) => row.on).forEach((row) => this.#add(row));
+  }
+
+  /** Switch the row with this number on or off; the first is the slide itself. */
+  toggle(number) {
+    const row = this.rows[number];
+    if (row) this.#show(row, !row.on);
+  }
+
+  setThreshold(value, tell = true) {
+    this.threshold = Math.min(1, Math.max(0, value));
+    this.slider.value = this.threshold;
+    document.getElementById("threshold-value").value = this.threshold.toFixed(2);
+    this.#repaint(this.rows.filter((row) => THRESHOLDED.has(row.mode)));
+    if (tell) this.changed();
+  }
+
+  /** What a link needs to say. */
+  state() {
+    const on = Object.fromEntries(this.rows.filter((row) => row.on).map((row) => [row.id, row.opacity]));
+    return { threshold: this.threshold, on };
+  }
+
+  #table(row) {
+    return colourTable(row.mode, { threshold: this.threshold, map: row.map, classes: row.layer.classes });
+  }
+
+  #repaint(rows) {
+    const painted = rows.filter((row) => row.source?.repaint);
+    painted.forEach((row) => row.source.repaint(this.#table(row)));
+    if (painted.length) this.viewer.forceRedraw();
+    this.#key();
+  }
+
+  #add(row) {
+    row.source = row.mode === "image"
+      ? levelSource(this.slide, row.layer)
+      : valueSource(this.slide, row.layer, row.mode, this.#table(row));
+    this.viewer.addTiledImage({
+      tileSource: row.source, opacity: row.opacity, x: 0, y: 0, width: 1,
+      success: ({ item }) => {
+        row.item = item;
+        if (!row.on) this.#remove(row);
+        else this.#order();
+      },
+    });
+  }
+
+  #order() {
+    this.rows.filter((row) => row.item).forEach((row, place) => {
+      if (this.viewer.world.getIndexOfItem(row.item) !== place) this.viewer.world.setItemIndex(row.item, place);
+    });
+  }
+
+  #remove(row) {
+    if (row.item) this.viewer.world.removeItem(row.item);
+    row.item = row.source = null;
+  }
+
+  #show(row, on) {
+    row.on = on;
+    row.check.checked = on;
+    row.range.disabled = !on;
+    if (row.select) row.select.hidden = !on;
+    if (on && !row.item) this.#add(row);
+    if (!on) this.#remove(row);
+    this.#key();
+    this.changed();
+  }
+
+  #draw() {
+    this.box.replaceChildren(...this.rows.map((row) => {
+      row.check = element("input", { type: "checkbox", checked: row.on });
+      row.check.addEventListener("change", () => this.#show(row, row.check.checked));
+      row.range = element("input", {
+        type: "range", min: 0.05, max: 1, step: 0.05, value: row.opacity, disabled: !row.on,
+        title: "Opacity", ariaLabel: `Opacity of ${row.title}`,
+      });
+      row.range.addEventListener("input", () => {
+        row.opacity = Number(row.range.value);
+        row.item?.setOpacity(row.opacity);
+        this.changed();
+      });
+      const name = element("label", {}, row.check, element("span", { title: row.title }, row.title));
+      const line = element("div", { className: "layer" }, name, row.range);
+      line.dataset.layer = row.id;
+      if (row.map) line.append(this.#mapSelect(row));
+      return line;
+    }));
+    const some = this.rows.some((row) => THRESHOLDED.has(row.mode));
+    document.getElementById("threshold-box").hidden = !some;
+  }
+
+  #mapSelect(row) {
+    const options = MAP_NAMES.map((name) => element("option", { value: name, selected: name === row.map }, name));
+    row.select = element("select", { hidden: !row.on, ariaLabel: `Colour map of ${row.title}` }, ...options);
+    row.select.addEventListener("change", () => {
+      row.map = row.select.value;
+      this.#repaint([row]);
+    });
+    return row.select;
+  }
+
+  #key() {
+    const chip = (colour, text) => {
+      const mark = element("i", { className: "chip" });
+      mark.style.background = colour;
+      return element("span", {}, mark, text);
+    };
+    const parts = new Map();
+    for (const row of this.rows.filter((one) => one.on)) {
+      if (row.mode === "errors") {
+        parts.set("hit", chip(ERRORS.hit, "right")).set("extra", chip(ERRORS.extra, "found, not true"));
+        parts.set("missed", chip(ERRORS.missed, "true, missed"));
+      } else if (row.map) {
+        const ramp = element("i", { className: "ramp" });
+        ramp.style.background = gradient(row.map);
+        const [low, high] = row.mode === "uncertainty" ? ["sure", "unsure"] : ["0", "1"];
+        parts.set(row.id, element("span", {}, low, ramp, high));
+      } else if (row.mode !== "image") {
+        for (const entry of row.layer.classes) parts.set(`${entry.name}${entry.colour}`, chip(entry.colour, entry.name));
+      }
+    }
+    document.getElementById("key").replaceChildren(...parts.values());
+  }
+}

@@ -1,0 +1,76 @@
+// Owns the review of a slide: verdicts and drawings, saved a moment after each change.
+
+import { readReview, writeReview } from "./api.js";
+import { element, tell } from "./dom.js";
+
+export class Review {
+  constructor(changed) {
+    this.changed = changed;
+    this.verdicts = {};
+    this.drawings = [];
+    this.saving = 0;
+    this.status = document.getElementById("saved");
+  }
+
+  async open(slide, classes) {
+    this.slide = slide;
+    this.verdicts = {};
+    this.drawings = [];
+    this.status.textContent = "";
+    this.colours = Object.fromEntries(classes.map((entry) => [entry.name, entry.colour]));
+    const select = document.getElementById("draw-class");
+    select.replaceChildren(...classes.map((entry) => element("option", { value: entry.name }, entry.name)));
+    document.getElementById("draw").disabled = !classes.length;
+    const kept = await readReview(slide.name);
+    this.verdicts = kept.verdicts;
+    this.drawings = kept.drawings.map((drawing) => this.#coloured(drawing));
+    this.changed();
+  }
+
+  /** Say something about an object; the same again takes it back. */
+  say(id, verdict) {
+    if (this.verdicts[id] === verdict) delete this.verdicts[id];
+    else this.verdicts[id] = verdict;
+    this.#save();
+  }
+
+  add(ring) {
+    const name = document.getElementById("draw-class").value;
+    this.drawings.push(this.#coloured({ class_name: name, ring }));
+    this.#save();
+    return `d${this.drawings.length - 1}`;
+  }
+
+  erase(number) {
+    this.drawings.splice(number, 1);
+    this.#save();
+  }
+
+  colour() {
+    return this.colours[document.getElementById("draw-class").value] ?? "#d55e00";
+  }
+
+  #coloured(drawing) {
+    return { ...drawing, colour: this.colours[drawing.class_name] ?? "#d55e00" };
+  }
+
+  #save() {
+    this.changed();
+    this.status.textContent = "Saving …";
+    clearTimeout(this.saving);
+    const { slide } = this;
+    const review = {
+      verdicts: { ...this.verdicts },
+      drawings: this.drawings.map(({ class_name, ring }) => ({ class_name, ring })),
+    };
+    this.saving = setTimeout(async () => {
+      try {
+        await writeReview(slide.name, review);
+        this.status.textContent = "Review saved";
+      } catch (error) {
+        this.status.textContent = "Not saved";
+        tell(error.message);
+      }
+    }, 300);
+  }
+}

@@ -1,0 +1,91 @@
+// Owns tile sources: OpenSeadragon's view of one layer's levels, exact at odd sizes.
+
+const OSD = window.OpenSeadragon;
+
+/** Source of a layer whose levels and tile grid are the store's own; coarsest level first. */
+export function levelSource(slide, layer) {
+  const levels = [...layer.levels].reverse();
+  const finest = levels.length - 1;
+  const tall = slide.height / slide.width;
+  const source = new OSD.TileSource({
+    width: slide.width, height: slide.height, minLevel: 0, maxLevel: finest,
+    tileWidth: levels[finest].tileWidth, tileHeight: levels[finest].tileHeight,
+  });
+  const grid = (level) => new OSD.Point(
+    Math.ceil(levels[level].width / levels[level].tileWidth),
+    Math.ceil(levels[level].height / levels[level].tileHeight));
+  source.getLevelScale = (level) => levels[level].width / slide.width;
+  source.getTileWidth = (level) => levels[level].tileWidth;
+  source.getTileHeight = (level) => levels[level].tileHeight;
+  source.getNumTiles = grid;
+  source.getTileAtPoint = (level, point) => {
+    const { width, height, tileWidth, tileHeight } = levels[level];
+    const last = grid(level);
+    return new OSD.Point(
+      Math.min(Math.floor(point.x * width / tileWidth), last.x - 1),
+      Math.min(Math.floor(point.y / tall * height / tileHeight), last.y - 1));
+  };
+  source.getTileBounds = (level, x, y, inTile) => {
+    const { width, height, tileWidth, tileHeight } = levels[level];
+    const [left, top] = [x * tileWidth, y * tileHeight];
+    const [w, h] = [Math.min(tileWidth, width - left), Math.min(tileHeight, height - top)];
+    if (inTile) return new OSD.Rect(0, 0, w, h);
+    return new OSD.Rect(left / width, top / height * tall, w / width, h / height * tall);
+  };
+  const address = `/slides/${encodeURIComponent(slide.name)}/layers/${encodeURIComponent(layer.id)}`;
+  source.getTileUrl = (level, x, y) =>
+    `${address}/${finest - level}/${y}/${x}?v=${encodeURIComponent(layer.version)}`;
+  return source;
+}
+
+/** Source of a layer of values, painted by a colour table that may change at any time. */
+export function valueSource(slide, layer, mode, table) {
+  const source = levelSource(slide, layer);
+  // Two modes of one layer share their requests, not their painted tiles.
+  source.getTileHashKey = (level, x, y, url) => `${mode} ${url}`;
+  const live = new Set();
+  let colours = table;
+  const paint = (tile) => {
+    const pixels = new Uint32Array(tile.picture.data.buffer);
+    for (let at = 0; at < pixels.length; at += 1) pixels[at] = colours[tile.keys[at]];
+    tile.context.putImageData(tile.picture, 0, 0);
+  };
+  source.downloadTileStart = (job) => {
+    const stop = new AbortController();
+    job.userData.stop = stop;
+    fetch(job.src, { signal: stop.signal })
+      .then((answer) => {
+        if (!answer.ok) throw new Error(`status ${answer.status}`);
+        return answer.blob();
+      })
+      .then((blob) => createImageBitmap(blob, { colorSpaceConversion: "none" }))
+      .then((bitmap) => {
+        const tile = decoded(bitmap, layer.kind === "errors");
+        paint(tile);
+        job.finish(tile, null, null);
+      })
+      .catch((error) => { if (!stop.signal.aborted) job.finish(null, null, String(error)); });
+  };
+  source.downloadTileAbort = (job) => job.userData.stop?.abort();
+  source.createTileCache = (cache, tile) => { cache.tile = tile; live.add(tile); };
+  source.destroyTileCache = (cache) => { live.delete(cache.tile); cache.tile = null; };
+  source.getTileCacheData = (cache) => cache.tile.context.canvas;
+  source.getTileCacheDataAsContext2D = (cache) => cache.tile.context;
+  source.hasTransparency = () => true;
+  source.repaint = (next) => { colours = next; live.forEach(paint); };
+  return source;
+}
+
+function decoded(bitmap, withTruth) {
+  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(bitmap, 0, 0);
+  bitmap.close();
+  const picture = context.getImageData(0, 0, canvas.width, canvas.height);
+  const keys = new Uint16Array(canvas.width * canvas.height);
+  for (let at = 0; at < keys.length; at += 1) {
+    const truth = withTruth ? [0, 2, 1][Math.round(picture.data[4 * at + 1] / 127.5)] : 0;
+    keys[at] = picture.data[4 * at] + 256 * truth;
+  }
+  return { context, picture, keys };
+}
