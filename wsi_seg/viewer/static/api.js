@@ -23,6 +23,10 @@ export const outlines = (slide, window) =>
   answer(fetch(at(slide, `/outlines?${new URLSearchParams(window)}`)));
 export const valuesAt = (slide, x, y, signal) =>
   answer(fetch(at(slide, `/values?x=${x}&y=${y}`), { signal }));
-export const writeReview = (slide, review) => answer(fetch(at(slide, "/review"), {
-  method: "PUT", headers: { "Content-Type": "application/json" }, body: JSON.stringify(review),
-}));
+export function writeReview(slide, review) {
+  const body = JSON.stringify(review);
+  // A small request outlives the page that sends it (browsers allow 64 KiB).
+  const keepalive = body.length < 60_000;
+  const headers = { "Content-Type": "application/json" };
+  return answer(fetch(at(slide, "/review"), { method: "PUT", headers, body, keepalive }));
+}

@@ -33,6 +33,7 @@ export class ObjectList {
     this.objects = objects;
     this.verdicts = {};
     this.chosen = null;
+    this.rank.parentElement.hidden = !objects.length;
     if (objects.length) this.#offer();
     this.draw();
   }

@@ -50,8 +50,10 @@ export class Overlay {
     const made = [];
     for (const { id, d, object } of this.visible ? this.shown : []) {
       const chosen = this.chosen === id ? "chosen" : "";
-      const classes = `${object.kind} ${this.verdicts[id] ?? ""} ${chosen}`;
-      made.push(shape("path", { class: "halo", d }), shape("path", { class: classes, d, stroke: object.colour, "data-object": id }));
+      const verdict = this.verdicts[id] ?? "";
+      if (verdict !== "wrong") made.push(shape("path", { class: "halo", d }));
+      const classes = `${object.kind} ${verdict} ${chosen}`;
+      made.push(shape("path", { class: classes, d, stroke: object.colour, "data-object": id }));
     }
     this.drawings.forEach((drawing, number) => {
       const chosen = this.chosen === `d${number}` ? "chosen" : "";

@@ -9,10 +9,14 @@ export class Review {
     this.verdicts = {};
     this.drawings = [];
     this.saving = 0;
+    this.pending = null;
+    this.written = Promise.resolve();
+    addEventListener("pagehide", () => this.flush());
     this.status = document.getElementById("saved");
   }
 
   async open(slide, classes) {
+    this.flush();
     this.slide = slide;
     this.verdicts = {};
     this.drawings = [];
@@ -63,14 +67,25 @@ export class Review {
       verdicts: { ...this.verdicts },
       drawings: this.drawings.map(({ class_name, ring }) => ({ class_name, ring })),
     };
-    this.saving = setTimeout(async () => {
-      try {
-        await writeReview(slide.name, review);
-        this.status.textContent = "Review saved";
-      } catch (error) {
-        this.status.textContent = "Not saved";
-        tell(error.message);
-      }
-    }, 300);
+    this.pending = () => { this.written = this.written.then(() => this.#write(slide, review)); };
+    this.saving = setTimeout(() => this.flush(), 300);
+  }
+
+  /** Write what waits to be written now. */
+  flush() {
+    clearTimeout(this.saving);
+    const write = this.pending;
+    this.pending = null;
+    write?.();
+  }
+
+  async #write(slide, review) {
+    try {
+      await writeReview(slide.name, review);
+      if (!this.pending) this.status.textContent = "Review saved";
+    } catch (error) {
+      this.status.textContent = "Not saved";
+      tell(error.message);
+    }
   }
 }

@@ -1,0 +1,256 @@
+"""The page in a real browser: Debian's chromium and its driver, skipped where there is none.
+
+Pictures of the page are kept under ``screenshots/`` of the checkout.
+"""
+
+import itertools
+import json
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from wsi_seg.store import open_collection
+from wsi_seg.viewer.serve import LIBRARY, ViewOptions, prepare
+
+webdriver = pytest.importorskip("selenium.webdriver")
+from selenium.webdriver.chrome.service import Service  # noqa: E402
+from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
+
+SCREENSHOTS = Path(__file__).resolve().parents[2] / "screenshots"
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
+DRIVER = shutil.which("chromedriver")
+
+
+@pytest.fixture(scope="module")
+def driver():
+    if BROWSER is None or DRIVER is None:
+        pytest.skip("needs chromium and chromium-driver (Debian's packages), which are not here")
+    if not LIBRARY.is_file():
+        pytest.skip("needs the page's library; run `make viewer`")
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1366,900"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    found = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield found
+    found.quit()
+
+
+@pytest.fixture(scope="module")
+def address(seen, tmp_path_factory):
+    review = tmp_path_factory.mktemp("page") / "review"
+    app, _ = prepare(
+        open_collection(seen.store),
+        open_collection(seen.prediction),
+        "annotations",
+        ViewOptions(review=review),
+    )
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}/", review
+    server.should_exit = True
+    thread.join()
+
+
+class Page:
+    """What a person does with the page."""
+
+    def __init__(self, driver, address):
+        self.driver, self.address = driver, address
+
+    def open(self, hash_=""):
+        self.driver.get("about:blank")
+        self.driver.get(self.address + hash_)
+        self.until(lambda: self.paths(), "outlines")
+
+    def until(self, condition, what):
+        WebDriverWait(self.driver, 10).until(lambda _: condition(), f"no {what}")
+
+    def one(self, selector):
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def all(self, selector):
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def paths(self):
+        return self.all("#overlay path[data-object]")
+
+    def place(self):
+        text = self.driver.execute_script("return location.hash.slice(1)")
+        return dict(part.split("=") for part in text.split("&")) if text else {}
+
+    def colour(self, x, y):
+        """Colour of the picture in the middle of the stage, moved by x and y."""
+        return self.driver.execute_script(
+            "const c=document.querySelector('#viewer canvas'), d=c.getContext('2d');"
+            "const s=c.width/c.clientWidth;"
+            "return [...d.getImageData((c.clientWidth/2+arguments[0])*s,"
+            "(c.clientHeight/2+arguments[1])*s,1,1).data]",
+            x,
+            y,
+        )
+
+    def colour_turns(self, was, x=0, y=0):
+        self.until(lambda: self.colour(x, y) != was, "other colour")
+        return self.colour(x, y)
+
+    def drag(self, *steps):
+        stage = self.one("#viewer")
+        mouse = ActionChains(self.driver, duration=40)
+        mouse.move_to_element_with_offset(stage, *steps[0]).click_and_hold()
+        for (x, y), (x_next, y_next) in itertools.pairwise(steps):
+            mouse.move_by_offset(x_next - x, y_next - y)
+        mouse.release().perform()
+
+    def key(self, keys):
+        ActionChains(self.driver).send_keys(keys).perform()
+
+    def shot(self, name):
+        SCREENSHOTS.mkdir(exist_ok=True)
+        self.driver.save_screenshot(str(SCREENSHOTS / f"{name}.png"))
+
+
+@pytest.fixture
+def page(driver, address):
+    """Page with all of the slide in view; ends with what every page must keep to."""
+    for kind in ("browser", "performance"):
+        driver.get_log(kind)
+    opened = Page(driver, address[0])
+    yield opened
+    faults = [
+        entry
+        for entry in driver.get_log("browser")
+        if entry["level"] != "INFO" and "getImageData" not in entry["message"]  # our colour()
+    ]
+    assert not faults, faults
+    events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    asked = [
+        event["params"]["request"]["url"]
+        for event in events
+        if event["method"] == "Network.requestWillBeSent"
+    ]
+    assert asked
+    elsewhere = [
+        url for url in asked if not url.startswith((address[0], "data:", "blob:", "about:"))
+    ]
+    assert not elsewhere, elsewhere
+
+
+CORNER = "#slide=painted&x=30&y=24&zoom=4"  # the object that is found and not true
+
+
+def test_zoom_and_pan(page):
+    page.open()
+    page.shot("whole")
+    before = page.one("#scale span").text
+    page.key("+++")
+    page.until(lambda: page.one("#scale span").text != before, "other scale")
+    page.until(lambda: "zoom" in page.place(), "link")
+    place = page.place()
+    page.drag((0, 0), (-150, -60))
+    page.until(lambda: float(page.place()["x"]) > float(place["x"]) + 50, "other place")
+
+
+def test_layers_and_threshold_change_the_picture(page):
+    page.open(CORNER)
+    bare = page.colour(0, 0)
+    page.one("[data-layer='errors-0.errors'] input").click()
+    extra = page.colour_turns(bare)
+    assert extra[0] > extra[2] + 60  # vermilion over the slide
+    page.shot("errors")
+    slider = page.one("#threshold")
+    page.driver.execute_script(
+        "arguments[0].value=0.7; arguments[0].dispatchEvent(new Event('input'))", slider
+    )
+    assert page.colour_turns(extra) == bare  # 140 / 255 is no longer above
+    page.one("[data-layer='errors-0.errors'] input").click()
+    page.one("[data-layer='uncertainty-0'], [data-layer='probability-0.uncertainty'] input").click()
+    page.colour_turns(bare)
+    page.shot("uncertainty")
+
+
+def test_values_under_the_cursor(page):
+    page.open(CORNER)
+    ActionChains(page.driver).move_to_element_with_offset(page.one("#viewer"), 0, 0).perform()
+    page.until(lambda: "gland 0.55" in page.one("#readout").text, "probability")
+    assert page.one("#readout").text.startswith(("x 30, y 23 px · 15.0", "x 30, y 24 px · 15.0"))
+    assert "gland, found" in page.one("#hover").text
+
+
+def test_objects_are_chosen_in_the_picture_and_in_the_list(page):
+    page.open(CORNER)
+    ActionChains(page.driver).move_to_element_with_offset(
+        page.one("#viewer"), 0, 0
+    ).click().perform()
+    page.until(lambda: "· 0 % true" in page.one("#chosen").text, "chosen object")
+    page.shot("chosen")
+    (row,) = page.all("#objects li[aria-selected=true]")
+    assert row.get_attribute("data-object") == "0"
+    page.all("#objects li")[3].click()
+    page.until(lambda: "· 0 % true" not in page.one("#chosen").text, "another object")
+    page.until(lambda: page.place().get("x") not in (None, "30"), "flight")
+
+
+def test_a_review_is_drawn_saved_and_found_again(page, address):
+    page.open(CORNER)
+    ActionChains(page.driver).move_to_element_with_offset(
+        page.one("#viewer"), 0, 0
+    ).click().perform()
+    page.until(lambda: page.one("#mark-wrong").is_enabled(), "chosen object")
+    page.key("2")
+    page.one("#draw").click()
+    page.drag((150, 100), (300, 100), (300, 250), (150, 250))
+    page.one("#draw").click()
+    page.until(lambda: page.one("#saved").text == "Review saved", "review")
+    page.shot("review")
+    page.open(CORNER)
+    page.until(lambda: page.all("#overlay path.drawn"), "drawing")
+    (wrong,) = page.all("#overlay path.wrong[data-object]")
+    assert wrong.get_attribute("data-object") == "0"
+    kept = json.loads((address[1] / "painted.geojson").read_text())["wsi_seg_review"]
+    (ring,) = [drawing["ring"] for drawing in kept["drawings"]]
+    x, y = [point[0] for point in ring], [point[1] for point in ring]
+    # The middle of the stage is (30, 24), four screen px are one px of the slide.
+    assert min(x) == pytest.approx(67.5, abs=1)
+    assert max(x) == pytest.approx(105, abs=1)
+    assert min(y) == pytest.approx(49, abs=1)
+    assert max(y) == pytest.approx(86.5, abs=1)
+    ActionChains(page.driver).move_to_element_with_offset(
+        page.one("#viewer"), 200, 150
+    ).click().perform()
+    page.until(lambda: page.one("#erase").is_enabled(), "chosen drawing")
+    page.one("#erase").click()
+    page.until(lambda: not page.all("#overlay path.drawn"), "erasing")
+    page.until(lambda: page.one("#saved").text == "Review saved", "review")
+
+
+@pytest.mark.parametrize(("width", "height"), [(1366, 768), (820, 1180)])
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_screens_and_themes(page, width, height, theme):
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        page.open()
+        if page.driver.execute_script("return document.documentElement.dataset.theme") != theme:
+            page.key("t")
+        if width < 1000:
+            page.one("#show-panel").click()
+        page.one("[data-layer='probability-0.probability'] input").click()
+        page.until(lambda: page.one("#key").text, "key")
+        page.shot(f"{theme}-{width}")
+        assert page.driver.execute_script(
+            "return document.documentElement.scrollWidth <= innerWidth"
+        )
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
