@@ -103,10 +103,16 @@ def prepare(
 
 
 def _listen(options: ViewOptions) -> socket.socket:
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    # asyncio sends at once, without waiting 40 ms for company, only where TCP is named here.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-        return socket.create_server((options.host, options.port), family=family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((options.host, options.port))
+        listener.listen(128)
     except (OSError, OverflowError) as error:
+        listener.close()
         raise ConfigError(
             f"cannot listen on {options.host} port {options.port}: {error}; choose another --port"
         ) from error
+    return listener

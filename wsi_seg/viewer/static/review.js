@@ -10,6 +10,7 @@ export class Review {
     this.drawings = [];
     this.saving = 0;
     this.pending = null;
+    this.unwritten = 0;
     this.written = Promise.resolve();
     addEventListener("pagehide", () => this.flush());
     this.status = document.getElementById("saved");
@@ -67,7 +68,10 @@ export class Review {
       verdicts: { ...this.verdicts },
       drawings: this.drawings.map(({ class_name, ring }) => ({ class_name, ring })),
     };
-    this.pending = () => { this.written = this.written.then(() => this.#write(slide, review)); };
+    this.pending = () => {
+      this.unwritten += 1;
+      this.written = this.written.then(() => this.#write(slide, review));
+    };
     this.saving = setTimeout(() => this.flush(), 300);
   }
 
@@ -82,8 +86,10 @@ export class Review {
   async #write(slide, review) {
     try {
       await writeReview(slide.name, review);
-      if (!this.pending) this.status.textContent = "Review saved";
+      this.unwritten -= 1;
+      if (!this.pending && !this.unwritten) this.status.textContent = "Review saved";
     } catch (error) {
+      this.unwritten -= 1;
       this.status.textContent = "Not saved";
       tell(error.message);
     }
