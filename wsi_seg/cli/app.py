@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from wsi_seg import __version__
-from wsi_seg.cli import annotate, demo, evaluate, export, infer, info, tile, train, view
+from wsi_seg.cli import annotate, demo, evaluate, export, infer, info, report, tile, train, view
 from wsi_seg.cli.console import configure_logging
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ _VERBS = (
     evaluate.evaluate,
     export.export,
     view.view,
+    report.report,
     demo.demo,
 )
 for _verb in _VERBS:

@@ -26,10 +26,11 @@ from wsi_seg.errors import (
     StoreNotFoundError,
     WsiSegError,
 )
+from wsi_seg.evaluate.judged import judge_objects
 from wsi_seg.store import read_thumbnail, thumbnail_extent
 from wsi_seg.viewer.catalogue import Catalogue, View
 from wsi_seg.viewer.guard import Guard
-from wsi_seg.viewer.objects import SlideObjects, list_objects
+from wsi_seg.viewer.objects import SlideObjects
 from wsi_seg.viewer.review import MAX_BYTES, Review, read_review, write_review
 from wsi_seg.viewer.tiles import Tile, encode_jpeg
 
@@ -97,7 +98,9 @@ class Desk:
         opened = self.opened(name)
         with opened.lock:
             if opened.objects is None:
-                opened.objects = list_objects(opened.view, self.catalogue.truth)
+                view, truth = opened.view, self.catalogue.truth
+                true = view.slide.label(truth) if truth in view.slide.label_names() else None
+                opened.objects = SlideObjects(judge_objects(view.slide, view.found, true))
             return opened.objects
 
     def review_file(self, name: str) -> Path:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from wsi_seg.classes import IGNORE, ClassTable
 from wsi_seg.data.scaled import read_label
-from wsi_seg.errors import StoreError
+from wsi_seg.evaluate.judged import classes_of
 from wsi_seg.evaluate.scores import PREDICTION_LABEL
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.store import Multiscale, SlideStore
@@ -121,20 +121,6 @@ def slide_layers(slide: SlideStore, found: SlideStore | None, truth: str) -> dic
         layers += _prediction_layers(found, true)
     layers += [_label_layer(slide, name, "Truth" if name == truth else "") for name in labels]
     return {layer.id: layer for layer in layers}
-
-
-def classes_of(group: Multiscale) -> ClassTable:
-    """Classes that a label or prediction names.
-
-    Raises
-    ------
-    StoreError
-        If it names none.
-    """
-    rows = group.attributes.get("classes")
-    if not isinstance(rows, list):
-        raise StoreError(f"{group.path} names no classes; expected one written by wsi-seg")
-    return ClassTable.from_json(rows)
 
 
 def _prediction_layers(found: SlideStore, true: Multiscale | None) -> list[Layer]:

@@ -18,8 +18,8 @@ from shapely.geometry import Polygon
 
 from wsi_seg.classes import IGNORE_NAME
 from wsi_seg.errors import AnnotationError
+from wsi_seg.evaluate.judged import JudgedObject
 from wsi_seg.export.files import written_whole
-from wsi_seg.viewer.objects import SeenObject
 
 # A review is drawn by hand; a request with more than this is something else.
 MAX_BYTES = 8 * 2**20
@@ -46,7 +46,7 @@ class Review(_Strict):
     drawings: list[Drawing] = Field(default_factory=list, max_length=10_000)
 
 
-def read_review(path: Path, objects: Sequence[SeenObject]) -> Review:
+def read_review(path: Path, objects: Sequence[JudgedObject]) -> Review:
     """Review in a file; empty where there is none. Verdicts find their objects by outline.
 
     Raises
@@ -73,7 +73,7 @@ def read_review(path: Path, objects: Sequence[SeenObject]) -> Review:
         raise AnnotationError(f"{path}: {error.errors()[0]['msg']}; move it away") from error
 
 
-def write_review(path: Path, review: Review, objects: Sequence[SeenObject]) -> None:
+def write_review(path: Path, review: Review, objects: Sequence[JudgedObject]) -> None:
     """Keep a review, whole or not at all.
 
     Raises
@@ -107,7 +107,7 @@ def write_review(path: Path, review: Review, objects: Sequence[SeenObject]) -> N
         temporary.write_text(json.dumps(document), encoding="utf-8")
 
 
-def _class_in_training(item: SeenObject, review: Review) -> str:
+def _class_in_training(item: JudgedObject, review: Review) -> str:
     return item.class_name if review.verdicts.get(item.id) == "right" else IGNORE_NAME
 
 
@@ -118,7 +118,7 @@ def _drawn(drawing: Drawing) -> Polygon:
     return polygon
 
 
-def _place(item: SeenObject) -> str:
+def _place(item: JudgedObject) -> str:
     """Name of an object that outlives its number: kind, class and bounding box."""
     box = ",".join(f"{value:.1f}" for value in item.polygon.bounds)
     return f"{item.kind}:{item.class_name}:{box}"

@@ -1,0 +1,209 @@
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from typer.testing import CliRunner
+
+from wsi_seg.cli.app import app
+from wsi_seg.errors import ConfigError, StoreError
+from wsi_seg.evaluate.scores import evaluate
+from wsi_seg.progress import Silent
+from wsi_seg.report.page import Section, cell, facts, page, table
+from wsi_seg.report.prediction import quarantined, score_sections
+from wsi_seg.report.write import ReportSources, write_report
+from wsi_seg.store import create_collection, open_collection
+from wsi_seg.testing.painted import paint_prediction
+
+
+@pytest.fixture(scope="session")
+def seen(tmp_path_factory):
+    return paint_prediction(tmp_path_factory.mktemp("report"))
+
+
+class Reader(HTMLParser):
+    """Tables, numbers with their shown text, and whatever a page would fetch."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.values, self.texts, self.fetched, self.data, self._open = [], [], [], "", []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self._open.append((tag, given))
+        if tag in ("link", "iframe", "object", "embed") or (tag == "script" and "src" in given):
+            self.fetched.append(given)
+        for name in ("src", "href", "xlink:href"):
+            if name in given and not given[name].startswith(("#", "data:")):
+                self.fetched.append(given[name])
+
+    def handle_endtag(self, tag):
+        while self._open and self._open.pop()[0] != tag:
+            pass
+
+    def handle_data(self, text):
+        tag, given = self._open[-1] if self._open else ("", {})
+        if "data-value" in given:
+            self.values.append(float(given["data-value"]))
+            self.texts.append(text)
+        if tag == "script":
+            self.data += text
+
+
+def make_run(folder):
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text(
+        "name: <b>bold</b>\nsampling: {mix: {objects: 0.75, tissue: 0.25}, patches_per_epoch: 40}\n"
+    )
+    (folder / "metrics.csv").write_text(
+        "epoch,loss,lr,val_dice\n1,0.5,0.001,\n2,0.25,0.0005,0.75\n3,0.125,0.0001,0.8125\n"
+    )
+    (folder / "best.json").write_text(
+        json.dumps({"architecture": "Unet", "scores": {"val_dice": 0.8125}})
+    )
+    return folder
+
+
+def leaves(value):
+    if isinstance(value, dict):
+        return [leaf for one in value.values() for leaf in leaves(one)]
+    if isinstance(value, list):
+        return [leaf for one in value for leaf in leaves(one)]
+    return [value] if isinstance(value, int | float) else []
+
+
+def test_every_score_is_that_of_evaluate(seen, tmp_path):
+    out = tmp_path / "report.html"
+    write_report(ReportSources(seen.prediction, store=seen.store), out, progress=Silent())
+    found = CliRunner().invoke(
+        app, ["evaluate", str(seen.prediction), "--truth", str(seen.store), "--json"]
+    )
+    expected = json.loads(found.stdout.splitlines()[-1])
+    expected.pop("status")
+    reader = Reader(out.read_text())
+    assert json.loads(reader.data) == expected
+    shown = reader.values[: len(leaves(expected))]
+    assert sorted(shown) == sorted(leaves(expected))
+    for text, value in zip(reader.texts, reader.values, strict=True):
+        assert float(text.replace(",", "")) == pytest.approx(value, abs=5e-5, rel=5e-3)
+
+
+def test_the_file_needs_nothing_beside_it(seen, tmp_path):
+    out = tmp_path / "report.html"
+    run = make_run(tmp_path / "run")
+    report = write_report(
+        ReportSources(seen.prediction, store=seen.store, run=run), out, progress=Silent()
+    )
+    text = out.read_text()
+    reader = Reader(text)
+    assert reader.fetched == []
+    assert "@import" not in text
+    assert "url(http" not in text
+    assert report.sections == (
+        "Scores",
+        "Slides",
+        "Overviews",
+        "Largest errors",
+        "Settings",
+        "Training",
+        "Sampling",
+        "Recipe",
+    )
+    assert text.count("data:image/jpeg") == 2  # the overview, and the one mistake
+    assert "<b>bold</b>" not in text
+    assert "&lt;b&gt;bold&lt;/b&gt;" in text
+
+
+def test_equal_figures_make_equal_files(seen, tmp_path):
+    files = [tmp_path / name for name in ("one.html", "two.html")]
+    for file in files:
+        write_report(ReportSources(seen.prediction, store=seen.store), file, progress=Silent())
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_run_alone(tmp_path):
+    run = make_run(tmp_path / "run")
+    (run / "fold-1").mkdir()
+    (run / "fold-1/metrics.csv").write_text("epoch,loss\n1,0.5\n")
+    out = tmp_path / "report.html"
+    report = write_report(ReportSources(run), out, progress=Silent())
+    assert report.sections == ("Training", "Training fold-1", "Sampling", "Recipe")
+    values = Reader(out.read_text()).values
+    assert {0.5, 0.25, 0.125, 0.75, 0.8125} <= set(values)
+
+
+def test_without_slides_or_truth_what_is_known_is_told(seen, tmp_path):
+    out = tmp_path / "report.html"
+    bare = write_report(ReportSources(seen.prediction), out, progress=Silent())
+    assert bare.sections == ("Settings",)
+    assert bare.unscored == ("painted",)
+    other = ReportSources(seen.prediction, store=seen.store, truth="other")
+    report = write_report(other, out, progress=Silent())
+    assert report.sections == ("Overviews", "Settings")
+    assert "not scored" in report.lines()[1]
+
+
+def test_what_is_no_run_and_no_prediction_is_refused(seen, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"a run with recipe\.yaml"):
+        write_report(ReportSources(tmp_path / "empty"), tmp_path / "r.html", progress=Silent())
+    sources = ReportSources(seen.prediction, run=tmp_path / "empty")
+    with pytest.raises(ConfigError, match="no training run"):
+        write_report(sources, tmp_path / "r.html", progress=Silent())
+    create_collection(tmp_path / "other.zarr")
+    sources = ReportSources(seen.prediction, store=tmp_path / "other.zarr")
+    with pytest.raises(StoreError, match="no slide 'painted'"):
+        write_report(sources, tmp_path / "r.html", progress=Silent())
+    run = make_run(tmp_path / "run")
+    for broken in ("", "epoch,loss\n1\n", "epoch,loss\n1,much\n"):
+        (run / "metrics.csv").write_text(broken)
+        with pytest.raises(ConfigError, match=r"metrics\.csv"):
+            write_report(ReportSources(run), tmp_path / "r.html", progress=Silent())
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_quarantined_tiles_are_read_from_the_journal(tmp_path):
+    lines = [
+        {"settings": {}},
+        {"unit": "0", "result": [[0, 256, "damaged"]]},
+        {"unit": "1", "result": [[0, 256, "damaged"], [512, 0, "gone"]]},
+        {"unit": "2", "result": []},
+    ]
+    text = "\n".join(json.dumps(line) for line in lines) + '\n{"unit": "3", "resu'
+    (tmp_path / "journal.jsonl").write_text(text)
+    assert quarantined(tmp_path) == [(0, 256, "damaged"), (512, 0, "gone")]
+    assert quarantined(tmp_path / "absent") == []
+
+
+def test_curves_of_richer_figures_are_drawn(seen):
+    scores = evaluate(
+        open_collection(seen.prediction),
+        open_collection(seen.store),
+        label="annotations",
+        progress=Silent(),
+    )
+
+    class Richer:
+        slides, class_names = scores.slides, scores.class_names
+
+        def to_json(self):
+            curve = {"confidence": [0.1, 0.5, 0.9], "frequency": [0.2, 0.4, 0.95]}
+            return scores.to_json() | {"reliability": {"gland": curve}}
+
+    titles = [section.title for section in score_sections(Richer())]
+    assert titles == ["Scores", "Slides", "Curves"]
+    (curves,) = [one for one in score_sections(Richer()) if one.title == "Curves"]
+    assert "reliability gland" in curves.body
+    assert "<svg" in curves.body
+
+
+def test_numbers_keep_their_value_and_text_stays_text():
+    shown = table(["<a>", "b"], [["<script>", 0.123456789], [None, 12345]])
+    assert "<script>" not in shown
+    assert 'data-value="0.123456789">0.1235<' in shown
+    assert 'data-value="12345">12,345<' in shown
+    assert "yes" in facts({"kept": True})
+    assert cell(1e-6).text == "1e-06"
+    whole = page("t", "s", [Section("A b", "")], {"x": "</script>"})
+    assert len(re.findall("</script>", whole)) == 1

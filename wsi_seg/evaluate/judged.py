@@ -1,0 +1,256 @@
+"""Owns the objects of a slide as people judge them: outline, size, probability, error energy.
+
+Objects are what the prediction's label map holds and, with a truth, the true ones that were
+missed. Memory holds the largest `MOST` of them and one window of px.
+"""
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry import Polygon
+
+from wsi_seg.annotations.model import Annotation
+from wsi_seg.classes import IGNORE, ClassEntry, ClassTable
+from wsi_seg.data.scaled import read_label
+from wsi_seg.errors import StoreError
+from wsi_seg.evaluate.scores import PREDICTION_LABEL
+from wsi_seg.geometry import Region
+from wsi_seg.masks.rasterize import Rasterizer
+from wsi_seg.masks.vectorize import vectorize
+from wsi_seg.store import Multiscale, SlideStore
+
+# Objects kept per slide, the largest ones; more help nobody to look at a slide.
+MOST = 20_000
+
+# Longer side of the window an object is measured in.
+_WINDOW_PX = 256
+_STRIP_PX = 1024
+
+Kind = Literal["found", "missed", "true"]
+
+_DRAWN = ClassTable.named(["drawn"])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JudgedObject:
+    """One object with the figures that the page shows.
+
+    Parameters
+    ----------
+    id
+        Number that stays the same as long as the prediction does.
+    kind
+        ``found`` by the prediction, ``missed`` by it, or ``true`` where there is no prediction.
+    class_name, colour
+        Of its class.
+    polygon
+        Outline, ``(x, y)`` in level-0 px.
+    area
+        In um2; in px2 of level 0 where mpp is unknown.
+    probability
+        Mean over the object, 0 to 1; None without a prediction.
+    overlap
+        Share of the object that is of its class in the truth; None without a truth.
+    energy
+        Sum over the object of ``|probability - truth|`` times area, in the unit of ``area``;
+        None without a truth.
+    """
+
+    id: int
+    kind: Kind
+    class_name: str
+    colour: str
+    polygon: Polygon
+    area: float
+    probability: float | None = None
+    overlap: float | None = None
+    energy: float | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """Figures, and the bounding box as x, y, x_end, y_end in level-0 px."""
+        return {
+            "id": self.id,
+            "kind": self.kind,
+            "class": self.class_name,
+            "colour": self.colour,
+            "box": [round(value, 1) for value in self.polygon.bounds],
+            "area": self.area,
+            "probability": self.probability,
+            "overlap": self.overlap,
+            "energy": self.energy,
+        }
+
+
+def judge_objects(
+    slide: SlideStore, found: SlideStore | None, true: Multiscale | None
+) -> list[JudgedObject]:
+    """Outline and measure the objects of a slide.
+
+    Parameters
+    ----------
+    slide
+        The slide's store.
+    found
+        Its prediction, or None.
+    true
+        The label that counts as the truth, or None.
+
+    Returns
+    -------
+    list[JudgedObject]
+        What was found, then what was missed; with neither prediction nor truth, nothing.
+    """
+    view = _View(slide, found, true)
+    objects: list[tuple[Kind, ClassEntry, Polygon]] = []
+    if found is not None and PREDICTION_LABEL in found.label_names():
+        objects += _outlined("found", found.label(PREDICTION_LABEL), view)
+        if true is not None:
+            objects += _outlined("missed", true, view)
+    elif true is not None:
+        objects += _outlined("true", true, view)
+    measure = _Measure(view)
+    measured = (measure.of(kind, entry, polygon) for kind, entry, polygon in objects)
+    kept = [item for item in measured if item is not None]
+    return [replace(item, id=number) for number, item in enumerate(kept)]
+
+
+def classes_of(group: Multiscale) -> ClassTable:
+    """Classes that a label or prediction names.
+
+    Raises
+    ------
+    StoreError
+        If it names none.
+    """
+    rows = group.attributes.get("classes")
+    if not isinstance(rows, list):
+        raise StoreError(f"{group.path} names no classes; expected one written by wsi-seg")
+    return ClassTable.from_json(rows)
+
+
+class _View:
+    """One slide with what is known of it, its level-0 px and areas."""
+
+    def __init__(
+        self, slide: SlideStore, found: SlideStore | None, true: Multiscale | None
+    ) -> None:
+        self.found, self.true = found, true
+        self.full = slide.pyramid.extent
+        mpp = slide.pyramid.mpp
+        self.px_area = 1.0 if mpp is None else mpp**2
+        # Truth is outlined as coarsely as it was predicted.
+        self.coarse = 1.0 if found is None else self.full.width / found.pyramid.extent.width
+
+
+def _outlined(kind: Kind, label: Multiscale, view: _View) -> list[tuple[Kind, ClassEntry, Polygon]]:
+    """Largest objects of a label map, in level-0 px, in the order of their places."""
+    classes = {entry.id: entry for entry in classes_of(label)}
+    own = view.full.width / label.pyramid.extent.width
+    level = label.pyramid.level_at_or_below(max(1.0, view.coarse / own))
+    extent = label.pyramid.extents[level]
+    wide, tall = view.full.width / extent.width, view.full.height / extent.height
+    polygons = (
+        (value, shapely.transform(polygon, lambda xy: xy * (wide, tall)))
+        for value, polygon in vectorize(_strips(label, level))
+        if value in classes
+    )
+    numbered = ((n, value, polygon) for n, (value, polygon) in enumerate(polygons))
+    largest = heapq.nlargest(MOST, numbered, key=lambda item: item[2].area)
+    return [(kind, classes[value], polygon) for _, value, polygon in sorted(largest, key=_place)]
+
+
+def _place(item: tuple[int, int, Polygon]) -> int:
+    return item[0]
+
+
+def _strips(label: Multiscale, level: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    extent = label.pyramid.extents[level]
+    for y in range(0, extent.height, _STRIP_PX):
+        height = min(_STRIP_PX, extent.height - y)
+        rows = label.read(Region(level=level, y=y, x=0, height=height, width=extent.width))
+        yield y, np.where(rows == IGNORE, 0, rows).astype(np.uint8)
+
+
+class _Measure:
+    """Reads prediction and truth under one object at a time."""
+
+    def __init__(self, view: _View) -> None:
+        self._view, self._true = view, view.true
+        self._image = None if view.found is None else view.found.image
+        found_classes = [] if self._image is None else list(classes_of(self._image))
+        self._channels = {entry.name: n for n, entry in enumerate(found_classes)}
+        self._true_classes = None if view.true is None else classes_of(view.true)
+
+    def of(self, kind: Kind, entry: ClassEntry, polygon: Polygon) -> JudgedObject | None:
+        """Object with its figures, or None for a true one that was not missed."""
+        area = polygon.area * self._view.px_area
+        plain = JudgedObject(0, kind, entry.name, entry.colour, polygon, area)
+        if self._image is None or entry.name not in self._channels:
+            return plain if kind != "missed" else None
+        region, inside = self._window(polygon, self._image)
+        channel = self._channels[entry.name]
+        probability = self._image.read(region)[:, :, channel][inside] / 255
+        if kind == "missed" and (probability > 0.5).any():
+            return None
+        mean = float(probability.mean())
+        true = self._truth(entry, region)
+        if true is None:
+            return JudgedObject(0, kind, entry.name, entry.colour, polygon, area, mean)
+        off = float(np.abs(probability - true[inside]).mean())
+        return JudgedObject(
+            id=0,
+            kind=kind,
+            class_name=entry.name,
+            colour=entry.colour,
+            polygon=polygon,
+            area=area,
+            probability=mean,
+            overlap=float(true[inside].mean()),
+            energy=off * area,
+        )
+
+    def _window(self, polygon: Polygon, image: Multiscale) -> tuple[Region, NDArray[np.bool_]]:
+        """Bounding box at a level where it is small, and which of its px the object covers."""
+        x, y, x_end, y_end = polygon.bounds
+        side = max(x_end - x, y_end - y)
+        coarser = self._view.full.width / image.pyramid.extent.width
+        level = _level_for(image, side / coarser)
+        extent = image.pyramid.extents[level]
+        tall, wide = self._view.full.height / extent.height, self._view.full.width / extent.width
+        left = min(int(x / wide), extent.width - 1)
+        top = min(int(y / tall), extent.height - 1)
+        region = Region(
+            level=level,
+            y=top,
+            x=left,
+            height=max(1, int(np.ceil(y_end / tall)) - top),
+            width=max(1, int(np.ceil(x_end / wide)) - left),
+        ).clip(extent)
+        drawer = Rasterizer([Annotation(polygon, "drawn")], _DRAWN)
+        inside = drawer.draw(region, (tall, wide)) > 0
+        # An object thinner than a px of this level covers no centre: its whole box counts.
+        return region, inside if inside.any() else np.ones_like(inside)
+
+    def _truth(self, entry: ClassEntry, region: Region) -> NDArray[np.bool_] | None:
+        if self._true is None or self._true_classes is None or self._image is None:
+            return None
+        if entry.name not in self._true_classes.names:
+            return None
+        extent = self._image.pyramid.extents[region.level]
+        ids = read_label(
+            self._true, extent, region.y, region.x, height=region.height, width=region.width
+        )
+        wanted: NDArray[np.bool_] = ids == self._true_classes.id_of(entry.name)
+        return wanted
+
+
+def _level_for(image: Multiscale, side_px: float) -> int:
+    """Finest level at which so many level-0 px are at most _WINDOW_PX, or the coarsest one."""
+    levels = range(len(image.pyramid.extents))
+    fitting = [n for n in levels if side_px / image.pyramid.downsample(n) <= _WINDOW_PX]
+    return fitting[0] if fitting else levels[-1]

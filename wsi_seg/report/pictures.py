@@ -1,0 +1,104 @@
+"""Owns the report's pictures: overviews with outlines, and crops of what was found or missed."""
+
+import io
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+from shapely.geometry import Polygon
+
+from wsi_seg.evaluate.judged import JudgedObject, classes_of
+from wsi_seg.evaluate.scores import PREDICTION_LABEL
+from wsi_seg.export.overview import write_overview
+from wsi_seg.geometry import Region
+from wsi_seg.store import Multiscale, SlideStore
+
+_OVERVIEW_PX = 1200
+_CROP_PX = 240
+_QUALITY = 82
+
+_MISSED = "#0072b2"
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """Picture around one object, and what to say below it."""
+
+    jpeg: bytes
+    caption: str
+
+
+def overview(slide: SlideStore, found: SlideStore, true: Multiscale | None) -> bytes:
+    """JPEG of the whole slide with the outlines of what was found, and thin ones of the truth."""
+    labels = [found.label(PREDICTION_LABEL), *([] if true is None else [true])]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "overview.png"
+        drawn = [(label, classes_of(label)) for label in labels]
+        write_overview(slide, drawn, file, longest_px=_OVERVIEW_PX)
+        with Image.open(file) as image:
+            return _jpeg(image)
+
+
+def wrong_objects(objects: Sequence[JudgedObject], count: int) -> list[JudgedObject]:
+    """Objects found that are mostly not true, and those missed; the largest errors first."""
+    wrong = [
+        one
+        for one in objects
+        if one.energy is not None
+        and (one.kind == "missed" or (one.overlap is not None and one.overlap < 0.5))
+    ]
+    return sorted(wrong, key=lambda one: -(one.energy or 0))[:count]
+
+
+def crop(slide: SlideStore, one: JudgedObject) -> Crop:
+    """Picture of one object in its surroundings."""
+    x, y, x_end, y_end = one.polygon.bounds
+    side = 1.8 * max(x_end - x, y_end - y, 32)
+    pyramid = slide.pyramid
+    level = pyramid.level_at_or_below(max(1.0, side / _CROP_PX))
+    extent = pyramid.extents[level]
+    wide, tall = pyramid.extent.width / extent.width, pyramid.extent.height / extent.height
+    window = Region(
+        level=level,
+        y=round(((y + y_end) - side) / 2 / tall),
+        x=round(((x + x_end) - side) / 2 / wide),
+        height=max(1, round(side / tall)),
+        width=max(1, round(side / wide)),
+    )
+    seen = window.clip(extent)
+    image = Image.new("RGB", (window.width, window.height), "#e8e8e8")
+    image.paste(Image.fromarray(slide.image.read(seen)), (seen.x - window.x, seen.y - window.y))
+    scale = _CROP_PX / window.width
+    image = image.resize((_CROP_PX, _CROP_PX), Image.Resampling.LANCZOS)
+    colour = _MISSED if one.kind == "missed" else one.colour
+    _outline(image, one.polygon, colour, window, (scale / wide, scale / tall))
+    unit = "µm²" if pyramid.mpp is not None else "px²"
+    what = "missed" if one.kind == "missed" else "found, not true"
+    return Crop(_jpeg(image), f"{one.class_name}, {what}; {one.area:,.0f} {unit}")
+
+
+def _outline(
+    image: Image.Image,
+    polygon: Polygon,
+    colour: str,
+    window: Region,
+    scale: tuple[float, float],
+) -> None:
+    """Draw an outline, ``scale`` picture px per level-0 px along x and y."""
+    draw = ImageDraw.Draw(image)
+    factor = _CROP_PX / window.width
+    for ring in (polygon.exterior, *polygon.interiors):
+        points = [
+            (x * scale[0] - window.x * factor, y * scale[1] - window.y * factor)
+            for x, y in ring.coords
+        ]
+        draw.line(points, fill="#000000", width=5, joint="curve")
+        draw.line(points, fill=colour, width=3, joint="curve")
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    image.convert("RGB").save(out, format="JPEG", quality=_QUALITY, optimize=True)
+    return out.getvalue()

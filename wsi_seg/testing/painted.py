@@ -1,0 +1,97 @@
+"""Owns a small painted slide with its truth and a prediction that is wrong in one known place."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.annotations import read_annotations
+from wsi_seg.data.scaled import read_label
+from wsi_seg.geometry import Extent
+from wsi_seg.masks.labels import write_labels, write_tissue
+from wsi_seg.progress import Silent
+from wsi_seg.store import (
+    completed,
+    create_collection,
+    create_multiscale,
+    fill_pyramid,
+    open_collection,
+    write_strip,
+)
+from wsi_seg.store.tile import tile_slides
+from wsi_seg.testing.tissue import CLASSES, write_tissue_slide
+
+NAME = "painted"
+MPP = 0.5
+
+_EXTENT = Extent(2100, 2700)
+_DOWNSAMPLE = 4
+
+# Probability, in steps of 1/255, of what is true, of what is not, and of the one mistake.
+TRUE, FALSE, MISTAKE = 200, 20, 140
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PaintedPrediction:
+    """Where the collections are, and what is in them.
+
+    Parameters
+    ----------
+    store, prediction
+        Collections of one slide, ``painted``.
+    probability
+        ``(H, W)`` uint8 at a quarter of the slide's size.
+    mistake
+        Bounding box in level-0 px of the object that is found and not true: x, y, x_end, y_end.
+    """
+
+    store: Path
+    prediction: Path
+    probability: NDArray[np.uint8]
+    mistake: tuple[int, int, int, int]
+
+
+def paint_prediction(folder: Path) -> PaintedPrediction:
+    """Paint a slide of 2,700 x 2,100 px, its label ``annotations`` and its prediction."""
+    slide = folder / f"{NAME}.tif"
+    write_tissue_slide(slide, height=_EXTENT.height, width=_EXTENT.width, seed=3, mpp=MPP)
+    tile_slides([slide], folder / "store.zarr", progress=Silent())
+    (store,) = open_collection(folder / "store.zarr")
+    write_tissue(store)
+    write_labels(store, read_annotations(slide.with_suffix(".geojson")), CLASSES, "annotations")
+    size = _EXTENT.scaled(_DOWNSAMPLE)
+    label = store.label("annotations")
+    truth = read_label(label, size, 0, 0, height=size.height, width=size.width)
+    probability = np.where(truth > 0, TRUE, FALSE).astype(np.uint8)
+    probability[:12, :15] = MISTAKE
+    write_prediction(folder / "pred.zarr", probability)
+    return PaintedPrediction(
+        store=folder / "store.zarr",
+        prediction=folder / "pred.zarr",
+        probability=probability,
+        mistake=(0, 0, 15 * _DOWNSAMPLE, 12 * _DOWNSAMPLE),
+    )
+
+
+def write_prediction(path: Path, probability: NDArray[np.uint8]) -> None:
+    """Write a prediction collection of the painted slide; ``(H, W)`` uint8."""
+    create_collection(path)
+    group = path / NAME
+    label = group / "labels" / "prediction"
+    extents = completed([Extent(*probability.shape)])
+    shown = {"kind": "prediction", "settings": {"tile_px": 256, "overlap": 0.5}}
+    for place, channels, about in ((group, 1, shown), (label, None, {"kind": "label"})):
+        create_multiscale(
+            place,
+            extents=extents,
+            channels=channels,
+            mpp=MPP,
+            downsample=float(_DOWNSAMPLE),
+            attributes=about | {"classes": CLASSES.to_json()},
+            name=place.name,
+        )
+    write_strip(group, 0, 0, probability[:, :, None])
+    write_strip(label, 0, 0, (probability > 127).astype(np.uint8))
+    fill_pyramid(group, nearest=False, progress=Silent())
+    fill_pyramid(label, nearest=True, progress=Silent())
