@@ -115,7 +115,7 @@ def test_labelme_shapes_have_the_areas_they_show(tmp_path):
         (b"not json", "not JSON"),
         (b"\xff\xfe\x00", "not JSON"),
         (b"[" * 100_000, "nested"),
-        (b"{}", "neither GeoJSON nor LabelMe"),
+        (b"{}", "no known form"),
         (b'{"type": "FeatureCollection", "features": [3]}', "feature 0 is int"),
         (b'{"shapes": [{"label": "a", "shape_type": "blob", "points": []}]}', "shape 0.*blob"),
         (b'{"shapes": [{"points": []}]}', "shape 0 has no label"),

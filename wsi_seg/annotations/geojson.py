@@ -6,7 +6,7 @@ from pathlib import Path
 from shapely.geometry import GeometryCollection, MultiPolygon
 from shapely.geometry.base import BaseGeometry
 
-from wsi_seg.annotations.model import Annotations, Collector, polygon
+from wsi_seg.annotations.model import Annotations, Collector, polygon, require_class
 from wsi_seg.errors import AnnotationError
 
 
@@ -53,13 +53,10 @@ def read_geojson(path: Path, document: object, *, default_class: str | None) -> 
         if geometry is None:
             collector.repairs.append(f"{name}: it has no geometry, left out")
             continue
-        class_name = _class_of(feature) or default_class
-        if class_name is None:
-            raise AnnotationError(
-                f"{path}: {name} names no class; name it in properties.classification, or give "
-                "--default-class"
-            )
-        collector.add(name, _geometry(path, name, geometry), class_name, _source_of(feature))
+        class_name = require_class(path, name, _class_of(feature) or default_class)
+        area = _geometry(path, name, geometry)
+        weight = _weight_of(path, name, feature)
+        collector.add(name, area, class_name, _source_of(feature), weight)
     return collector.result()
 
 
@@ -84,6 +81,13 @@ def _class_of(feature: Mapping[str, object]) -> str | None:
 def _source_of(feature: Mapping[str, object]) -> str:
     source = _properties(feature).get("source")
     return source if isinstance(source, str) and source else "expert"
+
+
+def _weight_of(path: Path, name: str, feature: Mapping[str, object]) -> float:
+    weight = _properties(feature).get("weight", 1.0)
+    if not isinstance(weight, int | float) or not 0 <= weight <= 1:
+        raise AnnotationError(f"{path}: {name}: got weight {weight!r}; expected 0 to 1")
+    return float(weight)
 
 
 def _geometry(path: Path, name: str, value: object) -> BaseGeometry:

@@ -32,12 +32,15 @@ class Annotation:
     class_name
         Name of the class.
     source
-        Who drew it, for example ``expert`` or ``pseudo``.
+        Who drew it, for example ``expert``, ``hand``, ``pseudo``, ``external`` or ``review``.
+    weight
+        How much it counts in training, 0 to 1.
     """
 
     geometry: Area
     class_name: str
     source: str = "expert"
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,18 @@ class Collector:
     repairs: list[str] = field(default_factory=list)
     vertices: int = 0
 
-    def add(self, feature: str, geometry: BaseGeometry, class_name: str, source: str) -> None:
+    def note_repair(self, feature: str, geometry: BaseGeometry) -> None:
+        """Note what is wrong with a geometry that will be mended."""
+        self.repairs.append(f"{feature}: {shapely.is_valid_reason(geometry)}, mended")
+
+    def add(
+        self,
+        feature: str,
+        geometry: BaseGeometry,
+        class_name: str,
+        source: str,
+        weight: float = 1.0,
+    ) -> None:
         """Take one feature.
 
         Parameters
@@ -83,7 +97,7 @@ class Collector:
             How the file calls it, for messages; for example ``feature 3``.
         geometry
             Any geometry in level-0 px; what is no area is left out and noted.
-        class_name, source
+        class_name, source, weight
             See `Annotation`.
         """
         self.vertices += int(shapely.get_num_coordinates(geometry))
@@ -93,7 +107,7 @@ class Collector:
             )
         mended = geometry
         if not geometry.is_valid:
-            self.repairs.append(f"{feature}: {shapely.is_valid_reason(geometry)}, mended")
+            self.note_repair(feature, geometry)
             mended = shapely.make_valid(geometry)
         parts = [p for p in _polygons(mended) if p.area >= SLIVER_PX2]
         dropped = _polygon_count(mended) - len(parts)
@@ -103,11 +117,26 @@ class Collector:
         if dropped:
             self.repairs.append(f"{feature}: {dropped} slivers below 1 px², left out")
         area = parts[0] if len(parts) == 1 else MultiPolygon(parts)
-        self.items.append(Annotation(area, class_name, source))
+        self.items.append(Annotation(area, class_name, source, weight))
 
     def result(self, extent: Extent | None = None) -> Annotations:
         """Everything gathered."""
         return Annotations(tuple(self.items), tuple(self.repairs), extent)
+
+
+def require_class(path: Path, feature: str, class_name: str | None) -> str:
+    """Return the class of a feature.
+
+    Raises
+    ------
+    AnnotationError
+        If there is none.
+    """
+    if not class_name:
+        raise AnnotationError(
+            f"{path}: {feature} names no class; name one in the file, or give --default-class"
+        )
+    return class_name
 
 
 def _polygons(geometry: BaseGeometry) -> list[Polygon]:

@@ -1,27 +1,36 @@
 """Owns opening an annotation file: size limits, and the choice of format by content."""
 
+import csv
 import gzip
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
+from wsi_seg.annotations.asap import is_xml, read_asap
+from wsi_seg.annotations.camelyon import is_camelyon, read_camelyon
+from wsi_seg.annotations.coco import is_coco, read_coco
 from wsi_seg.annotations.geojson import is_geojson, read_geojson
 from wsi_seg.annotations.labelme import is_labelme, read_labelme
 from wsi_seg.annotations.model import Annotations
+from wsi_seg.annotations.rle import Dialect
+from wsi_seg.annotations.rle_csv import is_rle_csv, read_rle_csv
 from wsi_seg.errors import AnnotationError
+from wsi_seg.geometry import Extent
 
 # LabelMe embeds its image in the file; larger files than this are something else.
 MAX_BYTES = 2**31
 
-SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz")
+SUFFIXES = (".geojson", ".json", ".xml", ".csv", ".geojson.gz", ".json.gz", ".csv.gz")
 
 
 def read_annotations(path: Path, *, default_class: str | None = None) -> Annotations:
-    """Read an annotation file; its content, not its name, decides the format.
+    """Read the annotation file of one slide; its content, not its name, decides the format.
 
     Parameters
     ----------
     path
-        GeoJSON (QuPath's and HuBMAP's forms included) or LabelMe JSON, plain or gzipped.
+        GeoJSON (QuPath's and HuBMAP's forms included), LabelMe or CAMELYON-style JSON, or ASAP's
+        XML; plain or gzipped.
     default_class
         Class of features that name none; None refuses them.
 
@@ -35,15 +44,91 @@ def read_annotations(path: Path, *, default_class: str | None = None) -> Annotat
     AnnotationError
         If the file cannot be read, naming the file and the feature.
     """
-    document = _parse(path, _content(path))
+    found = _read(path, {}, default_class, None)
+    if not isinstance(found, Annotations):
+        raise AnnotationError(
+            f"{path} holds annotations of many images; give it to a collection of them"
+        )
+    return found
+
+
+def read_for_slides(
+    path: Path,
+    extents: Mapping[str, Extent],
+    *,
+    default_class: str | None = None,
+    dialect: Dialect | None = None,
+) -> Annotations | dict[str, Annotations]:
+    """Read an annotation file, which may belong to one slide or name its slides itself.
+
+    Parameters
+    ----------
+    path
+        As for `read_annotations`; or COCO's JSON, or a csv of run-length encoded masks.
+    extents
+        Sizes of the slides, by name.
+    default_class
+        Class of features that name none; None refuses them.
+    dialect
+        How a csv writes runs; None tells it from the masks.
+
+    Returns
+    -------
+    Annotations or dict[str, Annotations]
+        Those of one slide, or by the names of slides; the latter also of slides that are not
+        among ``extents``, where the file holds all that is needed.
+
+    Raises
+    ------
+    AnnotationError
+        If the file cannot be read, naming the file and the feature.
+    """
+    return _read(path, extents, default_class, dialect)
+
+
+def _read(
+    path: Path,
+    extents: Mapping[str, Extent],
+    default_class: str | None,
+    dialect: Dialect | None,
+) -> Annotations | dict[str, Annotations]:
+    content = _content(path)
+    if is_xml(content):
+        return read_asap(path, content, default_class=default_class)
+    header = _csv_header(content)
+    if is_rle_csv(header):
+        text = _text(path, content)
+        return read_rle_csv(path, text, extents, default_class=default_class, dialect=dialect)
+    document = _parse(path, content)
+    if is_coco(document):
+        assert isinstance(document, dict)
+        return read_coco(path, document)
     if is_labelme(document):
         assert isinstance(document, dict)
         return read_labelme(path, document)
+    if is_camelyon(document):
+        assert isinstance(document, dict)
+        return read_camelyon(path, document, default_class=default_class)
     if is_geojson(document):
         return read_geojson(path, document, default_class=default_class)
     raise AnnotationError(
-        f"{path}: got JSON that is neither GeoJSON nor LabelMe; expected features or shapes"
+        f"{path}: got JSON of no known form; expected GeoJSON, LabelMe, COCO or CAMELYON-style"
     )
+
+
+def _csv_header(content: bytes) -> list[str]:
+    """Columns that the first line names, if the file is a csv at all."""
+    first = content[:4096].decode("utf-8-sig", "replace").splitlines()[:1]
+    if not first or first[0].lstrip()[:1] in {"{", "["}:
+        return []
+    return next(csv.reader(first), [])
+
+
+def _text(path: Path, content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f"{path} is not text in UTF-8; expected a csv file") from error
 
 
 def _content(path: Path) -> bytes:
@@ -70,6 +155,7 @@ def _parse(path: Path, content: bytes) -> object:
         raise AnnotationError(f"{path}: its JSON is nested too deep; expected features") from error
     except ValueError as error:
         raise AnnotationError(
-            f"{path} is not JSON ({error}); expected GeoJSON or LabelMe"
+            f"{path} is not JSON ({error}); expected an annotation file: GeoJSON, LabelMe, COCO, "
+            "CAMELYON-style JSON, ASAP's XML, or a csv with columns such as ImageId, EncodedPixels"
         ) from error
     return document

@@ -1,11 +1,19 @@
 """Owns ``wsi-seg annotate``."""
 
+import enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
+
+
+class RleDialect(enum.StrEnum):
+    """Ways to write runs."""
+
+    RELATIVE = "relative"
+    ABSOLUTE = "absolute"
 
 
 def annotate(
@@ -20,30 +28,47 @@ def annotate(
     default_class: Annotated[
         str | None, typer.Option(help="Class of features that name none.")
     ] = None,
+    rle: Annotated[
+        RleDialect | None, typer.Option(help="How a csv writes runs; told from the masks if not.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Who drew: expert, hand, pseudo, external, review.")
+    ] = None,
+    weight: Annotated[
+        float | None, typer.Option(min=0, max=1, help="How much they count in training.")
+    ] = None,
     json_mode: JsonFlag = False,
 ) -> None:
     """Draw polygons into the slides whose names they bear.
 
-    Reads GeoJSON (QuPath's export, HuBMAP's form) and LabelMe; the content decides.
+    Reads GeoJSON (QuPath's export, HuBMAP's form), LabelMe, COCO, CAMELYON-style JSON, ASAP's
+    XML, csv files of run-length encoded masks, and masks as PNG or TIFF; the content decides.
 
     For example:
 
       wsi-seg annotate store.zarr polygons/
       wsi-seg annotate store.zarr slide-1.geojson --classes gland,vessel
+      wsi-seg annotate store.zarr train.csv --default-class pneumothorax
+      wsi-seg annotate store.zarr predicted/ --name pseudo --source pseudo --weight 0.5
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
         from dataclasses import asdict
 
-        from wsi_seg.masks.annotate import annotate_collection
+        from wsi_seg.masks.annotate import Reading, annotate_collection
         from wsi_seg.store import open_collection
 
         report = annotate_collection(
             open_collection(store),
             annotations,
             name=name,
-            class_names=[word.strip() for word in classes.split(",") if word.strip()],
-            default_class=default_class,
+            reading=Reading(
+                tuple(word.strip() for word in classes.split(",") if word.strip()),
+                default_class,
+                None if rle is None else rle.value,
+                source,
+                weight,
+            ),
             progress=terminal.progress,
         )
         terminal.say("\n".join(report.lines()))

@@ -1,16 +1,22 @@
 """Owns giving annotation files to the slides they belong to."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wsi_seg.annotations import Annotations, read_annotations
+from wsi_seg.annotations import Annotations, read_for_slides
 from wsi_seg.annotations.read import SUFFIXES
+from wsi_seg.annotations.rle import Dialect
 from wsi_seg.classes import IGNORE_NAME, ClassTable
 from wsi_seg.errors import AnnotationError, BatchError, WsiSegError
+from wsi_seg.geometry import Extent
+from wsi_seg.masks import outlines
 from wsi_seg.masks.labels import write_labels
+from wsi_seg.masks.outlines import is_mask, outline_mask
 from wsi_seg.progress import Progress
-from wsi_seg.store import Collection, SlideStore
+from wsi_seg.store import Collection
+
+_ALL_SUFFIXES = (*SUFFIXES, *outlines.SUFFIXES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +40,39 @@ class AnnotateReport:
         return lines
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How annotation files are read.
+
+    Parameters
+    ----------
+    class_names
+        Classes in the order of their ids; empty takes all that occur, sorted by name. The class
+        ``ignore`` is none of them: its outlines are drawn as 255.
+    default_class
+        Class of features that name none; None refuses them.
+    dialect
+        How a csv writes runs; None tells it from the masks.
+    source, weight
+        Replace what files say about who drew and how much it counts; None keeps that.
+    """
+
+    class_names: tuple[str, ...] = ()
+    default_class: str | None = None
+    dialect: Dialect | None = None
+    source: str | None = None
+    weight: float | None = None
+
+
+PLAIN = Reading()
+
+
 def annotate_collection(
     collection: Collection,
     paths: Sequence[Path],
     *,
     name: str = "annotations",
-    class_names: Sequence[str] = (),
-    default_class: str | None = None,
+    reading: Reading = PLAIN,
     progress: Progress,
 ) -> AnnotateReport:
     """Draw annotation files into the slides whose names they bear.
@@ -50,37 +82,26 @@ def annotate_collection(
     collection
         The slides.
     paths
-        Files, or folders of them; each is paired with a slide by its name without suffix, the
-        case ignored.
+        Files, or folders of them. COCO's JSON and csv files name their slides; any other file is
+        paired with a slide by its name without suffix, the case ignored. Several files of one
+        slide are drawn in the order given, later over earlier.
     name
         Name of the label.
-    class_names
-        Classes in the order of their ids; empty takes all that occur, sorted by name. The class
-        ``ignore`` is none of them: its outlines are drawn as 255.
-    default_class
-        Class of features that name none; None refuses them.
+    reading
+        How they are read.
     progress
         Advanced by slides.
 
     Raises
     ------
     AnnotationError
-        If there is no file, a file fits no slide, or two files fit one.
+        If there is no file, or a file fits no slide.
     BatchError
-        If some files cannot be read; all others are done.
+        If some files cannot be read; the slides without such files are done.
     """
-    files = _pair(collection, _files(paths))
-    read: dict[str, Annotations] = {}
-    failures: dict[str, str] = {}
-    for slide, file in files.items():
-        try:
-            read[slide] = read_annotations(file, default_class=default_class)
-            _require_same_size(file, read[slide], collection[slide])
-        except WsiSegError as error:
-            read.pop(slide, None)
-            failures[slide] = str(error)
+    read, failures = _read_all(collection, _files(paths), reading)
     found = sorted({item.class_name for a in read.values() for item in a.items} - {IGNORE_NAME})
-    classes = ClassTable.named(class_names or found)
+    classes = ClassTable.named(reading.class_names or found)
     progress.start("annotate", len(read), "slides")
     counts: dict[str, int] = {}
     for slide, annotations in read.items():
@@ -93,7 +114,78 @@ def annotate_collection(
         objects=counts,
         classes=classes.names,
         repairs={slide: a.repairs for slide, a in read.items() if a.repairs},
-        without=tuple(slide for slide in collection.names() if slide not in files),
+        without=tuple(slide for slide in collection.names() if slide not in read),
+    )
+
+
+def _read_all(
+    collection: Collection, files: Sequence[Path], reading: Reading
+) -> tuple[dict[str, Annotations], dict[str, str]]:
+    """Read all files: what each slide gets, and why some slides or files get nothing."""
+    extents = {store.name: store.pyramid.extent for store in collection}
+    read: dict[str, Annotations] = {}
+    failures: dict[str, str] = {}
+    for file in files:
+        slide = _slide_of(file, extents)
+        try:
+            sets = _read(file, slide, extents, reading)
+            if slide is None and not sets:
+                raise AnnotationError(
+                    f"{file} fits no slide of {collection.path}; expected its name, or names in "
+                    f"it, to be among {', '.join(extents)}"
+                )
+            for name, annotations in sets.items():
+                _require_same_size(file, annotations, name, extents[name])
+                read[name] = _joined(read.get(name), annotations)
+        except WsiSegError as error:
+            if slide is None:
+                raise
+            failures[slide] = str(error)
+    return {slide: a for slide, a in read.items() if slide not in failures}, failures
+
+
+def _read(
+    file: Path, slide: str | None, extents: Mapping[str, Extent], reading: Reading
+) -> dict[str, Annotations]:
+    """Annotations of one file, by slide; only of slides that are there."""
+    if is_mask(file):
+        found: Annotations | dict[str, Annotations] = (
+            {}
+            if slide is None
+            else outline_mask(
+                file,
+                extents[slide],
+                class_names=reading.class_names,
+                default_class=reading.default_class,
+            )
+        )
+    else:
+        found = read_for_slides(
+            file, extents, default_class=reading.default_class, dialect=reading.dialect
+        )
+    if isinstance(found, Annotations):
+        found = {} if slide is None else {slide: found}
+    return {name: _marked(found[name], reading) for name in extents if name in found}
+
+
+def _marked(annotations: Annotations, reading: Reading) -> Annotations:
+    """Annotations with the source and weight that were asked for."""
+    items = tuple(
+        replace(
+            item,
+            source=item.source if reading.source is None else reading.source,
+            weight=item.weight if reading.weight is None else reading.weight,
+        )
+        for item in annotations.items
+    )
+    return replace(annotations, items=items)
+
+
+def _joined(earlier: Annotations | None, later: Annotations) -> Annotations:
+    if earlier is None:
+        return later
+    return replace(
+        later, items=earlier.items + later.items, repairs=earlier.repairs + later.repairs
     )
 
 
@@ -101,7 +193,7 @@ def _files(paths: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            files += sorted(f for f in path.iterdir() if f.name.lower().endswith(SUFFIXES))
+            files += sorted(f for f in path.iterdir() if f.name.lower().endswith(_ALL_SUFFIXES))
         elif path.exists():
             files.append(path)
         else:
@@ -109,35 +201,23 @@ def _files(paths: Sequence[Path]) -> list[Path]:
     if not files:
         raise AnnotationError(
             f"got no annotation files in {', '.join(map(str, paths))}; expected some of "
-            f"{', '.join(SUFFIXES)}"
+            f"{', '.join(_ALL_SUFFIXES)}"
         )
     return files
 
 
-def _pair(collection: Collection, files: Sequence[Path]) -> dict[str, Path]:
-    slides = {name.lower(): name for name in collection.names()}
-    pairs: dict[str, Path] = {}
-    for file in files:
-        suffix = next((s for s in SUFFIXES[::-1] if file.name.lower().endswith(s)), file.suffix)
-        stem = file.name[: len(file.name) - len(suffix)]
-        slide = slides.get(stem.lower())
-        if slide is None:
-            raise AnnotationError(
-                f"{file} fits no slide of {collection.path}; expected its name to be one of "
-                f"{', '.join(collection.names())} with another suffix"
-            )
-        if slide in pairs:
-            raise AnnotationError(
-                f"{pairs[slide]} and {file} both belong to slide {slide!r}; give one of them"
-            )
-        pairs[slide] = file
-    return pairs
+def _slide_of(file: Path, extents: Mapping[str, Extent]) -> str | None:
+    """Slide that bears the file's name without its suffix, the case ignored."""
+    name = file.name.lower()
+    suffix = next((s for s in sorted(_ALL_SUFFIXES, key=len)[::-1] if name.endswith(s)), "")
+    stem = name.removesuffix(suffix or file.suffix.lower())
+    return next((slide for slide in extents if slide.lower() == stem), None)
 
 
-def _require_same_size(file: Path, annotations: Annotations, store: SlideStore) -> None:
-    stated, real = annotations.extent, store.pyramid.extent
+def _require_same_size(file: Path, annotations: Annotations, slide: str, real: Extent) -> None:
+    stated = annotations.extent
     if stated is not None and stated != real:
         raise AnnotationError(
-            f"{file} says its image has {stated}, slide {store.name!r} has {real}; these belong "
+            f"{file} says its image has {stated}, slide {slide!r} has {real}; these belong "
             "to different images"
         )

@@ -30,6 +30,8 @@ class Objects:
         ``(n,)`` float64 in um², in px² where the slide's mpp is unknown.
     class_name, source
         ``(n,)`` text.
+    weight
+        ``(n,)`` float64, 0 to 1: how much each counts in training.
     """
 
     bbox: NDArray[np.float64]
@@ -37,6 +39,7 @@ class Objects:
     area: NDArray[np.float64]
     class_name: NDArray[np.str_]
     source: NDArray[np.str_]
+    weight: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.area)
@@ -53,6 +56,7 @@ def measure_objects(items: Sequence[Annotation], mpp: float | None) -> Objects:
         area=shapely.area(geometries).astype(np.float64) * (1.0 if mpp is None else mpp**2),
         class_name=np.array([item.class_name for item in items], dtype=np.str_),
         source=np.array([item.source for item in items], dtype=np.str_),
+        weight=np.array([item.weight for item in items], dtype=np.float64),
     )
 
 
@@ -64,6 +68,7 @@ def write_objects(label: Path, objects: Objects) -> None:
         "area": objects.area.tolist(),
         "class_name": objects.class_name.tolist(),
         "source": objects.source.tolist(),
+        "weight": objects.weight.tolist(),
     }
     try:
         (label / FILE).write_text(json.dumps(columns), encoding="utf-8")
@@ -89,6 +94,7 @@ def read_objects(store: SlideStore, label: str) -> Objects:
             area=np.array(columns["area"], dtype=np.float64),
             class_name=np.array(columns["class_name"], dtype=np.str_).reshape(count),
             source=np.array(columns["source"], dtype=np.str_).reshape(count),
+            weight=np.array(columns.get("weight", [1.0] * count), dtype=np.float64).reshape(count),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(

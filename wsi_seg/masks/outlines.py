@@ -21,15 +21,26 @@ from wsi_seg.masks.vectorize import Strip, vectorize
 
 SUFFIXES = (".png", ".tif", ".tiff")
 
-_MAGIC = (b"\x89PNG", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+# What files begin with, and who reads them: a stranger's file must not choose its reader.
+_DRIVERS = {
+    b"\x89PNG": "PNG",
+    b"II*\x00": "GTiff",
+    b"MM\x00*": "GTiff",
+    b"II+\x00": "GTiff",
+    b"MM\x00+": "GTiff",
+}
 _STRIP_ROWS = 1024
 
 
 def is_mask(path: Path) -> bool:
     """Whether a file's content is a PNG or TIFF image."""
+    return _driver(path) is not None
+
+
+def _driver(path: Path) -> str | None:
     try:
         with path.open("rb") as file:
-            return file.read(4) in _MAGIC
+            return _DRIVERS.get(file.read(4))
     except OSError as error:
         raise AnnotationError(f"{path} cannot be read: {error.strerror or error}") from error
 
@@ -70,7 +81,7 @@ def outline_mask(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path, driver=["PNG", "GTiff"]) as image:
+            with rasterio.open(path, driver=_driver(path)) as image:
                 _require_labels(path, image)
                 down = _downsample(path, Extent(image.height, image.width), extent)
                 found = list(vectorize(_strips(image)))
@@ -85,7 +96,9 @@ def outline_mask(
         for value, outline in found:
             objects[value].append(outline)
         for value, parts in sorted(objects.items()):
-            collector.add(f"object {value}", _scaled(MultiPolygon(parts), down), class_name, "expert")
+            collector.add(
+                f"object {value}", _scaled(MultiPolygon(parts), down), class_name, "expert"
+            )
         return collector.result()
     names = _names(path, {value for value, _ in found}, class_names, only)
     for number, (value, outline) in enumerate(found):

@@ -14,7 +14,7 @@ from rasterio.features import shapes
 from rasterio.transform import Affine
 from shapely.geometry import Polygon
 
-Strip = tuple[int, NDArray[np.uint8]]
+Strip = tuple[int, NDArray[np.uint8] | NDArray[np.int32]]
 
 
 @dataclass(slots=True, eq=False)
@@ -32,7 +32,7 @@ def vectorize(strips: Iterable[Strip]) -> Iterator[tuple[int, Polygon]]:
     Parameters
     ----------
     strips
-        ``(first row, (h, W) uint8)`` from top to bottom, without gaps.
+        ``(first row, (h, W) uint8 or int32)`` from top to bottom, without gaps.
 
     Yields
     ------
@@ -51,11 +51,11 @@ def vectorize(strips: Iterable[Strip]) -> Iterator[tuple[int, Polygon]]:
     yield from map(_closed, waiting)
 
 
-def _pieces(rows: NDArray[np.uint8], y: int) -> list[tuple[int, Polygon]]:
+def _pieces(rows: NDArray[np.uint8] | NDArray[np.int32], y: int) -> list[tuple[int, Polygon]]:
     """Outline the objects of one strip."""
     if not rows.any():
         return []
-    found = shapes(rows, mask=rows > 0, connectivity=4, transform=Affine.translation(0, y))
+    found = shapes(rows, mask=rows != 0, connectivity=4, transform=Affine.translation(0, y))
     return [
         (int(value), Polygon(shape["coordinates"][0], shape["coordinates"][1:]))
         for shape, value in found

@@ -1,0 +1,155 @@
+"""Annotation files and masks of every kind reach the slides they belong to."""
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from wsi_seg.annotations.rle import encode_rle
+from wsi_seg.errors import AnnotationError, BatchError
+from wsi_seg.geometry import Extent, Region
+from wsi_seg.masks.annotate import Reading, annotate_collection
+from wsi_seg.masks.objects import read_objects
+from wsi_seg.progress import Silent
+from wsi_seg.store import open_collection
+from wsi_seg.store.tile import tile_slides
+from wsi_seg.testing.coordinates import write_coordinate_tiff
+
+EXTENT = Extent(90, 140)
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("slides")
+    for name in ("a", "B"):
+        write_coordinate_tiff(folder / f"{name}.tif", extents=[EXTENT], mpp=0.5)
+    tile_slides([folder], folder / "s.zarr", progress=Silent())
+    return open_collection(folder / "s.zarr")
+
+
+def whole():
+    return Region(level=0, y=0, x=0, height=EXTENT.height, width=EXTENT.width)
+
+
+def blocks():
+    """Label map of two classes, with a hole and a px at the border."""
+    labels = np.zeros((EXTENT.height, EXTENT.width), np.uint8)
+    labels[10:40, 20:60] = 1
+    labels[20:25, 30:35] = 0
+    labels[50:90, 100:140] = 2
+    return labels
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_a_label_image_comes_back_px_for_px(slides, tmp_path, suffix):
+    if suffix == "png":
+        Image.fromarray(blocks()).save(tmp_path / "A.PNG")
+    else:
+        tifffile.imwrite(tmp_path / "a.tif", blocks(), tile=(32, 32), compression="zlib")
+    reading = Reading(class_names=("first", "second"))
+    report = annotate_collection(slides, [tmp_path], name="m", reading=reading, progress=Silent())
+    assert report.objects == {"a": 2}
+    assert report.without == ("B",)
+    assert np.array_equal(slides["a"].label("m").read(whole()), blocks())
+    table = read_objects(slides["a"], "m")
+    assert table.class_name.tolist() == ["first", "second"]
+    assert table.area.tolist() == [(30 * 40 - 25) / 4, 1600 / 4]
+
+
+def test_a_binary_mask_of_half_the_size_is_one_class(slides, tmp_path):
+    mask = (blocks()[::2, ::2] > 0).astype(np.uint8) * 255
+    Image.fromarray(mask).save(tmp_path / "a.png")
+    with pytest.raises(BatchError, match="names no class"):
+        annotate_collection(slides, [tmp_path], name="b", progress=Silent())
+    reading = Reading(default_class="tumour")
+    annotate_collection(slides, [tmp_path], name="b", reading=reading, progress=Silent())
+    expected = mask.repeat(2, 0).repeat(2, 1) > 0
+    assert np.array_equal(slides["a"].label("b").read(whole()) > 0, expected)
+    Image.fromarray(mask[:-9]).save(tmp_path / "a.png")
+    with pytest.raises(BatchError, match="140 x 90 px"):
+        annotate_collection(slides, [tmp_path], name="b", reading=reading, progress=Silent())
+
+
+def test_numbered_objects_keep_their_numbers_apart(slides, tmp_path):
+    numbers = np.zeros((EXTENT.height, EXTENT.width), np.uint16)
+    numbers[5:20, 5:20] = 300
+    numbers[5:20, 20:40] = 301  # touches the one before
+    numbers[60:70, 60:70] = 301  # a second part of it
+    Image.fromarray(numbers).save(tmp_path / "b.png")
+    reading = Reading(default_class="nucleus", source="hand", weight=0.25)
+    report = annotate_collection(slides, [tmp_path], name="n", reading=reading, progress=Silent())
+    assert report.objects == {"B": 2}
+    table = read_objects(slides["B"], "n")
+    assert table.area.tolist() == [225 / 4, 400 / 4]
+    assert set(table.source) == {"hand"}
+    assert table.weight.tolist() == [0.25, 0.25]
+
+
+def test_255_is_ignore_among_class_ids_and_unknown_ids_are_named(slides, tmp_path):
+    labels = blocks()
+    labels[70:80, 5:15] = 255
+    Image.fromarray(labels).save(tmp_path / "a.png")
+    reading = Reading(class_names=("first", "second"))
+    annotate_collection(slides, [tmp_path], name="i", reading=reading, progress=Silent())
+    assert np.array_equal(slides["a"].label("i").read(whole()), labels)
+    few = Reading(class_names=("first",))
+    with pytest.raises(BatchError, match=r"class ids \[2\]"):
+        annotate_collection(slides, [tmp_path], name="i", reading=few, progress=Silent())
+
+
+def test_a_csv_and_a_coco_file_name_their_slides(slides, tmp_path):
+    mask = blocks() == 2
+    csv = tmp_path / "train.csv"
+    csv.write_text(f"id,rle\nb,{encode_rle(mask, dialect='absolute')}\nother,1 4 9 2\n")
+    reading = Reading(default_class="second")
+    report = annotate_collection(slides, [csv], name="r", reading=reading, progress=Silent())
+    assert report.objects == {"B": 1}
+    assert np.array_equal(slides["B"].label("r").read(whole()) > 0, mask)
+    coco = tmp_path / "instances.json"
+    image = {"id": 1, "file_name": "a.tif", "height": 90, "width": 140}
+    outline = {"image_id": 1, "category_id": 1, "segmentation": [[0, 0, 9, 0, 9, 9, 0, 9]]}
+    document = {
+        "images": [image],
+        "annotations": [outline],
+        "categories": [{"id": 1, "name": "x"}],
+    }
+    coco.write_text(json.dumps(document))
+    report = annotate_collection(slides, [coco], name="r", progress=Silent())
+    assert report.objects == {"a": 1}
+
+
+def square(name, side, source):
+    ring = [[0, 0], [side, 0], [side, side], [0, side], [0, 0]]
+    geometry = {"type": "Polygon", "coordinates": [ring]}
+    properties = {"classification": {"name": name}, "source": source, "weight": 0.5}
+    return {"type": "Feature", "geometry": geometry, "properties": properties}
+
+
+def test_sets_of_one_slide_lie_over_each_other(slides, tmp_path):
+    for folder, feature in (("one", square("x", 20, "expert")), ("two", square("y", 10, "pseudo"))):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.geojson").write_text(json.dumps([feature]))
+    folders = [tmp_path / "one", tmp_path / "two"]
+    annotate_collection(slides, folders, name="sets", progress=Silent())
+    drawn = slides["a"].label("sets").read(whole())
+    assert drawn[5, 5] == 2
+    assert drawn[15, 15] == 1
+    table = read_objects(slides["a"], "sets")
+    assert table.source.tolist() == ["expert", "pseudo"]
+    assert table.weight.tolist() == [0.5, 0.5]
+
+
+def test_a_file_that_fits_no_slide_is_named(slides, tmp_path):
+    (tmp_path / "c.geojson").write_text("[]")
+    with pytest.raises(AnnotationError, match=r"c\.geojson fits no slide .* a, B|B, a"):
+        annotate_collection(slides, [tmp_path], progress=Silent())
+    colour = np.zeros((EXTENT.height, EXTENT.width, 3), np.uint8)
+    Image.fromarray(colour).save(tmp_path / "a.png")
+    (tmp_path / "c.geojson").unlink()
+    with pytest.raises(BatchError, match="3 channels"):
+        annotate_collection(slides, [tmp_path], progress=Silent())
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
+    with pytest.raises(BatchError, match="cannot be read as a mask"):
+        annotate_collection(slides, [tmp_path], progress=Silent())
