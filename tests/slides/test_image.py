@@ -6,8 +6,7 @@ from PIL import Image
 
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent, Region
-from wsi_seg.slides import image as image_module
-from wsi_seg.slides import open_slide
+from wsi_seg.slides import open_slide, picture
 from wsi_seg.testing.conformance import check_slide
 from wsi_seg.testing.coordinates import coordinate_pixels
 
@@ -50,6 +49,28 @@ def test_limits_and_damage(tmp_path, monkeypatch):
     with pytest.raises(UnsupportedSlideError, match="CMYK"):
         open_slide(tmp_path / "a.jpg")
     path.write_bytes(data)
-    monkeypatch.setattr(image_module, "_MAX_PIXELS", 1000)
+    monkeypatch.setattr(picture, "_MAX_PIXELS", 1000)
     with pytest.raises(UnsupportedSlideError, match="tiled TIFF"):
+        open_slide(path)
+
+
+def test_one_bit_orientation_and_several_frames(tmp_path):
+    bits = pixels()[:, :, 1] > 127
+    Image.fromarray(bits).save(tmp_path / "bits.png")
+    check_slide(tmp_path / "bits.png", [np.repeat(bits[:, :, None], 3, 2) * np.uint8(255)])
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a camera held upright: rows are stored as columns
+    Image.fromarray(pixels()).save(tmp_path / "turned.png", exif=exif)
+    check_slide(tmp_path / "turned.png", [np.rot90(pixels(), -1)])
+    frames = [Image.fromarray(pixels()), Image.fromarray(255 - pixels())]
+    frames[0].save(tmp_path / "film.webp", save_all=True, append_images=frames[1:])
+    with pytest.raises(UnsupportedSlideError, match="2 images in one file"):
+        open_slide(tmp_path / "film.webp")
+
+
+def test_decompression_bombs_are_refused_before_decoding(tmp_path):
+    path = tmp_path / "bomb.png"
+    Image.new("1", (30_000, 30_000)).save(path)
+    assert path.stat().st_size < 200_000
+    with pytest.raises(UnsupportedSlideError, match=r"bomb\.png"):
         open_slide(path)

@@ -54,9 +54,9 @@ def open_slide(path: Path, *, mpp: float | None = None) -> Slide:
         return OpenSlideSlide(path, mpp=mpp)
     if head[:4] in _TIFF_MAGIC:
         return _open_tiff(path, mpp)
-    from wsi_seg.slides.image import ImageSlide
+    from wsi_seg.slides.image import open_image
 
-    return ImageSlide(path, mpp=mpp)
+    return open_image(path, mpp=mpp)
 
 
 def _open_tiff(path: Path, mpp: float | None) -> Slide:

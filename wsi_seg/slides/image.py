@@ -1,104 +1,72 @@
-"""Owns plain images (PNG, JPEG, BMP ...) as slides of one level; Pillow lives here."""
+"""Owns plain images (PNG, JPEG, BMP ...) as slides of one level; Pillow lives here.
 
-import threading
+How samples become RGB: grey is repeated; palettes are looked up; one bit is black and white;
+16-bit grey is scaled from 0 to 65,535, 16-bit colour keeps its upper byte; alpha is left out.
+An EXIF orientation is applied, so px lie as viewers and annotation tools show them.
+"""
+
 import warnings
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from wsi_seg.errors import SlideError, UnsupportedSlideError
-from wsi_seg.geometry import Extent, Pyramid, Region
-from wsi_seg.geometry.region import require_inside
+from wsi_seg.geometry import Extent
 from wsi_seg.slides.colour import Colour
-from wsi_seg.slides.slide import Recode, slide_name
-
-# Such a file is decoded whole; 400 Mpx of RGB are 1.2 GB.
-_MAX_PIXELS = 400_000_000
+from wsi_seg.slides.failures import explained
+from wsi_seg.slides.picture import PictureSlide
+from wsi_seg.slides.resolution import UNKNOWN, chosen
 
 _SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I"}
-_MALFORMED = (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, EOFError)
+_ORIENTATION = 0x0112
+_ON_ITS_SIDE = {5, 6, 7, 8}
+_BAND = 1024
 
 
-class ImageSlide:
-    """A plain image; see `wsi_seg.slides.Slide`. It is decoded once, on the first read.
+def open_image(path: Path, *, mpp: float | None = None) -> PictureSlide:
+    """Open a plain image; such files do not state their mpp.
 
     Parameters
     ----------
     path
         The file.
     mpp
-        Micrometres per px; such files do not state it.
+        Micrometres per px.
 
     Raises
     ------
     SlideError
         If the file is not an image that Pillow reads.
     UnsupportedSlideError
-        If it is too large to be decoded whole, or CMYK.
+        If it is too large to be decoded whole, CMYK, or several images.
     """
-
-    def __init__(self, path: Path, *, mpp: float | None = None) -> None:
-        self.path = path
-        self.name = slide_name(path)
-        self.mpp_source = "none" if mpp is None else "option"
-        self._pixels: NDArray[np.uint8] | None = None
-        self._lock = threading.Lock()
-        with _opened(path) as image:
-            self.format = (image.format or "image").lower()
-            width, height = image.size
-            mode = image.mode
-        if width * height > _MAX_PIXELS:
-            raise UnsupportedSlideError(
-                f"{path}: got a plain image of {width} x {height} px; expected at most "
-                f"{_MAX_PIXELS / 1e6:.0f} Mpx; save it as a tiled TIFF"
-            )
-        if mode in {"CMYK", "LAB", "F"}:
-            raise UnsupportedSlideError(f"{path}: got {mode} colours; expected grey or RGB")
-        self.pyramid = Pyramid((Extent(height, width),), mpp)
-
-    def read(self, region: Region) -> NDArray[np.uint8]:
-        """Read a region; see `wsi_seg.slides.Slide.read`."""
-        self.pyramid.downsample(region.level)  # names the levels there are, if it is not one
-        require_inside(region, self.pyramid.extents[region.level], self.name)
-        with self._lock:
-            if self._pixels is None:
-                self._pixels = _decode(self.path)
-            pixels = self._pixels
-        return pixels[region.slices].copy()
-
-    def streams(self, level: int) -> Recode:
-        """Offer no streams: such a file is one stream."""
-        return Recode(f"{self.format} without tiles")
-
-    def piece(self, level: int) -> Extent:
-        """Full extent: such a file is decoded whole."""
-        return self.pyramid.extents[level]
-
-    def close(self) -> None:
-        """Release the decoded px."""
-        self._pixels = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return _reopen, (self.path, self.pyramid.mpp)
+    with _explained(path), _opened(path) as image:
+        kind = (image.format or "image").lower()
+        width, height = image.size
+        mode, frames = image.mode, getattr(image, "n_frames", 1)
+        if image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE:
+            height, width = width, height
+    if mode in {"CMYK", "LAB", "F"}:
+        raise UnsupportedSlideError(f"{path}: got {mode} colours; expected grey or RGB; convert it")
+    if frames > 1 and kind != "mpo":  # cameras put a preview behind the picture
+        raise UnsupportedSlideError(
+            f"{path}: got {frames} images in one file; expected one; save them one by one"
+        )
+    return PictureSlide(
+        path,
+        kind,
+        extent=Extent(height, width),
+        resolution=chosen(mpp, UNKNOWN),
+        decode=partial(_decode, path),
+    )
 
 
-def _reopen(path: Path, mpp: float | None) -> ImageSlide:
-    return ImageSlide(path, mpp=mpp)
+def _explained(path: Path) -> AbstractContextManager[None]:
+    return explained(path, "cannot be read as an image: ", "a whole PNG, JPEG, BMP or WebP")
 
 
 def _opened(path: Path) -> Image.Image:
@@ -112,21 +80,16 @@ def _opened(path: Path) -> Image.Image:
             ) from error
         except Image.DecompressionBombError as error:
             raise UnsupportedSlideError(f"{path}: {error}; save it as a tiled TIFF") from error
-        except _MALFORMED as error:
-            raise _unreadable(path, error) from error
 
 
 def _decode(path: Path) -> NDArray[np.uint8]:
-    with _opened(path) as image:
-        try:
-            if image.mode in _SIXTEEN_BIT:
-                samples = np.asarray(image).clip(0, 65535).astype(np.uint16)[:, :, None]
-                return Colour("grey", 16).to_rgb(samples)
-            return np.array(image.convert("RGB"))
-        except _MALFORMED as error:
-            raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> SlideError:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return SlideError(f"{path}: cannot be read as an image: {reason}; check the file")
+    with _explained(path), _opened(path) as image:
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode not in _SIXTEEN_BIT:
+            return np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))
+        samples = np.asarray(upright)
+        pixels = np.empty((*samples.shape, 3), np.uint8)
+        for y in range(0, len(samples), _BAND):  # converting widens to 32 bit
+            band = samples[y : y + _BAND, :, None].clip(0, 65535).astype(np.uint16)
+            pixels[y : y + _BAND] = Colour("grey", 16).to_rgb(band)
+        return pixels

@@ -23,6 +23,11 @@ class Resolution:
 UNKNOWN = Resolution(None, "none")
 
 
+def chosen(mpp: float | None, found: Resolution) -> Resolution:
+    """Prefer what the user says to what the file says."""
+    return found if mpp is None else Resolution(mpp, "option")
+
+
 def aperio_resolution(description: str) -> Resolution:
     """Read ``MPP = 0.499`` of an Aperio image description."""
     found = re.search(r"\|\s*MPP\s*=\s*([0-9.]+)", description)

@@ -8,10 +8,8 @@ import logging
 import os
 import struct
 import threading
-import zlib
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,14 +18,16 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from wsi_seg.errors import SlideError, UnsupportedSlideError, WsiSegError
+from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
+from wsi_seg.slides.failures import explained
 from wsi_seg.slides.pages import TiffLevel, read_level, tile_streams
 from wsi_seg.slides.resolution import (
     UNKNOWN,
     Resolution,
     aperio_resolution,
+    chosen,
     ome_resolution,
     tag_resolution,
 )
@@ -35,22 +35,7 @@ from wsi_seg.slides.slide import Recode, TileStreams, slide_name
 
 logger = logging.getLogger(__name__)
 
-# What tifffile and imagecodecs raise on malformed files (their own errors are RuntimeErrors).
-_MALFORMED = (
-    tifffile.TiffFileError,
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    RecursionError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
+_Context = AbstractContextManager[None]
 _KEPT_STRIP_BYTES = 64 * 2**20
 
 
@@ -82,7 +67,7 @@ class TiffSlide:
             series = _first_series(tiff, path)
             self._levels = tuple(read_level(level, path) for level in _all_levels(tiff, series))
             self.format = _format(tiff)
-            found = Resolution(mpp, "option") if mpp is not None else _resolution(tiff, series)
+            found = chosen(mpp, _resolution(tiff, series))
             self.mpp_source = found.source
             self.pyramid = Pyramid(tuple(level.extent for level in self._levels), found.mpp)
         _require_whole(path, self._levels)
@@ -181,23 +166,8 @@ def _reopen(path: Path, mpp: float | None) -> TiffSlide:
     return TiffSlide(path, mpp=mpp)
 
 
-@contextmanager
-def _explained(path: Path, what: str = "") -> Iterator[None]:
-    """Turn every way in which parsing fails into one SlideError that names the file."""
-    try:
-        yield
-    except SlideError:
-        raise
-    except OSError as error:
-        raise SlideError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except WsiSegError as error:
-        raise SlideError(f"{path}: {what}{error}") from error
-    except _MALFORMED as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise SlideError(
-            f"{path}: {what or 'cannot be read as a TIFF slide: '}{reason}; expected a readable "
-            "TIFF; check the file or copy it again"
-        ) from error
+def _explained(path: Path, what: str = "cannot be read as a TIFF slide: ") -> _Context:
+    return explained(path, what, "a readable TIFF", also=(tifffile.TiffFileError,))
 
 
 def _pread(path: Path, offset: int, size: int) -> bytes:

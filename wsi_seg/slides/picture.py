@@ -1,0 +1,113 @@
+"""Owns slides of one level that are decoded whole: plain images, DICOM images, slices."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.errors import UnsupportedSlideError
+from wsi_seg.geometry import Extent, Pyramid, Region
+from wsi_seg.geometry.region import require_inside
+from wsi_seg.slides.resolution import Resolution
+from wsi_seg.slides.slide import Recode, slide_name
+
+# Pillow refuses more as a decompression bomb; 178 Mpx of RGB are 0.5 GB.
+_MAX_PIXELS = 178_000_000
+
+
+class PictureSlide:
+    """A slide that is decoded once, on the first read; see `wsi_seg.slides.Slide`.
+
+    Parameters
+    ----------
+    path
+        The file, or the member of a file.
+    kind
+        Short word for the kind of file.
+    extent
+        Size of the picture.
+    resolution
+        Micrometres per px.
+    decode
+        Makes the px, ``(H, W, 3)`` uint8; picklable, because slides are.
+
+    Raises
+    ------
+    UnsupportedSlideError
+        If the picture is too large to be decoded whole.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        kind: str,
+        *,
+        extent: Extent,
+        resolution: Resolution,
+        decode: Callable[[], NDArray[np.uint8]],
+    ) -> None:
+        if extent.area > _MAX_PIXELS:
+            raise UnsupportedSlideError(
+                f"{path}: got a plain image of {extent}; expected at most "
+                f"{_MAX_PIXELS / 1e6:.0f} Mpx; save it as a tiled TIFF"
+            )
+        self.path = path
+        self.name = slide_name(path)
+        self.format = kind
+        self.mpp_source = resolution.source
+        self.pyramid = Pyramid((extent,), resolution.mpp)
+        self._resolution, self._decode = resolution, decode
+        self._pixels: NDArray[np.uint8] | None = None
+        self._lock = threading.Lock()
+
+    def read(self, region: Region) -> NDArray[np.uint8]:
+        """Read a region; see `wsi_seg.slides.Slide.read`."""
+        self.pyramid.downsample(region.level)  # names the levels there are, if it is not one
+        require_inside(region, self.pyramid.extent, self.name)
+        with self._lock:
+            if self._pixels is None:
+                self._pixels = self._decode()
+            pixels = self._pixels
+        return pixels[region.slices].copy()
+
+    def streams(self, level: int) -> Recode:
+        """Offer no streams: such a file is one stream."""
+        return Recode(f"{self.format} without tiles")
+
+    def piece(self, level: int) -> Extent:
+        """Full extent: such a file is decoded whole."""
+        return self.pyramid.extents[level]
+
+    def close(self) -> None:
+        """Release the decoded px; the next read decodes them anew."""
+        self._pixels = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (
+            self.path, self.format, self.pyramid.extent, self._resolution, self._decode,
+        )  # fmt: skip
+
+
+def _rebuild(
+    path: Path,
+    kind: str,
+    extent: Extent,
+    resolution: Resolution,
+    decode: Callable[[], NDArray[np.uint8]],
+) -> PictureSlide:
+    return PictureSlide(path, kind, extent=extent, resolution=resolution, decode=decode)
