@@ -41,9 +41,13 @@ def open_slide(path: Path, *, mpp: float | None = None) -> Slide:
     UnsupportedSlideError
         If it is a slide of a kind that is not read.
     """
+    if path.is_dir():
+        from wsi_seg.slides.dicom import open_dicom
+
+        return open_dicom(path, mpp=mpp)
     try:
         with path.open("rb") as file:
-            head = file.read(16)
+            head = file.read(132)
     except OSError as error:
         raise SlideError(f"{path}: cannot be read: {error.strerror or error}") from error
     if not head:
@@ -52,6 +56,10 @@ def open_slide(path: Path, *, mpp: float | None = None) -> Slide:
         from wsi_seg.slides.openslide import OpenSlideSlide
 
         return OpenSlideSlide(path, mpp=mpp)
+    if head[128:] == b"DICM" or path.suffix.lower() == ".dcm":
+        from wsi_seg.slides.dicom import open_dicom
+
+        return open_dicom(path, mpp=mpp)
     if head[:4] in _TIFF_MAGIC:
         return _open_tiff(path, mpp)
     from wsi_seg.slides.image import open_image

@@ -1,6 +1,7 @@
 """Owns where micrometres per px are found in TIFF metadata, and which of them are believed."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
@@ -62,6 +63,11 @@ def tag_resolution(x: object, y: object, unit: int) -> Resolution:
     mean = sum(size for size in sizes if size is not None) / 2
     low, high = _PLAUSIBLE
     return Resolution(mean, "resolution tags") if low <= mean <= high else UNKNOWN
+
+
+def spacing_resolution(spacing: Sequence[float], source: str) -> Resolution:
+    """Take px spacing in mm, along rows and along columns."""
+    return _checked(str(sum(float(size) for size in spacing[:2]) / 2 * 1000), source)
 
 
 def _um_per_px(value: object, per_unit: float | None) -> float | None:

@@ -59,7 +59,7 @@ class Slide(Protocol):
     path
         The file.
     name
-        Stem of the file name, without ``.ome``.
+        See `slide_name`.
     format
         Short word for the kind of file, such as ``svs`` or ``ome-tiff``.
     pyramid
@@ -95,7 +95,7 @@ class Slide(Protocol):
         ...
 
     def close(self) -> None:
-        """Release what the reader holds; reading again is an error."""
+        """Release what the reader holds; a later read takes hold of it again."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -109,5 +109,7 @@ class Slide(Protocol):
 
 
 def slide_name(path: Path) -> str:
-    """Name of a slide: the stem of its file, without ``.ome``."""
+    """Name of a slide: the stem of its file, without ``.ome``, or the whole name of its folder."""
+    if path.is_dir() and path.suffix != ".zarr":
+        return path.name
     return path.stem.removesuffix(".ome")

@@ -5,8 +5,6 @@ a pickled slide opens the file anew.
 """
 
 import logging
-import os
-import struct
 import threading
 from collections import OrderedDict
 from contextlib import AbstractContextManager
@@ -32,6 +30,7 @@ from wsi_seg.slides.resolution import (
     tag_resolution,
 )
 from wsi_seg.slides.slide import Recode, TileStreams, slide_name
+from wsi_seg.slides.streams import jpeg_extent, paste, pread
 
 logger = logging.getLogger(__name__)
 
@@ -119,16 +118,9 @@ class TiffSlide:
         pixels = self._segment(region.level, number)
         if pixels is None:
             return
-        y, x = max(top, region.y), max(left, region.x)
-        y_end = min(top + pixels.shape[0], region.y_end)
-        x_end = min(left + pixels.shape[1], region.x_end)
         first = plane * level.samples
-        if y < y_end and x < x_end:
-            samples[
-                y - region.y : y_end - region.y,
-                x - region.x : x_end - region.x,
-                first : first + level.samples,
-            ] = pixels[y - top : y_end - top, x - left : x_end - left]
+        out = samples[:, :, first : first + level.samples]
+        paste(pixels, top, left, region=region, out=out)
 
     def _segment(self, level: int, number: int) -> NDArray[np.generic] | None:
         """Decode one tile or strip, ``(H, W, S)``; None if the file leaves it out."""
@@ -152,7 +144,7 @@ class TiffSlide:
         size = int(level.sizes[number])
         if not size:
             return None
-        data = _pread(self.path, int(level.offsets[number]), size)
+        data = pread(self.path, int(level.offsets[number]), size)
         with _explained(self.path, f"tile {number} of the level of {level.extent} is damaged: "):
             if int(page.compression) == 7:
                 _check_jpeg_size(data, level.segment)
@@ -168,14 +160,6 @@ def _reopen(path: Path, mpp: float | None) -> TiffSlide:
 
 def _explained(path: Path, what: str = "cannot be read as a TIFF slide: ") -> _Context:
     return explained(path, what, "a readable TIFF", also=(tifffile.TiffFileError,))
-
-
-def _pread(path: Path, offset: int, size: int) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        return os.pread(descriptor, size, offset)
-    finally:
-        os.close(descriptor)
 
 
 def _first_series(tiff: Any, path: Path) -> Any:  # noqa: ANN401 (tifffile has no types)
@@ -257,16 +241,4 @@ def _check_jpeg_size(data: bytes, segment: Extent) -> None:
     """Refuse a JPEG stream that claims to be larger than its tile, before it is allocated."""
     size = jpeg_extent(data)
     if size is not None and size.area > 4 * max(segment.area, 1 << 16):
-        raise SlideError(f"its JPEG stream claims {size}; expected {segment}")
-
-
-def jpeg_extent(data: bytes) -> Extent | None:
-    """Size that a JPEG stream states in its frame header; None if it has none."""
-    place = 2
-    while place + 9 <= len(data) and data[place] == 0xFF:
-        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
-        if 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}:
-            height, width = struct.unpack(">HH", data[place + 5 : place + 9])
-            return Extent(height, width) if height and width else None
-        place += 2 + length
-    return None
+        raise ValueError(f"its JPEG stream claims {size}, not {segment}")

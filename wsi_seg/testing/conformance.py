@@ -1,5 +1,6 @@
 """Owns the checks that every slide reader must pass; readers' tests inherit them."""
 
+import math
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,10 +10,14 @@ from numpy.typing import NDArray
 
 from wsi_seg.errors import RegionError
 from wsi_seg.geometry import Region
-from wsi_seg.slides import Slide, open_slide
+from wsi_seg.slides import Recode, Slide, open_slide, slide_name
+
+_THREADS = 8
 
 
-def check_slide(path: Path, levels: list[NDArray[np.uint8]]) -> None:
+def check_slide(
+    path: Path, levels: list[NDArray[np.uint8]] | None = None, *, mpp: float | None = None
+) -> None:
     """Raise AssertionError unless the reader keeps every promise of `Slide` on this file.
 
     Parameters
@@ -20,35 +25,76 @@ def check_slide(path: Path, levels: list[NDArray[np.uint8]]) -> None:
     path
         The file.
     levels
-        True px of each level, ``(H, W, 3)``, finest first.
+        True px of each level, ``(H, W, 3)``, finest first; None takes what the reader gives for
+        full levels, so that only windows, threads, copies and refusals are checked.
+    mpp
+        Micrometres per px that the file states; None if it is not known here.
     """
     with open_slide(path) as slide:
+        if levels is None:
+            levels = [slide.read(_full(slide, i)) for i in range(len(slide.pyramid.extents))]
+        _check_facts(slide, path, mpp)
         _check_levels(slide, levels)
-        _check_windows(slide, levels[0])
-        _check_windows(pickle.loads(pickle.dumps(slide)), levels[0])
+        _check_windows(slide, levels)
+        _check_windows(pickle.loads(pickle.dumps(slide)), levels[:1])
         _check_refusals(slide)
+        kept = slide.read(_full(slide, len(levels) - 1))
+    assert np.array_equal(slide.read(_full(slide, len(levels) - 1)), kept), "differs after close"
+    if kept.flags.writeable:
+        kept[:] = 0
+    again = slide.read(_full(slide, len(levels) - 1))
+    assert np.array_equal(again, levels[-1]), "a caller can change what is read next"
+    slide.close()
+
+
+def _full(slide: Slide, level: int) -> Region:
+    extent = slide.pyramid.extents[level]
+    return Region(level=level, y=0, x=0, height=extent.height, width=extent.width)
+
+
+def _check_facts(slide: Slide, path: Path, mpp: float | None) -> None:
+    assert slide.path == path, slide.path
+    assert slide.name == slide_name(path), slide.name
+    assert slide.format.strip(), "no format"
+    found = slide.pyramid.mpp
+    assert (found is None) == (slide.mpp_source == "none"), slide.mpp_source
+    if mpp is not None:
+        assert found is not None, "no mpp"
+        assert math.isclose(found, mpp, rel_tol=1e-3), found
+    with open_slide(path, mpp=1.5) as other:
+        assert (other.pyramid.mpp, other.mpp_source) == (1.5, "option")
+    for level, extent in enumerate(slide.pyramid.extents):
+        streams = slide.streams(level)
+        assert not isinstance(streams, Recode) or streams.reason, "a recode without a reason"
+        piece = slide.piece(level)
+        assert piece.height >= 1, extent
 
 
 def _check_levels(slide: Slide, levels: list[NDArray[np.uint8]]) -> None:
     sizes = [(extent.height, extent.width) for extent in slide.pyramid.extents]
     assert sizes == [level.shape[:2] for level in levels], sizes
     for number, expected in enumerate(levels):
-        height, width = sizes[number]
-        found = slide.read(Region(level=number, y=0, x=0, height=height, width=width))
+        found = slide.read(_full(slide, number))
         assert found.dtype == np.uint8, found.dtype
         assert np.array_equal(found, expected), f"level {number} differs"
 
 
-def _check_windows(slide: Slide, expected: NDArray[np.uint8]) -> None:
-    height, width = expected.shape[:2]
-    regions = [
-        Region(level=0, y=y, x=x, height=min(33, height - y), width=min(21, width - x))
-        for y in range(0, height, 29)
-        for x in range(0, width, 53)
-    ]
-    with ThreadPoolExecutor(4) as pool:
+def _check_windows(slide: Slide, levels: list[NDArray[np.uint8]]) -> None:
+    regions = [region for level, full in enumerate(levels) for region in _windows(level, full)]
+    with ThreadPoolExecutor(_THREADS) as pool:
         for region, found in zip(regions, pool.map(slide.read, regions), strict=True):
-            assert np.array_equal(found, expected[region.slices]), f"{region} differs"
+            assert np.array_equal(found, levels[region.level][region.slices]), f"{region} differs"
+
+
+def _windows(level: int, full: NDArray[np.uint8]) -> list[Region]:
+    """Windows that overlap tiles' borders and end at the edges; some two hundred of them."""
+    height, width = full.shape[:2]
+    down, right = max(29, height // 14), max(53, width // 14)
+    return [
+        Region(level=level, y=y, x=x, height=min(33, height - y), width=min(21, width - x))
+        for y in range(0, height, down)
+        for x in range(0, width, right)
+    ]
 
 
 def _check_refusals(slide: Slide) -> None:
@@ -56,6 +102,7 @@ def _check_refusals(slide: Slide) -> None:
     outside = (
         Region(level=0, y=-1, x=0, height=1, width=1),
         Region(level=0, y=0, x=extent.width, height=1, width=1),
+        Region(level=0, y=0, x=0, height=extent.height + 1, width=1),
         Region(level=len(slide.pyramid.extents), y=0, x=0, height=1, width=1),
     )
     for region in outside:

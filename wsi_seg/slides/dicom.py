@@ -1,0 +1,339 @@
+"""Owns DICOM slides: whole-slide microscopy in tiles, and plain images (CR, DX, CT, US ...).
+
+Grey images become uint8 in one documented way: stored samples, rescale slope and intercept, then
+the window the caller asks for, else the file's first window (linear, DICOM PS3.3 C.11.2.1.2.1),
+else Hounsfield units from -1,200 to 600 for CT, else the full range of the stored bits; last,
+MONOCHROME1 is inverted. Tables (VOI LUT) are not applied.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.errors import SlideError, UnsupportedSlideError
+from wsi_seg.geometry import Extent, Pyramid, Region
+from wsi_seg.geometry.region import require_inside
+from wsi_seg.slides.colour import Colour
+from wsi_seg.slides.instances import Instance, dicom_explained, read_instance
+from wsi_seg.slides.picture import PictureSlide
+from wsi_seg.slides.resolution import UNKNOWN, Resolution, chosen, spacing_resolution
+from wsi_seg.slides.series import levels_of_series
+from wsi_seg.slides.slide import Recode, Slide, slide_name
+from wsi_seg.slides.streams import paste
+from wsi_seg.slides.window import HOUNSFIELD, Window, grey_rgb
+
+# Glass: what a scanner leaves out is as bright as the background.
+_ABSENT = 255
+
+
+def open_dicom(path: Path, *, mpp: float | None = None, window: Window | None = None) -> Slide:
+    """Open a DICOM file: a whole slide with the other levels beside it, or one plain image.
+
+    Parameters
+    ----------
+    path
+        A file, or a folder that holds the files of one slide.
+    mpp
+        Micrometres per px of level 0 that replace what the file says.
+    window
+        Values shown as black and white, after rescaling; grey images only.
+
+    Raises
+    ------
+    SlideError
+        If it is not DICOM, or is damaged.
+    UnsupportedSlideError
+        If it is of a kind that is not read.
+    """
+    files = levels_of_series(path)
+    if files:
+        return DicomSlide(path, files, mpp=mpp)
+    instance = read_instance(path)
+    if len(instance.starts) > 1:
+        raise UnsupportedSlideError(
+            f"{path}: got {len(instance.starts)} frames; expected one, or a whole slide; save the "
+            "frames one by one"
+        )
+    with dicom_explained(path):
+        found = _plain_resolution(instance.header)
+        _plain_window(instance, window)  # what is wrong with it is said now
+    return PictureSlide(
+        path,
+        "dicom",
+        extent=instance.frame,
+        resolution=chosen(mpp, found),
+        decode=partial(_decode_plain, path, window),
+    )
+
+
+class DicomSlide:
+    """A whole slide in DICOM files, one or more per level; see `wsi_seg.slides.Slide`.
+
+    Labels, overviews and thumbnails of the series are never taken. Only the frames that a region
+    touches are read.
+
+    Parameters
+    ----------
+    path
+        What was opened: a file or a folder.
+    files
+        The files with levels of this slide.
+    mpp
+        Micrometres per px of level 0 that replace what the files say.
+
+    Raises
+    ------
+    SlideError
+        If a file is damaged.
+    UnsupportedSlideError
+        If frames are not placed on a grid, or show several focal planes or channels.
+    """
+
+    format = "dicom"
+
+    def __init__(self, path: Path, files: Sequence[Path], *, mpp: float | None = None) -> None:
+        self.path = path
+        self.name = slide_name(path)
+        self._files, self._override = tuple(files), mpp
+        instances = [read_instance(file) for file in files]
+        self._levels = _levels(instances)
+        with dicom_explained(path):
+            found = chosen(mpp, _tiled_resolution(self._levels[0].instances[0].header))
+            self.mpp_source = found.source
+            self.pyramid = Pyramid(tuple(level.extent for level in self._levels), found.mpp)
+
+    def read(self, region: Region) -> NDArray[np.uint8]:
+        """Read a region; see `wsi_seg.slides.Slide.read`."""
+        self.pyramid.downsample(region.level)  # names the levels there are, if it is not one
+        level = self._levels[region.level]
+        require_inside(region, level.extent, self.name)
+        out = np.full((region.height, region.width, 3), _ABSENT, np.uint8)
+        tile = level.tile
+        for row in range(region.y // tile.height, -(-region.y_end // tile.height)):
+            for column in range(region.x // tile.width, -(-region.x_end // tile.width)):
+                file, frame = level.places[row, column]
+                if file < 0:
+                    continue
+                instance = level.instances[file]
+                pixels = _colour(instance).to_rgb(instance.decode(int(frame)))
+                paste(pixels, row * tile.height, column * tile.width, region=region, out=out)
+        return out
+
+    def streams(self, level: int) -> Recode:
+        """Offer no streams: they lie in several files, wrapped in items."""
+        return Recode("DICOM frames")
+
+    def piece(self, level: int) -> Extent:
+        """Size of a frame."""
+        return self._levels[level].tile
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _reopen, (self.path, self._files, self._override)
+
+
+def _reopen(path: Path, files: tuple[Path, ...], mpp: float | None) -> DicomSlide:
+    return DicomSlide(path, files, mpp=mpp)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Level:
+    """One level: its files, and which frame of which file is at each place of the grid.
+
+    ``places`` is ``(rows, columns, 2)``: number of the file, -1 where there is none, and frame.
+    """
+
+    extent: Extent
+    tile: Extent
+    instances: tuple[Instance, ...]
+    places: NDArray[np.int64]
+
+
+def _levels(instances: Sequence[Instance]) -> tuple[_Level, ...]:
+    """Join the parts of each level; finest level first."""
+    parts: dict[tuple[int, int], list[Instance]] = {}
+    for instance in instances:
+        with dicom_explained(instance.path):
+            extent = _full_extent(instance)
+            parts.setdefault((extent.height, extent.width), []).append(instance)
+    order = sorted(parts, key=lambda size: -size[0] * size[1])
+    return tuple(_level(Extent(*size), parts[size]) for size in order)
+
+
+def _full_extent(instance: Instance) -> Extent:
+    header = instance.header
+    several = max(
+        int(header.get("NumberOfOpticalPaths", 1)),
+        int(header.get("TotalPixelMatrixFocalPlanes", 1)),
+    )
+    if several > 1:
+        raise UnsupportedSlideError(
+            f"{instance.path}: got {several} focal planes or optical paths; expected one; export "
+            "one of them"
+        )
+    return Extent(int(header.TotalPixelMatrixRows), int(header.TotalPixelMatrixColumns))
+
+
+def _level(extent: Extent, instances: Sequence[Instance]) -> _Level:
+    first = instances[0]
+    grid = -(-extent.height // first.frame.height), -(-extent.width // first.frame.width)
+    places = np.full((*grid, 2), -1, np.int64)
+    for number, instance in enumerate(instances):
+        if instance.frame != first.frame:
+            raise UnsupportedSlideError(
+                f"{instance.path}: got frames of {instance.frame}; expected {first.frame} as in "
+                f"{first.path}, which shows the same level"
+            )
+        with dicom_explained(instance.path):
+            cells = _cells(instance, grid)
+        if (places[cells[:, 0], cells[:, 1], 0] >= 0).any() or len(np.unique(cells, axis=0)) < len(
+            cells
+        ):
+            raise UnsupportedSlideError(
+                f"{instance.path}: got two frames for one place of the level of {extent}; expected "
+                "one; keep one slide per series"
+            )
+        places[cells[:, 0], cells[:, 1], 0] = number
+        places[cells[:, 0], cells[:, 1], 1] = np.arange(len(cells))
+    return _Level(extent, first.frame, tuple(instances), places)
+
+
+def _cells(instance: Instance, grid: tuple[int, int]) -> NDArray[np.int64]:
+    """Row and column in the grid of each frame, ``(frames, 2)``."""
+    header, frames = instance.header, len(instance.starts)
+    if header.get("DimensionOrganizationType") == "TILED_FULL":
+        first = int(header.get("ConcatenationFrameOffsetNumber", 0))
+        numbers = np.arange(first, first + frames)
+        cells = np.stack(np.divmod(numbers, grid[1]), axis=1)
+    else:
+        cells = _stated_cells(instance)
+    if frames and ((cells < 0) | (cells >= np.array(grid))).any():
+        raise SlideError(
+            f"{instance.path}: has frames outside of its {grid[0]} x {grid[1]} tiles (rows x "
+            "columns); the file is damaged"
+        )
+    return cells.astype(np.int64)
+
+
+def _stated_cells(instance: Instance) -> NDArray[np.int64]:
+    groups = instance.header.get("PerFrameFunctionalGroupsSequence")
+    if not groups or "PlanePositionSlideSequence" not in groups[0]:
+        raise UnsupportedSlideError(
+            f"{instance.path}: does not say where its frames lie (neither TILED_FULL nor a "
+            "position per frame); export it again with positions"
+        )
+    positions = [group.PlanePositionSlideSequence[0] for group in groups]
+    corners = np.array(
+        [
+            (place.RowPositionInTotalImagePixelMatrix, place.ColumnPositionInTotalImagePixelMatrix)
+            for place in positions
+        ],
+        dtype=np.int64,
+    )
+    cells, rest = np.divmod(corners - 1, (instance.frame.height, instance.frame.width))
+    if rest.any():
+        raise UnsupportedSlideError(
+            f"{instance.path}: got frames that do not lie on a grid of {instance.frame}; export "
+            "it as TILED_FULL"
+        )
+    return cells
+
+
+def _colour(instance: Instance) -> Colour:
+    samples = instance.samples
+    if samples.colours == "MONOCHROME1":
+        return Colour("white-is-zero", samples.stored)
+    return Colour("grey" if samples.per_pixel == 1 else "rgb", samples.stored)
+
+
+def _tiled_resolution(header: Any) -> Resolution:  # noqa: ANN401 (pydicom's type)
+    shared = header.get("SharedFunctionalGroupsSequence")
+    measures = shared[0].get("PixelMeasuresSequence") if shared else None
+    spacing = measures[0].get("PixelSpacing") if measures else None
+    if spacing:
+        return spacing_resolution(spacing, "dicom")
+    height, width = header.get("ImagedVolumeHeight"), header.get("ImagedVolumeWidth")
+    if not height or not width:
+        return UNKNOWN
+    sizes = height / header.TotalPixelMatrixRows, width / header.TotalPixelMatrixColumns
+    return spacing_resolution(sizes, "dicom")
+
+
+def _plain_resolution(header: Any) -> Resolution:  # noqa: ANN401 (pydicom's type)
+    """Spacing in the patient if it was calibrated, else at the detector."""
+    for name in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
+        spacing = header.get(name)
+        if spacing:
+            return spacing_resolution(spacing, "dicom")
+    return _tiled_resolution(header)
+
+
+def _decode_plain(path: Path, window: Window | None) -> NDArray[np.uint8]:
+    instance = read_instance(path)
+    stored = instance.decode(0)
+    if instance.samples.per_pixel == 3:
+        return _colour(instance).to_rgb(stored)
+    with dicom_explained(path):
+        slope, intercept = _rescale(instance)
+        values = stored[:, :, 0].astype(np.float32) * np.float32(slope) + np.float32(intercept)
+        pixels = _plain_window(instance, window).to_uint8(values)
+    inverted = instance.samples.colours == "MONOCHROME1"
+    return grey_rgb(255 - pixels if inverted else pixels)
+
+
+def _rescale(instance: Instance) -> tuple[float, float]:
+    header = instance.header
+    if "ModalityLUTSequence" in header:
+        raise UnsupportedSlideError(
+            f"{instance.path}: got values behind a modality table; expected a rescale slope"
+        )
+    slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
+    return float(1 if slope is None else slope), float(0 if intercept is None else intercept)
+
+
+def _plain_window(instance: Instance, window: Window | None) -> Window:
+    """Choose black and white; the rule is at the top of this module."""
+    if window is not None or instance.samples.per_pixel == 3:
+        return window or Window(0, 255)
+    header = instance.header
+    centre, width = _first(header.get("WindowCenter")), _first(header.get("WindowWidth"))
+    slope, intercept = _rescale(instance)
+    if centre is not None and width is not None and width > 1:
+        half = (width - 1) / 2
+        return Window(centre - 0.5 - half, centre - 0.5 + half)
+    if header.get("Modality") == "CT":
+        return HOUNSFIELD
+    low, high = sorted(value * slope + intercept for value in instance.samples.full_range)
+    if not low < high:
+        raise SlideError(
+            f"{instance.path}: got a rescale slope of {slope}; expected another than 0"
+        )
+    return Window(low, high)
+
+
+def _first(value: Any) -> float | None:  # noqa: ANN401 (one number or several, or None)
+    if value is None:
+        return None
+    try:
+        return float(value)
+    except TypeError:
+        return float(value[0]) if len(value) else None

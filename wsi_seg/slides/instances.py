@@ -1,0 +1,322 @@
+"""Owns one DICOM file: its header, where its frames lie, how they are decoded (pydicom)."""
+
+import struct
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import imagecodecs
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.encaps import parse_basic_offsets, parse_fragments
+from pydicom.errors import InvalidDicomError
+
+from wsi_seg.errors import SlideError, UnsupportedSlideError
+from wsi_seg.geometry import Extent
+from wsi_seg.slides.colour import ycbcr_to_rgb
+from wsi_seg.slides.failures import explained
+from wsi_seg.slides.streams import jpeg_colours_unmarked, jpeg_extent, pread
+
+_UNDEFINED = 0xFFFFFFFF
+_ITEM = b"\xfe\xff\x00\xe0"
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_RLE = "1.2.840.10008.1.2.5"
+_JPEG = {"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"}
+_JPEG_2000 = {f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 201, 202, 203)}
+_DECODERS: dict[str, Callable[[bytes], Any]] = {
+    "1.2.840.10008.1.2.4.57": imagecodecs.jpegsof3_decode,
+    "1.2.840.10008.1.2.4.70": imagecodecs.jpegsof3_decode,
+    "1.2.840.10008.1.2.4.80": imagecodecs.jpegls_decode,
+    "1.2.840.10008.1.2.4.81": imagecodecs.jpegls_decode,
+    "1.2.840.10008.1.2.4.110": imagecodecs.jpegxl_decode,
+    "1.2.840.10008.1.2.4.111": imagecodecs.jpegxl_decode,
+    "1.2.840.10008.1.2.4.112": imagecodecs.jpegxl_decode,
+} | dict.fromkeys(_JPEG_2000, imagecodecs.jpeg2k_decode)
+_COLOURS = {"MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """How the samples of a frame are stored.
+
+    Parameters
+    ----------
+    per_pixel
+        1 for grey, 3 for colour.
+    allocated, stored, high_bit
+        Bits a sample takes, bits of them that count, and number of the highest that counts.
+    signed
+        Whether they are two's complement.
+    planar
+        Whether colours are stored one after another.
+    colours
+        DICOM's photometric interpretation.
+    """
+
+    per_pixel: int
+    allocated: int
+    stored: int
+    high_bit: int
+    signed: bool
+    planar: bool
+    colours: str
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of a sample, little-endian."""
+        return np.dtype(f"<{'i' if self.signed else 'u'}{self.allocated // 8}")
+
+    @property
+    def full_range(self) -> tuple[int, int]:
+        """Smallest and largest sample that the stored bits allow."""
+        span = 1 << self.stored
+        return (-span // 2, span // 2 - 1) if self.signed else (0, span - 1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Instance:
+    """One DICOM file and where its frames lie.
+
+    Parameters
+    ----------
+    path
+        The file.
+    header
+        pydicom's data set, without px.
+    syntax
+        Transfer syntax UID: byte order and compression.
+    frame
+        Size of a frame.
+    samples
+        How its samples are stored.
+    starts, ends
+        First and last byte of each frame in the file.
+    """
+
+    path: Path
+    header: Any
+    syntax: str
+    frame: Extent
+    samples: Samples
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+    def decode(self, number: int) -> NDArray[np.generic]:
+        """Decode one frame to its stored samples, ``(H, W, S)``; colours are RGB.
+
+        Raises
+        ------
+        SlideError
+            If it is damaged, or of another size than the header says.
+        """
+        start = int(self.starts[number])
+        with explained(self.path, f"frame {number} is damaged: ", "a whole DICOM file"):
+            data = pread(self.path, start, int(self.ends[number]) - start)
+            pixels = self._decode(data)
+            expected = (self.frame.height, self.frame.width, self.samples.per_pixel)
+            if pixels.shape != expected:
+                raise SlideError(
+                    f"{self.path}: frame {number} decodes to {pixels.shape}; expected {expected}; "
+                    "the file is damaged"
+                )
+            return pixels
+
+    def _decode(self, data: bytes) -> NDArray[np.generic]:
+        samples, shape = self.samples, (self.frame.height, self.frame.width)
+        if not pydicom.uid.UID(self.syntax).is_encapsulated:
+            little = pydicom.uid.UID(self.syntax).is_little_endian
+            flat = np.frombuffer(data, samples.dtype.newbyteorder("<" if little else ">"))
+            return self._colours(self._arranged(flat))
+        stream = _joined(data)
+        if self.syntax == _RLE:
+            dtype = samples.dtype.newbyteorder("<")
+            flat = np.frombuffer(imagecodecs.dicomrle_decode(stream, dtype), dtype)
+            return self._colours(_interleaved(flat, shape, samples.per_pixel, planar=True))
+        if self.syntax in _JPEG:
+            _require_size(stream, self.frame)
+            rgb = "RGB" if samples.colours == "RGB" and jpeg_colours_unmarked(stream) else None
+            pixels = np.asarray(imagecodecs.jpeg8_decode(stream, colorspace=rgb, outcolorspace=rgb))
+        else:
+            pixels = np.asarray(_DECODERS[self.syntax](stream))
+        pixels = pixels.reshape(*pixels.shape[:2], -1)
+        return pixels.view(samples.dtype) if pixels.itemsize == samples.dtype.itemsize else pixels
+
+    def _arranged(self, flat: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Shape uncompressed samples; bits that do not count are dropped."""
+        samples = self.samples
+        count = self.frame.area * samples.per_pixel
+        shape = (self.frame.height, self.frame.width)
+        pixels = _interleaved(flat[:count], shape, samples.per_pixel, planar=samples.planar)
+        unused = samples.allocated - 1 - samples.high_bit
+        if samples.stored == samples.allocated:
+            return pixels
+        shifted = np.left_shift(pixels.astype(samples.dtype), unused)
+        arranged: NDArray[np.generic] = np.right_shift(shifted, samples.allocated - samples.stored)
+        return arranged
+
+    def _colours(self, pixels: NDArray[np.generic]) -> NDArray[np.generic]:
+        if not self.samples.colours.startswith("YBR"):
+            return pixels
+        return ycbcr_to_rgb(pixels.astype(np.uint8, copy=False))
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file begins as DICOM files do."""
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def read_header(path: Path, tags: tuple[str, ...] = ()) -> Any:  # noqa: ANN401 (pydicom's type)
+    """Read a file's data set without px; with ``tags``, only those.
+
+    Raises
+    ------
+    SlideError
+        If the file is not DICOM or is damaged.
+    """
+    with dicom_explained(path):
+        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(tags) or None)
+
+
+def read_instance(path: Path) -> Instance:
+    """Read a file's header and find its frames.
+
+    Raises
+    ------
+    SlideError
+        If the file is not DICOM, holds no picture, or is damaged.
+    UnsupportedSlideError
+        If its frames are stored in a way that is not read.
+    """
+    with dicom_explained(path), path.open("rb") as file:
+        header = pydicom.dcmread(file, stop_before_pixels=True)
+        syntax = str(header.file_meta.TransferSyntaxUID)
+        samples = _samples(header, syntax, path)
+        if not header.get("Rows") or not header.get("Columns"):
+            raise SlideError(f"{path}: is DICOM without a picture")
+        frame = Extent(int(header.Rows), int(header.Columns))
+        frames = int(header.get("NumberOfFrames") or 1)
+        nbytes = frame.area * samples.per_pixel * samples.allocated // 8
+        starts, ends = _places(file, header, syntax, frames=frames, nbytes=nbytes)
+        total = path.stat().st_size
+        if len(starts) < frames or (ends > total).any() or (starts < 0).any():
+            raise SlideError(
+                f"{path}: ends before its {frames} frames do; it is truncated; copy it again"
+            )
+    return Instance(path, header, syntax, frame, samples, starts, ends)
+
+
+@contextmanager
+def dicom_explained(path: Path) -> Iterator[None]:
+    """Raise SlideError instead of what pydicom raises; its warnings on odd values are dropped."""
+    what, expected = "cannot be read as DICOM: ", "a whole DICOM file"
+    with (
+        warnings.catch_warnings(action="ignore"),
+        explained(path, what, expected, also=(InvalidDicomError,)),
+    ):
+        yield
+
+
+def _samples(header: Any, syntax: str, path: Path) -> Samples:  # noqa: ANN401 (pydicom's type)
+    encapsulated = pydicom.uid.UID(syntax).is_encapsulated
+    if syntax == _DEFLATED or (encapsulated and syntax not in {_RLE, *_JPEG, *_DECODERS}):
+        raise UnsupportedSlideError(
+            f"{path}: got {pydicom.uid.UID(syntax).name}; expected frames that are uncompressed, "
+            "JPEG, JPEG 2000, JPEG-LS, JPEG XL or RLE; convert it"
+        )
+    found = Samples(
+        per_pixel=int(header.get("SamplesPerPixel", 1)),
+        allocated=int(header.get("BitsAllocated", 0)),
+        stored=int(header.get("BitsStored", 0)),
+        high_bit=int(header.get("HighBit", int(header.get("BitsStored", 1)) - 1)),
+        signed=bool(header.get("PixelRepresentation", 0)),
+        planar=bool(header.get("PlanarConfiguration", 0)),
+        colours=str(header.get("PhotometricInterpretation", "")),
+    )
+    subsampled = found.colours == "YBR_FULL_422" and not encapsulated
+    bits = found.allocated in {8, 16} and 0 < found.stored <= found.allocated
+    if found.colours not in _COLOURS or found.per_pixel not in {1, 3} or not bits or subsampled:
+        raise UnsupportedSlideError(
+            f"{path}: got {found.per_pixel} samples per px of {found.stored} bits, "
+            f"{found.colours or 'no colours'}{', uncompressed' if subsampled else ''}; expected "
+            "grey, RGB or YBR_FULL of 2 to 16 bits; convert it"
+        )
+    return found
+
+
+def _places(
+    file: BinaryIO,
+    header: Any,  # noqa: ANN401 (pydicom's type)
+    syntax: str,
+    *,
+    frames: int,
+    nbytes: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find first and last byte of each frame; the file stands at its px."""
+    length = _enter_pixels(file, syntax)
+    if length != _UNDEFINED:
+        starts = file.tell() + nbytes * np.arange(frames, dtype=np.int64)
+        return starts, starts + nbytes
+    offsets = np.array(parse_basic_offsets(file), dtype=np.int64)
+    first = file.tell()
+    extended = header.get("ExtendedOffsetTable")
+    if extended is not None:
+        starts = first + np.frombuffer(extended, "<u8").astype(np.int64)
+    elif len(offsets) == frames:
+        starts = first + offsets
+    elif frames == 1:
+        starts = np.array([first], dtype=np.int64)
+    else:
+        count, places = parse_fragments(file)
+        if count != frames:
+            raise UnsupportedSlideError(
+                f"{file.name}: got {count} pieces for {frames} frames and no table of their "
+                "places; expected one piece per frame; export it with a basic offset table"
+            )
+        starts = np.array(places, dtype=np.int64)
+    starts = starts[:frames]
+    end = file.seek(0, 2)
+    return starts, np.append(starts[1:], end)
+
+
+def _enter_pixels(file: BinaryIO, syntax: str) -> int:
+    """Step over the head of the PixelData element; its length in bytes."""
+    uid = pydicom.uid.UID(syntax)
+    order = "<" if uid.is_little_endian else ">"
+    group, element = struct.unpack(f"{order}HH", file.read(4))
+    if (group, element) != (0x7FE0, 0x0010):
+        raise SlideError(f"{file.name}: is DICOM without a picture")
+    if not uid.is_implicit_VR:
+        file.read(4)
+    return int(struct.unpack(f"{order}I", file.read(4))[0])
+
+
+def _joined(data: bytes) -> bytes:
+    """Take the items of one frame out of their wrapping, and join them."""
+    pieces, at = [], 0
+    while data[at : at + 4] == _ITEM:
+        length = int.from_bytes(data[at + 4 : at + 8], "little")
+        pieces.append(data[at + 8 : at + 8 + length])
+        if len(pieces[-1]) < length:
+            raise ValueError("its stream is cut off")
+        at += 8 + length
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _interleaved(
+    flat: NDArray[np.generic], shape: tuple[int, int], samples: int, *, planar: bool
+) -> NDArray[np.generic]:
+    if planar:
+        return np.moveaxis(flat.reshape(samples, *shape), 0, -1)
+    return flat.reshape(*shape, samples)
+
+
+def _require_size(stream: bytes, frame: Extent) -> None:
+    """Refuse a JPEG stream of another size before it is allocated."""
+    size = jpeg_extent(stream)
+    if size is not None and size != frame:
+        raise ValueError(f"its JPEG stream has {size}, not {frame}")
