@@ -8,7 +8,7 @@ import tifffile
 
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent, Region
-from wsi_seg.slides import Recode, TileStreams, find_slides, open_slide
+from wsi_seg.slides import Recode, TileStreams, open_slide
 from wsi_seg.testing.conformance import check_slide
 from wsi_seg.testing.coordinates import coordinate_pixels, write_coordinate_tiff
 
@@ -130,15 +130,6 @@ def test_a_text_file_named_tif(tmp_path):
     path.write_text("not a slide")
     with pytest.raises(SlideError, match=r"notes\.tif"):
         open_slide(path)
-
-
-def test_folders_are_searched_by_extension(tmp_path):
-    for name in ("b.tif", "a.svs", ".hidden.tif", "notes.txt"):
-        (tmp_path / name).touch()
-    assert [path.name for path in find_slides([tmp_path])] == ["a.svs", "b.tif"]
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(SlideError, match="holds no slide"):
-        find_slides([tmp_path / "empty"])
 
 
 def tiffs(folder):

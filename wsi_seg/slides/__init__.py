@@ -3,36 +3,50 @@
 from pathlib import Path
 
 from wsi_seg.errors import SlideError, UnsupportedSlideError
-from wsi_seg.slides.slide import Recode, Slide, TileStreams, slide_name
+from wsi_seg.slides.find import (
+    DICOM_SUFFIXES,
+    OPENSLIDE_SUFFIXES,
+    Found,
+    Skipped,
+    find_slides,
+    search_slides,
+    volume_suffix,
+)
+from wsi_seg.slides.slide import Recode, Slide, TileStreams, slide_name, split_member
+from wsi_seg.slides.sources import source_bytes, source_digest
+from wsi_seg.slides.window import Window
 
-__all__ = ["Recode", "Slide", "TileStreams", "find_slides", "open_slide", "slide_name"]
+__all__ = [
+    "Found",
+    "Recode",
+    "Skipped",
+    "Slide",
+    "TileStreams",
+    "Window",
+    "find_slides",
+    "open_slide",
+    "search_slides",
+    "slide_name",
+    "source_bytes",
+    "source_digest",
+]
 
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-# Formats whose files do not begin like a TIFF, or whose tiles tifffile cannot place.
-_OPENSLIDE_SUFFIXES = {".bif", ".mrxs", ".svslide", ".vms", ".vmu"}
-_SUFFIXES = _OPENSLIDE_SUFFIXES | {
-    ".bmp",
-    ".jpeg",
-    ".jpg",
-    ".ndpi",
-    ".png",
-    ".scn",
-    ".svs",
-    ".tif",
-    ".tiff",
-    ".webp",
-}
 
 
-def open_slide(path: Path, *, mpp: float | None = None) -> Slide:
+def open_slide(path: Path, *, mpp: float | None = None, window: Window | None = None) -> Slide:
     """Open a slide or plain image, by its content.
 
     Parameters
     ----------
     path
-        The file.
+        A file; the folder of a DICOM slide or an OME-Zarr image; or a slice of a volume or of a
+        folder with a DICOM series, such as ``ct.nii.gz/z0012``.
     mpp
         Micrometres per px of level 0; replaces what the file says.
+    window
+        Values shown as black and as white in plain DICOM images and volumes; replaces what the
+        file says.
 
     Raises
     ------
@@ -41,10 +55,11 @@ def open_slide(path: Path, *, mpp: float | None = None) -> Slide:
     UnsupportedSlideError
         If it is a slide of a kind that is not read.
     """
+    member = split_member(path)
+    if member is not None:
+        return _open_member(*member, mpp=mpp, window=window)
     if path.is_dir():
-        from wsi_seg.slides.dicom import open_dicom
-
-        return open_dicom(path, mpp=mpp)
+        return _open_folder(path, mpp)
     try:
         with path.open("rb") as file:
             head = file.read(132)
@@ -52,19 +67,45 @@ def open_slide(path: Path, *, mpp: float | None = None) -> Slide:
         raise SlideError(f"{path}: cannot be read: {error.strerror or error}") from error
     if not head:
         raise SlideError(f"{path}: is empty; expected a slide")
-    if path.suffix.lower() in _OPENSLIDE_SUFFIXES:
+    if path.suffix.lower() in OPENSLIDE_SUFFIXES:
         from wsi_seg.slides.openslide import OpenSlideSlide
 
         return OpenSlideSlide(path, mpp=mpp)
-    if head[128:] == b"DICM" or path.suffix.lower() == ".dcm":
+    if head[128:] == b"DICM" or path.suffix.lower() in DICOM_SUFFIXES:
         from wsi_seg.slides.dicom import open_dicom
 
-        return open_dicom(path, mpp=mpp)
+        return open_dicom(path, mpp=mpp, window=window)
     if head[:4] in _TIFF_MAGIC:
         return _open_tiff(path, mpp)
+    if volume_suffix(path):
+        from wsi_seg.slides.volume import depth
+
+        raise SlideError(
+            f"{path}: is a volume of {depth(path)} slices; name one of them, as {path}/z0000"
+        )
     from wsi_seg.slides.image import open_image
 
     return open_image(path, mpp=mpp)
+
+
+def _open_member(whole: Path, z: int, *, mpp: float | None, window: Window | None) -> Slide:
+    if whole.is_dir():
+        from wsi_seg.slides.dicom import open_dicom_slice
+
+        return open_dicom_slice(whole, z, mpp=mpp, window=window)
+    from wsi_seg.slides.volume import open_slice
+
+    return open_slice(whole, z, mpp=mpp, window=window)
+
+
+def _open_folder(path: Path, mpp: float | None) -> Slide:
+    from wsi_seg.slides.omezarr import OmeZarrSlide, is_zarr
+
+    if is_zarr(path):
+        return OmeZarrSlide(path, mpp=mpp)
+    from wsi_seg.slides.dicom import open_dicom
+
+    return open_dicom(path, mpp=mpp)
 
 
 def _open_tiff(path: Path, mpp: float | None) -> Slide:
@@ -79,33 +120,3 @@ def _open_tiff(path: Path, mpp: float | None) -> Slide:
         if not recognises(path):
             raise
         return OpenSlideSlide(path, mpp=mpp)
-
-
-def find_slides(paths: list[Path]) -> list[Path]:
-    """List the slide files among these files and, by file extension, in these folders.
-
-    Hidden files are left out. Folders are searched with all their subfolders.
-
-    Raises
-    ------
-    SlideError
-        If a path does not exist, or a folder holds no slide.
-    """
-    found: list[Path] = []
-    for path in paths:
-        if not path.is_dir():
-            found.append(path)
-            continue
-        inside = sorted(
-            file
-            for file in path.rglob("*")
-            if file.suffix.lower() in _SUFFIXES
-            and not any(part.startswith(".") for part in file.relative_to(path).parts)
-            and file.is_file()
-        )
-        if not inside:
-            raise SlideError(
-                f"{path}: holds no slide; expected files ending in {', '.join(sorted(_SUFFIXES))}"
-            )
-        found += inside
-    return list(dict.fromkeys(found))

@@ -23,8 +23,8 @@ from wsi_seg.slides.colour import Colour
 from wsi_seg.slides.instances import Instance, dicom_explained, read_instance
 from wsi_seg.slides.picture import PictureSlide
 from wsi_seg.slides.resolution import UNKNOWN, Resolution, chosen, spacing_resolution
-from wsi_seg.slides.series import levels_of_series
-from wsi_seg.slides.slide import Recode, Slide, slide_name
+from wsi_seg.slides.series import levels_of_series, slice_file
+from wsi_seg.slides.slide import Recode, Slide, member_path, slide_name
 from wsi_seg.slides.streams import paste
 from wsi_seg.slides.window import HOUNSFIELD, Window, grey_rgb
 
@@ -54,6 +54,20 @@ def open_dicom(path: Path, *, mpp: float | None = None, window: Window | None = 
     files = levels_of_series(path)
     if files:
         return DicomSlide(path, files, mpp=mpp)
+    return _open_plain(path, path, mpp, window)
+
+
+def open_dicom_slice(
+    folder: Path, z: int, *, mpp: float | None = None, window: Window | None = None
+) -> Slide:
+    """Open one slice of the series in a folder; slices are counted by their position.
+
+    See `open_dicom`.
+    """
+    return _open_plain(member_path(folder, z), slice_file(folder, z), mpp, window)
+
+
+def _open_plain(named: Path, path: Path, mpp: float | None, window: Window | None) -> PictureSlide:
     instance = read_instance(path)
     if len(instance.starts) > 1:
         raise UnsupportedSlideError(
@@ -64,7 +78,7 @@ def open_dicom(path: Path, *, mpp: float | None = None, window: Window | None = 
         found = _plain_resolution(instance.header)
         _plain_window(instance, window)  # what is wrong with it is said now
     return PictureSlide(
-        path,
+        named,
         "dicom",
         extent=instance.frame,
         resolution=chosen(mpp, found),

@@ -10,6 +10,10 @@ from xml.etree import ElementTree
 _PLAUSIBLE = (0.01, 20.0)
 
 _MICROMETRES = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
+_OME_ZARR_UNITS = {
+    "angstrom": 1e-4, "nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3,
+    "centimeter": 1e4, "meter": 1e6, "inch": 25_400.0,
+}  # fmt: skip
 _PER_UNIT = {2: 25_400.0, 3: 10_000.0}
 
 
@@ -68,6 +72,14 @@ def tag_resolution(x: object, y: object, unit: int) -> Resolution:
 def spacing_resolution(spacing: Sequence[float], source: str) -> Resolution:
     """Take px spacing in mm, along rows and along columns."""
     return _checked(str(sum(float(size) for size in spacing[:2]) / 2 * 1000), source)
+
+
+def unit_resolution(sizes: Sequence[tuple[float, str]], source: str) -> Resolution:
+    """Take sizes of a px along each axis in units that OME-Zarr names, such as micrometer."""
+    if any(unit not in _OME_ZARR_UNITS for _, unit in sizes):
+        return UNKNOWN
+    mean = sum(size * _OME_ZARR_UNITS[unit] for size, unit in sizes) / len(sizes)
+    return _checked(str(mean), source)
 
 
 def _um_per_px(value: object, per_unit: float | None) -> float | None:

@@ -1,6 +1,8 @@
 """Owns which DICOM files of a folder belong together: levels of a slide, slices of a series."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import numpy as np
 
 from wsi_seg.errors import SlideError
 from wsi_seg.slides.instances import dicom_explained, is_dicom, read_header
+from wsi_seg.slides.slide import member_path
 
 MICROSCOPY = "1.2.840.10008.5.1.4.1.1.77.1.6"  # VL Whole Slide Microscopy Image Storage
 _NO_LEVEL = {"LABEL", "OVERVIEW", "THUMBNAIL"}
@@ -71,15 +74,16 @@ def levels_of_series(path: Path) -> tuple[Path, ...]:
     Raises
     ------
     SlideError
-        If the file itself is a label, overview or thumbnail, or a folder holds several slides.
+        If the file itself is a label, overview or thumbnail, or a folder holds no slide or
+        several.
     """
     if path.is_dir():
-        briefs = [brief for file in sorted(path.iterdir()) if (brief := read_brief(file))]
-        levels = [brief for brief in briefs if brief.microscopy and brief.level]
-        if len({brief.series for brief in levels}) != 1:
+        levels = [brief for brief in _briefs(path) if brief.microscopy and brief.level]
+        series = {brief.series for brief in levels}
+        if len(series) != 1:
             raise SlideError(
-                f"{path}: got a folder with {len({b.series for b in levels})} DICOM slides; "
-                "expected one; name one of its files"
+                f"{path}: got a folder with {len(series) or 'no'} DICOM slides; expected one; "
+                "name one of its files, or a slice as FOLDER/z0000"
             )
         return tuple(brief.path for brief in levels)
     own = read_brief(path)
@@ -89,9 +93,73 @@ def levels_of_series(path: Path) -> tuple[Path, ...]:
         raise SlideError(
             f"{path}: is the label, overview or thumbnail of a slide; expected one of its levels"
         )
-    beside = [brief for file in sorted(path.parent.iterdir()) if (brief := read_brief(file))]
-    same = [b.path for b in beside if b.microscopy and b.level and b.series == own.series]
-    return tuple(same)
+    beside = _briefs(path.parent)
+    return tuple(b.path for b in beside if b.microscopy and b.level and b.series == own.series)
+
+
+def slice_file(folder: Path, z: int) -> Path:
+    """File with one slice of the series in a folder; slices are counted by their position.
+
+    Raises
+    ------
+    SlideError
+        If the folder has no such slice.
+    """
+    slices = _slices(folder, folder.stat().st_mtime_ns)
+    if not 0 <= z < len(slices):
+        raise SlideError(
+            f"{folder}: got slice {z}; expected one of {len(slices)} DICOM slices of one series"
+        )
+    return slices[z]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """What the DICOM files of a folder are: slides, and pictures that are none."""
+
+    slides: tuple[Path, ...]
+    no_levels: tuple[Path, ...]
+
+
+def find_series(folder: Path, files: Sequence[Path]) -> Series:
+    """Sort DICOM files of one folder into slides.
+
+    The files of a whole slide are one slide, and the folder stands for it if it is the only one;
+    otherwise its file with most px does. A series of slices, if it is alone in the folder, is
+    listed by position as ``folder/z0000``. Every other file is a slide of its own.
+    """
+    briefs = [brief for file in files if (brief := read_brief(file))]
+    levels = [brief for brief in briefs if brief.microscopy and brief.level]
+    largest: dict[str, Brief] = {}
+    for brief in levels:
+        if brief.series not in largest or brief.area > largest[brief.series].area:
+            largest[brief.series] = brief
+    slides = [folder] if len(largest) == 1 else [brief.path for brief in largest.values()]
+    stack = _stack(briefs)
+    others = [brief.path for brief in briefs if not brief.microscopy]
+    slides += [member_path(folder, z) for z in range(len(stack))] or others
+    # Damaged files are slides too: opening them says what is wrong.
+    known = {brief.path for brief in briefs}
+    slides += [file for file in files if file.suffix and file not in known]
+    return Series(tuple(slides), tuple(b.path for b in briefs if b.microscopy and not b.level))
+
+
+def _briefs(folder: Path) -> list[Brief]:
+    return [brief for file in sorted(folder.iterdir()) if (brief := read_brief(file))]
+
+
+def _stack(briefs: Sequence[Brief]) -> list[Path]:
+    """Files of a series of slices in order of position; empty if these are no such series."""
+    places = [(brief.place, brief.path) for brief in briefs if brief.place is not None]
+    alone = len({brief.series for brief in briefs}) == 1 and len(places) == len(briefs) > 1
+    return [path for _, path in sorted(places)] if alone else []
+
+
+@lru_cache(maxsize=16)
+def _slices(folder: Path, changed: int) -> tuple[Path, ...]:
+    """Keep the order of a folder's slices; ``changed`` makes a changed folder another one."""
+    del changed
+    return tuple(_stack(_briefs(folder)))
 
 
 def _brief(path: Path, header: Any) -> Brief | None:  # noqa: ANN401 (pydicom's type)

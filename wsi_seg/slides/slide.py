@@ -1,5 +1,6 @@
 """Owns what every reader promises: the Slide protocol, and the tile streams a slide may offer."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -9,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.geometry import Extent, Pyramid, Region
+
+_MEMBER = re.compile(r"z[0-9]{4,}")
 
 StreamKind = Literal["zstd", "raw", "lzw", "deflate", "jpeg", "jpeg2k", "webp", "jpegxl"]
 
@@ -109,7 +112,26 @@ class Slide(Protocol):
 
 
 def slide_name(path: Path) -> str:
-    """Name of a slide: the stem of its file, without ``.ome``, or the whole name of its folder."""
+    """Name a slide by its file without the ending, by its folder, or by volume and slice.
+
+    ``a.ome.tif`` is ``a``, the folder ``1.2.7`` is ``1.2.7``, and ``ct.nii.gz/z0012`` is
+    ``ct_z0012``.
+    """
+    member = split_member(path)
+    if member is not None:
+        return f"{slide_name(member[0])}_{path.name}"
     if path.is_dir() and path.suffix != ".zarr":
-        return path.name
-    return path.stem.removesuffix(".ome")
+        return path.name or path.resolve().name
+    return path.stem.removesuffix(".ome").removesuffix(".nii")
+
+
+def member_path(whole: Path, z: int) -> Path:
+    """Path that stands for one slice of a volume or of a series: ``whole/z0012``."""
+    return whole / f"z{z:04d}"
+
+
+def split_member(path: Path) -> tuple[Path, int] | None:
+    """Split the path of a slice into the volume or series and z; None for any other path."""
+    if not _MEMBER.fullmatch(path.name) or path.exists() or not path.parent.exists():
+        return None
+    return path.parent, int(path.name[1:])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_seg.errors import BatchError, WsiSegError
-from wsi_seg.slides import Slide, find_slides, open_slide, slide_name
+from wsi_seg.slides import Slide, find_slides, open_slide, slide_name, source_bytes
 from wsi_seg.store.plan import plan_levels
 
 
@@ -95,7 +95,7 @@ def describe(slide: Slide) -> SlideDescription:
         path=slide.path,
         name=slide.name,
         format=slide.format,
-        nbytes=slide.path.stat().st_size,
+        nbytes=source_bytes(slide.path),
         mpp=slide.pyramid.mpp,
         mpp_source=slide.mpp_source,
         levels=tuple(

@@ -1,6 +1,5 @@
 """Owns tiling: slide files in, a collection of stores out; resumable, one slide's fault its own."""
 
-import hashlib
 import logging
 import threading
 import time
@@ -12,7 +11,14 @@ from pathlib import Path
 
 from wsi_seg.errors import BatchError, SlideError, StoreError, WsiSegError
 from wsi_seg.progress import Progress
-from wsi_seg.slides import Slide, find_slides, open_slide, slide_name
+from wsi_seg.slides import (
+    Slide,
+    find_slides,
+    open_slide,
+    slide_name,
+    source_bytes,
+    source_digest,
+)
 from wsi_seg.store.arrays import LevelArray, read_level_array
 from wsi_seg.store.collection import SlideStore
 from wsi_seg.store.journal import Journal
@@ -25,8 +31,6 @@ from wsi_seg.store.verbatim import copy_shard_row
 from wsi_seg.store.writer import discard, finish, reduced_strip, tidy, write_rows
 
 logger = logging.getLogger(__name__)
-
-_HEAD_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +166,7 @@ class _Batch:
     ) -> tuple[list[TiledSlide], dict[Path, WsiSegError]]:
         done: list[TiledSlide] = []
         failures: dict[Path, WsiSegError] = {}
-        total = sum(path.stat().st_size for path in files if path.is_file())
+        total = sum(source_bytes(path) for path in files)
         self._progress.start("tile", total / 1e6, "MB")
         with ThreadPoolExecutor(max(1, workers), thread_name_prefix="wsi-tile") as pool:
             jobs: dict[Future[TiledSlide], Path] = {
@@ -240,14 +244,14 @@ class _SlideJob:
     """One slide on its way into the collection."""
 
     def __init__(self, slide: Slide, out: Path, options: _Options) -> None:
-        self.source_bytes = slide.path.stat().st_size
+        self.source_bytes = source_bytes(slide.path)
         self._slide, self._options = slide, options
         self._final, self._partial = out / slide.name, out / PARTIAL / slide.name
         self._settings: dict[str, object] = {
             "source": {
                 "name": slide.path.name,
                 "bytes": self.source_bytes,
-                "sha256_of_ends": _digest_of_ends(slide.path),
+                "sha256_of_ends": source_digest(slide.path),
             },
             "codec": str(options.codec),
             "mpp": slide.pyramid.mpp,
@@ -352,12 +356,3 @@ def _checksums(unit: _Unit) -> list[int | None]:
     columns = -(-unit.array.extent.width // unit.array.shard.width)
     paths = [unit.array.shard_path(unit.row, column) for column in range(columns)]
     return [shard_checksum(path) for path in paths]
-
-
-def _digest_of_ends(path: Path) -> str:
-    """SHA-256 of the first and last 64 KiB: tells files apart without reading gigabytes."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256(file.read(_HEAD_BYTES))
-        file.seek(max(0, path.stat().st_size - _HEAD_BYTES))
-        digest.update(file.read(_HEAD_BYTES))
-    return digest.hexdigest()

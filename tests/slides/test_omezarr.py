@@ -1,0 +1,114 @@
+"""OME-Zarr of others, and stores of our own, as slides."""
+
+import json
+
+import numpy as np
+import pytest
+import zarr
+
+from wsi_seg.errors import SlideError, UnsupportedSlideError
+from wsi_seg.geometry import Extent, Region
+from wsi_seg.progress import Silent
+from wsi_seg.slides import open_slide
+from wsi_seg.store.tile import tile_slides
+from wsi_seg.testing.conformance import check_slide
+from wsi_seg.testing.coordinates import coordinate_pixels, write_coordinate_tiff
+from wsi_seg.testing.omezarrs import write_ome_zarr
+
+EXTENTS = (Extent(203, 333), Extent(101, 166))
+LEVELS = [
+    coordinate_pixels(Region(level=i, y=0, x=0, height=e.height, width=e.width), e)
+    for i, e in enumerate(EXTENTS)
+]
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("axes", ["tczyx", "cyx", "yxc", "xyc"])
+def test_axes_are_taken_by_name(tmp_path, version, axes):
+    write_ome_zarr(tmp_path / "a.ome.zarr", LEVELS, axes=axes, version=version, mpp=0.25)
+    check_slide(tmp_path / "a.ome.zarr", LEVELS, mpp=0.25)
+    slide = open_slide(tmp_path / "a.ome.zarr")
+    assert (slide.name, slide.format) == ("a", f"ome-zarr {version}")
+    assert slide.piece(0) == Extent(64, 48)
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("nanometer", 1e3), ("millimeter", 1e-3)])
+def test_units_of_the_scale(tmp_path, unit, factor):
+    write_ome_zarr(tmp_path / "a.zarr", LEVELS, mpp=0.5 * factor, unit=unit)
+    assert open_slide(tmp_path / "a.zarr").pyramid.mpp == pytest.approx(0.5)
+    write_ome_zarr(tmp_path / "b.zarr", LEVELS, mpp=0.5, unit="")
+    assert open_slide(tmp_path / "b.zarr").pyramid.mpp is None
+
+
+def test_grey_is_repeated(tmp_path):
+    write_ome_zarr(tmp_path / "a.zarr", [level[..., :1] for level in LEVELS], axes="cyx")
+    check_slide(tmp_path / "a.zarr", [np.repeat(level[..., :1], 3, axis=2) for level in LEVELS])
+    write_ome_zarr(tmp_path / "b.zarr", [level[..., 0] for level in LEVELS], axes="yx")
+    check_slide(tmp_path / "b.zarr", [np.repeat(level[..., :1], 3, axis=2) for level in LEVELS])
+
+
+def test_alpha_is_left_out(tmp_path):
+    levels = [np.dstack([level, level[..., 0]]) for level in LEVELS]
+    write_ome_zarr(tmp_path / "a.zarr", levels, axes="cyx")
+    check_slide(tmp_path / "a.zarr", LEVELS)
+
+
+def test_a_store_of_our_own_is_a_slide(tmp_path):
+    write_coordinate_tiff(tmp_path / "a.tif", extents=EXTENTS, mpp=0.5)
+    tile_slides([tmp_path / "a.tif"], tmp_path / "store.zarr", progress=Silent())
+    slide = open_slide(tmp_path / "store.zarr" / "a")
+    found = slide.read(Region(level=0, y=0, x=0, height=203, width=333))
+    assert np.array_equal(found, LEVELS[0])
+    assert slide.pyramid.mpp == pytest.approx(0.5, rel=1e-3)
+
+
+def test_the_first_image_of_bioformats2raw_is_taken(tmp_path):
+    root = tmp_path / "a.zarr"
+    zarr.open_group(root, mode="w", zarr_format=2).attrs["bioformats2raw.layout"] = 3
+    write_ome_zarr(root / "0", LEVELS, version="0.4")
+    write_ome_zarr(root / "1", [np.full((40, 40, 3), 9, np.uint8)], version="0.4")
+    check_slide(root, LEVELS)
+
+
+def refuse(path, match):
+    with pytest.raises(SlideError, match=match):
+        open_slide(path)
+
+
+def test_other_layouts_are_refused_with_a_sentence(tmp_path):
+    volume = [np.zeros((2, 40, 40), np.uint8)]
+    write_ome_zarr(tmp_path / "z.zarr", volume, axes="zyx")
+    refuse(tmp_path / "z.zarr", "got axes .*'z': 2.*save one plane")
+    write_ome_zarr(tmp_path / "two.zarr", [np.zeros((40, 40, 2), np.uint8)])
+    refuse(tmp_path / "two.zarr", "1, 3 or 4 channels")
+    write_ome_zarr(tmp_path / "deep.zarr", [np.zeros((40, 40, 3), np.uint16)])
+    refuse(tmp_path / "deep.zarr", "px of uint16; expected uint8")
+    write_ome_zarr(tmp_path / "old.zarr", LEVELS, version="0.4")
+    file = tmp_path / "old.zarr" / ".zattrs"
+    file.write_text(file.read_text().replace('"0.4"', '"0.2"'))
+    refuse(tmp_path / "old.zarr", "got OME-Zarr 0.2; expected 0.4 or 0.5")
+    zarr.open_group(tmp_path / "plain.zarr", mode="w")
+    refuse(tmp_path / "plain.zarr", "without multiscales")
+    (tmp_path / "old.zarr" / ".zattrs").write_text("{")
+    refuse(tmp_path / "old.zarr", r"old\.zarr: cannot be read as OME-Zarr")
+
+
+def test_no_pickle_and_no_level_outside_of_the_group(tmp_path):
+    write_ome_zarr(tmp_path / "a.zarr", LEVELS, version="0.4")
+    file = tmp_path / "a.zarr" / "0" / ".zarray"
+    document = json.loads(file.read_text())
+    document["filters"] = [{"id": "pickle", "protocol": 5}]
+    file.write_text(json.dumps(document))
+    with pytest.raises(UnsupportedSlideError, match="pickle"):
+        open_slide(tmp_path / "a.zarr")
+    write_ome_zarr(tmp_path / "b.zarr", LEVELS)
+    file = tmp_path / "b.zarr" / "zarr.json"
+    file.write_text(file.read_text().replace('"path": "0"', '"path": "../a.zarr/1"'))
+    refuse(tmp_path / "b.zarr", "expected one inside of the group")
+
+
+def test_a_damaged_chunk_is_a_slide_error(tmp_path):
+    write_ome_zarr(tmp_path / "a.zarr", LEVELS)
+    (tmp_path / "a.zarr" / "0" / "c" / "1" / "1" / "1").write_bytes(b"no chunk")
+    with pytest.raises(SlideError, match=r"a\.zarr: cannot be read"):
+        open_slide(tmp_path / "a.zarr").read(Region(level=0, y=0, x=0, height=203, width=333))

@@ -1,0 +1,163 @@
+"""Owns which files of a folder are slides, and which only lie beside them.
+
+A folder is searched with all its subfolders. Never taken, but reported: pictures and folders whose
+names end in thumb, thumbnail, macro, label, overview, preview or mask; PNG, JPEG, BMP and WebP
+beside a scanner's slides (SVS, NDPI, MRXS ...), or beside a TIFF of the same name; labels and
+overviews of DICOM slides; Zarr groups that are no image. A file that is named itself is taken.
+"""
+
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsi_seg.errors import SlideError
+from wsi_seg.slides.omezarr import is_ome_zarr, is_zarr
+from wsi_seg.slides.slide import member_path, slide_name
+
+logger = logging.getLogger(__name__)
+
+# Formats whose files do not begin like a TIFF, or whose tiles tifffile cannot place.
+OPENSLIDE_SUFFIXES = {".bif", ".mrxs", ".svslide", ".vms", ".vmu"}
+DICOM_SUFFIXES = {".dcm", ".dicom"}
+VOLUME_SUFFIXES = {".mha", ".mhd", ".nii", ".nii.gz", ".nrrd"}
+_SCANNER_SUFFIXES = OPENSLIDE_SUFFIXES | {".ndpi", ".scn", ".svs"}
+_TIFF_SUFFIXES = {".tif", ".tiff"}
+_PICTURE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
+_FILE_SUFFIXES = _SCANNER_SUFFIXES | _TIFF_SUFFIXES | _PICTURE_SUFFIXES
+_BESIDE = re.compile(r"(?:^|[-_. ])(thumb|thumbnail|macro|label|overview|preview|mask)s?$")
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file or folder that a search did not take, and why, as the end of a sentence."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search took, in order of paths and of slices, and what it did not."""
+
+    slides: tuple[Path, ...]
+    skipped: tuple[Skipped, ...]
+
+
+def find_slides(paths: list[Path]) -> list[Path]:
+    """List the slides among these files and in these folders; see `search_slides`.
+
+    What is skipped is logged as one warning.
+    """
+    found = search_slides(paths)
+    if found.skipped:
+        first = found.skipped[0]
+        logger.warning(
+            "skipped %d beside the slides, such as %s (%s); name a file itself to take it",
+            len(found.skipped), first.path, first.reason,
+        )  # fmt: skip
+    return list(found.slides)
+
+
+def search_slides(paths: list[Path]) -> Found:
+    """Find the slides among these files and, by the rule of this module, in these folders.
+
+    Hidden files are left out. Each z slice of a volume or of a DICOM series is a slide.
+
+    Raises
+    ------
+    SlideError
+        If a folder holds no slide.
+    """
+    slides: list[Path] = []
+    skipped: list[Skipped] = []
+    for path in paths:
+        if not path.is_dir():
+            slides += _slices(path) if volume_suffix(path) and path.is_file() else [path]
+            continue
+        inside = list(_search(path))
+        taken = [item for item in inside if isinstance(item, Path)]
+        skipped += (item for item in inside if isinstance(item, Skipped))
+        if not taken:
+            raise SlideError(_no_slide(path, skipped))
+        slides += taken
+    return Found(tuple(dict.fromkeys(slides)), tuple(skipped))
+
+
+def volume_suffix(path: Path) -> str:
+    """Give the ending of a volume's file name; empty if it is none."""
+    ending = "".join(path.suffixes[-2:]).lower() if path.suffix == ".gz" else path.suffix.lower()
+    return ending if ending in VOLUME_SUFFIXES else ""
+
+
+def _search(folder: Path) -> Iterator[Path | Skipped]:
+    """Take or skip everything in a folder."""
+    if is_zarr(folder):
+        if is_ome_zarr(folder):
+            yield folder
+        else:
+            yield Skipped(folder, "a Zarr group that is no image")
+        return
+    inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    files = [path for path in inside if path.is_file()]
+    yield from _take_dicom(folder, files)
+    slides = [path for path in files if not _beside(path)]
+    suffixes = {path.suffix.lower() for path in slides}
+    tiffs = {path.stem for path in slides if path.suffix.lower() in _TIFF_SUFFIXES}
+    for path in inside:
+        beside = _beside(path)
+        if path.is_dir():
+            yield from [Skipped(path, beside)] if beside else _search(path)
+        elif volume_suffix(path) or path.suffix.lower() in _FILE_SUFFIXES:
+            reason = beside or _accompanies(path, suffixes, tiffs)
+            if reason:
+                yield Skipped(path, reason)
+            else:
+                yield from _slices(path) if volume_suffix(path) else [path]
+
+
+def _take_dicom(folder: Path, files: list[Path]) -> Iterator[Path | Skipped]:
+    dicom = [path for path in files if path.suffix.lower() in DICOM_SUFFIXES or not path.suffix]
+    if not dicom:
+        return
+    from wsi_seg.slides.series import find_series
+
+    series = find_series(folder, dicom)
+    yield from series.slides
+    for path in series.no_levels:
+        yield Skipped(path, "label, overview or thumbnail of a DICOM slide")
+
+
+def _accompanies(path: Path, suffixes: set[str], tiffs: set[str]) -> str:
+    """Why a picture belongs to a slide beside it; empty if it does not."""
+    if path.suffix.lower() not in _PICTURE_SUFFIXES:
+        return ""
+    if suffixes & _SCANNER_SUFFIXES:
+        return "a picture beside a scanner's slides"
+    return "a picture beside a TIFF of the same name" if path.stem in tiffs else ""
+
+
+def _beside(path: Path) -> str:
+    """Why a name is that of a picture beside a slide; empty if it is not."""
+    found = _BESIDE.search(slide_name(path).lower())
+    return f"its name says {found.group(1)}" if found else ""
+
+
+def _slices(volume: Path) -> list[Path]:
+    from wsi_seg.slides.volume import depth
+
+    try:
+        return [member_path(volume, z) for z in range(depth(volume))]
+    except SlideError:
+        return [volume]  # opening it says what is wrong
+
+
+def _no_slide(folder: Path, skipped: list[Skipped]) -> str:
+    if skipped:
+        return (
+            f"{folder}: holds no slide, but {len(skipped)} that are skipped, such as "
+            f"{skipped[0].path} ({skipped[0].reason}); name files themselves to take them"
+        )
+    suffixes = sorted(_FILE_SUFFIXES | DICOM_SUFFIXES | VOLUME_SUFFIXES | {".zarr"})
+    return f"{folder}: holds no slide; expected files ending in {', '.join(suffixes)}"

@@ -1,0 +1,80 @@
+"""Owns which files a slide is made of: their size, and a digest that tells slides apart."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from wsi_seg.errors import SlideError
+from wsi_seg.slides.find import volume_suffix
+from wsi_seg.slides.slide import split_member
+
+_END_BYTES = 1 << 16
+# Of a slide in many files, this many are looked into; of the others the size is enough.
+_OPENED = 64
+
+
+def source_bytes(path: Path) -> int:
+    """Add up the sizes of a slide's files; a slice of a volume counts as its share.
+
+    What cannot be read counts as 0: opening it says what is wrong.
+    """
+    member = split_member(path)
+    try:
+        total = sum(file.stat().st_size for file in _files(path) if file.is_file())
+        if member is None or member[0].is_dir():
+            return total
+        from wsi_seg.slides.volume import depth
+
+        return total // max(1, depth(member[0]))
+    except SlideError:
+        return 0
+
+
+def source_digest(path: Path) -> str:
+    """SHA-256 of the first and last 64 KiB: tells slides apart without reading gigabytes.
+
+    Of a slide in several files, their names and sizes and the ends of the first 64 count; of a
+    slice its number does as well.
+    """
+    digest = hashlib.sha256()
+    files = list(_files(path))
+    if split_member(path):
+        digest.update(path.name.encode())
+    for number, file in enumerate(files):
+        if len(files) > 1:
+            digest.update(f"{file.name} {file.stat().st_size}\n".encode())
+        if number < _OPENED:
+            _add_ends(digest, file)
+    return digest.hexdigest()
+
+
+def _add_ends(digest: "hashlib._Hash", path: Path) -> None:
+    with path.open("rb") as file:
+        digest.update(file.read(_END_BYTES))
+        file.seek(max(0, path.stat().st_size - _END_BYTES))
+        digest.update(file.read(_END_BYTES))
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """Files that a slide's px come from, sorted."""
+    member = split_member(path)
+    if member is not None and member[0].is_dir():
+        from wsi_seg.slides.series import slice_file
+
+        yield slice_file(*member)
+    elif member is not None:
+        yield from _volume_files(member[0])
+    elif path.is_dir():
+        yield from sorted(file for file in path.rglob("*") if file.is_file())
+    else:
+        yield path
+
+
+def _volume_files(volume: Path) -> Iterator[Path]:
+    yield volume
+    if volume_suffix(volume) == ".mhd":
+        yield from (
+            file
+            for ending in (".raw", ".zraw", ".RAW")
+            if (file := volume.with_suffix(ending)).is_file()
+        )

@@ -1,0 +1,135 @@
+"""Owns volumes (mhd, mha, nii, nrrd) as one slide per z slice; SimpleITK's only room.
+
+A slice is named as if it were a file in the volume: ``ct.nii.gz/z0012`` is the slide ``ct_z0012``.
+z counts as in the file, rows and columns lie as stored. Grey of other types than uint8 is shown
+through a window: the one the caller asks for, else the file's own display range (NIfTI cal_min
+and cal_max), else the full range of unsigned integers, else Hounsfield units from -1,200 to 600.
+Only the slice asked for is read into memory, except where the file is compressed as a whole.
+"""
+
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.errors import SlideError, UnsupportedSlideError
+from wsi_seg.geometry import Extent
+from wsi_seg.slides.failures import explained
+from wsi_seg.slides.picture import PictureSlide
+from wsi_seg.slides.resolution import chosen, spacing_resolution
+from wsi_seg.slides.slide import member_path
+from wsi_seg.slides.window import HOUNSFIELD, Window, grey_rgb
+
+
+def depth(volume: Path) -> int:
+    """Count the z slices of a volume, without reading them.
+
+    Raises
+    ------
+    SlideError
+        If it cannot be read as a volume.
+    UnsupportedSlideError
+        If it has more axes than x, y and z, or SimpleITK is not installed.
+    """
+    return _size(volume, _reader(volume))[2]
+
+
+def open_slice(
+    volume: Path, z: int, *, mpp: float | None = None, window: Window | None = None
+) -> PictureSlide:
+    """Open one z slice of a volume as a slide.
+
+    Parameters
+    ----------
+    volume
+        The file.
+    z
+        Number of the slice, from 0.
+    mpp
+        Micrometres per px that replace the spacing in the file.
+    window
+        Values shown as black and as white.
+
+    Raises
+    ------
+    SlideError
+        If the volume cannot be read or has no such slice.
+    UnsupportedSlideError
+        If it is of a kind that is not read, or SimpleITK is not installed.
+    """
+    reader = _reader(volume)
+    width, height, slices = _size(volume, reader)
+    if not 0 <= z < slices:
+        raise SlideError(f"{volume}: got slice {z}; expected 0 to {slices - 1}")
+    return PictureSlide(
+        member_path(volume, z),
+        volume.suffixes[-1].lstrip(".") if volume.suffix != ".gz" else "nii",
+        extent=Extent(height, width),
+        resolution=chosen(mpp, spacing_resolution(reader.GetSpacing()[:2], "spacing")),
+        decode=partial(_decode, volume, z, window),
+    )
+
+
+def _simpleitk(volume: Path) -> Any:  # noqa: ANN401 (SimpleITK has no types)
+    try:
+        import SimpleITK
+    except ImportError as error:
+        raise UnsupportedSlideError(
+            f"{volume}: volumes need SimpleITK, which is not installed; run: pip install "
+            "'wsi-seg[volume]'"
+        ) from error
+    return SimpleITK
+
+
+def _reader(volume: Path) -> Any:  # noqa: ANN401 (SimpleITK has no types)
+    reader = _simpleitk(volume).ImageFileReader()
+    with _explained(volume):
+        reader.SetFileName(str(volume))
+        reader.ReadImageInformation()
+        if reader.GetNumberOfComponents() != 1:
+            raise UnsupportedSlideError(
+                f"{volume}: got {reader.GetNumberOfComponents()} values per px; expected one; "
+                "split the volume"
+            )
+    return reader
+
+
+def _size(volume: Path, reader: Any) -> tuple[int, int, int]:  # noqa: ANN401 (has no types)
+    size = [*reader.GetSize(), 1][: max(3, reader.GetDimension())]
+    if max(size[3:], default=1) > 1:
+        raise UnsupportedSlideError(
+            f"{volume}: got a volume of {' x '.join(map(str, size))}; expected x, y and z only; "
+            "split it along the others"
+        )
+    return size[0], size[1], size[2]
+
+
+def _decode(volume: Path, z: int, window: Window | None) -> NDArray[np.uint8]:
+    reader = _reader(volume)
+    width, height, _ = _size(volume, reader)
+    dimension = reader.GetDimension()
+    with _explained(volume):
+        reader.SetExtractIndex([0, 0, z, *[0] * dimension][:dimension])
+        reader.SetExtractSize([width, height, *[1] * dimension][:dimension])
+        values = _simpleitk(volume).GetArrayFromImage(reader.Execute()).reshape(height, width)
+        return grey_rgb((window or _window(reader, values.dtype)).to_uint8(values))
+
+
+def _window(reader: Any, dtype: np.dtype[Any]) -> Window:  # noqa: ANN401 (SimpleITK has no types)
+    """Choose black and white; the rule is at the top of this module."""
+    if dtype == np.uint8:
+        return Window(0, 255)
+    stated = [
+        float(reader.GetMetaData(key)) if reader.HasMetaDataKey(key) else 0.0
+        for key in ("cal_min", "cal_max")
+    ]
+    if stated[0] < stated[1]:
+        return Window(*stated)
+    return Window(0, float(np.iinfo(dtype).max)) if dtype.kind == "u" else HOUNSFIELD
+
+
+def _explained(volume: Path) -> AbstractContextManager[None]:
+    return explained(volume, "cannot be read as a volume: ", "a whole mhd, mha, nrrd or NIfTI file")
