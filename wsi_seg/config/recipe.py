@@ -1,7 +1,9 @@
 """Owns the recipe: what a training run is, section by section."""
 
+import html
 from typing import Annotated, Literal
 
+import yaml
 from pydantic import Field
 
 from wsi_seg.classes import ClassTable
@@ -50,3 +52,7 @@ class Recipe(Section):
     def class_table(self) -> ClassTable:
         """Classes with their ids and colours."""
         return ClassTable.named([c.name for c in self.classes], [c.colour for c in self.classes])
+
+    def _repr_html_(self) -> str:
+        text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return f"<pre>{html.escape(text)}</pre>"

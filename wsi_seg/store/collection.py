@@ -8,6 +8,7 @@ from wsi_seg.errors import StoreError, StoreIncompleteError, StoreNotFoundError
 from wsi_seg.geometry import Pyramid
 from wsi_seg.store.layout import PARTIAL, label_list
 from wsi_seg.store.multiscale import Multiscale, open_multiscale, wsi_seg_attributes
+from wsi_seg.store.notebook import collection_html, store_html
 from wsi_seg.store.remote import is_address, located
 
 
@@ -62,6 +63,13 @@ class SlideStore:
     def __hash__(self) -> int:
         return hash(self.path)
 
+    def __repr__(self) -> str:
+        labels = ", ".join(self.label_names()) or "none"
+        return f"<SlideStore {self.name}: {self.pyramid.extent}, labels: {labels}>"
+
+    def _repr_html_(self) -> str:
+        return store_html(self.name, self.image, self.label_names())
+
 
 @dataclass(frozen=True, slots=True)
 class Collection:
@@ -114,6 +122,12 @@ class Collection:
 
     def __len__(self) -> int:
         return len(self.names())
+
+    def __repr__(self) -> str:
+        return f"<Collection {self.path}: {len(self)} slides>"
+
+    def _repr_html_(self) -> str:
+        return collection_html(str(self.path), {name: self[name].image for name in self.names()})
 
 
 def open_collection(path: Path) -> Collection:

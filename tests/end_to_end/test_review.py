@@ -1,0 +1,53 @@
+"""The loop closes: predict, review in the viewer, annotate, train on what was reviewed."""
+
+import json
+
+import pytest
+from starlette.testclient import TestClient
+from typer.testing import CliRunner
+
+from wsi_seg.cli.app import app
+from wsi_seg.masks.objects import read_objects
+from wsi_seg.store import open_collection
+from wsi_seg.testing.painted import paint_prediction
+from wsi_seg.viewer.app import make_app
+from wsi_seg.viewer.catalogue import Catalogue
+
+RECIPE = """
+classes: [{name: gland}]
+data: {stores: [store.zarr], label: review, validation: 0}
+mpp: 2.0
+patch_px: 64
+sampling: {mix: {objects: 0.5, tissue: 0.5}, patches_per_epoch: 8}
+model: {encoder: tu-mobilenetv3_small_050, weights: null}
+train: {epochs: 1, batch_size: 4, workers: 0, precision: fp32}
+"""
+
+
+def run(*words):
+    result = CliRunner().invoke(app, [str(word) for word in (*words, "--json")])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_a_reviewed_prediction_is_learned_from(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    seen = paint_prediction(tmp_path)
+    catalogue = Catalogue(open_collection(seen.store), open_collection(seen.prediction), "")
+    page = TestClient(
+        make_app(catalogue, review=tmp_path / "review", token=None), base_url="http://localhost"
+    )
+    objects = page.get("/slides/painted/objects").json()
+    judged = {one["id"]: "wrong" if one["box"] == [0, 0, 60, 48] else "right" for one in objects}
+    assert set(judged.values()) == {"wrong", "right"}
+    drawing = {"class_name": "gland", "ring": [[900, 900], [1000, 900], [1000, 1000]]}
+    review = {"verdicts": judged, "drawings": [drawing]}
+    saved = page.put("/slides/painted/review", json=review, headers={"origin": "http://localhost"})
+    assert saved.status_code == 200
+    annotated = run("annotate", "store.zarr", "review", "--name", "review")
+    assert annotated["objects"] == {"painted": len(objects)}  # one less, one more
+    (store,) = open_collection(seen.store)
+    assert set(read_objects(store, "review").source) == {"review"}
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    assert run("train", "recipe.yaml", "--out", "run")["epochs"] == 1
