@@ -16,10 +16,12 @@ from wsi_seg.data.scaled import read_label
 from wsi_seg.evaluate.judged import classes_of
 from wsi_seg.evaluate.scores import PREDICTION_LABEL
 from wsi_seg.geometry import Extent, Region
+from wsi_seg.masks.labels import TISSUE
 from wsi_seg.store import Multiscale, SlideStore
+from wsi_seg.viewer.importance import importance_reader
 from wsi_seg.viewer.tiles import Tile, encode_png, image_tile, level_array, tile_region, tile_size
 
-Kind = Literal["image", "probability", "errors", "classes"]
+Kind = Literal["image", "probability", "errors", "classes", "importance"]
 Pixels = NDArray[np.uint8]
 
 # In the second channel of an error tile, where 0 is background and 255 is the class.
@@ -38,7 +40,7 @@ class Layer:
         For people.
     kind
         ``image`` is colour; ``probability`` is value / 255; ``errors`` is a probability and,
-        in a second channel, the truth; ``classes`` are class ids.
+        in a second channel, the truth; ``classes`` are class ids; ``importance`` is a shade.
     source
         Gives the levels and the tile grid.
     classes
@@ -120,6 +122,11 @@ def slide_layers(slide: SlideStore, found: SlideStore | None, truth: str) -> dic
         true = slide.label(truth) if truth in labels else None
         layers += _prediction_layers(found, true)
     layers += [_label_layer(slide, name, "Truth" if name == truth else "") for name in labels]
+    if TISSUE in labels:
+        tissue = slide.label(TISSUE)
+        read = importance_reader(slide, tissue, truth if truth in labels else None)
+        none = ClassTable(())
+        layers.append(Layer("importance", "Importance map", "importance", tissue, none, read))
     return {layer.id: layer for layer in layers}
 
 
