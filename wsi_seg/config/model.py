@@ -1,6 +1,9 @@
 """Owns the section of a recipe that says which network is trained."""
 
 from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from wsi_seg.config.section import Section
 
@@ -8,13 +11,34 @@ from wsi_seg.config.section import Section
 class ModelConfig(Section):
     """Network; see `wsi_seg.models.build_network`.
 
-    ``weights`` is null (random), the name of published weights such as ``imagenet``, or the path
-    of a ``.safetensors`` file.
+    Parameters
+    ----------
+    architecture, encoder
+        Names in smp; a timm encoder is named after ``tu-``.
+    weights
+        Null (random), the name of published weights such as ``imagenet``, or the path of a
+        ``.safetensors`` file.
+    decoder_attention
+        ``scse`` or null; Unet and UnetPlusPlus alone have it.
+    head
+        Pooling of a class head, which tells whether each class is in the patch at all; null has
+        no head. Its loss is the term ``bce_empty``.
+    dropout
+        Share of the decoder's channels left out before the last layer, and of the head's input.
+    deep_supervision
+        Weight of the loss of each inner depth of the decoder; 0 has none.
+    freeze_encoder_epochs
+        The encoder begins to learn after so many epochs.
     """
 
     architecture: str = "Unet"
     encoder: str = "efficientnet-b0"
     weights: str | None = None
+    decoder_attention: Literal["scse"] | None = None
+    head: Literal["avg", "max", "gem"] | None = None
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    deep_supervision: float = Field(default=0.0, ge=0)
+    freeze_encoder_epochs: int = Field(default=0, ge=0)
 
     @property
     def start(self) -> str | Path | None:

@@ -55,6 +55,8 @@ class ModelCard:
         Validation scores by name, for example ``val_dice``.
     training
         How it was trained, as plain JSON values.
+    decoder_attention
+        See `NetworkSpec`.
     """
 
     architecture: str
@@ -67,11 +69,18 @@ class ModelCard:
     std: tuple[float, ...]
     scores: dict[str, float] = field(default_factory=dict)
     training: dict[str, object] = field(default_factory=dict)
+    decoder_attention: str | None = None
 
     @property
     def spec(self) -> NetworkSpec:
         """What to build."""
-        return NetworkSpec(self.architecture, self.encoder, self.in_channels, len(self.classes))
+        return NetworkSpec(
+            self.architecture,
+            self.encoder,
+            self.in_channels,
+            len(self.classes),
+            self.decoder_attention,
+        )
 
     def to_json(self) -> dict[str, object]:
         """Card as plain JSON values."""
@@ -102,6 +111,7 @@ class _CardFile(BaseModel):
     std: list[Annotated[float, Field(gt=0)]]
     scores: dict[str, float]
     training: dict[str, object]
+    decoder_attention: str | None = None
 
     def card(self) -> ModelCard:
         """Card in the form the rest of the code uses."""
@@ -121,6 +131,7 @@ class _CardFile(BaseModel):
             std=tuple(self.std),
             scores=self.scores,
             training=self.training,
+            decoder_attention=self.decoder_attention,
         )
 
 

@@ -1,8 +1,10 @@
 """Owns how a network is built from its name: smp architectures, smp and timm encoders, weights."""
 
 import difflib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import segmentation_models_pytorch as smp
 import timm
@@ -12,11 +14,25 @@ from safetensors.torch import load_file
 from torch import nn
 
 from wsi_seg.errors import CheckpointError, ConfigError
+from wsi_seg.models.linknet import join_skips
 
-ARCHITECTURES = {model.__name__: name for name, model in smp.MODEL_ARCHITECTURES_MAPPING.items()}
+logger = logging.getLogger(__name__)
+
+# Our Linknet that joins skips as channels; all others are smp's.
+_CONCAT = "linknetconcat"
+
+ARCHITECTURES = {
+    model.__name__: name for name, model in smp.MODEL_ARCHITECTURES_MAPPING.items()
+} | {"LinknetConcat": _CONCAT}
+
+# Architectures whose decoder can have attention.
+_ATTENTIVE = ("unet", "unetplusplus")
 
 # Prefix of encoders that smp takes from timm by their timm name.
 _TIMM = "tu-"
+
+# Prefix that smp gave its own copies of timm's encoders, before it took them from timm.
+_OLD_SMP = "timm-"
 
 # Channel statistics of ImageNet, which networks without a statement of their own are fed with.
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -31,19 +47,23 @@ class NetworkSpec:
     ----------
     architecture
         Name of an smp model in any case, for example ``Unet``, ``Linknet``, ``UnetPlusPlus``,
-        ``FPN``, ``PAN`` or ``DeepLabV3Plus``.
+        ``FPN``, ``PAN`` or ``DeepLabV3Plus``; or ``LinknetConcat``, which joins skips as
+        channels.
     encoder
         Name of an smp encoder (``efficientnet-b0``), or of a timm model after ``tu-``.
     in_channels
         Channels of the image.
     classes
         Channels of the output, one per class.
+    decoder_attention
+        ``scse`` lets the decoder weigh its channels and places (Unet and UnetPlusPlus).
     """
 
     architecture: str
     encoder: str
     in_channels: int
     classes: int
+    decoder_attention: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +150,26 @@ def published_normalisation(spec: NetworkSpec, weights: str | Path | None) -> No
     return Normalisation(tuple(stated["mean"]), tuple(stated["std"]))
 
 
+def current_encoder(name: str) -> str:
+    """Today's name of an encoder that smp or timm renamed, with a warning; else the same name."""
+    if name.startswith(_OLD_SMP):
+        bare = name.removeprefix(_OLD_SMP).replace("efficientnet-", "tf_efficientnet_")
+        now = _TIMM + ("tf_" + bare if bare.startswith("mobilenetv3") else bare)
+    else:
+        renamed = timm.models.get_deprecated_models().get(name.removeprefix(_TIMM))
+        now = _TIMM + renamed if name.startswith(_TIMM) and renamed else name
+    if now != name:
+        logger.warning("encoder %s is called %s now; write that in the recipe", name, now)
+    return now
+
+
 def _require_names(spec: NetworkSpec) -> None:
     _require_known("architecture", spec.architecture.lower(), list(ARCHITECTURES.values()))
+    if spec.decoder_attention is not None and spec.architecture.lower() not in _ATTENTIVE:
+        raise ConfigError(
+            f"{spec.architecture} takes no decoder_attention; expected one of "
+            f"{', '.join(_ATTENTIVE)}, or leave it out"
+        )
     if spec.encoder.startswith(_TIMM):
         if not timm.is_model(spec.encoder.removeprefix(_TIMM)):
             known = [_TIMM + name for name in timm.list_models()]
@@ -151,10 +189,15 @@ def _require_known(what: str, name: str, known: list[str]) -> None:
 def _create(
     spec: NetworkSpec, encoder_weights: str | bool | None, timm_file: Path | None = None
 ) -> nn.Module:
-    options = {} if timm_file is None else {"pretrained_cfg_overlay": {"file": str(timm_file)}}
+    options: dict[str, Any] = {}
+    if timm_file is not None:
+        options["pretrained_cfg_overlay"] = {"file": str(timm_file)}
+    if spec.decoder_attention is not None:
+        options["decoder_attention_type"] = spec.decoder_attention
+    joined = spec.architecture.lower() == _CONCAT
     try:
         network: nn.Module = smp.create_model(
-            spec.architecture,
+            "linknet" if joined else spec.architecture,
             encoder_name=spec.encoder,
             encoder_weights=encoder_weights,
             in_channels=spec.in_channels,
@@ -168,6 +211,8 @@ def _create(
             f"encoder {spec.encoder!r} does not fit architecture {spec.architecture!r}: "
             f"{_first_line(error)}; choose another encoder"
         ) from error
+    if joined:
+        join_skips(network)
     return network
 
 
