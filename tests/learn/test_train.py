@@ -55,9 +55,9 @@ def test_a_run_learns_and_leaves_what_it_promises(recipe_for, tmp_path):
     rows = rows_of(tmp_path / "run")
     assert len(rows) == 6
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
-    assert report.val_dice == pytest.approx(max(float(r["val_dice"]) for r in rows), abs=1e-5)
+    assert report.best.val_dice == pytest.approx(max(float(r["val_dice"]) for r in rows), abs=1e-5)
     network, card = load_checkpoint(report.checkpoint)
-    assert card.scores["val_dice"] == report.val_dice
+    assert card.scores["val_dice"] == report.best.val_dice
     assert (card.mpp, card.tile_px, card.classes.names) == (1.0, 32, ("disc",))
     assert card.training["validation_slides"] == ["c"]
     assert network(torch.zeros(1, 3, 64, 64)).shape == (1, 1, 64, 64)
@@ -77,7 +77,7 @@ def test_a_run_taken_up_equals_one_never_stopped(recipe_for, tmp_path):
             k: other[k] for k in other if k not in varying
         }
     again = train(recipe, tmp_path / "cut", progress=StopAt("epoch 4/3"))
-    assert again.epochs == 3
+    assert again.best.epochs == 3
     with pytest.raises(ConfigError, match="these differ: seed"):
         train(recipe_for("augment=light", "seed=1"), tmp_path / "cut", progress=Silent())
     (tmp_path / "cut" / "last.ckpt").write_bytes(b"damaged")
@@ -98,7 +98,11 @@ def test_a_loss_that_is_not_a_number_ends_the_run(recipe_for, tmp_path, monkeypa
 def test_without_validation_the_last_epoch_is_kept(recipe_for, tmp_path):
     recipe = recipe_for("data.validation=0.0", "train.epochs=2")
     report = train(recipe, tmp_path / "run", progress=Silent())
-    assert (report.val_dice, report.best_epoch, report.validation_slides) == (None, 2, 0)
+    assert (report.best.val_dice, report.best.best_epoch, report.best.validation_slides) == (
+        None,
+        2,
+        0,
+    )
     assert load_checkpoint(report.checkpoint)[1].training["epoch"] == 2
 
 
@@ -106,14 +110,14 @@ def test_limits_end_a_run_and_its_rerun(recipe_for, tmp_path):
     recipe = recipe_for("train.max_minutes=1e-6", "train.validate_every=2")
     for _ in range(2):
         report = train(recipe, tmp_path / "run", progress=Silent())
-        assert report.epochs == 1
-        assert report.val_dice is not None
+        assert report.best.epochs == 1
+        assert report.best.val_dice is not None
 
 
 def test_a_best_network_may_start_another_run(recipe_for, tmp_path):
     first = train(recipe_for("train.epochs=1"), tmp_path / "first", progress=Silent())
     recipe = recipe_for("train.epochs=1", f"model.weights={first.checkpoint}")
-    assert train(recipe, tmp_path / "second", progress=Silent()).epochs == 1
+    assert train(recipe, tmp_path / "second", progress=Silent()).best.epochs == 1
 
 
 def test_patches_that_the_network_cannot_take_are_refused(recipe_for, tmp_path):

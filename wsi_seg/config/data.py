@@ -29,9 +29,13 @@ class DataConfig(Section):
     validation
         Names of slides, or the fraction of slides that is drawn (by ``seed``) and held out;
         0 holds out none, and then the last epoch counts as the best.
+    folds
+        Train so many times, each time holding out another part of the slides instead of
+        ``validation``; null trains once.
     """
 
     stores: tuple[Path, ...] = Field(min_length=1)
     label: str = "annotations"
     train: tuple[str, ...] | None = None
     validation: tuple[str, ...] | Annotated[float, Field(ge=0, lt=1)] = 0.2
+    folds: Annotated[int, Field(ge=2)] | None = None

@@ -43,11 +43,13 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         recipe = Recipe.model_validate_json(json.dumps(values))
         recipe.class_table  # noqa: B018 - checks names and colours
     except ValidationError as error:
-        problems = "; ".join(_explain(detail["loc"], detail["type"], detail["msg"])
-                             for detail in error.errors()[:5])  # fmt: skip
-        raise ConfigError(f"{path}{_set_note(overrides)}: {problems}") from error
+        raise ConfigError(f"{path}{_set_note(overrides)}: {_problems(error)}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}{_set_note(overrides)}: classes: {error}") from error
+    try:
+        recipe.stages  # noqa: B018 - checks what the phases change
+    except ValidationError as error:
+        raise ConfigError(f"{path}{_set_note(overrides)}: phases: {_problems(error)}") from error
     return _absolute(recipe, path.parent.resolve())
 
 
@@ -66,6 +68,12 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
         partial.replace(path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _problems(error: ValidationError) -> str:
+    return "; ".join(
+        _explain(detail["loc"], detail["type"], detail["msg"]) for detail in error.errors()[:5]
+    )
 
 
 def _explain(loc: Sequence[int | str], kind: str, message: str) -> str:

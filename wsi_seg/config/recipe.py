@@ -1,17 +1,22 @@
 """Owns the recipe: what a training run is, section by section."""
 
 import html
-from typing import Annotated, Literal
+import json
+from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.config.data import ClassConfig, DataConfig
+from wsi_seg.config.ensemble import EnsembleConfig
+from wsi_seg.config.loss import BceTerm, LossConfig, Term
 from wsi_seg.config.model import ModelConfig
+from wsi_seg.config.optimizer import OptimizerConfig, ScheduleConfig
+from wsi_seg.config.phase import PhaseConfig
 from wsi_seg.config.sampling import SamplingConfig
 from wsi_seg.config.section import Section
-from wsi_seg.config.training import LossConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+from wsi_seg.config.training import TrainConfig
 
 
 class Recipe(Section):
@@ -32,6 +37,8 @@ class Recipe(Section):
     augment
         Preset: ``none``, ``d4`` (flips and quarter turns), ``light`` (d4 and slight changes of
         colour, blur and noise), or ``stain`` (any turn, scale, and strong changes of colour).
+    phases
+        Stages that the run goes through; none is one stage of the recipe as it is.
     """
 
     name: str = "model"
@@ -43,10 +50,42 @@ class Recipe(Section):
     sampling: SamplingConfig = SamplingConfig()
     augment: Literal["none", "d4", "light", "stain"] = "d4"
     model: ModelConfig = ModelConfig()
-    loss: LossConfig = LossConfig()
+    loss: LossConfig = LossConfig(bce=BceTerm(weight=1), dice=Term(weight=1))
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
+    phases: tuple[PhaseConfig, ...] = ()
+    ensemble: EnsembleConfig = EnsembleConfig()
+
+    @property
+    def stages(self) -> tuple["Recipe", ...]:
+        """Recipe of each phase in turn; this one where there are no phases.
+
+        Each has a seed of its own, so that no phase draws the patches of the one before.
+
+        Raises
+        ------
+        pydantic.ValidationError
+            If a phase changes what it cannot; see `load_recipe` for the sentence about it.
+        """
+        if not self.phases:
+            return (self,)
+        values = self.model_dump(mode="json", exclude={"phases"})
+        return tuple(
+            Recipe.model_validate_json(
+                json.dumps(phase.applied_to(values) | {"seed": self.seed + index})
+            )
+            for index, phase in enumerate(self.phases)
+        )
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        names = [phase.name for phase in self.phases]
+        if len(set(names)) < len(names):
+            raise ValueError(f"phases are named {', '.join(names)}; expected each name once")
+        if self.model.head is not None and not self.phases and not self.loss.bce_empty.weight:
+            raise ValueError("model.head needs a loss of its own; expected loss.bce_empty above 0")
+        return self
 
     @property
     def class_table(self) -> ClassTable:

@@ -1,4 +1,4 @@
-"""Owns the sections of a recipe that say how it is trained: loss, optimiser, schedule, run."""
+"""Owns the section of a recipe that says how long and how fast it trains."""
 
 from typing import Annotated, Literal, Self
 
@@ -7,47 +7,25 @@ from pydantic import Field, model_validator
 from wsi_seg.config.section import Section
 
 
-class LossConfig(Section):
-    """Weight of each loss term; 0 leaves the term out."""
-
-    bce: float = Field(default=1.0, ge=0)
-    dice: float = Field(default=1.0, ge=0)
-
-    @model_validator(mode="after")
-    def _any_term(self) -> Self:
-        if self.bce + self.dice == 0:
-            raise ValueError("all loss weights are 0; expected at least one above 0")
-        return self
-
-
-class OptimizerConfig(Section):
-    """Optimiser and its settings."""
-
-    name: Literal["adamw"] = "adamw"
-    lr: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=1e-4, ge=0)
-
-
-class ScheduleConfig(Section):
-    """How the learning rate changes over the run, step by step.
-
-    ``one_cycle`` warms up over the first tenth and then falls to nothing along a cosine.
-    """
-
-    name: Literal["constant", "cosine", "one_cycle"] = "one_cycle"
-
-
 class TrainConfig(Section):
     """The run.
 
     Parameters
     ----------
     epochs, batch_size
-        Upper limit of epochs; patches per step.
+        Upper limit of epochs; patches per step and device.
+    accumulate
+        Batches whose gradients are averaged before a step.
+    ema
+        Decay of a moving average of the weights, which is what is validated and kept.
+    swa_from
+        From this share of the epochs on, weights are averaged with equal parts (SWA).
     precision
         ``auto`` is bf16 where the hardware multiplies it natively.
+    devices, nodes
+        Processes that train together, on one GPU each where there are GPUs; machines of so many.
     workers
-        Processes that load patches; 0 loads in the training process.
+        Processes per device that load patches; 0 loads in the training process.
     max_minutes
         No epoch is begun that would likely end later than this; null sets no limit.
     early_stop
@@ -56,13 +34,33 @@ class TrainConfig(Section):
         Epochs from one validation to the next; the last epoch is always validated.
     validation_overlap
         Overlap of tiles when validation slides are predicted.
+    save_minutes
+        Longest time between two saved states of the run; each epoch is saved anyway.
+    top_k
+        Best networks that are kept.
+    tensorboard
+        Also log for TensorBoard, which must be installed.
     """
 
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=8, ge=1)
+    accumulate: int = Field(default=1, ge=1)
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    swa_from: Annotated[float, Field(ge=0, lt=1)] | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    devices: int = Field(default=1, ge=1)
+    nodes: int = Field(default=1, ge=1)
     workers: int = Field(default=1, ge=0, le=256)
     max_minutes: Annotated[float, Field(gt=0)] | None = None
     early_stop: Annotated[int, Field(ge=1)] | None = None
     validate_every: int = Field(default=1, ge=1)
     validation_overlap: float = Field(default=0.25, ge=0, le=0.9)
+    save_minutes: float = Field(default=5.0, ge=0)
+    top_k: int = Field(default=1, ge=1)
+    tensorboard: bool = False
+
+    @model_validator(mode="after")
+    def _one_average(self) -> Self:
+        if self.ema is not None and self.swa_from is not None:
+            raise ValueError("got both ema and swa_from; expected one of them")
+        return self

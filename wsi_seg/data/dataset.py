@@ -170,12 +170,17 @@ class EpochItems(Sampler[int]):
         Patches per epoch, over all ranks.
     rank, ranks
         This process and how many there are; each gets every ``ranks``-th item.
+    epoch, skip
+        Epoch that a run is taken up in, and how many of this rank's items it has had of it.
     """
 
-    def __init__(self, length: int, *, rank: int = 0, ranks: int = 1) -> None:
+    def __init__(
+        self, length: int, *, rank: int = 0, ranks: int = 1, epoch: int = 0, skip: int = 0
+    ) -> None:
         self._length = length
         self._rank, self._ranks = rank, ranks
-        self._epoch = 0
+        self._epoch = self._taken_up = epoch
+        self._skip = skip
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration gives; the training loop calls this."""
@@ -186,4 +191,5 @@ class EpochItems(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         start = self._epoch * self._length
-        return iter(range(start + self._rank, start + self._length, self._ranks))
+        items = range(start + self._rank, start + self._length, self._ranks)
+        return iter(items[self._skip :] if self._epoch == self._taken_up else items)

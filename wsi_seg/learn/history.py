@@ -42,6 +42,13 @@ class History:
             return 0
         return sum("val_dice" in row and row["epoch"] > best["epoch"] for row in self.rows)
 
+    def top(self, count: int) -> list[Row]:
+        """Best rows first, at most ``count``; the last ones where nothing was validated."""
+        validated = [row for row in self.rows if "val_dice" in row]
+        if not validated:
+            return self.rows[: -count - 1 : -1]
+        return sorted(validated, key=lambda row: -row["val_dice"])[:count]
+
     def write_csv(self, path: Path, columns: Sequence[str]) -> None:
         """Write all rows, whole or not at all.
 

@@ -26,8 +26,8 @@ class Split:
     validation: tuple[SlideStore, ...]
 
 
-def split_slides(recipe: Recipe) -> Split:
-    """Open the recipe's collections and part their slides.
+def split_slides(recipe: Recipe) -> tuple[Split, ...]:
+    """Open the recipe's collections and part their slides: once, or once per fold.
 
     Raises
     ------
@@ -49,7 +49,14 @@ def split_slides(recipe: Recipe) -> Split:
         pool = sorted(labelled)
     else:
         pool = _require_names("data.train", recipe.data.train, stores, labelled)
-    held_out = _held_out(recipe, pool, stores, labelled)
+    if recipe.data.folds is not None:
+        parts = _folds(recipe, recipe.data.folds, sorted(pool))
+    else:
+        parts = (_held_out(recipe, pool, stores, labelled),)
+    return tuple(_split(stores, pool, held_out) for held_out in parts)
+
+
+def _split(stores: Mapping[str, SlideStore], pool: Sequence[str], held_out: Sequence[str]) -> Split:
     train = [name for name in pool if name not in held_out]
     if not train:
         raise ConfigError(
@@ -96,6 +103,17 @@ def _open_all(paths: Sequence[Path]) -> dict[str, SlideStore]:
             f"there is no slide in {', '.join(map(str, paths))}; run `wsi-seg tile` first"
         )
     return stores
+
+
+def _folds(recipe: Recipe, count: int, pool: Sequence[str]) -> tuple[Sequence[str], ...]:
+    """Slides that each fold holds out; every slide is held out once."""
+    if len(pool) < count:
+        raise ConfigError(
+            f"data.folds is {count}, but there are {len(pool)} labelled slides "
+            f"({', '.join(pool)}); expected one per fold at least"
+        )
+    order = generator(recipe.seed, 0, stream=Stream.SPLIT).permutation(len(pool))
+    return tuple(sorted(pool[index] for index in part) for part in np.array_split(order, count))
 
 
 def _held_out(

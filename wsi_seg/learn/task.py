@@ -1,20 +1,31 @@
 """Owns one training step: px to normalised image, logits, loss, and what lightning has to know."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from wsi_seg.config import Recipe
+from wsi_seg.config import LossConfig, Recipe
+from wsi_seg.config.loss import Term
 from wsi_seg.errors import TrainingError
+from wsi_seg.learn.average import build_average, first_averaged_epoch
 from wsi_seg.learn.losses import SegmentationLoss
-from wsi_seg.learn.optim import build_optimizer, build_schedule
+from wsi_seg.learn.losses.pixels import Pixels
+from wsi_seg.learn.optim import build_optimizer, build_plateau, build_schedule, clip_gradients
 from wsi_seg.models.checkpoint import ModelCard
+from wsi_seg.models.learner import LearningNetwork
 from wsi_seg.sampling.counters import Stream, words
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+
+_PLATEAU = "plateau"
 
 
 class SegmentationTask(lightning.LightningModule):
@@ -22,34 +33,59 @@ class SegmentationTask(lightning.LightningModule):
 
     Parameters
     ----------
-    network
-        Built from the card.
+    learner
+        Network built from the card, and what helps it learn.
     card
         Gives the normalisation.
     recipe
         Gives loss, optimiser, schedule and seed.
-    steps
-        Optimiser steps of the whole run.
+    steps_per_epoch
+        Optimiser steps.
     """
 
     _scale: torch.Tensor
     _shift: torch.Tensor
 
-    def __init__(self, network: nn.Module, card: ModelCard, recipe: Recipe, *, steps: int) -> None:
+    def __init__(
+        self, learner: LearningNetwork, card: ModelCard, recipe: Recipe, *, steps_per_epoch: int
+    ) -> None:
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)
+        self.learner = learner.to(memory_format=torch.channels_last)
+        self.average = build_average(learner.network, recipe.train)
         self._loss = SegmentationLoss(recipe.loss)
+        self._side_loss = _side_loss(recipe.loss) if recipe.model.deep_supervision else None
         self._recipe = recipe
-        self._steps = steps
+        self._steps_per_epoch = steps_per_epoch
+        self._plateau: ReduceLROnPlateau | None = None
+        self._plateau_state: dict[str, Any] | None = None
         # (x / 255 - mean) / std as one multiplication and one addition.
         mean, std = (torch.tensor(v).reshape(1, -1, 1, 1) for v in (card.mean, card.std))
         self.register_buffer("_scale", 1 / (255 * std), persistent=False)
         self.register_buffer("_shift", -mean / std, persistent=False)
 
+    @property
+    def network(self) -> nn.Module:
+        """Network to validate and to keep: the average where there is one by now."""
+        if self.average is not None and int(self.average.n_averaged) > 0:
+            return self.average.module
+        return self.learner.network
+
+    def on_train_start(self) -> None:
+        """Freeze the encoder where a run is taken up in a frozen epoch."""
+        self._freeze()
+
     def on_train_epoch_start(self) -> None:
-        """Make dropout of this epoch independent of how the run got here."""
+        """Freeze the encoder, or let it learn from now on."""
+        self._freeze()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Make dropout of this step independent of how the run got here."""
         word = words(
-            self._recipe.seed, self.current_epoch, stream=Stream.NETWORK, first=0, count=1
+            self._recipe.seed,
+            self.current_epoch,
+            stream=Stream.NETWORK,
+            first=batch_idx * self.trainer.world_size + self.trainer.global_rank,
+            count=1,
         )[0, 0]
         torch.manual_seed(int(word) >> 1)
 
@@ -57,20 +93,80 @@ class SegmentationTask(lightning.LightningModule):
         """Loss of ``(images (B, 3, H, W) uint8, labels (B, H, W) uint8)``, and its terms."""
         images, labels = batch
         pixels = images.to(memory_format=torch.channels_last).float()
-        logits = self.network(pixels * self._scale + self._shift)
-        terms = self._loss.terms(logits, labels)
+        outputs = self.learner(pixels * self._scale + self._shift)
+        terms = self._loss.terms(Pixels.of(outputs.logits, labels, presence=outputs.presence))
         loss = self._loss.total(terms)
+        if self._side_loss is not None:
+            sides = [self._side_loss(Pixels.of(side, labels)) for side in outputs.sides]
+            terms["sides"] = torch.stack(sides).sum()
+            loss = loss + self._recipe.model.deep_supervision * terms["sides"]
         if not math.isfinite(loss.item()):
             raise TrainingError(
                 f"the loss became {loss.item()} in epoch {self.current_epoch + 1}, step "
-                f"{batch_idx + 1}; lower optimizer.lr ({self._recipe.optimizer.lr:g}) or set "
-                "train.precision to fp32, and start again in a new --out"
+                f"{batch_idx + 1}; lower optimizer.lr ({self._recipe.optimizer.lr:g}), set "
+                "optimizer.clip_norm, or set train.precision to fp32, and start again in a new "
+                "--out"
             )
         return {"loss": loss} | {name: term.detach() for name, term in terms.items()}
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the recipe says."""
+        clip_gradients(self.learner, self._recipe.optimizer)
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Step, then take the new weights into the average."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if self.average is not None and epoch >= first_averaged_epoch(self._recipe.train):
+            self.average.update_parameters(self.learner.network)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimiser, and its schedule advanced by step."""
-        config = self._recipe.optimizer
-        optimizer = build_optimizer(self.network, config)
-        schedule = build_schedule(optimizer, self._recipe.schedule, lr=config.lr, steps=self._steps)
+        recipe = self._recipe
+        optimizer = build_optimizer(self.learner, recipe.optimizer)
+        self._plateau = build_plateau(optimizer, recipe.schedule)
+        if self._plateau is not None and self._plateau_state is not None:
+            self._plateau.load_state_dict(self._plateau_state)
+        schedule = build_schedule(
+            optimizer,
+            recipe.schedule,
+            epochs=recipe.train.epochs,
+            steps_per_epoch=self._steps_per_epoch,
+        )
+        if schedule is None:
+            return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def validated(self, score: float) -> None:
+        """Advance a schedule that waits for gains in validation."""
+        if self._plateau is not None:
+            self._plateau.step(score)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the state of such a schedule, which lightning does not know."""
+        if self._plateau is not None:
+            checkpoint[_PLATEAU] = self._plateau.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it up; lightning builds the optimiser later."""
+        self._plateau_state = checkpoint.get(_PLATEAU)
+
+    def _freeze(self) -> None:
+        if self._recipe.model.freeze_encoder_epochs:
+            frozen = self.current_epoch < self._recipe.model.freeze_encoder_epochs
+            self.learner.freeze_encoder(frozen)
+
+
+def _side_loss(config: LossConfig) -> SegmentationLoss:
+    """Loss of the inner depths: all terms but that of the class head, which has no depth."""
+    return SegmentationLoss(config.model_copy(update={"bce_empty": Term()}))

@@ -1,91 +1,99 @@
-"""Owns what happens around epochs: progress, timing, whole-slide validation, best checkpoint, end.
-
-Validation predicts whole slides by the same path as ``wsi-seg infer`` and scores them by the same
-path as ``wsi-seg evaluate``, so the best checkpoint is the one that does best in use.
-"""
+"""Owns what happens around steps and epochs: progress, timing, saving, validation, the end."""
 
 import dataclasses
 import logging
-import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from wsi_seg.config import Recipe
-from wsi_seg.evaluate.scores import Scores, evaluate_slide
-from wsi_seg.infer.plan import InferOptions
-from wsi_seg.infer.run import infer_with
 from wsi_seg.learn.history import History, Row
+from wsi_seg.learn.resume import Position, save_state
 from wsi_seg.learn.task import Batch, SegmentationTask
-from wsi_seg.models.checkpoint import ModelCard, save_checkpoint
+from wsi_seg.learn.validate import Validation
 from wsi_seg.progress import Progress
-from wsi_seg.store import SlideStore, open_collection
 
 logger = logging.getLogger(__name__)
 
-BEST = "best.safetensors"
 METRICS = "metrics.csv"
+
+# Share of an epoch that the network may wait for patches before that is worth a warning.
+_WAIT = 0.1
+
+
+@dataclasses.dataclass
+class _Epoch:
+    """Sums of the epoch that runs, so far; ``seconds`` and ``waited`` include earlier calls."""
+
+    terms: dict[str, float] = dataclasses.field(default_factory=dict)
+    patches: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
 
 
 class Watch(Callback):
-    """Reports, validates, keeps the best network, and ends the run where the recipe says so.
+    """Reports, saves, validates, keeps the best networks, and ends the run by its recipe.
 
     Parameters
     ----------
-    recipe, card
-        Of the run; the card has no scores yet.
     validation
-        Slides held out; may be empty.
-    out
-        Folder of the run.
+        Slides held out, and recipe and folder of the run.
     progress
         Is told of patches.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        card: ModelCard,
-        validation: Sequence[SlideStore],
-        *,
-        out: Path,
-        progress: Progress,
-    ) -> None:
+    def __init__(self, validation: Validation, *, progress: Progress) -> None:
         self.history = History()
-        self._recipe, self._card, self._validation = recipe, card, tuple(validation)
-        self._out, self._progress = out, progress
-        self._terms: dict[str, float] = {}
-        self._patches = 0
-        self._started = self._step_ended = self._waited = 0.0
+        self._validation, self._recipe = validation, validation.recipe
+        self._out: Path = validation.out
+        self._progress = progress
+        self._epoch = _Epoch()
+        self._position = Position()
+        self._step_ended = self._saved = 0.0
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
         """Figures so far, for the file that training is taken up from."""
-        return dataclasses.asdict(self.history)
+        return {
+            "history": dataclasses.asdict(self.history),
+            "epoch": dataclasses.asdict(self._epoch),
+        }
 
-    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the figures of an earlier run."""
-        self.history = History(**state_dict)  # type: ignore[arg-type]
+        self.history = History(**state_dict["history"])
+        self._epoch = _Epoch(**state_dict["epoch"])
+
+    def on_save_checkpoint(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        checkpoint: dict[str, Any],
+    ) -> None:
+        """Say which batch comes next."""
+        self._position.put(checkpoint)
 
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """End at once a run that had already ended early."""
+        """End at once a run that had already ended early; else take up its bar and clocks."""
         limit = self._recipe.train.max_minutes
         over = limit is not None and self.history.minutes >= limit
         trainer.should_stop = bool(self.history.rows) and (over or self._stale())
+        self._step_ended = self._saved = time.perf_counter()
+        if self._epoch.patches:
+            self._begin_bar(trainer)
+            self._progress.advance(self._epoch.patches)
 
     def on_train_epoch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
         """Begin the epoch's bar and its clocks."""
-        title = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-        self._progress.start(title, self._epoch_patches(trainer), "patches")
-        self._terms, self._patches, self._waited = {}, 0, 0.0
-        self._started = self._step_ended = time.perf_counter()
+        self._begin_bar(trainer)
+        self._epoch = _Epoch()
+        self._step_ended = time.perf_counter()
 
     def on_train_batch_start(
         self,
@@ -95,7 +103,7 @@ class Watch(Callback):
         batch_idx: int,
     ) -> None:
         """Count the time since the last step as waiting for data."""
-        self._waited += time.perf_counter() - self._step_ended
+        self._epoch.waited += self._lap()
 
     def on_train_batch_end(
         self,
@@ -105,38 +113,48 @@ class Watch(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Add the step's figures up."""
-        count = len(batch[0])
-        self._patches += count
+        """Add the step's figures up; save where it has been long enough."""
+        epoch, count = self._epoch, len(batch[0]) * trainer.world_size
+        epoch.patches += count
         for name, term in outputs.items():
-            self._terms[name] = self._terms.get(name, 0.0) + float(term) * count
+            epoch.terms[name] = epoch.terms.get(name, 0.0) + float(term) * count
         self._progress.advance(count)
-        self._step_ended = time.perf_counter()
+        epoch.seconds += self._lap()
+        done = batch_idx + 1
+        whole_step = done % self._recipe.train.accumulate == 0
+        # The last batch is saved with its epoch, once that is validated.
+        if whole_step and done < trainer.num_training_batches and self._is_due(trainer):
+            self._save(trainer, Position(trainer.current_epoch, done))
 
     def on_train_epoch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Validate, keep the best network, write the figures, decide whether to go on."""
-        self._progress.finish()
-        seconds = time.perf_counter() - self._started
-        row: Row = {"epoch": float(trainer.current_epoch + 1)}
-        row |= {name: total / self._patches for name, total in self._terms.items()}
-        row["lr"] = float(trainer.optimizers[0].param_groups[0]["lr"])
-        row["patches_per_second"] = self._patches / seconds
-        row["data_wait"] = self._waited / seconds
+        """Validate, keep the best networks, write the figures, decide whether to go on."""
         assert isinstance(pl_module, SegmentationTask)
+        self._progress.finish()
+        started = time.perf_counter()
+        epoch = self._epoch
+        seconds = epoch.seconds + epoch.waited
+        row: Row = {"epoch": float(trainer.current_epoch + 1)}
+        row |= {name: total / epoch.patches for name, total in epoch.terms.items()}
+        row["lr"] = float(trainer.optimizers[0].param_groups[0]["lr"])
+        row["patches_per_second"] = epoch.patches / seconds
+        row["data_wait"] = epoch.waited / seconds
         last = self._ends_after(trainer, seconds / 60)
-        if self._validation and (last or row["epoch"] % self._recipe.train.validate_every == 0):
-            row |= self._validate(pl_module)
+        # One process validates; what it found decides for all.
+        if trainer.is_global_zero and self._is_validated(row, last):
+            device = str(pl_module.device)
+            row |= self._validation.score(pl_module.network, device, self._progress)
+        minutes = (seconds + time.perf_counter() - started) / 60
+        row, minutes, last = trainer.strategy.broadcast((row, minutes, last))
         self.history.rows.append(row)
-        self.history.minutes += (time.perf_counter() - self._started) / 60
-        if not self._validation or ("val_dice" in row and row is self.history.best):
-            scores = {name: value for name, value in row.items() if name.startswith("val_")}
-            training = self._card.training | {"epoch": row["epoch"], "loss": row["loss"]}
-            card = dataclasses.replace(self._card, scores=scores, training=training)
-            save_checkpoint(self._out / BEST, pl_module.network, card)
-        self.history.write_csv(self._out / METRICS, self._columns())
-        logger.info("%s", ", ".join(f"{name} {value:.4g}" for name, value in row.items()))
+        self.history.minutes += minutes
+        if "val_dice" in row:
+            pl_module.validated(row["val_dice"])
+        if trainer.is_global_zero:
+            self._write(trainer, pl_module)
+        self._epoch = _Epoch()
+        self._save(trainer, Position(trainer.current_epoch + 1, 0))
         trainer.should_stop = trainer.should_stop or last or self._stale()
 
     def on_exception(
@@ -148,13 +166,36 @@ class Watch(Callback):
         """End the epoch's bar."""
         self._progress.finish()
 
+    def _lap(self) -> float:
+        """Seconds since this was last asked."""
+        before, self._step_ended = self._step_ended, time.perf_counter()
+        return self._step_ended - before
+
+    def _begin_bar(self, trainer: lightning.Trainer) -> None:
+        title = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        batch = self._recipe.train.batch_size * trainer.world_size
+        self._progress.start(title, int(trainer.num_training_batches) * batch, "patches")
+
+    def _is_due(self, trainer: lightning.Trainer) -> bool:
+        due = time.perf_counter() - self._saved >= 60 * self._recipe.train.save_minutes
+        if trainer.world_size > 1:
+            due = bool(trainer.strategy.reduce_boolean_decision(due, all=False))
+        return due
+
+    def _save(self, trainer: lightning.Trainer, position: Position) -> None:
+        self._position = position
+        save_state(trainer, self._out)
+        # What saving took is neither waiting nor learning.
+        self._saved = self._step_ended = time.perf_counter()
+
+    def _is_validated(self, row: Row, last: bool) -> bool:
+        due = last or row["epoch"] % self._recipe.train.validate_every == 0
+        return bool(self._validation.slides) and due
+
     def _stale(self) -> bool:
         """Whether validation has not gained for as long as the recipe bears with."""
         patience = self._recipe.train.early_stop
         return patience is not None and self.history.validations_since_best >= patience
-
-    def _epoch_patches(self, trainer: lightning.Trainer) -> int:
-        return int(trainer.num_training_batches) * self._recipe.train.batch_size
 
     def _ends_after(self, trainer: lightning.Trainer, minutes: float) -> bool:
         """Whether this epoch, which took so long, is the last one."""
@@ -162,39 +203,19 @@ class Watch(Callback):
         full = trainer.current_epoch + 1 >= (trainer.max_epochs or 0)
         return full or (limit is not None and self.history.minutes + 2 * minutes > limit)
 
-    def _validate(self, task: SegmentationTask) -> Row:
-        """Per-slide Dice of the slides held out, averaged over slides: of each class, and all."""
-        options = InferOptions(
-            overlap=self._recipe.train.validation_overlap,
-            device=str(task.device),
-            precision=self._recipe.train.precision,
-        )
-        with tempfile.TemporaryDirectory(prefix=".validation-", dir=self._out) as folder:
-            found = Path(folder) / "pred.zarr"
-            infer_with(
-                (task.network, self._card),
-                self._validation,
-                found,
-                options,
-                progress=self._progress,
+    def _write(self, trainer: lightning.Trainer, task: SegmentationTask) -> None:
+        """Keep networks and figures of the epoch that just ended."""
+        row = self.history.rows[-1]
+        if "val_dice" in row or not self._validation.slides:
+            self._validation.keep(task.network, self.history)
+        columns = list(dict.fromkeys(name for one in self.history.rows for name in one))
+        self.history.write_csv(self._out / METRICS, columns)
+        for board in trainer.loggers:
+            board.log_metrics({k: v for k, v in row.items() if k != "epoch"}, int(row["epoch"]))
+        logger.info("%s", ", ".join(f"{name} {value:.4g}" for name, value in row.items()))
+        if row["data_wait"] > _WAIT and row["epoch"] == 1:
+            logger.warning(
+                "the network waited %.0f %% of the epoch for patches; raise train.workers (%d)",
+                100 * row["data_wait"],
+                self._recipe.train.workers,
             )
-            predictions = open_collection(found)
-            scores = Scores(
-                tuple(
-                    score
-                    for store in self._validation
-                    for score in evaluate_slide(
-                        predictions[store.name],
-                        store,
-                        label=self._recipe.data.label,
-                        progress=self._progress,
-                    )
-                )
-            )
-        row = {f"val_dice_{name}": scores.slide_dice(name)[0] for name in scores.class_names}
-        return {"val_dice": scores.mean_slide_dice} | row
-
-    def _columns(self) -> list[str]:
-        """Names of all figures, in the order of the file."""
-        names = dict.fromkeys(name for row in self.history.rows for name in row)
-        return list(names)

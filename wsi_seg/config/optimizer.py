@@ -1,0 +1,118 @@
+"""Owns the sections of a recipe that say how weights are changed: optimiser and schedule."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from wsi_seg.config.section import Section
+
+Positive = Annotated[float, Field(gt=0)]
+_Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class OptimizerConfig(Section):
+    """Optimiser and its settings; what is null is the optimiser's own default.
+
+    Parameters
+    ----------
+    name
+        From torch (``sgd``, ``adam``, ``adamw``, ``radam``) or pytorch-optimizer
+        (``adabelief``, ``ranger``, ``lion``). All but ``sgd`` and ``adam`` decay weights apart
+        from the gradient.
+    lr, encoder_lr
+        Highest learning rate, and that of the encoder; null is the same.
+    weight_decay
+        Of all weights.
+    momentum
+        Of ``sgd`` alone; null is 0.9.
+    betas, eps
+        Of all others; ``lion`` has no ``eps``.
+    lookahead
+        Every 5 steps pull the weights half-way back to where they were (Zhang et al., 2019).
+        ``ranger`` has it built in.
+    clip_norm
+        Highest norm of all gradients together.
+    agc
+        Highest ratio of each unit's gradient norm to its weight norm (Brock et al., 2021).
+    """
+
+    name: Literal["sgd", "adam", "adamw", "radam", "adabelief", "ranger", "lion"] = "adamw"
+    lr: Positive = 1e-3
+    encoder_lr: Positive | None = None
+    weight_decay: float = Field(default=1e-4, ge=0)
+    momentum: _Beta | None = None
+    betas: tuple[_Beta, _Beta] | None = None
+    eps: Positive | None = None
+    lookahead: bool = False
+    clip_norm: Positive | None = None
+    agc: Positive | None = None
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> Self:
+        sgd = self.name == "sgd"
+        wrong = [
+            ("momentum", self.momentum is not None and not sgd),
+            ("betas", self.betas is not None and sgd),
+            ("eps", self.eps is not None and (sgd or self.name == "lion")),
+            ("lookahead", self.lookahead and self.name == "ranger"),
+        ]
+        for key, misplaced in wrong:
+            if misplaced:
+                raise ValueError(f"{self.name} takes no {key}; leave it out")
+        return self
+
+
+# Options of each schedule and what they are where the recipe does not say.
+_OPTIONS: dict[str, dict[str, float | None]] = {
+    "constant": {"warmup_epochs": 0.0},
+    "step": {"epochs": 10.0, "factor": 0.1, "warmup_epochs": 0.0},
+    "cosine": {"epochs": None, "min_lr": 0.0, "warmup_epochs": 0.0},
+    "warm_restarts": {"epochs": 1.0, "multiply": 2, "min_lr": 0.0, "warmup_epochs": 0.0},
+    "cyclic": {"epochs": 2.0, "min_lr": 0.0, "warmup_epochs": 0.0},
+    "one_cycle": {"rise": 0.1},
+    "plateau": {"factor": 0.1, "patience": 2, "threshold": 1e-4, "min_lr": 0.0},
+}
+
+
+class ScheduleConfig(Section):
+    """How the learning rate changes; what is null is the schedule's own default.
+
+    ``one_cycle`` rises over the share ``rise`` of the run, then falls to nothing along a cosine.
+    ``cosine`` falls to ``min_lr`` over ``epochs`` (null: the whole run), and climbs back if the
+    run is longer. ``warm_restarts`` falls in the same way, then starts again, each time
+    ``multiply`` as long. ``cyclic`` goes from ``min_lr`` up to ``lr`` and down again in
+    ``epochs``. ``step`` multiplies by ``factor`` every ``epochs``. ``plateau`` multiplies by
+    ``factor`` once validation Dice has not grown by ``threshold`` for more than ``patience``
+    validations. All but the last are advanced step by step.
+
+    Parameters
+    ----------
+    warmup_epochs
+        The learning rate first rises from a thousandth over so many epochs.
+    """
+
+    name: Literal[
+        "constant", "step", "cosine", "warm_restarts", "cyclic", "one_cycle", "plateau"
+    ] = "one_cycle"
+    epochs: Positive | None = None
+    multiply: Annotated[int, Field(ge=1)] | None = None
+    factor: Annotated[float, Field(gt=0, lt=1)] | None = None
+    patience: Annotated[int, Field(ge=0)] | None = None
+    threshold: Annotated[float, Field(ge=0)] | None = None
+    min_lr: Annotated[float, Field(ge=0)] | None = None
+    rise: Annotated[float, Field(gt=0, lt=1)] | None = None
+    warmup_epochs: Annotated[float, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> Self:
+        takes = _OPTIONS[self.name]
+        for key, value in self:
+            if key != "name" and value is not None and key not in takes:
+                raise ValueError(f"{self.name} takes no {key}; it takes {', '.join(takes) or '-'}")
+        return self
+
+    def option(self, key: str) -> float:
+        """Value of an option that the schedule takes, its default where the recipe has none."""
+        value = getattr(self, key)
+        default = _OPTIONS[self.name][key]
+        return float(default or 0.0) if value is None else float(value)

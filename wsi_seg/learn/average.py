@@ -1,0 +1,81 @@
+"""Owns averages of weights: over the steps of a run, and over the checkpoints of one."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from wsi_seg.config import TrainConfig
+from wsi_seg.errors import CheckpointError
+from wsi_seg.models import load_checkpoint, read_card, save_checkpoint
+
+
+class WeightAverage(AveragedModel):
+    """Average of a network's weights: a moving one (EMA), or with equal parts (SWA).
+
+    BatchNorm's statistics are averaged like weights; whole numbers such as its counters, which
+    have no mean, are those of the last step.
+    """
+
+    def __init__(self, network: nn.Module, decay: float | None) -> None:
+        moving = None if decay is None else get_ema_multi_avg_fn(decay)
+        super().__init__(network, multi_avg_fn=moving, use_buffers=True)
+        self.requires_grad_(requires_grad=False)
+
+    def update_parameters(self, model: nn.Module) -> None:
+        """Take the network's present weights in."""
+        super().update_parameters(model)
+        for kept, present in zip(self.module.buffers(), model.buffers(), strict=True):
+            if not kept.is_floating_point():
+                kept.copy_(present)
+
+
+def build_average(network: nn.Module, config: TrainConfig) -> WeightAverage | None:
+    """Average that the recipe asks for."""
+    if config.ema is None and config.swa_from is None:
+        return None
+    return WeightAverage(network, config.ema)
+
+
+def first_averaged_epoch(config: TrainConfig) -> int:
+    """Epoch, counted from 0, in which averaging begins."""
+    return (
+        0
+        if config.swa_from is None
+        else min(int(config.swa_from * config.epochs), config.epochs - 1)
+    )
+
+
+def average_checkpoints(paths: Sequence[Path], out: Path) -> None:
+    """Write one checkpoint whose weights are the mean of those of several.
+
+    They must come from one run, because weights of networks trained apart do not lie on one
+    slope. Whole numbers, such as BatchNorm's counters, are those of the first.
+
+    Raises
+    ------
+    CheckpointError
+        If they are not of one architecture, or there are none.
+    """
+    if not paths:
+        raise CheckpointError("got no checkpoints to average; expected at least one")
+    network, card = load_checkpoint(paths[0])
+    for path in paths[1:]:
+        if read_card(path).spec != card.spec:
+            raise CheckpointError(
+                f"{path} and {paths[0]} hold different networks; expected checkpoints of one run"
+            )
+    sums = {n: t.double() for n, t in network.state_dict().items() if t.is_floating_point()}
+    for path in paths[1:]:
+        state = load_checkpoint(path)[0].state_dict()
+        for name in sums:
+            sums[name] += state[name].double()
+    with torch.no_grad():
+        for name, tensor in network.state_dict().items():
+            if name in sums:
+                tensor.copy_(sums[name] / len(paths))
+    training = card.training | {"averaged": [path.name for path in paths]}
+    save_checkpoint(out, network, dataclasses.replace(card, scores={}, training=training))

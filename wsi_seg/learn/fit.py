@@ -1,0 +1,311 @@
+"""Owns one fit: one recipe, one split of the slides, one folder; taken up at the next batch."""
+
+import logging
+import signal
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import Strategy
+from torch.utils.data import DataLoader
+
+from wsi_seg import __version__
+from wsi_seg.config import Recipe
+from wsi_seg.data.dataset import EpochItems, PatchDataset, PatchSource
+from wsi_seg.errors import CheckpointError, ConfigError, TrainingError
+from wsi_seg.infer.predictor import pick_device, pick_precision
+from wsi_seg.learn.history import History
+from wsi_seg.learn.resume import LAST, Position, position_of
+from wsi_seg.learn.slides import Split, map_slides
+from wsi_seg.learn.task import Batch, SegmentationTask
+from wsi_seg.learn.validate import BEST, TOP, Validation, top_name
+from wsi_seg.learn.watch import Watch
+from wsi_seg.models.checkpoint import ModelCard, read_card
+from wsi_seg.models.learner import LearningNetwork
+from wsi_seg.models.network import (
+    NetworkSpec,
+    Normalisation,
+    build_network,
+    current_encoder,
+    published_normalisation,
+    size_multiple,
+)
+from wsi_seg.progress import Progress
+from wsi_seg.sampling import PatchSampler
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What a fit came to.
+
+    Parameters
+    ----------
+    best
+        Best network, with its model card.
+    top
+        Networks that are kept, best first; ``best`` alone unless the recipe keeps more.
+    history
+        Figures of each epoch.
+    parameters
+        Weights of the network.
+    """
+
+    best: Path
+    top: tuple[Path, ...]
+    history: History
+    parameters: int
+
+
+def fit(
+    recipe: Recipe, split: Split, out: Path, *, start: Path | None, progress: Progress
+) -> Fitted:
+    """Train once, or take the same fit up after the last state that was saved.
+
+    torch's global generator is left as it was.
+
+    Parameters
+    ----------
+    recipe
+        Its phases and folds are not looked at.
+    split
+        Slides to learn from, and those to choose the best network by.
+    out
+        Folder that exists.
+    start
+        Checkpoint of ours whose weights come first; None takes the recipe's.
+    progress
+        Is told of patches, and of tiles in validation.
+
+    Raises
+    ------
+    ConfigError
+        If the recipe does not fit its slides.
+    CheckpointError
+        If the weights to start from cannot be had, or ``last.ckpt`` is damaged.
+    TrainingError
+        If the loss is not finite, or the device has too little memory.
+    OutputError
+        If ``out`` cannot be written.
+    """
+    position = position_of(out)
+    devices = [pick_device("auto")] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices), _quiet_lightning():
+        torch.manual_seed(recipe.seed)
+        learner, card = build_learner(recipe, split, start=start)
+        patches = _Patches(recipe, split, position or Position())
+        task = SegmentationTask(learner, card, recipe, steps_per_epoch=patches.steps_per_epoch)
+        watch = Watch(Validation(recipe, card, split.validation, out), progress=progress)
+        _run(task, patches, watch, recipe, out)
+    top = watch.history.top(recipe.train.top_k)
+    best = out / BEST
+    return Fitted(
+        best=best,
+        top=tuple(out / TOP / f"{top_name(row)}.safetensors" for row in top)
+        if recipe.train.top_k > 1
+        else (best,),
+        history=watch.history,
+        parameters=sum(p.numel() for p in learner.network.parameters()),
+    )
+
+
+def build_learner(
+    recipe: Recipe, split: Split, *, start: Path | None
+) -> tuple[LearningNetwork, ModelCard]:
+    """Network before the first step, and the card it will be saved with."""
+    model, classes = recipe.model, len(recipe.classes)
+    weights = start or model.start
+    encoder = current_encoder(model.encoder)
+    spec = NetworkSpec(model.architecture, encoder, 3, classes, model.decoder_attention)
+    network = build_network(spec, weights=weights)
+    multiple = size_multiple(network)
+    if recipe.patch_px % multiple:
+        raise ConfigError(
+            f"got patch_px {recipe.patch_px}; {model.architecture} with encoder {model.encoder} "
+            f"needs a multiple of {multiple}"
+        )
+    learner = LearningNetwork(
+        network,
+        classes=classes,
+        head=model.head,
+        dropout=model.dropout,
+        sides=model.deep_supervision > 0,
+    )
+    normalisation = _normalisation(spec, weights)
+    card = ModelCard(
+        architecture=spec.architecture,
+        encoder=spec.encoder,
+        in_channels=spec.in_channels,
+        classes=recipe.class_table,
+        mpp=recipe.mpp,
+        tile_px=recipe.patch_px,
+        mean=normalisation.mean,
+        std=normalisation.std,
+        training={
+            "name": recipe.name,
+            "recipe": recipe.model_dump(mode="json", exclude={"data": {"stores"}}),
+            "train_slides": [store.name for store in split.train],
+            "validation_slides": [store.name for store in split.validation],
+            "versions": {
+                "wsi_seg": __version__,
+                "torch": torch.__version__,
+                "lightning": lightning.__version__,
+            },
+        },
+        decoder_attention=spec.decoder_attention,
+    )
+    return learner, card
+
+
+def _normalisation(spec: NetworkSpec, start: str | Path | None) -> Normalisation:
+    """Normalisation of the weights to start from: a checkpoint of ours states its own."""
+    if isinstance(start, Path):
+        try:
+            card = read_card(start)
+        except CheckpointError:
+            logger.debug("%s has no card, so it holds published weights", start)
+        else:
+            return Normalisation(card.mean, card.std)
+    return published_normalisation(spec, start)
+
+
+class _Patches(lightning.LightningDataModule):
+    """Patches of a split, for as many processes as lightning starts.
+
+    Parameters
+    ----------
+    recipe, split
+        Of the fit.
+    position
+        Where it is taken up.
+    """
+
+    def __init__(self, recipe: Recipe, split: Split, position: Position) -> None:
+        super().__init__()
+        self._config, self._seed = recipe.train, recipe.seed
+        self._position = position
+        sources = [
+            PatchSource.of(store, recipe.data.label, classes=recipe.class_table, mpp=recipe.mpp)
+            for store in split.train
+        ]
+        # Whole steps only, so that each divides its gradients by the same number of patches.
+        self._step = self._config.batch_size * self._config.devices * self._config.nodes
+        self._sampler = PatchSampler(
+            map_slides(split.train, recipe),
+            recipe.sampling.mix,
+            patches_per_epoch=recipe.sampling.patches_per_epoch,
+            batch=self._step * self._config.accumulate,
+            seed=recipe.seed,
+        )
+        self._dataset = PatchDataset(
+            sources,
+            self._sampler,
+            augment=recipe.augment,
+            patch_px=recipe.patch_px,
+            seed=recipe.seed,
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps."""
+        return len(self._sampler) // (self._step * self._config.accumulate)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Load this process's share."""
+        assert self.trainer is not None
+        batch, workers = self._config.batch_size, self._config.workers
+        items = EpochItems(
+            len(self._sampler),
+            rank=self.trainer.global_rank,
+            ranks=self.trainer.world_size,
+            epoch=self._position.epoch,
+            skip=self._position.batches * batch,
+        )
+        return DataLoader(
+            self._dataset,
+            batch_size=batch,
+            sampler=items,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            # A forked child would inherit locks of the threads that read slides.
+            multiprocessing_context="spawn" if workers else None,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def _run(
+    task: SegmentationTask, patches: _Patches, watch: Watch, recipe: Recipe, out: Path
+) -> None:
+    device = pick_device("auto")
+    bf16 = pick_precision(recipe.train.precision, device) == "bf16"
+    trainer = lightning.Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=recipe.train.devices,
+        num_nodes=recipe.train.nodes,
+        strategy=_strategy(recipe),
+        precision="bf16-mixed" if bf16 else "32-true",
+        max_epochs=recipe.train.epochs,
+        accumulate_grad_batches=recipe.train.accumulate,
+        callbacks=[watch],
+        logger=_board(recipe, out),
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=out,
+    )
+    last = out / LAST
+    try:
+        trainer.fit(task, patches, ckpt_path=last if last.exists() else None, weights_only=True)
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"{device} has too little memory for {recipe.train.batch_size} patches of "
+            f"{recipe.patch_px} px; what was saved is intact; `wsi-seg train --dry-run` prints "
+            "the largest train.batch_size that fits (train.accumulate makes up for a smaller one)"
+        ) from error
+    except SystemExit as stop:
+        # lightning's answer to Ctrl-C; what to do about that is for the caller to say.
+        raise KeyboardInterrupt from stop
+
+
+def _strategy(recipe: Recipe) -> str | Strategy:
+    if recipe.train.devices * recipe.train.nodes == 1:
+        return "auto"
+    # A frozen encoder takes no part in some steps, which has to be looked for then.
+    frozen = recipe.model.freeze_encoder_epochs > 0
+    return "ddp_find_unused_parameters_true" if frozen else "ddp"
+
+
+def _board(recipe: Recipe, out: Path) -> TensorBoardLogger | bool:
+    if not recipe.train.tensorboard:
+        return False
+    try:
+        return TensorBoardLogger(out, name="", version="tensorboard")
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "train.tensorboard is true, but TensorBoard is not installed; run "
+            "`pip install tensorboard`, or set it to false (metrics.csv has the same figures)"
+        ) from error
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keep lightning's banners and advice to itself, and Ctrl-C working after it."""
+    owner = logging.getLogger("lightning.pytorch")
+    before = owner.level
+    interrupt = signal.getsignal(signal.SIGINT)
+    owner.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            yield
+    finally:
+        owner.setLevel(before)
+        if signal.getsignal(signal.SIGINT) is not interrupt:
+            signal.signal(signal.SIGINT, interrupt)

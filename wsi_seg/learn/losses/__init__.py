@@ -1,0 +1,61 @@
+"""Owns losses: weighted sums of terms that all take logits and leave ignored px out.
+
+Classes are independent: the target of channel ``c`` is 1 where the class id is ``c + 1`` and 0
+elsewhere. Every term takes `Pixels`, so ignored px and weights of px mean the same in all.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from wsi_seg.config import LossConfig
+from wsi_seg.learn.losses import contour, overlap, pixelwise
+from wsi_seg.learn.losses.pixels import Pixels
+
+# Each takes the pixels and its own options from the recipe, hence Any.
+_TERMS: dict[str, Callable[[Pixels, Any], torch.Tensor]] = {
+    "bce": pixelwise.bce,
+    "bce_balanced": pixelwise.bce_balanced,
+    "bce_topk": pixelwise.bce_topk,
+    "bce_hard": pixelwise.bce_hard,
+    "bce_empty": pixelwise.bce_empty,
+    "focal": pixelwise.focal,
+    "mse": pixelwise.mse,
+    "dice": overlap.dice,
+    "dice_positive": overlap.dice_positive,
+    "log_dice": overlap.log_dice,
+    "jaccard": overlap.jaccard,
+    "tversky": overlap.tversky,
+    "mcc": overlap.mcc,
+    "lovasz": overlap.lovasz,
+    "boundary": contour.boundary,
+    "hausdorff": contour.hausdorff,
+    "active_contour": contour.active_contour,
+}
+
+
+class SegmentationLoss:
+    """Weighted sum of loss terms.
+
+    Parameters
+    ----------
+    config
+        Weight and options of each term; terms of weight 0 are not computed.
+    """
+
+    def __init__(self, config: LossConfig) -> None:
+        self._terms = config.terms
+
+    def terms(self, px: Pixels) -> dict[str, torch.Tensor]:
+        """Each term by its name, not weighted yet."""
+        return {name: _TERMS[name](px, term) for name, term in self._terms.items()}
+
+    def total(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Weighted sum of terms already computed."""
+        weighted = [term.weight * terms[name] for name, term in self._terms.items()]
+        return torch.stack(weighted).sum()
+
+    def __call__(self, px: Pixels) -> torch.Tensor:
+        """Weighted sum of the terms, a scalar; see `terms`."""
+        return self.total(self.terms(px))

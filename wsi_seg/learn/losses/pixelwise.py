@@ -1,0 +1,89 @@
+"""Owns loss terms that judge px one by one: cross-entropy in its forms, focal, squared error."""
+
+import math
+
+import torch
+from torch.nn import functional
+
+from wsi_seg.config.loss import BceTerm, FocalTerm, HardTerm, Term, TopKTerm
+from wsi_seg.learn.losses.pixels import Pixels, mean, ratio
+
+
+def bce(px: Pixels, term: BceTerm) -> torch.Tensor:
+    """Mean binary cross-entropy over px that count.
+
+    smp's own term divides by all px, ignored ones included, so torch's is used.
+    """
+    positive = px.logits.new_tensor(term.pos_weight)
+    values = functional.binary_cross_entropy_with_logits(
+        px.logits, px.target, reduction="none", pos_weight=positive
+    )
+    return mean(values, px.weight)
+
+
+def bce_balanced(px: Pixels, _: Term) -> torch.Tensor:
+    """Half the mean over a class's px and half the mean over the others, mean over classes.
+
+    So ten times as many negatives change nothing; a side without px adds 0.
+    """
+    values, axes = px.bce, (0, 2, 3)
+    inside, outside = px.weight * px.target, px.weight * (1 - px.target)
+    positive = ratio((values * inside).sum(axes), inside.sum(axes))
+    negative = ratio((values * outside).sum(axes), outside.sum(axes))
+    return ((positive + negative) / 2).mean()
+
+
+def bce_topk(px: Pixels, term: TopKTerm) -> torch.Tensor:
+    """Mean cross-entropy of the hardest share of px and classes that count (OHEM).
+
+    They are picked by values cut off from the gradient (Shrivastava et al., CVPR 2016).
+    """
+    values, weight = px.bce.flatten(), px.weight.flatten()
+    counted = int((weight > 0).sum())
+    if counted == 0:
+        return values.sum() * 0
+    ranked = values.detach().masked_fill(weight == 0, -math.inf)
+    hardest = ranked.topk(math.ceil(term.share * counted)).indices
+    return mean(values[hardest], weight[hardest])
+
+
+def bce_hard(px: Pixels, term: HardTerm) -> torch.Tensor:
+    """Cross-entropy, each px weighted by its own error ``|p - t| ** gamma``.
+
+    Unlike in the focal loss the error is a constant to the gradient, and the weights are
+    divided by their sum, so the term does not fade as the network gets better.
+    """
+    error = (px.probability - px.target).detach().abs() ** term.gamma
+    return mean(px.bce, px.weight * error)
+
+
+def focal(px: Pixels, term: FocalTerm) -> torch.Tensor:
+    """Mean of ``(1 - p_t) ** gamma * bce`` over px that count (Lin et al., ICCV 2017)."""
+    # 1 - p_t from the logit of the wrong answer, which keeps its digits where p_t is near 1.
+    wrong = (px.logits * (1 - 2 * px.target)).sigmoid()
+    values = wrong**term.gamma * px.bce
+    if term.alpha is not None:
+        values = values * (term.alpha * px.target + (1 - term.alpha) * (1 - px.target))
+    return mean(values, px.weight)
+
+
+def mse(px: Pixels, _: Term) -> torch.Tensor:
+    """Mean squared error of the probabilities (Brier score)."""
+    return mean((px.probability - px.target) ** 2, px.weight)
+
+
+def bce_empty(px: Pixels, _: Term) -> torch.Tensor:
+    """Cross-entropy of whether each class is in the patch at all, mean over patches and classes.
+
+    The logit comes from the class head; without one it is the largest of the patch's px.
+    """
+    counted = px.weight > 0
+    present = (px.target * counted).amax((2, 3)).gt(0.5).to(px.logits.dtype)
+    known = counted.any(dim=3).any(dim=2).to(px.logits.dtype)
+    logit = px.presence
+    if logit is None:
+        lowest = torch.finfo(px.logits.dtype).min
+        highest = px.logits.masked_fill(~counted, lowest).amax((2, 3))
+        logit = highest.masked_fill(known == 0, 0.0)
+    values = functional.binary_cross_entropy_with_logits(logit, present, reduction="none")
+    return mean(values, known)

@@ -1,0 +1,69 @@
+"""Owns the state that a run is taken up from: written whole, and where in which epoch it was."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import lightning
+import torch
+
+from wsi_seg.errors import CheckpointError, OutputError
+
+LAST = "last.ckpt"
+
+_KEY = "position"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Place in a run: epochs and batches of the next one, counted from 0, that are done."""
+
+    epoch: int = 0
+    batches: int = 0
+
+    def put(self, checkpoint: dict[str, Any]) -> None:
+        """Add the place to a state."""
+        checkpoint[_KEY] = [self.epoch, self.batches]
+
+
+def save_state(trainer: lightning.Trainer, out: Path) -> None:
+    """Write the state of a run, whole or not at all; every rank has to call this.
+
+    lightning's own write is a move from the folder for temporary files, which is a copy where
+    that is another file system.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    partial = out / f".{LAST}.partial"
+    try:
+        trainer.save_checkpoint(partial)
+        if trainer.is_global_zero:
+            partial.replace(out / LAST)
+    except OSError as error:
+        raise OutputError(f"cannot write {out / LAST}: {error.strerror or error}") from error
+
+
+def position_of(out: Path) -> Position | None:
+    """Place that a run in this folder was saved at; None if there is none.
+
+    Raises
+    ------
+    CheckpointError
+        If the state is damaged.
+    """
+    last = out / LAST
+    if not last.exists():
+        return None
+    try:
+        state = torch.load(last, map_location="meta", weights_only=True)
+        epoch, batches = state[_KEY]
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, UnpicklingError) as error:
+        raise CheckpointError(
+            f"cannot take the run up, because {last} is damaged "
+            f"({' '.join(str(error).split())[:100]}); delete it to start afresh"
+        ) from error
+    return Position(int(epoch), int(batches))

@@ -1,0 +1,112 @@
+"""Owns validation: whole slides by the same path as in use, and which networks are kept by it.
+
+Slides are predicted by the code of ``wsi-seg infer`` and scored by that of ``wsi-seg evaluate``,
+so the best checkpoint is the one that does best in use.
+"""
+
+import dataclasses
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from wsi_seg.config import Recipe
+from wsi_seg.evaluate.scores import Scores, evaluate_slide
+from wsi_seg.infer.plan import InferOptions
+from wsi_seg.infer.run import infer_with
+from wsi_seg.learn.history import History, Row
+from wsi_seg.models.checkpoint import ModelCard, save_checkpoint
+from wsi_seg.progress import Progress
+from wsi_seg.store import SlideStore, open_collection
+
+BEST = "best.safetensors"
+TOP = "top"
+
+
+def infer_options(recipe: Recipe, device: str) -> InferOptions:
+    """How slides held out are predicted."""
+    return InferOptions(
+        overlap=recipe.train.validation_overlap, device=device, precision=recipe.train.precision
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """Slides held out, and the folder of the run.
+
+    Parameters
+    ----------
+    recipe, card
+        Of the run; the card has no scores yet.
+    slides
+        Slides held out; may be empty.
+    out
+        Folder of the run.
+    """
+
+    recipe: Recipe
+    card: ModelCard
+    slides: tuple[SlideStore, ...]
+    out: Path
+
+    def score(self, network: nn.Module, device: str, progress: Progress) -> Row:
+        """Dice of the slides held out.
+
+        ``val_dice`` is the mean over slides and classes. Of each class there are the mean over
+        slides, its standard deviation (``_sd``) and the Dice of all px pooled.
+        """
+        with tempfile.TemporaryDirectory(prefix=".validation-", dir=self.out) as folder:
+            found = Path(folder) / "pred.zarr"
+            infer_with(
+                (network, self.card),
+                self.slides,
+                found,
+                infer_options(self.recipe, device),
+                progress=progress,
+            )
+            scores = score_slides(found, self.slides, self.recipe.data.label, progress)
+        row = {"val_dice": scores.mean_slide_dice}
+        for name in scores.class_names:
+            mean, spread = scores.slide_dice(name)
+            row[f"val_dice_{name}"] = mean
+            row[f"val_dice_{name}_sd"] = spread
+            row[f"val_pooled_dice_{name}"] = scores.pooled(name).dice
+        return row
+
+    def keep(self, network: nn.Module, history: History) -> None:
+        """Write the network of the last row if it is among the best, and drop who no longer is."""
+        row, top = history.rows[-1], history.top(self.recipe.train.top_k)
+        scores = {name: value for name, value in row.items() if name.startswith("val_")}
+        training = self.card.training | {"epoch": row["epoch"], "loss": row["loss"]}
+        card = dataclasses.replace(self.card, scores=scores, training=training)
+        if row is top[0]:
+            save_checkpoint(self.out / BEST, network, card)
+        if self.recipe.train.top_k == 1:
+            return
+        if any(row is one for one in top):
+            save_checkpoint(self.out / TOP / f"{top_name(row)}.safetensors", network, card)
+        kept = {top_name(one) for one in top}
+        for path in (self.out / TOP).iterdir():
+            if path.stem not in kept:
+                path.unlink()
+
+
+def top_name(row: Row) -> str:
+    """Name, without suffix, of the file that keeps the network of an epoch."""
+    return f"epoch_{int(row['epoch']):04d}"
+
+
+def score_slides(
+    predictions: Path, slides: Sequence[SlideStore], label: str, progress: Progress
+) -> Scores:
+    """Compare predictions with the truth of the same slides."""
+    found = open_collection(predictions)
+    return Scores(
+        tuple(
+            score
+            for store in slides
+            for score in evaluate_slide(found[store.name], store, label=label, progress=progress)
+        )
+    )
