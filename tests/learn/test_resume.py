@@ -1,0 +1,158 @@
+"""A run that is killed in the middle of an epoch and taken up equals one that was not."""
+
+import csv
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from wsi_seg.config import save_recipe
+from wsi_seg.data.dataset import EpochItems
+from wsi_seg.errors import CheckpointError
+from wsi_seg.learn.resume import Position, position_of
+from wsi_seg.learn.train import train
+from wsi_seg.progress import Silent
+
+# Four steps of 8 patches in each of three epochs; a state is saved after every step.
+EAGER = ("train.save_minutes=0.0", "augment=light")
+VARYING = {"patches_per_second", "data_wait"}
+
+
+class StopAfter(Silent):
+    """Presses Ctrl-C once so many patches are through."""
+
+    def __init__(self, patches):
+        self.left = patches
+
+    def start(self, title, total, unit):
+        self.counts = unit == "patches"
+
+    def advance(self, amount):
+        self.left -= amount * self.counts
+        if self.left <= 0:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def rows_of(out):
+    with (out / "metrics.csv").open() as file:
+        return [{k: v for k, v in row.items() if k not in VARYING} for row in csv.DictReader(file)]
+
+
+def assert_same_run(one, other):
+    ours, theirs = load_file(one / "best.safetensors"), load_file(other / "best.safetensors")
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    ours, theirs = (
+        torch.load(out / "last.ckpt", weights_only=True)["state_dict"] for out in (one, other)
+    )
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert rows_of(one) == rows_of(other)
+
+
+PLANS = {
+    "dropout and EMA": ("model.dropout=0.5", "train.ema=0.9", "sampling.patches_per_epoch=30"),
+    "accumulation, lookahead and plateau": (
+        "train.accumulate=2",
+        "optimizer={name: adamw, lr: 5e-3, lookahead: true, encoder_lr: 1e-3, clip_norm: 0.5}",
+        "schedule={name: plateau, patience: 0}",
+    ),
+    "frozen encoder, heads and SWA": (
+        "model={encoder: tu-mobilenetv3_small_050, head: gem, deep_supervision: 0.1,"
+        " freeze_encoder_epochs: 2}",
+        "loss={bce: 1, lovasz: 1, bce_empty: 0.1}",
+        "optimizer={name: ranger, lr: 1e-3}",
+        "schedule={name: cosine, warmup_epochs: 1.0}",
+        "train.swa_from=0.5",
+    ),
+}
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_stopped_anywhere_in_an_epoch(recipe_for, tmp_path, plan):
+    recipe = recipe_for(*EAGER, *PLANS[plan])
+    train(recipe, tmp_path / "whole", progress=Silent())
+    # In the second epoch, and in the third; a bar that is taken up tells of what is through.
+    for patches in (56, 56):
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, tmp_path / "cut", progress=StopAfter(patches))
+        assert position_of(tmp_path / "cut").batches > 0
+    train(recipe, tmp_path / "cut", progress=Silent())
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from wsi_seg.config import load_recipe
+from wsi_seg.learn.train import train
+from wsi_seg.progress import Silent
+
+class Kill(Silent):
+    left = 56  # the third step of the second epoch
+
+    def start(self, title, total, unit):
+        self.counts = unit == "patches"
+
+    def advance(self, amount):
+        self.left -= amount * self.counts
+        if self.left <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+torch.set_num_threads(1)
+train(load_recipe(Path(sys.argv[1])), Path(sys.argv[2]), progress=Kill())
+"""
+
+
+@pytest.mark.slow
+def test_killed_in_mid_epoch(recipe_for, tmp_path):
+    recipe = recipe_for(*EAGER, "model.dropout=0.5")
+    train(recipe, tmp_path / "whole", progress=Silent())
+    save_recipe(recipe, tmp_path / "recipe.yaml")
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, tmp_path / "recipe.yaml", tmp_path / "cut"],
+        check=False,
+        timeout=120,
+        capture_output=True,
+    )
+    assert done.returncode == -9, done.stderr.decode()[-500:]
+    assert position_of(tmp_path / "cut") == Position(1, 2)
+    # Patches come from a process of their own this time, which changes nothing either.
+    train(
+        recipe.model_copy(update={"train": recipe.train.model_copy(update={"workers": 1})}),
+        tmp_path / "cut",
+        progress=Silent(),
+    )
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_an_epoch_taken_up_has_the_items_that_are_left(ranks):
+    for rank in range(ranks):
+        whole = EpochItems(12, rank=rank, ranks=ranks)
+        whole.set_epoch(5)
+        cut = EpochItems(12, rank=rank, ranks=ranks, epoch=5, skip=2)
+        assert list(cut) == list(whole)[2:]
+        assert len(cut) == len(whole)
+        for items in (whole, cut):
+            items.set_epoch(6)
+        assert list(cut) == list(whole)
+    shares = [list(EpochItems(12, rank=rank, ranks=ranks)) for rank in range(ranks)]
+    assert sorted(sum(shares, [])) == list(range(12))
+
+
+def test_a_state_without_a_position_is_damaged(tmp_path):
+    assert position_of(tmp_path) is None
+    torch.save({"epoch": 3}, tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match="delete it to start afresh"):
+        position_of(tmp_path)
