@@ -67,8 +67,9 @@ PLANS = {
         "schedule={name: plateau, patience: 0}",
     ),
     "frozen encoder, heads and SWA": (
-        "model={encoder: tu-mobilenetv3_small_050, head: gem, deep_supervision: 0.1,"
-        " freeze_encoder_epochs: 2}",
+        "model.head=gem",
+        "model.deep_supervision=0.1",
+        "model.freeze_encoder_epochs=2",
         "loss={bce: 1, lovasz: 1, bce_empty: 0.1}",
         "optimizer={name: ranger, lr: 1e-3}",
         "schedule={name: cosine, warmup_epochs: 1.0}",
