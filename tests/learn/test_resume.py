@@ -149,7 +149,7 @@ def test_an_epoch_taken_up_has_the_items_that_are_left(ranks):
             items.set_epoch(6)
         assert list(cut) == list(whole)
     shares = [list(EpochItems(12, rank=rank, ranks=ranks)) for rank in range(ranks)]
-    assert sorted(sum(shares, [])) == list(range(12))
+    assert sorted(item for share in shares for item in share) == list(range(12))
 
 
 def test_a_state_without_a_position_is_damaged(tmp_path):

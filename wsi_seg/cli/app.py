@@ -6,7 +6,19 @@ from typing import Annotated
 import typer
 
 from wsi_seg import __version__
-from wsi_seg.cli import annotate, demo, evaluate, export, infer, info, report, tile, train, view
+from wsi_seg.cli import (
+    annotate,
+    convert,
+    demo,
+    evaluate,
+    export,
+    infer,
+    info,
+    report,
+    tile,
+    train,
+    view,
+)
 from wsi_seg.cli.console import configure_logging
 
 app = typer.Typer(
@@ -29,6 +41,7 @@ _VERBS = (
     export.export,
     view.view,
     report.report,
+    convert.convert,
     demo.demo,
 )
 for _verb in _VERBS:

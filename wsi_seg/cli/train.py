@@ -15,25 +15,40 @@ def train(
         list[str] | None,
         typer.Option("--set", help="Change one setting, e.g. train.epochs=3; may be repeated."),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only print weights, memory and the batch that fits."),
+    ] = False,
     json_mode: JsonFlag = False,
 ) -> None:
     """Train a network by a recipe and keep the one that does best on the slides held out.
 
-    Run it again after an interruption and it continues after the last whole epoch.
+    Run it again after an interruption, or a power cut, and it continues with the next batch.
 
     For example:
 
       wsi-seg train recipe.yaml --out run
-      wsi-seg train recipe.yaml --set train.epochs=3 --set optimizer.lr=3e-4
+      wsi-seg train recipe.yaml --dry-run
+      wsi-seg train recipe.yaml --set train.epochs=3 --set data.folds=5
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.config import load_recipe
+
+        loaded = load_recipe(recipe, settings or ())
+        if dry_run:
+            from wsi_seg.learn.probe import dry_run as measure
+
+            found = measure(loaded)
+            terminal.say("\n".join(line for one in found for line in one.lines()))
+            terminal.next_command("wsi-seg", "train", recipe, "--out", out)
+            return {"phases": [one.to_json() for one in found]}
+
         from wsi_seg.learn.train import train as run
 
-        report = run(load_recipe(recipe, settings or ()), out, progress=terminal.progress)
+        report = run(loaded, out, progress=terminal.progress)
         terminal.say("\n".join(report.lines()))
-        terminal.next_command("wsi-seg", "infer", "--checkpoint", report.checkpoint)
+        terminal.next_command("wsi-seg", "infer", "--checkpoint", report.model)
         return report.to_json()
 
     run_verb(body, json_mode)

@@ -94,6 +94,11 @@ def fit(
     OutputError
         If ``out`` cannot be written.
     """
+    if recipe.schedule.name == "plateau" and not split.validation:
+        raise ConfigError(
+            "schedule plateau waits for gains in validation, so it needs slides held out; set "
+            "data.validation above 0, or choose another schedule"
+        )
     position = position_of(out)
     devices = [pick_device("auto")] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices), _quiet_lightning():

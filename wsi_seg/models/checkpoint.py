@@ -213,11 +213,22 @@ def read_card(path: Path) -> ModelCard:
             "plain weights can only be named as model.weights of a recipe"
         )
     try:
-        return _CardFile.model_validate_json(text).card()
+        return card_from_json(text)
     except (ValidationError, ConfigError) as error:
         raise CheckpointError(
             f"checkpoint {path} has a damaged model card: {' '.join(str(error).split())[:300]}"
         ) from error
+
+
+def card_from_json(text: str) -> ModelCard:
+    """Card from its JSON.
+
+    Raises
+    ------
+    pydantic.ValidationError, ConfigError
+        If it is not a card.
+    """
+    return _CardFile.model_validate_json(text).card()
 
 
 def digest_of(path: Path) -> str:

@@ -1,0 +1,96 @@
+"""What goes wrong ends in a sentence, and leaves what was saved."""
+
+import pytest
+import torch
+
+from wsi_seg.errors import ConfigError, TrainingError
+from wsi_seg.learn.losses import SegmentationLoss
+from wsi_seg.learn.train import train
+from wsi_seg.models import load_checkpoint
+from wsi_seg.models.learner import LearningNetwork
+from wsi_seg.progress import Silent
+
+
+class FromEpoch(Silent):
+    """Calls something once an epoch of this number begins."""
+
+    def __init__(self, number, action):
+        self.title, self.action = f"epoch {number}/", action
+
+    def start(self, title, total, unit):
+        if title.startswith(self.title):
+            self.action()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def train_until_fault(recipe, out, monkeypatch, owner, name, broken):
+    """Train one good epoch, then break something; the run can be taken up when it is mended."""
+    with monkeypatch.context() as patch:
+        progress = FromEpoch(2, lambda: patch.setattr(owner, name, broken))
+        with pytest.raises(TrainingError) as caught:
+            train(recipe, out, progress=progress)
+    load_checkpoint(out / "best.safetensors")
+    assert train(recipe, out, progress=Silent()).best.epochs == recipe.train.epochs
+    return str(caught.value)
+
+
+def test_a_loss_that_is_not_a_number(recipe_for, tmp_path, monkeypatch):
+    def broken(self, terms):
+        return torch.stack(list(terms.values())).sum() * float("nan")
+
+    message = train_until_fault(
+        recipe_for(), tmp_path, monkeypatch, SegmentationLoss, "total", broken
+    )
+    assert "became nan in epoch 2, step 1; lower optimizer.lr" in message
+
+
+def test_a_device_that_is_full(recipe_for, tmp_path, monkeypatch):
+    def broken(self, x):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    message = train_until_fault(
+        recipe_for(), tmp_path, monkeypatch, LearningNetwork, "forward", broken
+    )
+    assert "too little memory for 8 patches of 32 px; what was saved is intact" in message
+    assert "--dry-run" in message
+
+
+def test_nothing_to_learn_from(recipe_for, tmp_path):
+    with pytest.raises(ConfigError, match="no slide is left to train on"):
+        train(recipe_for("data.validation=[a, b, c]"), tmp_path, progress=Silent())
+
+
+def test_a_plateau_needs_something_to_wait_for(recipe_for, tmp_path):
+    recipe = recipe_for("data.validation=0.0", "schedule={name: plateau}")
+    with pytest.raises(ConfigError, match=r"plateau.*needs slides held out"):
+        train(recipe, tmp_path, progress=Silent())
+
+
+def test_a_head_needs_a_loss(recipe_for):
+    with pytest.raises(ConfigError, match=r"expected loss\.bce_empty above 0"):
+        recipe_for("model.head=avg")
+
+
+def test_a_board_that_is_not_installed(recipe_for, tmp_path, monkeypatch):
+    def missing(*args, **kwargs):
+        raise ModuleNotFoundError("tensorboard")
+
+    monkeypatch.setattr("wsi_seg.learn.fit.TensorBoardLogger", missing)
+    with pytest.raises(ConfigError, match="pip install tensorboard"):
+        train(recipe_for("train.tensorboard=true"), tmp_path, progress=Silent())
+
+
+def test_waiting_for_patches_is_in_the_log(recipe_for, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("wsi_seg.learn.watch._WAIT", 0.0)
+    with caplog.at_level("INFO"):
+        report = train(recipe_for("train.epochs=1"), tmp_path, progress=Silent())
+    assert "data_wait 0." in caplog.text
+    assert "of the epoch for patches; raise train.workers (0)" in caplog.text
+    assert 0 < report.best.data_wait < 1
