@@ -14,6 +14,7 @@ from wsi_seg.cli import (
     export,
     infer,
     info,
+    pseudo,
     report,
     tile,
     train,
@@ -41,6 +42,7 @@ _VERBS = (
     export.export,
     view.view,
     report.report,
+    pseudo.pseudo,
     convert.convert,
     demo.demo,
 )

@@ -32,6 +32,9 @@ class DataConfig(Section):
     folds
         Train so many times, each time holding out another part of the slides instead of
         ``validation``; null trains once.
+    pseudo_weight
+        Weight in the loss of px on slides whose labels ``wsi-seg pseudo`` wrote; those drawn by
+        people weigh 1.
     """
 
     stores: tuple[Path, ...] = Field(min_length=1)
@@ -39,3 +42,4 @@ class DataConfig(Section):
     train: tuple[str, ...] | None = None
     validation: tuple[str, ...] | Annotated[float, Field(ge=0, lt=1)] = 0.2
     folds: Annotated[int, Field(ge=2)] | None = None
+    pseudo_weight: float = Field(default=0.5, ge=0)

@@ -155,6 +155,11 @@ class PatchDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         planes = np.ascontiguousarray(image.transpose(2, 0, 1))
         return torch.from_numpy(planes), torch.from_numpy(np.ascontiguousarray(label))
 
+    def slide_of(self, item: int) -> int:
+        """Index of the source that an item is cut from."""
+        epoch, index = divmod(item, len(self._sampler))
+        return int(self._draws(epoch).slide[index])
+
     def _draws(self, epoch: int) -> Draws:
         if self._drawn is None or self._drawn[0] != epoch:
             self._drawn = (epoch, self._sampler.epoch(epoch))

@@ -21,10 +21,11 @@ from wsi_seg.errors import CheckpointError, ConfigError, TrainingError
 from wsi_seg.infer.predictor import pick_device, pick_precision
 from wsi_seg.learn.history import History
 from wsi_seg.learn.resume import LAST, Position, position_of
-from wsi_seg.learn.slides import Split, map_slides
+from wsi_seg.learn.slides import Split, is_pseudo, map_slides
 from wsi_seg.learn.task import Batch, SegmentationTask
 from wsi_seg.learn.validate import BEST, TOP, Validation, top_name
 from wsi_seg.learn.watch import Watch
+from wsi_seg.learn.weighted import WeightedPatches
 from wsi_seg.models.checkpoint import ModelCard, read_card
 from wsi_seg.models.learner import LearningNetwork
 from wsi_seg.models.network import (
@@ -208,12 +209,16 @@ class _Patches(lightning.LightningDataModule):
             batch=self._step * self._config.accumulate,
             seed=recipe.seed,
         )
-        self._dataset = PatchDataset(
+        patches = PatchDataset(
             sources,
             self._sampler,
             augment=recipe.augment,
             patch_px=recipe.patch_px,
             seed=recipe.seed,
+        )
+        guessed = [is_pseudo(store, recipe.data.label) for store in split.train]
+        self._dataset = WeightedPatches(
+            patches, [recipe.data.pseudo_weight if guess else 1.0 for guess in guessed]
         )
 
     @property

@@ -10,12 +10,16 @@ import numpy as np
 from wsi_seg.config import Recipe
 from wsi_seg.errors import ConfigError
 from wsi_seg.masks import read_objects
+from wsi_seg.masks.objects import FILE
 from wsi_seg.sampling import SlideMap, map_slide
 from wsi_seg.sampling.counters import Stream, generator
 from wsi_seg.sampling.importance import TISSUE
 from wsi_seg.store import SlideStore, open_collection
 
 logger = logging.getLogger(__name__)
+
+# Source of objects that a network found.
+PSEUDO = "pseudo"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +30,17 @@ class Split:
     validation: tuple[SlideStore, ...]
 
 
+def is_pseudo(store: SlideStore, label: str) -> bool:
+    """Whether a label of a slide was predicted, not drawn; the table of its objects says so."""
+    if not (store.path / "labels" / label / FILE).exists():
+        return False
+    return bool((read_objects(store, label).source == PSEUDO).any())
+
+
 def split_slides(recipe: Recipe) -> tuple[Split, ...]:
     """Open the recipe's collections and part their slides: once, or once per fold.
+
+    Slides with pseudo-labels are learned from in every fold and held out in none.
 
     Raises
     ------
@@ -49,10 +62,12 @@ def split_slides(recipe: Recipe) -> tuple[Split, ...]:
         pool = sorted(labelled)
     else:
         pool = _require_names("data.train", recipe.data.train, stores, labelled)
+    guessed = {name for name in pool if is_pseudo(stores[name], label)}
+    drawn = [name for name in pool if name not in guessed]
     if recipe.data.folds is not None:
-        parts = _folds(recipe, recipe.data.folds, sorted(pool))
+        parts = _folds(recipe, recipe.data.folds, sorted(drawn))
     else:
-        parts = (_held_out(recipe, pool, stores, labelled),)
+        parts = (_held_out(recipe, drawn, stores, labelled),)
     return tuple(_split(stores, pool, held_out) for held_out in parts)
 
 
@@ -125,6 +140,12 @@ def _held_out(
     wanted = recipe.data.validation
     if not isinstance(wanted, float | int):
         names = _require_names("data.validation", wanted, stores, labelled)
+        guessed = [name for name in names if is_pseudo(labelled[name], recipe.data.label)]
+        if guessed:
+            raise ConfigError(
+                f"data.validation: slides {', '.join(guessed)} have pseudo-labels only; expected "
+                "slides that were labelled by people"
+            )
         both = sorted(set(names) & set(recipe.data.train or ()))
         if both:
             raise ConfigError(f"slides {', '.join(both)} are in data.train and data.validation")

@@ -23,7 +23,7 @@ from wsi_seg.models.checkpoint import ModelCard
 from wsi_seg.models.learner import LearningNetwork
 from wsi_seg.sampling.counters import Stream, words
 
-Batch = tuple[torch.Tensor, torch.Tensor]
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 _PLATEAU = "plateau"
 
@@ -90,14 +90,26 @@ class SegmentationTask(lightning.LightningModule):
         torch.manual_seed(int(word) >> 1)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, torch.Tensor]:
-        """Loss of ``(images (B, 3, H, W) uint8, labels (B, H, W) uint8)``, and its terms."""
-        images, labels = batch
+        """Loss of ``(images, labels, weights)``, and its terms.
+
+        Parameters
+        ----------
+        batch
+            ``(B, 3, H, W)`` uint8, ``(B, H, W)`` uint8 and ``(B,)`` float32.
+        batch_idx
+            Place in the epoch.
+        """
+        images, labels, weights = batch
+        weight = weights.reshape(-1, 1, 1)
         pixels = images.to(memory_format=torch.channels_last).float()
         outputs = self.learner(pixels * self._scale + self._shift)
-        terms = self._loss.terms(Pixels.of(outputs.logits, labels, presence=outputs.presence))
+        px = Pixels.of(outputs.logits, labels, weight=weight, presence=outputs.presence)
+        terms = self._loss.terms(px)
         loss = self._loss.total(terms)
         if self._side_loss is not None:
-            sides = [self._side_loss(Pixels.of(side, labels)) for side in outputs.sides]
+            sides = [
+                self._side_loss(Pixels.of(side, labels, weight=weight)) for side in outputs.sides
+            ]
             terms["sides"] = torch.stack(sides).sum()
             loss = loss + self._recipe.model.deep_supervision * terms["sides"]
         if not math.isfinite(loss.item()):

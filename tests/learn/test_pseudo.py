@@ -1,0 +1,198 @@
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from wsi_seg.classes import ClassTable
+from wsi_seg.config import load_recipe
+from wsi_seg.errors import BatchError, ConfigError
+from wsi_seg.geometry import Extent, Region
+from wsi_seg.learn.pseudo import PseudoOptions, write_pseudo_labels
+from wsi_seg.learn.slides import is_pseudo, split_slides
+from wsi_seg.learn.train import train
+from wsi_seg.masks import read_objects
+from wsi_seg.progress import Silent
+from wsi_seg.store import (
+    create_collection,
+    create_multiscale,
+    finish,
+    open_collection,
+    write_strip,
+)
+
+CLASSES = ClassTable.named(["other", "disc"])
+
+
+def write_prediction(collection, slide, probability):
+    """Prediction of half the slide's size, with a class that the recipe does not have."""
+    partial = collection / ".partial" / slide.name
+    height, width = probability.shape
+    common = {"extents": [Extent(height, width)], "mpp": 0.5, "downsample": 2.0}
+    rows = CLASSES.to_json()
+    create_multiscale(
+        partial,
+        channels=2,
+        attributes={"kind": "prediction", "classes": rows},
+        name=slide.name,
+        **common,
+    )
+    create_multiscale(
+        partial / "labels" / "prediction",
+        channels=None,
+        attributes={"kind": "label", "classes": rows},
+        name="prediction",
+        **common,
+    )
+    write_strip(partial, 0, 0, np.stack([255 - probability, probability], axis=-1))
+    finish(partial, collection / slide.name)
+
+
+@pytest.fixture
+def world(slides, tmp_path):
+    """Copy of the slides, a recipe on them, and predictions of a, c and d."""
+    shutil.copytree(slides / "store.zarr", tmp_path / "store.zarr")
+    (tmp_path / "recipe.yaml").write_text(
+        """
+classes: [{name: disc}]
+data: {stores: [store.zarr], validation: [c]}
+mpp: 1.0
+patch_px: 32
+sampling: {patches_per_epoch: 16, mix: {objects: 0.6, tissue: 0.4}}
+model: {encoder: tu-mobilenetv3_small_050}
+train: {epochs: 1, batch_size: 8, precision: fp32, workers: 0}
+"""
+    )
+    create_collection(tmp_path / "pred.zarr")
+    store = open_collection(tmp_path / "store.zarr")
+    for name in "acd":
+        extent = store[name].pyramid.extent
+        probability = np.zeros((-(-extent.height // 2), -(-extent.width // 2)), dtype=np.uint8)
+        probability[10:20, 30:50] = 250
+        probability[20:25, 30:50] = 128
+        write_prediction(tmp_path / "pred.zarr", store[name], probability)
+    return tmp_path
+
+
+def write(world, *settings, **options):
+    return write_pseudo_labels(
+        open_collection(world / "pred.zarr"),
+        open_collection(world / "store.zarr"),
+        load_recipe(world / "recipe.yaml", settings),
+        PseudoOptions(**options),
+        progress=Silent(),
+    )
+
+
+def only(world, name):
+    for path in (world / "pred.zarr").iterdir():
+        if path.is_dir() and path.name != name:
+            shutil.rmtree(path)
+
+
+def whole(label, level=0):
+    extent = label.pyramid.extents[level]
+    region = Region(level=level, y=0, x=0, height=extent.height, width=extent.width)
+    return label.read(region)
+
+
+def test_held_out_and_drawn_slides_are_refused(world):
+    before = read_objects(open_collection(world / "store.zarr")["a"], "annotations").source
+    with pytest.raises(BatchError) as caught:
+        write(world)
+    assert caught.value.done == 1
+    assert "slide 'c' is held out to judge the run" in caught.value.failures["c"]
+    assert "not overwritten" in caught.value.failures["a"]
+    store = open_collection(world / "store.zarr")
+    assert list(read_objects(store["a"], "annotations").source) == list(before)
+    assert is_pseudo(store["d"], "annotations")
+    assert not is_pseudo(store["a"], "annotations")
+
+
+def test_px_are_sure_or_ignored(world):
+    only(world, "d")
+    assert write(world).objects == {"d": 1}
+    slide = open_collection(world / "store.zarr")["d"]
+    label = slide.label("annotations")
+    ids = whole(label)
+    expected = np.zeros_like(ids)
+    expected[20:40, 60:100] = 1
+    expected[40:50, 60:100] = 255
+    assert (ids == expected).mean() > 0.98  # an odd side is not twice its half
+    assert set(np.unique(ids)) == {0, 1, 255}
+    objects = read_objects(slide, "annotations")
+    assert list(objects.source) == ["pseudo"]
+    assert list(objects.class_name) == ["disc"]
+    assert objects.bbox[0] == pytest.approx([20, 60, 40, 100], abs=1)
+    assert (whole(label, 1) == expected[::2, ::2]).mean() > 0.97
+    # Another round with the same predictions changes nothing; another threshold replaces it.
+    assert write(world).objects == {"d": 1}
+    write(world, low=0.6)
+    again = open_collection(world / "store.zarr")["d"].label("annotations")
+    assert set(np.unique(whole(again))) == {0, 1}
+
+
+def test_tiles_without_foreground_may_be_left_out(world):
+    only(world, "d")
+    write(world, foreground_only=True)
+    ids = whole(open_collection(world / "store.zarr")["d"].label("annotations"))
+    assert (ids[100:, 130:] == 255).all()  # tiles of 32 px of the prediction, 64 px here
+    assert (ids[2:18, 2:60] == 0).all()
+    assert (ids == 1).sum() > 700
+
+
+def test_nothing_found_is_no_label(world):
+    only(world, "d")
+    assert write(world, high=0.99).objects == {"d": 0}
+    assert "annotations" not in open_collection(world / "store.zarr")["d"].label_names()
+
+
+def test_guesses_are_learned_from_and_never_judged_by(world):
+    only(world, "d")
+    before = {
+        seed: [s.name for s in split_slides(recipe)[0].validation]
+        for seed in range(5)
+        if (recipe := load_recipe(world / "recipe.yaml",
+                                  ("data.validation=0.3", f"seed={seed}")))
+    }  # fmt: skip
+    write(world)
+    for seed, names in before.items():
+        recipe = load_recipe(world / "recipe.yaml", ("data.validation=0.3", f"seed={seed}"))
+        (split,) = split_slides(recipe)
+        assert [s.name for s in split.validation] == names
+        assert "d" in [s.name for s in split.train]
+    for split in split_slides(load_recipe(world / "recipe.yaml", ("data.folds=3",))):
+        assert "d" in [s.name for s in split.train]
+        assert "d" not in [s.name for s in split.validation]
+    with pytest.raises(ConfigError, match="slides d have pseudo-labels only"):
+        split_slides(load_recipe(world / "recipe.yaml", ("data.validation=[d]",)))
+
+
+def test_guesses_weigh_what_the_recipe_says(world):
+    only(world, "d")
+    write(world)
+    torch.set_num_threads(1)
+    losses = []
+    for weight in (0.0, 1.0):
+        recipe = load_recipe(
+            world / "recipe.yaml",
+            (f"data.pseudo_weight={weight}", "data.train=[d]", "loss={bce: 1}"),
+        )
+        report = train(recipe, world / f"run-{weight}", progress=Silent())
+        losses.append(report.best.metrics.read_text().splitlines()[1].split(",")[1])
+    assert float(losses[0]) == 0
+    assert float(losses[1]) > 0
+
+
+def test_wrong_probabilities_are_explained(world):
+    with pytest.raises(ConfigError, match="expected 0 <= low <= high <= 1"):
+        PseudoOptions(high=0.2, low=0.3)
+    with pytest.raises(ConfigError, match="got fold 7"):
+        write_pseudo_labels(
+            open_collection(world / "pred.zarr"),
+            open_collection(world / "store.zarr"),
+            load_recipe(world / "recipe.yaml"),
+            PseudoOptions(),
+            fold=7,
+            progress=Silent(),
+        )

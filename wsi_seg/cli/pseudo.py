@@ -1,0 +1,56 @@
+"""Owns ``wsi-seg pseudo``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
+
+
+def pseudo(
+    predictions: Annotated[Path, typer.Argument(help="Predictions of slides without truth.")],
+    store: Annotated[Path, typer.Argument(help="Collection of those slides.")],
+    recipe: Annotated[
+        Path, typer.Option(help="Recipe of the run that will learn from them.")
+    ] = Path("recipe.yaml"),
+    fold: Annotated[
+        int | None, typer.Option(help="Fold that will learn from them; default: any.")
+    ] = None,
+    high: Annotated[float, typer.Option(help="Least probability of a class's px.")] = 0.7,
+    low: Annotated[float, typer.Option(help="Highest probability of background.")] = 0.3,
+    foreground_only: Annotated[
+        bool, typer.Option("--foreground-only", help="Ignore tiles that show no class at all.")
+    ] = False,
+    json_mode: JsonFlag = False,
+) -> None:
+    """Write sure predictions into the slides as labels to learn from, marked as guesses.
+
+    Px between the two probabilities are ignored. Slides that the run holds out are refused, and
+    labels drawn by people are never overwritten. The recipe's data.pseudo_weight says how much
+    such slides count.
+
+    For example:
+
+      wsi-seg pseudo pred.zarr unlabelled.zarr --recipe recipe.yaml
+      wsi-seg pseudo pred.zarr unlabelled.zarr --fold 0 --high 0.9 --low 0.1
+    """
+
+    def body(terminal: Terminal) -> dict[str, object]:
+        from wsi_seg.config import load_recipe
+        from wsi_seg.learn.pseudo import PseudoOptions, write_pseudo_labels
+        from wsi_seg.store import open_collection
+
+        report = write_pseudo_labels(
+            open_collection(predictions),
+            open_collection(store),
+            load_recipe(recipe),
+            PseudoOptions(high=high, low=low, foreground_only=foreground_only),
+            fold=fold,
+            progress=terminal.progress,
+        )
+        terminal.say("\n".join(report.lines()))
+        terminal.next_command("wsi-seg", "train", recipe, "--out", "run-pseudo")
+        return report.to_json()
+
+    run_verb(body, json_mode)

@@ -1,0 +1,260 @@
+"""Owns pseudo-labels: sure predictions of slides without truth, written as labels to learn from.
+
+They are told from experts' labels by the source ``pseudo`` of their objects. Slides that a run
+holds out never get any, because a network would then be judged by what another one guessed.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from wsi_seg.annotations import Annotation
+from wsi_seg.classes import IGNORE, ClassTable
+from wsi_seg.config import Recipe
+from wsi_seg.errors import BatchError, ConfigError, StoreError, WsiSegError
+from wsi_seg.geometry import Region
+from wsi_seg.infer.output import LABEL
+from wsi_seg.learn.slides import PSEUDO, is_pseudo, split_slides
+from wsi_seg.masks.objects import measure_objects, write_objects
+from wsi_seg.masks.vectorize import vectorize
+from wsi_seg.progress import Progress
+from wsi_seg.store import (
+    Collection,
+    SlideStore,
+    create_multiscale,
+    discard,
+    finish,
+    strip_rows,
+    tidy,
+    write_strip,
+)
+
+# Rows of a prediction outlined at a time.
+_STRIP_PX = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class PseudoOptions:
+    """What of a prediction is taken for truth.
+
+    Parameters
+    ----------
+    high, low
+        A px belongs to its likeliest class if that one's probability is at least ``high``; it is
+        background if it is at most ``low``, and ignored (255) in between.
+    foreground_only
+        Tiles of ``patch_px`` without any px of a class are ignored instead of background.
+    """
+
+    high: float = 0.7
+    low: float = 0.3
+    foreground_only: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low <= self.high <= 1 or self.high == 0:
+            raise ConfigError(
+                f"got probabilities low {self.low} and high {self.high}; expected "
+                "0 <= low <= high <= 1"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class PseudoReport:
+    """Name of the label, and its objects by slide."""
+
+    label: str
+    objects: dict[str, int]
+
+    def lines(self) -> list[str]:
+        """Figures as sentences for people."""
+        return [
+            f"{slide}: {count} objects in label {self.label!r}"
+            for slide, count in self.objects.items()
+        ]
+
+    def to_json(self) -> dict[str, object]:
+        """Figures as plain JSON values."""
+        return asdict(self)
+
+
+def write_pseudo_labels(
+    predictions: Collection,
+    slides: Collection,
+    recipe: Recipe,
+    options: PseudoOptions,
+    *,
+    fold: int | None = None,
+    progress: Progress,
+) -> PseudoReport:
+    """Write predictions into the slides' stores as the label that a recipe learns from.
+
+    Pseudo-labels of an earlier round are replaced, experts' labels never.
+
+    Parameters
+    ----------
+    predictions
+        Made by inference.
+    slides
+        The slides' own stores.
+    recipe
+        Of the run that will learn from them: gives label, classes and the slides held out.
+    options
+        What is taken for truth.
+    fold
+        The fold that will learn from them; None guards the slides that any fold holds out.
+    progress
+        Advanced by slides.
+
+    Raises
+    ------
+    BatchError
+        If some slides are held out, have an expert's label, or cannot be read; all others are
+        done.
+    """
+    if not predictions.names():
+        raise StoreError(f"{predictions.path} holds no predictions; run `wsi-seg infer` first")
+    held_out = _held_out(recipe, fold)
+    counts: dict[str, int] = {}
+    failures: dict[str, str] = {}
+    progress.start("pseudo", len(predictions), "slides")
+    for name in predictions.names():
+        try:
+            if name in held_out:
+                raise ConfigError(
+                    f"slide {name!r} is held out to judge the run; expected slides that it may "
+                    "learn from"
+                )
+            counts[name] = _write_slide(predictions[name], slides[name], recipe, options)
+        except WsiSegError as error:
+            failures[name] = str(error)
+        progress.advance(1)
+    progress.finish()
+    if failures:
+        raise BatchError(failures, done=len(counts))
+    return PseudoReport(recipe.data.label, counts)
+
+
+def _held_out(recipe: Recipe, fold: int | None) -> set[str]:
+    splits = split_slides(recipe)
+    if fold is not None and fold not in range(len(splits)):
+        raise ConfigError(f"got fold {fold}; the recipe has {len(splits)}, counted from 0")
+    chosen = splits if fold is None else splits[fold : fold + 1]
+    return {store.name for split in chosen for store in split.validation}
+
+
+def _write_slide(
+    prediction: SlideStore, slide: SlideStore, recipe: Recipe, options: PseudoOptions
+) -> int:
+    label = recipe.data.label
+    if label in slide.label_names() and not is_pseudo(slide, label):
+        raise StoreError(
+            f"slide {slide.name!r} has label {label!r} from elsewhere, which is not overwritten"
+        )
+    hard = _Hardened(prediction, recipe, options)
+    objects = [
+        Annotation(polygon, class_name, PSEUDO) for class_name, polygon in hard.outlines(slide)
+    ]
+    if not objects:
+        return 0  # nothing says that such a label is a guess, so there is none
+    partial = slide.path / ".partial" / label
+    discard(partial)
+    create_multiscale(
+        partial,
+        extents=list(slide.pyramid.extents),
+        channels=None,
+        mpp=slide.pyramid.mpp,
+        attributes={"kind": "label", "classes": recipe.class_table.to_json()},
+        name=label,
+    )
+    for level, extent in enumerate(slide.pyramid.extents):
+        rows = strip_rows(partial, level)
+        for y in range(0, extent.height, rows):
+            height = min(rows, extent.height - y)
+            drawn = hard.at(extent.height, extent.width, y, height)
+            if drawn.any():
+                write_strip(partial, level, y, drawn)
+    write_objects(partial, measure_objects(objects, slide.pyramid.mpp))
+    final = slide.path / "labels" / label
+    discard(final)
+    finish(partial, final)
+    tidy(slide.path)
+    return len(objects)
+
+
+class _Hardened:
+    """A prediction as class ids of the recipe, 255 where it is not sure."""
+
+    def __init__(self, prediction: SlideStore, recipe: Recipe, options: PseudoOptions) -> None:
+        self._image = prediction.image
+        self._extent = prediction.image.pyramid.extent
+        self._classes = recipe.class_table
+        self._channels = _channels(prediction, recipe.class_table)
+        self._high, self._low = round(255 * options.high), round(255 * options.low)
+        self._tile = recipe.patch_px if options.foreground_only else 1
+        self._options = options
+
+    def rows(self, y: int, height: int) -> NDArray[np.uint8]:
+        """Class ids of some rows of the prediction."""
+        tile, extent = self._tile, self._extent
+        top = y // tile * tile
+        bottom = min(-(-(y + height) // tile) * tile, extent.height)
+        region = Region(level=0, y=top, x=0, height=bottom - top, width=extent.width)
+        values = self._image.read(region)[..., self._channels]
+        best = values.max(axis=-1)
+        ids = np.where(best >= self._high, values.argmax(axis=-1) + 1, 0).astype(np.uint8)
+        ids[(best > self._low) & (best < self._high)] = IGNORE
+        if self._options.foreground_only:
+            _ignore_empty_tiles(ids, tile)
+        return ids[y - top : y - top + height]
+
+    def at(self, height: int, width: int, y: int, rows: int) -> NDArray[np.uint8]:
+        """Class ids of some rows of a picture of this size: those at the px centres."""
+        down = _nearest(np.arange(y, y + rows), height, self._extent.height)
+        across = _nearest(np.arange(width), width, self._extent.width)
+        found = self.rows(int(down[0]), int(down[-1] - down[0]) + 1)
+        return found[np.ix_(down - down[0], across)]
+
+    def outlines(self, slide: SlideStore) -> Iterator[tuple[str, shapely.Polygon]]:
+        """Class and outline of each object, in level-0 px of the slide."""
+        full = slide.pyramid.extent
+        scale = np.array([full.width / self._extent.width, full.height / self._extent.height])
+        names = self._classes.names
+        for value, polygon in vectorize(self._strips()):
+            yield names[value - 1], shapely.transform(polygon, lambda xy: xy * scale)
+
+    def _strips(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        for y in range(0, self._extent.height, _STRIP_PX):
+            ids = self.rows(y, min(_STRIP_PX, self._extent.height - y))
+            yield y, np.where(ids == IGNORE, 0, ids).astype(np.uint8)
+
+
+def _channels(prediction: SlideStore, classes: ClassTable) -> Sequence[int]:
+    """Channel of the prediction that belongs to each class of the recipe."""
+    rows = prediction.label(LABEL).attributes.get("classes")
+    if not isinstance(rows, list):
+        raise StoreError(f"{prediction.path} names no classes; expected a prediction of wsi-seg")
+    found = ClassTable.from_json(rows).names
+    missing = [name for name in classes.names if name not in found]
+    if missing:
+        raise ConfigError(
+            f"the prediction of slide {prediction.name!r} has classes {', '.join(found)}; "
+            f"expected {', '.join(missing)} too"
+        )
+    return [found.index(name) for name in classes.names]
+
+
+def _ignore_empty_tiles(ids: NDArray[np.uint8], tile: int) -> None:
+    """Ignore, in place, the tiles of a grid that show no px of a class."""
+    for y in range(0, ids.shape[0], tile):
+        for x in range(0, ids.shape[1], tile):
+            window = ids[y : y + tile, x : x + tile]
+            if not ((window > 0) & (window < IGNORE)).any():
+                window[:] = IGNORE
+
+
+def _nearest(places: NDArray[np.int64], length: int, source: int) -> NDArray[np.int64]:
+    """Px of a source that the centres of these px fall into."""
+    return np.minimum((places * 2 + 1) * source // (2 * length), source - 1)
