@@ -1,10 +1,14 @@
 import csv
+import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from wsi_seg.config import save_recipe
 from wsi_seg.errors import CheckpointError, ConfigError, OutputError
 from wsi_seg.learn.train import train
 from wsi_seg.models import load_checkpoint
@@ -119,3 +123,40 @@ def test_an_unwritable_folder_is_an_output_error(recipe_for, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot make folder"):
         train(recipe_for(), tmp_path / "file" / "run", progress=Silent())
+
+
+def test_accumulated_steps_are_whole_and_their_loss_is_not_divided_again(recipe_for, tmp_path):
+    recipe = recipe_for(
+        "train.epochs=1", "train.accumulate=3", "sampling.patches_per_epoch=25", "loss={bce: 2}"
+    )
+    train(recipe, tmp_path / "run", progress=Silent())
+    (row,) = rows_of(tmp_path / "run")
+    assert float(row["loss"]) == pytest.approx(2 * float(row["bce"]), rel=1e-4)
+    state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 2  # 25 patches are rounded up to 2 steps of 3 batches of 8
+
+
+@pytest.mark.slow
+def test_two_processes_share_an_epoch(recipe_for, tmp_path):
+    recipe = recipe_for(
+        "train.devices=2",
+        "train.batch_size=4",
+        "train.ema=0.9",
+        "train.epochs=2",
+        "model.freeze_encoder_epochs=1",
+        "data.folds=2",
+        "ensemble.out_of_fold=false",
+    )
+    save_recipe(recipe, tmp_path / "recipe.yaml")
+    command = [sys.executable, "-m", "wsi_seg", "train", tmp_path / "recipe.yaml", "--json"]
+    done = subprocess.run(
+        [*command, "--out", tmp_path / "run"], check=True, timeout=200, capture_output=True
+    )
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert len(report["folds"]) == 2
+    assert report["ensemble"].endswith("ensemble.yaml")
+    for fold in ("fold_0", "fold_1"):
+        assert len(rows_of(tmp_path / "run" / fold)) == 2
+        state = torch.load(tmp_path / "run" / fold / "last.ckpt", weights_only=True)
+        assert state["global_step"] == 8  # two epochs of 32 patches, 8 at a time
+        load_checkpoint(tmp_path / "run" / fold / "best.safetensors")

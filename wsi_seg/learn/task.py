@@ -89,8 +89,8 @@ class SegmentationTask(lightning.LightningModule):
         )[0, 0]
         torch.manual_seed(int(word) >> 1)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, torch.Tensor]:
-        """Loss of ``(images, labels, weights)``, and its terms.
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Loss of ``(images, labels, weights)``; ``terms`` has it and what it is made of.
 
         Parameters
         ----------
@@ -119,7 +119,9 @@ class SegmentationTask(lightning.LightningModule):
                 "optimizer.clip_norm, or set train.precision to fp32, and start again in a new "
                 "--out"
             )
-        return {"loss": loss} | {name: term.detach() for name, term in terms.items()}
+        # lightning divides its "loss" by the batches that are accumulated.
+        found = {"loss": loss} | terms
+        return {"loss": loss, "terms": {name: term.detach() for name, term in found.items()}}
 
     def configure_gradient_clipping(
         self,

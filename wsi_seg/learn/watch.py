@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 from lightning.pytorch.callbacks import Callback
 
 from wsi_seg.learn.history import History, Row
@@ -109,14 +108,14 @@ class Watch(Callback):
         self,
         trainer: lightning.Trainer,
         pl_module: lightning.LightningModule,
-        outputs: dict[str, torch.Tensor],  # type: ignore[override]
+        outputs: dict[str, Any],  # type: ignore[override]
         batch: Batch,
         batch_idx: int,
     ) -> None:
         """Add the step's figures up; save where it has been long enough."""
         epoch, count = self._epoch, len(batch[0]) * trainer.world_size
         epoch.patches += count
-        for name, term in outputs.items():
+        for name, term in outputs["terms"].items():
             epoch.terms[name] = epoch.terms.get(name, 0.0) + float(term) * count
         self._progress.advance(count)
         epoch.seconds += self._lap()
