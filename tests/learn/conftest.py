@@ -78,3 +78,20 @@ train: {epochs: 3, batch_size: 8, precision: fp32, workers: 0}
 """
     )
     return lambda *settings: load_recipe(path, settings)
+
+
+@pytest.fixture
+def card_of():
+    """Make the card that a recipe's network has."""
+    from wsi_seg.models import ModelCard
+
+    return lambda recipe: ModelCard(
+        architecture=recipe.model.architecture,
+        encoder=recipe.model.encoder,
+        in_channels=3,
+        classes=recipe.class_table,
+        mpp=recipe.mpp,
+        tile_px=recipe.patch_px,
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+    )
