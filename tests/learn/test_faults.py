@@ -87,6 +87,13 @@ def test_a_board_that_is_not_installed(recipe_for, tmp_path, monkeypatch):
         train(recipe_for("train.tensorboard=true"), tmp_path, progress=Silent())
 
 
+def test_a_board_that_is_installed_gets_the_figures(recipe_for, tmp_path):
+    pytest.importorskip("tensorboard", reason="an optional extra")
+    train(recipe_for("train.tensorboard=true", "train.epochs=1"), tmp_path, progress=Silent())
+    (events,) = (tmp_path / "tensorboard").glob("events.*")
+    assert b"val_dice" in events.read_bytes()
+
+
 def test_waiting_for_patches_is_in_the_log(recipe_for, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("wsi_seg.learn.watch._WAIT", 0.0)
     with caplog.at_level("INFO"):

@@ -6,9 +6,12 @@ import torch
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.config import load_recipe
+from wsi_seg.data.dataset import PatchSource
 from wsi_seg.errors import BatchError, ConfigError
 from wsi_seg.geometry import Extent, Region
+from wsi_seg.learn.fit import _Patches
 from wsi_seg.learn.pseudo import PseudoOptions, write_pseudo_labels
+from wsi_seg.learn.resume import Position
 from wsi_seg.learn.slides import is_pseudo, split_slides
 from wsi_seg.learn.train import train
 from wsi_seg.masks import read_objects
@@ -196,3 +199,36 @@ def test_wrong_probabilities_are_explained(world):
             fold=7,
             progress=Silent(),
         )
+
+
+def test_probabilities_may_be_learned(world):
+    only(world, "d")
+    write(world, soft=True, low=0.1, high=0.9)
+    assert open_collection(world / "store.zarr")["d"].label_names() == ("annotations",)
+    recipe = load_recipe(world / "recipe.yaml", ("mpp=0.5", "data.pseudo_weight=0.25"))
+    stores = open_collection(world / "store.zarr")
+    sources = [
+        PatchSource.of(stores[name], "annotations", classes=recipe.class_table, mpp=0.5)
+        for name in "ad"
+    ]
+    assert sources[0].soft is None
+    _, label = sources[1].patch(45.0, 80.0, 32)  # rows 29 to 61, columns 64 to 96
+    assert label.shape == (32, 32, 2)
+    assert set(np.unique(label[:11, :, 1])) == {250}
+    assert set(np.unique(label[12:20, :, 1])) == {128}
+    assert (label[12:20, :, 0] == 255).all()
+    report = train(recipe, world / "run", progress=Silent())
+    assert report.best.epochs == 1
+
+
+def test_soft_and_hard_truth_share_a_batch(world):
+    only(world, "d")
+    write(world, soft=True)
+    recipe = load_recipe(world / "recipe.yaml")
+    patches = _Patches(recipe, split_slides(recipe)[0], Position())._dataset
+    items = [patches[index] for index in range(16)]
+    assert {tuple(label.shape) for _, label, _ in items} == {(1, 32, 32)}
+    assert {float(weight) for _, _, weight in items} == {1.0, 0.5}
+    for _, label, weight in items:
+        values = label[~label.isnan()].unique()
+        assert weight == 0.5 or set(values.tolist()) <= {0.0, 1.0}

@@ -22,6 +22,9 @@ def pseudo(
     foreground_only: Annotated[
         bool, typer.Option("--foreground-only", help="Ignore tiles that show no class at all.")
     ] = False,
+    soft: Annotated[
+        bool, typer.Option("--soft", help="Learn the probabilities, not only classes.")
+    ] = False,
     json_mode: JsonFlag = False,
 ) -> None:
     """Write sure predictions into the slides as labels to learn from, marked as guesses.
@@ -45,7 +48,7 @@ def pseudo(
             open_collection(predictions),
             open_collection(store),
             load_recipe(recipe),
-            PseudoOptions(high=high, low=low, foreground_only=foreground_only),
+            PseudoOptions(high=high, low=low, foreground_only=foreground_only, soft=soft),
             fold=fold,
             progress=terminal.progress,
         )

@@ -14,7 +14,10 @@ from wsi_seg.data.scaled import Scale, read_image, read_label, scale_for
 from wsi_seg.errors import StoreError
 from wsi_seg.sampling import Draws, PatchSampler
 from wsi_seg.sampling.counters import Stream, words
-from wsi_seg.store import Multiscale, SlideStore
+from wsi_seg.store import Multiscale, SlideStore, open_multiscale
+
+# Group inside a label's that holds its probabilities.
+SOFT = "soft"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,12 +32,16 @@ class PatchSource:
         Resolution of the patches.
     recode
         ``(256,)`` uint8: the label's class ids to the model's; other classes are background.
+    soft
+        Probabilities (value / 255) to learn instead of ids, one channel per class of the model;
+        None where the truth is certain.
     """
 
     image: Multiscale
     label: Multiscale
     scale: Scale
     recode: NDArray[np.uint8]
+    soft: Multiscale | None = None
 
     @classmethod
     def of(
@@ -51,7 +58,9 @@ class PatchSource:
         """
         truth = store.label(label)
         scale = scale_for(store.pyramid, mpp, name=store.name)
-        return cls(store.image, truth, scale, _recode(store.name, truth, classes))
+        return cls(
+            store.image, truth, scale, _recode(store.name, truth, classes), _soft(truth, classes)
+        )
 
     def patch(
         self, centre_y: float, centre_x: float, side: int
@@ -66,17 +75,21 @@ class PatchSource:
         image : NDArray[np.uint8]
             ``(side, side, 3)`` RGB.
         label : NDArray[np.uint8]
-            ``(side, side)`` class ids of the model.
+            ``(side, side)`` class ids of the model; with soft truth ``(side, side, 1 + classes)``,
+            where the probabilities follow the ids.
         """
         level0, extent = self.image.pyramid.extent, self.scale.extent
         y, height = _place(centre_y * extent.height / level0.height, side, extent.height)
         x, width = _place(centre_x * extent.width / level0.width, side, extent.width)
         image = read_image(self.image, self.scale, y, x, height=height, width=width)
         ids = self.recode[read_label(self.label, extent, y, x, height=height, width=width)]
+        if self.soft is not None:
+            soft = read_label(self.soft, extent, y, x, height=height, width=width)
+            ids = np.concatenate([ids[..., None], soft], axis=-1)
         if height < side or width < side:
             past = ((0, side - height), (0, side - width))
             image = np.pad(image, (*past, (0, 0)), mode="reflect")
-            ids = np.pad(ids, past, constant_values=IGNORE)
+            ids = np.pad(ids, (*past, (0, 0))[: ids.ndim], constant_values=IGNORE)
         return image, ids
 
 
@@ -104,12 +117,29 @@ def _recode(slide: str, label: Multiscale, classes: ClassTable) -> NDArray[np.ui
     return table
 
 
+def _soft(label: Multiscale, classes: ClassTable) -> Multiscale | None:
+    """Probabilities beside a label, if it has any."""
+    folder = label.path / SOFT
+    if not (folder / "zarr.json").is_file():
+        return None
+    soft = open_multiscale(folder)
+    rows = soft.attributes.get("classes")
+    names = ClassTable.from_json(rows).names if isinstance(rows, list) else ()
+    if names != classes.names:
+        raise StoreError(
+            f"{folder} has probabilities of {', '.join(names) or 'no class'}; expected "
+            f"{', '.join(classes.names)}; run `wsi-seg pseudo` again"
+        )
+    return soft
+
+
 class PatchDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """Patches of all epochs, one after the other: item ``epoch * len(sampler) + i``.
 
     An item is ``(image, label)``: uint8 RGB ``(3, side, side)`` and uint8 class ids
-    ``(side, side)``. It depends on the item's number and the recipe alone, so worker processes
-    need no seeds of their own. The object may be pickled.
+    ``(side, side)``; of soft truth float32 probabilities ``(classes, side, side)``, NaN where
+    they are to be ignored. It depends on the item's number and the recipe alone, so worker
+    processes need no seeds of their own. The object may be pickled.
 
     Parameters
     ----------
@@ -152,8 +182,12 @@ class PatchDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         raw = words(self._seed, epoch, stream=Stream.AUGMENT, first=index, count=1)[0]
         seeds = [int(word) >> 33 for word in raw]
         image, label = self._augmenter(image, label, seeds=seeds)
-        planes = np.ascontiguousarray(image.transpose(2, 0, 1))
-        return torch.from_numpy(planes), torch.from_numpy(np.ascontiguousarray(label))
+        planes = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        if label.ndim == 2:
+            return planes, torch.from_numpy(np.ascontiguousarray(label))
+        soft = label[..., 1:].transpose(2, 0, 1).astype(np.float32) / 255
+        soft[:, label[..., 0] == IGNORE] = np.nan
+        return planes, torch.from_numpy(soft)
 
     def slide_of(self, item: int) -> int:
         """Index of the source that an item is cut from."""

@@ -217,8 +217,11 @@ class _Patches(lightning.LightningDataModule):
             seed=recipe.seed,
         )
         guessed = [is_pseudo(store, recipe.data.label) for store in split.train]
+        soft = any(source.soft is not None for source in sources)
         self._dataset = WeightedPatches(
-            patches, [recipe.data.pseudo_weight if guess else 1.0 for guess in guessed]
+            patches,
+            [recipe.data.pseudo_weight if guess else 1.0 for guess in guessed],
+            classes=len(recipe.classes) if soft else None,
         )
 
     @property

@@ -6,6 +6,7 @@ holds out never get any, because a network would then be judged by what another 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import shapely
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from wsi_seg.annotations import Annotation
 from wsi_seg.classes import IGNORE, ClassTable
 from wsi_seg.config import Recipe
+from wsi_seg.data.dataset import SOFT
 from wsi_seg.errors import BatchError, ConfigError, StoreError, WsiSegError
 from wsi_seg.geometry import Region
 from wsi_seg.infer.output import LABEL
@@ -47,11 +49,15 @@ class PseudoOptions:
         background if it is at most ``low``, and ignored (255) in between.
     foreground_only
         Tiles of ``patch_px`` without any px of a class are ignored instead of background.
+    soft
+        The probabilities themselves are learned, and not only the ids made of them. Px are
+        ignored like without.
     """
 
     high: float = 0.7
     low: float = 0.3
     foreground_only: bool = False
+    soft: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.low <= self.high <= 1 or self.high == 0:
@@ -176,6 +182,8 @@ def _write_slide(
             drawn = hard.at(extent.height, extent.width, y, height)
             if drawn.any():
                 write_strip(partial, level, y, drawn)
+    if options.soft:
+        hard.write_soft(partial / SOFT, slide)
     write_objects(partial, measure_objects(objects, slide.pyramid.mpp))
     final = slide.path / "labels" / label
     discard(final)
@@ -209,6 +217,25 @@ class _Hardened:
         if self._options.foreground_only:
             _ignore_empty_tiles(ids, tile)
         return ids[y - top : y - top + height]
+
+    def write_soft(self, path: Path, slide: SlideStore) -> None:
+        """Keep the probabilities, at the size of the prediction."""
+        extent = self._extent
+        create_multiscale(
+            path,
+            extents=[extent],
+            channels=len(self._channels),
+            mpp=slide.pyramid.mpp,
+            downsample=slide.pyramid.extent.width / extent.width,
+            attributes={"kind": "probabilities", "classes": self._classes.to_json()},
+            name=SOFT,
+        )
+        rows = strip_rows(path)
+        for y in range(0, extent.height, rows):
+            region = Region(
+                level=0, y=y, x=0, height=min(rows, extent.height - y), width=extent.width
+            )
+            write_strip(path, 0, y, self._image.read(region)[..., self._channels])
 
     def at(self, height: int, width: int, y: int, rows: int) -> NDArray[np.uint8]:
         """Class ids of some rows of a picture of this size: those at the px centres."""

@@ -95,7 +95,8 @@ class SegmentationTask(lightning.LightningModule):
         Parameters
         ----------
         batch
-            ``(B, 3, H, W)`` uint8, ``(B, H, W)`` uint8 and ``(B,)`` float32.
+            ``(B, 3, H, W)`` uint8, ``(B, H, W)`` uint8 ids or ``(B, C, H, W)`` float32
+            probabilities, and ``(B,)`` float32.
         batch_idx
             Place in the epoch.
         """

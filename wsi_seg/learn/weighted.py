@@ -1,10 +1,11 @@
-"""Owns what a patch weighs in the loss: less where its truth was guessed by a network."""
+"""Owns the truth of patches as the loss takes it: soft or hard, and what each patch weighs."""
 
 from collections.abc import Sequence
 
 import torch
 from torch.utils.data import Dataset
 
+from wsi_seg.classes import IGNORE
 from wsi_seg.data.dataset import PatchDataset
 
 Patch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -18,14 +19,28 @@ class WeightedPatches(Dataset[Patch]):
     patches
         Image and label.
     weights
-        Of each source of the patches.
+        Of each source of the patches: less where its truth was guessed by a network.
+    classes
+        Number of classes if some truth is soft, which makes all labels of a batch probabilities;
+        None leaves class ids as they are.
     """
 
-    def __init__(self, patches: PatchDataset, weights: Sequence[float]) -> None:
+    def __init__(
+        self, patches: PatchDataset, weights: Sequence[float], *, classes: int | None
+    ) -> None:
         self._patches = patches
         self._weights = tuple(weights)
+        self._classes = classes
 
     def __getitem__(self, item: int) -> Patch:
         image, label = self._patches[item]
+        if self._classes is not None and not label.is_floating_point():
+            label = _certain(label, self._classes)
         weight = torch.tensor(self._weights[self._patches.slide_of(item)], dtype=torch.float32)
         return image, label, weight
+
+
+def _certain(label: torch.Tensor, classes: int) -> torch.Tensor:
+    """Class ids ``(H, W)`` as probabilities ``(classes, H, W)`` of 0 and 1, NaN if ignored."""
+    ids = torch.arange(1, classes + 1).reshape(-1, 1, 1)
+    return (label == ids).float().masked_fill(label == IGNORE, float("nan"))
