@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from wsi_seg.classes import ClassTable
-from wsi_seg.config import MixConfig
+from wsi_seg.config import MixConfig, SamplingConfig
 from wsi_seg.data.dataset import EpochItems, PatchDataset, PatchSource
 from wsi_seg.errors import ResolutionError, StoreError
 from wsi_seg.geometry import Extent
-from wsi_seg.sampling import PatchSampler, map_slide
+from wsi_seg.sampling import PatchSampler, SlideMap, map_cells
 
 CLASSES = ClassTable.named(["gland", "vessel"])
 PATCHES = 24
@@ -24,13 +24,19 @@ def source(store, *, classes=CLASSES, mpp=0.5):
 
 def dataset(store, augment="light", side=32):
     extent = store.pyramid.extent
-    boxes = np.array([[0.0, 0.0, 20.0, 20.0]])
-    one = map_slide(
-        "a", extent, None, cell_px=16, px_area=1, boxes=boxes, class_ids=np.ones(1, np.uint8)
+    one = SlideMap(
+        name="a",
+        extent=extent,
+        px_area=1.0,
+        cell_px=16.0,
+        tissue=map_cells(None, extent, 16.0),
+        boxes=np.array([[0.0, 0.0, 20.0, 20.0]]),
+        class_ids=np.ones(1, np.uint8),
+        areas=np.full(1, 400.0),
+        sources=np.full(1, "expert"),
     )
-    sampler = PatchSampler(
-        [one], MixConfig(objects=0.5, tissue=0.5), patches_per_epoch=PATCHES, seed=3
-    )
+    mix = MixConfig(objects=0.5, tissue=0.5)
+    sampler = PatchSampler([one], SamplingConfig(mix=mix, patches_per_epoch=PATCHES), seed=3)
     return PatchDataset([source(store)], sampler, augment=augment, patch_px=side, seed=3)
 
 

@@ -4,11 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsi_seg.geometry import Extent, Pyramid
-from wsi_seg.sampling import CellTable, map_slide
-from wsi_seg.sampling.importance import SlideMap
+from wsi_seg.sampling import CellTable, map_cells
+from wsi_seg.sampling.importance import BLOCK, SlideMap
 
 NO_BOXES = np.zeros((0, 4))
-NO_IDS = np.zeros(0, np.uint8)
+NOTHING = np.zeros(0)
 
 
 class Mask:
@@ -23,9 +23,9 @@ class Mask:
 
 
 def mapped(extent, tissue, cell_px) -> SlideMap:
-    return map_slide(
-        "a", extent, tissue, cell_px=cell_px, px_area=1.0, boxes=NO_BOXES, class_ids=NO_IDS
-    )
+    share = map_cells(tissue, extent, cell_px)
+    ids, sources = NOTHING.astype(np.uint8), NOTHING.astype(str)
+    return SlideMap("a", extent, 1.0, cell_px, share, NO_BOXES, ids, NOTHING, sources)
 
 
 @given(
@@ -63,16 +63,31 @@ def test_without_a_mask_all_is_tissue():
     assert (mapped(Extent(100, 55), None, 32.0).tissue == 255).all()
 
 
-@given(weights=st.lists(st.floats(0, 10), min_size=1, max_size=30), seed=st.integers(0, 99))
-def test_only_cells_with_weight_are_drawn(weights, seed):
-    table = CellTable.of([np.array(weights[:1]), np.array(weights[1:])])
-    assert table.empty == (max(weights) == 0)
-    if not table.empty:
-        drawn = table.draw(np.random.default_rng(seed).random(200))
-        assert (np.array(weights)[drawn] > 0).all()
+@given(
+    first=st.lists(st.integers(0, 255), min_size=1, max_size=200),
+    second=st.lists(st.integers(0, 255), min_size=1, max_size=200),
+    factor=st.floats(0.1, 1000),
+    seed=st.integers(0, 99),
+)
+def test_only_cells_with_weight_are_drawn(first, second, factor, seed):
+    table = CellTable.of([(np.array(w, np.uint8)[None], f) for w, f in
+                          ((first, 1.0), (second, factor))])  # fmt: skip
+    assert table.total == pytest.approx(sum(first) + sum(second) * factor)
+    if table.total:
+        draws = np.random.default_rng(seed).random(200)
+        drawn = table.draw(np.concatenate([draws, [0, 1 - 2**-53]]))
+        assert (table.weights.ravel()[drawn] > 0).all()
+        cells = np.arange(table.weights.size)
+        assert table.share(cells).sum() == pytest.approx(1)
 
 
 def test_frequencies_follow_the_weights():
-    weights = np.array([0.7, 0, 0.2, 0.1])
-    drawn = CellTable.of([weights]).draw(np.random.default_rng(1).random(100_000))
-    assert np.bincount(drawn, minlength=4) / 100_000 == pytest.approx(weights, abs=0.01)
+    weights = np.random.default_rng(2).integers(0, 256, (3, 50), dtype=np.uint8)
+    table = CellTable.of([(weights, 2.0), (weights, 6.0)])
+    drawn = table.draw(np.random.default_rng(1).random(1_000_000))
+    found = np.bincount(drawn, minlength=6 * BLOCK) / 1_000_000
+    expected = np.zeros(6 * BLOCK)
+    flat = weights.ravel() / weights.sum()
+    expected[:150], expected[3 * BLOCK : 3 * BLOCK + 150] = flat / 4, flat * 3 / 4
+    assert np.abs(found - expected).max() < 3e-4
+    assert found[: 3 * BLOCK].sum() == pytest.approx(0.25, abs=0.002)

@@ -1,29 +1,47 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_seg.config import MixConfig
+from wsi_seg.config import MixConfig, SamplingConfig
+from wsi_seg.config.sampling import GridConfig, SizesConfig, StrataConfig
 from wsi_seg.errors import ConfigError
 from wsi_seg.geometry import Extent
-from wsi_seg.sampling import Layer, PatchSampler, SlideMap
+from wsi_seg.sampling import GridSampler, Layer, PatchSampler, SlideMap
+from wsi_seg.sampling.objects import stratum_of, times_of
 from wsi_seg.sampling.samplers import epoch_length
 
 MIX = MixConfig(objects=0.5, tissue=0.4, background=0.1)
 
 
-def slide_map(name="a", *, height=1000, width=777, cell_px=50.0, boxes=(), tissue=None, area=1.0):
+def slide_map(name="a", *, height=1000, width=777, cell_px=50.0, boxes=(), tissue=None, area=1.0,
+              **more):  # fmt: skip
     shape = (int(np.ceil(height / cell_px)), int(np.ceil(width / cell_px)))
     if tissue is None:
         tissue = np.zeros(shape, np.uint8)
         tissue[: shape[0] // 2] = 255
     found = np.array(boxes, dtype=np.float64).reshape(-1, 4)
     ids = np.ones(len(found), np.uint8)
-    return SlideMap(name, Extent(height, width), area, cell_px, tissue, found, ids)
+    sides = found[:, 2:] - found[:, :2]
+    return SlideMap(
+        name=name,
+        extent=Extent(height, width),
+        px_area=area,
+        cell_px=cell_px,
+        tissue=tissue,
+        boxes=found,
+        class_ids=ids,
+        areas=sides[:, 0] * sides[:, 1],
+        sources=np.full(len(found), "expert"),
+        **more,
+    )
 
 
-def sampler(maps, mix=MIX, *, patches=400, seed=7, batch=1):
-    return PatchSampler(maps, mix, patches_per_epoch=patches, seed=seed, batch=batch)
+def sampler(maps, mix=MIX, *, patches=400, seed=7, batch=1, patch_area=1.0, **more):
+    sampling = SamplingConfig(mix=mix, patches_per_epoch=patches, **more)
+    return PatchSampler(maps, sampling, seed=seed, batch=batch, patch_area=patch_area)
 
 
 def three_boxes():
@@ -126,3 +144,150 @@ def test_epochs_are_whole_batches(patches, batch):
     assert len(one) % batch == 0
     assert patches <= len(one) < patches + batch
     assert len(one.epoch(0)) == len(one)
+
+
+def region(share, cells=16, value=255):
+    """Map of 16 x 16 cells whose first rows a region covers."""
+    found = np.zeros((cells, cells), np.uint8)
+    found[: round(cells * share)] = value
+    return found
+
+
+def test_regions_get_their_shares_and_leave_objects_out():
+    """Cortex, medulla and elsewhere .7, .2, .1: 100,000 draws, none outside the regions."""
+    cortex, medulla = region(0.5), region(1.0) - region(0.75)
+    covered = np.zeros((16, 16), np.uint8)
+    covered[2] = 255
+    regions = {"cortex": cortex, "medulla": medulla}
+    mix = MixConfig(regions={"cortex": 0.7, "medulla": 0.2}, background=0.1)
+    one = slide_map(height=800, width=800, regions=regions, covered=covered,
+                    tissue=region(0.75), boxes=three_boxes()[:1])  # fmt: skip
+    drawn = sampler([one], mix, patches=100_000).epoch(0)
+    inside = drawn.layer == Layer.REGIONS
+    assert inside.mean() == pytest.approx(0.9, abs=0.01)
+    in_cortex = inside & (drawn.y < 400)
+    assert in_cortex.mean() == pytest.approx(0.7, abs=0.01)
+    assert (in_cortex | (drawn.y >= 600))[inside].all()
+    # With draws of their own for objects, no other draw falls on them.
+    with_objects = MixConfig(objects=0.5, regions={"cortex": 0.5})
+    drawn = sampler([one], with_objects, patches=10_000).epoch(0)
+    cells = drawn.y[drawn.layer == Layer.REGIONS] // 50
+    assert set(cells) == {0, 1, 3, 4, 5, 6, 7}
+    with pytest.raises(ConfigError, match=r"names 'pelvis'.*they have cortex, medulla"):
+        sampler([one], MixConfig(regions={"pelvis": 1.0}))
+
+
+def test_boundary_and_hard_layers_are_drawn_where_they_are():
+    covered = np.zeros((16, 16), np.uint8)
+    covered[4:7, 4:7] = 90
+    covered[5, 5] = 255
+    hard = np.zeros((16, 16), np.uint8)
+    hard[9, 1], hard[9, 2] = 200, 50
+    one = slide_map(height=800, width=800, covered=covered, hard=hard, tissue=region(1))
+    drawn = sampler([one], MixConfig(boundary=0.5, hard=0.5), patches=20_000).epoch(0)
+    cells = np.stack([drawn.y // 50, drawn.x // 50])
+    ring = cells[:, drawn.layer == Layer.BOUNDARY]
+    assert {tuple(cell) for cell in ring.T} == {
+        (y, x) for y in (4, 5, 6) for x in (4, 5, 6) if (y, x) != (5, 5)
+    }
+    worst = cells[1, drawn.layer == Layer.HARD]
+    assert (worst == 1).mean() == pytest.approx(0.8, abs=0.02)
+
+
+def test_a_layer_that_is_not_there_yet_leaves_its_share_to_the_others():
+    one = slide_map(boxes=three_boxes())
+    drawn = sampler([one], MixConfig(objects=0.5, tissue=0.25, hard=0.25), patches=100).epoch(0)
+    assert np.bincount(drawn.layer).tolist() == [50, 50]
+
+
+def test_small_objects_count_more_often():
+    """Edges 10, 30, 100 mm at 4, 3, 1 times; what is larger is kept."""
+    sizes = SizesConfig(edges_mm=(10, 30, 100), times=(4, 3, 1))
+    diameters = np.array([5, 9.99, 10, 29.9, 30, 99, 120])
+    assert times_of(diameters, sizes).tolist() == [4, 4, 3, 3, 1, 1, 1]
+    dropped = SizesConfig(edges_mm=(10, 30, 100), times=(4, 3, 1), beyond="drop")
+    assert times_of(diameters, dropped).tolist() == [4, 4, 3, 3, 1, 1, 0]
+    assert epoch_length(3280, 0.7) == 4685  # background of .3
+    # Two squares of 10 and 50 um at 1 um per px, edges at 20 um.
+    one = slide_map(boxes=[(0, 0, 10, 10), (100, 100, 150, 150)])
+    sizes = SizesConfig(edges_mm=(0.02,), times=(3,))
+    drawn = sampler([one], MixConfig(objects=1), patches=400, sizes=sizes).epoch(0)
+    assert np.bincount(drawn.object_id).tolist() == [300, 100]
+    assert len(sampler([one], MixConfig(objects=1), patches=None, sizes=sizes)) == 4
+
+
+def test_bins_of_area_are_drawn_as_often():
+    """Ratios .02, .03, .12, .5 lie in bins 0, 1, 2, 4 at scale 20 capped at 4."""
+    strata = StrataConfig(scale=20, bins=4)
+    assert stratum_of(np.array([0.02, 0.03, 0.12, 0.5]), strata).tolist() == [0, 1, 2, 4]
+    many_small = [(10 * n, 0, 10 * n + 10, 10) for n in range(9)]
+    one = slide_map(boxes=[*many_small, (500, 500, 600, 600)])
+    drawn = sampler([one], MixConfig(objects=1), strata=strata, patch_area=20_000.0).epoch(0)
+    times = np.bincount(drawn.object_id)
+    assert times[9] == 200
+    assert times[:9].sum() == 200
+    assert times[:9].max() - times[:9].min() <= 1
+
+
+def test_classes_and_sources_are_balanced():
+    one = slide_map(boxes=[(10 * n, 0, 10 * n + 10, 10) for n in range(5)])
+    one.class_ids[:] = [1, 1, 1, 1, 2]
+    one.sources[:] = ["hand", "hand", "expert", "expert", "expert"]
+    drawn = sampler([one], MixConfig(objects=1), balance="class").epoch(0)
+    assert np.bincount(drawn.object_id).tolist() == [50, 50, 50, 50, 200]
+    drawn = sampler([one], MixConfig(objects=1), balance="source", patches=300).epoch(0)
+    assert np.bincount(drawn.object_id).tolist() == [75, 75, 50, 50, 50]
+
+
+def test_weights_undo_the_map():
+    """The weighted mean over draws is the mean over the slide, whatever the map."""
+    one = slide_map(height=800, width=800, tissue=region(0.25), boxes=[(0, 0, 200, 200)])
+    mix = MixConfig(objects=0.2, tissue=0.5, background=0.3)
+    drawn = sampler([one], mix, patches=50_000, weighted=True).epoch(0)
+    for value, truth in ((drawn.y < 200, 0.25), (drawn.x < 400, 0.5), (drawn.y < 100, 0.125)):
+        mean = (value * drawn.weight).sum() / drawn.weight.sum()
+        assert mean == pytest.approx(truth, abs=0.015)
+
+
+def test_a_huge_slide_fits_in_50_mb_and_follows_the_map():
+    """100,000 x 100,000 px, 5,000 objects: 100,000 draws within 1 % of the map."""
+    side, cells = 100_000, 1563
+    tissue = np.zeros((cells, cells), np.uint8)
+    tissue[200:900, 300:1300] = 255
+    corners = np.random.default_rng(0).uniform(0, side - 400, (5000, 2))
+    boxes = np.concatenate([corners, corners + 300], axis=1)
+    tracemalloc.start()
+    one = slide_map(height=side, width=side, cell_px=64.0, tissue=tissue, boxes=boxes)
+    found = sampler([one], patches=100_000)
+    drawn = found.epoch(0)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 50e6
+    assert len(np.unique(drawn.object_id)) == 5001  # all of them, and none
+    inside = drawn.layer == Layer.TISSUE
+    assert inside.mean() == pytest.approx(0.4, abs=0.01)
+    rows = np.histogram(drawn.y[inside], bins=[200 * 64, 375 * 64, 550 * 64, 900 * 64])[0]
+    assert rows / inside.sum() == pytest.approx([0.25, 0.25, 0.5], abs=0.01)
+
+
+def test_a_grid_covers_the_tissue_once_and_moves():
+    tissue = np.zeros((20, 16), np.uint8)
+    tissue[4:6, 4:6] = 255
+    one = slide_map(tissue=tissue)
+    still = GridSampler([one], GridConfig(shifted=False), sides=[100.0], seed=1)
+    drawn = still.epoch(0)
+    assert sorted(zip(drawn.y, drawn.x, strict=True)) == [(250, 250)]
+    everywhere = slide_map(tissue=np.full((20, 16), 255, np.uint8))
+    grid = GridSampler([everywhere], GridConfig(overlap=0.5), sides=[100.0], seed=1, batch=7)
+    assert len(grid) % 7 == 0
+    first, again, other = grid.epoch(0), grid.epoch(0), grid.epoch(1)
+    assert np.array_equal(first.y, again.y)
+    assert not np.array_equal(first.y, other.y)
+    seen = np.zeros((1000, 777), bool)
+    unmoved = GridSampler([everywhere], GridConfig(shifted=False), sides=[100.0], seed=1).epoch(0)
+    for y, x in zip(unmoved.y, unmoved.x, strict=True):
+        seen[int(y - 50) : int(y + 50), int(x - 50) : int(x + 50)] = True
+    assert seen.all()
+    with pytest.raises(ConfigError, match="touches tissue"):
+        GridSampler([slide_map(tissue=np.zeros((20, 16), np.uint8))], GridConfig(),
+                    sides=[100.0], seed=1)  # fmt: skip

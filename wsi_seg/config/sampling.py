@@ -1,6 +1,6 @@
 """Owns the sections of a recipe that say where patches are drawn."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -8,18 +8,92 @@ from wsi_seg.config.section import Section, Share
 
 
 class MixConfig(Section):
-    """Share of an epoch's patches that each layer of the importance map gets; they sum to 1."""
+    """How often each layer of the importance map is drawn from, in proportion to the others.
+
+    Parameters
+    ----------
+    objects
+        Around annotated objects, each in turn.
+    regions
+        Within classes of the label ``sampling.regions_label``, uniform by area; px of objects are
+        left out where ``objects`` is above 0.
+    tissue, background
+        Uniform by area over tissue, and beside it.
+    boundary
+        Cells that the outline of an object crosses.
+    hard
+        Where the last model was wrong, see ``wsi-seg mine``.
+    """
 
     objects: Share = 0
+    regions: dict[str, Share] = Field(default_factory=dict)
     tissue: Share = 0
+    boundary: Share = 0
+    hard: Share = 0
     background: Share = 0
 
     @model_validator(mode="after")
-    def _sum_to_one(self) -> Self:
-        total = self.objects + self.tissue + self.background
-        if abs(total - 1) > 1e-6:
-            raise ValueError(f"shares sum to {total:g}; expected 1")
+    def _anything(self) -> Self:
+        if self.total <= 0:
+            raise ValueError("all shares are 0; expected at least one above 0")
         return self
+
+    @property
+    def total(self) -> float:
+        """Sum that the shares are parts of."""
+        cells = self.tissue + self.boundary + self.hard + self.background
+        return self.objects + sum(self.regions.values()) + cells
+
+
+class SizesConfig(Section):
+    """How often an object of some size counts: small ones more often.
+
+    Parameters
+    ----------
+    edges_mm
+        Ascending diameters of circles of the objects' areas.
+    times
+        Times that an object below each edge counts in a round; as many as edges.
+    beyond
+        Objects from the last edge on: ``keep`` once, or ``drop``.
+    """
+
+    edges_mm: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1)
+    times: tuple[Annotated[int, Field(ge=0, le=1000)], ...]
+    beyond: Literal["keep", "drop"] = "keep"
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if len(self.times) != len(self.edges_mm) or list(self.edges_mm) != sorted(
+            set(self.edges_mm)
+        ):
+            raise ValueError("expected ascending edges_mm and as many times")
+        return self
+
+
+class StrataConfig(Section):
+    """Objects in bins by the share of a patch that they cover; each bin is drawn as often.
+
+    An object that covers the share ``a`` is in bin ``round(a * scale)``, at most ``bins``.
+    """
+
+    scale: float = Field(default=20.0, gt=0)
+    bins: int = Field(default=4, ge=1, le=100)
+
+
+class GridConfig(Section):
+    """Patches on a grid over the tissue instead of draws from the map.
+
+    Parameters
+    ----------
+    overlap
+        Fraction that neighbouring patches share.
+    shifted
+        Move the grid by another random offset in each epoch.
+    """
+
+    overlap: float = Field(default=0.0, ge=0, le=0.9)
+    shifted: bool = True
 
 
 class SamplingConfig(Section):
@@ -28,9 +102,20 @@ class SamplingConfig(Section):
     Parameters
     ----------
     mix
-        Shares of the layers.
+        Shares of the layers of the importance map.
     patches_per_epoch
         Rounded up to whole batches; null draws each object once, the other layers in proportion.
+    regions_label
+        Label whose classes ``mix.regions`` names.
+    sizes, strata
+        How objects are chosen among each other; null takes each equally often.
+    balance
+        Draw objects of each ``class`` or ``source`` as often as those of any other.
+    grid
+        Draw a grid instead of the mix; null draws the mix.
+    weighted
+        Weigh each patch in the loss by 1 / (N p), p its chance among N cells, so that the loss is
+        that of the whole tissue; capped at 10.
     cell_um
         Side of a cell of the importance map in micrometres.
     cell_px
@@ -39,5 +124,11 @@ class SamplingConfig(Section):
 
     mix: MixConfig = MixConfig(objects=0.5, tissue=0.4, background=0.1)
     patches_per_epoch: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = 1000
+    regions_label: str = "regions"
+    sizes: SizesConfig | None = None
+    strata: StrataConfig | None = None
+    balance: Literal["none", "class", "source"] = "none"
+    grid: GridConfig | None = None
+    weighted: bool = False
     cell_um: float = Field(default=32.0, gt=0)
     cell_px: int = Field(default=64, ge=1)

@@ -12,7 +12,7 @@ from wsi_seg.classes import IGNORE, ClassTable
 from wsi_seg.data.augment import Augmenter
 from wsi_seg.data.scaled import Scale, read_image, read_label, scale_for
 from wsi_seg.errors import StoreError
-from wsi_seg.sampling import Draws, PatchSampler
+from wsi_seg.sampling import Draws, GridSampler, PatchSampler
 from wsi_seg.sampling.counters import Stream, words
 from wsi_seg.store import Multiscale, SlideStore, open_multiscale
 
@@ -158,7 +158,7 @@ class PatchDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     def __init__(
         self,
         sources: Sequence[PatchSource],
-        sampler: PatchSampler,
+        sampler: PatchSampler | GridSampler,
         *,
         augment: str,
         patch_px: int,
@@ -188,6 +188,11 @@ class PatchDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         soft = label[..., 1:].transpose(2, 0, 1).astype(np.float32) / 255
         soft[:, label[..., 0] == IGNORE] = np.nan
         return planes, torch.from_numpy(soft)
+
+    def weight_of(self, item: int) -> float:
+        """Weight of an item in the loss, as its draw has it."""
+        epoch, index = divmod(item, len(self._sampler))
+        return float(self._draws(epoch).weight[index])
 
     def slide_of(self, item: int) -> int:
         """Index of the source that an item is cut from."""

@@ -21,7 +21,7 @@ from wsi_seg.errors import CheckpointError, ConfigError, TrainingError
 from wsi_seg.infer.predictor import pick_device, pick_precision
 from wsi_seg.learn.history import History
 from wsi_seg.learn.resume import LAST, Position, position_of
-from wsi_seg.learn.slides import Split, is_pseudo, map_slides
+from wsi_seg.learn.slides import Split, is_pseudo, patch_sampler
 from wsi_seg.learn.task import Batch, SegmentationTask
 from wsi_seg.learn.validate import BEST, TOP, Validation, top_name
 from wsi_seg.learn.watch import Watch
@@ -37,7 +37,6 @@ from wsi_seg.models.network import (
     size_multiple,
 )
 from wsi_seg.progress import Progress
-from wsi_seg.sampling import PatchSampler
 
 logger = logging.getLogger(__name__)
 
@@ -202,12 +201,8 @@ class _Patches(lightning.LightningDataModule):
         ]
         # Whole steps only, so that each divides its gradients by the same number of patches.
         self._step = self._config.batch_size * self._config.devices * self._config.nodes
-        self._sampler = PatchSampler(
-            map_slides(split.train, recipe),
-            recipe.sampling.mix,
-            patches_per_epoch=recipe.sampling.patches_per_epoch,
-            batch=self._step * self._config.accumulate,
-            seed=recipe.seed,
+        self._sampler = patch_sampler(
+            split.train, recipe, batch=self._step * self._config.accumulate
         )
         patches = PatchDataset(
             sources,

@@ -6,15 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from wsi_seg.classes import ClassTable
 from wsi_seg.config import Recipe
+from wsi_seg.data.scaled import scale_for
 from wsi_seg.errors import ConfigError
 from wsi_seg.masks import read_objects
 from wsi_seg.masks.objects import FILE
-from wsi_seg.sampling import SlideMap, map_slide
+from wsi_seg.sampling import GridSampler, PatchSampler, SlideMap, map_cells
 from wsi_seg.sampling.counters import Stream, generator
-from wsi_seg.sampling.importance import TISSUE
-from wsi_seg.store import SlideStore, open_collection
+from wsi_seg.sampling.importance import HARD, TISSUE
+from wsi_seg.store import Multiscale, SlideStore, open_collection
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +104,35 @@ def map_slides(stores: Sequence[SlideStore], recipe: Recipe) -> tuple[SlideMap, 
             "one; annotate some, train on other slides, or take the class out of the recipe"
         )
     return maps
+
+
+def patch_sampler(
+    stores: Sequence[SlideStore], recipe: Recipe, *, batch: int = 1
+) -> PatchSampler | GridSampler:
+    """Make what draws the patches of a run, as the recipe says.
+
+    Raises
+    ------
+    ConfigError
+        If there is nothing to draw from, or sizes are in mm and mpp is unknown.
+    """
+    maps = map_slides(stores, recipe)
+    sampling = recipe.sampling
+    unknown = [store.name for store in stores if store.pyramid.mpp is None]
+    if sampling.sizes is not None and (recipe.mpp is None or unknown):
+        raise ConfigError(
+            f"sampling.sizes is in mm; expected mpp in the recipe (got {recipe.mpp}) and on all "
+            f"slides (unknown: {', '.join(unknown) or 'none'}); give --mpp to `wsi-seg tile`"
+        )
+    if sampling.grid is not None:
+        scales = [scale_for(store.pyramid, recipe.mpp, name=store.name) for store in stores]
+        sides = [
+            recipe.patch_px * store.pyramid.extent.width / scale.extent.width
+            for store, scale in zip(stores, scales, strict=True)
+        ]
+        return GridSampler(maps, sampling.grid, sides=sides, seed=recipe.seed, batch=batch)
+    side = recipe.patch_px * (recipe.mpp or 1.0)
+    return PatchSampler(maps, sampling, seed=recipe.seed, batch=batch, patch_area=side**2)
 
 
 def _open_all(paths: Sequence[Path]) -> dict[str, SlideStore]:
@@ -194,13 +226,45 @@ def _map_store(store: SlideStore, recipe: Recipe) -> SlideMap:
     visible = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     wanted = visible & np.isin(objects.class_name, names)
     ids = np.array([names.index(n) + 1 for n in objects.class_name[wanted]], dtype=np.uint8)
-    tissue = store.label(TISSUE) if TISSUE in store.label_names() else None
-    return map_slide(
-        store.name,
-        extent,
-        tissue,
-        cell_px=cell_px,
+    mix = recipe.sampling.mix
+    label = store.label(recipe.data.label)
+    around = mix.boundary > 0 or (mix.regions and mix.objects > 0)
+    return SlideMap(
+        name=store.name,
+        extent=extent,
         px_area=px_area,
+        cell_px=cell_px,
+        tissue=map_cells(_label_or_none(store, TISSUE), extent, cell_px),
         boxes=boxes[wanted],
         class_ids=ids,
+        areas=objects.area[wanted] / (1.0 if base_mpp is None else base_mpp**2),
+        sources=objects.source[wanted],
+        covered=map_cells(label, extent, cell_px) if around else None,
+        hard=_hard(store, cell_px) if mix.hard > 0 else None,
+        regions=_regions(store, recipe, cell_px),
     )
+
+
+def _label_or_none(store: SlideStore, name: str) -> Multiscale | None:
+    return store.label(name) if name in store.label_names() else None
+
+
+def _hard(store: SlideStore, cell_px: float) -> NDArray[np.uint8] | None:
+    mined = _label_or_none(store, HARD)
+    if mined is None:
+        return None
+    return map_cells(mined, store.pyramid.extent, cell_px, mean=True)
+
+
+def _regions(store: SlideStore, recipe: Recipe, cell_px: float) -> dict[str, NDArray[np.uint8]]:
+    """Cells of the regions that the recipe draws from and the slide has."""
+    label = _label_or_none(store, recipe.sampling.regions_label)
+    if label is None or not recipe.sampling.mix.regions:
+        return {}
+    rows = label.attributes.get("classes")
+    classes = ClassTable.from_json(rows) if isinstance(rows, list) else ClassTable(())
+    return {
+        name: map_cells(label, store.pyramid.extent, cell_px, value=classes.id_of(name))
+        for name in recipe.sampling.mix.regions
+        if name in classes.names
+    }

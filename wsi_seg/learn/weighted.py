@@ -12,7 +12,7 @@ Patch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class WeightedPatches(Dataset[Patch]):
-    """Patches with the weight of their slide, a float32 scalar, as the third part.
+    """Patches with their weight, that of slide times draw, a float32 scalar, as the third part.
 
     Parameters
     ----------
@@ -36,8 +36,8 @@ class WeightedPatches(Dataset[Patch]):
         image, label = self._patches[item]
         if self._classes is not None and not label.is_floating_point():
             label = _certain(label, self._classes)
-        weight = torch.tensor(self._weights[self._patches.slide_of(item)], dtype=torch.float32)
-        return image, label, weight
+        weight = self._weights[self._patches.slide_of(item)] * self._patches.weight_of(item)
+        return image, label, torch.tensor(weight, dtype=torch.float32)
 
 
 def _certain(label: torch.Tensor, classes: int) -> torch.Tensor:

@@ -4,8 +4,8 @@ A map is small (a cell is about 32 um wide) and is made from the tissue mask's p
 rows, so making it costs neither time nor memory that grows with the slide's px.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,14 @@ from wsi_seg.geometry import Extent, Region
 from wsi_seg.store import Multiscale
 
 TISSUE = "tissue"
+HARD = "hard"
 
-# Share of tissue in a cell is kept in steps of 1/255.
+# Shares of a cell are kept in steps of 1/255.
+Share = NDArray[np.uint8]
 _FULL = 255
+
+BLOCK = 64
+_DRAWS_AT_ONCE = 8192
 
 _BAND_PX = 2048
 
@@ -41,15 +46,30 @@ class SlideMap:
         Bounding boxes of the objects, ``(n, 4)`` float64: y, x, y_end, x_end in level-0 px.
     class_ids
         Class of each object, ``(n,)`` uint8.
+    areas
+        Area of each object in level-0 px², ``(n,)`` float64.
+    sources
+        Who drew each object, ``(n,)`` text.
+    covered
+        Share of each cell that objects cover, as ``tissue``; None where nothing asks for it.
+    hard
+        How wrong the last model was in each cell, as ``tissue``; None before it was mined.
+    regions
+        Share of each cell that a region covers, as ``tissue``, by the region's class.
     """
 
     name: str
     extent: Extent
     px_area: float
     cell_px: float
-    tissue: NDArray[np.uint8]
+    tissue: Share
     boxes: NDArray[np.float64]
     class_ids: NDArray[np.uint8]
+    areas: NDArray[np.float64]
+    sources: NDArray[np.str_]
+    covered: Share | None = None
+    hard: Share | None = None
+    regions: Mapping[str, Share] = field(default_factory=dict)
 
     @property
     def cell_areas(self) -> NDArray[np.float64]:
@@ -60,42 +80,79 @@ class SlideMap:
         areas: NDArray[np.float64] = np.outer(heights, widths) * self.px_area
         return areas
 
+    def within(self, share: Share) -> Share:
+        """Share of each cell's full size: less than ``share`` where the border cuts the cell."""
+        rows, columns = share.shape
+        inside = share.copy()
+        for edge, cells, length in (
+            (inside[-1], rows, self.extent.height),
+            (inside[:, -1], columns, self.extent.width),
+        ):
+            part = min(1.0, (length - (cells - 1) * self.cell_px) / self.cell_px)
+            edge[:] = np.maximum(np.rint(edge * part), edge > 0)  # what is there stays
+        return inside
 
-def map_slide(
-    name: str,
+    @property
+    def boundary(self) -> Share:
+        """255 in cells that objects cover in part, 0 elsewhere."""
+        if self.covered is None:
+            return np.zeros_like(self.tissue)
+        return np.where((self.covered > 0) & (self.covered < _FULL), _FULL, 0).astype(np.uint8)
+
+
+def map_cells(
+    mask: Multiscale | None,
     extent: Extent,
-    tissue: Multiscale | None,
-    *,
     cell_px: float,
-    px_area: float,
-    boxes: NDArray[np.float64],
-    class_ids: NDArray[np.uint8],
-) -> SlideMap:
-    """Cut a slide into cells.
+    *,
+    value: int | None = None,
+    mean: bool = False,
+) -> Share:
+    """Cut a mask of a slide into cells.
 
     Parameters
     ----------
-    tissue
-        Tissue mask; without one the whole slide counts as tissue.
+    mask
+        Label of the slide; without one the whole slide counts.
+    extent
+        Of the slide's level 0.
+    cell_px
+        Side of a cell in level-0 px.
+    value
+        Only px of this value count; None counts all that are not 0.
+    mean
+        Take the mean of the values instead of counting px.
 
-    Other parameters are those of `SlideMap`.
+    Returns
+    -------
+    NDArray[np.uint8]
+        ``(rows, columns)``: share of each cell in 1/255, or the mean.
     """
-    rows, columns = _cells_along(extent.height, cell_px), _cells_along(extent.width, cell_px)
-    if tissue is None:
-        share = np.full((rows, columns), _FULL, dtype=np.uint8)
-    else:
-        share = _tissue_share(tissue, extent, cell_px, shape=(rows, columns))
-    return SlideMap(name, extent, px_area, cell_px, share, boxes, class_ids)
+    shape = (_cells_along(extent.height, cell_px), _cells_along(extent.width, cell_px))
+    if mask is None:
+        return np.full(shape, _FULL, dtype=np.uint8)
+
+    def weigh(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        if mean:
+            return pixels / np.float64(_FULL)
+        return ((pixels > 0) if value is None else (pixels == value)).astype(np.float64)
+
+    return _cell_means(mask, extent, cell_px, shape=shape, weigh=weigh)
 
 
 def _cells_along(length: int, cell_px: float) -> int:
     return max(1, int(np.ceil(length / cell_px)))
 
 
-def _tissue_share(
-    tissue: Multiscale, extent: Extent, cell_px: float, *, shape: tuple[int, int]
-) -> NDArray[np.uint8]:
-    """Mean of the mask over each cell, from the coarsest level with at least 2 px per cell."""
+def _cell_means(
+    tissue: Multiscale,
+    extent: Extent,
+    cell_px: float,
+    *,
+    shape: tuple[int, int],
+    weigh: Callable[[NDArray[np.uint8]], NDArray[np.float64]],
+) -> Share:
+    """Mean of the weighed px of each cell, from the coarsest level with at least 2 px per cell."""
     scale = extent.height / tissue.pyramid.extent.height
     level = tissue.pyramid.level_at_or_below(max(1.0, cell_px / scale / 2))
     size = tissue.pyramid.extents[level]
@@ -107,8 +164,8 @@ def _tissue_share(
         last = min(first + rows_per_band, shape[0])
         y, y_end = int(ys[first, 0]), int(ys[last - 1, 1])
         region = Region(level=level, y=y, x=0, height=y_end - y, width=size.width)
-        sums = np.zeros((region.height + 1, region.width + 1), dtype=np.int64)
-        np.cumsum(tissue.read(region) > 0, axis=0, dtype=np.int64, out=sums[1:, 1:])
+        sums = np.zeros((region.height + 1, region.width + 1))
+        np.cumsum(weigh(tissue.read(region)), axis=0, out=sums[1:, 1:])
         np.cumsum(sums, axis=1, out=sums)
         top, bottom = (ys[first:last] - y).T
         left, right = xs.T
@@ -133,33 +190,68 @@ def _borders(cells: int, step: float, length: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CellTable:
-    """Cells of all slides that a layer has, for draws in O(log n).
+    """Cells of all slides that a layer has, for draws in O(log n), one byte for each cell.
+
+    Cells lie in blocks of 64; a draw finds its block by the blocks' running sum, then its cell
+    among 64. Cells are counted through the maps one after the other, each map from a new block.
 
     Parameters
     ----------
-    cells
-        Index of each cell, counted through the maps one after the other, ``(n,)`` int32.
+    weights
+        ``(blocks, 64)`` uint8.
     cumulative
-        Running sum of the cells' weights, ``(n,)`` float64, ascending.
+        Running sum of the blocks' weights times their factors, ``(blocks,)`` float64.
+    factors
+        Of each block: what one unit of weight is worth, ``(blocks,)`` float32.
     """
 
-    cells: NDArray[np.int32]
+    weights: NDArray[np.uint8]
     cumulative: NDArray[np.float64]
+    factors: NDArray[np.float32]
 
     @classmethod
-    def of(cls, weights: Sequence[NDArray[np.float64]]) -> "CellTable":
-        """Table of one layer's weights, given as one array per map; cells without are left out."""
-        flat = np.concatenate([weight.ravel() for weight in weights])
-        cells = np.flatnonzero(flat > 0).astype(np.int32)
-        return cls(cells, np.cumsum(flat[cells]))
+    def of(cls, layers: Sequence[tuple[Share, float]]) -> "CellTable":
+        """Table of one layer: for each map the weights of its cells and what a unit is worth."""
+        blocks, factors = [], []
+        for weights, factor in layers:
+            flat = np.zeros((-(-weights.size // BLOCK), BLOCK), dtype=np.uint8)
+            flat.ravel()[: weights.size] = weights.ravel()
+            blocks.append(flat)
+            factors.append(np.full(len(flat), factor, dtype=np.float32))
+        table, worth = np.concatenate(blocks), np.concatenate(factors)
+        sums = table.sum(axis=1, dtype=np.float64) * worth
+        return cls(table, np.cumsum(sums), worth)
 
     @property
-    def empty(self) -> bool:
-        """Whether no cell has any weight."""
-        return len(self.cells) == 0
+    def total(self) -> float:
+        """Weight of all cells."""
+        return float(self.cumulative[-1])
 
-    def draw(self, uniform: NDArray[np.float64]) -> NDArray[np.int32]:
-        """Cells drawn by numbers in [0, 1), each with probability weight / total weight."""
-        found = np.searchsorted(self.cumulative, uniform * self.cumulative[-1], side="right")
-        drawn: NDArray[np.int32] = self.cells[np.minimum(found, len(self.cells) - 1)]
+    def draw(self, uniform: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Cells drawn by numbers in [0, 1), each with probability weight / total weight.
+
+        Returns
+        -------
+        NDArray[np.int64]
+            ``block * 64 + place``.
+        """
+        drawn = np.empty(len(uniform), dtype=np.int64)
+        for first in range(0, len(uniform), _DRAWS_AT_ONCE):
+            part = uniform[first : first + _DRAWS_AT_ONCE] * self.total
+            block = np.searchsorted(self.cumulative, part, side="right")
+            # Rounding may lead past the last block that has weight.
+            block = np.minimum(block, np.searchsorted(self.cumulative, self.total, side="left"))
+            before = np.where(block > 0, self.cumulative[block - 1], 0.0)
+            rest = (part - before) / self.factors[block]
+            sums = np.cumsum(self.weights[block], axis=1, dtype=np.int32)
+            rest = np.clip(rest, 0, np.nextafter(sums[:, -1].astype(np.float64), 0))
+            place = (sums <= rest[:, None]).sum(axis=1)
+            drawn[first : first + _DRAWS_AT_ONCE] = block * BLOCK + place
         return drawn
+
+    def share(self, cells: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Probability of cells, given as `draw` gives them."""
+        block, place = np.divmod(cells, BLOCK)
+        weights = self.weights[block, place].astype(np.float64)
+        found: NDArray[np.float64] = weights * self.factors[block] / self.total
+        return found

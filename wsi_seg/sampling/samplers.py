@@ -12,14 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.config import MixConfig
+from wsi_seg.config import MixConfig, SamplingConfig
 from wsi_seg.errors import ConfigError
 from wsi_seg.sampling.counters import Stream, generator, uniforms
-from wsi_seg.sampling.importance import CellTable, SlideMap
+from wsi_seg.sampling.importance import BLOCK, CellTable, Share, SlideMap
+from wsi_seg.sampling.objects import object_groups, take_turns
 
 logger = logging.getLogger(__name__)
 
 NO_OBJECT = -1
+
+# A patch that the map hardly ever draws must not outweigh all others of its batch.
+_LARGEST_WEIGHT = 10.0
 
 
 class Layer(enum.IntEnum):
@@ -28,6 +32,9 @@ class Layer(enum.IntEnum):
     OBJECTS = 0
     TISSUE = 1
     BACKGROUND = 2
+    BOUNDARY = 3
+    HARD = 4
+    REGIONS = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +51,8 @@ class Draws:
         `Layer` it was drawn from, uint8.
     object_id
         Object it is centred on, counted through the maps one after the other, int64; -1 if none.
+    weight
+        Of the patch in the loss, float32.
     """
 
     slide: NDArray[np.int32]
@@ -51,6 +60,7 @@ class Draws:
     x: NDArray[np.float64]
     layer: NDArray[np.uint8]
     object_id: NDArray[np.int64]
+    weight: NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.slide)
@@ -70,26 +80,36 @@ def epoch_length(objects: int, share: float) -> int:
     return objects + int(objects * (1 - share) / share + 1e-9)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Cells:
+    """One layer of cells, and its part of an epoch."""
+
+    layer: Layer
+    share: float
+    table: CellTable
+
+
 class PatchSampler:
-    """Draws patch centres: around each object in turn, uniformly over tissue, and beside it.
+    """Draws patch centres: around each object in turn, and uniformly over layers of cells.
 
     Object draws go through all objects in a fresh order before any comes again, so an epoch with
     at least as many object draws as objects shows each at least once. The centre is uniform in
-    the object's box. Tissue and background are uniform by area over all slides.
+    the object's box. Cells are drawn in proportion to what of them the layer covers, over all
+    slides; the centre is uniform in the cell.
 
     Parameters
     ----------
     maps
         One per slide.
-    mix
-        Share of the layers. The share of a layer that no slide has falls to the other of tissue
-        and background.
-    patches_per_epoch
-        Null: see `epoch_length`.
-    batch
-        The number is rounded up to whole batches of this many.
+    sampling
+        Section of the recipe. The share of tissue that no slide has falls to background, and the
+        reverse; that of any other layer without cells to all others.
     seed
         Of the run.
+    batch
+        The number of patches is rounded up to whole batches of this many.
+    patch_area
+        Area of a patch in the maps' unit; only strata need it.
 
     Raises
     ------
@@ -100,24 +120,34 @@ class PatchSampler:
     def __init__(
         self,
         maps: Sequence[SlideMap],
-        mix: MixConfig,
+        sampling: SamplingConfig,
         *,
-        patches_per_epoch: int | None,
         seed: int,
         batch: int = 1,
+        patch_area: float = 1.0,
     ) -> None:
         if not maps:
             raise ConfigError("got no slides to draw patches from; expected at least one")
         self.maps = tuple(maps)
-        self._seed = seed
+        self._seed, self._weighted = seed, sampling.weighted
         self._boxes = np.concatenate([m.boxes for m in maps])
         self._box_slide = np.repeat(np.arange(len(maps)), [len(m.boxes) for m in maps])
-        self._first_cell = np.cumsum([0, *(m.tissue.size for m in maps)])
-        self._tables = _cell_tables(maps)
-        shares = self._shares(mix)
-        wanted = patches_per_epoch or epoch_length(len(self._boxes), mix.objects)
+        self._groups = object_groups(maps, sampling, patch_area)
+        blocks = [-(-m.tissue.size // BLOCK) for m in maps]
+        self._first_cell = np.cumsum([0, *blocks]) * BLOCK
+        mix = sampling.mix
+        self._objects = mix.objects / mix.total
+        if mix.objects > 0 and not self._groups:
+            raise ConfigError(
+                f"no object is annotated on the {len(maps)} training slides, and "
+                f"sampling.mix.objects is {mix.objects}; annotate some, or set it to 0"
+            )
+        self._cells = _require_cells(_layers(maps, mix), 1 - self._objects)
+        turns = sum(len(group) for group in self._groups)
+        wanted = sampling.patches_per_epoch or epoch_length(turns, self._objects)
         self.length = -(-wanted // batch) * batch
-        ends = np.rint(np.cumsum(shares) * self.length).astype(np.int64)
+        shares = [self._objects, *(cells.share for cells in self._cells)]
+        ends = np.rint(np.cumsum(shares) / sum(shares) * self.length).astype(np.int64)
         self._per_layer = np.diff(ends, prepend=0)
 
     def __len__(self) -> int:
@@ -126,43 +156,26 @@ class PatchSampler:
     def epoch(self, epoch: int) -> Draws:
         """All draws of one epoch, in the order in which they are shown."""
         n = self.length
-        layer = np.repeat(np.arange(len(Layer), dtype=np.uint8), self._per_layer)
+        kind = np.repeat(np.arange(len(self._per_layer)), self._per_layer)
         slot = generator(self._seed, epoch, stream=Stream.LAYERS).permutation(n)
-        layer = layer[slot]
+        kind = kind[slot]
         uniform = uniforms(self._seed, epoch, stream=Stream.PLACES, first=0, count=n)
+        layers = np.array([Layer.OBJECTS, *(cells.layer for cells in self._cells)], dtype=np.uint8)
         draws = Draws(
             slide=np.zeros(n, dtype=np.int32),
             y=np.zeros(n),
             x=np.zeros(n),
-            layer=layer,
+            layer=layers[kind],
             object_id=np.full(n, NO_OBJECT, dtype=np.int64),
+            weight=np.ones(n, dtype=np.float32),
         )
-        chosen = layer == Layer.OBJECTS
+        chosen = kind == 0
         self._place_objects(draws, chosen, uniform, turn=slot[chosen], epoch=epoch)
-        for kind, table in self._tables.items():
-            self._place_cells(draws, layer == kind, uniform, table)
+        for number, cells in enumerate(self._cells, 1):
+            self._place_cells(draws, kind == number, uniform, cells.table)
+        if self._weighted:
+            draws.weight[:] = self._weights(draws)
         return draws
-
-    def _shares(self, mix: MixConfig) -> list[float]:
-        shares = {
-            Layer.OBJECTS: mix.objects,
-            Layer.TISSUE: mix.tissue,
-            Layer.BACKGROUND: mix.background,
-        }
-        if mix.objects > 0 and not len(self._boxes):
-            raise ConfigError(
-                f"no object is annotated on the {len(self.maps)} training slides, and "
-                f"sampling.mix.objects is {mix.objects}; annotate some, or set it to 0"
-            )
-        for kind, other in (
-            (Layer.TISSUE, Layer.BACKGROUND),
-            (Layer.BACKGROUND, Layer.TISSUE),
-        ):
-            if self._tables[kind].empty and shares[kind] > 0:
-                logger.info("no slide has %s; its share goes to %s", kind.name, other.name)
-                shares[other] += shares.pop(kind)
-                shares[kind] = 0.0
-        return [shares[kind] for kind in Layer]
 
     def _place_objects(
         self,
@@ -176,11 +189,7 @@ class PatchSampler:
         """Centre the chosen draws; ``turn`` numbers them from 0 without gaps, in any order."""
         if not len(turn):
             return
-        count = len(self._boxes)
-        rounds = -(-len(turn) // count)
-        orders = np.tile(np.arange(count), (rounds, 1))
-        orders = generator(self._seed, epoch, stream=Stream.OBJECTS).permuted(orders, axis=1)
-        picked = orders.ravel()[turn]
+        picked = take_turns(self._groups, len(turn), self._seed, epoch)[turn]
         y, x, y_end, x_end = self._boxes[picked].T
         draws.object_id[chosen] = picked
         draws.slide[chosen] = self._box_slide[picked]
@@ -212,8 +221,104 @@ class PatchSampler:
             start = place * cell_px
             centres[chosen] = start + share * (np.minimum(start + cell_px, length) - start)
 
+    def _weights(self, draws: Draws) -> NDArray[np.float64]:
+        """1 / (N p) of each draw: N cells in all, p the chance that its cell is drawn."""
+        slide = draws.slide
+        cell_px = np.array([m.cell_px for m in self.maps])[slide]
+        columns = np.array([m.tissue.shape[1] for m in self.maps])[slide]
+        row, column = (draws.y // cell_px).astype(int), (draws.x // cell_px).astype(int)
+        cell = self._first_cell[slide] + row * columns + column
+        chance = np.zeros(len(draws))
+        for cells in self._cells:
+            chance += cells.share * cells.table.share(cell)
+        if self._objects:
+            chance += self._objects * self._object_chance(draws)
+        count = sum(m.tissue.size for m in self.maps)
+        weights: NDArray[np.float64] = np.minimum(1 / (count * chance), _LARGEST_WEIGHT)
+        return weights
 
-def _cell_tables(maps: Sequence[SlideMap]) -> dict[Layer, CellTable]:
-    tissue = [m.cell_areas * (m.tissue / np.float64(255)) for m in maps]
-    background = [m.cell_areas - inside for m, inside in zip(maps, tissue, strict=True)]
-    return {Layer.TISSUE: CellTable.of(tissue), Layer.BACKGROUND: CellTable.of(background)}
+    def _object_chance(self, draws: Draws) -> NDArray[np.float64]:
+        """Chance that an object draw falls into the cell of each draw: boxes over it, by area."""
+        turns = np.zeros(len(self._boxes))
+        for group in self._groups:
+            np.add.at(turns, group, 1 / (len(group) * len(self._groups)))
+        chance = np.zeros(len(draws))
+        for number, slide in enumerate(self.maps):
+            mine = np.flatnonzero(draws.slide == number)
+            of_slide = self._box_slide == number
+            y, x, y_end, x_end = self._boxes[of_slide].T
+            # A box smaller than a cell lies in one cell, more or less.
+            area = np.maximum((y_end - y) * (x_end - x), slide.cell_px**2)
+            worth = turns[of_slide] * slide.cell_px**2 / area
+            for part in np.array_split(mine, -(-len(mine) // 1024)) if len(mine) else []:
+                at_y, at_x = draws.y[part, None], draws.x[part, None]
+                over = (at_y >= y) & (at_y <= y_end) & (at_x >= x) & (at_x <= x_end)
+                chance[part] = over @ worth
+        return chance
+
+
+def _layers(maps: Sequence[SlideMap], mix: MixConfig) -> list[_Cells]:
+    """Layers of cells that the mix asks for."""
+    tissue = [m.within(m.tissue) for m in maps]
+    whole = [m.within(np.full_like(m.tissue, 255)) for m in maps]
+    shares = {
+        Layer.TISSUE: (mix.tissue, tissue),
+        Layer.BACKGROUND: (mix.background, [a - b for a, b in zip(whole, tissue, strict=True)]),
+        Layer.BOUNDARY: (mix.boundary, [m.within(m.boundary) for m in maps]),
+        Layer.HARD: (mix.hard, [_or_none(m, m.hard) for m in maps]),
+    }
+    layers = [_cells(kind, share / mix.total, maps, found)
+              for kind, (share, found) in shares.items()
+              if share > 0 or kind in (Layer.TISSUE, Layer.BACKGROUND)]  # fmt: skip
+    for name, share in mix.regions.items():
+        regions = [_region(m, name, without_objects=mix.objects > 0) for m in maps]
+        cells = _cells(Layer.REGIONS, share / mix.total, maps, regions)
+        if share > 0 and not cells.table.total:
+            known = ", ".join(sorted({known for m in maps for known in m.regions})) or "none"
+            raise ConfigError(
+                f"sampling.mix.regions names {name!r}, which no training slide has; they have "
+                f"{known}; check sampling.regions_label"
+            )
+        layers.append(cells)
+    return layers
+
+
+def _cells(kind: Layer, share: float, maps: Sequence[SlideMap], weights: Sequence[Share]) -> _Cells:
+    worth = [m.cell_px**2 * m.px_area for m in maps]
+    return _Cells(kind, share, CellTable.of(list(zip(weights, worth, strict=True))))
+
+
+def _or_none(slide: SlideMap, share: Share | None) -> Share:
+    return np.zeros_like(slide.tissue) if share is None else slide.within(share)
+
+
+def _region(slide: SlideMap, name: str, *, without_objects: bool) -> Share:
+    """Share of each cell that a region covers, without objects that have draws of their own."""
+    share = slide.regions.get(name)
+    if share is None or not without_objects or slide.covered is None:
+        return _or_none(slide, share)
+    return slide.within(share - np.minimum(share, slide.covered))
+
+
+def _require_cells(layers: Sequence[_Cells], wanted: float) -> tuple[_Cells, ...]:
+    """Layers with cells and a share; shares of empty layers go to others."""
+    shares = {number: cells.share for number, cells in enumerate(layers)}
+    empty = [number for number, cells in enumerate(layers) if not cells.table.total]
+    for number, other in ((0, 1), (1, 0)):  # tissue and background stand in for each other
+        if number in empty and shares[number] > 0 and other not in empty:
+            logger.info("no slide has %s; its share goes to %s",
+                        layers[number].layer.name, layers[other].layer.name)  # fmt: skip
+            shares[other] += shares[number]
+    kept = [n for n in shares if n not in empty and shares[n] > 0]
+    for number in set(empty) - {0, 1}:
+        logger.warning("no slide has %s; its share goes to all others", layers[number].layer.name)
+    if wanted > 1e-9 and not kept:
+        raise ConfigError(
+            "no layer of sampling.mix but objects has any cell on the training slides; expected "
+            "tissue, background or another layer that they have"
+        )
+    total = sum(shares[number] for number in kept)
+    return tuple(
+        _Cells(layers[number].layer, shares[number] / total * wanted, layers[number].table)
+        for number in kept
+    )
