@@ -78,6 +78,16 @@ def test_a_head_needs_a_loss(recipe_for):
         recipe_for("model.head=avg")
 
 
+def test_inner_depths_need_a_loss_of_px(recipe_for):
+    with pytest.raises(ConfigError, match=r"needs a loss of px beside loss\.bce_empty"):
+        recipe_for("model.deep_supervision=0.1", "loss={bce_empty: 1}")
+
+
+def test_folds_and_names_held_out_exclude_each_other(recipe_for):
+    with pytest.raises(ConfigError, match="got both folds and names in validation"):
+        recipe_for("data.validation=[a]", "data.folds=2")
+
+
 def test_a_board_that_is_not_installed(recipe_for, tmp_path, monkeypatch):
     def missing(*args, **kwargs):
         raise ModuleNotFoundError("tensorboard")

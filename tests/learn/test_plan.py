@@ -122,13 +122,13 @@ def test_phases_replace_what_belongs_together(recipe_for):
 
 
 def test_folds_hold_every_slide_out_once(recipe_for):
-    splits = split_slides(recipe_for("data.folds=3", "seed=4"))
+    splits = split_slides(recipe_for("data.validation=0.2", "data.folds=3", "seed=4"))
     held_out = [store.name for split in splits for store in split.validation]
     assert sorted(held_out) == ["a", "b", "c"]
     for split in splits:
         assert not {s.name for s in split.train} & {s.name for s in split.validation}
     with pytest.raises(ConfigError, match=r"data\.folds is 4, but there are 3 labelled slides"):
-        split_slides(recipe_for("data.folds=4"))
+        split_slides(recipe_for("data.validation=0.2", "data.folds=4"))
 
 
 def test_each_phase_starts_from_the_best_before_of_its_own_fold(recipe_for, tmp_path, monkeypatch):
@@ -145,7 +145,10 @@ def test_each_phase_starts_from_the_best_before_of_its_own_fold(recipe_for, tmp_
 
     monkeypatch.setattr(train_module, "fit", pretend)
     recipe = recipe_for(
-        "data.folds=2", "ensemble.out_of_fold=false", "phases=[{name: one}, {name: two}]"
+        "data.validation=0.2",
+        "data.folds=2",
+        "ensemble.out_of_fold=false",
+        "phases=[{name: one}, {name: two}]",
     )
     train(recipe, tmp_path, progress=Silent())
     assert [(out, start and start.relative_to(tmp_path).as_posix()) for out, start, _ in seen] == [
@@ -161,6 +164,7 @@ def test_each_phase_starts_from_the_best_before_of_its_own_fold(recipe_for, tmp_
 
 def test_folds_leave_an_ensemble_and_predictions(recipe_for, tmp_path):
     recipe = recipe_for(
+        "data.validation=0.2",
         "data.folds=3",
         "train.top_k=2",
         "train.epochs=3",
@@ -209,7 +213,9 @@ def test_checkpoints_are_averaged_but_counters_are_not(recipe_for, tmp_path):
 
 
 def test_a_class_that_a_fold_lacks_is_named_before_anything_is_trained(recipe_for, tmp_path):
-    recipe = recipe_for("classes=[{name: disc}, {name: unseen}]", "data.folds=3")
+    recipe = recipe_for(
+        "classes=[{name: disc}, {name: unseen}]", "data.validation=0.2", "data.folds=3"
+    )
     with pytest.raises(ConfigError, match="fold 0 cannot be trained: class unseen has no object"):
         train(recipe, tmp_path, progress=Silent())
     assert not list(tmp_path.rglob("last.ckpt"))

@@ -164,7 +164,15 @@ def test_guesses_are_learned_from_and_never_judged_by(world):
         (split,) = split_slides(recipe)
         assert [s.name for s in split.validation] == names
         assert "d" in [s.name for s in split.train]
-    for split in split_slides(load_recipe(world / "recipe.yaml", ("data.folds=3",))):
+    for split in split_slides(
+        load_recipe(
+            world / "recipe.yaml",
+            (
+                "data.validation=0.2",
+                "data.folds=3",
+            ),
+        )
+    ):
         assert "d" in [s.name for s in split.train]
         assert "d" not in [s.name for s in split.validation]
     with pytest.raises(ConfigError, match="slides d have pseudo-labels only"):

@@ -144,6 +144,7 @@ def test_two_processes_share_an_epoch(recipe_for, tmp_path):
         "train.ema=0.9",
         "train.epochs=2",
         "model.freeze_encoder_epochs=1",
+        "data.validation=0.2",
         "data.folds=2",
         "ensemble.out_of_fold=false",
     )

@@ -1,5 +1,7 @@
 import json
+import os
 import pickle
+import shutil
 import struct
 from contextlib import suppress
 
@@ -151,6 +153,9 @@ def test_an_unwritable_place_is_an_output_error(tmp_path, network, card):
 
 def test_digest_and_newest(tmp_path, saved):
     assert len(digest_of(saved)) == 64
+    assert newest_checkpoint(saved.parent.parent) == saved
+    shutil.copyfile(saved, saved.with_name("epoch_0001.safetensors"))
+    os.utime(saved, (1, 1))  # others of the same run may be younger than the best
     assert newest_checkpoint(saved.parent.parent) == saved
     with pytest.raises(CheckpointError, match="wsi-seg train"):
         newest_checkpoint(tmp_path)

@@ -41,7 +41,8 @@ def train(
 
             found = measure(loaded)
             terminal.say("\n".join(line for one in found for line in one.lines()))
-            terminal.next_command("wsi-seg", "train", recipe, "--out", out)
+            chosen = [word for setting in settings or () for word in ("--set", setting)]
+            terminal.next_command("wsi-seg", "train", recipe, *chosen, "--out", out)
             return {"phases": [one.to_json() for one in found]}
 
         from wsi_seg.learn.train import train as run

@@ -1,9 +1,9 @@
 """Owns the sections of a recipe that say what is learned from: classes and slides."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from wsi_seg.config.section import Section
 
@@ -43,3 +43,12 @@ class DataConfig(Section):
     validation: tuple[str, ...] | Annotated[float, Field(ge=0, lt=1)] = 0.2
     folds: Annotated[int, Field(ge=2)] | None = None
     pseudo_weight: float = Field(default=0.5, ge=0)
+
+    @model_validator(mode="after")
+    def _held_out_once(self) -> Self:
+        if self.folds is not None and isinstance(self.validation, tuple):
+            raise ValueError(
+                "got both folds and names in validation; expected one of them, because folds "
+                "hold every slide out in turn"
+            )
+        return self

@@ -83,8 +83,12 @@ class Recipe(Section):
         names = [phase.name for phase in self.phases]
         if len(set(names)) < len(names):
             raise ValueError(f"phases are named {', '.join(names)}; expected each name once")
-        if self.model.head is not None and not self.phases and not self.loss.bce_empty.weight:
+        if self.phases:
+            return self  # each phase is checked as it is then
+        if self.model.head is not None and not self.loss.bce_empty.weight:
             raise ValueError("model.head needs a loss of its own; expected loss.bce_empty above 0")
+        if self.model.deep_supervision and set(self.loss.terms) == {"bce_empty"}:
+            raise ValueError("model.deep_supervision needs a loss of px beside loss.bce_empty")
         return self
 
     @property

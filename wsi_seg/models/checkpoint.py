@@ -238,14 +238,16 @@ def digest_of(path: Path) -> str:
 
 
 def newest_checkpoint(folder: Path) -> Path:
-    """Checkpoint of the last training run under a folder.
+    """Best checkpoint of the last training run under a folder.
 
     Raises
     ------
     CheckpointError
         If there is none.
     """
-    found = sorted(folder.rglob("*.safetensors"), key=lambda path: path.stat().st_mtime)
+    # A run that keeps several networks writes others after the best.
+    every = list(folder.rglob("best.safetensors")) or list(folder.rglob("*.safetensors"))
+    found = sorted(every, key=lambda path: path.stat().st_mtime)
     if not found:
         raise CheckpointError(
             f"found no .safetensors file under {folder}; run `wsi-seg train` first, or name a "
