@@ -4,6 +4,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+# Imported here, so that lightning does not take the runner's stderr for the real one.
+import wsi_seg.learn.train  # noqa: F401
 from wsi_seg.cli.app import app
 
 

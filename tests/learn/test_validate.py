@@ -1,11 +1,23 @@
+import numpy as np
+import pytest
 import torch
 
+from wsi_seg.classes import ClassTable
 from wsi_seg.evaluate.scores import Counts, Scores, SlideScore
+from wsi_seg.geometry import Region
 from wsi_seg.learn import validate
 from wsi_seg.learn.history import History
-from wsi_seg.learn.validate import Validation
+from wsi_seg.learn.tiles import tile_dice
+from wsi_seg.learn.validate import Validation, score_slides
 from wsi_seg.models import build_network, load_checkpoint
 from wsi_seg.progress import Silent
+from wsi_seg.store import (
+    create_collection,
+    create_multiscale,
+    finish,
+    open_collection,
+    write_strip,
+)
 
 # Half found on a small slide, all found on a large one.
 UNEQUAL = Scores(
@@ -19,12 +31,14 @@ UNEQUAL = Scores(
 def test_per_slide_and_pooled_dice_differ_and_are_named(recipe_for, tmp_path, monkeypatch):
     monkeypatch.setattr(validate, "infer_with", lambda *words, **named: None)
     monkeypatch.setattr(validate, "score_slides", lambda *words: UNEQUAL)
+    monkeypatch.setattr(validate, "tile_dice", lambda *words, **named: {"disc": 0.4})
     row = Validation(recipe_for(), None, (), tmp_path).score(None, "cpu", Silent())
     assert row == {
         "val_dice": 0.75,
         "val_dice_disc": 0.75,
         "val_dice_disc_sd": 0.25,
         "val_pooled_dice_disc": 2010 / 2020,
+        "val_tile_dice_disc": 0.4,
     }
 
 
@@ -48,3 +62,41 @@ def test_the_best_are_kept_and_no_others(recipe_for, tmp_path, card_of):
 def test_without_validation_the_last_are_the_best():
     history = History([{"epoch": float(epoch)} for epoch in (1, 2, 3)])
     assert [row["epoch"] for row in history.top(2)] == [3.0, 2.0]
+
+
+def test_tiles_that_show_nothing_do_not_count(slides, tmp_path):
+    """Per tile, per slide and pooled are three figures; on these labels they are far apart."""
+    store = open_collection(slides / "store.zarr")
+    slide = store["a"]
+    extent = slide.pyramid.extent
+    truth = slide.label("annotations").read(
+        Region(level=0, y=0, x=0, height=extent.height, width=extent.width)
+    )
+    found = (truth == 1).astype(np.uint8)
+    found[:64] = 0  # everything is missed in the first row of tiles
+    create_collection(tmp_path / "pred.zarr")
+    partial = tmp_path / "pred.zarr" / ".partial" / "a"
+    rows = ClassTable.named(["disc"]).to_json()
+    for path, channels in ((partial, 1), (partial / "labels" / "prediction", None)):
+        create_multiscale(
+            path,
+            extents=[extent],
+            channels=channels,
+            mpp=0.5,
+            attributes={"kind": "prediction", "classes": rows},
+            name=path.name,
+        )
+    write_strip(partial / "labels" / "prediction", 0, 0, found)
+    finish(partial, tmp_path / "pred.zarr" / "a")
+    expected = []
+    for y in range(0, extent.height, 64):
+        for x in range(0, extent.width, 64):
+            ours, theirs = found[y : y + 64, x : x + 64], truth[y : y + 64, x : x + 64] == 1
+            if ours.any() or theirs.any():
+                expected.append(2 * (ours * theirs).sum() / (ours.sum() + theirs.sum()))
+    assert 0.0 in expected
+    assert 1.0 in expected
+    dice = tile_dice(tmp_path / "pred.zarr", [slide], "annotations", tile_px=64)
+    assert dice == {"disc": pytest.approx(np.mean(expected))}
+    (score,) = score_slides(tmp_path / "pred.zarr", [slide], "annotations", Silent()).slides
+    assert abs(score.counts.dice - dice["disc"]) > 0.01

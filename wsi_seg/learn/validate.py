@@ -17,6 +17,7 @@ from wsi_seg.evaluate.scores import Scores, evaluate_slide
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.run import infer_with
 from wsi_seg.learn.history import History, Row
+from wsi_seg.learn.tiles import tile_dice
 from wsi_seg.models.checkpoint import ModelCard, save_checkpoint
 from wsi_seg.progress import Progress
 from wsi_seg.store import SlideStore, open_collection
@@ -55,7 +56,8 @@ class Validation:
         """Dice of the slides held out.
 
         ``val_dice`` is the mean over slides and classes. Of each class there are the mean over
-        slides, its standard deviation (``_sd``) and the Dice of all px pooled.
+        slides, its standard deviation (``_sd``), the Dice of all px pooled, and the mean over
+        tiles that show the class.
         """
         with tempfile.TemporaryDirectory(prefix=".validation-", dir=self.out) as folder:
             found = Path(folder) / "pred.zarr"
@@ -66,13 +68,17 @@ class Validation:
                 infer_options(self.recipe, device),
                 progress=progress,
             )
-            scores = score_slides(found, self.slides, self.recipe.data.label, progress)
+            label = self.recipe.data.label
+            scores = score_slides(found, self.slides, label, progress)
+            tiles = tile_dice(found, self.slides, label, tile_px=self.recipe.patch_px)
         row = {"val_dice": scores.mean_slide_dice}
         for name in scores.class_names:
             mean, spread = scores.slide_dice(name)
             row[f"val_dice_{name}"] = mean
             row[f"val_dice_{name}_sd"] = spread
             row[f"val_pooled_dice_{name}"] = scores.pooled(name).dice
+            if name in tiles:
+                row[f"val_tile_dice_{name}"] = tiles[name]
         return row
 
     def keep(self, network: nn.Module, history: History) -> None:
