@@ -18,9 +18,10 @@ def convert(
     ] = None,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Take over weights that were trained elsewhere, without running any code in their file.
+    """Take over weights trained elsewhere, without running code in their file.
 
-    The card says which network it is. A file that holds more than tensors is refused.
+    The card says which network it is. A file that holds more than tensors is
+    refused.
 
     For example:
 

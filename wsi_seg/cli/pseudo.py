@@ -27,11 +27,11 @@ def pseudo(
     ] = False,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Write sure predictions into the slides as labels to learn from, marked as guesses.
+    """Write sure predictions into slides as labels to learn from.
 
-    Px between the two probabilities are ignored. Slides that the run holds out are refused, and
-    labels drawn by people are never overwritten. The recipe's data.pseudo_weight says how much
-    such slides count.
+    Px between the two probabilities are ignored. Slides that the run holds out
+    are refused, labels drawn by people never overwritten. The recipe's
+    data.pseudo_weight says how much such slides count.
 
     For example:
 

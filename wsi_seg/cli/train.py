@@ -23,7 +23,7 @@ def train(
 ) -> None:
     """Train a network by a recipe and keep the one that does best on the slides held out.
 
-    Run it again after an interruption, or a power cut, and it continues with the next batch.
+    Run it again after an interruption and it continues with the next batch.
 
     For example:
 
