@@ -1,15 +1,12 @@
-"""Owns where micrometres per px are found in TIFF metadata, and which of them are believed."""
+"""Owns micrometres per px: where they were found, and which of them are believed."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from xml.etree import ElementTree
 
 # Outside of it a resolution tag is a mistake of the writer, or dots per inch of a printer
 # (72 dpi is 353 um, 300 dpi is 85 um); no slide's finest level is that coarse.
 _PLAUSIBLE = (0.01, 20.0)
 
-_MICROMETRES = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
 _OME_ZARR_UNITS = {
     "angstrom": 1e-4, "nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3,
     "centimeter": 1e4, "meter": 1e6, "inch": 25_400.0,
@@ -33,31 +30,6 @@ def chosen(mpp: float | None, found: Resolution) -> Resolution:
     return found if mpp is None else Resolution(mpp, "option")
 
 
-def aperio_resolution(description: str) -> Resolution:
-    """Read ``MPP = 0.499`` of an Aperio image description."""
-    found = re.search(r"\|\s*MPP\s*=\s*([0-9.]+)", description)
-    return _checked(found.group(1), "aperio") if found else UNKNOWN
-
-
-def ome_resolution(xml: str) -> Resolution:
-    """Read PhysicalSizeX and PhysicalSizeY of the first image of an OME-XML document."""
-    try:
-        root = ElementTree.fromstring(xml)
-    except ElementTree.ParseError:
-        return UNKNOWN
-    pixels = root.find(".//{*}Pixels")
-    if pixels is None:
-        return UNKNOWN
-    sizes = []
-    for axis in "XY":
-        unit = pixels.get(f"PhysicalSize{axis}Unit", "µm")
-        size = _number(pixels.get(f"PhysicalSize{axis}", ""))
-        if size is None or unit not in _MICROMETRES:
-            return UNKNOWN
-        sizes.append(size * _MICROMETRES[unit])
-    return _checked(str(sum(sizes) / 2), "ome")
-
-
 def tag_resolution(x: object, y: object, unit: int) -> Resolution:
     """Read the TIFF tags XResolution, YResolution (numerator, denominator) and ResolutionUnit."""
     per_unit = _PER_UNIT.get(unit)
@@ -71,7 +43,7 @@ def tag_resolution(x: object, y: object, unit: int) -> Resolution:
 
 def spacing_resolution(spacing: Sequence[float], source: str) -> Resolution:
     """Take px spacing in mm, along rows and along columns."""
-    return _checked(str(sum(float(size) for size in spacing[:2]) / 2 * 1000), source)
+    return stated(str(sum(float(size) for size in spacing[:2]) / 2 * 1000), source)
 
 
 def unit_resolution(sizes: Sequence[tuple[float, str]], source: str) -> Resolution:
@@ -79,7 +51,7 @@ def unit_resolution(sizes: Sequence[tuple[float, str]], source: str) -> Resoluti
     if any(unit not in _OME_ZARR_UNITS for _, unit in sizes):
         return UNKNOWN
     mean = sum(size * _OME_ZARR_UNITS[unit] for size, unit in sizes) / len(sizes)
-    return _checked(str(mean), source)
+    return stated(str(mean), source)
 
 
 def _um_per_px(value: object, per_unit: float | None) -> float | None:
@@ -90,7 +62,8 @@ def _um_per_px(value: object, per_unit: float | None) -> float | None:
             return None
 
 
-def _checked(text: str, source: str) -> Resolution:
+def stated(text: str, source: str) -> Resolution:
+    """Believe a number of micrometres that is written out, unless it is none or absurd."""
     number = _number(text)
     return UNKNOWN if number is None or not 0 < number < 1e4 else Resolution(number, source)
 

@@ -21,16 +21,18 @@ from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
 from wsi_seg.slides.failures import explained
 from wsi_seg.slides.pages import TiffLevel, read_level, tile_streams
-from wsi_seg.slides.resolution import (
-    UNKNOWN,
-    Resolution,
-    aperio_resolution,
-    chosen,
-    ome_resolution,
-    tag_resolution,
-)
+from wsi_seg.slides.resolution import UNKNOWN, Resolution, chosen, tag_resolution
 from wsi_seg.slides.slide import Recode, TileStreams, slide_name
 from wsi_seg.slides.streams import jpeg_extent, paste, pread
+from wsi_seg.slides.vendors import (
+    aperio_resolution,
+    imagej_resolution,
+    leica_images,
+    ome_resolution,
+    openslide_resolution,
+    philips_resolution,
+    ventana_resolution,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +65,7 @@ class TiffSlide:
         self._kept: OrderedDict[tuple[int, int], NDArray[np.generic]] = OrderedDict()
         self._lock = threading.Lock()
         with _explained(path), tifffile.TiffFile(path) as tiff:
-            series = _first_series(tiff, path)
+            series = _main_series(tiff, path)
             self._levels = tuple(read_level(level, path) for level in _all_levels(tiff, series))
             self.format = _format(tiff)
             found = chosen(mpp, _resolution(tiff, series))
@@ -162,18 +164,32 @@ def _explained(path: Path, what: str = "cannot be read as a TIFF slide: ") -> _C
     return explained(path, what, "a readable TIFF", also=(tifffile.TiffFileError,))
 
 
-def _first_series(tiff: Any, path: Path) -> Any:  # noqa: ANN401 (tifffile has no types)
+def _main_series(tiff: Any, path: Path) -> Any:  # noqa: ANN401 (tifffile has no types)
+    """Series of the slide itself, never of its label or overview."""
     if tiff.is_bif:
         raise UnsupportedSlideError(f"{path}: Ventana BIF tiles overlap, which is not read yet")
     if not tiff.series:
         raise SlideError(f"{path}: holds no image")
-    series = tiff.series[0]
+    series = tiff.series[_leica_main(tiff, path) if tiff.is_scn else 0]
+    if tiff.is_philips and series.kind != "philips":
+        raise UnsupportedSlideError(f"{path}: the levels of this Philips slide cannot be told")
     if series.axes not in {"YX", "YXS", "SYX"}:
         raise UnsupportedSlideError(
             f"{path}: got an image of axes {series.axes} and shape {series.shape}; expected one "
             "plane of grey or colour (YX, YXS or SYX); split the file into planes"
         )
     return series
+
+
+def _leica_main(tiff: Any, path: Path) -> int:  # noqa: ANN401 (tifffile has no types)
+    """Find the number of the only image that is not of the whole glass."""
+    images = leica_images(tiff.scn_metadata or "")
+    main = [number for number, image in enumerate(images) if not image.overview]
+    if len(main) != 1 or len(images) != len(tiff.series):
+        raise UnsupportedSlideError(
+            f"{path}: got {len(main)} scanned areas beside the overview; expected one"
+        )
+    return main[0]
 
 
 def _all_levels(tiff: Any, series: Any) -> list[Any]:  # noqa: ANN401 (tifffile has no types)
@@ -225,16 +241,32 @@ def _format(tiff: Any) -> str:  # noqa: ANN401 (tifffile has no types)
 
 
 def _resolution(tiff: Any, series: Any) -> Resolution:  # noqa: ANN401 (tifffile has no types)
+    """Take what the vendor's own metadata say, else the resolution tags."""
     page = series.keyframe
-    found = UNKNOWN
-    if tiff.is_svs:
-        found = aperio_resolution(page.description or "")
-    elif tiff.is_ome:
-        found = ome_resolution(tiff.ome_metadata or "")
-    if found.mpp is not None:
-        return found
-    tags = page.tags
-    return tag_resolution(tags.valueof(282), tags.valueof(283), int(tags.valueof(296, 2)))
+    description, tags = tiff.pages.first.description or "", page.tags
+    pixels, units = tags.valueof(282) or (0, 1)
+    found = (
+        aperio_resolution(page.description or ""),
+        ome_resolution(tiff.ome_metadata or ""),
+        philips_resolution(tiff.philips_metadata or ""),
+        _leica_resolution(tiff, series),
+        ventana_resolution(_text(tags.valueof(700) or b"")),
+        openslide_resolution(description),
+        imagej_resolution(description if tiff.is_imagej else "", pixels / max(1, units)),
+        tag_resolution(tags.valueof(282), tags.valueof(283), int(tags.valueof(296, 2))),
+    )
+    return next((resolution for resolution in found if resolution.mpp is not None), UNKNOWN)
+
+
+def _leica_resolution(tiff: Any, series: Any) -> Resolution:  # noqa: ANN401 (has no types)
+    if series.kind != "scn":
+        return UNKNOWN
+    images = leica_images(tiff.scn_metadata or "")
+    return next((image.resolution for image in images if not image.overview), UNKNOWN)
+
+
+def _text(value: bytes | str) -> str:
+    return value if isinstance(value, str) else bytes(value).decode("utf-8", "replace")
 
 
 def _check_jpeg_size(data: bytes, segment: Extent) -> None:

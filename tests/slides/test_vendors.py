@@ -1,0 +1,159 @@
+"""Micrometres per px from every place vendors put them; labels and overviews never taken."""
+
+import numpy as np
+import pytest
+import tifffile
+
+from wsi_seg.geometry import Extent, Region
+from wsi_seg.slides import open_slide
+from wsi_seg.slides.vendors import (
+    aperio_resolution,
+    imagej_resolution,
+    leica_images,
+    ome_resolution,
+    openslide_resolution,
+    philips_resolution,
+    ventana_resolution,
+)
+from wsi_seg.testing.conformance import check_slide
+
+MARKER = 77
+RAMP = (np.arange(96 * 128 * 3) * 37 % 251).astype(np.uint8).reshape(96, 128, 3)
+OVERVIEW = np.full((64, 160, 3), MARKER, np.uint8)
+
+
+def write(path, description, pages=(RAMP,), **options):
+    """One tiled page after another; the description is that of the first."""
+    with tifffile.TiffWriter(path) as tiff:
+        for number, page in enumerate(pages):
+            tiff.write(
+                page, tile=(32, 32), photometric="rgb", metadata=None,
+                description=description if number == 0 else None, **options,
+            )  # fmt: skip
+    return path
+
+
+def philips(*spacings):
+    levels = "".join(
+        f'<DataObject ObjectType="PixelDataRepresentation"><Attribute Name="DICOM_PIXEL_SPACING" '
+        f'Group="0x0028">"{mm}" "{mm}"</Attribute></DataObject>'
+        for mm in spacings
+    )
+    macro = (
+        '<DataObject ObjectType="DPScannedImage"><Attribute Name="PIM_DP_IMAGE_TYPE">MACROIMAGE'
+        '</Attribute><Attribute Name="DICOM_PIXEL_SPACING">"0.00001" "0.00001"</Attribute>'
+        "</DataObject>"
+    )
+    return (
+        '<?xml version="1.0"?><DataObject ObjectType="DPUfsImport"><Attribute '
+        f'Name="PIM_DP_SCANNED_IMAGES"><Array>{macro}<DataObject ObjectType="DPScannedImage">'
+        '<Attribute Name="PIM_DP_IMAGE_TYPE">WSI</Attribute><Attribute '
+        f'Name="PIIM_PIXEL_DATA_REPRESENTATION_SEQUENCE"><Array>{levels}</Array></Attribute>'
+        "</DataObject></Array></Attribute></DataObject>"
+    )
+
+
+def leica(parts=1):
+    """Overview of the whole glass at IFD 0, then scanned areas of 250 nm per px."""
+    area = (
+        '<image name="image_{n}"><pixels sizeX="128" sizeY="96"><dimension sizeX="128" sizeY="96" '
+        'r="0" ifd="{n}"/></pixels><view sizeX="32000" sizeY="24000" offsetX="{x}" offsetY="0"/>'
+        "<scanSettings><objectiveSettings><objective>40</objective></objectiveSettings>"
+        "<illuminationSettings><illuminationSource>brightfield</illuminationSource>"
+        "</illuminationSettings></scanSettings></image>"
+    )
+    return (
+        '<?xml version="1.0"?><scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01">'
+        '<collection sizeX="26000000" sizeY="76000000"><image name="overview"><pixels sizeX="160" '
+        'sizeY="64"><dimension sizeX="160" sizeY="64" r="0" ifd="0"/></pixels><view '
+        'sizeX="26000000" sizeY="76000000" offsetX="0" offsetY="0"/><scanSettings>'
+        "<objectiveSettings><objective>1</objective></objectiveSettings><illuminationSettings>"
+        "<illuminationSource>brightfield</illuminationSource></illuminationSettings>"
+        "</scanSettings></image>"
+        f"{''.join(area.format(n=n + 1, x=n * 40_000) for n in range(parts))}</collection></scn>"
+    )
+
+
+OME = "<OME><Pixels PhysicalSize{}/></OME>"
+VIPS = (
+    '<?xml version="1.0"?><image><properties><property><name>openslide.mpp-x</name>'
+    '<value type="VipsRefString">0.25</value></property><property><name>openslide.mpp-y</name>'
+    '<value type="VipsRefString">0.27</value></property></properties></image>'
+)
+
+
+@pytest.mark.parametrize(
+    ("found", "mpp", "source"),
+    [
+        (aperio_resolution("Aperio v1|AppMag = 20|MPP = 0.4990"), 0.499, "aperio"),
+        (aperio_resolution("Aperio v1|AppMag = 20|MPP = ?"), None, "none"),
+        (ome_resolution(OME.format('X="0.5" PhysicalSizeY="0.3"')), 0.4, "ome"),
+        (ome_resolution(OME.format('X="5" PhysicalSizeXUnit="Å"')), 5e-4, "ome"),
+        (ome_resolution(OME.format('X="5" PhysicalSizeXUnit="pixel"')), None, "none"),
+        (ome_resolution("<OME"), None, "none"),
+        (philips_resolution(philips("0.000226", "0.000452")), 0.226, "philips"),
+        (philips_resolution("<DataObject/>"), None, "none"),
+        (ventana_resolution("<iScan Label='1' ScanRes='0.2325'/>"), 0.2325, "ventana"),
+        (ventana_resolution("<X ScanRes='0.2325'/>"), None, "none"),
+        (openslide_resolution(VIPS), 0.26, "openslide"),
+        (openslide_resolution("<image/>"), None, "none"),
+        (imagej_resolution("ImageJ=1.53\nunit=micron\n", 4.0), 0.25, "imagej"),
+        (imagej_resolution("ImageJ=1.53\nunit=\\u00B5m\n", 4.0), 0.25, "imagej"),
+        (imagej_resolution("ImageJ=1.53\nunit=pixel\n", 4.0), None, "none"),
+        (leica_images(leica())[1].resolution, 0.25, "leica"),
+    ],
+)  # fmt: skip
+def test_what_vendors_write(found, mpp, source):
+    assert (found.mpp, found.source) == (pytest.approx(mpp), source)
+
+
+def test_every_place_is_found_in_a_file(tmp_path):
+    path = tmp_path / "a.tif"
+    check_slide(write(path, VIPS), [RAMP], mpp=0.26)
+    check_slide(write(path, "Aperio Image\r\nv|MPP = 0.5"), [RAMP], mpp=0.5)
+    cm = {"resolution": (40_000, 40_000), "resolutionunit": "CENTIMETER"}
+    check_slide(write(path, "any", **cm), [RAMP], mpp=0.25)
+    xmp = b"<x:xmpmeta><iScan ScanRes='0.2325'/></x:xmpmeta>"
+    check_slide(write(path, "any", extratags=[(700, "B", len(xmp), xmp, True)]), [RAMP], mpp=0.2325)
+    tifffile.imwrite(path, RAMP, imagej=True, resolution=(4, 4), metadata={"unit": "um"})
+    check_slide(path, [RAMP], mpp=0.25)
+    # The vendor's own metadata are believed before the tags.
+    check_slide(write(path, VIPS, **cm), [RAMP], mpp=0.26)
+
+
+def test_hamamatsu_states_it_in_tags(tmp_path):
+    tags = [(65420, "I", 1, 1, True), (65421, "f", 1, 20.0, True)]
+    page = {"resolution": (21_900, 21_900), "resolutionunit": "CENTIMETER", "extratags": tags}
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        make = [(271, "s", 0, "Hamamatsu", True)]
+        for pixels, lens in ((RAMP, 20.0), (OVERVIEW, -1.0)):
+            tags[1:] = [(65421, "f", 1, lens, True), *make]
+            tiff.write(pixels, rowsperstrip=8, photometric="rgb", metadata=None, **page)
+    check_slide(tmp_path / "a.tif", [RAMP], mpp=10_000 / 21_900)
+    assert open_slide(tmp_path / "a.tif").format == "ndpi"
+
+
+def test_philips_levels_are_without_their_padding(tmp_path):
+    full = RAMP[:, :96]
+    small = np.zeros((64, 64, 3), np.uint8)
+    small[:48, :48] = full[::2, ::2]
+    path = write(
+        tmp_path / "a.tiff", philips("0.00025", "0.0005"), [full, small],
+        software="Philips DP v1.0",
+    )  # fmt: skip
+    check_slide(path, [full, small[:48, :48]], mpp=0.25)
+    slide = open_slide(path)
+    assert (slide.format, slide.pyramid.downsample(1)) == ("philips", 2.0)
+
+
+def test_the_overview_of_a_leica_slide_is_never_taken(tmp_path):
+    path = write(tmp_path / "a.scn", leica(), [OVERVIEW, RAMP])
+    check_slide(path, [RAMP], mpp=0.25)
+    assert open_slide(path).format == "scn"
+    # Two scanned areas are put in their places by OpenSlide.
+    two = write(tmp_path / "b.scn", leica(2), [OVERVIEW, RAMP, RAMP])
+    slide = open_slide(two)
+    assert slide.pyramid.extent == Extent(304_000, 104_000)  # of the whole glass
+    for x in (0, 160):
+        found = slide.read(Region(level=0, y=0, x=x, height=96, width=128))
+        assert np.array_equal(found, RAMP)
