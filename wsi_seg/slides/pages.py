@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.slides.colour import Colour, Model
+from wsi_seg.slides.comments import without_comments
 from wsi_seg.slides.slide import Recode, StreamKind, TileStreams
 
 _MAX_SEGMENT_BYTES = 1 << 30
@@ -100,7 +101,7 @@ def tile_streams(level: TiffLevel) -> TileStreams | Recode:
         tile=level.segment,
         kind=_KINDS[compression],
         predictor=int(page.predictor) == 2 and compression not in _IMAGE_STREAMS,
-        tables=page.jpegtables or b"",
+        tables=without_comments(page.jpegtables or b"", "jpeg"),
         jpeg_rgb=int(page.photometric) == 2 and not page.is_jfif,
         offsets=level.offsets,
         sizes=level.sizes,

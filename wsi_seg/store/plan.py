@@ -57,7 +57,7 @@ class Codec:
 
     def __str__(self) -> str:
         loss = self.encoding.loss
-        return self.name if loss is None else f"{self.name}:{loss:g}"
+        return self.name if loss is None else f"{self.name} {loss:g}"
 
 
 AUTO = Codec()

@@ -18,14 +18,12 @@ from numpy.typing import NDArray
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.store.remote import is_address, read_span, size_of
 
-Bytes = bytes | memoryview
-
 MISSING = np.iinfo(np.uint64).max
 _PAIR_BYTES = 16
 _CRC_BYTES = 4
 
 
-def write_shard(path: Path, chunks: Sequence[Bytes | None]) -> int | None:
+def write_shard(path: Path, chunks: Sequence[bytes | None]) -> int | None:
     """Write one shard whole: temporary file, fsync, rename.
 
     Parameters
@@ -162,7 +160,7 @@ def _pread(path: Path, offset: int, nbytes: int) -> bytes:
         os.close(descriptor)
 
 
-def _pack_index(chunks: Sequence[Bytes | None]) -> bytes:
+def _pack_index(chunks: Sequence[bytes | None]) -> bytes:
     sizes = np.array([0 if chunk is None else len(chunk) for chunk in chunks], dtype=np.uint64)
     index = np.empty((len(chunks), 2), dtype="<u8")
     index[:, 0] = np.cumsum(sizes) - sizes

@@ -25,6 +25,7 @@ from wsi_seg.store.journal import Journal
 from wsi_seg.store.layout import FORMAT, PARTIAL, create_collection, create_levels, note_names
 from wsi_seg.store.multiscale import open_multiscale, wsi_seg_attributes
 from wsi_seg.store.plan import AUTO, Codec, LevelPlan, plan_levels
+from wsi_seg.store.privacy import require_allowed
 from wsi_seg.store.recode import recode_strip
 from wsi_seg.store.shards import shard_checksum
 from wsi_seg.store.verbatim import copy_shard_row
@@ -275,6 +276,8 @@ class _SlideJob:
     def units(self) -> Iterator[_Unit]:
         """Write all metadata, then list the work."""
         plans = plan_levels(self._slide, self._options.codec)
+        attributes = self._attributes(plans)
+        require_allowed(attributes)
         journal_path = self._partial / "journal.jsonl"
         journal = Journal(journal_path, self._settings)
         if not journal.done:
@@ -287,7 +290,7 @@ class _SlideJob:
             [plan.layout for plan in plans],
             channels=3,
             mpp=self._slide.pyramid.mpp,
-            attributes=self._attributes(plans),
+            attributes=attributes,
             name=self._slide.name,
         )
         for plan in plans:

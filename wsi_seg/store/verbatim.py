@@ -1,4 +1,4 @@
-"""Owns the verbatim encoding: a slide's finished tile streams become chunks, unchanged."""
+"""Owns the verbatim encoding: a slide's finished tile streams become chunks, but for comments."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -11,6 +11,7 @@ import numpy as np
 from wsi_seg.errors import SlideError, StoreError
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.slides import Slide, TileStreams
+from wsi_seg.slides.comments import without_comments
 from wsi_seg.store.arrays import LevelArray
 from wsi_seg.store.cache import shared_pool
 from wsi_seg.store.codecs import Encoding
@@ -80,7 +81,7 @@ def mismatch(slide: Slide, level: int, streams: TileStreams) -> str:
         with _opened(slide.path) as descriptor:
             (data,) = _read_streams(descriptor, slide.path, streams, [number])
         try:
-            found = encoding.decode(bytes(data or b""), shape)[: region.height, : region.width]
+            found = encoding.decode(data or b"", shape)[: region.height, : region.width]
         except StoreError as error:
             return f"tile {number}: {error}"
         compared += 1
@@ -139,9 +140,9 @@ def _tile_numbers(array: LevelArray, row: int, column: int) -> Iterator[int | No
 
 def _read_streams(
     descriptor: int, path: Path, streams: TileStreams, numbers: Sequence[int | None]
-) -> list[memoryview | None]:
+) -> list[bytes | None]:
     """Read tiles; those that lie one behind the other in the file are read at one go."""
-    chunks: list[memoryview | None] = [None] * len(numbers)
+    chunks: list[bytes | None] = [None] * len(numbers)
     places = np.array([p for p, n in enumerate(numbers) if n is not None and streams.sizes[n]], int)
     tiles = np.array([numbers[place] for place in places], int)
     begins, ends = streams.offsets[tiles], streams.offsets[tiles] + streams.sizes[tiles]
@@ -158,5 +159,5 @@ def _read_streams(
                     f"{path}: ends inside tile {tiles[number]} at byte {begins[number]}; copy it "
                     "again"
                 )
-            chunks[int(places[number])] = data[first:last]
+            chunks[int(places[number])] = without_comments(bytes(data[first:last]), streams.kind)
     return chunks
