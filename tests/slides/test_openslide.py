@@ -8,7 +8,8 @@ from wsi_seg.errors import RegionError, SlideError
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.slides import open_slide
 from wsi_seg.slides.openslide import OpenSlideSlide, recognises
-from wsi_seg.testing.coordinates import write_coordinate_tiff
+from wsi_seg.testing.conformance import check_slide
+from wsi_seg.testing.coordinates import coordinate_pixels, write_coordinate_tiff
 
 EXTENTS = [Extent(300, 410), Extent(150, 205)]
 
@@ -17,6 +18,14 @@ EXTENTS = [Extent(300, 410), Extent(150, 205)]
 def path(tmp_path):
     write_coordinate_tiff(tmp_path / "a.tif", extents=EXTENTS, mpp=0.25)
     return tmp_path / "a.tif"
+
+
+def test_it_conforms(path):
+    levels = [
+        coordinate_pixels(Region(level=i, y=0, x=0, height=e.height, width=e.width), e)
+        for i, e in enumerate(EXTENTS)
+    ]
+    check_slide(path, levels, mpp=0.25, opener=OpenSlideSlide)
 
 
 def test_it_agrees_with_our_own_reader(path):

@@ -4,6 +4,7 @@ import math
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,20 @@ from wsi_seg.slides import Recode, Slide, open_slide, slide_name
 _THREADS = 8
 
 
+class Opener(Protocol):
+    """What opens a file as a slide: `open_slide`, or a reader's class."""
+
+    def __call__(self, path: Path, *, mpp: float | None = None) -> Slide:
+        """Open the file; mpp replaces what it says."""
+        ...
+
+
 def check_slide(
-    path: Path, levels: list[NDArray[np.uint8]] | None = None, *, mpp: float | None = None
+    path: Path,
+    levels: list[NDArray[np.uint8]] | None = None,
+    *,
+    mpp: float | None = None,
+    opener: Opener = open_slide,
 ) -> None:
     """Raise AssertionError unless the reader keeps every promise of `Slide` on this file.
 
@@ -29,11 +42,14 @@ def check_slide(
         full levels, so that only windows, threads, copies and refusals are checked.
     mpp
         Micrometres per px that the file states; None if it is not known here.
+    opener
+        What opens the file.
     """
-    with open_slide(path) as slide:
+    with opener(path) as slide:
         if levels is None:
             levels = [slide.read(_full(slide, i)) for i in range(len(slide.pyramid.extents))]
         _check_facts(slide, path, mpp)
+        _check_override(opener, path)
         _check_levels(slide, levels)
         _check_windows(slide, levels)
         _check_windows(pickle.loads(pickle.dumps(slide)), levels[:1])
@@ -61,13 +77,18 @@ def _check_facts(slide: Slide, path: Path, mpp: float | None) -> None:
     if mpp is not None:
         assert found is not None, "no mpp"
         assert math.isclose(found, mpp, rel_tol=1e-3), found
-    with open_slide(path, mpp=1.5) as other:
-        assert (other.pyramid.mpp, other.mpp_source) == (1.5, "option")
     for level, extent in enumerate(slide.pyramid.extents):
         streams = slide.streams(level)
         assert not isinstance(streams, Recode) or streams.reason, "a recode without a reason"
         piece = slide.piece(level)
         assert piece.height >= 1, extent
+
+
+def _check_override(opener: Opener, path: Path) -> None:
+    with opener(path, mpp=1.5) as slide:
+        assert (slide.pyramid.mpp, slide.mpp_source) == (1.5, "option")
+        copy: Slide = pickle.loads(pickle.dumps(slide))
+    assert (copy.pyramid.mpp, copy.mpp_source) == (1.5, "option"), "a copy forgets --mpp"
 
 
 def _check_levels(slide: Slide, levels: list[NDArray[np.uint8]]) -> None:
