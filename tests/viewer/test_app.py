@@ -261,3 +261,24 @@ def test_what_cannot_be_shown_or_served_is_refused(seen, tmp_path, monkeypatch):
 def test_thumbnails_are_small_pictures(seen):
     picture = imagecodecs.jpeg8_decode(client(seen).get("/slides/painted/thumbnail").content)
     assert max(picture.shape) == 320
+
+
+def test_labels_of_values_are_shown_and_damaged_ones_left_out(seen, tmp_path, caplog):
+    shutil.copytree(seen.prediction, tmp_path / "pred.zarr")
+    labels = tmp_path / "pred.zarr/painted/labels"
+    for name in ("energy", "broken"):
+        shutil.copytree(labels / "prediction", labels / name)
+    for file, old, new in (
+        (labels / "zarr.json", '"prediction"', '"prediction", "energy", "broken"'),
+        (labels / "energy/zarr.json", '"classes"', '"others"'),
+        (labels / "broken/zarr.json", "{", "["),
+    ):
+        text = file.read_text()
+        assert old in text
+        file.write_text(text.replace(old, new))
+    http = client(type("S", (), {"store": seen.store, "prediction": tmp_path / "pred.zarr"}))
+    kinds = {one["id"]: one["kind"] for one in http.get("/slides/painted").json()["layers"]}
+    assert kinds["found-energy"] == "values"
+    assert kinds["found-prediction"] == "classes"
+    assert "found-broken" not in kinds
+    assert "broken of painted is left out" in caplog.text

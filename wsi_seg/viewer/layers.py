@@ -4,7 +4,8 @@ Values travel as they are, in one-channel PNGs (two channels for errors), and ge
 the browser, so that thresholds and colour maps change without another request.
 """
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from wsi_seg.classes import IGNORE, ClassTable
 from wsi_seg.data.scaled import read_label
+from wsi_seg.errors import StoreError
 from wsi_seg.evaluate.judged import classes_of
 from wsi_seg.evaluate.scores import PREDICTION_LABEL
 from wsi_seg.geometry import Extent, Region
@@ -21,7 +23,9 @@ from wsi_seg.store import Multiscale, SlideStore
 from wsi_seg.viewer.importance import importance_reader
 from wsi_seg.viewer.tiles import Tile, encode_png, image_tile, level_array, tile_region, tile_size
 
-Kind = Literal["image", "probability", "errors", "classes", "importance"]
+logger = logging.getLogger(__name__)
+
+Kind = Literal["image", "probability", "errors", "classes", "values"]
 Pixels = NDArray[np.uint8]
 
 # In the second channel of an error tile, where 0 is background and 255 is the class.
@@ -40,7 +44,7 @@ class Layer:
         For people.
     kind
         ``image`` is colour; ``probability`` is value / 255; ``errors`` is a probability and,
-        in a second channel, the truth; ``classes`` are class ids; ``importance`` is a shade.
+        in a second channel, the truth; ``classes`` are class ids; ``values`` any others.
     source
         Gives the levels and the tile grid.
     classes
@@ -121,12 +125,12 @@ def slide_layers(slide: SlideStore, found: SlideStore | None, truth: str) -> dic
     if found is not None:
         true = slide.label(truth) if truth in labels else None
         layers += _prediction_layers(found, true)
-    layers += [_label_layer(slide, name, "Truth" if name == truth else "") for name in labels]
+    layers += _label_layers(slide, "label", {truth: "Truth"})
     if TISSUE in labels:
         tissue = slide.label(TISSUE)
         read = importance_reader(slide, tissue, truth if truth in labels else None)
         none = ClassTable(())
-        layers.append(Layer("importance", "Importance map", "importance", tissue, none, read))
+        layers.append(Layer("importance", "Importance map", "values", tissue, none, read))
     return {layer.id: layer for layer in layers}
 
 
@@ -144,15 +148,23 @@ def _prediction_layers(found: SlideStore, true: Multiscale | None) -> list[Layer
             both = _error_reader(read, true, classes_of(true).id_of(entry.name), found.image)
             title = f"Errors, {entry.name}"
             layers.append(Layer(f"errors-{channel}", title, "errors", found.image, only, both))
-    shown = {PREDICTION_LABEL: "Found"}
-    return layers + [_label_layer(found, name, shown.get(name, "")) for name in found.label_names()]
+    return layers + _label_layers(found, "found", {PREDICTION_LABEL: "Found"})
 
 
-def _label_layer(store: SlideStore, name: str, title: str) -> Layer:
-    label = store.label(name)
-    kind = "found" if store.attributes.get("kind") == "prediction" else "label"
-    shown = title or name.capitalize()
-    return Layer(f"{kind}-{name}", shown, "classes", label, classes_of(label), label.read)
+def _label_layers(store: SlideStore, prefix: str, titles: Mapping[str, str]) -> list[Layer]:
+    """Labels of a store; one without classes holds values. A damaged one is left out."""
+    layers = []
+    for name in store.label_names():
+        try:
+            label = store.label(name)
+        except StoreError as error:
+            logger.warning("label %s of %s is left out: %s", name, store.name, error)
+            continue
+        kind: Kind = "classes" if "classes" in label.attributes else "values"
+        classes = classes_of(label) if kind == "classes" else ClassTable(())
+        title = titles.get(name, name.replace("_", " ").capitalize())
+        layers.append(Layer(f"{prefix}-{name}", title, kind, label, classes, label.read))
+    return layers
 
 
 def _channel_reader(image: Multiscale, channel: int) -> Callable[[Region], Pixels]:

@@ -1,5 +1,6 @@
 """Owns serving: checks what is to be shown, picks address and token, runs until it is stopped."""
 
+import contextlib
 import secrets
 import socket
 from collections.abc import Callable
@@ -82,7 +83,8 @@ def serve(
         server_header=False,
         timeout_graceful_shutdown=2,
     )
-    uvicorn.Server(settings).run(sockets=[listener])
+    with contextlib.suppress(KeyboardInterrupt):  # the way to end it
+        uvicorn.Server(settings).run(sockets=[listener])
 
 
 def prepare(

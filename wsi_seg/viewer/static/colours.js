@@ -54,7 +54,7 @@ export function colourTable(mode, { threshold, map, classes }) {
       const doubt = 4 * share * (1 - share);
       return value ? packed(sample(map, doubt), Math.round(255 * Math.min(1, doubt * 1.5))) : 0;
     }
-    if (mode === "importance") return packed(sample(map, share));
+    if (mode === "values") return packed(sample(map, share));
     return above(value) ? packed(sample(map, share)) : 0;
   });
 }

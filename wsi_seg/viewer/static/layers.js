@@ -4,8 +4,8 @@ import { colourTable, ERRORS, gradient, MAP_NAMES } from "./colours.js";
 import { element } from "./dom.js";
 import { levelSource, valueSource } from "./source.js";
 
-const MAPPED = { probability: "magma", uncertainty: "viridis", importance: "cividis" };
-const ENDS = { probability: ["0", "1"], uncertainty: ["sure", "unsure"], importance: ["seldom drawn", "often"] };
+const MAPPED = { probability: "magma", uncertainty: "viridis", values: "cividis" };
+const ENDS = { probability: ["0", "1"], uncertainty: ["sure", "unsure"], values: ["low", "high"] };
 const THRESHOLDED = new Set(["probability", "decision", "errors"]);
 
 /** Rows for the layers of a slide: a probability can be looked at in three ways. */
@@ -15,7 +15,7 @@ function rowsOf(layers) {
     const row = (mode, title, opacity = 0.6) =>
       rows.push({ id: `${layer.id}.${mode}`, layer, mode, title, opacity, map: MAPPED[mode], on: false });
     if (layer.kind === "image") row("image", layer.title, 1);
-    if (layer.kind === "importance") row("importance", layer.title);
+    if (layer.kind === "values") row("values", layer.title);
     if (layer.kind === "classes") row("classes", layer.title, 0.5);
     if (layer.kind === "errors") row("errors", layer.title, 0.7);
     if (layer.kind === "probability") {

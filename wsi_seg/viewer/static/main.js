@@ -16,7 +16,7 @@ const narrow = () => matchMedia("(max-width: 1000px)").matches;
 const viewer = OSD({
   id: "viewer", drawer: "canvas", showNavigationControl: false, showNavigator: true, navigatorId: "navigator",
   navigatorAutoFade: false, animationTime: 0.35, springStiffness: 9, maxZoomPixelRatio: 16, visibilityRatio: 0.3,
-  minZoomImageRatio: 0.7, minPixelRatio: 0.35, imageLoaderLimit: 8, maxImageCacheCount: 400, zoomPerScroll: 1.3, preserveImageSizeOnResize: true,
+  minZoomImageRatio: 0.7, minPixelRatio: 0.35, imageLoaderLimit: 8, maxImageCacheCount: 300, zoomPerScroll: 1.3, preserveImageSizeOnResize: true,
   gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true }, gestureSettingsTouch: { clickToZoom: false },
   gestureSettingsPen: { clickToZoom: false }, placeholderFillStyle: null, preserveViewport: true, subPixelRoundingForTransparency: 2,
 });

@@ -46,9 +46,9 @@ export function valueSource(slide, layer, mode, table) {
   const live = new Set();
   let colours = table;
   const paint = (tile) => {
-    const pixels = new Uint32Array(tile.picture.data.buffer);
-    for (let at = 0; at < pixels.length; at += 1) pixels[at] = colours[tile.keys[at]];
-    tile.context.putImageData(tile.picture, 0, 0);
+    const { width, height } = tile.context.canvas;
+    const pixels = Uint32Array.from(tile.keys, (key) => colours[key]);
+    tile.context.putImageData(new ImageData(new Uint8ClampedArray(pixels.buffer), width, height), 0, 0);
   };
   source.downloadTileStart = (job) => {
     const stop = new AbortController();
@@ -81,11 +81,11 @@ function decoded(bitmap, withTruth) {
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.drawImage(bitmap, 0, 0);
   bitmap.close();
-  const picture = context.getImageData(0, 0, canvas.width, canvas.height);
+  const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
   const keys = new Uint16Array(canvas.width * canvas.height);
   for (let at = 0; at < keys.length; at += 1) {
-    const truth = withTruth ? [0, 2, 1][Math.round(picture.data[4 * at + 1] / 127.5)] : 0;
-    keys[at] = picture.data[4 * at] + 256 * truth;
+    const truth = withTruth ? [0, 2, 1][Math.round(data[4 * at + 1] / 127.5)] : 0;
+    keys[at] = data[4 * at] + 256 * truth;
   }
-  return { context, picture, keys };
+  return { context, keys };
 }
