@@ -223,7 +223,7 @@ def _slide(desk: Desk, request: Request) -> Response:
 
 
 def _thumbnail(desk: Desk, request: Request) -> Response:
-    image = desk.catalogue.view(request.path_params["slide"]).slide.image
+    image = desk.catalogue.slide(request.path_params["slide"]).image
     pixels = read_thumbnail(image, thumbnail_extent(image.pyramid.extent, _THUMBNAIL_PX))
     return _picture(encode_jpeg(pixels), _MINUTE)
 

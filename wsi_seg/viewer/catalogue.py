@@ -70,8 +70,22 @@ class Catalogue:
         """
         return self._listed(self.slides)
 
+    def slide(self, name: str) -> SlideStore:
+        """Open one slide alone.
+
+        Raises
+        ------
+        StoreNotFoundError
+            If the collection has no such slide, or is gone.
+        StoreError
+            If the slide is damaged.
+        """
+        if name not in self.names():
+            raise StoreNotFoundError(f"got slide {name[:80]!r}; expected one of the list")
+        return self.slides[name]
+
     def view(self, name: str) -> View:
-        """Open one slide.
+        """Open one slide with all its layers.
 
         Raises
         ------
@@ -80,9 +94,7 @@ class Catalogue:
         StoreError
             If the slide, or its prediction, is damaged.
         """
-        if name not in self.names():
-            raise StoreNotFoundError(f"got slide {name[:80]!r}; expected one of the list")
-        slide, found = self.slides[name], None
+        slide, found = self.slide(name), None
         if self.predictions is not None and name in self._listed(self.predictions):
             found = self.predictions[name]
         return View(slide, found, slide_layers(slide, found, self.truth))

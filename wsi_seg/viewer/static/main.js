@@ -11,6 +11,7 @@ import { Review } from "./review.js";
 
 const OSD = window.OpenSeadragon;
 const at = (id) => document.getElementById(id);
+const MANY_SLIDES = 8;
 const narrow = () => matchMedia("(max-width: 1000px)").matches;
 
 const viewer = OSD({
@@ -82,7 +83,7 @@ async function open(name, place = {}) {
     slide = opened;
     objects = [];
     choose(null);
-    for (const link of at("slides").children) link.setAttribute("aria-current", link.dataset.slide === name);
+    for (const link of at("slides").querySelectorAll("a")) link.setAttribute("aria-current", link.dataset.slide === name);
     at("slide-name").textContent = document.title = name;
     const size = `${slide.width.toLocaleString("en")} × ${slide.height.toLocaleString("en")} px`;
     at("facts").textContent = slide.mpp ? `${size} · ${+slide.mpp.toPrecision(4)} µm per px` : `${size} · µm per px unknown`;
@@ -144,6 +145,8 @@ function showChosen() {
     at(`mark-${name}`).disabled = !one;
   }
   at("erase").disabled = !drawn;
+  const judged = Object.keys(review.verdicts).length;
+  at("reviewed").textContent = objects.length ? `${judged} of ${objects.length.toLocaleString("en")} judged` : "";
   at("chosen").textContent = one ? describe(one, slide.mpp)
     : drawn ? "An outline drawn here." : "Choose an object to judge it.";
 }
@@ -210,7 +213,7 @@ const KEYS = [
 ];
 
 function onKey(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select, dialog *")) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select, input:not([type]), input[type=search], dialog *")) return;
   if (event.target.matches("input[type=range]") && event.key.startsWith("Arrow")) return;
   const [, , act] = KEYS.find(([names]) => names.includes(event.key)) ?? [];
   if (!act || !slide) return;
@@ -245,6 +248,7 @@ function connect() {
   });
   at("stage").addEventListener("pointerleave", () => { pointer = null; at("hover").hidden = true; });
   document.addEventListener("keydown", onKey);
+  viewer.addHandler("tile-load-failed", () => tell("Some tiles cannot be read; the command's log tells why."));
   addEventListener("hashchange", () => {
     const place = readPlace();
     if (place.slide) open(place.slide, place);
@@ -270,9 +274,21 @@ function listed(name) {
   link.addEventListener("click", (event) => {
     event.preventDefault();
     if (narrow()) toggleSide("slides");
-    open(name);
+    open(name, layers.state());
   });
   return link;
+}
+
+/** Links to all slides; a field to find some among many. */
+function listSlideLinks(names) {
+  const links = names.map(listed);
+  const field = element("input", { type: "search", placeholder: "Find a slide", ariaLabel: "Find a slide" });
+  field.hidden = names.length < MANY_SLIDES;
+  field.addEventListener("input", () => {
+    const wanted = field.value.trim().toLowerCase();
+    for (const link of links) link.hidden = !link.dataset.slide.toLowerCase().includes(wanted);
+  });
+  at("slides").replaceChildren(field, ...links);
 }
 
 async function start() {
@@ -288,7 +304,7 @@ async function start() {
     return;
   }
   at("review-box").hidden = !catalogue.review;
-  at("slides").replaceChildren(...catalogue.slides.map(listed));
+  listSlideLinks(catalogue.slides);
   if (catalogue.slides.length === 1 && !narrow()) toggleSide("slides");
   const place = readPlace();
   await open(catalogue.slides.includes(place.slide) ? place.slide : catalogue.slides[0], place);

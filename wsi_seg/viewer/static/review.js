@@ -13,6 +13,7 @@ export class Review {
     this.unwritten = 0;
     this.written = Promise.resolve();
     addEventListener("pagehide", () => this.flush());
+    this.field = document.getElementById("draw-class");
     this.status = document.getElementById("saved");
   }
 
@@ -23,9 +24,9 @@ export class Review {
     this.drawings = [];
     this.status.textContent = "";
     this.colours = Object.fromEntries(classes.map((entry) => [entry.name, entry.colour]));
-    const select = document.getElementById("draw-class");
-    select.replaceChildren(...classes.map((entry) => element("option", { value: entry.name }, entry.name)));
-    document.getElementById("draw").disabled = !classes.length;
+    const names = classes.map((entry) => entry.name);
+    document.getElementById("draw-classes").replaceChildren(...names.map((value) => element("option", { value })));
+    this.field.value = names.includes(this.field.value) ? this.field.value : names[0] ?? "object";
     const kept = await readReview(slide.name);
     this.verdicts = kept.verdicts;
     this.drawings = kept.drawings.map((drawing) => this.#coloured(drawing));
@@ -40,8 +41,7 @@ export class Review {
   }
 
   add(ring) {
-    const name = document.getElementById("draw-class").value;
-    this.drawings.push(this.#coloured({ class_name: name, ring }));
+    this.drawings.push(this.#coloured({ class_name: this.field.value.trim() || "object", ring }));
     this.#save();
     return `d${this.drawings.length - 1}`;
   }
@@ -52,7 +52,7 @@ export class Review {
   }
 
   colour() {
-    return this.colours[document.getElementById("draw-class").value] ?? "#d55e00";
+    return this.colours[this.field.value.trim()] ?? "#d55e00";
   }
 
   #coloured(drawing) {
