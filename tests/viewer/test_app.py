@@ -1,10 +1,13 @@
 import io
 import json
 import shutil
+from urllib.parse import quote
 
 import imagecodecs
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -282,3 +285,13 @@ def test_labels_of_values_are_shown_and_damaged_ones_left_out(seen, tmp_path, ca
     assert kinds["found-prediction"] == "classes"
     assert "found-broken" not in kinds
     assert "broken of painted is left out" in caplog.text
+
+
+@settings(max_examples=60)
+@given(st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=6), st.text(max_size=20))
+def test_no_address_breaks_the_server(seen, parts, query):
+    http = client(seen)
+    for start in ("/slides", "/slides/painted", "/slides/painted/layers/image", "/static"):
+        path = "/".join([start, *(quote(part, safe="") for part in parts)])
+        answer = http.get(f"{path}?{quote(query, safe='=&')}")
+        assert answer.status_code in (200, 400, 404, 405, 422)

@@ -22,6 +22,9 @@ def demo(
 
         report = run_demo(out, say=terminal.say, progress=terminal.progress)
         terminal.say("\n".join(report.lines()))
+        slides, found = out / "test.zarr", out / "test_pred.zarr"
+        terminal.say(f"Look closer: wsi-seg view {slides} {found}")
+        terminal.say(f"Write a report: wsi-seg report {found} --store {slides} --run {out / 'run'}")
         terminal.next_command("wsi-seg tile your/slides --out store.zarr")
         return report.to_json()
 

@@ -55,7 +55,8 @@ class JudgedObject:
     probability
         Mean over the object, 0 to 1; None without a prediction.
     overlap
-        Share of the object that is of its class in the truth; None without a truth.
+        Share of the object that is of its class in the truth, px to ignore left out; None
+        without a truth.
     energy
         Sum over the object of ``|probability - truth|`` times area, in the unit of ``area``;
         None without a truth.
@@ -197,22 +198,17 @@ class _Measure:
         probability = self._image.read(region)[:, :, channel][inside] / 255
         if kind == "missed" and (probability > 0.5).any():
             return None
-        mean = float(probability.mean())
-        true = self._truth(entry, region)
-        if true is None:
-            return JudgedObject(0, kind, entry.name, entry.colour, polygon, area, mean)
-        off = float(np.abs(probability - true[inside]).mean())
-        return JudgedObject(
-            id=0,
-            kind=kind,
-            class_name=entry.name,
-            colour=entry.colour,
-            polygon=polygon,
-            area=area,
-            probability=mean,
-            overlap=float(true[inside].mean()),
-            energy=off * area,
-        )
+        plain = replace(plain, probability=float(probability.mean()))
+        ids = self._truth(entry, region)
+        if ids is None or self._true_classes is None:
+            return plain
+        counted = ids[inside] != IGNORE
+        if not counted.any():
+            return plain
+        true = ids[inside][counted] == self._true_classes.id_of(entry.name)
+        off = float(np.abs(probability[counted] - true).mean())
+        share = float(counted.mean())
+        return replace(plain, overlap=float(true.mean()), energy=off * share * area)
 
     def _window(self, polygon: Polygon, image: Multiscale) -> tuple[Region, NDArray[np.bool_]]:
         """Bounding box at a level where it is small, and which of its px the object covers."""
@@ -236,17 +232,16 @@ class _Measure:
         # An object thinner than a px of this level covers no centre: its whole box counts.
         return region, inside if inside.any() else np.ones_like(inside)
 
-    def _truth(self, entry: ClassEntry, region: Region) -> NDArray[np.bool_] | None:
+    def _truth(self, entry: ClassEntry, region: Region) -> NDArray[np.uint8] | None:
+        """Class ids of the truth in a region of the prediction, where it knows the class."""
         if self._true is None or self._true_classes is None or self._image is None:
             return None
         if entry.name not in self._true_classes.names:
             return None
         extent = self._image.pyramid.extents[region.level]
-        ids = read_label(
+        return read_label(
             self._true, extent, region.y, region.x, height=region.height, width=region.width
         )
-        wanted: NDArray[np.bool_] = ids == self._true_classes.id_of(entry.name)
-        return wanted
 
 
 def _level_for(image: Multiscale, side_px: float) -> int:
