@@ -13,7 +13,7 @@ from wsi_seg.evaluate.judged import JudgedObject, classes_of
 from wsi_seg.evaluate.scores import PREDICTION_LABEL
 from wsi_seg.export.overview import write_overview
 from wsi_seg.geometry import Region
-from wsi_seg.store import Multiscale, SlideStore
+from wsi_seg.store import SlideStore
 
 _OVERVIEW_PX = 1200
 _CROP_PX = 240
@@ -30,13 +30,12 @@ class Crop:
     caption: str
 
 
-def overview(slide: SlideStore, found: SlideStore, true: Multiscale | None) -> bytes:
-    """JPEG of the whole slide with the outlines of what was found, and thin ones of the truth."""
-    labels = [found.label(PREDICTION_LABEL), *([] if true is None else [true])]
+def overview(slide: SlideStore, found: SlideStore) -> bytes:
+    """JPEG of the whole slide with the outlines of what was found."""
+    label = found.label(PREDICTION_LABEL)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "overview.png"
-        drawn = [(label, classes_of(label)) for label in labels]
-        write_overview(slide, drawn, file, longest_px=_OVERVIEW_PX)
+        write_overview(slide, [(label, classes_of(label))], file, longest_px=_OVERVIEW_PX)
         with Image.open(file) as image:
             return _jpeg(image)
 

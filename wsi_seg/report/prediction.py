@@ -92,7 +92,7 @@ def picture_sections(
         slide, found = slides[name], predictions[name]
         true = slide.label(truth) if truth in slide.label_names() else None
         if PREDICTION_LABEL in found.label_names():
-            drawn = picture(overview(slide, found, true), f"Overview of {name}")
+            drawn = picture(overview(slide, found), f"Overview of {name}")
             overviews.append(figure(drawn, name))
         if true is not None:
             galleries += _gallery(slide, judge_objects(slide, found, true))
@@ -102,8 +102,7 @@ def picture_sections(
     more = len(order) - len(shown)
     note = f"{more} more slides are not shown; these have the lowest scores. " if more else ""
     if overviews:
-        lines = "Thick outlines: found. Thin black outlines: truth."
-        body = paragraph(note + lines) + figures(overviews, "pictures")
+        body = paragraph(f"{note}Outlined: what was found.") + figures(overviews, "pictures")
         sections.append(Section("Overviews", body))
     if galleries:
         text = (
