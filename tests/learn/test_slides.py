@@ -72,3 +72,21 @@ def test_boxes_lie_inside_their_slides(recipe_for):
         assert (one.boxes[:, 2] <= one.extent.height).all()
         assert (one.boxes[:, 3] <= one.extent.width).all()
         assert one.cell_px == 64
+
+
+def test_groups_add_up_and_stay_whole(recipe_for, tmp_path):
+    from wsi_seg.learn.groups import group_slides
+
+    table = tmp_path / "patients.csv"
+    table.write_text("slide,group\na-1,P\na-2,P\nb-1,Q\nc-1,R\n")
+    names = ["a-1", "a-2", "b-1", "c-1"]
+    data = recipe_for(f"data.groups={table}").data
+    assert group_slides(data, names) == {"a-1": "a-1", "a-2": "a-1"}
+    both = data.model_copy(update={"group_pattern": r".*-(\d)"})
+    assert set(group_slides(both, names).values()) == {"a-1"}
+    with pytest.raises(ConfigError, match=r"no line for d-1"):
+        group_slides(data, ["d-1"])
+    with pytest.raises(ConfigError, match="does not fit slide 'a-1'"):
+        group_slides(recipe_for("data.group_pattern=([^_]+)_").data, ["a-1"])
+    with pytest.raises(ConfigError, match="in brackets"):
+        recipe_for("data.group_pattern=x")

@@ -9,6 +9,7 @@ from wsi_seg import __version__
 from wsi_seg.cli import (
     annotate,
     convert,
+    dedup,
     demo,
     evaluate,
     export,
@@ -36,6 +37,7 @@ _VERBS = (
     info.info,
     tile.tile,
     annotate.annotate,
+    dedup.dedup,
     train.train,
     infer.infer,
     evaluate.evaluate,

@@ -1,9 +1,10 @@
 """Owns the sections of a recipe that say what is learned from: classes and slides."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from wsi_seg.config.section import Section
 
@@ -32,6 +33,12 @@ class DataConfig(Section):
     folds
         Train so many times, each time holding out another part of the slides instead of
         ``validation``; null trains once.
+    groups
+        Table (csv with columns slide, group) of slides that belong together, such as those of one
+        patient; they come to one side of every split.
+    group_pattern
+        The same from the names: a regular expression whose first part in brackets is the group,
+        for example ``([^-]+)-``.
     pseudo_weight
         Weight in the loss of px on slides whose labels ``wsi-seg pseudo`` wrote; those drawn by
         people weigh 1.
@@ -42,7 +49,19 @@ class DataConfig(Section):
     train: tuple[str, ...] | None = None
     validation: tuple[str, ...] | Annotated[float, Field(ge=0, lt=1)] = 0.2
     folds: Annotated[int, Field(ge=2)] | None = None
+    groups: Path | None = None
+    group_pattern: str | None = None
     pseudo_weight: float = Field(default=0.5, ge=0)
+
+    @field_validator("group_pattern")
+    @classmethod
+    def _one_group(cls, pattern: str | None) -> str | None:
+        try:
+            if pattern is not None and re.compile(pattern).groups < 1:
+                raise ValueError("expected a part in brackets, which names the group")
+        except re.error as error:
+            raise ValueError(f"is not a regular expression: {error}") from error
+        return pattern
 
     @model_validator(mode="after")
     def _held_out_once(self) -> Self:

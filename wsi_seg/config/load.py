@@ -115,7 +115,9 @@ def _set_note(overrides: Sequence[str]) -> str:
 def _absolute(recipe: Recipe, folder: Path) -> Recipe:
     """Recipe whose paths do not depend on where it is read."""
     stores = tuple(path if is_remote(path) else folder / path for path in recipe.data.stores)
-    update: dict[str, object] = {"data": recipe.data.model_copy(update={"stores": stores})}
+    table = None if recipe.data.groups is None else folder / recipe.data.groups
+    data = recipe.data.model_copy(update={"stores": stores, "groups": table})
+    update: dict[str, object] = {"data": data}
     start = recipe.model.start
     if isinstance(start, Path):
         update["model"] = recipe.model.model_copy(update={"weights": str(folder / start)})

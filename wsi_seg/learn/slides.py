@@ -12,10 +12,12 @@ from wsi_seg.classes import ClassTable
 from wsi_seg.config import Recipe
 from wsi_seg.data.scaled import scale_for
 from wsi_seg.errors import ConfigError
+from wsi_seg.learn.groups import group_slides
 from wsi_seg.masks import read_objects
 from wsi_seg.masks.objects import FILE
 from wsi_seg.sampling import GridSampler, PatchSampler, SlideMap, map_cells
 from wsi_seg.sampling.counters import Stream, generator
+from wsi_seg.sampling.folds import hold_out, make_folds
 from wsi_seg.sampling.importance import HARD, TISSUE
 from wsi_seg.store import Multiscale, SlideStore, open_collection
 
@@ -68,7 +70,7 @@ def split_slides(recipe: Recipe) -> tuple[Split, ...]:
     guessed = {name for name in pool if is_pseudo(stores[name], label)}
     drawn = [name for name in pool if name not in guessed]
     if recipe.data.folds is not None:
-        parts = _folds(recipe, recipe.data.folds, sorted(drawn))
+        parts = _folds(recipe, recipe.data.folds, {name: stores[name] for name in drawn})
     else:
         parts = (_held_out(recipe, drawn, stores, labelled),)
     return tuple(_split(stores, pool, held_out) for held_out in parts)
@@ -152,15 +154,11 @@ def _open_all(paths: Sequence[Path]) -> dict[str, SlideStore]:
     return stores
 
 
-def _folds(recipe: Recipe, count: int, pool: Sequence[str]) -> tuple[Sequence[str], ...]:
+def _folds(recipe: Recipe, count: int, pool: Mapping[str, SlideStore]) -> tuple[Sequence[str], ...]:
     """Slides that each fold holds out; every slide is held out once."""
-    if len(pool) < count:
-        raise ConfigError(
-            f"data.folds is {count}, but there are {len(pool)} labelled slides "
-            f"({', '.join(pool)}); expected one per fold at least"
-        )
-    order = generator(recipe.seed, 0, stream=Stream.SPLIT).permutation(len(pool))
-    return tuple(sorted(pool[index] for index in part) for part in np.array_split(order, count))
+    label = recipe.data.label
+    areas = {name: float(read_objects(store, label).area.sum()) for name, store in pool.items()}
+    return make_folds(areas, group_slides(recipe.data, sorted(pool)), count, seed=recipe.seed)
 
 
 def _held_out(
@@ -191,7 +189,13 @@ def _held_out(
         )
     count = min(max(1, round(wanted * len(pool))), len(pool) - 1)
     order = generator(recipe.seed, 0, stream=Stream.SPLIT).permutation(len(pool))
-    return sorted(pool[index] for index in order[:count])
+    held_out = hold_out(pool, group_slides(recipe.data, pool), count, order)
+    if len(held_out) == len(pool):
+        raise ConfigError(
+            f"all {len(pool)} labelled slides are one group; expected several, or names in "
+            "data.validation"
+        )
+    return list(held_out)
 
 
 def _require_names(

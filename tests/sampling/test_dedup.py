@@ -1,0 +1,54 @@
+import shutil
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+
+from wsi_seg.errors import StoreError
+from wsi_seg.progress import Silent
+from wsi_seg.sampling.dedup import (
+    FILE,
+    find_duplicates,
+    joined,
+    read_duplicates,
+    write_duplicates,
+)
+from wsi_seg.store import open_collection
+from wsi_seg.store.tile import tile_slides
+
+
+def paint(seed, height=300, width=420):
+    """Blurred blots, other ones for each seed."""
+    draws = np.random.default_rng(seed)
+    coarse = draws.integers(60, 255, (10, 14, 3), dtype=np.uint8)
+    return coarse.repeat(30, 0).repeat(30, 1)[:height, :width]
+
+
+def test_copies_and_slides_encoded_anew_are_found(tmp_path):
+    """A copy of the bytes, and one encoded anew with loss; others, plain ones too, stay alone."""
+    slides = tmp_path / "slides"
+    slides.mkdir()
+    for name, seed in (("one", 1), ("two", 2)):
+        tifffile.imwrite(slides / f"{name}.tif", paint(seed), metadata=None)
+    shutil.copyfile(slides / "one.tif", slides / "copy.tif")
+    lossy = imagecodecs.jpeg8_decode(imagecodecs.jpeg8_encode(paint(2), level=50))
+    tifffile.imwrite(slides / "encoded.tif", lossy, metadata=None)
+    for value in (200, 201):
+        plain = np.full((300, 420, 3), value, np.uint8)
+        tifffile.imwrite(slides / f"plain{value}.tif", plain, metadata=None)
+    tile_slides([slides], tmp_path / "s.zarr", progress=Silent())
+    found = find_duplicates(open_collection(tmp_path / "s.zarr"), progress=Silent())
+    assert found.groups == (("copy", "one"), ("encoded", "two"))
+    assert read_duplicates(tmp_path / "s.zarr") == ()
+    write_duplicates(tmp_path / "s.zarr", found)
+    assert read_duplicates(tmp_path / "s.zarr") == found.groups
+    assert open_collection(tmp_path / "s.zarr").names()[0] == "copy"
+    (tmp_path / "s.zarr" / FILE).write_text("{}")
+    with pytest.raises(StoreError, match="wsi-seg dedup"):
+        read_duplicates(tmp_path / "s.zarr")
+
+
+def test_links_add_up():
+    assert joined([["a", "b"], ["c", "d"], ["x"], ["b", "c"]]) == (("a", "b", "c", "d"),)
+    assert joined([]) == ()

@@ -1,0 +1,140 @@
+"""Owns finding copies of one slide in a collection, so that folds never part them.
+
+Two slides are copies if their files have the same bytes (as far as tiling digested them), or the
+same shape and thumbnails that correlate: then one was encoded anew.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.errors import OutputError, StoreError
+from wsi_seg.geometry import Extent
+from wsi_seg.progress import Progress
+from wsi_seg.store import Collection, SlideStore, read_thumbnail
+
+FILE = "duplicates.json"
+
+_THUMBNAIL_PX = 64
+# Encoding anew leaves 0.999 and more; neighbouring sections of one block stay below 0.98.
+_LEAST_CORRELATION = 0.99
+# Grey levels by which a thumbnail must vary to be told from others at all.
+_LEAST_SPREAD = 2.0
+_SHAPE_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicates:
+    """Groups of slides that are copies of each other; slides without a copy are in none."""
+
+    slides: int
+    groups: tuple[tuple[str, ...], ...]
+
+    def __str__(self) -> str:
+        if not self.groups:
+            return f"{self.slides} slides, no two of them are copies"
+        lines = [f"{self.slides} slides, {len(self.groups)} groups of copies:"]
+        return "\n".join([*lines, *("  " + " = ".join(group) for group in self.groups)])
+
+
+def find_duplicates(collection: Collection, *, progress: Progress) -> Duplicates:
+    """Look for copies; memory and time grow with the number of slides, not with their size.
+
+    Parameters
+    ----------
+    collection
+        The slides.
+    progress
+        Advanced by slides.
+    """
+    names = collection.names()
+    digests: list[object] = []
+    shapes = np.empty(len(names))
+    pictures = np.zeros((len(names), _THUMBNAIL_PX**2), dtype=np.float32)
+    progress.start("compare", len(names), "slides")
+    for number, name in enumerate(names):
+        store = collection[name]
+        digests.append(_digest(store))
+        shapes[number] = store.pyramid.extent.width / store.pyramid.extent.height
+        pictures[number] = _picture(store)
+        progress.advance(1)
+    progress.finish()
+    same = pictures @ pictures.T >= _LEAST_CORRELATION
+    same &= np.abs(shapes[:, None] / shapes[None, :] - 1) <= _SHAPE_TOLERANCE
+    first: dict[object, int] = {}
+    pairs = np.argwhere(np.triu(same, 1)).tolist()
+    pairs += [[first.setdefault(d, n), n] for n, d in enumerate(digests) if d is not None]
+    return Duplicates(len(names), joined([names[a], names[b]] for a, b in pairs))
+
+
+def joined(links: Iterable[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    """Join names that are linked, over any number of steps; names alone are left out."""
+    groups: dict[str, set[str]] = {}
+    for link in links:
+        merged = set(link).union(*(groups.get(name, ()) for name in link))
+        groups |= dict.fromkeys(merged, merged)
+    found = {tuple(sorted(group)) for group in groups.values() if len(group) > 1}
+    return tuple(sorted(found))
+
+
+def write_duplicates(collection: Path, found: Duplicates) -> Path:
+    """Note the groups in the collection, where folds look for them.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    path = collection / FILE
+    partial = path.with_name(f".{FILE}.partial")
+    try:
+        partial.write_text(json.dumps({"groups": found.groups}, indent=1), encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    return path
+
+
+def read_duplicates(collection: Path) -> tuple[tuple[str, ...], ...]:
+    """Read the groups that were noted in a collection; none if nobody looked.
+
+    Raises
+    ------
+    StoreError
+        If the file is damaged.
+    """
+    path = collection / FILE
+    try:
+        groups = json.loads(path.read_bytes())["groups"]
+        return tuple(tuple(str(name) for name in group) for group in groups)
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path} cannot be read ({error}); run `wsi-seg dedup` again") from error
+
+
+def _digest(store: SlideStore) -> object:
+    source = store.attributes.get("source")
+    if not isinstance(source, dict) or not source.get("sha256_of_ends"):
+        return None
+    return source.get("sha256_of_ends"), source.get("bytes")
+
+
+def _picture(store: SlideStore) -> NDArray[np.float32]:
+    """Thumbnail with mean 0 and length 1, so that products are correlations; 0 if it is plain."""
+    extent = store.pyramid.extent
+    size = Extent(min(_THUMBNAIL_PX, extent.height), min(_THUMBNAIL_PX, extent.width))
+    grey = read_thumbnail(store.image, size).mean(axis=2)
+    if grey.shape != (_THUMBNAIL_PX, _THUMBNAIL_PX):
+        rows = np.arange(_THUMBNAIL_PX) * size.height // _THUMBNAIL_PX
+        columns = np.arange(_THUMBNAIL_PX) * size.width // _THUMBNAIL_PX
+        grey = grey[np.ix_(rows, columns)]
+    if float(grey.std()) < _LEAST_SPREAD:
+        return np.zeros(_THUMBNAIL_PX**2, dtype=np.float32)
+    flat = (grey - grey.mean()).ravel()
+    scaled: NDArray[np.float32] = (flat / np.linalg.norm(flat)).astype(np.float32)
+    return scaled

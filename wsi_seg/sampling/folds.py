@@ -1,0 +1,95 @@
+"""Owns folds: slides in parts held out in turn, patients whole, foreground spread evenly."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+
+from wsi_seg.errors import ConfigError
+
+# Bins of foreground area that every fold should get its part of.
+_BINS = 4
+
+
+def make_folds(
+    areas: Mapping[str, float], groups: Mapping[str, str], count: int, *, seed: int
+) -> tuple[tuple[str, ...], ...]:
+    """Part slides into folds.
+
+    Parameters
+    ----------
+    areas
+        Foreground of each slide, in any unit; slides are stratified by it.
+    groups
+        Slides of one group, such as those of one patient, come into one fold; a slide that is
+        not named is a group of its own.
+    count
+        Number of folds.
+    seed
+        Decides among folds that are as good.
+
+    Returns
+    -------
+    tuple of tuple of str
+        Names of the slides of each fold, sorted; every slide is in exactly one.
+
+    Raises
+    ------
+    ConfigError
+        If there are fewer groups than folds.
+    """
+    names = sorted(areas)
+    group = np.array([groups.get(name, name) for name in names])
+    if len(set(group)) < count:
+        raise ConfigError(
+            f"data.folds is {count}, but the {len(names)} labelled slides ({', '.join(names)}) "
+            f"are {len(set(group))} groups; expected one per fold at least"
+        )
+    strata = _strata(np.array([areas[name] for name in names]), count)
+    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed % 2**32)
+    parts = [part for _, part in splitter.split(strata, strata, group)]
+    if min(len(part) for part in parts) == 0:  # few groups of very different size
+        splitter = GroupKFold(count, shuffle=True, random_state=seed % 2**32)
+        parts = [part for _, part in splitter.split(strata, strata, group)]
+    return tuple(tuple(names[index] for index in sorted(part)) for part in parts)
+
+
+def hold_out(
+    names: Sequence[str], groups: Mapping[str, str], count: int, order: NDArray[np.int64]
+) -> tuple[str, ...]:
+    """Slides to hold out once: whole groups, in a drawn order, until there are enough.
+
+    Parameters
+    ----------
+    names
+        Slides to choose from.
+    groups
+        See `make_folds`.
+    count
+        Slides wanted; the last group may bring some more.
+    order
+        Permutation of the names.
+    """
+    taken: dict[str, None] = {}
+    for index in order.tolist():
+        group = groups.get(names[index], names[index])
+        if len(taken) >= count:
+            break
+        taken |= dict.fromkeys(name for name in names if groups.get(name, name) == group)
+    return tuple(sorted(taken))
+
+
+def _strata(areas: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """Bins of area, none with fewer slides than there are folds; slides without any apart."""
+    for bins in range(_BINS, 0, -1):
+        edges = (
+            np.quantile(areas[areas > 0], np.linspace(0, 1, bins + 1)[1:-1])
+            if ((areas > 0).any())
+            else np.empty(0)
+        )
+        strata = np.where(areas > 0, 1 + np.searchsorted(edges, areas), 0)
+        _, found, sizes = np.unique(strata, return_inverse=True, return_counts=True)
+        if sizes.min() >= count:
+            return found
+    return np.zeros(len(areas), dtype=np.int64)
