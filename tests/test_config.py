@@ -67,7 +67,7 @@ def test_overrides_are_typed(recipe_file):
         ("classes.0.colour=red", "#rrggbb"),
         ("data.validation=abc", r"data\.validation"),
         ("data.validation=1.0", r"data\.validation: .*less than 1"),
-        ("augment=heavy", "'none', 'd4', 'light' or 'stain'"),
+        ("augment=heavyy", "'stas' or 'heavy'"),
         ("train.epochs", "expected KEY.KEY=VALUE"),
         ("classes.7.name=a", "not inside a section"),
         ("name.x=1", r"name: .*string"),

@@ -1,9 +1,14 @@
+import json
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_seg.data.augment import Augmenter
+from wsi_seg.config import load_recipe
+from wsi_seg.config.augment import AffineConfig, Preset, StepConfig
+from wsi_seg.data.augment import Augmenter, change_stains
 from wsi_seg.errors import ConfigError
 
 SIDE = 24
@@ -19,44 +24,118 @@ def symmetries(array):
     return turned + [np.flipud(one) for one in turned]
 
 
+def change(augment, *, seeds, image=IMAGE, label=LABEL, side=SIDE):
+    """Augment px that are tiled as often as the larger cut needs."""
+    augmenter = Augmenter(augment)
+    times = -(-augmenter.side_to_cut(side) // side)
+    cut = np.s_[: augmenter.side_to_cut(side), : augmenter.side_to_cut(side)]
+    wide = np.tile(image, (times, times, 1))[cut], np.tile(label, (times, times))[cut]
+    return augmenter(*wide, side=side, seeds=seeds)
+
+
 @given(seeds=SEEDS)
-@pytest.mark.parametrize("preset", ["none", "d4", "light", "stain"])
+@pytest.mark.parametrize("preset", get_args(Preset))
 def test_the_seeds_decide_everything(preset, seeds):
-    once = Augmenter(preset)(IMAGE, LABEL, seeds=seeds)
+    once = change(preset, seeds=seeds)
     augmenter = Augmenter(preset)
-    augmenter(IMAGE, LABEL, seeds=[5, 6, 7, 8])
-    again = augmenter(IMAGE, LABEL, seeds=seeds)
+    side = augmenter.side_to_cut(SIDE)
+    big = np.full((side, side, 3), 77, np.uint8), np.zeros((side, side), np.uint8)
+    augmenter(*big, side=SIDE, seeds=[5, 6, 7, 8])
+    again = change(preset, seeds=seeds)
     for ours, theirs in zip(once, again, strict=True):
         assert ours.dtype == np.uint8
+        assert ours.shape[:2] == (SIDE, SIDE)
         assert np.array_equal(ours, theirs)
 
 
 @given(seeds=SEEDS)
 def test_d4_moves_image_and_label_together_and_blends_nothing(seeds):
-    image, label = Augmenter("d4")(IMAGE, LABEL, seeds=seeds)
+    image, label = change("d4", seeds=seeds)
     moves = [np.array_equal(label, other) for other in symmetries(LABEL)]
     assert sum(moves) == 1
     assert np.array_equal(image, symmetries(IMAGE)[moves.index(True)])
 
 
 def test_d4_reaches_all_eight_symmetries():
-    augmenter = Augmenter("d4")
-    seen = {augmenter(IMAGE, LABEL, seeds=[k])[1].tobytes() for k in range(100)}
+    seen = {change("d4", seeds=[k])[1].tobytes() for k in range(100)}
     assert seen == {np.ascontiguousarray(one).tobytes() for one in symmetries(LABEL)}
 
 
 @given(seeds=SEEDS)
 def test_light_leaves_class_ids_alone(seeds):
-    _, label = Augmenter("light")(IMAGE, LABEL, seeds=seeds)
+    _, label = change("light", seeds=seeds)
     assert any(np.array_equal(label, other) for other in symmetries(LABEL))
 
 
 def test_none_changes_nothing():
-    image, label = Augmenter("none")(IMAGE, LABEL, seeds=[1])
+    image, label = change("none", seeds=[1])
     assert np.array_equal(image, IMAGE)
     assert np.array_equal(label, LABEL)
 
 
-def test_unknown_presets_are_refused():
-    with pytest.raises(ConfigError, match="'heavy'; expected none, d4, light or stain"):
-        Augmenter("heavy")
+STEPS = [
+    {"hflip": {"p": 1}}, {"vflip": {"p": 1}}, {"rot90": {"p": 1}}, {"d4": {"p": 1}},
+    {"affine": {"p": 1}}, {"perspective": {"p": 1}}, {"elastic": {"p": 1}}, {"grid": {"p": 1}},
+    {"optical": {"p": 1}}, {"brightness_contrast": {"p": 1}}, {"hsv": {"p": 1}},
+    {"gamma": {"p": 1}}, {"clahe": {"p": 1}}, {"stain": {"p": 1}}, {"channel_shuffle": {"p": 1}},
+    {"noise": {"p": 1}}, {"blur": {"p": 1}}, {"compression": {"p": 1}}, {"dropout": {"p": 1}},
+    {"one_of": {"p": 1, "of": [{"hflip": {}}, {"noise": {}}]}},
+]  # fmt: skip
+
+
+def test_every_key_is_tried():
+    assert {next(iter(step)) for step in STEPS} == set(StepConfig.model_fields)
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: next(iter(step)))
+def test_image_and_label_stay_together_and_ids_are_never_blended(step):
+    """Two classes that the image shows in two colours: after any change they still fit."""
+    label = np.where((Y // 5 + X // 7) % 2, 7, 200).astype(np.uint8)
+    image = np.where(label[..., None] == 7, [60, 90, 120], [180, 150, 200]).astype(np.uint8)
+    config = StepConfig.model_validate_json(json.dumps(step))
+    changed = False
+    for seed in range(5):
+        found, ids = change((config,), seeds=[seed], image=image, label=label)
+        assert set(np.unique(ids)) <= {7, 200}
+        changed |= not np.array_equal(found, image)
+        if "dropout" not in step:  # its holes are black
+            dark, bright = found[ids == 7].mean(), found[ids == 200].mean()
+            assert dark < bright
+    assert changed
+
+
+def test_changes_that_reach_past_the_patch_get_a_larger_one():
+    assert Augmenter("light").side_to_cut(512) == 512
+    assert Augmenter("siim").side_to_cut(512) == 768
+    grey, ids = np.full((36, 36, 3), 90, np.uint8), np.zeros((36, 36), np.uint8)
+    grey[:2], grey[-2:], grey[:, :2], grey[:, -2:] = 255, 255, 255, 255
+    turn = StepConfig(affine=AffineConfig(p=1, rotate=20, scale=(1, 1), shift=0))
+    for seed in range(20):
+        assert (Augmenter((turn,))(grey, ids, side=24, seeds=[seed])[0] == 90).all()
+
+
+def test_stains_unchanged_are_the_same_px_and_more_eosin_is_pinker():
+    every = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    assert np.array_equal(change_stains(every, [1, 1, 1], [0, 0, 0]), every)
+    pink = np.full((4, 4, 3), (220, 140, 180), np.uint8)
+    more = change_stains(pink, [1, 1.3, 1], [0, 0, 0])
+    assert more[0, 0, 1] < pink[0, 0, 1]
+    assert change_stains(pink, [1, 1, 1], [0.1, 0, 0]).mean() < pink.mean()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("heavyy", "augment"),
+        ("[{elastc: {}}]", "nearest valid key: 'elastic'"),
+        ("[{elastic: {alfa: 3}}]", "nearest valid key: 'alpha'"),
+        ("[{hflip: {}, vflip: {}}]", "expected one key"),
+        ("[{}]", "expected one key"),
+        ("[{noise: {std: [0, 3]}}]", "less than or equal to 1"),
+    ],
+)
+def test_wrong_steps_are_named(tmp_path, text, reason):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("classes: [{name: a}]\ndata: {stores: [s.zarr]}\nmpp: null\n")
+    with pytest.raises(ConfigError, match=reason):
+        load_recipe(path, [f"augment={text}"])

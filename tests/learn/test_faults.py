@@ -106,7 +106,7 @@ def test_a_board_that_is_installed_gets_the_figures(recipe_for, tmp_path):
 
 def test_waiting_for_patches_is_in_the_log(recipe_for, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("wsi_seg.learn.watch._WAIT", 0.0)
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="wsi_seg"):
         report = train(recipe_for("train.epochs=1"), tmp_path, progress=Silent())
     assert "data_wait 0." in caplog.text
     assert "of the epoch for patches; raise train.workers (0)" in caplog.text

@@ -96,7 +96,8 @@ def _keys_at(loc: Iterable[int | str]) -> list[str]:
     """Return the valid keys of the section at this place."""
     section: type[BaseModel] = Recipe
     for part in loc:
-        if not isinstance(part, int):  # a number picks an entry of a list, all of one section
+        # A number picks an entry of a list, all of one section.
+        if not isinstance(part, int) and not _names_a_type(part):
             section = _section_in(section.model_fields[part].annotation) or section
     return list(section.model_fields)
 

@@ -2,12 +2,13 @@
 
 import html
 import json
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 import yaml
 from pydantic import Field, model_validator
 
 from wsi_seg.classes import ClassTable
+from wsi_seg.config.augment import Augment
 from wsi_seg.config.data import ClassConfig, DataConfig
 from wsi_seg.config.ensemble import EnsembleConfig
 from wsi_seg.config.loss import BceTerm, LossConfig, Term
@@ -36,7 +37,8 @@ class Recipe(Section):
         Side of a training patch at that mpp; also the model's tile at inference.
     augment
         Preset: ``none``, ``d4`` (flips and quarter turns), ``light`` (d4 and slight changes of
-        colour, blur and noise), or ``stain`` (any turn, scale, and strong changes of colour).
+        colour, blur and noise), ``stain`` (any turn, scale, and strong changes of colour),
+        ``siim``, ``stas`` (lists of competitions' winners) or ``heavy``; or a list of steps.
     phases
         Stages that the run goes through; none is one stage of the recipe as it is.
     """
@@ -48,7 +50,7 @@ class Recipe(Section):
     mpp: Annotated[float, Field(gt=0)] | None
     patch_px: int = Field(default=256, ge=8, le=4096)
     sampling: SamplingConfig = SamplingConfig()
-    augment: Literal["none", "d4", "light", "stain"] = "d4"
+    augment: Augment = "d4"
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig(bce=BceTerm(weight=1), dice=Term(weight=1))
     optimizer: OptimizerConfig = OptimizerConfig()

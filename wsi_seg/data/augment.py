@@ -1,7 +1,7 @@
 """Owns augmentation, the only door to albumentations: the same seed gives the same change."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +11,18 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations as alb
 import cv2
+from skimage.color import hed_from_rgb, rgb_from_hed
 
-from wsi_seg.errors import ConfigError
+from wsi_seg.config.augment import Augment, StepConfig
+from wsi_seg.data.presets import PRESETS
+
+Pixels = NDArray[np.uint8]
+
+# Changes of place that reach past the patch: it is cut larger, changed, and its centre is taken.
+_REACHING = {"affine", "perspective", "elastic", "grid", "optical"}
+_LARGER = 1.5
+
+_BORDER = cv2.BORDER_REFLECT_101
 
 
 class Augmenter:
@@ -20,82 +30,186 @@ class Augmenter:
 
     Parameters
     ----------
-    preset
-        ``none``; ``d4``: flips and quarter turns, which move px and never blend them;
-        ``light``: d4, then slight changes of brightness, contrast, colour, blur and noise; or
-        ``stain``: d4, any turn, scale 0.6 to 1.5, and changes of colour as strong as those
-        between laboratories and scanners.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such preset.
+    augment
+        Name of a preset, or the steps one after the other; see `wsi_seg.config.augment`.
     """
 
-    def __init__(self, preset: str) -> None:
+    def __init__(self, augment: Augment) -> None:
         # One process per loader worker does the sharing out of cores.
         cv2.setNumThreads(0)
-        self._pipeline = alb.Compose(_transforms(preset))
+        steps = PRESETS[augment] if isinstance(augment, str) else augment
+        self._pipeline = alb.Compose([_transform(step) for step in steps])
+        self._larger = _LARGER if _reaches(steps) else 1.0
+
+    def side_to_cut(self, side: int) -> int:
+        """Side of the square to cut for a patch of this side, in px."""
+        return round(side * self._larger)
 
     def __call__(
-        self, image: NDArray[np.uint8], label: NDArray[np.uint8], *, seeds: Sequence[int]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        self, image: Pixels, label: Pixels, *, side: int, seeds: Sequence[int]
+    ) -> tuple[Pixels, Pixels]:
         """Augment one patch.
 
         Parameters
         ----------
         image
-            ``(H, W, 3)`` uint8 RGB, H = W.
+            ``(H, W, 3)`` uint8 RGB, H = W = `side_to_cut` of ``side``.
         label
-            ``(H, W)`` uint8 class ids.
+            ``(H, W)`` uint8 class ids, or ``(H, W, C)``; never blended.
+        side
+            Side of the patch that is wanted.
         seeds
             Whole numbers below 2^32 that decide everything; steps use them in turn, so that two
             steps do not make the same decisions.
+
+        Returns
+        -------
+        tuple of NDArray[np.uint8]
+            Image ``(side, side, 3)`` and label.
         """
         for step, transform in enumerate(self._pipeline.transforms):
             transform.set_random_seed(seeds[step % len(seeds)] + step)
         changed = self._pipeline(image=image, mask=label)
-        return changed["image"], changed["mask"]
+        start = (len(image) - side) // 2
+        centre = np.s_[start : start + side, start : start + side]
+        return changed["image"][centre], changed["mask"][centre]
 
 
-def _transforms(preset: str) -> list[alb.BasicTransform | alb.BaseCompose]:
-    if preset == "none":
-        return []
-    if preset == "d4":
-        return [alb.D4(p=1.0)]
-    if preset == "light":
-        return [
-            alb.D4(p=1.0),
-            alb.RandomBrightnessContrast(brightness_limit=0.15, contrast_limit=0.15, p=0.5),
-            alb.HueSaturationValue(
-                hue_shift_limit=10, sat_shift_limit=20, val_shift_limit=10, p=0.5
-            ),
-            alb.OneOf(
-                [
-                    alb.GaussianBlur(blur_limit=(3, 5), p=1.0),
-                    alb.GaussNoise(std_range=(0.01, 0.04), p=1.0),
-                ],
-                p=0.2,
-            ),
-        ]
-    if preset == "stain":
-        return [
-            alb.D4(p=1.0),
-            alb.Affine(
-                scale=(0.6, 1.5), rotate=(-45, 45), border_mode=cv2.BORDER_REFLECT_101, p=0.7
-            ),
-            alb.RandomBrightnessContrast(brightness_limit=0.25, contrast_limit=0.25, p=0.7),
-            alb.HueSaturationValue(
-                hue_shift_limit=15, sat_shift_limit=40, val_shift_limit=15, p=0.7
-            ),
-            alb.RandomGamma(gamma_limit=(70, 140), p=0.3),
-            alb.OneOf(
-                [
-                    alb.GaussianBlur(blur_limit=(3, 5), p=1.0),
-                    alb.GaussNoise(std_range=(0.01, 0.05), p=1.0),
-                    alb.ImageCompression(quality_range=(40, 90), p=1.0),
-                ],
-                p=0.3,
-            ),
-        ]
-    raise ConfigError(f"got augmentation {preset!r}; expected none, d4, light or stain")
+def _reaches(steps: Iterable[StepConfig]) -> bool:
+    for step in steps:
+        if step.model_fields_set & _REACHING:
+            return True
+        if step.one_of is not None and _reaches(step.one_of.of):
+            return True
+    return False
+
+
+def _transform(step: StepConfig) -> object:
+    """Step as albumentations has it."""
+    if step.one_of is not None:
+        return alb.OneOf([_transform(inner) for inner in step.one_of.of], p=step.one_of.p)
+    return _turned(step) or _bent(step) or _coloured(step) or _degraded(step)
+
+
+def _turned(step: StepConfig) -> object:
+    if step.hflip is not None:
+        return alb.HorizontalFlip(p=step.hflip.p)
+    if step.vflip is not None:
+        return alb.VerticalFlip(p=step.vflip.p)
+    if step.rot90 is not None:
+        return alb.RandomRotate90(p=step.rot90.p)
+    if step.d4 is not None:
+        return alb.D4(p=step.d4.p)
+    return None
+
+
+def _bent(step: StepConfig) -> object:
+    if (affine := step.affine) is not None:
+        return alb.Affine(
+            scale=affine.scale,
+            rotate=(-affine.rotate, affine.rotate),
+            translate_percent=(-affine.shift, affine.shift),
+            border_mode=_BORDER,
+            p=affine.p,
+        )
+    if (view := step.perspective) is not None:
+        return alb.Perspective(scale=(0, view.limit), border_mode=_BORDER, p=view.p)
+    if (elastic := step.elastic) is not None:
+        return alb.ElasticTransform(elastic.alpha, elastic.sigma, border_mode=_BORDER, p=elastic.p)
+    if (grid := step.grid) is not None:
+        return alb.GridDistortion(grid.steps, grid.limit, border_mode=_BORDER, p=grid.p)
+    if (lens := step.optical) is not None:
+        return alb.OpticalDistortion((-lens.limit, lens.limit), border_mode=_BORDER, p=lens.p)
+    return None
+
+
+def _coloured(step: StepConfig) -> object:
+    if (light := step.brightness_contrast) is not None:
+        return alb.RandomBrightnessContrast(
+            brightness_limit=light.brightness, contrast_limit=light.contrast, p=light.p
+        )
+    if (hsv := step.hsv) is not None:
+        return alb.HueSaturationValue(hsv.hue, hsv.saturation, hsv.value, p=hsv.p)
+    if (gamma := step.gamma) is not None:
+        return alb.RandomGamma(gamma_limit=gamma.limit, p=gamma.p)
+    if (clahe := step.clahe) is not None:
+        return alb.CLAHE(clip_limit=(1, max(1, clahe.limit)), p=clahe.p)
+    if (stain := step.stain) is not None:
+        return StainJitter(stain.scale, stain.offset, p=stain.p)
+    if step.channel_shuffle is not None:
+        return alb.ChannelShuffle(p=step.channel_shuffle.p)
+    return None
+
+
+def _degraded(step: StepConfig) -> object:
+    if (noise := step.noise) is not None:
+        return alb.GaussNoise(std_range=noise.std, p=noise.p)
+    if (blur := step.blur) is not None:
+        return alb.GaussianBlur(blur_limit=blur.px, p=blur.p)
+    if (packed := step.compression) is not None:
+        return alb.ImageCompression(quality_range=packed.quality, p=packed.p)
+    if (holes := step.dropout) is not None:
+        return alb.CoarseDropout(
+            num_holes_range=(1, holes.holes),
+            hole_height_range=holes.side,
+            hole_width_range=holes.side,
+            fill=0,
+            p=holes.p,
+        )
+    return None
+
+
+class StainJitter(alb.ImageOnlyTransform):  # type: ignore[misc]
+    """Change the amounts of haematoxylin, eosin and DAB (Ruifrok and Johnston 2001).
+
+    Parameters
+    ----------
+    scale
+        Each amount is multiplied by 1 +- this at most.
+    offset
+        And this at most is added to it, in units of optical density.
+    p
+        Probability.
+    """
+
+    def __init__(self, scale: float, offset: float, p: float = 0.5) -> None:
+        super().__init__(p=p)
+        self.scale, self.offset = scale, offset
+
+    def get_params(self) -> dict[str, list[float]]:
+        """Draw the factors and the offsets."""
+        draw = self.py_random.uniform
+        return {
+            "factors": [1 + draw(-self.scale, self.scale) for _ in range(3)],
+            "offsets": [draw(-self.offset, self.offset) for _ in range(3)],
+        }
+
+    def apply(
+        self, img: Pixels, factors: Sequence[float], offsets: Sequence[float], **_: object
+    ) -> Pixels:
+        """Change one image, ``(H, W, 3)`` uint8 RGB."""
+        return change_stains(img, factors, offsets)
+
+
+def change_stains(rgb: Pixels, factors: Sequence[float], offsets: Sequence[float]) -> Pixels:
+    """Multiply and shift the optical densities of three stains.
+
+    Parameters
+    ----------
+    rgb
+        ``(H, W, 3)`` uint8.
+    factors, offsets
+        Of haematoxylin, eosin and DAB.
+
+    Returns
+    -------
+    NDArray[np.uint8]
+        The same shape; equal to ``rgb`` for factors 1 and offsets 0.
+    """
+    # To stains, times factors, and back is one matrix; densities of 256 values are a table.
+    change = (hed_from_rgb * np.asarray(factors)) @ rgb_from_hed
+    shift = np.asarray(offsets) @ rgb_from_hed
+    density = -np.log((np.arange(256) + 1) / 256).astype(np.float32)
+    changed = density[rgb] @ change.astype(np.float32) + shift.astype(np.float32)
+    back: Pixels = np.clip(np.rint(np.exp(-changed) * 256 - 1), 0, 255).astype(np.uint8)
+    return back

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
 from wsi_seg.classes import IGNORE, ClassTable
+from wsi_seg.config.augment import Augment
 from wsi_seg.data.augment import Augmenter
 from wsi_seg.data.scaled import Scale, read_image, read_label, scale_for
 from wsi_seg.errors import StoreError
@@ -160,13 +161,13 @@ class PatchDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         sources: Sequence[PatchSource],
         sampler: PatchSampler | GridSampler,
         *,
-        augment: str,
+        augment: Augment,
         patch_px: int,
         seed: int,
     ) -> None:
         self._sources = tuple(sources)
         self._sampler = sampler
-        self._preset = augment
+        self._augment = augment
         self._patch_px = patch_px
         self._seed = seed
         self._augmenter: Augmenter | None = None
@@ -176,12 +177,13 @@ class PatchDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         epoch, index = divmod(item, len(self._sampler))
         draws = self._draws(epoch)
         source = self._sources[draws.slide[index]]
-        image, label = source.patch(float(draws.y[index]), float(draws.x[index]), self._patch_px)
         if self._augmenter is None:
-            self._augmenter = Augmenter(self._preset)
+            self._augmenter = Augmenter(self._augment)
+        side = self._augmenter.side_to_cut(self._patch_px)
+        image, label = source.patch(float(draws.y[index]), float(draws.x[index]), side)
         raw = words(self._seed, epoch, stream=Stream.AUGMENT, first=index, count=1)[0]
         seeds = [int(word) >> 33 for word in raw]
-        image, label = self._augmenter(image, label, seeds=seeds)
+        image, label = self._augmenter(image, label, side=self._patch_px, seeds=seeds)
         planes = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         if label.ndim == 2:
             return planes, torch.from_numpy(np.ascontiguousarray(label))

@@ -1,0 +1,123 @@
+"""Owns the named lists of changes: from nothing to everything."""
+
+from wsi_seg.config.augment import (
+    AffineConfig,
+    BlurConfig,
+    BrightnessContrastConfig,
+    Chance,
+    CompressionConfig,
+    DropoutConfig,
+    ElasticConfig,
+    GammaConfig,
+    GridConfig,
+    HsvConfig,
+    NoiseConfig,
+    OneOfConfig,
+    Preset,
+    StainConfig,
+    StepConfig,
+    StrengthConfig,
+)
+
+_D4 = StepConfig(d4=Chance(p=1))
+
+_LIGHT = (
+    _D4,
+    StepConfig(brightness_contrast=BrightnessContrastConfig(brightness=0.15, contrast=0.15)),
+    StepConfig(hsv=HsvConfig()),
+    StepConfig(
+        one_of=OneOfConfig(
+            p=0.2, of=(StepConfig(blur=BlurConfig(p=1)), StepConfig(noise=NoiseConfig(p=1)))
+        )
+    ),
+)
+
+# As strong as the differences between laboratories and scanners.
+_STAIN = (
+    _D4,
+    StepConfig(affine=AffineConfig(p=0.7, rotate=45, scale=(0.6, 1.5), shift=0)),
+    StepConfig(stain=StainConfig(p=0.5, scale=0.25, offset=0.03)),
+    StepConfig(brightness_contrast=BrightnessContrastConfig(p=0.7, brightness=0.25, contrast=0.25)),
+    StepConfig(hsv=HsvConfig(p=0.7, hue=15, saturation=40, value=15)),
+    StepConfig(gamma=GammaConfig(p=0.3, limit=(70, 140))),
+    StepConfig(
+        one_of=OneOfConfig(
+            p=0.3,
+            of=(
+                StepConfig(blur=BlurConfig(p=1)),
+                StepConfig(noise=NoiseConfig(p=1, std=(0.01, 0.05))),
+                StepConfig(compression=CompressionConfig(p=1)),
+            ),
+        )
+    ),
+)
+
+# The list of the SIIM-ACR 2019 pneumothorax winner.
+_SIIM = (
+    StepConfig(hflip=Chance(p=0.5)),
+    StepConfig(
+        one_of=OneOfConfig(
+            p=0.3,
+            of=(
+                StepConfig(brightness_contrast=BrightnessContrastConfig(brightness=0)),
+                StepConfig(gamma=GammaConfig(limit=(80, 120))),
+                StepConfig(brightness_contrast=BrightnessContrastConfig(contrast=0)),
+            ),
+        )
+    ),
+    StepConfig(
+        one_of=OneOfConfig(
+            p=0.3,
+            of=(
+                StepConfig(elastic=ElasticConfig(alpha=120, sigma=6)),
+                StepConfig(grid=GridConfig(steps=5, limit=0.3)),
+                StepConfig(optical=StrengthConfig(limit=2)),
+            ),
+        )
+    ),
+    StepConfig(affine=AffineConfig(p=0.5, rotate=45, scale=(0.9, 1.1), shift=0.0625)),
+)
+
+_HEAVY = (
+    _D4,
+    StepConfig(affine=AffineConfig(p=0.7, rotate=45, scale=(0.8, 1.2))),
+    StepConfig(
+        one_of=OneOfConfig(
+            p=0.5,
+            of=(
+                StepConfig(elastic=ElasticConfig()),
+                StepConfig(grid=GridConfig()),
+                StepConfig(optical=StrengthConfig(limit=0.5)),
+                StepConfig(perspective=StrengthConfig(limit=0.1)),
+            ),
+        )
+    ),
+    StepConfig(hsv=HsvConfig(p=0.7, hue=20, saturation=40, value=20)),
+    StepConfig(
+        one_of=OneOfConfig(
+            p=0.7,
+            of=(
+                StepConfig(gamma=GammaConfig(limit=(70, 140))),
+                StepConfig(brightness_contrast=BrightnessContrastConfig()),
+                StepConfig(clahe=StrengthConfig(limit=4)),
+            ),
+        )
+    ),
+    StepConfig(
+        one_of=OneOfConfig(
+            p=0.4, of=(StepConfig(noise=NoiseConfig(p=1)), StepConfig(blur=BlurConfig(p=1)))
+        )
+    ),
+    StepConfig(channel_shuffle=Chance(p=0.1)),
+    StepConfig(dropout=DropoutConfig(p=0.3)),
+)
+
+PRESETS: dict[Preset, tuple[StepConfig, ...]] = {
+    "none": (),
+    "d4": (_D4,),
+    "light": _LIGHT,
+    "stain": _STAIN,
+    "siim": _SIIM,
+    "stas": (StepConfig(rot90=Chance(p=0.3)),),  # that competition's first place did no more
+    "heavy": _HEAVY,
+}
