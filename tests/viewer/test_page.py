@@ -180,6 +180,23 @@ def test_layers_and_threshold_change_the_picture(page):
     page.shot("uncertainty")
 
 
+def test_a_link_opens_the_same_place_and_layers(page):
+    page.open(CORNER + "&t=0.30&on=image.image~1,found-prediction.classes~0.25")
+    assert page.one("#threshold-value").text == "0.30"
+    checked = page.all("#layers input[type=checkbox]:checked")
+    rows = [one.find_element(By.XPATH, "../..").get_attribute("data-layer") for one in checked]
+    assert rows == ["image.image", "found-prediction.classes"]
+    page.key("+")
+    page.until(lambda: page.place().get("zoom") == "6.000", "link")
+    link = page.driver.current_url
+    page.driver.get("about:blank")
+    page.driver.get(link)
+    page.until(lambda: page.paths(), "outlines")
+    page.key("t")
+    page.key("t")
+    assert page.driver.current_url == link
+
+
 def test_values_under_the_cursor(page):
     page.open(CORNER)
     ActionChains(page.driver).move_to_element_with_offset(page.one("#viewer"), 0, 0).perform()

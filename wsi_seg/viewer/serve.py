@@ -73,8 +73,7 @@ def serve(
     listener = _listen(options)
     shared_cache().resize(_CACHE_BYTES)
     port = listener.getsockname()[1]
-    shown = f"[{options.host}]" if ":" in options.host else options.host
-    ready(f"http://{shown}:{port}/" + ("" if token is None else f"?token={token}"))
+    ready(f"http://{_shown(options.host)}:{port}/" + ("" if token is None else f"?token={token}"))
     settings = uvicorn.Config(
         app,
         log_level="warning",
@@ -102,6 +101,13 @@ def prepare(
         raise OutputError(f"{options.review} is a file; expected a folder for reviews")
     token = None if options.host in LOOPBACK else secrets.token_urlsafe(24)
     return make_app(catalogue, review=options.review, token=token), token
+
+
+def _shown(host: str) -> str:
+    """Name of this machine as an address spells it; where all addresses are meant, its own."""
+    if host in ("0.0.0.0", "::"):
+        return socket.gethostname()
+    return f"[{host}]" if ":" in host else host
 
 
 def _listen(options: ViewOptions) -> socket.socket:
