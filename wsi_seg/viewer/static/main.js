@@ -12,6 +12,7 @@ import { Review } from "./review.js";
 const OSD = window.OpenSeadragon;
 const at = (id) => document.getElementById(id);
 const MANY_SLIDES = 8;
+const FIRST_PICTURE_MS = 2000;
 const narrow = () => matchMedia("(max-width: 1000px)").matches;
 
 const viewer = OSD({
@@ -91,7 +92,10 @@ async function open(name, place = {}) {
     layers.open(slide, place);
     overlay.drawings = [];
     hud.open(slide);
-    await openObjects();
+    list.open(slide, []);
+    overlay.open(slide, []);
+    await firstPicture();
+    if (slide === opened) await openObjects();
   } catch (error) {
     tell(error.message);
   }
@@ -106,10 +110,21 @@ function goTo(place) {
   viewer.viewport.panTo(new OSD.Point(place.x / slide.width, place.y / slide.width), true);
 }
 
+/** Wait until all tiles in view are drawn, but not for ever: objects keep the server busy. */
+function firstPicture() {
+  return new Promise((done) => {
+    setTimeout(done, FIRST_PICTURE_MS);
+    const look = () => {
+      const items = Array.from({ length: viewer.world.getItemCount() }, (_, n) => viewer.world.getItemAt(n));
+      if (items.length && items.every((item) => item.getFullyLoaded())) done();
+      else setTimeout(look, 30);
+    };
+    look();
+  });
+}
+
 async function openObjects() {
   const here = slide;
-  list.open(slide, []);
-  overlay.open(slide, []);
   at("object-count").textContent = "looking …";
   const found = await listObjects(slide.name);
   if (slide !== here) return;
@@ -268,7 +283,7 @@ function connect() {
 }
 
 function listed(name) {
-  const picture = element("img", { src: thumbnail(name), loading: "lazy", alt: "" });
+  const picture = element("img", { src: thumbnail(name), loading: "lazy", fetchPriority: "low", alt: "" });
   const link = element("a", { href: `#slide=${encodeURIComponent(name)}`, title: name }, picture, element("span", {}, name));
   link.dataset.slide = name;
   link.addEventListener("click", (event) => {
