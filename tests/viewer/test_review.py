@@ -34,6 +34,20 @@ def test_verdicts_survive_new_numbers(tmp_path):
     assert found.drawings == REVIEW.drawings
 
 
+def test_what_was_right_outlives_the_prediction(tmp_path):
+    path = tmp_path / "slide.geojson"
+    write_review(path, REVIEW, OBJECTS)
+    newer = [seen_object(0, 500)]
+    found = read_review(path, newer)
+    assert found.verdicts == {}
+    redrawn = found.drawings[-1]
+    assert len(found.drawings) == 2
+    assert redrawn.class_name == "gland"
+    assert set(redrawn.ring) == {(10, 10), (30, 10), (30, 30), (10, 30)}
+    write_review(path, found, newer)
+    assert read_review(path, newer) == found
+
+
 def test_annotations_come_from_the_review(tmp_path):
     write_review(tmp_path / "slide.geojson", REVIEW, OBJECTS)
     items = read_annotations(tmp_path / "slide.geojson").items

@@ -10,7 +10,7 @@ look (RFC 7946, section 6.1).
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import shapely
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -49,6 +49,9 @@ class Review(_Strict):
 def read_review(path: Path, objects: Sequence[JudgedObject]) -> Review:
     """Review in a file; empty where there is none. Verdicts find their objects by outline.
 
+    Objects that were right and that a newer prediction lacks come back as outlines drawn by hand,
+    without their holes, so a review outlives the prediction it was made on.
+
     Raises
     ------
     AnnotationError
@@ -59,13 +62,14 @@ def read_review(path: Path, objects: Sequence[JudgedObject]) -> Review:
         kept = document["wsi_seg_review"]
         drawings = [Drawing.model_validate(drawing) for drawing in kept["drawings"]]
         verdicts = {str(key): value for key, value in kept["verdicts"].items()}
+        known = {_place(item): item.id for item in objects}
+        drawings += [_redrawn(one) for one in document["features"] if _lost(one, known)]
     except FileNotFoundError:
         return Review()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise AnnotationError(
             f"{path} is not a review that the viewer wrote ({type(error).__name__}); move it away"
         ) from error
-    known = {_place(item): item.id for item in objects}
     pairs = {known[place]: verdict for place, verdict in verdicts.items() if place in known}
     try:
         return Review(verdicts=pairs, drawings=drawings)
@@ -88,7 +92,12 @@ def write_review(path: Path, review: Review, objects: Sequence[JudgedObject]) ->
     if unknown:
         raise AnnotationError(f"got a verdict on object {unknown[0]}; there is none")
     features = [
-        _feature(item.polygon, _class_in_training(item, review), review.verdicts.get(item.id, ""))
+        _feature(
+            item.polygon,
+            _class_in_training(item, review),
+            review.verdicts.get(item.id, "unseen"),
+            place=_place(item),
+        )
         for item in objects
         if review.verdicts.get(item.id) != "wrong"
     ]
@@ -124,7 +133,20 @@ def _place(item: JudgedObject) -> str:
     return f"{item.kind}:{item.class_name}:{box}"
 
 
-def _feature(polygon: Polygon, class_name: str, verdict: str) -> Mapping[str, object]:
+def _lost(feature: Mapping[str, Any], known: Mapping[str, int]) -> bool:
+    """Whether a feature is an object that was right and is no longer among those known."""
+    properties = feature["properties"]
+    return properties["verdict"] == "right" and properties["object"] not in known
+
+
+def _redrawn(feature: Mapping[str, Any]) -> Drawing:
+    name = feature["properties"]["classification"]["name"]
+    return Drawing(class_name=name, ring=feature["geometry"]["coordinates"][0][:-1])
+
+
+def _feature(
+    polygon: Polygon, class_name: str, verdict: str, *, place: str | None = None
+) -> Mapping[str, object]:
     rings = [polygon.exterior, *polygon.interiors]
     coordinates = [shapely.get_coordinates(ring).round(2).tolist() for ring in rings]
     return {
@@ -134,6 +156,7 @@ def _feature(polygon: Polygon, class_name: str, verdict: str) -> Mapping[str, ob
             "objectType": "annotation",
             "classification": {"name": class_name},
             "source": "review",
-            "verdict": verdict or "unseen",
+            "verdict": verdict,
+            "object": place,
         },
     }
