@@ -68,7 +68,8 @@ def test_kinds_of_colour_become_rgb(tmp_path):
     grey = ramp(np.uint8, (31, 45))
     found, streams = write_samples(path, grey, tile=(16, 16), photometric="minisblack")
     assert np.array_equal(found, np.repeat(grey[:, :, None], 3, 2))
-    assert streams == Recode("1 samples per px, not 3")
+    assert isinstance(streams, TileStreams)
+    assert streams.samples == 1
     found, _ = write_samples(path, grey, photometric="miniswhite")
     assert np.array_equal(found[:, :, 1], 255 - grey)
     deep = ramp(np.uint16, (31, 45, 3))
@@ -83,8 +84,27 @@ def test_kinds_of_colour_become_rgb(tmp_path):
     found, _ = write_samples(path, grey, photometric="palette", colormap=palette)
     assert np.array_equal(found, (palette.T >> 8)[grey])
     alpha = ramp(np.uint8, (31, 45, 4))
-    found, _ = write_samples(path, alpha, photometric="rgb", extrasamples=["unassalpha"])
+    found, streams = write_samples(
+        path, alpha, photometric="rgb", extrasamples=["unassalpha"], tile=(16, 16)
+    )
     assert np.array_equal(found, alpha[:, :, :3])
+    assert isinstance(streams, TileStreams)
+    assert streams.samples == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"photometric": "miniswhite"}, "MINISWHITE colours"),
+        ({"photometric": "minisblack", "tile": None}, "strips"),
+        ({"photometric": "palette", "colormap": ramp(np.uint16, (3, 256))}, "PALETTE colours"),
+    ],
+)
+def test_grey_that_cannot_be_copied_says_why(tmp_path, options, reason):
+    _, streams = write_samples(
+        tmp_path / "a.tif", ramp(np.uint8, (31, 45)), **{"tile": (16, 16), **options}
+    )
+    assert streams == Recode(reason)
 
 
 def test_cmyk_is_refused(tmp_path):

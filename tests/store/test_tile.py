@@ -63,6 +63,22 @@ def test_verbatim_equals_the_slide(tmp_path, codec, tile_px):
     require_equal(path, out)
 
 
+@pytest.mark.parametrize(
+    ("compression", "samples", "encoding"),
+    [("jpeg", 1, "verbatim jpeg"), ("zlib", 1, "zstd"), ("zlib", 4, "zstd")],
+)
+def test_grey_and_alpha(tmp_path, compression, samples, encoding):
+    pixels = np.random.default_rng(7).integers(0, 255, (70, 90, samples), dtype=np.uint8)
+    tifffile.imwrite(
+        tmp_path / "a.tif", pixels[..., 0] if samples == 1 else pixels, tile=(32, 32),
+        compression=compression, photometric="minisblack" if samples == 1 else "rgb",
+        extrasamples=["unassalpha"] if samples == 4 else None, metadata=None,
+    )  # fmt: skip
+    report = tile_slides([tmp_path / "a.tif"], tmp_path / "out.zarr", progress=Silent())
+    assert report.slides[0].levels[0] == encoding
+    require_equal(tmp_path / "a.tif", tmp_path / "out.zarr")
+
+
 @pytest.mark.parametrize("subsampling", [(1, 1), (2, 1), (2, 2)])
 @pytest.mark.parametrize("photometric", ["ycbcr", "rgb"])
 def test_jpeg_colours(tmp_path, photometric, subsampling):

@@ -43,6 +43,16 @@ _MODELS: dict[int, Model] = {
 }
 
 
+# Samples per px of the streams that can be copied, by colour model.
+_SAMPLES: dict[Model, tuple[int, ...]] = {
+    "rgb": (3, 4),
+    "grey": (1,),
+    "white-is-zero": (),
+    "palette": (),
+    "ycbcr": (),
+}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TiffLevel:
     """One level: its page, and where each tile or strip lies in the file.
@@ -105,6 +115,7 @@ def tile_streams(level: TiffLevel) -> TileStreams | Recode:
         jpeg_rgb=int(page.photometric) == 2 and not page.is_jfif,
         offsets=level.offsets,
         sizes=level.sizes,
+        samples=level.samples,
     )
 
 
@@ -191,9 +202,10 @@ def _recode_reason(level: TiffLevel) -> str:
     reasons = (
         (not page.is_tiled, "strips"),
         (level.planes != 1, "separate colour planes"),
-        (level.samples != 3, f"{level.samples} samples per px, not 3"),
         (level.colour.bits != 8, f"{level.colour.bits} bits per sample"),
-        (level.colour.model != "rgb", f"{_word(page.photometric)} colours"),
+        (not _SAMPLES[level.colour.model], f"{_word(page.photometric)} colours"),
+        (level.samples not in _SAMPLES[level.colour.model], f"{level.samples} samples per px"),
+        (level.samples == 4 and compression == 7, "JPEG with alpha"),
         (compression not in _KINDS, f"compression {_word(page.compression)}"),
         (predictor not in {1, 2}, f"predictor {predictor}"),
         (int(page.fillorder) != 1 and compression not in _IMAGE_STREAMS, "reversed bit order"),

@@ -20,7 +20,7 @@ StreamKind = Literal["zstd", "raw", "lzw", "deflate", "jpeg", "jpeg2k", "webp", 
 class TileStreams:
     """Finished, independently decodable streams of one level's tiles, left to right, row by row.
 
-    Each decodes to a full tile of RGB uint8; tiles at the right and bottom stick out.
+    Each decodes to a full tile of uint8; tiles at the right and bottom stick out.
 
     Parameters
     ----------
@@ -34,6 +34,8 @@ class TileStreams:
         JPEG tables that all streams share; empty if none.
     jpeg_rgb
         Whether JPEG components are RGB, not YCbCr.
+    samples
+        Samples per px: 1 for grey, 3 for RGB, 4 for RGB and alpha.
     offsets, sizes
         Place and length of each stream in the file, in bytes; size 0 for a missing tile.
     """
@@ -45,6 +47,7 @@ class TileStreams:
     jpeg_rgb: bool
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
+    samples: int = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,6 +128,8 @@ def _plan(slide: Slide, codec: Codec, level: int) -> LevelPlan:
     extent = slide.pyramid.extents[level]
     copies = codec.name in {"auto", "verbatim"}
     found = slide.streams(level) if copies else Recode(f"--codec {codec.name}")
+    if isinstance(found, TileStreams) and found.samples != 3 and found.kind != "jpeg":
+        found = Recode(f"{found.samples} samples per px, not 3")  # JPEG decodes grey to RGB
     if isinstance(found, TileStreams):
         different = mismatch(slide, level, found)
         if not different:
