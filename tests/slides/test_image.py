@@ -1,8 +1,9 @@
 """Plain images as slides of one level."""
 
+import imagecodecs
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent, Region
@@ -54,14 +55,10 @@ def test_limits_and_damage(tmp_path, monkeypatch):
         open_slide(path)
 
 
-def test_one_bit_orientation_and_several_frames(tmp_path):
+def test_one_bit_and_several_frames(tmp_path):
     bits = pixels()[:, :, 1] > 127
     Image.fromarray(bits).save(tmp_path / "bits.png")
     check_slide(tmp_path / "bits.png", [np.repeat(bits[:, :, None], 3, 2) * np.uint8(255)])
-    exif = Image.Exif()
-    exif[0x0112] = 6  # a camera held upright: rows are stored as columns
-    Image.fromarray(pixels()).save(tmp_path / "turned.png", exif=exif)
-    check_slide(tmp_path / "turned.png", [np.rot90(pixels(), -1)])
     frames = [Image.fromarray(pixels()), Image.fromarray(255 - pixels())]
     frames[0].save(tmp_path / "film.webp", save_all=True, append_images=frames[1:])
     with pytest.raises(UnsupportedSlideError, match="2 images in one file"):
@@ -74,3 +71,43 @@ def test_decompression_bombs_are_refused_before_decoding(tmp_path):
     assert path.stat().st_size < 200_000
     with pytest.raises(UnsupportedSlideError, match=r"bomb\.png"):
         open_slide(path)
+
+
+@pytest.mark.parametrize("orientation", range(1, 10))
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_pictures_are_turned_as_viewers_show_them(tmp_path, orientation, suffix):
+    path = tmp_path / f"a.{suffix}"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    smooth = Image.fromarray(np.repeat(pixels()[..., 1:2], 3, axis=2))
+    smooth.save(path, exif=exif, quality=95)
+    with Image.open(path) as image:
+        check_slide(path, [np.array(ImageOps.exif_transpose(image))])
+
+
+def test_sixteen_bits_and_extra_samples(tmp_path):
+    wide = (np.arange(57 * 91 * 4) * 37 % 65536).astype(np.uint16).reshape(57, 91, 4)
+    scaled = np.rint(wide / 257).astype(np.uint8)
+    for samples, expected in (
+        (3, scaled[..., :3]),
+        (4, scaled[..., :3]),
+        (1, scaled[..., [0] * 3]),
+    ):
+        stored = np.ascontiguousarray(wide[..., :samples])
+        (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(stored))
+        check_slide(tmp_path / "a.png", [expected])
+    Image.fromarray(pixels()[..., :2].copy(), "LA").save(tmp_path / "la.png")
+    check_slide(tmp_path / "la.png", [np.repeat(pixels()[..., :1], 3, axis=2)])
+    palette = Image.fromarray(pixels()).quantize(16)
+    palette.save(tmp_path / "p.png", transparency=3)
+    check_slide(tmp_path / "p.png", [np.array(palette.convert("RGB"))])
+
+
+def test_a_jpeg_cut_short_is_refused(tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(pixels()).save(path)
+    data = path.read_bytes()
+    for length in range(len(data) // 2, len(data) - 1, 97):
+        path.write_bytes(data[:length])
+        with pytest.raises(SlideError, match=r"a\.jpg: .*cut off"):
+            open_slide(path).read(Region(level=0, y=0, x=0, height=57, width=91))

@@ -1,18 +1,21 @@
 """Owns plain images (PNG, JPEG, BMP ...) as slides of one level; Pillow lives here.
 
 How samples become RGB: grey is repeated; palettes are looked up; one bit is black and white;
-16-bit grey is scaled from 0 to 65,535, 16-bit colour keeps its upper byte; alpha is left out.
-An EXIF orientation is applied, so px lie as viewers and annotation tools show them.
+16 bit is scaled from 0 to 65,535; alpha is left out. An EXIF orientation is applied, so px lie as
+viewers and annotation tools show them. JPEG and PNG are decoded by imagecodecs, which needs half
+the memory of Pillow and keeps 16-bit colour.
 """
 
 import warnings
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent
@@ -20,11 +23,24 @@ from wsi_seg.slides.colour import Colour
 from wsi_seg.slides.failures import explained
 from wsi_seg.slides.picture import PictureSlide
 from wsi_seg.slides.resolution import UNKNOWN, chosen
+from wsi_seg.slides.streams import jpeg_is_whole
 
 _SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I"}
 _ORIENTATION = 0x0112
 _ON_ITS_SIDE = {5, 6, 7, 8}
 _BAND = 1024
+# Modes whose samples are stored as they are; palettes and single bits are left to Pillow.
+_DIRECT = {"L", "LA", "RGB", "RGBA", "I;16"}
+# What undoes each EXIF orientation.
+_UPRIGHT: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: pixels.swapaxes(0, 1)[:, ::-1],
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: pixels.swapaxes(0, 1)[::-1],
+}
 
 
 def open_image(path: Path, *, mpp: float | None = None) -> PictureSlide:
@@ -61,7 +77,7 @@ def open_image(path: Path, *, mpp: float | None = None) -> PictureSlide:
         kind,
         extent=Extent(height, width),
         resolution=chosen(mpp, UNKNOWN),
-        decode=partial(_decode, path),
+        decode=partial(_decode, path, kind),
     )
 
 
@@ -82,14 +98,33 @@ def _opened(path: Path) -> Image.Image:
             raise UnsupportedSlideError(f"{path}: {error}; save it as a tiled TIFF") from error
 
 
-def _decode(path: Path) -> NDArray[np.uint8]:
+def _decode(path: Path, kind: str) -> NDArray[np.uint8]:
     with _explained(path), _opened(path) as image:
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode not in _SIXTEEN_BIT:
-            return np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))
-        samples = np.asarray(upright)
-        pixels = np.empty((*samples.shape, 3), np.uint8)
-        for y in range(0, len(samples), _BAND):  # converting widens to 32 bit
-            band = samples[y : y + _BAND, :, None].clip(0, 65535).astype(np.uint16)
-            pixels[y : y + _BAND] = Colour("grey", 16).to_rgb(band)
-        return pixels
+        orientation = image.getexif().get(_ORIENTATION, 1)
+        if image.mode in _DIRECT and kind in {"png", "jpeg", "mpo"}:
+            samples = _decode_directly(path, kind)
+        elif image.mode in _SIXTEEN_BIT:
+            samples = np.asarray(image).clip(0, 65535).astype(np.uint16)
+        else:
+            samples = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    return _UPRIGHT.get(orientation, np.asarray)(_rgb(samples))
+
+
+def _decode_directly(path: Path, kind: str) -> NDArray[np.generic]:
+    data = path.read_bytes()
+    if kind == "png":
+        return np.asarray(imagecodecs.png_decode(data))
+    if not jpeg_is_whole(data):
+        raise ValueError("the stream is cut off")
+    return np.asarray(imagecodecs.jpeg8_decode(data))
+
+
+def _rgb(samples: NDArray[np.generic]) -> NDArray[np.uint8]:
+    samples = samples.reshape(*samples.shape[:2], -1)
+    colour = Colour("grey" if samples.shape[2] < 3 else "rgb", 8 * samples.dtype.itemsize)
+    if samples.dtype == np.uint8 and samples.shape[2] >= 3:
+        return samples[..., :3].view(np.uint8)
+    pixels = np.empty((*samples.shape[:2], 3), np.uint8)
+    for y in range(0, len(samples), _BAND):  # converting widens to 32 bit
+        pixels[y : y + _BAND] = colour.to_rgb(samples[y : y + _BAND])
+    return pixels

@@ -15,8 +15,8 @@ from wsi_seg.geometry.region import require_inside
 from wsi_seg.slides.resolution import Resolution
 from wsi_seg.slides.slide import Recode, slide_name
 
-# Pillow refuses more as a decompression bomb; 178 Mpx of RGB are 0.5 GB.
-_MAX_PIXELS = 178_000_000
+# 120 Mpx of RGB are 0.36 GB, which leaves tiling below 0.6 GB.
+_MAX_PIXELS = 120_000_000
 
 
 class PictureSlide:

@@ -60,6 +60,12 @@ def jpeg_colours_unmarked(data: bytes) -> bool:
     return not any(marker in {_JFIF, _ADOBE} for marker, _ in _segments(data))
 
 
+def jpeg_is_whole(data: bytes) -> bool:
+    """Whether a JPEG stream has its end; decoders fill what is missing without a word."""
+    scan = data.find(b"\xff\xda", sum(2 + 2 + len(body) for _, body in _segments(data)))
+    return scan >= 0 and data.find(b"\xff\xd9", scan) >= 0
+
+
 def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Marker and content of each segment before the scan."""
     place = 2
