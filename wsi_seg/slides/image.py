@@ -64,7 +64,7 @@ def open_image(path: Path, *, mpp: float | None = None) -> PictureSlide:
         kind = (image.format or "image").lower()
         width, height = image.size
         mode, frames = image.mode, getattr(image, "n_frames", 1)
-        if image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE:
+        if _orientation(image) in _ON_ITS_SIDE:
             height, width = width, height
     if mode in {"CMYK", "LAB", "F"}:
         raise UnsupportedSlideError(f"{path}: got {mode} colours; expected grey or RGB; convert it")
@@ -85,6 +85,13 @@ def _explained(path: Path) -> AbstractContextManager[None]:
     return explained(path, "cannot be read as an image: ", "a whole PNG, JPEG, BMP or WebP")
 
 
+def _orientation(image: Image.Image) -> int:
+    # Of a PNG without EXIF in front, Pillow would decode everything to look behind the px.
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1
+    return int(image.getexif().get(_ORIENTATION, 1))
+
+
 def _opened(path: Path) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own, lower size warning
@@ -100,7 +107,7 @@ def _opened(path: Path) -> Image.Image:
 
 def _decode(path: Path, kind: str) -> NDArray[np.uint8]:
     with _explained(path), _opened(path) as image:
-        orientation = image.getexif().get(_ORIENTATION, 1)
+        orientation = _orientation(image)
         if image.mode in _DIRECT and kind in {"png", "jpeg", "mpo"}:
             samples = _decode_directly(path, kind)
         elif image.mode in _SIXTEEN_BIT:
