@@ -172,7 +172,7 @@ def evaluate_slide(
     """Count px of every class on one slide; see `evaluate`."""
     found, true = prediction.label(PREDICTION_LABEL), truth.label(label)
     found_classes, true_classes = _classes(found), _classes(true)
-    _require_same_slide(prediction, truth)
+    require_same_slide(prediction, truth)
     missing = [name for name in found_classes.names if name not in true_classes.names]
     if missing:
         raise StoreError(
@@ -215,7 +215,7 @@ def _classes(label: Multiscale) -> ClassTable:
     return ClassTable.from_json(rows)
 
 
-def _require_same_slide(prediction: SlideStore, truth: SlideStore) -> None:
+def require_same_slide(prediction: SlideStore, truth: SlideStore) -> None:
     """Refuse a prediction whose extent cannot be this slide's."""
     full, here = truth.pyramid.extent, prediction.pyramid.extent
     tall, wide = full.height / here.height, full.width / here.width

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wsi_seg.annotations import Annotations
 from wsi_seg.classes import ClassTable
@@ -41,15 +42,40 @@ def write_tissue(store: SlideStore) -> None:
     extent = thumbnail_extent(full, _TISSUE_PX)
     mask = find_tissue(read_thumbnail(store.image, extent))
 
+    down = full.width / extent.width
+    _write_low(store, TISSUE, mask.astype(np.uint8), ClassTable.named([TISSUE]), down)
+
+
+def write_values(
+    store: SlideStore, name: str, values: NDArray[np.uint8], *, downsample: float
+) -> None:
+    """Keep a small map of values, such as how hard each place is, as a label without classes.
+
+    Parameters
+    ----------
+    store
+        The slide.
+    name
+        Name of the label; one that exists is replaced.
+    values
+        ``(H, W)`` uint8 of the whole slide at a low resolution.
+    downsample
+        Level-0 px per px of the map.
+    """
+    _write_low(store, name, values, ClassTable(()), downsample)
+
+
+def _write_low(
+    store: SlideStore, name: str, values: NDArray[np.uint8], classes: ClassTable, down: float
+) -> None:
     def fill(path: Path) -> None:
         rows = strip_rows(path)
-        for y in range(0, extent.height, rows):
-            write_strip(path, 0, y, mask[y : y + rows].astype(np.uint8))
+        for y in range(0, len(values), rows):
+            write_strip(path, 0, y, values[y : y + rows])
         fill_pyramid(path, nearest=True, progress=Silent())
 
-    classes = ClassTable.named([TISSUE])
-    extents = halved(extent, len(store.pyramid.extents))
-    _write_label(store, TISSUE, extents, classes, fill, downsample=full.width / extent.width)
+    extents = halved(Extent(*values.shape), len(store.pyramid.extents))
+    _write_label(store, name, extents, classes, fill, downsample=down)
 
 
 def write_labels(

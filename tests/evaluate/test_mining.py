@@ -1,0 +1,102 @@
+"""Hard negatives: only sure errors away from truth, only of slides the model did not see."""
+
+import json
+
+import numpy as np
+import pytest
+
+from wsi_seg.errors import BatchError
+from wsi_seg.evaluate.mining import _capped, mine
+from wsi_seg.geometry import Extent, Region
+from wsi_seg.masks.annotate import annotate_collection
+from wsi_seg.progress import Silent
+from wsi_seg.store import (
+    create_collection,
+    create_multiscale,
+    finish,
+    open_collection,
+    write_strip,
+)
+from wsi_seg.store.tile import tile_slides
+from wsi_seg.testing.coordinates import write_coordinate_tiff
+
+EXTENT = Extent(160, 240)
+
+
+@pytest.fixture
+def world(tmp_path):
+    """A slide with a square of truth, and a prediction at half its resolution."""
+    write_coordinate_tiff(tmp_path / "a.tif", extents=[EXTENT], mpp=0.5)
+    tile_slides([tmp_path / "a.tif"], tmp_path / "s.zarr", progress=Silent())
+    ring = [[40, 40], [80, 40], [80, 80], [40, 80], [40, 40]]
+    square = {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": {"classification": {"name": "x"}},
+    }
+    (tmp_path / "a.geojson").write_text(json.dumps([square]))
+    annotate_collection(
+        open_collection(tmp_path / "s.zarr"), [tmp_path / "a.geojson"], progress=Silent()
+    )
+    return tmp_path
+
+
+def predict(world, probability, train_slides=()):
+    out = world / "pred.zarr"
+    create_collection(out)
+    partial = out / ".partial" / "a"
+    create_multiscale(
+        partial,
+        extents=[Extent(80, 120)],
+        channels=1,
+        mpp=0.5,
+        downsample=2.0,
+        attributes={"kind": "prediction", "training": {"train_slides": list(train_slides)}},
+        name="a",
+    )
+    write_strip(partial, 0, 0, probability[..., None])
+    finish(partial, out / "a")
+    return open_collection(world / "s.zarr"), open_collection(out)
+
+
+def errors():
+    found = np.zeros((80, 120), np.uint8)
+    found[18:42, 18:42] = 250  # truth, and two px around it
+    found[60:70, 60:70] = 240  # sure and wrong
+    found[60:70, 80:90] = 100  # wrong, not sure
+    return found
+
+
+def test_hard_px_are_sure_errors_beyond_the_ring(world):
+    slides, found = predict(world, errors())
+    report = mine(slides, found, ring_um=4.0, cap=1.0, progress=Silent())
+    assert report.slides[0].share == 100 / (80 * 120)
+    label = slides["a"].label("hard")
+    energy = label.read(Region(level=0, y=0, x=0, height=80, width=120))
+    expected = np.zeros((80, 120), np.uint8)
+    expected[60:70, 60:70] = 240
+    assert np.array_equal(energy, expected)
+    before = {p: p.read_bytes() for p in label.path.rglob("*") if p.is_file()}
+    mine(slides, found, ring_um=4.0, cap=1.0, progress=Silent())
+    assert before == {p: p.read_bytes() for p in label.path.rglob("*") if p.is_file()}
+
+
+def test_without_a_ring_near_misses_count(world):
+    slides, found = predict(world, errors())
+    report = mine(slides, found, ring_um=0.0, cap=1.0, progress=Silent())
+    assert report.slides[0].share == (100 + 24**2 - 20**2) / (80 * 120)
+
+
+def test_slides_that_the_model_learned_from_are_refused(world):
+    slides, found = predict(world, errors(), train_slides=["a", "b"])
+    with pytest.raises(BatchError, match="learned from slide 'a'"):
+        mine(slides, found, progress=Silent())
+    assert "hard" not in slides["a"].label_names()
+
+
+def test_the_cap_keeps_the_surest():
+    energy = np.array([[255, 200, 200, 130, 0]], np.uint8)
+    assert _capped(energy, 5).tolist() == energy.tolist()
+    assert _capped(energy, 3).tolist() == [[255, 200, 200, 0, 0]]
+    assert _capped(energy, 2).tolist() == [[255, 0, 0, 0, 0]]
+    assert not _capped(energy, 0).any()

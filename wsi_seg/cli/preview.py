@@ -1,0 +1,43 @@
+"""Owns ``wsi-seg preview``."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
+
+
+def preview(
+    recipe: Annotated[Path, typer.Argument(help="Recipe that `wsi-seg train` takes.")],
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("preview"),
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting: KEY.KEY=VALUE.")
+    ] = None,
+    json_mode: JsonFlag = False,
+) -> None:
+    """Show what training would see, before it runs.
+
+    One picture per slide: tissue, labels, 200 drawn patches and the map they are drawn by; and a
+    sheet of augmented patches with the outlines of their labels.
+
+    For example:
+
+      wsi-seg preview recipe.yaml
+      wsi-seg preview recipe.yaml --set augment=heavy --out preview-heavy
+    """
+
+    def body(terminal: Terminal) -> dict[str, object]:
+        from wsi_seg.config import load_recipe
+        from wsi_seg.report.preview import preview_slides
+        from wsi_seg.store import open_collection
+
+        loaded = load_recipe(recipe, overrides or [])
+        stores = [store for path in loaded.data.stores for store in open_collection(path)]
+        report = preview_slides(stores, loaded, out, progress=terminal.progress)
+        terminal.say(str(report))
+        terminal.next_command("wsi-seg", "train", recipe, "--out", "run")
+        return asdict(report)
+
+    run_verb(body, json_mode)

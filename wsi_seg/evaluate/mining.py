@@ -1,0 +1,153 @@
+"""Owns hard-negative mining: where a model was sure of what is not there, for its next round.
+
+Energy of a px is its largest probability, where that is above one half, no class is annotated and
+no annotated px lies within a ring around it: a near miss at an outline is no hard negative.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from wsi_seg.classes import IGNORE
+from wsi_seg.data.scaled import read_label
+from wsi_seg.errors import BatchError, StoreError, WsiSegError
+from wsi_seg.evaluate.scores import require_same_slide
+from wsi_seg.geometry import Region
+from wsi_seg.masks.labels import write_values
+from wsi_seg.progress import Progress
+from wsi_seg.sampling.importance import HARD
+from wsi_seg.store import Collection, SlideStore
+
+# Longer side of the map at most; predictions have a level of about that size.
+_LARGEST_PX = 2048
+_LEAST = 128
+
+
+@dataclass(frozen=True, slots=True)
+class MinedSlide:
+    """What one slide gave: the share of its px that are hard, and their mean energy (0 to 1)."""
+
+    name: str
+    share: float
+    energy: float
+
+
+@dataclass(frozen=True, slots=True)
+class MineReport:
+    """What was mined."""
+
+    slides: tuple[MinedSlide, ...]
+
+    def lines(self) -> list[str]:
+        """Figures as sentences for people."""
+        return [
+            f"{s.name}: {s.share:.2%} of the slide is hard, mean energy {s.energy:.2f}"
+            for s in self.slides
+        ]
+
+
+def mine(
+    collection: Collection,
+    prediction: Collection,
+    *,
+    label: str = "annotations",
+    ring_um: float = 50.0,
+    cap: float = 0.02,
+    progress: Progress,
+) -> MineReport:
+    """Write the layer ``hard`` of each predicted slide; again with the same, it is the same.
+
+    Parameters
+    ----------
+    collection
+        Stores of the slides.
+    prediction
+        Made by a model that did not learn from these slides.
+    label
+        Name under ``labels/`` of the truth.
+    ring_um
+        Width of the ring around annotated px that is left out; px of level 0 where mpp is unknown.
+    cap
+        Largest share of a slide that may become hard; the surest errors are kept.
+    progress
+        Advanced by slides.
+
+    Raises
+    ------
+    StoreError
+        If there are no predictions.
+    BatchError
+        If some slides cannot be mined, for example because the model learned from them.
+    """
+    names = prediction.names()
+    if not names:
+        raise StoreError(f"{prediction.path} holds no predictions; run `wsi-seg infer` first")
+    mined, failures = [], {}
+    progress.start("mine", len(names), "slides")
+    for name in names:
+        try:
+            energy, downsample = hard_px(
+                collection[name], prediction[name], label=label, ring_um=ring_um, cap=cap
+            )
+            write_values(collection[name], HARD, energy, downsample=downsample)
+            found = energy[energy > 0]
+            mean = float(found.mean()) / 255 if found.size else 0.0
+            mined.append(MinedSlide(name, found.size / energy.size, mean))
+        except WsiSegError as error:
+            failures[name] = str(error)
+        progress.advance(1)
+    progress.finish()
+    if failures:
+        raise BatchError(failures, done=len(mined))
+    return MineReport(tuple(mined))
+
+
+def hard_px(
+    slide: SlideStore, found: SlideStore, *, label: str, ring_um: float, cap: float
+) -> tuple[NDArray[np.uint8], float]:
+    """Energy of each px at a low level, and its level-0 px per px; see `mine`.
+
+    Returns
+    -------
+    energy : NDArray[np.uint8]
+        ``(H, W)``, probability * 255 on hard px, 0 elsewhere.
+    downsample : float
+        Of that level.
+
+    Raises
+    ------
+    StoreError
+        If the model learned from the slide, or the prediction is of another one.
+    """
+    training = found.attributes.get("training")
+    learned = training.get("train_slides") if isinstance(training, dict) else None
+    if isinstance(learned, list) and slide.name in learned:
+        raise StoreError(
+            f"{found.path}: its model learned from slide {slide.name!r}, so it is no witness "
+            "against it; mine predictions of slides that were held out"
+        )
+    require_same_slide(found, slide)
+    levels = found.pyramid.extents
+    level = next(
+        (n for n, extent in enumerate(levels) if max(extent.height, extent.width) <= _LARGEST_PX),
+        len(levels) - 1,
+    )
+    extent = levels[level]
+    region = Region(level=level, y=0, x=0, height=extent.height, width=extent.width)
+    energy: NDArray[np.uint8] = found.image.read(region, cached=False).max(axis=2)
+    downsample = slide.pyramid.extent.width / extent.width
+    truth = read_label(slide.label(label), extent, 0, 0, height=extent.height, width=extent.width)
+    ring_px = ring_um / ((slide.pyramid.mpp or 1.0) * downsample)
+    near = ndimage.distance_transform_edt(truth == 0) <= ring_px
+    energy[(energy < _LEAST) | near | (truth == IGNORE)] = 0
+    return _capped(energy, round(cap * energy.size)), downsample
+
+
+def _capped(energy: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
+    """Energy of the px with the highest, at most ``count`` of them."""
+    counts = np.bincount(energy.ravel(), minlength=256)[1:]
+    above = np.cumsum(counts[::-1])  # px of 255, of 254 and more, ...
+    kept = int(np.searchsorted(above, count, side="right"))
+    return np.where(energy > 255 - kept, energy, 0).astype(np.uint8)

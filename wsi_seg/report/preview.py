@@ -1,0 +1,270 @@
+"""Owns pictures of what training would see: where patches are drawn, and how they look.
+
+For each slide one picture - the slide with tissue, labels and 200 drawn patches beside the map
+that they were drawn by - and one sheet of augmented patches with the outlines of their labels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from wsi_seg.classes import ClassTable
+from wsi_seg.config import Recipe
+from wsi_seg.data.augment import Augmenter
+from wsi_seg.data.dataset import PatchSource
+from wsi_seg.data.scaled import read_label
+from wsi_seg.errors import BatchError, ConfigError, OutputError, WsiSegError
+from wsi_seg.export.files import written_whole
+from wsi_seg.learn.slides import patch_sampler
+from wsi_seg.progress import Progress
+from wsi_seg.sampling import Draws, Layer
+from wsi_seg.sampling.counters import Stream, words
+from wsi_seg.sampling.importance import TISSUE
+from wsi_seg.store import SlideStore, read_thumbnail, thumbnail_extent
+
+Pixels = NDArray[np.uint8]
+
+_PICTURE_PX = 900
+_SHOWN = 200
+_SHEET = (4, 8)
+_SHEET_PX = 160
+# Draws that the map is counted from: enough for an even picture.
+_COUNTED = 40_000
+_MAP_CELLS = 90
+_MARGIN_PX = 16
+_LINE_PX = 24
+_TISSUE_RGB = (0, 114, 178)
+
+# Okabe and Ito's palette, told apart by colour-blind readers.
+_LAYERS = {
+    Layer.OBJECTS: ("around objects", (0, 0, 0)),
+    Layer.TISSUE: ("tissue", (86, 180, 233)),
+    Layer.BACKGROUND: ("background", (120, 120, 120)),
+    Layer.BOUNDARY: ("boundaries", (204, 121, 167)),
+    Layer.HARD: ("hard", (240, 228, 66)),
+    Layer.REGIONS: ("regions", (0, 158, 115)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewReport:
+    """Pictures that were written, two for each slide."""
+
+    out: Path
+    pictures: tuple[Path, ...]
+
+    def __str__(self) -> str:
+        return f"{len(self.pictures)} pictures in {self.out}"
+
+
+def preview_slides(
+    stores: Sequence[SlideStore], recipe: Recipe, out: Path, *, progress: Progress
+) -> PreviewReport:
+    """Draw the pictures of some slides.
+
+    Parameters
+    ----------
+    stores
+        The slides; those without the recipe's label are left out.
+    recipe
+        Says what is learned, where patches are drawn and how they are changed.
+    out
+        Folder for the pictures; made when absent.
+    progress
+        Advanced by slides.
+
+    Raises
+    ------
+    ConfigError
+        If no slide has the label.
+    OutputError
+        If a picture cannot be written.
+    BatchError
+        If some slides fail; the others are done.
+    """
+    wanted = [store for store in stores if recipe.data.label in store.label_names()]
+    if not wanted:
+        raise ConfigError(
+            f"none of the {len(stores)} slides has the label {recipe.data.label!r}; run "
+            "`wsi-seg annotate`"
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
+    pictures: list[Path] = []
+    failures: dict[str, str] = {}
+    progress.start("preview", len(wanted), "slides")
+    for store in wanted:
+        try:
+            pictures += _preview(store, recipe, out)
+        except WsiSegError as error:
+            failures[store.name] = str(error)
+        progress.advance(1)
+    progress.finish()
+    if failures:
+        raise BatchError(failures, done=len(wanted) - len(failures))
+    return PreviewReport(out, tuple(pictures))
+
+
+def _preview(store: SlideStore, recipe: Recipe, out: Path) -> tuple[Path, Path]:
+    draws = _draws(store, recipe, _COUNTED)
+    source = PatchSource.of(store, recipe.data.label, classes=recipe.class_table, mpp=recipe.mpp)
+    slide = _slide_picture(store, source, recipe, draws)
+    sheet = _sheet(source, recipe, draws)
+    paths = out / f"{store.name}.png", out / f"{store.name}_patches.png"
+    for picture, path in zip((slide, sheet), paths, strict=True):
+        with written_whole(path) as temporary:
+            picture.save(temporary, format="PNG")
+    return paths
+
+
+def _draws(store: SlideStore, recipe: Recipe, count: int) -> Draws:
+    sampling = recipe.sampling.model_copy(update={"patches_per_epoch": count})
+    known = store.label(recipe.data.label).attributes.get("classes")
+    names = ClassTable.from_json(known).names if isinstance(known, list) else ()
+    # A slide need not have every class of the recipe.
+    classes = tuple(entry for entry in recipe.classes if entry.name in names)
+    one = recipe.model_copy(update={"sampling": sampling, "classes": classes or recipe.classes})
+    return patch_sampler([store], one).epoch(0)
+
+
+def _slide_picture(
+    store: SlideStore, source: PatchSource, recipe: Recipe, draws: Draws
+) -> Image.Image:
+    full = store.pyramid.extent
+    extent = thumbnail_extent(full, _PICTURE_PX)
+    pixels = read_thumbnail(store.image, extent)
+    ids = source.recode[
+        read_label(source.label, extent, 0, 0, height=extent.height, width=extent.width)
+    ]
+    pixels = _with_labels(pixels, ids, recipe.class_table)
+    if TISSUE in store.label_names():
+        tissue = read_label(
+            store.label(TISSUE), extent, 0, 0, height=extent.height, width=extent.width
+        )
+        pixels[_outline(tissue)] = _TISSUE_RGB
+    left = Image.fromarray(pixels)
+    scale = extent.width / full.width
+    side = recipe.patch_px * full.width / source.scale.extent.width * scale
+    pencil = ImageDraw.Draw(left)
+    for index in range(min(_SHOWN, len(draws))):
+        y, x = float(draws.y[index]) * scale, float(draws.x[index]) * scale
+        colour = _LAYERS[Layer(int(draws.layer[index]))][1]
+        pencil.rectangle([x - side / 2, y - side / 2, x + side / 2, y + side / 2], outline=colour)
+    right = _heat(draws, full.height / full.width).resize(left.size, Image.Resampling.NEAREST)
+    return _framed(
+        [left, right],
+        _legend(recipe, draws),
+        title=f"{store.name}: {_SHOWN} patches, and how often each place is drawn",
+    )
+
+
+def _heat(draws: Draws, aspect: float) -> Image.Image:
+    """Map of how often each place was drawn; the darkest is never, the lightest most often."""
+    rows = max(1, round(_MAP_CELLS * min(1.0, aspect)))
+    columns = max(1, round(_MAP_CELLS * min(1.0, 1 / aspect)))
+    bottom, right = float(draws.y.max()), float(draws.x.max())
+    counts, _, _ = np.histogram2d(
+        draws.y, draws.x, bins=(rows, columns), range=((0, bottom + 1), (0, right + 1))
+    )
+    shade = np.sqrt(counts / max(1.0, float(np.quantile(counts, 0.995)))).clip(0, 1)
+    return Image.fromarray((colormaps["viridis"](shade)[..., :3] * 255).astype(np.uint8))
+
+
+def _sheet(source: PatchSource, recipe: Recipe, draws: Draws) -> Image.Image:
+    augmenter = Augmenter(recipe.augment)
+    side = recipe.patch_px
+    rows, columns = _SHEET
+    sheet = Image.new("RGB", (columns * _SHEET_PX, rows * _SHEET_PX), (255, 255, 255))
+    for index in range(min(rows * columns, len(draws))):
+        cut = augmenter.side_to_cut(side)
+        image, label = source.patch(float(draws.y[index]), float(draws.x[index]), cut)
+        raw = words(recipe.seed, 0, stream=Stream.AUGMENT, first=index, count=1)[0]
+        image, label = augmenter(image, label, side=side, seeds=[int(w) >> 33 for w in raw])
+        ids = label if label.ndim == 2 else label[..., 0]
+        patch = Image.fromarray(image).resize((_SHEET_PX, _SHEET_PX), Image.Resampling.BOX)
+        small = Image.fromarray(ids).resize(patch.size, Image.Resampling.NEAREST)
+        pixels, ids = np.asarray(patch).copy(), np.asarray(small)
+        for entry in recipe.class_table:
+            pixels[_outline(ids == entry.id)] = entry.rgb
+        pixels[-1], pixels[:, -1] = 255, 255
+        place = (index % columns * _SHEET_PX, index // columns * _SHEET_PX)
+        sheet.paste(Image.fromarray(pixels), place)
+    title = f"{side} px patches, augmented ({_named(recipe)})"
+    return _framed([sheet], _class_legend(recipe), title=title)
+
+
+def _named(recipe: Recipe) -> str:
+    return recipe.augment if isinstance(recipe.augment, str) else "steps of the recipe"
+
+
+def _with_labels(pixels: Pixels, ids: Pixels, classes: ClassTable) -> Pixels:
+    """Px with each class tinted and outlined."""
+    tinted = pixels.copy()
+    for entry in classes:
+        inside = ids == entry.id
+        tinted[inside] = (0.65 * pixels[inside] + 0.35 * np.array(entry.rgb)).astype(np.uint8)
+        tinted[_outline(inside)] = entry.rgb
+    return tinted
+
+
+def _outline(mask: Pixels | NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Px of a mask that touch one outside it."""
+    inside = np.pad(mask != 0, 1)
+    deep = inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
+    line: NDArray[np.bool_] = inside[1:-1, 1:-1] & ~deep
+    return line
+
+
+def _legend(recipe: Recipe, draws: Draws) -> list[tuple[str, tuple[int, int, int]]]:
+    kinds, counts = np.unique(draws.layer, return_counts=True)
+    shares = [
+        (f"{_LAYERS[Layer(kind)][0]} {count / len(draws):.0%}", _LAYERS[Layer(kind)][1])
+        for kind, count in zip(kinds.tolist(), counts.tolist(), strict=True)
+    ]
+    return [*_class_legend(recipe), ("tissue outline", _TISSUE_RGB), *shares]
+
+
+def _class_legend(recipe: Recipe) -> list[tuple[str, tuple[int, int, int]]]:
+    return [(entry.name, entry.rgb) for entry in recipe.class_table]
+
+
+def _framed(
+    pictures: Sequence[Image.Image],
+    legend: Sequence[tuple[str, tuple[int, int, int]]],
+    *,
+    title: str,
+) -> Image.Image:
+    """Pictures side by side under a title, above a legend that breaks into lines."""
+    font = ImageFont.load_default(15)
+    width = sum(p.width for p in pictures) + _MARGIN_PX * (len(pictures) + 1)
+    lines: list[list[tuple[int, str, tuple[int, int, int]]]] = [[]]
+    x = _MARGIN_PX
+    for text, colour in legend:
+        wide = int(font.getlength(text)) + 44
+        if x + wide > width and lines[-1]:
+            lines.append([])
+            x = _MARGIN_PX
+        lines[-1].append((x, text, colour))
+        x += wide
+    top = _MARGIN_PX + _LINE_PX
+    bottom = top + max(p.height for p in pictures) + _MARGIN_PX
+    page = Image.new("RGB", (width, bottom + len(lines) * _LINE_PX + 8), (255, 255, 255))
+    pencil = ImageDraw.Draw(page)
+    pencil.text((_MARGIN_PX, _MARGIN_PX - 4), title, fill=(20, 20, 20), font=font)
+    x = _MARGIN_PX
+    for picture in pictures:
+        page.paste(picture, (x, top))
+        x += picture.width + _MARGIN_PX
+    for number, line in enumerate(lines):
+        y = bottom + number * _LINE_PX
+        for x, text, colour in line:
+            pencil.rectangle([x, y + 3, x + 14, y + 15], fill=colour)
+            pencil.text((x + 20, y), text, fill=(20, 20, 20), font=font)
+    return page
