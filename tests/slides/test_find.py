@@ -1,6 +1,7 @@
 """What a folder search takes, and what it reports as skipped."""
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,6 +73,24 @@ def test_what_is_skipped_is_logged_and_can_be_named(tmp_path, caplog):
     (tmp_path / "a.svs").unlink()
     with pytest.raises(SlideError, match=r"1 that are skipped, such as .*a_thumb\.png"):
         find_slides([tmp_path])
+
+
+def test_links_to_folders_and_what_cannot_be_read(tmp_path, monkeypatch):
+    touch(tmp_path, "a/b.tif", "closed/c.tif")
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    (tmp_path / "link.tif").symlink_to(tmp_path / "a" / "b.tif")
+    listed = Path.iterdir
+
+    def iterdir(folder):
+        if folder.name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    assert search(tmp_path) == (
+        ["a/b.tif", "link.tif"],
+        {"a/loop": "a link to a folder", "closed": "cannot be read: Permission denied"},
+    )
 
 
 def write_stack(folder, *, series=1):

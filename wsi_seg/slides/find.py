@@ -99,7 +99,11 @@ def _search(folder: Path) -> Iterator[Path | Skipped]:
         else:
             yield Skipped(folder, "a Zarr group that is no image")
         return
-    inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    try:
+        inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        yield Skipped(folder, f"cannot be read: {error.strerror or error}")
+        return
     files = [path for path in inside if path.is_file()]
     yield from _take_dicom(folder, files)
     slides = [path for path in files if not _beside(path)]
@@ -108,7 +112,9 @@ def _search(folder: Path) -> Iterator[Path | Skipped]:
     for path in inside:
         beside = _beside(path)
         if path.is_dir():
-            yield from [Skipped(path, beside)] if beside else _search(path)
+            # Links to folders may lead in circles.
+            reason = "a link to a folder" if path.is_symlink() else beside
+            yield from [Skipped(path, reason)] if reason else _search(path)
         elif volume_suffix(path) or path.suffix.lower() in _FILE_SUFFIXES:
             reason = beside or _accompanies(path, suffixes, tiffs)
             if reason:
