@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wsi_seg.errors import SlideError
-from wsi_seg.geometry import Region
+from wsi_seg.geometry import Extent, Region
 from wsi_seg.slides import find_slides, open_slide
+from wsi_seg.testing.coordinates import write_coordinate_tiff
 from wsi_seg.testing.dicoms import write_dicom_image, write_dicom_level
 from wsi_seg.testing.omezarrs import write_ome_zarr
 
@@ -24,6 +25,13 @@ def write_volume(path):
     SimpleITK.WriteImage(SimpleITK.GetImageFromArray(PIXELS[None, ..., 0].repeat(2, 0)), str(path))
 
 
+def write_tiff(codec, layout="pages"):
+    extents = (Extent(70, 90), Extent(35, 45))
+    return lambda path: write_coordinate_tiff(
+        path, extents=extents, codec=codec, layout=layout, tile_px=32
+    )
+
+
 # The writer, and the file of it that is damaged.
 FAMILIES = {
     "full.dcm": (lambda path: write_dicom_level(path, PIXELS, number=0, frames="jpeg"), ""),
@@ -31,6 +39,9 @@ FAMILIES = {
     "plain.dcm": (lambda path: write_dicom_image(path, PIXELS[..., 0].astype(np.int16)), ""),
     "a.mha": (write_volume, ""),
     "a.nii": (write_volume, ""),
+    "a.tif": (write_tiff("jpeg", "subifds"), ""),
+    "b.tif": (write_tiff("lzw"), ""),
+    "c.svs": (write_tiff("jpeg2000", "svs"), ""),
     "a.png": (lambda path: Image.fromarray(PIXELS).save(path), ""),
     "a.jpg": (lambda path: Image.fromarray(PIXELS).save(path), ""),
     "a.bmp": (lambda path: Image.fromarray(PIXELS).save(path), ""),

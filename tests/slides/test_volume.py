@@ -10,7 +10,15 @@ import SimpleITK
 
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent, Region
-from wsi_seg.slides import Window, find_slides, open_slide, slide_name, source_bytes, source_digest
+from wsi_seg.slides import (
+    Window,
+    find_slides,
+    open_slide,
+    slide_name,
+    source_bytes,
+    source_digest,
+    source_name,
+)
 from wsi_seg.testing.conformance import check_slide
 
 SHAPE = (5, 47, 31)
@@ -42,6 +50,7 @@ def test_every_slice_is_a_slide(tmp_path, name):
     for z, path in enumerate(slides):
         check_slide(path, [grey(values()[z].astype(float), -1200, 600)], mpp=700)
     assert len({source_digest(path) for path in slides}) == 5
+    assert source_name(slides[2]) == f"{name}/z0002"
     assert 0 < source_bytes(slides[0]) <= (tmp_path / name).stat().st_size + values().nbytes
 
 

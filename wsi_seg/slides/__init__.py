@@ -13,7 +13,7 @@ from wsi_seg.slides.find import (
     volume_suffix,
 )
 from wsi_seg.slides.slide import Recode, Slide, TileStreams, slide_name, split_member
-from wsi_seg.slides.sources import source_bytes, source_digest
+from wsi_seg.slides.sources import source_bytes, source_digest, source_name
 from wsi_seg.slides.window import Window
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "slide_name",
     "source_bytes",
     "source_digest",
+    "source_name",
 ]
 
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

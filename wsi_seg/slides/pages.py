@@ -145,23 +145,25 @@ def read_level(series: Any, path: Path) -> TiffLevel:  # noqa: ANN401 (tifffile 
             f"{path}: got tiles or strips of {nbytes / 1e9:.1f} GB; expected at most "
             f"{_MAX_SEGMENT_BYTES / 1e9:.1f} GB; save it as a tiled TIFF"
         )
+    rows, columns = -(-height // segment.height), -(-width // segment.width)
+    expected = rows * columns * planes
+    offsets = np.array(page.dataoffsets[:expected], dtype=np.int64)
+    sizes = np.array(page.databytecounts[:expected], dtype=np.int64)
+    if min(len(offsets), len(sizes)) < expected:
+        raise SlideError(
+            f"{path}: got places of {min(len(offsets), len(sizes))} tiles or strips; "
+            f"expected {expected}; the file is damaged"
+        )
     level = TiffLevel(
         page=page,
         extent=extent,
         segment=segment,
         samples=samples,
         planes=planes,
-        offsets=np.array(page.dataoffsets, dtype=np.int64),
-        sizes=np.array(page.databytecounts, dtype=np.int64),
+        offsets=offsets,
+        sizes=sizes,
         colour=_colour(page, path),
     )
-    rows, columns = level.grid
-    expected = rows * columns * planes
-    if len(level.offsets) < expected or len(level.sizes) < expected:
-        raise SlideError(
-            f"{path}: got places of {min(len(level.offsets), len(level.sizes))} tiles or strips; "
-            f"expected {expected}; the file is damaged"
-        )
     page.decode  # noqa: B018 (builds the decoder now: the file's types are checked on opening)
     return level
 

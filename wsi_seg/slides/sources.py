@@ -30,6 +30,12 @@ def source_bytes(path: Path) -> int:
         return 0
 
 
+def source_name(path: Path) -> str:
+    """Give the name of the file or folder, and of the slice in it, such as ``ct.nii.gz/z0012``."""
+    member = split_member(path)
+    return path.name if member is None else f"{member[0].name}/{path.name}"
+
+
 def source_digest(path: Path) -> str:
     """SHA-256 of the first and last 64 KiB: tells slides apart without reading gigabytes.
 

@@ -18,6 +18,7 @@ from wsi_seg.slides import (
     slide_name,
     source_bytes,
     source_digest,
+    source_name,
 )
 from wsi_seg.store.arrays import LevelArray, read_level_array
 from wsi_seg.store.collection import SlideStore
@@ -250,7 +251,7 @@ class _SlideJob:
         self._final, self._partial = out / slide.name, out / PARTIAL / slide.name
         self._settings: dict[str, object] = {
             "source": {
-                "name": slide.path.name,
+                "name": source_name(slide.path),
                 "bytes": self.source_bytes,
                 "sha256_of_ends": source_digest(slide.path),
             },
