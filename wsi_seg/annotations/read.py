@@ -14,8 +14,10 @@ from wsi_seg.annotations.labelme import is_labelme, read_labelme
 from wsi_seg.annotations.model import Annotations
 from wsi_seg.annotations.rle import Dialect
 from wsi_seg.annotations.rle_csv import is_rle_csv, read_rle_csv
+from wsi_seg.annotations.spheres import is_spheres, read_spheres
 from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Extent
+from wsi_seg.slides.volume import VolumeGrid
 
 # LabelMe embeds its image in the file; larger files than this are something else.
 MAX_BYTES = 2**31
@@ -44,7 +46,10 @@ def read_annotations(path: Path, *, default_class: str | None = None) -> Annotat
     AnnotationError
         If the file cannot be read, naming the file and the feature.
     """
-    found = _read(path, {}, default_class, None)
+    content = _content(path)
+    header = _csv_header(content)
+    many = is_spheres(header) or is_rle_csv(header)
+    found = {} if many else _read(path, content, default_class)
     if not isinstance(found, Annotations):
         raise AnnotationError(
             f"{path} holds annotations of many images; give it to a collection of them"
@@ -58,19 +63,23 @@ def read_for_slides(
     *,
     default_class: str | None = None,
     dialect: Dialect | None = None,
+    volumes: Mapping[str, VolumeGrid] | None = None,
 ) -> Annotations | dict[str, Annotations]:
     """Read an annotation file, which may belong to one slide or name its slides itself.
 
     Parameters
     ----------
     path
-        As for `read_annotations`; or COCO's JSON, or a csv of run-length encoded masks.
+        As for `read_annotations`; or COCO's JSON, or a csv of run-length encoded masks or of
+        spheres.
     extents
         Sizes of the slides, by name.
     default_class
         Class of features that name none; None refuses them.
     dialect
         How a csv writes runs; None tells it from the masks.
+    volumes
+        Grids of the volumes that a csv of spheres names.
 
     Returns
     -------
@@ -83,22 +92,22 @@ def read_for_slides(
     AnnotationError
         If the file cannot be read, naming the file and the feature.
     """
-    return _read(path, extents, default_class, dialect)
-
-
-def _read(
-    path: Path,
-    extents: Mapping[str, Extent],
-    default_class: str | None,
-    dialect: Dialect | None,
-) -> Annotations | dict[str, Annotations]:
     content = _content(path)
-    if is_xml(content):
-        return read_asap(path, content, default_class=default_class)
     header = _csv_header(content)
+    if is_spheres(header):
+        text = _text(path, content)
+        return read_spheres(path, text, volumes or {}, default_class=default_class)
     if is_rle_csv(header):
         text = _text(path, content)
         return read_rle_csv(path, text, extents, default_class=default_class, dialect=dialect)
+    return _read(path, content, default_class)
+
+
+def _read(
+    path: Path, content: bytes, default_class: str | None
+) -> Annotations | dict[str, Annotations]:
+    if is_xml(content):
+        return read_asap(path, content, default_class=default_class)
     document = _parse(path, content)
     if is_coco(document):
         assert isinstance(document, dict)

@@ -31,6 +31,10 @@ def annotate(
     rle: Annotated[
         RleDialect | None, typer.Option(help="How a csv writes runs; told from the masks if not.")
     ] = None,
+    volumes: Annotated[
+        list[Path] | None,
+        typer.Option(help="Volumes (mhd, nii) that a csv of spheres in mm speaks of."),
+    ] = None,
     source: Annotated[
         str | None, typer.Option(help="Who drew: expert, hand, pseudo, external, review.")
     ] = None,
@@ -42,7 +46,8 @@ def annotate(
     """Draw polygons into the slides whose names they bear.
 
     Reads GeoJSON (QuPath's export, HuBMAP's form), LabelMe, COCO, CAMELYON-style JSON, ASAP's
-    XML, csv files of run-length encoded masks, and masks as PNG or TIFF; the content decides.
+    XML, csv files of run-length encoded masks or of spheres in mm (seriesuid, coordX, coordY,
+    coordZ, diameter_mm), and masks as PNG or TIFF; the content decides.
 
     For example:
 
@@ -56,6 +61,8 @@ def annotate(
         from dataclasses import asdict
 
         from wsi_seg.masks.annotate import Reading, annotate_collection
+        from wsi_seg.slides import slide_name
+        from wsi_seg.slides.volume import volume_grid
         from wsi_seg.store import open_collection
 
         report = annotate_collection(
@@ -68,6 +75,7 @@ def annotate(
                 None if rle is None else rle.value,
                 source,
                 weight,
+                {slide_name(path): volume_grid(path) for path in volumes or []},
             ),
             progress=terminal.progress,
         )

@@ -1,7 +1,7 @@
 """Owns giving annotation files to the slides they belong to."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from wsi_seg.annotations import Annotations, read_for_slides
@@ -14,6 +14,7 @@ from wsi_seg.masks import outlines
 from wsi_seg.masks.labels import write_labels
 from wsi_seg.masks.outlines import is_mask, outline_mask
 from wsi_seg.progress import Progress
+from wsi_seg.slides.volume import VolumeGrid
 from wsi_seg.store import Collection
 
 _ALL_SUFFIXES = (*SUFFIXES, *outlines.SUFFIXES)
@@ -53,6 +54,8 @@ class Reading:
         Class of features that name none; None refuses them.
     dialect
         How a csv writes runs; None tells it from the masks.
+    volumes
+        Volumes whose slices the slides are, for csv files of spheres; by name.
     source, weight
         Replace what files say about who drew and how much it counts; None keeps that.
     """
@@ -62,6 +65,7 @@ class Reading:
     dialect: Dialect | None = None
     source: str | None = None
     weight: float | None = None
+    volumes: Mapping[str, VolumeGrid] = field(default_factory=dict)
 
 
 PLAIN = Reading()
@@ -161,7 +165,11 @@ def _read(
         )
     else:
         found = read_for_slides(
-            file, extents, default_class=reading.default_class, dialect=reading.dialect
+            file,
+            extents,
+            default_class=reading.default_class,
+            dialect=reading.dialect,
+            volumes=reading.volumes,
         )
     if isinstance(found, Annotations):
         found = {} if slide is None else {slide: found}

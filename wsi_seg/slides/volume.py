@@ -8,6 +8,7 @@ Only the slice asked for is read into memory, except where the file is compresse
 """
 
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,53 @@ def open_slice(
         resolution=chosen(mpp, spacing_resolution(reader.GetSpacing()[:2], "spacing")),
         decode=partial(_decode, volume, z, window),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeGrid:
+    """Where the voxels of a volume lie in the world.
+
+    Parameters
+    ----------
+    size
+        Columns, rows and slices.
+    spacing
+        Millimetres from voxel to voxel along them.
+    origin
+        World place of the centre of the first voxel, x, y, z in mm.
+    direction
+        Unit vectors of columns, rows and slices, as the columns of a 3 x 3 matrix.
+    """
+
+    size: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    origin: tuple[float, float, float]
+    direction: tuple[tuple[float, float, float], ...]
+
+    def voxels(self, places_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Voxel coordinates ``(n, 3)`` (column, row, slice) of world places ``(n, 3)``."""
+        steps = np.array(self.direction) * np.array(self.spacing)
+        found: NDArray[np.float64] = (places_mm - np.array(self.origin)) @ np.linalg.inv(steps).T
+        return found
+
+
+def volume_grid(volume: Path) -> VolumeGrid:
+    """Read where the voxels of a volume lie.
+
+    Raises
+    ------
+    SlideError
+        If it cannot be read as a volume.
+    UnsupportedSlideError
+        If it has more axes than x, y and z, or SimpleITK is not installed.
+    """
+    reader = _reader(volume)
+    size = _size(volume, reader)
+    if reader.GetDimension() != 3:
+        raise SlideError(f"{volume}: got {reader.GetDimension()} axes; expected x, y and z")
+    flat = reader.GetDirection()
+    rows = tuple((flat[n], flat[n + 1], flat[n + 2]) for n in (0, 3, 6))
+    return VolumeGrid(size, tuple(reader.GetSpacing()), tuple(reader.GetOrigin()), rows)
 
 
 def _simpleitk(volume: Path) -> Any:  # noqa: ANN401 (SimpleITK has no types)
