@@ -4,14 +4,18 @@ import json
 
 import numpy as np
 import pytest
+import shapely
 import tifffile
 from PIL import Image
 
+from wsi_seg.annotations import Annotation
 from wsi_seg.annotations.rle import encode_rle
+from wsi_seg.classes import ClassTable
 from wsi_seg.errors import AnnotationError, BatchError
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.masks.annotate import Reading, annotate_collection
 from wsi_seg.masks.objects import read_objects
+from wsi_seg.masks.rasterize import Rasterizer
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection
 from wsi_seg.store.tile import tile_slides
@@ -153,3 +157,33 @@ def test_a_file_that_fits_no_slide_is_named(slides, tmp_path):
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
     with pytest.raises(BatchError, match="cannot be read as a mask"):
         annotate_collection(slides, [tmp_path], progress=Silent())
+
+
+def test_touching_objects_are_parted_by_a_boundary(slides, tmp_path):
+    def box(x, side=20):
+        ring = [[x, 10], [x + side, 10], [x + side, 40], [x, 40], [x, 10]]
+        return {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [ring]},
+            "properties": {"classification": {"name": "cell"}},
+        }
+
+    (tmp_path / "a.geojson").write_text(json.dumps([box(10), box(30), box(80)]))
+    reading = Reading(boundary_um=2.0)  # 4 px
+    report = annotate_collection(slides, [tmp_path], name="p", reading=reading, progress=Silent())
+    assert report.objects == {"a": 3}
+    assert report.classes == ("boundary", "cell")
+    drawn = slides["a"].label("p").read(whole())
+    assert (drawn[20, 28:32] == 1).all()
+    assert (drawn[20, 10:28] == 2).all()
+    assert (drawn[20, 32:50] == 2).all()
+    assert (drawn[20, 80:100] == 2).all()
+
+
+def test_areas_are_true_at_low_levels_with_samples():
+    """Stripes of a third of a px: one point at its centre sees none, or all of them."""
+    stripes = [Annotation(shapely.box(x + 5, 0, x + 9.6, 64), "a") for x in range(0, 64, 8)]
+    rasterizer = Rasterizer(stripes, ClassTable.named(["a"]))
+    region = Region(level=1, y=0, x=0, height=8, width=8)
+    assert (rasterizer.draw(region, (8.0, 8.0)) == 0).sum() >= 56
+    assert (rasterizer.draw(region, (8.0, 8.0), samples=8)[:, 1:] == 1).all()

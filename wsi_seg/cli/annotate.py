@@ -35,6 +35,13 @@ def annotate(
         list[Path] | None,
         typer.Option(help="Volumes (mhd, nii) that a csv of spheres in mm speaks of."),
     ] = None,
+    boundary_um: Annotated[
+        float,
+        typer.Option(min=0, help="Width of a class `boundary` between touching objects; 0: none."),
+    ] = 0.0,
+    samples: Annotated[
+        int, typer.Option(min=1, max=16, help="Points a side of a px that decide at low levels.")
+    ] = 1,
     source: Annotated[
         str | None, typer.Option(help="Who drew: expert, hand, pseudo, external, review.")
     ] = None,
@@ -76,6 +83,8 @@ def annotate(
                 source,
                 weight,
                 {slide_name(path): volume_grid(path) for path in volumes or []},
+                boundary_um,
+                samples,
             ),
             progress=terminal.progress,
         )

@@ -11,11 +11,12 @@ from wsi_seg.classes import IGNORE_NAME, ClassTable
 from wsi_seg.errors import AnnotationError, BatchError, WsiSegError
 from wsi_seg.geometry import Extent
 from wsi_seg.masks import outlines
+from wsi_seg.masks.boundary import separate
 from wsi_seg.masks.labels import write_labels
 from wsi_seg.masks.outlines import is_mask, outline_mask
 from wsi_seg.progress import Progress
 from wsi_seg.slides.volume import VolumeGrid
-from wsi_seg.store import Collection
+from wsi_seg.store import Collection, SlideStore
 
 _ALL_SUFFIXES = (*SUFFIXES, *outlines.SUFFIXES)
 
@@ -56,6 +57,11 @@ class Reading:
         How a csv writes runs; None tells it from the masks.
     volumes
         Volumes whose slices the slides are, for csv files of spheres; by name.
+    boundary_um
+        Width of strips of the class ``boundary`` between objects that touch, px of level 0 where
+        mpp is unknown; 0 draws none.
+    samples
+        Points a side of a px that decide its class at low levels; 1 takes the centre.
     source, weight
         Replace what files say about who drew and how much it counts; None keeps that.
     """
@@ -66,6 +72,8 @@ class Reading:
     source: str | None = None
     weight: float | None = None
     volumes: Mapping[str, VolumeGrid] = field(default_factory=dict)
+    boundary_um: float = 0.0
+    samples: int = 1
 
 
 PLAIN = Reading()
@@ -104,12 +112,17 @@ def annotate_collection(
         If some files cannot be read; the slides without such files are done.
     """
     read, failures = _read_all(collection, _files(paths), reading)
+    if reading.boundary_um:
+        read = {name: _separated(a, collection[name], reading) for name, a in read.items()}
     found = sorted({item.class_name for a in read.values() for item in a.items} - {IGNORE_NAME})
     classes = ClassTable.named(reading.class_names or found)
     progress.start("annotate", len(read), "slides")
     counts: dict[str, int] = {}
     for slide, annotations in read.items():
-        counts[slide] = len(write_labels(collection[slide], annotations, classes, name))
+        store = collection[slide]
+        counts[slide] = len(
+            write_labels(store, annotations, classes, name, samples=reading.samples)
+        )
         progress.advance(1)
     progress.finish()
     if failures:
@@ -187,6 +200,13 @@ def _marked(annotations: Annotations, reading: Reading) -> Annotations:
         for item in annotations.items
     )
     return replace(annotations, items=items)
+
+
+def _separated(annotations: Annotations, store: SlideStore, reading: Reading) -> Annotations:
+    """Annotations with strips between objects that touch, drawn over them."""
+    objects = [item for item in annotations.items if item.class_name != IGNORE_NAME]
+    strips = separate(objects, reading.boundary_um / (store.pyramid.mpp or 1.0))
+    return replace(annotations, items=(*annotations.items, *strips))
 
 
 def _joined(earlier: Annotations | None, later: Annotations) -> Annotations:

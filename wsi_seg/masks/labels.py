@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from wsi_seg.annotations import Annotations
 from wsi_seg.classes import ClassTable
 from wsi_seg.geometry import Extent, Region
+from wsi_seg.masks.boundary import BOUNDARY
 from wsi_seg.masks.objects import Objects, measure_objects, write_objects
 from wsi_seg.masks.rasterize import Rasterizer
 from wsi_seg.masks.tissue import find_tissue
@@ -79,19 +80,34 @@ def _write_low(
 
 
 def write_labels(
-    store: SlideStore, annotations: Annotations, classes: ClassTable, name: str
+    store: SlideStore,
+    annotations: Annotations,
+    classes: ClassTable,
+    name: str,
+    *,
+    samples: int = 1,
 ) -> Objects:
     """Draw annotations into the store as the label ``name``, at every level of the image.
 
     Each level is drawn from the polygons themselves. Strips without any stay missing. Annotations
-    of the class ``ignore`` are drawn as 255 and are no objects.
+    of the class ``ignore`` are drawn as 255 and are no objects, nor are strips of ``boundary``.
+
+    Parameters
+    ----------
+    store, annotations, classes
+        The slide, what is drawn, and the ids.
+    name
+        Name of the label; one that exists is replaced.
+    samples
+        See `Rasterizer.draw`; level 0 always takes one.
 
     Returns
     -------
     Objects
         The table that is kept beside the label.
     """
-    kept = [item for item in annotations.items if item.class_name in classes.names]
+    wanted = set(classes.names) - {BOUNDARY}
+    kept = [item for item in annotations.items if item.class_name in wanted]
     rasterizer = Rasterizer(annotations.items, classes)
     pyramid = store.pyramid
 
@@ -105,7 +121,7 @@ def write_labels(
             for y in range(0, extent.height, rows):
                 height = min(rows, extent.height - y)
                 region = Region(level=level, y=y, x=0, height=height, width=extent.width)
-                drawn = rasterizer.draw(region, scale)
+                drawn = rasterizer.draw(region, scale, samples=samples if level else 1)
                 if drawn.any():
                     write_strip(path, level, y, drawn)
         write_objects(path, objects)

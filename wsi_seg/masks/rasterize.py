@@ -31,7 +31,9 @@ class Rasterizer:
         self._ids = [ids[item.class_name] for item in kept]
         self._tree = shapely.STRtree(self._geometries)
 
-    def draw(self, region: Region, downsample: tuple[float, float]) -> NDArray[np.uint8]:
+    def draw(
+        self, region: Region, downsample: tuple[float, float], *, samples: int = 1
+    ) -> NDArray[np.uint8]:
         """Label map of a window; a px belongs to the structure that its centre lies in.
 
         Parameters
@@ -40,6 +42,9 @@ class Rasterizer:
             Window in px of some level; it may stick out of the slide.
         downsample
             Level-0 px per px of that level, along y and along x.
+        samples
+            With more than one, a px belongs to what covers most of ``samples`` x ``samples``
+            points in it, so that areas are true at low levels, too.
 
         Returns
         -------
@@ -55,9 +60,24 @@ class Rasterizer:
             return np.zeros((region.height, region.width), dtype=np.uint8)
         drawn: NDArray[np.uint8] = burn(
             [(self._geometries[index], self._ids[index]) for index in found],
-            out_shape=(region.height, region.width),
-            transform=Affine(wide, 0, region.x * wide, 0, tall, region.y * tall),
+            out_shape=(region.height * samples, region.width * samples),
+            transform=Affine(
+                wide / samples, 0, region.x * wide, 0, tall / samples, region.y * tall
+            ),
             fill=0,
             dtype="uint8",
         )
-        return drawn
+        return drawn if samples == 1 else _most(drawn, samples)
+
+
+def _most(drawn: NDArray[np.uint8], samples: int) -> NDArray[np.uint8]:
+    """Value that most points of each px have; of equally many the lowest."""
+    height, width = drawn.shape[0] // samples, drawn.shape[1] // samples
+    points = drawn.reshape(height, samples, width, samples)
+    best = np.zeros((height, width), dtype=np.uint8)
+    most = np.zeros((height, width), dtype=np.int64)
+    for value in np.unique(drawn):
+        count = (points == value).sum(axis=(1, 3))
+        better = count > most
+        best[better], most[better] = value, count[better]
+    return best
