@@ -161,3 +161,10 @@ def test_two_processes_share_an_epoch(recipe_for, tmp_path):
         state = torch.load(tmp_path / "run" / fold / "last.ckpt", weights_only=True)
         assert state["global_step"] == 8  # two epochs of 32 patches, 8 at a time
         load_checkpoint(tmp_path / "run" / fold / "best.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["cutmix", "mixup"])
+def test_mixed_batches_train(recipe_for, tmp_path, kind):
+    recipe = recipe_for("train.epochs=1", f"mix_batches={{kind: {kind}, p: 1}}")
+    report = train(recipe, tmp_path, progress=Silent())
+    assert report.checkpoint.is_file()

@@ -154,5 +154,21 @@ class StepConfig(Section):
         return settings
 
 
+class MixBatchesConfig(Chance):
+    """Mix the patches of a batch with each other, with probability ``p``.
+
+    Parameters
+    ----------
+    kind
+        ``cutmix`` puts a box of one patch into another, around foreground where there is any;
+        ``mixup`` averages two patches and their labels.
+    alpha
+        Of the Beta distribution that the share of each is drawn from; 1 is uniform.
+    """
+
+    kind: Literal["cutmix", "mixup"] = "cutmix"
+    alpha: float = Field(default=1.0, gt=0)
+
+
 Preset = Literal["none", "d4", "light", "stain", "siim", "stas", "heavy"]
 Augment = Preset | tuple[StepConfig, ...]

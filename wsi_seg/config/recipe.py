@@ -8,7 +8,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from wsi_seg.classes import ClassTable
-from wsi_seg.config.augment import Augment
+from wsi_seg.config.augment import Augment, MixBatchesConfig
 from wsi_seg.config.data import ClassConfig, DataConfig
 from wsi_seg.config.ensemble import EnsembleConfig
 from wsi_seg.config.loss import BceTerm, LossConfig, Term
@@ -39,6 +39,8 @@ class Recipe(Section):
         Preset: ``none``, ``d4`` (flips and quarter turns), ``light`` (d4 and slight changes of
         colour, blur and noise), ``stain`` (any turn, scale, and strong changes of colour),
         ``siim``, ``stas`` (lists of competitions' winners) or ``heavy``; or a list of steps.
+    mix_batches
+        CutMix or MixUp of the patches of a batch; null mixes none.
     phases
         Stages that the run goes through; none is one stage of the recipe as it is.
     """
@@ -51,6 +53,7 @@ class Recipe(Section):
     patch_px: int = Field(default=256, ge=8, le=4096)
     sampling: SamplingConfig = SamplingConfig()
     augment: Augment = "d4"
+    mix_batches: MixBatchesConfig | None = None
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig(bce=BceTerm(weight=1), dice=Term(weight=1))
     optimizer: OptimizerConfig = OptimizerConfig()

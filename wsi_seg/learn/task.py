@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from wsi_seg.config import LossConfig, Recipe
 from wsi_seg.config.loss import Term
+from wsi_seg.data.mix import mix_batch
 from wsi_seg.errors import TrainingError
 from wsi_seg.learn.average import build_average, first_averaged_epoch
 from wsi_seg.learn.losses import SegmentationLoss
@@ -101,6 +102,8 @@ class SegmentationTask(lightning.LightningModule):
             Place in the epoch.
         """
         images, labels, weights = batch
+        if (mix := self._recipe.mix_batches) is not None:
+            images, labels = mix_batch(images, labels, mix, classes=len(self._recipe.classes))
         weight = weights.reshape(-1, 1, 1)
         pixels = images.to(memory_format=torch.channels_last).float()
         outputs = self.learner(pixels * self._scale + self._shift)

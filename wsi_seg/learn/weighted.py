@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch.utils.data import Dataset
 
-from wsi_seg.classes import IGNORE
 from wsi_seg.data.dataset import PatchDataset
+from wsi_seg.data.mix import probabilities
 
 Patch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -35,12 +35,6 @@ class WeightedPatches(Dataset[Patch]):
     def __getitem__(self, item: int) -> Patch:
         image, label = self._patches[item]
         if self._classes is not None and not label.is_floating_point():
-            label = _certain(label, self._classes)
+            label = probabilities(label, self._classes)
         weight = self._weights[self._patches.slide_of(item)] * self._patches.weight_of(item)
         return image, label, torch.tensor(weight, dtype=torch.float32)
-
-
-def _certain(label: torch.Tensor, classes: int) -> torch.Tensor:
-    """Class ids ``(H, W)`` as probabilities ``(classes, H, W)`` of 0 and 1, NaN if ignored."""
-    ids = torch.arange(1, classes + 1).reshape(-1, 1, 1)
-    return (label == ids).float().masked_fill(label == IGNORE, float("nan"))

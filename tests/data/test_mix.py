@@ -1,0 +1,55 @@
+import numpy as np
+import torch
+
+from wsi_seg.config.augment import MixBatchesConfig
+from wsi_seg.data.mix import mix_batch, probabilities
+
+
+def batch():
+    """Four patches that show their number, with a square of truth each, one px ignored."""
+    images = torch.arange(4, dtype=torch.uint8).reshape(4, 1, 1, 1).expand(4, 3, 20, 30) * 50
+    labels = torch.zeros(4, 20, 30, dtype=torch.uint8)
+    labels[:, 8:12, 10:14] = 2
+    labels[1, 0, 0] = 255
+    return images.clone(), labels
+
+
+def test_boxes_bring_their_labels_and_foreground():
+    images, labels = batch()
+    labels += images[:, 0] // 50 * 10 * (labels == 2)  # ids tell the patch, too
+    for seed in range(20):
+        torch.manual_seed(seed)
+        mixed, truth = mix_batch(images, labels, MixBatchesConfig(p=1), classes=99)
+        assert mixed.dtype == torch.uint8
+        for index in range(4):
+            pasted = mixed[index, 0] == images[index - 1, 0, 0, 0]
+            assert torch.equal(truth[index][pasted], labels[index - 1][pasted])
+            assert torch.equal(truth[index][~pasted], labels[index][~pasted])
+            rows, columns = pasted.any(1).sum(), pasted.any(0).sum()
+            assert pasted.sum() == rows * columns  # one box
+            own = labels[index - 1] == 2 + images[index - 1, 0, 0, 0] // 50 * 10
+            assert (pasted & own).any()
+
+
+def test_averages_ignore_what_either_ignores():
+    images, labels = batch()
+    torch.manual_seed(1)
+    config = MixBatchesConfig(kind="mixup", p=1)
+    mixed, truth = mix_batch(images, labels, config, classes=2)
+    share = float(mixed[1, 0, 5, 5]) / 50  # of patch 1, with patch 0, which is black
+    assert 0 < share < 1
+    assert np.allclose(mixed[2, 0], share * 100 + (1 - share) * 50)
+    assert torch.isnan(truth[1, :, 0, 0]).all()
+    assert torch.isnan(truth[2, :, 0, 0]).all()
+    assert not torch.isnan(truth[3]).any()
+    assert torch.allclose(truth[3], probabilities(labels[3], 2))  # both have the same square
+
+
+def test_mixing_is_rare_if_asked_and_needs_two():
+    images, labels = batch()
+    torch.manual_seed(0)
+    for some in (images, images[:1]):
+        p = 0.0 if len(some) > 1 else 1.0
+        mixed, truth = mix_batch(some, labels[: len(some)], MixBatchesConfig(p=p), classes=2)
+        assert mixed is some
+        assert torch.equal(truth, labels[: len(some)])
