@@ -1,9 +1,12 @@
 """DICOM: whole slides in tiles, plain images, and files that are neither."""
 
+import imagecodecs
 import numpy as np
 import openslide
 import pytest
 from pydicom import dcmread
+from pydicom.encaps import encapsulate
+from pydicom.uid import UID, RLELossless
 
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent, Region
@@ -137,6 +140,37 @@ def test_ct_values_are_rescaled_to_hounsfield_units(tmp_path):
     rescale["Modality"] = "MR"
     write_dicom_image(path, stored, sop_class=CT, attributes=rescale)
     check_slide(path, [grey(values, -65536 - 1024, 65534 - 1024)])
+
+
+@pytest.mark.parametrize(
+    ("syntax", "encode"),
+    [
+        ("1.2.840.10008.1.2.4.70", imagecodecs.ljpeg_encode),
+        ("1.2.840.10008.1.2.4.80", imagecodecs.jpegls_encode),
+        ("1.2.840.10008.1.2.4.90", lambda px: imagecodecs.jpeg2k_encode(px, codecformat="J2K")),
+        ("1.2.840.10008.1.2.4.201", imagecodecs.htj2k_encode),
+    ],
+)
+def test_every_lossless_compression(tmp_path, syntax, encode):
+    path = tmp_path / "a.dcm"
+    stored = ramp(np.uint16) >> 4
+    write_dicom_image(path, stored, bits=12)
+    header = dcmread(path)
+    header.PixelData = encapsulate([bytes(encode(stored))])
+    header["PixelData"].is_undefined_length = True
+    header.file_meta.TransferSyntaxUID = UID(syntax)
+    header.save_as(path)
+    check_slide(path, [grey(stored, 0, 4095)])
+
+
+def test_run_lengths(tmp_path):
+    path = tmp_path / "a.dcm"
+    stored = ramp(np.uint16)
+    write_dicom_image(path, stored)
+    header = dcmread(path)
+    header.compress(RLELossless)
+    header.save_as(path)
+    check_slide(path, [grey(stored, 0, 65535)])
 
 
 def test_bits_that_do_not_count_are_dropped(tmp_path):

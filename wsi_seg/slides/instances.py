@@ -35,9 +35,6 @@ _DECODERS: dict[str, Callable[[bytes], Any]] = {
     "1.2.840.10008.1.2.4.70": imagecodecs.jpegsof3_decode,
     "1.2.840.10008.1.2.4.80": imagecodecs.jpegls_decode,
     "1.2.840.10008.1.2.4.81": imagecodecs.jpegls_decode,
-    "1.2.840.10008.1.2.4.110": imagecodecs.jpegxl_decode,
-    "1.2.840.10008.1.2.4.111": imagecodecs.jpegxl_decode,
-    "1.2.840.10008.1.2.4.112": imagecodecs.jpegxl_decode,
 } | dict.fromkeys(_JPEG_2000, imagecodecs.jpeg2k_decode)
 _COLOURS = {"MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
 
@@ -229,7 +226,7 @@ def _samples(header: Any, syntax: str, path: Path) -> Samples:  # noqa: ANN401 (
     if syntax == _DEFLATED or (encapsulated and syntax not in {_RLE, *_JPEG, *_DECODERS}):
         raise UnsupportedSlideError(
             f"{path}: got {pydicom.uid.UID(syntax).name}; expected frames that are uncompressed, "
-            "JPEG, JPEG 2000, JPEG-LS, JPEG XL or RLE; convert it"
+            "JPEG, JPEG 2000, JPEG-LS or RLE; convert it"
         )
     found = Samples(
         per_pixel=int(header.get("SamplesPerPixel", 1)),
