@@ -67,12 +67,24 @@ def test_a_window_can_be_asked_for(tmp_path):
     assert np.array_equal(found, grey(values(float)[1], -100, 300))
 
 
-def test_the_display_range_of_nifti_is_used(tmp_path):
+def test_an_assumed_window_is_said(tmp_path, caplog):
+    write(tmp_path / "a.mha", values())
+    find_slides([tmp_path / "a.mha"])
+    assert "a.mha: states no display range, so values from -1200 to 600 are shown" in caplog.text
+    caplog.clear()
+    write(tmp_path / "b.mha", values(np.uint16))
+    find_slides([tmp_path / "b.mha"])
+    assert not caplog.text
+
+
+def test_the_display_range_of_nifti_is_used(tmp_path, caplog):
     write(tmp_path / "a.nii", values())
     data = bytearray((tmp_path / "a.nii").read_bytes())
     data[124:132] = np.array([500, -500], "<f4").tobytes()  # cal_max, cal_min
     (tmp_path / "a.nii").write_bytes(data)
     check_slide(tmp_path / "a.nii" / "z0000", [grey(values(float)[0], -500, 500)])
+    find_slides([tmp_path / "a.nii"])
+    assert "display range" not in caplog.text
 
 
 def test_what_is_no_volume_is_one_sentence(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from wsi_seg.errors import SlideError
 from wsi_seg.slides.omezarr import is_ome_zarr, is_zarr
-from wsi_seg.slides.slide import member_path, slide_name
+from wsi_seg.slides.slide import slide_name
 
 logger = logging.getLogger(__name__)
 
@@ -151,10 +151,10 @@ def _beside(path: Path) -> str:
 
 
 def _slices(volume: Path) -> list[Path]:
-    from wsi_seg.slides.volume import depth
+    from wsi_seg.slides.volume import list_slices
 
     try:
-        return [member_path(volume, z) for z in range(depth(volume))]
+        return list_slices(volume)
     except SlideError:
         return [volume]  # opening it says what is wrong
 

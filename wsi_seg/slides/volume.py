@@ -7,6 +7,7 @@ and cal_max), else the full range of unsigned integers, else Hounsfield units fr
 Only the slice asked for is read into memory, except where the file is compressed as a whole.
 """
 
+import logging
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,8 @@ from wsi_seg.slides.resolution import chosen, spacing_resolution
 from wsi_seg.slides.slide import member_path
 from wsi_seg.slides.window import HOUNSFIELD, Window, grey_rgb
 
+logger = logging.getLogger(__name__)
+
 
 def depth(volume: Path) -> int:
     """Count the z slices of a volume, without reading them.
@@ -36,6 +39,24 @@ def depth(volume: Path) -> int:
         If it has more axes than x, y and z, or SimpleITK is not installed.
     """
     return _size(volume, _reader(volume))[2]
+
+
+def list_slices(volume: Path) -> list[Path]:
+    """List the paths of all z slices; say so where a window has to be assumed.
+
+    Raises
+    ------
+    SlideError
+        See `depth`.
+    """
+    reader = _reader(volume)
+    count = _size(volume, reader)[2]
+    if _stated_window(reader) is None and not _is_unsigned(volume, reader):
+        logger.warning(
+            "%s: states no display range, so values from %g to %g are shown, as in CT",
+            volume, HOUNSFIELD.low, HOUNSFIELD.high,
+        )  # fmt: skip
+    return [member_path(volume, z) for z in range(count)]
 
 
 def open_slice(
@@ -170,13 +191,22 @@ def _window(reader: Any, dtype: np.dtype[Any]) -> Window:  # noqa: ANN401 (Simpl
     """Choose black and white; the rule is at the top of this module."""
     if dtype == np.uint8:
         return Window(0, 255)
-    stated = [
+    full = Window(0, float(np.iinfo(dtype).max)) if dtype.kind == "u" else HOUNSFIELD
+    return _stated_window(reader) or full
+
+
+def _stated_window(reader: Any) -> Window | None:  # noqa: ANN401 (SimpleITK has no types)
+    """Display range of a NIfTI file, if it has one."""
+    low, high = (
         float(reader.GetMetaData(key)) if reader.HasMetaDataKey(key) else 0.0
         for key in ("cal_min", "cal_max")
-    ]
-    if stated[0] < stated[1]:
-        return Window(*stated)
-    return Window(0, float(np.iinfo(dtype).max)) if dtype.kind == "u" else HOUNSFIELD
+    )
+    return Window(low, high) if low < high else None
+
+
+def _is_unsigned(volume: Path, reader: Any) -> bool:  # noqa: ANN401 (SimpleITK has no types)
+    itk = _simpleitk(volume)
+    return reader.GetPixelIDValue() in {itk.sitkUInt8, itk.sitkUInt16, itk.sitkUInt32}
 
 
 def _explained(volume: Path) -> AbstractContextManager[None]:
