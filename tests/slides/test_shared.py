@@ -14,8 +14,8 @@ _MOST_PIXELS = 7_000_000
 
 
 @pytest.fixture(autouse=True)
-def _quiet_libraries():
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+def _quiet_tifffile(monkeypatch):
+    monkeypatch.setattr(logging.getLogger("tifffile"), "disabled", True)
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ EXTENTS = (Extent(203, 333), Extent(81, 133), Extent(41, 66))
 
 
 @pytest.fixture(autouse=True)
-def _quiet_tifffile():
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+def _quiet_tifffile(monkeypatch):
+    monkeypatch.setattr(logging.getLogger("tifffile"), "disabled", True)
 
 
 def whole(extent, level=0):
