@@ -103,6 +103,16 @@ def test_frames_without_places_are_refused(tmp_path):
         open_slide(path)
 
 
+def test_positions_for_other_frames_are_refused(tmp_path):
+    path = tmp_path / "a.dcm"
+    write_dicom_level(path, LEVELS[0], number=0, sparse=[0, 1, 2])
+    header = dcmread(path)
+    header.NumberOfFrames = 1
+    header.save_as(path)
+    with pytest.raises(SlideError, match="positions of 3 frames; expected 1"):
+        open_slide(path)
+
+
 def ramp(dtype, shape=(45, 61)):
     span = np.iinfo(dtype)
     return np.linspace(span.min, span.max, np.prod(shape)).astype(dtype).reshape(shape)

@@ -255,6 +255,11 @@ def _stated_cells(instance: Instance) -> NDArray[np.int64]:
             f"{instance.path}: does not say where its frames lie (neither TILED_FULL nor a "
             "position per frame); export it again with positions"
         )
+    if len(groups) != len(instance.starts):
+        raise SlideError(
+            f"{instance.path}: has positions of {len(groups)} frames; expected "
+            f"{len(instance.starts)}; the file is damaged"
+        )
     positions = [group.PlanePositionSlideSequence[0] for group in groups]
     corners = np.array(
         [
