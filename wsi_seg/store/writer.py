@@ -125,7 +125,8 @@ def finish(partial: Path, final: Path, *, replace: bool = False) -> None:
     try:
         for folder, _, files in os.walk(partial):
             for name in files:
-                _sync(Path(folder) / name)
+                if "." in name:  # shards, whose names are numbers, were synced when written
+                    _sync(Path(folder) / name)
             _sync(Path(folder))
         final.parent.mkdir(parents=True, exist_ok=True)
         if final.parent.name == "labels":
