@@ -1,29 +1,56 @@
-"""Draws per second and memory of the importance sampler on a huge slide.
+"""Draws per second and memory of the importance sampler; patches per second against peers.
 
-A slide of 100,000 x 100,000 px with 5,000 objects at the defaults of a recipe, one core. Run it
-alone: ``python benchmarks/bench_sampling.py [--json]``.
+Draws: a slide of 100,000 x 100,000 px with 5,000 objects at the defaults of a recipe, one core.
+Patches: 512 px at random places of a real slide, preset ``light``, two loader workers, in turn
+with the same loop around the peers' readers (``make bench-env``; left out where absent). Ours also
+reads and changes the label. Run it alone:
+``python benchmarks/bench_sampling.py [SLIDE] [--json]``; without a slide it paints one.
 """
 
 import argparse
 import json
 import statistics
+import subprocess
+import tempfile
 import time
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
+from torch.utils.data import DataLoader
 
+from wsi_seg.classes import ClassTable
 from wsi_seg.config import MixConfig, SamplingConfig
+from wsi_seg.data.dataset import PatchDataset, PatchSource
 from wsi_seg.geometry import Extent
-from wsi_seg.sampling import PatchSampler, SlideMap
+from wsi_seg.masks.labels import write_tissue
+from wsi_seg.progress import Silent
+from wsi_seg.sampling import Draws, PatchSampler, SlideMap
+from wsi_seg.store import SlideStore, open_collection
+from wsi_seg.store.tile import tile_slides
+from wsi_seg.testing.tissue import write_tissue_slide
 
+PEERS_PYTHON = Path(__file__).parents[1] / ".venv-peers" / "bin" / "python"
+PEERS = ("tiatoolbox", "monai")
+PATCH_PX = 512
 SIDE_PX, CELL_PX, OBJECTS, DRAWS = 100_000, 64.0, 5_000, 1_000_000
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("slide", nargs="?", type=Path)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--patches", type=int, default=400)
+    parser.add_argument("--peers", type=Path, default=PEERS_PYTHON, help="their interpreter")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        figures = draw_figures(options) | feed_figures(options, Path(folder))
+    lines = [f"{name}: {value}" for name, value in figures.items()]
+    print(json.dumps(figures) if options.json else "\n".join(lines))
+
+
+def draw_figures(options: argparse.Namespace) -> dict[str, object]:
     mix = MixConfig(objects=0.5, tissue=0.4, background=0.1)
     sampling = SamplingConfig(mix=mix, patches_per_epoch=DRAWS)
     tracemalloc.start()
@@ -35,13 +62,76 @@ def main() -> None:
         started = time.process_time()
         sampler.epoch(epoch)
         rates.append(DRAWS / (time.process_time() - started))
-    figures = {
+    return {
         "cells": sampler.maps[0].tissue.size,
         "draws/s of one core": round(statistics.median(rates)),
         "memory, MB": round(kept / 1e6, 1),
     }
-    lines = [f"{name}: {value}" for name, value in figures.items()]
-    print(json.dumps(figures) if options.json else "\n".join(lines))
+
+
+def feed_figures(options: argparse.Namespace, folder: Path) -> dict[str, object]:
+    slide = options.slide
+    if slide is None:
+        slide = folder / "painted.tif"
+        write_tissue_slide(slide, height=9216, width=12288, seed=1)
+    tile_slides([slide], folder / "s.zarr", complete=write_tissue, progress=Silent())
+    (store,) = open_collection(folder / "s.zarr")
+    extent = store.pyramid.extent
+    rates: dict[str, list[float]] = {}
+    for turn in range(options.repeats):
+        draws = np.random.default_rng(turn)
+        y = draws.integers(0, extent.height - PATCH_PX, options.patches)
+        x = draws.integers(0, extent.width - PATCH_PX, options.patches)
+        rates.setdefault("ours", []).append(our_rate(store, y, x))
+        np.save(folder / "places.npy", np.stack([y, x], 1))
+        for peer in PEERS if options.peers.is_file() else ():
+            script = Path(__file__).parent / "peers" / "feed.py"
+            command = [options.peers, "-W", "ignore", script, peer, slide, folder / "places.npy"]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            found = json.loads(done.stdout.splitlines()[-1])
+            rates.setdefault(peer, []).append(found["patches_per_second"])
+    median = {name: statistics.median(found) for name, found in rates.items()}
+    figures: dict[str, object] = {
+        f"{name}, patches/s": round(found, 1) for name, found in median.items()
+    }
+    for peer in list(median)[1:]:
+        figures[f"ours / {peer}"] = round(median["ours"] / median[peer], 2)
+    return figures
+
+
+def our_rate(store: SlideStore, y: np.ndarray, x: np.ndarray) -> float:
+    source = PatchSource.of(store, "tissue", classes=ClassTable.named(["tissue"]), mpp=None)
+    places = Places(y + PATCH_PX / 2, x + PATCH_PX / 2)
+    patches = PatchDataset([source], places, augment="light", patch_px=PATCH_PX, seed=0)
+    loader = DataLoader(patches, batch_size=8, num_workers=2, sampler=range(len(places)))
+    batches = iter(loader)
+    next(batches)  # workers have started
+    started, count = time.perf_counter(), 0
+    for images, _ in batches:
+        count += len(images)
+    return count / (time.perf_counter() - started)
+
+
+class Places:
+    """Sampler of given places, for equal work."""
+
+    def __init__(self, y: np.ndarray, x: np.ndarray) -> None:
+        self.y, self.x = y, x
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def epoch(self, epoch: int) -> Draws:
+        """All places in order, whatever the epoch."""
+        zeros = np.zeros(len(self.y))
+        return Draws(
+            slide=zeros.astype(np.int32),
+            y=self.y,
+            x=self.x,
+            layer=zeros.astype(np.uint8),
+            object_id=zeros.astype(np.int64) - 1,
+            weight=zeros.astype(np.float32) + 1,
+        )
 
 
 def huge_slide() -> SlideMap:
