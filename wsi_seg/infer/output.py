@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.infer.plan import SlidePlan
+from wsi_seg.infer.seams import seam_score
 from wsi_seg.infer.source import WindowReader
 from wsi_seg.infer.stream import Job, Quarantined
 from wsi_seg.models import ModelCard
@@ -21,6 +22,8 @@ from wsi_seg.store import (
     discard,
     fill_pyramid,
     finish,
+    note_attributes,
+    open_multiscale,
     write_strip,
 )
 from wsi_seg.store.journal import Journal
@@ -154,8 +157,24 @@ class SlideOutput:
         """Compute the coarser levels and give the group its final name."""
         fill_pyramid(self._partial, nearest=False, progress=Silent())
         fill_pyramid(self._partial / "labels" / LABEL, nearest=True, progress=Silent())
+        note_attributes(self._partial, self._figures())
         finish(self._partial, self._final)
         self.complete = True
+
+    def _figures(self) -> dict[str, object]:
+        """Tell what is known at the end, the same however often the work was interrupted."""
+        return {
+            "seam_score": seam_score(open_multiscale(self._partial), self.plan),
+            "windows": int(self.plan.keep.sum()),
+            "windows_skipped": int((~self.plan.keep).sum()),
+            "quarantined": [list(window) for window in self.quarantined],
+        }
+
+    @property
+    def seam_score(self) -> float | None:
+        """Seam score of the finished prediction, see `infer.seams`."""
+        score = open_multiscale(self._final).attributes.get("seam_score")
+        return float(score) if isinstance(score, int | float) else None
 
 
 def label_map(probability: NDArray[np.uint8]) -> NDArray[np.uint8]:

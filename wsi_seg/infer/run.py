@@ -7,6 +7,7 @@ recorded, so a rerun continues where the last one was stopped.
 
 import logging
 import resource
+import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -40,7 +41,7 @@ STRIP_PX = 1024
 
 @dataclass(frozen=True, slots=True)
 class SlideResult:
-    """What happened to one slide."""
+    """What happened to one slide; ``seam_score`` is explained in `infer.seams`."""
 
     slide: str
     height: int
@@ -49,6 +50,7 @@ class SlideResult:
     windows: int
     skipped: int
     quarantined: tuple[Quarantined, ...]
+    seam_score: float | None
     notes: tuple[str, ...]
 
 
@@ -77,10 +79,16 @@ class InferReport:
         """Tiles predicted per second, reading and writing included."""
         return self.tiles / self.seconds if self.seconds > 0 else 0.0
 
+    @property
+    def mpx_per_second(self) -> float:
+        """Output area predicted per second in Mpx."""
+        return self.pixels / 1e6 / self.seconds if self.seconds > 0 else 0.0
+
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
         skipped = sum(slide.skipped for slide in self.slides)
-        rate = f"{self.tiles} tiles in {self.seconds:.1f} s ({self.tiles_per_second:.1f} tiles/s)"
+        rate = f"{self.tiles} tiles in {self.seconds:.1f} s ({self.tiles_per_second:.1f} tiles/s"
+        rate += f", {self.mpx_per_second:.1f} Mpx/s)"
         memory = f"peak memory {self.peak_memory / 1e9:.2f} GB"
         lines = [
             f"{len(self.slides)} slides, {rate}, {skipped} tiles of background left out",
@@ -88,6 +96,12 @@ class InferReport:
         ]
         if self.precision != "fp32":
             lines.append(f"labels that differ from fp32 on first tiles: {self.label_change:.3%}")
+        scores = [s.seam_score for s in self.slides if s.seam_score is not None]
+        if scores:
+            worst = max(scores)
+            lines.append(
+                f"seam score {statistics.mean(scores):.2f}, worst {worst:.2f} (1: no seams)"
+            )
         for slide in self.slides:
             lines += [f"{slide.slide}: {note}" for note in slide.notes]
             if slide.quarantined:
@@ -96,7 +110,8 @@ class InferReport:
 
     def to_json(self) -> dict[str, object]:
         """Figures as plain JSON values."""
-        return asdict(self) | {"tiles_per_second": self.tiles_per_second}
+        rates = {"tiles_per_second": self.tiles_per_second, "mpx_per_second": self.mpx_per_second}
+        return asdict(self) | rates
 
 
 def infer_collection(
@@ -293,6 +308,7 @@ def _result(output: SlideOutput) -> SlideResult:
         windows=int(plan.keep.sum()),
         skipped=int(plan.keep.size - plan.keep.sum()),
         quarantined=output.quarantined,
+        seam_score=output.seam_score if output.complete else None,
         notes=plan.notes,
     )
 

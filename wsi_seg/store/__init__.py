@@ -8,6 +8,7 @@ from wsi_seg.store.layout import (
     create_multiscale,
     halved,
     list_label,
+    note_attributes,
     note_names,
 )
 from wsi_seg.store.multiscale import Multiscale, open_multiscale
@@ -26,6 +27,7 @@ __all__ = [
     "finish",
     "halved",
     "list_label",
+    "note_attributes",
     "note_names",
     "open_collection",
     "open_multiscale",

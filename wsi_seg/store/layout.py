@@ -213,6 +213,15 @@ def _image_label(attributes: Mapping[str, object]) -> dict[str, object]:
     return {"colors": colours, "source": {"image": "../../"}}
 
 
+def note_attributes(path: Path, attributes: Mapping[str, object]) -> None:
+    """Add plain JSON values to what is noted of a group under ``wsi_seg``; others stay."""
+    known = read_json(path / "zarr.json").get("attributes")
+    before = dict(known) if isinstance(known, dict) else {}
+    ours = before.get("wsi_seg")
+    noted = {**(ours if isinstance(ours, dict) else {}), **attributes}
+    _write_group(path, {**before, "wsi_seg": noted})
+
+
 def list_label(labels: Path, name: str) -> None:
     """Add a label to the list that the group ``labels`` keeps."""
     file = labels / "zarr.json"
