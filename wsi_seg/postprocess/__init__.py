@@ -1,0 +1,1 @@
+"""Owns what lies between probabilities and decisions: thresholds, objects, and their search."""

@@ -1,0 +1,220 @@
+"""Owns applying a rule to a slide: two passes over its strips, any number of objects.
+
+The first pass counts, the second writes; between them only a few numbers for each object are
+kept. So a decision about an object is the same whatever the height of the strips.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.geometry import Extent
+from wsi_seg.postprocess.rule import Rule, least_above
+from wsi_seg.postprocess.runs import Ints, Labeller, Runs
+from wsi_seg.postprocess.strips import Source, Strip
+
+# Gives each object its new value, from the runs that the first pass counted.
+_Values = NDArray[np.uint8]
+
+
+def decide(source: Source, rule: Rule, *, px_area: float, extent: Extent) -> Source:
+    """Apply a rule to the likeliest classes of a slide.
+
+    Parameters
+    ----------
+    source
+        Likeliest class of each px and its probability.
+    rule
+        What is kept.
+    px_area
+        Area of a px in the rule's unit.
+    extent
+        Size of the slide.
+
+    Returns
+    -------
+    Source
+        Class ids that were decided on; each of its iterations reads the source once, the first
+        pass more.
+    """
+    weak = _weak(source, least_above(rule.bottom))
+    if rule.scope == "image" and rule.min_area:
+        weak = _images(weak, rule, px_area)
+    if _counts_objects(rule):
+        weak = _objects(weak, rule, px_area)
+    if rule.max_hole_area:
+        weak = _filled(weak, rule.max_hole_area / px_area, extent)
+    return weak
+
+
+def _counts_objects(rule: Rule) -> bool:
+    per_object = rule.scope == "object" and rule.min_area > 0
+    return per_object or rule.min_object_area > 0 or rule.largest > 0
+
+
+def _weak(source: Source, least: int) -> Source:
+    def strips() -> Iterator[Strip]:
+        for strip in source():
+            ids = strip.ids * (strip.probability >= least)
+            yield Strip(strip.y, ids, strip.probability)
+
+    return strips
+
+
+def _images(source: Source, rule: Rule, px_area: float) -> Source:
+    """Leave out classes whose strong px cover too little of the slide."""
+
+    def strips() -> Iterator[Strip]:
+        strong = np.zeros(256, dtype=np.int64)
+        least = least_above(rule.top)
+        for strip in source():
+            strong += np.bincount(strip.ids[strip.probability >= least], minlength=256)
+        kept = ~(strong * px_area < rule.min_area)
+        for strip in source():
+            yield Strip(strip.y, strip.ids * kept[strip.ids], strip.probability)
+
+    return strips
+
+
+def _objects(source: Source, rule: Rule, px_area: float) -> Source:
+    """Leave out objects that are too weak, too small, or not among the largest."""
+    least = least_above(rule.top)
+
+    def values() -> tuple[Ints, _Values]:
+        labeller = Labeller()
+        areas, strong, classes = _Tally(), _Tally(), _Tally()
+        for strip in source():
+            runs = labeller.add(strip.y, strip.ids)
+            above = np.cumsum(strip.probability.ravel() >= least)
+            offset = strip.y * strip.ids.shape[1]
+            areas.add(runs, runs.length)
+            strong.add(runs, _between(above, runs.begin - offset, runs.end - offset))
+            classes.highest(runs, runs.value)
+        objects = labeller.objects()
+        area = areas.of(objects) * px_area
+        value = classes.of(objects, highest=True)
+        kept = ~(area < rule.min_object_area)
+        if rule.scope == "object":
+            kept &= ~(strong.of(objects) * px_area < rule.min_area)
+        if rule.largest:
+            kept &= _among_largest(np.where(kept, area, 0.0), value, rule.largest)
+        return objects, (value * kept).astype(np.uint8)
+
+    return _repainted(source, values)
+
+
+def _among_largest(area: NDArray[np.float64], value: Ints, count: int) -> NDArray[np.bool_]:
+    """Whether each object is one of the largest of its class; of equal ones the first are."""
+    order = np.lexsort((np.arange(len(area)), -area, value))
+    first = np.searchsorted(value[order], value[order])
+    kept = np.zeros(len(area), dtype=bool)
+    kept[order] = np.arange(len(area)) - first < count
+    return kept
+
+
+def _filled(source: Source, most_px: float, extent: Extent) -> Source:
+    """Give small holes the class at their left.
+
+    A hole is background, connected along px sides, that reaches no border of the slide.
+    """
+
+    def values() -> tuple[Ints, _Values]:
+        labeller = Labeller(background=True)
+        areas, classes, outside, left = _Tally(), _Tally(), _Tally(), _Tally()
+        for strip in source():
+            runs = labeller.add(strip.y, strip.ids)
+            areas.add(runs, runs.length)
+            classes.highest(runs, runs.value)
+            outside.highest(runs, _at_border(runs, extent))
+            # The run before the piece's first one, which lies to its left: its class.
+            before = np.concatenate([[0], runs.value[:-1]])
+            first = np.unique(runs.piece, return_index=True)[1]
+            left.first(before[first])
+        objects = labeller.objects()
+        value = classes.of(objects, highest=True)
+        hole = (value == 0) & (outside.of(objects, highest=True) == 0)
+        hole &= areas.of(objects) <= most_px
+        pieces = np.unique(objects, return_index=True)[1]
+        return objects, np.where(hole, left.firsts()[pieces], value).astype(np.uint8)
+
+    return _repainted(source, values, background=True)
+
+
+def _at_border(runs: Runs, extent: Extent) -> NDArray[np.bool_]:
+    y, x = np.divmod(runs.begin, extent.width)
+    sides = (x == 0) | (x + runs.length == extent.width)
+    touching: NDArray[np.bool_] = sides | (y == 0) | (y == extent.height - 1)
+    return touching
+
+
+def _repainted(
+    source: Source, values: Callable[[], tuple[Ints, _Values]], *, background: bool = False
+) -> Source:
+    """Give each object the value that was decided for it."""
+
+    def strips() -> Iterator[Strip]:
+        objects, new = values()
+        labeller = Labeller(background=background)
+        for strip in source():
+            runs = labeller.add(strip.y, strip.ids)
+            painted = np.zeros(strip.ids.size, dtype=np.uint8)
+            if background:
+                painted = np.repeat(new[objects[runs.piece]], runs.length)
+            else:
+                inside = np.flatnonzero(strip.ids)  # runs cover just these, in this order
+                painted[inside] = np.repeat(new[objects[runs.piece]], runs.length)
+            yield Strip(strip.y, painted.reshape(strip.ids.shape), strip.probability)
+
+    return strips
+
+
+def _between(cumulative: Ints, begin: Ints, end: Ints) -> Ints:
+    """Take the sums of ``[begin, end)`` from a running sum."""
+    padded = np.concatenate([[0], cumulative])
+    sums: Ints = padded[end] - padded[begin]
+    return sums
+
+
+class _Tally:
+    """One whole number for each piece, collected strip by strip."""
+
+    def __init__(self) -> None:
+        self._parts: list[Ints] = []
+
+    def add(self, runs: Runs, amount: Ints) -> None:
+        """Sum over the runs of each piece."""
+        low, count = _range(runs)
+        part = np.zeros(count, dtype=np.int64)
+        np.add.at(part, runs.piece - low, amount)
+        self._parts.append(part)
+
+    def highest(self, runs: Runs, amount: NDArray[np.uint8] | NDArray[np.bool_]) -> None:
+        """Maximum over the runs of each piece."""
+        low, count = _range(runs)
+        part = np.zeros(count, dtype=np.int64)
+        np.maximum.at(part, runs.piece - low, amount.astype(np.int64))
+        self._parts.append(part)
+
+    def first(self, values: Ints) -> None:
+        """Values of a strip's pieces, as they are."""
+        self._parts.append(values.astype(np.int64))
+
+    def firsts(self) -> Ints:
+        """Values of all pieces."""
+        return np.concatenate([np.empty(0, dtype=np.int64), *self._parts])
+
+    def of(self, objects: Ints, *, highest: bool = False) -> Ints:
+        """Sum, or maximum, over the pieces of each object."""
+        count = int(objects.max()) + 1 if len(objects) else 0
+        total = np.zeros(count, dtype=np.int64)
+        (np.maximum if highest else np.add).at(total, objects, self.firsts())
+        return total
+
+
+def _range(runs: Runs) -> tuple[int, int]:
+    """Lowest piece of a strip and their number; a strip's pieces follow each other."""
+    if not len(runs.piece):
+        return 0, 0
+    low = int(runs.piece.min())
+    return low, int(runs.piece.max()) - low + 1

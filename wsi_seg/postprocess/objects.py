@@ -1,0 +1,214 @@
+"""Owns the table of the objects of a label map: place, size, shape, probability, class.
+
+All sums are whole numbers, so a row does not depend on the height of the strips. Memory holds one
+strip, and about a hundred bytes for each object.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.classes import ClassTable
+from wsi_seg.postprocess.runs import Ints, Labeller, Runs
+from wsi_seg.postprocess.strips import Source, Strip
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How the px of a label map lie on the slide.
+
+    Parameters
+    ----------
+    downsample
+        Level-0 px per px of the label map.
+    mpp
+        um per px of the label map; None measures in px of level 0.
+    """
+
+    downsample: float
+    mpp: float | None
+
+    @property
+    def unit(self) -> float:
+        """Length of a px in um; in px of level 0 where mpp is unknown."""
+        return self.downsample if self.mpp is None else self.mpp
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ObjectTable:
+    """Objects in raster order of their first px, one array of ``(n,)`` for each figure.
+
+    Parameters
+    ----------
+    id
+        1, 2, 3 ...
+    class_name
+        Name of the class.
+    y, x
+        Centroid in level-0 px.
+    top, left, bottom, right
+        Bounding box in level-0 px, half open.
+    area
+        In um²; in px² of level 0 where mpp is unknown. The same holds for lengths.
+    perimeter
+        Length of the outline with its holes by the Crofton formula in two directions: pi / 4 of
+        the length along px borders. Right on average over all directions.
+    eccentricity
+        Of the ellipse with the same second moments: 0 for a disc, towards 1 for a line.
+    mean_probability, max_probability
+        0 to 1.
+    """
+
+    id: Ints
+    class_name: NDArray[np.str_]
+    y: Floats
+    x: Floats
+    top: Floats
+    left: Floats
+    bottom: Floats
+    right: Floats
+    area: Floats
+    perimeter: Floats
+    eccentricity: Floats
+    mean_probability: Floats
+    max_probability: Floats
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+
+def measure(source: Source, classes: ClassTable, scale: Scale) -> ObjectTable:
+    """Measure the objects of a label map; px that touch at a corner only are not connected."""
+    labeller = Labeller()
+    parts: list[_Sums] = []
+    for strip in source():
+        runs = labeller.add(strip.y, strip.ids)
+        if len(runs.begin):
+            parts.append(_sums_of(strip, runs))
+    return _table(_Sums.joined(parts, labeller.objects()), classes, scale)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sums:
+    """Whole numbers that add up over the pieces of an object; ``edge`` counts px borders."""
+
+    value: Ints
+    area: Ints
+    edge: Ints
+    y: Ints
+    x: Ints
+    yy: Ints
+    xx: Ints
+    xy: Ints
+    probability: Ints
+    top: Ints
+    left: Ints
+    bottom: Ints
+    right: Ints
+    highest: Ints
+
+    @classmethod
+    def grouped(cls, columns: "dict[str, Ints]", group: Ints, count: int) -> "_Sums":
+        """Combine rows into ``count`` groups.
+
+        Moments of gigapixel objects exceed 64 bits, so those columns are Python's integers.
+        """
+        done: dict[str, Ints] = {}
+        for name, column in columns.items():
+            if name in _LOWEST:
+                total = np.full(count, np.iinfo(np.int64).max)
+                np.minimum.at(total, group, column)
+            else:
+                total = np.zeros(count, dtype=column.dtype)
+                (np.maximum if name in _HIGHEST else np.add).at(total, group, column)
+            done[name] = total
+        return cls(**done)
+
+    @classmethod
+    def joined(cls, parts: "list[_Sums]", objects: Ints) -> "_Sums":
+        """Combine the pieces of all strips into objects."""
+        columns = {}
+        for name in cls.__dataclass_fields__:
+            arrays = [np.empty(0, dtype=np.int64), *(getattr(part, name) for part in parts)]
+            column = np.concatenate(arrays)
+            columns[name] = column.astype(object) if name in _MOMENTS else column
+        return cls.grouped(columns, objects, int(objects.max()) + 1 if len(objects) else 0)
+
+
+_LOWEST = frozenset({"top", "left"})
+_HIGHEST = frozenset({"bottom", "right", "highest", "value"})
+_MOMENTS = frozenset({"y", "x", "yy", "xx", "xy"})
+
+
+def _sums_of(strip: Strip, runs: Runs) -> _Sums:
+    width = strip.ids.shape[1]
+    y, x = np.divmod(runs.begin, width)
+    length = runs.length
+    sum_x = length * (2 * x + length - 1) // 2
+    inside = np.flatnonzero(strip.ids)
+    values = strip.probability.ravel()[inside].astype(np.int64)
+    starts = np.cumsum(length) - length
+    columns = {
+        "value": runs.value.astype(np.int64),
+        "area": length,
+        "edge": 2 + 2 * length - 2 * runs.shared,
+        "y": length * y,
+        "x": sum_x,
+        "yy": length * y * y,
+        "xx": _squares(x + length) - _squares(x),
+        "xy": sum_x * y,
+        "probability": np.add.reduceat(values, starts),
+        "top": y,
+        "left": x,
+        "bottom": y + 1,
+        "right": x + length,
+        "highest": np.maximum.reduceat(values, starts),
+    }
+    low = int(runs.piece.min())
+    return _Sums.grouped(columns, runs.piece - low, int(runs.piece.max()) - low + 1)
+
+
+def _squares(end: Ints) -> Ints:
+    """``0² + 1² + ... + (end - 1)²``."""
+    return (end - 1) * end * (2 * end - 1) // 6
+
+
+def _table(sums: _Sums, classes: ClassTable, scale: Scale) -> ObjectTable:
+    names = np.array(["", *classes.names], dtype=np.str_)
+    down, unit = scale.downsample, scale.unit
+    area = sums.area.astype(np.float64)
+    # A px's centre lies half a px from its corner.
+    y = (sums.y / np.maximum(sums.area, 1)).astype(np.float64) + 0.5
+    x = (sums.x / np.maximum(sums.area, 1)).astype(np.float64) + 0.5
+    return ObjectTable(
+        id=np.arange(1, len(area) + 1),
+        class_name=names[np.minimum(sums.value, len(classes))],
+        y=y * down,
+        x=x * down,
+        top=sums.top.astype(np.float64) * down,
+        left=sums.left.astype(np.float64) * down,
+        bottom=sums.bottom.astype(np.float64) * down,
+        right=sums.right.astype(np.float64) * down,
+        area=area * unit**2,
+        perimeter=sums.edge.astype(np.float64) * (unit * np.pi / 4),
+        eccentricity=_eccentricity(sums),
+        mean_probability=sums.probability / np.maximum(area, 1) / 255,
+        max_probability=sums.highest / 255,
+    )
+
+
+def _eccentricity(sums: _Sums) -> Floats:
+    """``sqrt(1 - l2 / l1)`` of the eigenvalues of the covariance of the px; 0 for one px."""
+    count = sums.area.astype(object)
+    square = np.maximum(sums.area, 1).astype(object) ** 2
+    a = ((count * sums.yy - sums.y**2) / square).astype(np.float64)
+    c = ((count * sums.xx - sums.x**2) / square).astype(np.float64)
+    b = ((count * sums.xy - sums.x * sums.y) / square).astype(np.float64)
+    root = np.hypot((a - c) / 2, b)
+    large, small = (a + c) / 2 + root, (a + c) / 2 - root
+    large = np.where(large > 0, large, 1)
+    result: Floats = np.sqrt(np.clip(1 - small / large, 0, 1)) * (root > 0)
+    return result

@@ -1,0 +1,97 @@
+"""Owns reading a slide's label map or probabilities in strips, as often as one likes."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.errors import StoreError
+from wsi_seg.geometry import Extent, Region
+from wsi_seg.store import Multiscale
+
+STRIP_PX = 512
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Strip:
+    """Rows of a slide.
+
+    Parameters
+    ----------
+    y
+        First row.
+    ids
+        ``(h, W)`` uint8 class ids.
+    probability
+        ``(h, W)`` uint8, value / 255: how likely each px's class is.
+    """
+
+    y: int
+    ids: NDArray[np.uint8]
+    probability: NDArray[np.uint8]
+
+
+# Each call starts again at the top: a decision needs the whole slide before its first row.
+Source = Callable[[], Iterator[Strip]]
+
+
+def likeliest(image: Multiscale, *, level: int = 0, strip_px: int = STRIP_PX) -> Source:
+    """Likeliest class of each px of a prediction, and its probability, without a threshold.
+
+    Of equal probabilities the first class wins; a px where all are 0 is background.
+    """
+
+    def strips() -> Iterator[Strip]:
+        for y, rows in _read(image, level, strip_px):
+            if rows.ndim != 3:
+                raise StoreError(f"{image.path} is a label; expected a prediction")
+            if rows.shape[2] == 1:
+                probability = rows[:, :, 0]
+                ids = (probability > 0).astype(np.uint8)
+            else:
+                probability = rows.max(axis=2)
+                ids = ((rows.argmax(axis=2) + 1) * (probability > 0)).astype(np.uint8)
+            yield Strip(y, ids, probability)
+
+    return strips
+
+
+def labelled(
+    label: Multiscale, image: Multiscale | None = None, *, strip_px: int = STRIP_PX
+) -> Source:
+    """Px of a label map, each with the probability of its class in a prediction of equal size.
+
+    Without a prediction, or where the class is not one of its channels, it is 0.
+
+    Raises
+    ------
+    StoreError
+        If the two differ in size.
+    """
+    if image is not None and image.pyramid.extent != label.pyramid.extent:
+        raise StoreError(
+            f"label {label.name!r} has {label.pyramid.extent}, prediction {image.name!r} "
+            f"{image.pyramid.extent}; expected the same level"
+        )
+
+    def strips() -> Iterator[Strip]:
+        for y, ids in _read(label, 0, strip_px):
+            probability = np.zeros_like(ids)
+            if image is not None:
+                height, width = ids.shape
+                region = Region(level=0, y=y, x=0, height=height, width=width)
+                channels = image.read(region, cached=False)
+                for channel in range(channels.shape[2]):
+                    np.copyto(probability, channels[:, :, channel], where=ids == channel + 1)
+            yield Strip(y, ids, probability)
+
+    return strips
+
+
+def _read(image: Multiscale, level: int, strip_px: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    extent: Extent = image.pyramid.extents[level]
+    for y in range(0, extent.height, strip_px):
+        height = min(strip_px, extent.height - y)
+        region = Region(level=level, y=y, x=0, height=height, width=extent.width)
+        yield y, image.read(region, cached=False)
