@@ -72,12 +72,12 @@ def test_exported_polygons_drawn_again_give_the_label_map(tmp_path):
 
 def test_small_objects_are_left_out_by_their_area_in_um2(tmp_path):
     # 2 x 2 px of 1 um are 4 um2; 20 x 40 px are 800.
-    store = make_prediction(tmp_path, rings())["slide"]
+    store = make_prediction(tmp_path, rings())["slide"].label("prediction")
     assert [len(list(outlines(store, least))) for least in (0, 4, 4.1, 801)] == [3, 3, 2, 1]
 
 
 def test_gzip_by_suffix_and_unwritable_targets(tmp_path):
-    store = make_prediction(tmp_path, rings())["slide"]
+    store = make_prediction(tmp_path, rings())["slide"].label("prediction")
     write_geojson(tmp_path / "a.geojson.gz", outlines(store, 0))
     assert len(read_annotations(tmp_path / "a.geojson.gz").items) == 3
     (tmp_path / "file").write_text("")

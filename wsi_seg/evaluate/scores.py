@@ -9,14 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wsi_seg.classes import IGNORE, ClassTable
-from wsi_seg.data.scaled import read_label
 from wsi_seg.errors import BatchError, StoreError, WsiSegError
-from wsi_seg.geometry import Region
+from wsi_seg.evaluate.truth import paired, require_same_classes, require_same_slide
+from wsi_seg.postprocess.strips import labelled
+from wsi_seg.postprocess.write import classes_of
 from wsi_seg.progress import Progress
-from wsi_seg.store import Collection, Multiscale, SlideStore
-
-_BAND_PX = 1024
+from wsi_seg.store import Collection, SlideStore
 
 PREDICTION_LABEL = "prediction"
 
@@ -124,7 +122,12 @@ class Scores:
 
 
 def evaluate(
-    prediction: Collection, truth: Collection, *, label: str, progress: Progress
+    prediction: Collection,
+    truth: Collection,
+    *,
+    label: str,
+    found_label: str = PREDICTION_LABEL,
+    progress: Progress,
 ) -> Scores:
     """Compare the label maps of a prediction collection with a label of the slides.
 
@@ -139,6 +142,8 @@ def evaluate(
         Stores of the slides.
     label
         Name under ``labels/`` of the truth.
+    found_label
+        Name of the label that is judged: what inference wrote, or ``decision``.
     progress
         Advanced by megapixels.
 
@@ -158,7 +163,13 @@ def evaluate(
         try:
             if name not in truth.names():
                 raise StoreError(f"{truth.path} has no slide {name!r}")
-            scores += evaluate_slide(prediction[name], truth[name], label=label, progress=progress)
+            scores += evaluate_slide(
+                prediction[name],
+                truth[name],
+                label=label,
+                found_label=found_label,
+                progress=progress,
+            )
         except WsiSegError as error:
             failures[name] = str(error)
     if failures:
@@ -167,37 +178,26 @@ def evaluate(
 
 
 def evaluate_slide(
-    prediction: SlideStore, truth: SlideStore, *, label: str, progress: Progress
+    prediction: SlideStore,
+    truth: SlideStore,
+    *,
+    label: str,
+    found_label: str = PREDICTION_LABEL,
+    progress: Progress,
 ) -> list[SlideScore]:
     """Count px of every class on one slide; see `evaluate`."""
-    found, true = prediction.label(PREDICTION_LABEL), truth.label(label)
-    found_classes, true_classes = _classes(found), _classes(true)
+    found, true = prediction.label(found_label), truth.label(label)
+    found_classes = classes_of(found)
     require_same_slide(prediction, truth)
-    missing = [name for name in found_classes.names if name not in true_classes.names]
-    if missing:
-        raise StoreError(
-            f"slide {truth.name!r}: the prediction has classes {', '.join(found_classes.names)}, "
-            f"label {label!r} has {', '.join(true_classes.names)}; expected each predicted class "
-            "in the label"
-        )
-    # Table that turns the truth's ids into the prediction's; other classes become background.
-    recode = np.zeros(256, dtype=np.uint8)
-    recode[IGNORE] = IGNORE
-    for entry in found_classes:
-        recode[true_classes.id_of(entry.name)] = entry.id
+    require_same_classes(truth.name, found_classes, classes_of(true), label)
     size = len(found_classes) + 1
     confusion = np.zeros((size, size), dtype=np.int64)
     extent = found.pyramid.extent
     progress.start(f"evaluate {truth.name}", extent.area / 1e6, "Mpx")
-    for y in range(0, extent.height, _BAND_PX):
-        height = min(_BAND_PX, extent.height - y)
-        region = Region(level=0, y=y, x=0, height=height, width=extent.width)
-        ours = found.read(region)
-        theirs = recode[read_label(true, extent, y, 0, height=height, width=extent.width)]
-        valid = theirs != IGNORE
-        pairs = ours[valid].astype(np.int64) * size + theirs[valid]
+    for pair in paired(labelled(found), found_classes, true, height=extent.height):
+        pairs = pair.found[pair.valid].astype(np.int64) * size + pair.true[pair.valid]
         confusion += np.bincount(pairs, minlength=size * size).reshape(size, size)
-        progress.advance(height * extent.width / 1e6)
+        progress.advance(pair.found.size / 1e6)
     progress.finish()
     scores = []
     for entry in found_classes:
@@ -206,22 +206,3 @@ def evaluate_slide(
         fn = int(confusion[:, entry.id].sum()) - tp
         scores.append(SlideScore(truth.name, entry.name, Counts(tp, fp, fn)))
     return scores
-
-
-def _classes(label: Multiscale) -> ClassTable:
-    rows = label.attributes.get("classes")
-    if not isinstance(rows, list):
-        raise StoreError(f"{label.path} names no classes; expected a label written by wsi-seg")
-    return ClassTable.from_json(rows)
-
-
-def require_same_slide(prediction: SlideStore, truth: SlideStore) -> None:
-    """Refuse a prediction whose extent cannot be this slide's."""
-    full, here = truth.pyramid.extent, prediction.pyramid.extent
-    tall, wide = full.height / here.height, full.width / here.width
-    # Rounding moves a side by at most one px of either image.
-    if abs(tall - wide) > (tall + 1) / here.height + (wide + 1) / here.width:
-        raise StoreError(
-            f"slide {truth.name!r} has {full}, its prediction {here}: these are not the same "
-            "slide; expected sides in the same proportion"
-        )

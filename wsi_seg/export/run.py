@@ -9,13 +9,15 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry import Polygon
 
-from wsi_seg.classes import ClassEntry, ClassTable
+from wsi_seg.classes import ClassEntry
 from wsi_seg.errors import BatchError, StoreError, WsiSegError
 from wsi_seg.export.geojson import write_geojson
 from wsi_seg.export.overview import write_overview
 from wsi_seg.geometry import Region
 from wsi_seg.infer.output import LABEL
 from wsi_seg.masks.vectorize import vectorize
+from wsi_seg.postprocess.rule import Rule
+from wsi_seg.postprocess.write import classes_of, write_decision
 from wsi_seg.progress import Progress
 from wsi_seg.store import Collection, Multiscale, SlideStore
 
@@ -34,11 +36,15 @@ class ExportTargets:
     min_area_um2
         Objects smaller than this are left out of the polygons; px² of level 0 where mpp is
         unknown.
+    rule
+        Makes the decision that is exported, which is kept as the label ``decision``; None exports
+        the label map that inference wrote.
     """
 
     geojson: Path | None = None
     png: Path | None = None
     min_area_um2: float = 0.0
+    rule: Rule | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +98,14 @@ def export_collection(
     for name in predictions.names():
         try:
             store = predictions[name]
+            label = decided_label(store, targets.rule)
             if targets.geojson is not None:
                 path = targets.geojson / f"{name}.geojson"
-                objects[name] = write_geojson(path, outlines(store, targets.min_area_um2))
+                objects[name] = write_geojson(path, outlines(label, targets.min_area_um2))
                 files.append(str(path))
             if targets.png is not None and slides is not None:
                 path = targets.png / f"{name}.png"
-                label = store.label(LABEL)
-                write_overview(slides[name], [(label, _classes(label))], path)
+                write_overview(slides[name], [(label, classes_of(label))], path)
                 files.append(str(path))
         except WsiSegError as error:
             failures[name] = str(error)
@@ -110,18 +116,22 @@ def export_collection(
     return ExportReport(tuple(files), objects)
 
 
-def outlines(store: SlideStore, min_area_um2: float) -> Iterator[tuple[ClassEntry, Polygon]]:
+def decided_label(store: SlideStore, rule: Rule | None) -> Multiscale:
+    """Label map of a prediction: what inference wrote, or what a rule decides."""
+    return store.label(LABEL) if rule is None else write_decision(store, rule)
+
+
+def outlines(label: Multiscale, min_area_um2: float) -> Iterator[tuple[ClassEntry, Polygon]]:
     """Outline the objects of a prediction, in level-0 px of the slide, largest memory one strip.
 
     Parameters
     ----------
-    store
-        Prediction of one slide.
+    label
+        Label map of one slide.
     min_area_um2
         Smaller objects are left out; px² of level 0 where mpp is unknown.
     """
-    label = store.label(LABEL)
-    classes = {entry.id: entry for entry in _classes(label)}
+    classes = {entry.id: entry for entry in classes_of(label)}
     scale = label.attributes.get("downsample", 1.0)
     assert isinstance(scale, int | float)
     mpp = None if label.pyramid.mpp is None else label.pyramid.mpp / scale
@@ -136,10 +146,3 @@ def _strips(label: Multiscale) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     for y in range(0, extent.height, _STRIP_PX):
         height = min(_STRIP_PX, extent.height - y)
         yield y, label.read(Region(level=0, y=y, x=0, height=height, width=extent.width))
-
-
-def _classes(label: Multiscale) -> ClassTable:
-    rows = label.attributes.get("classes")
-    if not isinstance(rows, list):
-        raise StoreError(f"{label.path} names no classes; expected a label written by wsi-seg")
-    return ClassTable.from_json(rows)

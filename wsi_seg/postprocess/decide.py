@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from wsi_seg.geometry import Extent
 from wsi_seg.postprocess.rule import Rule, least_above
-from wsi_seg.postprocess.runs import Ints, Labeller, Runs
+from wsi_seg.postprocess.runs import Ints, Labeller, Runs, over_runs, paint_runs
 from wsi_seg.postprocess.strips import Source, Strip
 
 # Gives each object its new value, from the runs that the first pass counted.
@@ -86,10 +86,10 @@ def _objects(source: Source, rule: Rule, px_area: float) -> Source:
         areas, strong, classes = _Tally(), _Tally(), _Tally()
         for strip in source():
             runs = labeller.add(strip.y, strip.ids)
-            above = np.cumsum(strip.probability.ravel() >= least)
             offset = strip.y * strip.ids.shape[1]
             areas.add(runs, runs.length)
-            strong.add(runs, _between(above, runs.begin - offset, runs.end - offset))
+            above = strip.probability >= least
+            strong.add(runs, over_runs(np.add, above, runs.begin - offset, runs.end - offset))
             classes.highest(runs, runs.value)
         objects = labeller.objects()
         area = areas.of(objects) * px_area
@@ -158,22 +158,13 @@ def _repainted(
         labeller = Labeller(background=background)
         for strip in source():
             runs = labeller.add(strip.y, strip.ids)
-            painted = np.zeros(strip.ids.size, dtype=np.uint8)
-            if background:
-                painted = np.repeat(new[objects[runs.piece]], runs.length)
-            else:
-                inside = np.flatnonzero(strip.ids)  # runs cover just these, in this order
-                painted[inside] = np.repeat(new[objects[runs.piece]], runs.length)
+            offset = strip.y * strip.ids.shape[1]
+            painted = paint_runs(
+                new[objects[runs.piece]], runs.begin - offset, runs.end - offset, strip.ids.size
+            )
             yield Strip(strip.y, painted.reshape(strip.ids.shape), strip.probability)
 
     return strips
-
-
-def _between(cumulative: Ints, begin: Ints, end: Ints) -> Ints:
-    """Take the sums of ``[begin, end)`` from a running sum."""
-    padded = np.concatenate([[0], cumulative])
-    sums: Ints = padded[end] - padded[begin]
-    return sums
 
 
 class _Tally:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.classes import ClassTable
-from wsi_seg.postprocess.runs import Ints, Labeller, Runs
+from wsi_seg.postprocess.runs import Ints, Labeller, Runs, over_runs
 from wsi_seg.postprocess.strips import Source, Strip
 
 Floats = NDArray[np.float64]
@@ -148,9 +148,7 @@ def _sums_of(strip: Strip, runs: Runs) -> _Sums:
     y, x = np.divmod(runs.begin, width)
     length = runs.length
     sum_x = length * (2 * x + length - 1) // 2
-    inside = np.flatnonzero(strip.ids)
-    values = strip.probability.ravel()[inside].astype(np.int64)
-    starts = np.cumsum(length) - length
+    begin, end = runs.begin - strip.y * width, runs.end - strip.y * width
     columns = {
         "value": runs.value.astype(np.int64),
         "area": length,
@@ -160,12 +158,12 @@ def _sums_of(strip: Strip, runs: Runs) -> _Sums:
         "yy": length * y * y,
         "xx": _squares(x + length) - _squares(x),
         "xy": sum_x * y,
-        "probability": np.add.reduceat(values, starts),
+        "probability": over_runs(np.add, strip.probability, begin, end),
         "top": y,
         "left": x,
         "bottom": y + 1,
         "right": x + length,
-        "highest": np.maximum.reduceat(values, starts),
+        "highest": over_runs(np.maximum, strip.probability, begin, end),
     }
     low = int(runs.piece.min())
     return _Sums.grouped(columns, runs.piece - low, int(runs.piece.max()) - low + 1)

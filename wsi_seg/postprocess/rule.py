@@ -27,6 +27,7 @@ FILE = "rule.json"
 
 Unit = Literal["um2", "px"]
 Scope = Literal["image", "object"]
+SCOPES: tuple[Scope, ...] = ("image", "object")
 
 
 @dataclass(frozen=True, slots=True)

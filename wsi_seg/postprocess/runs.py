@@ -153,3 +153,35 @@ def _groups(count: int, a: Ints, b: Ints) -> Ints:
     rank[np.argsort(first)] = np.arange(len(first))
     numbered: Ints = rank[group]
     return numbered
+
+
+def over_runs(
+    ufunc: np.ufunc, px: NDArray[np.uint8] | NDArray[np.bool_], begin: Ints, end: Ints
+) -> Ints:
+    """Reduce the px of each run, such as by ``np.add``.
+
+    Parameters
+    ----------
+    ufunc
+        Takes two numbers.
+    px
+        ``(h, W)``, the strip.
+    begin, end
+        Flat indices in the strip, ascending, half open.
+    """
+    if not len(begin):
+        return np.empty(0, dtype=np.int64)
+    borders = np.stack([begin, end], axis=1).ravel()
+    if borders[-1] == px.size:
+        borders = borders[:-1]
+    # Every other stretch is what lies between two runs; it is left out again.
+    found: Ints = ufunc.reduceat(px.ravel(), borders, dtype=np.int64)[::2]
+    return found
+
+
+def paint_runs(values: NDArray[np.uint8], begin: Ints, end: Ints, size: int) -> NDArray[np.uint8]:
+    """Px of a strip of so many, 0 between the runs; arguments as for `over_runs`."""
+    borders = np.concatenate([[0], np.stack([begin, end], axis=1).ravel(), [size]])
+    colours = np.zeros(len(borders) - 1, dtype=np.uint8)
+    colours[1::2] = values
+    return np.repeat(colours, np.diff(borders))

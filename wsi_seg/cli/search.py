@@ -1,0 +1,99 @@
+"""Owns ``wsi-seg search``."""
+
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
+
+
+class ScopeName(enum.StrEnum):
+    """What strong px are counted for."""
+
+    IMAGE = "image"
+    OBJECT = "object"
+    BOTH = "both"
+
+
+class UnitName(enum.StrEnum):
+    """Unit of areas."""
+
+    UM2 = "um2"
+    PX = "px"
+
+
+def search(
+    predictions: Annotated[
+        list[Path],
+        typer.Argument(help="Out-of-fold predictions: one collection, or one for each fold."),
+    ],
+    truth: Annotated[Path, typer.Option(help="Collection with the true labels.")] = Path(
+        "store.zarr"
+    ),
+    label: Annotated[str, typer.Option(help="Name of the true label.")] = "annotations",
+    top: Annotated[
+        str, typer.Option(help="Thresholds that strong px are above, with commas.")
+    ] = "0.3,0.4,0.5,0.6,0.7,0.8",
+    bottom: Annotated[
+        str, typer.Option(help="Thresholds that kept px are above; empty: the same as --top.")
+    ] = "",
+    min_area: Annotated[str, typer.Option(help="Least areas of strong px, with commas.")] = "0",
+    unit: Annotated[UnitName, typer.Option(help="Unit of the areas.")] = UnitName.UM2,
+    scope: Annotated[
+        ScopeName, typer.Option(help="Count strong px of each image or of each object.")
+    ] = ScopeName.IMAGE,
+    parts: Annotated[
+        int, typer.Option(min=2, help="Folds to make of the slides of one collection.")
+    ] = 5,
+    out: Annotated[Path, typer.Option(help="File for the rule; export looks there.")] = Path(
+        "run/rule.json"
+    ),
+    json_mode: JsonFlag = False,
+) -> None:
+    """Find thresholds on predictions of slides that the model did not learn from.
+
+    Prints the score on the slides the rule was chosen by, which is optimistic, and the score
+    that new slides may expect.
+
+    For example:
+
+      wsi-seg search run/fold_*/oof.zarr --truth store.zarr
+      wsi-seg search run/fold_*/oof.zarr --top 0.6,0.75 --bottom 0.3,0.4 --min-area 500,2000
+    """
+    tops, bottoms, areas = (_numbers(text) for text in (top, bottom, min_area))
+
+    def body(terminal: Terminal) -> dict[str, object]:
+        from wsi_seg.evaluate.search import grid
+        from wsi_seg.evaluate.search import search as find
+        from wsi_seg.postprocess.rule import SCOPES, Scope, write_rule
+        from wsi_seg.store import open_collection
+
+        scopes: list[Scope] = [one for one in SCOPES if scope.value in (one, "both")]
+        rules = grid(tops, bottoms, areas, unit=unit.value, scopes=scopes)
+        report = find(
+            [open_collection(path) for path in predictions],
+            open_collection(truth),
+            rules,
+            label=label,
+            parts=parts,
+            progress=terminal.progress,
+        )
+        write_rule(out, report.rule, {**report.to_json(), "label": label})
+        terminal.say("\n".join(report.lines()))
+        terminal.say(f"wrote {out}")
+        terminal.next_command(
+            "wsi-seg", "export", "pred.zarr", "--rule", out, "--geojson", "polygons/"
+        )
+        return {**report.to_json(), "file": out}
+
+    run_verb(body, json_mode)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    """Numbers of a text with commas."""
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise typer.BadParameter(f"got {text!r}; expected numbers with commas") from error

@@ -1,0 +1,291 @@
+"""Owns the search for a rule: every rule of a grid on out-of-fold predictions, scored two ways.
+
+The rule that is best on all slides has an optimistic score, because it was chosen by it. So each
+fold is also scored by the rule that is best on the other folds; the mean of those is what to
+expect of new slides.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.errors import BatchError, ConfigError, StoreError, WsiSegError
+from wsi_seg.evaluate.truth import Pair, paired, require_same_classes, require_same_slide
+from wsi_seg.postprocess.rule import Rule, Scope, Unit, least_above
+from wsi_seg.postprocess.runs import Ints, Labeller, over_runs
+from wsi_seg.postprocess.strips import likeliest
+from wsi_seg.postprocess.write import classes_of
+from wsi_seg.progress import Progress
+from wsi_seg.store import Collection, SlideStore
+
+# Right, wrong, and not to be judged.
+_STATES = 3
+
+
+def grid(
+    tops: Sequence[float],
+    bottoms: Sequence[float],
+    min_areas: Sequence[float],
+    *,
+    unit: Unit = "um2",
+    scopes: Sequence[Scope] = ("image",),
+) -> tuple[Rule, ...]:
+    """All rules of these numbers with ``bottom <= top``; no bottoms stand for ``bottom = top``.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    rules = [
+        Rule(top, bottom, area, unit, scope)
+        for scope, top, area in itertools.product(scopes, tops, min_areas)
+        for bottom in (bottoms or (top,))
+        if bottom <= top
+    ]
+    if not rules:
+        raise ConfigError(f"got tops {list(tops)}, bottoms {list(bottoms)}; expected a pair")
+    return tuple(dict.fromkeys(rules))
+
+
+@dataclass(frozen=True, slots=True)
+class FoldChoice:
+    """One fold: the rule that is best on all others, and what it scores here."""
+
+    fold: str
+    rule: Rule
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class SearchReport:
+    """Outcome of a search.
+
+    ``in_fold`` is the score of ``rule`` on the slides it was chosen by, ``cross_fold`` the mean
+    over slides of what other folds' choices score. ``default`` is that of the threshold 0.5.
+    """
+
+    rule: Rule
+    in_fold: float
+    cross_fold: float
+    folds: tuple[FoldChoice, ...]
+    rules: int
+    slides: int
+
+    def lines(self) -> list[str]:
+        """Figures as sentences for people."""
+        return [
+            f"{self.rules} rules on {self.slides} slides in {len(self.folds)} folds",
+            f"best: {self.rule.describe()}",
+            f"Dice {self.in_fold:.4f} on the slides it was chosen by (optimistic)",
+            f"Dice {self.cross_fold:.4f} where each fold is scored by the others' choice",
+        ]
+
+    def to_json(self) -> dict[str, object]:
+        """Figures as plain JSON values."""
+        return asdict(self)
+
+
+def search(
+    folds: Sequence[Collection],
+    truth: Collection,
+    rules: Sequence[Rule],
+    *,
+    label: str,
+    parts: int = 5,
+    progress: Progress,
+) -> SearchReport:
+    """Find the rule with the best per-slide Dice, averaged over slides and classes.
+
+    Parameters
+    ----------
+    folds
+        Predictions of each fold's own held-out slides; of a single collection, slides are dealt
+        out to ``parts`` folds by name.
+    truth
+        The slides, with the label ``label``.
+    rules
+        See `grid`; equally good ones are told apart by their order, the first wins.
+    parts
+        Number of folds to make of one collection.
+    progress
+        Advanced by slides.
+
+    Raises
+    ------
+    ConfigError
+        If there are fewer than two slides, or two folds.
+    BatchError
+        If slides cannot be compared.
+    """
+    slides = [(number, store) for number, fold in enumerate(folds) for store in fold]
+    if len(slides) < 2:
+        raise ConfigError(
+            f"got {len(slides)} predicted slides; expected at least 2, so that no slide is scored "
+            "by a rule that was chosen on it"
+        )
+    fold = np.array([number for number, _ in slides])
+    names = [str(collection.path.parent.name) for collection in folds]
+    if len(folds) == 1:
+        fold = np.arange(len(slides)) % min(parts, len(slides))
+        names = [f"part {number}" for number in range(int(fold.max()) + 1)]
+    failures: dict[str, str] = {}
+    scores: list[NDArray[np.float64]] = []
+    progress.start("search", len(slides), "slides")
+    for _, store in slides:
+        try:
+            if store.name not in truth.names():
+                raise StoreError(f"{truth.path} has no slide {store.name!r}")
+            scores.append(slide_scores(store, truth[store.name], rules, label=label))
+        except WsiSegError as error:
+            failures[store.name] = str(error)
+        progress.advance(1)
+    progress.finish()
+    if failures:
+        raise BatchError(failures, done=len(scores))
+    return choose(rules, np.stack(scores, axis=1), fold, names)
+
+
+def choose(
+    rules: Sequence[Rule], scores: NDArray[np.float64], fold: NDArray[np.int64], names: list[str]
+) -> SearchReport:
+    """Choose by scores ``(rules, slides)``; ``fold`` tells each slide's fold, by index of name."""
+    best = int(scores.mean(axis=1).argmax())
+    present = np.unique(fold)
+    if len(present) < 2:
+        raise ConfigError("got slides of one fold; expected at least two folds")
+    choices, cross = [], np.zeros(scores.shape[1])
+    for number in present:
+        here = fold == number
+        chosen = int(scores[:, ~here].mean(axis=1).argmax())
+        cross[here] = scores[chosen, here]
+        score = float(scores[chosen, here].mean())
+        choices.append(FoldChoice(names[int(number)], rules[chosen], score))
+    return SearchReport(
+        rule=rules[best],
+        in_fold=float(scores[best].mean()),
+        cross_fold=float(cross.mean()),
+        folds=tuple(choices),
+        rules=len(rules),
+        slides=scores.shape[1],
+    )
+
+
+def slide_scores(
+    prediction: SlideStore, truth: SlideStore, rules: Sequence[Rule], *, label: str
+) -> NDArray[np.float64]:
+    """Dice of one slide for each rule, averaged over classes, in one pass over the slide.
+
+    Both empty is 1. Only thresholds and ``min_area`` of a rule are looked at.
+    """
+    classes, true = classes_of(prediction.image), truth.label(label)
+    require_same_slide(prediction, truth)
+    require_same_classes(truth.name, classes, classes_of(true), label)
+    px_areas = [rule.px_area(prediction.pyramid.mpp, name=prediction.name) for rule in rules]
+    images = _ImageCounts(len(classes) + 1)
+    per_object = {rule.bottom: rule for rule in rules if rule.scope == "object"}
+    tops = sorted({rule.top for rule in rules if rule.scope == "object"})
+    objects = {bottom: _ObjectCounts(bottom, tops) for bottom in per_object}
+    height = prediction.pyramid.extent.height
+    source = likeliest(prediction.image)
+    for pair in paired(source, classes, true, height=height):
+        images.add(pair)
+        for counts in objects.values():
+            counts.add(pair)
+    for counts in objects.values():
+        counts.close(len(classes) + 1)
+    scores = []
+    for rule, px_area in zip(rules, px_areas, strict=True):
+        where = images if rule.scope == "image" else objects[rule.bottom]
+        tp, found = where.of(rule, px_area)
+        total = found + images.true
+        dice = np.where(total > 0, 2 * tp / np.maximum(total, 1), 1.0)
+        scores.append(float(dice[1:].mean()))
+    return np.array(scores)
+
+
+class _ImageCounts:
+    """Px of each class by probability and by whether they are right: enough for any threshold."""
+
+    def __init__(self, size: int) -> None:
+        self._px = np.zeros((size, 256, _STATES), dtype=np.int64)
+        self.true = np.zeros(size, dtype=np.int64)
+
+    def add(self, pair: Pair) -> None:
+        key = pair.found.astype(np.int32) * 256 + pair.probability
+        key *= _STATES
+        key += _state(pair)
+        counted = np.bincount(key.ravel(), minlength=self._px.size)
+        self._px += counted.reshape(self._px.shape)
+        self.true += np.bincount(pair.true.ravel(), minlength=256)[: len(self.true)]
+
+    def of(self, rule: Rule, px_area: float) -> tuple[Ints, Ints]:
+        """Right px and all judged px that the rule keeps of each class."""
+        strong = self._px[:, least_above(rule.top) :].sum(axis=(1, 2))
+        kept = ~(strong * px_area < rule.min_area)
+        weak = self._px[:, least_above(rule.bottom) :].sum(axis=1)
+        return weak[:, 0] * kept, weak[:, :2].sum(axis=1) * kept
+
+
+class _ObjectCounts:
+    """Strong, right and judged px of each object above one bottom."""
+
+    def __init__(self, bottom: float, tops: Sequence[float]) -> None:
+        self._least = least_above(bottom)
+        self._tops = {top: n for n, top in enumerate(tops)}
+        self._labeller = Labeller()
+        self._rows: list[Ints] = []
+        self._sums = np.empty((0, 0), dtype=np.int64)
+        self._value = np.empty(0, dtype=np.int64)
+        self._size = 0
+
+    def add(self, pair: Pair) -> None:
+        ids = pair.found * (pair.probability >= self._least)
+        runs = self._labeller.add(pair.y, ids)
+        offset = pair.y * ids.shape[1]
+        begin, end = runs.begin - offset, runs.end - offset
+        state = _state(pair)
+        masks = [state == 0, state < 2]
+        masks += [pair.probability >= least_above(top) for top in self._tops]
+        columns = [over_runs(np.add, mask, begin, end) for mask in masks]
+        table = np.stack([runs.piece, runs.value.astype(np.int64), *columns], axis=1)
+        self._rows.append(_by_piece(table))
+
+    def close(self, size: int) -> None:
+        """Join the pieces, once all strips were seen."""
+        rows = np.concatenate([np.empty((0, 4 + len(self._tops)), dtype=np.int64), *self._rows])
+        groups = self._labeller.objects()
+        count = int(groups.max()) + 1 if len(groups) else 0
+        self._sums = np.zeros((count, rows.shape[1] - 2), dtype=np.int64)
+        np.add.at(self._sums, groups[rows[:, 0]], rows[:, 2:])
+        self._value = np.zeros(count, dtype=np.int64)
+        self._value[groups[rows[:, 0]]] = rows[:, 1]
+        self._size, self._rows = size, []
+
+    def of(self, rule: Rule, px_area: float) -> tuple[Ints, Ints]:
+        """Right px and all judged px that the rule keeps of each class."""
+        strong = self._sums[:, 2 + self._tops[rule.top]]
+        kept = ~(strong * px_area < rule.min_area)
+        right, judged = np.zeros(self._size, dtype=np.int64), np.zeros(self._size, dtype=np.int64)
+        np.add.at(right, self._value[kept], self._sums[kept, 0])
+        np.add.at(judged, self._value[kept], self._sums[kept, 1])
+        return right, judged
+
+
+def _by_piece(table: Ints) -> Ints:
+    """Sum a strip's rows ``(piece, value, numbers...)`` of equal piece."""
+    piece, first, inverse = np.unique(table[:, 0], return_index=True, return_inverse=True)
+    joined = np.zeros((len(piece), table.shape[1]), dtype=np.int64)
+    np.add.at(joined, inverse, table)
+    joined[:, :2] = table[first, :2]
+    return joined
+
+
+def _state(pair: Pair) -> NDArray[np.uint8]:
+    """0 where the class found is the true one, 1 where it is not, 2 where nothing is judged."""
+    state: NDArray[np.uint8] = (pair.found != pair.true).astype(np.uint8)
+    state[~pair.valid] = 2
+    return state

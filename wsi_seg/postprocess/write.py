@@ -1,0 +1,113 @@
+"""Owns keeping a decision: the label ``decision`` beside a prediction's own label map."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from wsi_seg.classes import ClassTable
+from wsi_seg.errors import StoreError
+from wsi_seg.postprocess.decide import decide
+from wsi_seg.postprocess.rule import Rule
+from wsi_seg.postprocess.strips import Source, likeliest
+from wsi_seg.progress import Silent
+from wsi_seg.store import (
+    Multiscale,
+    SlideStore,
+    create_multiscale,
+    discard,
+    fill_pyramid,
+    finish,
+    strip_rows,
+    tidy,
+    write_strip,
+)
+
+DECISION = "decision"
+
+
+def write_decision(store: SlideStore, rule: Rule) -> Multiscale:
+    """Apply a rule to a prediction and keep the result as its label ``decision``.
+
+    A decision by the same rule that is there already is kept.
+
+    Raises
+    ------
+    StoreError
+        If the store is no prediction.
+    ResolutionError
+        If the rule needs an mpp and the slide has none.
+    """
+    if DECISION in store.label_names():
+        found = store.label(DECISION)
+        if found.attributes.get("rule") == asdict(rule):
+            return found
+    px_area = rule.px_area(store.pyramid.mpp, name=store.name)
+
+    def source(strip_px: int) -> Source:
+        extent = store.pyramid.extent
+        start = likeliest(store.image, strip_px=strip_px)
+        return decide(start, rule, px_area=px_area, extent=extent)
+
+    classes = classes_of(store.image)
+    return write_label(store, DECISION, source, classes=classes, note={"rule": asdict(rule)})
+
+
+def write_label(
+    store: SlideStore,
+    name: str,
+    source: Callable[[int], Source],
+    *,
+    classes: ClassTable,
+    note: dict[str, object],
+) -> Multiscale:
+    """Write a label map beside a prediction, of its size; one of that name is replaced.
+
+    Parameters
+    ----------
+    store
+        The prediction.
+    name
+        Of the label.
+    source
+        Gives the px in strips of this many rows.
+    classes
+        Ids of the px.
+    note
+        Plain JSON values to keep with the label.
+    """
+    partial = store.path / ".partial" / name
+    discard(partial)
+    downsample = store.attributes.get("downsample", 1.0)
+    mpp = store.pyramid.mpp
+    if not isinstance(downsample, int | float):
+        raise StoreError(f"{store.path}: got downsample {downsample!r}; expected a number")
+    create_multiscale(
+        partial,
+        extents=store.pyramid.extents,
+        channels=None,
+        mpp=None if mpp is None else mpp / downsample,
+        downsample=downsample,
+        attributes={"kind": "label", "classes": classes.to_json(), **note},
+        name=name,
+    )
+    for strip in source(strip_rows(partial))():
+        write_strip(partial, 0, strip.y, strip.ids)
+    fill_pyramid(partial, nearest=True, progress=Silent())
+    final: Path = store.path / "labels" / name
+    finish(partial, final, replace=True)
+    tidy(store.path)
+    return store.label(name)
+
+
+def classes_of(image: Multiscale) -> ClassTable:
+    """Classes that a prediction or label names.
+
+    Raises
+    ------
+    StoreError
+        If it names none.
+    """
+    rows = image.attributes.get("classes")
+    if not isinstance(rows, list):
+        raise StoreError(f"{image.path} names no classes; expected one written by wsi-seg")
+    return ClassTable.from_json(rows)
