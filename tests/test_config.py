@@ -36,6 +36,17 @@ def test_a_saved_recipe_reads_back_the_same(recipe_file, tmp_path):
     assert load_recipe(tmp_path / "elsewhere" / "recipe.yaml") == recipe
 
 
+def test_augmentation_and_phases_read_back_the_same(recipe_file, tmp_path):
+    steps = "[{affine: {p: 0.5}}, {one_of: {p: 1, of: [{blur: {p: 1}}, {noise: {p: 1}}]}}]"
+    phases = "[{name: first}, {name: second, augment: [{hflip: {p: 0.5}}]}]"
+    recipe = load_recipe(recipe_file, [f"augment={steps}", f"phases={phases}"])
+    save_recipe(recipe, tmp_path / "saved.yaml")
+    again = load_recipe(tmp_path / "saved.yaml")
+    assert again == recipe
+    assert again.stages[0].augment == recipe.augment
+    assert len(again.stages[1].augment) == 1
+
+
 def test_overrides_are_typed(recipe_file):
     recipe = load_recipe(
         recipe_file,

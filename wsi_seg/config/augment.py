@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from wsi_seg.config.section import Section, Share
 
@@ -145,6 +145,12 @@ class StepConfig(Section):
                 "expected one key, for example {hflip: {p: 0.5}}"
             )
         return self
+
+    @model_serializer(mode="wrap")
+    def _only_chosen(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave out the other keys, so that what is saved can be read again."""
+        values: dict[str, object] = handler(self)
+        return {key: value for key, value in values.items() if key in self.model_fields_set}
 
     @property
     def chosen(self) -> Chance | None:
