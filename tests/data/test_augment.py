@@ -78,6 +78,7 @@ STEPS = [
     {"affine": {"p": 1}}, {"perspective": {"p": 1}}, {"elastic": {"p": 1}}, {"grid": {"p": 1}},
     {"optical": {"p": 1}}, {"brightness_contrast": {"p": 1}}, {"hsv": {"p": 1}},
     {"gamma": {"p": 1}}, {"clahe": {"p": 1}}, {"stain": {"p": 1}}, {"channel_shuffle": {"p": 1}},
+    {"slice_flip": {"p": 1}},
     {"noise": {"p": 1}}, {"blur": {"p": 1}}, {"compression": {"p": 1}}, {"dropout": {"p": 1}},
     {"one_of": {"p": 1, "of": [{"hflip": {}}, {"noise": {}}]}},
 ]  # fmt: skip

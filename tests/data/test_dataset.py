@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from wsi_seg.classes import ClassTable
 from wsi_seg.config import MixConfig, SamplingConfig
 from wsi_seg.data.dataset import EpochItems, PatchDataset, PatchSource
+from wsi_seg.data.view import View
 from wsi_seg.errors import ResolutionError, StoreError
 from wsi_seg.geometry import Extent
 from wsi_seg.sampling import PatchSampler, SlideMap, map_cells
@@ -19,7 +20,7 @@ PATCHES = 24
 
 
 def source(store, *, classes=CLASSES, mpp=0.5):
-    return PatchSource.of(store, "annotations", classes=classes, mpp=mpp)
+    return PatchSource.of(store, "annotations", classes=classes, view=View(mpp))
 
 
 def dataset(store, augment="light", side=32):
@@ -55,11 +56,13 @@ def test_patches_stay_inside_and_show_their_place(store, pixels, y, x, side):
 def test_past_a_small_slide_the_image_is_mirrored_and_the_label_ignored(store, pixels):
     image, label = source(store).patch(0, 0, 220)
     assert image.shape == (220, 220, 3)
-    assert np.array_equal(image[:203, :151], pixels[0])
-    assert np.array_equal(image[203:, :151], pixels[0][-2:-19:-1])
-    assert np.array_equal(label[:203, :151], pixels[1])
-    assert (label[203:] == 255).all()
-    assert (label[:, 151:] == 255).all()
+    inside = np.s_[8:211, 34:185]  # in the middle of 220 x 220
+    assert np.array_equal(image[inside], pixels[0])
+    assert np.array_equal(image[211:, 34:185], pixels[0][-2:-11:-1])
+    assert np.array_equal(label[inside], pixels[1])
+    assert (label[211:] == 255).all()
+    assert (label[:8] == 255).all()
+    assert (label[:, 185:] == 255).all()
 
 
 def test_class_ids_are_the_models_and_ignore_stays(store, pixels):

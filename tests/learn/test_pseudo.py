@@ -7,6 +7,7 @@ import torch
 from wsi_seg.classes import ClassTable
 from wsi_seg.config import load_recipe
 from wsi_seg.data.dataset import PatchSource
+from wsi_seg.data.view import View
 from wsi_seg.errors import BatchError, ConfigError
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.learn.fit import _Patches
@@ -216,7 +217,7 @@ def test_probabilities_may_be_learned(world):
     recipe = load_recipe(world / "recipe.yaml", ("mpp=0.5", "data.pseudo_weight=0.25"))
     stores = open_collection(world / "store.zarr")
     sources = [
-        PatchSource.of(stores[name], "annotations", classes=recipe.class_table, mpp=0.5)
+        PatchSource.of(stores[name], "annotations", classes=recipe.class_table, view=View(0.5))
         for name in "ad"
     ]
     assert sources[0].soft is None

@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 import subprocess
 import sys
 
@@ -9,10 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from wsi_seg.config import save_recipe
-from wsi_seg.errors import CheckpointError, ConfigError, OutputError
+from wsi_seg.errors import CheckpointError, ConfigError, OutputError, StoreError
 from wsi_seg.learn.train import train
 from wsi_seg.models import load_checkpoint
 from wsi_seg.progress import Silent
+from wsi_seg.store import create_collection
 
 
 class StopAt(Silent):
@@ -168,3 +170,26 @@ def test_mixed_batches_train(recipe_for, tmp_path, kind):
     recipe = recipe_for("train.epochs=1", f"mix_batches={{kind: {kind}, p: 1}}")
     report = train(recipe, tmp_path, progress=Silent())
     assert report.checkpoint.is_file()
+
+
+@pytest.mark.parametrize("settings", [("fit=stretch", "patch_px=64"), ("fit=crop", "patch_px=64")])
+def test_slides_of_any_size_are_learned_as_a_whole(recipe_for, tmp_path, settings):
+    recipe = recipe_for("mpp=null", "train.epochs=1", *settings)
+    train(recipe, tmp_path / "run", progress=Silent())
+    _, card = load_checkpoint(tmp_path / "run" / "best.safetensors")
+    assert (card.fit, card.tile_px) == (recipe.fit, 64)
+    assert 0 <= card.scores["val_dice"] <= 1  # against the truth at its own size
+
+
+def test_slices_are_learned_with_their_neighbours(slides, recipe_for, tmp_path):
+    with pytest.raises(StoreError, match="is no slice of a volume"):
+        train(recipe_for("data.neighbours=1"), tmp_path / "run", progress=Silent())
+    volume = tmp_path / "store.zarr"
+    create_collection(volume)
+    for z in range(3):
+        shutil.copytree(slides / "store.zarr" / "a", volume / f"ct_z{z:04d}")
+    settings = (f"data.stores=[{volume}]", "data.neighbours=2", "data.validation=[ct_z0002]")
+    train(recipe_for(*settings, "train.epochs=1"), tmp_path / "run", progress=Silent())
+    network, card = load_checkpoint(tmp_path / "run" / "best.safetensors")
+    assert (card.neighbours, card.in_channels) == (2, 5)
+    assert network(torch.zeros(1, 5, 32, 32)).shape == (1, 1, 32, 32)

@@ -112,7 +112,8 @@ class StepConfig(Section):
     Geometry: ``hflip``, ``vflip``, ``rot90`` (one to three quarter turns), ``d4`` (any of the
     eight), ``affine``, ``perspective`` (limit: part of the side), ``elastic``, ``grid``,
     ``optical``. Colour: ``brightness_contrast``, ``hsv``, ``gamma``, ``clahe`` (limit: of
-    contrast), ``stain``, ``channel_shuffle``. Quality: ``noise``, ``blur``, ``compression``,
+    contrast), ``stain``, ``channel_shuffle``. Slices
+    seen as channels: ``slice_flip`` (their order). Quality: ``noise``, ``blur``, ``compression``,
     ``dropout``. And ``one_of``.
     """
 
@@ -131,6 +132,7 @@ class StepConfig(Section):
     clahe: StrengthConfig | None = None
     stain: StainConfig | None = None
     channel_shuffle: Chance | None = None
+    slice_flip: Chance | None = None
     noise: NoiseConfig | None = None
     blur: BlurConfig | None = None
     compression: CompressionConfig | None = None

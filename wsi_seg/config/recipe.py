@@ -2,7 +2,7 @@
 
 import html
 import json
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import yaml
 from pydantic import Field, model_validator
@@ -18,6 +18,9 @@ from wsi_seg.config.phase import PhaseConfig
 from wsi_seg.config.sampling import SamplingConfig
 from wsi_seg.config.section import Section
 from wsi_seg.config.training import TrainConfig
+
+# See `data.view.View`.
+Fit = Literal["stretch", "pad", "crop"]
 
 
 class Recipe(Section):
@@ -35,6 +38,10 @@ class Recipe(Section):
         Micrometres per px that the model works at; null takes px of level 0 as they are.
     patch_px
         Side of a training patch at that mpp; also the model's tile at inference.
+    fit
+        For small images: resize each to a square of ``patch_px``, whatever its size. ``stretch``
+        changes the aspect, ``pad`` mirrors what is missing, ``crop`` lets the longer side stick
+        out; at inference the result has the image's own size again. Null keeps the resolution.
     augment
         Preset: ``none``, ``d4`` (flips and quarter turns), ``light`` (d4 and slight changes of
         colour, blur and noise), ``stain`` (any turn, scale, and strong changes of colour),
@@ -51,6 +58,7 @@ class Recipe(Section):
     data: DataConfig
     mpp: Annotated[float, Field(gt=0)] | None
     patch_px: int = Field(default=256, ge=8, le=4096)
+    fit: Fit | None = None
     sampling: SamplingConfig = SamplingConfig()
     augment: Augment = "d4"
     mix_batches: MixBatchesConfig | None = None
@@ -88,6 +96,11 @@ class Recipe(Section):
         names = [phase.name for phase in self.phases]
         if len(set(names)) < len(names):
             raise ValueError(f"phases are named {', '.join(names)}; expected each name once")
+        if self.fit is not None and self.mpp is not None:
+            raise ValueError(
+                f"got fit {self.fit} and mpp {self.mpp:g}; expected mpp null, because a slide that "
+                "is fitted to a square keeps no resolution"
+            )
         if self.phases:
             return self  # each phase is checked as it is then
         if self.model.head is not None and not self.loss.bce_empty.weight:

@@ -15,12 +15,16 @@ from skimage.color import hed_from_rgb, rgb_from_hed
 
 from wsi_seg.config.augment import Augment, StepConfig
 from wsi_seg.data.presets import PRESETS
+from wsi_seg.errors import ConfigError
 
 Pixels = NDArray[np.uint8]
 
 # Changes of place that reach past the patch: it is cut larger, changed, and its centre is taken.
 _REACHING = {"affine", "perspective", "elastic", "grid", "optical"}
 _LARGER = 1.5
+
+# Changes that only RGB can have.
+_COLOUR = {"hsv", "clahe", "stain", "channel_shuffle", "compression"}
 
 _BORDER = cv2.BORDER_REFLECT_101
 
@@ -39,7 +43,7 @@ class Augmenter:
         cv2.setNumThreads(0)
         steps = PRESETS[augment] if isinstance(augment, str) else augment
         self._pipeline = alb.Compose([_transform(step) for step in steps])
-        self._larger = _LARGER if _reaches(steps) else 1.0
+        self._larger = _LARGER if _names(steps) & _REACHING else 1.0
 
     def side_to_cut(self, side: int) -> int:
         """Side of the square to cut for a patch of this side, in px."""
@@ -53,7 +57,7 @@ class Augmenter:
         Parameters
         ----------
         image
-            ``(H, W, 3)`` uint8 RGB, H = W = `side_to_cut` of ``side``.
+            ``(H, W, C)`` uint8, H = W = `side_to_cut` of ``side``.
         label
             ``(H, W)`` uint8 class ids, or ``(H, W, C)``; never blended.
         side
@@ -65,7 +69,7 @@ class Augmenter:
         Returns
         -------
         tuple of NDArray[np.uint8]
-            Image ``(side, side, 3)`` and label.
+            Image ``(side, side, C)`` and label.
         """
         for step, transform in enumerate(self._pipeline.transforms):
             transform.set_random_seed(seeds[step % len(seeds)] + step)
@@ -75,13 +79,31 @@ class Augmenter:
         return changed["image"][centre], changed["mask"][centre]
 
 
-def _reaches(steps: Iterable[StepConfig]) -> bool:
+def require_no_colour(augment: Augment) -> None:
+    """Check that no step changes colours, which slices seen as channels do not have.
+
+    Raises
+    ------
+    ConfigError
+        If one does; names it.
+    """
+    steps = PRESETS[augment] if isinstance(augment, str) else augment
+    found = sorted(_names(steps) & _COLOUR)
+    if found:
+        raise ConfigError(
+            f"augment: {', '.join(found)} change colours, and with data.neighbours the channels "
+            "are slices; expected none of them, for example d4, or a list of other steps"
+        )
+
+
+def _names(steps: Iterable[StepConfig]) -> set[str]:
+    """Names of steps, also of those inside others."""
+    found: set[str] = set()
     for step in steps:
-        if step.model_fields_set & _REACHING:
-            return True
-        if step.one_of is not None and _reaches(step.one_of.of):
-            return True
-    return False
+        found |= step.model_fields_set
+        if step.one_of is not None:
+            found |= _names(step.one_of.of)
+    return found
 
 
 def _transform(step: StepConfig) -> object:
@@ -136,6 +158,8 @@ def _coloured(step: StepConfig) -> object:
         return alb.CLAHE(clip_limit=(1, max(1, clahe.limit)), p=clahe.p)
     if (stain := step.stain) is not None:
         return StainJitter(stain.scale, stain.offset, p=stain.p)
+    if step.slice_flip is not None:
+        return SliceFlip(p=step.slice_flip.p)
     if step.channel_shuffle is not None:
         return alb.ChannelShuffle(p=step.channel_shuffle.p)
     return None
@@ -157,6 +181,14 @@ def _degraded(step: StepConfig) -> object:
             p=holes.p,
         )
     return None
+
+
+class SliceFlip(alb.ImageOnlyTransform):  # type: ignore[misc]
+    """Reverse the channels, which for slices of a volume turns it upside down."""
+
+    def apply(self, img: Pixels, **_: object) -> Pixels:
+        """Change one image, ``(H, W, C)`` uint8."""
+        return np.ascontiguousarray(img[..., ::-1])
 
 
 class StainJitter(alb.ImageOnlyTransform):  # type: ignore[misc]

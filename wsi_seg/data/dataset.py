@@ -11,7 +11,8 @@ from torch.utils.data import Dataset, Sampler
 from wsi_seg.classes import IGNORE, ClassTable
 from wsi_seg.config.augment import Augment
 from wsi_seg.data.augment import Augmenter
-from wsi_seg.data.scaled import Scale, read_image, read_label, scale_for
+from wsi_seg.data.scaled import Readable, Scale, read_image, read_label
+from wsi_seg.data.view import View
 from wsi_seg.errors import StoreError
 from wsi_seg.sampling import Draws, GridSampler, PatchSampler
 from wsi_seg.sampling.counters import Stream, words
@@ -38,29 +39,31 @@ class PatchSource:
         None where the truth is certain.
     """
 
-    image: Multiscale
+    image: Readable
     label: Multiscale
     scale: Scale
     recode: NDArray[np.uint8]
     soft: Multiscale | None = None
 
     @classmethod
-    def of(
-        cls, store: SlideStore, label: str, *, classes: ClassTable, mpp: float | None
-    ) -> "PatchSource":
-        """Source of a slide.
+    def of(cls, store: SlideStore, label: str, *, classes: ClassTable, view: View) -> "PatchSource":
+        """Source of a slide, as the model looks at it.
 
         Raises
         ------
         StoreError
-            If the slide has no such label, or the label lacks one of the classes.
+            If the slide has no such label, the label lacks one of the classes, or the slide lacks
+            the neighbours to see.
         ResolutionError
             If the slide cannot be read at this mpp.
         """
         truth = store.label(label)
-        scale = scale_for(store.pyramid, mpp, name=store.name)
         return cls(
-            store.image, truth, scale, _recode(store.name, truth, classes), _soft(truth, classes)
+            image=view.image(store),
+            label=truth,
+            scale=view.scale(store.pyramid, name=store.name),
+            recode=_recode(store.name, truth, classes),
+            soft=_soft(truth, classes),
         )
 
     def patch(
@@ -68,13 +71,13 @@ class PatchSource:
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Square patch around a centre given in level-0 px.
 
-        A patch that would stick out is moved inside. Where the slide itself is smaller than the
-        patch, the image is mirrored past its border and the label is 255 (ignore) there.
+        A patch that would stick out is moved inside. A slide that is smaller than the patch lies
+        in its middle; past its border the image is mirrored and the label is 255 (ignore).
 
         Returns
         -------
         image : NDArray[np.uint8]
-            ``(side, side, 3)`` RGB.
+            ``(side, side, C)``.
         label : NDArray[np.uint8]
             ``(side, side)`` class ids of the model; with soft truth ``(side, side, 1 + classes)``,
             where the probabilities follow the ids.
@@ -88,7 +91,7 @@ class PatchSource:
             soft = read_label(self.soft, extent, y, x, height=height, width=width)
             ids = np.concatenate([ids[..., None], soft], axis=-1)
         if height < side or width < side:
-            past = ((0, side - height), (0, side - width))
+            past = _halves(side - height), _halves(side - width)
             image = np.pad(image, (*past, (0, 0)), mode="reflect")
             ids = np.pad(ids, (*past, (0, 0))[: ids.ndim], constant_values=IGNORE)
         return image, ids
@@ -98,6 +101,10 @@ def _place(centre: float, side: int, length: int) -> tuple[int, int]:
     """First px and number of px of a patch along an axis, inside the axis."""
     start = min(max(0, round(centre - side / 2)), max(0, length - side))
     return start, min(side, length)
+
+
+def _halves(count: int) -> tuple[int, int]:
+    return count // 2, count - count // 2
 
 
 def _recode(slide: str, label: Multiscale, classes: ClassTable) -> NDArray[np.uint8]:
@@ -137,7 +144,7 @@ def _soft(label: Multiscale, classes: ClassTable) -> Multiscale | None:
 class PatchDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """Patches of all epochs, one after the other: item ``epoch * len(sampler) + i``.
 
-    An item is ``(image, label)``: uint8 RGB ``(3, side, side)`` and uint8 class ids
+    An item is ``(image, label)``: uint8 ``(C, side, side)`` and uint8 class ids
     ``(side, side)``; of soft truth float32 probabilities ``(classes, side, side)``, NaN where
     they are to be ignored. It depends on the item's number and the recipe alone, so worker
     processes need no seeds of their own. The object may be pickled.

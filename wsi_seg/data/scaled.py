@@ -5,6 +5,7 @@ px that it was trained on.
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,17 @@ _WEIGHT_STEPS = 4096
 _ROW_STEPS = 16
 
 
+class Readable(Protocol):
+    """Px of a slide in levels: a `Multiscale`, or several seen as one."""
+
+    @property
+    def pyramid(self) -> Pyramid:
+        """Levels."""
+
+    def read(self, region: Region, *, cached: bool = True) -> NDArray[np.uint8]:
+        """Read a region, ``(H, W, C)`` uint8; see `Multiscale.read`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scale:
     """How a slide is read at a wanted resolution.
@@ -33,7 +45,7 @@ class Scale:
     level
         Level of the store that is read.
     extent
-        Size of the slide at the wanted resolution: the level's own, or smaller where the level
+        Size of the slide at the wanted resolution: the level's own, or another where the level
         is resampled.
     """
 
@@ -69,9 +81,9 @@ def scale_for(pyramid: Pyramid, mpp: float | None, *, name: str) -> Scale:
 
 
 def read_image(
-    image: Multiscale, scale: Scale, y: int, x: int, *, height: int, width: int
+    image: Readable, scale: Scale, y: int, x: int, *, height: int, width: int
 ) -> NDArray[np.uint8]:
-    """Rectangle of a slide at the scale, area-averaged, ``(height, width, 3)`` uint8 RGB.
+    """Rectangle of a slide at the scale, area-averaged, ``(height, width, C)`` uint8.
 
     The rectangle is given in px of ``scale.extent`` and lies inside it.
     """

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_seg.infer.fitted import restore
 from wsi_seg.infer.plan import SlidePlan
 from wsi_seg.infer.seams import seam_score
 from wsi_seg.infer.source import WindowReader
@@ -60,13 +61,20 @@ class StripTask:
 
     def write(self, index: int, rows: NDArray[np.uint8]) -> None:
         """Write the probabilities and the label map of one strip."""
-        y = self.plan.strips[index][0]
+        if self.plan.native is None:
+            self._write(self.plan.strips[index][0], rows)
+            return
+        for y, restored in restore(rows, self.plan.native, self.plan.shard_px):
+            self._write(y, restored)
+
+    def _write(self, y: int, rows: NDArray[np.uint8]) -> None:
         write_strip(self.target, 0, y, rows)
         write_strip(self.target / "labels" / LABEL, 0, y, label_map(rows))
 
     def job(self, sink: Callable[[int, NDArray[np.uint8]], None]) -> Job:
         """Work for the stream."""
-        return Job(self.plan, WindowReader(self.store.image, self.plan), self.strips, sink)
+        reader = WindowReader(self.plan.view.image(self.store), self.plan)
+        return Job(self.plan, reader, self.strips, sink)
 
 
 class SlideOutput:
@@ -121,13 +129,13 @@ class SlideOutput:
     def _create(self, path: Path, channels: int | None, attributes: Mapping[str, object]) -> None:
         create_multiscale(
             path,
-            extents=completed([self.plan.extent]),
+            extents=completed([self.plan.native or self.plan.extent]),
             channels=channels,
             mpp=self.store.pyramid.mpp,
             downsample=self.plan.downsample,
             attributes=attributes,
             name=path.name,
-            shard_px=self.plan.strip_px,
+            shard_px=self.plan.shard_px,
         )
 
     @property

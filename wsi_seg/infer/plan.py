@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.data.scaled import Scale, scale_for
+from wsi_seg.data.scaled import Scale
+from wsi_seg.data.view import View
 from wsi_seg.errors import ConfigError, ResolutionError
 from wsi_seg.geometry import Extent, Region, TileGrid
 from wsi_seg.geometry.grid import strip_bounds
@@ -89,6 +90,13 @@ class SlidePlan:
         Which windows are predicted, shape ``(len(ys), len(xs))``.
     strip_px
         Rows that one strip of the output has.
+    shard_px
+        Rows of the output that one file holds: those of a strip, but where ``native`` is given.
+    view
+        How the model looks at the slide.
+    native
+        Size that a fitted slide's result is brought back to, its own level 0; None where the
+        result stays as it was predicted.
     notes
         Overrides and repairs worth recording, one sentence each.
     """
@@ -105,6 +113,9 @@ class SlidePlan:
     column_weights: NDArray[np.int32]
     keep: NDArray[np.bool_]
     strip_px: int
+    shard_px: int
+    view: View
+    native: Extent | None = None
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -136,12 +147,16 @@ def plan_slide(
     ResolutionError
         If the model needs an mpp that the slide does not have, or is too coarse for.
     """
-    scale, notes = _scale(store, card, options)
+    view = card.view(options.tile_px)
+    scale, notes = _scale(store, view, options)
     level, extent, pyramid = scale.level, scale.extent, store.pyramid
+    tile_px, shard_px = view.side, strip_px
     downsample = pyramid.downsample(level)
-    if extent != pyramid.extents[level] and card.mpp is not None and pyramid.mpp is not None:
+    if card.fit is not None:
+        # A fitted slide is small, and is brought back to its size as a whole.
+        downsample, strip_px = 1.0, extent.height
+    elif extent != pyramid.extents[level] and card.mpp is not None and pyramid.mpp is not None:
         downsample = card.mpp / pyramid.mpp
-    tile_px = options.tile_px or card.tile_px
     # Rounded up, so that the overlap is never larger than asked for.
     stride = math.ceil(tile_px * (1 - options.overlap) - 1e-9)
     grid = TileGrid(extent, tile_px, stride)
@@ -165,16 +180,17 @@ def plan_slide(
         column_weights=axis_weights(xs, tile_px, length=extent.width, blend=options.blend),
         keep=keep,
         strip_px=strip_px,
+        shard_px=shard_px,
+        view=view,
+        native=None if card.fit is None else pyramid.extent,
         notes=notes,
     )
 
 
-def _scale(
-    store: SlideStore, card: ModelCard, options: InferOptions
-) -> tuple[Scale, tuple[str, ...]]:
+def _scale(store: SlideStore, view: View, options: InferOptions) -> tuple[Scale, tuple[str, ...]]:
     """Level and output size by the rule that training reads by, and the override if one is used."""
     try:
-        return scale_for(store.pyramid, card.mpp, name=store.name), ()
+        return view.scale(store.pyramid, name=store.name), ()
     except ResolutionError as error:
         if options.allow_mpp_mismatch:
             return Scale(0, store.pyramid.extent), (f"read at level 0 as it is, though {error}",)

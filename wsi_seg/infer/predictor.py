@@ -36,7 +36,7 @@ class TilePredictor(Protocol):
         Parameters
         ----------
         tiles
-            ``(B, T, T, 3)`` uint8 RGB.
+            ``(B, T, T, C)`` uint8.
 
         Returns
         -------
@@ -77,7 +77,7 @@ class Predictor:
     Parameters
     ----------
     network
-        Maps normalised ``(B, 3, H, W)`` to logits ``(B, C, H, W)``. It is copied, not changed.
+        Maps normalised ``(B, C, H, W)`` to logits ``(B, C, H, W)``. It is copied, not changed.
     card
         Gives classes and normalisation.
     device, precision
@@ -116,7 +116,7 @@ class Predictor:
         return max(1, _BATCH_PX[self.device.type] // tile_px**2)
 
     def predict(self, tiles: NDArray[np.uint8]) -> torch.Tensor:
-        """Probabilities of ``(B, T, T, 3)`` uint8 tiles; see `TilePredictor.predict`."""
+        """Probabilities of ``(B, T, T, C)`` uint8 tiles; see `TilePredictor.predict`."""
         return predict_views(self._predict_once, tiles, self._tta)
 
     def _predict_once(self, tiles: NDArray[np.uint8]) -> torch.Tensor:

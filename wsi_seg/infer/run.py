@@ -237,6 +237,8 @@ def _settings(
         "precision": precision,
         "skip_background": options.skip_background,
         "allow_mpp_mismatch": options.allow_mpp_mismatch,
+        "fit": plan.view.fit,
+        "neighbours": plan.view.neighbours,
         "level": plan.level,
         "height": plan.extent.height,
         "width": plan.extent.width,
@@ -302,8 +304,8 @@ def _result(output: SlideOutput) -> SlideResult:
     plan = output.plan
     return SlideResult(
         slide=plan.slide,
-        height=plan.extent.height,
-        width=plan.extent.width,
+        height=(plan.native or plan.extent).height,
+        width=(plan.native or plan.extent).width,
         mpp=plan.mpp,
         windows=int(plan.keep.sum()),
         skipped=int(plan.keep.size - plan.keep.sum()),
@@ -319,7 +321,7 @@ def _first_label_change(pending: Sequence[SlideOutput], predictor: Predictor) ->
         return 0.0
     for output in pending:
         places = np.argwhere(output.plan.keep)[:2].tolist()
-        reader = WindowReader(output.store.image, output.plan)
+        reader = WindowReader(output.plan.view.image(output.store), output.plan)
         try:
             tiles = [reader.read(row, column) for row, column in places]
         except WsiSegError:

@@ -28,8 +28,10 @@ def seam_score(image: Multiscale, plan: SlidePlan) -> float | None:
     -------
     float or None
         Mean step across borders over mean step elsewhere; None where there is no border between
-        windows, or no step at all.
+        windows, no step at all, or the result of a fitted slide was resized.
     """
+    if plan.native is not None:
+        return None  # borders of windows do not lie on px any more
     extent = plan.extent
     down, across = _borders(plan.ys, plan.tile_px, extent.height), _borders(
         plan.xs, plan.tile_px, extent.width

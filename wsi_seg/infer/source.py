@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.data.scaled import Scale, read_image
+from wsi_seg.data.scaled import Readable, Scale, read_image
 from wsi_seg.infer.plan import SlidePlan
-from wsi_seg.store import Multiscale
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,11 +21,11 @@ class WindowReader:
         Names the level and the output grid.
     """
 
-    image: Multiscale
+    image: Readable
     plan: SlidePlan
 
     def read(self, row: int, column: int) -> NDArray[np.uint8]:
-        """Window ``(row, column)`` of the plan's grid, ``(tile_px, tile_px, 3)`` uint8 RGB.
+        """Window ``(row, column)`` of the plan's grid, ``(tile_px, tile_px, C)`` uint8.
 
         Parts past the slide's border are mirrored.
         """

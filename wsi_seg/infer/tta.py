@@ -28,9 +28,9 @@ def predict_views(
     Parameters
     ----------
     predict
-        Maps ``(B, H, W, 3)`` uint8 to ``(B, C, H, W)`` int32.
+        Maps ``(B, H, W, C)`` uint8 to ``(B, C, H, W)`` int32.
     tiles
-        ``(B, H, W, 3)`` uint8; sides may differ.
+        ``(B, H, W, C)`` uint8; sides may differ.
     tta
         ``none``; ``hflip``; ``flips``: identity, both flips and both at once; ``d4``: all eight
         flips and quarter turns.

@@ -16,7 +16,9 @@ from torch.utils.data import DataLoader
 
 from wsi_seg import __version__
 from wsi_seg.config import Recipe
+from wsi_seg.data.augment import require_no_colour
 from wsi_seg.data.dataset import EpochItems, PatchDataset, PatchSource
+from wsi_seg.data.view import View
 from wsi_seg.errors import CheckpointError, ConfigError, TrainingError
 from wsi_seg.infer.predictor import pick_device, pick_precision
 from wsi_seg.learn.history import History
@@ -124,10 +126,10 @@ def build_learner(
     recipe: Recipe, split: Split, *, start: Path | None
 ) -> tuple[LearningNetwork, ModelCard]:
     """Network before the first step, and the card it will be saved with."""
-    model, classes = recipe.model, len(recipe.classes)
+    model, classes, view = recipe.model, len(recipe.classes), View.of(recipe)
     weights = start or model.start
     encoder = current_encoder(model.encoder)
-    spec = NetworkSpec(model.architecture, encoder, 3, classes, model.decoder_attention)
+    spec = NetworkSpec(model.architecture, encoder, view.channels, classes, model.decoder_attention)
     network = build_network(spec, weights=weights)
     multiple = size_multiple(network)
     if recipe.patch_px % multiple:
@@ -164,6 +166,8 @@ def build_learner(
             },
         },
         decoder_attention=spec.decoder_attention,
+        fit=recipe.fit,
+        neighbours=recipe.data.neighbours,
     )
     return learner, card
 
@@ -195,8 +199,11 @@ class _Patches(lightning.LightningDataModule):
         super().__init__()
         self._config, self._seed = recipe.train, recipe.seed
         self._position = position
+        view = View.of(recipe)
+        if recipe.data.neighbours:
+            require_no_colour(recipe.augment)
         sources = [
-            PatchSource.of(store, recipe.data.label, classes=recipe.class_table, mpp=recipe.mpp)
+            PatchSource.of(store, recipe.data.label, classes=recipe.class_table, view=view)
             for store in split.train
         ]
         # Whole steps only, so that each divides its gradients by the same number of patches.

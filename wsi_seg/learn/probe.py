@@ -6,6 +6,7 @@ import psutil
 import torch
 
 from wsi_seg.config import Recipe
+from wsi_seg.data.view import View
 from wsi_seg.infer.predictor import pick_device, pick_precision
 from wsi_seg.learn.fit import build_learner
 from wsi_seg.learn.losses import SegmentationLoss
@@ -144,7 +145,9 @@ class _Step:
     def run(self, batch: int) -> None:
         side, classes = self.recipe.patch_px, len(self.recipe.classes)
         generator = torch.Generator().manual_seed(0)
-        noise = torch.rand(batch, 3, side, side, generator=generator).to(self.device)
+        noise = torch.rand(
+            batch, View.of(self.recipe).channels, side, side, generator=generator
+        ).to(self.device)
         label = torch.randint(0, classes + 1, (batch, side, side), generator=generator)
         bf16 = pick_precision(self.recipe.train.precision, self.device) == "bf16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.config import Recipe
-from wsi_seg.data.scaled import scale_for
+from wsi_seg.data.view import View
 from wsi_seg.errors import ConfigError
 from wsi_seg.learn.groups import group_slides
 from wsi_seg.masks import read_objects
@@ -127,14 +127,16 @@ def patch_sampler(
             f"slides (unknown: {', '.join(unknown) or 'none'}); give --mpp to `wsi-seg tile`"
         )
     if sampling.grid is not None:
-        scales = [scale_for(store.pyramid, recipe.mpp, name=store.name) for store in stores]
-        sides = [
-            recipe.patch_px * store.pyramid.extent.width / scale.extent.width
-            for store, scale in zip(stores, scales, strict=True)
-        ]
+        sides = [_side(store, recipe) for store in stores]
         return GridSampler(maps, sampling.grid, sides=sides, seed=recipe.seed, batch=batch)
     side = recipe.patch_px * (recipe.mpp or 1.0)
     return PatchSampler(maps, sampling, seed=recipe.seed, batch=batch, patch_area=side**2)
+
+
+def _side(store: SlideStore, recipe: Recipe) -> float:
+    """Side of a patch in level-0 px, the longer one where the aspect is changed."""
+    full, seen = store.pyramid.extent, View.of(recipe).scale(store.pyramid, name=store.name).extent
+    return recipe.patch_px * max(full.height / seen.height, full.width / seen.width)
 
 
 def _open_all(paths: Sequence[Path]) -> dict[str, SlideStore]:

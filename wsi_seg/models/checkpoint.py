@@ -21,6 +21,8 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from wsi_seg.classes import ClassTable
+from wsi_seg.config.recipe import Fit
+from wsi_seg.data.view import View, channels_with
 from wsi_seg.errors import CheckpointError, ConfigError, OutputError
 from wsi_seg.models.network import NetworkSpec, build_network
 
@@ -57,6 +59,8 @@ class ModelCard:
         How it was trained, as plain JSON values.
     decoder_attention
         See `NetworkSpec`.
+    fit, neighbours
+        How the network looks at slides; see `data.view.View`.
     """
 
     architecture: str
@@ -70,6 +74,12 @@ class ModelCard:
     scores: dict[str, float] = field(default_factory=dict)
     training: dict[str, object] = field(default_factory=dict)
     decoder_attention: str | None = None
+    fit: Fit | None = None
+    neighbours: int = 0
+
+    def view(self, tile_px: int | None = None) -> View:
+        """How the network looks at slides; with another tile, a fitted slide fills that."""
+        return View(self.mpp, self.fit, tile_px or self.tile_px, self.neighbours)
 
     @property
     def spec(self) -> NetworkSpec:
@@ -112,6 +122,8 @@ class _CardFile(BaseModel):
     scores: dict[str, float]
     training: dict[str, object]
     decoder_attention: str | None = None
+    fit: Fit | None = None
+    neighbours: int = Field(default=0, ge=0, le=32)
 
     def card(self) -> ModelCard:
         """Card in the form the rest of the code uses."""
@@ -119,6 +131,11 @@ class _CardFile(BaseModel):
             raise ConfigError(
                 f"got {len(self.mean)} means and {len(self.std)} deviations; "
                 f"expected {self.in_channels} of each"
+            )
+        if self.neighbours and self.in_channels != channels_with(self.neighbours):
+            raise ConfigError(
+                f"got {self.in_channels} channels and {self.neighbours} neighbours; expected "
+                f"{channels_with(self.neighbours)} channels"
             )
         return ModelCard(
             architecture=self.architecture,
@@ -132,6 +149,8 @@ class _CardFile(BaseModel):
             scores=self.scores,
             training=self.training,
             decoder_attention=self.decoder_attention,
+            fit=self.fit,
+            neighbours=self.neighbours,
         )
 
 

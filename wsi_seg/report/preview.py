@@ -18,6 +18,7 @@ from wsi_seg.config import Recipe
 from wsi_seg.data.augment import Augmenter
 from wsi_seg.data.dataset import PatchSource
 from wsi_seg.data.scaled import read_label
+from wsi_seg.data.view import View
 from wsi_seg.errors import BatchError, ConfigError, OutputError, WsiSegError
 from wsi_seg.export.files import written_whole
 from wsi_seg.learn.slides import patch_sampler
@@ -114,7 +115,9 @@ def preview_slides(
 
 def _preview(store: SlideStore, recipe: Recipe, out: Path) -> tuple[Path, Path]:
     draws = _draws(store, recipe, _COUNTED)
-    source = PatchSource.of(store, recipe.data.label, classes=recipe.class_table, mpp=recipe.mpp)
+    source = PatchSource.of(
+        store, recipe.data.label, classes=recipe.class_table, view=View.of(recipe)
+    )
     slide = _slide_picture(store, source, recipe, draws)
     sheet = _sheet(source, recipe, draws)
     paths = out / f"{store.name}.png", out / f"{store.name}_patches.png"
@@ -188,6 +191,8 @@ def _sheet(source: PatchSource, recipe: Recipe, draws: Draws) -> Image.Image:
         raw = words(recipe.seed, 0, stream=Stream.AUGMENT, first=index, count=1)[0]
         image, label = augmenter(image, label, side=side, seeds=[int(w) >> 33 for w in raw])
         ids = label if label.ndim == 2 else label[..., 0]
+        if neighbours := recipe.data.neighbours:
+            image = np.repeat(image[..., neighbours : neighbours + 1], 3, axis=-1)
         patch = Image.fromarray(image).resize((_SHEET_PX, _SHEET_PX), Image.Resampling.BOX)
         small = Image.fromarray(ids).resize(patch.size, Image.Resampling.NEAREST)
         pixels, ids = np.asarray(patch).copy(), np.asarray(small)
