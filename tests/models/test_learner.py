@@ -65,6 +65,33 @@ def test_attention_adds_layers_and_survives_the_checkpoint(architecture, tmp_pat
     assert torch.equal(loaded(x), attentive.eval()(x))
 
 
+@pytest.mark.parametrize("architecture", ["Unet", "LinknetConcat", "MAnet"])
+def test_a_skip_at_full_resolution_sees_single_px(architecture, tmp_path, card_for):
+    given = spec(architecture, detail=4)
+    network = build_network(given).eval()
+    image = torch.zeros(1, 3, 64, 64)
+    image[..., 31, 31] = 1.0
+    change = (network(image) - network(torch.zeros_like(image))).abs().amax((0, 1))
+    plain = build_network(spec(architecture)).eval()
+    assert sum(p.numel() for p in network.parameters()) > sum(p.numel() for p in plain.parameters())
+    assert change[31, 31] > 0
+    path = tmp_path / "net.safetensors"
+    save_checkpoint(path, network, card_for(given))
+    loaded, card = load_checkpoint(path)
+    assert card.detail == 4
+    assert torch.equal(loaded(image), network(image))
+
+
+def test_inner_depths_are_found_behind_the_skip():
+    learner = LearningNetwork(build_network(spec("Unet", detail=4)), classes=2, sides=True)
+    assert len(learner.sides) == len(build_network(spec("Unet")).decoder.blocks) - 1
+
+
+def test_a_skip_at_full_resolution_elsewhere_is_refused():
+    with pytest.raises(ConfigError, match="FPN decodes at reduced resolution"):
+        build_network(spec("FPN", detail=4))
+
+
 def test_attention_elsewhere_is_refused():
     with pytest.raises(ConfigError, match="FPN takes no decoder_attention"):
         build_network(spec("FPN", decoder_attention="scse"))

@@ -20,6 +20,9 @@ class ModelConfig(Section):
         ``.safetensors`` file.
     decoder_attention
         ``scse`` or null; Unet and UnetPlusPlus alone have it.
+    detail
+        Channels of a skip at full resolution, which smp's networks lack: sharper borders of small
+        objects; 0 has none.
     head
         Pooling of a class head, which tells whether each class is in the patch at all; null has
         no head. Its loss is the term ``bce_empty``.
@@ -35,6 +38,7 @@ class ModelConfig(Section):
     encoder: str = "efficientnet-b0"
     weights: str | None = None
     decoder_attention: Literal["scse"] | None = None
+    detail: int = Field(default=0, ge=0, le=64)
     head: Literal["avg", "max", "gem"] | None = None
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     deep_supervision: float = Field(default=0.0, ge=0)

@@ -16,7 +16,7 @@ from wsi_seg.config.section import Section
 Changes = dict[str, JsonValue]
 
 # Keys of the model that decide its layers.
-_FIXED = {"architecture", "encoder", "weights", "decoder_attention"}
+_FIXED = {"architecture", "encoder", "weights", "decoder_attention", "detail"}
 
 # Sections that a phase replaces whole: their keys belong together.
 _WHOLE = {"loss", "schedule", "mix"}

@@ -128,8 +128,14 @@ def build_learner(
     """Network before the first step, and the card it will be saved with."""
     model, classes, view = recipe.model, len(recipe.classes), View.of(recipe)
     weights = start or model.start
-    encoder = current_encoder(model.encoder)
-    spec = NetworkSpec(model.architecture, encoder, view.channels, classes, model.decoder_attention)
+    spec = NetworkSpec(
+        architecture=model.architecture,
+        encoder=current_encoder(model.encoder),
+        in_channels=view.channels,
+        classes=classes,
+        decoder_attention=model.decoder_attention,
+        detail=model.detail,
+    )
     network = build_network(spec, weights=weights)
     multiple = size_multiple(network)
     if recipe.patch_px % multiple:
@@ -168,6 +174,7 @@ def build_learner(
         decoder_attention=spec.decoder_attention,
         fit=recipe.fit,
         neighbours=recipe.data.neighbours,
+        detail=spec.detail,
     )
     return learner, card
 

@@ -57,7 +57,7 @@ class ModelCard:
         Validation scores by name, for example ``val_dice``.
     training
         How it was trained, as plain JSON values.
-    decoder_attention
+    decoder_attention, detail
         See `NetworkSpec`.
     fit, neighbours
         How the network looks at slides; see `data.view.View`.
@@ -76,6 +76,7 @@ class ModelCard:
     decoder_attention: str | None = None
     fit: Fit | None = None
     neighbours: int = 0
+    detail: int = 0
 
     def view(self, tile_px: int | None = None) -> View:
         """How the network looks at slides; with another tile, a fitted slide fills that."""
@@ -90,6 +91,7 @@ class ModelCard:
             self.in_channels,
             len(self.classes),
             self.decoder_attention,
+            self.detail,
         )
 
     def to_json(self) -> dict[str, object]:
@@ -124,6 +126,7 @@ class _CardFile(BaseModel):
     decoder_attention: str | None = None
     fit: Fit | None = None
     neighbours: int = Field(default=0, ge=0, le=32)
+    detail: int = Field(default=0, ge=0, le=64)
 
     def card(self) -> ModelCard:
         """Card in the form the rest of the code uses."""
@@ -151,6 +154,7 @@ class _CardFile(BaseModel):
             decoder_attention=self.decoder_attention,
             fit=self.fit,
             neighbours=self.neighbours,
+            detail=self.detail,
         )
 
 

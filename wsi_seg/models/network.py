@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from wsi_seg.errors import CheckpointError, ConfigError
+from wsi_seg.models.detail import add_detail
 from wsi_seg.models.linknet import join_skips
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,9 @@ ARCHITECTURES = {
 
 # Architectures whose decoder can have attention.
 _ATTENTIVE = ("unet", "unetplusplus")
+
+# Architectures whose decoder gives as many px as the image has.
+_FULL_SIZE = ("unet", "unetplusplus", "linknet", "manet", _CONCAT)
 
 # Prefix of encoders that smp takes from timm by their timm name.
 _TIMM = "tu-"
@@ -57,6 +61,8 @@ class NetworkSpec:
         Channels of the output, one per class.
     decoder_attention
         ``scse`` lets the decoder weigh its channels and places (Unet and UnetPlusPlus).
+    detail
+        Channels of a skip at full resolution, which smp's networks lack; 0 adds none.
     """
 
     architecture: str
@@ -64,6 +70,7 @@ class NetworkSpec:
     in_channels: int
     classes: int
     decoder_attention: str | None = None
+    detail: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +177,11 @@ def _require_names(spec: NetworkSpec) -> None:
             f"{spec.architecture} takes no decoder_attention; expected one of "
             f"{', '.join(_ATTENTIVE)}, or leave it out"
         )
+    if spec.detail and spec.architecture.lower() not in _FULL_SIZE:
+        raise ConfigError(
+            f"{spec.architecture} decodes at reduced resolution and takes no detail; expected one "
+            f"of {', '.join(_FULL_SIZE)}, or detail 0"
+        )
     if spec.encoder.startswith(_TIMM):
         if not timm.is_model(spec.encoder.removeprefix(_TIMM)):
             known = [_TIMM + name for name in timm.list_models()]
@@ -213,6 +225,8 @@ def _create(
         ) from error
     if joined:
         join_skips(network)
+    if spec.detail:
+        add_detail(network, image=spec.in_channels, detail=spec.detail)
     return network
 
 
