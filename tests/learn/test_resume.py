@@ -60,7 +60,11 @@ def assert_same_run(one, other):
 
 
 PLANS = {
-    "dropout and EMA": ("model.dropout=0.5", "train.ema=0.9", "sampling.patches_per_epoch=30"),
+    "dropout and EMA": (
+        "model.dropout=0.5",
+        "train.ema=0.9",
+        "sampling={patches_per_epoch: 30, replay: 0.2, mix: {objects: 1}}",
+    ),
     "accumulation, lookahead and plateau": (
         "train.accumulate=2",
         "optimizer={name: adamw, lr: 5e-3, lookahead: true, encoder_lr: 1e-3, clip_norm: 0.5}",

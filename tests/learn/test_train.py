@@ -56,6 +56,7 @@ def test_a_run_learns_and_leaves_what_it_promises(recipe_for, tmp_path):
         "last.ckpt",
         "metrics.csv",
         "recipe.yaml",
+        "worst.csv",
     ]
     rows = rows_of(tmp_path / "run")
     assert len(rows) == 6

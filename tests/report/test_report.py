@@ -57,7 +57,8 @@ def make_run(folder):
         "name: <b>bold</b>\nsampling: {mix: {objects: 0.75, tissue: 0.25}, patches_per_epoch: 40}\n"
     )
     (folder / "metrics.csv").write_text(
-        "epoch,loss,lr,val_dice\n1,0.5,0.001,\n2,0.25,0.0005,0.75\n3,0.125,0.0001,0.8125\n"
+        "epoch,loss,lr,val_dice,drawn_objects,drawn_tissue\n"
+        "1,0.5,0.001,,30,10\n2,0.25,0.0005,0.75,31,9\n3,0.125,0.0001,0.8125,32,8\n"
     )
     (folder / "best.json").write_text(
         json.dumps({"architecture": "Unet", "scores": {"val_dice": 0.8125}})
@@ -110,7 +111,6 @@ def test_the_file_needs_nothing_beside_it(seen, tmp_path):
         "Largest errors",
         "Settings",
         "Training",
-        "Sampling",
         "Recipe",
     )
     assert text.count("data:image/jpeg") == 2  # the overview, and the one mistake
@@ -131,9 +131,27 @@ def test_a_run_alone(tmp_path):
     (run / "fold-1/metrics.csv").write_text("epoch,loss\n1,0.5\n")
     out = tmp_path / "report.html"
     report = write_report(ReportSources(run), out, progress=Silent())
-    assert report.sections == ("Training", "Training fold-1", "Sampling", "Recipe")
+    assert report.sections == ("Training", "Training fold-1", "Recipe")
     values = Reader(out.read_text()).values
     assert {0.5, 0.25, 0.125, 0.75, 0.8125} <= set(values)
+
+
+def test_the_worst_patches_are_shown_with_their_truth(seen, tmp_path):
+    run = make_run(tmp_path / "run")
+    (run / "recipe.yaml").write_text(
+        f"classes: [{{name: gland}}]\ndata: {{stores: [{seen.store}]}}\nmpp: 1.0\npatch_px: 64\n"
+    )
+    (run / "worst.csv").write_text("slide,y,x,loss\npainted,900,800,1.25\ngone,1,1,0.5\n")
+    out = tmp_path / "report.html"
+    report = write_report(ReportSources(run), out, progress=Silent())
+    assert report.sections == ("Training", "Worst patches", "Recipe")
+    text = out.read_text()
+    assert text.count("data:image/jpeg") == 1
+    assert "painted, y 900, x 800; loss 1.25" in text
+    assert "Patches drawn in an epoch, mean of 3" in text
+    (run / "recipe.yaml").write_text("classes: [{name: gland}]\ndata: {stores: [no]}\nmpp: 1.0\n")
+    write_report(ReportSources(run), out, progress=Silent())
+    assert "The patches cannot be shown" in out.read_text()
 
 
 def test_without_slides_or_truth_what_is_known_is_told(seen, tmp_path):

@@ -116,6 +116,9 @@ class SamplingConfig(Section):
     weighted
         Weigh each patch in the loss by 1 / (N p), p its chance among N cells, so that the loss is
         that of the whole tissue; capped at 10.
+    replay
+        Share of an epoch that shows the patches with the highest loss of the epoch before once
+        more, each a single time.
     cell_um
         Side of a cell of the importance map in micrometres.
     cell_px
@@ -130,5 +133,6 @@ class SamplingConfig(Section):
     balance: Literal["none", "class", "source"] = "none"
     grid: GridConfig | None = None
     weighted: bool = False
+    replay: float = Field(default=0.0, ge=0, le=0.5)
     cell_um: float = Field(default=32.0, gt=0)
     cell_px: int = Field(default=64, ge=1)

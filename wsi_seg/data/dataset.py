@@ -178,7 +178,7 @@ class PatchDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         self._patch_px = patch_px
         self._seed = seed
         self._augmenter: Augmenter | None = None
-        self._drawn: tuple[int, Draws] | None = None
+        self._drawn: dict[int, Draws] = {}
 
     def __getitem__(self, item: int) -> tuple[torch.Tensor, torch.Tensor]:
         epoch, index = divmod(item, len(self._sampler))
@@ -209,9 +209,11 @@ class PatchDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return int(self._draws(epoch).slide[index])
 
     def _draws(self, epoch: int) -> Draws:
-        if self._drawn is None or self._drawn[0] != epoch:
-            self._drawn = (epoch, self._sampler.epoch(epoch))
-        return self._drawn[1]
+        if epoch not in self._drawn:
+            # Two epochs: patches of the last one may come again.
+            latest = dict(sorted(self._drawn.items())[-1:])
+            self._drawn = latest | {epoch: self._sampler.epoch(epoch)}
+        return self._drawn[epoch]
 
 
 class EpochItems(Sampler[int]):
@@ -225,13 +227,21 @@ class EpochItems(Sampler[int]):
         This process and how many there are; each gets every ``ranks``-th item.
     epoch, skip
         Epoch that a run is taken up in, and how many of this rank's items it has had of it.
+
+    Attributes
+    ----------
+    rank, ranks
+        As above; may be set until the first iteration.
+    repeats
+        Items of earlier epochs to show once more in the next one that is iterated.
     """
 
     def __init__(
         self, length: int, *, rank: int = 0, ranks: int = 1, epoch: int = 0, skip: int = 0
     ) -> None:
         self._length = length
-        self._rank, self._ranks = rank, ranks
+        self.repeats: tuple[int, ...] = ()
+        self.rank, self.ranks = rank, ranks
         self._epoch = self._taken_up = epoch
         self._skip = skip
 
@@ -240,9 +250,18 @@ class EpochItems(Sampler[int]):
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return len(range(self._rank, self._length, self._ranks))
+        return len(range(self.rank, self._length, self.ranks))
 
     def __iter__(self) -> Iterator[int]:
-        start = self._epoch * self._length
-        items = range(start + self._rank, start + self._length, self._ranks)
+        items = self.of(self._epoch)[self.rank :: self.ranks].tolist()
         return iter(items[self._skip :] if self._epoch == self._taken_up else items)
+
+    def of(self, epoch: int) -> NDArray[np.int64]:
+        """Items of an epoch, of all ranks, ``(length,)`` int64.
+
+        Repeats stand in the places of some of them, evenly spread.
+        """
+        items = np.arange(epoch * self._length, (epoch + 1) * self._length)
+        places = np.arange(len(self.repeats)) * self._length // max(1, len(self.repeats))
+        items[places] = self.repeats
+        return items

@@ -22,6 +22,7 @@ from wsi_seg.data.view import View
 from wsi_seg.errors import CheckpointError, ConfigError, TrainingError
 from wsi_seg.infer.predictor import pick_device, pick_precision
 from wsi_seg.learn.history import History
+from wsi_seg.learn.ledger import Ledger
 from wsi_seg.learn.resume import LAST, Position, position_of
 from wsi_seg.learn.slides import Split, is_pseudo, patch_sampler
 from wsi_seg.learn.task import Batch, SegmentationTask
@@ -108,7 +109,8 @@ def fit(
         learner, card = build_learner(recipe, split, start=start)
         patches = _Patches(recipe, split, position or Position())
         task = SegmentationTask(learner, card, recipe, steps_per_epoch=patches.steps_per_epoch)
-        watch = Watch(Validation(recipe, card, split.validation, out), progress=progress)
+        validation = Validation(recipe, card, split.validation, out)
+        watch = Watch(validation, patches.ledger, progress=progress)
         _run(task, patches, watch, recipe, out)
     top = watch.history.top(recipe.train.top_k)
     best = out / BEST
@@ -200,12 +202,16 @@ class _Patches(lightning.LightningDataModule):
         Of the fit.
     position
         Where it is taken up.
+
+    Attributes
+    ----------
+    ledger
+        What is remembered of them.
     """
 
     def __init__(self, recipe: Recipe, split: Split, position: Position) -> None:
         super().__init__()
         self._config, self._seed = recipe.train, recipe.seed
-        self._position = position
         view = View.of(recipe)
         if recipe.data.neighbours:
             require_no_colour(recipe.augment)
@@ -225,6 +231,17 @@ class _Patches(lightning.LightningDataModule):
             patch_px=recipe.patch_px,
             seed=recipe.seed,
         )
+        self._items = EpochItems(
+            len(self._sampler),
+            epoch=position.epoch,
+            skip=position.batches * self._config.batch_size,
+        )
+        self.ledger = Ledger(
+            self._items,
+            self._sampler,
+            [store.name for store in split.train],
+            replay=recipe.sampling.replay,
+        )
         guessed = [is_pseudo(store, recipe.data.label) for store in split.train]
         soft = any(source.soft is not None for source in sources)
         self._dataset = WeightedPatches(
@@ -242,17 +259,11 @@ class _Patches(lightning.LightningDataModule):
         """Load this process's share."""
         assert self.trainer is not None
         batch, workers = self._config.batch_size, self._config.workers
-        items = EpochItems(
-            len(self._sampler),
-            rank=self.trainer.global_rank,
-            ranks=self.trainer.world_size,
-            epoch=self._position.epoch,
-            skip=self._position.batches * batch,
-        )
+        self._items.rank, self._items.ranks = self.trainer.global_rank, self.trainer.world_size
         return DataLoader(
             self._dataset,
             batch_size=batch,
-            sampler=items,
+            sampler=self._items,
             num_workers=workers,
             persistent_workers=workers > 0,
             # A forked child would inherit locks of the threads that read slides.

@@ -18,7 +18,7 @@ from wsi_seg.data.mix import mix_batch
 from wsi_seg.errors import TrainingError
 from wsi_seg.learn.average import build_average, first_averaged_epoch
 from wsi_seg.learn.losses import SegmentationLoss
-from wsi_seg.learn.losses.pixels import Pixels
+from wsi_seg.learn.losses.pixels import Pixels, ratio
 from wsi_seg.learn.optim import build_optimizer, build_plateau, build_schedule, clip_gradients
 from wsi_seg.models.checkpoint import ModelCard
 from wsi_seg.models.learner import LearningNetwork
@@ -93,6 +93,8 @@ class SegmentationTask(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Loss of ``(images, labels, weights)``; ``terms`` has it and what it is made of.
 
+        ``patches`` has `patch_losses`.
+
         Parameters
         ----------
         batch
@@ -125,7 +127,11 @@ class SegmentationTask(lightning.LightningModule):
             )
         # lightning divides its "loss" by the batches that are accumulated.
         found = {"loss": loss} | terms
-        return {"loss": loss, "terms": {name: term.detach() for name, term in found.items()}}
+        return {
+            "loss": loss,
+            "terms": {name: term.detach() for name, term in found.items()},
+            "patches": patch_losses(px),
+        }
 
     def configure_gradient_clipping(
         self,
@@ -183,6 +189,13 @@ class SegmentationTask(lightning.LightningModule):
         if self._recipe.model.freeze_encoder_epochs:
             frozen = self.current_epoch < self._recipe.model.freeze_encoder_epochs
             self.learner.freeze_encoder(frozen)
+
+
+@torch.no_grad()
+def patch_losses(px: Pixels) -> torch.Tensor:
+    """Mean cross-entropy of each patch, ``(B,)``; what the patch weighs does not count."""
+    axes = (1, 2, 3)
+    return ratio((px.bce * px.weight).sum(axes), px.weight.sum(axes))
 
 
 def _side_loss(config: LossConfig) -> SegmentationLoss:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from lightning.pytorch.callbacks import Callback
 
 from wsi_seg.learn.history import History, Row
+from wsi_seg.learn.ledger import WORST, Ledger, write_worst
 from wsi_seg.learn.resume import Position, save_state
 from wsi_seg.learn.task import Batch, SegmentationTask
 from wsi_seg.learn.validate import Validation
@@ -40,12 +42,15 @@ class Watch(Callback):
     ----------
     validation
         Slides held out, and recipe and folder of the run.
+    ledger
+        Is told the loss of each patch.
     progress
         Is told of patches.
     """
 
-    def __init__(self, validation: Validation, *, progress: Progress) -> None:
+    def __init__(self, validation: Validation, ledger: Ledger, *, progress: Progress) -> None:
         self.history = History()
+        self._ledger = ledger
         self._validation, self._recipe = validation, validation.recipe
         self._out: Path = validation.out
         self._progress = progress
@@ -58,12 +63,14 @@ class Watch(Callback):
         return {
             "history": dataclasses.asdict(self.history),
             "epoch": dataclasses.asdict(self._epoch),
+            "ledger": self._ledger.state(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the figures of an earlier run."""
         self.history = History(**state_dict["history"])
         self._epoch = _Epoch(**state_dict["epoch"])
+        self._ledger.take_up(state_dict["ledger"])
 
     def on_save_checkpoint(
         self,
@@ -91,6 +98,7 @@ class Watch(Callback):
     ) -> None:
         """Begin the epoch's bar and its clocks."""
         self._begin_bar(trainer)
+        self._ledger.begin()
         self._epoch = _Epoch()
         self._step_ended = time.perf_counter()
 
@@ -117,6 +125,9 @@ class Watch(Callback):
         epoch.patches += count
         for name, term in outputs["terms"].items():
             epoch.terms[name] = epoch.terms.get(name, 0.0) + float(term) * count
+        losses = pl_module.all_gather(outputs["patches"])
+        assert isinstance(losses, torch.Tensor)
+        self._ledger.record(losses)
         self._progress.advance(count)
         epoch.seconds += self._lap()
         done = batch_idx + 1
@@ -136,6 +147,8 @@ class Watch(Callback):
         seconds = epoch.seconds + epoch.waited
         row: Row = {"epoch": float(trainer.current_epoch + 1)}
         row |= {name: total / epoch.patches for name, total in epoch.terms.items()}
+        drawn, worst = self._ledger.end(trainer.current_epoch)
+        row |= drawn
         row["lr"] = float(trainer.optimizers[0].param_groups[0]["lr"])
         row["patches_per_second"] = epoch.patches / seconds
         row["data_wait"] = epoch.waited / seconds
@@ -152,6 +165,7 @@ class Watch(Callback):
             pl_module.validated(row["val_dice"])
         if trainer.is_global_zero:
             self._write(trainer, pl_module)
+            write_worst(self._out / WORST, worst)
         self._epoch = _Epoch()
         self._save(trainer, Position(trainer.current_epoch + 1, 0))
         trainer.should_stop = trainer.should_stop or last or self._stale()

@@ -37,7 +37,7 @@ def overview(slide: SlideStore, found: SlideStore) -> bytes:
         file = Path(folder) / "overview.png"
         write_overview(slide, [(label, classes_of(label))], file, longest_px=_OVERVIEW_PX)
         with Image.open(file) as image:
-            return _jpeg(image)
+            return jpeg_of(image)
 
 
 def wrong_objects(objects: Sequence[JudgedObject], count: int) -> list[JudgedObject]:
@@ -75,7 +75,7 @@ def crop(slide: SlideStore, one: JudgedObject) -> Crop:
     _outline(image, one.polygon, colour, window, (scale / wide, scale / tall))
     unit = "µm²" if pyramid.mpp is not None else "px²"
     what = "missed" if one.kind == "missed" else "found, not true"
-    return Crop(_jpeg(image), f"{one.class_name}, {what}; {one.area:,.0f} {unit}")
+    return Crop(jpeg_of(image), f"{one.class_name}, {what}; {one.area:,.0f} {unit}")
 
 
 def _outline(
@@ -97,7 +97,8 @@ def _outline(
         draw.line(points, fill=colour, width=3, joint="curve")
 
 
-def _jpeg(image: Image.Image) -> bytes:
+def jpeg_of(image: Image.Image) -> bytes:
+    """Encode as JPEG."""
     out = io.BytesIO()
     image.convert("RGB").save(out, format="JPEG", quality=_QUALITY, optimize=True)
     return out.getvalue()

@@ -190,19 +190,34 @@ def _sheet(source: PatchSource, recipe: Recipe, draws: Draws) -> Image.Image:
         image, label = source.patch(float(draws.y[index]), float(draws.x[index]), cut)
         raw = words(recipe.seed, 0, stream=Stream.AUGMENT, first=index, count=1)[0]
         image, label = augmenter(image, label, side=side, seeds=[int(w) >> 33 for w in raw])
-        ids = label if label.ndim == 2 else label[..., 0]
-        if neighbours := recipe.data.neighbours:
-            image = np.repeat(image[..., neighbours : neighbours + 1], 3, axis=-1)
-        patch = Image.fromarray(image).resize((_SHEET_PX, _SHEET_PX), Image.Resampling.BOX)
-        small = Image.fromarray(ids).resize(patch.size, Image.Resampling.NEAREST)
-        pixels, ids = np.asarray(patch).copy(), np.asarray(small)
-        for entry in recipe.class_table:
-            pixels[_outline(ids == entry.id)] = entry.rgb
-        pixels[-1], pixels[:, -1] = 255, 255
         place = (index % columns * _SHEET_PX, index // columns * _SHEET_PX)
-        sheet.paste(Image.fromarray(pixels), place)
+        sheet.paste(patch_picture(image, label, recipe, side_px=_SHEET_PX), place)
     title = f"{side} px patches, augmented ({_named(recipe)})"
     return _framed([sheet], _class_legend(recipe), title=title)
+
+
+def patch_picture(image: Pixels, label: Pixels, recipe: Recipe, *, side_px: int) -> Image.Image:
+    """Picture of a patch with the outlines of its truth.
+
+    Parameters
+    ----------
+    image, label
+        See `PatchSource.patch`.
+    recipe
+        Gives the classes' colours.
+    side_px
+        Side of the picture; its right and bottom line are white.
+    """
+    ids = label if label.ndim == 2 else label[..., 0]
+    if neighbours := recipe.data.neighbours:
+        image = np.repeat(image[..., neighbours : neighbours + 1], 3, axis=-1)
+    patch = Image.fromarray(image).resize((side_px, side_px), Image.Resampling.BOX)
+    small = Image.fromarray(ids).resize(patch.size, Image.Resampling.NEAREST)
+    pixels, ids = np.asarray(patch).copy(), np.asarray(small)
+    for entry in recipe.class_table:
+        pixels[_outline(ids == entry.id)] = entry.rgb
+    pixels[-1], pixels[:, -1] = 255, 255
+    return Image.fromarray(pixels)
 
 
 def _named(recipe: Recipe) -> str:

@@ -5,14 +5,16 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
-
 from wsi_seg.errors import ConfigError
 from wsi_seg.report.page import Section, facts, figure, figures, preformatted, table
 from wsi_seg.report.plots import bar_plot, line_plot
+from wsi_seg.report.worst import WORST, worst_section
 
 RECIPE = "recipe.yaml"
 METRICS = "metrics.csv"
+
+# Before the names of columns that count draws.
+_DRAWN = "drawn_"
 
 # Columns of the metrics that are drawn together, and what their axis is called.
 _CHARTS = (
@@ -45,8 +47,10 @@ def run_sections(folder: Path) -> list[Section]:
         part = file.parent.relative_to(folder).as_posix()
         suffix = "" if part == "." else f" {part}"
         sections.append(Section(f"Training{suffix}", _training(file)))
+        worst = file.with_name(WORST)
+        if worst.is_file():
+            sections.append(worst_section(worst, folder / RECIPE, f"Worst patches{suffix}"))
     recipe = _text(folder / RECIPE)
-    sections += _sampling(folder / RECIPE, recipe)
     sections.append(Section("Recipe", preformatted(recipe)))
     return sections
 
@@ -62,11 +66,13 @@ def _training(file: Path) -> str:
         for title, names in charts
         if any(value is not None for name in names for value in columns[name])
     ]
+    plots += [plot] if (plot := _draws(columns)) else []
+    shown = {name: values for name, values in columns.items() if not name.startswith(_DRAWN)}
     rows = [
         [None if value is None else int(value) if name == "epoch" else value for name, value in row]
-        for row in _rows(columns)[-_MOST_ROWS:]
+        for row in _rows(shown)[-_MOST_ROWS:]
     ]
-    heads = [name.replace("_", " ") for name in columns]
+    heads = [name.replace("_", " ") for name in shown]
     return _card(file.parent) + figures(plots, "plots") + table(heads, rows, wide=True)
 
 
@@ -88,28 +94,18 @@ def _card(folder: Path) -> str:
     return facts(shown | (dict(scores) if isinstance(scores, Mapping) else {}))
 
 
-def _sampling(file: Path, text: str) -> list[Section]:
-    """Patches that an epoch draws from each layer, as the recipe shares them out."""
-    try:
-        recipe = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file} is not YAML ({error}); train again") from error
-    sampling = recipe.get("sampling") if isinstance(recipe, Mapping) else None
-    if not isinstance(sampling, Mapping) or not isinstance(sampling.get("mix"), Mapping):
-        return []
-    total = sampling.get("patches_per_epoch")
-    if not isinstance(total, int):
-        return []
-    shares = {
-        name: share * total
-        for name, share in sampling["mix"].items()
-        if isinstance(share, int | float)
+def _draws(columns: Columns) -> str:
+    """Plot of the patches that an epoch drew from each layer, on average."""
+    drawn = {
+        name.removeprefix(_DRAWN).replace("_", " "): [v for v in values if v is not None]
+        for name, values in columns.items()
+        if name.startswith(_DRAWN)
     }
-    counts = {name: count for name, count in shares.items() if count}
+    epochs = max((len(values) for values in drawn.values()), default=0)
+    counts = {name: sum(values) / epochs for name, values in drawn.items() if sum(values)}
     if not counts:
-        return []
-    plot = figure(bar_plot(counts, "patches"), f"Patches of an epoch by layer, of {total:,}")
-    return [Section("Sampling", figures([plot], "plots"))]
+        return ""
+    return figure(bar_plot(counts, "patches"), f"Patches drawn in an epoch, mean of {epochs}")
 
 
 def _metrics(file: Path) -> Columns:
