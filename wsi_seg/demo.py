@@ -259,11 +259,13 @@ def _export(stage: _Stage, name: str, *, with_polygons: bool) -> None:
 
     prediction, store = stage.path(f"{name}_pred.zarr"), stage.path(f"{name}.zarr")
     pictures, polygons = stage.path("overviews"), stage.path("polygons")
-    targets = ExportTargets(geojson=polygons if with_polygons else None, png=pictures)
+    targets = ExportTargets(geojson=polygons if with_polygons else None, overview=pictures)
     export_collection(
         open_collection(prediction), open_collection(store), targets, progress=stage.progress
     )
-    options = f"--geojson {polygons} --png {pictures}" if with_polygons else f"--png {pictures}"
+    options = (
+        f"--geojson {polygons} --overview {pictures}" if with_polygons else f"--overview {pictures}"
+    )
     stage.tell(
         f"Picture {pictures / name}.png", f"wsi-seg export {prediction} --store {store} {options}"
     )

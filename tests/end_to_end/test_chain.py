@@ -52,7 +52,7 @@ def test_from_slides_to_polygons(tmp_path, monkeypatch):
         assert store.pyramid.mpp == 2.0
     scores = run("evaluate", "pred.zarr", "--truth", "store.zarr")
     assert {row["slide"] for row in scores["slides"]} == {"first", "second"}
-    exported = run("export", "pred.zarr", "--geojson", "polygons", "--png", "overviews")
+    exported = run("export", "pred.zarr", "--geojson", "polygons", "--overview", "overviews")
     assert len(exported["files"]) == 4
     for name in ("first", "second"):
         assert (tmp_path / "overviews" / f"{name}.png").stat().st_size > 1000

@@ -10,47 +10,19 @@ from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.export.geojson import write_geojson
 from wsi_seg.export.overview import write_overview
 from wsi_seg.export.run import ExportTargets, export_collection, outlines
-from wsi_seg.geometry import Extent, Region
+from wsi_seg.geometry import Region
 from wsi_seg.masks.rasterize import Rasterizer
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
-    completed,
     create_collection,
-    create_multiscale,
     open_collection,
-    write_strip,
 )
 from wsi_seg.testing.memory import MemoryImage
 
 CLASSES = ClassTable.named(["gland", "vessel"], ["#ff0000", "#00ff00"])
 
 
-def make_prediction(folder, labels, downsample=2.0, mpp=0.5):
-    path = folder / "pred.zarr"
-    create_collection(path)
-    extents = completed([Extent(*labels.shape)])
-    common = {"extents": extents, "mpp": mpp, "downsample": downsample, "shard_px": 512}
-    group = path / "slide"
-    create_multiscale(group, channels=2, attributes={"kind": "prediction"}, name="slide", **common)
-    label = group / "labels" / "prediction"
-    attributes = {"kind": "label", "classes": CLASSES.to_json()}
-    create_multiscale(label, channels=None, attributes=attributes, name="prediction", **common)
-    for y in range(0, labels.shape[0], 512):
-        write_strip(label, 0, y, labels[y : y + 512])
-    return open_collection(path)
-
-
-def rings():
-    y, x = np.mgrid[:700, :300]
-    distance = np.hypot(y - 510, x - 150)
-    labels = np.zeros((700, 300), dtype=np.uint8)
-    labels[(distance < 120) & (distance > 60)] = 1
-    labels[20:40, 30:70] = 2
-    labels[600:602, 2:4] = 2
-    return labels
-
-
-def test_exported_polygons_drawn_again_give_the_label_map(tmp_path):
+def test_exported_polygons_drawn_again_give_the_label_map(tmp_path, make_prediction, rings):
     labels = rings()
     predictions = make_prediction(tmp_path, labels)
     report = export_collection(
@@ -70,13 +42,13 @@ def test_exported_polygons_drawn_again_give_the_label_map(tmp_path):
     ]["color"]
 
 
-def test_small_objects_are_left_out_by_their_area_in_um2(tmp_path):
+def test_small_objects_are_left_out_by_their_area_in_um2(tmp_path, make_prediction, rings):
     # 2 x 2 px of 1 um are 4 um2; 20 x 40 px are 800.
     store = make_prediction(tmp_path, rings())["slide"].label("prediction")
     assert [len(list(outlines(store, least))) for least in (0, 4, 4.1, 801)] == [3, 3, 2, 1]
 
 
-def test_gzip_by_suffix_and_unwritable_targets(tmp_path):
+def test_gzip_by_suffix_and_unwritable_targets(tmp_path, make_prediction, rings):
     store = make_prediction(tmp_path, rings())["slide"].label("prediction")
     write_geojson(tmp_path / "a.geojson.gz", outlines(store, 0))
     assert len(read_annotations(tmp_path / "a.geojson.gz").items) == 3

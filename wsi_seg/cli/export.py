@@ -1,11 +1,22 @@
 """Owns ``wsi-seg export``."""
 
+import enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
+
+# Where `wsi-seg search` puts a rule if not told otherwise.
+FOUND_RULE = Path("run/rule.json")
+
+
+class DialectName(enum.StrEnum):
+    """Dialects of run-length encoding."""
+
+    ABSOLUTE = "absolute"
+    RELATIVE = "relative"
 
 
 def export(
@@ -19,7 +30,31 @@ def export(
         Path | None, typer.Option(help="Folder for one polygon file per slide, for QuPath.")
     ] = None,
     png: Annotated[
-        Path | None, typer.Option(help="Folder for one overview picture per slide.")
+        Path | None, typer.Option(help="Folder for one PNG of class ids per slide.")
+    ] = None,
+    overview: Annotated[
+        Path | None, typer.Option(help="Folder for one picture with outlines per slide.")
+    ] = None,
+    ome_tiff: Annotated[
+        Path | None, typer.Option(help="Folder for OME-TIFFs of probabilities and class ids.")
+    ] = None,
+    table: Annotated[
+        Path | None, typer.Option(help="Folder for object tables, as csv and parquet.")
+    ] = None,
+    rle: Annotated[
+        Path | None, typer.Option(help="File for run-length encoded masks of all slides.")
+    ] = None,
+    dialect: Annotated[
+        DialectName, typer.Option(help="How runs are written.")
+    ] = DialectName.ABSOLUTE,
+    coco: Annotated[Path | None, typer.Option(help="File for the objects of all slides.")] = None,
+    packed: Annotated[bool, typer.Option("--gz", help="Gzip polygon files.")] = False,
+    rule: Annotated[
+        Path | None,
+        typer.Option(help="Rule found by `wsi-seg search`; default: run/rule.json, if it is."),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Keep px above this, whatever was found.")
     ] = None,
     min_area_um2: Annotated[
         float, typer.Option(help="Leave out polygons smaller than this (px² where mpp is unknown).")
@@ -31,19 +66,42 @@ def export(
     For example:
 
       wsi-seg export pred.zarr --geojson polygons/
-      wsi-seg export pred.zarr --store store.zarr --png overviews/
+      wsi-seg export pred.zarr --store store.zarr --overview overviews/
+      wsi-seg export pred.zarr --rule run/rule.json --table tables/ --rle out.csv
     """
-    if geojson is None and png is None:
-        raise typer.BadParameter("choose at least one of --geojson, --png")
+    if not any((geojson, png, overview, ome_tiff, table, rle, coco)):
+        raise typer.BadParameter(
+            "choose some of --geojson, --png, --overview, --ome-tiff, --table, --rle, --coco"
+        )
+    if rule is not None and threshold is not None:
+        raise typer.BadParameter("choose one of --rule, --threshold")
 
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.export.run import ExportTargets, export_collection
+        from wsi_seg.postprocess.rule import fixed, read_rule
         from wsi_seg.store import open_collection
 
+        file = rule or (FOUND_RULE if threshold is None and FOUND_RULE.is_file() else None)
+        chosen = None if threshold is None else fixed(threshold)
+        if file is not None:
+            chosen = read_rule(file)
+            terminal.say(f"rule of {file}: {chosen.describe()}")
         report = export_collection(
             open_collection(prediction),
-            open_collection(store) if png else None,
-            ExportTargets(geojson=geojson, png=png, min_area_um2=min_area_um2),
+            open_collection(store) if overview else None,
+            ExportTargets(
+                geojson=geojson,
+                png=png,
+                overview=overview,
+                ome_tiff=ome_tiff,
+                table=table,
+                rle=rle,
+                coco=coco,
+                min_area_um2=min_area_um2,
+                rule=chosen,
+                packed=packed,
+                dialect=dialect.value,
+            ),
             progress=terminal.progress,
         )
         terminal.say("\n".join(report.lines()))

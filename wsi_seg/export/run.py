@@ -9,14 +9,22 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry import Polygon
 
+from wsi_seg.annotations.rle import Dialect
 from wsi_seg.classes import ClassEntry
 from wsi_seg.errors import BatchError, StoreError, WsiSegError
+from wsi_seg.export.coco import write_coco
 from wsi_seg.export.geojson import write_geojson
 from wsi_seg.export.overview import write_overview
-from wsi_seg.geometry import Region
+from wsi_seg.export.png import write_mask
+from wsi_seg.export.rle import write_rle_csv
+from wsi_seg.export.tiff import write_ome_tiff
+from wsi_seg.geometry import Extent, Region
 from wsi_seg.infer.output import LABEL
 from wsi_seg.masks.vectorize import vectorize
+from wsi_seg.postprocess.objects import Scale, measure
 from wsi_seg.postprocess.rule import Rule
+from wsi_seg.postprocess.strips import labelled
+from wsi_seg.postprocess.table import write_table
 from wsi_seg.postprocess.write import classes_of, write_decision
 from wsi_seg.progress import Progress
 from wsi_seg.store import Collection, Multiscale, SlideStore
@@ -31,20 +39,39 @@ class ExportTargets:
 
     Parameters
     ----------
-    geojson, png
-        Folders for one polygon file, one overview picture per slide.
+    geojson, png, overview
+        Folders for one polygon file (``.geojson.gz`` if ``packed``), one PNG of class ids, one
+        overview picture per slide.
+    ome_tiff
+        Folder for pyramidal OME-TIFFs of the probabilities and of the label map.
+    table
+        Folder for object tables, as csv and parquet.
+    rle, coco
+        One csv file of run-length encoded masks, one COCO file, for all slides. Runs count px of
+        the prediction, whose size stands beside them; COCO's polygons those of level 0.
     min_area_um2
         Objects smaller than this are left out of the polygons; px² of level 0 where mpp is
         unknown.
     rule
         Makes the decision that is exported, which is kept as the label ``decision``; None exports
         the label map that inference wrote.
+    packed
+        Whether polygon files are gzipped.
+    dialect
+        Of the run-length encoding; see `annotations.rle`.
     """
 
     geojson: Path | None = None
     png: Path | None = None
+    overview: Path | None = None
+    ome_tiff: Path | None = None
+    table: Path | None = None
+    rle: Path | None = None
+    coco: Path | None = None
     min_area_um2: float = 0.0
     rule: Rule | None = None
+    packed: bool = False
+    dialect: Dialect = "absolute"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,26 +121,82 @@ def export_collection(
     files: list[str] = []
     objects: dict[str, int] = {}
     failures: dict[str, str] = {}
+    labels: list[tuple[str, Multiscale]] = []
     progress.start("export", len(predictions), "slides")
     for name in predictions.names():
         try:
             store = predictions[name]
             label = decided_label(store, targets.rule)
-            if targets.geojson is not None:
-                path = targets.geojson / f"{name}.geojson"
-                objects[name] = write_geojson(path, outlines(label, targets.min_area_um2))
-                files.append(str(path))
-            if targets.png is not None and slides is not None:
-                path = targets.png / f"{name}.png"
-                write_overview(slides[name], [(label, classes_of(label))], path)
-                files.append(str(path))
+            written, count = _write_slide(store, label, slides, targets)
+            files += written
+            if count is not None:
+                objects[name] = count
+            labels.append((name, label))
         except WsiSegError as error:
             failures[name] = str(error)
         progress.advance(1)
+    files += _write_shared(labels, targets)
     progress.finish()
     if failures:
         raise BatchError(failures, done=len(predictions) - len(failures))
     return ExportReport(tuple(files), objects)
+
+
+def _write_slide(
+    store: SlideStore, label: Multiscale, slides: Collection | None, targets: ExportTargets
+) -> tuple[list[str], int | None]:
+    """Write the files of one slide; return their names, and the number of polygons."""
+    files, count, name = [], None, store.name
+    if targets.geojson is not None:
+        path = targets.geojson / f"{name}.geojson{'.gz' if targets.packed else ''}"
+        count = write_geojson(path, outlines(label, targets.min_area_um2))
+        files.append(path)
+    if targets.overview is not None and slides is not None:
+        files.append(targets.overview / f"{name}.png")
+        write_overview(slides[name], [(label, classes_of(label))], files[-1])
+    if targets.png is not None:
+        files.append(targets.png / f"{name}.png")
+        write_mask(files[-1], label)
+    if targets.ome_tiff is not None:
+        for suffix, image in (("probability", store.image), ("labels", label)):
+            files.append(targets.ome_tiff / f"{name}.{suffix}.ome.tif")
+            write_ome_tiff(files[-1], image)
+    if targets.table is not None:
+        mpp = label.pyramid.mpp
+        scale = Scale(_downsample(label), mpp)
+        table = measure(labelled(label, store.image), classes_of(label), scale)
+        for suffix in ("csv", "parquet"):
+            files.append(targets.table / f"{name}.{suffix}")
+            write_table(files[-1], table, has_mpp=mpp is not None)
+    return [str(path) for path in files], count
+
+
+def _write_shared(labels: list[tuple[str, Multiscale]], targets: ExportTargets) -> list[str]:
+    """Write the files that hold all slides."""
+    files = []
+    if targets.rle is not None and labels:
+        write_rle_csv(targets.rle, labels, dialect=targets.dialect)
+        files.append(str(targets.rle))
+    if targets.coco is not None and labels:
+        images = (
+            (name, _full_extent(label), outlines(label, targets.min_area_um2))
+            for name, label in labels
+        )
+        write_coco(targets.coco, images, classes_of(labels[0][1]))
+        files.append(str(targets.coco))
+    return files
+
+
+def _downsample(label: Multiscale) -> float:
+    scale = label.attributes.get("downsample", 1.0)
+    assert isinstance(scale, int | float)
+    return float(scale)
+
+
+def _full_extent(label: Multiscale) -> Extent:
+    """Size of the slide's level 0, as far as its label map tells."""
+    extent, scale = label.pyramid.extent, _downsample(label)
+    return Extent(round(extent.height * scale), round(extent.width * scale))
 
 
 def decided_label(store: SlideStore, rule: Rule | None) -> Multiscale:
@@ -132,8 +215,7 @@ def outlines(label: Multiscale, min_area_um2: float) -> Iterator[tuple[ClassEntr
         Smaller objects are left out; px² of level 0 where mpp is unknown.
     """
     classes = {entry.id: entry for entry in classes_of(label)}
-    scale = label.attributes.get("downsample", 1.0)
-    assert isinstance(scale, int | float)
+    scale = _downsample(label)
     mpp = None if label.pyramid.mpp is None else label.pyramid.mpp / scale
     for value, polygon in vectorize(_strips(label)):
         scaled = shapely.transform(polygon, lambda xy: xy * scale)

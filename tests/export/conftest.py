@@ -1,0 +1,53 @@
+"""Predictions with a ring, a block and a speck, as inference leaves them."""
+
+import numpy as np
+import pytest
+
+from wsi_seg.classes import ClassTable
+from wsi_seg.geometry import Extent
+from wsi_seg.store import (
+    completed,
+    create_collection,
+    create_multiscale,
+    open_collection,
+    write_strip,
+)
+
+CLASSES = ClassTable.named(["gland", "vessel"], ["#ff0000", "#00ff00"])
+
+
+@pytest.fixture
+def make_prediction():
+    """Function that writes a collection of one predicted slide."""
+    return _make_prediction
+
+
+@pytest.fixture
+def rings():
+    """Function that gives the label map."""
+    return _rings
+
+
+def _make_prediction(folder, labels, downsample=2.0, mpp=0.5):
+    path = folder / "pred.zarr"
+    create_collection(path)
+    extents = completed([Extent(*labels.shape)])
+    common = {"extents": extents, "mpp": mpp, "downsample": downsample, "shard_px": 512}
+    group = path / "slide"
+    create_multiscale(group, channels=2, attributes={"kind": "prediction"}, name="slide", **common)
+    label = group / "labels" / "prediction"
+    attributes = {"kind": "label", "classes": CLASSES.to_json()}
+    create_multiscale(label, channels=None, attributes=attributes, name="prediction", **common)
+    for y in range(0, labels.shape[0], 512):
+        write_strip(label, 0, y, labels[y : y + 512])
+    return open_collection(path)
+
+
+def _rings():
+    y, x = np.mgrid[:700, :300]
+    distance = np.hypot(y - 510, x - 150)
+    labels = np.zeros((700, 300), dtype=np.uint8)
+    labels[(distance < 120) & (distance > 60)] = 1
+    labels[20:40, 30:70] = 2
+    labels[600:602, 2:4] = 2
+    return labels

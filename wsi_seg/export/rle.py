@@ -1,0 +1,75 @@
+"""Owns writing run-length encoded masks as csv, one row for each slide and class.
+
+Masks are read in bands of columns, as runs go down columns; so a mask is never held whole.
+"""
+
+import csv
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from wsi_seg.annotations.rle import Dialect, Runs, write_runs
+from wsi_seg.export.files import written_whole
+from wsi_seg.geometry import Region
+from wsi_seg.postprocess.write import classes_of
+from wsi_seg.store import Multiscale
+
+HEADER = ("image_id", "class", "height", "width", "rle")
+
+_BAND_PX = 512
+
+
+def write_rle_csv(
+    path: Path, labels: Iterable[tuple[str, Multiscale]], *, dialect: Dialect
+) -> None:
+    """Write the masks of all classes of some slides, whole or not at all.
+
+    Parameters
+    ----------
+    path
+        File to write.
+    labels
+        Name of each slide and its label map; runs count px of its level 0.
+    dialect
+        How runs are written; see `annotations.rle`.
+    """
+    with written_whole(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(HEADER)
+        for name, label in labels:
+            extent = label.pyramid.extent
+            for class_name, runs in encode_label(label):
+                text = write_runs(runs, dialect=dialect)
+                writer.writerow((name, class_name, extent.height, extent.width, text))
+
+
+def encode_label(label: Multiscale) -> Iterator[tuple[str, Runs]]:
+    """Name and runs, ``(n, 2)`` down the columns, of each class of a label map."""
+    classes = classes_of(label)
+    extent = label.pyramid.extent
+    parts: dict[int, list[Runs]] = {entry.id: [] for entry in classes}
+    for x in range(0, extent.width, _BAND_PX):
+        width = min(_BAND_PX, extent.width - x)
+        region = Region(level=0, y=0, x=x, height=extent.height, width=width)
+        ids = label.read(region, cached=False)
+        for number, found in parts.items():
+            found.append(_runs(ids == number) + x * extent.height)
+    for entry in classes:
+        yield entry.name, _joined(np.concatenate(parts[entry.id]))
+
+
+def _runs(mask: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> Runs:
+    flat = np.concatenate([[False], mask.ravel(order="F"), [False]])
+    borders = np.flatnonzero(flat[1:] != flat[:-1])
+    return np.stack([borders[::2], borders[1::2]], axis=1)
+
+
+def _joined(runs: Runs) -> Runs:
+    """Join runs where one ends at the px at which the next begins."""
+    if not len(runs):
+        return runs
+    apart = runs[1:, 0] != runs[:-1, 1]
+    begins = runs[np.concatenate([[True], apart]), 0]
+    ends = runs[np.concatenate([apart, [True]]), 1]
+    return np.stack([begins, ends], axis=1)

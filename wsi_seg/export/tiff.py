@@ -1,0 +1,75 @@
+"""Owns writing probabilities and label maps as pyramidal OME-TIFF, tile by tile."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from wsi_seg.export.files import written_whole
+from wsi_seg.geometry import Region
+from wsi_seg.postprocess.write import classes_of
+from wsi_seg.store import Multiscale
+
+_TILE_PX = 512
+
+
+def write_ome_tiff(path: Path, image: Multiscale) -> None:
+    """Write all levels of a prediction or label map, whole or not at all.
+
+    Channels are planes named after the classes; levels lie in SubIFDs, as OME-TIFF has them.
+    Memory holds a few tiles.
+
+    Parameters
+    ----------
+    path
+        File to write, ``.ome.tif`` by custom.
+    image
+        Probabilities, uint8 value / 255, or class ids.
+    """
+    mpp = image.pyramid.mpp
+    names = list(classes_of(image).names)
+    size = {} if mpp is None else _physical(mpp)
+    channels = {} if image.channels is None else {"Channel": {"Name": names}}
+    axes = "YX" if image.channels is None else "CYX"
+    with (
+        written_whole(path) as temporary,
+        tifffile.TiffWriter(temporary, bigtiff=True, ome=True) as tiff,
+    ):
+        for level, extent in enumerate(image.pyramid.extents):
+            shape = (extent.height, extent.width)
+            tiff.write(
+                _tiles(image, level),
+                shape=shape if image.channels is None else (image.channels, *shape),
+                dtype=np.uint8,
+                tile=(_TILE_PX, _TILE_PX),
+                photometric="minisblack",
+                planarconfig=None,
+                compression="zlib",
+                subifds=len(image.pyramid.extents) - 1 if level == 0 else None,
+                subfiletype=1 if level else 0,
+                metadata={"axes": axes, **size, **channels} if level == 0 else None,
+            )
+
+
+def _physical(mpp: float) -> dict[str, object]:
+    return {
+        "PhysicalSizeX": mpp,
+        "PhysicalSizeXUnit": "µm",
+        "PhysicalSizeY": mpp,
+        "PhysicalSizeYUnit": "µm",
+    }
+
+
+def _tiles(image: Multiscale, level: int) -> Iterator[NDArray[np.uint8]]:
+    """Tiles of one level, channel by channel, padded to full size."""
+    extent = image.pyramid.extents[level]
+    for channel in range(image.channels or 1):
+        for y in range(0, extent.height, _TILE_PX):
+            for x in range(0, extent.width, _TILE_PX):
+                region = Region(level=level, y=y, x=x, height=_TILE_PX, width=_TILE_PX)
+                px = image.read(region.clip(extent), cached=image.channels is not None)
+                plane = px if image.channels is None else px[:, :, channel]
+                missing = (_TILE_PX - plane.shape[0], _TILE_PX - plane.shape[1])
+                yield np.pad(plane, ((0, missing[0]), (0, missing[1])))
