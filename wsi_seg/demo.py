@@ -238,7 +238,7 @@ def _infer(stage: _Stage, checkpoint: Path) -> tuple[float, int]:
 
 
 def _evaluate(stage: _Stage) -> tuple[float, float]:
-    from wsi_seg.evaluate.scores import evaluate
+    from wsi_seg.evaluate.compare import evaluate
     from wsi_seg.store import open_collection
 
     prediction, truth = stage.path("test_pred.zarr"), stage.path("test.zarr")

@@ -6,7 +6,8 @@ from hypothesis.extra import numpy as hnp
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import StoreError
-from wsi_seg.evaluate.scores import Counts, Scores, SlideScore, evaluate_slide
+from wsi_seg.evaluate.compare import evaluate_slide
+from wsi_seg.evaluate.scores import Counts, Scores, SlideScore
 from wsi_seg.progress import Silent
 from wsi_seg.testing.memory import MemoryImage, MemoryStore
 

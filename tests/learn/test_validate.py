@@ -4,10 +4,10 @@ import torch
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.evaluate.scores import Counts, Scores, SlideScore
+from wsi_seg.evaluate.tiles import tile_dices
 from wsi_seg.geometry import Region
 from wsi_seg.learn import validate
 from wsi_seg.learn.history import History
-from wsi_seg.learn.tiles import tile_dice
 from wsi_seg.learn.validate import Validation, score_slides
 from wsi_seg.models import build_network, load_checkpoint
 from wsi_seg.progress import Silent
@@ -22,23 +22,22 @@ from wsi_seg.store import (
 # Half found on a small slide, all found on a large one.
 UNEQUAL = Scores(
     (
-        SlideScore("small", "disc", Counts(5, 5, 5)),
-        SlideScore("large", "disc", Counts(1000, 0, 0)),
+        SlideScore("small", "disc", Counts(5, 5, 5), tile_dices=(0.2, 0.4)),
+        SlideScore("large", "disc", Counts(1000, 0, 0), tile_dices=(0.6,)),
     )
 )
 
 
 def test_per_slide_and_pooled_dice_differ_and_are_named(recipe_for, tmp_path, monkeypatch):
     monkeypatch.setattr(validate, "infer_with", lambda *words, **named: None)
-    monkeypatch.setattr(validate, "score_slides", lambda *words: UNEQUAL)
-    monkeypatch.setattr(validate, "tile_dice", lambda *words, **named: {"disc": 0.4})
+    monkeypatch.setattr(validate, "score_slides", lambda *words, **named: UNEQUAL)
     row = Validation(recipe_for(), None, (), tmp_path).score(None, "cpu", Silent())
     assert row == {
         "val_dice": 0.75,
         "val_dice_disc": 0.75,
         "val_dice_disc_sd": 0.25,
         "val_pooled_dice_disc": 2010 / 2020,
-        "val_tile_dice_disc": 0.4,
+        "val_tile_dice_disc": pytest.approx(0.4),
     }
 
 
@@ -96,7 +95,8 @@ def test_tiles_that_show_nothing_do_not_count(slides, tmp_path):
                 expected.append(2 * (ours * theirs).sum() / (ours.sum() + theirs.sum()))
     assert 0.0 in expected
     assert 1.0 in expected
-    dice = tile_dice(tmp_path / "pred.zarr", [slide], "annotations", tile_px=64)
-    assert dice == {"disc": pytest.approx(np.mean(expected))}
+    stored = open_collection(tmp_path / "pred.zarr")["a"].label("prediction")
+    dices = tile_dices(stored, slide.label("annotations"), 64)["disc"]
+    assert list(dices) == pytest.approx(expected)
     (score,) = score_slides(tmp_path / "pred.zarr", [slide], "annotations", Silent()).slides
-    assert abs(score.counts.dice - dice["disc"]) > 0.01
+    assert abs(score.counts.dice - np.mean(dices)) > 0.01

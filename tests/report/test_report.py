@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from wsi_seg.cli.app import app
 from wsi_seg.errors import ConfigError, StoreError
-from wsi_seg.evaluate.scores import evaluate
+from wsi_seg.evaluate.compare import evaluate
 from wsi_seg.progress import Silent
 from wsi_seg.report.page import Section, cell, facts, page, table
 from wsi_seg.report.prediction import quarantined, score_sections

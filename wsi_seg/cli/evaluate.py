@@ -14,32 +14,65 @@ def evaluate(
         "store.zarr"
     ),
     label: Annotated[str, typer.Option(help="Name of the true label.")] = "annotations",
+    rule: Annotated[
+        Path | None,
+        typer.Option(help="Judge what this rule decides, instead of the label map of `infer`."),
+    ] = None,
+    tolerance_um: Annotated[
+        float, typer.Option(min=0, help="Outlines this near count as right (px without mpp).")
+    ] = 2.0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for scores.json, and slides.csv for tables.")
+    ] = None,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Score predictions: Dice and IoU of each class, per slide and pooled.
+    """Score predictions by px, tiles, objects and outlines, per slide and pooled.
 
-    Example:
+    For example:
+
       wsi-seg evaluate pred.zarr --truth store.zarr
+      wsi-seg evaluate pred.zarr --rule run/rule.json --out scores/
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
-        from wsi_seg.evaluate.scores import evaluate as score
+        from wsi_seg.evaluate.compare import evaluate as score
+        from wsi_seg.evaluate.compare import usual_measures
+        from wsi_seg.evaluate.scores import PREDICTION_LABEL
+        from wsi_seg.evaluate.table import write_scores
+        from wsi_seg.postprocess.rule import read_rule
+        from wsi_seg.postprocess.write import DECISION, write_decision
         from wsi_seg.store import open_collection
 
+        predictions = open_collection(prediction)
+        if rule is not None:
+            chosen = read_rule(rule)
+            for store in predictions:
+                write_decision(store, chosen)
         scores = score(
-            open_collection(prediction),
+            predictions,
             open_collection(truth),
             label=label,
+            found_label=PREDICTION_LABEL if rule is None else DECISION,
+            measures=usual_measures(predictions, tolerance_um=tolerance_um),
             progress=terminal.progress,
         )
         terminal.table(
-            ("slide", "class", "Dice", "IoU"),
+            ("slide", "class", "Dice", "IoU", "object F1"),
             [
-                (s.slide, s.class_name, f"{s.counts.dice:.4f}", f"{s.counts.iou:.4f}")
+                (
+                    s.slide,
+                    s.class_name,
+                    f"{s.counts.dice:.4f}",
+                    f"{s.counts.iou:.4f}",
+                    "" if s.objects is None else f"{s.objects.f1:.3f}",
+                )
                 for s in scores.slides
             ],
         )
         terminal.say("\n".join(scores.lines()))
+        if out is not None:
+            write_scores(out, scores)
+            terminal.say(f"wrote {out / 'scores.json'} and {out / 'slides.csv'}")
         return scores.to_json()
 
     run_verb(body, json_mode)

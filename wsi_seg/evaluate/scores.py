@@ -1,20 +1,17 @@
-"""Owns Dice and IoU: per slide, their spread over slides, and pooled over all px.
+"""Owns what scores are and how they are told: of px, and by wish of tiles, objects and outlines.
 
-Counts are whole numbers summed over bands of rows, so memory depends on a slide's width only and
-no mean is ever taken of means.
+Figures of several slides come from counts, never from means of means, unless the name says so.
 """
 
 import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from wsi_seg.errors import BatchError, StoreError, WsiSegError
-from wsi_seg.evaluate.truth import paired, require_same_classes, require_same_slide
-from wsi_seg.postprocess.strips import labelled
-from wsi_seg.postprocess.write import classes_of
-from wsi_seg.progress import Progress
-from wsi_seg.store import Collection, SlideStore
+from wsi_seg.evaluate.boundary import Distances
+from wsi_seg.evaluate.intervals import dice_of, interval, mean_of
+from wsi_seg.evaluate.matching import ObjectCounts
 
 PREDICTION_LABEL = "prediction"
 
@@ -44,12 +41,76 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
+class Measures:
+    """What is measured beside px.
+
+    Parameters
+    ----------
+    objects
+        Match objects; see `matching`.
+    tolerance_um
+        Measure distances between outlines, and count those up to this far as right (px of the
+        prediction where mpp is unknown); None measures none.
+    tile_px
+        Side of tiles that are scored on their own, in px of the prediction; None scores none.
+    """
+
+    objects: bool = False
+    tolerance_um: float | None = None
+    tile_px: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SlideScore:
-    """Counts of one class on one slide."""
+    """One class on one slide.
+
+    Parameters
+    ----------
+    slide, class_name
+        Which.
+    counts
+        Px.
+    objects, distances, tile_dices
+        As `Measures` asked for; the last are Dice of each tile that shows the class.
+    mpp
+        um per px of the prediction, None where unknown.
+    """
 
     slide: str
     class_name: str
     counts: Counts
+    objects: ObjectCounts | None = None
+    distances: Distances | None = None
+    tile_dices: tuple[float, ...] | None = None
+    mpp: float | None = None
+
+    def figures(self, tolerance_um: float | None) -> dict[str, object]:
+        """All figures by name."""
+        c = self.counts
+        row: dict[str, object] = {"dice": c.dice, "iou": c.iou, "tp": c.tp, "fp": c.fp, "fn": c.fn}
+        if self.tile_dices is not None:
+            row["tile_dice"] = statistics.fmean(self.tile_dices) if self.tile_dices else None
+        if self.objects is not None:
+            row |= _object_figures(self.objects)
+        if self.distances is not None and tolerance_um is not None:
+            row[f"hd95_{self.unit}"] = self.hausdorff
+            row["surface_dice"] = self.distances.surface_dice(self.px(tolerance_um))
+        return row
+
+    @property
+    def unit(self) -> str:
+        """Unit of lengths: um, or px of the prediction."""
+        return "px" if self.mpp is None else "um"
+
+    @property
+    def hausdorff(self) -> float | None:
+        """Hausdorff 95 in `unit`; None where an outline is empty or beyond reach."""
+        found = None if self.distances is None else self.distances.hausdorff()
+        return None if found is None else found * (self.mpp or 1.0)
+
+    def px(self, length: float) -> float:
+        """Length given in `unit` as px of the prediction."""
+        return length / (self.mpp or 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +118,7 @@ class Scores:
     """Scores of a prediction collection against a truth collection."""
 
     slides: tuple[SlideScore, ...]
+    tolerance_um: float | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -81,8 +143,12 @@ class Scores:
         """Per-slide Dice, averaged over slides and classes: what training selects by."""
         return statistics.fmean(score.counts.dice for score in self.slides)
 
+    def of(self, class_name: str) -> list[SlideScore]:
+        """Scores of one class."""
+        return [score for score in self.slides if score.class_name == class_name]
+
     def lines(self) -> list[str]:
-        """One sentence per class for people."""
+        """Sentences about each class for people."""
         lines = []
         for name in self.class_names:
             pooled = self.pooled(name)
@@ -91,21 +157,15 @@ class Scores:
                 f"{name}: Dice {mean:.4f} ± {spread:.4f} per slide, {pooled.dice:.4f} pooled; "
                 f"IoU {pooled.iou:.4f} pooled"
             )
+            more = class_figures(self.of(name), self.tolerance_um)
+            lines += [f"  {line}" for line in class_lines(more)]
         return lines
 
     def to_json(self) -> dict[str, object]:
         """All figures as plain JSON values."""
         return {
             "slides": [
-                {
-                    "slide": s.slide,
-                    "class": s.class_name,
-                    "dice": s.counts.dice,
-                    "iou": s.counts.iou,
-                    "tp": s.counts.tp,
-                    "fp": s.counts.fp,
-                    "fn": s.counts.fn,
-                }
+                {"slide": s.slide, "class": s.class_name} | s.figures(self.tolerance_um)
                 for s in self.slides
             ],
             "classes": {
@@ -115,94 +175,92 @@ class Scores:
                     "slide_dice_mean": self.slide_dice(name)[0],
                     "slide_dice_sd": self.slide_dice(name)[1],
                 }
+                | class_figures(self.of(name), self.tolerance_um)
                 for name in self.class_names
             },
             "mean_slide_dice": self.mean_slide_dice,
         }
 
 
-def evaluate(
-    prediction: Collection,
-    truth: Collection,
-    *,
-    label: str,
-    found_label: str = PREDICTION_LABEL,
-    progress: Progress,
-) -> Scores:
-    """Compare the label maps of a prediction collection with a label of the slides.
-
-    Truth is compared at the prediction's level: its own level there, or the nearest finer one,
-    sampled at px centres. Px labelled 255 (ignore) do not count.
-
-    Parameters
-    ----------
-    prediction
-        Made by inference.
-    truth
-        Stores of the slides.
-    label
-        Name under ``labels/`` of the truth.
-    found_label
-        Name of the label that is judged: what inference wrote, or ``decision``.
-    progress
-        Advanced by megapixels.
-
-    Raises
-    ------
-    StoreError
-        If nothing can be compared.
-    BatchError
-        If some slides have no such label, or it has other classes.
-    """
-    names = prediction.names()
-    if not names:
-        raise StoreError(f"{prediction.path} holds no predictions; run `wsi-seg infer` first")
-    scores: list[SlideScore] = []
-    failures: dict[str, str] = {}
-    for name in names:
-        try:
-            if name not in truth.names():
-                raise StoreError(f"{truth.path} has no slide {name!r}")
-            scores += evaluate_slide(
-                prediction[name],
-                truth[name],
-                label=label,
-                found_label=found_label,
-                progress=progress,
-            )
-        except WsiSegError as error:
-            failures[name] = str(error)
-    if failures:
-        raise BatchError(failures, done=len(names) - len(failures))
-    return Scores(tuple(scores))
+def _object_figures(objects: ObjectCounts) -> dict[str, object]:
+    return {
+        "objects_found": objects.found,
+        "objects_true": objects.true,
+        "object_precision": objects.precision,
+        "object_recall": objects.recall,
+        "object_f1": objects.f1,
+        "object_pq": objects.pq,
+        "object_ap": objects.ap,
+    }
 
 
-def evaluate_slide(
-    prediction: SlideStore,
-    truth: SlideStore,
-    *,
-    label: str,
-    found_label: str = PREDICTION_LABEL,
-    progress: Progress,
-) -> list[SlideScore]:
-    """Count px of every class on one slide; see `evaluate`."""
-    found, true = prediction.label(found_label), truth.label(label)
-    found_classes = classes_of(found)
-    require_same_slide(prediction, truth)
-    require_same_classes(truth.name, found_classes, classes_of(true), label)
-    size = len(found_classes) + 1
-    confusion = np.zeros((size, size), dtype=np.int64)
-    extent = found.pyramid.extent
-    progress.start(f"evaluate {truth.name}", extent.area / 1e6, "Mpx")
-    for pair in paired(labelled(found), found_classes, true, height=extent.height):
-        pairs = pair.found[pair.valid].astype(np.int64) * size + pair.true[pair.valid]
-        confusion += np.bincount(pairs, minlength=size * size).reshape(size, size)
-        progress.advance(pair.found.size / 1e6)
-    progress.finish()
-    scores = []
-    for entry in found_classes:
-        tp = int(confusion[entry.id, entry.id])
-        fp = int(confusion[entry.id].sum()) - tp
-        fn = int(confusion[:, entry.id].sum()) - tp
-        scores.append(SlideScore(truth.name, entry.name, Counts(tp, fp, fn)))
-    return scores
+def class_figures(scores: Sequence[SlideScore], tolerance_um: float | None) -> dict[str, object]:
+    """Figures of one class over all slides, beside Dice and IoU."""
+    px = np.array([(s.counts.tp, s.counts.tp + s.counts.fp, s.counts.tp + s.counts.fn)
+                   for s in scores], dtype=np.float64)  # fmt: skip
+    dice = np.array([[s.counts.dice] for s in scores])
+    row = _ends("slide_dice_mean", interval(dice, mean_of))
+    row |= _ends("pooled_dice", interval(px, dice_of))
+    tiles = [value for s in scores for value in s.tile_dices or ()]
+    if tiles:
+        row["tile_dice_mean"] = statistics.fmean(tiles)
+    objects = [s.objects for s in scores if s.objects is not None]
+    if objects:
+        row |= _object_figures(sum(objects, ObjectCounts((), 0, 0)))
+        counts = np.array([(len(o.ious), o.found, o.true) for o in objects], dtype=np.float64)
+        row |= _ends("object_f1", interval(counts, dice_of))
+    if tolerance_um is not None:
+        row |= _outline_figures(scores, tolerance_um)
+    return row
+
+
+def _outline_figures(scores: Sequence[SlideScore], tolerance_um: float) -> dict[str, object]:
+    """Means over slides; those of another unit than the first slide's are not mixed with it."""
+    unit = scores[0].unit
+    same = [s for s in scores if s.unit == unit and s.distances is not None]
+    far = [s.hausdorff for s in same]
+    near = [value for value in far if value is not None]
+    surfaces = [
+        s.distances.surface_dice(s.px(tolerance_um)) for s in same if s.distances is not None
+    ]
+    return {
+        f"hd95_mean_{unit}": statistics.fmean(near) if near else None,
+        "hd95_undefined": len(far) - len(near),
+        f"tolerance_{unit}": tolerance_um,
+        "surface_dice_mean": statistics.fmean(surfaces) if surfaces else None,
+    }
+
+
+def _ends(name: str, found: tuple[float, float] | None) -> dict[str, object]:
+    return {} if found is None else {f"{name}_low": found[0], f"{name}_high": found[1]}
+
+
+def class_lines(row: Mapping[str, object]) -> list[str]:
+    """Say the figures of `class_figures`."""
+    lines = []
+    if "slide_dice_mean_low" in row:
+        lines.append(
+            f"95 % intervals over slides: {_range(row, 'slide_dice_mean')} per slide, "
+            f"{_range(row, 'pooled_dice')} pooled"
+        )
+    if "object_f1" in row:
+        lines.append(
+            f"objects: {row['objects_found']} found, {row['objects_true']} true; precision "
+            f"{row['object_precision']:.3f}, recall {row['object_recall']:.3f}, F1 "
+            f"{row['object_f1']:.3f}, PQ {row['object_pq']:.3f}, AP {row['object_ap']:.3f}"
+        )
+    unit = "um" if "tolerance_um" in row else "px"
+    if f"tolerance_{unit}" in row and row["surface_dice_mean"] is not None:
+        far = row[f"hd95_mean_{unit}"]
+        lines.append(
+            f"outlines: surface Dice {row['surface_dice_mean']:.3f} within "
+            f"{row[f'tolerance_{unit}']:g} {unit}, Hausdorff 95 "
+            f"{'undefined' if far is None else f'{far:.1f} {unit}'}, means over slides"
+        )
+    if "tile_dice_mean" in row:
+        lines.append(f"Dice {row['tile_dice_mean']:.4f}, mean over tiles that show the class")
+    return lines
+
+
+def _range(row: Mapping[str, object], name: str) -> str:
+    return f"{row[f'{name}_low']:.4f} to {row[f'{name}_high']:.4f}"

@@ -5,6 +5,7 @@ so the best checkpoint is the one that does best in use.
 """
 
 import dataclasses
+import statistics
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +14,11 @@ from pathlib import Path
 from torch import nn
 
 from wsi_seg.config import Recipe
-from wsi_seg.evaluate.scores import Scores, evaluate_slide
+from wsi_seg.evaluate.compare import evaluate_slide
+from wsi_seg.evaluate.scores import Measures, Scores
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.run import infer_with
 from wsi_seg.learn.history import History, Row
-from wsi_seg.learn.tiles import tile_dice
 from wsi_seg.models.checkpoint import ModelCard, save_checkpoint
 from wsi_seg.progress import Progress
 from wsi_seg.store import SlideStore, open_collection
@@ -69,16 +70,16 @@ class Validation:
                 progress=progress,
             )
             label = self.recipe.data.label
-            scores = score_slides(found, self.slides, label, progress)
-            tiles = tile_dice(found, self.slides, label, tile_px=self.recipe.patch_px)
+            scores = score_slides(found, self.slides, label, progress, tile_px=self.recipe.patch_px)
         row = {"val_dice": scores.mean_slide_dice}
         for name in scores.class_names:
             mean, spread = scores.slide_dice(name)
             row[f"val_dice_{name}"] = mean
             row[f"val_dice_{name}_sd"] = spread
             row[f"val_pooled_dice_{name}"] = scores.pooled(name).dice
-            if name in tiles:
-                row[f"val_tile_dice_{name}"] = tiles[name]
+            tiles = [dice for score in scores.of(name) for dice in score.tile_dices or ()]
+            if tiles:
+                row[f"val_tile_dice_{name}"] = statistics.fmean(tiles)
         return row
 
     def keep(self, network: nn.Module, history: History) -> None:
@@ -105,14 +106,22 @@ def top_name(row: Row) -> str:
 
 
 def score_slides(
-    predictions: Path, slides: Sequence[SlideStore], label: str, progress: Progress
+    predictions: Path,
+    slides: Sequence[SlideStore],
+    label: str,
+    progress: Progress,
+    *,
+    tile_px: int | None = None,
 ) -> Scores:
     """Compare predictions with the truth of the same slides."""
     found = open_collection(predictions)
+    measures = Measures(tile_px=tile_px)
     return Scores(
         tuple(
             score
             for store in slides
-            for score in evaluate_slide(found[store.name], store, label=label, progress=progress)
+            for score in evaluate_slide(
+                found[store.name], store, label=label, measures=measures, progress=progress
+            )
         )
     )

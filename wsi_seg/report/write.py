@@ -5,7 +5,7 @@ from pathlib import Path
 
 from wsi_seg import __version__
 from wsi_seg.errors import ConfigError, StoreError
-from wsi_seg.evaluate.scores import evaluate
+from wsi_seg.evaluate.compare import evaluate, usual_measures
 from wsi_seg.export.files import written_whole
 from wsi_seg.progress import Progress
 from wsi_seg.report.page import Section, page
@@ -124,7 +124,13 @@ def _prediction(
     data: dict[str, object] = {}
     order = list(predictions.names())
     if not unscored:
-        scores = evaluate(predictions, slides, label=sources.truth, progress=progress)
+        scores = evaluate(
+            predictions,
+            slides,
+            label=sources.truth,
+            measures=usual_measures(predictions),
+            progress=progress,
+        )
         sections, data, order = score_sections(scores), scores.to_json(), lowest_first(scores)
     sections += picture_sections(predictions, slides, sources.truth, order=order, progress=progress)
     sections += provenance_sections(predictions, recipe=sources.run is None)

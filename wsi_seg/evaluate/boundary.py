@@ -1,0 +1,182 @@
+"""Owns distances between outlines: Hausdorff 95 and surface Dice, strip by strip.
+
+The outline of a class is its px that have a neighbour (up, down, left, right) outside it; the edge
+of the slide is outside, px to ignore are not. Distances run between centres of px, and are exact
+up to a reach; what lies farther counts as infinitely far. So memory holds a strip and its
+surroundings, never a slide.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import KDTree
+
+from wsi_seg.classes import IGNORE, ClassTable
+from wsi_seg.evaluate.truth import Pair
+
+# Px beyond which two outlines have nothing to do with each other.
+REACH_PX = 512
+
+Points = NDArray[np.int32]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Distances:
+    """Distances from each px of one outline to the other outline, as counts.
+
+    Parameters
+    ----------
+    there, back
+        Found to true and true to found: number of px at each squared distance in px², from 0;
+        the last entry counts those beyond the reach.
+    """
+
+    there: Ints
+    back: Ints
+
+    def hausdorff(self, quantile: float = 0.95) -> float | None:
+        """Larger of the two directed quantiles, in px.
+
+        Quantiles lie between neighbouring values in proportion, as `numpy.quantile` has it. 0
+        where both outlines are empty, None where it is beyond the reach or one is empty.
+        """
+        if not self.there.sum() and not self.back.sum():
+            return 0.0
+        both = [_quantile(side, quantile) for side in (self.there, self.back)]
+        return None if None in both else max(value for value in both if value is not None)
+
+    def surface_dice(self, tolerance_px: float) -> float:
+        """Share of both outlines that lies within a tolerance of the other; 1 if both are empty."""
+        total = int(self.there.sum() + self.back.sum())
+        near = int(min(tolerance_px**2 + 1e-9, len(self.there) - 2)) + 1
+        within = int(self.there[:near].sum() + self.back[:near].sum())
+        return within / total if total else 1.0
+
+    def __add__(self, other: "Distances") -> "Distances":
+        return Distances(self.there + other.there, self.back + other.back)
+
+
+def _quantile(counts: Ints, quantile: float) -> float | None:
+    total = int(counts.sum())
+    if not total:
+        return None
+    place = (total - 1) * quantile
+    cumulated = counts.cumsum()
+    low, high = (int(np.searchsorted(cumulated, at, side="right")) for at in
+                 (int(place), min(int(place) + 1, total - 1)))  # fmt: skip
+    if high == len(counts) - 1:
+        return None
+    near, far = low**0.5, high**0.5
+    return float(near + (far - near) * (place - int(place)))
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Outline px of some rows, by class id: found and true, ``(n, 2)`` y and x."""
+
+    y: int
+    y_end: int
+    points: dict[tuple[int, bool], Points] = field(default_factory=dict)
+
+
+class Outlines:
+    """Measures distances while strips arrive from top to bottom.
+
+    Parameters
+    ----------
+    classes
+        Table of the ids.
+    reach_px
+        See the top of this module.
+    """
+
+    def __init__(self, classes: ClassTable, *, reach_px: int = REACH_PX) -> None:
+        self._ids = [entry.id for entry in classes]
+        self._names = {entry.id: entry.name for entry in classes}
+        self._reach = reach_px
+        self._before: Pair | None = None
+        self._above: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None
+        self._near: deque[_Rows] = deque()
+        self._waiting: deque[_Rows] = deque()
+        size = reach_px**2 + 2
+        self._sums = {
+            (entry.id, true): np.zeros(size, dtype=np.int64)
+            for entry in classes
+            for true in (False, True)
+        }
+
+    def add(self, pair: Pair) -> None:
+        """Take the next strip."""
+        if self._before is not None:
+            self._outline(self._before, pair)
+        self._before = pair
+
+    def distances(self) -> dict[str, Distances]:
+        """Distances of each class, once all strips are in."""
+        if self._before is not None:
+            self._outline(self._before, None)
+            self._before = None
+        while self._waiting:
+            self._measure(self._waiting.popleft())
+        return {
+            self._names[number]: Distances(self._sums[number, False], self._sums[number, True])
+            for number in self._ids
+        }
+
+    def _outline(self, pair: Pair, below: Pair | None) -> None:
+        """Find the outlines of a strip, whose lower neighbour is known now."""
+        height = len(pair.found)
+        rows = _Rows(pair.y, pair.y + height)
+        found, drawn = (np.pad(ids, 1) for ids in (pair.found, pair.true))
+        if self._above is not None:
+            found[0, 1:-1], drawn[0, 1:-1] = self._above
+        if below is not None:
+            found[-1, 1:-1], drawn[-1, 1:-1] = below.found[0], below.true[0]
+        for true, framed in enumerate((found, drawn)):
+            for number in self._ids:
+                # Where px to ignore begin, nobody knows whether an object ends.
+                edge = _edge(framed == number, (framed == number) | (drawn == IGNORE)) & pair.valid
+                y, x = np.nonzero(edge)
+                points = np.stack([y + pair.y, x], axis=1).astype(np.int32)
+                rows.points[number, bool(true)] = points
+        self._above = (pair.found[-1], pair.true[-1])
+        self._near.append(rows)
+        self._waiting.append(rows)
+        # A strip is measured when all rows within reach below it are there.
+        while self._waiting and self._waiting[0].y_end + self._reach <= rows.y_end:
+            self._measure(self._waiting.popleft())
+
+    def _measure(self, rows: _Rows) -> None:
+        while self._near and self._near[0].y_end + self._reach < rows.y:
+            self._near.popleft()
+        for (number, true), points in rows.points.items():
+            if not len(points):
+                continue
+            others = [
+                near.points[number, not true]
+                for near in self._near
+                if near.y < rows.y_end + self._reach
+            ]
+            self._sums[number, true] += _squares(points, np.concatenate(others), self._reach)
+
+
+def _edge(own: NDArray[np.bool_], inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Own px with a neighbour that is not inside; the frame of one px is not judged."""
+    deep = inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
+    edge: NDArray[np.bool_] = own[1:-1, 1:-1] & ~deep
+    return edge
+
+
+def _squares(points: Points, others: Points, reach: int) -> Ints:
+    """Count points by their squared distance to the nearest of others; last: beyond the reach."""
+    size = reach**2 + 2
+    if not len(others):
+        counts = np.zeros(size, dtype=np.int64)
+        counts[-1] = len(points)
+        return counts
+    distance, _ = KDTree(others).query(points, distance_upper_bound=reach + 0.5)
+    squared = np.where(np.isfinite(distance), np.rint(np.square(distance)), size - 1)
+    return np.bincount(np.minimum(squared, size - 1).astype(np.int64), minlength=size)

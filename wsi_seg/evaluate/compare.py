@@ -1,0 +1,143 @@
+"""Owns comparing predictions with the truth, strip by strip: memory depends on a slide's width."""
+
+import numpy as np
+
+from wsi_seg.errors import BatchError, StoreError, WsiSegError
+from wsi_seg.evaluate.boundary import Outlines
+from wsi_seg.evaluate.matching import Matcher
+from wsi_seg.evaluate.scores import PREDICTION_LABEL, Counts, Measures, Scores, SlideScore
+from wsi_seg.evaluate.tiles import tile_dices
+from wsi_seg.evaluate.truth import paired, require_same_classes, require_same_slide
+from wsi_seg.postprocess.strips import labelled
+from wsi_seg.postprocess.write import classes_of
+from wsi_seg.progress import Progress
+from wsi_seg.store import Collection, SlideStore
+
+_PIXELS_ONLY = Measures()
+
+# Outlines that people draw agree about as well; and tiles where a prediction names none.
+_TOLERANCE_UM = 2.0
+_TILE_PX = 512
+
+
+def usual_measures(prediction: Collection, *, tolerance_um: float = _TOLERANCE_UM) -> Measures:
+    """All that is measured of a prediction unless less is asked for; tiles are the model's."""
+    names = prediction.names()
+    settings = prediction[names[0]].attributes.get("settings") if names else None
+    tile_px = settings.get("tile_px") if isinstance(settings, dict) else None
+    return Measures(
+        objects=True,
+        tolerance_um=tolerance_um,
+        tile_px=tile_px if isinstance(tile_px, int) and tile_px > 0 else _TILE_PX,
+    )
+
+
+def evaluate(
+    prediction: Collection,
+    truth: Collection,
+    *,
+    label: str,
+    found_label: str = PREDICTION_LABEL,
+    measures: Measures = _PIXELS_ONLY,
+    progress: Progress,
+) -> Scores:
+    """Compare the label maps of a prediction collection with a label of the slides.
+
+    Truth is compared at the prediction's level: its own level there, or the nearest finer one,
+    sampled at px centres. Px labelled 255 (ignore) do not count.
+
+    Parameters
+    ----------
+    prediction
+        Made by inference.
+    truth
+        Stores of the slides.
+    label
+        Name under ``labels/`` of the truth.
+    found_label
+        Name of the label that is judged: what inference wrote, or ``decision``.
+    measures
+        What is measured beside px.
+    progress
+        Advanced by megapixels.
+
+    Raises
+    ------
+    StoreError
+        If nothing can be compared.
+    BatchError
+        If some slides have no such label, or it has other classes.
+    """
+    names = prediction.names()
+    if not names:
+        raise StoreError(f"{prediction.path} holds no predictions; run `wsi-seg infer` first")
+    scores: list[SlideScore] = []
+    failures: dict[str, str] = {}
+    for name in names:
+        try:
+            if name not in truth.names():
+                raise StoreError(f"{truth.path} has no slide {name!r}")
+            scores += evaluate_slide(
+                prediction[name],
+                truth[name],
+                label=label,
+                found_label=found_label,
+                measures=measures,
+                progress=progress,
+            )
+        except WsiSegError as error:
+            failures[name] = str(error)
+    if failures:
+        raise BatchError(failures, done=len(names) - len(failures))
+    return Scores(tuple(scores), measures.tolerance_um)
+
+
+def evaluate_slide(
+    prediction: SlideStore,
+    truth: SlideStore,
+    *,
+    label: str,
+    found_label: str = PREDICTION_LABEL,
+    measures: Measures = _PIXELS_ONLY,
+    progress: Progress,
+) -> list[SlideScore]:
+    """Score every class on one slide; see `evaluate`."""
+    found, true = prediction.label(found_label), truth.label(label)
+    found_classes = classes_of(found)
+    require_same_slide(prediction, truth)
+    require_same_classes(truth.name, found_classes, classes_of(true), label)
+    size = len(found_classes) + 1
+    confusion = np.zeros((size, size), dtype=np.int64)
+    extent = found.pyramid.extent
+    matcher = Matcher() if measures.objects else None
+    outlines = Outlines(found_classes) if measures.tolerance_um is not None else None
+    progress.start(f"evaluate {truth.name}", extent.area / 1e6, "Mpx")
+    for pair in paired(labelled(found), found_classes, true, height=extent.height):
+        pairs = pair.found[pair.valid].astype(np.int64) * size + pair.true[pair.valid]
+        confusion += np.bincount(pairs, minlength=size * size).reshape(size, size)
+        if matcher is not None:
+            matcher.add(pair)
+        if outlines is not None:
+            outlines.add(pair)
+        progress.advance(pair.found.size / 1e6)
+    progress.finish()
+    objects = {} if matcher is None else matcher.counts(found_classes)
+    distances = {} if outlines is None else outlines.distances()
+    tiles = {} if measures.tile_px is None else tile_dices(found, true, measures.tile_px)
+    scores = []
+    for entry in found_classes:
+        tp = int(confusion[entry.id, entry.id])
+        fp = int(confusion[entry.id].sum()) - tp
+        fn = int(confusion[:, entry.id].sum()) - tp
+        scores.append(
+            SlideScore(
+                truth.name,
+                entry.name,
+                Counts(tp, fp, fn),
+                objects.get(entry.name),
+                distances.get(entry.name),
+                None if measures.tile_px is None else tiles[entry.name],
+                found.pyramid.mpp,
+            )
+        )
+    return scores

@@ -1,0 +1,53 @@
+"""Owns Dice by tile: how a network does in the windows it sees, not on whole slides."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.classes import IGNORE
+from wsi_seg.data.scaled import read_label
+from wsi_seg.geometry import Region
+from wsi_seg.postprocess.write import classes_of
+from wsi_seg.store import Multiscale
+
+
+def tile_dices(found: Multiscale, true: Multiscale, tile_px: int) -> dict[str, tuple[float, ...]]:
+    """Dice of each tile that shows a class, by class.
+
+    Tiles lie side by side at the prediction's resolution. Those where neither prediction nor
+    truth shows the class are left out: their Dice would be 1 whatever the network does. So their
+    mean differs from the mean over slides and from the Dice of all px pooled, and falls below both
+    where errors lie in tiles with little of a class.
+
+    Parameters
+    ----------
+    found, true
+        Label maps; classes are matched by name.
+    tile_px
+        Side of a tile in px of ``found``.
+    """
+    classes, drawn = classes_of(found), classes_of(true)
+    values: dict[str, list[float]] = {entry.name: [] for entry in classes}
+    extent = found.pyramid.extent
+    for y in range(0, extent.height, tile_px):
+        height = min(tile_px, extent.height - y)
+        ours = found.read(Region(level=0, y=y, x=0, height=height, width=extent.width))
+        theirs = read_label(true, extent, y, 0, height=height, width=extent.width)
+        for entry in classes:
+            right = theirs == drawn.id_of(entry.name)
+            taken = (ours == entry.id) & (theirs != IGNORE)
+            values[entry.name] += _dice_of_row(taken, right, tile_px).tolist()
+    return {name: tuple(dices) for name, dices in values.items()}
+
+
+def _dice_of_row(
+    found: NDArray[np.bool_], true: NDArray[np.bool_], tile_px: int
+) -> NDArray[np.float64]:
+    """Dice of each tile of one row that shows the class."""
+    starts = np.arange(0, found.shape[1], tile_px)
+    hits, ours, theirs = (
+        np.add.reduceat(mask.sum(axis=0, dtype=np.int64), starts)
+        for mask in (found & true, found, true)
+    )
+    shown = ours + theirs > 0
+    dice: NDArray[np.float64] = 2 * hits[shown] / (ours + theirs)[shown]
+    return dice
