@@ -17,9 +17,11 @@ from pathlib import Path
 
 import numpy as np
 from safetensors.torch import save_file
+from torch import nn
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.geometry import Region
+from wsi_seg.infer.members import Model
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.predictor import Predictor
 from wsi_seg.infer.run import infer_with
@@ -146,11 +148,11 @@ def require_same(peer: Path, out: Path, store: SlideStore) -> None:
 
 
 def infer_once(
-    network: object, card: ModelCard, store: SlideStore, out: Path, options: argparse.Namespace
+    network: nn.Module, card: ModelCard, store: SlideStore, out: Path, options: argparse.Namespace
 ) -> float:
     """Tiles per second of one whole inference, reading, blending and writing included."""
     plan = InferOptions(overlap=0.5, batch=options.batch)
-    report = infer_with((network, card), [store], out, plan, progress=Silent())
+    report = infer_with(Model.of(network, card), [store], out, plan, progress=Silent())
     return report.tiles_per_second
 
 

@@ -1,8 +1,6 @@
 """A whole inference on small stores, with a real network: complete, resumable, repeatable."""
 
-import hashlib
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,34 +16,8 @@ from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.run import infer_collection
 from wsi_seg.models import ModelCard, NetworkSpec, build_network, save_checkpoint
 from wsi_seg.progress import Silent
-from wsi_seg.store import (
-    completed,
-    create_collection,
-    create_multiscale,
-    fill_pyramid,
-    open_collection,
-    write_strip,
-)
-
-
-def make_store(collection: Path, name: str, height: int, width: int, mpp: float | None = 0.5):
-    create_collection(collection)
-    path = collection / name
-    create_multiscale(
-        path,
-        extents=completed([Extent(height, width)]),
-        channels=3,
-        mpp=mpp,
-        attributes={"kind": "slide"},
-        name=name,
-        chunk_px=64,
-        shard_px=128,
-    )
-    rng = np.random.default_rng(len(name))
-    for y in range(0, height, 128):
-        rows = rng.integers(0, 256, (min(128, height - y), width, 3), dtype=np.uint8)
-        write_strip(path, 0, y, rows)
-    fill_pyramid(path, nearest=False, progress=Silent())
+from wsi_seg.store import open_collection
+from wsi_seg.testing.stores import digests, make_store
 
 
 @pytest.fixture(scope="module")
@@ -77,14 +49,6 @@ def _small_strips(monkeypatch):
 OPTIONS = InferOptions(precision="fp32", batch=4)
 
 
-def digest(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "journal.jsonl"
-    }
-
-
 def test_every_slide_is_predicted_at_its_exact_extent(collection, checkpoint, tmp_path):
     report = infer_collection(
         collection, checkpoint, tmp_path / "pred.zarr", OPTIONS, progress=Silent()
@@ -109,10 +73,10 @@ def test_a_second_run_finds_everything_done_and_other_settings_are_refused(
 ):
     out = tmp_path / "pred.zarr"
     infer_collection(collection, checkpoint, out, OPTIONS, progress=Silent())
-    before = digest(out)
+    before = digests(out)
     again = infer_collection(collection, checkpoint, out, OPTIONS, progress=Silent())
     assert again.tiles == 0
-    assert digest(out) == before
+    assert digests(out) == before
     other = InferOptions(precision="fp32", batch=4, overlap=0.25)
     with pytest.raises(BatchError, match=r"overlap was 0.5 and is now 0.25"):
         infer_collection(collection, checkpoint, out, other, progress=Silent())
@@ -124,7 +88,7 @@ def test_stopped_anywhere_and_run_again_gives_the_same_bytes(checkpoint, tmp_pat
     make_store(tmp_path / "store.zarr", "tall", 1300, 64)
     collection = open_collection(tmp_path / "store.zarr")
     infer_collection(collection, checkpoint, tmp_path / "whole.zarr", OPTIONS, progress=Silent())
-    expected = digest(tmp_path / "whole.zarr")
+    expected = digests(tmp_path / "whole.zarr")
 
     class Killed(BaseException):
         pass
@@ -148,7 +112,7 @@ def test_stopped_anywhere_and_run_again_gives_the_same_bytes(checkpoint, tmp_pat
             open_collection(out)
         calls["left"] = 99
         report = infer_collection(collection, checkpoint, out, OPTIONS, progress=Silent())
-        assert digest(out) == expected
+        assert digests(out) == expected
         assert report.tiles > 0
 
 

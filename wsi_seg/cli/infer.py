@@ -35,13 +35,32 @@ class PrecisionName(enum.StrEnum):
     BF16 = "bf16"
 
 
+class CombineName(enum.StrEnum):
+    """Ways to combine several models."""
+
+    MEAN = "mean"
+    WEIGHTED = "weighted"
+    GEOMETRIC = "geometric"
+    VOTE = "vote"
+
+
 def infer(
     store: Annotated[Path, typer.Argument(help="Collection made by `wsi-seg tile`.")] = Path(
         "store.zarr"
     ),
     checkpoint: Annotated[
-        Path | None,
-        typer.Option(help="Model file; default: the newest .safetensors file under run/."),
+        list[Path] | None,
+        typer.Option(
+            help="Model file; several, or an ensemble's YAML file, are combined. "
+            "Default: run/ensemble.yaml, else the newest .safetensors file under run/."
+        ),
+    ] = None,
+    combine: Annotated[
+        CombineName | None,
+        typer.Option(
+            help="How several models become one: mean or weighted mean of probabilities, "
+            "geometric (mean of logits), vote (a tie is a no). Default: the file's, or mean."
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Prediction collection.")] = Path("pred.zarr"),
     overlap: Annotated[
@@ -85,12 +104,13 @@ def infer(
 
       wsi-seg infer --overlap 0.5
       wsi-seg infer store.zarr --checkpoint run/best.safetensors --out pred.zarr
+      wsi-seg infer --checkpoint a.safetensors --checkpoint b.safetensors --combine vote
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
+        from wsi_seg.infer.members import newest_model, read_model
         from wsi_seg.infer.plan import InferOptions
         from wsi_seg.infer.run import infer_collection
-        from wsi_seg.models.checkpoint import newest_checkpoint
         from wsi_seg.store import open_collection
 
         options = InferOptions(
@@ -105,7 +125,8 @@ def infer(
             allow_mpp_mismatch=allow_mpp_mismatch,
         )
         collection = open_collection(store)
-        model = checkpoint or newest_checkpoint(Path("run"))
+        files = checkpoint or [newest_model(Path("run"))]
+        model = read_model(files, None if combine is None else combine.value)
         report = infer_collection(
             collection,
             model,
@@ -115,7 +136,7 @@ def infer(
             cluster=cluster,
             progress=terminal.progress,
         )
-        terminal.say("\n".join([f"model {model}", *report.lines()]))
+        terminal.say("\n".join([f"model {file}" for file in files] + report.lines()))
         terminal.next_command("wsi-seg", "export", out, "--store", store, "--geojson", "polygons")
         return report.to_json() | {"out": out}
 

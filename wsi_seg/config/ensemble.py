@@ -1,6 +1,25 @@
-"""Owns the section of a recipe that says what becomes of the networks of several folds."""
+"""Owns ensembles: what becomes of the networks of several folds, and the file that names members.
+
+The file is YAML, its paths are relative to its own folder::
+
+    members:
+      - {checkpoint: fold_0/best.safetensors, weight: 1.0}
+      - {checkpoint: fold_1/best.safetensors, weight: 2.0}
+    mode: weighted
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
 
 from wsi_seg.config.section import Section
+from wsi_seg.config.text import read_yaml
+from wsi_seg.errors import ConfigError
+
+# How members become one prediction; see `infer.combine`.
+Mode = Literal["mean", "weighted", "geometric", "vote"]
 
 
 class EnsembleConfig(Section):
@@ -17,3 +36,57 @@ class EnsembleConfig(Section):
 
     average: bool = False
     out_of_fold: bool = True
+
+
+class EnsembleMember(Section):
+    """One network of an ensemble.
+
+    Parameters
+    ----------
+    checkpoint
+        Its file, relative to the ensemble's.
+    weight
+        How much it counts, above 0; only shares matter.
+    """
+
+    checkpoint: str
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+
+class EnsembleFile(Section):
+    """Networks that predict together.
+
+    Parameters
+    ----------
+    members
+        At least one.
+    mode
+        How they are combined.
+    """
+
+    members: Annotated[tuple[EnsembleMember, ...], Field(min_length=1)]
+    mode: Mode = "mean"
+
+
+def read_ensemble(path: Path) -> EnsembleFile:
+    """Read an ensemble's file; the checkpoints come back as they can be opened from here.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, or says something else than an ensemble does.
+    """
+    try:
+        found = EnsembleFile.model_validate_json(json.dumps(read_yaml(path)))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "ensemble"
+        raise ConfigError(
+            f"{path}: {key}: {first['msg']}; expected members, each with checkpoint and weight, "
+            "and mode: mean, weighted, geometric or vote"
+        ) from error
+    members = tuple(
+        member.model_copy(update={"checkpoint": str(path.parent / member.checkpoint)})
+        for member in found.members
+    )
+    return found.model_copy(update={"members": members})

@@ -8,20 +8,21 @@ numbers, so any number of workers gives the bytes of a run in one process.
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from dataclasses import replace
+from functools import lru_cache, partial
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import torch
 from distributed import Client, LocalCluster, as_completed
 
 from wsi_seg.errors import ConfigError
+from wsi_seg.infer.members import MemberPredictor, MemberPredictors, Model
 from wsi_seg.infer.output import SlideOutput, StripTask
 from wsi_seg.infer.plan import InferOptions
-from wsi_seg.infer.predictor import Predictor
-from wsi_seg.infer.stream import Quarantined, run_jobs
-from wsi_seg.models import load_checkpoint
+from wsi_seg.infer.run import build_predictor
+from wsi_seg.infer.stream import Quarantined
+from wsi_seg.infer.together import Work, predict_works
 from wsi_seg.progress import Progress, Silent
 
 # Tasks for each worker: enough to even out slow ones, few enough that the row of windows that
@@ -88,9 +89,9 @@ def _extra(module: str, name: str, extra: str) -> Any:  # noqa: ANN401 (dask has
 
 def run_distributed(
     outputs: Sequence[SlideOutput],
-    checkpoint: Path,
+    model: Model,
     options: InferOptions,
-    batch: int,
+    batches: Sequence[int],
     *,
     client: Client,
     progress: Progress,
@@ -101,12 +102,12 @@ def run_distributed(
     ----------
     outputs
         Slides that are not complete; their metadata exist.
-    checkpoint
-        Model file that every worker can read.
+    model
+        Members whose files every worker can read.
     options
         What the plans were made with.
-    batch
-        Tiles per forward pass.
+    batches
+        Tiles per forward pass of each member.
     client
         From `connected`.
     progress
@@ -119,9 +120,7 @@ def run_distributed(
     owners = {}
     for output in outputs:
         for task in split_task(output.task, workers * _TASKS_PER_WORKER):
-            future = client.submit(
-                _work, task, checkpoint.resolve(), options, batch, workers, pure=False
-            )
+            future = client.submit(_work, task, model, options, batches, workers, pure=False)
             owners[future] = (output, task)
     progress.start("infer", sum(task.windows for _, task in owners.values()), "tiles")
     tiles = 0
@@ -141,26 +140,22 @@ def split_task(task: StripTask, parts: int) -> list[StripTask]:
     strips = sorted(task.strips)
     size = max(1, -(-len(strips) // parts))
     return [
-        StripTask(task.store, task.plan, task.target, frozenset(strips[i : i + size]))
-        for i in range(0, len(strips), size)
+        replace(task, strips=frozenset(strips[i : i + size])) for i in range(0, len(strips), size)
     ]
 
 
 def _work(
-    task: StripTask, checkpoint: Path, options: InferOptions, batch: int, workers: int
+    task: StripTask, model: Model, options: InferOptions, batches: Sequence[int], sharing: int
 ) -> tuple[int, list[Quarantined]]:
-    """Produce the strips of one task in a worker."""
-    predictor = _predictor(checkpoint, options, workers)
-    job = task.job(task.write)
-    predicted = run_jobs([job], predictor, batch=batch, progress=Silent())
-    return predicted, job.quarantined
+    """Produce the strips of one task in a worker; ``sharing`` workers share out the cores."""
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // sharing))
+    work = Work(task, task.write)
+    predictors = _loaded(model, options)
+    predicted = predict_works([work], model, predictors, batches, progress=Silent())
+    return predicted, work.quarantined
 
 
 @lru_cache(maxsize=1)
-def _predictor(checkpoint: Path, options: InferOptions, workers: int) -> Predictor:
-    """Load the model once for each worker; local workers share out the cores."""
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
-    network, card = load_checkpoint(checkpoint)
-    return Predictor(
-        network, card, device=options.device, precision=options.precision, tta=options.tta
-    )
+def _loaded(model: Model, options: InferOptions) -> list[MemberPredictor]:
+    """Load the model once for each worker; it is kept between tasks."""
+    return MemberPredictors(model, partial(build_predictor, options=options)).each()

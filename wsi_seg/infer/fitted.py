@@ -29,13 +29,44 @@ def restore(
     strip : NDArray[np.uint8]
         ``(rows, native.width, C)``; the last one may have fewer rows.
     """
-    left, right, across = _between(np.arange(native.width), fitted.shape[1], native.width)
+    small = Extent(*fitted.shape[:2])
     for y in range(0, native.height, rows):
-        wanted = np.arange(y, min(y + rows, native.height))
-        above, below, down = _between(wanted, fitted.shape[0], native.height)
-        tall = _mixed(fitted[above], fitted[below], down[:, None, None])
-        wide = _mixed(tall[:, left], tall[:, right], across[None, :, None])
-        yield y, np.rint(wide).astype(np.uint8)
+        wanted = range(y, min(y + rows, native.height))
+        yield y, resized(fitted, 0, wanted, small=small, full=native)
+
+
+def rows_under(wanted: range, *, small: int, full: int) -> range:
+    """Rows of ``small`` that `resized` needs for these rows of ``full``."""
+    above, below, _ = _between(np.arange(wanted.start, wanted.stop), small, full)
+    return range(int(above[0]), int(below[-1]) + 1)
+
+
+def resized(
+    part: NDArray[np.uint8], top: int, wanted: range, *, small: Extent, full: Extent
+) -> NDArray[np.uint8]:
+    """Rows of an image brought to another size, linearly between the centres of px.
+
+    Parameters
+    ----------
+    part
+        ``(h, small.width, C)`` uint8: rows of the image that hold those of `rows_under`.
+    top
+        The first of them.
+    wanted
+        Rows of the result.
+    small, full
+        Size of the image, and the one to bring it to.
+
+    Returns
+    -------
+    NDArray[np.uint8]
+        ``(len(wanted), full.width, C)``.
+    """
+    left, right, across = _between(np.arange(full.width), small.width, full.width)
+    above, below, down = _between(np.asarray(wanted), small.height, full.height)
+    tall = _mixed(part[above - top], part[below - top], down[:, None, None])
+    wide = _mixed(tall[:, left], tall[:, right], across[None, :, None])
+    return np.rint(wide).astype(np.uint8)
 
 
 def _between(

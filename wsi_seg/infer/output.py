@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.infer.fitted import restore
+from wsi_seg.infer.band import StripSink
+from wsi_seg.infer.fitted import restore, rows_under
 from wsi_seg.infer.plan import SlidePlan
 from wsi_seg.infer.seams import seam_score
 from wsi_seg.infer.source import WindowReader
@@ -41,8 +42,10 @@ class StripTask:
 
     Parameters
     ----------
-    store, plan
-        What to read and what to predict.
+    store
+        What to read.
+    plans
+        What each member of the model predicts of it.
     target
         Unfinished group whose metadata exist.
     strips
@@ -50,14 +53,19 @@ class StripTask:
     """
 
     store: SlideStore
-    plan: SlidePlan
+    plans: tuple[SlidePlan, ...]
     target: Path
     strips: frozenset[int]
 
     @property
+    def plan(self) -> SlidePlan:
+        """Plan whose grid the output has."""
+        return finest(self.plans)
+
+    @property
     def windows(self) -> int:
-        """Number of windows that the strips need."""
-        return self.plan.windows_in(self.strips)
+        """Number of windows that the strips need, of all members."""
+        return sum(plan.windows_in(self._strips_of(plan)) for plan in self.plans)
 
     def write(self, index: int, rows: NDArray[np.uint8]) -> None:
         """Write the probabilities and the label map of one strip."""
@@ -71,10 +79,22 @@ class StripTask:
         write_strip(self.target, 0, y, rows)
         write_strip(self.target / "labels" / LABEL, 0, y, label_map(rows))
 
-    def job(self, sink: Callable[[int, NDArray[np.uint8]], None]) -> Job:
-        """Work for the stream."""
-        reader = WindowReader(self.plan.view.image(self.store), self.plan)
-        return Job(self.plan, reader, self.strips, sink)
+    def job(self, member: int, sink: StripSink, quarantined: list[Quarantined]) -> Job:
+        """Work of one member for the stream: the strips of its plan that lie under ours."""
+        plan = self.plans[member]
+        reader = WindowReader(plan.view.image(self.store), plan)
+        return Job(plan, reader, self._strips_of(plan), sink, quarantined)
+
+    def _strips_of(self, plan: SlidePlan) -> frozenset[int]:
+        own = self.plan
+        if plan.extent == own.extent:
+            return self.strips
+        small, full = plan.extent.height, own.extent.height
+        found: set[int] = set()
+        for index in self.strips:
+            rows = rows_under(range(*own.strips[index]), small=small, full=full)
+            found |= set(range(rows.start // plan.strip_px, (rows.stop - 1) // plan.strip_px + 1))
+        return frozenset(found)
 
 
 class SlideOutput:
@@ -82,8 +102,8 @@ class SlideOutput:
 
     Parameters
     ----------
-    store, plan
-        The slide, and what is predicted of it.
+    store, plans
+        The slide, and what each member of the model predicts of it.
     out
         Prediction collection.
     settings
@@ -95,13 +115,13 @@ class SlideOutput:
     def __init__(
         self,
         store: SlideStore,
-        plan: SlidePlan,
+        plans: tuple[SlidePlan, ...],
         out: Path,
         settings: Mapping[str, object],
         *,
         overwrite: bool,
     ) -> None:
-        self.store, self.plan = store, plan
+        self.store, self.plans, self.plan = store, plans, finest(plans)
         self._settings = settings
         self._final = out / store.name
         self._partial = out / ".partial" / store.name
@@ -119,7 +139,7 @@ class SlideOutput:
             "slide": self.store.name,
             "classes": card.classes.to_json(),
             "settings": dict(self._settings),
-            "notes": list(self.plan.notes),
+            "notes": list(self.notes),
             "training": card.training,
         }
         self._create(self._partial, len(card.classes), attributes)
@@ -139,11 +159,16 @@ class SlideOutput:
         )
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Overrides and repairs of all members, each sentence once."""
+        return tuple(dict.fromkeys(note for plan in self.plans for note in plan.notes))
+
+    @property
     def task(self) -> StripTask:
         """Strips that are not on disk yet."""
         every = range(len(self.plan.strips))
         left = frozenset(index for index in every if str(index) not in self._journal.done)
-        return StripTask(self.store, self.plan, self._partial, left)
+        return StripTask(self.store, self.plans, self._partial, left)
 
     @property
     def quarantined(self) -> tuple[Quarantined, ...]:
@@ -173,8 +198,8 @@ class SlideOutput:
         """Tell what is known at the end, the same however often the work was interrupted."""
         return {
             "seam_score": seam_score(open_multiscale(self._partial), self.plan),
-            "windows": int(self.plan.keep.sum()),
-            "windows_skipped": int((~self.plan.keep).sum()),
+            "windows": sum(int(plan.keep.sum()) for plan in self.plans),
+            "windows_skipped": sum(int((~plan.keep).sum()) for plan in self.plans),
             "quarantined": [list(window) for window in self.quarantined],
         }
 
@@ -183,6 +208,11 @@ class SlideOutput:
         """Seam score of the finished prediction, see `infer.seams`."""
         score = open_multiscale(self._final).attributes.get("seam_score")
         return float(score) if isinstance(score, int | float) else None
+
+
+def finest(plans: Sequence[SlidePlan]) -> SlidePlan:
+    """Plan with the largest output, the first of equal ones."""
+    return max(plans, key=lambda plan: plan.extent.area)
 
 
 def label_map(probability: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -10,7 +10,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -20,20 +20,28 @@ from numpy.typing import NDArray
 from torch import nn
 
 from wsi_seg.errors import BatchError, WsiSegError
+from wsi_seg.infer.members import (
+    Member,
+    MemberPredictor,
+    MemberPredictors,
+    Model,
+    read_model,
+)
 from wsi_seg.infer.output import SlideOutput, StripWriter
 from wsi_seg.infer.plan import InferOptions, SlidePlan, plan_slide
 from wsi_seg.infer.predictor import Predictor
 from wsi_seg.infer.source import WindowReader
-from wsi_seg.infer.stream import Job, Quarantined, run_jobs
-from wsi_seg.models import ModelCard, load_checkpoint
-from wsi_seg.models.checkpoint import digest_of
+from wsi_seg.infer.stream import Quarantined
+from wsi_seg.infer.together import Work, predict_works
+from wsi_seg.models import ModelCard
 from wsi_seg.progress import Progress
 from wsi_seg.store import Collection, SlideStore, create_collection, note_names, tidy
 
 logger = logging.getLogger(__name__)
 
-# Produces what is left of slides, so many tiles per forward pass; returns the tiles predicted.
-Execute = Callable[[Sequence[SlideOutput], int], int]
+# Produces what is left of slides, each member so many tiles per forward pass; returns the tiles
+# predicted.
+Execute = Callable[[Sequence[SlideOutput], Sequence[int]], int]
 
 # Rows of a strip, and of a shard: 1,024 rows of a 100,000 px slide are 100 MB per class.
 STRIP_PX = 1024
@@ -116,7 +124,7 @@ class InferReport:
 
 def infer_collection(
     collection: Collection,
-    checkpoint: Path,
+    checkpoint: Path | Model,
     out: Path,
     options: InferOptions,
     *,
@@ -124,14 +132,15 @@ def infer_collection(
     cluster: str | None = None,
     progress: Progress,
 ) -> InferReport:
-    """Predict every slide of a collection with one checkpoint.
+    """Predict every slide of a collection.
 
     Parameters
     ----------
     collection
         The slides.
     checkpoint
-        Model file; with a cluster, all its workers must see it, the slides and ``out``.
+        Model file, an ensemble's YAML file, or several as `members.read_model` gives them; with a
+        cluster, all its workers must see them, the slides and ``out``.
     out
         Prediction collection to make, continue or add to.
     options
@@ -151,72 +160,61 @@ def infer_collection(
     OutputError
         If ``out`` cannot be written.
     """
-    model = load_checkpoint(checkpoint)
+    model = checkpoint if isinstance(checkpoint, Model) else read_model([checkpoint])
     stores = [collection[name] for name in collection.names()]
-    digest = digest_of(checkpoint)
+    run = partial(infer_with, model, stores, out, options, overwrite=overwrite, progress=progress)
     if cluster is None:
-        return infer_with(
-            model, stores, out, options, digest=digest, overwrite=overwrite, progress=progress
-        )
+        return run()
     from wsi_seg.infer.distribute import connected, run_distributed
 
     with connected(cluster) as client:
 
-        def execute(outputs: Sequence[SlideOutput], batch: int) -> int:
+        def execute(outputs: Sequence[SlideOutput], batches: Sequence[int]) -> int:
             return run_distributed(
-                outputs, checkpoint, options, batch, client=client, progress=progress
+                outputs, model, options, batches, client=client, progress=progress
             )
 
-        return infer_with(
-            model,
-            stores,
-            out,
-            options,
-            digest=digest,
-            overwrite=overwrite,
-            execute=execute,
-            progress=progress,
-        )
+        return run(execute=execute)
 
 
 def infer_with(
-    model: tuple[nn.Module, ModelCard],
+    model: Model | tuple[nn.Module, ModelCard],
     stores: Sequence[SlideStore],
     out: Path,
     options: InferOptions,
     *,
-    digest: str = "",
     overwrite: bool = False,
     execute: Execute | None = None,
     progress: Progress,
 ) -> InferReport:
-    """Predict these slides with a network in memory; see `infer_collection`.
+    """Predict these slides with a model, or a network and its card; see `infer_collection`.
 
-    ``execute`` produces what is left of the slides, with this many tiles per forward pass, and
-    returns how many tiles it predicted; None does it here and now.
+    ``execute`` produces what is left of the slides, with this many tiles per forward pass of each
+    member, and returns how many tiles it predicted; None does it here and now.
     """
-    network, card = model
-    predictor = Predictor(
-        network, card, device=options.device, precision=options.precision, tta=options.tta
-    )
+    model = model if isinstance(model, Model) else Model.of(*model)
+    predictors = MemberPredictors(model, partial(build_predictor, options=options)).each()
     create_collection(out)
     failures: dict[str, str] = {}
     outputs: list[SlideOutput] = []
     for store in stores:
         try:
-            plan = plan_slide(store, card, options, strip_px=STRIP_PX)
-            settings = _settings(plan, card, options, digest, predictor.precision)
-            output = SlideOutput(store, plan, out, settings, overwrite=overwrite)
+            plans = tuple(
+                plan_slide(store, member.card, options, strip_px=STRIP_PX)
+                for member in model.members
+            )
+            settings = _settings(plans, model, options, predictors[0].precision)
+            output = SlideOutput(store, plans, out, settings, overwrite=overwrite)
             if not output.complete:
-                output.create(card)
+                output.create(model.card)
         except WsiSegError as error:
             logger.info("%s failed: %s", store.name, error)
             failures[store.name] = str(error)
             continue
         outputs.append(output)
     if execute is None:
-        execute = partial(_in_turn, predictor=predictor, progress=progress)
-    report = _run(outputs, predictor, options, execute)
+        execute = partial(_in_turn, model=model, predictors=predictors, progress=progress)
+    report = _run(outputs, predictors, options, execute)
     tidy(out)
     note_names(out)
     if failures:
@@ -224,80 +222,108 @@ def infer_with(
     return report
 
 
+def build_predictor(member: Member, options: InferOptions) -> Predictor:
+    """Load a member and make it ready as the options say."""
+    return Predictor(
+        member.load(),
+        member.card,
+        device=options.device,
+        precision=options.precision,
+        tta=options.tta,
+    )
+
+
 def _settings(
-    plan: SlidePlan, card: ModelCard, options: InferOptions, digest: str, precision: str
+    plans: Sequence[SlidePlan], model: Model, options: InferOptions, precision: str
 ) -> dict[str, object]:
     """Everything that decides the bytes of a prediction."""
     return {
-        "checkpoint": digest,
+        "checkpoint": model.identity(),
         "overlap": options.overlap,
-        "tile_px": plan.tile_px,
         "blend": options.blend,
         "tta": options.tta,
         "precision": precision,
         "skip_background": options.skip_background,
         "allow_mpp_mismatch": options.allow_mpp_mismatch,
-        "fit": plan.view.fit,
-        "neighbours": plan.view.neighbours,
-        "level": plan.level,
-        "height": plan.extent.height,
-        "width": plan.extent.width,
-        "classes": card.classes.to_json(),
-    }
+        "classes": model.card.classes.to_json(),
+    } | _each(
+        {
+            "tile_px": plan.tile_px,
+            "fit": plan.view.fit,
+            "neighbours": plan.view.neighbours,
+            "level": plan.level,
+            "height": plan.extent.height,
+            "width": plan.extent.width,
+        }
+        for plan in plans
+    )
+
+
+def _each(rows: Iterable[dict[str, object]]) -> dict[str, object]:
+    """Values of one plan as they are, those of several as lists."""
+    found = list(rows)
+    return found[0] if len(found) == 1 else {key: [row[key] for row in found] for key in found[0]}
 
 
 def _run(
     outputs: Sequence[SlideOutput],
-    predictor: Predictor,
+    predictors: Sequence[MemberPredictor],
     options: InferOptions,
     execute: Execute,
 ) -> InferReport:
     pending = [output for output in outputs if not output.complete]
     windows = sum(output.task.windows for output in pending)
-    tile_px = outputs[0].plan.tile_px if outputs else 1
-    batch = min(options.batch or predictor.batch_for(tile_px), max(1, windows))
+    batches = [
+        min(options.batch or predictor.batch_for(plan.tile_px), max(1, windows))
+        for predictor, plan in zip(predictors, outputs[0].plans if outputs else (), strict=False)
+    ]
     started = time.perf_counter()
-    change = _first_label_change(pending, predictor)
-    predicted = execute(pending, batch)
+    change = _first_label_change(pending, predictors)
+    predicted = execute(pending, batches) if pending else 0
     return InferReport(
         slides=tuple(_result(output) for output in outputs),
         tiles=predicted,
         pixels=sum(output.plan.extent.area for output in pending),
         seconds=time.perf_counter() - started,
         peak_memory=peak_memory(),
-        device=str(predictor.device),
-        precision=predictor.precision,
-        batch=batch,
+        device=str(predictors[0].device),
+        precision=predictors[0].precision,
+        batch=max(batches, default=1),
         label_change=change,
     )
 
 
 def _in_turn(
-    outputs: Sequence[SlideOutput], batch: int, *, predictor: Predictor, progress: Progress
+    outputs: Sequence[SlideOutput],
+    batches: Sequence[int],
+    *,
+    model: Model,
+    predictors: Sequence[MemberPredictor],
+    progress: Progress,
 ) -> int:
     """Produce what is left of the slides in this process: the oracle for every other way."""
     progress.start("infer", sum(output.task.windows for output in outputs), "tiles")
     with StripWriter() as writer:
-        jobs = [_written_by(writer, output) for output in outputs]
-        predicted = run_jobs(jobs, predictor, batch=batch, progress=progress)
+        works = [_written_by(writer, output) for output in outputs]
+        predicted = predict_works(works, model, predictors, batches, progress=progress)
     progress.finish()
     return predicted
 
 
-def _written_by(writer: StripWriter, output: SlideOutput) -> Job:
-    """Job whose strips are written and recorded by the writer; the last one ends the slide."""
+def _written_by(writer: StripWriter, output: SlideOutput) -> Work:
+    """Work whose strips are written and recorded by the writer; the last one ends the slide."""
     task = output.task
     if not task.strips:
         writer.submit(output.finish)
 
     def write(index: int, rows: NDArray[np.uint8]) -> None:
         task.write(index, rows)
-        output.record([index], job.quarantined)
+        output.record([index], work.quarantined)
         if not output.task.strips:
             output.finish()
 
-    job = task.job(lambda index, rows: writer.submit(lambda: write(index, rows)))
-    return job
+    work = Work(task, lambda index, rows: writer.submit(lambda: write(index, rows)))
+    return work
 
 
 def _result(output: SlideOutput) -> SlideResult:
@@ -307,27 +333,34 @@ def _result(output: SlideOutput) -> SlideResult:
         height=(plan.native or plan.extent).height,
         width=(plan.native or plan.extent).width,
         mpp=plan.mpp,
-        windows=int(plan.keep.sum()),
-        skipped=int(plan.keep.size - plan.keep.sum()),
+        windows=sum(int(plan.keep.sum()) for plan in output.plans),
+        skipped=sum(int((~plan.keep).sum()) for plan in output.plans),
         quarantined=output.quarantined,
         seam_score=output.seam_score if output.complete else None,
-        notes=plan.notes,
+        notes=output.notes,
     )
 
 
-def _first_label_change(pending: Sequence[SlideOutput], predictor: Predictor) -> float:
-    """Cost of the lower precision, measured on the first two tiles of the first slide."""
-    if predictor.precision == "fp32":
+def _first_label_change(
+    pending: Sequence[SlideOutput], predictors: Sequence[MemberPredictor]
+) -> float:
+    """Cost of the lower precision: of the member it changes most, on its first two tiles."""
+    if predictors[0].precision == "fp32":
         return 0.0
     for output in pending:
-        places = np.argwhere(output.plan.keep)[:2].tolist()
-        reader = WindowReader(output.plan.view.image(output.store), output.plan)
         try:
-            tiles = [reader.read(row, column) for row, column in places]
+            first = [_first_tiles(output.store, plan) for plan in output.plans]
         except WsiSegError:
             continue  # the stream will meet the same tile, leave it out and report it
-        return predictor.label_change(np.stack(tiles))
+        pairs = zip(predictors, first, strict=True)
+        return max(predictor.label_change(tiles) for predictor, tiles in pairs)
     return 0.0
+
+
+def _first_tiles(store: SlideStore, plan: SlidePlan) -> NDArray[np.uint8]:
+    reader = WindowReader(plan.view.image(store), plan)
+    places = np.argwhere(plan.keep)[:2].tolist()
+    return np.stack([reader.read(row, column) for row, column in places])
 
 
 def peak_memory() -> int:

@@ -79,7 +79,14 @@ class _Window:
 def run_jobs(
     jobs: Sequence[Job], predictor: TilePredictor, *, batch: int, progress: Progress
 ) -> int:
-    """Predict all windows of all jobs; return how many were predicted.
+    """Predict all windows of all jobs; return how many were predicted. See `predict_jobs`."""
+    return sum(predict_jobs(jobs, predictor, batch=batch, progress=progress))
+
+
+def predict_jobs(
+    jobs: Sequence[Job], predictor: TilePredictor, *, batch: int, progress: Progress
+) -> Iterator[int]:
+    """Predict all windows of all jobs, one batch at a time.
 
     Batches are filled across slides. Every batch has the same size, the last one padded, because
     libraries choose kernels by batch size and a px must not depend on what shares its batch.
@@ -94,9 +101,13 @@ def run_jobs(
         Tiles per forward pass.
     progress
         Advanced by windows.
+
+    Yields
+    ------
+    int
+        Windows that the batch predicted; what they complete has gone to the jobs' sinks.
     """
     bands = _Bands(jobs, predictor)
-    predicted = 0
     with ThreadPoolExecutor(_READERS, thread_name_prefix="wsi-read") as pool:
         for windows, reads in _read_ahead(_all_windows(jobs), pool, batch):
             read = [
@@ -110,10 +121,9 @@ def run_jobs(
                 results = predictor.predict(np.concatenate([tiles, padding]))
                 for (window, _), result in zip(read, results, strict=False):
                     bands.of(window.job).add(window.row, window.column, result)
-                predicted += len(read)
             progress.advance(len(windows))
+            yield len(read)
     bands.finish()
-    return predicted
 
 
 def _all_windows(jobs: Iterable[Job]) -> Iterator[_Window]:

@@ -7,16 +7,17 @@ from pathlib import Path
 import yaml
 
 from wsi_seg.config import Recipe
+from wsi_seg.config.ensemble import EnsembleFile, EnsembleMember
 from wsi_seg.evaluate.scores import Scores
 from wsi_seg.export.files import written_whole
+from wsi_seg.infer.members import ENSEMBLE, read_model
 from wsi_seg.infer.run import infer_with
 from wsi_seg.learn.validate import infer_options, score_slides
-from wsi_seg.models import load_checkpoint
-from wsi_seg.models.checkpoint import digest_of
 from wsi_seg.progress import Progress
 from wsi_seg.store import SlideStore
 
-ENSEMBLE = "ensemble.yaml"
+__all__ = ["ENSEMBLE", "OUT_OF_FOLD", "predict_out_of_fold", "write_ensemble"]
+
 OUT_OF_FOLD = "oof.zarr"
 
 
@@ -33,12 +34,13 @@ def write_ensemble(path: Path, members: Sequence[Path]) -> Path:
     OutputError
         If it cannot be written.
     """
-    rows = [
-        {"checkpoint": Path(os.path.relpath(member, path.parent)).as_posix(), "weight": 1.0}
+    rows = tuple(
+        EnsembleMember(checkpoint=Path(os.path.relpath(member, path.parent)).as_posix())
         for member in members
-    ]
+    )
+    content = EnsembleFile(members=rows).model_dump(mode="json")
     with written_whole(path) as file:
-        file.write_text(yaml.safe_dump({"members": rows, "mode": "mean"}, sort_keys=False))
+        file.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
 
 
@@ -69,11 +71,10 @@ def predict_out_of_fold(
     found: list[Scores] = []
     for checkpoint, slides, out in folds:
         infer_with(
-            load_checkpoint(checkpoint),
+            read_model([checkpoint]),
             slides,
             out,
             infer_options(recipe, "auto"),
-            digest=digest_of(checkpoint),
             progress=progress,
         )
         found.append(score_slides(out, slides, recipe.data.label, progress))

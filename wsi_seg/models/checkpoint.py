@@ -260,6 +260,20 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def weights_digest(path: Path) -> str:
+    """SHA-256 of a checkpoint's tensors alone, whatever its card says.
+
+    Raises
+    ------
+    CheckpointError
+        If it is no safetensors file.
+    """
+    _require_safetensors(path)
+    with path.open("rb") as file:
+        file.seek(8 + int.from_bytes(file.read(8), "little"))
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def newest_checkpoint(folder: Path) -> Path:
     """Best checkpoint of the last training run under a folder.
 

@@ -1,0 +1,242 @@
+"""Owns what predicts: one network or several, their files, and which of them are in memory."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from wsi_seg.config.ensemble import Mode, read_ensemble
+from wsi_seg.errors import CheckpointError, ConfigError
+from wsi_seg.infer.combine import COMBINED
+from wsi_seg.infer.predictor import Predictor
+from wsi_seg.models import ModelCard, load_checkpoint, read_card
+from wsi_seg.models.checkpoint import digest_of, newest_checkpoint, weights_digest
+
+# What folds leave together, see `learn.ensemble`.
+ENSEMBLE = "ensemble.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One network.
+
+    Parameters
+    ----------
+    card
+        Its model card.
+    digest
+        SHA-256 of its file.
+    weight
+        How much it counts.
+    path
+        Its file, or None for a network that is in memory.
+    network
+        The network where there is no file.
+    """
+
+    card: ModelCard = field(compare=False)
+    digest: str = ""
+    weight: float = 1.0
+    path: Path | None = None
+    network: nn.Module | None = field(default=None, compare=False)
+
+    def load(self) -> nn.Module:
+        """Return the network, in eval mode."""
+        if self.network is not None:
+            return self.network
+        if self.path is None:
+            raise CheckpointError("a member of an ensemble has neither a file nor a network")
+        return load_checkpoint(self.path)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What predicts: members with the same classes, in the order of their digests.
+
+    Parameters
+    ----------
+    members
+        At least one.
+    mode
+        How they are combined; see `combine.combine`.
+    """
+
+    members: tuple[Member, ...]
+    mode: Mode = "mean"
+
+    @classmethod
+    def of(cls, network: nn.Module, card: ModelCard, digest: str = "") -> "Model":
+        """Model of one network in memory."""
+        return cls((Member(card, digest, network=network),))
+
+    @property
+    def card(self) -> ModelCard:
+        """Card of the first member; all have its classes."""
+        return self.members[0].card
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Weight of each member."""
+        return tuple(member.weight for member in self.members)
+
+    def identity(self) -> object:
+        """Everything about it that decides the bytes of a prediction, as plain JSON values."""
+        if len(self.members) == 1:
+            return self.members[0].digest
+        rows = [{"checkpoint": m.digest, "weight": m.weight} for m in self.members]
+        return {"mode": self.mode, "combined": COMBINED[self.mode], "members": rows}
+
+
+def newest_model(folder: Path) -> Path:
+    """Find what the last training under a folder left: its ensemble, else its best checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        If there is neither.
+    """
+    ensemble = folder / ENSEMBLE
+    return ensemble if ensemble.is_file() else newest_checkpoint(folder)
+
+
+def read_model(paths: Sequence[Path], mode: Mode | None = None) -> Model:
+    """Find out what predicts, without reading weights into memory.
+
+    Parameters
+    ----------
+    paths
+        Checkpoints, all of one weight; or one ensemble's YAML file.
+    mode
+        How to combine them; None takes the file's, or ``mean``.
+
+    Raises
+    ------
+    CheckpointError
+        If a file is missing, damaged or no checkpoint.
+    ConfigError
+        If members have different classes, or two of them the same weights.
+    """
+    files, weights = list(paths), [1.0] * len(paths)
+    if len(files) == 1 and files[0].suffix in (".yaml", ".yml"):
+        ensemble = read_ensemble(files[0])
+        files = [Path(member.checkpoint) for member in ensemble.members]
+        weights = [member.weight for member in ensemble.members]
+        mode = mode or ensemble.mode
+    if not files:
+        raise ConfigError("got no checkpoint; expected one, several, or an ensemble's YAML file")
+    mode = mode or "mean"
+    if mode == "mean" and len(set(weights)) > 1:
+        raise ConfigError(f"got mode mean and the weights {weights}; expected mode: weighted")
+    if mode == "weighted" and len(files) == len(paths) > 1:
+        raise ConfigError(
+            "got mode weighted and checkpoints without weights; give them in a file:\n"
+            "members:\n  - {checkpoint: a.safetensors, weight: 2}\n  ..."
+        )
+    found = [
+        Member(read_card(path), digest_of(path), weight, path.resolve())
+        for path, weight in zip(files, weights, strict=True)
+    ]
+    _require_distinct(found)
+    _require_same_classes(found)
+    return Model(tuple(sorted(found, key=lambda member: member.digest)), mode)
+
+
+def _require_distinct(members: Sequence[Member]) -> None:
+    """Refuse two members with the same tensors, whatever their names and cards."""
+    seen: dict[str, Path | None] = {}
+    for member in members if len(members) > 1 else ():
+        if member.path is None:
+            continue
+        digest = weights_digest(member.path)
+        if digest in seen:
+            raise ConfigError(
+                f"{member.path} and {seen[digest]} hold the same weights; expected distinct "
+                "members: leave one out, or give it a larger weight"
+            )
+        seen[digest] = member.path
+
+
+def _require_same_classes(members: Sequence[Member]) -> None:
+    first = members[0]
+    for member in members[1:]:
+        for name, ours, theirs in (
+            ("classes", member.card.classes.names, first.card.classes.names),
+            ("fit", _fitted(member.card), _fitted(first.card)),
+        ):
+            if ours != theirs:
+                raise ConfigError(
+                    f"{member.path} has {name} {ours!r} and {first.path} {theirs!r}; expected "
+                    "the same of all members of an ensemble"
+                )
+
+
+def _fitted(card: ModelCard) -> tuple[str, int] | None:
+    """How a slide is resized as a whole, which only equal members can share."""
+    return None if card.fit is None else (card.fit, card.tile_px)
+
+
+class MemberPredictors:
+    """Predictors of all members; a few are in memory, those used last.
+
+    Parameters
+    ----------
+    model
+        The members.
+    build
+        Makes the predictor of a member.
+    resident
+        Members in memory at a time; 0 is all.
+    """
+
+    def __init__(
+        self, model: Model, build: Callable[[Member], Predictor], *, resident: int = 0
+    ) -> None:
+        self._members = model.members
+        self._build = build
+        self._limit = resident or len(model.members)
+        self._loaded: OrderedDict[int, Predictor] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def get(self, index: int) -> Predictor:
+        """Predictor of a member, loaded where it is not in memory."""
+        if index not in self._loaded:
+            while len(self._loaded) >= self._limit:
+                self._loaded.popitem(last=False)
+            self._loaded[index] = self._build(self._members[index])
+        self._loaded.move_to_end(index)
+        return self._loaded[index]
+
+    def each(self) -> list["MemberPredictor"]:
+        """One predictor for each member that loads its network when it is asked to predict.
+
+        All are loaded once here, so that a damaged one is found out before any work.
+        """
+        return [MemberPredictor(self, index) for index in range(len(self))]
+
+
+class MemberPredictor:
+    """Predictor of one member, in memory or not; see `predictor.TilePredictor`."""
+
+    def __init__(self, predictors: MemberPredictors, index: int) -> None:
+        self._predictors, self._index = predictors, index
+        first = predictors.get(index)
+        self.channels, self.device, self.precision = first.channels, first.device, first.precision
+
+    def batch_for(self, tile_px: int) -> int:
+        """Tiles per forward pass that suit the device."""
+        return self._predictors.get(self._index).batch_for(tile_px)
+
+    def predict(self, tiles: NDArray[np.uint8]) -> torch.Tensor:
+        """Probabilities of tiles; see `predictor.TilePredictor.predict`."""
+        return self._predictors.get(self._index).predict(tiles)
+
+    def label_change(self, tiles: NDArray[np.uint8]) -> float:
+        """Share of px whose label differs from float32's; see `Predictor.label_change`."""
+        return self._predictors.get(self._index).label_change(tiles)
