@@ -107,6 +107,7 @@ def test_the_file_needs_nothing_beside_it(seen, tmp_path):
     assert report.sections == (
         "Scores",
         "Slides",
+        "Curves",
         "Overviews",
         "Largest errors",
         "Settings",

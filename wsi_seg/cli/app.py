@@ -8,6 +8,7 @@ import typer
 from wsi_seg import __version__
 from wsi_seg.cli import (
     annotate,
+    calibrate,
     convert,
     dedup,
     demo,
@@ -45,6 +46,7 @@ _VERBS = (
     train.train,
     infer.infer,
     evaluate.evaluate,
+    calibrate.calibrate,
     search.search,
     mine.mine,
     export.export,

@@ -4,6 +4,7 @@ import numpy as np
 
 from wsi_seg.errors import BatchError, StoreError, WsiSegError
 from wsi_seg.evaluate.boundary import Outlines
+from wsi_seg.evaluate.calibration import reliability
 from wsi_seg.evaluate.matching import Matcher
 from wsi_seg.evaluate.scores import PREDICTION_LABEL, Counts, Measures, Scores, SlideScore
 from wsi_seg.evaluate.tiles import tile_dices
@@ -28,6 +29,7 @@ def usual_measures(prediction: Collection, *, tolerance_um: float = _TOLERANCE_U
     return Measures(
         objects=True,
         tolerance_um=tolerance_um,
+        calibration=True,
         tile_px=tile_px if isinstance(tile_px, int) and tile_px > 0 else _TILE_PX,
     )
 
@@ -89,7 +91,8 @@ def evaluate(
             failures[name] = str(error)
     if failures:
         raise BatchError(failures, done=len(names) - len(failures))
-    return Scores(tuple(scores), measures.tolerance_um)
+    sure = reliability(prediction, truth, label=label) if measures.calibration else None
+    return Scores(tuple(scores), measures.tolerance_um, sure)
 
 
 def evaluate_slide(

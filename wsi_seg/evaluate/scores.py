@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wsi_seg.evaluate.boundary import Distances
+from wsi_seg.evaluate.calibration import Reliability
 from wsi_seg.evaluate.intervals import dice_of, interval, mean_of
 from wsi_seg.evaluate.matching import ObjectCounts
 
@@ -53,11 +54,14 @@ class Measures:
         prediction where mpp is unknown); None measures none.
     tile_px
         Side of tiles that are scored on their own, in px of the prediction; None scores none.
+    calibration
+        Count how often each probability came true.
     """
 
     objects: bool = False
     tolerance_um: float | None = None
     tile_px: int | None = None
+    calibration: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,7 @@ class Scores:
 
     slides: tuple[SlideScore, ...]
     tolerance_um: float | None = None
+    calibration: Mapping[str, Reliability] | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -159,6 +164,8 @@ class Scores:
             )
             more = class_figures(self.of(name), self.tolerance_um)
             lines += [f"  {line}" for line in class_lines(more)]
+            if self.calibration is not None:
+                lines.append(f"  calibration error {self.calibration[name].ece:.4f}")
         return lines
 
     def to_json(self) -> dict[str, object]:
@@ -179,7 +186,11 @@ class Scores:
                 for name in self.class_names
             },
             "mean_slide_dice": self.mean_slide_dice,
-        }
+        } | (
+            {}
+            if self.calibration is None
+            else {"calibration": {name: one.to_json() for name, one in self.calibration.items()}}
+        )
 
 
 def _object_figures(objects: ObjectCounts) -> dict[str, object]:

@@ -1,0 +1,176 @@
+"""Owns how far probabilities can be believed: reliability, and the maps that mend them.
+
+A prediction has 256 values, so all that is needed is how often each value came with the class and
+without it. That is counted over strips; nothing else is held.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from sklearn.isotonic import IsotonicRegression
+
+from wsi_seg.classes import IGNORE
+from wsi_seg.data.scaled import read_label
+from wsi_seg.errors import StoreError
+from wsi_seg.evaluate.truth import require_same_classes, require_same_slide
+from wsi_seg.geometry import Extent, Region
+from wsi_seg.postprocess.write import classes_of
+from wsi_seg.store import Collection, SlideStore
+
+Method = Literal["temperature", "quantile"]
+
+_VALUES = 256
+_BINS = 10
+_STRIP_PX = 512
+
+# Temperatures that are tried: far beyond what networks need.
+_COLDEST, _HOTTEST = 0.05, 20.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reliability:
+    """Px of one class by the probability that was predicted.
+
+    Parameters
+    ----------
+    counts
+        ``(256, 2)`` int64: px with each value (value / 255), without the class and with it.
+    """
+
+    counts: NDArray[np.int64]
+
+    def __add__(self, other: "Reliability") -> "Reliability":
+        return Reliability(self.counts + other.counts)
+
+    def curve(self) -> tuple[list[float], list[float]]:
+        """Mean probability and share of px that have the class, in ten bins; empty ones left out.
+
+        As `sklearn.calibration.calibration_curve` has it.
+        """
+        said, true, px = self._binned()
+        full = px > 0
+        return (said[full] / px[full]).tolist(), (true[full] / px[full]).tolist()
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error (Guo et al., 2017): mean over px of the bins' gaps."""
+        said, true, px = self._binned()
+        return float(np.abs(said - true).sum() / max(1, px.sum()))
+
+    def _binned(self) -> tuple[NDArray[np.float64], ...]:
+        value = np.arange(_VALUES) / 255
+        group = np.searchsorted(np.linspace(0, 1, _BINS + 1)[1:-1], value)
+        px = self.counts.sum(axis=1)
+        columns = (px * value, self.counts[:, 1], px)
+        return tuple(np.bincount(group, weights=c, minlength=_BINS) for c in columns)
+
+    def to_json(self) -> dict[str, object]:
+        """Figures and curve as plain JSON values."""
+        said, true = self.curve()
+        return {
+            "ece": self.ece,
+            "temperature": self.temperature(),
+            "reliability": {"predicted": said, "true share": true},
+        }
+
+    def temperature(self) -> float:
+        """Find the number to divide logits by that makes the truth likeliest; 1 without px.
+
+        Guo et al. (2017), *On calibration of modern neural networks*.
+        """
+        if not self.counts.sum():
+            return 1.0
+        logits = _logits()
+
+        def loss(log_t: float) -> float:
+            scaled = logits / np.exp(log_t)
+            # log(1 + exp(-z)) where the class is, log(1 + exp(z)) where it is not.
+            off, on = np.logaddexp(0, scaled), np.logaddexp(0, -scaled)
+            return float((self.counts * np.stack([off, on], axis=1)).sum())
+
+        bounds = float(np.log(_COLDEST)), float(np.log(_HOTTEST))
+        return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
+
+    def table(self, method: Method) -> NDArray[np.uint8]:
+        """Calibrated value of each value, ``(256,)`` uint8, never falling.
+
+        Parameters
+        ----------
+        method
+            ``temperature`` keeps the shape and mends confidence; ``quantile`` gives each value
+            the share of px that have the class (isotonic regression), and needs more truth.
+        """
+        if method == "temperature":
+            mended = 1 / (1 + np.exp(-_logits() / self.temperature()))
+            return _values(mended)
+        px = self.counts.sum(axis=1)
+        value = np.arange(_VALUES)
+        if not px.any():
+            return value.astype(np.uint8)
+        share = self.counts[:, 1] / np.maximum(px, 1)
+        fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
+        fitted.fit(value[px > 0], share[px > 0], sample_weight=px[px > 0])
+        return _values(fitted.predict(value))
+
+
+def _values(probability: NDArray[np.float64]) -> NDArray[np.uint8]:
+    values: NDArray[np.uint8] = np.rint(probability * 255).astype(np.uint8)
+    return values
+
+
+def _logits() -> NDArray[np.float64]:
+    """Logit of each value; 0 and 255 stand for half a step from the ends."""
+    p = np.clip(np.arange(_VALUES) / 255, 0.5 / 255, 254.5 / 255)
+    logits: NDArray[np.float64] = np.log(p / (1 - p))
+    return logits
+
+
+def reliability(
+    prediction: Collection, truth: Collection, *, label: str
+) -> Mapping[str, Reliability]:
+    """Count a prediction's values with and without each class, over all slides.
+
+    Raises
+    ------
+    StoreError
+        If a slide is missing, or cannot be compared; see `truth`.
+    """
+    if not prediction.names():
+        raise StoreError(f"{prediction.path} holds no predictions; run `wsi-seg infer` first")
+    sums: dict[str, Reliability] = {}
+    for store in prediction:
+        for name, found in slide_reliability(store, truth[store.name], label=label).items():
+            sums[name] = sums[name] + found if name in sums else found
+    return sums
+
+
+def slide_reliability(
+    prediction: SlideStore, truth: SlideStore, *, label: str
+) -> dict[str, Reliability]:
+    """Count the values of one slide; see `reliability`."""
+    true = truth.label(label)
+    classes, true_classes = classes_of(prediction.image), classes_of(true)
+    require_same_slide(prediction, truth)
+    require_same_classes(truth.name, classes, true_classes, label)
+    counts = {entry.name: np.zeros((_VALUES, 2), dtype=np.int64) for entry in classes}
+    for region in _strips(prediction.pyramid.extent):
+        values = prediction.image.read(region, cached=False)
+        ids = read_label(
+            true, prediction.pyramid.extent, region.y, 0, height=region.height, width=region.width
+        )
+        valid = ids != IGNORE
+        for channel, entry in enumerate(classes):
+            here = ids[valid] == true_classes.id_of(entry.name)
+            pairs = values[..., channel][valid].astype(np.int64) * 2 + here
+            counts[entry.name] += np.bincount(pairs, minlength=2 * _VALUES).reshape(_VALUES, 2)
+    return {name: Reliability(count) for name, count in counts.items()}
+
+
+def _strips(extent: Extent) -> Iterator[Region]:
+    for y in range(0, extent.height, _STRIP_PX):
+        height = min(_STRIP_PX, extent.height - y)
+        yield Region(level=0, y=y, x=0, height=height, width=extent.width)

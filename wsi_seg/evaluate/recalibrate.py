@@ -1,0 +1,115 @@
+"""Owns writing a prediction whose probabilities were calibrated on another one with a truth."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.errors import StoreError
+from wsi_seg.evaluate.calibration import Method, Reliability
+from wsi_seg.geometry import Region
+from wsi_seg.infer.output import LABEL, label_map
+from wsi_seg.postprocess.write import classes_of
+from wsi_seg.progress import Progress, Silent
+from wsi_seg.store import (
+    Collection,
+    SlideStore,
+    create_collection,
+    create_multiscale,
+    discard,
+    fill_pyramid,
+    finish,
+    note_names,
+    strip_rows,
+    tidy,
+    write_strip,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What a prediction's values are replaced by.
+
+    Parameters
+    ----------
+    method
+        See `Reliability.table`.
+    tables
+        ``(256,)`` uint8 of each class.
+    """
+
+    method: Method
+    tables: Mapping[str, NDArray[np.uint8]]
+
+    @classmethod
+    def fit(cls, found: Mapping[str, Reliability], method: Method) -> "Calibration":
+        """Fit each class on its own."""
+        return cls(method, {name: one.table(method) for name, one in found.items()})
+
+
+def write_calibrated(
+    prediction: Collection, calibration: Calibration, out: Path, *, progress: Progress
+) -> None:
+    """Write a collection with calibrated probabilities and the label maps that follow.
+
+    Slides that are complete in ``out`` are kept; each is written whole or not at all.
+
+    Raises
+    ------
+    StoreError
+        If a prediction has a class that was not calibrated.
+    OutputError
+        If ``out`` cannot be written.
+    """
+    create_collection(out)
+    progress.start("calibrate", len(prediction), "slides")
+    for store in prediction:
+        if not (out / store.name).exists():
+            _write(store, calibration, out)
+        progress.advance(1)
+    progress.finish()
+    tidy(out)
+    note_names(out)
+
+
+def _write(store: SlideStore, calibration: Calibration, out: Path) -> None:
+    classes = classes_of(store.image)
+    missing = [name for name in classes.names if name not in calibration.tables]
+    if missing:
+        raise StoreError(
+            f"slide {store.name!r} has class {missing[0]!r}, which was not calibrated; expected "
+            f"one of {', '.join(calibration.tables)}"
+        )
+    tables = [calibration.tables[name] for name in classes.names]
+    partial = out / ".partial" / store.name
+    discard(partial)
+    downsample = store.attributes.get("downsample", 1.0)
+    assert isinstance(downsample, int | float)
+    mpp = store.pyramid.mpp
+    label = partial / "labels" / LABEL
+    notes = dict(store.attributes) | {"calibration": calibration.method}
+    told = {"kind": "label", "classes": classes.to_json()}
+    for path, channels, attributes in ((partial, len(classes), notes), (label, None, told)):
+        create_multiscale(
+            path,
+            extents=store.pyramid.extents,
+            channels=channels,
+            mpp=None if mpp is None else mpp / downsample,
+            downsample=downsample,
+            attributes=attributes,
+            name=path.name,
+        )
+    extent, rows = store.pyramid.extent, strip_rows(partial)
+    for y in range(0, extent.height, rows):
+        height = min(rows, extent.height - y)
+        region = Region(level=0, y=y, x=0, height=height, width=extent.width)
+        values = store.image.read(region, cached=False)
+        for channel, table in enumerate(tables):
+            values[..., channel] = table[values[..., channel]]
+        write_strip(partial, 0, y, values)
+        write_strip(label, 0, y, label_map(values))
+    fill_pyramid(partial, nearest=False, progress=Silent())
+    fill_pyramid(label, nearest=True, progress=Silent())
+    finish(partial, out / store.name)
