@@ -7,7 +7,7 @@ from PIL import Image, ImageOps
 
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent, Region
-from wsi_seg.slides import open_slide, picture
+from wsi_seg.slides import open_slide
 from wsi_seg.testing.conformance import check_slide
 from wsi_seg.testing.coordinates import coordinate_pixels
 
@@ -50,7 +50,7 @@ def test_limits_and_damage(tmp_path, monkeypatch):
     with pytest.raises(UnsupportedSlideError, match="CMYK"):
         open_slide(tmp_path / "a.jpg")
     path.write_bytes(data)
-    monkeypatch.setattr(picture, "_MAX_PIXELS", 1000)
+    monkeypatch.setenv("WSI_SEG_MAX_TILE_PIXELS", "1000")
     with pytest.raises(UnsupportedSlideError, match="tiled TIFF"):
         open_slide(path)
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
+from wsi_seg.limits import advice, limits
 from wsi_seg.slides.colour import Colour
 from wsi_seg.slides.instances import Instance, dicom_explained, read_instance
 from wsi_seg.slides.picture import PictureSlide
@@ -209,7 +210,11 @@ def _full_extent(instance: Instance) -> Extent:
 
 def _level(extent: Extent, instances: Sequence[Instance]) -> _Level:
     first = instances[0]
+    if extent.area > limits().level_pixels:
+        raise SlideError(f"{first.path}: got a level of {extent}; {advice('level_pixels')}")
     grid = -(-extent.height // first.frame.height), -(-extent.width // first.frame.width)
+    if grid[0] * grid[1] > limits().tiles:
+        raise SlideError(f"{first.path}: got {grid[0] * grid[1]} tiles; {advice('tiles')}")
     places = np.full((*grid, 2), -1, np.int64)
     for number, instance in enumerate(instances):
         if instance.frame != first.frame:

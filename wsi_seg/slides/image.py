@@ -26,6 +26,8 @@ from wsi_seg.slides.resolution import UNKNOWN, chosen
 from wsi_seg.slides.streams import jpeg_is_whole
 
 _SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I"}
+# Pillow would hand PostScript to a program, and old formats to old code.
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM")
 _ORIENTATION = 0x0112
 _ON_ITS_SIDE = {5, 6, 7, 8}
 _BAND = 1024
@@ -66,6 +68,9 @@ def open_image(path: Path, *, mpp: float | None = None) -> PictureSlide:
         mode, frames = image.mode, getattr(image, "n_frames", 1)
         if _orientation(image) in _ON_ITS_SIDE:
             height, width = width, height
+        palette = mode != "P" or image.palette is not None
+    if not palette:
+        raise SlideError(f"{path}: got colours without their palette; the file is damaged")
     if mode in {"CMYK", "LAB", "F"}:
         raise UnsupportedSlideError(f"{path}: got {mode} colours; expected grey or RGB; convert it")
     if frames > 1 and kind != "mpo":  # cameras put a preview behind the picture
@@ -96,7 +101,7 @@ def _opened(path: Path) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own, lower size warning
         try:
-            return Image.open(path)
+            return Image.open(path, formats=_FORMATS)
         except UnidentifiedImageError as error:
             raise SlideError(
                 f"{path}: is not an image that can be read; expected TIFF, SVS, PNG or JPEG"

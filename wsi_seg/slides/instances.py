@@ -17,9 +17,11 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent
+from wsi_seg.limits import advice, limits
+from wsi_seg.slides.claims import require_claim
 from wsi_seg.slides.colour import ycbcr_to_rgb
 from wsi_seg.slides.failures import explained
-from wsi_seg.slides.streams import jpeg_colours_unmarked, jpeg_extent, pread
+from wsi_seg.slides.streams import jpeg_colours_unmarked, pread, require_sound
 
 # Odd values would be logged one by one, patients' names among them; px do not depend on them.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -137,10 +139,11 @@ class Instance:
             flat = np.frombuffer(imagecodecs.dicomrle_decode(stream, dtype), dtype)
             return self._colours(_interleaved(flat, shape, samples.per_pixel, planar=True))
         if self.syntax in _JPEG:
-            _require_size(stream, self.frame)
+            require_sound(stream, "jpeg", self.frame)
             rgb = "RGB" if samples.colours == "RGB" and jpeg_colours_unmarked(stream) else None
             pixels = np.asarray(imagecodecs.jpeg8_decode(stream, colorspace=rgb, outcolorspace=rgb))
         else:
+            require_claim(stream, "jpeg2k" if self.syntax in _JPEG_2000 else "jpeg", self.frame)
             pixels = np.asarray(_DECODERS[self.syntax](stream))
         pixels = pixels.reshape(*pixels.shape[:2], -1)
         return pixels.view(samples.dtype) if pixels.itemsize == samples.dtype.itemsize else pixels
@@ -179,6 +182,7 @@ def read_header(path: Path, tags: tuple[str, ...] = ()) -> Any:  # noqa: ANN401 
         If the file is not DICOM or is damaged.
     """
     with dicom_explained(path):
+        _require_plain(path)
         return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(tags) or None)
 
 
@@ -193,6 +197,7 @@ def read_instance(path: Path) -> Instance:
         If its frames are stored in a way that is not read.
     """
     with dicom_explained(path), path.open("rb") as file:
+        _require_plain(path)
         header = pydicom.dcmread(file, stop_before_pixels=True)
         syntax = str(header.file_meta.TransferSyntaxUID)
         samples = _samples(header, syntax, path)
@@ -201,6 +206,7 @@ def read_instance(path: Path) -> Instance:
         frame = Extent(int(header.Rows), int(header.Columns))
         frames = int(header.get("NumberOfFrames") or 1)
         nbytes = frame.area * samples.per_pixel * samples.allocated // 8
+        _require_sizes(path, frame, frames=frames, nbytes=nbytes)
         starts, ends = _places(file, header, syntax, frames=frames, nbytes=nbytes)
         total = path.stat().st_size
         if len(starts) < frames or (ends > total).any() or (starts < 0).any():
@@ -221,9 +227,29 @@ def dicom_explained(path: Path) -> Iterator[None]:
         yield
 
 
+def _require_plain(path: Path) -> None:
+    """Refuse a deflated data set, which pydicom would unpack whole before anything is known."""
+    if pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID") == _DEFLATED:
+        raise UnsupportedSlideError(
+            f"{path}: got a deflated data set; expected one that is not packed as a whole; "
+            "convert it"
+        )
+
+
+def _require_sizes(path: Path, frame: Extent, *, frames: int, nbytes: int) -> None:
+    """Hold the sizes that a header claims against the limits; see `wsi_seg.limits`."""
+    bound = limits()
+    if frame.area > bound.tile_pixels:
+        raise SlideError(f"{path}: got frames of {frame}; {advice('tile_pixels')}")
+    if nbytes > bound.chunk_bytes:
+        raise SlideError(f"{path}: got frames of {nbytes} bytes; {advice('chunk_bytes')}")
+    if not 0 < frames <= bound.tiles:
+        raise SlideError(f"{path}: got {frames} frames; {advice('tiles')}")
+
+
 def _samples(header: Any, syntax: str, path: Path) -> Samples:  # noqa: ANN401 (pydicom's type)
     encapsulated = pydicom.uid.UID(syntax).is_encapsulated
-    if syntax == _DEFLATED or (encapsulated and syntax not in {_RLE, *_JPEG, *_DECODERS}):
+    if encapsulated and syntax not in {_RLE, *_JPEG, *_DECODERS}:
         raise UnsupportedSlideError(
             f"{path}: got {pydicom.uid.UID(syntax).name}; expected frames that are uncompressed, "
             "JPEG, JPEG 2000, JPEG-LS or RLE; convert it"
@@ -313,10 +339,3 @@ def _interleaved(
     if planar:
         return np.moveaxis(flat.reshape(samples, *shape), 0, -1)
     return flat.reshape(*shape, samples)
-
-
-def _require_size(stream: bytes, frame: Extent) -> None:
-    """Refuse a JPEG stream of another size before it is allocated."""
-    size = jpeg_extent(stream)
-    if size is not None and size != frame:
-        raise ValueError(f"its JPEG stream has {size}, not {frame}")

@@ -19,8 +19,8 @@ _PIECE = Extent(512, 512)
 
 
 def recognises(path: Path) -> bool:
-    """Whether OpenSlide knows the format of a file."""
-    return openslide.OpenSlide.detect_format(path) is not None
+    """Whether OpenSlide knows a file as a scanner's; it calls any tiled TIFF ``generic-tiff``."""
+    return openslide.OpenSlide.detect_format(path) not in {None, "generic-tiff"}
 
 
 class OpenSlideSlide:

@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
 from numpy.typing import NDArray
 
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent, Region
+from wsi_seg.limits import advice, limits
 from wsi_seg.slides.colour import Colour, Model
 from wsi_seg.slides.comments import without_comments
 from wsi_seg.slides.slide import Recode, StreamKind, TileStreams
 
-_MAX_SEGMENT_BYTES = 1 << 30
 _APERIO_YCBCR = 33003
 _IMAGE_STREAMS = {7, 33005, 34712, 50001, 50002, 52546}
 # Old-style JPEG is converted to RGB as well.
@@ -139,12 +140,7 @@ def read_level(series: Any, path: Path) -> TiffLevel:  # noqa: ANN401 (tifffile 
         if page.is_tiled
         else Extent(min(page.rowsperstrip, height), width)
     )
-    nbytes = segment.area * samples * (page.dtype.itemsize if page.dtype is not None else 1)
-    if nbytes > _MAX_SEGMENT_BYTES:
-        raise UnsupportedSlideError(
-            f"{path}: got tiles or strips of {nbytes / 1e9:.1f} GB; expected at most "
-            f"{_MAX_SEGMENT_BYTES / 1e9:.1f} GB; save it as a tiled TIFF"
-        )
+    _require_sizes(path, extent, segment, samples * (page.dtype.itemsize if page.dtype else 1))
     rows, columns = -(-height // segment.height), -(-width // segment.width)
     expected = rows * columns * planes
     offsets = np.array(page.dataoffsets[:expected], dtype=np.int64)
@@ -168,6 +164,23 @@ def read_level(series: Any, path: Path) -> TiffLevel:  # noqa: ANN401 (tifffile 
     return level
 
 
+def _require_sizes(path: Path, extent: Extent, segment: Extent, pixel_bytes: int) -> None:
+    """Hold the sizes that a level claims against the limits; see `wsi_seg.limits`."""
+    bound = limits()
+    if extent.area > bound.level_pixels:
+        raise SlideError(f"{path}: got a level of {extent}; {advice('level_pixels')}")
+    if segment.area > bound.tile_pixels:
+        raise SlideError(
+            f"{path}: got tiles or strips of {segment}; {advice('tile_pixels')}, or save it as "
+            "a tiled TIFF"
+        )
+    if segment.area * pixel_bytes > bound.chunk_bytes:
+        raise SlideError(
+            f"{path}: got tiles or strips of {segment} and {pixel_bytes} bytes a px; "
+            f"{advice('chunk_bytes')}, or save it as a tiled TIFF"
+        )
+
+
 def _colour(page: Any, path: Path) -> Colour:  # noqa: ANN401 (tifffile has no types)
     photometric, compression = int(page.photometric), int(page.compression)
     if photometric not in _MODELS:
@@ -178,6 +191,10 @@ def _colour(page: Any, path: Path) -> Colour:  # noqa: ANN401 (tifffile has no t
     model = _MODELS[photometric]
     if compression == _APERIO_YCBCR or (photometric == 6 and compression not in _CONVERTING):
         model = "ycbcr"
+    if compression not in tifffile.TIFF.DECOMPRESSORS:
+        raise UnsupportedSlideError(
+            f"{path}: got compression {compression}, which is not known; convert it"
+        )
     dtype, bits = page.dtype, page.bitspersample
     if dtype is None or dtype.kind not in "bu" or not isinstance(bits, int) or bits > 16:
         raise UnsupportedSlideError(

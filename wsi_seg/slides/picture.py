@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 from wsi_seg.errors import UnsupportedSlideError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
+from wsi_seg.limits import advice, limits
 from wsi_seg.slides.resolution import Resolution
 from wsi_seg.slides.slide import Recode, slide_name
-
-# 100 Mpx of RGB are 0.3 GB, which leaves tiling below 0.6 GB (measured: 0.54).
-_MAX_PIXELS = 100_000_000
 
 
 class PictureSlide:
@@ -50,10 +48,11 @@ class PictureSlide:
         resolution: Resolution,
         decode: Callable[[], NDArray[np.uint8]],
     ) -> None:
-        if extent.area > _MAX_PIXELS:
+        # 100 Mpx of RGB are 0.3 GB, which leaves tiling below 0.6 GB (measured: 0.54).
+        if extent.area > limits().tile_pixels:
             raise UnsupportedSlideError(
-                f"{path}: got a plain image of {extent}; expected at most "
-                f"{_MAX_PIXELS / 1e6:.0f} Mpx; save it as a tiled TIFF"
+                f"{path}: got a plain image of {extent}; {advice('tile_pixels')}, or save it as "
+                "a tiled TIFF"
             )
         self.path = path
         self.name = slide_name(path)

@@ -1,14 +1,13 @@
 """Owns the bytes of tiles: read and pasted by position; what a JPEG stream says of itself."""
 
 import os
-import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.geometry import Extent, Region
+from wsi_seg.slides.claims import ImageKind, claimed_extent, jpeg_segments, require_claim
 
 _JFIF, _ADOBE = 0xE0, 0xEE
 
@@ -46,30 +45,33 @@ def paste(
         out[place] = pixels[top - y : bottom - y, left - x : right - x]
 
 
-def jpeg_extent(data: bytes) -> Extent | None:
-    """Size that a JPEG stream states in its frame header; None if it has none."""
-    for marker, body in _segments(data):
-        if 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC} and len(body) >= 5:
-            height, width = struct.unpack(">HH", body[1:5])
-            return Extent(height, width) if height and width else None
-    return None
-
-
 def jpeg_colours_unmarked(data: bytes) -> bool:
     """Whether a JPEG stream leaves open if its three components are YCbCr or RGB."""
-    return not any(marker in {_JFIF, _ADOBE} for marker, _ in _segments(data))
+    return not any(marker in {_JFIF, _ADOBE} for marker, _ in jpeg_segments(data))
+
+
+def require_sound(data: bytes, kind: ImageKind, tile: Extent) -> None:
+    """Refuse a stream that claims too many px, or JPEG that is cut off, before it is decoded.
+
+    Raises
+    ------
+    ValueError
+        If it is so.
+    """
+    require_claim(data, kind, tile)
+    if kind == "jpeg" and not jpeg_is_whole(data):
+        raise ValueError("its JPEG stream is cut off")
 
 
 def jpeg_is_whole(data: bytes) -> bool:
-    """Whether a JPEG stream has its end; decoders fill what is missing without a word."""
-    scan = data.find(b"\xff\xda", sum(2 + 2 + len(body) for _, body in _segments(data)))
-    return scan >= 0 and data.find(b"\xff\xd9", scan) >= 0
+    """Whether a JPEG stream has its end, and bytes for its px.
 
-
-def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Marker and content of each segment before the scan."""
-    place = 2
-    while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] != 0xDA:
-        length = int.from_bytes(data[place + 2 : place + 4], "big")
-        yield data[place + 1], data[place + 4 : place + 2 + length]
-        place += 2 + length
+    Decoders fill what is missing without a word. Where it is not progressive, every 64 px take at
+    least two bits: one Huffman code for the mean, one for the end of the block.
+    """
+    scan = data.find(b"\xff\xda", sum(2 + 2 + len(body) for _, body in jpeg_segments(data)))
+    extent = claimed_extent(data, "jpeg")
+    if scan < 0 or extent is None or data.rfind(b"\xff\xd9") < scan:
+        return False
+    sequential = any(marker in {0xC0, 0xC1} for marker, _ in jpeg_segments(data))
+    return not sequential or 8 * len(data) >= extent.area // 64 * 2

@@ -19,15 +19,19 @@ from numpy.typing import NDArray
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
+from wsi_seg.limits import advice, limits
+from wsi_seg.slides.claims import ImageKind
+from wsi_seg.slides.directories import require_few
 from wsi_seg.slides.failures import explained
 from wsi_seg.slides.pages import TiffLevel, read_level, tile_streams
 from wsi_seg.slides.resolution import UNKNOWN, Resolution, chosen, tag_resolution
 from wsi_seg.slides.slide import Recode, TileStreams, slide_name
-from wsi_seg.slides.streams import jpeg_extent, paste, pread
+from wsi_seg.slides.streams import paste, pread, require_sound
 from wsi_seg.slides.vendors import (
     aperio_resolution,
     imagej_resolution,
     leica_images,
+    ome_planes,
     ome_resolution,
     openslide_resolution,
     philips_resolution,
@@ -38,6 +42,20 @@ logger = logging.getLogger(__name__)
 
 _Context = AbstractContextManager[None]
 _KEPT_STRIP_BYTES = 64 * 2**20
+# Writers let empty tiles share one stream; such streams are short.
+_SHARED_TIMES = 10
+# Compressions whose streams say themselves how large they are.
+_CLAIMING: dict[int, ImageKind] = {
+    7: "jpeg",
+    33003: "jpeg2k",
+    33004: "jpeg2k",
+    33005: "jpeg2k",
+    33007: "jpeg",
+    34712: "jpeg2k",
+    50001: "webp",
+    50002: "jpegxl",
+    52546: "jpegxl",
+}
 
 
 class TiffSlide:
@@ -64,6 +82,7 @@ class TiffSlide:
         self._override = mpp
         self._kept: OrderedDict[tuple[int, int], NDArray[np.generic]] = OrderedDict()
         self._lock = threading.Lock()
+        require_few(path)
         with _explained(path), tifffile.TiffFile(path) as tiff:
             series = _main_series(tiff, path)
             self._levels = tuple(read_level(level, path) for level in _all_levels(tiff, series))
@@ -148,8 +167,9 @@ class TiffSlide:
             return None
         data = pread(self.path, int(level.offsets[number]), size)
         with _explained(self.path, f"tile {number} of the level of {level.extent} is damaged: "):
-            if int(page.compression) == 7:
-                _check_jpeg_size(data, level.segment)
+            kind = _CLAIMING.get(int(page.compression))
+            if kind is not None and not page.jpegheader:
+                require_sound(data, kind, level.segment)
             pixels, _, _ = page.decode(
                 data, number, jpegtables=page.jpegtables, jpegheader=page.jpegheader
             )
@@ -168,6 +188,14 @@ def _main_series(tiff: Any, path: Path) -> Any:  # noqa: ANN401 (tifffile has no
     """Series of the slide itself, never of its label or overview."""
     if tiff.is_bif:
         raise UnsupportedSlideError(f"{path}: Ventana BIF tiles overlap, which is not read yet")
+    first = tiff.pages.first
+    if min(first.imagewidth, first.imagelength) < 1:  # tifffile would go on with the next page
+        raise SlideError(
+            f"{path}: got a first page of {first.imagewidth} x {first.imagelength} px; expected at "
+            "least 1 x 1"
+        )
+    if tiff.is_ome and ome_planes(tiff.ome_metadata or "") > limits().ifds:
+        raise SlideError(f"{path}: its OME-XML claims more planes than a slide; {advice('ifds')}")
     if not tiff.series:
         raise SlideError(f"{path}: holds no image")
     series = tiff.series[_leica_main(tiff, path) if tiff.is_scn else 0]
@@ -219,10 +247,22 @@ def _is_reduction(level: Any, series: Any) -> bool:  # noqa: ANN401 (tifffile ha
 
 
 def _require_whole(path: Path, levels: tuple[TiffLevel, ...]) -> None:
-    """Refuse a file that ends before its tiles do."""
+    """Refuse a file that ends before its tiles do, or whose tiles are the same bytes again."""
     total = path.stat().st_size
+    named = sum(int(level.sizes.sum()) for level in levels)
+    if named > _SHARED_TIMES * total:
+        raise SlideError(
+            f"{path}: its tiles name {named} bytes of a file of {total}, so many share the same; "
+            "the file is damaged"
+        )
     for number, level in enumerate(levels):
         past = (level.offsets < 0) | (level.sizes < 0) | (level.offsets > total - level.sizes)
+        empty = np.flatnonzero((level.sizes == 0) & (level.offsets > 0))
+        if empty.size:  # left out on purpose, a tile has no place either
+            logger.warning(
+                "%s: %d tiles of level %d have no bytes, the first is number %d; they read as 0",
+                path, empty.size, number, empty[0],
+            )  # fmt: skip
         cut = past & (level.sizes != 0)
         if cut.any():
             first = int(cut.argmax())
@@ -244,7 +284,6 @@ def _resolution(tiff: Any, series: Any) -> Resolution:  # noqa: ANN401 (tifffile
     """Take what the vendor's own metadata say, else the resolution tags."""
     page = series.keyframe
     description, tags = tiff.pages.first.description or "", page.tags
-    pixels, units = tags.valueof(282) or (0, 1)
     found = (
         aperio_resolution(page.description or ""),
         ome_resolution(tiff.ome_metadata or ""),
@@ -252,7 +291,7 @@ def _resolution(tiff: Any, series: Any) -> Resolution:  # noqa: ANN401 (tifffile
         _leica_resolution(tiff, series),
         ventana_resolution(_text(tags.valueof(700) or b"")),
         openslide_resolution(description),
-        imagej_resolution(description if tiff.is_imagej else "", pixels / max(1, units)),
+        imagej_resolution(description if tiff.is_imagej else "", _ratio(tags.valueof(282))),
         tag_resolution(tags.valueof(282), tags.valueof(283), int(tags.valueof(296, 2))),
     )
     return next((resolution for resolution in found if resolution.mpp is not None), UNKNOWN)
@@ -265,12 +304,13 @@ def _leica_resolution(tiff: Any, series: Any) -> Resolution:  # noqa: ANN401 (ha
     return next((image.resolution for image in images if not image.overview), UNKNOWN)
 
 
+def _ratio(value: object) -> float | None:
+    match value:
+        case (int(numerator), int(denominator)) if denominator > 0:
+            return numerator / denominator
+        case _:
+            return None
+
+
 def _text(value: bytes | str) -> str:
     return value if isinstance(value, str) else bytes(value).decode("utf-8", "replace")
-
-
-def _check_jpeg_size(data: bytes, segment: Extent) -> None:
-    """Refuse a JPEG stream that claims to be larger than its tile, before it is allocated."""
-    size = jpeg_extent(data)
-    if size is not None and size.area > 4 * max(segment.area, 1 << 16):
-        raise ValueError(f"its JPEG stream claims {size}, not {segment}")

@@ -3,6 +3,7 @@
 Nothing else of a description is ever read: it may name the patient, the day and the operator.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from xml.etree import ElementTree
@@ -21,7 +22,7 @@ _IMAGEJ_UNITS = {
 
 def aperio_resolution(description: str) -> Resolution:
     """Read ``MPP = 0.499`` of an Aperio image description."""
-    found = re.search(r"\|\s*MPP\s*=\s*([0-9.]+)", description)
+    found = re.search(r"\|\s*MPP\s*=([^|\r\n]*)", description)  # all of it: 1e9 is not 1
     return stated(found.group(1), "aperio") if found else UNKNOWN
 
 
@@ -37,6 +38,16 @@ def ome_resolution(xml: str) -> Resolution:
         if size is not None:
             sizes.append((size, _OME_UNITS.get(unit, 0.0)))
     return stated_mean(sizes, "ome")
+
+
+def ome_planes(xml: str) -> int:
+    """Count the planes that an OME-XML document claims: z, c and t of all its images."""
+    root = _parsed(xml)
+    planes = 0
+    for pixels in [] if root is None else root.iterfind(".//{*}Pixels"):
+        sizes = (pixels.get(f"Size{axis}", "1") for axis in "ZCT")
+        planes += math.prod(int(size) if size.isdecimal() else 1 for size in sizes)
+    return planes
 
 
 def philips_resolution(xml: str) -> Resolution:

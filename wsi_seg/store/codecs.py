@@ -1,6 +1,7 @@
 """Owns what the bytes of a chunk mean: the codecs a store may use, to and from zarr metadata."""
 
 import base64
+import math
 from collections.abc import Buffer, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.errors import StoreError
+from wsi_seg.geometry import Extent
+from wsi_seg.slides.streams import require_sound
 
 Kind = Literal["zstd", "raw", "lzw", "deflate", "jpeg", "jpeg2k", "webp", "jpegxl"]
 Pixels = NDArray[np.uint8]
@@ -32,13 +35,12 @@ _COMPRESSORS: dict[str, Kind] = {
     "imagecodecs_lzw": "lzw",
     "imagecodecs_zlib": "deflate",
 }
-_UNPACK: dict[Kind, Callable[[bytes], Buffer]] = {
+_UNPACK: dict[str, Callable[..., Buffer]] = {
     "zstd": imagecodecs.zstd_decode,
     "lzw": imagecodecs.lzw_decode,
     "deflate": imagecodecs.zlib_decode,
-    "raw": bytes,
 }
-_DECODE_IMAGE: dict[Kind, Callable[[bytes], Pixels]] = {
+_DECODE_IMAGE: dict[str, Callable[[bytes], Pixels]] = {
     "jpeg2k": imagecodecs.jpeg2k_decode,
     "webp": imagecodecs.webp_decode,
     "jpegxl": imagecodecs.jpegxl_decode,
@@ -96,7 +98,7 @@ class Encoding:
             If the stream is damaged or has another size.
         """
         try:
-            pixels = self._decode(data)
+            pixels = self._decode(data, shape)
             # A plain zarr reader reshapes too: then both agree on which streams are readable.
             pixels = pixels.reshape(shape)
         except (ValueError, TypeError, RuntimeError, MemoryError) as error:
@@ -130,7 +132,14 @@ class Encoding:
             )
         raise StoreError(f"got encoding {self.kind!r} of copied streams; expected one we write")
 
-    def _decode(self, data: bytes) -> Pixels:
+    def _decode(self, data: bytes, shape: tuple[int, ...]) -> Pixels:
+        """Decode without ever making more than a chunk of px."""
+        if self.kind == "raw":
+            return np.frombuffer(data, dtype=np.uint8)
+        if self.kind == "zstd" or self.kind == "lzw" or self.kind == "deflate":
+            unpacked = _UNPACK[self.kind](data, out=math.prod(shape))
+            return np.frombuffer(unpacked, dtype=np.uint8)
+        require_sound(data, self.kind, Extent(*shape[:2]))
         if self.kind == "jpeg":
             jpeg: Pixels = imagecodecs.jpeg8_decode(
                 data,
@@ -139,9 +148,7 @@ class Encoding:
                 outcolorspace="RGB",
             )
             return jpeg
-        if self.kind in _DECODE_IMAGE:
-            return _DECODE_IMAGE[self.kind](data)
-        return np.frombuffer(_UNPACK[self.kind](data), dtype=np.uint8)
+        return _DECODE_IMAGE[self.kind](data)
 
     def to_zarr(self, *, channels: bool) -> "ZarrCodecs":
         """Spell this encoding as zarr v3 codecs for an array ``(c, y, x)`` or ``(y, x)``."""
@@ -151,7 +158,7 @@ class Encoding:
         if self.predictor:
             filters.append({"name": "imagecodecs_delta", "configuration": {"axis": 1, "dist": 1}})
         plain: dict[str, object] = {"name": "bytes"}
-        if self.kind in _UNPACK:
+        if self.kind == "raw" or self.kind in _UNPACK:
             return ZarrCodecs(
                 filters, plain, [_compressor(self.kind)] if self.kind != "raw" else []
             )

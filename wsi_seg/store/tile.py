@@ -147,6 +147,8 @@ def _require_names(files: Sequence[Path]) -> None:
     first: dict[str, Path] = {}
     for file in files:
         name = slide_name(file)
+        if not name or name.startswith(".") or name == "zarr.json":
+            raise SlideError(f"{file}: got the name {name!r}, which no store can have; rename it")
         if name in first:
             raise SlideError(
                 f"got two slides named {name!r}: {first[name]} and {file}; rename one, or tile "
