@@ -1,0 +1,267 @@
+"""Owns FROC: how many true places are hit at how many false marks per scan; CPM and its interval.
+
+The rules are those of LUNA16: a mark hits where it lies inside the radius of a true place; of
+several marks in one place the likeliest counts and the others are neither right nor wrong; marks
+in places to exclude do not count; a scan without true places counts like any other.
+"""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.errors import AnnotationError, ConfigError
+
+# False marks per scan at which LUNA16 reads the curve; CPM is the mean over them.
+RATES = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
+
+_DRAWS = 1000
+_LEVEL = 0.95
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Places:
+    """Marks or true places in scans.
+
+    Parameters
+    ----------
+    scan
+        ``(n,)`` names.
+    centre
+        ``(n, 3)`` x, y, z in mm (any unit will do, if all have the same).
+    value
+        ``(n,)`` probability of a mark, or diameter of a true place.
+    """
+
+    scan: NDArray[np.str_]
+    centre: Floats
+    value: Floats
+
+    def __len__(self) -> int:
+        return len(self.scan)
+
+    def of(self, scan: str) -> "Places":
+        """Those of one scan."""
+        here = self.scan == scan
+        return Places(self.scan[here], self.centre[here], self.value[here])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScanMarks:
+    """What the marks of one scan came to.
+
+    Parameters
+    ----------
+    hits
+        Probability of the likeliest mark in each true place that was hit.
+    false
+        Probabilities of the marks in no place.
+    true
+        Number of true places.
+    """
+
+    hits: Floats
+    false: Floats
+    true: int
+
+
+def judge_marks(marks: Places, true: Places, exclude: Places | None = None) -> ScanMarks:
+    """Judge the marks of one scan by the rules above."""
+    inside = _inside(marks, true)
+    hit = inside.any(axis=0)
+    best = np.where(inside, marks.value[:, None], -np.inf).max(axis=0, initial=-np.inf)
+    wrong = ~inside.any(axis=1)
+    if exclude is not None and len(exclude):
+        wrong &= ~_inside(marks, exclude).any(axis=1)
+    return ScanMarks(best[hit], marks.value[wrong], len(true))
+
+
+def _inside(marks: Places, places: Places) -> NDArray[np.bool_]:
+    """Whether each mark lies in each place, ``(marks, places)``."""
+    squared = ((marks.centre[:, None] - places.centre[None]) ** 2).sum(axis=2)
+    found: NDArray[np.bool_] = squared < (places.value / 2) ** 2
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Froc:
+    """A curve, and what is read from it.
+
+    Parameters
+    ----------
+    false_per_scan, sensitivity
+        Points of the curve, ascending.
+    at_rates
+        Sensitivity at each of `rates`.
+    rates
+        False marks per scan.
+    cpm
+        Mean of ``at_rates``.
+    low, high
+        95 % interval of ``cpm`` over scans; None for fewer than two scans.
+    scans, true, marks
+        Numbers of each.
+    """
+
+    false_per_scan: tuple[float, ...]
+    sensitivity: tuple[float, ...]
+    at_rates: tuple[float, ...]
+    rates: tuple[float, ...]
+    cpm: float
+    low: float | None
+    high: float | None
+    scans: int
+    true: int
+    marks: int
+
+    def lines(self) -> list[str]:
+        """Figures as sentences for people."""
+        ends = "" if self.low is None else f" (95 % interval {self.low:.4f} to {self.high:.4f})"
+        lines = [
+            f"{self.true} true places in {self.scans} scans, {self.marks} marks",
+            f"CPM {self.cpm:.4f}{ends}",
+        ]
+        pairs = zip(self.rates, self.at_rates, strict=True)
+        return [*lines, *(f"  {rate:g} false marks per scan: {hit:.4f}" for rate, hit in pairs)]
+
+    def to_json(self) -> dict[str, object]:
+        """Figures and curve as plain JSON values."""
+        return {
+            "cpm": self.cpm,
+            "cpm_low": self.low,
+            "cpm_high": self.high,
+            "scans": self.scans,
+            "true": self.true,
+            "marks": self.marks,
+            "rates": list(self.rates),
+            "at_rates": list(self.at_rates),
+            "froc": {
+                "false marks per scan": list(self.false_per_scan),
+                "sensitivity": list(self.sensitivity),
+            },
+        }
+
+
+def froc(scans: Sequence[ScanMarks], *, rates: Sequence[float] = RATES) -> Froc:
+    """Read sensitivities from the curve of some scans; between its points it is straight.
+
+    The interval draws scans again, with replacement (1,000 times, always the same draws).
+
+    Raises
+    ------
+    ConfigError
+        If there is no true place: nothing can be hit then.
+    """
+    if not sum(scan.true for scan in scans):
+        raise ConfigError("got no true place in any scan; FROC needs at least one")
+    false, hit = _curve(scans)
+    at = np.interp(rates, false, hit)
+    low = high = None
+    if len(scans) > 1:
+        rng = np.random.default_rng(0)
+        drawn = [
+            float(np.interp(rates, *_curve([scans[i] for i in draw])).mean())
+            for draw in rng.integers(0, len(scans), (_DRAWS, len(scans)))
+            if any(scans[i].true for i in draw)
+        ]
+        low, high = (float(q) for q in np.quantile(drawn, ((1 - _LEVEL) / 2, (1 + _LEVEL) / 2)))
+    return Froc(
+        false_per_scan=tuple(false.tolist()),
+        sensitivity=tuple(hit.tolist()),
+        at_rates=tuple(at.tolist()),
+        rates=tuple(float(rate) for rate in rates),
+        cpm=float(at.mean()),
+        low=low,
+        high=high,
+        scans=len(scans),
+        true=sum(scan.true for scan in scans),
+        marks=sum(len(scan.hits) + len(scan.false) for scan in scans),
+    )
+
+
+def _curve(scans: Sequence[ScanMarks]) -> tuple[Floats, Floats]:
+    """Compute false marks per scan and sensitivity at every probability, ascending, from 0."""
+    hits = np.sort(np.concatenate([scan.hits for scan in scans]))
+    false = np.sort(np.concatenate([scan.false for scan in scans]))
+    thresholds = np.unique(np.concatenate([hits, false]))[::-1]
+    above_hits = len(hits) - np.searchsorted(hits, thresholds)
+    above_false = len(false) - np.searchsorted(false, thresholds)
+    rate = np.concatenate([[0], above_false]) / len(scans)
+    share = np.concatenate([[0], above_hits]) / sum(scan.true for scan in scans)
+    # Of several points at one rate the highest is what the marks reach there.
+    last = np.append(rate[1:] > rate[:-1], True)
+    return rate[last], share[last]
+
+
+def read_places(path: Path, value: str) -> Places:
+    """Read a csv file in LUNA16's form: seriesuid, coordX, coordY, coordZ, and a value in mm or 1.
+
+    Parameters
+    ----------
+    path
+        The file.
+    value
+        Column of the values: ``probability`` or ``diameter_mm``.
+
+    Raises
+    ------
+    AnnotationError
+        If it cannot be read, lacks a column or holds anything but finite numbers.
+    """
+    columns = ("coordx", "coordy", "coordz", value.lower())
+    scans, rows = [], []
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            heads = [name.strip().lower() for name in reader.fieldnames or []]
+            missing = sorted({"seriesuid", *columns} - set(heads))
+            if missing:
+                raise AnnotationError(
+                    f"{path} has no column {missing[0]!r}; expected seriesuid, coordX, coordY, "
+                    f"coordZ, {value}"
+                )
+            reader.fieldnames = heads
+            for row in reader:
+                scans.append((row["seriesuid"] or "").strip())
+                rows.append([float(row[name] or "nan") for name in columns])
+    except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
+        raise AnnotationError(f"{path} cannot be read as places: {error}") from error
+    numbers = np.array(rows, dtype=np.float64).reshape(-1, 4)
+    broken = np.flatnonzero(~np.isfinite(numbers).all(axis=1))
+    if len(broken):
+        raise AnnotationError(f"{path}: line {broken[0] + 2}: expected finite numbers")
+    return Places(np.array(scans, dtype=np.str_), numbers[:, :3], numbers[:, 3])
+
+
+def froc_of_files(
+    marks: Path, true: Path, *, scans: Sequence[str] | None = None, exclude: Path | None = None
+) -> Froc:
+    """FROC of csv files in LUNA16's form.
+
+    Parameters
+    ----------
+    marks, true, exclude
+        Marks with ``probability``; true places, and those to exclude, with ``diameter_mm``.
+    scans
+        Names of all scans; None takes those that marks or truth name, which leaves out scans
+        with neither.
+
+    Raises
+    ------
+    AnnotationError
+        If a file cannot be read.
+    """
+    found, places = read_places(marks, "probability"), read_places(true, "diameter_mm")
+    left_out = None if exclude is None else read_places(exclude, "diameter_mm")
+    names = sorted({*found.scan, *places.scan}) if scans is None else list(scans)
+    return froc(
+        [
+            judge_marks(found.of(name), places.of(name), left_out.of(name) if left_out else None)
+            for name in map(str, names)
+        ]
+    )
