@@ -7,7 +7,6 @@ import pytest
 import torch
 
 import wsi_seg.infer.output as output_module
-import wsi_seg.infer.run as run_module
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import BatchError, ConfigError, StoreError, StoreIncompleteError
 from wsi_seg.geometry import Extent, Region
@@ -41,12 +40,7 @@ def collection(tmp_path):
     return open_collection(tmp_path / "store.zarr")
 
 
-@pytest.fixture(autouse=True)
-def _small_strips(monkeypatch):
-    monkeypatch.setattr(run_module, "STRIP_PX", 512)
-
-
-OPTIONS = InferOptions(precision="fp32", batch=4)
+OPTIONS = InferOptions(precision="fp32", batch=4, strip_px=512)
 
 
 def test_every_slide_is_predicted_at_its_exact_extent(collection, checkpoint, tmp_path):
@@ -77,7 +71,7 @@ def test_a_second_run_finds_everything_done_and_other_settings_are_refused(
     again = infer_collection(collection, checkpoint, out, OPTIONS, progress=Silent())
     assert again.tiles == 0
     assert digests(out) == before
-    other = InferOptions(precision="fp32", batch=4, overlap=0.25)
+    other = InferOptions(precision="fp32", batch=4, strip_px=512, overlap=0.25)
     with pytest.raises(BatchError, match=r"overlap was 0.5 and is now 0.25"):
         infer_collection(collection, checkpoint, out, other, progress=Silent())
     report = infer_collection(collection, checkpoint, out, other, overwrite=True, progress=Silent())
@@ -157,7 +151,7 @@ def test_an_output_that_is_something_else_is_refused(collection, checkpoint, tmp
 def test_tta_changes_the_prediction_and_belongs_to_the_settings(collection, checkpoint, tmp_path):
     out = tmp_path / "pred.zarr"
     infer_collection(collection, checkpoint, out, OPTIONS, progress=Silent())
-    flipped = InferOptions(precision="fp32", batch=4, tta="hflip")
+    flipped = InferOptions(precision="fp32", batch=4, strip_px=512, tta="hflip")
     with pytest.raises(BatchError, match="tta was 'none' and is now 'hflip'"):
         infer_collection(collection, checkpoint, out, flipped, progress=Silent())
     infer_collection(collection, checkpoint, tmp_path / "b.zarr", flipped, progress=Silent())

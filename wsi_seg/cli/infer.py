@@ -75,7 +75,13 @@ def infer(
     tta: Annotated[
         TtaName, typer.Option(help="Average over 1, 2, 4 or 8 flips and quarter turns.")
     ] = TtaName.NONE,
-    batch: Annotated[int, typer.Option(help="Tiles per forward pass; 0 chooses.")] = 0,
+    batch: Annotated[
+        str, typer.Option(help="Tiles per forward pass, or auto: what suits device and memory.")
+    ] = "auto",
+    max_ram: Annotated[
+        str | None,
+        typer.Option(help="Memory the process may take, such as 4GB; parts are chosen to fit."),
+    ] = None,
     precision: Annotated[
         PrecisionName, typer.Option(help="auto is bf16 where the hardware has it.")
     ] = PrecisionName.AUTO,
@@ -86,6 +92,16 @@ def infer(
     allow_mpp_mismatch: Annotated[
         bool,
         typer.Option("--allow-mpp-mismatch", help="Accept slides of unknown or too coarse mpp."),
+    ] = False,
+    mpp: Annotated[
+        float | None,
+        typer.Option(help="Read at this mpp; within 20 % of the model's, or see the option above."),
+    ] = None,
+    level: Annotated[
+        int | None, typer.Option(help="Read this level as it is; checked as --mpp is.")
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print what would be done, and stop.")
     ] = False,
     cluster: Annotated[
         str | None,
@@ -104,13 +120,16 @@ def infer(
 
       wsi-seg infer --overlap 0.5
       wsi-seg infer store.zarr --checkpoint run/best.safetensors --out pred.zarr
+      wsi-seg infer --max-ram 4GB --plan
       wsi-seg infer --checkpoint a.safetensors --checkpoint b.safetensors --combine vote
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.infer.members import newest_model, read_model
+        from wsi_seg.infer.memory import parse_bytes
         from wsi_seg.infer.plan import InferOptions
         from wsi_seg.infer.run import infer_collection
+        from wsi_seg.infer.schedule import plan_run
         from wsi_seg.store import open_collection
 
         options = InferOptions(
@@ -118,15 +137,23 @@ def infer(
             tile_px=tile,
             blend=blend.value,
             tta=tta.value,
-            batch=batch,
+            batch=_batch(batch),
             device=device,
             precision=precision.value,
             skip_background=skip_background,
             allow_mpp_mismatch=allow_mpp_mismatch,
+            mpp=mpp,
+            level=level,
+            max_ram=None if max_ram is None else parse_bytes(max_ram),
         )
         collection = open_collection(store)
         files = checkpoint or [newest_model(Path("run"))]
         model = read_model(files, None if combine is None else combine.value)
+        if plan:
+            stores = [collection[name] for name in collection.names()]
+            planned = plan_run(stores, model, options)
+            terminal.say("\n".join([f"model {file}" for file in files] + planned.lines()))
+            return planned.to_json()
         report = infer_collection(
             collection,
             model,
@@ -141,3 +168,12 @@ def infer(
         return report.to_json() | {"out": out}
 
     run_verb(body, json_mode)
+
+
+def _batch(word: str) -> int:
+    """Tiles per forward pass; 0 where they are to be chosen."""
+    if word == "auto":
+        return 0
+    if not word.isdigit():
+        raise typer.BadParameter(f"got --batch {word!r}; expected auto or a number")
+    return int(word)

@@ -11,6 +11,9 @@ from wsi_seg.infer.windows import PROBABILITY_STEPS
 
 StripSink = Callable[[int, NDArray[np.uint8]], None]
 
+# Sums that are divided at a time: a slide may be 100,000 px wide.
+_BLOCK = 2**20
+
 _HALF = PROBABILITY_STEPS // 255 // 2
 
 
@@ -51,6 +54,7 @@ class Band:
             (channels, plan.tile_px, self._width), dtype=torch.int32, device=device
         )
         self._column_sums: dict[int, NDArray[np.int32]] = {}
+        self._block = max(1, _BLOCK // (self._width * channels))
         self._row_weights = torch.from_numpy(plan.row_weights).to(device)
         self._column_weights = torch.from_numpy(plan.column_weights).to(device)
         self._assembler = _StripAssembler(plan, strips, channels, sink)
@@ -90,27 +94,38 @@ class Band:
             shift = min(plan.ys[self._rows[self._position]] - top, plan.tile_px)
         else:
             shift = plan.tile_px
-        weight = torch.from_numpy(self._weight_sum(top, shift)).to(self._sums.device)
-        sums = self._sums[:, :shift]
+        for first in range(0, shift, self._block):
+            count = min(self._block, shift - first)
+            weight = torch.from_numpy(self._weight_sum(top + first, count)).to(self._sums.device)
+            self._assembler.put(top + first, self._mean(first, count, weight))
+        self._drop_above(top + shift)
+        # Moved up by portions that do not overlap, so that no copy of all rows is made.
+        for first in range(0, plan.tile_px - shift, max(shift, 1)):
+            after = min(first + shift, plan.tile_px - shift)
+            self._sums[:, first:after] = self._sums[:, first + shift : after + shift]
+        self._sums[:, plan.tile_px - shift :] = 0
+
+    def _mean(self, first: int, count: int, weight: torch.Tensor) -> NDArray[np.uint8]:
+        """Probabilities of some rows of the sums, ``(count, width, channels)``."""
         step = PROBABILITY_STEPS // 255
-        mean = (sums + _HALF * weight) // (step * weight.clamp(min=1))
-        self._assembler.put(top, mean.to(torch.uint8).permute(1, 2, 0).cpu().numpy())
-        kept = plan.tile_px - shift
-        if kept:
-            self._sums[:, :kept] = self._sums[:, shift:].clone()
-        self._sums[:, kept:] = 0
+        sums = self._sums[:, first : first + count] + _HALF * weight
+        mean = sums.div_(step * weight.clamp_(min=1), rounding_mode="floor")
+        return mean.to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+
+    def _drop_above(self, y: int) -> None:
+        """Forget the column sums of window rows that end above ``y``."""
+        for row in list(self._column_sums):
+            if self._plan.ys[row] + self._plan.tile_px <= y:
+                del self._column_sums[row]
 
     def _weight_sum(self, top: int, count: int) -> NDArray[np.int32]:
         """Weight sum of the rows ``[top, top + count)``, shape ``(count, width)`` int32."""
         plan = self._plan
         total = np.zeros((count, self._width), dtype=np.int32)
-        for row in list(self._column_sums):
+        for row in self._column_sums:
             offset = top - plan.ys[row]
-            if offset >= plan.tile_px:
-                del self._column_sums[row]
-                continue
             weights = plan.row_weights[row, max(0, offset) : offset + count]
-            first = max(0, -offset)
+            first = min(count, max(0, -offset))
             total[first : first + len(weights)] += weights[:, None] * self._column_sums[row]
         return total
 

@@ -18,6 +18,7 @@ from distributed import Client, LocalCluster, as_completed
 
 from wsi_seg.errors import ConfigError
 from wsi_seg.infer.members import MemberPredictor, MemberPredictors, Model
+from wsi_seg.infer.memory import MemoryPlan
 from wsi_seg.infer.output import SlideOutput, StripTask
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.run import build_predictor
@@ -91,7 +92,7 @@ def run_distributed(
     outputs: Sequence[SlideOutput],
     model: Model,
     options: InferOptions,
-    batches: Sequence[int],
+    memory: MemoryPlan,
     *,
     client: Client,
     progress: Progress,
@@ -106,8 +107,8 @@ def run_distributed(
         Members whose files every worker can read.
     options
         What the plans were made with.
-    batches
-        Tiles per forward pass of each member.
+    memory
+        Sizes of parts, of each worker.
     client
         From `connected`.
     progress
@@ -120,7 +121,7 @@ def run_distributed(
     owners = {}
     for output in outputs:
         for task in split_task(output.task, workers * _TASKS_PER_WORKER):
-            future = client.submit(_work, task, model, options, batches, workers, pure=False)
+            future = client.submit(_work, task, model, options, memory, workers, pure=False)
             owners[future] = (output, task)
     progress.start("infer", sum(task.windows for _, task in owners.values()), "tiles")
     tiles = 0
@@ -145,17 +146,18 @@ def split_task(task: StripTask, parts: int) -> list[StripTask]:
 
 
 def _work(
-    task: StripTask, model: Model, options: InferOptions, batches: Sequence[int], sharing: int
+    task: StripTask, model: Model, options: InferOptions, memory: MemoryPlan, sharing: int
 ) -> tuple[int, list[Quarantined]]:
     """Produce the strips of one task in a worker; ``sharing`` workers share out the cores."""
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // sharing))
     work = Work(task, task.write)
-    predictors = _loaded(model, options)
-    predicted = predict_works([work], model, predictors, batches, progress=Silent())
+    predictors = _loaded(model, options, memory.resident)
+    predicted = predict_works([work], model, predictors, memory, progress=Silent())
     return predicted, work.quarantined
 
 
 @lru_cache(maxsize=1)
-def _loaded(model: Model, options: InferOptions) -> list[MemberPredictor]:
+def _loaded(model: Model, options: InferOptions, resident: int) -> list[MemberPredictor]:
     """Load the model once for each worker; it is kept between tasks."""
-    return MemberPredictors(model, partial(build_predictor, options=options)).each()
+    build = partial(build_predictor, options=options)
+    return MemberPredictors(model, build, resident=resident).each()

@@ -229,10 +229,6 @@ class MemberPredictor:
         first = predictors.get(index)
         self.channels, self.device, self.precision = first.channels, first.device, first.precision
 
-    def batch_for(self, tile_px: int) -> int:
-        """Tiles per forward pass that suit the device."""
-        return self._predictors.get(self._index).batch_for(tile_px)
-
     def predict(self, tiles: NDArray[np.uint8]) -> torch.Tensor:
         """Probabilities of tiles; see `predictor.TilePredictor.predict`."""
         return self._predictors.get(self._index).predict(tiles)

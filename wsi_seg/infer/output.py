@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from wsi_seg.infer.band import StripSink
 from wsi_seg.infer.fitted import restore, rows_under
-from wsi_seg.infer.plan import SlidePlan
+from wsi_seg.infer.plan import SlidePlan, finest
 from wsi_seg.infer.seams import seam_score
 from wsi_seg.infer.source import WindowReader
 from wsi_seg.infer.stream import Job, Quarantined
@@ -210,11 +210,6 @@ class SlideOutput:
         return float(score) if isinstance(score, int | float) else None
 
 
-def finest(plans: Sequence[SlidePlan]) -> SlidePlan:
-    """Plan with the largest output, the first of equal ones."""
-    return max(plans, key=lambda plan: plan.extent.area)
-
-
 def label_map(probability: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Class ids of uint8 probabilities: the likeliest class where it is above one half, else 0.
 
@@ -229,10 +224,14 @@ def label_map(probability: NDArray[np.uint8]) -> NDArray[np.uint8]:
         ``(H, W)`` class ids. Of equal probabilities the first class wins.
     """
     if probability.shape[2] == 1:
-        return (probability[:, :, 0] > 127).astype(np.uint8)
-    ids = probability.argmax(axis=2) + 1
-    ids[probability.max(axis=2) <= 127] = 0
-    return ids.astype(np.uint8)
+        return (probability[:, :, 0] > 127).view(np.uint8)
+    ids = np.zeros(probability.shape[:2], dtype=np.uint8)
+    best = np.full(probability.shape[:2], 127, dtype=np.uint8)
+    for channel in range(probability.shape[2]):  # argmax would take eight bytes for each px
+        better = probability[:, :, channel] > best
+        ids[better] = channel + 1
+        np.maximum(best, probability[:, :, channel], out=best)
+    return ids
 
 
 class StripWriter:

@@ -5,12 +5,13 @@ kill gives the same bytes.
 """
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.data.scaled import Scale
+from wsi_seg.data.scaled import COARSEST_SLIDE, Scale
 from wsi_seg.data.view import View
 from wsi_seg.errors import ConfigError, ResolutionError
 from wsi_seg.geometry import Extent, Region, TileGrid
@@ -43,6 +44,14 @@ class InferOptions:
         Leave out tiles in which the store's tissue mask has nothing.
     allow_mpp_mismatch
         Accept a slide of unknown or too coarse mpp; the override is recorded in the output.
+    mpp
+        Micrometres per px to read slides at in place of the model's.
+    level
+        Level to read as it is, in place of the one that fits the model's mpp.
+    max_ram
+        Bytes of main memory that the process may take; None takes what runs fastest.
+    strip_px
+        Rows that are written as a unit, a multiple of 512; None lets the memory plan choose.
     """
 
     overlap: float = 0.5
@@ -54,6 +63,10 @@ class InferOptions:
     tta: Tta = "none"
     skip_background: bool = True
     allow_mpp_mismatch: bool = False
+    mpp: float | None = None
+    level: int | None = None
+    max_ram: int | None = None
+    strip_px: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap <= MAX_OVERLAP:
@@ -62,6 +75,12 @@ class InferOptions:
             raise ConfigError(f"got tile {self.tile_px} px; expected 1 to 8192")
         if self.batch < 0:
             raise ConfigError(f"got batch {self.batch}; expected 0 (choose for me) or more")
+        if self.mpp is not None and not 0 < self.mpp < math.inf:
+            raise ConfigError(f"got mpp {self.mpp}; expected a number above 0")
+        if self.mpp is not None and self.level is not None:
+            raise ConfigError(f"got mpp {self.mpp} and level {self.level}; expected one of them")
+        if self.strip_px is not None and (self.strip_px < 1 or self.strip_px % 512):
+            raise ConfigError(f"got strips of {self.strip_px} rows; expected a multiple of 512")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,6 +93,8 @@ class SlidePlan:
         Name of the slide.
     level
         Level of the store that is read.
+    source
+        Size of that level.
     extent
         Size of the output: the level's own size, or smaller where the level is resampled.
     downsample
@@ -103,6 +124,7 @@ class SlidePlan:
 
     slide: str
     level: int
+    source: Extent
     extent: Extent
     downsample: float
     mpp: float | None
@@ -123,6 +145,16 @@ class SlidePlan:
         """First row and first row after, of each strip of the output."""
         return strip_bounds(self.extent.height, self.strip_px)
 
+    @property
+    def reduction(self) -> float:
+        """Px of the level that is read per px of the output, along a row."""
+        return self.source.width / self.extent.width
+
+    def with_strips(self, strip_px: int) -> "SlidePlan":
+        """Plan with strips and shards of so many rows; a fitted slide stays one strip."""
+        strips = self.strip_px if self.native is not None else strip_px
+        return replace(self, strip_px=strips, shard_px=strip_px)
+
     def rows_for(self, strips: frozenset[int]) -> tuple[int, ...]:
         """Window rows that touch any of these strips, ascending."""
         bounds = [self.strips[index] for index in sorted(strips)]
@@ -137,6 +169,11 @@ class SlidePlan:
         return int(self.keep[list(self.rows_for(strips))].sum())
 
 
+def finest(plans: Sequence[SlidePlan]) -> SlidePlan:
+    """Plan with the largest output, the first of equal ones."""
+    return max(plans, key=lambda plan: plan.extent.area)
+
+
 def plan_slide(
     store: SlideStore, card: ModelCard, options: InferOptions, *, strip_px: int
 ) -> SlidePlan:
@@ -148,15 +185,18 @@ def plan_slide(
         If the model needs an mpp that the slide does not have, or is too coarse for.
     """
     view = card.view(options.tile_px)
-    scale, notes = _scale(store, view, options)
+    if options.mpp is not None or options.level is not None:
+        view, scale, notes = _asked_for(store, view, options)
+    else:
+        scale, notes = _scale(store, view, options)
     level, extent, pyramid = scale.level, scale.extent, store.pyramid
     tile_px, shard_px = view.side, strip_px
     downsample = pyramid.downsample(level)
     if card.fit is not None:
         # A fitted slide is small, and is brought back to its size as a whole.
         downsample, strip_px = 1.0, extent.height
-    elif extent != pyramid.extents[level] and card.mpp is not None and pyramid.mpp is not None:
-        downsample = card.mpp / pyramid.mpp
+    elif extent != pyramid.extents[level] and view.mpp is not None and pyramid.mpp is not None:
+        downsample = view.mpp / pyramid.mpp
     # Rounded up, so that the overlap is never larger than asked for.
     stride = math.ceil(tile_px * (1 - options.overlap) - 1e-9)
     grid = TileGrid(extent, tile_px, stride)
@@ -170,6 +210,7 @@ def plan_slide(
     return SlidePlan(
         slide=store.name,
         level=level,
+        source=pyramid.extents[level],
         extent=extent,
         downsample=downsample,
         mpp=None if pyramid.mpp is None else pyramid.mpp * downsample,
@@ -197,6 +238,45 @@ def _scale(store: SlideStore, view: View, options: InferOptions) -> tuple[Scale,
         raise ResolutionError(
             f"{error}, or accept level 0 as it is with --allow-mpp-mismatch"
         ) from error
+
+
+def _asked_for(
+    store: SlideStore, view: View, options: InferOptions
+) -> tuple[View, Scale, tuple[str, ...]]:
+    """View, level and size for an mpp or a level that the user asked for."""
+    if view.fit is not None:
+        raise ConfigError(
+            f"slide {store.name!r}: got --mpp or --level, but the model resizes every slide to "
+            f"{view.side} px; leave them out"
+        )
+    pyramid, level = store.pyramid, options.level
+    if level is None:
+        mpp = options.mpp
+        seen = replace(view, mpp=mpp)
+        scale, notes = _scale(store, seen, options)
+    else:
+        if not 0 <= level < len(pyramid.extents):
+            raise ConfigError(
+                f"slide {store.name!r}: got level {level}; expected 0 to {len(pyramid.extents) - 1}"
+            )
+        mpp = None if pyramid.mpp is None else pyramid.mpp * pyramid.downsample(level)
+        seen, scale, notes = view, Scale(level, pyramid.extents[level]), ()
+    if view.mpp is None or (mpp is not None and _like(mpp, view.mpp)):
+        return seen, scale, notes
+    found = "unknown" if mpp is None else f"{mpp:.4g}"
+    what = f"slide {store.name!r} would be read at {found} um per px, and the model has seen "
+    what += f"{view.mpp:.4g}"
+    if not options.allow_mpp_mismatch:
+        raise ResolutionError(
+            f"{what}; expected within {COARSEST_SLIDE - 1:.0%}: leave out --mpp and --level, or "
+            "accept it with --allow-mpp-mismatch"
+        )
+    return seen, scale, (*notes, what)
+
+
+def _like(mpp: float, other: float) -> bool:
+    """Whether a model that has seen one mpp may be shown the other."""
+    return max(mpp / other, other / mpp) <= COARSEST_SLIDE
 
 
 def _windows_with_tissue(store: SlideStore, extent: Extent, grid: TileGrid) -> NDArray[np.bool_]:

@@ -27,9 +27,6 @@ class TilePredictor(Protocol):
     channels: int
     device: torch.device
 
-    def batch_for(self, tile_px: int) -> int:
-        """Tiles per forward pass that suit the device."""
-
     def predict(self, tiles: NDArray[np.uint8]) -> torch.Tensor:
         """Probabilities of tiles.
 
@@ -58,6 +55,11 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"got device {name!r}, but this machine has no usable CUDA device")
     return device
+
+
+def batch_for(device: torch.device, tile_px: int) -> int:
+    """Tiles per forward pass that suit a device."""
+    return max(1, _BATCH_PX[device.type] // tile_px**2)
 
 
 def pick_precision(name: str, device: torch.device) -> str:
@@ -101,19 +103,17 @@ class Predictor:
         self.channels = len(card.classes)
         self._dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         self._multiple = size_multiple(network)
-        self._reference = copy.deepcopy(network).eval().to(self.device)
-        fast = copy.deepcopy(self._reference).to(self._dtype)
+        reference = copy.deepcopy(network).eval().to(self.device)
+        fast = copy.deepcopy(reference).to(self._dtype)
         self._network = fast.to(memory_format=torch.channels_last)
+        # What the lower precision is compared with.
+        self._reference = None if self.precision == "fp32" else reference
         # (x / 255 - mean) / std as one multiplication and one addition.
         mean, std = (
             torch.tensor(values, device=self.device).reshape(1, -1, 1, 1)
             for values in (card.mean, card.std)
         )
         self._scale, self._shift = 1 / (255 * std), -mean / std
-
-    def batch_for(self, tile_px: int) -> int:
-        """Tiles per forward pass that suit the device."""
-        return max(1, _BATCH_PX[self.device.type] // tile_px**2)
 
     def predict(self, tiles: NDArray[np.uint8]) -> torch.Tensor:
         """Probabilities of ``(B, T, T, C)`` uint8 tiles; see `TilePredictor.predict`."""
@@ -127,7 +127,7 @@ class Predictor:
 
         Measured on the middle of the tiles: float32 is several times slower.
         """
-        if self.precision == "fp32":
+        if self._reference is None:
             return 0.0
         margin = max(0, tiles.shape[1] - _SAMPLE_PX) // 2
         tiles = np.ascontiguousarray(tiles[:, margin:, margin:][:, :_SAMPLE_PX, :_SAMPLE_PX])

@@ -7,11 +7,9 @@ recorded, so a rerun continues where the last one was stopped.
 
 import logging
 import resource
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -27,11 +25,13 @@ from wsi_seg.infer.members import (
     Model,
     read_model,
 )
+from wsi_seg.infer.memory import MemoryPlan
 from wsi_seg.infer.output import SlideOutput, StripWriter
-from wsi_seg.infer.plan import InferOptions, SlidePlan, plan_slide
+from wsi_seg.infer.plan import InferOptions, SlidePlan
 from wsi_seg.infer.predictor import Predictor
+from wsi_seg.infer.report import InferReport, SlideResult
+from wsi_seg.infer.schedule import RunPlan, plan_run
 from wsi_seg.infer.source import WindowReader
-from wsi_seg.infer.stream import Quarantined
 from wsi_seg.infer.together import Work, predict_works
 from wsi_seg.models import ModelCard
 from wsi_seg.progress import Progress
@@ -39,87 +39,8 @@ from wsi_seg.store import Collection, SlideStore, create_collection, note_names,
 
 logger = logging.getLogger(__name__)
 
-# Produces what is left of slides, each member so many tiles per forward pass; returns the tiles
-# predicted.
-Execute = Callable[[Sequence[SlideOutput], Sequence[int]], int]
-
-# Rows of a strip, and of a shard: 1,024 rows of a 100,000 px slide are 100 MB per class.
-STRIP_PX = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class SlideResult:
-    """What happened to one slide; ``seam_score`` is explained in `infer.seams`."""
-
-    slide: str
-    height: int
-    width: int
-    mpp: float | None
-    windows: int
-    skipped: int
-    quarantined: tuple[Quarantined, ...]
-    seam_score: float | None
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class InferReport:
-    """Figures of one run.
-
-    ``tiles`` counts the tiles predicted in this run and ``seconds`` the time from the first read
-    to the last write; ``pixels`` is their output area. ``peak_memory`` is that of the whole
-    process in bytes, ``label_change`` the share of px whose label differs from float32's,
-    measured on the first tiles.
-    """
-
-    slides: tuple[SlideResult, ...]
-    tiles: int
-    pixels: int
-    seconds: float
-    peak_memory: int
-    device: str
-    precision: str
-    batch: int
-    label_change: float
-
-    @property
-    def tiles_per_second(self) -> float:
-        """Tiles predicted per second, reading and writing included."""
-        return self.tiles / self.seconds if self.seconds > 0 else 0.0
-
-    @property
-    def mpx_per_second(self) -> float:
-        """Output area predicted per second in Mpx."""
-        return self.pixels / 1e6 / self.seconds if self.seconds > 0 else 0.0
-
-    def lines(self) -> list[str]:
-        """Figures as sentences for people."""
-        skipped = sum(slide.skipped for slide in self.slides)
-        rate = f"{self.tiles} tiles in {self.seconds:.1f} s ({self.tiles_per_second:.1f} tiles/s"
-        rate += f", {self.mpx_per_second:.1f} Mpx/s)"
-        memory = f"peak memory {self.peak_memory / 1e9:.2f} GB"
-        lines = [
-            f"{len(self.slides)} slides, {rate}, {skipped} tiles of background left out",
-            f"{self.device}, {self.precision}, batch {self.batch}, {memory}",
-        ]
-        if self.precision != "fp32":
-            lines.append(f"labels that differ from fp32 on first tiles: {self.label_change:.3%}")
-        scores = [s.seam_score for s in self.slides if s.seam_score is not None]
-        if scores:
-            worst = max(scores)
-            lines.append(
-                f"seam score {statistics.mean(scores):.2f}, worst {worst:.2f} (1: no seams)"
-            )
-        for slide in self.slides:
-            lines += [f"{slide.slide}: {note}" for note in slide.notes]
-            if slide.quarantined:
-                lines.append(f"{slide.slide}: {len(slide.quarantined)} tiles unreadable, left at 0")
-        return lines
-
-    def to_json(self) -> dict[str, object]:
-        """Figures as plain JSON values."""
-        rates = {"tiles_per_second": self.tiles_per_second, "mpx_per_second": self.mpx_per_second}
-        return asdict(self) | rates
+# Produces what is left of slides with parts of these sizes; returns the tiles predicted.
+Execute = Callable[[Sequence[SlideOutput], MemoryPlan], int]
 
 
 def infer_collection(
@@ -169,9 +90,9 @@ def infer_collection(
 
     with connected(cluster) as client:
 
-        def execute(outputs: Sequence[SlideOutput], batches: Sequence[int]) -> int:
+        def execute(outputs: Sequence[SlideOutput], memory: MemoryPlan) -> int:
             return run_distributed(
-                outputs, model, options, batches, client=client, progress=progress
+                outputs, model, options, memory, client=client, progress=progress
             )
 
         return run(execute=execute)
@@ -189,21 +110,46 @@ def infer_with(
 ) -> InferReport:
     """Predict these slides with a model, or a network and its card; see `infer_collection`.
 
-    ``execute`` produces what is left of the slides, with this many tiles per forward pass of each
-    member, and returns how many tiles it predicted; None does it here and now.
+    ``execute`` produces what is left of the slides, with parts of the sizes planned, and returns
+    how many tiles it predicted; None does it here and now.
     """
     model = model if isinstance(model, Model) else Model.of(*model)
-    predictors = MemberPredictors(model, partial(build_predictor, options=options)).each()
+    plan = plan_run(stores, model, options)
     create_collection(out)
-    failures: dict[str, str] = {}
+    failures = dict(plan.failures)
+    if plan.memory is None:
+        raise BatchError(failures, done=0)
+    resident = plan.memory.resident
+    build = partial(build_predictor, options=options)
+    predictors = MemberPredictors(model, build, resident=resident).each()
+    outputs = _begin(stores, plan, model, out, options, overwrite=overwrite, failures=failures)
+    if execute is None:
+        execute = partial(_in_turn, model=model, predictors=predictors, progress=progress)
+    report = _run(outputs, predictors, plan.memory, execute)
+    tidy(out)
+    note_names(out)
+    if failures:
+        raise BatchError(failures, done=len(outputs))
+    return report
+
+
+def _begin(
+    stores: Sequence[SlideStore],
+    plan: RunPlan,
+    model: Model,
+    out: Path,
+    options: InferOptions,
+    *,
+    overwrite: bool,
+    failures: dict[str, str],
+) -> list[SlideOutput]:
+    """Begin or continue the output of every planned slide; note those that refuse."""
+    named = {store.name: store for store in stores}
     outputs: list[SlideOutput] = []
-    for store in stores:
+    for plans in plan.slides:
+        store = named[plans[0].slide]
         try:
-            plans = tuple(
-                plan_slide(store, member.card, options, strip_px=STRIP_PX)
-                for member in model.members
-            )
-            settings = _settings(plans, model, options, predictors[0].precision)
+            settings = _settings(plans, model, options, plan.precision)
             output = SlideOutput(store, plans, out, settings, overwrite=overwrite)
             if not output.complete:
                 output.create(model.card)
@@ -212,14 +158,7 @@ def infer_with(
             failures[store.name] = str(error)
             continue
         outputs.append(output)
-    if execute is None:
-        execute = partial(_in_turn, model=model, predictors=predictors, progress=progress)
-    report = _run(outputs, predictors, options, execute)
-    tidy(out)
-    note_names(out)
-    if failures:
-        raise BatchError(failures, done=len(outputs))
-    return report
+    return outputs
 
 
 def build_predictor(member: Member, options: InferOptions) -> Predictor:
@@ -245,6 +184,7 @@ def _settings(
         "precision": precision,
         "skip_background": options.skip_background,
         "allow_mpp_mismatch": options.allow_mpp_mismatch,
+        "strip_px": plans[0].shard_px,
         "classes": model.card.classes.to_json(),
     } | _each(
         {
@@ -268,18 +208,13 @@ def _each(rows: Iterable[dict[str, object]]) -> dict[str, object]:
 def _run(
     outputs: Sequence[SlideOutput],
     predictors: Sequence[MemberPredictor],
-    options: InferOptions,
+    memory: MemoryPlan,
     execute: Execute,
 ) -> InferReport:
     pending = [output for output in outputs if not output.complete]
-    windows = sum(output.task.windows for output in pending)
-    batches = [
-        min(options.batch or predictor.batch_for(plan.tile_px), max(1, windows))
-        for predictor, plan in zip(predictors, outputs[0].plans if outputs else (), strict=False)
-    ]
     started = time.perf_counter()
     change = _first_label_change(pending, predictors)
-    predicted = execute(pending, batches) if pending else 0
+    predicted = execute(pending, memory) if pending else 0
     return InferReport(
         slides=tuple(_result(output) for output in outputs),
         tiles=predicted,
@@ -288,14 +223,14 @@ def _run(
         peak_memory=peak_memory(),
         device=str(predictors[0].device),
         precision=predictors[0].precision,
-        batch=max(batches, default=1),
         label_change=change,
+        memory=memory,
     )
 
 
 def _in_turn(
     outputs: Sequence[SlideOutput],
-    batches: Sequence[int],
+    memory: MemoryPlan,
     *,
     model: Model,
     predictors: Sequence[MemberPredictor],
@@ -305,7 +240,7 @@ def _in_turn(
     progress.start("infer", sum(output.task.windows for output in outputs), "tiles")
     with StripWriter() as writer:
         works = [_written_by(writer, output) for output in outputs]
-        predicted = predict_works(works, model, predictors, batches, progress=progress)
+        predicted = predict_works(works, model, predictors, memory, progress=progress)
     progress.finish()
     return predicted
 

@@ -13,6 +13,9 @@ from wsi_seg.store import Multiscale
 
 _BAND_PX = 512
 
+# Px that are compared at a time; differences take several times their bytes.
+_BLOCK = 2**20
+
 
 def seam_score(image: Multiscale, plan: SlidePlan) -> float | None:
     """Measure a finished prediction; memory depends on its width only.
@@ -36,18 +39,22 @@ def seam_score(image: Multiscale, plan: SlidePlan) -> float | None:
     down, across = _borders(plan.ys, plan.tile_px, extent.height), _borders(
         plan.xs, plan.tile_px, extent.width
     )  # fmt: skip
+    portion = max(1, _BLOCK // extent.width)
     sums, counts = np.zeros(2), np.zeros(2)  # elsewhere, on borders
     last: NDArray[np.int16] | None = None
     for y in range(0, extent.height, _BAND_PX):
         height = min(_BAND_PX, extent.height - y)
         region = Region(level=0, y=y, x=0, height=height, width=extent.width)
-        rows = image.read(region, cached=False).astype(np.int16)
-        steps = np.abs(np.diff(rows, axis=1)).sum(axis=(0, 2))
-        _add(sums, counts, steps, across[1:], height)
-        joined = rows if last is None else np.concatenate([last, rows])
-        steps = np.abs(np.diff(joined, axis=0)).sum(axis=(1, 2))
-        _add(sums, counts, steps, down[y + height - len(steps) : y + height], extent.width)
-        last = rows[-1:]
+        band = image.read(region, cached=False)
+        for top in range(0, height, portion):
+            rows = band[top : top + portion].astype(np.int16)
+            steps = np.abs(np.diff(rows, axis=1)).sum(axis=(0, 2))
+            _add(sums, counts, steps, across[1:], len(rows))
+            joined = rows if last is None else np.concatenate([last, rows])
+            steps = np.abs(np.diff(joined, axis=0)).sum(axis=(1, 2))
+            after = y + top + len(rows)
+            _add(sums, counts, steps, down[after - len(steps) : after], extent.width)
+            last = rows[-1:]
     if not counts.all() or not sums[0]:
         return None
     means = sums / counts

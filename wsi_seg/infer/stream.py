@@ -25,8 +25,21 @@ Quarantined = tuple[int, int, str]
 # Threads that read and decode windows while the model works.
 _READERS = 2
 
-# Batches that are being read while one is predicted.
-_AHEAD = 2
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Sizes of the stream.
+
+    Parameters
+    ----------
+    batch
+        Tiles per forward pass.
+    ahead
+        Batches that are being read while one is predicted.
+    """
+
+    batch: int
+    ahead: int = 2
 
 
 @dataclass(slots=True, eq=False)
@@ -80,11 +93,11 @@ def run_jobs(
     jobs: Sequence[Job], predictor: TilePredictor, *, batch: int, progress: Progress
 ) -> int:
     """Predict all windows of all jobs; return how many were predicted. See `predict_jobs`."""
-    return sum(predict_jobs(jobs, predictor, batch=batch, progress=progress))
+    return sum(predict_jobs(jobs, predictor, Flow(batch), progress=progress))
 
 
 def predict_jobs(
-    jobs: Sequence[Job], predictor: TilePredictor, *, batch: int, progress: Progress
+    jobs: Sequence[Job], predictor: TilePredictor, flow: Flow, *, progress: Progress
 ) -> Iterator[int]:
     """Predict all windows of all jobs, one batch at a time.
 
@@ -97,8 +110,8 @@ def predict_jobs(
         Slides in the order they are produced; all plans have the same ``tile_px``.
     predictor
         The model.
-    batch
-        Tiles per forward pass.
+    flow
+        Tiles per forward pass, and how many are read ahead.
     progress
         Advanced by windows.
 
@@ -109,7 +122,7 @@ def predict_jobs(
     """
     bands = _Bands(jobs, predictor)
     with ThreadPoolExecutor(_READERS, thread_name_prefix="wsi-read") as pool:
-        for windows, reads in _read_ahead(_all_windows(jobs), pool, batch):
+        for windows, reads in _read_ahead(_all_windows(jobs), pool, flow):
             read = [
                 (w, tile)
                 for w, f in zip(windows, reads, strict=True)
@@ -117,7 +130,7 @@ def predict_jobs(
             ]
             if read:
                 tiles = np.stack([tile for _, tile in read])
-                padding = np.zeros((batch - len(tiles), *tiles.shape[1:]), dtype=np.uint8)
+                padding = np.zeros((flow.batch - len(tiles), *tiles.shape[1:]), dtype=np.uint8)
                 results = predictor.predict(np.concatenate([tiles, padding]))
                 for (window, _), result in zip(read, results, strict=False):
                     bands.of(window.job).add(window.row, window.column, result)
@@ -132,13 +145,13 @@ def _all_windows(jobs: Iterable[Job]) -> Iterator[_Window]:
 
 
 def _read_ahead(
-    windows: Iterator[_Window], pool: ThreadPoolExecutor, batch: int
+    windows: Iterator[_Window], pool: ThreadPoolExecutor, flow: Flow
 ) -> Iterator[tuple[tuple[_Window, ...], list[Future[NDArray[np.uint8] | None]]]]:
     """Batches of windows whose pixels are being read, a few batches ahead of the caller."""
     waiting: deque[tuple[tuple[_Window, ...], list[Future[NDArray[np.uint8] | None]]]] = deque()
-    for group in batched(windows, batch):
+    for group in batched(windows, flow.batch):
         waiting.append((group, [pool.submit(window.read) for window in group]))
-        if len(waiting) > _AHEAD:
+        if len(waiting) > flow.ahead:
             yield waiting.popleft()
     while waiting:
         yield waiting.popleft()

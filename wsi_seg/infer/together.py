@@ -11,10 +11,12 @@ from wsi_seg.infer.band import StripSink
 from wsi_seg.infer.combine import combine
 from wsi_seg.infer.fitted import resized, rows_under
 from wsi_seg.infer.members import Model
+from wsi_seg.infer.memory import MemoryPlan
 from wsi_seg.infer.output import StripTask
 from wsi_seg.infer.predictor import TilePredictor
-from wsi_seg.infer.stream import Quarantined, predict_jobs
+from wsi_seg.infer.stream import Flow, Quarantined, predict_jobs
 from wsi_seg.progress import Progress
+from wsi_seg.store import shared_cache
 
 # Values that are combined at a time; the sums in between take several times their bytes.
 _BLOCK = 2**20
@@ -43,7 +45,7 @@ def predict_works(
     works: Sequence[Work],
     model: Model,
     predictors: Sequence[TilePredictor],
-    batches: Sequence[int],
+    memory: MemoryPlan,
     *,
     progress: Progress,
 ) -> int:
@@ -58,17 +60,21 @@ def predict_works(
         In the order they are produced.
     model
         The members and how they are combined.
-    predictors, batches
-        Of each member: what predicts, and how many tiles at a time.
+    predictors
+        Of each member.
+    memory
+        Tiles at a time, what is read ahead, and what is kept of it.
     progress
         Advanced by tiles.
     """
+    shared_cache().resize(memory.cache)
     if len(predictors) == 1:
         jobs = [work.task.job(0, work.sink, work.quarantined) for work in works]
-        return sum(predict_jobs(jobs, predictors[0], batch=batches[0], progress=progress))
+        flow = Flow(memory.batches[0], memory.ahead)
+        return sum(predict_jobs(jobs, predictors[0], flow, progress=progress))
     feeds = [
-        _Feed(works, member, predictor, batch, progress)
-        for member, (predictor, batch) in enumerate(zip(predictors, batches, strict=True))
+        _Feed(works, member, predictor, Flow(batch, memory.ahead), progress)
+        for member, (predictor, batch) in enumerate(zip(predictors, memory.batches, strict=True))
     ]
     for place, work in enumerate(works):
         plan = work.task.plan
@@ -92,7 +98,7 @@ class _Feed:
         works: Sequence[Work],
         member: int,
         predictor: TilePredictor,
-        batch: int,
+        flow: Flow,
         progress: Progress,
     ) -> None:
         self._tasks = [work.task for work in works]
@@ -103,7 +109,7 @@ class _Feed:
             work.task.job(member, self._sink(place, work.task), work.quarantined)
             for place, work in enumerate(works)
         ]
-        self._stream: Iterator[int] = predict_jobs(jobs, predictor, batch=batch, progress=progress)
+        self._stream: Iterator[int] = predict_jobs(jobs, predictor, flow, progress=progress)
 
     def _sink(self, place: int, task: StripTask) -> StripSink:
         strips = task.plans[self._member].strips

@@ -61,10 +61,6 @@ class PixelPredictor:
         self.device = torch.device("cpu")
         self.windows = 0
 
-    def batch_for(self, tile_px: int) -> int:
-        """Return a batch that rarely divides the number of windows."""
-        return 7
-
     def predict(self, tiles: NDArray[np.uint8]) -> torch.Tensor:
         """Apply the function to every px."""
         self.windows += len(tiles)

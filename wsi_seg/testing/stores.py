@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 
 from wsi_seg.geometry import Extent
@@ -14,6 +15,10 @@ from wsi_seg.store import (
     fill_pyramid,
     write_strip,
 )
+from wsi_seg.store.arrays import read_level_array
+from wsi_seg.store.codecs import Encoding
+from wsi_seg.store.layout import LevelLayout, create_levels
+from wsi_seg.store.shards import write_shard
 
 _SHARD_PX = 128
 
@@ -62,3 +67,58 @@ def digests(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != "journal.jsonl"
     }
+
+
+def make_huge_store(collection: Path, name: str, side_px: int, *, tissue_cells: int = 2) -> Path:
+    """Write a square verbatim store of JPEG streams, nearly all of them missing.
+
+    A stripe of tissue runs from top to bottom, in cells of 256 px; under it chunks exist.
+
+    Parameters
+    ----------
+    collection, name
+        Where to.
+    side_px
+        Side of level 0.
+    tissue_cells
+        Width of the stripe.
+
+    Returns
+    -------
+    Path
+        The slide's group.
+    """
+    create_collection(collection)
+    path = collection / name
+    chunk, grid = 512, 16
+    pixels = np.random.default_rng(0).integers(0, 256, (chunk // 16, chunk // 16, 3), np.uint8)
+    stream = bytes(imagecodecs.jpeg8_encode(pixels.repeat(16, 0).repeat(16, 1), level=80))
+    layout = LevelLayout(
+        Extent(side_px, side_px),
+        Extent(chunk, chunk),
+        Extent(chunk * grid, chunk * grid),
+        Encoding("jpeg"),
+    )
+    create_levels(path, [layout], channels=3, mpp=0.5, attributes={"kind": "slide"}, name=name)
+    cells = -(-side_px // 256)
+    tissue = path / "labels" / "tissue"
+    create_multiscale(
+        tissue,
+        extents=[Extent(cells, cells)],
+        channels=None,
+        mpp=0.5,
+        downsample=256,
+        attributes={"kind": "label"},
+        name="tissue",
+    )
+    mask = np.zeros((cells, cells), dtype=np.uint8)
+    first = cells // 2
+    mask[:, first : first + tissue_cells] = 1
+    for y in range(0, cells, 1024):
+        write_strip(tissue, 0, y, mask[y : y + 1024])
+    array = read_level_array(path / "0")
+    column = first // 2 // grid
+    for row in range(-(-cells // 2 // grid)):
+        chunks = [stream if abs(n % grid - first // 2 % grid) < 3 else None for n in range(grid**2)]
+        write_shard(array.shard_path(row, column), chunks)
+    return path

@@ -1,0 +1,65 @@
+"""The verb that predicts: plans, sizes, several models."""
+
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from wsi_seg.classes import ClassTable
+from wsi_seg.cli.app import app
+from wsi_seg.models import ModelCard, NetworkSpec, build_network, save_checkpoint
+from wsi_seg.testing.stores import make_store
+
+
+def run(*words):
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    return result.exit_code, result.output
+
+
+@pytest.fixture
+def files(tmp_path):
+    make_store(tmp_path / "store.zarr", "one", 100, 90)
+    paths = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        card = ModelCard(
+            architecture="Unet", encoder="resnet18", in_channels=3, mpp=0.5, tile_px=64,
+            classes=ClassTable.named(["a"]), mean=(0.5,) * 3, std=(0.25,) * 3,
+        )  # fmt: skip
+        paths.append(tmp_path / f"{seed}.safetensors")
+        save_checkpoint(paths[-1], build_network(NetworkSpec("Unet", "resnet18", 3, 1)), card)
+    return paths
+
+
+def test_a_plan_is_printed_and_nothing_is_done(files, tmp_path):
+    words = ("infer", tmp_path / "store.zarr", "--checkpoint", files[0], "--plan")
+    code, text = run(*words, "--out", tmp_path / "pred.zarr", "--max-ram", "8GB")
+    assert code == 0
+    assert "one: 100 x 90 px" in text
+    assert "of 8000 MB allowed" in text
+    assert not (tmp_path / "pred.zarr").exists()
+    code, text = run(*words, "--json")
+    found = json.loads(text.splitlines()[-1])
+    assert found["windows"] == 6
+    assert found["memory"]["total"] > 0
+
+
+def test_two_models_vote(files, tmp_path):
+    out = tmp_path / "pred.zarr"
+    words = ("infer", tmp_path / "store.zarr", "--out", out, "--checkpoint", files[0])
+    code, text = run(*words, "--checkpoint", files[1], "--combine", "vote", "--json")
+    assert code == 0, text
+    found = json.loads(text.splitlines()[-1])
+    assert found["tiles"] == 12
+    assert found["peak_memory"] > 0
+    assert found["memory"]["total"] > 0
+
+
+def test_words_that_are_no_sizes_are_refused(files, tmp_path):
+    words = ("infer", tmp_path / "store.zarr", "--checkpoint", files[0])
+    assert run(*words, "--batch", "many")[0] != 0
+    assert run(*words, "--max-ram", "lots")[0] == 1
+    code, text = run(*words, "--max-ram", "10MB", "--plan")
+    assert code == 1
+    assert "at least" in text

@@ -1,0 +1,88 @@
+"""A slide of ten gigapixels: planned at once, and begun within the memory that was planned."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from wsi_seg.testing.stores import make_huge_store
+
+SIDE = 100_000
+
+SCRIPT = """
+import json, resource, sys, time
+from functools import partial
+from pathlib import Path
+import psutil, torch
+from wsi_seg.classes import ClassTable
+from wsi_seg.infer.members import MemberPredictors, Model
+from wsi_seg.infer.output import SlideOutput
+from wsi_seg.infer.plan import InferOptions
+from wsi_seg.infer.run import build_predictor
+from wsi_seg.infer.schedule import plan_run
+from wsi_seg.infer.together import Work, predict_works
+from wsi_seg.models import ModelCard, NetworkSpec, build_network
+from wsi_seg.progress import Silent
+from wsi_seg.store import create_collection, open_collection
+
+collection, out, strips, ram = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+torch.set_num_threads(1)
+card = ModelCard(
+    architecture="Unet", encoder="resnet18", in_channels=3, classes=ClassTable.named(["a"]),
+    mpp=0.5, tile_px=512, mean=(0.5,) * 3, std=(0.25,) * 3,
+)
+model = Model.of(build_network(NetworkSpec("Unet", "resnet18", 3, 1)), card)
+options = InferOptions(max_ram=int(float(ram)) or None)
+before = psutil.Process().memory_info().rss
+started = time.process_time()
+plan = plan_run(list(open_collection(collection)), model, options)
+seconds = time.process_time() - started
+growth = psutil.Process().memory_info().rss - before
+found = {"seconds": seconds, "growth": growth, "windows": plan.windows,
+         "skipped": plan.skipped, "total": plan.memory.total, "strip_px": plan.memory.strip_px}
+if strips:
+    predictors = MemberPredictors(model, partial(build_predictor, options=options)).each()
+    create_collection(out)
+    (store,) = open_collection(collection)
+    output = SlideOutput(store, plan.slides[0], out, {}, overwrite=False)
+    output.create(card)
+    task = output.task
+    first = frozenset(range(strips))
+    work = Work(type(task)(task.store, task.plans, task.target, first), task.write)
+    found["tiles"] = predict_works([work], model, predictors, plan.memory, progress=Silent())
+    found["written"] = len(list(task.target.glob("0/c/*/*/*")))
+found["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(json.dumps(found))
+"""
+
+
+def begun(folder, *, strips, ram):
+    command = [sys.executable, "-c", SCRIPT, folder / "s.zarr", folder / "p.zarr"]
+    done = subprocess.run(
+        [*map(str, command), str(strips), str(ram)],
+        check=True, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_ten_gigapixels_are_planned_at_once(tmp_path):
+    make_huge_store(tmp_path / "s.zarr", "huge", SIDE)
+    found = begun(tmp_path, strips=0, ram=0)
+    assert found["windows"] + found["skipped"] == 390**2
+    assert 0 < found["windows"] < 5 * 390
+    assert found["growth"] < 200e6  # beyond torch itself, which takes more than that
+    print(f"planned in {found['seconds']:.1f} s, {found['growth'] / 1e6:.0f} MB")
+
+
+@pytest.mark.torture
+def test_its_first_twenty_strips_stay_within_the_plan(tmp_path):
+    make_huge_store(tmp_path / "s.zarr", "huge", SIDE)
+    found = begun(tmp_path, strips=20, ram=2.5e9)
+    assert found["tiles"] >= 160
+    assert found["written"] >= 20
+    assert found["total"] <= 2.5e9
+    print(f"planned {found['total'] / 1e6:.0f} MB, peak {found['peak'] / 1e6:.0f} MB")
+    assert found["peak"] <= found["total"]

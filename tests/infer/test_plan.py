@@ -1,0 +1,121 @@
+"""Plans of whole runs: pure data, the memory they name, and overrides of level and mpp."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsi_seg.classes import ClassTable
+from wsi_seg.errors import ConfigError, ResolutionError
+from wsi_seg.geometry import Extent
+from wsi_seg.infer.members import Member, Model
+from wsi_seg.infer.memory import parse_bytes, resident_bytes
+from wsi_seg.infer.plan import InferOptions, plan_slide
+from wsi_seg.infer.schedule import plan_run
+from wsi_seg.models import ModelCard, NetworkSpec
+from wsi_seg.models.footprint import footprint
+from wsi_seg.store import open_collection
+from wsi_seg.testing.memory import MemoryImage, MemoryStore
+from wsi_seg.testing.stores import make_store
+
+CARD = ModelCard(
+    architecture="Unet", encoder="resnet18", in_channels=3, classes=ClassTable.named(["a"]),
+    mpp=0.5, tile_px=64, mean=(0.5,) * 3, std=(0.25,) * 3,
+)  # fmt: skip
+MODEL = Model((Member(CARD, "x"),))
+
+
+def pyramid(mpp=0.5):
+    rng = np.random.default_rng(0)
+    levels = [rng.integers(0, 256, (400 >> k, 300 >> k, 3), dtype=np.uint8) for k in range(3)]
+    return MemoryStore(MemoryImage(*levels, mpp=mpp))
+
+
+def test_a_plan_pickles_prints_and_names_everything(tmp_path):
+    make_store(tmp_path / "s.zarr", "one", 300, 210)
+    make_store(tmp_path / "s.zarr", "unknown", 70, 70, mpp=None)
+    stores = list(open_collection(tmp_path / "s.zarr"))
+    plan = plan_run(stores, MODEL, InferOptions(precision="fp32"))
+    again = pickle.loads(pickle.dumps(plan))
+    assert again.lines() == plan.lines()
+    assert again.windows == plan.windows == 9 * 6
+    text = "\n".join(plan.lines())
+    for part in ("1 slides, 54 windows", "one: 300 x 210 px", "unknown fails", "memory: at most"):
+        assert part in text
+    found = json.loads(json.dumps(plan.to_json()))
+    assert found["slides"][0]["strips"] == 1
+    assert found["memory"]["total"] == plan.memory.total
+    assert not (tmp_path / "pred.zarr").exists()
+
+
+@given(st.integers(400, 5_000), st.sampled_from([0, 1, 3]))
+def test_memory_is_solved_within_what_is_allowed(megabytes, batch):
+    store = pyramid()
+    limit = resident_bytes() + megabytes * 10**6
+    plan = plan_run([store], MODEL, InferOptions(precision="fp32", max_ram=limit, batch=batch))
+    assert plan.memory.total <= limit
+    free = plan_run([store], MODEL, InferOptions(precision="fp32"))
+    assert plan.memory.batches[0] <= max(batch, free.memory.batches[0])
+
+
+def test_more_memory_never_means_smaller_parts_and_too_little_is_refused():
+    store = pyramid()
+    free = plan_run([store], MODEL, InferOptions(precision="fp32")).memory
+    with pytest.raises(ConfigError, match=r"need at least \d+ MB") as caught:
+        plan_run([store], MODEL, InferOptions(precision="fp32", max_ram=10**8))
+    least = int(str(caught.value).split("at least ")[1].split()[0]) * 10**6
+    tight = plan_run(
+        [store], MODEL, InferOptions(precision="fp32", max_ram=int(least * 1.1) + 10**6)
+    ).memory
+    assert tight.total < free.total
+    assert tight.batches <= free.batches
+    assert tight.strip_px <= free.strip_px
+    fixed = plan_run([store], MODEL, InferOptions(precision="fp32", batch=3)).memory
+    assert fixed.batches == (3,)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("4GB", 4 * 10**9), ("800 MB", 8 * 10**8), ("2e9", 2 * 10**9), ("1.5g", 15 * 10**8)],
+)
+def test_sizes_are_read(text, expected):
+    assert parse_bytes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "lots", "-1GB", "0", "4XB", "1.2.3GB"])
+def test_sizes_that_are_none_are_refused(text):
+    with pytest.raises(ConfigError, match="4GB"):
+        parse_bytes(text)
+
+
+def test_a_footprint_counts_parameters_without_holding_them():
+    found = footprint(NetworkSpec("Unet", "resnet18", 3, 1))
+    assert found.parameters == pytest.approx(14.3e6, rel=0.01)
+    assert found.values_per_px > 16
+
+
+def test_another_level_or_mpp_is_read_where_the_model_knows_its_like():
+    store = pyramid()
+    options = InferOptions(level=0)
+    assert plan_slide(store, CARD, options, strip_px=64).level == 0
+    near = plan_slide(store, CARD, InferOptions(mpp=0.55), strip_px=64)
+    assert near.extent == Extent(364, 273)
+    assert near.mpp == pytest.approx(0.55)
+    for far in (InferOptions(level=1), InferOptions(mpp=0.8)):
+        with pytest.raises(ResolutionError, match="within 20%"):
+            plan_slide(store, CARD, far, strip_px=64)
+    forced = plan_slide(store, CARD, InferOptions(level=1, allow_mpp_mismatch=True), strip_px=64)
+    assert (forced.level, forced.extent, forced.downsample) == (1, Extent(200, 150), 2)
+    assert "would be read at 1 um per px" in forced.notes[0]
+
+
+def test_levels_and_mpp_that_make_no_sense_are_refused():
+    with pytest.raises(ConfigError, match="expected 0 to 2"):
+        plan_slide(pyramid(), CARD, InferOptions(level=3), strip_px=64)
+    with pytest.raises(ConfigError, match="one of them"):
+        InferOptions(level=1, mpp=0.5)
+    with pytest.raises(ResolutionError, match="unknown um per px"):
+        plan_slide(pyramid(None), CARD, InferOptions(level=0), strip_px=64)

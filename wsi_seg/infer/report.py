@@ -1,0 +1,88 @@
+"""Owns the figures of a run: what people read at its end, and the same as JSON."""
+
+import statistics
+from dataclasses import asdict, dataclass
+
+from wsi_seg.infer.memory import MemoryPlan
+from wsi_seg.infer.stream import Quarantined
+
+
+@dataclass(frozen=True, slots=True)
+class SlideResult:
+    """What happened to one slide; ``seam_score`` is explained in `infer.seams`."""
+
+    slide: str
+    height: int
+    width: int
+    mpp: float | None
+    windows: int
+    skipped: int
+    quarantined: tuple[Quarantined, ...]
+    seam_score: float | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InferReport:
+    """Figures of one run.
+
+    ``tiles`` counts the tiles predicted in this run and ``seconds`` the time from the first read
+    to the last write; ``pixels`` is their output area. ``peak_memory`` is that of the whole
+    process in bytes, ``label_change`` the share of px whose label differs from float32's,
+    measured on the first tiles.
+    """
+
+    slides: tuple[SlideResult, ...]
+    tiles: int
+    pixels: int
+    seconds: float
+    peak_memory: int
+    device: str
+    precision: str
+    label_change: float
+    memory: MemoryPlan
+
+    @property
+    def batch(self) -> int:
+        """Tiles per forward pass; of several members the largest."""
+        return max(self.memory.batches)
+
+    @property
+    def tiles_per_second(self) -> float:
+        """Tiles predicted per second, reading and writing included."""
+        return self.tiles / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def mpx_per_second(self) -> float:
+        """Output area predicted per second in Mpx."""
+        return self.pixels / 1e6 / self.seconds if self.seconds > 0 else 0.0
+
+    def lines(self) -> list[str]:
+        """Figures as sentences for people."""
+        skipped = sum(slide.skipped for slide in self.slides)
+        rate = f"{self.tiles} tiles in {self.seconds:.1f} s ({self.tiles_per_second:.1f} tiles/s"
+        rate += f", {self.mpx_per_second:.1f} Mpx/s)"
+        memory = f"peak memory {self.peak_memory / 1e9:.2f} GB"
+        memory += f" (planned: at most {self.memory.total / 1e9:.2f})"
+        lines = [
+            f"{len(self.slides)} slides, {rate}, {skipped} tiles of background left out",
+            f"{self.device}, {self.precision}, batch {self.batch}, {memory}",
+        ]
+        if self.precision != "fp32":
+            lines.append(f"labels that differ from fp32 on first tiles: {self.label_change:.3%}")
+        scores = [s.seam_score for s in self.slides if s.seam_score is not None]
+        if scores:
+            worst = max(scores)
+            lines.append(
+                f"seam score {statistics.mean(scores):.2f}, worst {worst:.2f} (1: no seams)"
+            )
+        for slide in self.slides:
+            lines += [f"{slide.slide}: {note}" for note in slide.notes]
+            if slide.quarantined:
+                lines.append(f"{slide.slide}: {len(slide.quarantined)} tiles unreadable, left at 0")
+        return lines
+
+    def to_json(self) -> dict[str, object]:
+        """Figures as plain JSON values."""
+        rates = {"tiles_per_second": self.tiles_per_second, "mpx_per_second": self.mpx_per_second}
+        return asdict(self) | {"memory": self.memory.to_json(), "batch": self.batch} | rates

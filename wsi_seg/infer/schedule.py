@@ -1,0 +1,139 @@
+"""Owns the plan of a whole run: every slide, every member, batch and memory, before any work."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from wsi_seg.errors import WsiSegError
+from wsi_seg.infer.members import Model
+from wsi_seg.infer.memory import MemoryPlan, plan_memory
+from wsi_seg.infer.plan import InferOptions, SlidePlan, finest, plan_slide
+from wsi_seg.infer.predictor import batch_for, pick_device, pick_precision
+from wsi_seg.store import SlideStore
+
+logger = logging.getLogger(__name__)
+
+# Rows of a strip before the memory plan has its say.
+_STRIP_PX = 1024
+
+# Slides that are listed one by one for people.
+_LISTED = 20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunPlan:
+    """What a run will do; plain data that pickles.
+
+    Parameters
+    ----------
+    slides
+        Of each slide that can be predicted, the plan of each member of the model.
+    failures
+        Why the others cannot, keyed by slide.
+    memory
+        Batch, strips, cache, and what they take; None where no slide can be predicted.
+    device, precision
+        Where and how networks compute.
+    """
+
+    slides: tuple[tuple[SlidePlan, ...], ...]
+    failures: dict[str, str]
+    memory: MemoryPlan | None
+    device: str
+    precision: str
+
+    @property
+    def windows(self) -> int:
+        """Windows that will be predicted, of all members."""
+        return sum(int(plan.keep.sum()) for slide in self.slides for plan in slide)
+
+    @property
+    def skipped(self) -> int:
+        """Windows without tissue."""
+        return sum(int((~plan.keep).sum()) for slide in self.slides for plan in slide)
+
+    def lines(self) -> list[str]:
+        """Plan as sentences for people."""
+        total = f"{len(self.slides)} slides, {self.windows} windows, {self.skipped} of background "
+        lines = [f"{total}left out; {self.device}, {self.precision}"]
+        rows = [_slide_row(plans) for plans in self.slides]
+        lines += [
+            "{slide}: {height} x {width} px of level {level}, tile {tile_px}, {windows} windows, "
+            "{skipped} left out, {strips} strips".format_map(row)
+            for row in rows[:_LISTED]
+        ]
+        if len(rows) > _LISTED:
+            lines.append(f"and {len(rows) - _LISTED} more slides")
+        lines += [f"{slide} fails: {reason}" for slide, reason in self.failures.items()]
+        return lines + ([] if self.memory is None else self.memory.lines())
+
+    def to_json(self) -> dict[str, object]:
+        """Plan as plain JSON values."""
+        return {
+            "windows": self.windows,
+            "windows_skipped": self.skipped,
+            "device": self.device,
+            "precision": self.precision,
+            "slides": [_slide_row(plans) for plans in self.slides],
+            "failures": self.failures,
+            "memory": None if self.memory is None else self.memory.to_json(),
+        }
+
+
+def plan_run(stores: Sequence[SlideStore], model: Model, options: InferOptions) -> RunPlan:
+    """Plan all slides with all members, then what they take in memory; nothing is predicted.
+
+    Raises
+    ------
+    ConfigError
+        If an option is wrong, or ``max_ram`` is too little.
+    """
+    device = pick_device(options.device)
+    precision = pick_precision(options.precision, device)
+    cards = [member.card for member in model.members]
+    failures: dict[str, str] = {}
+    slides: list[tuple[SlidePlan, ...]] = []
+    for store in stores:
+        try:
+            slides.append(
+                tuple(plan_slide(store, card, options, strip_px=_STRIP_PX) for card in cards)
+            )
+        except WsiSegError as error:
+            logger.info("%s failed: %s", store.name, error)
+            failures[store.name] = str(error)
+    memory = None
+    if slides:
+        windows = max(1, sum(int(plan.keep.sum()) for slide in slides for plan in slide))
+        batches = [
+            min(options.batch or batch_for(device, plan.tile_px), windows) for plan in slides[0]
+        ]
+        memory = plan_memory(
+            slides,
+            cards,
+            batches,
+            fixed_batch=options.batch > 0,
+            bf16=precision == "bf16",
+            on_device=device.type != "cpu",
+            max_ram=options.max_ram,
+            strip_px=options.strip_px,
+        )
+        strip_px = memory.strip_px
+        slides = [tuple(plan.with_strips(strip_px) for plan in slide) for slide in slides]
+    return RunPlan(tuple(slides), failures, memory, str(device), precision)
+
+
+def _slide_row(plans: Sequence[SlidePlan]) -> dict[str, object]:
+    """Tell what people want to know of one slide: sizes of the finest member, windows of all."""
+    plan = finest(plans)
+    return {
+        "slide": plan.slide,
+        **asdict(plan.native or plan.extent),
+        "level": plan.level,
+        "downsample": plan.downsample,
+        "mpp": plan.mpp,
+        "tile_px": plan.tile_px,
+        "windows": sum(int(one.keep.sum()) for one in plans),
+        "skipped": sum(int((~one.keep).sum()) for one in plans),
+        "strips": len(plan.strips),
+        "notes": [note for one in plans for note in one.notes],
+    }
