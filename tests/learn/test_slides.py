@@ -90,3 +90,14 @@ def test_groups_add_up_and_stay_whole(recipe_for, tmp_path):
         group_slides(recipe_for("data.group_pattern=([^_]+)_").data, ["a-1"])
     with pytest.raises(ConfigError, match="in brackets"):
         recipe_for("data.group_pattern=x")
+
+
+def test_a_slide_may_count_as_one_object(recipe_for):
+    train = split_slides(recipe_for())[0].train
+    whole = map_slides(train, recipe_for("sampling.per=slide"))
+    single = map_slides(train, recipe_for())
+    for one, many in zip(whole, single, strict=True):
+        assert len(one.boxes) == 1 < len(many.boxes)
+        assert (one.boxes[0, :2] == many.boxes[:, :2].min(axis=0)).all()
+        assert (one.boxes[0, 2:] == many.boxes[:, 2:].max(axis=0)).all()
+        assert one.areas.sum() == many.areas.sum()

@@ -55,6 +55,22 @@ def test_epoch_shows_each_object_once_at_the_rate_asked_for(share, length):
     assert epoch_length(1910, share) == length
 
 
+def test_negatives_come_from_slides_without_objects_and_change_every_epoch():
+    """Small images: each positive once, negatives drawn from the empty ones."""
+    maps = [slide_map(str(n), height=50, width=50, boxes=[(5, 5, 9, 9)] * (n < 12))
+            for n in range(60)]  # fmt: skip
+    draws = sampler(maps, MixConfig(objects=0.4, empty=0.6), patches=None)
+    assert len(draws) == epoch_length(12, 0.4) == 30
+    seen = [draws.epoch(epoch) for epoch in (0, 1)]
+    for drawn in seen:
+        positive = drawn.layer == Layer.OBJECTS
+        assert sorted(drawn.slide[positive]) == list(range(12))
+        assert drawn.slide[~positive].min() >= 12
+        assert set(drawn.layer[~positive]) == {Layer.EMPTY}
+    negatives = [set(drawn.slide[drawn.layer == Layer.EMPTY].tolist()) for drawn in seen]
+    assert negatives[0] != negatives[1]
+
+
 def test_null_patches_need_objects():
     with pytest.raises(ConfigError, match="patches_per_epoch is null"):
         sampler([slide_map()], MixConfig(tissue=1.0), patches=None)

@@ -19,6 +19,8 @@ class MixConfig(Section):
         left out where ``objects`` is above 0.
     tissue, background
         Uniform by area over tissue, and beside it.
+    empty
+        Uniform by area over slides without any object, such as negative X-rays.
     boundary
         Cells that the outline of an object crosses.
     hard
@@ -31,6 +33,7 @@ class MixConfig(Section):
     boundary: Share = 0
     hard: Share = 0
     background: Share = 0
+    empty: Share = 0
 
     @model_validator(mode="after")
     def _anything(self) -> Self:
@@ -41,7 +44,7 @@ class MixConfig(Section):
     @property
     def total(self) -> float:
         """Sum that the shares are parts of."""
-        cells = self.tissue + self.boundary + self.hard + self.background
+        cells = self.tissue + self.boundary + self.hard + self.background + self.empty
         return self.objects + sum(self.regions.values()) + cells
 
 
@@ -105,6 +108,9 @@ class SamplingConfig(Section):
         Shares of the layers of the importance map.
     patches_per_epoch
         Rounded up to whole batches; null draws each object once, the other layers in proportion.
+    per
+        What ``mix.objects`` takes in turn: each ``object``, or each ``slide`` that has any, for
+        small images that are positive as a whole.
     regions_label
         Label whose classes ``mix.regions`` names.
     sizes, strata
@@ -127,6 +133,7 @@ class SamplingConfig(Section):
 
     mix: MixConfig = MixConfig(objects=0.5, tissue=0.4, background=0.1)
     patches_per_epoch: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = 1000
+    per: Literal["object", "slide"] = "object"
     regions_label: str = "regions"
     sizes: SizesConfig | None = None
     strata: StrataConfig | None = None

@@ -233,6 +233,12 @@ def _map_store(store: SlideStore, recipe: Recipe) -> SlideMap:
     wanted = visible & np.isin(objects.class_name, names)
     ids = np.array([names.index(n) + 1 for n in objects.class_name[wanted]], dtype=np.uint8)
     mix = recipe.sampling.mix
+    areas, sources = objects.area[wanted], objects.source[wanted]
+    boxes = boxes[wanted]
+    if recipe.sampling.per == "slide" and len(boxes):
+        # One object that is all of them.
+        boxes = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])[None]
+        ids, areas, sources = ids[:1], areas.sum(keepdims=True), sources[:1]
     label = store.label(recipe.data.label)
     around = mix.boundary > 0 or (mix.regions and mix.objects > 0)
     return SlideMap(
@@ -241,10 +247,10 @@ def _map_store(store: SlideStore, recipe: Recipe) -> SlideMap:
         px_area=px_area,
         cell_px=cell_px,
         tissue=map_cells(_label_or_none(store, TISSUE), extent, cell_px),
-        boxes=boxes[wanted],
+        boxes=boxes,
         class_ids=ids,
-        areas=objects.area[wanted] / (1.0 if base_mpp is None else base_mpp**2),
-        sources=objects.source[wanted],
+        areas=areas / (1.0 if base_mpp is None else base_mpp**2),
+        sources=sources,
         covered=map_cells(label, extent, cell_px) if around else None,
         hard=_hard(store, cell_px) if mix.hard > 0 else None,
         regions=_regions(store, recipe, cell_px),

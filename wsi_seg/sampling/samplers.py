@@ -35,6 +35,7 @@ class Layer(enum.IntEnum):
     BOUNDARY = 3
     HARD = 4
     REGIONS = 5
+    EMPTY = 6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -264,6 +265,10 @@ def _layers(maps: Sequence[SlideMap], mix: MixConfig) -> list[_Cells]:
     shares = {
         Layer.TISSUE: (mix.tissue, tissue),
         Layer.BACKGROUND: (mix.background, [a - b for a, b in zip(whole, tissue, strict=True)]),
+        Layer.EMPTY: (
+            mix.empty,
+            [w if not len(m.boxes) else np.zeros_like(w) for m, w in zip(maps, whole, strict=True)],
+        ),
         Layer.BOUNDARY: (mix.boundary, [m.within(m.boundary) for m in maps]),
         Layer.HARD: (mix.hard, [_or_none(m, m.hard) for m in maps]),
     }
