@@ -13,7 +13,7 @@ from torch import nn
 from wsi_seg.config.ensemble import Mode, read_ensemble
 from wsi_seg.errors import CheckpointError, ConfigError
 from wsi_seg.infer.combine import COMBINED
-from wsi_seg.infer.predictor import Predictor
+from wsi_seg.infer.predictor import Change, Predictor
 from wsi_seg.models import ModelCard, load_checkpoint, read_card
 from wsi_seg.models.checkpoint import digest_of, newest_checkpoint, weights_digest
 
@@ -233,6 +233,6 @@ class MemberPredictor:
         """Probabilities of tiles; see `predictor.TilePredictor.predict`."""
         return self._predictors.get(self._index).predict(tiles)
 
-    def label_change(self, tiles: NDArray[np.uint8]) -> float:
-        """Share of px whose label differs from float32's; see `Predictor.label_change`."""
-        return self._predictors.get(self._index).label_change(tiles)
+    def change(self, tiles: NDArray[np.uint8]) -> Change:
+        """Tell what speed costs; see `Predictor.change`."""
+        return self._predictors.get(self._index).change(tiles)

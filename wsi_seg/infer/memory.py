@@ -241,8 +241,8 @@ class _Needs:
         self, batches: tuple[int, ...], ahead: int, strip_px: int, resident: int, cache: int
     ) -> MemoryPlan:
         weights = sorted((p.parameters for p in self._prints), reverse=True)
-        # A copy that computes and, where that is bf16, one to compare with; two while loading.
-        copies = self._value + (4 if self._value == 2 else 0)
+        # A copy that computes and one to compare it with; two more while one is loaded.
+        copies = self._value + 4
         tiles = [max(plan.tile_px for plan in member) ** 2 for member in self._members]
         parts = zip(batches, tiles, self._prints, self._channels(), strict=True)
         values = [

@@ -44,6 +44,8 @@ class InferOptions:
         Leave out tiles in which the store's tissue mask has nothing.
     allow_mpp_mismatch
         Accept a slide of unknown or too coarse mpp; the override is recorded in the output.
+    compiled
+        Compile networks before they run; see `Predictor`.
     mpp
         Micrometres per px to read slides at in place of the model's.
     level
@@ -63,6 +65,7 @@ class InferOptions:
     tta: Tta = "none"
     skip_background: bool = True
     allow_mpp_mismatch: bool = False
+    compiled: bool = False
     mpp: float | None = None
     level: int | None = None
     max_ram: int | None = None

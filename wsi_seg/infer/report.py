@@ -28,8 +28,9 @@ class InferReport:
 
     ``tiles`` counts the tiles predicted in this run and ``seconds`` the time from the first read
     to the last write; ``pixels`` is their output area. ``peak_memory`` is that of the whole
-    process in bytes, ``label_change`` the share of px whose label differs from float32's,
-    measured on the first tiles.
+    process in bytes, ``label_change`` and ``value_change`` are the shares of px whose label, and
+    whose value, differs from that of the network in float32 as it was trained, measured on the
+    first tiles.
     """
 
     slides: tuple[SlideResult, ...]
@@ -40,6 +41,7 @@ class InferReport:
     device: str
     precision: str
     label_change: float
+    value_change: float
     memory: MemoryPlan
 
     @property
@@ -68,8 +70,11 @@ class InferReport:
             f"{len(self.slides)} slides, {rate}, {skipped} tiles of background left out",
             f"{self.device}, {self.precision}, batch {self.batch}, {memory}",
         ]
-        if self.precision != "fp32":
-            lines.append(f"labels that differ from fp32 on first tiles: {self.label_change:.3%}")
+        if self.label_change or self.value_change:
+            lines.append(
+                f"differ from fp32 as trained, on first tiles: {self.label_change:.3%} of labels, "
+                f"{self.value_change:.2%} of values (in 1/255)"
+            )
         scores = [s.seam_score for s in self.slides if s.seam_score is not None]
         if scores:
             worst = max(scores)

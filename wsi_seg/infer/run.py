@@ -28,7 +28,7 @@ from wsi_seg.infer.members import (
 from wsi_seg.infer.memory import MemoryPlan
 from wsi_seg.infer.output import SlideOutput, StripWriter
 from wsi_seg.infer.plan import InferOptions, SlidePlan
-from wsi_seg.infer.predictor import Predictor
+from wsi_seg.infer.predictor import Change, Predictor
 from wsi_seg.infer.report import InferReport, SlideResult
 from wsi_seg.infer.schedule import RunPlan, plan_run
 from wsi_seg.infer.source import WindowReader
@@ -169,6 +169,7 @@ def build_predictor(member: Member, options: InferOptions) -> Predictor:
         device=options.device,
         precision=options.precision,
         tta=options.tta,
+        compiled=options.compiled,
     )
 
 
@@ -182,6 +183,7 @@ def _settings(
         "blend": options.blend,
         "tta": options.tta,
         "precision": precision,
+        "compiled": options.compiled,
         "skip_background": options.skip_background,
         "allow_mpp_mismatch": options.allow_mpp_mismatch,
         "strip_px": plans[0].shard_px,
@@ -213,7 +215,7 @@ def _run(
 ) -> InferReport:
     pending = [output for output in outputs if not output.complete]
     started = time.perf_counter()
-    change = _first_label_change(pending, predictors)
+    change = _first_change(pending, predictors)
     predicted = execute(pending, memory) if pending else 0
     return InferReport(
         slides=tuple(_result(output) for output in outputs),
@@ -223,7 +225,8 @@ def _run(
         peak_memory=peak_memory(),
         device=str(predictors[0].device),
         precision=predictors[0].precision,
-        label_change=change,
+        label_change=change.labels,
+        value_change=change.values,
         memory=memory,
     )
 
@@ -276,20 +279,16 @@ def _result(output: SlideOutput) -> SlideResult:
     )
 
 
-def _first_label_change(
-    pending: Sequence[SlideOutput], predictors: Sequence[MemberPredictor]
-) -> float:
-    """Cost of the lower precision: of the member it changes most, on its first two tiles."""
-    if predictors[0].precision == "fp32":
-        return 0.0
+def _first_change(pending: Sequence[SlideOutput], predictors: Sequence[MemberPredictor]) -> Change:
+    """Cost of speed: of the member that it changes most, on its first two tiles."""
     for output in pending:
         try:
             first = [_first_tiles(output.store, plan) for plan in output.plans]
         except WsiSegError:
             continue  # the stream will meet the same tile, leave it out and report it
-        pairs = zip(predictors, first, strict=True)
-        return max(predictor.label_change(tiles) for predictor, tiles in pairs)
-    return 0.0
+        found = [one.change(tiles) for one, tiles in zip(predictors, first, strict=True)]
+        return Change(max(c.labels for c in found), max(c.values for c in found))
+    return Change()
 
 
 def _first_tiles(store: SlideStore, plan: SlidePlan) -> NDArray[np.uint8]:
