@@ -38,7 +38,10 @@ class Limits:
     json_depth
         Lists and objects of JSON inside of each other; elements of XML too.
     vertices
-        Vertices of the outlines in one annotation file, and runs of a mask.
+        Vertices of the outlines in one annotation file; numbers of a mask's runs.
+    crossings
+        Sides of one outline that may cross each other, so that it can be mended; ten times as
+        many in a file.
     """
 
     level_pixels: int = 2**38
@@ -51,6 +54,7 @@ class Limits:
     text_values: int = 6_000_000
     json_depth: int = 100
     vertices: int = 2_000_000
+    crossings: int = 5_000
 
 
 def limits() -> Limits:

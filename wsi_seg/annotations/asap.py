@@ -9,8 +9,10 @@ from shapely.geometry.base import BaseGeometry
 
 from wsi_seg.annotations.model import Annotations, Collector, polygon, require_class
 from wsi_seg.errors import AnnotationError
+from wsi_seg.limits import advice, limits
 
 _AREAS = {"Polygon", "Spline", "Rectangle"}
+_LONG_ORDER = 10  # digits
 _NO_AREAS = {"Dot", "PointSet", "Measurement"}
 
 
@@ -49,6 +51,8 @@ def _parse(path: Path, content: bytes) -> ElementTree.Element:
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         # Entities can make gigabytes of a few lines, or name other files; ASAP writes none.
         raise AnnotationError(f"{path} declares entities; expected plain XML as ASAP writes it")
+    if text.count("<") + text.count('="') + text.count("='") > limits().text_values:
+        raise AnnotationError(f"{path} has too many elements; {advice('text_values')}")
     try:
         root = ElementTree.fromstring(text)  # without entities nothing can blow up
     except ElementTree.ParseError as error:
@@ -70,6 +74,7 @@ def _geometry(path: Path, name: str, element: ElementTree.Element) -> BaseGeomet
 def _vertices(element: ElementTree.Element) -> Iterator[tuple[str | None, str | None]]:
     """Vertices in the order that the file numbers them; checked by `polygon`."""
     points = list(element.iter("Coordinate"))
-    if all(point.get("Order", "").isdecimal() for point in points):
+    orders = [point.get("Order", "") for point in points]
+    if all(order.isdecimal() and len(order) < _LONG_ORDER for order in orders):
         points.sort(key=lambda point: int(point.get("Order", "0")))
     return ((point.get("X"), point.get("Y")) for point in points)

@@ -8,7 +8,7 @@ import shapely
 from shapely.geometry import MultiPolygon
 from shapely.geometry.base import BaseGeometry
 
-from wsi_seg.annotations.model import Annotations, Collector, polygon
+from wsi_seg.annotations.model import Annotations, Collector, polygon, require_mendable
 from wsi_seg.annotations.rle import Runs, outline_runs, require_inside
 from wsi_seg.errors import AnnotationError, RegionError
 from wsi_seg.geometry import Extent
@@ -86,8 +86,10 @@ def _geometry(path: Path, name: str, value: object, extent: Extent) -> BaseGeome
             raise AnnotationError(f"{path}: {name}: got a segmentation of other than x, y pairs")
         rings = [list(zip(ring[::2], ring[1::2], strict=True)) for ring in flat]
         # COCO has no holes: the parts of one object are united.
-        parts = [shapely.make_valid(polygon(path, name, [ring])) for ring in rings]
-        return shapely.union_all(parts)
+        parts = [polygon(path, name, [ring]) for ring in rings]
+        for part in parts:
+            require_mendable(path, name, part)
+        return shapely.union_all([shapely.make_valid(part) for part in parts])
     if not isinstance(value, dict) or value.get("size") != [extent.height, extent.width]:
         size = value.get("size") if isinstance(value, dict) else value
         raise AnnotationError(
@@ -106,12 +108,17 @@ def _runs(counts: object) -> Runs:
     if isinstance(counts, str):
         numbers = _unpacked(counts)
     elif isinstance(counts, list) and all(isinstance(count, int) for count in counts):
-        numbers = np.array(counts, dtype=np.int64)
+        try:
+            numbers = np.array(counts, dtype=np.int64)
+        except OverflowError as error:
+            raise AnnotationError("got RLE counts beyond any image") from error
     else:
         raise AnnotationError(f"got RLE counts {str(counts)[:40]}; expected numbers or a string")
     if (numbers < 0).any():
         raise AnnotationError("got RLE counts below 0")
     ends = np.cumsum(numbers)
+    if (ends < 0).any():
+        raise AnnotationError("got RLE counts beyond any image")
     # Counts of px outside and inside take turns, and begin outside.
     inside = np.stack([ends[: len(ends) // 2 * 2 : 2], ends[1::2]], axis=1)
     return inside[inside[:, 1] > inside[:, 0]]

@@ -5,20 +5,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import shapely
 from shapely.geometry import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
 from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Extent
+from wsi_seg.limits import advice, limits
 
 Area = Polygon | MultiPolygon
 
 # Parts below this many px² are slivers left by drawing tools, not structures.
 SLIVER_PX2 = 1.0
 
-# A file with more vertices is refused: ten million take several GB as geometries.
-MAX_VERTICES = 10_000_000
+# Sides looked at to tell how often an outline crosses itself.
+_SAMPLED_SIDES = 500
+_FILE_TIMES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class Collector:
     items: list[Annotation] = field(default_factory=list)
     repairs: list[str] = field(default_factory=list)
     vertices: int = 0
+    crossings: int = 0
 
     def note_repair(self, feature: str, geometry: BaseGeometry) -> None:
         """Note what is wrong with a geometry that will be mended."""
@@ -101,12 +105,19 @@ class Collector:
             See `Annotation`.
         """
         self.vertices += int(shapely.get_num_coordinates(geometry))
-        if self.vertices > MAX_VERTICES:
+        if self.vertices > limits().vertices:
             raise AnnotationError(
-                f"{self.path}: got more than {MAX_VERTICES} vertices at {feature}; split the file"
+                f"{self.path}: got too many vertices at {feature}; {advice('vertices')}, or split "
+                "the file"
             )
         mended = geometry
         if not geometry.is_valid:
+            self.crossings += require_mendable(self.path, feature, geometry)
+            if self.crossings > _FILE_TIMES * limits().crossings:
+                raise AnnotationError(
+                    f"{self.path}: its outlines cross themselves too often up to {feature}; "
+                    f"{advice('crossings')} in an outline"
+                )
             self.note_repair(feature, geometry)
             mended = shapely.make_valid(geometry)
         parts = [p for p in _polygons(mended) if p.area >= SLIVER_PX2]
@@ -122,6 +133,34 @@ class Collector:
     def result(self, extent: Extent | None = None) -> Annotations:
         """Everything gathered."""
         return Annotations(tuple(self.items), tuple(self.repairs), extent)
+
+
+def require_mendable(path: Path, feature: str, geometry: BaseGeometry) -> int:
+    """Refuse an outline that crosses itself so often that mending it would take hours.
+
+    Returns
+    -------
+    int
+        About how many pairs of its sides cross, judged by their boxes on a sample.
+
+    Raises
+    ------
+    AnnotationError
+        If there are too many.
+    """
+    places = shapely.get_coordinates(geometry)
+    low, high = np.minimum(places[:-1], places[1:]), np.maximum(places[:-1], places[1:])
+    sides = shapely.box(low[:, 0], low[:, 1], high[:, 0], high[:, 1])
+    sample = sides[:: max(1, len(sides) // _SAMPLED_SIDES)]
+    pairs = int(shapely.STRtree(sides).query(sample).shape[1])
+    # Each side meets itself and its two neighbours.
+    crossings: int = max(0, pairs - 3 * len(sample)) * len(sides) // max(1, len(sample)) // 2
+    if crossings > limits().crossings:
+        raise AnnotationError(
+            f"{path}: {feature} crosses itself about {crossings} times; {advice('crossings')}, or "
+            "draw it again"
+        )
+    return crossings
 
 
 def require_class(path: Path, feature: str, class_name: str | None) -> str:

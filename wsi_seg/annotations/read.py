@@ -2,7 +2,7 @@
 
 import csv
 import gzip
-import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,10 +17,9 @@ from wsi_seg.annotations.rle_csv import is_rle_csv, read_rle_csv
 from wsi_seg.annotations.spheres import is_spheres, read_spheres
 from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Extent
+from wsi_seg.json_text import parse_json
+from wsi_seg.limits import advice, limits
 from wsi_seg.slides.volume import VolumeGrid
-
-# LabelMe embeds its image in the file; larger files than this are something else.
-MAX_BYTES = 2**31
 
 SUFFIXES = (".geojson", ".json", ".xml", ".csv", ".geojson.gz", ".json.gz", ".csv.gz")
 
@@ -130,7 +129,10 @@ def _csv_header(content: bytes) -> list[str]:
     first = content[:4096].decode("utf-8-sig", "replace").splitlines()[:1]
     if not first or first[0].lstrip()[:1] in {"{", "["}:
         return []
-    return next(csv.reader(first), [])
+    try:
+        return next(csv.reader(first), [])
+    except csv.Error:
+        return []
 
 
 def _text(path: Path, content: bytes) -> str:
@@ -141,30 +143,28 @@ def _text(path: Path, content: bytes) -> str:
 
 
 def _content(path: Path) -> bytes:
+    most = limits().text_bytes
     try:
         with path.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
             file.seek(0)
             if not packed:
-                content = file.read(MAX_BYTES + 1)
+                content = file.read(most + 1)
             else:
                 with gzip.open(file) as unpacked:
-                    content = unpacked.read(MAX_BYTES + 1)
-    except (OSError, EOFError) as error:
+                    content = unpacked.read(most + 1)
+    except (OSError, EOFError, zlib.error) as error:
         raise AnnotationError(f"{path} cannot be read: {error}") from error
-    if len(content) > MAX_BYTES:
-        raise AnnotationError(f"{path} is larger than {MAX_BYTES // 2**20} MB; split it")
+    if len(content) > most:
+        raise AnnotationError(f"{path} has too many bytes; {advice('text_bytes')}, or split it")
     return content
 
 
 def _parse(path: Path, content: bytes) -> object:
     try:
-        document: object = json.loads(content)
-    except RecursionError as error:
-        raise AnnotationError(f"{path}: its JSON is nested too deep; expected features") from error
+        return parse_json(content)
     except ValueError as error:
         raise AnnotationError(
             f"{path} is not JSON ({error}); expected an annotation file: GeoJSON, LabelMe, COCO, "
             "CAMELYON-style JSON, ASAP's XML, or a csv with columns such as ImageId, EncodedPixels"
         ) from error
-    return document

@@ -15,6 +15,7 @@ from shapely.geometry import Polygon
 
 from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Extent
+from wsi_seg.limits import advice, limits
 
 Dialect = Literal["relative", "absolute"]
 Runs = NDArray[np.int64]
@@ -79,6 +80,8 @@ def read_runs(text: str, *, dialect: Dialect) -> Runs:
     """
     if text.strip() in {"", "-1"}:
         return np.empty((0, 2), dtype=np.int64)
+    if text.count(" ") > limits().vertices:
+        raise AnnotationError(f"got RLE of too many numbers; {advice('vertices')}")
     try:
         numbers = np.array(text.split(), dtype=np.int64)
     except (ValueError, OverflowError) as error:
@@ -93,6 +96,8 @@ def read_runs(text: str, *, dialect: Dialect) -> Runs:
     else:
         begins = begins - 1
     runs = np.stack([begins, begins + lengths], axis=1)
+    if (runs[:, 1] <= runs[:, 0]).any():
+        raise AnnotationError("got RLE of numbers beyond any image")
     if (runs[1:, 0] < runs[:-1, 1]).any() or (runs < 0).any():
         raise AnnotationError(f"got {dialect} RLE whose runs overlap; is it the other dialect?")
     return runs
@@ -144,8 +149,7 @@ def dialect_of(texts: Iterable[str]) -> Dialect:
         if text.strip() == "-1":
             found.add("relative")
             continue
-        starts = text.split()[::2]
-        if len(starts) > 1:
+        if len(text.split(None, 2)) > 2:  # two runs
             try:
                 read_runs(text, dialect="absolute")
             except AnnotationError:

@@ -12,6 +12,7 @@ from wsi_seg.annotations.model import Annotations, Collector, require_class
 from wsi_seg.annotations.rle import Dialect, dialect_of, outline_runs, read_runs, require_inside
 from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Extent
+from wsi_seg.limits import advice, limits
 
 _IMAGE = ("imageid", "image_id", "id", "image", "slide", "filename", "file_name")
 _MASK = ("encodedpixels", "rle", "encoding", "expected", "predicted", "mask")
@@ -51,7 +52,7 @@ def read_rle_csv(
     dict[str, Annotations]
         By slide. All rows of one image and class are united; its connected parts are the objects.
     """
-    rows = list(csv.reader(text.splitlines()))
+    rows = _rows(path, text)
     header = rows[0]
     image, mask, kind = (_column(header, names) for names in (_IMAGE, _MASK, _CLASS))
     assert image is not None, "checked by is_rle_csv"
@@ -75,6 +76,19 @@ def read_rle_csv(
     return {
         slide: _united(path, classes, extents[slide], dialect) for slide, classes in masks.items()
     }
+
+
+def _rows(path: Path, text: str) -> list[list[str]]:
+    """Cells of a csv, however long; a mask may take megabytes."""
+    if text.count(",") + text.count("\n") > limits().text_values:
+        raise AnnotationError(f"{path} has too many cells; {advice('text_values')}")
+    before = csv.field_size_limit(limits().text_bytes)
+    try:
+        return list(csv.reader(text.splitlines()))
+    except csv.Error as error:
+        raise AnnotationError(f"{path} is not a csv file: {error}") from error
+    finally:
+        csv.field_size_limit(before)
 
 
 def _united(

@@ -23,14 +23,21 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
-        keys = [key.value for key, _ in node.value]
+        keys: set[object] = set()
         for key, _ in node.value:
-            if keys.count(key.value) > 1:
+            again = isinstance(key, yaml.ScalarNode) and key.value in keys
+            keys.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+            if again:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"got key {key.value!r} twice; expected it once", key.start_mark
                 )
         return super().construct_mapping(node, deep)
 
+
+# What has no place in JSON has none in a recipe.
+_Loader.yaml_constructors = dict(yaml.SafeLoader.yaml_constructors)
+for _kind in ("binary", "set", "omap", "pairs", "timestamp"):
+    _Loader.yaml_constructors.pop(f"tag:yaml.org,2002:{_kind}")
 
 # YAML 1.1 reads "1e-3" as text and "no" as false; dates have no place in a recipe.
 _Loader.yaml_implicit_resolvers = {
@@ -70,7 +77,7 @@ def read_yaml(path: Path) -> dict[str, object]:
         raise ConfigError(f"cannot read recipe {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not text; expected a YAML file in UTF-8") from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ConfigError(f"{path} is not a recipe: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds a {type(values).__name__}; expected keys and values")
@@ -90,7 +97,7 @@ def apply_override(values: dict[str, object], override: str) -> None:
         raise ConfigError(f"got --set {override!r}; expected KEY.KEY=VALUE, e.g. train.epochs=3")
     try:
         value = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"--set {override}: cannot read the value: {reason}") from error
     *path, last = keys.split(".")
