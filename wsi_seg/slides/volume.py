@@ -122,6 +122,12 @@ class VolumeGrid:
         found: NDArray[np.float64] = (places_mm - np.array(self.origin)) @ np.linalg.inv(steps).T
         return found
 
+    def world(self, voxels: NDArray[np.float64]) -> NDArray[np.float64]:
+        """World places ``(n, 3)`` in mm of voxel coordinates ``(n, 3)``: `voxels`, undone."""
+        steps = np.array(self.direction) * np.array(self.spacing)
+        found: NDArray[np.float64] = voxels @ steps.T + np.array(self.origin)
+        return found
+
 
 def volume_grid(volume: Path) -> VolumeGrid:
     """Read where the voxels of a volume lie.

@@ -1,0 +1,56 @@
+"""Owns ``wsi-seg marks``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
+
+
+def marks(
+    prediction: Annotated[Path, typer.Argument(help="Prediction of the slices of volumes.")],
+    volumes: Annotated[
+        list[Path], typer.Option(help="Volume file; repeat the option for each volume.")
+    ],
+    out: Annotated[Path, typer.Option(help="csv file to write.")] = Path("marks.csv"),
+    rule: Annotated[
+        Path | None, typer.Option(help="Rule found by `wsi-seg search`; else what infer decided.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Join px above this instead.")
+    ] = None,
+    json_mode: JsonFlag = False,
+) -> None:
+    """Join objects of neighbouring slices, and write their centres in mm for `wsi-seg froc`.
+
+    For example:
+
+      wsi-seg marks pred.zarr --volumes a.mhd --volumes b.mhd --out marks.csv
+      wsi-seg froc marks.csv --truth annotations.csv
+    """
+    if rule is not None and threshold is not None:
+        raise typer.BadParameter("choose one of --rule, --threshold")
+
+    def body(terminal: Terminal) -> dict[str, object]:
+        from wsi_seg.export.marks import write_marks
+        from wsi_seg.postprocess.rule import fixed, read_rule
+        from wsi_seg.slides.slide import slide_name
+        from wsi_seg.slides.volume import volume_grid
+        from wsi_seg.store import open_collection
+
+        chosen = read_rule(rule) if rule is not None else None
+        if threshold is not None:
+            chosen = fixed(threshold)
+        report = write_marks(
+            open_collection(prediction),
+            {slide_name(path): volume_grid(path) for path in volumes},
+            out,
+            rule=chosen,
+            progress=terminal.progress,
+        )
+        terminal.say("\n".join(report.lines()))
+        terminal.next_command("wsi-seg", "froc", str(out), "--truth", "annotations.csv")
+        return report.to_json()
+
+    run_verb(body, json_mode)

@@ -1,0 +1,164 @@
+"""Owns objects of volumes: those of neighbouring slices that lie over each other are one.
+
+Slices come in the order of z. Memory holds two of them, and a few numbers for each object that one
+slice has.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from wsi_seg.postprocess.runs import Ints, Labeller, Runs, over_runs
+from wsi_seg.postprocess.strips import Strip
+
+_SLICE = re.compile(r"(?P<volume>.+)_z(?P<z>\d{4,})")
+
+Floats = NDArray[np.float64]
+
+
+def slices_by_volume(names: Iterable[str]) -> dict[str, list[tuple[int, str]]]:
+    """Numbers and names of the slices of each volume, in the order of z; other names are left."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    for name in names:
+        if match := _SLICE.fullmatch(name):
+            found.setdefault(match["volume"], []).append((int(match["z"]), name))
+    return {volume: sorted(slices) for volume, slices in sorted(found.items())}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VolumeObjects:
+    """Objects of one volume, one array of ``(n,)`` or ``(n, 3)`` for each figure.
+
+    Parameters
+    ----------
+    value
+        Class id.
+    centre
+        Mean of the px, x, y, z; x and y in px of the prediction from the corner, z in slices.
+    px
+        Number of px.
+    slices
+        Number of slices.
+    mean_probability, max_probability
+        0 to 1.
+    """
+
+    value: Ints
+    centre: Floats
+    px: Ints
+    slices: Ints
+    mean_probability: Floats
+    max_probability: Floats
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Slice:
+    """Runs of one slice, and the object of each, counted over all slices."""
+
+    z: int
+    runs: Runs
+    number: Ints
+
+
+def link_slices(slices: Iterable[tuple[int, Sequence[Strip]]]) -> VolumeObjects:
+    """Join the objects of slices into objects of a volume.
+
+    Objects of one class are joined where they share a px (x and y) in slices with neighbouring z.
+
+    Parameters
+    ----------
+    slices
+        z and the px of each slice, ascending; a gap in z parts what it cuts.
+    """
+    joins: list[Ints] = []
+    rows: list[Ints] = []
+    before: _Slice | None = None
+    count = 0
+    for z, strips in slices:
+        here, sums = _measured(z, strips, count)
+        count += len(sums)
+        rows.append(sums)
+        if before is not None and before.z == z - 1:
+            a, b = _touching(before.runs, here.runs)
+            joins.append(np.stack([before.number[a], here.number[b]], axis=1))
+        before = here
+    return _joined(np.concatenate([np.empty((0, 7), np.int64), *rows]), joins)
+
+
+# Columns of the sums: class id, px, x, y, z (each summed over px), probability, its highest.
+def _measured(z: int, strips: Sequence[Strip], first: int) -> tuple[_Slice, Ints]:
+    labeller = Labeller()
+    parts = []
+    for strip in strips:
+        runs = labeller.add(strip.y, strip.ids)
+        width = strip.ids.shape[1]
+        begin, end = runs.begin - strip.y * width, runs.end - strip.y * width
+        total = over_runs(np.add, strip.probability, begin, end)
+        highest = over_runs(np.maximum, strip.probability, begin, end)
+        y, x = np.divmod(runs.begin, width)
+        sum_x = runs.length * (2 * x + runs.length - 1) // 2
+        parts.append((runs, total, highest, sum_x, runs.length * y))
+    of_piece = labeller.objects()
+    runs = _concatenated([part[0] for part in parts])
+    number = of_piece[runs.piece] if len(runs.piece) else runs.piece
+    count = int(number.max()) + 1 if len(number) else 0
+    sums = np.zeros((count, 7), dtype=np.int64)
+    sums[number, 0] = runs.value
+    columns = [np.concatenate([part[n] for part in parts]) for n in range(1, 5)]
+    for place, column in ((1, runs.length), (2, columns[2]), (3, columns[3]), (5, columns[0])):
+        np.add.at(sums[:, place], number, column)
+    sums[:, 4] = sums[:, 1] * z
+    np.maximum.at(sums[:, 6], number, columns[1])
+    return _Slice(z, runs, number + first), sums
+
+
+def _concatenated(parts: Sequence[Runs]) -> Runs:
+    return Runs(
+        np.concatenate([part.begin for part in parts]),
+        np.concatenate([part.end for part in parts]),
+        np.concatenate([part.value for part in parts]),
+        np.concatenate([part.piece for part in parts]),
+        np.concatenate([part.shared for part in parts]),
+    )
+
+
+def _touching(a: Runs, b: Runs) -> tuple[Ints, Ints]:
+    """Pairs of runs of one value in two slices that share a px."""
+    first = np.searchsorted(b.end, a.begin, side="right")
+    count = np.maximum(np.searchsorted(b.begin, a.end, side="left") - first, 0)
+    upper = np.repeat(np.arange(len(a.begin)), count)
+    lower = np.arange(len(upper)) - np.repeat(np.cumsum(count) - count - first, count)
+    same = a.value[upper] == b.value[lower]
+    return upper[same], lower[same]
+
+
+def _joined(sums: Ints, joins: Sequence[Ints]) -> VolumeObjects:
+    count = len(sums)
+    pairs = np.concatenate([np.empty((0, 2), np.int64), *joins])
+    graph = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), (count, count))
+    groups, group = connected_components(graph, directed=False) if count else (0, pairs[:, 0])
+    total = np.zeros((groups, 7), dtype=np.int64)
+    np.add.at(total, group, sums)
+    value, highest = np.zeros(groups, np.int64), np.zeros(groups, np.int64)
+    value[group] = sums[:, 0]
+    np.maximum.at(highest, group, sums[:, 6])
+    px = total[:, 1]
+    # An object may have several parts in one slice.
+    apart = np.unique(np.stack([group, sums[:, 4] // np.maximum(sums[:, 1], 1)], axis=1), axis=0)
+    return VolumeObjects(
+        value=value,
+        # x and y of px count from their corners, z of slices from their middles.
+        centre=total[:, 2:5] / np.maximum(px, 1)[:, None] + (0.5, 0.5, 0.0),
+        px=px,
+        slices=np.bincount(apart[:, 0], minlength=groups),
+        mean_probability=total[:, 5] / np.maximum(px, 1) / 255,
+        max_probability=highest / 255,
+    )
