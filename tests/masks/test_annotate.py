@@ -187,3 +187,15 @@ def test_areas_are_true_at_low_levels_with_samples():
     region = Region(level=1, y=0, x=0, height=8, width=8)
     assert (rasterizer.draw(region, (8.0, 8.0)) == 0).sum() >= 56
     assert (rasterizer.draw(region, (8.0, 8.0), samples=8)[:, 1:] == 1).all()
+
+
+def test_slides_that_no_file_names_may_be_empty(slides, tmp_path):
+    (tmp_path / "t.csv").write_text("ImageId,EncodedPixels\na,1 5\n")
+    reading = Reading(default_class="gland", rest_empty=True)
+    report = annotate_collection(
+        slides, [tmp_path / "t.csv"], name="e", reading=reading, progress=Silent()
+    )
+    assert report.objects == {"a": 1, "B": 0}
+    assert report.without == ()
+    assert not slides["B"].label("e").read(whole()).any()
+    assert len(read_objects(slides["B"], "e")) == 0

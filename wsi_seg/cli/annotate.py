@@ -48,6 +48,9 @@ def annotate(
     weight: Annotated[
         float | None, typer.Option(min=0, max=1, help="How much they count in training.")
     ] = None,
+    rest_empty: Annotated[
+        bool, typer.Option("--rest-empty", help="Slides that no file names have nothing on them.")
+    ] = False,
     json_mode: JsonFlag = False,
 ) -> None:
     """Draw polygons into the slides whose names they bear.
@@ -85,6 +88,7 @@ def annotate(
                 {slide_name(path): volume_grid(path) for path in volumes or []},
                 boundary_um,
                 samples,
+                rest_empty,
             ),
             progress=terminal.progress,
         )

@@ -18,6 +18,9 @@ from wsi_seg.progress import Progress
 from wsi_seg.slides.volume import VolumeGrid
 from wsi_seg.store import Collection, SlideStore
 
+# Slides that are listed by name.
+_NAMED = 5
+
 _ALL_SUFFIXES = (*SUFFIXES, *outlines.SUFFIXES)
 
 
@@ -38,7 +41,11 @@ class AnnotateReport:
         for name, repairs in self.repairs.items():
             lines.append(f"{name}: {len(repairs)} repairs, the first: {repairs[0]}")
         if self.without:
-            lines.append(f"slides without annotations: {', '.join(self.without)}")
+            more = len(self.without) - _NAMED
+            named = ", ".join(self.without[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+            lines.append(
+                f"slides without annotations: {named} (if nothing is on them: --rest-empty)"
+            )
         return lines
 
 
@@ -62,6 +69,9 @@ class Reading:
         mpp is unknown; 0 draws none.
     samples
         Points a side of a px that decide its class at low levels; 1 takes the centre.
+    rest_empty
+        The files name everything there is: other slides get a label with nothing on it, and are
+        learned from as such.
     source, weight
         Replace what files say about who drew and how much it counts; None keeps that.
     """
@@ -74,6 +84,7 @@ class Reading:
     volumes: Mapping[str, VolumeGrid] = field(default_factory=dict)
     boundary_um: float = 0.0
     samples: int = 1
+    rest_empty: bool = False
 
 
 PLAIN = Reading()
@@ -112,6 +123,9 @@ def annotate_collection(
         If some files cannot be read; the slides without such files are done.
     """
     read, failures = _read_all(collection, _files(paths), reading)
+    if reading.rest_empty:
+        rest = set(collection.names()) - set(read) - set(failures)
+        read |= {slide: Annotations((), ()) for slide in sorted(rest)}
     if reading.boundary_um:
         read = {name: _separated(a, collection[name], reading) for name, a in read.items()}
     found = sorted({item.class_name for a in read.values() for item in a.items} - {IGNORE_NAME})
