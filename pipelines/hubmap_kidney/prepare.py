@@ -55,7 +55,7 @@ def build(name: str, rows: list[dict[str, str]], options: argparse.Namespace) ->
     scratch = options.out / f"{name}.canvas"
     canvas = np.memmap(scratch, dtype=np.uint8, mode="w+", shape=(side, side, 3))
     paint(canvas, options.other, rng)
-    features = []
+    features: list[dict[str, object]] = []
     # Nothing overlaps: each image has a cell of a grid to itself.
     height, width = 1024 + 200, 1360 + 200
     cells = [(y, x) for y in range(0, side - height, height) for x in range(0, side - width, width)]
@@ -68,8 +68,9 @@ def build(name: str, rows: list[dict[str, str]], options: argparse.Namespace) ->
             pixels = np.asarray(image.convert("RGB"))
         canvas[y : y + len(pixels), x : x + pixels.shape[1]] = pixels
         document = json.loads((options.glomeruli / "annotations" / row["annotation"]).read_text())
-        for shape in document["shapes"]:
-            features.append(feature(shape, y, x, two_classes=options.two_classes))
+        features += [
+            feature(shape, y, x, two_classes=options.two_classes) for shape in document["shapes"]
+        ]
     collection = {"type": "FeatureCollection", "features": features}
     (options.out / f"{name}.geojson").write_text(json.dumps(collection))
     tiles = (

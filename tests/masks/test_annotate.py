@@ -191,7 +191,7 @@ def test_areas_are_true_at_low_levels_with_samples():
 
 def test_slides_that_no_file_names_may_be_empty(slides, tmp_path):
     (tmp_path / "t.csv").write_text("ImageId,EncodedPixels\na,1 5\n")
-    reading = Reading(default_class="gland", rest_empty=True)
+    reading = Reading(default_class="gland", dialect="absolute", rest_empty=True)
     report = annotate_collection(
         slides, [tmp_path / "t.csv"], name="e", reading=reading, progress=Silent()
     )
