@@ -2,7 +2,7 @@
 
 import enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -64,8 +64,12 @@ def infer(
     ] = None,
     out: Annotated[Path, typer.Option(help="Prediction collection.")] = Path("pred.zarr"),
     overlap: Annotated[
-        float, typer.Option(help="Fraction that neighbouring tiles share, 0 to 0.9.")
-    ] = 0.5,
+        str,
+        typer.Option(
+            help="Fraction that neighbouring tiles share, 0 to 0.9; or adaptive: first none, then "
+            "half a tile where borders are unsure."
+        ),
+    ] = "0.5",
     tile: Annotated[
         int | None, typer.Option(help="Tile side in px at the model's mpp; default: the model's.")
     ] = None,
@@ -139,7 +143,7 @@ def infer(
         from wsi_seg.store import open_collection
 
         options = InferOptions(
-            overlap=overlap,
+            overlap=_overlap(overlap),
             tile_px=tile,
             blend=blend.value,
             tta=tta.value,
@@ -175,6 +179,18 @@ def infer(
         return report.to_json() | {"out": out}
 
     run_verb(body, json_mode)
+
+
+def _overlap(word: str) -> float | Literal["adaptive"]:
+    """Read a fraction, or the word adaptive."""
+    if word == "adaptive":
+        return "adaptive"
+    try:
+        return float(word)
+    except ValueError:
+        raise typer.BadParameter(
+            f"got --overlap {word!r}; expected adaptive or a number from 0 to 0.9"
+        ) from None
 
 
 def _batch(word: str) -> int:

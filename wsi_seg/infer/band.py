@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wsi_seg.geometry import Region
 from wsi_seg.infer.plan import SlidePlan
 from wsi_seg.infer.windows import PROBABILITY_STEPS
 
@@ -13,6 +14,9 @@ StripSink = Callable[[int, NDArray[np.uint8]], None]
 
 # Sums that are divided at a time: a slide may be 100,000 px wide.
 _BLOCK = 2**20
+
+# Columns of an earlier pass that are read at a time.
+_GROUND_PX = 4096
 
 _HALF = PROBABILITY_STEPS // 255 // 2
 
@@ -58,6 +62,7 @@ class Band:
         self._row_weights = torch.from_numpy(plan.row_weights).to(device)
         self._column_weights = torch.from_numpy(plan.column_weights).to(device)
         self._assembler = _StripAssembler(plan, strips, channels, sink)
+        self._enter_row()
 
     def add(self, row: int, column: int, prediction: torch.Tensor) -> None:
         """Add one window.
@@ -104,6 +109,31 @@ class Band:
             after = min(first + shift, plan.tile_px - shift)
             self._sums[:, first:after] = self._sums[:, first + shift : after + shift]
         self._sums[:, plan.tile_px - shift :] = 0
+        self._enter_row()
+
+    def _enter_row(self) -> None:
+        """Add what an earlier pass knows of the windows of the next row, all at once."""
+        ground = self._plan.ground
+        if ground is None or self._position == len(self._rows):
+            return
+        plan, row = self._plan, self._rows[self._position]
+        sums = np.zeros(self._width, dtype=np.int32)
+        for column in np.flatnonzero(ground.keep[row]):
+            x = plan.xs[column]
+            sums[x : x + plan.tile_px] += plan.column_weights[column]
+        if not sums.any():
+            return
+        self._column_sums[row] = sums
+        step = PROBABILITY_STEPS // 255
+        y, extent = plan.ys[row], plan.extent
+        height = min(plan.tile_px, extent.height - y)
+        for x in range(0, extent.width, _GROUND_PX):
+            width = min(_GROUND_PX, extent.width - x)
+            region = Region(level=0, y=y, x=x, height=height, width=width)
+            known = torch.from_numpy(ground.image.read(region)).to(self._sums.device)
+            weights = torch.from_numpy(sums[x : x + width]).to(self._sums.device)
+            weight = step * self._row_weights[row][:height, None] * weights
+            self._sums[:, :height, x : x + width] += known.permute(2, 0, 1) * weight
 
     def _mean(self, first: int, count: int, weight: torch.Tensor) -> NDArray[np.uint8]:
         """Probabilities of some rows of the sums, ``(count, width, channels)``."""

@@ -196,18 +196,27 @@ class SlideOutput:
 
     def _figures(self) -> dict[str, object]:
         """Tell what is known at the end, the same however often the work was interrupted."""
-        return {
+        windows = sum(int(plan.keep.sum()) for plan in self.plans)
+        skipped = sum(int((~plan.keep).sum()) for plan in self.plans)
+        quarantined = list(self.quarantined)
+        figures: dict[str, object] = {}
+        if (ground := self.plan.ground) is not None:
+            known = ground.image.attributes
+            first, failed = int(ground.keep.sum()), known.get("quarantined")
+            quarantined = [*map(tuple, failed if isinstance(failed, list) else []), *quarantined]
+            figures = {"seam_score_first": known.get("seam_score"), "windows_spared": ground.spared}
+            windows, skipped = windows + first, skipped - first - ground.spared
+        return figures | {
             "seam_score": seam_score(open_multiscale(self._partial), self.plan),
-            "windows": sum(int(plan.keep.sum()) for plan in self.plans),
-            "windows_skipped": sum(int((~plan.keep).sum()) for plan in self.plans),
-            "quarantined": [list(window) for window in self.quarantined],
+            "windows": windows,
+            "windows_skipped": skipped,
+            "quarantined": [list(window) for window in quarantined],
         }
 
     @property
-    def seam_score(self) -> float | None:
-        """Seam score of the finished prediction, see `infer.seams`."""
-        score = open_multiscale(self._final).attributes.get("seam_score")
-        return float(score) if isinstance(score, int | float) else None
+    def figures(self) -> Mapping[str, object]:
+        """What was noted about the finished prediction, see `_figures`; empty before."""
+        return open_multiscale(self._final).attributes if self.complete else {}
 
 
 def label_map(probability: NDArray[np.uint8]) -> NDArray[np.uint8]:

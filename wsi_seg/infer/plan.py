@@ -7,6 +7,7 @@ kill gives the same bytes.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from wsi_seg.geometry.grid import strip_bounds
 from wsi_seg.infer.tta import Tta
 from wsi_seg.infer.windows import MAX_OVERLAP, Blend, axis_weights
 from wsi_seg.models.checkpoint import ModelCard
-from wsi_seg.store import SlideStore
+from wsi_seg.store import Multiscale, SlideStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,8 @@ class InferOptions:
     Parameters
     ----------
     overlap
-        Fraction of a tile that neighbouring tiles share, 0 to 0.9.
+        Fraction of a tile that neighbouring tiles share, 0 to 0.9; or ``adaptive``: first none,
+        then half a tile where it is needed, see `infer.adaptive`.
     tile_px
         Side of a tile at the inference level; None takes the model card's.
     blend
@@ -56,7 +58,7 @@ class InferOptions:
         Rows that are written as a unit, a multiple of 512; None lets the memory plan choose.
     """
 
-    overlap: float = 0.5
+    overlap: float | Literal["adaptive"] = 0.5
     tile_px: int | None = None
     blend: Blend = "gaussian"
     batch: int = 0
@@ -72,8 +74,10 @@ class InferOptions:
     strip_px: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.overlap <= MAX_OVERLAP:
-            raise ConfigError(f"got overlap {self.overlap}; expected 0 to {MAX_OVERLAP}")
+        if not 0 <= self.fraction <= MAX_OVERLAP:
+            raise ConfigError(
+                f"got overlap {self.overlap}; expected 0 to {MAX_OVERLAP}, or adaptive"
+            )
         if self.tile_px is not None and not 1 <= self.tile_px <= 8192:
             raise ConfigError(f"got tile {self.tile_px} px; expected 1 to 8192")
         if self.batch < 0:
@@ -84,6 +88,30 @@ class InferOptions:
             raise ConfigError(f"got mpp {self.mpp} and level {self.level}; expected one of them")
         if self.strip_px is not None and (self.strip_px < 1 or self.strip_px % 512):
             raise ConfigError(f"got strips of {self.strip_px} rows; expected a multiple of 512")
+
+    @property
+    def fraction(self) -> float:
+        """Overlap of the finest grid that may be predicted."""
+        return 0.5 if self.overlap == "adaptive" else self.overlap
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ground:
+    """What an earlier pass predicted, which stands for some windows of a plan.
+
+    Parameters
+    ----------
+    image
+        Its probabilities, of the plan's extent.
+    keep
+        Which windows of the plan it stands for, shape ``(len(ys), len(xs))``.
+    spared
+        Windows with tissue that neither pass predicts.
+    """
+
+    image: Multiscale
+    keep: NDArray[np.bool_]
+    spared: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,6 +151,8 @@ class SlidePlan:
         result stays as it was predicted.
     notes
         Overrides and repairs worth recording, one sentence each.
+    ground
+        What is known already; None where every window is predicted.
     """
 
     slide: str
@@ -142,6 +172,7 @@ class SlidePlan:
     view: View
     native: Extent | None = None
     notes: tuple[str, ...] = field(default=())
+    ground: Ground | None = None
 
     @property
     def strips(self) -> tuple[tuple[int, int], ...]:
@@ -201,7 +232,7 @@ def plan_slide(
     elif extent != pyramid.extents[level] and view.mpp is not None and pyramid.mpp is not None:
         downsample = view.mpp / pyramid.mpp
     # Rounded up, so that the overlap is never larger than asked for.
-    stride = math.ceil(tile_px * (1 - options.overlap) - 1e-9)
+    stride = math.ceil(tile_px * (1 - options.fraction) - 1e-9)
     grid = TileGrid(extent, tile_px, stride)
     ys, xs = grid.ys, grid.xs
     keep = np.ones((len(ys), len(xs)), dtype=bool)

@@ -1,7 +1,7 @@
 """Owns the figures of a run: what people read at its end, and the same as JSON."""
 
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from wsi_seg.infer.memory import MemoryPlan
 from wsi_seg.infer.stream import Quarantined
@@ -9,7 +9,12 @@ from wsi_seg.infer.stream import Quarantined
 
 @dataclass(frozen=True, slots=True)
 class SlideResult:
-    """What happened to one slide; ``seam_score`` is explained in `infer.seams`."""
+    """What happened to one slide.
+
+    ``windows`` were predicted, ``skipped`` have no tissue, ``spared`` were not needed with adaptive
+    overlap. ``seam_score`` is explained in `infer.seams`; ``seam_score_first`` is that of the pass
+    without overlap.
+    """
 
     slide: str
     height: int
@@ -17,8 +22,10 @@ class SlideResult:
     mpp: float | None
     windows: int
     skipped: int
+    spared: int
     quarantined: tuple[Quarantined, ...]
     seam_score: float | None
+    seam_score_first: float | None
     notes: tuple[str, ...]
 
 
@@ -59,6 +66,10 @@ class InferReport:
         """Output area predicted per second in Mpx."""
         return self.pixels / 1e6 / self.seconds if self.seconds > 0 else 0.0
 
+    def after(self, first: "InferReport") -> "InferReport":
+        """Figures of both passes, where this one went over what ``first`` left."""
+        return replace(self, tiles=self.tiles + first.tiles, seconds=self.seconds + first.seconds)
+
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
         skipped = sum(slide.skipped for slide in self.slides)
@@ -81,11 +92,22 @@ class InferReport:
             lines.append(
                 f"seam score {statistics.mean(scores):.2f}, worst {worst:.2f} (1: no seams)"
             )
+        lines += self._adaptive()
         for slide in self.slides:
             lines += [f"{slide.slide}: {note}" for note in slide.notes]
             if slide.quarantined:
                 lines.append(f"{slide.slide}: {len(slide.quarantined)} tiles unreadable, left at 0")
         return lines
+
+    def _adaptive(self) -> list[str]:
+        """Tell what adaptive overlap saved; nothing without it."""
+        spared = sum(slide.spared for slide in self.slides)
+        before = [s.seam_score_first for s in self.slides if s.seam_score_first is not None]
+        if not spared and not before:
+            return []
+        every = spared + sum(slide.windows for slide in self.slides)
+        seams = f"; seam score without overlap {statistics.mean(before):.2f}" if before else ""
+        return [f"adaptive overlap spared {spared} of {every} tiles ({spared / every:.0%}){seams}"]
 
     def to_json(self) -> dict[str, object]:
         """Figures as plain JSON values."""

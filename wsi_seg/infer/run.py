@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from wsi_seg.errors import BatchError, WsiSegError
+from wsi_seg.errors import BatchError, ConfigError, WsiSegError
+from wsi_seg.infer.adaptive import first_options, refined
 from wsi_seg.infer.members import (
     Member,
     MemberPredictor,
@@ -27,15 +28,23 @@ from wsi_seg.infer.members import (
 )
 from wsi_seg.infer.memory import MemoryPlan
 from wsi_seg.infer.output import SlideOutput, StripWriter
-from wsi_seg.infer.plan import InferOptions, SlidePlan
+from wsi_seg.infer.plan import InferOptions, SlidePlan, plan_slide
 from wsi_seg.infer.predictor import Change, Predictor
 from wsi_seg.infer.report import InferReport, SlideResult
-from wsi_seg.infer.schedule import RunPlan, plan_run
+from wsi_seg.infer.schedule import Refine, RunPlan, plan_run
 from wsi_seg.infer.source import WindowReader
 from wsi_seg.infer.together import Work, predict_works
 from wsi_seg.models import ModelCard
 from wsi_seg.progress import Progress
-from wsi_seg.store import Collection, SlideStore, create_collection, note_names, tidy
+from wsi_seg.store import (
+    Collection,
+    SlideStore,
+    create_collection,
+    discard,
+    note_names,
+    open_collection,
+    tidy,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -114,14 +123,35 @@ def infer_with(
     how many tiles it predicted; None does it here and now.
     """
     model = model if isinstance(model, Model) else Model.of(*model)
-    plan = plan_run(stores, model, options)
+    run = partial(_infer, model, overwrite=overwrite, execute=execute, progress=progress)
+    if options.overlap != "adaptive":
+        return run(stores, out, options)
+    return _infer_twice(run, model, stores, out, options, overwrite=overwrite)
+
+
+def _infer(
+    model: Model,
+    stores: Sequence[SlideStore],
+    out: Path,
+    options: InferOptions,
+    *,
+    overwrite: bool,
+    execute: Execute | None,
+    progress: Progress,
+    refine: Refine | None = None,
+) -> InferReport:
+    """Predict in one pass; ``refine`` changes plans by what an earlier one found."""
+    plan = plan_run(stores, model, options, refine=refine)
     create_collection(out)
     failures = dict(plan.failures)
     if plan.memory is None:
-        raise BatchError(failures, done=0)
-    resident = plan.memory.resident
+        raise (
+            BatchError(failures, done=0)
+            if failures
+            else ConfigError("got no slides to predict; expected at least one")
+        )
     build = partial(build_predictor, options=options)
-    predictors = MemberPredictors(model, build, resident=resident).each()
+    predictors = MemberPredictors(model, build, resident=plan.memory.resident).each()
     outputs = _begin(stores, plan, model, out, options, overwrite=overwrite, failures=failures)
     if execute is None:
         execute = partial(_in_turn, model=model, predictors=predictors, progress=progress)
@@ -131,6 +161,52 @@ def infer_with(
     if failures:
         raise BatchError(failures, done=len(outputs))
     return report
+
+
+def _infer_twice(
+    run: Callable[..., InferReport],
+    model: Model,
+    stores: Sequence[SlideStore],
+    out: Path,
+    options: InferOptions,
+    *,
+    overwrite: bool,
+) -> InferReport:
+    """Predict without overlap, then where that is not enough; see `infer.adaptive`.
+
+    The first pass is a collection of its own beside the output, so it resumes as any other; it is
+    removed at the end.
+    """
+    if len(model.members) > 1 or model.card.fit is not None:
+        what = "several models" if len(model.members) > 1 else "a model that resizes slides"
+        raise ConfigError(f"got adaptive overlap and {what}; expected a number such as 0.5")
+    beside = out.with_name(f".{out.name}.first")
+    left = [store for store in stores if overwrite or not (out / store.name).exists()]
+    failures: dict[str, str] = {}
+    first: InferReport | None = None
+    if left:
+        try:
+            first = run(left, beside, first_options(options))
+        except BatchError as error:
+            failures = error.failures
+    known = open_collection(beside) if beside.exists() else None
+
+    def refine(store: SlideStore, plan: SlidePlan) -> SlidePlan:
+        if known is None or store.name not in known.names():
+            return plan  # it is complete
+        card = model.card
+        plain = plan_slide(store, card, first_options(options), strip_px=plan.strip_px)
+        return refined(plan, plain, known[store.name].image)
+
+    try:
+        found = [store for store in stores if store.name not in failures]
+        report = run(found, out, options, refine=refine)
+    except BatchError as error:
+        raise BatchError(failures | error.failures, done=error.done) from error
+    discard(beside)
+    if failures:
+        raise BatchError(failures, done=len(report.slides))
+    return report if first is None else report.after(first)
 
 
 def _begin(
@@ -265,16 +341,24 @@ def _written_by(writer: StripWriter, output: SlideOutput) -> Work:
 
 
 def _result(output: SlideOutput) -> SlideResult:
-    plan = output.plan
+    plan, figures = output.plan, output.figures
+
+    def number(name: str) -> float | None:
+        value = figures.get(name)
+        return float(value) if isinstance(value, int | float) else None
+
+    quarantined = figures.get("quarantined")
     return SlideResult(
         slide=plan.slide,
         height=(plan.native or plan.extent).height,
         width=(plan.native or plan.extent).width,
         mpp=plan.mpp,
-        windows=sum(int(plan.keep.sum()) for plan in output.plans),
-        skipped=sum(int((~plan.keep).sum()) for plan in output.plans),
-        quarantined=output.quarantined,
-        seam_score=output.seam_score if output.complete else None,
+        windows=int(number("windows") or 0),
+        skipped=int(number("windows_skipped") or 0),
+        spared=int(number("windows_spared") or 0),
+        quarantined=tuple(map(tuple, quarantined if isinstance(quarantined, list) else ())),
+        seam_score=number("seam_score"),
+        seam_score_first=number("seam_score_first"),
         notes=output.notes,
     )
 
@@ -282,6 +366,8 @@ def _result(output: SlideOutput) -> SlideResult:
 def _first_change(pending: Sequence[SlideOutput], predictors: Sequence[MemberPredictor]) -> Change:
     """Cost of speed: of the member that it changes most, on its first two tiles."""
     for output in pending:
+        if not all(plan.keep.any() for plan in output.plans):
+            continue
         try:
             first = [_first_tiles(output.store, plan) for plan in output.plans]
         except WsiSegError:

@@ -1,7 +1,7 @@
 """Owns the plan of a whole run: every slide, every member, batch and memory, before any work."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from wsi_seg.errors import WsiSegError
@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 
 # Rows of a strip before the memory plan has its say.
 _STRIP_PX = 1024
+
+Refine = Callable[[SlideStore, SlidePlan], SlidePlan]
 
 # Slides that are listed one by one for people.
 _LISTED = 20
@@ -80,8 +82,21 @@ class RunPlan:
         }
 
 
-def plan_run(stores: Sequence[SlideStore], model: Model, options: InferOptions) -> RunPlan:
+def plan_run(
+    stores: Sequence[SlideStore],
+    model: Model,
+    options: InferOptions,
+    *,
+    refine: Refine | None = None,
+) -> RunPlan:
     """Plan all slides with all members, then what they take in memory; nothing is predicted.
+
+    Parameters
+    ----------
+    stores, model, options
+        What is predicted of what, and how.
+    refine
+        Changes a slide's plan by what an earlier pass found.
 
     Raises
     ------
@@ -95,9 +110,8 @@ def plan_run(stores: Sequence[SlideStore], model: Model, options: InferOptions) 
     slides: list[tuple[SlidePlan, ...]] = []
     for store in stores:
         try:
-            slides.append(
-                tuple(plan_slide(store, card, options, strip_px=_STRIP_PX) for card in cards)
-            )
+            plans = [plan_slide(store, card, options, strip_px=_STRIP_PX) for card in cards]
+            slides.append(tuple(refine(store, plan) if refine else plan for plan in plans))
         except WsiSegError as error:
             logger.info("%s failed: %s", store.name, error)
             failures[store.name] = str(error)

@@ -1,0 +1,190 @@
+"""Adaptive overlap: fewer windows, the same wherever tiles agree, repeatable however it is run."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import wsi_seg.infer.output as output_module
+from wsi_seg.classes import ClassTable
+from wsi_seg.errors import ConfigError
+from wsi_seg.geometry import Extent, Region
+from wsi_seg.infer.adaptive import first_options, refined
+from wsi_seg.infer.members import Member, Model
+from wsi_seg.infer.plan import InferOptions, plan_slide
+from wsi_seg.infer.run import infer_with
+from wsi_seg.infer.source import WindowReader
+from wsi_seg.infer.stream import Job, run_jobs
+from wsi_seg.models import ModelCard
+from wsi_seg.progress import Silent
+from wsi_seg.store import (
+    completed,
+    create_collection,
+    create_multiscale,
+    open_collection,
+    write_strip,
+)
+from wsi_seg.testing.memory import MemoryImage, MemoryStore, PixelPredictor, red_as_probability
+from wsi_seg.testing.stores import digests
+
+CARD = ModelCard(
+    architecture="Unet", encoder="resnet18", in_channels=3, classes=ClassTable.named(["a"]),
+    mpp=None, tile_px=32, mean=(0.0,) * 3, std=(1.0,) * 3,
+)  # fmt: skip
+OPTIONS = InferOptions(overlap="adaptive", precision="fp32", batch=4)
+
+
+class Blinkered(nn.Module):
+    """Red as logit, but errs at a window's left border wherever the image is red."""
+
+    def forward(self, x):
+        red = (x[:, :1] - 0.5) * 12
+        wrong = torch.zeros_like(red)
+        wrong[:, :, :, :4] = -8
+        return torch.where(red > 0, red + wrong, red)
+
+
+def write_store(collection, name, image):
+    create_collection(collection)
+    path = collection / name
+    create_multiscale(
+        path, extents=completed([Extent(*image.shape[:2])]), channels=3, mpp=None,
+        attributes={"kind": "slide"}, name=name, chunk_px=32, shard_px=64,
+    )  # fmt: skip
+    for y in range(0, len(image), 64):
+        write_strip(path, 0, y, image[y : y + 64])
+
+
+def with_a_square(height=200, width=230):
+    """One red square that lies across borders of tiles; black elsewhere."""
+    image = np.zeros((height, width, 3), dtype=np.uint8)
+    image[70:130, 50:120, 0] = 250
+    return image
+
+
+def prediction(path, name="one"):
+    store = open_collection(path)[name]
+    extent = store.pyramid.extent
+    region = Region(level=0, y=0, x=0, height=extent.height, width=extent.width)
+    return store.image.read(region)[..., 0]
+
+
+@pytest.fixture
+def stores(tmp_path):
+    write_store(tmp_path / "s.zarr", "one", with_a_square())
+    write_store(tmp_path / "s.zarr", "two", np.full((64, 64, 3), 9, dtype=np.uint8))
+    return list(open_collection(tmp_path / "s.zarr"))
+
+
+def run(stores, out, options=OPTIONS):
+    return infer_with((Blinkered(), CARD), stores, out, options, progress=Silent())
+
+
+def test_windows_are_spared_and_seams_are_gone_where_tiles_disagreed(stores, tmp_path):
+    full = run(stores, tmp_path / "full", InferOptions(overlap=0.5, precision="fp32", batch=4))
+    plain = run(stores, tmp_path / "plain", InferOptions(overlap=0.0, precision="fp32", batch=4))
+    report = run(stores, tmp_path / "ours")
+    one, two = report.slides
+    assert one.windows + one.spared == full.slides[0].windows
+    assert plain.slides[0].windows < one.windows < full.slides[0].windows / 2
+    assert two.windows == plain.slides[1].windows  # nothing to heal
+    assert one.seam_score_first == plain.slides[0].seam_score > one.seam_score
+    assert report.tiles == one.windows + two.windows
+    truth = with_a_square()[..., 0] > 127
+
+    def wrong(name):
+        return int(((prediction(tmp_path / name) > 127) != truth).sum())
+
+    assert wrong("full") == 0
+    assert wrong("ours") < wrong("plain") / 10
+    assert "spared" in "\n".join(report.lines())
+    assert not (tmp_path / ".ours.first").exists()
+    again = run(stores, tmp_path / "ours")
+    assert (again.tiles, again.slides) == (0, report.slides)
+
+
+def test_stopped_anywhere_and_run_again_gives_the_same_bytes(stores, tmp_path, monkeypatch):
+    run(stores, tmp_path / "whole")
+    expected = digests(tmp_path / "whole")
+
+    class Killed(BaseException):
+        pass
+
+    real, left = output_module.write_strip, [0]
+
+    def dying(*args):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        real(*args)
+
+    monkeypatch.setattr(output_module, "write_strip", dying)
+    for survived in range(8):  # two slides, two passes, an image and a label each
+        left[0], out = survived, tmp_path / f"killed{survived}"
+        with pytest.raises(Killed):
+            run(stores, out)
+        left[0] = 99
+        run(stores, out)
+        assert digests(out) == expected
+
+
+@given(st.integers(33, 150), st.integers(33, 150), st.integers(0, 255), st.integers(8, 80))
+def test_a_pointwise_model_is_unchanged_and_strips_do_not_matter(height, width, red, strip_px):
+    y, x = np.mgrid[:height, :width]
+    image = np.stack([np.where(x * 3 > y * 2, red, x % 256), y % 256, x % 256], axis=-1)
+    image = image.astype(np.uint8)
+    store = MemoryStore(MemoryImage(image))
+    plan = plan_slide(store, CARD, OPTIONS, strip_px=strip_px)
+    first = plan_slide(store, CARD, first_options(OPTIONS), strip_px=strip_px)
+    known = MemoryImage(image[..., :1])
+    known.channels = 1
+    second = refined(plan, first, known)
+    assert not (second.keep & second.ground.keep).any()
+    assert second.ground.keep.sum() == first.keep.size
+    predictor = PixelPredictor(red_as_probability)
+    whole = {}
+    for strips in (range(len(plan.strips)), [len(plan.strips) - 1], [0]):
+        done = {}
+        job = Job(
+            second, WindowReader(store.image, second), frozenset(strips),
+            lambda index, rows, done=done: done.update({index: rows}),
+        )  # fmt: skip
+        run_jobs([job], predictor, batch=3, progress=Silent())
+        whole = whole or done
+        for index, rows in done.items():
+            np.testing.assert_array_equal(rows, whole[index])
+    found = np.concatenate([whole[index] for index in sorted(whole)])
+    np.testing.assert_array_equal(found[..., 0], image[..., 0])
+
+
+def test_what_does_not_fit_is_refused(stores, tmp_path):
+    with pytest.raises(ConfigError, match="several models"):
+        infer_with(
+            Model((Member(CARD, "a"), Member(CARD, "b"))), stores, tmp_path / "p", OPTIONS,
+            progress=Silent(),
+        )  # fmt: skip
+    with pytest.raises(ConfigError, match="or adaptive"):
+        InferOptions(overlap=0.95)
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_any_number_of_workers_gives_the_same(tmp_path, workers):
+    from wsi_seg.infer.run import infer_collection
+    from wsi_seg.models import NetworkSpec, build_network, save_checkpoint
+
+    write_store(tmp_path / "s.zarr", "one", with_a_square(1100, 230))
+    torch.manual_seed(0)
+    save_checkpoint(
+        tmp_path / "m.safetensors", build_network(NetworkSpec("Unet", "resnet18", 3, 1)), CARD
+    )
+    collection = open_collection(tmp_path / "s.zarr")
+    options = InferOptions(overlap="adaptive", precision="fp32", batch=4, strip_px=512)
+    for out, cluster in (("a", None), ("b", f"local:{workers}")):
+        infer_collection(
+            collection, tmp_path / "m.safetensors", tmp_path / out, options,
+            cluster=cluster, progress=Silent(),
+        )  # fmt: skip
+    assert (prediction(tmp_path / "a") != prediction(tmp_path / "b")).mean() < 1e-4
