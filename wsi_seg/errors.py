@@ -15,6 +15,7 @@
     ├── CheckpointError (ValueError)         a model file is missing, damaged or unsafe
     ├── TrainingError (RuntimeError)         training cannot go on
     ├── OutputError (OSError)                a result cannot be written where asked
+    ├── BusyError (RuntimeError)          another command is writing there
     └── BatchError (RuntimeError)            some slides failed; the others are done
 
 Each message says what was got, what was expected and what to do, naming slide and region. Each
@@ -79,6 +80,10 @@ class OutputError(WsiSegError, OSError):
     """A result cannot be written where it was asked for."""
 
     __str__ = Exception.__str__
+
+
+class BusyError(WsiSegError, RuntimeError):
+    """Another command is writing to the same folder."""
 
 
 class BatchError(WsiSegError, RuntimeError):

@@ -96,4 +96,4 @@ def annotate(
         terminal.next_command("wsi-seg", "train", "recipe.yaml", "--out", "run")
         return asdict(report)
 
-    run_verb(body, json_mode)
+    run_verb(body, json_mode, writes=store)

@@ -6,9 +6,11 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, TextIO
 
+import click
 import typer
 
 from wsi_seg.cli.bars import RichProgress
@@ -57,7 +59,13 @@ class Terminal:
         self.say(f"Next: {given[0] if len(given) == 1 else shlex.join(given)}")
 
 
-def run_verb(body: Callable[[Terminal], Mapping[str, object]], json_mode: bool) -> None:
+def run_verb(
+    body: Callable[[Terminal], Mapping[str, object]],
+    json_mode: bool,
+    *,
+    writes: Path | None = None,
+    makes: bool = False,
+) -> None:
     """Run the body of a verb and end the process the way the command line promises.
 
     Parameters
@@ -67,6 +75,10 @@ def run_verb(body: Callable[[Terminal], Mapping[str, object]], json_mode: bool) 
         values and paths.
     json_mode
         Whether the summary is printed as the last line of stdout.
+    writes
+        Folder that no other command may write to meanwhile.
+    makes
+        Whether the verb makes this folder where it is absent.
 
     Raises
     ------
@@ -78,7 +90,8 @@ def run_verb(body: Callable[[Terminal], Mapping[str, object]], json_mode: bool) 
     code = 0
     try:
         try:
-            summary = {"status": "done", **body(terminal)}
+            with _held(writes, makes):
+                summary = {"status": "done", **body(terminal)}
         except WsiSegError as error:
             terminal.progress.close()
             summary, code = _report(error), FAILED
@@ -96,6 +109,18 @@ def run_verb(body: Callable[[Terminal], Mapping[str, object]], json_mode: bool) 
         code = FAILED
     if code:
         raise typer.Exit(code)
+
+
+def _held(folder: Path | None, makes: bool) -> AbstractContextManager[None]:
+    """Lock the folder; processes that train together, started by the first one, share its lock."""
+    ranks = ("LOCAL_RANK", "RANK", "SLURM_PROCID")
+    if folder is None or any(os.environ.get(rank, "0") != "0" for rank in ranks):
+        return nullcontext()
+    from wsi_seg.store.lock import locked
+
+    context = click.get_current_context(silent=True)
+    verb = context.info_name if context else None
+    return locked(folder, f"wsi-seg {verb}" if verb else Path(sys.argv[0]).name, make=makes)
 
 
 def configure_logging(level: str) -> None:

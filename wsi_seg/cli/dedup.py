@@ -34,4 +34,4 @@ def dedup(
         terminal.next_command("wsi-seg", "train", "recipe.yaml", "--out", "run")
         return asdict(found)
 
-    run_verb(body, json_mode)
+    run_verb(body, json_mode, writes=store)

@@ -75,4 +75,4 @@ def evaluate(
             terminal.say(f"wrote {out / 'scores.json'} and {out / 'slides.csv'}")
         return scores.to_json()
 
-    run_verb(body, json_mode)
+    run_verb(body, json_mode, writes=None if rule is None else prediction)

@@ -107,4 +107,4 @@ def export(
         terminal.say("\n".join(report.lines()))
         return report.to_json()
 
-    run_verb(body, json_mode)
+    run_verb(body, json_mode, writes=prediction)

@@ -178,7 +178,7 @@ def infer(
         terminal.next_command("wsi-seg", "export", out, "--store", store, "--geojson", "polygons")
         return report.to_json() | {"out": out}
 
-    run_verb(body, json_mode)
+    run_verb(body, json_mode, writes=None if plan else out, makes=True)
 
 
 def _overlap(word: str) -> float | Literal["adaptive"]:

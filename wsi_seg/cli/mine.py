@@ -53,4 +53,4 @@ def mine(
         )
         return asdict(report)
 
-    run_verb(body, json_mode)
+    run_verb(body, json_mode, writes=store)

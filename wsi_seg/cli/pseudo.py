@@ -56,4 +56,4 @@ def pseudo(
         terminal.next_command("wsi-seg", "train", recipe, "--out", "run-pseudo")
         return report.to_json()
 
-    run_verb(body, json_mode)
+    run_verb(body, json_mode, writes=store)

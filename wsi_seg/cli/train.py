@@ -52,4 +52,4 @@ def train(
         terminal.next_command("wsi-seg", "infer", "--checkpoint", report.model)
         return report.to_json()
 
-    run_verb(body, json_mode)
+    run_verb(body, json_mode, writes=None if dry_run else out, makes=True)

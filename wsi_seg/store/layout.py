@@ -15,6 +15,7 @@ from wsi_seg.store.remote import require_local
 
 FORMAT = 1
 PARTIAL = ".partial"
+LOCK = ".lock"
 
 # A shard is as high as a strip and this many times as wide: fewer files, same memory.
 _SHARD_ASPECT = 8
@@ -74,7 +75,7 @@ def create_collection(path: Path) -> None:
         if not isinstance(ours, dict) or ours.get("kind") != "collection":
             raise StoreError(f"{path} is a zarr group of another program; choose another --out")
         return
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or {child.name for child in path.iterdir()} - {LOCK}):
         raise OutputError(f"{path} exists and is not a collection; choose another --out")
     _write_collection(path, [])
 
