@@ -25,6 +25,7 @@ from wsi_seg.cli import (
     search,
     tile,
     train,
+    verify,
     view,
 )
 from wsi_seg.cli.console import configure_logging
@@ -44,6 +45,7 @@ _VERBS = (
     tile.tile,
     annotate.annotate,
     dedup.dedup,
+    verify.verify,
     preview.preview,
     train.train,
     infer.infer,

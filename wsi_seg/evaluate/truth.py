@@ -15,7 +15,7 @@ from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent
 from wsi_seg.postprocess.strips import Source
 from wsi_seg.postprocess.write import classes_of
-from wsi_seg.store import Multiscale, SlideStore
+from wsi_seg.store import Multiscale, SlideStore, store_digest
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,6 +57,13 @@ def require_same_slide(prediction: SlideStore, truth: SlideStore) -> None:
         raise StoreError(
             f"the prediction {prediction.name!r} was made for slide {made_for!r}, the truth is "
             f"slide {truth.name!r}; expected the same slide"
+        )
+    settings = prediction.image.attributes.get("settings")
+    seen = settings.get("slide_digest") if isinstance(settings, dict) else None
+    if seen and seen != store_digest(truth.path):
+        raise StoreError(
+            f"slide {truth.name!r} has changed since it was predicted; expected the store that "
+            "the prediction was made from; predict it again with `wsi-seg infer --overwrite`"
         )
     full, here = truth.pyramid.extent, prediction.pyramid.extent
     tall, wide = full.height / here.height, full.width / here.width

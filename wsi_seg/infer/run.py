@@ -43,6 +43,7 @@ from wsi_seg.store import (
     discard,
     note_names,
     open_collection,
+    store_digest,
     tidy,
 )
 
@@ -226,6 +227,7 @@ def _begin(
         store = named[plans[0].slide]
         try:
             settings = _settings(plans, model, options, plan.precision)
+            settings["slide_digest"] = store_digest(store.path)
             output = SlideOutput(store, plans, out, settings, overwrite=overwrite)
             if not output.complete:
                 output.create(model.card)

@@ -2,6 +2,7 @@
 
 from wsi_seg.store.cache import shared_cache
 from wsi_seg.store.collection import Collection, SlideStore, open_collection
+from wsi_seg.store.digests import store_digest
 from wsi_seg.store.layout import (
     completed,
     create_collection,
@@ -33,6 +34,7 @@ __all__ = [
     "open_multiscale",
     "read_thumbnail",
     "shared_cache",
+    "store_digest",
     "strip_rows",
     "thumbnail_extent",
     "tidy",

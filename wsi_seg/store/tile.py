@@ -315,7 +315,17 @@ class _SlideJob:
             image = open_multiscale(self._partial)
             self._options.complete(SlideStore(self._partial, self._slide.name, image))
         (self._partial / "journal.jsonl").unlink()
-        finish(self._partial, self._final, replace=self._options.overwrite)
+        finish(self._partial, self._final, replace=self._options.overwrite, known=self._digests())
+
+    def _digests(self) -> dict[str, int]:
+        """Collect what the journal knows of each shard, so that none is read once more."""
+        found = {}
+        for key, checksums in self._journal.done.items():
+            level, row = key.split("/")
+            for column, checksum in enumerate(checksums if isinstance(checksums, list) else []):
+                if isinstance(checksum, int):
+                    found[f"{level}/c/0/{row}/{column}"] = checksum
+        return found
 
     def report(self, *, skipped: bool) -> TiledSlide:
         """Figures of the finished store."""

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial as bind
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from wsi_seg.progress import Progress
 from wsi_seg.store.arrays import LevelArray, read_level_array
 from wsi_seg.store.cache import shared_pool
 from wsi_seg.store.chunks import read_region
+from wsi_seg.store.digests import write_digests
 from wsi_seg.store.layout import PARTIAL, list_label
 from wsi_seg.store.multiscale import open_multiscale
 from wsi_seg.store.remote import require_local
@@ -107,8 +108,10 @@ def fill_pyramid(path: Path, *, nearest: bool, progress: Progress) -> None:
     progress.finish()
 
 
-def finish(partial: Path, final: Path, *, replace: bool = False) -> None:
-    """Give finished work its final name, in one step.
+def finish(
+    partial: Path, final: Path, *, replace: bool = False, known: Mapping[str, int] | None = None
+) -> None:
+    """Note the digests of finished work, and give it its final name in one step.
 
     Parameters
     ----------
@@ -116,12 +119,15 @@ def finish(partial: Path, final: Path, *, replace: bool = False) -> None:
         The finished group, and its name to be.
     replace
         Whether a group of that name is replaced; it is removed only after it was renamed too.
+    known
+        See `write_digests`.
 
     Raises
     ------
     OutputError
         If it cannot be renamed, for example because the final name is taken.
     """
+    write_digests(partial, known)
     try:
         for folder, _, files in os.walk(partial):
             for name in files:

@@ -1,0 +1,180 @@
+"""Owns finding what is damaged or unfinished in a collection, and putting it aside."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wsi_seg.errors import BatchError, OutputError, StoreError, WsiSegError
+from wsi_seg.progress import Progress
+from wsi_seg.store.arrays import LevelArray
+from wsi_seg.store.collection import Collection
+from wsi_seg.store.digests import group_files, read_digests
+from wsi_seg.store.layout import label_list
+from wsi_seg.store.multiscale import open_multiscale
+from wsi_seg.store.shards import read_index, shard_checksum
+
+QUARANTINE = ".quarantine"
+
+
+@dataclass(slots=True)
+class Audit:
+    """What a check of a collection found.
+
+    Parameters
+    ----------
+    sound
+        Names of the stores without a fault.
+    faults
+        What is wrong, one sentence each, by store.
+    files, nbytes
+        How much was read and compared.
+    quarantined
+        Where damaged stores were put, by name.
+    """
+
+    sound: list[str] = field(default_factory=list)
+    faults: dict[str, list[str]] = field(default_factory=dict)
+    files: int = 0
+    nbytes: int = 0
+    quarantined: dict[str, Path] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.sound)} stores are sound: {self.files} files, {self.nbytes / 1e6:.1f} MB "
+            "compared with their digests"
+        )
+
+    def require_sound(self) -> None:
+        """Raise a `BatchError` that names the first fault of each store, if there is one."""
+        if self.faults:
+            reasons = {
+                name: found[0] + (f" (and {len(found) - 1} more)" if len(found) > 1 else "")
+                for name, found in self.faults.items()
+            }
+            raise BatchError(reasons, done=len(self.sound))
+
+
+def audit_collection(
+    collection: Collection, *, quarantine: bool = False, progress: Progress
+) -> Audit:
+    """Compare every file of a collection with its digest, and check metadata and shard indices.
+
+    Parameters
+    ----------
+    collection
+        Slides or predictions, on a local disk.
+    quarantine
+        Whether stores with faults are moved to ``.quarantine`` inside of the collection, so that
+        no verb takes them and the one that made them makes them anew.
+    progress
+        Advanced by stores.
+
+    Returns
+    -------
+    Audit
+        What was found; unfinished stores are faults, and are never moved.
+
+    Raises
+    ------
+    OutputError
+        If a store cannot be moved.
+    """
+    audit = Audit()
+    names = collection.names()
+    progress.start("verify", len(names), "stores")
+    for name in names:
+        found = _audit_store(collection.path / name, audit)
+        if found:
+            audit.faults[name] = found
+        else:
+            audit.sound.append(name)
+        if found and quarantine:
+            audit.quarantined[name] = _put_aside(collection.path, name)
+        progress.advance(1)
+    progress.finish()
+    for name in collection.unfinished():
+        audit.faults.setdefault(name, []).append("is unfinished; repeat the command that writes it")
+    return audit
+
+
+def _audit_store(store: Path, audit: Audit) -> list[str]:
+    found = _audit_group(store, audit)
+    labels = store / "labels"
+    if not labels.is_dir():
+        return found
+    try:
+        listed = set(label_list(labels))
+    except StoreError as error:
+        return [*found, str(error)]
+    there = {label.name for label in labels.iterdir() if label.is_dir()}
+    found += [f"label {name} is listed and missing" for name in sorted(listed - there)]
+    for name in sorted(there):
+        found += _audit_group(labels / name, audit)
+    return found
+
+
+def _audit_group(group: Path, audit: Audit) -> list[str]:
+    """Check one image or label."""
+    try:
+        arrays = open_multiscale(group).arrays
+        digests = read_digests(group)
+    except WsiSegError as error:
+        return [str(error)]
+    if digests is None:
+        return [f"{group} has no digests: it is older than they are, or was not finished"]
+    found = _compare(group, digests, audit)
+    for array in arrays:
+        found += _audit_shards(group, array, digests)
+    return found
+
+
+def _compare(group: Path, digests: Mapping[str, int], audit: Audit) -> list[str]:
+    found = []
+    for name, expected in digests.items():
+        path = group / name
+        try:
+            checksum = shard_checksum(path)
+        except OSError as error:
+            found.append(f"{path} cannot be read: {error.strerror or error}")
+            continue
+        if checksum is None:
+            found.append(f"{path} is missing")
+        elif checksum != expected:
+            found.append(f"{path} has changed since it was written: its crc32c differs")
+        else:
+            audit.files += 1
+            audit.nbytes += path.stat().st_size
+    return found
+
+
+def _audit_shards(group: Path, array: LevelArray, digests: Mapping[str, int]) -> list[str]:
+    """Check the index of each shard, and that no shard came from elsewhere."""
+    found = []
+    level = array.path.relative_to(group).as_posix()
+    rows, columns = array.grid
+    for name in group_files(group):
+        if not name.startswith(f"{level}/c/") or name.endswith(".tmp"):
+            continue
+        if name not in digests:
+            found.append(f"{group / name} is not among the digests")
+        try:
+            read_index(group / name, rows * columns)
+        except StoreError as error:
+            found.append(str(error))
+    return found
+
+
+def _put_aside(collection: Path, name: str) -> Path:
+    target = collection / QUARANTINE / name
+    number = 1
+    while target.exists():
+        number += 1
+        target = collection / QUARANTINE / f"{name}.{number}"
+    try:
+        target.parent.mkdir(exist_ok=True)
+        (collection / name).rename(target)
+    except OSError as error:
+        raise OutputError(
+            f"cannot move {collection / name} to {target}: {error.strerror or error}"
+        ) from error
+    return target
