@@ -52,7 +52,8 @@ def infer(
         list[Path] | None,
         typer.Option(
             help="Model file; several, or an ensemble's YAML file, are combined. "
-            "Default: run/ensemble.yaml, else the newest .safetensors file under run/."
+            "Default: run/ensemble.yaml, else the newest .safetensors file under run/, else the "
+            "model of nuclei in H&E that comes with wsi-seg."
         ),
     ] = None,
     combine: Annotated[

@@ -15,7 +15,7 @@ from wsi_seg.errors import CheckpointError, ConfigError
 from wsi_seg.infer.combine import COMBINED
 from wsi_seg.infer.predictor import Change, Predictor
 from wsi_seg.models import ModelCard, load_checkpoint, read_card
-from wsi_seg.models.checkpoint import digest_of, newest_checkpoint, weights_digest
+from wsi_seg.models.checkpoint import digest_of, newest_checkpoint, shipped_checkpoint, weights_digest
 
 # What folds leave together, see `learn.ensemble`.
 ENSEMBLE = "ensemble.yaml"
@@ -95,13 +95,12 @@ class Model:
 def newest_model(folder: Path) -> Path:
     """Find what the last training under a folder left: its ensemble, else its best checkpoint.
 
-    Raises
-    ------
-    CheckpointError
-        If there is neither.
+    Where nothing was trained it is the model that ships with the package.
     """
     ensemble = folder / ENSEMBLE
-    return ensemble if ensemble.is_file() else newest_checkpoint(folder)
+    if ensemble.is_file():
+        return ensemble
+    return newest_checkpoint(folder) or shipped_checkpoint()
 
 
 def read_model(paths: Sequence[Path], mode: Mode | None = None) -> Model:

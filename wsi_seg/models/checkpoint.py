@@ -274,23 +274,21 @@ def weights_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def newest_checkpoint(folder: Path) -> Path:
-    """Best checkpoint of the last training run under a folder.
+# Model that comes with the package; its page is beside it.
+_SHIPPED = Path(__file__).parent / "shipped" / "nuclei_he.safetensors"
 
-    Raises
-    ------
-    CheckpointError
-        If there is none.
-    """
+
+def shipped_checkpoint() -> Path:
+    """File of the model that comes with the package: nuclei in H&E."""
+    return _SHIPPED
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Best checkpoint of the last training run under a folder; None if there is none."""
     # A run that keeps several networks writes others after the best.
     every = list(folder.rglob("best.safetensors")) or list(folder.rglob("*.safetensors"))
     found = sorted(every, key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise CheckpointError(
-            f"found no .safetensors file under {folder}; run `wsi-seg train` first, or name a "
-            "model with --checkpoint"
-        )
-    return found[-1]
+    return found[-1] if found else None
 
 
 def _require_safetensors(path: Path) -> None:

@@ -9,6 +9,9 @@ from scipy.ndimage import gaussian_filter
 
 _AIR, _LUNG, _BODY, _BONE, _VESSEL, _NODULE = -1000.0, -850.0, 40.0, 500.0, 30.0, 40.0
 
+# Ground-glass nodules and thin vessels fill their voxels in part.
+_FAINT = -500.0
+
 
 @dataclass(frozen=True, slots=True)
 class Nodule:
@@ -25,11 +28,11 @@ def phantom_ct(
     *,
     shape: tuple[int, int, int] = (32, 160, 192),
     spacing: tuple[float, float, float] = (2.5, 1.2, 1.2),
-    diameters: tuple[float, ...] = (6, 7, 9, 12, 16),
+    diameters: tuple[float, ...] = (5, 5, 6, 7, 9, 14),
 ) -> tuple[NDArray[np.int16], list[Nodule]]:
-    """CT volume of a chest: two lungs with vessels that run through slices, and nodules.
+    """CT volume of a chest: two lungs with vessels, some of them short, and nodules, some faint.
 
-    In one slice a vessel looks like a nodule; its neighbours tell them apart.
+    In one slice a vessel looks like a nodule; its neighbours tell most of them apart.
 
     Parameters
     ----------
@@ -61,20 +64,23 @@ def phantom_ct(
         lung = _inside(grid, (None, tall / 2, wide * side), (None, tall * 0.33, wide * 0.16))
         volume[lung] = _LUNG
         lungs.append((tall / 2, wide * side, tall * 0.33, wide * 0.16))
-    for _ in range(24):
+    for _ in range(40):
         cy, cx = _place(rng, lungs)
-        slope_y, slope_x = rng.normal(0, 0.15, 2)
-        radius = rng.uniform(1.5, 4)
-        off = np.hypot(grid[1] - cy - slope_y * grid[0], grid[2] - cx - slope_x * grid[0])
-        volume[(off < radius) & (volume == _LUNG)] = _VESSEL
+        slope_y, slope_x = rng.normal(0, 0.25, 2)
+        radius, middle = rng.uniform(1.5, 3.5), rng.uniform(0, depth)
+        off = np.hypot(
+            grid[1] - cy - slope_y * (grid[0] - middle), grid[2] - cx - slope_x * (grid[0] - middle)
+        )
+        reach = np.abs(grid[0] - middle) < rng.uniform(8, 40)
+        volume[(off < radius) & reach & (volume == _LUNG)] = rng.uniform(_FAINT, _VESSEL)
     nodules: list[Nodule] = []
     for diameter in diameters:
         cy, cx = _place(rng, lungs)
         cz = rng.uniform(0.15, 0.85) * depth
         nodules.append(Nodule(cx, cy, cz, diameter))
         away = (grid[0] - cz) ** 2 + (grid[1] - cy) ** 2 + (grid[2] - cx) ** 2
-        volume[away <= (diameter / 2) ** 2] = _NODULE
-    volume = gaussian_filter(volume, (0, 0.6, 0.6)) + rng.normal(0, 25, shape)
+        volume[away <= (diameter / 2) ** 2] = rng.uniform(_FAINT, _NODULE)
+    volume = gaussian_filter(volume, (0, 0.8, 0.8)) + rng.normal(0, 60, shape)
     return np.rint(volume).astype(np.int16), nodules
 
 
