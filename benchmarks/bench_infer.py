@@ -4,31 +4,36 @@ All are measured in turn, several times; the ratios of medians are what counts. 
 own environment (``make bench-env``; left out where it is absent), at their defaults (fp32) and in
 our precision, on the same slide with the same weights; that they give the same probabilities is
 checked. Run it alone: ``python benchmarks/bench_infer.py [SLIDE] [--json]``. Without a slide it
-paints one.
+paints one. The other parts (``--only memory``, ``workers``, ``resume``, ``small``) measure peak
+memory, dask, what a kill costs, and many small images.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+import tifffile
 from safetensors.torch import save_file
 from torch import nn
 
 from wsi_seg.classes import ClassTable
-from wsi_seg.geometry import Region
+from wsi_seg.geometry import Extent, Region
 from wsi_seg.infer.members import Model
-from wsi_seg.infer.plan import InferOptions
+from wsi_seg.infer.plan import InferOptions, plan_slide
 from wsi_seg.infer.predictor import Predictor
 from wsi_seg.infer.run import infer_with
 from wsi_seg.models import ModelCard, NetworkSpec, build_network
 from wsi_seg.progress import Silent
 from wsi_seg.store import SlideStore, open_collection
 from wsi_seg.store.tile import tile_slides
+from wsi_seg.testing.stores import make_huge_store, make_store
 from wsi_seg.testing.tissue import write_tissue_slide
 
 PEERS_PYTHON = Path(__file__).parents[1] / ".venv-peers" / "bin" / "python"
@@ -45,10 +50,18 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--peers", type=Path, default=PEERS_PYTHON, help="their interpreter")
+    parser.add_argument(
+        "--only", action="append", choices=["rates", "memory", "workers", "resume", "small"]
+    )
+    parser.add_argument("--side", type=int, default=16_384, help="of the slide for memory, in px")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        figures = measure(options, Path(folder))
+    parts = {"rates": measure, "memory": memory, "workers": workers, "resume": resume,
+             "small": small_images}  # fmt: skip
+    figures: dict[str, object] = {}
+    for name in options.only or parts:
+        with tempfile.TemporaryDirectory() as folder:
+            figures |= parts[name](options, Path(folder))
     print(
         json.dumps(figures) if options.json else "\n".join(f"{k}: {v}" for k, v in figures.items())
     )
@@ -62,16 +75,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, object]:
     tile_slides([slide], folder / "store.zarr", progress=Silent())
     (store,) = open_collection(folder / "store.zarr")
     network = build_network(NetworkSpec("Unet", options.encoder, 3, 1))
-    card = ModelCard(
-        architecture="Unet",
-        encoder=options.encoder,
-        in_channels=3,
-        classes=ClassTable.named(["thing"]),
-        mpp=None,
-        tile_px=options.tile,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.25, 0.25, 0.25),
-    )
+    card = card_of(options)
     predictor = Predictor(network, card)
     tiles = np.random.default_rng(0).integers(
         0, 256, (options.batch, options.tile, options.tile, 3), dtype=np.uint8
@@ -86,7 +90,14 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, object]:
         rates.setdefault("bare forward", []).append(forward_rate(predictor, tiles))
         windows = window_count(store, options)
         for engine, precision in peers(options, predictor.precision):
-            found = run_peer(engine, precision, slide, folder, options)
+            found = run_peer(
+                engine,
+                precision,
+                slide,
+                folder / "network.safetensors",
+                folder / "peer.npy",
+                options,
+            )
             figures[f"{engine} {precision}, peak MB"] = found["peak_mb"]
             require_same(folder / "peer.npy", out, store)
             rates.setdefault(f"{engine} {precision}", []).append(windows / found["seconds"])
@@ -105,6 +116,19 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, object]:
     }
 
 
+def card_of(options: argparse.Namespace) -> ModelCard:
+    return ModelCard(
+        architecture="Unet",
+        encoder=options.encoder,
+        in_channels=3,
+        classes=ClassTable.named(["thing"]),
+        mpp=None,
+        tile_px=options.tile,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+    )
+
+
 def peers(options: argparse.Namespace, ours: str) -> list[tuple[str, str]]:
     """Engines and precisions to run: at their default, then in our precision."""
     if not options.peers.is_file():
@@ -113,12 +137,17 @@ def peers(options: argparse.Namespace, ours: str) -> list[tuple[str, str]]:
 
 
 def run_peer(
-    engine: str, precision: str, slide: Path, folder: Path, options: argparse.Namespace
+    engine: str,
+    precision: str,
+    slide: Path,
+    weights: Path,
+    out: Path,
+    options: argparse.Namespace,
 ) -> dict[str, float]:
     """Seconds that one peer takes for the slide, and its peak memory."""
     script = Path(__file__).parent / "peers" / "infer.py"
     command = [options.peers, "-W", "ignore", script, engine, slide]
-    command += [folder / "network.safetensors", folder / "peer.npy", "--precision", precision]
+    command += [weights, out, "--precision", precision]
     command += ["--encoder", options.encoder]
     command += ["--tile", str(options.tile), "--batch", str(options.batch)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -163,6 +192,109 @@ def forward_rate(predictor: Predictor, tiles: np.ndarray) -> float:
     for _ in range(rounds):
         predictor.predict(tiles)
     return rounds * len(tiles) / (time.perf_counter() - started)
+
+
+def memory(options: argparse.Namespace, folder: Path) -> dict[str, object]:
+    """Peak memory with a network of one convolution: ours, the peers', ours on a taller slide."""
+    side, figures = options.side, {}
+    weights = folder / "toy.safetensors"
+    save_file(nn.Conv2d(3, 1, 3, padding=1).state_dict(), weights)
+    slides = {}
+    for name, height in (("square", side), ("tall", 4 * side)):
+        slides[name] = folder / f"{name}.tif"
+        write_plain_slide(slides[name], height, side)
+        tile_slides([slides[name]], folder / f"{name}.zarr", progress=Silent())
+    ours = run_peak(folder / "square.zarr", weights, 0.5)
+    figures[f"{side} px a side, ours, peak MB"] = ours["peak_mb"]
+    figures[f"{side} px a side, ours, planned MB"] = ours["planned_mb"]
+    figures["of which libraries, MB"] = ours["libraries_mb"]
+    toy = argparse.Namespace(**vars(options) | {"encoder": "toy", "batch": 8})
+    for engine in PEERS if options.peers.is_file() else ():
+        found = run_peer(engine, "fp32", slides["square"], weights, folder / "out.npy", toy)
+        figures[f"{side} px a side, {engine}, peak MB"] = found["peak_mb"]
+        figures[f"peak, ours / {engine}"] = round(ours["peak_mb"] / found["peak_mb"], 3)
+    low, high = (
+        run_peak(folder / f"{name}.zarr", weights, 0.0)["peak_mb"] for name in ("square", "tall")
+    )
+    figures["peak at four times the height / peak"] = round(high / low, 3)
+    return figures
+
+
+def write_plain_slide(path: Path, height: int, width: int) -> None:
+    """Write a slide of JPEG tiles that are all alike."""
+    tile = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    tile = tile.repeat(32, 0).repeat(32, 1)
+    count = (height // 512) * (width // 512)
+    tifffile.imwrite(
+        path,
+        (tile for _ in range(count)),
+        shape=(height, width, 3),
+        dtype=np.uint8,
+        tile=(512, 512),
+        photometric="rgb",
+        compression="jpeg",
+        bigtiff=True,
+        resolution=(20_000, 20_000),
+        resolutionunit="CENTIMETER",
+    )
+
+
+def run_peak(store: Path, weights: Path, overlap: float) -> dict[str, int]:
+    script = Path(__file__).parent / "inference" / "peak.py"
+    command = [sys.executable, script, store, weights, "--overlap", str(overlap)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def workers(options: argparse.Namespace, folder: Path) -> dict[str, object]:
+    """Dask on one worker and on two; every process has one thread."""
+    script = Path(__file__).parent / "inference" / "workers.py"
+    command = [sys.executable, script, folder, "--encoder", options.encoder]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return {f"dask, {name}": value for name, value in found.items()}
+
+
+def resume(options: argparse.Namespace, folder: Path) -> dict[str, object]:
+    """Windows predicted twice because of one kill, from the plan of a square slide."""
+    side = 4 * options.side
+    make_huge_store(folder / "store.zarr", "slide", Extent(side, side))
+    (store,) = open_collection(folder / "store.zarr")
+    chosen = InferOptions(overlap=0.5, skip_background=False)
+    plan = plan_slide(store, card_of(options), chosen, strip_px=1024)
+    total, every = int(plan.keep.sum()), range(len(plan.strips))
+    costs = []
+    for row in range(len(plan.ys)):  # killed when these rows of windows are done
+        done = frozenset(i for i in every if max(plan.rows_for(frozenset({i}))) <= row)
+        left = frozenset(every) - done
+        again = plan.windows_in(left) if left else 0
+        costs.append((int(plan.keep[: row + 1].sum()) + again) / total - 1)
+    return {
+        f"a kill, extra forwards, {side} px a side, mean": round(statistics.mean(costs), 4),
+        "a kill, extra forwards, worst": round(max(costs), 4),
+    }
+
+
+def small_images(options: argparse.Namespace, folder: Path) -> dict[str, object]:
+    """Tiles per second of many images of one tile, against the bare forward loop."""
+    for number in range(48):
+        make_store(folder / "store.zarr", f"image{number}", options.tile, options.tile)
+    card = card_of(options)
+    network = build_network(card.spec)
+    predictor = Predictor(network, card)
+    shape = (options.batch, options.tile, options.tile, 3)
+    tiles = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    predictor.predict(tiles)
+    stores = list(open_collection(folder / "store.zarr"))
+    chosen = InferOptions(batch=options.batch)
+    report = infer_with((network, card), stores, folder / "pred.zarr", chosen, progress=Silent())
+    bare = forward_rate(predictor, tiles)
+    return {
+        f"48 images of {options.tile} px, tiles/s": round(report.tiles_per_second, 2),
+        "images / bare forward": round(report.tiles_per_second / bare, 3),
+    }
 
 
 if __name__ == "__main__":

@@ -100,6 +100,26 @@ def test_strips_in_any_order_and_portion_give_the_bytes_of_one_run(
     np.testing.assert_array_equal(whole(found), whole(expected))
 
 
+def box_mean(tiles):
+    """Model that sees two px in every direction: mean of a 5 x 5 square, black outside."""
+    red = tiles[..., 0].astype(np.float32)
+    padded = np.pad(red, ((0, 0), (2, 2), (2, 2)))
+    size = red.shape[1], red.shape[2]
+    parts = [padded[:, y : y + size[0], x : x + size[1]] for y in range(5) for x in range(5)]
+    return (np.sum(parts, axis=0) / (25 * 255))[:, None]
+
+
+@given(st.integers(32, 130), st.integers(32, 130), st.floats(0.2, 0.75))
+def test_cropped_to_its_middle_a_model_of_short_sight_equals_the_whole_image(
+    height, width, overlap
+):
+    image = coordinates(height, width)
+    options = InferOptions(overlap=overlap, blend="crop")
+    _, done = infer(image, options, predictor=PixelPredictor(box_mean), strip_px=40)
+    expected = PixelPredictor(box_mean).predict(image[None])[0, 0].numpy()
+    np.testing.assert_array_equal(whole(done)[..., 0], (expected + 8) // 16)
+
+
 def test_gaussian_blending_equals_the_weighted_mean_written_out():
     image = coordinates(70, 90)
     options = InferOptions(overlap=0.5)

@@ -7,9 +7,10 @@ import sys
 
 import pytest
 
+from wsi_seg.geometry import Extent
 from wsi_seg.testing.stores import make_huge_store
 
-SIDE = 100_000
+HUGE = Extent(100_000, 100_000)
 
 SCRIPT = """
 import json, resource, sys, time
@@ -49,7 +50,7 @@ if strips:
     output = SlideOutput(store, plan.slides[0], out, {}, overwrite=False)
     output.create(card)
     task = output.task
-    first = frozenset(range(strips))
+    first = frozenset(range(min(strips, len(plan.slides[0][0].strips))))
     work = Work(type(task)(task.store, task.plans, task.target, first), task.write)
     found["tiles"] = predict_works([work], model, predictors, plan.memory, progress=Silent())
     found["written"] = len(list(task.target.glob("0/c/*/*/*")))
@@ -69,7 +70,7 @@ def begun(folder, *, strips, ram):
 
 @pytest.mark.slow
 def test_ten_gigapixels_are_planned_at_once(tmp_path):
-    make_huge_store(tmp_path / "s.zarr", "huge", SIDE)
+    make_huge_store(tmp_path / "s.zarr", "huge", HUGE)
     found = begun(tmp_path, strips=0, ram=0)
     assert found["windows"] + found["skipped"] == 390**2
     assert 0 < found["windows"] < 5 * 390
@@ -79,10 +80,23 @@ def test_ten_gigapixels_are_planned_at_once(tmp_path):
 
 @pytest.mark.torture
 def test_its_first_twenty_strips_stay_within_the_plan(tmp_path):
-    make_huge_store(tmp_path / "s.zarr", "huge", SIDE)
+    make_huge_store(tmp_path / "s.zarr", "huge", HUGE)
     found = begun(tmp_path, strips=20, ram=2.5e9)
     assert found["tiles"] >= 160
     assert found["written"] >= 20
     assert found["total"] <= 2.5e9
     print(f"planned {found['total'] / 1e6:.0f} MB, peak {found['peak'] / 1e6:.0f} MB")
     assert found["peak"] <= found["total"]
+
+
+@pytest.mark.torture
+def test_memory_does_not_grow_with_the_height_of_a_slide(tmp_path):
+    peaks = []
+    for height in (10_000, 40_000):
+        folder = tmp_path / str(height)
+        make_huge_store(folder / "s.zarr", "wide", Extent(height, 50_000))
+        found = begun(folder, strips=999, ram=0)
+        assert found["tiles"] == found["windows"]
+        peaks.append(found["peak"])
+    print(f"peaks {peaks[0] / 1e6:.0f} and {peaks[1] / 1e6:.0f} MB")
+    assert peaks[1] < 1.05 * peaks[0]

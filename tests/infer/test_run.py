@@ -12,6 +12,7 @@ from wsi_seg.errors import BatchError, ConfigError, StoreError, StoreIncompleteE
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.infer.output import label_map
 from wsi_seg.infer.plan import InferOptions
+from wsi_seg.infer.predictor import Predictor
 from wsi_seg.infer.run import infer_collection
 from wsi_seg.models import ModelCard, NetworkSpec, build_network, save_checkpoint
 from wsi_seg.progress import Silent
@@ -194,3 +195,24 @@ def test_label_map_takes_the_likeliest_class_above_one_half():
     probability = np.array([[[127, 100], [128, 100], [200, 201], [200, 200]]], dtype=np.uint8)
     np.testing.assert_array_equal(label_map(probability), [[0, 1, 2, 1]])
     np.testing.assert_array_equal(label_map(probability[..., :1]), [[0, 1, 1, 1]])
+
+
+def test_many_small_images_are_predicted_in_full_batches(checkpoint, tmp_path, monkeypatch):
+    for number in range(22):
+        make_store(tmp_path / "store.zarr", f"image{number:02d}", 50 + number % 3, 60)
+    sizes = []
+    real = Predictor.predict
+
+    def counted(self, tiles):
+        sizes.append(len(tiles))
+        return real(self, tiles)
+
+    monkeypatch.setattr(Predictor, "predict", counted)
+    options = InferOptions(precision="fp32", batch=8)
+    out = tmp_path / "pred.zarr"
+    report = infer_collection(
+        open_collection(tmp_path / "store.zarr"), checkpoint, out, options, progress=Silent()
+    )
+    assert report.tiles == 22
+    assert sizes == [8, 8, 8]
+    assert len(open_collection(out)) == 22

@@ -4,6 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsi_seg.classes import ClassTable
+from wsi_seg.data.dataset import PatchSource
+from wsi_seg.data.view import View
 from wsi_seg.errors import ResolutionError
 from wsi_seg.infer.plan import InferOptions, plan_slide
 from wsi_seg.infer.source import WindowReader
@@ -66,3 +68,20 @@ def test_mpp_that_cannot_serve_the_model_is_refused_and_the_override_recorded():
         plan = plan_slide(store, card(0.5), InferOptions(allow_mpp_mismatch=True), strip_px=64)
         assert plan.extent.height == 50
         assert len(plan.notes) == 1
+
+
+@given(st.sampled_from([0.5, 0.8, 1.0, 1.7, 2.0]), st.integers(0, 3), st.integers(0, 3))
+def test_training_and_inference_see_the_same_px(mpp, row, column):
+    rng = np.random.default_rng(1)
+    levels = [rng.integers(0, 256, (400 >> k, 360 >> k, 3), dtype=np.uint8) for k in range(2)]
+    store = MemoryStore(MemoryImage(*levels, mpp=0.5))
+    plan = plan_slide(store, card(mpp), InferOptions(), strip_px=64)
+    truth = MemoryImage(levels[0][..., 0] % 2)
+    scale = View(mpp).scale(store.pyramid, name="a")
+    source = PatchSource(store.image, truth, scale, np.arange(256, dtype=np.uint8))
+    tile = WindowReader(store.image, plan).read(row, column)
+    level0, extent = store.pyramid.extent, plan.extent
+    centre_y = (plan.ys[row] + 16) * level0.height / extent.height
+    centre_x = (plan.xs[column] + 16) * level0.width / extent.width
+    pixels, _ = source.patch(centre_y, centre_x, 32)
+    np.testing.assert_array_equal(pixels, tile)

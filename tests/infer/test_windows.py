@@ -44,6 +44,9 @@ def test_gaussian_is_the_fields_convention():
     expected = np.exp(-0.5 * ((np.arange(512) - 255.5) / 64) ** 2)
     assert np.abs(weights / 120 - expected).max() < 1 / 120
     assert weights.min() == 1
+    # Two such factors meet in a corner: 1.2e-7 without the floor, which a sum would lose.
+    assert expected[0] ** 2 == pytest.approx(1.2e-7, rel=0.01)
+    assert (weights[0] / 120) ** 2 == pytest.approx(6.9e-5, rel=0.01)
 
 
 def test_unknown_blend_is_refused():

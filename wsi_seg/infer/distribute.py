@@ -14,9 +14,9 @@ from importlib import import_module
 from typing import Any
 
 import torch
-from distributed import Client, LocalCluster, as_completed
+from distributed import Client, KilledWorker, LocalCluster, as_completed
 
-from wsi_seg.errors import ConfigError
+from wsi_seg.errors import ConfigError, OutputError
 from wsi_seg.infer.members import MemberPredictor, MemberPredictors, Model
 from wsi_seg.infer.memory import MemoryPlan
 from wsi_seg.infer.output import SlideOutput, StripTask
@@ -113,6 +113,11 @@ def run_distributed(
         From `connected`.
     progress
         Advanced by tiles.
+
+    Raises
+    ------
+    OutputError
+        If workers die at the same strips several times. One that dies once is replaced.
     """
     workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
     for output in outputs:
@@ -125,8 +130,16 @@ def run_distributed(
             owners[future] = (output, task)
     progress.start("infer", sum(task.windows for _, task in owners.values()), "tiles")
     tiles = 0
-    for future, (predicted, quarantined) in as_completed(owners, with_results=True):
+    for future in as_completed(owners):
         output, task = owners[future]
+        try:
+            predicted, quarantined = future.result()
+        except KilledWorker as error:
+            raise OutputError(
+                f"slide {output.plan.slide!r}: workers died again and again on strips "
+                f"{min(task.strips)} to {max(task.strips)}, most often for want of memory; repeat "
+                "the command with fewer workers, or with --max-ram"
+            ) from error
         output.record(sorted(task.strips), quarantined)
         if not output.task.strips:
             output.finish()
@@ -149,7 +162,8 @@ def _work(
     task: StripTask, model: Model, options: InferOptions, memory: MemoryPlan, sharing: int
 ) -> tuple[int, list[Quarantined]]:
     """Produce the strips of one task in a worker; ``sharing`` workers share out the cores."""
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // sharing))
+    share = max(1, (os.cpu_count() or 1) // sharing)
+    torch.set_num_threads(min(share, torch.get_num_threads()))  # OMP_NUM_THREADS may say less
     work = Work(task, task.write)
     predictors = _loaded(model, options, memory.resident)
     predicted = predict_works([work], model, predictors, memory, progress=Silent())

@@ -108,7 +108,7 @@ class Collection:
 
     def __getitem__(self, name: str) -> SlideStore:
         path = self.path / name
-        if name not in self.names():
+        if not self._has(name):
             if name in self.unfinished():
                 raise StoreIncompleteError(
                     f"{self.path}: slide {name} is unfinished; repeat the command that writes it"
@@ -116,6 +116,12 @@ class Collection:
             known = ", ".join(self.names()) or "none"
             raise StoreNotFoundError(f"{self.path}: got slide {name!r}; it has: {known}")
         return SlideStore(path=path, name=name, image=open_multiscale(path))
+
+    def _has(self, name: str) -> bool:
+        """Whether there is a complete store of this name, without listing all of them."""
+        if is_address(self.path) or name in ("", PARTIAL) or Path(name).name != name:
+            return name in self.names()
+        return (self.path / name / "zarr.json").is_file()
 
     def __iter__(self) -> Iterator[SlideStore]:
         return (self[name] for name in self.names())

@@ -69,8 +69,8 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def make_huge_store(collection: Path, name: str, side_px: int, *, tissue_cells: int = 2) -> Path:
-    """Write a square verbatim store of JPEG streams, nearly all of them missing.
+def make_huge_store(collection: Path, name: str, extent: Extent, *, tissue_cells: int = 2) -> Path:
+    """Write a verbatim store of JPEG streams, nearly all of them missing.
 
     A stripe of tissue runs from top to bottom, in cells of 256 px; under it chunks exist.
 
@@ -78,8 +78,8 @@ def make_huge_store(collection: Path, name: str, side_px: int, *, tissue_cells: 
     ----------
     collection, name
         Where to.
-    side_px
-        Side of level 0.
+    extent
+        Size of its only level.
     tissue_cells
         Width of the stripe.
 
@@ -94,31 +94,31 @@ def make_huge_store(collection: Path, name: str, side_px: int, *, tissue_cells: 
     pixels = np.random.default_rng(0).integers(0, 256, (chunk // 16, chunk // 16, 3), np.uint8)
     stream = bytes(imagecodecs.jpeg8_encode(pixels.repeat(16, 0).repeat(16, 1), level=80))
     layout = LevelLayout(
-        Extent(side_px, side_px),
+        extent,
         Extent(chunk, chunk),
         Extent(chunk * grid, chunk * grid),
         Encoding("jpeg"),
     )
     create_levels(path, [layout], channels=3, mpp=0.5, attributes={"kind": "slide"}, name=name)
-    cells = -(-side_px // 256)
+    rows, columns = -(-extent.height // 256), -(-extent.width // 256)
     tissue = path / "labels" / "tissue"
     create_multiscale(
         tissue,
-        extents=[Extent(cells, cells)],
+        extents=[Extent(rows, columns)],
         channels=None,
         mpp=0.5,
         downsample=256,
         attributes={"kind": "label"},
         name="tissue",
     )
-    mask = np.zeros((cells, cells), dtype=np.uint8)
-    first = cells // 2
+    mask = np.zeros((rows, columns), dtype=np.uint8)
+    first = columns // 2
     mask[:, first : first + tissue_cells] = 1
-    for y in range(0, cells, 1024):
+    for y in range(0, rows, 1024):
         write_strip(tissue, 0, y, mask[y : y + 1024])
     array = read_level_array(path / "0")
     column = first // 2 // grid
-    for row in range(-(-cells // 2 // grid)):
+    for row in range(-(-rows // 2 // grid)):
         chunks = [stream if abs(n % grid - first // 2 % grid) < 3 else None for n in range(grid**2)]
         write_shard(array.shard_path(row, column), chunks)
     return path

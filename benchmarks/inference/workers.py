@@ -1,0 +1,83 @@
+"""Dask against one process, and two workers against one; every process has one thread.
+
+Run with ``OMP_NUM_THREADS=1``; prints JSON. Workers are warm: they predicted a small slide before.
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+from pathlib import Path
+
+import torch
+
+from wsi_seg.classes import ClassTable
+from wsi_seg.infer.distribute import connected, run_distributed
+from wsi_seg.infer.members import read_model
+from wsi_seg.infer.plan import InferOptions
+from wsi_seg.infer.run import infer_with
+from wsi_seg.models import ModelCard, build_network, save_checkpoint
+from wsi_seg.progress import Silent
+from wsi_seg.store import open_collection
+from wsi_seg.testing.stores import make_store
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--encoder", default="efficientnet-b0")
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    make_store(options.folder / "large.zarr", "slide", 8704, 768)
+    make_store(options.folder / "small.zarr", "slide", 1024, 256)
+    card = ModelCard(
+        architecture="Unet",
+        encoder=options.encoder,
+        in_channels=3,
+        classes=ClassTable.named(["thing"]),
+        mpp=0.5,
+        tile_px=256,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+    )
+    path = options.folder / "network.safetensors"
+    save_checkpoint(path, build_network(card.spec), card)
+    seconds = {name: measure(name, path, options) for name in ("serial", "local:1", "local:2")}
+    print(
+        json.dumps(
+            {
+                "one worker / serial": round(seconds["serial"] / seconds["local:1"], 3),
+                "two workers / one": round(seconds["local:1"] / seconds["local:2"], 3),
+                "seconds": {name: round(value, 2) for name, value in seconds.items()},
+            }
+        )
+    )
+
+
+def measure(name: str, checkpoint: Path, options: argparse.Namespace) -> float:
+    """Median seconds of predicting the large slide."""
+    model, chosen = read_model([checkpoint]), InferOptions(batch=4, strip_px=512)
+    if name == "serial":
+        return run(model, chosen, options, None)
+    with connected(name) as client:
+
+        def execute(outputs: list, memory: object) -> int:
+            return run_distributed(outputs, model, chosen, memory, client=client, progress=Silent())
+
+        return run(model, chosen, options, execute)
+
+
+def run(model: object, chosen: InferOptions, options: argparse.Namespace, execute: object) -> float:
+    found = []
+    out = options.folder / "pred.zarr"
+    for kind in ("small", *["large"] * options.repeats):
+        shutil.rmtree(out, ignore_errors=True)
+        stores = list(open_collection(options.folder / f"{kind}.zarr"))
+        report = infer_with(model, stores, out, chosen, execute=execute, progress=Silent())
+        found.append(report.seconds)
+    return statistics.median(found[1:])
+
+
+if __name__ == "__main__":
+    main()
