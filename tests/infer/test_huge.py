@@ -14,6 +14,7 @@ HUGE = Extent(100_000, 100_000)
 
 SCRIPT = """
 import json, resource, sys, time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 import psutil, torch
@@ -52,7 +53,9 @@ if strips:
     task = output.task
     first = frozenset(range(min(strips, len(plan.slides[0][0].strips))))
     work = Work(type(task)(task.store, task.plans, task.target, first), task.write)
-    found["tiles"] = predict_works([work], model, predictors, plan.memory, progress=Silent())
+    # The cache is filled on low slides too, if it is small.
+    memory = plan.memory if options.max_ram else replace(plan.memory, cache=2**25)
+    found["tiles"] = predict_works([work], model, predictors, memory, progress=Silent())
     found["written"] = len(list(task.target.glob("0/c/*/*/*")))
 found["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 print(json.dumps(found))

@@ -119,3 +119,10 @@ def test_levels_and_mpp_that_make_no_sense_are_refused():
         InferOptions(level=1, mpp=0.5)
     with pytest.raises(ResolutionError, match="unknown um per px"):
         plan_slide(pyramid(None), CARD, InferOptions(level=0), strip_px=64)
+
+
+def test_an_adaptive_plan_names_both_passes():
+    plan = plan_run([pyramid()], MODEL, InferOptions(overlap="adaptive", precision="fp32"))
+    first = plan_run([pyramid()], MODEL, InferOptions(overlap=0.0, precision="fp32"))
+    assert plan.first == first.windows < plan.windows
+    assert f"{first.windows} windows first" in "\n".join(plan.lines())

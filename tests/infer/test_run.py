@@ -60,6 +60,8 @@ def test_every_slide_is_predicted_at_its_exact_extent(collection, checkpoint, tm
         np.testing.assert_array_equal(labels, label_map(store.image.read(whole)))
     assert report.tiles == sum(slide.windows for slide in report.slides)
     assert json.loads(json.dumps(report.to_json()))["tiles"] == report.tiles
+    assert 0 < report.device_use <= 1
+    assert f"cpu {report.device_use:.0%} of the time" in "\n".join(report.lines())
     assert not (tmp_path / "pred.zarr" / ".partial").exists()
 
 

@@ -85,7 +85,7 @@ def infer(
     ] = "auto",
     max_ram: Annotated[
         str | None,
-        typer.Option(help="Memory the process may take, such as 4GB; parts are chosen to fit."),
+        typer.Option(help="Memory a process may take, such as 4GB; parts are chosen to fit."),
     ] = None,
     precision: Annotated[
         PrecisionName, typer.Option(help="auto is bf16 where the hardware has it.")

@@ -232,6 +232,11 @@ class MemberPredictor:
         """Probabilities of tiles; see `predictor.TilePredictor.predict`."""
         return self._predictors.get(self._index).predict(tiles)
 
+    @property
+    def busy(self) -> float:
+        """Seconds that the device has computed since the network was loaded."""
+        return self._predictors.get(self._index).clock.seconds
+
     def change(self, tiles: NDArray[np.uint8]) -> Change:
         """Tell what speed costs; see `Predictor.change`."""
         return self._predictors.get(self._index).change(tiles)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from wsi_seg.errors import ConfigError
+from wsi_seg.infer.clock import DeviceClock
 from wsi_seg.infer.tta import Tta, predict_views
 from wsi_seg.infer.windows import PROBABILITY_STEPS
 from wsi_seg.models import ModelCard, size_multiple
@@ -124,6 +125,7 @@ class Predictor:
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
         self.channels = len(card.classes)
+        self.clock = DeviceClock(self.device)
         self._dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         self._multiple = size_multiple(network)
         # What predicts is compared with the network as it was trained.
@@ -142,7 +144,8 @@ class Predictor:
 
     def predict(self, tiles: NDArray[np.uint8]) -> torch.Tensor:
         """Probabilities of ``(B, T, T, C)`` uint8 tiles; see `TilePredictor.predict`."""
-        return predict_views(self._predict_once, tiles, self._tta)
+        with self.clock:
+            return predict_views(self._predict_once, tiles, self._tta)
 
     def _predict_once(self, tiles: NDArray[np.uint8]) -> torch.Tensor:
         return quantise(torch.sigmoid(self._logits(self._network, tiles, self._dtype)))

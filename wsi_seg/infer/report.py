@@ -34,16 +34,18 @@ class InferReport:
     """Figures of one run.
 
     ``tiles`` counts the tiles predicted in this run and ``seconds`` the time from the first read
-    to the last write; ``pixels`` is their output area. ``peak_memory`` is that of the whole
-    process in bytes, ``label_change`` and ``value_change`` are the shares of px whose label, and
-    whose value, differs from that of the network in float32 as it was trained, measured on the
-    first tiles.
+    to the last write; ``pixels`` is their output area. ``device_use`` is the share of that time in
+    which this process's device computed, 0 where other processes did the work. ``peak_memory`` is
+    that of the whole process in bytes. ``label_change`` and ``value_change`` are the shares of px
+    whose label, and whose value, differs from that of the network in float32 as it was trained,
+    measured on the first tiles.
     """
 
     slides: tuple[SlideResult, ...]
     tiles: int
     pixels: int
     seconds: float
+    device_use: float
     peak_memory: int
     device: str
     precision: str
@@ -77,9 +79,10 @@ class InferReport:
         rate += f", {self.mpx_per_second:.1f} Mpx/s)"
         memory = f"peak memory {self.peak_memory / 1e9:.2f} GB"
         memory += f" (planned: at most {self.memory.total / 1e9:.2f})"
+        busy = f" {self.device_use:.0%} of the time" if self.device_use else ""
         lines = [
             f"{len(self.slides)} slides, {rate}, {skipped} tiles of background left out",
-            f"{self.device}, {self.precision}, batch {self.batch}, {memory}",
+            f"{self.device}{busy}, {self.precision}, batch {self.batch}, {memory}",
         ]
         if self.label_change or self.value_change:
             lines.append(

@@ -294,12 +294,16 @@ def _run(
     pending = [output for output in outputs if not output.complete]
     started = time.perf_counter()
     change = _first_change(pending, predictors)
+    busy = sum(predictor.busy for predictor in predictors)
     predicted = execute(pending, memory) if pending else 0
+    busy = sum(predictor.busy for predictor in predictors) - busy
+    seconds = time.perf_counter() - started
     return InferReport(
         slides=tuple(_result(output) for output in outputs),
         tiles=predicted,
         pixels=sum(output.plan.extent.area for output in pending),
-        seconds=time.perf_counter() - started,
+        seconds=seconds,
+        device_use=busy / seconds,
         peak_memory=peak_memory(),
         device=str(predictors[0].device),
         precision=predictors[0].precision,

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from wsi_seg.errors import WsiSegError
 from wsi_seg.infer.members import Model
@@ -36,6 +36,9 @@ class RunPlan:
         Batch, strips, cache, and what they take; None where no slide can be predicted.
     device, precision
         Where and how networks compute.
+    first
+        With adaptive overlap, windows of the pass without overlap; ``slides`` then name the most
+        that both passes may predict. None for a fixed overlap.
     """
 
     slides: tuple[tuple[SlidePlan, ...], ...]
@@ -43,6 +46,7 @@ class RunPlan:
     memory: MemoryPlan | None
     device: str
     precision: str
+    first: int | None = None
 
     @property
     def windows(self) -> int:
@@ -58,6 +62,8 @@ class RunPlan:
         """Plan as sentences for people."""
         total = f"{len(self.slides)} slides, {self.windows} windows, {self.skipped} of background "
         lines = [f"{total}left out; {self.device}, {self.precision}"]
+        if self.first is not None:
+            lines.append(f"adaptive overlap: {self.first} windows first, all of them at most")
         rows = [_slide_row(plans) for plans in self.slides]
         lines += [
             "{slide}: {height} x {width} px of level {level}, tile {tile_px}, {windows} windows, "
@@ -73,6 +79,7 @@ class RunPlan:
         """Plan as plain JSON values."""
         return {
             "windows": self.windows,
+            "windows_first": self.first,
             "windows_skipped": self.skipped,
             "device": self.device,
             "precision": self.precision,
@@ -133,7 +140,11 @@ def plan_run(
         )
         strip_px = memory.strip_px
         slides = [tuple(plan.with_strips(strip_px) for plan in slide) for slide in slides]
-    return RunPlan(tuple(slides), failures, memory, str(device), precision)
+    first = None
+    if options.overlap == "adaptive" and refine is None:
+        plain = plan_run(stores, model, replace(options, overlap=0.0))
+        first = plain.windows
+    return RunPlan(tuple(slides), failures, memory, str(device), precision, first)
 
 
 def _slide_row(plans: Sequence[SlidePlan]) -> dict[str, object]:
