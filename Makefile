@@ -1,4 +1,5 @@
 # setup: environment in .venv    demo: the whole chain on made slides    test: all tests
+# pipelines: a step of every full recipe, in every phase
 # torture: long tests of kills and faults
 # check: lint, format, types, floors    bench: benchmarks (bench-env: the peers)
 # viewer: the library of the viewer's page, from npm; wheels carry it
@@ -9,10 +10,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test torture check bench bench-env viewer
+.PHONY: help setup demo test torture pipelines check bench bench-env viewer
 
 help:
-	@sed -n '1,5s/^# //p' Makefile
+	@sed -n '1,6s/^# //p' Makefile
 
 setup: $(STAMP)
 
@@ -38,6 +39,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+pipelines: $(STAMP)
+	$(BIN)/python -m pytest -m pipelines tests/pipelines --timeout 1800
 
 torture: $(STAMP)
 	$(BIN)/python -m pytest -m torture --timeout 1800

@@ -15,7 +15,12 @@ from wsi_seg.errors import CheckpointError, ConfigError
 from wsi_seg.infer.combine import COMBINED
 from wsi_seg.infer.predictor import Change, Predictor
 from wsi_seg.models import ModelCard, load_checkpoint, read_card
-from wsi_seg.models.checkpoint import digest_of, newest_checkpoint, shipped_checkpoint, weights_digest
+from wsi_seg.models.checkpoint import (
+    digest_of,
+    newest_checkpoint,
+    shipped_checkpoint,
+    weights_digest,
+)
 
 # What folds leave together, see `learn.ensemble`.
 ENSEMBLE = "ensemble.yaml"
