@@ -12,8 +12,7 @@ from wsi_seg.masks.labels import write_tissue
 from wsi_seg.progress import Silent
 from wsi_seg.store import note_attributes, open_collection, store_digest
 from wsi_seg.store.audit import audit_collection
-from wsi_seg.store.digests import read_digests
-from wsi_seg.store.shards import shard_checksum
+from wsi_seg.store.digests import file_digest, read_digests
 from wsi_seg.store.tile import tile_slides
 from wsi_seg.testing.coordinates import write_coordinate_tiff
 
@@ -53,8 +52,8 @@ def test_a_sound_collection_passes_and_every_file_was_read(store):
 
 def test_what_the_journal_knew_is_what_the_files_hold(store):
     for name in "ab":
-        for file, checksum in read_digests(store / name).items():
-            assert shard_checksum(store / name / file) == checksum, file
+        for file, digest in read_digests(store / name).items():
+            assert file_digest(store / name / file) == digest, file
 
 
 def test_every_flipped_bit_is_found(store):
@@ -85,7 +84,7 @@ def test_missing_cut_and_foreign_files_are_named(store):
     shard.unlink()
     assert "0/c/0/0/0 is missing" in audit(store).faults["a"][0]
     shard.write_bytes(kept[:-3])
-    with pytest.raises(BatchError, match="crc32c differs"):
+    with pytest.raises(BatchError, match="digest differs"):
         audit(store).require_sound()
     shard.write_bytes(kept)
     shutil.copy(shard, shard.with_name("7"))

@@ -125,7 +125,8 @@ def infer(
 ) -> None:
     """Predict every slide of a collection, seamlessly, in bounded memory.
 
-    Run it again after an interruption and it continues with the first unfinished strip.
+    Run it again after an interruption and it continues with the first unfinished strip. Tiles that
+    cannot be read are left at 0 and named; the exit code is then 1.
 
     For example:
 
@@ -177,6 +178,7 @@ def infer(
         )
         terminal.say("\n".join([f"model {file}" for file in files] + report.lines()))
         terminal.next_command("wsi-seg", "export", out, "--store", store, "--geojson", "polygons")
+        report.require_whole()
         return report.to_json() | {"out": out}
 
     run_verb(body, json_mode, writes=None if plan else out, makes=True)

@@ -3,6 +3,7 @@
 import statistics
 from dataclasses import asdict, dataclass, replace
 
+from wsi_seg.errors import BatchError
 from wsi_seg.infer.memory import MemoryPlan
 from wsi_seg.infer.stream import Quarantined
 
@@ -111,6 +112,18 @@ class InferReport:
         every = spared + sum(slide.windows for slide in self.slides)
         seams = f"; seam score without overlap {statistics.mean(before):.2f}" if before else ""
         return [f"adaptive overlap spared {spared} of {every} tiles ({spared / every:.0%}){seams}"]
+
+    def require_whole(self) -> None:
+        """Raise a `BatchError` if tiles of some slides could not be read; the rest is predicted."""
+        torn = [slide for slide in self.slides if slide.quarantined]
+        if torn:
+            reasons = {
+                slide.slide: f"predicted but for {len(slide.quarantined)} tiles, which are 0; the "
+                f"first, y={slide.quarantined[0][0]} x={slide.quarantined[0][1]}: "
+                f"{slide.quarantined[0][2]}"
+                for slide in torn
+            }
+            raise BatchError(reasons, done=len(self.slides) - len(torn))
 
     def to_json(self) -> dict[str, object]:
         """Figures as plain JSON values."""

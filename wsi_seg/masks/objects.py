@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import shapely
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from wsi_seg.annotations import Annotation
 from wsi_seg.errors import OutputError, StoreError
+from wsi_seg.json_text import parse_json
 from wsi_seg.store import SlideStore
 
 FILE = "objects.json"
@@ -86,7 +88,7 @@ def read_objects(store: SlideStore, label: str) -> Objects:
     """
     path = store.path / "labels" / label / FILE
     try:
-        columns = json.loads(path.read_bytes())
+        columns: Any = parse_json(path.read_bytes())
         count = len(columns["area"])
         objects = Objects(
             bbox=np.array(columns["bbox"], dtype=np.float64).reshape(count, 4),

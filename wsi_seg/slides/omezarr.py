@@ -5,7 +5,7 @@ px are uint8: one channel is grey, three are RGB, of four the last is alpha and 
 bioformats2raw folder the first image is taken, never the label and overview behind it.
 """
 
-import json
+import math
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -17,12 +17,15 @@ from numpy.typing import NDArray
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
+from wsi_seg.json_text import parse_json
+from wsi_seg.limits import advice, limits
 from wsi_seg.slides.failures import explained
 from wsi_seg.slides.resolution import UNKNOWN, Resolution, chosen, unit_resolution
 from wsi_seg.slides.slide import Recode, slide_name
 
 _VERSIONS = {"0.4", "0.5"}
 _MARKERS = ("zarr.json", ".zgroup", ".zarray")
+_MOST_LEVELS = 64
 _BIOFORMATS = "bioformats2raw.layout"
 
 
@@ -66,6 +69,8 @@ class OmeZarrSlide:
             group = path / "0" if _BIOFORMATS in _attributes(path) else path
             version, scales = _multiscales(group)
             self._axes = [str(axis["name"]) for axis in scales["axes"]]
+            if len(scales["datasets"]) > _MOST_LEVELS:
+                raise SlideError(f"{path}: got {len(scales['datasets'])} levels; expected a few")
             self._arrays = [_open_level(group, entry["path"]) for entry in scales["datasets"]]
             for array in self._arrays:
                 self._check(array)
@@ -128,6 +133,11 @@ class OmeZarrSlide:
                 f"{self.path}: got axes {size}; expected y and x, 1, 3 or 4 channels c, and "
                 "length 1 of any other; save one plane in colour or grey"
             )
+        bound = limits()
+        if math.prod(array.shape) > 4 * bound.level_pixels:
+            raise SlideError(f"{self.path}: got a level of {size}; {advice('level_pixels')}")
+        if math.prod(array.chunks) > bound.chunk_bytes:
+            raise SlideError(f"{self.path}: got chunks of {array.chunks}; {advice('chunk_bytes')}")
         if array.dtype != np.uint8:
             raise UnsupportedSlideError(
                 f"{self.path}: got px of {array.dtype}; expected uint8; convert it"
@@ -139,17 +149,24 @@ def _reopen(path: Path, mpp: float | None) -> OmeZarrSlide:
 
 
 def _explained(path: Path) -> AbstractContextManager[None]:
-    return explained(path, "cannot be read as OME-Zarr: ", "a whole OME-Zarr 0.4 or 0.5 image")
+    what, expected = "cannot be read as OME-Zarr: ", "a whole OME-Zarr 0.4 or 0.5 image"
+    return explained(path, what, expected, also=(ExceptionGroup,))  # zarr reads chunks in tasks
 
 
 def _attributes(folder: Path) -> dict[str, Any]:
     """OME attributes of a group, as 0.4 names them."""
     with _explained(folder):
         if (folder / "zarr.json").is_file():
-            found = json.loads((folder / "zarr.json").read_text())["attributes"].get("ome", {})
+            found = _read(folder / "zarr.json")["attributes"].get("ome", {})
         else:
-            found = json.loads((folder / ".zattrs").read_text())
+            found = _read(folder / ".zattrs")
     return found if isinstance(found, dict) else {}
+
+
+def _read(file: Path) -> Any:  # noqa: ANN401 (parsed JSON)
+    if file.stat().st_size > limits().metadata_bytes:
+        raise SlideError(f"{file} has {file.stat().st_size} bytes; {advice('metadata_bytes')}")
+    return parse_json(file.read_bytes())
 
 
 def _multiscales(group: Path) -> tuple[str, dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Owns one level's array as it lies on disk: sizes, chunk and shard grids, and file names."""
 
-import json
+import math
 import zlib
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -12,6 +12,8 @@ from pydantic import BaseModel, Field, ValidationError
 
 from wsi_seg.errors import StoreError, StoreIncompleteError
 from wsi_seg.geometry import Extent
+from wsi_seg.json_text import parse_json
+from wsi_seg.limits import advice, limits
 from wsi_seg.store.codecs import Encoding
 from wsi_seg.store.remote import is_address, readable
 
@@ -121,6 +123,7 @@ def read_level_array(path: Path) -> LevelArray:
             "array of uint8 as wsi_seg writes it; tile the slide again"
         ) from error
     sharding = metadata.codecs[0].configuration
+    _require_sizes(file, metadata)
     return LevelArray(
         path=path,
         extent=Extent(*metadata.shape[-2:]),
@@ -130,6 +133,30 @@ def read_level_array(path: Path) -> LevelArray:
         encoding=Encoding.from_zarr([codec.model_dump() for codec in sharding.codecs]),
         version=_version(file),
     )
+
+
+def _require_sizes(file: Path, metadata: _Metadata) -> None:
+    """Hold the sizes that the metadata claim against the limits; see `wsi_seg.limits`."""
+    bound = limits()
+    shape, channels = metadata.shape[-2:], math.prod(metadata.shape[:-2])
+    shard = metadata.chunk_grid.configuration.chunk_shape
+    chunk = metadata.codecs[0].configuration.chunk_shape
+    whole = all(size > 0 for sizes in (metadata.shape, shard, chunk) for size in sizes)
+    fitting = whole and all(a % b == 0 for a, b in zip(shard[-2:], chunk[-2:], strict=True))
+    if not fitting or len({len(metadata.shape), len(shard), len(chunk)}) > 1:
+        raise StoreError(
+            f"{file}: got shape {metadata.shape}, shards {shard}, chunks {chunk}; expected sizes "
+            "above 0, and shards of whole chunks; tile the slide again"
+        )
+    chunks = [math.prod(-(-a // b) for a, b in zip(sizes, chunk[-2:], strict=True))
+              for sizes in (shape, shard[-2:])]  # fmt: skip
+    for name, size in (
+        ("level_pixels", math.prod(shape)),
+        ("chunk_bytes", channels * math.prod(chunk[-2:])),
+        ("tiles", max(chunks)),
+    ):
+        if size > getattr(bound, name):
+            raise StoreError(f"{file}: claims {size:,} {name.replace('_', ' ')}; {advice(name)}")
 
 
 def _version(file: Path) -> tuple[int, int]:
@@ -151,13 +178,17 @@ def read_json(file: Path) -> Mapping[str, object]:
     """
     try:
         with readable(file) if is_address(file) else nullcontext():
-            value = json.loads(file.read_bytes())
+            content = file.read_bytes()
     except FileNotFoundError as error:
         raise StoreIncompleteError(
             f"{file.parent} has no {file.name}: writing it never finished; run `wsi-seg tile` again"
         ) from error
     except OSError as error:
         raise StoreError(f"cannot read {file}: {error.strerror or error}") from error
+    if len(content) > limits().metadata_bytes:
+        raise StoreError(f"{file} has {len(content)} bytes; {advice('metadata_bytes')}")
+    try:
+        value = parse_json(content)
     except ValueError as error:
         raise StoreError(f"{file} is not JSON ({error}); tile the slide again") from error
     if not isinstance(value, dict):

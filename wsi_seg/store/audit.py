@@ -8,10 +8,10 @@ from wsi_seg.errors import BatchError, OutputError, StoreError, WsiSegError
 from wsi_seg.progress import Progress
 from wsi_seg.store.arrays import LevelArray
 from wsi_seg.store.collection import Collection
-from wsi_seg.store.digests import group_files, read_digests
+from wsi_seg.store.digests import file_digest, group_files, read_digests
 from wsi_seg.store.layout import label_list
 from wsi_seg.store.multiscale import open_multiscale
-from wsi_seg.store.shards import read_index, shard_checksum
+from wsi_seg.store.shards import read_index
 
 QUARANTINE = ".quarantine"
 
@@ -128,26 +128,26 @@ def _audit_group(group: Path, audit: Audit) -> list[str]:
     return found
 
 
-def _compare(group: Path, digests: Mapping[str, int], audit: Audit) -> list[str]:
+def _compare(group: Path, digests: Mapping[str, str], audit: Audit) -> list[str]:
     found = []
     for name, expected in digests.items():
         path = group / name
         try:
-            checksum = shard_checksum(path)
+            digest = file_digest(path)
         except OSError as error:
             found.append(f"{path} cannot be read: {error.strerror or error}")
             continue
-        if checksum is None:
+        if not digest:
             found.append(f"{path} is missing")
-        elif checksum != expected:
-            found.append(f"{path} has changed since it was written: its crc32c differs")
+        elif digest != expected:
+            found.append(f"{path} has changed since it was written: its digest differs")
         else:
             audit.files += 1
             audit.nbytes += path.stat().st_size
     return found
 
 
-def _audit_shards(group: Path, array: LevelArray, digests: Mapping[str, int]) -> list[str]:
+def _audit_shards(group: Path, array: LevelArray, digests: Mapping[str, str]) -> list[str]:
     """Check the index of each shard, and that no shard came from elsewhere."""
     found = []
     level = array.path.relative_to(group).as_posix()

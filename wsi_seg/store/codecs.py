@@ -199,7 +199,7 @@ class Encoding:
                 predictor = True
             elif name in _IMAGES:
                 kind = _IMAGES[name]
-                tables = base64.b64decode(str(options.get("tables", "")))
+                tables = _tables(options)
                 jpeg_rgb = options.get("colorspace_jpeg") == "RGB"
                 loss = _loss(options)
             elif name in _COMPRESSORS:
@@ -216,6 +216,13 @@ class ZarrCodecs:
     filters: list[dict[str, object]]
     serializer: dict[str, object]
     compressors: list[dict[str, object]]
+
+
+def _tables(options: Named) -> bytes:
+    try:
+        return base64.b64decode(str(options.get("tables", "")), validate=True)
+    except ValueError as error:
+        raise StoreError(f"got JPEG tables that are no base64 ({error})") from error
 
 
 def _loss(options: Named) -> float | None:

@@ -1,11 +1,14 @@
-"""Owns the digests of a finished group: a crc32c of each of its files, noted when it is finished.
+"""Owns the digests of a finished group: one of each of its files, noted when it is finished.
 
-They find what disks and copies damage, not what somebody forges. A label has its own, so a slide's
-digests stay the same while labels come and go.
+A digest is the file's crc32c, then its last four bytes. The index of a shard ends with a crc32c of
+its own, and a checksum over bytes that end with their own checksum is the same for all of them; so
+the crc32c alone would not see the index. Digests find what disks and copies damage, not what
+somebody forges. A label has its own, so a slide's stay the same while labels come and go.
 """
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -15,6 +18,9 @@ from wsi_seg.store.remote import is_address
 from wsi_seg.store.shards import shard_checksum
 
 NAME = "digests.json"
+ALGORITHM = "crc32c+tail"
+
+_TAIL_BYTES = 4
 
 
 def write_digests(group: Path, known: Mapping[str, int] | None = None) -> None:
@@ -25,7 +31,7 @@ def write_digests(group: Path, known: Mapping[str, int] | None = None) -> None:
     group
         Folder of an image or a label that will not change any more.
     known
-        crc32c of files whose digests were taken when they were written, by their relative paths.
+        crc32c of files that was taken when they were written, by their relative paths.
 
     Raises
     ------
@@ -37,19 +43,36 @@ def write_digests(group: Path, known: Mapping[str, int] | None = None) -> None:
         for label in sorted(labels.iterdir()):
             if label.is_dir() and not (label / NAME).is_file():
                 write_digests(label)
-    found = dict(known or {})
+    taken = known or {}
     try:
-        for name in group_files(group):
-            if name not in found:
-                checksum = shard_checksum(group / name)
-                found[name] = 0 if checksum is None else checksum
-        document = {"algorithm": "crc32c", "files": dict(sorted(found.items()))}
+        names = sorted({*group_files(group), *taken})
+        found = {name: file_digest(group / name, crc=taken.get(name)) for name in names}
+        document = {"algorithm": ALGORITHM, "files": found}
         (group / NAME).write_text(json.dumps(document, indent=0), encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot write {group / NAME}: {error.strerror or error}") from error
 
 
-def read_digests(group: Path) -> dict[str, int] | None:
+def file_digest(path: Path, *, crc: int | None = None) -> str:
+    """Take the digest of a file; empty if there is none.
+
+    Parameters
+    ----------
+    path
+        The file.
+    crc
+        Its crc32c if that is known; else the whole file is read.
+    """
+    checksum = shard_checksum(path) if crc is None else crc
+    if checksum is None:
+        return ""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _TAIL_BYTES))
+        return f"{checksum:08x}{file.read().hex()}"
+
+
+def read_digests(group: Path) -> dict[str, str] | None:
     """Read the digests of a group; None if it was written before digests were kept.
 
     Raises
@@ -61,13 +84,11 @@ def read_digests(group: Path) -> dict[str, int] | None:
         return None
     document = read_json(group / NAME)
     files = document.get("files")
-    if document.get("algorithm") != "crc32c" or not isinstance(files, dict):
-        raise StoreError(f"{group / NAME}: got no digests; expected the crc32c of each file")
-    for name, checksum in files.items():
-        if not isinstance(checksum, int) or ".." in Path(name).parts or Path(name).is_absolute():
-            raise StoreError(
-                f"{group / NAME}: got {name!r}: {checksum!r}; expected a file's crc32c"
-            )
+    if document.get("algorithm") != ALGORITHM or not isinstance(files, dict):
+        raise StoreError(f"{group / NAME}: got no digests; expected one of each file")
+    for name, digest in files.items():
+        if not isinstance(digest, str) or ".." in Path(name).parts or Path(name).is_absolute():
+            raise StoreError(f"{group / NAME}: got {name!r}, {digest!r}; expected a digest")
     return files
 
 

@@ -241,7 +241,11 @@ def label_list(labels: Path) -> list[str]:
     attributes = read_json(file).get("attributes")
     ome = attributes.get("ome") if isinstance(attributes, dict) else None
     names = ome.get("labels") if isinstance(ome, dict) else None
-    return [str(name) for name in names] if isinstance(names, list) else []
+    listed = [str(name) for name in names] if isinstance(names, list) else []
+    for name in listed:
+        if name in {"", ".", ".."} or Path(name).name != name:
+            raise StoreError(f"{file}: got a label {name!r}; expected the name of a folder in it")
+    return listed
 
 
 def _create_array(path: Path, number: int, level: LevelLayout, channels: int | None) -> None:

@@ -72,12 +72,16 @@ class Multiscale:
         return hash((self.path, self.name))
 
 
+# Halving even the largest level leaves one px long before.
+_MOST_LEVELS = 64
+
+
 class _Dataset(BaseModel):
-    path: str
+    path: str = Field(pattern=r"^\w[\w.-]*$")  # a folder of the group, nowhere else
 
 
 class _Scales(BaseModel):
-    datasets: list[_Dataset] = Field(min_length=1)
+    datasets: list[_Dataset] = Field(min_length=1, max_length=_MOST_LEVELS)
     name: str = ""
 
 
@@ -86,8 +90,8 @@ class _Ome(BaseModel):
 
 
 class _Ours(BaseModel):
-    mpp: float | None = None
-    downsample: float = 1.0
+    mpp: float | None = Field(None, gt=0, allow_inf_nan=False)
+    downsample: float = Field(1.0, gt=0, allow_inf_nan=False)
 
 
 class _Attributes(BaseModel):

@@ -118,6 +118,8 @@ def read_index(path: Path, count: int) -> NDArray[np.uint64] | None:
     try:
         total = os.fstat(descriptor).st_size
         data = os.pread(descriptor, size, total - size) if total >= size else b""
+    except OSError as error:
+        raise StoreError(f"cannot read shard {path}: {error.strerror or error}") from error
     finally:
         os.close(descriptor)
     return _parse_index(data, count, body=total - size, path=path)
