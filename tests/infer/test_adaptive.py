@@ -1,5 +1,7 @@
 """Adaptive overlap: fewer windows, the same wherever tiles agree, repeatable however it is run."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch import nn
 
 import wsi_seg.infer.output as output_module
 from wsi_seg.classes import ClassTable
-from wsi_seg.errors import ConfigError
+from wsi_seg.errors import BatchError, ConfigError
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.infer.adaptive import first_options, refined
 from wsi_seg.infer.members import Member, Model
@@ -46,11 +48,11 @@ class Blinkered(nn.Module):
         return torch.where(red > 0, red + wrong, red)
 
 
-def write_store(collection, name, image):
+def write_store(collection, name, image, mpp=None):
     create_collection(collection)
     path = collection / name
     create_multiscale(
-        path, extents=completed([Extent(*image.shape[:2])]), channels=3, mpp=None,
+        path, extents=completed([Extent(*image.shape[:2])]), channels=3, mpp=mpp,
         attributes={"kind": "slide"}, name=name, chunk_px=32, shard_px=64,
     )  # fmt: skip
     for y in range(0, len(image), 64):
@@ -157,6 +159,18 @@ def test_a_pointwise_model_is_unchanged_and_strips_do_not_matter(height, width, 
             np.testing.assert_array_equal(rows, whole[index])
     found = np.concatenate([whole[index] for index in sorted(whole)])
     np.testing.assert_array_equal(found[..., 0], image[..., 0])
+
+
+def test_a_slide_that_fails_does_not_stop_the_others(stores, tmp_path):
+    card = replace(CARD, mpp=0.5)  # neither slide knows its own
+    write_store(tmp_path / "s.zarr", "three", with_a_square(), mpp=0.5)
+    every = list(open_collection(tmp_path / "s.zarr"))
+    with pytest.raises(BatchError, match="'one' has no mpp") as caught:
+        infer_with((Blinkered(), card), every, tmp_path / "p", OPTIONS, progress=Silent())
+    assert caught.value.done == 1
+    assert open_collection(tmp_path / "p").names() == ("three",)
+    with pytest.raises(BatchError, match="2 of 2 slides failed"):
+        infer_with((Blinkered(), card), stores, tmp_path / "q", OPTIONS, progress=Silent())
 
 
 def test_what_does_not_fit_is_refused(stores, tmp_path):

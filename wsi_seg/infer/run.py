@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from wsi_seg.errors import BatchError, ConfigError, WsiSegError
-from wsi_seg.infer.adaptive import first_options, refined
+from wsi_seg.infer.adaptive import infer_twice
 from wsi_seg.infer.members import (
     Member,
     MemberPredictor,
@@ -28,7 +28,7 @@ from wsi_seg.infer.members import (
 )
 from wsi_seg.infer.memory import MemoryPlan
 from wsi_seg.infer.output import SlideOutput, StripWriter
-from wsi_seg.infer.plan import InferOptions, SlidePlan, plan_slide
+from wsi_seg.infer.plan import InferOptions, SlidePlan
 from wsi_seg.infer.predictor import Change, Predictor
 from wsi_seg.infer.report import InferReport, SlideResult
 from wsi_seg.infer.schedule import Refine, RunPlan, plan_run
@@ -40,9 +40,7 @@ from wsi_seg.store import (
     Collection,
     SlideStore,
     create_collection,
-    discard,
     note_names,
-    open_collection,
     store_digest,
     tidy,
 )
@@ -127,7 +125,7 @@ def infer_with(
     run = partial(_infer, model, overwrite=overwrite, execute=execute, progress=progress)
     if options.overlap != "adaptive":
         return run(stores, out, options)
-    return _infer_twice(run, model, stores, out, options, overwrite=overwrite)
+    return infer_twice(run, model, stores, out, options, overwrite=overwrite)
 
 
 def _infer(
@@ -146,11 +144,9 @@ def _infer(
     create_collection(out)
     failures = dict(plan.failures)
     if plan.memory is None:
-        raise (
-            BatchError(failures, done=0)
-            if failures
-            else ConfigError("got no slides to predict; expected at least one")
-        )
+        if not failures:
+            raise ConfigError("got no slides to predict; expected at least one")
+        raise BatchError(failures, done=0)
     build = partial(build_predictor, options=options)
     predictors = MemberPredictors(model, build, resident=plan.memory.resident).each()
     outputs = _begin(stores, plan, model, out, options, overwrite=overwrite, failures=failures)
@@ -162,52 +158,6 @@ def _infer(
     if failures:
         raise BatchError(failures, done=len(outputs))
     return report
-
-
-def _infer_twice(
-    run: Callable[..., InferReport],
-    model: Model,
-    stores: Sequence[SlideStore],
-    out: Path,
-    options: InferOptions,
-    *,
-    overwrite: bool,
-) -> InferReport:
-    """Predict without overlap, then where that is not enough; see `infer.adaptive`.
-
-    The first pass is a collection of its own beside the output, so it resumes as any other; it is
-    removed at the end.
-    """
-    if len(model.members) > 1 or model.card.fit is not None:
-        what = "several models" if len(model.members) > 1 else "a model that resizes slides"
-        raise ConfigError(f"got adaptive overlap and {what}; expected a number such as 0.5")
-    beside = out.with_name(f".{out.name}.first")
-    left = [store for store in stores if overwrite or not (out / store.name).exists()]
-    failures: dict[str, str] = {}
-    first: InferReport | None = None
-    if left:
-        try:
-            first = run(left, beside, first_options(options))
-        except BatchError as error:
-            failures = error.failures
-    known = open_collection(beside) if beside.exists() else None
-
-    def refine(store: SlideStore, plan: SlidePlan) -> SlidePlan:
-        if known is None or store.name not in known.names():
-            return plan  # it is complete
-        card = model.card
-        plain = plan_slide(store, card, first_options(options), strip_px=plan.strip_px)
-        return refined(plan, plain, known[store.name].image)
-
-    try:
-        found = [store for store in stores if store.name not in failures]
-        report = run(found, out, options, refine=refine)
-    except BatchError as error:
-        raise BatchError(failures | error.failures, done=error.done) from error
-    discard(beside)
-    if failures:
-        raise BatchError(failures, done=len(report.slides))
-    return report if first is None else report.after(first)
 
 
 def _begin(
