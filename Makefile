@@ -1,6 +1,6 @@
 # setup: environment in .venv    demo: the whole chain on made slides    test: all tests
 # pipelines: a step of every full recipe, in every phase
-# torture: long tests of kills and faults
+# torture: long tests of kills and faults    fuzz: parsers on made-up input    audit: known holes
 # check: lint, format, types, floors    bench: benchmarks (bench-env: the peers)
 # viewer: the library of the viewer's page, from npm; wheels carry it
 # PYTHON=/path/to/python picks the interpreter the environment is made with.
@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test torture pipelines check bench bench-env viewer
+.PHONY: help setup demo test torture pipelines fuzz audit check bench bench-env viewer
 
 help:
 	@sed -n '1,6s/^# //p' Makefile
@@ -45,6 +45,14 @@ pipelines: $(STAMP)
 
 torture: $(STAMP)
 	$(BIN)/python -m pytest -m torture --timeout 1800
+
+fuzz: $(STAMP)
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/fuzz --timeout 3600
+
+# Asks a public list of known holes for each package that is installed, so it needs the network.
+audit: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/python -m pip_audit --local --skip-editable
 
 check: $(STAMP)
 	$(BIN)/ruff check

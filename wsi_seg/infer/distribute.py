@@ -7,7 +7,7 @@ numbers, so any number of workers gives the bytes of a run in one process.
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from importlib import import_module
@@ -52,16 +52,24 @@ def connected(cluster: str) -> Iterator[Client]:
             raise ConfigError(f"got --cluster {cluster!r}; expected local:N with N of 1 or more")
         with (
             LocalCluster(
-                n_workers=int(count), threads_per_worker=1, dashboard_address=None
+                n_workers=int(count),
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address=None,
             ) as workers,
             Client(workers) as client,
         ):
             yield client
     elif kind == "cuda":
-        with _extra("dask_cuda", "LocalCUDACluster", "cuda") as workers, Client(workers) as client:
+        with (
+            _extra("dask_cuda", "LocalCUDACluster", "cuda", {"dashboard_address": None}) as workers,
+            Client(workers) as client,
+        ):
             yield client
     elif kind == "slurm":
-        with _extra("dask_jobqueue", "SLURMCluster", "slurm") as workers:
+        # Its workers are other machines, so the scheduler has to listen to them; its page has not.
+        page = {"scheduler_options": {"dashboard_address": "127.0.0.1:0"}}
+        with _extra("dask_jobqueue", "SLURMCluster", "slurm", page) as workers:
             workers.scale(jobs=1)
             with Client(workers) as client:
                 yield client
@@ -78,10 +86,10 @@ def connected(cluster: str) -> Iterator[Client]:
         )
 
 
-def _extra(module: str, name: str, extra: str) -> Any:  # noqa: ANN401 (dask has no types)
+def _extra(module: str, name: str, extra: str, options: Mapping[str, object]) -> Any:  # noqa: ANN401 (dask has no types)
     """Start the cluster class of an optional package."""
     try:
-        return getattr(import_module(module), name)()
+        return getattr(import_module(module), name)(**options)
     except ImportError as error:
         raise ConfigError(
             f"got --cluster {extra}, which needs {module}; pip install 'wsi-seg[{extra}]'"
