@@ -133,7 +133,7 @@ def infer(
       wsi-seg infer --overlap 0.5
       wsi-seg infer store.zarr --checkpoint run/best.safetensors --out pred.zarr
       wsi-seg infer --max-ram 4GB --plan
-      wsi-seg infer --checkpoint a.safetensors --checkpoint b.safetensors --combine vote
+      wsi-seg infer --checkpoint run/ensemble.yaml --combine vote
     """
 
     def body(terminal: Terminal) -> dict[str, object]:

@@ -10,6 +10,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from wsi_seg.infer.members import (
 from wsi_seg.infer.memory import MemoryPlan
 from wsi_seg.infer.output import SlideOutput, StripWriter
 from wsi_seg.infer.plan import InferOptions, SlidePlan
-from wsi_seg.infer.predictor import Change, Predictor
+from wsi_seg.infer.predictor import Change, Predictor, pick_device, pick_precision
 from wsi_seg.infer.report import InferReport, SlideResult
 from wsi_seg.infer.schedule import Refine, RunPlan, plan_run
 from wsi_seg.infer.source import WindowReader
@@ -91,11 +92,14 @@ def infer_collection(
     """
     model = checkpoint if isinstance(checkpoint, Model) else read_model([checkpoint])
     stores = [collection[name] for name in collection.names()]
-    run = partial(infer_with, model, stores, out, options, overwrite=overwrite, progress=progress)
+    run = partial(infer_with, model, stores, out, overwrite=overwrite, progress=progress)
     if cluster is None:
-        return run()
+        return run(options)
     from wsi_seg.infer.distribute import connected, run_distributed
 
+    # Decided once, here: workers of several kinds must not choose differently.
+    precision = pick_precision(options.precision, pick_device(options.device))
+    options = replace(options, precision=precision)
     with connected(cluster) as client:
 
         def execute(outputs: Sequence[SlideOutput], memory: MemoryPlan) -> int:
@@ -103,7 +107,7 @@ def infer_collection(
                 outputs, model, options, memory, client=client, progress=progress
             )
 
-        return run(execute=execute)
+        return run(options, execute=execute)
 
 
 def infer_with(
