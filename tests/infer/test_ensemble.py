@@ -46,6 +46,7 @@ def files(tmp_path_factory):
 @pytest.fixture
 def collection(tmp_path):
     make_store(tmp_path / "store.zarr", "one", 150, 110)
+    make_store(tmp_path / "store.zarr", "small", 64, 90)
     return open_collection(tmp_path / "store.zarr")
 
 
@@ -60,11 +61,12 @@ def test_an_ensemble_is_its_members_predictions_combined(collection, files, tmp_
     single = []
     for number, path in enumerate(files):
         infer_collection(collection, path, tmp_path / f"{number}.zarr", OPTIONS, progress=Silent())
-        single.append(image(tmp_path / f"{number}.zarr"))
+        single.append(tmp_path / f"{number}.zarr")
     model = read_model(files, mode)
     report = infer_collection(collection, model, tmp_path / "all.zarr", OPTIONS, progress=Silent())
-    expected = combine(single, [1.0] * 3, mode)
-    np.testing.assert_array_equal(image(tmp_path / "all.zarr"), expected)
+    for name in ("one", "small"):
+        expected = combine([image(path, name) for path in single], [1.0] * 3, mode)
+        np.testing.assert_array_equal(image(tmp_path / "all.zarr", name), expected)
     assert report.tiles == sum(slide.windows for slide in report.slides)
     settings = open_collection(tmp_path / "all.zarr")["one"].attributes["settings"]
     assert settings["checkpoint"]["mode"] == mode
