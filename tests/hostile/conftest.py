@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 MEMORY = 1 << 30
+SECONDS = 30
 # What every verb may need, imported once: the forks share it.
 _IMPORTED = (
     "zarr", "tifffile", "imagecodecs", "pydicom", "PIL.Image", "shapely", "rasterio.features",
@@ -60,11 +61,13 @@ class Verbs:
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"},
         )
 
-    def __call__(self, *words, folder):
+    def __call__(self, *words, folder, seconds=SECONDS, file_bytes=0):
         """Run one verb; files may appear below ``folder / "out"`` alone."""
         words = tuple(map(str, words))
         before = files_of(folder)
-        self._process.stdin.write(json.dumps({"words": words, "folder": str(folder)}) + "\n")
+        asked = {"words": words, "folder": str(folder)}
+        asked |= {"seconds": seconds, "file_bytes": file_bytes}
+        self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
         outcome = Outcome(words, **json.loads(self._process.stdout.readline()))
         assert files_of(folder) == before, f"{outcome}"

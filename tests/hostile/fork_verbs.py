@@ -1,8 +1,9 @@
 """Runs verbs for the tests of hostile input: each in a process of its own, watched from outside.
 
 Started once with everything imported. Each line on stdin is a JSON object: ``words`` of the
-command line and the ``folder`` to run in. Each answer is one JSON line: exit code (negative: the
-signal that ended it), what was said, seconds, and the largest memory in bytes.
+command line, the ``folder`` to run in, ``seconds`` until it is killed, and ``file_bytes``, which is
+where every file ends as if the disk were full (0: nowhere). Each answer is one JSON line: exit
+code (negative: the signal that ended it), what was said, seconds, and the largest memory in bytes.
 """
 
 import json
@@ -17,20 +18,19 @@ from pathlib import Path
 
 import wsi_seg.cli.app
 
-SECONDS = 30
 # What a defect may ask for at most, so that it fails here and does not take the machine down.
 _ROOM = 3 << 30
 
 
-def run(words: list[str], folder: str) -> dict[str, object]:
+def run(words: list[str], folder: str, seconds: float, file_bytes: int) -> dict[str, object]:
     """Run one command line in a fork."""
     with tempfile.TemporaryDirectory() as scratch:
         stdout, stderr = Path(scratch) / "stdout", Path(scratch) / "stderr"
         started = time.monotonic()
         child = os.fork()
         if child == 0:
-            _become(words, folder, stdout, stderr)
-        status, memory = _wait(child, started + SECONDS)
+            _become(words, folder, stdout, stderr, file_bytes)
+        status, memory = _wait(child, started + seconds)
         return {
             "code": os.waitstatus_to_exitcode(status),
             "seconds": time.monotonic() - started,
@@ -40,7 +40,7 @@ def run(words: list[str], folder: str) -> dict[str, object]:
         }
 
 
-def _become(words: list[str], folder: str, stdout: Path, stderr: Path) -> None:
+def _become(words: list[str], folder: str, stdout: Path, stderr: Path, file_bytes: int) -> None:
     """Be the verb, and never return."""
     code = 70
     try:
@@ -50,6 +50,8 @@ def _become(words: list[str], folder: str, stdout: Path, stderr: Path) -> None:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + _ROOM, used + _ROOM))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if file_bytes:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
         sys.argv = ["wsi-seg", *words]
         try:
             wsi_seg.cli.app.main()
@@ -80,7 +82,7 @@ def main() -> None:
         __import__(name)
     for line in sys.stdin:
         asked = json.loads(line)
-        sys.stdout.write(json.dumps(run(asked["words"], asked["folder"])) + "\n")
+        sys.stdout.write(json.dumps(run(**asked)) + "\n")
         sys.stdout.flush()
 
 

@@ -13,7 +13,7 @@ from wsi_seg.testing.tissue import CLASSES
 # Damage of the slide's own px or sizes, which a prediction at the finest level must meet.
 OF_PX = ("chunk-", "codec-", "index-", "shard-", "shape-", "metadata-", "mpp-", "downsample-")
 # Of zarr's own codecs none has a bound; SECURITY.md says so.
-UNBOUNDED = {("tile", "chunk-bomb")}
+UNBOUNDED = {("tile", "chunk-bomb"), ("tile", "chunk-claims-more")}
 # Bytes that are read as another picture, or as none at all: `verify` alone can tell.
 ONLY_VERIFY = {"codec-not-a-mapping"}
 
