@@ -147,6 +147,10 @@ DOCUMENTS = st.one_of(
 @example(b"\x1f\x8b\x08\x00\x00\x01\x02\x03")
 @example(b'<ASAP_Annotations><Annotation Type="Polygon"><Coordinate Order="9999999999999"/>')
 @example(b'[{"geometry": {"type": "MultiPolygon", "coordinates": [7]}}]')
+@example(
+    b'[{"geometry": {"type": "Polygon", "coordinates": []},'
+    b' "properties": {"classification": {"names": 1}}}]'
+)
 def test_annotations(folder, content):
     path = folder / "a.json"
     path.write_bytes(content)
@@ -173,6 +177,8 @@ WORDS = st.sampled_from(
 @example("mpp: !!timestamp 2000-99-99")
 @example("{" * 5000)
 @example("? {a: 1}\n: 2")
+@example("!!int")
+@example("mpp: !!bool maybe")
 def test_recipes(folder, text):
     path = folder / "recipe.yaml"
     path.write_text(text, encoding="utf-8", errors="replace")

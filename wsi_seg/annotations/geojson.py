@@ -71,7 +71,8 @@ def _class_of(feature: Mapping[str, object]) -> str | None:
     classification = properties.get("classification")
     if isinstance(classification, dict):
         names = classification.get("names")
-        classification = classification.get("name") or (names[0] if names else None)
+        first = names[0] if isinstance(names, list) and names else None
+        classification = classification.get("name") or first
     for value in (classification, properties.get("class"), properties.get("label")):
         if isinstance(value, str) and value.strip():
             return value.strip()

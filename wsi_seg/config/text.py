@@ -58,6 +58,10 @@ _Loader.add_implicit_resolver(
 )
 
 
+# yaml's own constructors let these through, for example of an empty !!int or !!bool.
+_UNREADABLE = (yaml.YAMLError, RecursionError, ValueError, LookupError)
+
+
 def read_yaml(path: Path) -> dict[str, object]:
     """Keys and values of a file.
 
@@ -77,7 +81,7 @@ def read_yaml(path: Path) -> dict[str, object]:
         raise ConfigError(f"cannot read recipe {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not text; expected a YAML file in UTF-8") from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except _UNREADABLE as error:
         raise ConfigError(f"{path} is not a recipe: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds a {type(values).__name__}; expected keys and values")
@@ -97,7 +101,7 @@ def apply_override(values: dict[str, object], override: str) -> None:
         raise ConfigError(f"got --set {override!r}; expected KEY.KEY=VALUE, e.g. train.epochs=3")
     try:
         value = yaml.load(text, _Loader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except _UNREADABLE as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"--set {override}: cannot read the value: {reason}") from error
     *path, last = keys.split(".")

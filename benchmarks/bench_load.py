@@ -1,0 +1,118 @@
+"""Many slides in one collection: how long each verb takes, and how much memory.
+
+    python benchmarks/bench_load.py [--images 10000] [--slides 2000] [--folder load]
+
+Prints seconds and peak memory of tile, annotate, one epoch of train, infer and evaluate on small
+images, seconds per image against those of a tenth of the images (1 is no growth), and the time to
+open the metadata of a large collection.
+"""
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from wsi_seg.store import open_collection
+
+RECIPE = """
+classes: [{name: disc}]
+data: {stores: [store.zarr], label: annotations, validation: 0.1}
+mpp: null
+patch_px: 64
+model: {encoder: tu-mobilenetv3_small_050, weights: null}
+train: {epochs: 1, batch_size: 32, workers: 0}
+sampling: {patches_per_epoch: 2048}
+"""
+
+
+def write_images(folder: Path, count: int) -> None:
+    draws = np.random.default_rng(0)
+    y, x = np.mgrid[:96, :64]
+    for name in ("images", "outlines"):
+        (folder / name).mkdir(parents=True)
+    for number in range(count):
+        cy, cx = draws.uniform(20, 44, 2)
+        pixels = draws.normal(200, 12, (96, 64, 3))
+        pixels[(y - cy) ** 2 + (x - cx) ** 2 < 150] -= 90
+        image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+        image.save(folder / "images" / f"i{number:05d}.png")
+        angles = np.linspace(0, 2 * np.pi, 16)
+        ring = np.stack([cx + 12 * np.cos(angles), cy + 12 * np.sin(angles)], 1).tolist()
+        shape = {"geometry": {"type": "Polygon", "coordinates": [ring]}}
+        shape |= {"type": "Feature", "properties": {"class": "disc"}}
+        document = {"type": "FeatureCollection", "features": [shape]}
+        (folder / "outlines" / f"i{number:05d}.geojson").write_text(json.dumps(document))
+    (folder / "recipe.yaml").write_text(RECIPE)
+
+
+def verbs() -> dict[str, tuple[str, ...]]:
+    model = ("--checkpoint", "run/best.safetensors")
+    return {
+        "tile": ("images", "--out", "store.zarr"),
+        "annotate": ("store.zarr", "outlines"),
+        "train": ("recipe.yaml", "--out", "run"),
+        "infer": ("store.zarr", *model, "--out", "pred.zarr", "--overlap", "0"),
+        "evaluate": ("pred.zarr", "--truth", "store.zarr"),
+    }
+
+
+def timed(folder: Path, words: tuple[str, ...]) -> tuple[float, float]:
+    """Seconds and largest memory in MB of one command."""
+    started = time.monotonic()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "wsi_seg", *words], cwd=folder, stdout=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(child.pid, 0)
+    if os.waitstatus_to_exitcode(status):
+        raise SystemExit(f"{' '.join(words[:2])} failed")
+    child.returncode = 0
+    return time.monotonic() - started, usage.ru_maxrss / 1000
+
+
+def bench_images(folder: Path, count: int) -> dict[str, tuple[float, float]]:
+    write_images(folder, count)
+    return {verb: timed(folder, (verb, *words)) for verb, words in verbs().items()}
+
+
+def bench_opening(folder: Path, source: Path, count: int) -> float:
+    """Seconds to read the metadata of every slide of a collection of copies."""
+    copies = folder / "many.zarr"
+    (name,) = open_collection(source).names()[:1]
+    for number in range(count):
+        shutil.copytree(source / name, copies / f"s{number}", copy_function=os.link)
+    shutil.copy(source / "zarr.json", copies / "zarr.json")
+    started = time.monotonic()
+    slides = list(open_collection(copies))
+    seconds = time.monotonic() - started
+    assert len({slide.pyramid.extent for slide in slides}) == 1
+    assert len(slides) == count
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--slides", type=int, default=2_000)
+    parser.add_argument("--folder", type=Path, default=Path("load"))
+    options = parser.parse_args()
+    few = bench_images(options.folder / "few", max(1, options.images // 10))
+    many = bench_images(options.folder / "many", options.images)
+    print(f"{options.images} images of 96 x 64 px")
+    for verb, (seconds, memory) in many.items():
+        growth = seconds / few[verb][0] / 10
+        print(f"{verb}: {seconds:.0f} s, {memory:.0f} MB, {growth:.2f} of a tenth's time an image")
+    seconds = bench_opening(options.folder, options.folder / "few" / "store.zarr", options.slides)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    print(f"opening {options.slides} slides: {seconds:.2f} s, {peak:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

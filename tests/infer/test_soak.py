@@ -1,0 +1,56 @@
+"""Inference again and again in one process: memory, threads and file handles do not grow."""
+
+import gc
+import os
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from wsi_seg.classes import ClassTable
+from wsi_seg.infer.plan import InferOptions
+from wsi_seg.infer.run import infer_collection
+from wsi_seg.models import ModelCard, NetworkSpec, build_network, save_checkpoint
+from wsi_seg.progress import Silent
+from wsi_seg.store import discard, open_collection
+from wsi_seg.testing.stores import make_store
+
+# An hour is some thousand rounds; by a hundred a leak of 100 kB a round shows.
+ROUNDS = int(os.environ.get("WSI_SEG_SOAK_ROUNDS", "100"))
+WARM = 10
+# Allocators keep what they were given; a leak goes on.
+SLACK_BYTES = 16 << 20
+
+
+@pytest.mark.torture
+def test_nothing_grows(tmp_path):
+    make_store(tmp_path / "store.zarr", "one", 200, 150)
+    make_store(tmp_path / "store.zarr", "two", 64, 90)
+    card = ModelCard(
+        architecture="Unet", encoder="tu-mobilenetv3_small_050", in_channels=3, mpp=0.5,
+        tile_px=64, classes=ClassTable.named(["gland"]), mean=(0.5,) * 3, std=(0.25,) * 3,
+    )  # fmt: skip
+    spec = NetworkSpec("Unet", "tu-mobilenetv3_small_050", 3, 1)
+    save_checkpoint(tmp_path / "m.safetensors", build_network(spec), card)
+    options = InferOptions(precision="fp32", batch=4, device="cpu")
+    torch.set_num_threads(1)
+    seen = []
+    for _ in range(ROUNDS):
+        infer_collection(
+            open_collection(tmp_path / "store.zarr"),
+            tmp_path / "m.safetensors",
+            tmp_path / "pred.zarr",
+            options,
+            progress=Silent(),
+        )
+        discard(tmp_path / "pred.zarr")
+        gc.collect()
+        memory = psutil.Process().memory_info().rss
+        seen.append((memory, threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))))
+    memory, threads, handles = zip(*seen[WARM:], strict=True)
+    assert max(threads) <= threads[0]
+    assert max(handles) <= handles[0]
+    half = len(memory) // 2
+    assert min(memory[half:]) - min(memory[:half]) < SLACK_BYTES
