@@ -24,6 +24,12 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Folder for scores.json, and slides.csv for tables.")
     ] = None,
+    maps: Annotated[
+        bool,
+        typer.Option(
+            "--maps", help="Keep labels beside the prediction: errors, energy, uncertainty."
+        ),
+    ] = False,
     json_mode: JsonFlag = False,
 ) -> None:
     """Score predictions by px, tiles, objects and outlines, per slide and pooled.
@@ -70,6 +76,16 @@ def evaluate(
             ],
         )
         terminal.say("\n".join(scores.lines()))
+        if maps:
+            from wsi_seg.evaluate.maps import ENERGY, UNCERTAINTY, write_errors, write_heat
+
+            slides = open_collection(truth)
+            for store in predictions:
+                found = PREDICTION_LABEL if rule is None else DECISION
+                write_errors(store, slides[store.name], label=label, found_label=found)
+                write_heat(store, ENERGY)
+                write_heat(store, UNCERTAINTY)
+            terminal.say(f"labels errors, energy, uncertainty of each slide in {prediction}")
         if out is not None:
             write_scores(out, scores)
             terminal.say(f"wrote {out / 'scores.json'} and {out / 'slides.csv'}")

@@ -1,0 +1,109 @@
+"""Owns maps of where a prediction is wrong or unsure, kept as labels beside it.
+
+``errors``: right, false and missed px. ``energy``: ``T * logsumexp(logits / T)`` over background
+and class, high where the class is sure. ``uncertainty``: ``p (1 - p)``, high where p is near one
+half. The last two are of the likeliest class, in 255 steps; the label's attributes say what a step
+is.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.classes import ClassTable
+from wsi_seg.evaluate.truth import paired, require_same_classes, require_same_slide
+from wsi_seg.postprocess.strips import Source, Strip, labelled, likeliest
+from wsi_seg.postprocess.write import classes_of, write_label
+from wsi_seg.store import Multiscale, SlideStore
+
+ERRORS, ENERGY, UNCERTAINTY = "errors", "energy", "uncertainty"
+
+# Colours that people tell apart who see no red or no green.
+_STATES = ClassTable.named(["right", "false", "missed"], ["#009e73", "#d55e00", "#0072b2"])
+
+
+def write_errors(
+    prediction: SlideStore, truth: SlideStore, *, label: str, found_label: str
+) -> Multiscale:
+    """Write which px are right (1), false (2: another class or none is true) and missed (3).
+
+    Parameters
+    ----------
+    prediction, truth
+        Prediction and store of one slide.
+    label, found_label
+        Names of the true label, and of the one that is judged.
+
+    Raises
+    ------
+    StoreError
+        If the two cannot be compared.
+    """
+    found, true = prediction.label(found_label), truth.label(label)
+    classes = classes_of(found)
+    require_same_slide(prediction, truth)
+    require_same_classes(truth.name, classes, classes_of(true), label)
+
+    def source(strip_px: int) -> Source:
+        def strips() -> Iterator[Strip]:
+            start = labelled(found, strip_px=strip_px)
+            for pair in paired(start, classes, true, height=found.pyramid.extent.height):
+                states = np.zeros_like(pair.found)
+                states[(pair.found == 0) & (pair.true != 0)] = 3
+                states[(pair.found != 0) & (pair.found != pair.true)] = 2
+                states[(pair.found != 0) & (pair.found == pair.true)] = 1
+                states[~pair.valid] = 0
+                yield Strip(pair.y, states, pair.probability)
+
+        return strips
+
+    return write_label(prediction, ERRORS, source, classes=_STATES, note={"judged": found_label})
+
+
+def energy_table(temperature: float = 1.0) -> tuple[NDArray[np.uint8], float]:
+    """Energy of each probability value, in steps, and the energy of one step.
+
+    Parameters
+    ----------
+    temperature
+        T; the logits of background and class are 0 and ``log(p / (1 - p))``, where the ends
+        count as half a step from 0 and 1.
+    """
+    p = np.clip(np.arange(256) / 255, 0.5 / 255, 254.5 / 255)
+    energy = temperature * np.logaddexp(0, np.log(p / (1 - p)) / temperature)
+    step = float(energy[-1] / 255)
+    return np.rint(energy / step).astype(np.uint8), step
+
+
+def uncertainty_table() -> tuple[NDArray[np.uint8], float]:
+    """``p (1 - p)`` of each probability value, in steps, and the size of one step."""
+    p = np.arange(256) / 255
+    step = 0.25 / 255
+    return np.rint(p * (1 - p) / step).astype(np.uint8), step
+
+
+def write_heat(prediction: SlideStore, name: str, *, temperature: float = 1.0) -> Multiscale:
+    """Write the energy or the uncertainty of each px.
+
+    Parameters
+    ----------
+    prediction
+        Prediction of one slide.
+    name
+        ``energy`` or ``uncertainty``.
+    temperature
+        Of the energy.
+    """
+    table, step = energy_table(temperature) if name == ENERGY else uncertainty_table()
+
+    def source(strip_px: int) -> Source:
+        def strips() -> Iterator[Strip]:
+            for strip in likeliest(prediction.image, strip_px=strip_px)():
+                yield replace(strip, ids=table[strip.probability])
+
+        return strips
+
+    note: dict[str, object] = {"step": step, "temperature": temperature}
+    return write_label(prediction, name, source, classes=ClassTable(()), note=note)
