@@ -100,3 +100,16 @@ def test_a_model_of_slices_sees_those_above_and_below(tmp_path):
         seen = found[f"ct_z{z:04d}"].image.read(region)[..., 0]
         grey = stores[above].image.read(region)[..., 0] / 255 / 0.1
         assert np.abs(seen / 255 - 1 / (1 + np.exp(-grey))).max() < 0.01
+
+
+def test_a_crop_of_1716_by_942_is_stretched_and_brought_back(tmp_path):
+    """The sizes of the STAS competition: to 800 x 800 and back, and the mask stays binary."""
+    make_store(tmp_path / "store.zarr", "crop", 942, 1716)
+    stores = list(open_collection(tmp_path / "store.zarr"))
+    out = tmp_path / "pred.zarr"
+    model = Last(), card(fit="stretch", tile_px=800, mean=(0.5,) * 3)
+    infer_with(model, stores, out, OPTIONS, progress=Silent())
+    ids = open_collection(out)["crop"].label("prediction")
+    assert ids.pyramid.extent == Extent(942, 1716)
+    px = ids.read(Region(level=0, y=0, x=0, height=942, width=1716))
+    assert set(np.unique(px)) == {0, 1}

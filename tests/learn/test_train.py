@@ -194,3 +194,13 @@ def test_slices_are_learned_with_their_neighbours(slides, recipe_for, tmp_path):
     network, card = load_checkpoint(tmp_path / "run" / "best.safetensors")
     assert (card.neighbours, card.in_channels) == (2, 5)
     assert network(torch.zeros(1, 5, 32, 32)).shape == (1, 1, 32, 32)
+
+
+def test_a_square_that_does_not_fit_the_network_is_refused(recipe_for, tmp_path):
+    network = "model={architecture: Linknet, encoder: resnet18}"
+    with pytest.raises(ConfigError, match=r"got patch_px 801.*needs a multiple of 32"):
+        train(
+            recipe_for("mpp=null", "fit=stretch", "patch_px=801", network),
+            tmp_path,
+            progress=Silent(),
+        )

@@ -137,6 +137,21 @@ def test_a_run_alone(tmp_path):
     assert {0.5, 0.25, 0.125, 0.75, 0.8125} <= set(values)
 
 
+def test_marks_in_volumes_get_their_curve(seen, tmp_path):
+    marks, places = tmp_path / "marks.csv", tmp_path / "places.csv"
+    head = "seriesuid,coordX,coordY,coordZ,"
+    marks.write_text(head + "probability\na,0,0,0,0.9\nb,0,0,0,0.8\n")
+    places.write_text(head + "diameter_mm\na,1,0,0,6\nb,50,0,0,6\n")
+    out = tmp_path / "report.html"
+    words = ["report", str(seen.prediction), "--marks", str(marks), "--out", str(out)]
+    assert CliRunner().invoke(app, words).exit_code == 2
+    done = CliRunner().invoke(app, [*words, "--places", str(places), "--json"])
+    assert done.exit_code == 0, done.output
+    assert "FROC" in json.loads(done.output.splitlines()[-1])["sections"]
+    values = Reader(out.read_text()).values
+    assert {0.125, 8.0, 0.5} <= set(values)
+
+
 def test_the_worst_patches_are_shown_with_their_truth(seen, tmp_path):
     run = make_run(tmp_path / "run")
     (run / "recipe.yaml").write_text(

@@ -19,6 +19,12 @@ def report(
     run: Annotated[
         Path | None, typer.Option(help="Run that made the model, for its training curves.")
     ] = None,
+    marks: Annotated[
+        Path | None, typer.Option(help="csv of marks in mm, for the FROC curve (with --places).")
+    ] = None,
+    places: Annotated[
+        Path | None, typer.Option(help="csv of the true places in mm; see `wsi-seg froc`.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="File to write.")] = Path("report.html"),
     json_mode: JsonFlag = False,
 ) -> None:
@@ -29,12 +35,14 @@ def report(
       wsi-seg report run/
       wsi-seg report pred.zarr --store store.zarr --run run/ --out report.html
     """
+    if (marks is None) != (places is None):
+        raise typer.BadParameter("--marks and --places go together")
 
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.report.write import ReportSources, write_report
 
         written = write_report(
-            ReportSources(target, store=store, truth=truth, run=run),
+            ReportSources(target, store=store, truth=truth, run=run, marks=marks, places=places),
             out,
             progress=terminal.progress,
         )

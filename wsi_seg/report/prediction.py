@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from wsi_seg.evaluate.froc import Froc
 from wsi_seg.evaluate.judged import JudgedObject, judge_objects
 from wsi_seg.evaluate.scores import PREDICTION_LABEL, Scores
 from wsi_seg.progress import Progress
@@ -62,6 +63,19 @@ def score_sections(scores: Scores) -> list[Section]:
     if curves:
         sections.append(Section("Curves", figures(curves, "plots")))
     return sections
+
+
+def froc_section(found: Froc) -> Section:
+    """FROC curve, sensitivities at the usual rates, and CPM with its interval."""
+    curve = list(found.false_per_scan), list(found.sensitivity)
+    plot = line_plot({"sensitivity": curve}, "false marks per scan", "sensitivity")
+    told: dict[str, object] = {
+        "CPM": found.cpm, "CPM low": found.low, "CPM high": found.high,
+        "scans": found.scans, "true places": found.true, "marks": found.marks,
+    }  # fmt: skip
+    rows = list(zip(found.rates, found.at_rates, strict=True))
+    body = facts(told) + table(["false marks per scan", "sensitivity"], rows)
+    return Section("FROC", body + figures([figure(plot, "FROC")], "plots"))
 
 
 def picture_sections(

@@ -6,10 +6,12 @@ from pathlib import Path
 from wsi_seg import __version__
 from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.evaluate.compare import evaluate, usual_measures
+from wsi_seg.evaluate.froc import froc_of_files
 from wsi_seg.export.files import written_whole
 from wsi_seg.progress import Progress
 from wsi_seg.report.page import Section, page
 from wsi_seg.report.prediction import (
+    froc_section,
     lowest_first,
     picture_sections,
     provenance_sections,
@@ -33,12 +35,16 @@ class ReportSources:
         Name of the true label; slides without it are not scored.
     run
         Folder of the run that made a prediction's model.
+    marks, places
+        csv files of marks and of true places, see `wsi_seg.evaluate.froc`; both or neither.
     """
 
     target: Path
     store: Path | None = None
     truth: str = "annotations"
     run: Path | None = None
+    marks: Path | None = None
+    places: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,10 @@ def write_report(sources: ReportSources, out: Path, *, progress: Progress) -> Re
     else:
         title = f"Prediction {sources.target.resolve().name}"
         sections, data, unscored = _prediction(sources, progress)
+        if sources.marks is not None and sources.places is not None:
+            found = froc_of_files(sources.marks, sources.places)
+            data = data | {"froc": found.to_json()}
+            sections.insert(min(2, len(sections)), froc_section(found))
         if sources.run is not None:
             sections += run_sections(sources.run)
     text = page(title, f"wsi_seg {__version__}", sections, data)

@@ -1,0 +1,50 @@
+"""The model that comes with the package."""
+
+import csv
+import json
+
+from wsi_seg.config import load_recipe
+from wsi_seg.evaluate.compare import evaluate
+from wsi_seg.infer.members import newest_model, read_model
+from wsi_seg.infer.plan import InferOptions
+from wsi_seg.infer.run import infer_collection
+from wsi_seg.masks.annotate import Reading, annotate_collection
+from wsi_seg.models.checkpoint import read_card, shipped_checkpoint
+from wsi_seg.progress import Silent
+from wsi_seg.store import open_collection
+from wsi_seg.store.tile import tile_slides
+
+
+def test_it_is_taken_where_nothing_was_trained(tmp_path):
+    assert newest_model(tmp_path) == shipped_checkpoint()
+    assert shipped_checkpoint().stat().st_size < 16e6
+
+
+def test_its_card_and_recipe_agree_and_name_no_place():
+    card = read_card(shipped_checkpoint())
+    recipe = load_recipe(shipped_checkpoint().with_suffix(".yaml"))
+    assert card.classes.names == recipe.class_table.names == ("nucleus",)
+    assert (card.encoder, card.detail) == (recipe.model.encoder, recipe.model.detail)
+    assert card.tile_px == recipe.stages[-1].patch_px
+    assert "/" not in json.dumps(card.to_json()).replace("/ ", "")
+
+
+def test_nuclei_of_images_it_has_not_seen(shared_data, tmp_path):
+    folder = shared_data / "dsb2018-nuclei"
+    with (folder / "index.csv").open() as file:
+        names = [
+            row["file"]
+            for row in csv.DictReader(file)
+            if row["kind"].startswith("he") and row["suggested_split"] == "val"
+        ]
+    assert len(names) == 12
+    images = [folder / "images" / f"{name}.png" for name in names]
+    tile_slides(images, tmp_path / "s.zarr", progress=Silent())
+    slides = open_collection(tmp_path / "s.zarr")
+    masks = [folder / "masks" / f"{name}.png" for name in names]
+    annotate_collection(slides, masks, reading=Reading(default_class="nucleus"), progress=Silent())
+    model = read_model([shipped_checkpoint()])
+    infer_collection(slides, model, tmp_path / "p.zarr", InferOptions(), progress=Silent())
+    found = open_collection(tmp_path / "p.zarr")
+    scores = evaluate(found, slides, label="annotations", progress=Silent())
+    assert scores.pooled("nucleus").dice >= 0.90
