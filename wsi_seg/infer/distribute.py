@@ -13,6 +13,7 @@ from functools import lru_cache, partial
 from importlib import import_module
 from typing import Any
 
+import dask
 import torch
 from distributed import Client, KilledWorker, LocalCluster, as_completed
 
@@ -51,6 +52,7 @@ def connected(cluster: str) -> Iterator[Client]:
         if not count.isdigit() or int(count) < 1:
             raise ConfigError(f"got --cluster {cluster!r}; expected local:N with N of 1 or more")
         with (
+            _calm_workers(),
             LocalCluster(
                 n_workers=int(count),
                 threads_per_worker=1,
@@ -84,6 +86,23 @@ def connected(cluster: str) -> Iterator[Client]:
         raise ConfigError(
             f"got --cluster {cluster!r}; expected local:N, cuda, slurm or tcp://HOST:PORT"
         )
+
+
+@contextlib.contextmanager
+def _calm_workers() -> Iterator[None]:
+    """Start local workers without what dask does for memory and profiles of other programs.
+
+    It makes malloc give memory back at once, and a network asks for the same memory again with
+    every layer; and it looks at every thread's stack a hundred times a second.
+    """
+    key = "distributed.nanny.pre-spawn-environ"
+    environment = {
+        name: value
+        for name, value in dask.config.get(key).items()
+        if name != "MALLOC_TRIM_THRESHOLD_"
+    }
+    with dask.config.set({key: environment, "distributed.worker.profile.enabled": False}):
+        yield
 
 
 def _extra(module: str, name: str, extra: str, options: Mapping[str, object]) -> Any:  # noqa: ANN401 (dask has no types)
