@@ -50,7 +50,8 @@ def test_nothing_grows(tmp_path):
         memory = psutil.Process().memory_info().rss
         seen.append((memory, threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))))
     memory, threads, handles = zip(*seen[WARM:], strict=True)
-    assert max(threads) <= threads[0]
-    assert max(handles) <= handles[0]
     half = len(memory) // 2
-    assert min(memory[half:]) - min(memory[:half]) < SLACK_BYTES
+    # Pools begin their threads when they first need them; a leak would go on with each round.
+    assert max(threads[half:]) - max(threads[:half]) < 3, threads
+    assert max(handles[half:]) - max(handles[:half]) < 3, handles
+    assert min(memory[half:]) - min(memory[:half]) < SLACK_BYTES, memory

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from wsi_seg.errors import SlideError, WsiSegError
 
-# What parsers and decoders raise on malformed files; those of imagecodecs are RuntimeErrors.
+# What parsers and decoders raise on malformed files; those of imagecodecs are RuntimeErrors. A tag
+# of a wrong type makes our own int(...) raise TypeError, and one that is absent AttributeError.
 _MALFORMED: tuple[type[Exception], ...] = (
     ArithmeticError,
     AssertionError,
