@@ -1,5 +1,6 @@
 import pytest
 
+from wsi_seg import limits as limits_module
 from wsi_seg.errors import ConfigError
 from wsi_seg.limits import Limits, advice, limits
 
@@ -21,6 +22,7 @@ def test_a_value_that_is_no_number_is_refused(monkeypatch, text):
 
 
 def test_a_variable_that_names_no_limit_is_refused(monkeypatch):
+    limits_module._chosen.cache_clear()  # as in a new process
     monkeypatch.setenv("WSI_SEG_MAX_VERTEX", "5")
     with pytest.raises(ConfigError, match="WSI_SEG_MAX_VERTICES"):
         limits()

@@ -5,6 +5,7 @@ slide and annotation file we know of. Each limit is raised by an environment var
 ``WSI_SEG_MAX_VERTICES=20000000``, which workers inherit.
 """
 
+import functools
 import os
 from dataclasses import dataclass, fields
 
@@ -57,6 +58,9 @@ class Limits:
     crossings: int = 5_000
 
 
+_FIELDS = {f"{_PREFIX}{field.name.upper()}": field.name for field in fields(Limits)}
+
+
 def limits() -> Limits:
     """Give the limits that hold now.
 
@@ -65,15 +69,22 @@ def limits() -> Limits:
     ConfigError
         If an environment variable ``WSI_SEG_MAX_...`` names no limit or is no number above 0.
     """
-    known = {f"{_PREFIX}{field.name.upper()}": field.name for field in fields(Limits)}
+    return _chosen(tuple(map(os.environ.get, _FIELDS)))
+
+
+@functools.cache
+def _chosen(texts: tuple[str | None, ...]) -> Limits:
+    """Limits by the texts of their variables; asked for each chunk, so what is known is kept."""
+    for variable in os.environ:
+        if variable.startswith(_PREFIX) and variable not in _FIELDS:
+            raise ConfigError(f"got {variable}; expected one of {', '.join(_FIELDS)}")
     chosen = {}
-    for variable in (name for name in os.environ if name.startswith(_PREFIX)):
-        text = os.environ[variable]
-        if variable not in known:
-            raise ConfigError(f"got {variable}; expected one of {', '.join(known)}")
+    for variable, text in zip(_FIELDS, texts, strict=True):
+        if text is None:
+            continue
         if not text.isdecimal() or not int(text):
             raise ConfigError(f"got {variable}={text!r}; expected a whole number above 0")
-        chosen[known[variable]] = int(text)
+        chosen[_FIELDS[variable]] = int(text)
     return Limits(**chosen)
 
 
