@@ -26,6 +26,8 @@ def run(words: list[str], folder: str, seconds: float, file_bytes: int) -> dict[
     """Run one command line in a fork."""
     with tempfile.TemporaryDirectory() as scratch:
         stdout, stderr = Path(scratch) / "stdout", Path(scratch) / "stderr"
+        stdout.touch()  # the child may be killed before it writes a word
+        stderr.touch()
         started = time.monotonic()
         child = os.fork()
         if child == 0:

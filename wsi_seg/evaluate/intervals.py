@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 _DRAWS = 2000
 _LEVEL = 0.95
+# Numbers held at a time.
+_BLOCK = 1 << 22
 
 Figure = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
@@ -35,7 +37,9 @@ def interval(rows: NDArray[np.float64], figure: Figure) -> tuple[float, float] |
         return None
     draw = np.random.default_rng(0).integers(0, len(rows), (_DRAWS, len(rows)))
     tail = (1 - _LEVEL) / 2
-    low, high = np.quantile(figure(rows[draw]), (tail, 1 - tail))
+    step = max(1, _BLOCK // rows.size)  # all draws at once would take GB for many slides
+    figures = [figure(rows[draw[start : start + step]]) for start in range(0, _DRAWS, step)]
+    low, high = np.quantile(np.concatenate(figures), (tail, 1 - tail))
     return float(low), float(high)
 
 
