@@ -13,7 +13,7 @@ SPACING = (2.5, 1.2, 1.2)
 
 
 def main() -> None:
-    """Write the volumes, and their nodules in LUNA16's form."""
+    """Write the volumes, their nodules in LUNA16's form, and a rule for their lungs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--volumes", type=int, default=6)
@@ -28,6 +28,8 @@ def main() -> None:
             write_mhd(options.out / "ct" / f"{name}.mhd", volume, SPACING)
             for n in nodules:
                 writer.writerow([name, f"{n.x:.2f}", f"{n.y:.2f}", f"{n.z:.2f}", n.diameter])
+    # The phantoms are 8 cm high, so their lungs are smaller than those of people.
+    (options.out / "lungs.yaml").write_text("rule: {volume_l: [0.3, 8.2]}\n")
     print(f"{options.volumes} volumes")
 
 

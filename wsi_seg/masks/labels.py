@@ -66,8 +66,32 @@ def write_values(
     _write_low(store, name, values, ClassTable(()), downsample)
 
 
+def write_mask(store: SlideStore, mask: NDArray[np.bool_], *, downsample: float) -> None:
+    """Keep a mask as the label ``tissue``, in place of the one found by colour.
+
+    Unlike that one it is believed where it is empty: then nothing of the slide is predicted.
+
+    Parameters
+    ----------
+    store
+        The slide.
+    mask
+        ``(H, W)`` of the whole slide at a low resolution.
+    downsample
+        Level-0 px per px of the mask.
+    """
+    classes = ClassTable.named([TISSUE])
+    _write_low(store, TISSUE, mask.astype(np.uint8), classes, downsample, believed=True)
+
+
 def _write_low(
-    store: SlideStore, name: str, values: NDArray[np.uint8], classes: ClassTable, down: float
+    store: SlideStore,
+    name: str,
+    values: NDArray[np.uint8],
+    classes: ClassTable,
+    down: float,
+    *,
+    believed: bool = False,
 ) -> None:
     def fill(path: Path) -> None:
         rows = strip_rows(path)
@@ -76,7 +100,7 @@ def _write_low(
         fill_pyramid(path, nearest=True, progress=Silent())
 
     extents = halved(Extent(*values.shape), len(store.pyramid.extents))
-    _write_label(store, name, extents, classes, fill, downsample=down)
+    _write_label(store, name, extents, classes, fill, downsample=down, believed=believed)
 
 
 def write_labels(
@@ -139,6 +163,7 @@ def _write_label(
     fill: Callable[[Path], None],
     *,
     downsample: float = 1.0,
+    believed: bool = False,
 ) -> None:
     """Make a label beside the store's image and give it its name when it is whole."""
     partial = store.path / ".partial" / name
@@ -149,7 +174,7 @@ def _write_label(
         channels=None,
         mpp=store.pyramid.mpp,
         downsample=downsample,
-        attributes={"kind": "label", "classes": classes.to_json()},
+        attributes={"kind": "label", "classes": classes.to_json(), "believed": believed},
         name=name,
     )
     fill(partial)
