@@ -54,6 +54,7 @@ def test_per_slide_and_pooled_dice_differ_and_empty_against_empty_is_one():
     assert scores.slide_dice("gland")[0] == pytest.approx(1.9 / 3)
     assert scores.pooled("gland").iou == 90 / 111
     assert "Dice 0.6333" in scores.lines()[0]
+    assert "Dice 0.6333" in scores._repr_html_()
 
 
 def test_truth_classes_are_matched_by_name_not_by_id():

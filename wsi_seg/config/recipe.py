@@ -1,6 +1,5 @@
 """Owns the recipe: what a training run is, section by section."""
 
-import html
 import json
 from typing import Annotated, Literal, Self
 
@@ -18,6 +17,7 @@ from wsi_seg.config.phase import PhaseConfig
 from wsi_seg.config.sampling import SamplingConfig
 from wsi_seg.config.section import Section
 from wsi_seg.config.training import TrainConfig
+from wsi_seg.notebook import lines_html
 
 # See `data.view.View`.
 Fit = Literal["stretch", "pad", "crop"]
@@ -116,4 +116,4 @@ class Recipe(Section):
 
     def _repr_html_(self) -> str:
         text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
-        return f"<pre>{html.escape(text)}</pre>"
+        return lines_html(text.splitlines())

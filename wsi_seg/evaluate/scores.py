@@ -13,6 +13,7 @@ from wsi_seg.evaluate.boundary import Distances
 from wsi_seg.evaluate.calibration import Reliability
 from wsi_seg.evaluate.intervals import dice_of, interval, mean_of
 from wsi_seg.evaluate.matching import ObjectCounts
+from wsi_seg.notebook import lines_html
 
 PREDICTION_LABEL = "prediction"
 
@@ -167,6 +168,9 @@ class Scores:
             if self.calibration is not None:
                 lines.append(f"  calibration error {self.calibration[name].ece:.4f}")
         return lines
+
+    def _repr_html_(self) -> str:
+        return lines_html(self.lines())
 
     def to_json(self) -> dict[str, object]:
         """All figures as plain JSON values."""

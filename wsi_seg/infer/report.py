@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from wsi_seg.errors import BatchError
 from wsi_seg.infer.memory import MemoryPlan
 from wsi_seg.infer.stream import Quarantined
+from wsi_seg.notebook import lines_html
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,9 @@ class InferReport:
             if slide.quarantined:
                 lines.append(f"{slide.slide}: {len(slide.quarantined)} tiles unreadable, left at 0")
         return lines
+
+    def _repr_html_(self) -> str:
+        return lines_html(self.lines())
 
     def _adaptive(self) -> list[str]:
         """Tell what adaptive overlap saved; nothing without it."""

@@ -18,6 +18,7 @@ from wsi_seg.learn.resume import LAST
 from wsi_seg.learn.slides import Split, map_slides, split_slides
 from wsi_seg.learn.validate import BEST
 from wsi_seg.learn.watch import METRICS
+from wsi_seg.notebook import lines_html
 from wsi_seg.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -121,6 +122,9 @@ class TrainReport:
                 f"{name}: Dice {dice:.4f} per slide, each by the fold that has not seen it"
             )
         return [*lines, f"{self.parameters} weights, {self.seconds:.0f} s"]
+
+    def _repr_html_(self) -> str:
+        return lines_html(self.lines())
 
     def to_json(self) -> dict[str, object]:
         """Figures as plain JSON values; those of the fold that did best stand alone, too."""

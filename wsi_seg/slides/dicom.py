@@ -22,6 +22,7 @@ from wsi_seg.geometry.region import require_inside
 from wsi_seg.limits import advice, limits
 from wsi_seg.slides.colour import Colour
 from wsi_seg.slides.instances import Instance, dicom_explained, read_instance
+from wsi_seg.slides.notebook import slide_html
 from wsi_seg.slides.picture import PictureSlide
 from wsi_seg.slides.resolution import UNKNOWN, Resolution, chosen, spacing_resolution
 from wsi_seg.slides.series import levels_of_series, slice_file
@@ -150,6 +151,9 @@ class DicomSlide:
 
     def close(self) -> None:
         """Nothing is held open."""
+
+    def _repr_html_(self) -> str:
+        return slide_html(self)
 
     def __enter__(self) -> Self:
         return self

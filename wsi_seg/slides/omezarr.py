@@ -20,6 +20,7 @@ from wsi_seg.geometry.region import require_inside
 from wsi_seg.json_text import parse_json
 from wsi_seg.limits import advice, limits
 from wsi_seg.slides.failures import explained
+from wsi_seg.slides.notebook import slide_html
 from wsi_seg.slides.resolution import UNKNOWN, Resolution, chosen, unit_resolution
 from wsi_seg.slides.slide import Recode, slide_name
 
@@ -106,6 +107,9 @@ class OmeZarrSlide:
 
     def close(self) -> None:
         """Nothing is held open."""
+
+    def _repr_html_(self) -> str:
+        return slide_html(self)
 
     def __enter__(self) -> Self:
         return self

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from wsi_seg.errors import SlideError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
+from wsi_seg.slides.notebook import slide_html
 from wsi_seg.slides.slide import Recode, slide_name
 
 # OpenSlide does not say how a level is cut; its own cache works in pieces of about this size.
@@ -88,6 +89,9 @@ class OpenSlideSlide:
             if self._handle is not None:
                 self._handle.close()
             self._handle = None
+
+    def _repr_html_(self) -> str:
+        return slide_html(self)
 
     def __enter__(self) -> Self:
         return self

@@ -13,6 +13,7 @@ from wsi_seg.errors import UnsupportedSlideError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
 from wsi_seg.limits import advice, limits
+from wsi_seg.slides.notebook import slide_html
 from wsi_seg.slides.resolution import Resolution
 from wsi_seg.slides.slide import Recode, slide_name
 
@@ -84,6 +85,9 @@ class PictureSlide:
     def close(self) -> None:
         """Release the decoded px; the next read decodes them anew."""
         self._pixels = None
+
+    def _repr_html_(self) -> str:
+        return slide_html(self)
 
     def __enter__(self) -> Self:
         return self

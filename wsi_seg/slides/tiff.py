@@ -23,6 +23,7 @@ from wsi_seg.limits import advice, limits
 from wsi_seg.slides.claims import ImageKind
 from wsi_seg.slides.directories import require_few
 from wsi_seg.slides.failures import explained
+from wsi_seg.slides.notebook import slide_html
 from wsi_seg.slides.pages import TiffLevel, read_level, tile_streams
 from wsi_seg.slides.resolution import UNKNOWN, Resolution, chosen, tag_resolution
 from wsi_seg.slides.slide import Recode, TileStreams, slide_name
@@ -115,6 +116,9 @@ class TiffSlide:
     def close(self) -> None:
         """Release the strips that are kept; no file is held open."""
         self._kept.clear()
+
+    def _repr_html_(self) -> str:
+        return slide_html(self)
 
     def __enter__(self) -> Self:
         return self

@@ -1,13 +1,11 @@
 """Owns how stores look in a notebook: small pictures beside names, sizes and labels."""
 
-import base64
 import html
 from collections.abc import Mapping, Sequence
 from itertools import islice
 
-import imagecodecs
-
 from wsi_seg.errors import StoreError
+from wsi_seg.notebook import facts_html, picture_html
 from wsi_seg.store.multiscale import Multiscale
 from wsi_seg.store.thumbnail import read_thumbnail, thumbnail_extent
 
@@ -24,11 +22,7 @@ def store_html(name: str, image: Multiscale, labels: Sequence[str]) -> str:
     levels = ", ".join(f"{level.width} × {level.height}" for level in pyramid.extents)
     rows = {"size": str(pyramid.extent), "mpp": mpp, "levels": levels}
     rows["labels"] = ", ".join(labels) or "none"
-    facts = "<br>".join(f"{key}: {html.escape(value)}" for key, value in rows.items())
-    return (
-        f'<div style="display:flex;gap:16px;align-items:center">{_thumbnail(image)}'
-        f"<div><b>{html.escape(name)}</b><br>{facts}</div></div>"
-    )
+    return facts_html(_thumbnail(image), name, rows)
 
 
 def collection_html(title: str, images: Mapping[str, Multiscale]) -> str:
@@ -51,8 +45,7 @@ def _thumbnail(image: Multiscale) -> str:
     if image.channels != 3:  # probabilities
         return ""
     try:
-        pixels = read_thumbnail(image, thumbnail_extent(image.pyramid.extent, _LONGEST_PX))
+        extent = thumbnail_extent(image.pyramid.extent, _LONGEST_PX)
+        return picture_html(read_thumbnail(image, extent))
     except StoreError:  # a damaged slide has to be told by name too
         return "(damaged)"
-    data = base64.b64encode(bytes(imagecodecs.jpeg8_encode(pixels, level=80))).decode("ascii")
-    return f'<img alt="" src="data:image/jpeg;base64,{data}">'

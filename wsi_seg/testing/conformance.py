@@ -82,6 +82,9 @@ def _check_facts(slide: Slide, path: Path, mpp: float | None) -> None:
         assert not isinstance(streams, Recode) or streams.reason, "a recode without a reason"
         piece = slide.piece(level)
         assert piece.height >= 1, extent
+    shown = slide._repr_html_()
+    assert slide.name in shown, shown
+    assert "data:image/jpeg" in shown, "no thumbnail"
 
 
 def _check_override(opener: Opener, path: Path) -> None:
