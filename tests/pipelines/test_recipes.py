@@ -11,7 +11,10 @@ from shapely.geometry import box
 from wsi_seg.annotations import Annotation, Annotations
 from wsi_seg.classes import ClassTable
 from wsi_seg.config import Recipe, load_recipe
+from wsi_seg.evaluate.compare import evaluate
 from wsi_seg.geometry import Extent
+from wsi_seg.infer.plan import InferOptions
+from wsi_seg.infer.run import infer_collection
 from wsi_seg.learn.train import train
 from wsi_seg.masks.labels import write_labels
 from wsi_seg.models import NetworkSpec, build_network
@@ -63,7 +66,7 @@ def slides(tmp_path_factory):
     collection = tmp_path_factory.mktemp("pipelines") / "store.zarr"
     create_collection(collection)
     rng = np.random.default_rng(0)
-    names = [f"{volume}_z{z:04d}" for volume in "ab" for z in (0, 1)] + ["unseen"]
+    names = [f"{volume}_z{z:04d}" for volume in "ab" for z in (0, 1)] + ["unseen_z0000"]
     for name in names:
         partial = collection / ".partial" / name
         extents = [Extent(150, 170), Extent(75, 85)]
@@ -88,7 +91,7 @@ def one_step(recipe, slides):
                  Annotation(box(80, 0, 170, 150), "Medulla", "test"))  # fmt: skip
         write_labels(store, Annotations(parts, ()), regions, "regions")
     values = recipe.model_dump(mode="json", exclude={"phases"})
-    values["data"] |= {"stores": [str(slides)], "folds": None, "validation": ["unseen"]}
+    values["data"] |= {"stores": [str(slides)], "folds": None, "validation": ["unseen_z0000"]}
     values["data"] |= {"group_pattern": None, "train": ["a_z0000", "a_z0001", "b_z0000", "b_z0001"]}
     if recipe.data.neighbours:
         values["data"]["validation"] = ["b_z0001"]
@@ -102,11 +105,22 @@ def one_step(recipe, slides):
 
 
 @pytest.mark.parametrize("path", SMALL, ids=name_of)
-def test_small_recipes_learn_and_predict_for_a_step(path, slides, tmp_path):
+def test_small_recipes_learn_predict_and_are_scored_for_a_step(path, slides, tmp_path):
     torch.manual_seed(0)
     recipe = one_step(load_recipe(path).stages[0], slides)
     train(recipe, tmp_path / "run", progress=Silent())
-    assert (tmp_path / "run" / "best.safetensors").is_file()
+    predicted = tmp_path / "pred.zarr"
+    infer_collection(
+        open_collection(slides),
+        tmp_path / "run" / "best.safetensors",
+        predicted,
+        InferOptions(precision="fp32"),
+        progress=Silent(),
+    )
+    scores = evaluate(
+        open_collection(predicted), open_collection(slides), label="annotations", progress=Silent()
+    )
+    assert {score.slide for score in scores.slides} == set(open_collection(slides).names())
 
 
 @pytest.mark.pipelines
