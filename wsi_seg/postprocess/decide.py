@@ -4,6 +4,7 @@ The first pass counts, the second writes; between them only a few numbers for ea
 kept. So a decision about an object is the same whatever the height of the strips.
 """
 
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 from wsi_seg.geometry import Extent
 from wsi_seg.postprocess.rule import Rule, least_above
 from wsi_seg.postprocess.runs import Ints, Labeller, Runs, over_runs, paint_runs
+from wsi_seg.postprocess.split import split_objects
 from wsi_seg.postprocess.strips import Source, Strip
+from wsi_seg.postprocess.tally import Tally
 
 # Gives each object its new value, from the runs that the first pass counted.
 _Values = NDArray[np.uint8]
@@ -41,9 +44,14 @@ def decide(source: Source, rule: Rule, *, px_area: float, extent: Extent) -> Sou
     weak = _weak(source, least_above(rule.bottom))
     if rule.scope == "image" and rule.min_area:
         weak = _images(weak, rule, px_area)
+    if rule.split:
+        # A hole would look like a neck at each side of it, and a line that ends in one like a hole.
+        if rule.max_hole_area:
+            weak = _filled(weak, rule.max_hole_area / px_area, extent)
+        weak = split_objects(weak, rule.split / math.sqrt(px_area))
     if _counts_objects(rule):
         weak = _objects(weak, rule, px_area)
-    if rule.max_hole_area:
+    if rule.max_hole_area and not rule.split:
         weak = _filled(weak, rule.max_hole_area / px_area, extent)
     return weak
 
@@ -83,7 +91,7 @@ def _objects(source: Source, rule: Rule, px_area: float) -> Source:
 
     def values() -> tuple[Ints, _Values]:
         labeller = Labeller()
-        areas, strong, classes = _Tally(), _Tally(), _Tally()
+        areas, strong, classes = Tally(), Tally(), Tally()
         for strip in source():
             runs = labeller.add(strip.y, strip.ids)
             offset = strip.y * strip.ids.shape[1]
@@ -121,7 +129,7 @@ def _filled(source: Source, most_px: float, extent: Extent) -> Source:
 
     def values() -> tuple[Ints, _Values]:
         labeller = Labeller(background=True)
-        areas, classes, outside, left = _Tally(), _Tally(), _Tally(), _Tally()
+        areas, classes, outside, left = Tally(), Tally(), Tally(), Tally()
         for strip in source():
             runs = labeller.add(strip.y, strip.ids)
             areas.add(runs, runs.length)
@@ -165,47 +173,3 @@ def _repainted(
             yield Strip(strip.y, painted.reshape(strip.ids.shape), strip.probability)
 
     return strips
-
-
-class _Tally:
-    """One whole number for each piece, collected strip by strip."""
-
-    def __init__(self) -> None:
-        self._parts: list[Ints] = []
-
-    def add(self, runs: Runs, amount: Ints) -> None:
-        """Sum over the runs of each piece."""
-        low, count = _range(runs)
-        part = np.zeros(count, dtype=np.int64)
-        np.add.at(part, runs.piece - low, amount)
-        self._parts.append(part)
-
-    def highest(self, runs: Runs, amount: NDArray[np.uint8] | NDArray[np.bool_]) -> None:
-        """Maximum over the runs of each piece."""
-        low, count = _range(runs)
-        part = np.zeros(count, dtype=np.int64)
-        np.maximum.at(part, runs.piece - low, amount.astype(np.int64))
-        self._parts.append(part)
-
-    def first(self, values: Ints) -> None:
-        """Values of a strip's pieces, as they are."""
-        self._parts.append(values.astype(np.int64))
-
-    def firsts(self) -> Ints:
-        """Values of all pieces."""
-        return np.concatenate([np.empty(0, dtype=np.int64), *self._parts])
-
-    def of(self, objects: Ints, *, highest: bool = False) -> Ints:
-        """Sum, or maximum, over the pieces of each object."""
-        count = int(objects.max()) + 1 if len(objects) else 0
-        total = np.zeros(count, dtype=np.int64)
-        (np.maximum if highest else np.add).at(total, objects, self.firsts())
-        return total
-
-
-def _range(runs: Runs) -> tuple[int, int]:
-    """Lowest piece of a strip and their number; a strip's pieces follow each other."""
-    if not len(runs.piece):
-        return 0, 0
-    low = int(runs.piece.min())
-    return low, int(runs.piece.max()) - low + 1

@@ -50,6 +50,10 @@ class Rule:
         Number of largest objects to keep of each class; 0 keeps all.
     max_hole_area
         Holes up to this area are filled, after objects were left out.
+    split
+        Objects are parted at necks whose half width is smaller by more than this length than
+        that of both sides; in um, or in px where ``unit`` is; 0 parts none. Then holes are
+        filled first, and objects are left out by what their parts are.
     """
 
     top: float = 0.5
@@ -60,6 +64,7 @@ class Rule:
     min_object_area: float = 0.0
     largest: int = 0
     max_hole_area: float = 0.0
+    split: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.bottom <= self.top <= 1:
@@ -67,9 +72,14 @@ class Rule:
                 f"got thresholds top={self.top:g}, bottom={self.bottom:g}; expected "
                 "0 <= bottom <= top <= 1"
             )
-        areas = (self.min_area, self.min_object_area, self.max_hole_area, self.largest)
-        if not all(math.isfinite(area) and area >= 0 for area in areas):
-            raise ConfigError(f"got {self}; expected areas and counts of at least 0")
+        sizes = (*self._sizes, self.largest)
+        if not all(math.isfinite(size) and size >= 0 for size in sizes):
+            raise ConfigError(f"got {self}; expected areas, lengths and counts of at least 0")
+
+    @property
+    def _sizes(self) -> tuple[float, ...]:
+        """All areas and lengths."""
+        return (self.min_area, self.min_object_area, self.max_hole_area, self.split)
 
     def px_area(self, mpp: float | None, *, name: str) -> float:
         """Area of one px of a prediction with this mpp, in the rule's unit.
@@ -79,7 +89,7 @@ class Rule:
         ResolutionError
             If areas are asked for in um² and the mpp is unknown.
         """
-        if self.unit == "px" or not (self.min_area or self.min_object_area or self.max_hole_area):
+        if self.unit == "px" or not any(self._sizes):
             return 1.0
         if mpp is None:
             raise ResolutionError(
@@ -94,6 +104,8 @@ class Rule:
         if self.min_area or self.bottom < self.top:
             text = f"{self.scope}s with {self.min_area:g} {self.unit} above {self.top:g}, "
             text += f"then all above {self.bottom:g}"
+        if self.split:
+            text += f", parted at necks {self.split:g} {self.unit.rstrip('2')} deep"
         return text
 
 
