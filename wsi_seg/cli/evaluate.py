@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
+from wsi_seg.cli.rules import SplitOption, chosen_rule
 
 
 def evaluate(
@@ -18,6 +19,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Judge what this rule decides, instead of the label map of `infer`."),
     ] = None,
+    split: SplitOption = 0.0,
     tolerance_um: Annotated[
         float, typer.Option(min=0, help="Outlines this near count as right (px without mpp).")
     ] = 2.0,
@@ -45,20 +47,21 @@ def evaluate(
         from wsi_seg.evaluate.compare import usual_measures
         from wsi_seg.evaluate.scores import PREDICTION_LABEL
         from wsi_seg.evaluate.table import write_scores
-        from wsi_seg.postprocess.rule import read_rule
         from wsi_seg.postprocess.write import DECISION, write_decision
         from wsi_seg.store import open_collection
 
         predictions = open_collection(prediction)
-        if rule is not None:
-            chosen = read_rule(rule)
+        chosen = chosen_rule(rule, None, split)
+        found_label = PREDICTION_LABEL if chosen is None else DECISION
+        if chosen is not None:
+            terminal.say(f"rule: {chosen.describe()}")
             for store in predictions:
                 write_decision(store, chosen)
         scores = score(
             predictions,
             open_collection(truth),
             label=label,
-            found_label=PREDICTION_LABEL if rule is None else DECISION,
+            found_label=found_label,
             measures=usual_measures(predictions, tolerance_um=tolerance_um),
             progress=terminal.progress,
         )
@@ -81,8 +84,7 @@ def evaluate(
 
             slides = open_collection(truth)
             for store in predictions:
-                found = PREDICTION_LABEL if rule is None else DECISION
-                write_errors(store, slides[store.name], label=label, found_label=found)
+                write_errors(store, slides[store.name], label=label, found_label=found_label)
                 write_heat(store, ENERGY)
                 write_heat(store, UNCERTAINTY)
             terminal.say(f"labels errors, energy, uncertainty of each slide in {prediction}")
@@ -91,4 +93,5 @@ def evaluate(
             terminal.say(f"wrote {out / 'scores.json'} and {out / 'slides.csv'}")
         return scores.to_json()
 
-    run_verb(body, json_mode, writes=None if rule is None else prediction)
+    writes = rule is not None or split > 0 or maps
+    run_verb(body, json_mode, writes=prediction if writes else None)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
+from wsi_seg.cli.rules import SplitOption, chosen_rule
 
 # Where `wsi-seg search` puts a rule if not told otherwise.
 FOUND_RULE = Path("run/rule.json")
@@ -56,6 +57,7 @@ def export(
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Keep px above this, whatever was found.")
     ] = None,
+    split: SplitOption = 0.0,
     min_area_um2: Annotated[
         float, typer.Option(help="Leave out polygons smaller than this (px² where mpp is unknown).")
     ] = 0.0,
@@ -68,24 +70,22 @@ def export(
       wsi-seg export pred.zarr --geojson polygons/
       wsi-seg export pred.zarr --store store.zarr --overview overviews/
       wsi-seg export pred.zarr --rule run/rule.json --table tables/ --rle out.csv
+      wsi-seg export nuclei.zarr --threshold 0.4 --split 0.75 --table tables/
     """
     if not any((geojson, png, overview, ome_tiff, table, rle, coco)):
         raise typer.BadParameter(
             "choose some of --geojson, --png, --overview, --ome-tiff, --table, --rle, --coco"
         )
-    if rule is not None and threshold is not None:
-        raise typer.BadParameter("choose one of --rule, --threshold")
 
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.export.run import ExportTargets, export_collection
-        from wsi_seg.postprocess.rule import fixed, read_rule
         from wsi_seg.store import open_collection
 
         file = rule or (FOUND_RULE if threshold is None and FOUND_RULE.is_file() else None)
-        chosen = None if threshold is None else fixed(threshold)
-        if file is not None:
-            chosen = read_rule(file)
-            terminal.say(f"rule of {file}: {chosen.describe()}")
+        chosen = chosen_rule(file, threshold, split)
+        if chosen is not None:
+            source = "rule" if file is None else f"rule of {file}"
+            terminal.say(f"{source}: {chosen.describe()}")
         report = export_collection(
             open_collection(prediction),
             open_collection(store) if overview else None,

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
+from wsi_seg.cli.rules import chosen_rule
 
 
 def marks(
@@ -29,24 +30,18 @@ def marks(
       wsi-seg marks pred.zarr --volumes a.mhd --volumes b.mhd --out marks.csv
       wsi-seg froc marks.csv --truth annotations.csv
     """
-    if rule is not None and threshold is not None:
-        raise typer.BadParameter("choose one of --rule, --threshold")
 
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.export.marks import write_marks
-        from wsi_seg.postprocess.rule import fixed, read_rule
         from wsi_seg.slides.slide import slide_name
         from wsi_seg.slides.volume import volume_grid
         from wsi_seg.store import open_collection
 
-        chosen = read_rule(rule) if rule is not None else None
-        if threshold is not None:
-            chosen = fixed(threshold)
         report = write_marks(
             open_collection(prediction),
             {slide_name(path): volume_grid(path) for path in volumes},
             out,
-            rule=chosen,
+            rule=chosen_rule(rule, threshold, 0.0),
             progress=terminal.progress,
         )
         terminal.say("\n".join(report.lines()))

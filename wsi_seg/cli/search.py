@@ -1,12 +1,14 @@
 """Owns ``wsi-seg search``."""
 
 import enum
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
+from wsi_seg.cli.rules import SplitOption
 
 
 class ScopeName(enum.StrEnum):
@@ -44,6 +46,16 @@ def search(
     scope: Annotated[
         ScopeName, typer.Option(help="Count strong px of each image or of each object.")
     ] = ScopeName.IMAGE,
+    min_object_area: Annotated[
+        float, typer.Option(min=0, help="Kept with the rule: smaller objects are left out.")
+    ] = 0.0,
+    largest: Annotated[
+        int, typer.Option(min=0, help="Kept with the rule: largest objects of a class; 0: all.")
+    ] = 0,
+    max_hole_area: Annotated[
+        float, typer.Option(min=0, help="Kept with the rule: holes up to this are filled.")
+    ] = 0.0,
+    split: SplitOption = 0.0,
     parts: Annotated[
         int, typer.Option(min=2, help="Folds to make of the slides of one collection.")
     ] = 5,
@@ -55,7 +67,8 @@ def search(
     """Find thresholds on predictions of slides that the model did not learn from.
 
     Prints the score on the slides the rule was chosen by, which is optimistic, and the score
-    that new slides may expect.
+    that new slides may expect. Thresholds and areas of strong px are searched; what else is given
+    is kept with the rule, for `wsi-seg export` and `wsi-seg evaluate --rule`.
 
     For example:
 
@@ -80,7 +93,14 @@ def search(
             parts=parts,
             progress=terminal.progress,
         )
-        write_rule(out, report.rule, {**report.to_json(), "label": label})
+        rule = replace(
+            report.rule,
+            min_object_area=min_object_area,
+            largest=largest,
+            max_hole_area=max_hole_area,
+            split=split,
+        )
+        write_rule(out, rule, {**report.to_json(), "label": label})
         terminal.say("\n".join(report.lines()))
         terminal.say(f"wrote {out}")
         terminal.next_command(

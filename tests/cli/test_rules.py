@@ -1,0 +1,74 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from wsi_seg.cli.app import app
+from wsi_seg.cli.rules import chosen_rule
+from wsi_seg.postprocess.rule import Rule, fixed, read_rule, write_rule
+from wsi_seg.testing.painted import paint_prediction, write_prediction
+
+
+@pytest.fixture(scope="module")
+def painted(tmp_path_factory):
+    return paint_prediction(tmp_path_factory.mktemp("rules"))
+
+
+def run(*words):
+    return CliRunner().invoke(app, [*map(str, words), "--json"])
+
+
+def test_the_rule_of_the_options(tmp_path):
+    write_rule(tmp_path / "rule.json", Rule(0.7, 0.4, 20), {})
+    assert chosen_rule(None, None, 0.0) is None
+    assert chosen_rule(None, 0.3, 0.0) == fixed(0.3)
+    assert chosen_rule(None, None, 2.0) == Rule(split=2.0)
+    assert chosen_rule(tmp_path / "rule.json", None, 2.0) == Rule(0.7, 0.4, 20, split=2.0)
+    write_rule(tmp_path / "rule.json", Rule(split=1.0), {})
+    assert chosen_rule(tmp_path / "rule.json", None, 0.0) == Rule(split=1.0)
+
+
+def test_a_rule_and_a_threshold_are_one_too_many(painted, tmp_path):
+    done = run("export", painted.prediction, "--rule", "r", "--threshold", 0.5, "--rle", tmp_path)
+    assert done.exit_code == 2
+    assert "choose one of --rule, --threshold" in done.output
+
+
+@pytest.fixture
+def touching(painted, tmp_path):
+    """Collection whose only objects are three discs that touch."""
+    y, x = np.mgrid[: painted.probability.shape[0], : painted.probability.shape[1]]
+    discs = [np.hypot(y - 200, x - cx) < 30 for cx in (100, 150, 200)]
+    path = tmp_path / "touching.zarr"
+    write_prediction(path, (np.any(discs, axis=0) * 200).astype(np.uint8))
+    return path
+
+
+@pytest.mark.parametrize("parting", ["option", "rule"])
+def test_touching_objects_are_parted_when_asked(painted, touching, tmp_path, parting):
+    write_rule(tmp_path / "rule.json", Rule(split=3.0), {})
+    options = ("--split", 3) if parting == "option" else ("--rule", tmp_path / "rule.json")
+    exported = run("export", touching, *options, "--geojson", tmp_path)
+    assert json.loads(exported.output.splitlines()[-1])["objects"] == {"painted": 3}
+    scores = run("evaluate", touching, "--truth", painted.store, *options)
+    assert json.loads(scores.output.splitlines()[-1])["slides"][0]["objects_found"] == 3
+    whole = run("evaluate", touching, "--truth", painted.store)
+    assert json.loads(whole.output.splitlines()[-1])["slides"][0]["objects_found"] == 1
+
+
+def test_a_search_keeps_what_it_is_told_with_the_rule(painted, tmp_path):
+    twin = tmp_path / "twin"
+    for folder, kind in ((painted.store, "store"), (painted.prediction, "pred")):
+        shutil.copytree(folder, twin / f"{kind}.zarr")
+        shutil.copytree(folder / "painted", twin / f"{kind}.zarr" / "other")
+    done = run(
+        "search", twin / "pred.zarr", "--truth", twin / "store.zarr", "--out", tmp_path / "r.json",
+        "--top", "0.4,0.5", "--split", 1.5, "--largest", 9, "--max-hole-area", 40,
+        "--min-object-area", 7,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    rule = read_rule(tmp_path / "r.json")
+    assert (rule.split, rule.largest, rule.max_hole_area, rule.min_object_area) == (1.5, 9, 40, 7)
+    assert rule.top in (0.4, 0.5)
