@@ -110,23 +110,20 @@ def test_an_object_with_too_long_a_box_is_left_whole(monkeypatch):
     assert count_of(parted(ids, 1.5)) == 2
 
 
-def test_rows_wait_for_no_more_than_the_longest_box(monkeypatch):
-    monkeypatch.setattr(split, "MOST_PX", 30)
-    ids = np.zeros((400, 20), np.uint8)
-    ids[:, 3] = 1  # far too long to wait for
-    ids[:25, 8:12] = 1
-    ids[60:85, 8:12] = 1
-    read = 0
+def test_a_decision_reads_the_slide_a_few_times_whatever_its_parts():
+    ids, reads = discs((41, 61), [(20, 20), (20, 40)], 14), 0
 
     def counted():
-        nonlocal read
-        for strip in strips_of(ids, 10)():
-            read = strip.y + 10
-            yield strip
+        nonlocal reads
+        reads += 1
+        yield from strips_of(ids, 7)()
 
-    lead = [read - strip.y for strip in split_objects(counted, 1.0)()]
-    assert len(lead) == 40
-    assert max(lead[1:]) <= 40
+    rule = Rule(0.5, 0.3, 9, "px", "object", min_object_area=3, max_hole_area=5, split=1.0)
+    source = decide(counted, rule, px_area=1, extent=Extent(*ids.shape))
+    first = np.concatenate([strip.ids for strip in source()])
+    assert reads == 5  # holes, boxes, lines, objects, and what is written
+    np.testing.assert_array_equal(np.concatenate([strip.ids for strip in source()]), first)
+    assert reads == 6
 
 
 def test_a_rule_fills_holes_first_and_measures_parts():

@@ -1,9 +1,10 @@
-"""Owns applying a rule to a slide: two passes over its strips, any number of objects.
+"""Owns applying a rule to a slide: a few passes over its strips, any number of objects.
 
-The first pass counts, the second writes; between them only a few numbers for each object are
-kept. So a decision about an object is the same whatever the height of the strips.
+A first pass counts, the last writes; between them only a few numbers for each object are kept. So
+a decision about an object is the same whatever the height of the strips.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 
@@ -39,7 +40,7 @@ def decide(source: Source, rule: Rule, *, px_area: float, extent: Extent) -> Sou
     -------
     Source
         Class ids that were decided on; each of its iterations reads the source once, the first
-        pass more.
+        one or two times more for each part of the rule.
     """
     weak = _weak(source, least_above(rule.bottom))
     if rule.scope == "image" and rule.min_area:
@@ -73,14 +74,17 @@ def _weak(source: Source, least: int) -> Source:
 def _images(source: Source, rule: Rule, px_area: float) -> Source:
     """Leave out classes whose strong px cover too little of the slide."""
 
-    def strips() -> Iterator[Strip]:
+    @functools.cache
+    def kept() -> NDArray[np.bool_]:
         strong = np.zeros(256, dtype=np.int64)
         least = least_above(rule.top)
         for strip in source():
             strong += np.bincount(strip.ids[strip.probability >= least], minlength=256)
-        kept = ~(strong * px_area < rule.min_area)
+        return ~(strong * px_area < rule.min_area)
+
+    def strips() -> Iterator[Strip]:
         for strip in source():
-            yield Strip(strip.y, strip.ids * kept[strip.ids], strip.probability)
+            yield Strip(strip.y, strip.ids * kept()[strip.ids], strip.probability)
 
     return strips
 
@@ -160,9 +164,10 @@ def _repainted(
     source: Source, values: Callable[[], tuple[Ints, _Values]], *, background: bool = False
 ) -> Source:
     """Give each object the value that was decided for it."""
+    decided = functools.cache(values)
 
     def strips() -> Iterator[Strip]:
-        objects, new = values()
+        objects, new = decided()
         labeller = Labeller(background=background)
         for strip in source():
             runs = labeller.add(strip.y, strip.ids)

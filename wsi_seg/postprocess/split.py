@@ -1,11 +1,11 @@
 """Owns parting objects that touch: a watershed of the distance to their outlines cuts necks.
 
-An object is parted as a whole, whatever strips it lies in: it waits until its last row was read.
-Rows wait with it, so objects whose box is longer than `MOST_PX` are left whole, and memory holds
-no more rows than that beside two strips.
+An object is parted as a whole, whatever strips it lies in: its runs wait until its last row was
+read. Objects whose box is longer than `MOST_PX` are left whole, so memory holds the runs of that
+many rows, one square of px, and the px of the lines.
 """
 
-from collections import deque
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -40,25 +40,33 @@ def split_objects(source: Source, depth_px: float) -> Source:
         A neck is cut where its half width is smaller by more than this than the half width of
         the object on either side of it.
     """
+    lines = functools.cache(lambda: _lines(source, depth_px))
 
     def strips() -> Iterator[Strip]:
-        objects, boxes = _boxes(source)
-        labeller, waiting = Labeller(), _Rows.none()
-        held: deque[Strip] = deque()
+        px = lines()
         for strip in source():
-            runs = labeller.add(strip.y, strip.ids)
-            held.append(replace(strip, ids=strip.ids.copy()))
-            waiting = waiting.joined(_Rows.of(runs, objects[runs.piece], boxes))
-            rows, width = strip.ids.shape
-            ended = boxes.bottom[waiting.number] <= strip.y + rows
-            for cut in _cuts(waiting.where(ended), boxes, width, depth_px):
-                _erase(held, cut, width)
-            waiting = waiting.where(~ended)
-            done = boxes.top[waiting.number].min(initial=strip.y + rows)
-            while held and held[0].y + len(held[0].ids) <= done:
-                yield held.popleft()
+            begin = strip.y * strip.ids.shape[1]
+            first, last = np.searchsorted(px, (begin, begin + strip.ids.size))
+            ids = strip.ids.copy()
+            ids.ravel()[px[first:last] - begin] = 0
+            yield replace(strip, ids=ids)
 
     return strips
+
+
+def _lines(source: Source, depth_px: float) -> Ints:
+    """Flat indices of the px of all lines, ascending."""
+    objects, boxes = _boxes(source)
+    labeller, waiting = Labeller(), _Rows.none()
+    found = [np.empty(0, dtype=np.int64)]
+    for strip in source():
+        runs = labeller.add(strip.y, strip.ids)
+        waiting = waiting.joined(_Rows.of(runs, objects[runs.piece], boxes))
+        rows, width = strip.ids.shape
+        ended = boxes.bottom[waiting.number] <= strip.y + rows
+        found += _cuts(waiting.where(ended), boxes, width, depth_px)
+        waiting = waiting.where(~ended)
+    return np.sort(np.concatenate(found))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -174,10 +182,3 @@ def necks(mask: NDArray[np.bool_], depth_px: float) -> NDArray[np.bool_]:
     )
     lines: NDArray[np.bool_] = mask & (parts == 0)
     return lines
-
-
-def _erase(held: deque[Strip], px: Ints, width: int) -> None:
-    """Make px background in the strips that hold them."""
-    for strip in held:
-        here = px - strip.y * width
-        strip.ids.ravel()[here[(here >= 0) & (here < strip.ids.size)]] = 0
