@@ -66,9 +66,10 @@ def test_a_search_keeps_what_it_is_told_with_the_rule(painted, tmp_path):
     done = run(
         "search", twin / "pred.zarr", "--truth", twin / "store.zarr", "--out", tmp_path / "r.json",
         "--top", "0.4,0.5", "--split", 1.5, "--largest", 9, "--max-hole-area", 40,
-        "--min-object-area", 7,
+        "--min-object-area", 7, "--apart", 4, "--max-iou", 0.3,
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     rule = read_rule(tmp_path / "r.json")
     assert (rule.split, rule.largest, rule.max_hole_area, rule.min_object_area) == (1.5, 9, 40, 7)
+    assert (rule.apart, rule.max_iou) == (4, 0.3)
     assert rule.top in (0.4, 0.5)

@@ -46,6 +46,22 @@ def test_marks_lie_where_the_objects_are_in_the_world(tmp_path):
     assert (row["seriesuid"], row["probability"], row["slices"]) == ("ct", "0.7843", "2")
 
 
+def test_of_marks_that_are_near_the_likelier_stays(tmp_path):
+    ids = np.zeros((30, 20), np.uint8)
+    ids[9:12, 4:7] = 1
+    ids[9:12, 8:12] = 1  # 4.5 mm away, and larger
+    ids[25:28, 4:7] = 1
+    path = predict(tmp_path, "ct_z0001", ids)
+    for apart_mm, count in ((4.4, 3), (4.6, 2)):
+        report = write_marks(
+            open_collection(path), {"ct": GRID}, tmp_path / "m.csv", apart_mm=apart_mm,
+            progress=Silent(),
+        )  # fmt: skip
+        assert report.marks == {"ct": count}
+    with (tmp_path / "m.csv").open() as file:
+        assert [row["px"] for row in csv.DictReader(file)] == ["12", "9"]
+
+
 def test_what_is_no_volume_or_not_known_is_named(tmp_path):
     path = predict(tmp_path, "plain", np.zeros((30, 20), np.uint8))
     with pytest.raises(StoreError, match="no slices of volumes"):

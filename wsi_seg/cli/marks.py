@@ -21,6 +21,9 @@ def marks(
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Join px above this instead.")
     ] = None,
+    apart_mm: Annotated[
+        float, typer.Option(min=0, help="Of marks nearer than this, only the likelier stays.")
+    ] = 0.0,
     json_mode: JsonFlag = False,
 ) -> None:
     """Join objects of neighbouring slices, and write their centres in mm for `wsi-seg froc`.
@@ -42,6 +45,7 @@ def marks(
             {slide_name(path): volume_grid(path) for path in volumes},
             out,
             rule=chosen_rule(rule, threshold, 0.0),
+            apart_mm=apart_mm,
             progress=terminal.progress,
         )
         terminal.say("\n".join(report.lines()))

@@ -56,6 +56,12 @@ def search(
         float, typer.Option(min=0, help="Kept with the rule: holes up to this are filled.")
     ] = 0.0,
     split: SplitOption = 0.0,
+    apart: Annotated[
+        float, typer.Option(min=0, help="Kept with the rule: of nearer centres, the likelier.")
+    ] = 0.0,
+    max_iou: Annotated[
+        float, typer.Option(min=0, max=1, help="Kept with the rule: the same for boxes' overlap.")
+    ] = 1.0,
     parts: Annotated[
         int, typer.Option(min=2, help="Folds to make of the slides of one collection.")
     ] = 5,
@@ -99,6 +105,8 @@ def search(
             largest=largest,
             max_hole_area=max_hole_area,
             split=split,
+            apart=apart,
+            max_iou=max_iou,
         )
         write_rule(out, rule, {**report.to_json(), "label": label})
         terminal.say("\n".join(report.lines()))

@@ -1,6 +1,7 @@
 """Owns writing the objects of volumes as marks in mm, in LUNA16's form."""
 
 import csv
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from wsi_seg.geometry import Extent
 from wsi_seg.infer.output import LABEL
 from wsi_seg.postprocess.rule import Rule
 from wsi_seg.postprocess.strips import Strip, labelled
+from wsi_seg.postprocess.suppress import kept_apart, likeliest_first
 from wsi_seg.postprocess.volumes import VolumeObjects, link_slices, slices_by_volume
 from wsi_seg.postprocess.write import write_decision
 from wsi_seg.progress import Progress
@@ -45,6 +47,7 @@ def write_marks(
     path: Path,
     *,
     rule: Rule | None = None,
+    apart_mm: float = 0.0,
     progress: Progress,
 ) -> MarksReport:
     """Join the objects of slices into objects of volumes, and write the centre of each.
@@ -61,6 +64,9 @@ def write_marks(
         csv file to write, whole or not at all.
     rule
         Makes the decision; None takes the label map that inference wrote.
+    apart_mm
+        Of marks nearer than this only the likelier stays: the one with the higher probability,
+        then with the higher mean, then with more px, then the first; 0 keeps all.
     progress
         Advanced by slices.
 
@@ -86,9 +92,9 @@ def write_marks(
         writer.writerow(HEADER)
         for volume, slices in volumes.items():
             objects, seen = _linked(predictions, slices, rule, progress)
-            for row in _rows(objects, grids[volume], seen):
-                writer.writerow((volume, *row))
-            counts[volume] = len(objects)
+            rows = _rows(objects, grids[volume], seen, apart_mm)
+            writer.writerows((volume, *row) for row in rows)
+            counts[volume] = len(rows)
     progress.finish()
     return MarksReport(path, counts)
 
@@ -112,15 +118,20 @@ def _linked(
     return link_slices((z, read(name)) for z, name in slices), extent
 
 
-def _rows(objects: VolumeObjects, grid: VolumeGrid, seen: Extent) -> list[tuple[object, ...]]:
+def _rows(
+    objects: VolumeObjects, grid: VolumeGrid, seen: Extent, apart_mm: float
+) -> list[tuple[object, ...]]:
     scale = np.array([grid.size[0] / seen.width, grid.size[1] / seen.height])
     voxels = objects.centre.copy()
     # Voxel coordinates name centres, px coordinates corners.
     voxels[:, :2] = voxels[:, :2] * scale - 0.5
     places = grid.world(voxels)
-    return [
+    order = likeliest_first(objects.max_probability, objects.mean_probability, objects.px)
+    kept = kept_apart(places, order, distance=apart_mm).tolist()
+    rows = [
         (*(f"{value:.3f}" for value in place), f"{probability:.4f}", int(kind), int(px), int(deep))
         for place, probability, kind, px, deep in zip(
             places, objects.max_probability, objects.value, objects.px, objects.slices, strict=True
         )
     ]
+    return list(itertools.compress(rows, kept))

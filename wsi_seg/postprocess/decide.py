@@ -16,6 +16,7 @@ from wsi_seg.postprocess.rule import Rule, least_above
 from wsi_seg.postprocess.runs import Ints, Labeller, Runs, over_runs, paint_runs
 from wsi_seg.postprocess.split import split_objects
 from wsi_seg.postprocess.strips import Source, Strip
+from wsi_seg.postprocess.suppress import clear_of_likelier
 from wsi_seg.postprocess.tally import Tally
 
 # Gives each object its new value, from the runs that the first pass counted.
@@ -52,6 +53,8 @@ def decide(source: Source, rule: Rule, *, px_area: float, extent: Extent) -> Sou
         weak = split_objects(weak, rule.split / math.sqrt(px_area))
     if _counts_objects(rule):
         weak = _objects(weak, rule, px_area)
+    if rule.apart or rule.max_iou < 1:
+        weak = _clear(weak, rule, px_area)
     if rule.max_hole_area and not rule.split:
         weak = _filled(weak, rule.max_hole_area / px_area, extent)
     return weak
@@ -123,6 +126,16 @@ def _among_largest(area: NDArray[np.float64], value: Ints, count: int) -> NDArra
     kept = np.zeros(len(area), dtype=bool)
     kept[order] = np.arange(len(area)) - first < count
     return kept
+
+
+def _clear(source: Source, rule: Rule, px_area: float) -> Source:
+    """Leave out objects that a likelier one is in the way of."""
+    distance_px = rule.apart / math.sqrt(px_area)
+
+    def values() -> tuple[Ints, _Values]:
+        return clear_of_likelier(source, distance_px=distance_px, max_iou=rule.max_iou)
+
+    return _repainted(source, values)
 
 
 def _filled(source: Source, most_px: float, extent: Extent) -> Source:

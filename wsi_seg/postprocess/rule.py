@@ -54,6 +54,11 @@ class Rule:
         Objects are parted at necks whose half width is smaller by more than this length than
         that of both sides; in um, or in px where ``unit`` is; 0 parts none. Then holes are
         filled first, and objects are left out by what their parts are.
+    apart
+        Of objects, of whatever class, whose centroids are nearer than this length, only the
+        likelier stays, see `suppress.clear_of_likelier`; 0 keeps all.
+    max_iou
+        The same for objects whose bounding boxes overlap with an IoU above this; 1 keeps all.
     """
 
     top: float = 0.5
@@ -65,6 +70,8 @@ class Rule:
     largest: int = 0
     max_hole_area: float = 0.0
     split: float = 0.0
+    apart: float = 0.0
+    max_iou: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.bottom <= self.top <= 1:
@@ -75,11 +82,18 @@ class Rule:
         sizes = (*self._sizes, self.largest)
         if not all(math.isfinite(size) and size >= 0 for size in sizes):
             raise ConfigError(f"got {self}; expected areas, lengths and counts of at least 0")
+        if not 0 <= self.max_iou <= 1:
+            raise ConfigError(f"got max_iou={self.max_iou:g}; expected 0 to 1")
+
+    @property
+    def length_unit(self) -> str:
+        """Unit of all lengths."""
+        return "um" if self.unit == "um2" else "px"
 
     @property
     def _sizes(self) -> tuple[float, ...]:
         """All areas and lengths."""
-        return (self.min_area, self.min_object_area, self.max_hole_area, self.split)
+        return (self.min_area, self.min_object_area, self.max_hole_area, self.split, self.apart)
 
     def px_area(self, mpp: float | None, *, name: str) -> float:
         """Area of one px of a prediction with this mpp, in the rule's unit.
@@ -105,7 +119,11 @@ class Rule:
             text = f"{self.scope}s with {self.min_area:g} {self.unit} above {self.top:g}, "
             text += f"then all above {self.bottom:g}"
         if self.split:
-            text += f", parted at necks {self.split:g} {self.unit.rstrip('2')} deep"
+            text += f", parted at necks {self.split:g} {self.length_unit} deep"
+        if self.apart:
+            text += f", {self.apart:g} {self.length_unit} apart"
+        if self.max_iou < 1:
+            text += f", boxes with an IoU up to {self.max_iou:g}"
         return text
 
 
