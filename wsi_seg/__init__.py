@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from wsi_seg.classes import ClassTable
     from wsi_seg.config import load_recipe
     from wsi_seg.errors import WsiSegError
-    from wsi_seg.evaluate.compare import evaluate
+    from wsi_seg.evaluate.compare import evaluate_collection
     from wsi_seg.geometry import Extent, Pyramid, Region, TileGrid
     from wsi_seg.infer.plan import InferOptions, plan_slide
     from wsi_seg.infer.run import infer_collection
@@ -31,7 +31,7 @@ _HOMES = {
     "Region": "wsi_seg.geometry",
     "TileGrid": "wsi_seg.geometry",
     "WsiSegError": "wsi_seg.errors",
-    "evaluate": "wsi_seg.evaluate.compare",
+    "evaluate_collection": "wsi_seg.evaluate.compare",
     "infer_collection": "wsi_seg.infer.run",
     "load_checkpoint": "wsi_seg.models.checkpoint",
     "load_recipe": "wsi_seg.config",
@@ -51,7 +51,7 @@ __all__ = [
     "TileGrid",
     "WsiSegError",
     "__version__",
-    "evaluate",
+    "evaluate_collection",
     "infer_collection",
     "load_checkpoint",
     "load_recipe",

@@ -238,11 +238,11 @@ def _infer(stage: _Stage, checkpoint: Path) -> tuple[float, int]:
 
 
 def _evaluate(stage: _Stage) -> tuple[float, float]:
-    from wsi_seg.evaluate.compare import evaluate
+    from wsi_seg.evaluate.compare import evaluate_collection
     from wsi_seg.store import open_collection
 
     prediction, truth = stage.path("test_pred.zarr"), stage.path("test.zarr")
-    scores = evaluate(
+    scores = evaluate_collection(
         open_collection(prediction), open_collection(truth), label=LABEL, progress=stage.progress
     )
     pooled = scores.pooled("gland")

@@ -80,7 +80,7 @@ def build(name: str, rows: list[dict[str, str]], options: argparse.Namespace) ->
     )
     tifffile.imwrite(
         options.out / f"{name}.tif", tiles, shape=canvas.shape, dtype=np.uint8, bigtiff=True,
-        tile=(TILE, TILE), compression="jpeg", compressionargs={"level": 90}, photometric="ycbcr",
+        tile=(TILE, TILE), compression="jpeg", compressionargs={"level": 90}, photometric="rgb",
         resolution=(1e4 / MPP, 1e4 / MPP), resolutionunit="CENTIMETER",
     )  # fmt: skip
     scratch.unlink()

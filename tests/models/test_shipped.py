@@ -4,7 +4,7 @@ import csv
 import json
 
 from wsi_seg.config import load_recipe
-from wsi_seg.evaluate.compare import evaluate
+from wsi_seg.evaluate.compare import evaluate_collection
 from wsi_seg.infer.members import newest_model, read_model
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.run import infer_collection
@@ -46,5 +46,5 @@ def test_nuclei_of_images_it_has_not_seen(shared_data, tmp_path):
     model = read_model([shipped_checkpoint()])
     infer_collection(slides, model, tmp_path / "p.zarr", InferOptions(), progress=Silent())
     found = open_collection(tmp_path / "p.zarr")
-    scores = evaluate(found, slides, label="annotations", progress=Silent())
+    scores = evaluate_collection(found, slides, label="annotations", progress=Silent())
     assert scores.pooled("nucleus").dice >= 0.90

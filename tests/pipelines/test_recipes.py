@@ -11,7 +11,7 @@ from shapely.geometry import box
 from wsi_seg.annotations import Annotation, Annotations
 from wsi_seg.classes import ClassTable
 from wsi_seg.config import Recipe, load_recipe
-from wsi_seg.evaluate.compare import evaluate
+from wsi_seg.evaluate.compare import evaluate_collection
 from wsi_seg.geometry import Extent
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.run import infer_collection
@@ -117,7 +117,7 @@ def test_small_recipes_learn_predict_and_are_scored_for_a_step(path, slides, tmp
         InferOptions(precision="fp32"),
         progress=Silent(),
     )
-    scores = evaluate(
+    scores = evaluate_collection(
         open_collection(predicted), open_collection(slides), label="annotations", progress=Silent()
     )
     assert {score.slide for score in scores.slides} == set(open_collection(slides).names())

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from wsi_seg.cli.app import app
 from wsi_seg.errors import ConfigError, StoreError
-from wsi_seg.evaluate.compare import evaluate
+from wsi_seg.evaluate.compare import evaluate_collection
 from wsi_seg.progress import Silent
 from wsi_seg.report.page import Section, cell, facts, page, table
 from wsi_seg.report.prediction import quarantined, score_sections
@@ -214,7 +214,7 @@ def test_quarantined_tiles_are_read_from_the_journal(tmp_path):
 
 
 def test_curves_of_richer_figures_are_drawn(seen):
-    scores = evaluate(
+    scores = evaluate_collection(
         open_collection(seen.prediction),
         open_collection(seen.store),
         label="annotations",

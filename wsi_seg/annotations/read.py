@@ -24,7 +24,7 @@ from wsi_seg.slides.volume import VolumeGrid
 SUFFIXES = (".geojson", ".json", ".xml", ".csv", ".geojson.gz", ".json.gz", ".csv.gz")
 
 
-def read_annotations(path: Path, *, default_class: str | None = None) -> Annotations:
+def read_annotations(path: Path | str, *, default_class: str | None = None) -> Annotations:
     """Read the annotation file of one slide; its content, not its name, decides the format.
 
     Parameters
@@ -45,6 +45,7 @@ def read_annotations(path: Path, *, default_class: str | None = None) -> Annotat
     AnnotationError
         If the file cannot be read, naming the file and the feature.
     """
+    path = Path(path)
     content = _content(path)
     header = _csv_header(content)
     many = is_spheres(header) or is_rle_csv(header)

@@ -43,8 +43,7 @@ def evaluate(
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
-        from wsi_seg.evaluate.compare import evaluate as score
-        from wsi_seg.evaluate.compare import usual_measures
+        from wsi_seg.evaluate.compare import evaluate_collection, usual_measures
         from wsi_seg.evaluate.scores import PREDICTION_LABEL
         from wsi_seg.evaluate.table import write_scores
         from wsi_seg.postprocess.write import DECISION, write_decision
@@ -57,7 +56,7 @@ def evaluate(
             terminal.say(f"rule: {chosen.describe()}")
             for store in predictions:
                 write_decision(store, chosen)
-        scores = score(
+        scores = evaluate_collection(
             predictions,
             open_collection(truth),
             label=label,

@@ -19,7 +19,7 @@ from wsi_seg.config.text import apply_override, read_yaml
 from wsi_seg.errors import ConfigError, OutputError
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe.
 
     Parameters
@@ -35,6 +35,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     ConfigError
         If the file cannot be read, a key is unknown or missing, or a value does not fit.
     """
+    path = Path(path)
     values = read_yaml(path)
     for override in overrides:
         apply_override(values, override)

@@ -11,7 +11,7 @@ from wsi_seg.evaluate.tiles import tile_dices
 from wsi_seg.evaluate.truth import paired, require_same_classes, require_same_slide
 from wsi_seg.postprocess.strips import labelled
 from wsi_seg.postprocess.write import classes_of
-from wsi_seg.progress import Progress
+from wsi_seg.progress import Progress, Silent
 from wsi_seg.store import Collection, SlideStore
 
 _PIXELS_ONLY = Measures()
@@ -34,14 +34,14 @@ def usual_measures(prediction: Collection, *, tolerance_um: float = _TOLERANCE_U
     )
 
 
-def evaluate(
+def evaluate_collection(
     prediction: Collection,
     truth: Collection,
     *,
-    label: str,
+    label: str = "annotations",
     found_label: str = PREDICTION_LABEL,
     measures: Measures = _PIXELS_ONLY,
-    progress: Progress,
+    progress: Progress = Silent(),  # noqa: B008 (has no state)
 ) -> Scores:
     """Compare the label maps of a prediction collection with a label of the slides.
 
@@ -104,7 +104,7 @@ def evaluate_slide(
     measures: Measures = _PIXELS_ONLY,
     progress: Progress,
 ) -> list[SlideScore]:
-    """Score every class on one slide; see `evaluate`."""
+    """Score every class on one slide; see `evaluate_collection`."""
     found, true = prediction.label(found_label), truth.label(label)
     found_classes = classes_of(found)
     require_same_slide(prediction, truth)

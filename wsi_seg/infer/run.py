@@ -36,7 +36,7 @@ from wsi_seg.infer.schedule import Refine, RunPlan, plan_run
 from wsi_seg.infer.source import WindowReader
 from wsi_seg.infer.together import Work, predict_works
 from wsi_seg.models import ModelCard
-from wsi_seg.progress import Progress
+from wsi_seg.progress import Progress, Silent
 from wsi_seg.store import (
     Collection,
     SlideStore,
@@ -54,13 +54,13 @@ Execute = Callable[[Sequence[SlideOutput], MemoryPlan], int]
 
 def infer_collection(
     collection: Collection,
-    checkpoint: Path | Model,
-    out: Path,
-    options: InferOptions,
+    checkpoint: Path | str | Model,
+    out: Path | str,
+    options: InferOptions = InferOptions(),  # noqa: B008 (frozen)
     *,
     overwrite: bool = False,
     cluster: str | None = None,
-    progress: Progress,
+    progress: Progress = Silent(),  # noqa: B008 (has no state)
 ) -> InferReport:
     """Predict every slide of a collection.
 
@@ -90,9 +90,9 @@ def infer_collection(
     OutputError
         If ``out`` cannot be written.
     """
-    model = checkpoint if isinstance(checkpoint, Model) else read_model([checkpoint])
+    model = checkpoint if isinstance(checkpoint, Model) else read_model([Path(checkpoint)])
     stores = [collection[name] for name in collection.names()]
-    run = partial(infer_with, model, stores, out, overwrite=overwrite, progress=progress)
+    run = partial(infer_with, model, stores, Path(out), overwrite=overwrite, progress=progress)
     if cluster is None:
         return run(options)
     from wsi_seg.infer.distribute import connected, run_distributed

@@ -19,7 +19,7 @@ from wsi_seg.learn.slides import Split, map_slides, split_slides
 from wsi_seg.learn.validate import BEST
 from wsi_seg.learn.watch import METRICS
 from wsi_seg.notebook import lines_html
-from wsi_seg.progress import Progress
+from wsi_seg.progress import Progress, Silent
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +146,12 @@ class TrainReport:
         }
 
 
-def train(recipe: Recipe, out: Path, *, progress: Progress) -> TrainReport:
+def train(
+    recipe: Recipe,
+    out: Path | str,
+    *,
+    progress: Progress = Silent(),  # noqa: B008 (has no state)
+) -> TrainReport:
     """Train by a recipe, or take the same run up where it was stopped.
 
     A run without folds and phases writes ``best.safetensors`` (and its card as ``best.json``),
@@ -176,6 +181,7 @@ def train(recipe: Recipe, out: Path, *, progress: Progress) -> TrainReport:
         If ``out`` cannot be written.
     """
     started = time.perf_counter()
+    out = Path(out)
     splits = split_slides(recipe)
     _begin(recipe, out)
     folders = [out / f"fold_{index}" for index in range(len(splits))]

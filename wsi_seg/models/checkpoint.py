@@ -190,7 +190,7 @@ def save_checkpoint(path: Path, network: nn.Module, card: ModelCard) -> None:
     _write_whole(path.with_suffix(".json"), (pretty + "\n").encode())
 
 
-def load_checkpoint(path: Path) -> tuple[nn.Module, ModelCard]:
+def load_checkpoint(path: Path | str) -> tuple[nn.Module, ModelCard]:
     """Network in eval mode, on the CPU, and its card.
 
     torch's global generator is left as it was.
@@ -200,6 +200,7 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, ModelCard]:
     CheckpointError
         If the file is missing, damaged, a pickle, has no card, or card and weights disagree.
     """
+    path = Path(path)
     card = read_card(path)
     try:
         with torch.random.fork_rng(devices=[]):

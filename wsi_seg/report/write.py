@@ -5,7 +5,7 @@ from pathlib import Path
 
 from wsi_seg import __version__
 from wsi_seg.errors import ConfigError, StoreError
-from wsi_seg.evaluate.compare import evaluate, usual_measures
+from wsi_seg.evaluate.compare import evaluate_collection, usual_measures
 from wsi_seg.evaluate.froc import froc_of_files
 from wsi_seg.export.files import written_whole
 from wsi_seg.progress import Progress
@@ -134,7 +134,7 @@ def _prediction(
     data: dict[str, object] = {}
     order = list(predictions.names())
     if not unscored:
-        scores = evaluate(
+        scores = evaluate_collection(
             predictions,
             slides,
             label=sources.truth,

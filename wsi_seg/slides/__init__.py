@@ -35,7 +35,9 @@ __all__ = [
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def open_slide(path: Path, *, mpp: float | None = None, window: Window | None = None) -> Slide:
+def open_slide(
+    path: Path | str, *, mpp: float | None = None, window: Window | None = None
+) -> Slide:
     """Open a slide or plain image, by its content.
 
     Parameters
@@ -56,6 +58,7 @@ def open_slide(path: Path, *, mpp: float | None = None, window: Window | None = 
     UnsupportedSlideError
         If it is a slide of a kind that is not read.
     """
+    path = Path(path)
     member = split_member(path)
     if member is not None:
         return _open_member(*member, mpp=mpp, window=window)

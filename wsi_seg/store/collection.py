@@ -136,7 +136,7 @@ class Collection:
         return collection_html(str(self.path), {name: self[name].image for name in self.names()})
 
 
-def open_collection(path: Path) -> Collection:
+def open_collection(path: Path | str) -> Collection:
     """Open a collection that `wsi-seg tile` or `wsi-seg infer` made.
 
     Parameters
@@ -153,7 +153,7 @@ def open_collection(path: Path) -> Collection:
     StoreError
         If it is something else, or an address that cannot be read.
     """
-    path = located(path)
+    path = located(Path(path) if isinstance(path, str) else path)
     if is_address(path):
         return _open_address(path)
     if not path.exists():
