@@ -59,8 +59,9 @@ class Band:
         )
         self._column_sums: dict[int, NDArray[np.int32]] = {}
         self._block = max(1, _BLOCK // (self._width * channels))
-        self._row_weights = torch.from_numpy(plan.row_weights).to(device)
-        self._column_weights = torch.from_numpy(plan.column_weights).to(device)
+        self._along_y, self._along_x = plan.row_weights, plan.column_weights
+        self._row_weights = torch.from_numpy(self._along_y).to(device)
+        self._column_weights = torch.from_numpy(self._along_x).to(device)
         self._assembler = _StripAssembler(plan, strips, channels, sink)
         self._enter_row()
 
@@ -79,7 +80,7 @@ class Band:
         weight = self._row_weights[row][:, None] * self._column_weights[column][None, :]
         self._sums[:, :, x : x + self._plan.tile_px] += prediction * weight
         sums = self._column_sums.setdefault(row, np.zeros(self._width, dtype=np.int32))
-        sums[x : x + self._plan.tile_px] += self._plan.column_weights[column]
+        sums[x : x + self._plan.tile_px] += self._along_x[column]
 
     def finish(self) -> None:
         """Emit all rows that are left."""
@@ -120,7 +121,7 @@ class Band:
         sums = np.zeros(self._width, dtype=np.int32)
         for column in np.flatnonzero(ground.keep[row]):
             x = plan.xs[column]
-            sums[x : x + plan.tile_px] += plan.column_weights[column]
+            sums[x : x + plan.tile_px] += self._along_x[column]
         if not sums.any():
             return
         self._column_sums[row] = sums
@@ -154,7 +155,7 @@ class Band:
         total = np.zeros((count, self._width), dtype=np.int32)
         for row in self._column_sums:
             offset = top - plan.ys[row]
-            weights = plan.row_weights[row, max(0, offset) : offset + count]
+            weights = self._along_y[row, max(0, offset) : offset + count]
             first = min(count, max(0, -offset))
             total[first : first + len(weights)] += weights[:, None] * self._column_sums[row]
         return total

@@ -1,16 +1,16 @@
 """Owns running a plan on many workers; the only room of dask.
 
-Tasks are groups of neighbouring strips. Each worker loads the model once and writes its strips
-straight into the output; the journal is written here, as results come in. Sums are of whole
-numbers, so any number of workers gives the bytes of a run in one process.
+Each worker loads the model once, writes the strips of its parts straight into the output, and
+makes the coarser levels of slides; the journal is written here, as results come in. Sums are of
+whole numbers, so any number of workers gives the bytes of a run in one process.
 """
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from importlib import import_module
+from itertools import islice
 from typing import Any
 
 import dask
@@ -20,16 +20,16 @@ from distributed import Client, KilledWorker, LocalCluster, as_completed
 from wsi_seg.errors import ConfigError, OutputError
 from wsi_seg.infer.members import MemberPredictor, MemberPredictors, Model
 from wsi_seg.infer.memory import MemoryPlan
-from wsi_seg.infer.output import SlideOutput, StripTask
+from wsi_seg.infer.output import SlideOutput
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.run import build_predictor
+from wsi_seg.infer.share import Part, shared_out
 from wsi_seg.infer.stream import Quarantined
 from wsi_seg.infer.together import Work, predict_works
 from wsi_seg.progress import Progress, Silent
 
-# Tasks for each worker: enough to even out slow ones, few enough that the row of windows that
-# neighbouring tasks both predict hardly counts.
-_TASKS_PER_WORKER = 4
+# Parts that are with the scheduler at a time; more than any cluster's workers need in a while.
+_AT_ONCE = 2048
 
 
 @contextlib.contextmanager
@@ -147,54 +147,99 @@ def run_distributed(
         If workers die at the same strips several times. One that dies once is replaced.
     """
     workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
-    for output in outputs:
-        if not output.task.strips:
-            output.finish()
-    owners = {}
-    for output in outputs:
-        for task in split_task(output.task, workers * _TASKS_PER_WORKER):
-            future = client.submit(_work, task, model, options, memory, workers, pure=False)
-            owners[future] = (output, task)
-    progress.start("infer", sum(task.windows for _, task in owners.values()), "tiles")
+    tasks = [output.task for output in outputs]
+    parts = list(shared_out(tasks, workers=workers, batch=max(memory.batches)))
+    named = {output.plan.slide: output for output in outputs}
+    progress.start("infer", sum(task.windows for part in parts for task in part), "tiles")
     tiles = 0
-    for future in as_completed(owners):
-        output, task = owners[future]
-        try:
-            predicted, quarantined = future.result()
-        except KilledWorker as error:
-            raise OutputError(
-                f"slide {output.plan.slide!r}: workers died again and again on strips "
-                f"{min(task.strips)} to {max(task.strips)}, most often for want of memory; repeat "
-                "the command with fewer workers, or with --max-ram"
-            ) from error
-        output.record(sorted(task.strips), quarantined)
-        if not output.task.strips:
-            output.finish()
-        progress.advance(task.windows)
+    errands = _Errands(client, partial(_work, model, options, memory, workers), parts)
+    for task in tasks:
+        if not task.strips:
+            errands.finish(named[task.store.name])
+    for done, found in errands:
+        if isinstance(done, SlideOutput):
+            done.complete = True
+            continue
+        predicted, quarantined = found
+        for task, windows in zip(done, quarantined, strict=True):
+            output = named[task.store.name]
+            output.record(sorted(task.strips), windows)
+            if not output.task.strips:
+                errands.finish(output)
+            progress.advance(task.windows)
         tiles += predicted
     progress.finish()
     return tiles
 
 
-def split_task(task: StripTask, parts: int) -> list[StripTask]:
-    """Cut a task into at most ``parts`` groups of neighbouring strips of about equal number."""
-    strips = sorted(task.strips)
-    size = max(1, -(-len(strips) // parts))
-    return [
-        replace(task, strips=frozenset(strips[i : i + size])) for i in range(0, len(strips), size)
-    ]
+class _Errands:
+    """Parts and slides that are with the workers; iterating gives what each of them returned.
+
+    Only some thousand are sent at a time, so neither the client nor the scheduler ever holds a
+    whole run, and workers that join late still find work.
+    """
+
+    def __init__(
+        self, client: Client, work: Callable[[Part], object], parts: Sequence[Part]
+    ) -> None:
+        self._client, self._work = client, work
+        self._waiting = iter(parts)
+        self._sent: dict[Any, Part | SlideOutput] = {}  # by dask's futures
+        self._returned = as_completed()
+        for part in islice(self._waiting, _AT_ONCE):
+            self._send(self._work, part)
+
+    def finish(self, output: SlideOutput) -> None:
+        """Have a slide's coarser levels made, before other work, so that slides get done."""
+        self._send(_finish, output, priority=1)
+
+    def _send(
+        self, work: Callable[..., object], what: Part | SlideOutput, priority: int = 0
+    ) -> None:
+        future = self._client.submit(work, what, pure=False, priority=priority)
+        self._sent[future] = what
+        self._returned.add(future)
+
+    def __iter__(self) -> Iterator[tuple[Part | SlideOutput, Any]]:
+        for future in self._returned:
+            what = self._sent.pop(future)
+            for part in islice(self._waiting, max(0, _AT_ONCE - len(self._sent))):
+                self._send(self._work, part)
+            try:
+                found = future.result()
+            except KilledWorker as error:
+                raise OutputError(_killed(what)) from error
+            yield what, found
+
+
+def _killed(what: Part | SlideOutput) -> str:
+    if isinstance(what, SlideOutput):
+        place = f"the coarser levels of slide {what.plan.slide!r}"
+    else:
+        first, last = what[0], what[-1]
+        place = f"slide {first.store.name!r}, strips from {min(first.strips)}"
+        place += f" to slide {last.store.name!r}, strip {max(last.strips)}"
+    return (
+        f"workers died again and again on {place}, most often for want of memory; repeat the "
+        "command with fewer workers, or with --max-ram"
+    )
 
 
 def _work(
-    task: StripTask, model: Model, options: InferOptions, memory: MemoryPlan, sharing: int
-) -> tuple[int, list[Quarantined]]:
-    """Produce the strips of one task in a worker; ``sharing`` workers share out the cores."""
+    model: Model, options: InferOptions, memory: MemoryPlan, sharing: int, part: Part
+) -> tuple[int, list[list[Quarantined]]]:
+    """Produce a part in a worker; ``sharing`` workers share out the cores."""
     share = max(1, (os.cpu_count() or 1) // sharing)
     torch.set_num_threads(min(share, torch.get_num_threads()))  # OMP_NUM_THREADS may say less
-    work = Work(task, task.write)
+    works = [Work(task, task.write) for task in part]
     predictors = _loaded(model, options, memory.resident)
-    predicted = predict_works([work], model, predictors, memory, progress=Silent())
-    return predicted, work.quarantined
+    predicted = predict_works(works, model, predictors, memory, progress=Silent())
+    return predicted, [work.quarantined for work in works]
+
+
+def _finish(output: SlideOutput) -> None:
+    """Finish a slide in a worker: its coarser levels take long, and the client must not wait."""
+    output.finish()
 
 
 @lru_cache(maxsize=1)

@@ -183,15 +183,16 @@ class SlideOutput:
 
     def record(self, strips: Sequence[int], quarantined: Sequence[Quarantined]) -> None:
         """Note strips that are safely on disk, and windows that had to be left out of them."""
-        for index in strips:
-            self._journal.record(str(index), [list(window) for window in quarantined])
+        windows = [list(window) for window in quarantined]
+        self._journal.record_all({str(index): windows for index in strips})
 
     def finish(self) -> None:
-        """Compute the coarser levels and give the group its final name."""
-        fill_pyramid(self._partial, nearest=False, progress=Silent())
-        fill_pyramid(self._partial / "labels" / LABEL, nearest=True, progress=Silent())
-        note_attributes(self._partial, self._figures())
-        finish(self._partial, self._final)
+        """Compute the coarser levels and give the group its final name, unless that is done."""
+        if not self._final.exists():  # else a worker died between this and saying so
+            fill_pyramid(self._partial, nearest=False, progress=Silent())
+            fill_pyramid(self._partial / "labels" / LABEL, nearest=True, progress=Silent())
+            note_attributes(self._partial, self._figures())
+            finish(self._partial, self._final)
         self.complete = True
 
     def _figures(self) -> dict[str, object]:

@@ -136,8 +136,8 @@ class SlidePlan:
         Side of a window in output px.
     ys, xs
         First row of each window row, first column of each window column.
-    row_weights, column_weights
-        Blend weights, shapes ``(len(ys), tile_px)`` and ``(len(xs), tile_px)``.
+    blend
+        How overlapping windows are merged.
     keep
         Which windows are predicted, shape ``(len(ys), len(xs))``.
     strip_px
@@ -164,8 +164,7 @@ class SlidePlan:
     tile_px: int
     ys: tuple[int, ...]
     xs: tuple[int, ...]
-    row_weights: NDArray[np.int32]
-    column_weights: NDArray[np.int32]
+    blend: Blend
     keep: NDArray[np.bool_]
     strip_px: int
     shard_px: int
@@ -183,6 +182,16 @@ class SlidePlan:
     def reduction(self) -> float:
         """Px of the level that is read per px of the output, along a row."""
         return self.source.width / self.extent.width
+
+    @property
+    def row_weights(self) -> NDArray[np.int32]:
+        """Blend weights along y, ``(len(ys), tile_px)``; made anew, since plans travel."""
+        return axis_weights(self.ys, self.tile_px, length=self.extent.height, blend=self.blend)
+
+    @property
+    def column_weights(self) -> NDArray[np.int32]:
+        """Blend weights along x, ``(len(xs), tile_px)``; made anew, since plans travel."""
+        return axis_weights(self.xs, self.tile_px, length=self.extent.width, blend=self.blend)
 
     def with_strips(self, strip_px: int) -> "SlidePlan":
         """Plan with strips and shards of so many rows; a fitted slide stays one strip."""
@@ -251,8 +260,7 @@ def plan_slide(
         tile_px=tile_px,
         ys=ys,
         xs=xs,
-        row_weights=axis_weights(ys, tile_px, length=extent.height, blend=options.blend),
-        column_weights=axis_weights(xs, tile_px, length=extent.width, blend=options.blend),
+        blend=options.blend,
         keep=keep,
         strip_px=strip_px,
         shard_px=shard_px,

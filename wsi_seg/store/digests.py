@@ -18,6 +18,9 @@ from wsi_seg.store.remote import is_address
 from wsi_seg.store.shards import shard_checksum
 
 NAME = "digests.json"
+
+# A prediction keeps its journal, whose lines are in the order in which workers were done.
+_JOURNAL = "journal.jsonl"
 ALGORITHM = "crc32c+tail"
 
 _TAIL_BYTES = 4
@@ -100,11 +103,14 @@ def store_digest(group: Path) -> str:
 
 
 def group_files(group: Path) -> Iterator[str]:
-    """Relative paths of the files of a group: not its digests, its labels, nor unfinished work."""
+    """Relative paths of the files of a group that decide its px or tell about them.
+
+    Its digests, its journal, its labels and unfinished work are none of them.
+    """
     for folder, folders, files in group.walk():
         if folder == group:
             folders[:] = [name for name in folders if name != "labels" and not name.startswith(".")]
         for name in files:
             path = (folder / name).relative_to(group).as_posix()
-            if path != NAME:
+            if path not in (NAME, _JOURNAL):
                 yield path

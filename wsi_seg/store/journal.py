@@ -50,20 +50,25 @@ class Journal:
 
     def record(self, unit: str, result: object = None) -> None:
         """Note on disk that a unit is finished, after its data are safely on disk."""
-        line = json.dumps({"unit": unit, "result": result}) + "\n"
+        self.record_all({unit: result})
+
+    def record_all(self, results: Mapping[str, object]) -> None:
+        """Note several finished units at once, keyed by unit; the disk is waited for once."""
+        lines = [json.dumps({"unit": unit, "result": result}) for unit, result in results.items()]
+        text = "\n".join(lines) + "\n"
         try:
             with self.path.open("r+b") as file:
-                # A cut line must not swallow this one.
+                # A cut line must not swallow the next one.
                 file.seek(0, os.SEEK_END)
                 if file.tell():
                     file.seek(-1, os.SEEK_END)
-                    line = line if file.read(1) == b"\n" else "\n" + line
-                file.write(line.encode())
+                    text = text if file.read(1) == b"\n" else "\n" + text
+                file.write(text.encode())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
-        self._done[unit] = result
+        self._done |= results
 
     def _require_same(self, first: Mapping[str, object]) -> None:
         begun = first.get("settings")
