@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
+from wsi_seg.cli.numbers import numbers
 from wsi_seg.cli.rules import SplitOption
 
 
@@ -81,7 +82,7 @@ def search(
       wsi-seg search run/fold_*/oof.zarr --truth store.zarr
       wsi-seg search run/fold_*/oof.zarr --top 0.6,0.75 --bottom 0.3,0.4 --min-area 500,2000
     """
-    tops, bottoms, areas = (_numbers(text) for text in (top, bottom, min_area))
+    tops, bottoms, areas = (numbers(text) for text in (top, bottom, min_area))
 
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.evaluate.search import grid
@@ -117,11 +118,3 @@ def search(
         return {**report.to_json(), "file": out}
 
     run_verb(body, json_mode)
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    """Numbers of a text with commas."""
-    try:
-        return tuple(float(part) for part in text.split(",") if part.strip())
-    except ValueError as error:
-        raise typer.BadParameter(f"got {text!r}; expected numbers with commas") from error

@@ -2,23 +2,30 @@
 
 ``errors``: right, false and missed px. ``energy``: ``T * logsumexp(logits / T)`` over background
 and class, high where the class is sure. ``uncertainty``: ``p (1 - p)``, high where p is near one
-half. The last two are of the likeliest class, in 255 steps; the label's attributes say what a step
-is.
+half. ``variance``: that of p between the members of an ensemble, high where they disagree. The last
+three are of the likeliest class, in 255 steps; the label's attributes say what a step is.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.classes import ClassTable
+from wsi_seg.evaluate.ensemble import read_together, require_alike
 from wsi_seg.evaluate.truth import paired, require_same_classes, require_same_slide
 from wsi_seg.postprocess.strips import Source, Strip, labelled, likeliest
 from wsi_seg.postprocess.write import classes_of, write_label
 from wsi_seg.store import Multiscale, SlideStore
 
-ERRORS, ENERGY, UNCERTAINTY = "errors", "energy", "uncertainty"
+ERRORS, ENERGY, UNCERTAINTY, VARIANCE = "errors", "energy", "uncertainty", "variance"
+
+# Rows whose variance is computed at a time.
+_ROWS = 64
+
+# The most that numbers from 0 to 1 can vary, in 255 steps.
+_VARIANCE_STEP = 0.25 / 255
 
 # Colours that people tell apart who see no red or no green.
 _STATES = ClassTable.named(["right", "false", "missed"], ["#009e73", "#d55e00", "#0072b2"])
@@ -107,3 +114,58 @@ def write_heat(prediction: SlideStore, name: str, *, temperature: float = 1.0) -
 
     note: dict[str, object] = {"step": step, "temperature": temperature}
     return write_label(prediction, name, source, classes=ClassTable(()), note=note)
+
+
+def write_variance(prediction: SlideStore, members: Sequence[SlideStore]) -> Multiscale:
+    """Write how much the members of an ensemble disagree about each px.
+
+    Parameters
+    ----------
+    prediction
+        The ensemble's prediction of one slide, which the label is kept beside.
+    members
+        Their own predictions of it.
+
+    Raises
+    ------
+    StoreError
+        If they differ in slide, size or classes.
+    """
+    require_alike([prediction, *members])
+    extent = prediction.pyramid.extent
+
+    def source(strip_px: int) -> Source:
+        def strips() -> Iterator[Strip]:
+            for y in range(0, extent.height, strip_px):
+                height = min(strip_px, extent.height - y)
+                values = read_together(members, y, height)
+                parts = [
+                    variance_of([value[row : row + _ROWS] for value in values])
+                    for row in range(0, height, _ROWS)
+                ]
+                steps = np.concatenate(parts)
+                yield Strip(y, steps, np.zeros_like(steps))
+
+        return strips
+
+    note: dict[str, object] = {"step": _VARIANCE_STEP, "members": len(members)}
+    return write_label(prediction, VARIANCE, source, classes=ClassTable(()), note=note)
+
+
+def variance_of(values: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Variance between predictions of the class that is likeliest on average, in 255 steps.
+
+    Parameters
+    ----------
+    values
+        ``(H, W, C)`` uint8 of each member, probability is value / 255.
+    """
+    total = np.sum(values, axis=0, dtype=np.int64)
+    best = total.argmax(axis=2)[..., None]
+    total = np.take_along_axis(total, best, axis=2)[..., 0]
+    squares = np.zeros_like(total)
+    for value in values:
+        squares += np.take_along_axis(value, best, axis=2)[..., 0].astype(np.int64) ** 2
+    count = len(values)
+    variance = (count * squares - total**2) / (255 * count) ** 2
+    return np.rint(variance / _VARIANCE_STEP).astype(np.uint8)

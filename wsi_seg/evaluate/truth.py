@@ -96,6 +96,18 @@ def require_same_classes(slide: str, found: ClassTable, true: ClassTable, label:
         )
 
 
+def recoding(true: ClassTable, classes: ClassTable) -> NDArray[np.uint8]:
+    """Table ``(256,)`` that turns ids of the truth into those of a prediction, by names.
+
+    Classes that the prediction lacks become background; px to ignore stay.
+    """
+    table = np.zeros(256, dtype=np.uint8)
+    table[IGNORE] = IGNORE
+    for entry in classes:
+        table[true.id_of(entry.name)] = entry.id
+    return table
+
+
 def paired(source: Source, classes: ClassTable, true: Multiscale, *, height: int) -> Iterator[Pair]:
     """Read the truth beside each strip of a prediction.
 
@@ -110,11 +122,7 @@ def paired(source: Source, classes: ClassTable, true: Multiscale, *, height: int
     height
         Rows of the prediction.
     """
-    true_classes = classes_of(true)
-    recode = np.zeros(256, dtype=np.uint8)
-    recode[IGNORE] = IGNORE
-    for entry in classes:
-        recode[true_classes.id_of(entry.name)] = entry.id
+    recode = recoding(classes_of(true), classes)
     for strip in source():
         rows, width = strip.ids.shape
         extent = Extent(height, width)
