@@ -1,0 +1,215 @@
+"""A simulated cluster: what dask and the client cost when workers only sleep.
+
+``python benchmarks/bench_cluster.py [--workers 8 64] [--slides N] [--json]``; at length:
+``--workers 1 4 16 64 --slides 10000 --strips 2``. Client, scheduler and all workers are three
+processes on this machine. The client runs the real `run_distributed` with real journals; workers
+run the real stream, but their readers, networks and writers sleep for given times, so that 64 of
+them fit on two cores. Parts are far shorter than real ones, so what each costs the scheduler and
+the client shows; from that follows how many workers the design holds with parts of a real length.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import torch
+from distributed import Client
+from measure import Ratio, Results
+
+from wsi_seg.classes import ClassTable
+from wsi_seg.infer.distribute import run_distributed
+from wsi_seg.infer.members import Model
+from wsi_seg.infer.memory import MemoryPlan
+from wsi_seg.infer.output import SlideOutput
+from wsi_seg.infer.plan import InferOptions, plan_slide
+from wsi_seg.models import ModelCard
+from wsi_seg.progress import Silent
+from wsi_seg.store import SlideStore, open_collection
+from wsi_seg.testing.stores import make_store
+
+TILE_PX, STRIP_PX = 64, 512
+WINDOWS = STRIP_PX // TILE_PX  # of a strip
+CARD = ModelCard(
+    architecture="Unet",
+    encoder="resnet18",
+    in_channels=3,
+    classes=ClassTable.named(["thing"]),
+    mpp=None,
+    tile_px=TILE_PX,
+    mean=(0.5, 0.5, 0.5),
+    std=(0.25, 0.25, 0.25),
+)
+# A part of 16 strips of 1,024 rows, 50,000 px wide, 512 px tiles at half overlap, on a GPU that
+# predicts 500 tiles/s.
+REAL_PART_S = 16 * 4 * 195 / 500
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workers", type=int, nargs="+", default=[8, 64])
+    parser.add_argument("--slides", type=int, default=0, help="0: four for each worker and 16")
+    parser.add_argument("--strips", type=int, default=4, help="of each slide")
+    parser.add_argument("--batch", type=int, default=8, help="windows; a strip has eight")
+    parser.add_argument("--read-s", type=float, default=0.01, help="of a window")
+    parser.add_argument("--batch-s", type=float, default=0.6, help="of a forward pass")
+    parser.add_argument("--finish-s", type=float, default=0.3, help="of a slide's coarser levels")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    results = Results()
+    with tempfile.TemporaryDirectory() as folder:
+        make_store(Path(folder) / "store.zarr", "slide", options.strips * STRIP_PX, TILE_PX)
+        (store,) = open_collection(Path(folder) / "store.zarr")
+        for workers in options.workers:
+            out = Path(folder) / f"pred{workers}.zarr"
+            results |= measure(workers, store, out, options)
+    results.show(as_json=options.json)
+
+
+def measure(workers: int, store: SlideStore, out: Path, options: argparse.Namespace) -> Results:
+    """One run on so many workers."""
+    slides = options.slides or 4 * workers + 16
+    with cluster(workers, options, out.parent) as (client, scheduler, pretenders):
+        first = min(client.scheduler_info(n_workers=-1)["workers"])
+        infer(begun(store, 4 * workers, out.with_suffix(".warm")), client, options)
+        client.run(forget, workers=[first])
+        before = psutil.Process().memory_info().rss
+        outputs = begun(store, slides, out)
+        processes = {"client": psutil.Process(), "scheduler": scheduler, "workers": pretenders}
+        cpu = {name: cpu_s(process) for name, process in processes.items()}
+        started = time.perf_counter()
+        tiles = infer(outputs, client, options)
+        wall = time.perf_counter() - started
+        cpu = {name: cpu_s(process) - cpu[name] for name, process in processes.items()}
+        grown = psutil.Process().memory_info().rss - before
+        inside = client.run(seconds_inside, workers=[first])[first]
+    # What no cluster can do without: reading runs beside the forward passes.
+    strip = options.batch_s * WINDOWS / options.batch
+    needed = slides * (options.strips * strip + options.finish_s)
+    cost = {name: spent / len(inside) for name, spent in cpu.items()}
+    # Client and scheduler run side by side; busier than half the time, they would be waited for.
+    holds = 0.5 * REAL_PART_S / max(cost["client"], cost["scheduler"])
+    of = f"{workers} workers"
+    return Results(
+        {
+            f"{of}, idle between parts": Ratio.once(1 - sum(inside) / workers / wall),
+            f"{of}, busy with what is needed": Ratio.once(needed / workers / wall),
+            f"{of}, tiles predicted / needed": Ratio.once(
+                tiles / (slides * options.strips * WINDOWS)
+            ),
+        },
+        {
+            f"{of}, slides": slides,
+            f"{of}, parts": len(inside),
+            f"{of}, seconds": round(wall, 1),
+            f"{of}, a part takes, s": round(statistics.mean(inside), 3),
+            f"{of}, parts/s": round(len(inside) / wall, 1),
+            **{
+                f"{of}, {name}, CPU ms a part": round(1000 * spent, 2)
+                for name, spent in cost.items()
+            },
+            f"{of}, client, kB a slide": round(grown / slides / 1000, 1),
+            f"{of}, workers held with parts of {REAL_PART_S:.0f} s": round(holds, -1),
+        },
+    )
+
+
+def infer(outputs: list[SlideOutput], client: Client, options: argparse.Namespace) -> int:
+    return run_distributed(
+        outputs,
+        Model.of(torch.nn.Identity(), CARD),
+        InferOptions(overlap=0.0, batch=options.batch),
+        memory_plan(options.batch),
+        client=client,
+        progress=Silent(),
+    )
+
+
+def begun(store: SlideStore, count: int, out: Path) -> list[SlideOutput]:
+    """Begin outputs with real journals of so many slides, all like the same one."""
+    outputs = []
+    for number in range(count):
+        named = replace(store, name=f"slide{number}")
+        plan = plan_slide(named, CARD, InferOptions(overlap=0.0), strip_px=STRIP_PX)
+        outputs.append(SlideOutput(named, (plan,), out, {}, overwrite=False))
+    return outputs
+
+
+def memory_plan(batch: int) -> MemoryPlan:
+    """Sizes that the fakes are run with; nothing is counted."""
+    parts = dict.fromkeys(("process", "networks", "forward", "bands", "strips", "reading"), 0)
+    return MemoryPlan(
+        batches=(batch,), ahead=2, strip_px=STRIP_PX, resident=1, cache=2**20, on_device=False,
+        **parts,
+    )  # fmt: skip
+
+
+@contextmanager
+def cluster(
+    workers: int, options: argparse.Namespace, folder: Path
+) -> Iterator[tuple[Client, psutil.Process, psutil.Process]]:
+    """Start a scheduler and a process of workers; end them at the end."""
+    address = folder / f"scheduler{workers}.json"
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0"]
+    command += ["--host", "127.0.0.1", "--no-dashboard", "--no-jupyter"]
+    command += ["--scheduler-file", address]
+    with child(command) as scheduler:
+        wait_for(address)
+        script = Path(__file__).parent / "cluster" / "workers.py"
+        command = [sys.executable, script, json.loads(address.read_text())["address"]]
+        for name in ("tile", "read_s", "batch_s", "finish_s"):
+            value = TILE_PX if name == "tile" else getattr(options, name)
+            command += [f"--{name.replace('_', '-')}", str(value)]
+        with (
+            child([*command, "--workers", str(workers)]) as pretenders,
+            Client(scheduler_file=str(address)) as client,
+        ):
+            client.wait_for_workers(workers, timeout=120)
+            yield client, psutil.Process(scheduler), psutil.Process(pretenders)
+
+
+@contextmanager
+def child(command: Sequence[object]) -> Iterator[int]:
+    """Process id of a child that is ended at the end."""
+    silence = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([str(word) for word in command], **silence) as process:
+        try:
+            yield process.pid
+        finally:
+            process.terminate()
+
+
+def wait_for(path: Path) -> None:
+    for _ in range(600):
+        if path.exists() and path.read_text().endswith("}"):
+            return
+        time.sleep(0.1)
+    raise SystemExit("the scheduler did not start")
+
+
+def seconds_inside() -> list[float]:
+    """Tell how long the tasks of a worker's process took."""
+    return sys.modules["__main__"].inside
+
+
+def forget() -> None:
+    """Forget the tasks that warmed a worker's process up."""
+    sys.modules["__main__"].inside.clear()
+
+
+def cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+if __name__ == "__main__":
+    main()

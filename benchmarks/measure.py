@@ -1,0 +1,102 @@
+"""Owns what all benchmarks share: ratios of turns that alternate, and how figures are printed."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """What several turns gave.
+
+    Parameters
+    ----------
+    median, low, high
+        Of the turns; low and high are the least and the largest.
+    """
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, above: Sequence[float], below: Sequence[float]) -> "Ratio":
+        """Ratio of two things that were measured in turn: of each turn, then their median."""
+        turns = [a / b for a, b in zip(above, below, strict=True)]
+        return cls(*(round(x, 4) for x in (statistics.median(turns), min(turns), max(turns))))
+
+    @classmethod
+    def once(cls, value: float) -> "Ratio":
+        """Ratio that one turn gave, or that does not depend on time."""
+        return cls(*[round(value, 4)] * 3)
+
+
+@dataclass(slots=True)
+class Results:
+    """What one benchmark found.
+
+    Parameters
+    ----------
+    ratios
+        What can be compared between days, and by and large between machines.
+    figures
+        What tells about this machine: seconds, rates, sizes.
+    """
+
+    ratios: dict[str, Ratio] = field(default_factory=dict)
+    figures: dict[str, object] = field(default_factory=dict)
+
+    def __or__(self, other: "Results") -> "Results":
+        return Results(self.ratios | other.ratios, self.figures | other.figures)
+
+    def show(self, *, as_json: bool) -> None:
+        """Print all, as one line of JSON or one line each."""
+        if as_json:
+            ratios = {name: asdict(ratio) for name, ratio in self.ratios.items()}
+            print(json.dumps({"ratios": ratios, "figures": self.figures}))
+            return
+        for name, value in self.figures.items():
+            print(f"{name}: {value}")
+        for name, r in self.ratios.items():
+            turns = "" if r.low == r.high else f" ({r.low:.3g} to {r.high:.3g})"
+            print(f"{name}: {r.median:.3g}{turns}")
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Seconds that a call takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def in_turn(
+    works: Mapping[str, Callable[[int], float]], turns: int, *, warm: int = 0
+) -> dict[str, list[float]]:
+    """Run all works A B A B, and collect what each of them returns.
+
+    Parameters
+    ----------
+    works
+        Called with the number of the turn.
+    turns
+        How many count.
+    warm
+        How many more come first and do not count.
+    """
+    found: dict[str, list[float]] = {name: [] for name in works}
+    for turn in range(turns + warm):
+        for name, work in works.items():
+            value = work(turn)
+            if turn >= warm:
+                found[name].append(value)
+    return found
+
+
+def medians(found: Mapping[str, Sequence[float]], unit: str, digits: int = 1) -> dict[str, object]:
+    """Median of each series, as figures."""
+    return {
+        f"{name}, {unit}": round(statistics.median(values), digits)
+        for name, values in found.items()
+    }
