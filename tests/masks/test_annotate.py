@@ -149,6 +149,13 @@ def test_a_file_that_fits_no_slide_is_named(slides, tmp_path):
     (tmp_path / "c.geojson").write_text("[]")
     with pytest.raises(AnnotationError, match=r"c\.geojson fits no slide .* a, B|B, a"):
         annotate_collection(slides, [tmp_path], progress=Silent())
+    with pytest.raises(AnnotationError, match=r"c\.geojson fits no slide"):
+        annotate_collection(slides, [tmp_path / "c.geojson"], progress=Silent())
+    (tmp_path / "a.geojson").write_text("[]")
+    report = annotate_collection(slides, [tmp_path], progress=Silent())
+    assert report.unused == ("c.geojson",)
+    assert "files that fit no slide: c.geojson" in report.lines()
+    (tmp_path / "a.geojson").unlink()
     colour = np.zeros((EXTENT.height, EXTENT.width, 3), np.uint8)
     Image.fromarray(colour).save(tmp_path / "a.png")
     (tmp_path / "c.geojson").unlink()

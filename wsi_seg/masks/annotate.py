@@ -1,6 +1,7 @@
 """Owns giving annotation files to the slides they belong to."""
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -26,12 +27,13 @@ _ALL_SUFFIXES = (*SUFFIXES, *outlines.SUFFIXES)
 
 @dataclass(frozen=True, slots=True)
 class AnnotateReport:
-    """What was annotated: objects by slide, repairs by file, slides that got nothing."""
+    """What was annotated: objects by slide, repairs by file; slides and files left without."""
 
     objects: dict[str, int]
     classes: tuple[str, ...]
     repairs: dict[str, tuple[str, ...]]
     without: tuple[str, ...]
+    unused: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
@@ -41,12 +43,18 @@ class AnnotateReport:
         for name, repairs in self.repairs.items():
             lines.append(f"{name}: {len(repairs)} repairs, the first: {repairs[0]}")
         if self.without:
-            more = len(self.without) - _NAMED
-            named = ", ".join(self.without[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+            named = _named(self.without)
             lines.append(
                 f"slides without annotations: {named} (if nothing is on them: --rest-empty)"
             )
+        if self.unused:
+            lines.append(f"files that fit no slide: {_named(self.unused)}")
         return lines
+
+
+def _named(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +115,8 @@ def annotate_collection(
     paths
         Files, or folders of them. COCO's JSON and csv files name their slides; any other file is
         paired with a slide by its name without suffix, the case ignored. Several files of one
-        slide are drawn in the order given, later over earlier.
+        slide are drawn in the order given, later over earlier. A folder may hold files of other
+        slides; a file that is named itself must fit one.
     name
         Name of the label.
     reading
@@ -118,11 +127,11 @@ def annotate_collection(
     Raises
     ------
     AnnotationError
-        If there is no file, or a file fits no slide.
+        If there is no file, or none fits a slide, or one that is named itself fits none.
     BatchError
         If some files cannot be read; the slides without such files are done.
     """
-    read, failures = _read_all(collection, _files(paths), reading)
+    read, failures, unused = _read_all(collection, _files(paths), reading, named=set(paths))
     if reading.rest_empty:
         rest = set(collection.names()) - set(read) - set(failures)
         read |= {slide: Annotations((), ()) for slide in sorted(rest)}
@@ -146,25 +155,29 @@ def annotate_collection(
         classes=classes.names,
         repairs={slide: a.repairs for slide, a in read.items() if a.repairs},
         without=tuple(slide for slide in collection.names() if slide not in read),
+        unused=tuple(unused),
     )
 
 
 def _read_all(
-    collection: Collection, files: Sequence[Path], reading: Reading
-) -> tuple[dict[str, Annotations], dict[str, str]]:
-    """Read all files: what each slide gets, and why some slides or files get nothing."""
+    collection: Collection, files: Sequence[Path], reading: Reading, *, named: AbstractSet[Path]
+) -> tuple[dict[str, Annotations], dict[str, str], list[str]]:
+    """Read all files: what each slide gets, why some get nothing, and files of other slides."""
     extents = {store.name: store.pyramid.extent for store in collection}
     read: dict[str, Annotations] = {}
     failures: dict[str, str] = {}
+    unused: list[str] = []
     for file in files:
         slide = _slide_of(file, extents)
         try:
             sets = _read(file, slide, extents, reading)
             if slide is None and not sets:
-                raise AnnotationError(
-                    f"{file} fits no slide of {collection.path}; expected its name, or names in "
-                    f"it, to be among {', '.join(extents)}"
-                )
+                unused.append(file.name)
+                if file in named or len(unused) == len(files):
+                    raise AnnotationError(
+                        f"{file} fits no slide of {collection.path}; expected its name, or names "
+                        f"in it, to be among {', '.join(extents)}"
+                    )
             for name, annotations in sets.items():
                 _require_same_size(file, annotations, name, extents[name])
                 read[name] = _joined(read.get(name), annotations)
@@ -172,7 +185,7 @@ def _read_all(
             if slide is None:
                 raise
             failures[slide] = str(error)
-    return {slide: a for slide, a in read.items() if slide not in failures}, failures
+    return {slide: a for slide, a in read.items() if slide not in failures}, failures, unused
 
 
 def _read(
