@@ -15,7 +15,6 @@ from wsi_seg.infer.run import infer_collection
 from wsi_seg.models import ModelCard, build_network, save_checkpoint
 from wsi_seg.progress import Silent
 from wsi_seg.report.lungs import mask_lungs
-from wsi_seg.slides.window import HOUNSFIELD
 from wsi_seg.store import open_collection
 from wsi_seg.store.tile import tile_slides
 from wsi_seg.testing.phantoms import write_mhd
@@ -46,7 +45,6 @@ def masked(store, out, rules=LUNGS, slice_mm=None):
         rules,
         out,
         slice_mm={"ct": 10.0} if slice_mm is None else slice_mm,
-        window=HOUNSFIELD,
         progress=Silent(),
     )
 
@@ -102,7 +100,7 @@ def test_what_is_missing_is_named(chest_store, tmp_path):
     with pytest.raises(ConfigError, match="rules for scan9; expected some of ct"):
         masked(chest_store, tmp_path, LungRules(cases={"scan9": LungRule()}))
     with pytest.raises(ConfigError, match="none a slice of a volume"):
-        mask_lungs([], LUNGS, tmp_path, slice_mm={}, window=HOUNSFIELD, progress=Silent())
+        mask_lungs([], LUNGS, tmp_path, slice_mm={}, progress=Silent())
 
 
 def test_the_verb_prints_volumes_and_flags(chest_store, tmp_path, capsys):

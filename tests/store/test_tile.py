@@ -24,11 +24,13 @@ from wsi_seg.errors import (
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.progress import Silent
 from wsi_seg.slides import open_slide
+from wsi_seg.slides.window import Opening, Window
 from wsi_seg.store import open_collection
 from wsi_seg.store.plan import Codec
 from wsi_seg.store.tile import tile_slides
-from wsi_seg.store.verify import verify_slide
+from wsi_seg.store.verify import verify_slide, verify_slides
 from wsi_seg.testing.coordinates import write_coordinate_tiff
+from wsi_seg.testing.phantoms import write_mhd
 
 EXTENTS = (Extent(203, 333), Extent(81, 133))
 VERBATIM = Codec("verbatim")
@@ -159,12 +161,29 @@ def test_strength_of_a_codec_is_checked():
 def test_attributes_tell_the_source_and_the_override(tmp_path):
     path = tmp_path / "slide.tif"
     write_coordinate_tiff(path, extents=EXTENTS, tile_px=None)
-    tile_slides([path], tmp_path / "s.zarr", mpp=0.7, progress=Silent())
+    tile_slides([path], tmp_path / "s.zarr", opening=Opening(mpp=0.7), progress=Silent())
     store = open_collection(tmp_path / "s.zarr")["slide"]
     assert store.pyramid.mpp == 0.7
     assert store.attributes["mpp_source"] == "option"
     assert store.attributes["levels"][0] == {"encoding": "zstd", "reason": "strips"}
     assert store.attributes["source"]["bytes"] == path.stat().st_size
+
+
+def test_a_window_is_kept_and_the_slide_verified_through_it(tmp_path):
+    pytest.importorskip("SimpleITK", reason="needs the extra `volume`")
+    values = np.arange(-160, 240, dtype=np.int16).reshape(1, 20, 20)
+    write_mhd(tmp_path / "ct.mhd", values, (1.0, 1.0, 1.0))
+    out = tmp_path / "s.zarr"
+    shown = Opening(window=Window(-160, 95))
+    tile_slides([tmp_path / "ct.mhd"], out, opening=shown, progress=Silent())
+    (store,) = open_collection(out)
+    assert store.attributes["window"] == [-160, 95]
+    pixels = store.image.read(Region(level=0, y=0, x=0, height=20, width=20))[..., 0]
+    assert np.array_equal(pixels, (values[0] + 160).clip(0, 255))
+    (checked,) = verify_slides([tmp_path / "ct.mhd"], open_collection(out), progress=Silent())
+    assert checked.pixels > 0
+    with pytest.raises(StoreError, match="differs in window"):
+        tile_slides([tmp_path / "ct.mhd"], out, progress=Silent())
 
 
 def test_a_finished_slide_is_skipped_and_a_changed_one_refused(tmp_path):

@@ -18,8 +18,6 @@ def lungs(
         Path | None, typer.Option(help="YAML with a rule, and rules of single cases.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("lungs"),
-    black: Annotated[float, typer.Option(help="HU that the store shows as black.")] = -1200,
-    white: Annotated[float, typer.Option(help="HU that the store shows as white.")] = 600,
     json_mode: JsonFlag = False,
 ) -> None:
     """Find lungs in CT volumes; they take the place of the slices' tissue masks.
@@ -34,15 +32,12 @@ def lungs(
       wsi-seg lungs ct.zarr --volumes scan1.mhd --volumes scan2.mhd
       wsi-seg lungs ct.zarr --rules lungs.yaml --out look
     """
-    if black >= white:
-        raise typer.BadParameter("--black must be below --white")
 
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.config.lungs import LungRules, read_lung_rules
         from wsi_seg.report.lungs import mask_lungs
         from wsi_seg.slides.slide import slide_name
         from wsi_seg.slides.volume import volume_grid
-        from wsi_seg.slides.window import Window
         from wsi_seg.store import open_collection
 
         report = mask_lungs(
@@ -50,7 +45,6 @@ def lungs(
             LungRules() if rules is None else read_lung_rules(rules),
             out,
             slice_mm={slide_name(path): volume_grid(path).spacing[2] for path in volumes or []},
-            window=Window(black, white),
             progress=terminal.progress,
         )
         terminal.say("\n".join(report.lines()))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
+from wsi_seg.cli.numbers import low_high
 
 
 class CodecName(enum.StrEnum):
@@ -34,6 +35,10 @@ def tile(
     mpp: Annotated[
         float | None, typer.Option(help="Micrometres per px; replaces what the files say.")
     ] = None,
+    window: Annotated[
+        str,
+        typer.Option(help="LOW,HIGH: values shown as black and white in CT and plain DICOM."),
+    ] = "",
     workers: Annotated[int, typer.Option(min=1, help="Slides at the same time.")] = 2,
     annotations: Annotated[
         Path | None,
@@ -55,11 +60,14 @@ def tile(
 
       wsi-seg tile slides/ --out store.zarr
       wsi-seg tile slides/ --annotations polygons/ --verify
+      wsi-seg tile ct/ --window=-160,240
     """
+    shown = low_high(window)
 
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.masks.annotate import annotate_collection
         from wsi_seg.masks.labels import write_tissue
+        from wsi_seg.slides.window import Opening, Window
         from wsi_seg.store import open_collection
         from wsi_seg.store.plan import Codec
         from wsi_seg.store.tile import tile_slides
@@ -69,7 +77,7 @@ def tile(
             slides,
             out,
             codec=Codec(codec.value, quality, distance),
-            mpp=mpp,
+            opening=Opening(mpp, None if shown is None else Window(*shown)),
             overwrite=overwrite,
             complete=write_tissue,
             workers=workers,

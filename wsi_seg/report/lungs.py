@@ -19,8 +19,9 @@ from wsi_seg.masks.labels import write_mask
 from wsi_seg.masks.lungs import Lungs, find_lungs
 from wsi_seg.postprocess.volumes import slices_by_volume
 from wsi_seg.progress import Progress
-from wsi_seg.slides.window import Window
+from wsi_seg.slides.window import HOUNSFIELD, Window
 from wsi_seg.store import SlideStore, read_thumbnail, thumbnail_extent
+from wsi_seg.store.verify import tiled_window
 
 # Lungs are far larger than 2 mm, and a volume of 1,000 slices has 65 M voxels at this size.
 _LONGEST_PX = 256
@@ -67,7 +68,6 @@ def mask_lungs(
     out: Path,
     *,
     slice_mm: Mapping[str, float],
-    window: Window,
     progress: Progress,
 ) -> LungReport:
     """Find the lungs of every volume, keep them as its slices' tissue masks, and draw them.
@@ -82,8 +82,6 @@ def mask_lungs(
         Folder for the pictures; made when absent.
     slice_mm
         From slice to slice, by volume; a rule's own figure goes before it.
-    window
-        Hounsfield units that the stores show as black and white.
     progress
         Advanced by slices.
 
@@ -112,9 +110,7 @@ def mask_lungs(
         rule = rules.of(volume)
         try:
             step = rule.slice_mm or slice_mm.get(volume)
-            cases.append(
-                _mask_volume(volume, [named[name] for _, name in slices], rule, step, window, out)
-            )
+            cases.append(_mask_volume(volume, [named[name] for _, name in slices], rule, step, out))
         except (WsiSegError, OSError) as error:
             failures[volume] = str(error)
         progress.advance(len(slices))
@@ -129,7 +125,6 @@ def _mask_volume(
     slices: Sequence[SlideStore],
     rule: LungRule,
     slice_mm: float | None,
-    window: Window,
     out: Path,
 ) -> Case:
     extents = {store.pyramid.extent for store in slices}
@@ -148,12 +143,24 @@ def _mask_volume(
     size = thumbnail_extent(full, _LONGEST_PX)
     down = full.width / size.width
     spacing = (slice_mm, mpp * full.height / size.height / 1000, mpp * down / 1000)
-    lungs = find_lungs(_hounsfield(slices, size, window), spacing, rule)
+    lungs = find_lungs(_hounsfield(slices, size, _window(volume, slices)), spacing, rule)
     for store, plane in zip(slices, lungs.mask, strict=True):
         write_mask(store, plane, downsample=down)
     picture = out / f"{volume}.png"
     _draw(volume, slices, size, lungs, picture)
     return Case(volume, len(slices), lungs.litres, lungs.flags, picture.name)
+
+
+def _window(volume: str, slices: Sequence[SlideStore]) -> Window:
+    """Hounsfield units that the slices show as black and white."""
+    windows = {tiled_window(store) for store in slices}
+    readers = {store.image.attributes.get("reader") for store in slices}
+    if len(windows) != 1 or (None in windows and readers & {"dicom", "nii"}):
+        raise ConfigError(
+            f"{volume}: what its slices show as black and white is not known, or not the same; "
+            "tile them again with --overwrite --window=-1200,600"
+        )
+    return windows.pop() or HOUNSFIELD
 
 
 def _hounsfield(

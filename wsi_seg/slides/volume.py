@@ -53,7 +53,8 @@ def list_slices(volume: Path) -> list[Path]:
     count = _size(volume, reader)[2]
     if _stated_window(reader) is None and not _is_unsigned(volume, reader):
         logger.warning(
-            "%s: states no display range, so values from %g to %g are shown, as in CT",
+            "%s: states no display range, so values from %g to %g are shown, as in CT, unless "
+            "another window is asked for",
             volume, HOUNSFIELD.low, HOUNSFIELD.high,
         )  # fmt: skip
     return [member_path(volume, z) for z in range(count)]

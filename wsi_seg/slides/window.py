@@ -26,6 +26,22 @@ class Window:
         return np.rint(shown.clip(0, 255)).astype(np.uint8)
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What replaces what slide files say of themselves; None leaves it to them.
+
+    Parameters
+    ----------
+    mpp
+        Micrometres per px of level 0.
+    window
+        Values shown as black and as white in plain DICOM images and volumes.
+    """
+
+    mpp: float | None = None
+    window: Window | None = None
+
+
 # Lung, soft tissue and vessels; for CT values whose file states no window.
 HOUNSFIELD = Window(-1200, 600)
 

@@ -15,6 +15,7 @@ ALLOWED = frozenset(
         "kind",  # of group: "slide"
         "codec",  # as asked for
         "mpp",
+        "window",  # two numbers, as asked for
         "mpp_source",  # a word of ours, such as "aperio"
         "reader",  # a word of ours or of a library, such as "svs"
         "source.name",  # of the file, without its folder

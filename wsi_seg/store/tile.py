@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from wsi_seg.slides import (
     source_digest,
     source_name,
 )
+from wsi_seg.slides.window import Opening
 from wsi_seg.store.arrays import LevelArray, read_level_array
 from wsi_seg.store.collection import SlideStore
 from wsi_seg.store.journal import Journal
@@ -80,7 +81,7 @@ class _Options:
     """How slides are tiled; see `tile_slides`."""
 
     codec: Codec
-    mpp: float | None
+    opening: Opening
     overwrite: bool
     complete: Callable[[SlideStore], None] | None
 
@@ -90,7 +91,7 @@ def tile_slides(
     out: Path,
     *,
     codec: Codec = AUTO,
-    mpp: float | None = None,
+    opening: Opening = Opening(),  # noqa: B008 (frozen)
     overwrite: bool = False,
     complete: Callable[[SlideStore], None] | None = None,
     workers: int = 2,
@@ -106,8 +107,8 @@ def tile_slides(
         Collection to make or to add to.
     codec
         How levels are encoded.
-    mpp
-        Micrometres per px of level 0 that replace what the files say, or None.
+    opening
+        Replaces what the files say.
     overwrite
         Whether stores that exist are made anew.
     complete
@@ -130,7 +131,7 @@ def tile_slides(
     _require_names(files)
     create_collection(out)
     started = time.perf_counter()
-    options = _Options(codec, mpp, overwrite, complete)
+    options = _Options(codec, opening, overwrite, complete)
     done, failures = _Batch(out, options, progress).run(files, workers)
     tidy(out)
     note_names(out)
@@ -206,7 +207,8 @@ class _Batch:
             )
 
     def _tile(self, path: Path) -> TiledSlide:
-        with open_slide(path, mpp=self._options.mpp) as slide:
+        opening = self._options.opening
+        with open_slide(path, mpp=opening.mpp, window=opening.window) as slide:
             job = _SlideJob(slide, self._out, self._options)
             if job.present():
                 self._advance(job.source_bytes)
@@ -259,6 +261,7 @@ class _SlideJob:
             },
             "codec": str(options.codec),
             "mpp": slide.pyramid.mpp,
+            "window": None if (shown := options.opening.window) is None else list(astuple(shown)),
         }
         if options.overwrite:
             discard(self._partial)

@@ -11,6 +11,7 @@ from wsi_seg.errors import BatchError, StoreError, WsiSegError
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.progress import Progress
 from wsi_seg.slides import find_slides, open_slide, slide_name
+from wsi_seg.slides.window import Window
 from wsi_seg.store.collection import Collection, SlideStore
 
 # Mean absolute difference of px that a lossy encoding may cause; another slide differs by more.
@@ -87,7 +88,7 @@ def verify_slide(store: SlideStore, source: Path, *, seed: int = 0) -> Verified:
         If the slide cannot be read there.
     """
     compared = pixels = 0
-    with open_slide(source) as slide:
+    with open_slide(source, window=tiled_window(store)) as slide:
         for level, extent in enumerate(slide.pyramid.extents):
             if store.pyramid.extents[level] != extent:
                 raise StoreError(
@@ -104,6 +105,14 @@ def verify_slide(store: SlideStore, source: Path, *, seed: int = 0) -> Verified:
                 pixels += region.height * region.width
             compared += 1
     return Verified(store.name, compared, pixels)
+
+
+def tiled_window(store: SlideStore) -> Window | None:
+    """Window that a slide was tiled with; None if that was left to its file."""
+    match store.image.attributes.get("window"):
+        case [int() | float() as low, int() | float() as high] if low < high:
+            return Window(low, high)
+    return None
 
 
 def _same(ours: NDArray[np.uint8], theirs: NDArray[np.uint8], *, exact: bool) -> bool:
