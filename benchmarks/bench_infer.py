@@ -16,10 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import tifffile
+from measure import Ratio, Results, in_turn, medians
 from safetensors.torch import save_file
 from torch import nn
 
@@ -54,24 +57,24 @@ def main() -> None:
         "--only", action="append", choices=["rates", "memory", "workers", "resume", "small"]
     )
     parser.add_argument("--side", type=int, default=16_384, help="of the slide for memory, in px")
+    parser.add_argument("--images", type=int, default=48, help="of one tile")
+    parser.add_argument("--height", type=int, default=2048, help="of the painted slide")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     parts = {"rates": measure, "memory": memory, "workers": workers, "resume": resume,
              "small": small_images}  # fmt: skip
-    figures: dict[str, object] = {}
+    results = Results()
     for name in options.only or parts:
         with tempfile.TemporaryDirectory() as folder:
-            figures |= parts[name](options, Path(folder))
-    print(
-        json.dumps(figures) if options.json else "\n".join(f"{k}: {v}" for k, v in figures.items())
-    )
+            results |= parts[name](options, Path(folder))
+    results.show(as_json=options.json)
 
 
-def measure(options: argparse.Namespace, folder: Path) -> dict[str, object]:
+def measure(options: argparse.Namespace, folder: Path) -> Results:
     slide = options.slide
     if slide is None:
         slide = folder / "painted.tif"
-        write_tissue_slide(slide, height=2048, width=2560, seed=1)
+        write_tissue_slide(slide, height=options.height, width=2560, seed=1)
     tile_slides([slide], folder / "store.zarr", progress=Silent())
     (store,) = open_collection(folder / "store.zarr")
     network = build_network(NetworkSpec("Unet", options.encoder, 3, 1))
@@ -82,38 +85,38 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, object]:
     )
     predictor.predict(tiles)  # the first call chooses kernels
     save_file(network.state_dict(), folder / "network.safetensors")
-    rates: dict[str, list[float]] = {}
-    figures: dict[str, object] = {}
-    for turn in range(options.repeats):
-        out = folder / f"pred{turn}.zarr"
-        rates.setdefault("end to end", []).append(infer_once(network, card, store, out, options))
-        rates.setdefault("bare forward", []).append(forward_rate(predictor, tiles))
-        windows = window_count(store, options)
-        for engine, precision in peers(options, predictor.precision):
-            found = run_peer(
-                engine,
-                precision,
-                slide,
-                folder / "network.safetensors",
-                folder / "peer.npy",
-                options,
-            )
-            figures[f"{engine} {precision}, peak MB"] = found["peak_mb"]
-            require_same(folder / "peer.npy", out, store)
-            rates.setdefault(f"{engine} {precision}", []).append(windows / found["seconds"])
-    median = {name: statistics.median(found) for name, found in rates.items()}
-    return {
+    figures: dict[str, object] = {
         "encoder": options.encoder,
         "tile_px": options.tile,
         "batch": options.batch,
         "precision": predictor.precision,
-        **{f"{name}, tiles/s": round(found, 2) for name, found in median.items()},
-        **{
-            f"end to end / {name}": round(median["end to end"] / median[name], 3)
-            for name in list(median)[1:]
-        },
-        **figures,
     }
+    windows = window_count(store, options)
+
+    def ours(turn: int) -> float:
+        return infer_once(network, card, store, folder / f"pred{turn}.zarr", options)
+
+    def peer(engine: str, precision: str, turn: int) -> float:
+        weights, out = folder / "network.safetensors", folder / "peer.npy"
+        found = run_peer(engine, precision, slide, weights, out, options)
+        require_same(out, folder / f"pred{turn}.zarr", store)
+        figures[f"{engine} {precision}, peak MB"] = found["peak_mb"]
+        return windows / found["seconds"]
+
+    works: dict[str, Callable[[int], float]] = {
+        "end to end": ours,
+        "bare forward": lambda _: forward_rate(predictor, tiles),
+    }
+    for engine, precision in peers(options, predictor.precision):
+        works[f"{engine} {precision}"] = partial(peer, engine, precision)
+    rates = in_turn(works, options.repeats)
+    return Results(
+        {
+            f"end to end / {name}": Ratio.of(rates["end to end"], rates[name])
+            for name in list(works)[1:]
+        },
+        figures | medians(rates, "tiles/s", 2),
+    )
 
 
 def card_of(options: argparse.Namespace) -> ModelCard:
@@ -194,9 +197,9 @@ def forward_rate(predictor: Predictor, tiles: np.ndarray) -> float:
     return rounds * len(tiles) / (time.perf_counter() - started)
 
 
-def memory(options: argparse.Namespace, folder: Path) -> dict[str, object]:
+def memory(options: argparse.Namespace, folder: Path) -> Results:
     """Peak memory with a network of one convolution: ours, the peers', ours on a taller slide."""
-    side, figures = options.side, {}
+    side, ratios, figures = options.side, {}, {}
     weights = folder / "toy.safetensors"
     save_file(nn.Conv2d(3, 1, 3, padding=1).state_dict(), weights)
     slides = {}
@@ -212,12 +215,12 @@ def memory(options: argparse.Namespace, folder: Path) -> dict[str, object]:
     for engine in PEERS if options.peers.is_file() else ():
         found = run_peer(engine, "fp32", slides["square"], weights, folder / "out.npy", toy)
         figures[f"{side} px a side, {engine}, peak MB"] = found["peak_mb"]
-        figures[f"peak, ours / {engine}"] = round(ours["peak_mb"] / found["peak_mb"], 3)
+        ratios[f"peak, ours / {engine}"] = Ratio.once(ours["peak_mb"] / found["peak_mb"])
     low, high = (
         run_peak(folder / f"{name}.zarr", weights, 0.0)["peak_mb"] for name in ("square", "tall")
     )
-    figures["peak at four times the height / peak"] = round(high / low, 3)
-    return figures
+    ratios["peak at four times the height / peak"] = Ratio.once(high / low)
+    return Results(ratios, figures)
 
 
 def write_plain_slide(path: Path, height: int, width: int) -> None:
@@ -247,17 +250,20 @@ def run_peak(store: Path, weights: Path, overlap: float) -> dict[str, int]:
     return found
 
 
-def workers(options: argparse.Namespace, folder: Path) -> dict[str, object]:
+def workers(options: argparse.Namespace, folder: Path) -> Results:
     """Dask on one worker and on two; every process has one thread."""
     script = Path(__file__).parent / "inference" / "workers.py"
     command = [sys.executable, script, folder, "--encoder", options.encoder]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-    found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
-    return {f"dask, {name}": value for name, value in found.items()}
+    found: dict[str, dict] = json.loads(done.stdout.splitlines()[-1])
+    return Results(
+        {f"dask, {name}": Ratio(**ratio) for name, ratio in found["ratios"].items()},
+        {f"dask, {name}": value for name, value in found["figures"].items()},
+    )
 
 
-def resume(options: argparse.Namespace, folder: Path) -> dict[str, object]:
+def resume(options: argparse.Namespace, folder: Path) -> Results:
     """Windows predicted twice because of one kill, from the plan of a square slide."""
     side = 4 * options.side
     make_huge_store(folder / "store.zarr", "slide", Extent(side, side))
@@ -271,15 +277,18 @@ def resume(options: argparse.Namespace, folder: Path) -> dict[str, object]:
         left = frozenset(every) - done
         again = plan.windows_in(left) if left else 0
         costs.append((int(plan.keep[: row + 1].sum()) + again) / total - 1)
-    return {
-        f"a kill, extra forwards, {side} px a side, mean": round(statistics.mean(costs), 4),
-        "a kill, extra forwards, worst": round(max(costs), 4),
-    }
+    return Results(
+        {
+            f"a kill, extra forwards, {side} px a side, mean": Ratio.once(statistics.mean(costs)),
+            "a kill, extra forwards, worst": Ratio.once(max(costs)),
+        }
+    )
 
 
-def small_images(options: argparse.Namespace, folder: Path) -> dict[str, object]:
+def small_images(options: argparse.Namespace, folder: Path) -> Results:
     """Tiles per second of many images of one tile, against the bare forward loop."""
-    for number in range(48):
+    count = options.images
+    for number in range(count):
         make_store(folder / "store.zarr", f"image{number}", options.tile, options.tile)
     card = card_of(options)
     network = build_network(card.spec)
@@ -289,12 +298,18 @@ def small_images(options: argparse.Namespace, folder: Path) -> dict[str, object]
     predictor.predict(tiles)
     stores = list(open_collection(folder / "store.zarr"))
     chosen = InferOptions(batch=options.batch)
-    report = infer_with((network, card), stores, folder / "pred.zarr", chosen, progress=Silent())
-    bare = forward_rate(predictor, tiles)
-    return {
-        f"48 images of {options.tile} px, tiles/s": round(report.tiles_per_second, 2),
-        "images / bare forward": round(report.tiles_per_second / bare, 3),
-    }
+
+    def images(turn: int) -> float:
+        out = folder / f"pred{turn}.zarr"
+        report = infer_with((network, card), stores, out, chosen, progress=Silent())
+        return report.tiles_per_second
+
+    works = {"images": images, "bare forward": lambda _: forward_rate(predictor, tiles)}
+    found = in_turn(works, options.repeats)
+    return Results(
+        {"images of one tile / bare forward": Ratio.of(*found.values())},
+        {f"{count} images of {options.tile} px, tiles/s": statistics.median(found["images"])},
+    )
 
 
 if __name__ == "__main__":

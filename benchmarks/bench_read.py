@@ -8,8 +8,6 @@ is still there). Ratios of medians count. Run it alone:
 """
 
 import argparse
-import json
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import openslide
 import zarr
+from measure import Ratio, Results, in_turn, medians
 
 from wsi_seg.geometry import Region
 from wsi_seg.progress import Silent
@@ -37,12 +36,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        figures = measure(options, Path(folder))
-    lines = [f"{name}: {value}" for name, value in figures.items()]
-    print(json.dumps(figures) if options.json else "\n".join(lines))
+        measure(options, Path(folder)).show(as_json=options.json)
 
 
-def measure(options: argparse.Namespace, folder: Path) -> dict[str, object]:
+def measure(options: argparse.Namespace, folder: Path) -> Results:
     slide = options.slide
     if slide is None:
         slide = folder / "painted.tif"
@@ -59,10 +56,10 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, object]:
         "zarr-python": lambda region: plain[(slice(None), *region.slices)],
         "openslide": lambda r: np.asarray(handle.read_region((r.x, r.y), 0, (r.width, r.height))),
     }
-    rates: dict[str, list[float]] = {name: [] for name in readers}
-    for turn in range(options.repeats + 1):
+
+    def windows(turn: int) -> list[Region]:
         draws = np.random.default_rng(turn)
-        windows = [
+        return [
             Region(level=0, y=int(y), x=int(x), height=512, width=512)
             for y, x in zip(
                 draws.integers(0, extent.height - 512, options.windows),
@@ -70,17 +67,20 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, object]:
                 strict=True,
             )
         ]
-        for name, read in readers.items():
-            found = rate(read, windows)
-            if turn:
-                rates[name].append(found)
-    median = {name: statistics.median(found) for name, found in rates.items()}
-    figures: dict[str, object] = {
-        f"{name}, windows/s": round(value, 1) for name, value in median.items()
+
+    works = {
+        name: lambda turn, read=read: rate(read, windows(turn)) for name, read in readers.items()
     }
-    for name in list(median)[1:]:
-        figures[f"ours / {name}"] = round(median["ours"] / median[name], 2)
-    return figures
+    found = in_turn(works, options.repeats, warm=1)
+    ours = found["ours"]
+    return Results(
+        {
+            f"ours / {name}": Ratio.of(ours, rates)
+            for name, rates in found.items()
+            if name != "ours"
+        },
+        medians(found, "windows/s"),
+    )
 
 
 def rate(read: Callable[[Region], object], windows: list[Region]) -> float:

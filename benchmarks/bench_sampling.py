@@ -9,14 +9,16 @@ reads and changes the label. Run it alone:
 
 import argparse
 import json
-import statistics
 import subprocess
 import tempfile
 import time
 import tracemalloc
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from measure import Ratio, Results, in_turn, medians
 from torch.utils.data import DataLoader
 
 from wsi_seg.classes import ClassTable
@@ -45,31 +47,42 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        figures = draw_figures(options) | feed_figures(options, Path(folder))
-    lines = [f"{name}: {value}" for name, value in figures.items()]
-    print(json.dumps(figures) if options.json else "\n".join(lines))
+        results = draw_figures(options) | feed_figures(options, Path(folder))
+    results.show(as_json=options.json)
 
 
-def draw_figures(options: argparse.Namespace) -> dict[str, object]:
+def draw_figures(options: argparse.Namespace) -> Results:
+    """Draws of a huge slide, against as many plain random numbers of numpy."""
     mix = MixConfig(objects=0.5, tissue=0.4, background=0.1)
     sampling = SamplingConfig(mix=mix, patches_per_epoch=DRAWS)
     tracemalloc.start()
     sampler = PatchSampler([huge_slide()], sampling, seed=0)
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    rates = []
-    for epoch in range(options.repeats):
+
+    def drawn(turn: int) -> float:
         started = time.process_time()
-        sampler.epoch(epoch)
-        rates.append(DRAWS / (time.process_time() - started))
-    return {
-        "cells": sampler.maps[0].tissue.size,
-        "draws/s of one core": round(statistics.median(rates)),
-        "memory, MB": round(kept / 1e6, 1),
-    }
+        sampler.epoch(turn)
+        return DRAWS / (time.process_time() - started)
+
+    def random(turn: int) -> float:
+        started = time.process_time()
+        np.random.default_rng(turn).random((DRAWS, 4))
+        return DRAWS / (time.process_time() - started)
+
+    found = in_turn({"importance draws": drawn, "four random numbers": random}, options.repeats)
+    return Results(
+        {"draws / four random numbers": Ratio.of(*found.values())},
+        {
+            "cells": sampler.maps[0].tissue.size,
+            **medians(found, "per s of one core", 0),
+            "sampler, memory, MB": round(kept / 1e6, 1),
+        },
+    )
 
 
-def feed_figures(options: argparse.Namespace, folder: Path) -> dict[str, object]:
+def feed_figures(options: argparse.Namespace, folder: Path) -> Results:
+    """Patches of a slide, ours and the peers'."""
     slide = options.slide
     if slide is None:
         slide = folder / "painted.tif"
@@ -77,26 +90,27 @@ def feed_figures(options: argparse.Namespace, folder: Path) -> dict[str, object]
     tile_slides([slide], folder / "s.zarr", complete=write_tissue, progress=Silent())
     (store,) = open_collection(folder / "s.zarr")
     extent = store.pyramid.extent
-    rates: dict[str, list[float]] = {}
-    for turn in range(options.repeats):
+
+    def places(turn: int) -> tuple[np.ndarray, np.ndarray]:
         draws = np.random.default_rng(turn)
         y = draws.integers(0, extent.height - PATCH_PX, options.patches)
-        x = draws.integers(0, extent.width - PATCH_PX, options.patches)
-        rates.setdefault("ours", []).append(our_rate(store, y, x))
-        np.save(folder / "places.npy", np.stack([y, x], 1))
-        for peer in PEERS if options.peers.is_file() else ():
-            script = Path(__file__).parent / "peers" / "feed.py"
-            command = [options.peers, "-W", "ignore", script, peer, slide, folder / "places.npy"]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            found = json.loads(done.stdout.splitlines()[-1])
-            rates.setdefault(peer, []).append(found["patches_per_second"])
-    median = {name: statistics.median(found) for name, found in rates.items()}
-    figures: dict[str, object] = {
-        f"{name}, patches/s": round(found, 1) for name, found in median.items()
-    }
-    for peer in list(median)[1:]:
-        figures[f"ours / {peer}"] = round(median["ours"] / median[peer], 2)
-    return figures
+        return y, draws.integers(0, extent.width - PATCH_PX, options.patches)
+
+    def peer_rate(peer: str, turn: int) -> float:
+        np.save(folder / "places.npy", np.stack(places(turn), 1))
+        script = Path(__file__).parent / "peers" / "feed.py"
+        command = [options.peers, "-W", "ignore", script, peer, slide, folder / "places.npy"]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        return float(json.loads(done.stdout.splitlines()[-1])["patches_per_second"])
+
+    works: dict[str, Callable[[int], float]] = {"ours": lambda turn: our_rate(store, *places(turn))}
+    for peer in PEERS if options.peers.is_file() else ():
+        works[peer] = partial(peer_rate, peer)
+    found = in_turn(works, options.repeats)
+    return Results(
+        {f"ours / {peer}": Ratio.of(found["ours"], found[peer]) for peer in list(works)[1:]},
+        medians(found, "patches/s"),
+    )
 
 
 def our_rate(store: SlideStore, y: np.ndarray, x: np.ndarray) -> float:

@@ -6,16 +6,14 @@ paints one. zarr-python is timed on the first rows of level 0 and scaled to the 
 """
 
 import argparse
-import json
 import os
 import shutil
-import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import zarr
+from measure import Ratio, Results, in_turn, medians, seconds
 
 from wsi_seg.geometry import Region
 from wsi_seg.progress import Silent
@@ -31,45 +29,40 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        figures = measure(options, Path(folder))
-    lines = [f"{name}: {value}" for name, value in figures.items()]
-    print(json.dumps(figures) if options.json else "\n".join(lines))
+        measure(options, Path(folder)).show(as_json=options.json)
 
 
-def measure(options: argparse.Namespace, folder: Path) -> dict[str, object]:
+def measure(options: argparse.Namespace, folder: Path) -> Results:
     slide = options.slide
     if slide is None:
         slide = folder / "painted.tif"
         write_tissue_slide(slide, height=9216, width=12288, seed=1)
-    copies, stores = [], []
     size = 0
-    for turn in range(options.repeats + 1):
-        copy = seconds(lambda: copied(slide, folder / "copy"))
+
+    def tile(turn: int) -> float:
+        nonlocal size
         out = folder / f"store{turn}.zarr"
-        tiled = seconds(lambda out=out: tile_slides([slide], out, progress=Silent()))
+        taken = seconds(lambda: tile_slides([slide], out, progress=Silent()))
         size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
         shutil.rmtree(out)
-        if turn:  # the first turn warms the disk's cache
-            copies.append(copy)
-            stores.append(tiled)
-    tiled = statistics.median(stores)
-    recode = recoded_seconds(slide, folder)
-    return {
-        "slide": slide.name,
-        "file, MB": round(slide.stat().st_size / 1e6, 1),
-        "store / file, bytes": round(size / slide.stat().st_size, 4),
-        "plain copy with fsync, s": round(statistics.median(copies), 3),
-        "tile verbatim, s": round(tiled, 3),
-        "tile / copy": round(tiled / statistics.median(copies), 2),
-        "decode + zstd through zarr-python, s (scaled)": round(recode, 1),
-        "zarr-python / tile": round(recode / tiled, 1),
+        return taken
+
+    works = {
+        "plain copy with fsync": lambda _: seconds(lambda: copied(slide, folder / "copy")),
+        "tile verbatim": tile,
+        "decode + zstd through zarr-python (scaled)": lambda turn: recoded(slide, folder, turn),
     }
-
-
-def seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+    found = in_turn(works, options.repeats, warm=1)  # the first turn warms the disk's cache
+    copies, tiled, recodes = found.values()
+    return Results(
+        {
+            "store / file, bytes": Ratio.once(size / slide.stat().st_size),
+            "tile / copy": Ratio.of(tiled, copies),
+            "zarr-python / tile": Ratio.of(recodes, tiled),
+        },
+        {"slide": slide.name, "file, MB": round(slide.stat().st_size / 1e6, 1)}
+        | medians(found, "s", 3),
+    )
 
 
 def copied(source: Path, target: Path) -> None:
@@ -78,13 +71,13 @@ def copied(source: Path, target: Path) -> None:
         os.fsync(file.fileno())
 
 
-def recoded_seconds(path: Path, folder: Path, rows: int = 2048) -> float:
-    """Time that zarr-python takes for level 0, from the first rows."""
+def recoded(path: Path, folder: Path, turn: int, rows: int = 1024) -> float:
+    """Seconds that zarr-python takes for level 0, from the first rows."""
     with open_slide(path) as slide:
         extent = slide.pyramid.extent
         height = min(rows, extent.height)
         array = zarr.create_array(
-            str(folder / "recoded.zarr"),
+            str(folder / f"recoded{turn}.zarr"),
             shape=(height, extent.width, 3),
             dtype="uint8",
             chunks=(512, 512, 3),

@@ -1,5 +1,6 @@
 """The viewer under load: first picture in a browser, tiles for 8 askers at once, server memory.
 
+The floor is Python's own file server with one tile as a file, asked in the same way, in turn.
 ``python benchmarks/bench_view.py [STORE [PREDICTION]] [--json]``; without a store it paints a
 slide. The first picture needs chromium and chromedriver; without them it is left out.
 """
@@ -13,12 +14,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import numpy as np
 import psutil
+from measure import Ratio, Results
 
 from wsi_seg.progress import Silent
 from wsi_seg.store.tile import tile_slides
@@ -33,15 +37,14 @@ def main() -> None:
     parser.add_argument("prediction", nargs="?", type=Path)
     parser.add_argument("--slide", help="name in the store; default: the largest")
     parser.add_argument("--tiles", type=int, default=2000)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        figures = measure(options, Path(folder))
-    lines = [f"{name}: {value}" for name, value in figures.items()]
-    print(json.dumps(figures) if options.json else "\n".join(lines))
+        measure(options, Path(folder)).show(as_json=options.json)
 
 
-def measure(options: argparse.Namespace, folder: Path) -> dict[str, object]:
+def measure(options: argparse.Namespace, folder: Path) -> Results:
     store = options.store
     if store is None:
         slide, store = folder / "painted.tif", folder / "store.zarr"
@@ -58,26 +61,69 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, object]:
             server.terminate()
 
 
-def load(address: str, options: argparse.Namespace, server: psutil.Process) -> dict[str, object]:
+def load(address: str, options: argparse.Namespace, server: psutil.Process) -> Results:
     host = urlsplit(address).netloc
     names = ask(host, "/slides")["slides"]
     slides = [ask(host, f"/slides/{quote(name)}") for name in names]
     largest = max(slides, key=lambda slide: slide["height"] * slide["width"])
     slide = next((one for one in slides if one["name"] == options.slide), largest)
-    figures: dict[str, object] = {
-        "slide": f"{slide['name']}, {slide['width']} x {slide['height']} px"
-    }
+    results = Results(
+        figures={"slide": f"{slide['name']}, {slide['width']} x {slide['height']} px"}
+    )
     picture = first_picture(f"{address}#slide={quote(slide['name'])}")
     if picture is not None:
-        figures["first picture after the page's load, s"] = round(picture, 3)
-    for layer in slide["layers"]:
-        if layer["kind"] == "image" or layer["kind"] == "probability":
-            times = tile_times(host, slide["name"], layer, options.tiles)
-            low, high = np.percentile(times, [50, 95])
-            figures[f"{layer['id']} tile, {ASKERS} at once, p50 ms"] = round(low, 1)
-            figures[f"{layer['id']} tile, {ASKERS} at once, p95 ms"] = round(high, 1)
-    figures["server memory, MB"] = round(server.memory_info().rss / 1e6)
-    return figures
+        results.figures["first picture after the page's load, s"] = round(picture, 3)
+    layers = [one for one in slide["layers"] if one["kind"] in ("image", "probability")]
+    with tempfile.TemporaryDirectory() as folder, file_server(Path(folder)) as plain:
+        for layer in layers:
+            results |= tiles(host, plain, slide["name"], layer, Path(folder), options)
+    results.figures["server memory, MB"] = round(server.memory_info().rss / 1e6)
+    return results
+
+
+def tiles(
+    host: str,
+    plain: str,
+    name: str,
+    layer: dict,
+    folder: Path,
+    options: argparse.Namespace,
+) -> Results:
+    """Time tiles of one layer, and as many of one file of such a tile."""
+    paths = tile_paths(name, layer, options.tiles)
+    connection = http.client.HTTPConnection(host)
+    connection.request("GET", paths[0])
+    (folder / "tile").write_bytes(connection.getresponse().read())
+    connection.close()
+    part = len(paths) // options.repeats
+    found: dict[str, list[float]] = {"ours": [], "plain": []}
+    everything: list[float] = []
+    for turn in range(options.repeats):
+        mine = times(host, paths[turn * part : (turn + 1) * part])
+        everything += mine
+        found["ours"].append(float(np.median(mine)))
+        found["plain"].append(float(np.median(times(plain, ["/tile"] * part))))
+    low, high = np.percentile(everything, [50, 95])
+    of = f"{layer['id']} tile, {ASKERS} at once"
+    return Results(
+        {f"{of} / a plain file server": Ratio.of(found["ours"], found["plain"])},
+        {f"{of}, p50 ms": round(low, 1), f"{of}, p95 ms": round(high, 1)},
+    )
+
+
+@contextmanager
+def file_server(folder: Path) -> Iterator[str]:
+    """Python's file server for a folder; gives its host and port."""
+    command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]
+    command += ["--protocol", "HTTP/1.1", "--directory", str(folder)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, text=True, **pipes) as server:
+        assert server.stdout is not None
+        port = server.stdout.readline().split(" port ")[1].split()[0]
+        try:
+            yield f"127.0.0.1:{port}"
+        finally:
+            server.terminate()
 
 
 def ask(host: str, path: str) -> dict:
@@ -88,8 +134,8 @@ def ask(host: str, path: str) -> dict:
     return answer
 
 
-def tile_times(host: str, name: str, layer: dict, count: int) -> list[float]:
-    """Milliseconds of random tiles, all levels alike, each asker over one connection."""
+def tile_paths(name: str, layer: dict, count: int) -> list[str]:
+    """Paths of random tiles, all levels alike."""
     draw = random.Random(1)
     paths = []
     for _ in range(count):
@@ -98,6 +144,11 @@ def tile_times(host: str, name: str, layer: dict, count: int) -> list[float]:
         row = draw.randrange(-(-level["height"] // level["tileHeight"]))
         column = draw.randrange(-(-level["width"] // level["tileWidth"]))
         paths.append(f"/slides/{quote(name)}/layers/{layer['id']}/{number}/{row}/{column}")
+    return paths
+
+
+def times(host: str, paths: list[str]) -> list[float]:
+    """Milliseconds of each answer, each asker over one connection."""
 
     def work(mine: list[str]) -> list[float]:
         connection = http.client.HTTPConnection(host)

@@ -1,17 +1,16 @@
 """Dask against one process, and two workers against one; every process has one thread.
 
-Run with ``OMP_NUM_THREADS=1``; prints JSON. Workers are warm: they predicted a small slide before.
+Started by ``bench_infer.py``, which sets ``OMP_NUM_THREADS=1``; prints JSON. Workers are warm: they predicted a small slide before.
 """
 
 import argparse
-import json
 import shutil
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from measure import Ratio, Results, medians
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.infer.distribute import connected, run_distributed
@@ -46,22 +45,20 @@ def main() -> None:
     path = options.folder / "network.safetensors"
     save_checkpoint(path, build_network(card.spec), card)
     found = {name: measure(name, path, options) for name in ("serial", "local:1", "local:2")}
-    wall = {name: seconds for name, (seconds, _) in found.items()}
-    cpu = {name: seconds for name, (_, seconds) in found.items()}
-    print(
-        json.dumps(
-            {
-                "one worker / serial": round(wall["serial"] / wall["local:1"], 3),
-                "two workers / one": round(wall["local:1"] / wall["local:2"], 3),
-                "CPU time, one worker / serial": round(cpu["local:1"] / cpu["serial"], 3),
-                "seconds": {name: round(value, 2) for name, value in wall.items()},
-            }
-        )
-    )
+    wall = {name: walls for name, (walls, _) in found.items()}
+    cpu = {name: cpus for name, (_, cpus) in found.items()}
+    ratios = {
+        "one worker / serial": Ratio.of(wall["serial"], wall["local:1"]),
+        "two workers / one": Ratio.of(wall["local:1"], wall["local:2"]),
+        "CPU time, one worker / serial": Ratio.of(cpu["local:1"], cpu["serial"]),
+    }
+    Results(ratios, medians(wall, "s", 2)).show(as_json=True)
 
 
-def measure(name: str, checkpoint: Path, options: argparse.Namespace) -> tuple[float, float]:
-    """Median seconds of predicting the large slide: by the clock, and of all processes' CPUs."""
+def measure(
+    name: str, checkpoint: Path, options: argparse.Namespace
+) -> tuple[list[float], list[float]]:
+    """Seconds of predicting the large slide: by the clock, and of all processes' CPUs."""
     model, chosen = read_model([checkpoint]), InferOptions(batch=4, strip_px=512)
     if name == "serial":
         return run(model, chosen, options, None, time.process_time)
@@ -82,7 +79,7 @@ def run(
     options: argparse.Namespace,
     execute: object,
     cpu: Callable[[], float],
-) -> tuple[float, float]:
+) -> tuple[list[float], list[float]]:
     walls, cpus = [], []
     out = options.folder / "pred.zarr"
     for kind in ("small", *["large"] * options.repeats):
@@ -92,7 +89,7 @@ def run(
         report = infer_with(model, stores, out, chosen, execute=execute, progress=Silent())
         walls.append(report.seconds)
         cpus.append(cpu() - before)
-    return statistics.median(walls[1:]), statistics.median(cpus[1:])
+    return walls[1:], cpus[1:]
 
 
 if __name__ == "__main__":
