@@ -1,6 +1,7 @@
 """Dask against one process, and two workers against one; every process has one thread.
 
-Started by ``bench_infer.py``, which sets ``OMP_NUM_THREADS=1``; prints JSON. Workers are warm: they predicted a small slide before.
+Started by ``bench_infer.py``, which sets ``OMP_NUM_THREADS=1``; prints JSON.
+Workers are warm: they predicted a small slide before.
 """
 
 import argparse

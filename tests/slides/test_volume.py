@@ -3,11 +3,13 @@
 import builtins
 import gzip
 import shutil
+from functools import lru_cache
 
 import numpy as np
 import pytest
 import SimpleITK
 
+import wsi_seg.slides.volume as volume_module
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.slides import (
@@ -52,6 +54,27 @@ def test_every_slice_is_a_slide(tmp_path, name):
     assert len({source_digest(path) for path in slides}) == 5
     assert source_name(slides[2]) == f"{name}/z0002"
     assert 0 < source_bytes(slides[0]) <= (tmp_path / name).stat().st_size + values().nbytes
+
+
+def test_a_packed_volume_is_unpacked_once(tmp_path, monkeypatch):
+    path = tmp_path / "ct.nii.gz"
+    write(path, values())
+    whole = Region(level=0, y=0, x=0, height=SHAPE[1], width=SHAPE[2])
+    unpacked = []
+    real = volume_module._unpacked.__wrapped__
+
+    @lru_cache(maxsize=1)
+    def counted(path, changed):
+        unpacked.append(path)
+        return real(path, changed)
+
+    monkeypatch.setattr(volume_module, "_unpacked", counted)
+    kept = [open_slide(member).read(whole) for member in find_slides([path])]
+    assert unpacked == [path]
+    monkeypatch.setattr(volume_module, "_MOST_KEPT", 0)
+    single = [open_slide(member).read(whole) for member in find_slides([path])]
+    assert np.array_equal(kept, single)
+    assert unpacked == [path]
 
 
 @pytest.mark.parametrize(("dtype", "high"), [(np.uint8, 255), (np.uint16, 65535)])

@@ -4,14 +4,16 @@ A slice is named as if it were a file in the volume: ``ct.nii.gz/z0012`` is the 
 z counts as in the file, rows and columns lie as stored. Grey of other types than uint8 is shown
 through a window: the one the caller asks for, else the file's own display range (NIfTI cal_min
 and cal_max), else the full range of unsigned integers, else Hounsfield units from -1,200 to 600.
-Only the slice asked for is read into memory, except where the file is compressed as a whole.
+Only the slice asked for is read into memory, except where the file is packed as a whole: then the
+last such volume is kept, if it has no more than 512 MB, because each slice costs unpacking it all.
 """
 
 import logging
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,15 @@ from wsi_seg.slides.slide import member_path
 from wsi_seg.slides.window import HOUNSFIELD, Window, grey_rgb
 
 logger = logging.getLogger(__name__)
+
+# Files with these endings are, or may be, packed as a whole.
+_PACKED = (".gz", ".nrrd")
+
+# Bytes of the largest volume that is kept unpacked: 512 x 512 px, 1,000 slices.
+_MOST_KEPT = 2**29
+
+# Threads that need the same volume wait for one of them to unpack it.
+_unpacking = Lock()
 
 
 def depth(volume: Path) -> int:
@@ -185,13 +196,37 @@ def _size(volume: Path, reader: Any) -> tuple[int, int, int]:  # noqa: ANN401 (h
 
 def _decode(volume: Path, z: int, window: Window | None) -> NDArray[np.uint8]:
     reader = _reader(volume)
-    width, height, _ = _size(volume, reader)
-    dimension = reader.GetDimension()
     with _explained(volume):
-        reader.SetExtractIndex([0, 0, z, *[0] * dimension][:dimension])
-        reader.SetExtractSize([width, height, *[1] * dimension][:dimension])
-        values = _simpleitk(volume).GetArrayFromImage(reader.Execute()).reshape(height, width)
+        values = _values(volume, reader, z)
         return grey_rgb((window or _window(reader, values.dtype)).to_uint8(values))
+
+
+def _values(volume: Path, reader: Any, z: int) -> NDArray[Any]:  # noqa: ANN401 (has no types)
+    """Values of one slice, ``(y, x)``."""
+    width, height, slices = _size(volume, reader)
+    itk = _simpleitk(volume)
+    if volume.suffix in _PACKED:
+        voxel = itk.Image([1, 1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
+        if width * height * slices * voxel <= _MOST_KEPT:
+            with _unpacking:
+                plane: NDArray[Any] = _unpacked(volume, volume.stat().st_mtime_ns)[z]
+                return plane
+    dimension = reader.GetDimension()
+    reader.SetExtractIndex([0, 0, z, *[0] * dimension][:dimension])
+    reader.SetExtractSize([width, height, *[1] * dimension][:dimension])
+    values: NDArray[Any] = itk.GetArrayFromImage(reader.Execute()).reshape(height, width)
+    return values
+
+
+@lru_cache(maxsize=1)
+def _unpacked(volume: Path, changed: int) -> NDArray[Any]:
+    """Keep all values of a volume, ``(z, y, x)``; ``changed`` makes a changed file another one."""
+    del changed
+    reader = _reader(volume)
+    width, height, slices = _size(volume, reader)
+    values = _simpleitk(volume).GetArrayFromImage(reader.Execute())
+    whole: NDArray[Any] = values.reshape(slices, height, width)
+    return whole
 
 
 def _window(reader: Any, dtype: np.dtype[Any]) -> Window:  # noqa: ANN401 (SimpleITK has no types)
