@@ -58,6 +58,15 @@ def test_touching_objects_are_parted_when_asked(painted, touching, tmp_path, par
     assert json.loads(whole.output.splitlines()[-1])["slides"][0]["objects_found"] == 1
 
 
+def test_a_threshold_is_judged_without_a_rule(painted):
+    found = {}
+    for threshold in (0.5, 0.6):  # the one mistake has 0.55
+        words = ("evaluate", painted.prediction, "--truth", painted.store)
+        done = run(*words, "--threshold", threshold)
+        found[threshold] = json.loads(done.output.splitlines()[-1])["slides"][0]["fp"]
+    assert found == {0.5: 12 * 15, 0.6: 0}
+
+
 def test_a_search_keeps_what_it_is_told_with_the_rule(painted, tmp_path):
     twin = tmp_path / "twin"
     for folder, kind in ((painted.store, "store"), (painted.prediction, "pred")):

@@ -19,6 +19,9 @@ def evaluate(
         Path | None,
         typer.Option(help="Judge what this rule decides, instead of the label map of `infer`."),
     ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Judge px above this instead.")
+    ] = None,
     split: SplitOption = 0.0,
     tolerance_um: Annotated[
         float, typer.Option(min=0, help="Outlines this near count as right (px without mpp).")
@@ -50,7 +53,7 @@ def evaluate(
         from wsi_seg.store import open_collection
 
         predictions = open_collection(prediction)
-        chosen = chosen_rule(rule, None, split)
+        chosen = chosen_rule(rule, threshold, split)
         found_label = PREDICTION_LABEL if chosen is None else DECISION
         if chosen is not None:
             terminal.say(f"rule: {chosen.describe()}")
@@ -92,5 +95,5 @@ def evaluate(
             terminal.say(f"wrote {out / 'scores.json'} and {out / 'slides.csv'}")
         return scores.to_json()
 
-    writes = rule is not None or split > 0 or maps
+    writes = maps or split > 0 or (rule, threshold) != (None, None)
     run_verb(body, json_mode, writes=prediction if writes else None)
