@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +21,6 @@ from wsi_seg.geometry.region import require_inside
 from wsi_seg.limits import advice, limits
 from wsi_seg.slides.colour import Colour
 from wsi_seg.slides.instances import Instance, dicom_explained, read_instance
-from wsi_seg.slides.notebook import slide_html
 from wsi_seg.slides.picture import PictureSlide
 from wsi_seg.slides.resolution import UNKNOWN, Resolution, chosen, spacing_resolution
 from wsi_seg.slides.series import levels_of_series, slice_file
@@ -88,7 +86,7 @@ def _open_plain(named: Path, path: Path, mpp: float | None, window: Window | Non
     )
 
 
-class DicomSlide:
+class DicomSlide(Slide):
     """A whole slide in DICOM files, one or more per level; see `wsi_seg.slides.Slide`.
 
     Labels, overviews and thumbnails of the series are never taken. Only the frames that a region
@@ -151,20 +149,6 @@ class DicomSlide:
 
     def close(self) -> None:
         """Nothing is held open."""
-
-    def _repr_html_(self) -> str:
-        return slide_html(self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __reduce__(self) -> tuple[object, ...]:
         return _reopen, (self.path, self._files, self._override)

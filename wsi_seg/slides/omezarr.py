@@ -8,8 +8,7 @@ bioformats2raw folder the first image is taken, never the label and overview beh
 import math
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +19,8 @@ from wsi_seg.geometry.region import require_inside
 from wsi_seg.json_text import parse_json
 from wsi_seg.limits import advice, limits
 from wsi_seg.slides.failures import explained
-from wsi_seg.slides.notebook import slide_html
 from wsi_seg.slides.resolution import UNKNOWN, Resolution, chosen, unit_resolution
-from wsi_seg.slides.slide import Recode, slide_name
+from wsi_seg.slides.slide import Recode, Slide, slide_name
 
 _VERSIONS = {"0.4", "0.5"}
 _MARKERS = ("zarr.json", ".zgroup", ".zarray")
@@ -44,7 +42,7 @@ def is_ome_zarr(folder: Path) -> bool:
     return "multiscales" in attributes or _BIOFORMATS in attributes
 
 
-class OmeZarrSlide:
+class OmeZarrSlide(Slide):
     """An OME-Zarr image; see `wsi_seg.slides.Slide`.
 
     Parameters
@@ -107,20 +105,6 @@ class OmeZarrSlide:
 
     def close(self) -> None:
         """Nothing is held open."""
-
-    def _repr_html_(self) -> str:
-        return slide_html(self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __reduce__(self) -> tuple[object, ...]:
         return _reopen, (self.path, self._override)

@@ -2,8 +2,7 @@
 
 import threading
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import openslide
@@ -12,8 +11,7 @@ from numpy.typing import NDArray
 from wsi_seg.errors import SlideError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
-from wsi_seg.slides.notebook import slide_html
-from wsi_seg.slides.slide import Recode, slide_name
+from wsi_seg.slides.slide import Recode, Slide, slide_name
 
 # OpenSlide does not say how a level is cut; its own cache works in pieces of about this size.
 _PIECE = Extent(512, 512)
@@ -24,7 +22,7 @@ def recognises(path: Path) -> bool:
     return openslide.OpenSlide.detect_format(path) not in {None, "generic-tiff"}
 
 
-class OpenSlideSlide:
+class OpenSlideSlide(Slide):
     """A slide read through OpenSlide; see `wsi_seg.slides.Slide`.
 
     Px that the scanner left out are given the slide's background colour. Associated images
@@ -89,20 +87,6 @@ class OpenSlideSlide:
             if self._handle is not None:
                 self._handle.close()
             self._handle = None
-
-    def _repr_html_(self) -> str:
-        return slide_html(self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __reduce__(self) -> tuple[object, ...]:
         return _reopen, (self.path, self._override)

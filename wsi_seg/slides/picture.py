@@ -3,8 +3,6 @@
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +11,11 @@ from wsi_seg.errors import UnsupportedSlideError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
 from wsi_seg.limits import advice, limits
-from wsi_seg.slides.notebook import slide_html
 from wsi_seg.slides.resolution import Resolution
-from wsi_seg.slides.slide import Recode, slide_name
+from wsi_seg.slides.slide import Recode, Slide, slide_name
 
 
-class PictureSlide:
+class PictureSlide(Slide):
     """A slide that is decoded once, on the first read; see `wsi_seg.slides.Slide`.
 
     Parameters
@@ -85,20 +82,6 @@ class PictureSlide:
     def close(self) -> None:
         """Release the decoded px; the next read decodes them anew."""
         self._pixels = None
-
-    def _repr_html_(self) -> str:
-        return slide_html(self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (

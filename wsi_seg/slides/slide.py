@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.geometry import Extent, Pyramid, Region
+from wsi_seg.slides.notebook import slide_html
 
 _MEMBER = re.compile(r"z[0-9]{4,}")
 
@@ -104,16 +105,19 @@ class Slide(Protocol):
         """Release what the reader holds; a later read takes hold of it again."""
         ...
 
-    def _repr_html_(self) -> str: ...
+    def _repr_html_(self) -> str:
+        return slide_html(self)
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None: ...
+    ) -> None:
+        self.close()
 
 
 def slide_name(path: Path) -> str:

@@ -9,8 +9,7 @@ import threading
 from collections import OrderedDict
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -23,10 +22,9 @@ from wsi_seg.limits import advice, limits
 from wsi_seg.slides.claims import ImageKind
 from wsi_seg.slides.directories import require_few
 from wsi_seg.slides.failures import explained
-from wsi_seg.slides.notebook import slide_html
 from wsi_seg.slides.pages import TiffLevel, read_level, tile_streams
 from wsi_seg.slides.resolution import UNKNOWN, Resolution, chosen, tag_resolution
-from wsi_seg.slides.slide import Recode, TileStreams, slide_name
+from wsi_seg.slides.slide import Recode, Slide, TileStreams, slide_name
 from wsi_seg.slides.streams import paste, pread, require_sound
 from wsi_seg.slides.vendors import (
     aperio_resolution,
@@ -59,7 +57,7 @@ _CLAIMING: dict[int, ImageKind] = {
 }
 
 
-class TiffSlide:
+class TiffSlide(Slide):
     """A slide in a TIFF file; see `wsi_seg.slides.Slide`.
 
     Parameters
@@ -116,20 +114,6 @@ class TiffSlide:
     def close(self) -> None:
         """Release the strips that are kept; no file is held open."""
         self._kept.clear()
-
-    def _repr_html_(self) -> str:
-        return slide_html(self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __reduce__(self) -> tuple[object, ...]:
         return _reopen, (self.path, self._override)
