@@ -32,6 +32,10 @@ class Ratio:
         """Ratio that one turn gave, or that does not depend on time."""
         return cls(*[round(value, 4)] * 3)
 
+    def to_json(self) -> dict[str, float]:
+        """Plain values."""
+        return asdict(self)
+
 
 @dataclass(slots=True)
 class Results:
@@ -54,7 +58,7 @@ class Results:
     def show(self, *, as_json: bool) -> None:
         """Print all, as one line of JSON or one line each."""
         if as_json:
-            ratios = {name: asdict(ratio) for name, ratio in self.ratios.items()}
+            ratios = {name: ratio.to_json() for name, ratio in self.ratios.items()}
             print(json.dumps({"ratios": ratios, "figures": self.figures}))
             return
         for name, value in self.figures.items():

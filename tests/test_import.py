@@ -14,6 +14,35 @@ def test_import_loads_no_heavy_library():
     assert out.stdout.strip() == "[]"
 
 
+def loaded_by(code):
+    """Top-level modules that are loaded after some code ran in a fresh process."""
+    code += "\nimport sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(out.stdout.splitlines()[-1].split())
+
+
+def test_help_loads_what_it_prints_with_and_nothing_else():
+    """Start-up of every verb: numpy alone would take longer than all of this."""
+    code = (
+        "import sys; sys.argv = ['wsi-seg', '--help']\n"
+        "from wsi_seg.cli.app import main\n"
+        "try: main()\n"
+        "except SystemExit: pass"
+    )
+    heavy = {"numpy", "pydantic", "yaml", "psutil", "PIL", "asyncio", *HEAVY}
+    assert loaded_by(code) & heavy == set()
+
+
+def test_infer_loads_nothing_that_it_does_not_use():
+    """Time to the first tile is mostly imports: torch, and smp for the network."""
+    unused = {
+        "albumentations", "cv2", "dask", "distributed", "lightning", "matplotlib", "openslide",
+        "pandas", "pyarrow", "pydicom", "rasterio", "scipy", "shapely", "skimage", "sklearn",
+        "starlette", "tifffile", "torchmetrics", "zarr",
+    }  # fmt: skip
+    assert loaded_by("import wsi_seg.infer.members, wsi_seg.infer.run") & unused == set()
+
+
 def test_dask_is_loaded_for_a_cluster_only():
     code = (
         "import sys, wsi_seg.infer.run; print('dask' in sys.modules, 'distributed' in sys.modules)"

@@ -131,7 +131,7 @@ class Predictor:
         # What predicts is compared with the network as it was trained.
         self._reference: nn.Module | None = copy.deepcopy(network).eval().to(self.device)
         fast = fused(self._reference, len(card.mean))
-        fast = copy.deepcopy(fast).to(self._dtype).to(memory_format=torch.channels_last)
+        fast = fast.to(self._dtype).to(memory_format=torch.channels_last)
         self._network: Callable[[torch.Tensor], torch.Tensor] = (
             torch.compile(fast) if compiled else fast
         )

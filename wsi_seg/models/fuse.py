@@ -15,7 +15,7 @@ _SIDE = 64
 
 
 def fused(network: nn.Module, in_channels: int) -> nn.Module:
-    """Copy of a network in eval mode with fewer layers, or the network where that changes it.
+    """Copy of a network in eval mode with fewer layers, or as it is where that changes it.
 
     Which normalisation follows which convolution is seen in a forward pass, not guessed from
     names; whether the copy computes the same is tried on noise.
@@ -35,7 +35,7 @@ def fused(network: nn.Module, in_channels: int) -> nn.Module:
         pairs = list(_pairs(copied, noise))
         expected = copied(noise)
     if not pairs:
-        return network
+        return copied
     named = dict(copied.named_modules())
     for conv, norm in pairs:
         _replace(copied, conv, fuse_conv_bn_eval(named[conv], named[norm]))
@@ -44,7 +44,7 @@ def fused(network: nn.Module, in_channels: int) -> nn.Module:
         found = copied(noise)
     largest = float(expected.abs().max())
     same = float((found - expected).abs().max()) <= _TOLERANCE * max(largest, 1e-6)
-    return copied if same else network
+    return copied if same else copy.deepcopy(network)
 
 
 def _pairs(network: nn.Module, noise: torch.Tensor) -> Iterator[tuple[str, str]]:
