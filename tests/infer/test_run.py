@@ -10,7 +10,7 @@ import wsi_seg.infer.output as output_module
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import BatchError, ConfigError, StoreError, StoreIncompleteError
 from wsi_seg.geometry import Extent, Region
-from wsi_seg.infer.output import label_map
+from wsi_seg.infer.labels import label_map
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.predictor import Predictor
 from wsi_seg.infer.run import infer_collection

@@ -18,7 +18,7 @@ from wsi_seg.evaluate.intervals import dice_of, interval
 from wsi_seg.evaluate.truth import recoding, require_same_classes, require_same_slide
 from wsi_seg.geometry import Region
 from wsi_seg.infer.combine import combine
-from wsi_seg.infer.output import label_map
+from wsi_seg.infer.labels import label_map
 from wsi_seg.postprocess.strips import STRIP_PX
 from wsi_seg.postprocess.write import classes_of
 from wsi_seg.progress import Progress

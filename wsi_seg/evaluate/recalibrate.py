@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from wsi_seg.errors import StoreError
 from wsi_seg.evaluate.calibration import Method, Reliability
 from wsi_seg.geometry import Region
-from wsi_seg.infer.output import LABEL, label_map
+from wsi_seg.infer.labels import LABEL, label_map
 from wsi_seg.postprocess.write import classes_of
 from wsi_seg.progress import Progress, Silent
 from wsi_seg.store import (

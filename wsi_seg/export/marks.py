@@ -11,7 +11,7 @@ import numpy as np
 from wsi_seg.errors import StoreError
 from wsi_seg.export.files import written_whole
 from wsi_seg.geometry import Extent
-from wsi_seg.infer.output import LABEL
+from wsi_seg.infer.labels import LABEL
 from wsi_seg.postprocess.rule import Rule
 from wsi_seg.postprocess.strips import Strip, labelled
 from wsi_seg.postprocess.suppress import kept_apart, likeliest_first

@@ -19,7 +19,7 @@ from wsi_seg.export.png import write_mask
 from wsi_seg.export.rle import write_rle_csv
 from wsi_seg.export.tiff import write_ome_tiff
 from wsi_seg.geometry import Extent, Region
-from wsi_seg.infer.output import LABEL
+from wsi_seg.infer.labels import LABEL
 from wsi_seg.masks.vectorize import vectorize
 from wsi_seg.postprocess.objects import Scale, measure
 from wsi_seg.postprocess.rule import Rule

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from wsi_seg.infer.band import StripSink
 from wsi_seg.infer.fitted import restore, rows_under
+from wsi_seg.infer.labels import LABEL, label_map
 from wsi_seg.infer.plan import SlidePlan, finest
 from wsi_seg.infer.seams import seam_score
 from wsi_seg.infer.source import WindowReader
@@ -29,8 +30,6 @@ from wsi_seg.store import (
     write_strip,
 )
 from wsi_seg.store.journal import Journal
-
-LABEL = "prediction"
 
 # Strips that may wait to be written while the model goes on.
 _WRITES_WAITING = 1
@@ -218,30 +217,6 @@ class SlideOutput:
     def figures(self) -> Mapping[str, object]:
         """What was noted about the finished prediction, see `_figures`; empty before."""
         return open_multiscale(self._final).attributes if self.complete else {}
-
-
-def label_map(probability: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Class ids of uint8 probabilities: the likeliest class where it is above one half, else 0.
-
-    Parameters
-    ----------
-    probability
-        ``(H, W, C)`` uint8, value / 255; channel ``c`` belongs to class id ``c + 1``.
-
-    Returns
-    -------
-    NDArray[np.uint8]
-        ``(H, W)`` class ids. Of equal probabilities the first class wins.
-    """
-    if probability.shape[2] == 1:
-        return (probability[:, :, 0] > 127).view(np.uint8)
-    ids = np.zeros(probability.shape[:2], dtype=np.uint8)
-    best = np.full(probability.shape[:2], 127, dtype=np.uint8)
-    for channel in range(probability.shape[2]):  # argmax would take eight bytes for each px
-        better = probability[:, :, channel] > best
-        ids[better] = channel + 1
-        np.maximum(best, probability[:, :, channel], out=best)
-    return ids
 
 
 class StripWriter:

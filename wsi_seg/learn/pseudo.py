@@ -18,7 +18,7 @@ from wsi_seg.config import Recipe
 from wsi_seg.data.dataset import SOFT
 from wsi_seg.errors import BatchError, ConfigError, StoreError, WsiSegError
 from wsi_seg.geometry import Region
-from wsi_seg.infer.output import LABEL
+from wsi_seg.infer.labels import LABEL
 from wsi_seg.learn.slides import PSEUDO, is_pseudo, split_slides
 from wsi_seg.masks.objects import measure_objects, write_objects
 from wsi_seg.masks.vectorize import vectorize
