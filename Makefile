@@ -1,7 +1,7 @@
 # setup: environment in .venv    demo: the whole chain on made slides    test: all tests
 # pipelines: a step of every full recipe, in every phase
 # torture: long tests of kills and faults    fuzz: parsers on made-up input    audit: known holes
-# check: lint, format, types, floors    bench: benchmarks (bench-env: the peers)
+# check: lint, format, types, floors    bench, bench-full: benchmarks (bench-env: the peers)
 # viewer: the library of the viewer's page, from npm; wheels carry it
 # PYTHON=/path/to/python picks the interpreter the environment is made with.
 
@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test torture pipelines fuzz audit check bench bench-env viewer
+.PHONY: help setup demo test torture pipelines fuzz audit check bench bench-full bench-env viewer
 
 help:
 	@sed -n '1,6s/^# //p' Makefile
@@ -66,10 +66,12 @@ bench-env: | $(BIN)/python
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check \
 	  -r benchmarks/peers/requirements.txt
 
+# Quick ones, compared with benchmarks/baseline.json; times never fail it.
 bench: $(STAMP)
-	@for script in benchmarks/bench_*.py; do \
-	  echo "== $$script"; $(BIN)/python "$$script" || exit 1; \
-	done
+	$(BIN)/python benchmarks/run.py
+
+bench-full: $(STAMP)
+	$(BIN)/python benchmarks/run.py --full
 
 # The library is BSD-3-Clause; its licence is kept beside it.
 OPENSEADRAGON := 5.0.1

@@ -1,0 +1,123 @@
+"""Runs all benchmarks, and says what moved since the committed baseline and which goals are met.
+
+``python benchmarks/run.py [--full] [--only NAME ...] [--out bench.json] [--save]``; ``--save``
+makes the result the new baseline. Times never fail it; a benchmark that stops with an error does.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+from compare import Goal, goals_met, moved
+from measure import Ratio
+
+HERE = Path(__file__).parent
+BASELINE, GOALS = HERE / "baseline.json", HERE / "goals.json"
+PACKAGES = ("torch", "numpy", "zarr", "imagecodecs", "dask", "segmentation-models-pytorch", "timm")
+
+# Arguments of each benchmark: quick, and at length. None leaves it out.
+PARTS: dict[str, tuple[list[str] | None, list[str]]] = {
+    "tile": ([], ["--repeats", "9"]),
+    "read": ([], ["--windows", "300", "--repeats", "9"]),
+    "sampling": (["--patches", "160", "--peers", "none"], []),
+    "train": ([], ["--patch", "512", "--patches", "160"]),
+    "infer": (
+        ["--only", "rates", "--only", "resume", "--only", "small", "--peers", "none"],
+        ["--height", "4096"],
+    ),
+    "polygons": ([], ["--side", "30000", "--repeats", "1"]),
+    "view": ([], []),
+    "cluster": ([], ["--workers", "1", "4", "16", "64", "--slides", "10000", "--strips", "2"]),
+    "scaling": ([], ["--full"]),
+    "gpu": ([], ["--sweep"]),
+    "start": ([], []),
+    "load": (None, []),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--full", action="store_true", help="at length: hours")
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--out", type=Path, default=Path("bench.json"))
+    parser.add_argument("--save", action="store_true", help="make this the baseline")
+    options = parser.parse_args()
+    ratios, figures, failed = {}, {}, []
+    for name in options.only:
+        arguments = PARTS[name][options.full]
+        if arguments is None:
+            continue
+        print(f"== {name}", flush=True)
+        started = time.perf_counter()
+        found = run(name, arguments)
+        if found is None:
+            failed.append(name)
+            continue
+        ratios |= {f"{name}: {key}": Ratio(**value) for key, value in found["ratios"].items()}
+        figures |= {f"{name}: {key}": value for key, value in found["figures"].items()}
+        figures[f"{name}: whole benchmark, s"] = round(time.perf_counter() - started)
+        for key, value in found["figures"].items():
+            print(f"   {key}: {value}")
+    tell(ratios)
+    document = {"machine": machine(), "ratios": ratios, "figures": figures}
+    options.out.write_text(as_json(document))
+    if options.save:
+        BASELINE.write_text(as_json({"machine": machine(), "ratios": known() | ratios}))
+    if failed:
+        raise SystemExit(f"these benchmarks stopped with an error: {', '.join(failed)}")
+
+
+def run(name: str, arguments: list[str]) -> dict[str, dict] | None:
+    """Run one benchmark; None if it stops with an error, which it has printed itself."""
+    command = [sys.executable, str(HERE / f"bench_{name}.py"), "--json", *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
+
+
+def tell(ratios: dict[str, Ratio]) -> None:
+    """Print every ratio, what moved, and the goals."""
+    print("\nratio: median (least to largest of the turns)")
+    for name, r in ratios.items():
+        print(f"   {name}: {r.median:.3g} ({r.low:.3g} to {r.high:.3g})")
+    changes = moved(ratios, known())
+    print(f"\nmoved beyond noise since {BASELINE.name}: {len(changes) or 'nothing'}")
+    for change in changes:
+        print(f"   {change}")
+    print("\ngoals")
+    goals = {name: Goal(**goal) for name, goal in json.loads(GOALS.read_text()).items()}
+    for line in goals_met(ratios, goals):
+        print(f"   {line}")
+
+
+def known() -> dict[str, Ratio]:
+    """Ratios of the baseline; none before there is one."""
+    if not BASELINE.is_file():
+        return {}
+    return {name: Ratio(**r) for name, r in json.loads(BASELINE.read_text())["ratios"].items()}
+
+
+def machine() -> dict[str, object]:
+    """Tell what the figures depend on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    return {
+        "cores": os.cpu_count(),
+        "processor": next((line.split(": ")[1] for line in lines if "model name" in line), ""),
+        "amx": "amx_bf16" in flags,
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+    }
+
+
+def as_json(document: object) -> str:
+    return json.dumps(document, indent=1, default=lambda ratio: ratio.to_json()) + "\n"
+
+
+if __name__ == "__main__":
+    main()
