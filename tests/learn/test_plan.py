@@ -132,6 +132,16 @@ def test_folds_hold_every_slide_out_once(recipe_for):
         split_slides(recipe_for("data.validation=0.2", "data.folds=4"))
 
 
+def test_a_fold_goes_on_from_its_own_network_of_an_earlier_run(recipe_for):
+    earlier = "model.weights=/first/fold_{fold}/best.safetensors"
+    recipe = recipe_for("data.validation=0.2", "data.folds=2", earlier, "phases=[{name: one}]")
+    for index in range(2):
+        (stage,) = recipe.of_fold(index).stages
+        assert stage.model.start == Path(f"/first/fold_{index}/best.safetensors")
+    with pytest.raises(ConfigError, match=r"names \{fold\}; expected data\.folds"):
+        recipe_for(earlier)
+
+
 def test_each_phase_starts_from_the_best_before_of_its_own_fold(recipe_for, tmp_path, monkeypatch):
     seen = []
 

@@ -17,7 +17,8 @@ class ModelConfig(Section):
         Names in smp; a timm encoder is named after ``tu-``.
     weights
         Null (random), the name of published weights such as ``imagenet``, or the path of a
-        ``.safetensors`` file.
+        ``.safetensors`` file; in it ``{fold}`` stands for the number of the fold, so that a fold
+        can go on from the network of an earlier run that has not seen its slides either.
     decoder_attention
         ``scse`` or null; Unet and UnetPlusPlus alone have it.
     detail

@@ -22,6 +22,9 @@ from wsi_seg.notebook import lines_html
 # See `data.view.View`.
 Fit = Literal["stretch", "pad", "crop"]
 
+# Stands for the number of the fold in the path of first weights.
+_FOLD = "{fold}"
+
 
 class Recipe(Section):
     """A training run.
@@ -101,6 +104,8 @@ class Recipe(Section):
                 f"got fit {self.fit} and mpp {self.mpp:g}; expected mpp null, because a slide that "
                 "is fitted to a square keeps no resolution"
             )
+        if _FOLD in (self.model.weights or "") and self.data.folds is None:
+            raise ValueError(f"model.weights names {_FOLD}; expected data.folds to be a number")
         if self.phases:
             return self  # each phase is checked as it is then
         if self.model.head is not None and not self.loss.bce_empty.weight:
@@ -108,6 +113,13 @@ class Recipe(Section):
         if self.model.deep_supervision and set(self.loss.terms) == {"bce_empty"}:
             raise ValueError("model.deep_supervision needs a loss of px beside loss.bce_empty")
         return self
+
+    def of_fold(self, index: int) -> "Recipe":
+        """Recipe of one fold: its first weights are named."""
+        if self.model.weights is None:
+            return self
+        weights = self.model.weights.replace(_FOLD, str(index))
+        return self.model_copy(update={"model": self.model.model_copy(update={"weights": weights})})
 
     @property
     def class_table(self) -> ClassTable:

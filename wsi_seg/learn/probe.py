@@ -96,7 +96,7 @@ def dry_run(recipe: Recipe) -> tuple[Footprint, ...]:
     map_slides(split.train, recipe)
     names = [phase.name for phase in recipe.phases] or [""]
     found = []
-    for name, stage in zip(names, recipe.stages, strict=True):
+    for name, stage in zip(names, recipe.of_fold(0).stages, strict=True):
         with torch.random.fork_rng(devices=[]):
             learner, _ = build_learner(stage, split, start=None)
         parameters = sum(p.numel() for p in learner.network.parameters())

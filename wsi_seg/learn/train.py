@@ -190,8 +190,8 @@ def train(
     else:
         _require_classes(splits, recipe)
     fitted = [
-        _train_fold(recipe, split, folder, progress=progress)
-        for split, folder in zip(splits, folders, strict=True)
+        _train_fold(recipe.of_fold(index), split, folder, progress=progress)
+        for index, (split, folder) in enumerate(zip(splits, folders, strict=True))
     ]
     if not _leads():
         raise SystemExit(0)  # the first process does what is left, alone
