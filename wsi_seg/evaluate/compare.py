@@ -1,14 +1,16 @@
 """Owns comparing predictions with the truth, strip by strip: memory depends on a slide's width."""
 
 import numpy as np
+from numpy.typing import NDArray
 
+from wsi_seg.classes import IGNORE
 from wsi_seg.errors import BatchError, StoreError, WsiSegError
 from wsi_seg.evaluate.boundary import Outlines
 from wsi_seg.evaluate.calibration import reliability
 from wsi_seg.evaluate.matching import Matcher
 from wsi_seg.evaluate.scores import PREDICTION_LABEL, Counts, Measures, Scores, SlideScore
 from wsi_seg.evaluate.tiles import tile_dices
-from wsi_seg.evaluate.truth import paired, require_same_classes, require_same_slide
+from wsi_seg.evaluate.truth import Pair, paired, require_same_classes, require_same_slide
 from wsi_seg.postprocess.strips import labelled
 from wsi_seg.postprocess.write import classes_of
 from wsi_seg.progress import Progress, Silent
@@ -19,6 +21,9 @@ _PIXELS_ONLY = Measures()
 # Outlines that people draw agree about as well; and tiles where a prediction names none.
 _TOLERANCE_UM = 2.0
 _TILE_PX = 512
+
+# Rows counted at a time.
+_ROWS = 64
 
 
 def usual_measures(prediction: Collection, *, tolerance_um: float = _TOLERANCE_UM) -> Measures:
@@ -116,8 +121,7 @@ def evaluate_slide(
     outlines = Outlines(found_classes) if measures.tolerance_um is not None else None
     progress.start(f"evaluate {truth.name}", extent.area / 1e6, "Mpx")
     for pair in paired(labelled(found), found_classes, true, height=extent.height):
-        pairs = pair.found[pair.valid].astype(np.int64) * size + pair.true[pair.valid]
-        confusion += np.bincount(pairs, minlength=size * size).reshape(size, size)
+        confusion += _confusion(pair, size)
         if matcher is not None:
             matcher.add(pair)
         if outlines is not None:
@@ -144,3 +148,14 @@ def evaluate_slide(
             )
         )
     return scores
+
+
+def _confusion(pair: Pair, size: int) -> NDArray[np.int64]:
+    """Px by the class found and the true one, ``(size, size)``."""
+    total = np.zeros(size * size, dtype=np.int64)
+    for row in range(0, len(pair.found), _ROWS):  # sums take eight bytes for each px
+        rows = slice(row, row + _ROWS)
+        found, true = pair.found[rows].astype(np.int64), pair.true[rows]
+        both = (found * size + true)[true != IGNORE]
+        total += np.bincount(both, minlength=size * size)
+    return total.reshape(size, size)

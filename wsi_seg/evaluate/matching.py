@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from wsi_seg.classes import ClassTable
 from wsi_seg.evaluate.truth import Pair
 from wsi_seg.postprocess.runs import Ints, Labeller, Runs
+from wsi_seg.postprocess.tally import Tally
 
 # Of the average precision of the 2018 Data Science Bowl.
 _AP_THRESHOLDS = np.arange(50, 100, 5) / 100
@@ -88,7 +89,10 @@ class Matcher:
         upper, lower, shared = _shared(found, true)
         same = found.value[upper] == true.value[lower]
         a, b = found.piece[upper[same]], true.piece[lower[same]]
-        self._pairs.append((a, b, shared[same]))
+        # Runs are many more than pairs of pieces.
+        keys, group = np.unique(a << 32 | b, return_inverse=True)
+        both = np.bincount(group, weights=shared[same], minlength=len(keys)).astype(np.int64)
+        self._pairs.append((keys >> 32, keys & 0xFFFF_FFFF, both))
 
     def counts(self, classes: ClassTable) -> dict[str, ObjectCounts]:
         """Objects of each class, once all strips are in."""
@@ -124,21 +128,17 @@ class _Side:
 
     def __init__(self) -> None:
         self._labeller = Labeller()
-        self._pieces: list[tuple[Ints, Ints, NDArray[np.uint8]]] = []
+        self._area, self._value = Tally(), Tally()
 
     def add(self, y: int, ids: NDArray[np.uint8]) -> Runs:
         runs = self._labeller.add(y, ids)
-        self._pieces.append((runs.piece, runs.length, runs.value))
+        self._area.add(runs, runs.length)
+        self._value.highest(runs, runs.value)
         return runs
 
     def objects(self) -> _Objects:
         of_piece = self._labeller.objects()
-        count = int(of_piece.max()) + 1 if len(of_piece) else 0
-        piece, length, value = (np.concatenate(c) for c in zip(*self._pieces, strict=True))
-        area, values = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
-        np.add.at(area, of_piece[piece], length)
-        values[of_piece[piece]] = value
-        return _Objects(of_piece, area, values)
+        return _Objects(of_piece, self._area.of(of_piece), self._value.of(of_piece, highest=True))
 
 
 def _shared(a: Runs, b: Runs) -> tuple[Ints, Ints, Ints]:
