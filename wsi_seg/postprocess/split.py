@@ -23,8 +23,10 @@ from wsi_seg.postprocess.tally import Tally
 # Longest side of an object's box that is parted, in px: many touching nuclei, not a whole gland.
 MOST_PX = 1024
 
-# Objects that begin in one square of this side are worked on together.
+# Objects that begin in one square of this side are worked on together, those with a box longer than
+# this apart: a few large ones would make the px around many small ones count several times.
 _CELL_PX = 512
+_APART_PX = 256
 
 _SIDES = generate_binary_structure(2, 1)
 
@@ -79,9 +81,9 @@ class _Boxes:
     right: Ints
 
     @property
-    def small(self) -> NDArray[np.bool_]:
-        longest: Ints = np.maximum(self.bottom - self.top, self.right - self.left)
-        return longest <= MOST_PX
+    def longest(self) -> Ints:
+        side: Ints = np.maximum(self.bottom - self.top, self.right - self.left)
+        return side
 
 
 def _boxes(source: Source) -> tuple[Ints, _Boxes]:
@@ -119,7 +121,7 @@ class _Rows:
     def of(cls, runs: Runs, number: Ints, boxes: _Boxes) -> "_Rows":
         """Take the runs of those objects that are small enough."""
         rows = cls(runs.begin, runs.end, runs.value.astype(np.int64), number)
-        return rows.where(boxes.small[number])
+        return rows.where(boxes.longest[number] <= MOST_PX)
 
     def where(self, kept: NDArray[np.bool_] | Ints) -> "_Rows":
         return _Rows(self.begin[kept], self.end[kept], self.value[kept], self.number[kept])
@@ -137,10 +139,13 @@ def _cuts(rows: _Rows, boxes: _Boxes, width: int, depth_px: float) -> Iterator[I
     """Flat indices of the px of lines, for some objects at a time."""
     if not len(rows.begin):
         return
-    cell = [boxes.top[rows.number] // _CELL_PX, boxes.left[rows.number] // _CELL_PX]
+    number = rows.number
+    apart = np.where(boxes.longest[number] > _APART_PX, number + 1, 0)
+    cell = (boxes.top[number] // _CELL_PX, boxes.left[number] // _CELL_PX)
     _, group, count = np.unique(
-        np.stack([rows.value, *cell], axis=1), axis=0, return_inverse=True, return_counts=True
-    )
+        np.stack([rows.value, *cell, apart], axis=1),
+        axis=0, return_inverse=True, return_counts=True,
+    )  # fmt: skip
     order = np.argsort(group, kind="stable")
     for part in np.split(order, np.cumsum(count)[:-1]):
         some = rows.where(part)
