@@ -1,10 +1,9 @@
 """Many slides in one collection: how long each verb takes, and how much memory.
 
-    python benchmarks/bench_load.py [--images 10000] [--slides 2000] [--folder load]
-
-Prints seconds and peak memory of tile, annotate, one epoch of train, infer and evaluate on small
-images, seconds per image against those of a tenth of the images (1 is no growth), and the time to
-open the metadata of a large collection.
+``python benchmarks/bench_load.py [--images 10000] [--slides 2000] [--json]``: seconds and peak
+memory of tile, annotate, one epoch of train, infer and evaluate on small images, seconds per image
+against those of a tenth of the images (1 is no growth), and the time to open the metadata of a
+large collection.
 """
 
 import argparse
@@ -14,10 +13,12 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+from measure import Ratio, Results
 from PIL import Image
 
 from wsi_seg.store import open_collection
@@ -101,17 +102,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--slides", type=int, default=2_000)
-    parser.add_argument("--folder", type=Path, default=Path("load"))
+    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    few = bench_images(options.folder / "few", max(1, options.images // 10))
-    many = bench_images(options.folder / "many", options.images)
-    print(f"{options.images} images of 96 x 64 px")
+    with tempfile.TemporaryDirectory() as folder:
+        measure(options, Path(folder)).show(as_json=options.json)
+
+
+def measure(options: argparse.Namespace, folder: Path) -> Results:
+    count = options.images
+    fewer = max(1, count // 10)
+    few = bench_images(folder / "few", fewer)
+    many = bench_images(folder / "many", count)
+    results = Results(figures={"images of 96 x 64 px": count})
     for verb, (seconds, memory) in many.items():
-        growth = seconds / few[verb][0] / 10
-        print(f"{verb}: {seconds:.0f} s, {memory:.0f} MB, {growth:.2f} of a tenth's time an image")
-    seconds = bench_opening(options.folder, options.folder / "few" / "store.zarr", options.slides)
+        growth = (seconds / count) / (few[verb][0] / fewer)
+        results.ratios[f"{verb}, time an image, of {count} / of {fewer}"] = Ratio.once(growth)
+        results.figures[verb] = f"{seconds:.0f} s, {memory:.0f} MB"
+    seconds = bench_opening(folder, folder / "few" / "store.zarr", options.slides)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-    print(f"opening {options.slides} slides: {seconds:.2f} s, {peak:.0f} MB")
+    results.figures[f"opening {options.slides} slides"] = f"{seconds:.2f} s, {peak:.0f} MB"
+    return results
 
 
 if __name__ == "__main__":

@@ -2,8 +2,7 @@
 
 All read the same windows in turn, with two threads each; every turn has new windows. Ours runs as
 in a process that has been reading for a while: its cache of chunks is full of those of earlier
-turns (the first turn, which fills it, does not count; on a slide of 3,000 chunks about one in nine
-is still there). Ratios of medians count. Run it alone:
+turns (the first turn, which fills it, does not count; it holds a ninth of the slide at most). Ratios of medians count. Run it alone:
 ``python benchmarks/bench_read.py [SLIDE] [--json]``; without a slide it paints one.
 """
 
@@ -22,7 +21,7 @@ from measure import Ratio, Results, in_turn, medians
 from wsi_seg.geometry import Region
 from wsi_seg.progress import Silent
 from wsi_seg.store import Multiscale, open_collection
-from wsi_seg.store.cache import ChunkCache
+from wsi_seg.store.cache import DEFAULT_BYTES, ChunkCache, shared_cache
 from wsi_seg.store.chunks import read_encoded
 from wsi_seg.store.tile import tile_slides
 from wsi_seg.testing.tissue import write_tissue_slide
@@ -47,6 +46,8 @@ def measure(options: argparse.Namespace, folder: Path) -> Results:
     tile_slides([slide], folder / "store.zarr", progress=Silent())
     (store,) = open_collection(folder / "store.zarr")
     image = store.image
+    # Whatever the slide's size, only a part of it is remembered.
+    shared_cache().resize(min(DEFAULT_BYTES, 3 * image.pyramid.extent.area // 9))
     plain = zarr.open(str(image.path / "0"), mode="r")
     handle = openslide.OpenSlide(slide)
     extent = image.pyramid.extent

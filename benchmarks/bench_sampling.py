@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from wsi_seg.classes import ClassTable
 from wsi_seg.config import MixConfig, SamplingConfig
 from wsi_seg.data.dataset import PatchDataset, PatchSource
+from wsi_seg.data.view import View
 from wsi_seg.geometry import Extent
 from wsi_seg.masks.labels import write_tissue
 from wsi_seg.progress import Silent
@@ -114,7 +115,7 @@ def feed_figures(options: argparse.Namespace, folder: Path) -> Results:
 
 
 def our_rate(store: SlideStore, y: np.ndarray, x: np.ndarray) -> float:
-    source = PatchSource.of(store, "tissue", classes=ClassTable.named(["tissue"]), mpp=None)
+    source = PatchSource.of(store, "tissue", classes=ClassTable.named(["tissue"]), view=View(None))
     places = Places(y + PATCH_PX / 2, x + PATCH_PX / 2)
     patches = PatchDataset([source], places, augment="light", patch_px=PATCH_PX, seed=0)
     loader = DataLoader(patches, batch_size=8, num_workers=2, sampler=range(len(places)))

@@ -242,6 +242,6 @@ def change_stains(rgb: Pixels, factors: Sequence[float], offsets: Sequence[float
     change = (hed_from_rgb * np.asarray(factors)) @ rgb_from_hed
     shift = np.asarray(offsets) @ rgb_from_hed
     density = -np.log((np.arange(256) + 1) / 256).astype(np.float32)
-    changed = density[rgb] @ change.astype(np.float32) + shift.astype(np.float32)
+    changed = density.take(rgb) @ change.astype(np.float32) + shift.astype(np.float32)
     back: Pixels = np.clip(np.rint(np.exp(-changed) * 256 - 1), 0, 255).astype(np.uint8)
     return back

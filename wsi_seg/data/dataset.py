@@ -86,7 +86,8 @@ class PatchSource:
         y, height = _place(centre_y * extent.height / level0.height, side, extent.height)
         x, width = _place(centre_x * extent.width / level0.width, side, extent.width)
         image = read_image(self.image, self.scale, y, x, height=height, width=width)
-        ids = self.recode[read_label(self.label, extent, y, x, height=height, width=width)]
+        known = read_label(self.label, extent, y, x, height=height, width=width)
+        ids = self.recode.take(known)
         if self.soft is not None:
             soft = read_label(self.soft, extent, y, x, height=height, width=width)
             ids = np.concatenate([ids[..., None], soft], axis=-1)
