@@ -1,8 +1,9 @@
-"""Random windows from a verbatim store: our reader, bare decoding, zarr-python, OpenSlide.
+"""Random windows from a verbatim store: ours, bare decoding, zarr-python, OpenSlide, tifffile.
 
-All read the same windows in turn, with two threads each; every turn has new windows. Ours runs as
-in a process that has been reading for a while: its cache of chunks is full of those of earlier
-turns (the first turn, which fills it, does not count; it holds a ninth of the slide at most). Ratios of medians count. Run it alone:
+All read the same windows in turn, with two threads each; every turn has new windows, and one
+window's px are compared. Ours runs as in a process that has been reading for a while: its cache of
+chunks is full of those of earlier turns (the first turn, which fills it, does not count; it holds a
+ninth of the slide at most). Ratios of medians count. Run it alone:
 ``python benchmarks/bench_read.py [SLIDE] [--json]``; without a slide it paints one.
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import openslide
+import tifffile
 import zarr
 from measure import Ratio, Results, in_turn, medians
 
@@ -25,6 +27,8 @@ from wsi_seg.store.cache import DEFAULT_BYTES, ChunkCache, shared_cache
 from wsi_seg.store.chunks import read_encoded
 from wsi_seg.store.tile import tile_slides
 from wsi_seg.testing.tissue import write_tissue_slide
+
+LARGEST_MEAN_DIFFERENCE = 1.0
 
 
 def main() -> None:
@@ -50,13 +54,17 @@ def measure(options: argparse.Namespace, folder: Path) -> Results:
     shared_cache().resize(min(DEFAULT_BYTES, 3 * image.pyramid.extent.area // 9))
     plain = zarr.open(str(image.path / "0"), mode="r")
     handle = openslide.OpenSlide(slide)
+    pages = zarr.open(tifffile.imread(slide, aszarr=True, level=0), mode="r")
     extent = image.pyramid.extent
     readers: dict[str, Callable[[Region], object]] = {
         "ours": image.read,
         "bare decoding": lambda region: bare(image, region),
         "zarr-python": lambda region: plain[(slice(None), *region.slices)],
+        "tifffile": lambda region: pages[region.slices],
         "openslide": lambda r: np.asarray(handle.read_region((r.x, r.y), 0, (r.width, r.height))),
     }
+
+    require_equal(readers, Region(level=0, y=300, x=400, height=512, width=512))
 
     def windows(turn: int) -> list[Region]:
         draws = np.random.default_rng(turn)
@@ -82,6 +90,20 @@ def measure(options: argparse.Namespace, folder: Path) -> Results:
         },
         medians(found, "windows/s"),
     )
+
+
+def require_equal(readers: dict[str, Callable[[Region], object]], window: Region) -> None:
+    """Stop where a reader's px are not ours; decoders may round differently."""
+    ours = np.asarray(readers["ours"](window)).astype(int)
+    for name, read in readers.items():
+        pixels = read(window)
+        if pixels is None:
+            continue  # bare decoding pastes nothing together
+        found = np.asarray(pixels)
+        found = found.transpose(1, 2, 0) if len(found) == 3 else found
+        difference = float(np.abs(found[..., :3] - ours).mean())
+        if difference > LARGEST_MEAN_DIFFERENCE:
+            raise SystemExit(f"{name} differs by {difference:.2f} on average: no equal work")
 
 
 def rate(read: Callable[[Region], object], windows: list[Region]) -> float:
