@@ -185,6 +185,23 @@ def test_a_cluster_gives_the_prediction_of_one_process(checkpoint, tmp_path, wor
     assert not (many / ".partial").exists()
 
 
+def test_finishing_a_slide_once_more_changes_nothing(checkpoint, tmp_path, monkeypatch):
+    """A worker may die between the last rename and telling the client about it."""
+    make_store(tmp_path / "store.zarr", "two", 64, 90)
+    collection = open_collection(tmp_path / "store.zarr")
+    real = output_module.SlideOutput.finish
+
+    def twice(output):
+        real(output)
+        real(output)
+
+    monkeypatch.setattr(output_module.SlideOutput, "finish", twice)
+    infer_collection(collection, checkpoint, tmp_path / "a", OPTIONS, progress=Silent())
+    monkeypatch.undo()
+    infer_collection(collection, checkpoint, tmp_path / "b", OPTIONS, progress=Silent())
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+
+
 def test_a_cluster_that_is_none_is_refused(collection, checkpoint, tmp_path):
     for word in ("local", "local:0", "moon"):
         with pytest.raises(ConfigError, match="--cluster"):
