@@ -1,7 +1,7 @@
 """A simulated cluster: what dask and the client cost when workers only sleep.
 
 ``python benchmarks/bench_cluster.py [--workers 8 64] [--slides N] [--json]``; at length:
-``--workers 1 4 16 64 --slides 10000 --strips 2``. Client, scheduler and all workers are three
+``--workers 64 --slides 10000 --strips 2``. Client, scheduler and all workers are three
 processes on this machine. The client runs the real `run_distributed` with real journals; workers
 run the real stream, but their readers, networks and writers sleep for given times, so that 64 of
 them fit on two cores. Parts are far shorter than real ones, so what each costs the scheduler and

@@ -34,7 +34,7 @@ PARTS: dict[str, tuple[list[str] | None, list[str]]] = {
     "decide": (["--height", "2048", "--only", "evaluate", "--only", "polygons"], []),
     "polygons": ([], ["--side", "30000", "--repeats", "1"]),
     "view": ([], []),
-    "cluster": ([], ["--workers", "1", "4", "16", "64", "--slides", "10000", "--strips", "2"]),
+    "cluster": ([], ["--workers", "64", "--slides", "10000", "--strips", "2"]),
     "scaling": ([], ["--full"]),
     "gpu": ([], ["--sweep"]),
     "start": ([], []),

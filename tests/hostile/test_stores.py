@@ -90,6 +90,8 @@ def test_every_verb_on_every_defect(network_verbs, folder, corpus, checkpoint):
             ("train", "out/recipe.yaml", "--out", out / "run"),
             ("evaluate", prediction, "--truth", store),
             ("search", prediction, "--truth", store, "--out", out / "rule.json"),
+            ("calibrate", prediction, "--truth", store),
+            ("ensemble", prediction, prediction, "--truth", store),
             ("mine", store, prediction),
             ("export", store, "--geojson", out / "outlines"),
             ("report", prediction, "--store", store, "--out", out / "report.html"),
@@ -106,3 +108,4 @@ def test_every_verb_on_every_defect(network_verbs, folder, corpus, checkpoint):
         predicted.require_bounded()
         if defect.startswith(OF_PX) and defect not in ONLY_VERIFY:
             predicted.require_refused()
+        network_verbs("lungs", store, "--out", out / "lungs", folder=folder).require_bounded()

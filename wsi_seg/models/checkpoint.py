@@ -17,14 +17,14 @@ from typing import Annotated
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import nn
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.config.recipe import Fit
 from wsi_seg.data.view import View, channels_with
 from wsi_seg.errors import CheckpointError, ConfigError, OutputError
-from wsi_seg.models.network import NetworkSpec, build_network
+from wsi_seg.models.network import NetworkSpec, build_network, read_tensors
 
 FORMAT = 1
 
@@ -205,7 +205,7 @@ def load_checkpoint(path: Path | str) -> tuple[nn.Module, ModelCard]:
     try:
         with torch.random.fork_rng(devices=[]):
             network = build_network(card.spec)
-        network.load_state_dict(load_file(path))
+        network.load_state_dict(read_tensors(path))
     except (SafetensorError, RuntimeError, ConfigError, OSError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(
