@@ -40,7 +40,7 @@ from wsi_seg.testing.stores import make_huge_store, make_store
 from wsi_seg.testing.tissue import write_tissue_slide
 
 PEERS_PYTHON = Path(__file__).parents[1] / ".venv-peers" / "bin" / "python"
-PEERS = ("monai", "tiatoolbox", "toolbelt")
+PEERS = ("monai", "tiatoolbox", "lazyslide", "toolbelt")
 # Peers weigh windows differently and compute in fp32 where we take bf16.
 LARGEST_MEAN_DIFFERENCE = 0.02
 

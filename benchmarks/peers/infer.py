@@ -10,7 +10,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -160,9 +160,56 @@ def toolbelt(options: argparse.Namespace, network: torch.nn.Module) -> Measured:
     return time.perf_counter() - started, peak_mb(), probability
 
 
+def lazyslide(options: argparse.Namespace, network: torch.nn.Module) -> Measured:
+    """semantic() from the slide's file; the clock stops when tiles are blended in memory.
+
+    It keeps polygons only. Of a random network they would be noise, and take longer than the
+    network, so its class for them hands over the probabilities instead.
+    """
+    import lazyslide as zs
+    import pandas as pd
+    from lazyslide.segmentation import _seg_runner
+    from lazyslide_models.base import SegmentationOutput
+    from wsidata import open_wsi
+
+    blended: list[np.ndarray] = []
+
+    class Probabilities:
+        def __init__(self, part: np.ndarray, class_names: object) -> None:
+            self.part = part
+
+        def to_polygons(self, **_: object) -> pd.DataFrame:
+            blended.append(self.part if self.part.base is None else self.part.base)
+            return pd.DataFrame()
+
+    class Model:
+        def to(self, device: object) -> None:
+            network.to(device)
+
+        def get_transform(self) -> object:
+            return None
+
+        def segment(self, image: torch.Tensor) -> SegmentationOutput:
+            return SegmentationOutput(probability_map=torch.sigmoid(network(image).float()))
+
+    def normalised(image: np.ndarray) -> torch.Tensor:
+        return (torch.from_numpy(image).permute(2, 0, 1).float() / 255 - MEAN) / STD
+
+    _seg_runner.ProbabilityMap = Probabilities
+    started = time.perf_counter()
+    wsi = open_wsi(options.slide, store=None)
+    zs.pp.tile_tissues(wsi, options.tile, overlap=0.5, edge=True, tissue_key=None)
+    with suppress(Exception):  # without polygons it has nothing to add to the slide
+        zs.seg.semantic(
+            wsi, Model(), transform=normalised, batch_size=options.batch, device="cpu", pbar=False
+        )
+    return time.perf_counter() - started, peak_mb(), blended[0][0]
+
+
 ENGINES: dict[str, Callable[[argparse.Namespace, torch.nn.Module], Measured]] = {
     "monai": monai,
     "tiatoolbox": tiatoolbox,
+    "lazyslide": lazyslide,
     "toolbelt": toolbelt,
 }
 
