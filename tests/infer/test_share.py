@@ -51,6 +51,11 @@ def test_the_last_parts_are_small_and_none_is_large(workers):
     assert sum(sizes[-workers:]) <= max(2 * workers, 16)
 
 
+def test_one_worker_gets_parts_as_large_as_can_be():
+    parts = list(shared_out(slides([17]), workers=1, batch=4))
+    assert [len(task.strips) for part in parts for task in part] == [16, 1]
+
+
 def test_few_strips_reach_all_workers():
     parts = list(shared_out(slides([49]), workers=49, batch=4))
     assert len(parts) == 49

@@ -93,7 +93,8 @@ def _calm_workers() -> Iterator[None]:
     """Start local workers without what dask does for memory and profiles of other programs.
 
     It makes malloc give memory back at once, and a network asks for the same memory again with
-    every layer; and it looks at every thread's stack a hundred times a second.
+    every layer; it looks at every thread's stack a hundred times a second, and every process
+    wakes fifty times a second to see whether it still does.
     """
     key = "distributed.nanny.pre-spawn-environ"
     environment = {
@@ -101,7 +102,8 @@ def _calm_workers() -> Iterator[None]:
         for name, value in dask.config.get(key).items()
         if name != "MALLOC_TRIM_THRESHOLD_"
     }
-    with dask.config.set({key: environment, "distributed.worker.profile.enabled": False}):
+    calm = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s"}
+    with dask.config.set({key: environment, **calm}):
         yield
 
 

@@ -9,7 +9,7 @@ from wsi_seg.infer.output import StripTask
 Part = tuple[StripTask, ...]
 
 # A part is this share of what is left for each worker, so parts get smaller towards the end and all
-# workers end at about the same time.
+# workers end at about the same time. One alone need not wait for others.
 _SHARE = 0.7
 
 # But not more than so many strips, or batches: what a worker that dies has done of it is lost. Nor
@@ -38,6 +38,7 @@ def shared_out(tasks: Sequence[StripTask], *, workers: int, batch: int) -> Itera
         Groups of neighbouring strips.
     """
     left = float(sum(task.windows for task in tasks))
+    share = _SHARE if workers > 1 else 1.0
     part: list[StripTask] = []
     wanted = windows = 0.0
     for task in tasks:
@@ -45,7 +46,7 @@ def shared_out(tasks: Sequence[StripTask], *, workers: int, batch: int) -> Itera
         each = task.windows / max(1, len(strips))  # a mean will do: parts need not be equal
         while strips:
             if not part:
-                wanted, windows = max(batch, _wanted(left / workers, each, batch)), 0.0
+                wanted, windows = max(batch, _wanted(left / workers, share, each, batch)), 0.0
             missing = round((wanted - windows) / each) if each else len(strips)
             count = min(max(1, missing), len(strips))
             part.append(replace(task, strips=frozenset(strips[:count])))
@@ -58,7 +59,7 @@ def shared_out(tasks: Sequence[StripTask], *, workers: int, batch: int) -> Itera
         yield tuple(part)
 
 
-def _wanted(left: float, each: float, batch: int) -> float:
+def _wanted(left: float, share: float, each: float, batch: int) -> float:
     """Windows of the next part, where so many are left for each worker and a strip has ``each``."""
     fewest = min(left, _FEWEST_STRIPS * each)
-    return min(max(_SHARE * left, fewest), max(_MOST_STRIPS * each, _BATCHES * batch))
+    return min(max(share * left, fewest), max(_MOST_STRIPS * each, _BATCHES * batch))
