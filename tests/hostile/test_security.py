@@ -93,6 +93,8 @@ def test_a_pickle_is_not_run_as_weights_nor_as_a_state(tmp_path):
 class Cluster:
     """Notes how a cluster is started, and does not start it."""
 
+    scaled = []
+
     def __init__(self, **options):
         self.options = options
         self.asked.append(options)
@@ -104,7 +106,7 @@ class Cluster:
         return None
 
     def scale(self, jobs):
-        self.jobs = jobs
+        self.scaled.append(jobs)
 
 
 def test_schedulers_and_their_pages_stay_on_this_machine(monkeypatch):
@@ -119,7 +121,20 @@ def test_schedulers_and_their_pages_stay_on_this_machine(monkeypatch):
     local, cuda, slurm = Cluster.asked
     assert local["host"] == "127.0.0.1"
     assert local["dashboard_address"] is cuda["dashboard_address"] is None
+    assert "n_workers" not in cuda
     assert slurm["scheduler_options"]["dashboard_address"].startswith("127.0.0.1:")
+
+
+def test_a_number_after_the_colon_is_what_the_cluster_gets(monkeypatch):
+    Cluster.asked, Cluster.scaled = [], []
+    for module, name in (("dask_cuda", "LocalCUDACluster"), ("dask_jobqueue", "SLURMCluster")):
+        monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(**{name: Cluster}))
+    monkeypatch.setattr(distribute, "Client", lambda workers: workers)
+    for word in ("cuda:2", "slurm", "slurm:8"):
+        with distribute.connected(word):
+            pass
+    assert Cluster.asked[0]["n_workers"] == 2
+    assert Cluster.scaled == [1, 8]
 
 
 def test_a_scheduler_that_is_gone_is_one_sentence(monkeypatch):

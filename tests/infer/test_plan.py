@@ -14,6 +14,7 @@ from wsi_seg.geometry import Extent
 from wsi_seg.infer.members import Member, Model
 from wsi_seg.infer.memory import parse_bytes, resident_bytes
 from wsi_seg.infer.plan import InferOptions, plan_slide
+from wsi_seg.infer.predictor import Place
 from wsi_seg.infer.schedule import plan_run
 from wsi_seg.models import ModelCard, NetworkSpec
 from wsi_seg.models.footprint import footprint
@@ -49,6 +50,18 @@ def test_a_plan_pickles_prints_and_names_everything(tmp_path):
     assert found["slides"][0]["strips"] == 1
     assert found["memory"]["total"] == plan.memory.total
     assert not (tmp_path / "pred.zarr").exists()
+
+
+def test_the_batch_fits_the_memory_of_the_gpu():
+    def planned(memory, batch=0):
+        place = Place("cuda:0", "bf16", memory)
+        return plan_run([large], MODEL, InferOptions(batch=batch), place=place).memory
+
+    large = MemoryStore(MemoryImage(np.zeros((4_000, 4_000, 3), np.uint8), mpp=0.5))
+    much, little = planned(100 * 10**9), planned(2 * 10**9)
+    assert much.batches[0] > 4 * little.batches[0]
+    assert little.device < 2 * 10**9
+    assert planned(2 * 10**9, batch=64).batches == (64,)
 
 
 @given(st.integers(400, 5_000), st.sampled_from([0, 1, 3]))

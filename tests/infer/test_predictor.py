@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from wsi_seg.classes import ClassTable
+from wsi_seg.errors import ConfigError
 from wsi_seg.infer.predictor import Change, Predictor
 from wsi_seg.models import ModelCard, NetworkSpec, build_network
 
@@ -35,6 +36,18 @@ def test_fp32_with_fewer_layers_changes_less_than_one_px_in_a_thousand(network):
 def test_bf16_tells_what_it_changes(network):
     change = Predictor(network, CARD, device="cpu", precision="bf16").change(tiles(4))
     assert 0 < change.labels < change.values <= 1
+
+
+@pytest.mark.parametrize(("count", "way"), [(4, "--batch 2"), (1, "--tile 32")])
+def test_a_device_with_too_little_memory_says_what_to_do(network, monkeypatch, count, way):
+    predictor = Predictor(network, CARD, device="cpu", precision="fp32")
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(predictor, "_logits", full)
+    with pytest.raises(ConfigError, match=f"too little memory .* {way}"):
+        predictor.predict(tiles(count))
 
 
 @pytest.mark.torture

@@ -203,7 +203,7 @@ def test_finishing_a_slide_once_more_changes_nothing(checkpoint, tmp_path, monke
 
 
 def test_a_cluster_that_is_none_is_refused(collection, checkpoint, tmp_path):
-    for word in ("local", "local:0", "moon"):
+    for word in ("local", "local:0", "local:x", "cuda:0", "slurm:many", "moon"):
         with pytest.raises(ConfigError, match="--cluster"):
             infer_collection(
                 collection, checkpoint, tmp_path / "p", OPTIONS, cluster=word, progress=Silent()

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from wsi_seg.classes import ClassTable
-from wsi_seg.infer.distribute import connected, run_distributed
+from wsi_seg.infer.distribute import connected, workers_of
 from wsi_seg.infer.members import read_model
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.run import infer_collection, infer_with
@@ -120,9 +120,7 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(work, tmp_path,
         killer.start()
         infer_with(
             model, list(collection), tmp_path / "many", OPTIONS, progress=Silent(),
-            execute=lambda outputs, memory: run_distributed(
-                outputs, model, OPTIONS, memory, client=client, progress=Silent()
-            ),
+            workers=workers_of(client, model, OPTIONS, progress=Silent()),
         )  # fmt: skip
         killer.join()
     assert killed

@@ -116,7 +116,7 @@ def infer(
     ] = False,
     cluster: Annotated[
         str | None,
-        typer.Option(help="local:N, cuda, slurm or tcp://HOST:PORT; default: this process."),
+        typer.Option(help="local:N, cuda[:N], slurm[:N], tcp://HOST:PORT; default: this process."),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Discard predictions that exist.")

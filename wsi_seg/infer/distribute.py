@@ -7,7 +7,9 @@ whole numbers, so any number of workers gives the bytes of a run in one process.
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from importlib import import_module
 from itertools import islice
@@ -22,11 +24,15 @@ from wsi_seg.infer.members import MemberPredictor, MemberPredictors, Model
 from wsi_seg.infer.memory import MemoryPlan
 from wsi_seg.infer.output import SlideOutput
 from wsi_seg.infer.plan import InferOptions
-from wsi_seg.infer.run import build_predictor
+from wsi_seg.infer.predictor import Change, place_here
+from wsi_seg.infer.run import Produced, Workers, build_predictor, first_change
 from wsi_seg.infer.share import Part, shared_out
 from wsi_seg.infer.stream import Quarantined
 from wsi_seg.infer.together import Work, predict_works
 from wsi_seg.progress import Progress, Silent
+
+# Slides that are looked at for a tile to compare precisions on.
+_COMPARED = 8
 
 # Parts that are with the scheduler at a time; more than any cluster's workers need in a while.
 _AT_ONCE = 2048
@@ -39,22 +45,21 @@ def connected(cluster: str) -> Iterator[Client]:
     Parameters
     ----------
     cluster
-        ``local:N`` starts N processes here, ``cuda`` one for each GPU, ``slurm`` submits workers
-        as dask-jobqueue is configured, ``tcp://HOST:PORT`` is a scheduler that runs already.
+        ``local:N`` starts N processes here, ``cuda`` one for each GPU (``cuda:N`` for N of them),
+        ``slurm:N`` submits N jobs as dask-jobqueue is configured (``slurm`` one),
+        ``tcp://HOST:PORT`` is a scheduler that runs already.
 
     Raises
     ------
     ConfigError
         If the word is none of these, or a package that it needs is not installed.
     """
-    kind, _, count = cluster.partition(":")
+    kind, _, word = cluster.partition(":")
     if kind == "local":
-        if not count.isdigit() or int(count) < 1:
-            raise ConfigError(f"got --cluster {cluster!r}; expected local:N with N of 1 or more")
         with (
             _calm_workers(),
             LocalCluster(
-                n_workers=int(count),
+                n_workers=_count(cluster, word),
                 threads_per_worker=1,
                 host="127.0.0.1",
                 dashboard_address=None,
@@ -63,8 +68,10 @@ def connected(cluster: str) -> Iterator[Client]:
         ):
             yield client
     elif kind == "cuda":
+        gpus = {"n_workers": _count(cluster, word)} if word else {}
+        how = {"dashboard_address": None, **gpus}
         with (
-            _extra("dask_cuda", "LocalCUDACluster", "cuda", {"dashboard_address": None}) as workers,
+            _extra("dask_cuda", "LocalCUDACluster", "cuda", how) as workers,
             Client(workers) as client,
         ):
             yield client
@@ -72,7 +79,7 @@ def connected(cluster: str) -> Iterator[Client]:
         # Its workers are other machines, so the scheduler has to listen to them; its page has not.
         page = {"scheduler_options": {"dashboard_address": "127.0.0.1:0"}}
         with _extra("dask_jobqueue", "SLURMCluster", "slurm", page) as workers:
-            workers.scale(jobs=1)
+            workers.scale(jobs=_count(cluster, word) if word else 1)
             with Client(workers) as client:
                 yield client
     elif kind in ("tcp", "tls"):
@@ -84,8 +91,16 @@ def connected(cluster: str) -> Iterator[Client]:
             yield client
     else:
         raise ConfigError(
-            f"got --cluster {cluster!r}; expected local:N, cuda, slurm or tcp://HOST:PORT"
+            f"got --cluster {cluster!r}; expected local:N, cuda[:N], slurm[:N] or tcp://HOST:PORT"
         )
+
+
+def _count(cluster: str, word: str) -> int:
+    if not word.isdecimal() or int(word) < 1:
+        raise ConfigError(
+            f"got --cluster {cluster!r}; expected a number of 1 or more after the colon"
+        )
+    return int(word)
 
 
 @contextlib.contextmanager
@@ -115,6 +130,37 @@ def _extra(module: str, name: str, extra: str, options: Mapping[str, object]) ->
         raise ConfigError(
             f"got --cluster {extra}, which needs {module}; pip install 'wsi-seg[{extra}]'"
         ) from error
+
+
+def workers_of(
+    client: Client, model: Model, options: InferOptions, *, progress: Progress
+) -> Workers:
+    """Make the workers of a cluster ready for `run.infer_with`; see `run_distributed`.
+
+    One is asked where it computes, for this machine may have no GPU; all then compute so, because
+    workers of several kinds must not choose differently.
+
+    Raises
+    ------
+    ConfigError
+        If the worker has no such device.
+    """
+    place = client.submit(place_here, options.device, options.precision, pure=False).result()
+    options = replace(options, precision=place.precision)
+
+    def produce(outputs: Sequence[SlideOutput], memory: MemoryPlan) -> Produced:
+        change = client.submit(_compare, outputs[:_COMPARED], model, options, memory, pure=False)
+        tiles = run_distributed(outputs, model, options, memory, client=client, progress=progress)
+        return Produced(tiles, 0.0, change.result())  # nobody adds up what workers are busy
+
+    return Workers(place, produce)
+
+
+def _compare(
+    outputs: Sequence[SlideOutput], model: Model, options: InferOptions, memory: MemoryPlan
+) -> Change:
+    """Tell in a worker, which has the model in memory anyway, what its speed costs."""
+    return first_change(outputs, _loaded(model, options, memory.resident))
 
 
 def run_distributed(
@@ -148,13 +194,14 @@ def run_distributed(
     OutputError
         If workers die at the same strips several times. One that dies once is replaced.
     """
-    workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+    hosts = [one["host"] for one in client.scheduler_info(n_workers=-1)["workers"].values()]
+    workers, sharing = max(1, len(hosts)), max(Counter(hosts).values(), default=1)
     tasks = [output.task for output in outputs]
     parts = list(shared_out(tasks, workers=workers, batch=max(memory.batches)))
     named = {output.plan.slide: output for output in outputs}
     progress.start("infer", sum(task.windows for part in parts for task in part), "tiles")
     tiles = 0
-    errands = _Errands(client, partial(_work, model, options, memory, workers), parts)
+    errands = _Errands(client, partial(_work, model, options, memory, sharing), parts)
     for task in tasks:
         if not task.strips:
             errands.finish(named[task.store.name])
@@ -230,7 +277,7 @@ def _killed(what: Part | SlideOutput) -> str:
 def _work(
     model: Model, options: InferOptions, memory: MemoryPlan, sharing: int, part: Part
 ) -> tuple[int, list[list[Quarantined]]]:
-    """Produce a part in a worker; ``sharing`` workers share out the cores."""
+    """Produce a part in a worker; ``sharing`` workers of one machine share out its cores."""
     share = max(1, (os.cpu_count() or 1) // sharing)
     torch.set_num_threads(min(share, torch.get_num_threads()))  # OMP_NUM_THREADS may say less
     works = [Work(task, task.write) for task in part]

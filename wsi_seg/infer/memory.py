@@ -34,6 +34,9 @@ _SMALL = 2**26
 # Share that memory allocators waste.
 _WASTE = 0.1
 
+# Share of a GPU's free memory that is planned with; libraries try out kernels in the rest.
+_DEVICE_SHARE = 0.7
+
 _MB = 10**6
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
@@ -137,7 +140,7 @@ def plan_memory(
     *,
     fixed_batch: bool,
     bf16: bool,
-    on_device: bool,
+    device_memory: int | None,
     max_ram: int | None,
     strip_px: int | None = None,
 ) -> MemoryPlan:
@@ -153,8 +156,10 @@ def plan_memory(
         Tiles per forward pass of each member: at most, or exactly.
     fixed_batch
         Whether the batches are the user's own.
-    bf16, on_device
-        How and where networks compute.
+    bf16
+        Whether networks compute in half the bytes.
+    device_memory
+        Bytes that are free in a GPU's own memory; None where networks share the main memory.
     max_ram
         Bytes of main memory allowed; None takes what runs fastest.
     strip_px
@@ -165,7 +170,7 @@ def plan_memory(
     ConfigError
         If even the smallest parts do not fit; says what would.
     """
-    needs = _Needs(plans, cards, bf16=bf16, on_device=on_device)
+    needs = _Needs(plans, cards, bf16=bf16, on_device=device_memory is not None)
     own = tuple(batches)
     small = own if fixed_batch else (1,) * len(own)
     plan = needs.measured(small, _AHEAD[0], strip_px or _STRIP_ROWS[0], 1, _CACHE[0])
@@ -184,7 +189,8 @@ def plan_memory(
         if fixed_batch and "batches" in step:
             continue
         larger = needs.measured_like(plan, step)
-        if max_ram is None or larger.total <= max_ram:
+        roomy = device_memory is None or larger.device <= _DEVICE_SHARE * device_memory
+        if roomy and (max_ram is None or larger.total <= max_ram):
             plan = larger
     return plan
 

@@ -61,9 +61,9 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def batch_for(device: torch.device, tile_px: int) -> int:
-    """Tiles per forward pass that suit a device."""
-    return max(1, _BATCH_PX[device.type] // tile_px**2)
+def batch_for(place: "Place", tile_px: int) -> int:
+    """Tiles per forward pass that suit a kind of device; memory may allow fewer."""
+    return max(1, _BATCH_PX[torch.device(place.device).type] // tile_px**2)
 
 
 def pick_precision(name: str, device: torch.device) -> str:
@@ -75,6 +75,32 @@ def pick_precision(name: str, device: torch.device) -> str:
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where and how networks compute; plain data that pickles.
+
+    Parameters
+    ----------
+    device
+        As torch names it.
+    precision
+        ``fp32`` or ``bf16``.
+    memory
+        Bytes that are free in the device's own memory; None on a CPU, which has none.
+    """
+
+    device: str
+    precision: str
+    memory: int | None
+
+
+def place_here(device: str, precision: str) -> Place:
+    """Choose device and precision on this machine; see `pick_device`, `pick_precision`."""
+    found = pick_device(device)
+    free = torch.cuda.mem_get_info(found)[0] if found.type == "cuda" else None
+    return Place(str(found), pick_precision(precision, found), free)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +169,23 @@ class Predictor:
         self._scale, self._shift = 1 / (255 * std), -mean / std
 
     def predict(self, tiles: NDArray[np.uint8]) -> torch.Tensor:
-        """Probabilities of ``(B, T, T, C)`` uint8 tiles; see `TilePredictor.predict`."""
-        with self.clock:
-            return predict_views(self._predict_once, tiles, self._tta)
+        """Probabilities of ``(B, T, T, C)`` uint8 tiles; see `TilePredictor.predict`.
+
+        Raises
+        ------
+        ConfigError
+            If the device has too little memory for so many tiles.
+        """
+        try:
+            with self.clock:
+                return predict_views(self._predict_once, tiles, self._tta)
+        except torch.OutOfMemoryError as error:
+            count, side = tiles.shape[:2]
+            way = f"--batch {count // 2}" if count > 1 else f"--tile {side // 2}"
+            raise ConfigError(
+                f"{self.device} has too little memory for a batch of {count} tiles of {side} px; "
+                f"repeat with {way}"
+            ) from error
 
     def _predict_once(self, tiles: NDArray[np.uint8]) -> torch.Tensor:
         return quantise(torch.sigmoid(self._logits(self._network, tiles, self._dtype)))

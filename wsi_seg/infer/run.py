@@ -10,7 +10,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from wsi_seg.infer.members import (
 from wsi_seg.infer.memory import MemoryPlan
 from wsi_seg.infer.output import SlideOutput, StripWriter
 from wsi_seg.infer.plan import InferOptions, SlidePlan
-from wsi_seg.infer.predictor import Change, Predictor, pick_device, pick_precision
+from wsi_seg.infer.predictor import Change, Place, Predictor
 from wsi_seg.infer.report import InferReport, SlideResult
 from wsi_seg.infer.schedule import Refine, RunPlan, plan_run
 from wsi_seg.infer.source import WindowReader
@@ -48,8 +48,44 @@ from wsi_seg.store import (
 
 logger = logging.getLogger(__name__)
 
-# Produces what is left of slides with parts of these sizes; returns the tiles predicted.
-Execute = Callable[[Sequence[SlideOutput], MemoryPlan], int]
+
+@dataclass(frozen=True, slots=True)
+class Produced:
+    """What it took to produce what was left of slides.
+
+    Parameters
+    ----------
+    tiles
+        Tiles predicted.
+    busy
+        Seconds that devices computed; 0 where nobody measured it.
+    change
+        What the speed of the networks costs.
+    """
+
+    tiles: int
+    busy: float
+    change: Change
+
+
+# Produces what is left of slides, with parts of these sizes.
+Produce = Callable[[Sequence[SlideOutput], MemoryPlan], Produced]
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """Who produces slides, if not this process.
+
+    Parameters
+    ----------
+    place
+        Where their networks compute.
+    produce
+        Has them produce slides.
+    """
+
+    place: Place
+    produce: Produce
 
 
 def infer_collection(
@@ -95,19 +131,10 @@ def infer_collection(
     run = partial(infer_with, model, stores, Path(out), overwrite=overwrite, progress=progress)
     if cluster is None:
         return run(options)
-    from wsi_seg.infer.distribute import connected, run_distributed
+    from wsi_seg.infer.distribute import connected, workers_of
 
-    # Decided once, here: workers of several kinds must not choose differently.
-    precision = pick_precision(options.precision, pick_device(options.device))
-    options = replace(options, precision=precision)
     with connected(cluster) as client:
-
-        def execute(outputs: Sequence[SlideOutput], memory: MemoryPlan) -> int:
-            return run_distributed(
-                outputs, model, options, memory, client=client, progress=progress
-            )
-
-        return run(options, execute=execute)
+        return run(options, workers=workers_of(client, model, options, progress=progress))
 
 
 def infer_with(
@@ -117,16 +144,15 @@ def infer_with(
     options: InferOptions,
     *,
     overwrite: bool = False,
-    execute: Execute | None = None,
+    workers: Workers | None = None,
     progress: Progress,
 ) -> InferReport:
     """Predict these slides with a model, or a network and its card; see `infer_collection`.
 
-    ``execute`` produces what is left of the slides, with parts of the sizes planned, and returns
-    how many tiles it predicted; None does it here and now.
+    ``workers`` produce what is left of the slides; None does it here and now.
     """
     model = model if isinstance(model, Model) else Model.of(*model)
-    run = partial(_infer, model, overwrite=overwrite, execute=execute, progress=progress)
+    run = partial(_infer, model, overwrite=overwrite, workers=workers, progress=progress)
     if options.overlap != "adaptive":
         return run(stores, out, options)
     return infer_twice(run, model, stores, out, options, overwrite=overwrite)
@@ -139,24 +165,28 @@ def _infer(
     options: InferOptions,
     *,
     overwrite: bool,
-    execute: Execute | None,
+    workers: Workers | None,
     progress: Progress,
     refine: Refine | None = None,
 ) -> InferReport:
     """Predict in one pass; ``refine`` changes plans by what an earlier one found."""
-    plan = plan_run(stores, model, options, refine=refine)
+    place = None if workers is None else workers.place
+    plan = plan_run(stores, model, options, refine=refine, place=place)
     create_collection(out)
     failures = dict(plan.failures)
     if plan.memory is None:
         if not failures:
             raise ConfigError("got no slides to predict; expected at least one")
         raise BatchError(failures, done=0)
-    build = partial(build_predictor, options=options)
-    predictors = MemberPredictors(model, build, resident=plan.memory.resident).each()
+    produce: Produce
+    if workers is None:
+        build = partial(build_predictor, options=options)
+        predictors = MemberPredictors(model, build, resident=plan.memory.resident).each()
+        produce = partial(_in_turn, model=model, predictors=predictors, progress=progress)
+    else:
+        produce = workers.produce
     outputs = _begin(stores, plan, model, out, options, overwrite=overwrite, failures=failures)
-    if execute is None:
-        execute = partial(_in_turn, model=model, predictors=predictors, progress=progress)
-    report = _run(outputs, predictors, plan.memory, execute)
+    report = _run(outputs, plan, plan.memory, produce)
     tidy(out)
     note_names(out)
     if failures:
@@ -240,29 +270,23 @@ def _each(rows: Iterable[dict[str, object]]) -> dict[str, object]:
 
 
 def _run(
-    outputs: Sequence[SlideOutput],
-    predictors: Sequence[MemberPredictor],
-    memory: MemoryPlan,
-    execute: Execute,
+    outputs: Sequence[SlideOutput], plan: RunPlan, memory: MemoryPlan, produce: Produce
 ) -> InferReport:
     pending = [output for output in outputs if not output.complete]
     started = time.perf_counter()
-    change = _first_change(pending, predictors)
-    busy = sum(predictor.busy for predictor in predictors)
-    predicted = execute(pending, memory) if pending else 0
-    busy = sum(predictor.busy for predictor in predictors) - busy
+    produced = produce(pending, memory) if pending else Produced(0, 0.0, Change())
     seconds = time.perf_counter() - started
     return InferReport(
         slides=tuple(_result(output) for output in outputs),
-        tiles=predicted,
+        tiles=produced.tiles,
         pixels=sum(output.plan.extent.area for output in pending),
         seconds=seconds,
-        device_use=busy / seconds,
+        device_use=produced.busy / seconds,
         peak_memory=peak_memory(),
-        device=str(predictors[0].device),
-        precision=predictors[0].precision,
-        label_change=change.labels,
-        value_change=change.values,
+        device=plan.device,
+        precision=plan.precision,
+        label_change=produced.change.labels,
+        value_change=produced.change.values,
         memory=memory,
     )
 
@@ -274,14 +298,17 @@ def _in_turn(
     model: Model,
     predictors: Sequence[MemberPredictor],
     progress: Progress,
-) -> int:
+) -> Produced:
     """Produce what is left of the slides in this process: the oracle for every other way."""
+    change = first_change(outputs, predictors)
+    before = sum(predictor.busy for predictor in predictors)
     progress.start("infer", sum(output.task.windows for output in outputs), "tiles")
     with StripWriter() as writer:
         works = [_written_by(writer, output) for output in outputs]
         predicted = predict_works(works, model, predictors, memory, progress=progress)
     progress.finish()
-    return predicted
+    busy = sum(predictor.busy for predictor in predictors) - before
+    return Produced(predicted, busy, change)
 
 
 def _written_by(writer: StripWriter, output: SlideOutput) -> Work:
@@ -323,7 +350,7 @@ def _result(output: SlideOutput) -> SlideResult:
     )
 
 
-def _first_change(pending: Sequence[SlideOutput], predictors: Sequence[MemberPredictor]) -> Change:
+def first_change(pending: Sequence[SlideOutput], predictors: Sequence[MemberPredictor]) -> Change:
     """Cost of speed: of the member that it changes most, on its first two tiles."""
     for output in pending:
         if not all(plan.keep.any() for plan in output.plans):

@@ -8,7 +8,7 @@ from wsi_seg.errors import WsiSegError
 from wsi_seg.infer.members import Model
 from wsi_seg.infer.memory import MemoryPlan, plan_memory
 from wsi_seg.infer.plan import InferOptions, SlidePlan, finest, plan_slide
-from wsi_seg.infer.predictor import batch_for, pick_device, pick_precision
+from wsi_seg.infer.predictor import Place, batch_for, place_here
 from wsi_seg.store import SlideStore
 
 logger = logging.getLogger(__name__)
@@ -95,6 +95,7 @@ def plan_run(
     options: InferOptions,
     *,
     refine: Refine | None = None,
+    place: Place | None = None,
 ) -> RunPlan:
     """Plan all slides with all members, then what they take in memory; nothing is predicted.
 
@@ -104,14 +105,15 @@ def plan_run(
         What is predicted of what, and how.
     refine
         Changes a slide's plan by what an earlier pass found.
+    place
+        Where networks compute; None is here.
 
     Raises
     ------
     ConfigError
         If an option is wrong, or ``max_ram`` is too little.
     """
-    device = pick_device(options.device)
-    precision = pick_precision(options.precision, device)
+    place = place or place_here(options.device, options.precision)
     cards = [member.card for member in model.members]
     failures: dict[str, str] = {}
     slides: list[tuple[SlidePlan, ...]] = []
@@ -126,15 +128,15 @@ def plan_run(
     if slides:
         windows = max(1, sum(int(plan.keep.sum()) for slide in slides for plan in slide))
         batches = [
-            min(options.batch or batch_for(device, plan.tile_px), windows) for plan in slides[0]
+            min(options.batch or batch_for(place, plan.tile_px), windows) for plan in slides[0]
         ]
         memory = plan_memory(
             slides,
             cards,
             batches,
             fixed_batch=options.batch > 0,
-            bf16=precision == "bf16",
-            on_device=device.type != "cpu",
+            bf16=place.precision == "bf16",
+            device_memory=place.memory,
             max_ram=options.max_ram,
             strip_px=options.strip_px,
         )
@@ -142,9 +144,9 @@ def plan_run(
         slides = [tuple(plan.with_strips(strip_px) for plan in slide) for slide in slides]
     first = None
     if options.overlap == "adaptive" and refine is None:
-        plain = plan_run(stores, model, replace(options, overlap=0.0))
+        plain = plan_run(stores, model, replace(options, overlap=0.0), place=place)
         first = plain.windows
-    return RunPlan(tuple(slides), failures, memory, str(device), precision, first)
+    return RunPlan(tuple(slides), failures, memory, place.device, place.precision, first)
 
 
 def _slide_row(plans: Sequence[SlidePlan]) -> dict[str, object]:
