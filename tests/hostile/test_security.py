@@ -5,6 +5,7 @@ import os
 import sys
 import types
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -93,7 +94,8 @@ def test_a_pickle_is_not_run_as_weights_nor_as_a_state(tmp_path):
 class Cluster:
     """Notes how a cluster is started, and does not start it."""
 
-    scaled = []
+    asked: ClassVar[list] = []
+    scaled: ClassVar[list] = []
 
     def __init__(self, **options):
         self.options = options

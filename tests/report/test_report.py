@@ -10,7 +10,7 @@ from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.evaluate.compare import evaluate_collection
 from wsi_seg.progress import Silent
 from wsi_seg.report.page import Section, cell, facts, page, table
-from wsi_seg.report.prediction import quarantined, score_sections
+from wsi_seg.report.prediction import score_sections
 from wsi_seg.report.write import ReportSources, write_report
 from wsi_seg.store import create_collection, open_collection
 from wsi_seg.testing.painted import paint_prediction
@@ -198,19 +198,6 @@ def test_what_is_no_run_and_no_prediction_is_refused(seen, tmp_path):
         with pytest.raises(ConfigError, match=r"metrics\.csv"):
             write_report(ReportSources(run), tmp_path / "r.html", progress=Silent())
     assert not (tmp_path / "r.html").exists()
-
-
-def test_quarantined_tiles_are_read_from_the_journal(tmp_path):
-    lines = [
-        {"settings": {}},
-        {"unit": "0", "result": [[0, 256, "damaged"]]},
-        {"unit": "1", "result": [[0, 256, "damaged"], [512, 0, "gone"]]},
-        {"unit": "2", "result": []},
-    ]
-    text = "\n".join(json.dumps(line) for line in lines) + '\n{"unit": "3", "resu'
-    (tmp_path / "journal.jsonl").write_text(text)
-    assert quarantined(tmp_path) == [(0, 256, "damaged"), (512, 0, "gone")]
-    assert quarantined(tmp_path / "absent") == []
 
 
 def test_curves_of_richer_figures_are_drawn(seen):

@@ -38,6 +38,7 @@ from wsi_seg.store.shards import read_index, write_shard
 from wsi_seg.store.tile import tile_slides
 from wsi_seg.store.writer import area_mean
 from wsi_seg.testing.coordinates import coordinate_pixels, write_coordinate_tiff
+from wsi_seg.testing.stores import digests
 
 EXTENT = Extent(333, 271)
 EXTENTS = (EXTENT, Extent(167, 136))
@@ -48,7 +49,7 @@ def whole(extent, level=0):
     return Region(level=level, y=0, x=0, height=extent.height, width=extent.width)
 
 
-def write_store(collection, *, name="slide", extents=EXTENTS, channels=3):
+def write_store(collection, *, name="slide", extents=EXTENTS, channels=3, torn=()):
     """Store of coordinate px, with a label; returns level-0 px."""
     create_collection(collection)
     partial = collection / ".partial" / name
@@ -65,8 +66,17 @@ def write_store(collection, *, name="slide", extents=EXTENTS, channels=3):
         write_strip(label, 0, y, rows[:, :, 2] % 2)
     fill_pyramid(partial, nearest=False, progress=Silent())
     fill_pyramid(label, nearest=True, progress=Silent())
+    for file in torn:
+        (partial / file).parent.mkdir(parents=True, exist_ok=True)
+        (partial / file).write_bytes(b"{")
     finish(partial, collection / name)
     return pixels
+
+
+def test_what_a_kill_left_of_half_written_files_is_swept_up(tmp_path):
+    write_store(tmp_path / "calm.zarr")
+    write_store(tmp_path / "cut.zarr", torn=("0/zarr.0a1b.partial", "labels/truth/0/c/0/0.tmp"))
+    assert digests(tmp_path / "cut.zarr") == digests(tmp_path / "calm.zarr")
 
 
 def test_fast_reader_equals_zarr(tmp_path):

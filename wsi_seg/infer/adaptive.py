@@ -129,7 +129,7 @@ def refined(plan: SlidePlan, first: SlidePlan, image: Multiscale) -> SlidePlan:
     ground = np.zeros_like(plan.keep)
     rows, columns = (np.searchsorted(own, of_first) for own, of_first in _axes(plan, first))
     ground[np.ix_(rows, columns)] = first.keep
-    for y, x, _ in _quarantined(image):
+    for y, x, _ in image.quarantined:
         ground[plan.ys.index(y), plan.xs.index(x)] = False
     # Tiles of the first pass are on the ground, or could not be read: none is tried again.
     again = plan.keep & (_disagreements(plan, first, image) >= max(1, plan.tile_px * _ENOUGH))
@@ -141,11 +141,6 @@ def refined(plan: SlidePlan, first: SlidePlan, image: Multiscale) -> SlidePlan:
 
 def _axes(plan: SlidePlan, first: SlidePlan) -> tuple[tuple[Sequence[int], Sequence[int]], ...]:
     return (plan.ys, first.ys), (plan.xs, first.xs)
-
-
-def _quarantined(image: Multiscale) -> list[tuple[int, int, str]]:
-    found = image.attributes.get("quarantined")
-    return [tuple(window) for window in found] if isinstance(found, list) else []
 
 
 def _disagreements(plan: SlidePlan, first: SlidePlan, image: Multiscale) -> NDArray[np.int64]:

@@ -172,13 +172,13 @@ class SlideOutput:
     @property
     def quarantined(self) -> tuple[Quarantined, ...]:
         """Windows that could not be read, in this run or an earlier one."""
-        found = dict.fromkeys(
+        found = {
             (int(y), int(x), str(reason))
             for result in self._journal.done.values()
             if isinstance(result, list)
             for y, x, reason in result
-        )
-        return tuple(found)
+        }
+        return tuple(sorted(found))
 
     def record(self, strips: Sequence[int], quarantined: Sequence[Quarantined]) -> None:
         """Note strips that are safely on disk, and windows that had to be left out of them."""
@@ -202,8 +202,8 @@ class SlideOutput:
         figures: dict[str, object] = {}
         if (ground := self.plan.ground) is not None:
             known = ground.image.attributes
-            first, failed = int(ground.keep.sum()), known.get("quarantined")
-            quarantined = [*map(tuple, failed if isinstance(failed, list) else []), *quarantined]
+            first = int(ground.keep.sum())
+            quarantined = sorted({*ground.image.quarantined, *quarantined})
             figures = {"seam_score_first": known.get("seam_score"), "windows_spared": ground.spared}
             windows, skipped = windows + first, skipped - first - ground.spared
         return figures | {

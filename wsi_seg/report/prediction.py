@@ -1,8 +1,6 @@
 """Owns the sections about a prediction: scores, pictures, errors, provenance, what went wrong."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import yaml
 
@@ -178,7 +176,7 @@ def _gallery(slide: SlideStore, objects: Sequence[JudgedObject]) -> list[str]:
 
 def _trouble(stores: Sequence[SlideStore]) -> list[Section]:
     notes = [[store.name, note] for store in stores for note in _notes(store)]
-    unreadable = [[store.name, *window] for store in stores for window in quarantined(store.path)]
+    unreadable = [[store.name, *window] for store in stores for window in store.image.quarantined]
     sections = []
     if notes:
         sections.append(Section("Notes", table(["slide", "note"], notes)))
@@ -187,24 +185,6 @@ def _trouble(stores: Sequence[SlideStore]) -> list[Section]:
         body = paragraph(text) + table(["slide", "y", "x", "reason"], unreadable)
         sections.append(Section("Quarantined tiles", body))
     return sections
-
-
-def quarantined(store: Path) -> list[tuple[int, int, str]]:
-    """Windows that inference could not read, from the journal it leaves: y, x and reason."""
-    try:
-        lines = (store / "journal.jsonl").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    found: dict[tuple[int, int, str], None] = {}
-    for line in lines[1:]:
-        try:
-            result = json.loads(line).get("result")
-        except ValueError:  # a line that a kill cut short
-            continue
-        for window in result if isinstance(result, list) else []:
-            y, x, reason = window[:3]
-            found[(int(y), int(x), str(reason))] = None
-    return list(found)
 
 
 def _run_figures(store: SlideStore) -> dict[str, object]:

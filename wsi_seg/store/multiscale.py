@@ -42,6 +42,13 @@ class Multiscale:
     attributes: Mapping[str, object]
     arrays: tuple[LevelArray, ...]
 
+    @property
+    def quarantined(self) -> list[tuple[int, int, str]]:
+        """Tiles of a prediction that could not be read: y, x and reason. It is 0 there."""
+        noted = self.attributes.get("quarantined")
+        windows = [one for one in noted if len(one) == 3] if isinstance(noted, list) else []
+        return [(int(y), int(x), str(reason)) for y, x, reason in windows]
+
     def read(self, region: Region, *, cached: bool = True) -> NDArray[np.uint8]:
         """Read a region of one level.
 

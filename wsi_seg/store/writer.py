@@ -127,6 +127,7 @@ def finish(
     OutputError
         If it cannot be renamed, for example because the final name is taken.
     """
+    _sweep(partial)
     write_digests(partial, known)
     try:
         for folder, _, files in os.walk(partial):
@@ -175,6 +176,14 @@ def discard(path: Path) -> None:
         return
     except OSError as error:
         raise OutputError(f"cannot remove {path}: {error.strerror or error}") from error
+
+
+def _sweep(group: Path) -> None:
+    """Remove files that a kill left under the temporary names of zarr-python's writes and ours."""
+    for folder, _, files in os.walk(group):
+        for name in files:
+            if name.endswith((".tmp", ".partial")):
+                (Path(folder) / name).unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -19,6 +19,7 @@ class MemoryImage:
         self.levels = levels
         self.pyramid = Pyramid(tuple(Extent(*level.shape[:2]) for level in levels), mpp)
         self.attributes: Mapping[str, object] = {}
+        self.quarantined: list[tuple[int, int, str]] = []
 
     def read(self, region: Region, *, cached: bool = True) -> NDArray[np.uint8]:
         """Copy of the region's px; there is no cache."""
