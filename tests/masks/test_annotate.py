@@ -206,3 +206,31 @@ def test_slides_that_no_file_names_may_be_empty(slides, tmp_path):
     assert report.without == ()
     assert not slides["B"].label("e").read(whole()).any()
     assert len(read_objects(slides["B"], "e")) == 0
+
+
+def test_labels_drawn_earlier_are_not_emptied(slides, tmp_path):
+    (tmp_path / "first.csv").write_text("ImageId,EncodedPixels\nB,1 5\n")
+    (tmp_path / "second.csv").write_text("ImageId,EncodedPixels\na,1 5\n")
+    for file in ("first.csv", "second.csv"):
+        reading = Reading(
+            default_class="gland", dialect="absolute", rest_empty=file == "second.csv"
+        )
+        report = annotate_collection(
+            slides, [tmp_path / file], name="kept", reading=reading, progress=Silent()
+        )
+    assert report.objects == {"a": 1}
+    assert slides["B"].label("kept").read(whole()).any()
+    assert len(read_objects(slides["B"], "kept")) == 1
+
+
+def test_slides_annotated_earlier_are_not_told_to_be_without(slides, tmp_path):
+    for slide, without in (("a", ("B",)), ("B", ())):
+        (tmp_path / "t.csv").write_text(f"ImageId,EncodedPixels\n{slide},1 5\n")
+        report = annotate_collection(
+            slides,
+            [tmp_path / "t.csv"],
+            name="later",
+            reading=Reading(default_class="gland", dialect="absolute"),
+            progress=Silent(),
+        )
+        assert report.without == without

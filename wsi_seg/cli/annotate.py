@@ -49,7 +49,10 @@ def annotate(
         float | None, typer.Option(min=0, max=1, help="How much they count in training.")
     ] = None,
     rest_empty: Annotated[
-        bool, typer.Option("--rest-empty", help="Slides that no file names have nothing on them.")
+        bool,
+        typer.Option(
+            "--rest-empty", help="Slides that no file names, now or before, have nothing on them."
+        ),
     ] = False,
     json_mode: JsonFlag = False,
 ) -> None:

@@ -78,8 +78,8 @@ class Reading:
     samples
         Points a side of a px that decide its class at low levels; 1 takes the centre.
     rest_empty
-        The files name everything there is: other slides get a label with nothing on it, and are
-        learned from as such.
+        The files name everything there is: slides without such a label get one with nothing on
+        it, and are learned from as such. Labels drawn earlier stay.
     source, weight
         Replace what files say about who drew and how much it counts; None keeps that.
     """
@@ -133,7 +133,7 @@ def annotate_collection(
     """
     read, failures, unused = _read_all(collection, _files(paths), reading, named=set(paths))
     if reading.rest_empty:
-        rest = set(collection.names()) - set(read) - set(failures)
+        rest = set(_without(collection, name)) - set(read) - set(failures)
         read |= {slide: Annotations((), ()) for slide in sorted(rest)}
     if reading.boundary_um:
         read = {name: _separated(a, collection[name], reading) for name, a in read.items()}
@@ -154,9 +154,14 @@ def annotate_collection(
         objects=counts,
         classes=classes.names,
         repairs={slide: a.repairs for slide, a in read.items() if a.repairs},
-        without=tuple(slide for slide in collection.names() if slide not in read),
+        without=_without(collection, name),
         unused=tuple(unused),
     )
+
+
+def _without(collection: Collection, name: str) -> tuple[str, ...]:
+    """Slides that have no label of this name, neither from now nor from earlier."""
+    return tuple(store.name for store in collection if name not in store.label_names())
 
 
 def _read_all(
