@@ -24,6 +24,10 @@ from wsi_seg.store import Collection, SlideStore
 _LARGEST_PX = 2048
 _LEAST = 128
 
+# Steps down and across of a dither whose lowest px lie evenly over any area: 1 / g and 1 / g^2,
+# g^3 = g + 1 (Roberts, 2018, *The unreasonable effectiveness of quasirandom sequences*).
+_SPREAD = (0.7548776662466927, 0.5698402909980532)
+
 
 @dataclass(frozen=True, slots=True)
 class MinedSlide:
@@ -140,14 +144,25 @@ def hard_px(
     downsample = slide.pyramid.extent.width / extent.width
     truth = read_label(slide.label(label), extent, 0, 0, height=extent.height, width=extent.width)
     ring_px = ring_um / ((slide.pyramid.mpp or 1.0) * downsample)
-    near = ndimage.distance_transform_edt(truth == 0) <= ring_px
+    near = truth > 0
+    if near.any():  # else scipy measures from a place outside
+        near = ndimage.distance_transform_edt(~near) <= ring_px
     energy[(energy < _LEAST) | near | (truth == IGNORE)] = 0
     return _capped(energy, round(cap * energy.size)), downsample
 
 
 def _capped(energy: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
-    """Energy of the px with the highest, at most ``count`` of them."""
-    counts = np.bincount(energy.ravel(), minlength=256)[1:]
-    above = np.cumsum(counts[::-1])  # px of 255, of 254 and more, ...
-    kept = int(np.searchsorted(above, count, side="right"))
-    return np.where(energy > 255 - kept, energy, 0).astype(np.uint8)
+    """Energy of the ``count`` px with the highest; of the last value that fits, px all over it."""
+    counts = np.bincount(energy.ravel(), minlength=256)
+    counts[0] = 0
+    least = np.cumsum(counts[::-1])[::-1]  # px of this value and more
+    if least[0] <= count:
+        return energy
+    value = int(np.flatnonzero(least > count)[-1])
+    kept = energy > value
+    y, x = np.nonzero(energy == value)
+    # Px of one value are equally hard: the first ones would all lie at the top of the slide.
+    spread = (y * _SPREAD[0] + x * _SPREAD[1]) % 1
+    chosen = np.argsort(spread, kind="stable")[: count - np.count_nonzero(kept)]
+    kept[y[chosen], x[chosen]] = True
+    return np.where(kept, energy, 0).astype(np.uint8)
