@@ -79,6 +79,28 @@ def test_the_order_in_which_members_are_named_changes_no_byte(collection, files,
     assert digests(tmp_path / "a.zarr") == digests(tmp_path / "b.zarr")
 
 
+def test_a_prediction_notes_what_any_member_learned_from(collection, tmp_path):
+    """By these notes `mine` and people tell which slides a model is no witness on."""
+    slides = ["one", "small", "other"]
+    files = [
+        save(
+            tmp_path / f"{n}.safetensors",
+            n,
+            training={
+                "name": "folds",
+                "train_slides": slides[:n] + slides[n + 1 :],
+                "validation_slides": [slides[n], "test"],
+            },
+        )
+        for n in range(2)
+    ]
+    infer_collection(collection, read_model(files), tmp_path / "p.zarr", OPTIONS, progress=Silent())
+    training = open_collection(tmp_path / "p.zarr")["one"].attributes["training"]
+    assert training["name"] == "folds"
+    assert sorted(training["train_slides"]) == sorted(slides)
+    assert training["validation_slides"] == ["test"]
+
+
 def test_members_of_other_tiles_encoders_and_mpp_predict_together(collection, files, tmp_path):
     coarse = save(tmp_path / "coarse.safetensors", 7, mpp=0.8, tile_px=96, encoder="resnet34")
     out = tmp_path / "pred.zarr"

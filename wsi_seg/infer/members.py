@@ -85,6 +85,23 @@ class Model:
         return self.members[0].card
 
     @property
+    def training(self) -> dict[str, object]:
+        """How the first member was trained, but with the slides that any of them learned from."""
+        noted = dict(self.card.training)
+        learned = self._slides("train_slides")
+        if learned:
+            noted["train_slides"] = learned
+            held_out = self._slides("validation_slides")
+            noted["validation_slides"] = [name for name in held_out if name not in learned]
+        return noted
+
+    def _slides(self, key: str) -> list[str]:
+        """Slides that cards name under a key, each once."""
+        lists = [member.card.training.get(key) for member in self.members]
+        names = [name for found in lists if isinstance(found, list) for name in found]
+        return list(dict.fromkeys(str(name) for name in names))
+
+    @property
     def weights(self) -> tuple[float, ...]:
         """Weight of each member."""
         return tuple(member.weight for member in self.members)

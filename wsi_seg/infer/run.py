@@ -214,7 +214,7 @@ def _begin(
             settings["slide_digest"] = store_digest(store.path)
             output = SlideOutput(store, plans, out, settings, overwrite=overwrite)
             if not output.complete:
-                output.create(model.card)
+                output.create(replace(model.card, training=model.training))
         except WsiSegError as error:
             logger.info("%s failed: %s", store.name, error)
             failures[store.name] = str(error)
