@@ -13,7 +13,9 @@ from wsi_seg.cli.app import app
 from wsi_seg.evaluate.calibration import Reliability, slide_reliability
 from wsi_seg.geometry import Region
 from wsi_seg.store import open_collection
-from wsi_seg.testing.painted import paint_prediction
+from wsi_seg.store.digests import write_digests
+from wsi_seg.store.lock import locked
+from wsi_seg.testing.painted import paint_prediction, write_prediction
 
 
 def counted(values, truth):
@@ -89,3 +91,53 @@ def test_a_prediction_is_written_again_with_other_probabilities(painted, tmp_pat
     assert not np.array_equal(after.image.read(whole), before.image.read(whole))
     again = slide_reliability(after, open_collection(painted.store)["painted"], label="annotations")
     assert next(iter(again.values())).ece < row["ece"]
+
+
+def test_results_of_another_calibration_are_not_kept(painted, tmp_path):
+    def run(*words, method="temperature", source=painted.prediction):
+        out = tmp_path / "calibrated.zarr"
+        chosen = ["calibrate", painted.prediction, "--truth", painted.store, "--apply", source]
+        chosen += ["--out", out, "--method", method, *words]
+        return CliRunner().invoke(app, list(map(str, chosen)))
+
+    def files():
+        folder = tmp_path / "calibrated.zarr" / "painted"
+        return {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.rglob("*") if p.is_file()}
+
+    assert run().exit_code == 0
+    first = files()
+    assert run().exit_code == 0  # resumes: nothing is left to do
+    assert files() == first
+    refused = run(method="quantile")
+    assert refused.exit_code == 1
+    assert "the method was temperature and is now quantile" in refused.output
+    assert "--overwrite" in refused.output
+    write_prediction(tmp_path / "other.zarr", painted.probability)
+    write_digests(tmp_path / "other.zarr" / "painted")
+    other = run(source=tmp_path / "other.zarr")
+    assert other.exit_code == 1
+    assert "calibrated otherwise: another prediction was calibrated;" in other.output
+    assert files() == first
+    assert run("--overwrite", method="quantile").exit_code == 0
+    assert files().keys() == first.keys()
+    assert files() != first
+
+
+def test_what_was_not_calibrated_is_never_replaced(painted):
+    before = (painted.prediction / "painted" / "zarr.json").read_bytes()
+    words = ["calibrate", painted.prediction, "--truth", painted.store, "--overwrite"]
+    words += ["--apply", painted.prediction, "--out", painted.prediction]
+    done = CliRunner().invoke(app, list(map(str, words)))
+    assert done.exit_code == 1
+    assert "is no calibrated prediction" in done.output
+    assert (painted.prediction / "painted" / "zarr.json").read_bytes() == before
+
+
+def test_a_collection_is_calibrated_by_one_command_at_a_time(painted, tmp_path):
+    out = tmp_path / "calibrated.zarr"
+    words = ["calibrate", painted.prediction, "--truth", painted.store]
+    words += ["--apply", painted.prediction, "--out", out]
+    with locked(out, "wsi-seg infer", make=True):
+        done = CliRunner().invoke(app, list(map(str, words)))
+    assert done.exit_code == 1
+    assert "is in use by `wsi-seg infer`" in done.output

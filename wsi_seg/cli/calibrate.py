@@ -31,11 +31,15 @@ def calibrate(
     out: Annotated[Path, typer.Option(help="Collection for the calibrated prediction.")] = Path(
         "calibrated.zarr"
     ),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace slides that were calibrated otherwise.")
+    ] = False,
     json_mode: JsonFlag = False,
 ) -> None:
     """Tell how far probabilities can be believed, and calibrate others by it.
 
-    Fit on predictions of slides that the model has not seen, such as out-of-fold ones.
+    Fit on predictions of slides that the model has not seen, such as out-of-fold ones. Run it
+    again after an interruption and it continues with the first unfinished slide.
 
     For example:
 
@@ -59,10 +63,11 @@ def calibrate(
                 open_collection(apply),
                 Calibration.fit(found, method.value),
                 out,
+                overwrite=overwrite,
                 progress=terminal.progress,
             )
             terminal.next_command("wsi-seg", "export", str(out), "--ome-tiff", "probabilities")
         figures = {name: one.to_json() for name, one in found.items()}
         return {"classes": figures, "out": None if apply is None else str(out)}
 
-    run_verb(body, json_mode)
+    run_verb(body, json_mode, writes=None if apply is None else out, makes=True)

@@ -1,5 +1,6 @@
 """Owns writing a prediction whose probabilities were calibrated on another one with a truth."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from wsi_seg.store import (
     fill_pyramid,
     finish,
     note_names,
+    open_multiscale,
+    store_digest,
     strip_rows,
     tidy,
     write_strip,
@@ -48,30 +51,84 @@ class Calibration:
         """Fit each class on its own."""
         return cls(method, {name: one.table(method) for name, one in found.items()})
 
+    def note(self, store: SlideStore) -> dict[str, object]:
+        """Everything that decides the result of a prediction, as plain JSON values."""
+        tables = {n: hashlib.sha256(one.tobytes()).hexdigest() for n, one in self.tables.items()}
+        return {
+            "calibration": self.method,
+            "calibration_tables": tables,
+            "calibrated_from": store_digest(store.path),
+        }
+
 
 def write_calibrated(
-    prediction: Collection, calibration: Calibration, out: Path, *, progress: Progress
+    prediction: Collection,
+    calibration: Calibration,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    progress: Progress,
 ) -> None:
     """Write a collection with calibrated probabilities and the label maps that follow.
 
-    Slides that are complete in ``out`` are kept; each is written whole or not at all.
+    Slides that are in ``out`` with the same calibration of the same prediction are kept; each is
+    written whole or not at all.
+
+    Parameters
+    ----------
+    prediction
+        What is calibrated.
+    calibration
+        How.
+    out
+        Collection to make, continue or add to.
+    overwrite
+        Replace slides that were calibrated before.
+    progress
+        Advanced by slides.
 
     Raises
     ------
     StoreError
-        If a prediction has a class that was not calibrated.
+        If a prediction has a class that was not calibrated; or a slide in ``out`` was calibrated
+        otherwise and is not to be replaced, or was not calibrated at all.
     OutputError
         If ``out`` cannot be written.
     """
     create_collection(out)
+    there = {store.name for store in prediction if (out / store.name).exists()}
+    for name in sorted(there):
+        _require_same(out / name, calibration.note(prediction[name]), overwrite=overwrite)
     progress.start("calibrate", len(prediction), "slides")
     for store in prediction:
-        if not (out / store.name).exists():
+        if overwrite or store.name not in there:
             _write(store, calibration, out)
         progress.advance(1)
     progress.finish()
     tidy(out)
     note_names(out)
+
+
+def _require_same(result: Path, asked: Mapping[str, object], *, overwrite: bool) -> None:
+    """Refuse a result that is not what was asked for, unless it may be replaced."""
+    noted = open_multiscale(result).attributes
+    if "calibration" not in noted:
+        raise StoreError(
+            f"{result} exists and is no calibrated prediction, so it is not replaced; choose "
+            "another --out"
+        )
+    method = noted["calibration"], asked["calibration"]
+    differences = {
+        "calibration": "the method was {} and is now {}".format(*method),
+        "calibration_tables": "other values were fitted",
+        "calibrated_from": "another prediction was calibrated",
+    }
+    told = [text for key, text in differences.items() if noted.get(key) != asked[key]]
+    if told and not overwrite:
+        raise StoreError(
+            f"{result} was calibrated otherwise: {'; '.join(told)}; choose another --out, or "
+            "replace what is there with --overwrite"
+        )
 
 
 def _write(store: SlideStore, calibration: Calibration, out: Path) -> None:
@@ -89,7 +146,7 @@ def _write(store: SlideStore, calibration: Calibration, out: Path) -> None:
     assert isinstance(downsample, int | float)
     mpp = store.pyramid.mpp
     label = partial / "labels" / LABEL
-    notes = dict(store.attributes) | {"calibration": calibration.method}
+    notes = dict(store.attributes) | calibration.note(store)
     told = {"kind": "label", "classes": classes.to_json()}
     for path, channels, attributes in ((partial, len(classes), notes), (label, None, told)):
         create_multiscale(
@@ -112,4 +169,4 @@ def _write(store: SlideStore, calibration: Calibration, out: Path) -> None:
         write_strip(label, 0, y, label_map(values))
     fill_pyramid(partial, nearest=False, progress=Silent())
     fill_pyramid(label, nearest=True, progress=Silent())
-    finish(partial, out / store.name)
+    finish(partial, out / store.name, replace=True)
