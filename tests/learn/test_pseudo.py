@@ -8,7 +8,7 @@ from wsi_seg.classes import ClassTable
 from wsi_seg.config import load_recipe
 from wsi_seg.data.dataset import PatchSource
 from wsi_seg.data.view import View
-from wsi_seg.errors import BatchError, ConfigError
+from wsi_seg.errors import BatchError, ConfigError, OutputError
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.learn.fit import _Patches
 from wsi_seg.learn.pseudo import PseudoOptions, write_pseudo_labels
@@ -23,6 +23,7 @@ from wsi_seg.store import (
     finish,
     open_collection,
     write_strip,
+    writer,
 )
 
 CLASSES = ClassTable.named(["other", "disc"])
@@ -149,6 +150,22 @@ def test_nothing_found_is_no_label(world):
     only(world, "d")
     assert write(world, high=0.99).objects == {"d": 0}
     assert "annotations" not in open_collection(world / "store.zarr")["d"].label_names()
+
+
+def test_guesses_stay_until_the_next_ones_are_whole(world, monkeypatch):
+    only(world, "d")
+    write(world)
+
+    def fail(*_):
+        raise OutputError("the disk is full")
+
+    with monkeypatch.context() as context:
+        context.setattr(writer, "write_digests", fail)
+        with pytest.raises(BatchError, match="the disk is full"):
+            write(world, low=0.6)
+    slide = open_collection(world / "store.zarr")["d"]
+    assert set(np.unique(whole(slide.label("annotations")))) == {0, 1, 255}
+    assert is_pseudo(slide, "annotations")
 
 
 def test_guesses_are_learned_from_and_never_judged_by(world):

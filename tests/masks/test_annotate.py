@@ -8,16 +8,17 @@ import shapely
 import tifffile
 from PIL import Image
 
-from wsi_seg.annotations import Annotation
+from wsi_seg.annotations import Annotation, Annotations
 from wsi_seg.annotations.rle import encode_rle
 from wsi_seg.classes import ClassTable
-from wsi_seg.errors import AnnotationError, BatchError
+from wsi_seg.errors import AnnotationError, BatchError, OutputError
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.masks.annotate import Reading, annotate_collection
+from wsi_seg.masks.labels import write_labels
 from wsi_seg.masks.objects import read_objects
 from wsi_seg.masks.rasterize import Rasterizer
 from wsi_seg.progress import Silent
-from wsi_seg.store import open_collection
+from wsi_seg.store import open_collection, writer
 from wsi_seg.store.tile import tile_slides
 from wsi_seg.testing.coordinates import write_coordinate_tiff
 
@@ -234,3 +235,21 @@ def test_slides_annotated_earlier_are_not_told_to_be_without(slides, tmp_path):
             progress=Silent(),
         )
         assert report.without == without
+
+
+def test_a_label_stays_until_the_next_one_is_whole(slides, monkeypatch):
+    square = Annotation(shapely.box(10, 10, 40, 40), "x", "expert")
+    classes = ClassTable.named(["x"])
+    write_labels(slides["a"], Annotations((square,), ()), classes, "late")
+
+    def fail(*_):
+        raise OutputError("the disk is full")
+
+    with monkeypatch.context() as context:
+        context.setattr(writer, "write_digests", fail)
+        with pytest.raises(OutputError):
+            write_labels(slides["a"], Annotations((), ()), classes, "late")
+    assert slides["a"].label("late").read(whole()).sum() == 30 * 30
+    write_labels(slides["a"], Annotations((), ()), classes, "late")
+    assert not slides["a"].label("late").read(whole()).any()
+    assert not (slides["a"].path / ".partial").exists()

@@ -185,9 +185,7 @@ def _write_slide(
     if options.soft:
         hard.write_soft(partial / SOFT, slide)
     write_objects(partial, measure_objects(objects, slide.pyramid.mpp))
-    final = slide.path / "labels" / label
-    discard(final)
-    finish(partial, final)
+    finish(partial, slide.path / "labels" / label, replace=True)
     tidy(slide.path)
     return len(objects)
 

@@ -178,7 +178,5 @@ def _write_label(
         name=name,
     )
     fill(partial)
-    final = store.path / "labels" / name
-    discard(final)
-    finish(partial, final)
+    finish(partial, store.path / "labels" / name, replace=True)
     tidy(store.path)
