@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import numpy as np
@@ -166,6 +167,20 @@ def test_guesses_stay_until_the_next_ones_are_whole(world, monkeypatch):
     slide = open_collection(world / "store.zarr")["d"]
     assert set(np.unique(whole(slide.label("annotations")))) == {0, 1, 255}
     assert is_pseudo(slide, "annotations")
+
+
+def test_guesses_of_an_earlier_round_go_when_nothing_is_sure_any_more(world):
+    only(world, "d")
+    write(world)
+    assert write(world, high=0.99).objects == {"d": 0}
+    slide = open_collection(world / "store.zarr")["d"]
+    assert "annotations" not in slide.label_names()
+    assert not (slide.path / "labels" / "annotations").exists()
+    listed = json.loads((slide.path / "labels" / "zarr.json").read_text())["attributes"]["ome"]
+    assert "annotations" not in listed["labels"]
+    assert write(world).objects == {"d": 1}
+    assert is_pseudo(slide, "annotations")
+    assert "annotations" in slide.label_names()
 
 
 def test_guesses_are_learned_from_and_never_judged_by(world):

@@ -28,6 +28,7 @@ from wsi_seg.store import (
     SlideStore,
     create_multiscale,
     discard,
+    discard_label,
     finish,
     strip_rows,
     tidy,
@@ -164,7 +165,9 @@ def _write_slide(
         Annotation(polygon, class_name, PSEUDO) for class_name, polygon in hard.outlines(slide)
     ]
     if not objects:
-        return 0  # nothing says that such a label is a guess, so there is none
+        # Nothing says that an empty label is a guess, so there is none, nor that of last round.
+        discard_label(slide.path, label)
+        return 0
     partial = slide.path / ".partial" / label
     discard(partial)
     create_multiscale(

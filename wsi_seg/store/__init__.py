@@ -14,7 +14,15 @@ from wsi_seg.store.layout import (
 )
 from wsi_seg.store.multiscale import Multiscale, open_multiscale
 from wsi_seg.store.thumbnail import read_thumbnail, thumbnail_extent
-from wsi_seg.store.writer import discard, fill_pyramid, finish, strip_rows, tidy, write_strip
+from wsi_seg.store.writer import (
+    discard,
+    discard_label,
+    fill_pyramid,
+    finish,
+    strip_rows,
+    tidy,
+    write_strip,
+)
 
 __all__ = [
     "Collection",
@@ -24,6 +32,7 @@ __all__ = [
     "create_collection",
     "create_multiscale",
     "discard",
+    "discard_label",
     "fill_pyramid",
     "finish",
     "halved",

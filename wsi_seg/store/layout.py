@@ -225,12 +225,20 @@ def note_attributes(path: Path, attributes: Mapping[str, object]) -> None:
 
 def list_label(labels: Path, name: str) -> None:
     """Add a label to the list that the group ``labels`` keeps."""
-    file = labels / "zarr.json"
-    listed: list[str] = []
-    if file.is_file():
-        listed = label_list(labels)
+    listed = label_list(labels)
     if name not in listed:
-        _write_group(labels, {"ome": {"version": "0.5", "labels": sorted([*listed, name])}})
+        _write_label_list(labels, [*listed, name])
+
+
+def unlist_label(labels: Path, name: str) -> None:
+    """Take a label from the list that the group ``labels`` keeps."""
+    listed = label_list(labels)
+    if name in listed:
+        _write_label_list(labels, [other for other in listed if other != name])
+
+
+def _write_label_list(labels: Path, names: Sequence[str]) -> None:
+    _write_group(labels, {"ome": {"version": "0.5", "labels": sorted(names)}})
 
 
 def label_list(labels: Path) -> list[str]:

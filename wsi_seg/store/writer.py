@@ -17,7 +17,7 @@ from wsi_seg.store.arrays import LevelArray, read_level_array
 from wsi_seg.store.cache import shared_pool
 from wsi_seg.store.chunks import read_region
 from wsi_seg.store.digests import write_digests
-from wsi_seg.store.layout import PARTIAL, list_label
+from wsi_seg.store.layout import PARTIAL, list_label, unlist_label
 from wsi_seg.store.multiscale import open_multiscale
 from wsi_seg.store.remote import require_local
 from wsi_seg.store.shards import write_shard
@@ -184,6 +184,18 @@ def _sweep(group: Path) -> None:
         for name in files:
             if name.endswith((".tmp", ".partial")):
                 (Path(folder) / name).unlink(missing_ok=True)
+
+
+def discard_label(group: Path, name: str) -> None:
+    """Remove a label of a slide, if it exists.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be removed.
+    """
+    unlist_label(group / "labels", name)  # first: after a kill nobody reads what is left of it
+    discard(group / "labels" / name)
 
 
 def _sync(path: Path) -> None:
