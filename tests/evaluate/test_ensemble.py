@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from wsi_seg.cli.app import app
 from wsi_seg.data.scaled import read_label
 from wsi_seg.errors import ConfigError, StoreError
-from wsi_seg.evaluate.ensemble import judge_members
+from wsi_seg.evaluate.ensemble import Contribution, EnsembleReport, judge_members
 from wsi_seg.evaluate.maps import variance_of, write_variance
 from wsi_seg.geometry import Region
 from wsi_seg.infer.combine import combine
@@ -140,3 +140,11 @@ def test_the_variance_map_is_kept_beside_the_ensembles_prediction(painted, membe
     np.testing.assert_array_equal(label.read(whole), variance_of([v[..., None] for v in values]))
     assert label.attributes["step"] == 0.25 / 255
     assert write_variance(found, [found, found]).read(whole).max() == 0
+
+
+@pytest.mark.parametrize(("high", "harms"), [(-0.01, True), (0.0, False), (None, True)])
+def test_a_member_harms_if_its_interval_lies_below_zero(high, harms):
+    low = None if high is None else -0.2
+    one = Contribution("m", "gland", alone=0.5, without=0.8, gain=-0.1, low=low, high=high)
+    report = EnsembleReport("mean", (1.0, 1.0), 3, {"gland": 0.7}, (one,))
+    assert ("the ensemble is better without m" in report.lines()) is harms

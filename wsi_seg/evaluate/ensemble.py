@@ -57,6 +57,11 @@ class Contribution:
     low: float | None
     high: float | None
 
+    @property
+    def harms(self) -> bool:
+        """Whether the ensemble is better without it: as far as the interval goes, if there is."""
+        return (self.gain if self.high is None else self.high) < 0
+
 
 @dataclass(frozen=True, slots=True)
 class EnsembleReport:
@@ -98,7 +103,7 @@ class EnsembleReport:
         """Sentences for people."""
         about = f"{self.slides} slides, {len(self.weights)} members ({self.mode})"
         lines = [f"{name}: Dice {dice:.4f} pooled over {about}" for name, dice in self.dice.items()]
-        spare = sorted({one.member for one in self.contributions if (one.high or one.gain) < 0})
+        spare = sorted({one.member for one in self.contributions if one.harms})
         return lines + [f"the ensemble is better without {member}" for member in spare]
 
     def to_json(self) -> dict[str, object]:
