@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from wsi_seg.cli.app import app
 from wsi_seg.cli.rules import chosen_rule
+from wsi_seg.errors import OutputError
 from wsi_seg.postprocess.rule import Rule, fixed, read_rule, write_rule
 from wsi_seg.testing.painted import paint_prediction, write_prediction
 
@@ -82,3 +83,11 @@ def test_a_search_keeps_what_it_is_told_with_the_rule(painted, tmp_path):
     assert (rule.split, rule.largest, rule.max_hole_area, rule.min_object_area) == (1.5, 9, 40, 7)
     assert (rule.apart, rule.max_iou) == (4, 0.3)
     assert rule.top in (0.4, 0.5)
+
+
+def test_a_rule_is_kept_in_a_folder_that_is_not_there_yet(tmp_path):
+    write_rule(tmp_path / "run" / "fold" / "rule.json", fixed(0.4), {})
+    assert read_rule(tmp_path / "run" / "fold" / "rule.json") == fixed(0.4)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot write"):
+        write_rule(tmp_path / "file" / "rule.json", fixed(0.4), {})

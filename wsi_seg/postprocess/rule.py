@@ -157,6 +157,8 @@ def least_above(threshold: float) -> int:
 def write_rule(path: Path, rule: Rule, found: dict[str, object]) -> None:
     """Keep a rule as JSON, with what is worth knowing about how it was found.
 
+    The folder is made where it is absent.
+
     Raises
     ------
     OutputError
@@ -165,6 +167,7 @@ def write_rule(path: Path, rule: Rule, found: dict[str, object]) -> None:
     temporary = path.with_name(f".{path.name}.partial")
     try:
         text = json.dumps({"rule": asdict(rule), "found": found}, indent=1)
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
