@@ -119,7 +119,15 @@ def test_missing_and_unreadable_files(tmp_path):
     with pytest.raises(ConfigError, match="there is no recipe"):
         load_recipe(Path(tmp_path / "none.yaml"))
     with pytest.raises(ConfigError, match="cannot read"):
-        load_recipe(tmp_path)
+        load_recipe(tmp_path / ("long" * 100))
     (tmp_path / "latin.yaml").write_bytes(b"name: \xe9")
     with pytest.raises(ConfigError, match="UTF-8"):
         load_recipe(tmp_path / "latin.yaml")
+
+
+def test_a_collection_in_the_place_of_a_recipe_is_told_where_it_belongs(tmp_path):
+    (tmp_path / "d.zarr").mkdir()
+    with pytest.raises(ConfigError, match="is a folder") as caught:
+        load_recipe(tmp_path / "d.zarr")
+    assert "expected a recipe" in str(caught.value)
+    assert "data: {stores: [d.zarr]}" in str(caught.value)

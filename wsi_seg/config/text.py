@@ -77,6 +77,11 @@ def read_yaml(path: Path) -> dict[str, object]:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError as error:
         raise ConfigError(f"there is no recipe {path}; expected a YAML file") from error
+    except IsADirectoryError as error:
+        raise ConfigError(
+            f"{path} is a folder; expected a recipe: a YAML file, which names collections of "
+            f"slides as data: {{stores: [{path.name}]}}"
+        ) from error
     except OSError as error:
         raise ConfigError(f"cannot read recipe {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
