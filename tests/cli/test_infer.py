@@ -63,3 +63,10 @@ def test_words_that_are_no_sizes_are_refused(files, tmp_path):
     code, text = run(*words, "--max-ram", "10MB", "--plan")
     assert code == 1
     assert "at least" in text
+
+
+@pytest.mark.parametrize("word", ["²", "-1", "1.5", "many"])
+def test_a_batch_that_is_no_number_is_refused(word):
+    code, text = run("infer", "none.zarr", "--batch", word)
+    assert code == 2
+    assert "expected auto or a number" in " ".join(text.split())

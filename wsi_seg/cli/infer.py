@@ -200,6 +200,6 @@ def _batch(word: str) -> int:
     """Tiles per forward pass; 0 where they are to be chosen."""
     if word == "auto":
         return 0
-    if not word.isdigit():
+    if not word.isdecimal():
         raise typer.BadParameter(f"got --batch {word!r}; expected auto or a number")
     return int(word)
