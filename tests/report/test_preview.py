@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from wsi_seg.cli.app import app
 from wsi_seg.config import load_recipe
 from wsi_seg.errors import ConfigError
 from wsi_seg.progress import Silent
@@ -47,3 +49,11 @@ def test_slides_without_the_label_are_named(folder, tmp_path):
     stores = list(open_collection(folder / "s.zarr"))
     with pytest.raises(ConfigError, match="has the label 'other'"):
         preview_slides(stores, recipe, tmp_path, progress=Silent())
+
+
+def test_the_next_command_has_the_same_settings(folder, tmp_path):
+    words = ["preview", folder / "recipe.yaml", "--out", tmp_path / "out"]
+    words += ["--set", "augment=none", "--set", "patch_px=64"]
+    done = CliRunner().invoke(app, list(map(str, words)))
+    assert done.exit_code == 0, done.output
+    assert "recipe.yaml --set augment=none --set patch_px=64 --out run" in done.output

@@ -37,7 +37,8 @@ def preview(
         stores = [store for path in loaded.data.stores for store in open_collection(path)]
         report = preview_slides(stores, loaded, out, progress=terminal.progress)
         terminal.say(str(report))
-        terminal.next_command("wsi-seg", "train", recipe, "--out", "run")
+        chosen = [word for setting in overrides or () for word in ("--set", setting)]
+        terminal.next_command("wsi-seg", "train", recipe, *chosen, "--out", "run")
         return asdict(report)
 
     run_verb(body, json_mode)
