@@ -2,14 +2,17 @@ import csv
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from wsi_seg.classes import ClassTable
+from wsi_seg.cli.app import app
 from wsi_seg.errors import StoreError
 from wsi_seg.export.marks import write_marks
 from wsi_seg.geometry import Extent
 from wsi_seg.progress import Silent
 from wsi_seg.slides.volume import VolumeGrid
 from wsi_seg.store import create_collection, create_multiscale, open_collection, write_strip
+from wsi_seg.store.lock import locked
 
 GRID = VolumeGrid((40, 60, 3), (0.5, 0.5, 2.0), (-10.0, 5.0, 100.0), np.eye(3).tolist())
 
@@ -70,3 +73,14 @@ def test_what_is_no_volume_or_not_known_is_named(tmp_path):
     with pytest.raises(StoreError, match="no volume file for 'ct'"):
         write_marks(open_collection(path), {"b": GRID}, tmp_path / "m.csv", progress=Silent())
     assert not (tmp_path / "m.csv").exists()
+
+
+@pytest.mark.parametrize(("words", "held"), [((), False), (("--threshold", "0.5"), True)])
+def test_a_prediction_that_gets_a_decision_is_held(tmp_path, words, held):
+    path = predict(tmp_path, "ct_z0000", np.zeros((30, 20), np.uint8))
+    with locked(path, "wsi-seg infer"):
+        done = CliRunner().invoke(
+            app, ["marks", str(path), "--volumes", str(tmp_path / "none.mhd"), *words]
+        )
+    assert done.exit_code == 1
+    assert ("is in use by `wsi-seg infer`" in done.output) is held

@@ -52,4 +52,6 @@ def marks(
         terminal.next_command("wsi-seg", "froc", str(out), "--truth", "annotations.csv")
         return report.to_json()
 
-    run_verb(body, json_mode)
+    # A rule's decision is kept as a label of the prediction.
+    decides = (rule, threshold) != (None, None)
+    run_verb(body, json_mode, writes=prediction if decides else None)
