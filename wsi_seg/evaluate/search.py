@@ -65,7 +65,7 @@ class SearchReport:
     """Outcome of a search.
 
     ``in_fold`` is the score of ``rule`` on the slides it was chosen by, ``cross_fold`` the mean
-    over slides of what other folds' choices score. ``default`` is that of the threshold 0.5.
+    over slides of what other folds' choices score.
     """
 
     rule: Rule
