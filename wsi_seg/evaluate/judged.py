@@ -17,11 +17,11 @@ from shapely.geometry import Polygon
 from wsi_seg.annotations.model import Annotation
 from wsi_seg.classes import IGNORE, ClassEntry, ClassTable
 from wsi_seg.data.scaled import read_label
-from wsi_seg.errors import StoreError
 from wsi_seg.evaluate.scores import PREDICTION_LABEL
 from wsi_seg.geometry import Region
 from wsi_seg.masks.rasterize import Rasterizer
 from wsi_seg.masks.vectorize import vectorize
+from wsi_seg.postprocess.write import classes_of
 from wsi_seg.store import Multiscale, SlideStore
 
 # Objects kept per slide, the largest ones; more help nobody to look at a slide.
@@ -118,20 +118,6 @@ def judge_objects(
     measured = (measure.of(kind, entry, polygon) for kind, entry, polygon in objects)
     kept = [item for item in measured if item is not None]
     return [replace(item, id=number) for number, item in enumerate(kept)]
-
-
-def classes_of(group: Multiscale) -> ClassTable:
-    """Classes that a label or prediction names.
-
-    Raises
-    ------
-    StoreError
-        If it names none.
-    """
-    rows = group.attributes.get("classes")
-    if not isinstance(rows, list):
-        raise StoreError(f"{group.path} names no classes; expected one written by wsi-seg")
-    return ClassTable.from_json(rows)
 
 
 class _View:

@@ -9,10 +9,11 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 from shapely.geometry import Polygon
 
-from wsi_seg.evaluate.judged import JudgedObject, classes_of
+from wsi_seg.evaluate.judged import JudgedObject
 from wsi_seg.evaluate.scores import PREDICTION_LABEL
 from wsi_seg.export.overview import write_overview
 from wsi_seg.geometry import Region
+from wsi_seg.postprocess.write import classes_of
 from wsi_seg.store import SlideStore
 
 _OVERVIEW_PX = 1200
