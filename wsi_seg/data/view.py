@@ -3,7 +3,6 @@
 Training and inference look through the same view, so a model meets at inference what it learned.
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,12 +15,10 @@ from wsi_seg.config.recipe import Fit
 from wsi_seg.data.scaled import Readable, Scale, scale_for
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent, Pyramid, Region
+from wsi_seg.slides.slide import SLICE_NAME
 from wsi_seg.store import Multiscale, open_multiscale
 
 _RGB = 3
-
-# Name of a slice of a volume or of a series, as `wsi-seg tile` gives it.
-_SLICE = re.compile(r"(?P<volume>.+)_z(?P<z>\d{4,})")
 
 
 class _Store(Protocol):
@@ -125,7 +122,7 @@ class SliceStack:
 
 def _stack(store: _Store, neighbours: int) -> SliceStack:
     """Open a slice's neighbours; where one is missing, the one before it stands for the rest."""
-    name = _SLICE.fullmatch(store.name)
+    name = SLICE_NAME.fullmatch(store.name)
     if name is None:
         raise StoreError(
             f"slide {store.name!r} is no slice of a volume (expected a name like ct_z0012), and "

@@ -4,7 +4,6 @@ Slices come in the order of z. Memory holds two of them, and a few numbers for e
 slice has.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -15,8 +14,7 @@ from scipy.sparse.csgraph import connected_components
 
 from wsi_seg.postprocess.runs import Ints, Labeller, Runs, over_runs
 from wsi_seg.postprocess.strips import Strip
-
-_SLICE = re.compile(r"(?P<volume>.+)_z(?P<z>\d{4,})")
+from wsi_seg.slides.slide import SLICE_NAME
 
 Floats = NDArray[np.float64]
 
@@ -25,7 +23,7 @@ def slices_by_volume(names: Iterable[str]) -> dict[str, list[tuple[int, str]]]:
     """Numbers and names of the slices of each volume, in the order of z; other names are left."""
     found: dict[str, list[tuple[int, str]]] = {}
     for name in names:
-        if match := _SLICE.fullmatch(name):
+        if match := SLICE_NAME.fullmatch(name):
             found.setdefault(match["volume"], []).append((int(match["z"]), name))
     return {volume: sorted(slices) for volume, slices in sorted(found.items())}
 

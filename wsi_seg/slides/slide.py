@@ -14,6 +14,9 @@ from wsi_seg.slides.notebook import slide_html
 
 _MEMBER = re.compile(r"z[0-9]{4,}")
 
+# What `slide_name` makes of a slice: its volume or series, and z.
+SLICE_NAME = re.compile(r"(?P<volume>.+)_z(?P<z>\d{4,})")
+
 StreamKind = Literal["zstd", "raw", "lzw", "deflate", "jpeg", "jpeg2k", "webp", "jpegxl"]
 
 
