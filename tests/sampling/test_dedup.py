@@ -1,4 +1,5 @@
 import shutil
+import tracemalloc
 
 import imagecodecs
 import numpy as np
@@ -9,6 +10,7 @@ from wsi_seg.errors import StoreError
 from wsi_seg.progress import Silent
 from wsi_seg.sampling.dedup import (
     FILE,
+    _alike,
     find_duplicates,
     joined,
     read_duplicates,
@@ -52,3 +54,23 @@ def test_copies_and_slides_encoded_anew_are_found(tmp_path):
 def test_links_add_up():
     assert joined([["a", "b"], ["c", "d"], ["x"], ["b", "c"]]) == (("a", "b", "c", "d"),)
     assert joined([]) == ()
+
+
+def test_pairs_are_those_of_whole_matrices_and_memory_is_that_of_few_rows():
+    rng = np.random.default_rng(0)
+    pictures = rng.normal(size=(5000, 16)).astype(np.float32)
+    pictures[[7, 4000, 4999]] = pictures[[3, 3, 700]]
+    pictures /= np.linalg.norm(pictures, axis=1, keepdims=True)
+    shapes = np.ones(5000)
+    shapes[4000] = 1.2
+    tracemalloc.start()
+    found = list(_alike(pictures, shapes))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    small = pictures[:800] @ pictures[:800].T
+    expected = np.argwhere(np.triu(small >= 0.99, 1)).tolist()
+    assert [pair for pair in found if max(pair) < 800] == expected
+    assert [3, 7] in found
+    assert [700, 4999] in found
+    assert [3, 4000] not in found
+    assert peak < 40e6  # a matrix of all pairs takes 200 MB

@@ -5,7 +5,7 @@ same shape and thumbnails that correlate: then one was encoded anew.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,9 @@ _LEAST_CORRELATION = 0.99
 _LEAST_SPREAD = 2.0
 _SHAPE_TOLERANCE = 0.01
 
+# Slides that are compared with all others at a time.
+_ROWS = 128
+
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
@@ -42,7 +45,10 @@ class Duplicates:
 
 
 def find_duplicates(collection: Collection, *, progress: Progress) -> Duplicates:
-    """Look for copies; memory and time grow with the number of slides, not with their size.
+    """Look for copies; time grows with the square of the number of slides, not with their size.
+
+    Held are a thumbnail of 16 KiB of each slide, some 20 bytes for each slide and row of a block
+    that is compared, and the pairs that were found: 200 MB for 10,000 slides.
 
     Parameters
     ----------
@@ -63,12 +69,19 @@ def find_duplicates(collection: Collection, *, progress: Progress) -> Duplicates
         pictures[number] = _picture(store)
         progress.advance(1)
     progress.finish()
-    same = pictures @ pictures.T >= _LEAST_CORRELATION
-    same &= np.abs(shapes[:, None] / shapes[None, :] - 1) <= _SHAPE_TOLERANCE
     first: dict[object, int] = {}
-    pairs = np.argwhere(np.triu(same, 1)).tolist()
+    pairs = list(_alike(pictures, shapes))
     pairs += [[first.setdefault(d, n), n] for n, d in enumerate(digests) if d is not None]
     return Duplicates(len(names), joined([names[a], names[b]] for a, b in pairs))
+
+
+def _alike(pictures: NDArray[np.float32], shapes: NDArray[np.float64]) -> Iterator[list[int]]:
+    """Pairs of slides whose thumbnails correlate and whose shapes agree, the lower number first."""
+    for start in range(0, len(pictures), _ROWS):
+        rows = slice(start, start + _ROWS)
+        same = pictures[rows] @ pictures[start:].T >= _LEAST_CORRELATION
+        same &= np.abs(shapes[rows, None] / shapes[None, start:] - 1) <= _SHAPE_TOLERANCE
+        yield from (np.argwhere(np.triu(same, 1)) + start).tolist()
 
 
 def joined(links: Iterable[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
