@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 
 import pytest
 from typer.testing import CliRunner
@@ -47,3 +48,73 @@ def test_a_rule_is_judged_by_what_it_decides(painted, tmp_path):
     none = run(painted.prediction, "--truth", painted.store, "--rule", tmp_path / "rule.json")
     assert none["slides"][0]["tp"] == 0
     assert none["slides"][0]["objects_found"] == 0
+
+
+@pytest.fixture
+def several(painted, tmp_path):
+    """Painted slides a, b and c; nobody drew on c, and another name is in the truth for d."""
+    store, prediction = tmp_path / "store.zarr", tmp_path / "pred.zarr"
+    for name in "abc":
+        shutil.copytree(painted.store / "painted", store / name)
+        shutil.copytree(painted.prediction / "painted", prediction / name)
+    shutil.copytree(painted.prediction / "painted", prediction / "d")
+    for folder, source in ((store, painted.store), (prediction, painted.prediction)):
+        shutil.copy(source / "zarr.json", folder)
+    shutil.rmtree(store / "c" / "labels" / "annotations")
+    return prediction, store
+
+
+def verb(*words):
+    return CliRunner().invoke(app, list(map(str, words)))
+
+
+def test_a_slide_without_truth_is_a_note_beside_the_scores_of_the_others(several, tmp_path):
+    prediction, store = several
+    shutil.rmtree(prediction / "d")
+    done = verb("evaluate", prediction, "--truth", store, "--out", tmp_path / "scores", "--maps")
+    assert done.exit_code == 0, done.output
+    assert "1 slides not judged, for lack of truth: c" in done.stdout
+    kept = json.loads((tmp_path / "scores" / "scores.json").read_text())
+    assert [row["slide"] for row in kept["slides"]] == ["a", "b"]
+    assert kept["unjudged"] == ["c"]
+    assert kept["calibration"]["gland"]["ece"] > 0
+
+
+def test_a_slide_that_fails_does_not_hide_the_scores_of_the_others(several, tmp_path):
+    prediction, store = several
+    write_rule(tmp_path / "rule.json", fixed(0.6), {})
+    words = ("--out", tmp_path / "scores", "--rule", tmp_path / "rule.json")
+    done = verb("evaluate", prediction, "--truth", store, *words)
+    assert done.exit_code == 1
+    assert "a\tgland" in done.stdout
+    assert "error: 1 of 3 slides failed, 2 are done" in done.stderr
+    assert "has no slide 'd'" in done.stderr
+    kept = json.loads((tmp_path / "scores" / "scores.json").read_text())
+    assert [row["slide"] for row in kept["slides"]] == ["a", "b"]
+    assert list(kept["failures"]) == ["d"]
+
+
+def test_a_label_that_no_slide_has_is_an_error(several):
+    prediction, store = several
+    done = verb("evaluate", prediction, "--truth", store, "--label", "other")
+    assert done.exit_code == 1
+    assert "got label 'other'; it has: annotations, tissue" in done.stderr
+    assert "4 of 4 slides failed" in done.stderr
+
+
+def test_search_uses_the_slides_that_have_truth(several, tmp_path):
+    prediction, store = several
+    words = ("search", prediction, "--truth", store, "--out", tmp_path / "rule.json")
+    done = verb(*words)
+    assert done.exit_code == 1
+    assert "on 2 slides in 2 folds" in done.stdout
+    assert "1 slides not judged, for lack of truth: c" in done.stdout
+    assert "error: 1 of 3 slides failed, 2 are done" in done.stderr
+    assert (tmp_path / "rule.json").exists()
+    shutil.rmtree(prediction / "d")
+    assert verb(*words).exit_code == 0
+    shutil.rmtree(store / "b" / "labels" / "annotations")
+    done = verb(*words)
+    assert "got 1 predicted slides with label 'annotations'" in done.stderr
+    done = verb(*words, "--label", "other")
+    assert "got label 'other'" in done.stderr

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import pytest
@@ -179,6 +180,19 @@ def test_without_slides_or_truth_what_is_known_is_told(seen, tmp_path):
     report = write_report(other, out, progress=Silent())
     assert report.sections == ("Overviews", "Settings")
     assert "not scored" in report.lines()[1]
+
+
+def test_slides_with_truth_are_scored_beside_one_without(seen, tmp_path):
+    store, prediction = tmp_path / "store.zarr", tmp_path / "pred.zarr"
+    shutil.copytree(seen.store, store)
+    shutil.copytree(seen.prediction, prediction)
+    shutil.copytree(store / "painted", store / "bare")
+    shutil.copytree(prediction / "painted", prediction / "bare")
+    shutil.rmtree(store / "bare" / "labels" / "annotations")
+    sources = ReportSources(prediction, store=store)
+    report = write_report(sources, tmp_path / "report.html", progress=Silent())
+    assert report.sections[:2] == ("Scores", "Slides")
+    assert report.unscored == ("bare",)
 
 
 def test_what_is_no_run_and_no_prediction_is_refused(seen, tmp_path):

@@ -1,5 +1,6 @@
 """Owns ``wsi-seg evaluate``."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -39,6 +40,9 @@ def evaluate(
 ) -> None:
     """Score predictions by px, tiles, objects and outlines, per slide and pooled.
 
+    Slides without the true label are named and left out. If others cannot be scored, the exit
+    code is 1, after the scores of the rest.
+
     For example:
 
       wsi-seg evaluate pred.zarr --truth store.zarr
@@ -57,14 +61,13 @@ def evaluate(
         found_label = PREDICTION_LABEL if chosen is None else DECISION
         if chosen is not None:
             terminal.say(f"rule: {chosen.describe()}")
-            for store in predictions:
-                write_decision(store, chosen)
         scores = evaluate_collection(
             predictions,
             open_collection(truth),
             label=label,
             found_label=found_label,
             measures=usual_measures(predictions, tolerance_um=tolerance_um),
+            decide=None if chosen is None else partial(write_decision, rule=chosen),
             progress=terminal.progress,
         )
         terminal.table(
@@ -85,14 +88,16 @@ def evaluate(
             from wsi_seg.evaluate.maps import ENERGY, UNCERTAINTY, write_errors, write_heat
 
             slides = open_collection(truth)
-            for store in predictions:
+            for name in scores.judged:
+                store = predictions[name]
                 write_errors(store, slides[store.name], label=label, found_label=found_label)
                 write_heat(store, ENERGY)
                 write_heat(store, UNCERTAINTY)
-            terminal.say(f"labels errors, energy, uncertainty of each slide in {prediction}")
+            terminal.say(f"labels errors, energy, uncertainty of each judged slide in {prediction}")
         if out is not None:
             write_scores(out, scores)
             terminal.say(f"wrote {out / 'scores.json'} and {out / 'slides.csv'}")
+        scores.require_whole()
         return scores.to_json()
 
     writes = maps or split > 0 or (rule, threshold) != (None, None)

@@ -75,7 +75,8 @@ def search(
 
     Prints the score on the slides the rule was chosen by, which is optimistic, and the score
     that new slides may expect. Thresholds and areas of strong px are searched; what else is given
-    is kept with the rule, for `wsi-seg export` and `wsi-seg evaluate --rule`.
+    is kept with the rule, for `wsi-seg export` and `wsi-seg evaluate --rule`. Slides without the
+    true label are named and left out; if others fail, the exit code is 1, after the rest is done.
 
     For example:
 
@@ -115,6 +116,7 @@ def search(
         terminal.next_command(
             "wsi-seg", "export", "pred.zarr", "--rule", out, "--geojson", "polygons/"
         )
+        report.require_whole()
         return {**report.to_json(), "file": out}
 
     run_verb(body, json_mode)

@@ -4,7 +4,7 @@ A prediction has 256 values, so all that is needed is how often each value came 
 without it. That is counted over strips; nothing else is held.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -144,9 +144,14 @@ def reliability(
     """
     if not prediction.names():
         raise StoreError(f"{prediction.path} holds no predictions; run `wsi-seg infer` first")
+    return pooled(slide_reliability(store, truth[store.name], label=label) for store in prediction)
+
+
+def pooled(slides: Iterable[Mapping[str, Reliability]]) -> dict[str, Reliability]:
+    """Sum the counts of each class over slides."""
     sums: dict[str, Reliability] = {}
-    for store in prediction:
-        for name, found in slide_reliability(store, truth[store.name], label=label).items():
+    for slide in slides:
+        for name, found in slide.items():
             sums[name] = sums[name] + found if name in sums else found
     return sums
 

@@ -1,16 +1,24 @@
 """Owns comparing predictions with the truth, strip by strip: memory depends on a slide's width."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.classes import IGNORE
 from wsi_seg.errors import BatchError, StoreError, WsiSegError
 from wsi_seg.evaluate.boundary import Outlines
-from wsi_seg.evaluate.calibration import reliability
+from wsi_seg.evaluate.calibration import Reliability, pooled, slide_reliability
 from wsi_seg.evaluate.matching import Matcher
 from wsi_seg.evaluate.scores import PREDICTION_LABEL, Counts, Measures, Scores, SlideScore
 from wsi_seg.evaluate.tiles import tile_dices
-from wsi_seg.evaluate.truth import Pair, paired, require_same_classes, require_same_slide
+from wsi_seg.evaluate.truth import (
+    Pair,
+    lack_of_truth,
+    paired,
+    require_same_classes,
+    require_same_slide,
+)
 from wsi_seg.postprocess.strips import labelled
 from wsi_seg.postprocess.write import classes_of
 from wsi_seg.progress import Progress, Silent
@@ -46,9 +54,13 @@ def evaluate_collection(
     label: str = "annotations",
     found_label: str = PREDICTION_LABEL,
     measures: Measures = _PIXELS_ONLY,
+    decide: Callable[[SlideStore], object] | None = None,
     progress: Progress = Silent(),  # noqa: B008 (has no state)
 ) -> Scores:
     """Compare the label maps of a prediction collection with a label of the slides.
+
+    Slides without that label are left out and named in the result, and so are those that cannot
+    be compared: call its `Scores.require_whole` to be told of the latter by an error.
 
     Truth is compared at the prediction's level: its own level there, or the nearest finer one,
     sampled at px centres. Px labelled 255 (ignore) do not count.
@@ -65,6 +77,8 @@ def evaluate_collection(
         Name of the label that is judged: what inference wrote, or ``decision``.
     measures
         What is measured beside px.
+    decide
+        Called with each prediction before it is judged, for example to write ``found_label``.
     progress
         Advanced by megapixels.
 
@@ -73,18 +87,25 @@ def evaluate_collection(
     StoreError
         If nothing can be compared.
     BatchError
-        If some slides have no such label, or it has other classes.
+        If no slide can be scored.
     """
     names = prediction.names()
     if not names:
         raise StoreError(f"{prediction.path} holds no predictions; run `wsi-seg infer` first")
     scores: list[SlideScore] = []
+    sure: list[dict[str, Reliability]] = []
     failures: dict[str, str] = {}
+    unjudged: dict[str, str] = {}
     for name in names:
         try:
             if name not in truth.names():
                 raise StoreError(f"{truth.path} has no slide {name!r}")
-            scores += evaluate_slide(
+            if (lack := lack_of_truth(truth[name], label)) is not None:
+                unjudged[name] = lack
+                continue
+            if decide is not None:
+                decide(prediction[name])
+            found = evaluate_slide(
                 prediction[name],
                 truth[name],
                 label=label,
@@ -92,12 +113,16 @@ def evaluate_collection(
                 measures=measures,
                 progress=progress,
             )
+            if measures.calibration:
+                sure.append(slide_reliability(prediction[name], truth[name], label=label))
         except WsiSegError as error:
             failures[name] = str(error)
-    if failures:
-        raise BatchError(failures, done=len(names) - len(failures))
-    sure = reliability(prediction, truth, label=label) if measures.calibration else None
-    return Scores(tuple(scores), measures.tolerance_um, sure)
+            continue
+        scores += found
+    if not scores:
+        raise BatchError(failures | unjudged, done=0)
+    calibration = pooled(sure) if measures.calibration else None
+    return Scores(tuple(scores), measures.tolerance_um, calibration, tuple(unjudged), failures)
 
 
 def evaluate_slide(

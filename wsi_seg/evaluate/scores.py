@@ -5,14 +5,16 @@ Figures of several slides come from counts, never from means of means, unless th
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from wsi_seg.errors import BatchError
 from wsi_seg.evaluate.boundary import Distances
 from wsi_seg.evaluate.calibration import Reliability
 from wsi_seg.evaluate.intervals import dice_of, interval, mean_of
 from wsi_seg.evaluate.matching import ObjectCounts
+from wsi_seg.evaluate.truth import unjudged_lines
 from wsi_seg.notebook import lines_html
 
 PREDICTION_LABEL = "prediction"
@@ -120,11 +122,26 @@ class SlideScore:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Scores of a prediction collection against a truth collection."""
+    """Scores of a prediction collection against a truth collection.
+
+    ``unjudged`` names slides without the true label, ``failures`` why others could not be scored.
+    """
 
     slides: tuple[SlideScore, ...]
     tolerance_um: float | None = None
     calibration: Mapping[str, Reliability] | None = None
+    unjudged: tuple[str, ...] = ()
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """Names of the slides that have scores."""
+        return tuple(dict.fromkeys(score.slide for score in self.slides))
+
+    def require_whole(self) -> None:
+        """Raise a `BatchError` if some slides could not be scored; the others are."""
+        if self.failures:
+            raise BatchError(self.failures, done=len(self.judged))
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -167,7 +184,8 @@ class Scores:
             lines += [f"  {line}" for line in class_lines(more)]
             if self.calibration is not None:
                 lines.append(f"  calibration error {self.calibration[name].ece:.4f}")
-        return lines
+        lines += unjudged_lines(self.unjudged)
+        return lines + [f"{name} was not scored: {why}" for name, why in self.failures.items()]
 
     def _repr_html_(self) -> str:
         return lines_html(self.lines())
@@ -190,6 +208,8 @@ class Scores:
                 for name in self.class_names
             },
             "mean_slide_dice": self.mean_slide_dice,
+            "unjudged": list(self.unjudged),
+            "failures": dict(self.failures),
         } | (
             {}
             if self.calibration is None

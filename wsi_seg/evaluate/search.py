@@ -6,14 +6,21 @@ expect of new slides.
 """
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.errors import BatchError, ConfigError, StoreError, WsiSegError
-from wsi_seg.evaluate.truth import Pair, paired, require_same_classes, require_same_slide
+from wsi_seg.evaluate.truth import (
+    Pair,
+    lack_of_truth,
+    paired,
+    require_same_classes,
+    require_same_slide,
+    unjudged_lines,
+)
 from wsi_seg.postprocess.rule import Rule, Scope, Unit, least_above
 from wsi_seg.postprocess.runs import Ints, Labeller, over_runs
 from wsi_seg.postprocess.strips import likeliest
@@ -65,7 +72,8 @@ class SearchReport:
     """Outcome of a search.
 
     ``in_fold`` is the score of ``rule`` on the slides it was chosen by, ``cross_fold`` the mean
-    over slides of what other folds' choices score.
+    over slides of what other folds' choices score. ``unjudged`` names slides without the true
+    label, ``failures`` why others could not be scored.
     """
 
     rule: Rule
@@ -74,6 +82,13 @@ class SearchReport:
     folds: tuple[FoldChoice, ...]
     rules: int
     slides: int
+    unjudged: tuple[str, ...] = ()
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+    def require_whole(self) -> None:
+        """Raise a `BatchError` if some slides could not be scored; the others were used."""
+        if self.failures:
+            raise BatchError(self.failures, done=self.slides)
 
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
@@ -82,6 +97,8 @@ class SearchReport:
             f"best: {self.rule.describe()}",
             f"Dice {self.in_fold:.4f} on the slides it was chosen by (optimistic)",
             f"Dice {self.cross_fold:.4f} where each fold is scored by the others' choice",
+            *unjudged_lines(self.unjudged),
+            *(f"{name} was not scored: {why}" for name, why in self.failures.items()),
         ]
 
     def to_json(self) -> dict[str, object]:
@@ -100,6 +117,9 @@ def search(
 ) -> SearchReport:
     """Find the rule with the best per-slide Dice, averaged over slides and classes.
 
+    Slides without the label are left out and named in the result, and so are those that cannot
+    be compared: call its `SearchReport.require_whole` to be told of the latter by an error.
+
     Parameters
     ----------
     folds
@@ -117,36 +137,49 @@ def search(
     Raises
     ------
     ConfigError
-        If there are fewer than two slides, or two folds.
+        If there are fewer than two slides with truth, or two folds.
     BatchError
-        If slides cannot be compared.
+        If slides cannot be compared, and too few are left.
     """
-    slides = [(number, store) for number, fold in enumerate(folds) for store in fold]
-    if len(slides) < 2:
+    fold: list[int] = []
+    scores: list[NDArray[np.float64]] = []
+    failures: dict[str, str] = {}
+    unjudged: dict[str, str] = {}
+    progress.start("search", sum(len(predictions) for predictions in folds), "slides")
+    for number, predictions in enumerate(folds):
+        for name in predictions.names():
+            try:
+                if name not in truth.names():
+                    raise StoreError(f"{truth.path} has no slide {name!r}")
+                if (lack := lack_of_truth(truth[name], label)) is not None:
+                    unjudged[name] = lack
+                else:
+                    scores.append(slide_scores(predictions[name], truth[name], rules, label=label))
+                    fold.append(number)
+            except WsiSegError as error:
+                failures[name] = str(error)
+            progress.advance(1)
+    progress.finish()
+    if failures or (unjudged and not scores):
+        _require_some(fold, len(folds), failures | unjudged)
+    if len(scores) < 2:
         raise ConfigError(
-            f"got {len(slides)} predicted slides; expected at least 2, so that no slide is scored "
-            "by a rule that was chosen on it"
+            f"got {len(scores)} predicted slides with label {label!r}; expected at least 2, so "
+            "that no slide is scored by a rule that was chosen on it"
         )
-    fold = np.array([number for number, _ in slides])
+    numbers = np.array(fold)
     names = [str(collection.path.parent.name) for collection in folds]
     if len(folds) == 1:
-        fold = np.arange(len(slides)) % min(parts, len(slides))
-        names = [f"part {number}" for number in range(int(fold.max()) + 1)]
-    failures: dict[str, str] = {}
-    scores: list[NDArray[np.float64]] = []
-    progress.start("search", len(slides), "slides")
-    for _, store in slides:
-        try:
-            if store.name not in truth.names():
-                raise StoreError(f"{truth.path} has no slide {store.name!r}")
-            scores.append(slide_scores(store, truth[store.name], rules, label=label))
-        except WsiSegError as error:
-            failures[store.name] = str(error)
-        progress.advance(1)
-    progress.finish()
-    if failures:
-        raise BatchError(failures, done=len(scores))
-    return choose(rules, np.stack(scores, axis=1), fold, names)
+        numbers = np.arange(len(scores)) % min(parts, len(scores))
+        names = [f"part {number}" for number in range(int(numbers.max()) + 1)]
+    report = choose(rules, np.stack(scores, axis=1), numbers, names)
+    return replace(report, unjudged=tuple(unjudged), failures=failures)
+
+
+def _require_some(fold: Sequence[int], folds: int, failures: Mapping[str, str]) -> None:
+    """Raise what failed where too little is left to choose by."""
+    if len(fold) < 2 or (folds > 1 and len(set(fold)) < 2):
+        raise BatchError(failures, done=len(fold))
 
 
 def choose(

@@ -3,7 +3,7 @@
 What cannot be compared is refused here, naming both sides.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,9 @@ from wsi_seg.geometry import Extent
 from wsi_seg.postprocess.strips import Source
 from wsi_seg.postprocess.write import classes_of
 from wsi_seg.store import Multiscale, SlideStore, store_digest
+
+# Slides without truth that are named; the others are counted.
+_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +45,23 @@ class Pair:
         """Px that count."""
         counted: NDArray[np.bool_] = self.true != IGNORE
         return counted
+
+
+def lack_of_truth(slide: SlideStore, label: str) -> str | None:
+    """Tell that nobody drew on a slide, as `SlideStore.label` would; None where somebody did."""
+    names = slide.label_names()
+    if label in names:
+        return None
+    return f"slide {slide.name}: got label {label!r}; it has: {', '.join(names) or 'none'}"
+
+
+def unjudged_lines(slides: Sequence[str]) -> list[str]:
+    """Say which slides were left out for lack of truth; nothing where there is none."""
+    if not slides:
+        return []
+    named = ", ".join(slides[:_NAMED])
+    more = f" and {len(slides) - _NAMED} more" if len(slides) > _NAMED else ""
+    return [f"{len(slides)} slides not judged, for lack of truth: {named}{more}"]
 
 
 def require_same_slide(prediction: SlideStore, truth: SlideStore) -> None:

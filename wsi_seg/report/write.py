@@ -133,7 +133,7 @@ def _prediction(
     sections: list[Section] = []
     data: dict[str, object] = {}
     order = list(predictions.names())
-    if not unscored:
+    if len(unscored) < len(order):
         scores = evaluate_collection(
             predictions,
             slides,
@@ -141,7 +141,10 @@ def _prediction(
             measures=usual_measures(predictions),
             progress=progress,
         )
-        sections, data, order = score_sections(scores), scores.to_json(), lowest_first(scores)
+        sections, data = score_sections(scores), scores.to_json()
+        worst = lowest_first(scores)
+        order = [*worst, *(name for name in order if name not in worst)]
+        unscored = (*scores.unjudged, *scores.failures)
     sections += picture_sections(predictions, slides, sources.truth, order=order, progress=progress)
     sections += provenance_sections(predictions, recipe=sources.run is None)
     return sections, data, unscored
