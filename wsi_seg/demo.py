@@ -171,7 +171,7 @@ def _tile(stage: _Stage, slides: Sequence[Path], store: Path) -> None:
     from wsi_seg.store import open_collection
     from wsi_seg.store.tile import tile_slides
 
-    tile_slides(slides, store, progress=stage.progress)
+    tile_slides(slides, store, progress=stage.progress).require_whole()
     collection = open_collection(store)
     for name in collection.names():
         if "tissue" not in collection[name].label_names():

@@ -38,6 +38,31 @@ def test_annotations_are_drawn_and_the_copy_is_verified(tmp_path):
     assert open_collection(tmp_path / "s.zarr")["a"].label_names() == ("annotations", "tissue")
 
 
+def test_a_bad_slide_does_not_keep_the_others_from_labels_and_verification(tmp_path):
+    folder = make(tmp_path)
+    (folder / "bad.tif").write_text("not a slide")
+    words = ("tile", folder, "--out", tmp_path / "s.zarr", "--annotations", tmp_path / "polygons")
+    result = run(*words, "--verify")
+    assert result.exit_code == 1
+    assert "1 slides tiled" in result.stdout
+    assert "all the same" in result.stdout
+    assert "error: 1 of 2 slides failed, 1 are done" in result.stderr
+    assert result.stderr.count("bad.tif: is not") == 1
+    assert open_collection(tmp_path / "s.zarr")["a"].label_names() == ("annotations", "tissue")
+
+
+def test_a_polygon_file_that_cannot_be_read_is_told_after_the_rest(tmp_path):
+    folder = make(tmp_path)
+    (folder / "bad.tif").write_text("not a slide")
+    (tmp_path / "polygons" / "A.GeoJSON").write_text("{")
+    words = ("tile", folder, "--out", tmp_path / "s.zarr", "--annotations", tmp_path / "polygons")
+    result = run(*words)
+    assert result.exit_code == 1
+    assert "error: 2 of 2 slides failed, 0 are done" in result.stderr
+    assert "A.GeoJSON" in result.stderr
+    assert "bad.tif: is not" in result.stderr
+
+
 def test_info_says_what_tile_will_do(tmp_path):
     result = run("info", make(tmp_path) / "a.tif", "--json")
     assert result.exit_code == 0, result.output

@@ -28,7 +28,7 @@ def original(tmp_path_factory):
 
 def tile(folder, out):
     slides = [folder / "a.tif", folder / "b.tif"]
-    tile_slides(slides, out, complete=write_tissue, progress=Silent())
+    tile_slides(slides, out, complete=write_tissue, progress=Silent()).require_whole()
 
 
 @pytest.fixture

@@ -201,9 +201,15 @@ def test_a_finished_slide_is_skipped_and_a_changed_one_refused(tmp_path):
 def test_one_bad_slide_does_not_stop_the_others(tmp_path):
     write_coordinate_tiff(tmp_path / "good.tif", extents=EXTENTS)
     (tmp_path / "bad.tif").write_text("not a slide")
+    report = tile_slides([tmp_path], tmp_path / "store.zarr", progress=Silent())
+    assert ([slide.name for slide in report.slides], list(report.failures)) == (["good"], ["bad"])
+    assert "bad failed: " in str(report)
     with pytest.raises(BatchError) as caught:
-        tile_slides([tmp_path], tmp_path / "store.zarr", progress=Silent())
+        report.require_whole()
     assert (list(caught.value.failures), caught.value.done) == (["bad"], 1)
+    (tmp_path / "good.tif").write_text("not a slide either")
+    with pytest.raises(BatchError, match="2 of 2 slides failed"):
+        tile_slides([tmp_path], tmp_path / "new.zarr", progress=Silent())
     assert open_collection(tmp_path / "store.zarr").names() == ("good",)
 
 
@@ -325,7 +331,7 @@ def open_collection_names(out):
 def test_real_slides_are_copied_exactly(shared_data, tmp_path):
     names = ("CMU-1-Small-Region.svs", "CMU-1-Small-Region.jp2.tiff")
     paths = [shared_data / "slides-small" / name for name in names]
-    tile_slides(paths, tmp_path / "store.zarr", codec=VERBATIM, progress=Silent())
+    tile_slides(paths, tmp_path / "store.zarr", codec=VERBATIM, progress=Silent()).require_whole()
     for path in paths:
         require_equal(path, tmp_path / "store.zarr")
 

@@ -48,7 +48,7 @@ def test_every_readable_file_of_the_shared_data_is_copied_right(shared_data, tmp
         shared_data / "slide-medium-oralscc" / "he-oralscc-8256x8064.tif",
         shared_data / "slide-large-larynx" / "he-larynx-26880x30144.tif",
     ]
-    tile_slides(files, tmp_path / "s.zarr", progress=Silent())
+    tile_slides(files, tmp_path / "s.zarr", progress=Silent()).require_whole()
     collection = open_collection(tmp_path / "s.zarr")
     for file in files:
         name = file.stem.removesuffix(".ome")

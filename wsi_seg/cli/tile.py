@@ -1,6 +1,8 @@
 """Owns ``wsi-seg tile``."""
 
+import contextlib
 import enum
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +11,7 @@ import typer
 
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
 from wsi_seg.cli.numbers import low_high
+from wsi_seg.errors import BatchError
 
 
 class CodecName(enum.StrEnum):
@@ -84,18 +87,38 @@ def tile(
             progress=terminal.progress,
         )
         terminal.say(str(report))
-        summary = asdict(report)
+        summary, failures = asdict(report), dict(report.failures)
         if verify:
-            checked = verify_slides(slides, open_collection(out), progress=terminal.progress)
-            terminal.say(f"verified {sum(v.pixels for v in checked) / 1e6:.1f} Mpx: all the same")
-            summary["verified"] = [asdict(v) for v in checked]
+            with _collected(failures):
+                checked = verify_slides(
+                    slides,
+                    open_collection(out),
+                    except_for=report.failures,
+                    progress=terminal.progress,
+                )
+                pixels = sum(v.pixels for v in checked) / 1e6
+                terminal.say(f"verified {pixels:.1f} Mpx: all the same")
+                summary["verified"] = [asdict(v) for v in checked]
         if annotations is not None:
-            drawn = annotate_collection(
-                open_collection(out), [annotations], progress=terminal.progress
-            )
-            terminal.say("\n".join(drawn.lines()))
-            summary["annotations"] = asdict(drawn)
+            with _collected(failures):
+                drawn = annotate_collection(
+                    open_collection(out), [annotations], progress=terminal.progress
+                )
+                terminal.say("\n".join(drawn.lines()))
+                summary["annotations"] = asdict(drawn)
+        if failures:
+            total = {slide.name for slide in report.slides} | set(failures)
+            raise BatchError(failures, done=len(total) - len(failures))
         terminal.next_command("wsi-seg", "infer", out, "--overlap", "0.5")
         return summary
 
     run_verb(body, json_mode, writes=out, makes=True)
+
+
+@contextlib.contextmanager
+def _collected(failures: dict[str, str]) -> Iterator[None]:
+    """Keep what failed in a step for the end; the next step is for the slides that are done."""
+    try:
+        yield
+    except BatchError as error:
+        failures |= {**error.failures, **failures}

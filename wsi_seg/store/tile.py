@@ -3,9 +3,9 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
@@ -55,11 +55,17 @@ class TiledSlide:
 
 @dataclass(frozen=True, slots=True)
 class TileReport:
-    """Figures of one run."""
+    """Figures of one run; ``failures`` says why slides are missing, by their names."""
 
     out: Path
     slides: tuple[TiledSlide, ...]
     seconds: float
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+    def require_whole(self) -> None:
+        """Raise a `BatchError` if some slides failed; the others are done."""
+        if self.failures:
+            raise BatchError(self.failures, done=len(self.slides))
 
     def __str__(self) -> str:
         new = [slide for slide in self.slides if not slide.skipped]
@@ -73,6 +79,7 @@ class TileReport:
             mpp = "mpp unknown" if slide.mpp is None else f"{slide.mpp:.4g} um/px"
             lines.append(f"{slide.name}: {slide.width} x {slide.height} px, {mpp}, ")
             lines[-1] += ", ".join(dict.fromkeys(slide.levels))
+        lines += [f"{name} failed: {reason}" for name, reason in self.failures.items()]
         return "\n".join(lines)
 
 
@@ -98,6 +105,9 @@ def tile_slides(
     progress: Progress,
 ) -> TileReport:
     """Tile slides into a collection; run again, it goes on where it was stopped.
+
+    Slides that fail are named in the result, so that work on the others can go on: call its
+    `TileReport.require_whole` in the end, to be told of them by an error.
 
     Parameters
     ----------
@@ -125,7 +135,7 @@ def tile_slides(
     OutputError
         If the collection cannot be written.
     BatchError
-        If some slides fail; the others are done.
+        If all slides fail.
     """
     files = find_slides(list(paths))
     _require_names(files)
@@ -137,11 +147,12 @@ def tile_slides(
     note_names(out)
     if len(files) == 1 and failures:
         raise failures[files[0]]
-    if failures:
-        reasons = {slide_name(path): str(error) for path, error in failures.items()}
-        raise BatchError(reasons, done=len(done))
+    reasons = {slide_name(path): str(error) for path, error in failures.items()}
     slides = tuple(sorted(done, key=lambda slide: slide.name))
-    return TileReport(out, slides, time.perf_counter() - started)
+    report = TileReport(out, slides, time.perf_counter() - started, reasons)
+    if not slides:
+        report.require_whole()
+    return report
 
 
 def _require_names(files: Sequence[Path]) -> None:

@@ -1,6 +1,6 @@
 """Owns comparing a store with the slide it was made from, on sampled places."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,11 @@ class Verified:
 
 
 def verify_slides(
-    paths: Sequence[Path], collection: Collection, *, progress: Progress
+    paths: Sequence[Path],
+    collection: Collection,
+    *,
+    except_for: Container[str] = (),
+    progress: Progress,
 ) -> list[Verified]:
     """Compare the stores of a collection with their slides; see `verify_slide`.
 
@@ -41,6 +45,8 @@ def verify_slides(
         The files and folders that were tiled.
     collection
         What they were tiled into.
+    except_for
+        Names of slides to leave out, such as those that could not be tiled.
     progress
         Advanced by slides.
 
@@ -49,7 +55,7 @@ def verify_slides(
     BatchError
         If some differ or cannot be read; all others are the same.
     """
-    files = find_slides(list(paths))
+    files = [file for file in find_slides(list(paths)) if slide_name(file) not in except_for]
     verified: list[Verified] = []
     failures: dict[str, str] = {}
     progress.start("verify", len(files), "slides")
