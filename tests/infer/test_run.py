@@ -75,7 +75,7 @@ def test_a_second_run_finds_everything_done_and_other_settings_are_refused(
     assert again.tiles == 0
     assert digests(out) == before
     other = InferOptions(precision="fp32", batch=4, strip_px=512, overlap=0.25)
-    with pytest.raises(BatchError, match=r"overlap was 0.5 and is now 0.25"):
+    with pytest.raises(BatchError, match=r"was made with .* overlap was 0.5 and is now 0.25; --ov"):
         infer_collection(collection, checkpoint, out, other, progress=Silent())
     report = infer_collection(collection, checkpoint, out, other, overwrite=True, progress=Silent())
     assert report.tiles > 0
@@ -111,6 +111,45 @@ def test_stopped_anywhere_and_run_again_gives_the_same_bytes(checkpoint, tmp_pat
         report = infer_collection(collection, checkpoint, out, OPTIONS, progress=Silent())
         assert digests(out) == expected
         assert report.tiles > 0
+
+
+def stopped_after(strips, monkeypatch):
+    """Let so many writes of a strip or its label succeed, and the next one be a kill."""
+
+    class Killed(BaseException):
+        pass
+
+    left, real = [strips], output_module.write_strip
+
+    def dying(*args):
+        if left[0] == 0:
+            raise Killed
+        left[0] -= 1
+        real(*args)
+
+    monkeypatch.setattr(output_module, "write_strip", dying)
+    return Killed
+
+
+def test_another_memory_budget_neither_refuses_nor_redoes_what_is_there(
+    checkpoint, tmp_path, monkeypatch
+):
+    make_store(tmp_path / "store.zarr", "tall", 2300, 64)
+    collection = open_collection(tmp_path / "store.zarr")
+    large = InferOptions(precision="fp32", batch=4, strip_px=1024)
+    infer_collection(collection, checkpoint, tmp_path / "whole.zarr", large)
+    expected = digests(tmp_path / "whole.zarr")
+    killed = stopped_after(2, monkeypatch)
+    with pytest.raises(killed):
+        infer_collection(collection, checkpoint, tmp_path / "killed.zarr", large)
+    monkeypatch.undo()
+    whole = infer_collection(collection, checkpoint, tmp_path / "whole.zarr", OPTIONS)
+    assert whole.tiles == 0
+    assert digests(tmp_path / "whole.zarr") == expected
+    report = infer_collection(collection, checkpoint, tmp_path / "killed.zarr", OPTIONS)
+    assert report.memory.strip_px == 1024
+    assert 0 < report.tiles < report.slides[0].windows
+    assert digests(tmp_path / "killed.zarr") == expected
 
 
 def test_one_bad_slide_does_not_stop_the_others(checkpoint, tmp_path):

@@ -1,7 +1,10 @@
 """The journal: several units at once, a cut line costs one unit, its order decides no digest."""
 
+import pytest
+
+from wsi_seg.errors import StoreError
 from wsi_seg.store.digests import store_digest, write_digests
-from wsi_seg.store.journal import Journal
+from wsi_seg.store.journal import Journal, begun_with
 
 
 def test_units_recorded_together_are_read_one_by_one(tmp_path):
@@ -33,3 +36,14 @@ def test_which_worker_is_done_first_does_not_change_a_group_s_digest(tmp_path):
         (tmp_path / name / "zarr.json").write_text("{}")
         write_digests(tmp_path / name)
     assert store_digest(tmp_path / "a") == store_digest(tmp_path / "b") != ""
+
+
+def test_other_settings_are_named_and_the_message_says_whether_work_can_go_on(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    assert begun_with(path) == {}
+    Journal(path, {"a": 1})
+    assert begun_with(path) == {"a": 1}
+    with pytest.raises(StoreError, match=r"unfinished work .* a was 1 and is now 2; repeat"):
+        Journal(path, {"a": 2})
+    with pytest.raises(StoreError, match=r"was made with other settings: a was 1 .* anew"):
+        Journal(path, {"a": 2}, complete=True)

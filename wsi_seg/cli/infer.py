@@ -139,6 +139,7 @@ def infer(
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.infer.members import newest_model, read_model
         from wsi_seg.infer.memory import parse_bytes
+        from wsi_seg.infer.output import begun_strips
         from wsi_seg.infer.plan import InferOptions
         from wsi_seg.infer.run import infer_collection
         from wsi_seg.infer.schedule import plan_run
@@ -164,7 +165,8 @@ def infer(
         model = read_model(files, None if combine is None else combine.value)
         if plan:
             stores = [collection[name] for name in collection.names()]
-            planned = plan_run(stores, model, options)
+            begun = {} if overwrite else begun_strips(stores, out)
+            planned = plan_run(stores, model, options, begun=begun)
             terminal.say("\n".join([f"model {file}" for file in files] + planned.lines()))
             return planned.to_json()
         report = infer_collection(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from wsi_seg.infer.band import StripSink
 from wsi_seg.infer.fitted import restore, rows_under
 from wsi_seg.infer.labels import LABEL, label_map
-from wsi_seg.infer.plan import SlidePlan, finest
+from wsi_seg.infer.plan import STRIP_ROWS, SlidePlan, finest
 from wsi_seg.infer.seams import seam_score
 from wsi_seg.infer.source import WindowReader
 from wsi_seg.infer.stream import Job, Quarantined
@@ -29,7 +29,10 @@ from wsi_seg.store import (
     open_multiscale,
     write_strip,
 )
-from wsi_seg.store.journal import Journal
+from wsi_seg.store.journal import Journal, begun_with
+from wsi_seg.store.layout import PARTIAL
+
+_JOURNAL = "journal.jsonl"
 
 # Strips that may wait to be written while the model goes on.
 _WRITES_WAITING = 1
@@ -123,13 +126,17 @@ class SlideOutput:
         self.store, self.plans, self.plan = store, plans, finest(plans)
         self._settings = settings
         self._final = out / store.name
-        self._partial = out / ".partial" / store.name
+        self._partial = out / PARTIAL / store.name
         if overwrite:
             discard(self._final)
             discard(self._partial)
         self.complete = self._final.exists()
         folder = self._final if self.complete else self._partial
-        self._journal = Journal(folder / "journal.jsonl", settings)
+        if self.complete:
+            # How rows were cut into strips depended on the memory of that moment, and is no matter.
+            noted = begun_with(folder / _JOURNAL).get("strip_px", settings.get("strip_px"))
+            settings = {**settings, "strip_px": noted}
+        self._journal = Journal(folder / _JOURNAL, settings, complete=self.complete)
 
     def create(self, card: ModelCard) -> None:
         """Write the metadata of the group, to be filled strip by strip."""
@@ -217,6 +224,19 @@ class SlideOutput:
     def figures(self) -> Mapping[str, object]:
         """What was noted about the finished prediction, see `_figures`; empty before."""
         return open_multiscale(self._final).attributes if self.complete else {}
+
+
+def begun_strips(stores: Sequence[SlideStore], out: Path) -> dict[str, int]:
+    """Rows of a strip of those slides whose prediction is begun, by their names.
+
+    They were chosen by the memory of another moment, and only the same strips can be continued.
+    """
+    found = {}
+    for store in stores:
+        strip_px = begun_with(out / PARTIAL / store.name / _JOURNAL).get("strip_px")
+        if isinstance(strip_px, int) and strip_px > 0 and strip_px % STRIP_ROWS == 0:
+            found[store.name] = strip_px
+    return found
 
 
 class StripWriter:

@@ -22,6 +22,9 @@ from wsi_seg.infer.windows import MAX_OVERLAP, Blend, axis_weights
 from wsi_seg.models.checkpoint import ModelCard
 from wsi_seg.store import Multiscale, SlideStore
 
+# Strips are whole chunks of the output.
+STRIP_ROWS = 512
+
 
 @dataclass(frozen=True, slots=True)
 class InferOptions:
@@ -86,8 +89,10 @@ class InferOptions:
             raise ConfigError(f"got mpp {self.mpp}; expected a number above 0")
         if self.mpp is not None and self.level is not None:
             raise ConfigError(f"got mpp {self.mpp} and level {self.level}; expected one of them")
-        if self.strip_px is not None and (self.strip_px < 1 or self.strip_px % 512):
-            raise ConfigError(f"got strips of {self.strip_px} rows; expected a multiple of 512")
+        if self.strip_px is not None and (self.strip_px < 1 or self.strip_px % STRIP_ROWS):
+            raise ConfigError(
+                f"got strips of {self.strip_px} rows; expected a multiple of {STRIP_ROWS}"
+            )
 
     @property
     def fraction(self) -> float:

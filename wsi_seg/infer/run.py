@@ -28,7 +28,7 @@ from wsi_seg.infer.members import (
     read_model,
 )
 from wsi_seg.infer.memory import MemoryPlan
-from wsi_seg.infer.output import SlideOutput, StripWriter
+from wsi_seg.infer.output import SlideOutput, StripWriter, begun_strips
 from wsi_seg.infer.plan import InferOptions, SlidePlan
 from wsi_seg.infer.predictor import Change, Place, Predictor
 from wsi_seg.infer.report import InferReport, SlideResult
@@ -171,7 +171,8 @@ def _infer(
 ) -> InferReport:
     """Predict in one pass; ``refine`` changes plans by what an earlier one found."""
     place = None if workers is None else workers.place
-    plan = plan_run(stores, model, options, refine=refine, place=place)
+    begun = {} if overwrite else begun_strips(stores, out)
+    plan = plan_run(stores, model, options, refine=refine, place=place, begun=begun)
     create_collection(out)
     failures = dict(plan.failures)
     if plan.memory is None:

@@ -1,8 +1,9 @@
 """Owns the plan of a whole run: every slide, every member, batch and memory, before any work."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 
 from wsi_seg.errors import WsiSegError
 from wsi_seg.infer.members import Model
@@ -96,6 +97,7 @@ def plan_run(
     *,
     refine: Refine | None = None,
     place: Place | None = None,
+    begun: Mapping[str, int] = MappingProxyType({}),
 ) -> RunPlan:
     """Plan all slides with all members, then what they take in memory; nothing is predicted.
 
@@ -107,6 +109,9 @@ def plan_run(
         Changes a slide's plan by what an earlier pass found.
     place
         Where networks compute; None is here.
+    begun
+        Rows of a strip of the slides whose output is begun, see `output.begun_strips`; they keep
+        them, and the memory plan is made for that.
 
     Raises
     ------
@@ -138,10 +143,10 @@ def plan_run(
             bf16=place.precision == "bf16",
             device_memory=place.memory,
             max_ram=options.max_ram,
-            strip_px=options.strip_px,
+            strip_px=max([options.strip_px or 0, *begun.values()]) or None,
         )
-        strip_px = memory.strip_px
-        slides = [tuple(plan.with_strips(strip_px) for plan in slide) for slide in slides]
+        strips = {slide[0].slide: memory.strip_px for slide in slides} | dict(begun)
+        slides = [tuple(one.with_strips(strips[one.slide]) for one in slide) for slide in slides]
     first = None
     if options.overlap == "adaptive" and refine is None:
         plain = plan_run(stores, model, replace(options, overlap=0.0), place=place)

@@ -21,6 +21,8 @@ class Journal:
         The journal's file; made with its folder when absent.
     settings
         Plain JSON values that must be equal for the work to be continued.
+    complete
+        Whether the work is finished, so that nothing can be continued.
 
     Raises
     ------
@@ -28,13 +30,13 @@ class Journal:
         If the journal was begun with other settings; the message names the differences.
     """
 
-    def __init__(self, path: Path, settings: Settings) -> None:
+    def __init__(self, path: Path, settings: Settings, *, complete: bool = False) -> None:
         self.path = path
         self._settings = json.loads(json.dumps(settings))
         self._done: dict[str, object] = {}
         lines = _whole_lines(path)
         if lines:
-            self._require_same(lines[0])
+            self._require_same(lines[0], complete=complete)
             self._done = {str(line["unit"]): line.get("result") for line in lines[1:]}
         else:
             try:
@@ -70,7 +72,7 @@ class Journal:
             raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
         self._done |= results
 
-    def _require_same(self, first: Mapping[str, object]) -> None:
+    def _require_same(self, first: Mapping[str, object], *, complete: bool) -> None:
         begun = first.get("settings")
         if begun == self._settings:
             return
@@ -81,11 +83,23 @@ class Journal:
             for name in names
             if before.get(name) != self._settings.get(name)
         ]
+        if complete:
+            raise StoreError(
+                f"{self.path.parent} was made with other settings: {'; '.join(changes)}; "
+                "--overwrite makes it anew"
+            )
         raise StoreError(
             f"{self.path.parent} holds unfinished work begun with other settings: "
             f"{'; '.join(changes)}; repeat the first settings to continue, or start over with "
             "--overwrite"
         )
+
+
+def begun_with(path: Path) -> Settings:
+    """Read the settings that a journal was begun with; empty where there is none."""
+    lines = _whole_lines(path)
+    settings = lines[0]["settings"] if lines else None
+    return settings if isinstance(settings, dict) else {}
 
 
 def _whole_lines(path: Path) -> list[dict[str, object]]:
