@@ -15,7 +15,8 @@ from wsi_seg.learn.fit import Fitted
 from wsi_seg.learn.history import History
 from wsi_seg.learn.slides import split_slides
 from wsi_seg.learn.train import train
-from wsi_seg.models import load_checkpoint, read_card
+from wsi_seg.models import load_checkpoint, read_card, save_checkpoint
+from wsi_seg.models.checkpoint import digest_of
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection
 
@@ -204,6 +205,24 @@ def test_folds_leave_an_ensemble_and_predictions(recipe_for, tmp_path):
     assert 0 <= report.out_of_fold_dice["disc"] <= 1
     assert report.model == tmp_path / "ensemble.yaml"
     assert report.to_json()["ensemble"] == str(report.ensemble)
+
+
+def test_predictions_out_of_fold_follow_weights_that_more_training_has_changed(
+    recipe_for, tmp_path
+):
+    settings = ("data.validation=0.2", "data.folds=2", "train.epochs=1")
+    recipe = recipe_for(*settings, "sampling.patches_per_epoch=8")
+    train(recipe, tmp_path, progress=Silent())
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("fold_1/oof.zarr/*/*.jsonl")}
+    best = tmp_path / "fold_0" / "best.safetensors"
+    network, card = load_checkpoint(best)
+    with torch.no_grad():
+        next(network.parameters()).add_(0.5)
+    save_checkpoint(best, network, card)
+    train(recipe, tmp_path, progress=Silent())
+    for store in open_collection(tmp_path / "fold_0" / "oof.zarr"):
+        assert store.attributes["settings"]["checkpoint"] == digest_of(best)
+    assert kept == {path: path.stat().st_mtime_ns for path in kept}
 
 
 def test_checkpoints_are_averaged_but_counters_are_not(recipe_for, tmp_path):

@@ -239,6 +239,21 @@ def begun_strips(stores: Sequence[SlideStore], out: Path) -> dict[str, int]:
     return found
 
 
+def discard_others(out: Path, identity: object) -> None:
+    """Remove the predictions of a collection, begun or complete, that another model has made.
+
+    Parameters
+    ----------
+    out
+        Prediction collection; need not exist.
+    identity
+        Of the model whose predictions stay; see `members.Model.identity`.
+    """
+    for journal in [*out.glob(f"*/{_JOURNAL}"), *out.glob(f"{PARTIAL}/*/{_JOURNAL}")]:
+        if begun_with(journal).get("checkpoint") != identity:
+            discard(journal.parent)
+
+
 class StripWriter:
     """One thread that writes strips in order while the model goes on; its errors come back."""
 

@@ -11,6 +11,7 @@ from wsi_seg.config.ensemble import EnsembleFile, EnsembleMember
 from wsi_seg.evaluate.scores import Scores
 from wsi_seg.export.files import written_whole
 from wsi_seg.infer.members import ENSEMBLE, read_model
+from wsi_seg.infer.output import discard_others
 from wsi_seg.infer.run import infer_with
 from wsi_seg.learn.validate import infer_options, score_slides
 from wsi_seg.progress import Progress
@@ -52,7 +53,7 @@ def predict_out_of_fold(
 ) -> dict[str, float]:
     """Predict the slides that each fold held out, and keep the predictions.
 
-    Predictions that exist are kept, so a rerun goes on.
+    Predictions that exist are kept, so a rerun goes on; those of other weights are made anew.
 
     Parameters
     ----------
@@ -70,8 +71,11 @@ def predict_out_of_fold(
     """
     found: list[Scores] = []
     for checkpoint, slides, out in folds:
+        model = read_model([checkpoint])
+        # A finished run that was given more time may have found better weights.
+        discard_others(out, model.identity())
         infer_with(
-            read_model([checkpoint]),
+            model,
             slides,
             out,
             infer_options(recipe, "auto"),
