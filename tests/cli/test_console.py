@@ -74,6 +74,15 @@ def test_interrupt_says_how_to_go_on(capsys):
     assert "same command" in capsys.readouterr().err
 
 
+def test_interrupt_amid_overwriting_says_that_it_must_not_begin_anew(capsys):
+    def body(_: Terminal) -> dict[str, object]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(typer.Exit):
+        run_verb(body, False, anew=True)
+    assert "the same command without --overwrite takes up" in capsys.readouterr().err
+
+
 def test_a_defect_is_not_hidden():
     def body(_: Terminal) -> dict[str, object]:
         raise ZeroDivisionError

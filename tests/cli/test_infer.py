@@ -45,6 +45,19 @@ def test_a_plan_is_printed_and_nothing_is_done(files, tmp_path):
     assert found["memory"]["total"] > 0
 
 
+def test_stopped_amid_overwriting_the_way_on_is_without_it(files, tmp_path, monkeypatch):
+    import wsi_seg.infer.run
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(wsi_seg.infer.run, "infer_collection", stop)
+    words = ("infer", tmp_path / "store.zarr", "--checkpoint", files[0])
+    words += ("--out", tmp_path / "pred.zarr")
+    assert "stopped: the same command takes up" in run(*words)[1]
+    assert "stopped: the same command without --overwrite" in run(*words, "--overwrite")[1]
+
+
 def test_two_models_vote(files, tmp_path):
     out = tmp_path / "pred.zarr"
     words = ("infer", tmp_path / "store.zarr", "--out", out, "--checkpoint", files[0])

@@ -1,6 +1,7 @@
 """A whole inference on small stores, with a real network: complete, resumable, repeatable."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -150,6 +151,28 @@ def test_another_memory_budget_neither_refuses_nor_redoes_what_is_there(
     assert report.memory.strip_px == 1024
     assert 0 < report.tiles < report.slides[0].windows
     assert digests(tmp_path / "killed.zarr") == expected
+
+
+def test_an_old_prediction_stays_until_the_new_one_is_whole(checkpoint, tmp_path, monkeypatch):
+    make_store(tmp_path / "store.zarr", "tall", 1300, 64)
+    collection, out = open_collection(tmp_path / "store.zarr"), tmp_path / "pred.zarr"
+    infer_collection(collection, checkpoint, out, OPTIONS)
+    old = digests(out / "tall")
+    other = replace(OPTIONS, tta="hflip")
+    infer_collection(collection, checkpoint, tmp_path / "new.zarr", other)
+    killed = stopped_after(3, monkeypatch)
+    with pytest.raises(killed):
+        infer_collection(collection, checkpoint, out, other, overwrite=True)
+    monkeypatch.undo()
+    assert digests(open_collection(out)["tall"].path) == old
+    with pytest.raises(BatchError, match="unfinished work begun with other settings"):
+        infer_collection(collection, checkpoint, out, OPTIONS)
+    report = infer_collection(collection, checkpoint, out, other)
+    assert 0 < report.tiles < report.slides[0].windows
+    assert digests(out) == digests(tmp_path / "new.zarr")
+    infer_collection(collection, checkpoint, out, OPTIONS, overwrite=True)
+    assert digests(out / "tall") == old
+    assert not (out / ".partial").exists()
 
 
 def test_one_bad_slide_does_not_stop_the_others(checkpoint, tmp_path):

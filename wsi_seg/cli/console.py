@@ -65,6 +65,7 @@ def run_verb(
     *,
     writes: Path | None = None,
     makes: bool = False,
+    anew: bool = False,
 ) -> None:
     """Run the body of a verb and end the process the way the command line promises.
 
@@ -79,6 +80,8 @@ def run_verb(
         Folder that no other command may write to meanwhile.
     makes
         Whether the verb makes this folder where it is absent.
+    anew
+        Whether ``--overwrite`` was given, and would begin once more where it is repeated.
 
     Raises
     ------
@@ -97,7 +100,8 @@ def run_verb(
             summary, code = _report(error), FAILED
         except KeyboardInterrupt:
             terminal.progress.close()
-            sys.stderr.write("stopped: the same command takes up the work where it stopped\n")
+            same = "the same command without --overwrite" if anew else "the same command"
+            sys.stderr.write(f"stopped: {same} takes up the work where it stopped\n")
             summary, code = {"status": "stopped"}, INTERRUPTED
         finally:
             terminal.progress.close()

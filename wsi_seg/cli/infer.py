@@ -119,7 +119,10 @@ def infer(
         typer.Option(help="local:N, cuda[:N], slurm[:N], tcp://HOST:PORT; default: this process."),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Discard predictions that exist.")
+        bool,
+        typer.Option(
+            "--overwrite", help="Predict anew; an old prediction stays until the new is whole."
+        ),
     ] = False,
     json_mode: JsonFlag = False,
 ) -> None:
@@ -183,7 +186,7 @@ def infer(
         report.require_whole()
         return report.to_json() | {"out": out}
 
-    run_verb(body, json_mode, writes=None if plan else out, makes=True)
+    run_verb(body, json_mode, writes=None if plan else out, makes=True, anew=overwrite)
 
 
 def _overlap(word: str) -> float | Literal["adaptive"]:

@@ -111,7 +111,7 @@ class SlideOutput:
     settings
         Everything that decides the prediction's bytes; unfinished work with others is refused.
     overwrite
-        Discard what exists.
+        Begin anew; a prediction that exists stays until the new one is whole.
     """
 
     def __init__(
@@ -128,9 +128,9 @@ class SlideOutput:
         self._final = out / store.name
         self._partial = out / PARTIAL / store.name
         if overwrite:
-            discard(self._final)
             discard(self._partial)
-        self.complete = self._final.exists()
+        # Beside a complete one there is unfinished work where a run that overwrites was stopped.
+        self.complete = self._final.exists() and not (overwrite or self._partial.exists())
         folder = self._final if self.complete else self._partial
         if self.complete:
             # How rows were cut into strips depended on the memory of that moment, and is no matter.
@@ -194,11 +194,11 @@ class SlideOutput:
 
     def finish(self) -> None:
         """Compute the coarser levels and give the group its final name, unless that is done."""
-        if not self._final.exists():  # else a worker died between this and saying so
+        if self._partial.exists():  # else a worker died between this and saying so
             fill_pyramid(self._partial, nearest=False, progress=Silent())
             fill_pyramid(self._partial / "labels" / LABEL, nearest=True, progress=Silent())
             note_attributes(self._partial, self._figures())
-            finish(self._partial, self._final)
+            finish(self._partial, self._final, replace=True)
         self.complete = True
 
     def _figures(self) -> dict[str, object]:

@@ -112,7 +112,8 @@ def infer_collection(
     options
         What the user chose.
     overwrite
-        Discard predictions that exist.
+        Make predictions anew that exist; each stays until the new one is whole. Where that was
+        stopped, the same without it goes on.
     cluster
         See `distribute.connected`; None predicts in this process.
     progress

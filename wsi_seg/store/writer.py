@@ -138,7 +138,7 @@ def finish(
         final.parent.mkdir(parents=True, exist_ok=True)
         if final.parent.name == "labels":
             list_label(final.parent, final.name)  # before the rename: a kill leaves no orphan
-        old = partial.with_name(f"{final.name}.old")
+        old = partial.with_name(f".{final.name}.old")  # no slide's name begins with a dot
         if replace and final.exists():
             discard(old)
             final.rename(old)
