@@ -69,6 +69,12 @@ class StripTask:
         """Number of windows that the strips need, of all members."""
         return sum(plan.windows_in(self._strips_of(plan)) for plan in self.plans)
 
+    @property
+    def pixels(self) -> int:
+        """Px of the strips."""
+        bounds = [self.plan.strips[index] for index in self.strips]
+        return sum(y_end - y for y, y_end in bounds) * self.plan.extent.width
+
     def write(self, index: int, rows: NDArray[np.uint8]) -> None:
         """Write the probabilities and the label map of one strip."""
         if self.plan.native is None:

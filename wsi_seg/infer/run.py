@@ -275,13 +275,14 @@ def _run(
     outputs: Sequence[SlideOutput], plan: RunPlan, memory: MemoryPlan, produce: Produce
 ) -> InferReport:
     pending = [output for output in outputs if not output.complete]
+    pixels = sum(output.task.pixels for output in pending)
     started = time.perf_counter()
     produced = produce(pending, memory) if pending else Produced(0, 0.0, Change())
     seconds = time.perf_counter() - started
     return InferReport(
         slides=tuple(_result(output) for output in outputs),
         tiles=produced.tiles,
-        pixels=sum(output.plan.extent.area for output in pending),
+        pixels=pixels,
         seconds=seconds,
         device_use=produced.busy / seconds,
         peak_memory=peak_memory(),
