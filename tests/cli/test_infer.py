@@ -58,6 +58,26 @@ def test_stopped_amid_overwriting_the_way_on_is_without_it(files, tmp_path, monk
     assert "stopped: the same command without --overwrite" in run(*words, "--overwrite")[1]
 
 
+def test_a_plan_refuses_what_the_run_would_refuse(files, tmp_path):
+    words = ("infer", tmp_path / "store.zarr", "--plan", "--overlap", "adaptive")
+    words += ("--checkpoint", files[0])
+    assert run(*words)[0] == 0
+    code, text = run(*words, "--checkpoint", files[1])
+    assert code == 1
+    assert "adaptive overlap and several models" in text
+    code, text = run(*words, "--tile", 63)
+    assert code == 1
+    assert "an even number of px" in text
+
+
+def test_a_plan_with_slides_that_fail_is_printed_and_exits_1(files, tmp_path):
+    make_store(tmp_path / "store.zarr", "unknown", 70, 70, mpp=None)
+    code, text = run("infer", tmp_path / "store.zarr", "--checkpoint", files[0], "--plan")
+    assert code == 1
+    assert "one: 100 x 90 px" in text
+    assert "error: 1 of 2 slides failed, 1 are done" in text
+
+
 def test_two_models_vote(files, tmp_path):
     out = tmp_path / "pred.zarr"
     words = ("infer", tmp_path / "store.zarr", "--out", out, "--checkpoint", files[0])

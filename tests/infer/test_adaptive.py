@@ -173,6 +173,19 @@ def test_a_slide_that_fails_does_not_stop_the_others(stores, tmp_path):
         infer_with((Blinkered(), card), stores, tmp_path / "q", OPTIONS, progress=Silent())
 
 
+def test_no_first_pass_stays_where_nothing_can_go_on_from_it(stores, tmp_path):
+    run(stores[:1], tmp_path / "p")
+    other = replace(OPTIONS, tta="hflip")
+    with pytest.raises(BatchError, match="one was made with other settings"):
+        run(stores, tmp_path / "p", other)
+    assert open_collection(tmp_path / "p").names() == ("one", "two")
+    assert not (tmp_path / ".p.first").exists()
+    card = replace(CARD, mpp=0.5)
+    with pytest.raises(BatchError, match="2 of 2 slides failed"):
+        infer_with((Blinkered(), card), stores, tmp_path / "q", OPTIONS, progress=Silent())
+    assert not (tmp_path / ".q.first").exists()
+
+
 def test_what_does_not_fit_is_refused(stores, tmp_path):
     with pytest.raises(ConfigError, match="several models"):
         infer_with(

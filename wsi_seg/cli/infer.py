@@ -171,6 +171,7 @@ def infer(
             begun = {} if overwrite else begun_strips(stores, out)
             planned = plan_run(stores, model, options, begun=begun)
             terminal.say("\n".join([f"model {file}" for file in files] + planned.lines()))
+            planned.require_whole()
             return planned.to_json()
         report = infer_collection(
             collection,

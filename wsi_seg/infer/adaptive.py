@@ -65,9 +65,7 @@ def infer_twice(
     BatchError
         If some slides could not be predicted; all others are done.
     """
-    if len(model.members) > 1 or model.card.fit is not None:
-        what = "several models" if len(model.members) > 1 else "a model that resizes slides"
-        raise ConfigError(f"got adaptive overlap and {what}; expected a number such as 0.5")
+    require_adaptable(model)
     beside = out.with_name(f".{out.name}.first")
     plain = first_options(options)
     left = [store for store in stores if overwrite or not (out / store.name).exists()]
@@ -79,6 +77,8 @@ def infer_twice(
         except BatchError as error:
             failures = error.failures
             if error.done == 0 and len(left) == len(stores):
+                if not len(open_collection(beside)):  # else first settings can go on from it
+                    _drop(beside)
                 raise
     known = open_collection(beside) if beside.exists() else None
 
@@ -92,11 +92,46 @@ def infer_twice(
         found = [store for store in stores if store.name not in failures]
         report = run(found, out, options, refine=refine)
     except BatchError as error:
+        _drop(beside)
         raise BatchError(failures | error.failures, done=error.done) from error
-    discard(beside)
+    _drop(beside)
     if failures:
         raise BatchError(failures, done=len(report.slides))
     return report if first is None else report.after(first)
+
+
+def _drop(beside: Path) -> None:
+    """Remove the first pass, unless slides of it are unfinished and can be gone on with."""
+    if beside.exists() and not open_collection(beside).unfinished():
+        discard(beside)
+
+
+def require_adaptable(model: Model) -> None:
+    """Refuse what adaptive overlap cannot be had with.
+
+    Raises
+    ------
+    ConfigError
+        If there are several models, or one that resizes slides.
+    """
+    if len(model.members) > 1 or model.card.fit is not None:
+        what = "several models" if len(model.members) > 1 else "a model that resizes slides"
+        raise ConfigError(f"got adaptive overlap and {what}; expected a number such as 0.5")
+
+
+def require_even_tile(plan: SlidePlan) -> None:
+    """Refuse a tile without a middle.
+
+    Raises
+    ------
+    ConfigError
+        If the tile has an odd side, so that the grids of the two passes do not fit.
+    """
+    if plan.tile_px % 2:
+        raise ConfigError(
+            f"slide {plan.slide!r}: got a tile of {plan.tile_px} px and adaptive overlap; expected "
+            "an even number of px"
+        )
 
 
 def first_options(options: InferOptions) -> InferOptions:
@@ -119,13 +154,9 @@ def refined(plan: SlidePlan, first: SlidePlan, image: Multiscale) -> SlidePlan:
     Raises
     ------
     ConfigError
-        If the tile has an odd side, so that the two grids do not fit.
+        If the tile has an odd side.
     """
-    if plan.tile_px % 2:
-        raise ConfigError(
-            f"slide {plan.slide!r}: got a tile of {plan.tile_px} px and adaptive overlap; expected "
-            "an even number of px"
-        )
+    require_even_tile(plan)
     ground = np.zeros_like(plan.keep)
     rows, columns = (np.searchsorted(own, of_first) for own, of_first in _axes(plan, first))
     ground[np.ix_(rows, columns)] = first.keep

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 
-from wsi_seg.errors import WsiSegError
+from wsi_seg.errors import BatchError, WsiSegError
+from wsi_seg.infer.adaptive import require_adaptable, require_even_tile
 from wsi_seg.infer.members import Model
 from wsi_seg.infer.memory import MemoryPlan, plan_memory
 from wsi_seg.infer.plan import InferOptions, SlidePlan, finest, plan_slide
@@ -58,6 +59,11 @@ class RunPlan:
     def skipped(self) -> int:
         """Windows without tissue."""
         return sum(int((~plan.keep).sum()) for slide in self.slides for plan in slide)
+
+    def require_whole(self) -> None:
+        """Raise a `BatchError` if some slides cannot be predicted, as the run would."""
+        if self.failures:
+            raise BatchError(self.failures, done=len(self.slides))
 
     def lines(self) -> list[str]:
         """Plan as sentences for people."""
@@ -118,6 +124,9 @@ def plan_run(
     ConfigError
         If an option is wrong, or ``max_ram`` is too little.
     """
+    adaptive = options.overlap == "adaptive"
+    if adaptive:
+        require_adaptable(model)
     place = place or place_here(options.device, options.precision)
     cards = [member.card for member in model.members]
     failures: dict[str, str] = {}
@@ -125,6 +134,8 @@ def plan_run(
     for store in stores:
         try:
             plans = [plan_slide(store, card, options, strip_px=_STRIP_PX) for card in cards]
+            if adaptive:
+                require_even_tile(plans[0])
             slides.append(tuple(refine(store, plan) if refine else plan for plan in plans))
         except WsiSegError as error:
             logger.info("%s failed: %s", store.name, error)
@@ -148,9 +159,8 @@ def plan_run(
         strips = {slide[0].slide: memory.strip_px for slide in slides} | dict(begun)
         slides = [tuple(one.with_strips(strips[one.slide]) for one in slide) for slide in slides]
     first = None
-    if options.overlap == "adaptive" and refine is None:
-        plain = plan_run(stores, model, replace(options, overlap=0.0), place=place)
-        first = plain.windows
+    if adaptive and refine is None:
+        first = plan_run(stores, model, replace(options, overlap=0.0), place=place).windows
     return RunPlan(tuple(slides), failures, memory, place.device, place.precision, first)
 
 
