@@ -31,6 +31,18 @@ def test_the_rule_of_the_options(tmp_path):
     assert chosen_rule(tmp_path / "rule.json", None, 0.0) == Rule(split=1.0)
 
 
+def test_the_rule_that_was_found_decides_for_all_verbs(painted, tmp_path, monkeypatch):
+    """Else the scores would be of another decision than the polygons."""
+    monkeypatch.chdir(tmp_path)
+    write_rule(tmp_path / "run/rule.json", fixed(1.0), {})
+    exported = run("export", painted.prediction, "--geojson", tmp_path)
+    assert json.loads(exported.output.splitlines()[-1])["objects"] == {"painted": 0}
+    scores = run("evaluate", painted.prediction, "--truth", painted.store)
+    assert json.loads(scores.output.splitlines()[-1])["slides"][0]["objects_found"] == 0
+    plain = run("evaluate", painted.prediction, "--truth", painted.store, "--threshold", 0.5)
+    assert json.loads(plain.output.splitlines()[-1])["slides"][0]["objects_found"] > 0
+
+
 def test_a_rule_and_a_threshold_are_one_too_many(painted, tmp_path):
     done = run("export", painted.prediction, "--rule", "r", "--threshold", 0.5, "--rle", tmp_path)
     assert done.exit_code == 2

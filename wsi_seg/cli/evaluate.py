@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
-from wsi_seg.cli.rules import SplitOption, chosen_rule
+from wsi_seg.cli.rules import SplitOption, chosen_rule, rule_file, rule_line
 
 
 def evaluate(
@@ -18,7 +18,10 @@ def evaluate(
     label: Annotated[str, typer.Option(help="Name of the true label.")] = "annotations",
     rule: Annotated[
         Path | None,
-        typer.Option(help="Judge what this rule decides, instead of the label map of `infer`."),
+        typer.Option(
+            help="Judge what this rule decides; default: run/rule.json, if it is, else the label "
+            "map of `infer`."
+        ),
     ] = None,
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Judge px above this instead.")
@@ -48,6 +51,7 @@ def evaluate(
       wsi-seg evaluate pred.zarr --truth store.zarr
       wsi-seg evaluate pred.zarr --rule run/rule.json --out scores/
     """
+    file = rule_file(rule, threshold)
 
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.evaluate.compare import evaluate_collection, usual_measures
@@ -57,10 +61,10 @@ def evaluate(
         from wsi_seg.store import open_collection
 
         predictions = open_collection(prediction)
-        chosen = chosen_rule(rule, threshold, split)
+        chosen = chosen_rule(file, threshold, split)
         found_label = PREDICTION_LABEL if chosen is None else DECISION
         if chosen is not None:
-            terminal.say(f"rule: {chosen.describe()}")
+            terminal.say(rule_line(file, chosen))
         scores = evaluate_collection(
             predictions,
             open_collection(truth),
@@ -100,5 +104,5 @@ def evaluate(
         scores.require_whole()
         return scores.to_json()
 
-    writes = maps or split > 0 or (rule, threshold) != (None, None)
+    writes = maps or split > 0 or (file, threshold) != (None, None)
     run_verb(body, json_mode, writes=prediction if writes else None)

@@ -7,10 +7,9 @@ from typing import Annotated
 import typer
 
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
-from wsi_seg.cli.rules import SplitOption, chosen_rule
+from wsi_seg.cli.rules import SplitOption, chosen_rule, rule_file, rule_line
 
 # Where `wsi-seg search` puts a rule if not told otherwise.
-FOUND_RULE = Path("run/rule.json")
 
 
 class DialectName(enum.StrEnum):
@@ -81,11 +80,10 @@ def export(
         from wsi_seg.export.run import ExportTargets, export_collection
         from wsi_seg.store import open_collection
 
-        file = rule or (FOUND_RULE if threshold is None and FOUND_RULE.is_file() else None)
+        file = rule_file(rule, threshold)
         chosen = chosen_rule(file, threshold, split)
         if chosen is not None:
-            source = "rule" if file is None else f"rule of {file}"
-            terminal.say(f"{source}: {chosen.describe()}")
+            terminal.say(rule_line(file, chosen))
         report = export_collection(
             open_collection(prediction),
             open_collection(store) if overview else None,

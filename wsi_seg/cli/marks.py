@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
-from wsi_seg.cli.rules import chosen_rule
+from wsi_seg.cli.rules import chosen_rule, rule_file, rule_line
 
 
 def marks(
@@ -16,7 +16,8 @@ def marks(
     ],
     out: Annotated[Path, typer.Option(help="csv file to write.")] = Path("marks.csv"),
     rule: Annotated[
-        Path | None, typer.Option(help="Rule found by `wsi-seg search`; else what infer decided.")
+        Path | None,
+        typer.Option(help="Rule; default: run/rule.json, if it is, else what infer decided."),
     ] = None,
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Join px above this instead.")
@@ -33,6 +34,7 @@ def marks(
       wsi-seg marks pred.zarr --volumes a.mhd --volumes b.mhd --out marks.csv
       wsi-seg froc marks.csv --truth annotations.csv
     """
+    file = rule_file(rule, threshold)
 
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.export.marks import write_marks
@@ -40,11 +42,14 @@ def marks(
         from wsi_seg.slides.volume import volume_grid
         from wsi_seg.store import open_collection
 
+        chosen = chosen_rule(file, threshold, 0.0)
+        if chosen is not None:
+            terminal.say(rule_line(file, chosen))
         report = write_marks(
             open_collection(prediction),
             {slide_name(path): volume_grid(path) for path in volumes},
             out,
-            rule=chosen_rule(rule, threshold, 0.0),
+            rule=chosen,
             apart_mm=apart_mm,
             progress=terminal.progress,
         )
@@ -53,5 +58,5 @@ def marks(
         return report.to_json()
 
     # A rule's decision is kept as a label of the prediction.
-    decides = (rule, threshold) != (None, None)
+    decides = (file, threshold) != (None, None)
     run_verb(body, json_mode, writes=prediction if decides else None)

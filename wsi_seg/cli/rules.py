@@ -17,6 +17,19 @@ SplitOption = Annotated[
     ),
 ]
 
+# Where `wsi-seg search` leaves what it found.
+FOUND_RULE = Path("run/rule.json")
+
+
+def rule_file(named: Path | None, threshold: float | None) -> Path | None:
+    """File of the rule to decide by: the one named, or what was found, unless told a threshold."""
+    return named or (FOUND_RULE if threshold is None and FOUND_RULE.is_file() else None)
+
+
+def rule_line(file: Path | None, rule: "Rule") -> str:
+    """Tell which rule decides, and where it comes from."""
+    return f"{'rule' if file is None else f'rule of {file}'}: {rule.describe()}"
+
 
 def chosen_rule(file: Path | None, threshold: float | None, split: float) -> "Rule | None":
     """Rule of a file or of a threshold, parted as asked; None stands for what infer decided.
