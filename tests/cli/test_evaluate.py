@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from wsi_seg.cli.app import app
 from wsi_seg.postprocess.rule import fixed, write_rule
+from wsi_seg.store import note_attributes
 from wsi_seg.testing.painted import paint_prediction
 
 
@@ -48,6 +49,17 @@ def test_a_rule_is_judged_by_what_it_decides(painted, tmp_path):
     none = run(painted.prediction, "--truth", painted.store, "--rule", tmp_path / "rule.json")
     assert none["slides"][0]["tp"] == 0
     assert none["slides"][0]["objects_found"] == 0
+
+
+def test_tiles_that_inference_could_not_read_are_told_with_scores_and_exports(painted, tmp_path):
+    prediction = shutil.copytree(painted.prediction, tmp_path / "p.zarr")
+    note_attributes(prediction / "painted", {"quarantined": [[0, 256, "damaged"], [9, 9, "gone"]]})
+    told = ["painted: 2 tiles could not be read; they count as background"]
+    assert run(prediction, "--truth", painted.store)["caveats"] == told
+    words = ["export", str(prediction), "--png", str(tmp_path)]
+    done = CliRunner().invoke(app, words)
+    assert told[0] in done.output
+    assert run(painted.prediction, "--truth", painted.store)["caveats"] == []
 
 
 @pytest.fixture

@@ -122,7 +122,14 @@ def evaluate_collection(
     if not scores:
         raise BatchError(failures | unjudged, done=0)
     calibration = pooled(sure) if measures.calibration else None
-    return Scores(tuple(scores), measures.tolerance_um, calibration, tuple(unjudged), failures)
+    caveats = tuple(
+        text
+        for name in dict.fromkeys(s.slide for s in scores)
+        if (text := prediction[name].caveat) is not None
+    )
+    return Scores(
+        tuple(scores), measures.tolerance_um, calibration, tuple(unjudged), failures, caveats
+    )
 
 
 def evaluate_slide(

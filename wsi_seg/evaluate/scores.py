@@ -124,7 +124,8 @@ class SlideScore:
 class Scores:
     """Scores of a prediction collection against a truth collection.
 
-    ``unjudged`` names slides without the true label, ``failures`` why others could not be scored.
+    ``unjudged`` names slides without the true label, ``failures`` why others could not be scored;
+    ``caveats`` tell of tiles that inference could not read.
     """
 
     slides: tuple[SlideScore, ...]
@@ -132,6 +133,7 @@ class Scores:
     calibration: Mapping[str, Reliability] | None = None
     unjudged: tuple[str, ...] = ()
     failures: Mapping[str, str] = field(default_factory=dict)
+    caveats: tuple[str, ...] = ()
 
     @property
     def judged(self) -> tuple[str, ...]:
@@ -184,7 +186,7 @@ class Scores:
             lines += [f"  {line}" for line in class_lines(more)]
             if self.calibration is not None:
                 lines.append(f"  calibration error {self.calibration[name].ece:.4f}")
-        lines += unjudged_lines(self.unjudged)
+        lines += [*self.caveats, *unjudged_lines(self.unjudged)]
         return lines + [f"{name} was not scored: {why}" for name, why in self.failures.items()]
 
     def _repr_html_(self) -> str:
@@ -210,6 +212,7 @@ class Scores:
             "mean_slide_dice": self.mean_slide_dice,
             "unjudged": list(self.unjudged),
             "failures": dict(self.failures),
+            "caveats": list(self.caveats),
         } | (
             {}
             if self.calibration is None

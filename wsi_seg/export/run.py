@@ -76,15 +76,16 @@ class ExportTargets:
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """Files written, and the number of objects by slide."""
+    """Files written, the number of objects by slide, and tiles that inference could not read."""
 
     files: tuple[str, ...]
     objects: dict[str, int]
+    caveats: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
         lines = [f"{slide}: {count} objects" for slide, count in self.objects.items()]
-        return [*lines, *(f"wrote {file}" for file in self.files)]
+        return [*lines, *self.caveats, *(f"wrote {file}" for file in self.files)]
 
     def to_json(self) -> dict[str, object]:
         """Figures as plain JSON values."""
@@ -139,7 +140,8 @@ def export_collection(
     progress.finish()
     if failures:
         raise BatchError(failures, done=len(predictions) - len(failures))
-    return ExportReport(tuple(files), objects)
+    caveats = tuple(text for store in predictions if (text := store.caveat) is not None)
+    return ExportReport(tuple(files), objects, caveats)
 
 
 def _write_slide(

@@ -40,6 +40,13 @@ class SlideStore:
         """What wsi_seg noted about the slide."""
         return self.image.attributes
 
+    @property
+    def caveat(self) -> str | None:
+        """Sentence about tiles of a prediction that could not be read; None if all could."""
+        if not (unread := self.image.quarantined):
+            return None
+        return f"{self.name}: {len(unread)} tiles could not be read; they count as background"
+
     def label_names(self) -> tuple[str, ...]:
         """Names of the labels that are complete, sorted."""
         labels = self.path / "labels"
