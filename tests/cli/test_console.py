@@ -132,3 +132,15 @@ def test_other_libraries_are_quiet(capsys):
     configure_logging("debug")
     logging.getLogger("tifffile").warning("tag")
     assert "tag" in capsys.readouterr().err
+
+
+def test_a_held_folder_names_the_verb(tmp_path):
+    owners = []
+
+    def body(_: Terminal) -> dict[str, object]:
+        owners.append((tmp_path / "s" / ".lock").read_text())
+        return {}
+
+    body.__module__ = "wsi_seg.cli.tile"
+    run_verb(body, json_mode=False, writes=tmp_path / "s", makes=True)
+    assert '"wsi-seg tile"' in owners[0]

@@ -98,7 +98,7 @@ def test_words_that_are_no_sizes_are_refused(files, tmp_path):
     assert "at least" in text
 
 
-@pytest.mark.parametrize("word", ["²", "-1", "1.5", "many"])
+@pytest.mark.parametrize("word", ["²", "-1", "0", "1.5", "many"])
 def test_a_batch_that_is_no_number_is_refused(word):
     code, text = run("infer", "none.zarr", "--batch", word)
     assert code == 2

@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, TextIO
 
-import click
 import typer
 
 from wsi_seg.cli.bars import RichProgress
@@ -93,7 +92,8 @@ def run_verb(
     code = 0
     try:
         try:
-            with _held(writes, makes):
+            # There is one file for each verb, of its name.
+            with _held(writes, makes, verb=body.__module__.rpartition(".")[2]):
                 summary = {"status": "done", **body(terminal)}
         except WsiSegError as error:
             terminal.progress.close()
@@ -115,16 +115,14 @@ def run_verb(
         raise typer.Exit(code)
 
 
-def _held(folder: Path | None, makes: bool) -> AbstractContextManager[None]:
+def _held(folder: Path | None, makes: bool, verb: str) -> AbstractContextManager[None]:
     """Lock the folder; processes that train together, started by the first one, share its lock."""
     ranks = ("LOCAL_RANK", "RANK", "SLURM_PROCID")
     if folder is None or any(os.environ.get(rank, "0") != "0" for rank in ranks):
         return nullcontext()
     from wsi_seg.store.lock import locked
 
-    context = click.get_current_context(silent=True)
-    verb = context.info_name if context else None
-    return locked(folder, f"wsi-seg {verb}" if verb else Path(sys.argv[0]).name, make=makes)
+    return locked(folder, f"wsi-seg {verb}", make=makes)
 
 
 def configure_logging(level: str) -> None:

@@ -206,6 +206,6 @@ def _batch(word: str) -> int:
     """Tiles per forward pass; 0 where they are to be chosen."""
     if word == "auto":
         return 0
-    if not word.isdecimal():
-        raise typer.BadParameter(f"got --batch {word!r}; expected auto or a number")
+    if not word.isdecimal() or int(word) == 0:
+        raise typer.BadParameter(f"got --batch {word!r}; expected auto or a number of 1 or more")
     return int(word)
