@@ -19,6 +19,9 @@ from wsi_seg.evaluate.truth import Pair
 # Px beyond which two outlines have nothing to do with each other.
 REACH_PX = 512
 
+# Stands for the squared distance of what lies farther.
+BEYOND = 1 << 62
+
 Points = NDArray[np.int32]
 Ints = NDArray[np.int64]
 
@@ -27,11 +30,13 @@ Ints = NDArray[np.int64]
 class Distances:
     """Distances from each px of one outline to the other outline, as counts.
 
+    Only distances that occur are kept, because a run of many slides keeps those of each.
+
     Parameters
     ----------
     there, back
-        Found to true and true to found: number of px at each squared distance in px², from 0;
-        the last entry counts those beyond the reach.
+        Found to true and true to found: ``(n, 2)`` squared distances in px², rising, and how many
+        px have them; those beyond the reach have `BEYOND`.
     """
 
     there: Ints
@@ -43,31 +48,30 @@ class Distances:
         Quantiles lie between neighbouring values in proportion, as `numpy.quantile` has it. 0
         where both outlines are empty, None where it is beyond the reach or one is empty.
         """
-        if not self.there.sum() and not self.back.sum():
+        if not len(self.there) and not len(self.back):
             return 0.0
         both = [_quantile(side, quantile) for side in (self.there, self.back)]
         return None if None in both else max(value for value in both if value is not None)
 
     def surface_dice(self, tolerance_px: float) -> float:
         """Share of both outlines that lies within a tolerance of the other; 1 if both are empty."""
-        total = int(self.there.sum() + self.back.sum())
-        near = int(min(tolerance_px**2 + 1e-9, len(self.there) - 2)) + 1
-        within = int(self.there[:near].sum() + self.back[:near].sum())
-        return within / total if total else 1.0
-
-    def __add__(self, other: "Distances") -> "Distances":
-        return Distances(self.there + other.there, self.back + other.back)
+        squared, counts = np.concatenate([self.there, self.back]).T
+        total, near = int(counts.sum()), min(tolerance_px**2 + 1e-9, BEYOND - 1)
+        return int(counts[squared <= near].sum()) / total if total else 1.0
 
 
-def _quantile(counts: Ints, quantile: float) -> float | None:
-    total = int(counts.sum())
-    if not total:
+def _quantile(side: Ints, quantile: float) -> float | None:
+    squared, counts = side.T
+    if not len(counts):
         return None
-    place = (total - 1) * quantile
     cumulated = counts.cumsum()
-    low, high = (int(np.searchsorted(cumulated, at, side="right")) for at in
-                 (int(place), min(int(place) + 1, total - 1)))  # fmt: skip
-    if high == len(counts) - 1:
+    last = int(cumulated[-1]) - 1
+    place = last * quantile
+    low, high = (
+        int(squared[np.searchsorted(cumulated, at, side="right")])
+        for at in (int(place), min(int(place) + 1, last))
+    )
+    if high == BEYOND:
         return None
     near, far = low**0.5, high**0.5
     return float(near + (far - near) * (place - int(place)))
@@ -122,7 +126,9 @@ class Outlines:
         while self._waiting:
             self._measure(self._waiting.popleft())
         return {
-            self._names[number]: Distances(self._sums[number, False], self._sums[number, True])
+            self._names[number]: Distances(
+                _occurring(self._sums[number, False]), _occurring(self._sums[number, True])
+            )
             for number in self._ids
         }
 
@@ -168,6 +174,14 @@ def _edge(own: NDArray[np.bool_], inside: NDArray[np.bool_]) -> NDArray[np.bool_
     deep = inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
     edge: NDArray[np.bool_] = own[1:-1, 1:-1] & ~deep
     return edge
+
+
+def _occurring(counts: Ints) -> Ints:
+    """Pairs of `Distances` of the counts of all squared distances, the last beyond the reach."""
+    squared = np.flatnonzero(counts)
+    kept = counts[squared]
+    squared[squared == len(counts) - 1] = BEYOND
+    return np.stack([squared, kept], axis=1)
 
 
 def _squares(points: Points, others: Points, reach: int) -> Ints:

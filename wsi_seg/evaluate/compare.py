@@ -98,7 +98,7 @@ def evaluate_collection(
     unjudged: dict[str, str] = {}
     for name in names:
         try:
-            if name not in truth.names():
+            if name not in truth:
                 raise StoreError(f"{truth.path} has no slide {name!r}")
             if (lack := lack_of_truth(truth[name], label)) is not None:
                 unjudged[name] = lack

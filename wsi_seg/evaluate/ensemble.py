@@ -151,7 +151,7 @@ def judge_members(
     classes = ClassTable(())
     progress.start("ensemble", len(names), "slides")
     for name in names:
-        if name not in truth.names():
+        if name not in truth:
             raise StoreError(f"{truth.path} has no slide {name!r}, which was predicted")
         stores = [collection[name] for collection in members]
         classes = require_alike(stores)
@@ -198,7 +198,7 @@ def _slides_of(members: Sequence[Collection]) -> tuple[str, ...]:
     first = members[0]
     for other in members[1:]:
         for name in sorted(set(first.names()) ^ set(other.names())):
-            here, there = (first, other) if name in first.names() else (other, first)
+            here, there = (first, other) if name in first else (other, first)
             raise StoreError(
                 f"{here.path} predicts slide {name!r}, {there.path} does not; expected "
                 "predictions of the same slides"

@@ -149,7 +149,7 @@ def search(
     for number, predictions in enumerate(folds):
         for name in predictions.names():
             try:
-                if name not in truth.names():
+                if name not in truth:
                     raise StoreError(f"{truth.path} has no slide {name!r}")
                 if (lack := lack_of_truth(truth[name], label)) is not None:
                     unjudged[name] = lack

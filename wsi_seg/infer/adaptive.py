@@ -83,7 +83,7 @@ def infer_twice(
     known = open_collection(beside) if beside.exists() else None
 
     def refine(store: SlideStore, plan: SlidePlan) -> SlidePlan:
-        if known is None or store.name not in known.names():
+        if known is None or store.name not in known:
             return plan  # it is complete
         own = plan_slide(store, model.card, plain, strip_px=plan.strip_px)
         return refined(plan, own, known[store.name].image)

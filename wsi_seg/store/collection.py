@@ -115,7 +115,7 @@ class Collection:
 
     def __getitem__(self, name: str) -> SlideStore:
         path = self.path / name
-        if not self._has(name):
+        if name not in self:
             if name in self.unfinished():
                 raise StoreIncompleteError(
                     f"{self.path}: slide {name} is unfinished; repeat the command that writes it"
@@ -124,8 +124,10 @@ class Collection:
             raise StoreNotFoundError(f"{self.path}: got slide {name!r}; it has: {known}")
         return SlideStore(path=path, name=name, image=open_multiscale(path))
 
-    def _has(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         """Whether there is a complete store of this name, without listing all of them."""
+        if not isinstance(name, str):
+            return False
         if is_address(self.path) or name in ("", PARTIAL) or Path(name).name != name:
             return name in self.names()
         return (self.path / name / "zarr.json").is_file()
