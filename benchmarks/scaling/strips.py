@@ -56,7 +56,7 @@ def main() -> None:
     planned = time.perf_counter() - started
     create_collection(options.out)
     output = SlideOutput(store, plan.slides[0], options.out, {}, overwrite=True)
-    output.create(card)
+    output.create(card, {})
     every = len(plan.slides[0][0].strips)
     task = replace(output.task, strips=frozenset(range(min(options.strips, every))))
     started = time.perf_counter()

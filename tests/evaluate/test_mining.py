@@ -54,7 +54,7 @@ def predict(world, probability, train_slides=()):
         channels=1,
         mpp=0.5,
         downsample=2.0,
-        attributes={"kind": "prediction", "training": {"train_slides": list(train_slides)}},
+        attributes={"kind": "prediction", "training": {"learned_from_slide": "a" in train_slides}},
         name="a",
     )
     write_strip(partial, 0, 0, probability[..., None])

@@ -95,10 +95,14 @@ def test_a_prediction_notes_what_any_member_learned_from(collection, tmp_path):
         for n in range(2)
     ]
     infer_collection(collection, read_model(files), tmp_path / "p.zarr", OPTIONS, progress=Silent())
-    training = open_collection(tmp_path / "p.zarr")["one"].attributes["training"]
-    assert training["name"] == "folds"
-    assert sorted(training["train_slides"]) == sorted(slides)
-    assert training["validation_slides"] == ["test"]
+    predicted = open_collection(tmp_path / "p.zarr")
+    training = predicted["one"].attributes["training"]
+    assert training == {"name": "folds", "learned_from_slide": True}  # by one of the two
+    alone = infer_collection(collection, read_model(files[:1]), tmp_path / "q.zarr", OPTIONS)
+    assert alone.tiles
+    assert not open_collection(tmp_path / "q.zarr")["one"].attributes["training"][
+        "learned_from_slide"
+    ]
 
 
 def test_members_of_other_tiles_encoders_and_mpp_predict_together(collection, files, tmp_path):

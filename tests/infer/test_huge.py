@@ -49,7 +49,7 @@ if strips:
     create_collection(out)
     (store,) = open_collection(collection)
     output = SlideOutput(store, plan.slides[0], out, {}, overwrite=False)
-    output.create(card)
+    output.create(card, {})
     task = output.task
     first = frozenset(range(min(strips, len(plan.slides[0][0].strips))))
     work = Work(type(task)(task.store, task.plans, task.target, first), task.write)

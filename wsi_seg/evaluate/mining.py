@@ -126,8 +126,7 @@ def hard_px(
         If the model learned from the slide, or the prediction is of another one.
     """
     training = found.attributes.get("training")
-    learned = training.get("train_slides") if isinstance(training, dict) else None
-    if isinstance(learned, list) and slide.name in learned:
+    if isinstance(training, dict) and training.get("learned_from_slide") is True:
         raise StoreError(
             f"{found.path}: its model learned from slide {slide.name!r}, so it is no witness "
             "against it; mine predictions of slides that were held out"

@@ -86,20 +86,15 @@ class Model:
 
     @property
     def training(self) -> dict[str, object]:
-        """How the first member was trained, but with the slides that any of them learned from."""
-        noted = dict(self.card.training)
-        learned = self._slides("train_slides")
-        if learned:
-            noted["train_slides"] = learned
-            held_out = self._slides("validation_slides")
-            noted["validation_slides"] = [name for name in held_out if name not in learned]
-        return noted
+        """How the first member was trained, without the names of slides: see `learned_from`."""
+        names = ("train_slides", "validation_slides")
+        return {key: value for key, value in self.card.training.items() if key not in names}
 
-    def _slides(self, key: str) -> list[str]:
-        """Slides that cards name under a key, each once."""
-        lists = [member.card.training.get(key) for member in self.members]
-        names = [name for found in lists if isinstance(found, list) for name in found]
-        return list(dict.fromkeys(str(name) for name in names))
+    @property
+    def learned_from(self) -> frozenset[str]:
+        """Slides that any member learned from, as far as their cards tell."""
+        lists = [member.card.training.get("train_slides") for member in self.members]
+        return frozenset(str(name) for found in lists if isinstance(found, list) for name in found)
 
     @property
     def weights(self) -> tuple[float, ...]:

@@ -144,15 +144,19 @@ class SlideOutput:
             settings = {**settings, "strip_px": noted}
         self._journal = Journal(folder / _JOURNAL, settings, complete=self.complete)
 
-    def create(self, card: ModelCard) -> None:
-        """Write the metadata of the group, to be filled strip by strip."""
+    def create(self, card: ModelCard, training: Mapping[str, object]) -> None:
+        """Write the metadata of the group, to be filled strip by strip.
+
+        ``training`` tells how the model was trained. It must not name all slides: each of many
+        small images would carry the list.
+        """
         attributes = {
             "kind": "prediction",
             "slide": self.store.name,
             "classes": card.classes.to_json(),
             "settings": dict(self._settings),
             "notes": list(self.notes),
-            "training": card.training,
+            "training": dict(training),
         }
         self._create(self._partial, len(card.classes), attributes)
         label = {"kind": "label", "classes": card.classes.to_json()}

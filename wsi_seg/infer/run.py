@@ -10,7 +10,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -208,6 +208,7 @@ def _begin(
 ) -> list[SlideOutput]:
     """Begin or continue the output of every planned slide; note those that refuse."""
     named = {store.name: store for store in stores}
+    learned_from = model.learned_from
     outputs: list[SlideOutput] = []
     for plans in plan.slides:
         store = named[plans[0].slide]
@@ -216,7 +217,8 @@ def _begin(
             settings["slide_digest"] = store_digest(store.path)
             output = SlideOutput(store, plans, out, settings, overwrite=overwrite)
             if not output.complete:
-                output.create(replace(model.card, training=model.training))
+                learned = {"learned_from_slide": store.name in learned_from}
+                output.create(model.card, model.training | learned)
         except WsiSegError as error:
             logger.info("%s failed: %s", store.name, error)
             failures[store.name] = str(error)
