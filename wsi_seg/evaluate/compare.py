@@ -96,6 +96,7 @@ def evaluate_collection(
     sure: list[dict[str, Reliability]] = []
     failures: dict[str, str] = {}
     unjudged: dict[str, str] = {}
+    progress.start("evaluate", len(names), "slides")
     for name in names:
         try:
             if name not in truth:
@@ -115,10 +116,12 @@ def evaluate_collection(
             )
             if measures.calibration:
                 sure.append(slide_reliability(prediction[name], truth[name], label=label))
+            scores += found
         except WsiSegError as error:
             failures[name] = str(error)
-            continue
-        scores += found
+        finally:
+            progress.advance(1)
+    progress.finish()
     if not scores:
         raise BatchError(failures | unjudged, done=0)
     calibration = pooled(sure) if measures.calibration else None
