@@ -122,6 +122,7 @@ def test_schedulers_and_their_pages_stay_on_this_machine(monkeypatch):
             pass
     local, cuda, slurm = Cluster.asked
     assert local["host"] == "127.0.0.1"
+    assert local["scheduler_kwargs"]["dashboard_address"] == "127.0.0.1:0"
     assert local["dashboard_address"] is cuda["dashboard_address"] is None
     assert "n_workers" not in cuda
     assert slurm["scheduler_options"]["dashboard_address"].startswith("127.0.0.1:")

@@ -63,6 +63,8 @@ def connected(cluster: str) -> Iterator[Client]:
                 threads_per_worker=1,
                 host="127.0.0.1",
                 dashboard_address=None,
+                # Even so it serves figures: at a port of its own, or a second cluster complains.
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
             ) as workers,
             Client(workers) as client,
         ):
