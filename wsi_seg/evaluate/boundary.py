@@ -56,6 +56,7 @@ class Distances:
     def surface_dice(self, tolerance_px: float) -> float:
         """Share of both outlines that lies within a tolerance of the other; 1 if both are empty."""
         squared, counts = np.concatenate([self.there, self.back]).T
+        # A hair more, because a tolerance in um was divided.
         total, near = int(counts.sum()), min(tolerance_px**2 + 1e-9, BEYOND - 1)
         return int(counts[squared <= near].sum()) / total if total else 1.0
 
