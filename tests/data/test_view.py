@@ -104,6 +104,11 @@ def test_neighbours_are_channels_repeated_past_ends_and_gaps(volume, z, neighbou
     assert px.shape == (5, 6, view.channels)
     assert px[0, 0].tolist() == expected
     assert (px == px[0, 0]).all()
+    around = np.zeros((7, 9, view.channels), dtype=np.uint8)
+    image.read(Region(level=0, y=3, x=4, height=5, width=6), cached=False, out=around[1:6, 2:8])
+    assert np.array_equal(around[1:6, 2:8], px)
+    with pytest.raises(StoreError, match="got out"):
+        image.read(Region(level=0, y=3, x=4, height=5, width=6), out=around)
 
 
 def test_only_slices_have_neighbours(store):

@@ -1,6 +1,7 @@
 """Stores: what is written comes back, the same through plain zarr; damage is never silent."""
 
 import multiprocessing
+import os
 import pickle
 import threading
 import time
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ome_zarr_models.v05.image import Image
 
+from wsi_seg import cores
 from wsi_seg.errors import (
     OutputError,
     RegionError,
@@ -33,10 +35,9 @@ from wsi_seg.store import (
     strip_rows,
     write_strip,
 )
-from wsi_seg.store.cache import ChunkCache
-from wsi_seg.store.shards import read_index, write_shard
+from wsi_seg.store.cache import ChunkCache, shared_cache, shared_pool
+from wsi_seg.store.shards import Shard, read_index, write_shard
 from wsi_seg.store.tile import tile_slides
-from wsi_seg.store.writer import area_mean
 from wsi_seg.testing.coordinates import coordinate_pixels, write_coordinate_tiff
 from wsi_seg.testing.stores import digests
 
@@ -108,7 +109,87 @@ def test_any_region_is_a_slice(data, tmp_path_factory):
         width=data.draw(st.integers(1, EXTENT.width - x)),
     )
     expected = image.read(whole(EXTENT))[region.slices]
-    assert np.array_equal(image.read(region), expected)
+    cached = data.draw(st.booleans())
+    assert np.array_equal(image.read(region, cached=cached), expected)
+    around = np.full((region.height + 2, region.width + 3, 3), 7, dtype=np.uint8)
+    out = around[1:-1, 2:-1]
+    assert image.read(region, cached=cached, out=out) is out
+    assert np.array_equal(out, expected)
+    assert (around == 7).sum() == around.size - out.size + (out == 7).sum()
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((8, 9), np.uint8), ((9, 8, 3), np.uint8), ((8, 9, 3), np.int16)]
+)
+def test_an_array_that_does_not_fit_is_not_filled(tmp_path, shape, dtype):
+    write_store(tmp_path / "store.zarr")
+    image = open_collection(tmp_path / "store.zarr")["slide"].image
+    region = Region(level=0, y=0, x=0, height=8, width=9)
+    with pytest.raises(StoreError, match=r"expected \(8, 9, 3\) writable uint8"):
+        image.read(region, out=np.zeros(shape, dtype))
+    fitting = np.zeros((8, 9, 3), np.uint8)
+    fitting.flags.writeable = False
+    with pytest.raises(StoreError, match="read-only"):
+        image.read(region, out=fitting)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_read_opens_and_decodes_nothing_twice(tmp_path, monkeypatch, cached):
+    pixels = write_store(tmp_path / "store.zarr")
+    image = open_collection(tmp_path / "store.zarr")["slide"].image
+    opened, indices, spans = [], [], []
+    index, read, start = Shard.index, Shard.read, os.open
+    monkeypatch.setattr(os, "open", lambda *of: opened.append(of[0]) or start(*of))
+    monkeypatch.setattr(Shard, "index", lambda shard: indices.append(shard.path) or index(shard))
+    monkeypatch.setattr(
+        Shard, "read", lambda shard, *span: spans.append((shard.path, *span)) or read(shard, *span)
+    )
+    assert np.array_equal(image.read(whole(EXTENT), cached=cached), pixels)
+    assert len(indices) == len(set(indices)) == 6
+    assert (
+        len(spans)
+        == len(set(spans))
+        == np.count_nonzero(
+            [
+                pixels[y : y + 32, x : x + 32].any()
+                for y in range(0, 333, 32)
+                for x in range(0, 271, 32)
+            ]
+        )
+    )
+    assert len(opened) <= 6 * 5  # once for four of 18 chunks
+    image.read(whole(EXTENT), cached=cached)
+    assert len(indices) == (6 if cached else 12)
+
+
+def test_an_uncached_read_sees_what_was_written_since(tmp_path):
+    write_store(tmp_path / "store.zarr")
+    group = tmp_path / "store.zarr" / "slide"
+    image = open_collection(tmp_path / "store.zarr")["slide"].image
+    held = shared_cache().nbytes
+    region = Region(level=0, y=64, x=0, height=64, width=271)
+    for value in (0, 9, 200):
+        write_strip(group, 0, 64, np.full((64, 271, 3), value, dtype=np.uint8))
+        assert (image.read(region, cached=False) == value).all()
+    assert shared_cache().nbytes == held
+
+
+def test_the_pool_is_made_again_when_the_share_of_the_cores_changes(monkeypatch):
+    monkeypatch.setattr(cores, "_affinity", lambda: 6)
+    monkeypatch.setattr(cores, "quota_cores", lambda: None)
+    whole_pool = shared_pool()
+    try:
+        cores.share_cores(3)
+        shared = shared_pool()
+        assert shared is not whole_pool
+        assert shared is shared_pool()
+        gate = threading.Barrier(3)  # this thread and two of the pool
+        jobs = [shared.submit(gate.wait, 5) for _ in range(2)]
+        gate.wait(5)
+        assert sorted(job.result() for job in jobs) in ([0, 1], [0, 2], [1, 2])
+        assert whole_pool.submit(len, "abc").result() == 3  # whoever still holds it goes on
+    finally:
+        cores.share_cores(1)
 
 
 def test_readers_are_safe_among_threads_pickles_and_forks(tmp_path):
@@ -230,15 +311,6 @@ def test_shards_give_back_their_chunks(tmp_path_factory, chunks):
         else:
             offset, size = (int(n) for n in index[number])
             assert data[offset : offset + size] == chunk
-
-
-@given(height=st.integers(1, 40), width=st.integers(1, 40), value=st.integers(0, 255))
-def test_a_constant_has_a_constant_mean(height, width, value):
-    pixels = np.full((height, width, 3), value, dtype=np.uint8)
-    edges = [np.minimum(np.arange(-(-n // 2) + 1) * 2, n) for n in (height, width)]
-    mean = area_mean(pixels, *edges)
-    assert mean.shape == (-(-height // 2), -(-width // 2), 3)
-    assert (mean == value).all()
 
 
 def test_a_pyramid_ends_below_1024():

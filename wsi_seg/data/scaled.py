@@ -4,6 +4,7 @@ Training and inference both read by the rules of this module, so a model meets a
 px that it was trained on.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +25,10 @@ COARSEST_SLIDE = 1.2
 _WEIGHT_STEPS = 4096
 _ROW_STEPS = 16
 
+# What sums along columns, then along rows, are multiplied with before they are rounded.
+ROW_SCALE = _ROW_STEPS / _WEIGHT_STEPS
+COLUMN_SCALE = 1 / (_WEIGHT_STEPS * _ROW_STEPS)
+
 
 class Readable(Protocol):
     """Px of a slide in levels: a `Multiscale`, or several seen as one."""
@@ -32,7 +37,12 @@ class Readable(Protocol):
     def pyramid(self) -> Pyramid:
         """Levels."""
 
-    def read(self, region: Region, *, cached: bool = True) -> NDArray[np.uint8]:
+    def chunk(self, level: int) -> Extent:
+        """Size of what is decoded at a time."""
+
+    def read(
+        self, region: Region, *, cached: bool = True, out: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
         """Read a region, ``(H, W, C)`` uint8; see `Multiscale.read`."""
 
 
@@ -90,16 +100,27 @@ def read_image(
     full = image.pyramid.extents[scale.level]
     if full == scale.extent:
         return image.read(Region(level=scale.level, y=y, x=x, height=height, width=width))
-    rows, y0 = area_weights(y, height, full=full.height, small=scale.extent.height)
-    columns, x0 = area_weights(x, width, full=full.width, small=scale.extent.width)
+    down = area_taps(y, height, full=full.height, small=scale.extent.height)
+    across = area_taps(x, width, full=full.width, small=scale.extent.width)
+    y0, x0 = int(down.pixels[0, 0]), int(across.pixels[0, 0])
     region = Region(
-        level=scale.level, y=y0, x=x0, height=rows.shape[1], width=columns.shape[1]
-    ).clip(full)
+        level=scale.level,
+        y=y0,
+        x=x0,
+        height=int(down.pixels[-1, -1]) + 1 - y0,
+        width=int(across.pixels[-1, -1]) + 1 - x0,
+    )
     source = image.read(region).astype(np.float32)
-    tall = np.tensordot(rows[:, : region.height], source, axes=(1, 0))
-    tall = np.rint(tall * (_ROW_STEPS / _WEIGHT_STEPS))
-    wide = np.tensordot(columns[:, : region.width], tall, axes=(1, 1)).swapaxes(0, 1)
-    return np.rint(wide * (1 / (_WEIGHT_STEPS * _ROW_STEPS))).astype(np.uint8)
+    tall = sum(
+        down.weights[:, tap, None, None] * source[down.pixels[:, tap] - y0]
+        for tap in range(down.count)
+    )
+    tall = np.rint(tall * ROW_SCALE)
+    wide = sum(
+        across.weights[:, tap, None] * tall[:, across.pixels[:, tap] - x0]
+        for tap in range(across.count)
+    )
+    return np.rint(wide * COLUMN_SCALE).astype(np.uint8)
 
 
 def read_label(
@@ -132,10 +153,29 @@ def read_label(
     return ids[np.ix_(rows - rows[0], columns - columns[0])]
 
 
-def area_weights(
-    start: int, count: int, *, full: int, small: int
-) -> tuple[NDArray[np.float32], int]:
-    """Weights that average source px into output px along one axis.
+@dataclass(frozen=True, slots=True, eq=False)
+class Taps:
+    """Which source px make up each output px of one axis, and how much each counts.
+
+    Parameters
+    ----------
+    pixels
+        Source px, shape ``(n, taps)`` int64, ascending in each row, inside the axis.
+    weights
+        Shape ``(n, taps)`` float32, whole numbers of 1/4096; each row sums to 4096.
+    """
+
+    pixels: NDArray[np.int64]
+    weights: NDArray[np.float32]
+
+    @property
+    def count(self) -> int:
+        """Source px per output px."""
+        return int(self.pixels.shape[1])
+
+
+def area_taps(start: int, count: int, *, full: int, small: int) -> Taps:
+    """Source px that are averaged into output px along one axis.
 
     Output px ``i`` covers the source interval ``[i, i + 1) * full / small``; each source px counts
     by the length it shares with that interval.
@@ -146,23 +186,18 @@ def area_weights(
         Output px ``[start, start + count)``.
     full, small
         Length of the source axis and of the output axis, in their own px.
-
-    Returns
-    -------
-    weights : NDArray[np.float32]
-        Shape ``(count, n)``, whole numbers of 1/4096; each row sums to 4096.
-    first : int
-        Source px of column 0.
     """
     ratio = full / small
-    edges = np.arange(start, start + count + 1) * ratio
-    first = int(edges[0])
-    last = min(full, max(first + 1, int(np.ceil(edges[-1]))))
-    px = np.arange(first, last + 1, dtype=np.float64)
+    edges = np.arange(start, start + count) * ratio
+    first = np.minimum(edges.astype(np.int64), full - 1)
+    borders = first[:, None] + np.arange(math.ceil(ratio) + 2)
     # Share of each output px that lies before each source border: differences are the weights.
-    before = np.clip((px[None, :] - edges[:-1, None]) / ratio, 0, 1)
-    before[:, -1] = 1
-    return np.diff(np.rint(before * _WEIGHT_STEPS), axis=1).astype(np.float32), first
+    before = np.clip((borders - edges[:, None]) / ratio, 0, 1)
+    before[borders >= full] = 1
+    weights = np.diff(np.rint(before * _WEIGHT_STEPS), axis=1).astype(np.float32)
+    used = max(1, int(np.flatnonzero(weights.any(axis=0))[-1]) + 1)
+    pixels = np.minimum(borders[:, :used], full - 1)
+    return Taps(pixels, weights[:, :used])
 
 
 def _under_centres(start: int, count: int, *, full: int, small: int) -> NDArray[np.int64]:

@@ -17,6 +17,7 @@ from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.slides.slide import SLICE_NAME
 from wsi_seg.store import Multiscale, open_multiscale
+from wsi_seg.store.chunks import destination
 
 _RGB = 3
 
@@ -113,11 +114,19 @@ class SliceStack:
         """Levels of the slice in the middle."""
         return self.slices[len(self.slices) // 2].pyramid
 
-    def read(self, region: Region, *, cached: bool = True) -> NDArray[np.uint8]:
+    def chunk(self, level: int) -> Extent:
+        """Size of what is decoded at a time, of one level."""
+        return self.slices[len(self.slices) // 2].chunk(level)
+
+    def read(
+        self, region: Region, *, cached: bool = True, out: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
         """Read a region of all slices, ``(H, W, slices)`` uint8 grey; see `Multiscale.read`."""
-        # Grey is stored as RGB with three equal channels.
-        planes = [one.read(region, cached=cached)[..., 0] for one in self.slices]
-        return np.stack(planes, axis=-1)
+        filled = destination((region.height, region.width, len(self.slices)), out)
+        for channel, one in enumerate(self.slices):
+            # Grey is stored as RGB with three equal channels.
+            filled[..., channel] = one.read(region, cached=cached)[..., 0]
+        return filled
 
 
 def _stack(store: _Store, neighbours: int) -> SliceStack:

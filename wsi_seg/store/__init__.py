@@ -1,11 +1,20 @@
 """Owns stores on disk: one OME-Zarr group for each slide, and collections of them."""
 
 from wsi_seg.store.cache import shared_cache
-from wsi_seg.store.collection import Collection, SlideStore, open_collection
+from wsi_seg.store.collection import (
+    LABEL,
+    SAVED,
+    Collection,
+    Saved,
+    SlideStore,
+    open_collection,
+    open_image,
+)
 from wsi_seg.store.digests import store_digest
 from wsi_seg.store.layout import (
     completed,
     create_collection,
+    create_group,
     create_multiscale,
     halved,
     list_label,
@@ -13,11 +22,11 @@ from wsi_seg.store.layout import (
     note_names,
 )
 from wsi_seg.store.multiscale import Multiscale, open_multiscale
+from wsi_seg.store.pyramid import CoarserLevels, Written, fill_pyramid
 from wsi_seg.store.thumbnail import read_thumbnail, thumbnail_extent
 from wsi_seg.store.writer import (
     discard,
     discard_label,
-    fill_pyramid,
     finish,
     strip_rows,
     tidy,
@@ -25,11 +34,17 @@ from wsi_seg.store.writer import (
 )
 
 __all__ = [
+    "LABEL",
+    "SAVED",
+    "CoarserLevels",
     "Collection",
     "Multiscale",
+    "Saved",
     "SlideStore",
+    "Written",
     "completed",
     "create_collection",
+    "create_group",
     "create_multiscale",
     "discard",
     "discard_label",
@@ -40,6 +55,7 @@ __all__ = [
     "note_attributes",
     "note_names",
     "open_collection",
+    "open_image",
     "open_multiscale",
     "read_thumbnail",
     "shared_cache",

@@ -7,10 +7,9 @@ from pathlib import Path
 from wsi_seg.errors import BatchError, OutputError, StoreError, WsiSegError
 from wsi_seg.progress import Progress
 from wsi_seg.store.arrays import LevelArray
-from wsi_seg.store.collection import Collection
+from wsi_seg.store.collection import Collection, open_image
 from wsi_seg.store.digests import file_digest, group_files, read_digests
 from wsi_seg.store.layout import label_list
-from wsi_seg.store.multiscale import open_multiscale
 from wsi_seg.store.shards import read_index
 
 QUARANTINE = ".quarantine"
@@ -114,9 +113,9 @@ def _audit_store(store: Path, audit: Audit) -> list[str]:
 
 
 def _audit_group(group: Path, audit: Audit) -> list[str]:
-    """Check one image or label."""
+    """Check one image or label; of a prediction of class ids alone, what is noted about it."""
     try:
-        arrays = open_multiscale(group).arrays
+        arrays = open_image(group).arrays
         digests = read_digests(group)
     except WsiSegError as error:
         return [str(error)]

@@ -10,6 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_seg.cores import available_cores
+
 DEFAULT_BYTES = 256 * 2**20
 
 Pixels = NDArray[np.uint8]
@@ -88,26 +90,26 @@ class ChunkCache:
             self._bytes -= dropped.nbytes
 
 
-def _cpu_count() -> int:
-    """Count the cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 @functools.cache
 def shared_cache() -> ChunkCache:
     """Return the cache that all stores of this process share; a forked child gets its own."""
     return ChunkCache()
 
 
-@functools.cache
 def shared_pool() -> ThreadPoolExecutor:
-    """Return the threads that decode for this process; a forked child gets its own."""
-    return ThreadPoolExecutor(_cpu_count(), thread_name_prefix="wsi-decode")
+    """Return the threads that decode for this process, one for each core it may use.
+
+    A forked child gets its own; so does this process when its share of the cores changes.
+    """
+    return _pool(available_cores())
+
+
+@functools.lru_cache(maxsize=1)  # threads of a pool that nobody holds end by themselves
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="wsi-decode")
 
 
 # Locks and threads do not survive a fork: the child starts with neither.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=shared_cache.cache_clear)
-    os.register_at_fork(after_in_child=shared_pool.cache_clear)
+    os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -1,29 +1,37 @@
-"""Owns the fast region reader: shard index, chunk, decoded px, into one array of the caller.
+"""Owns the fast region reader: shard index, chunk, decoded pixels, into one array of the caller.
 
 Threads, processes and forks may read at will: nothing is kept open between two reads.
 """
 
-import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import wait
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_seg.cores import available_cores
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Region
 from wsi_seg.store.arrays import LevelArray
 from wsi_seg.store.cache import ChunkCache, shared_cache, shared_pool
-from wsi_seg.store.shards import MISSING, read_chunk, read_index
+from wsi_seg.store.shards import MISSING, Shard
 
 Pixels = NDArray[np.uint8]
+Run = Sequence[tuple[int, int]]
 
 # Chunks that a read fetches without help: a window no larger than two chunks a side.
 _ALONE = 9
+# Chunks that a thread fetches at one go; their shard is opened once.
+_RUN = 4
+# What a read that leaves nothing behind may hold of the indices of shards.
+_INDEX_BYTES = 2**20
 
 
-def read_region(array: LevelArray, region: Region, *, cached: bool = True) -> Pixels:
+def read_region(
+    array: LevelArray, region: Region, *, cached: bool = True, out: Pixels | None = None
+) -> Pixels:
     """Read a region that lies inside the array.
 
     Parameters
@@ -34,6 +42,8 @@ def read_region(array: LevelArray, region: Region, *, cached: bool = True) -> Pi
         Rectangle inside the level.
     cached
         Whether decoded chunks are kept for the next read; not while the array is being written.
+    out
+        Filled in place of a new array; see `destination`.
 
     Returns
     -------
@@ -43,80 +53,161 @@ def read_region(array: LevelArray, region: Region, *, cached: bool = True) -> Pi
     Raises
     ------
     StoreError
-        If a shard is damaged or a chunk cannot be decoded; names the chunk and its place.
+        If a shard is damaged or a chunk cannot be decoded; names the chunk and its place. If
+        ``out`` does not fit.
     """
-    out = np.empty(array.shape(region.height, region.width), dtype=np.uint8)
-    cache = shared_cache() if cached else ChunkCache(0)
-    rows = range(region.y // array.chunk.height, -(-region.y_end // array.chunk.height))
-    columns = range(region.x // array.chunk.width, -(-region.x_end // array.chunk.width))
-    wanted = list(itertools.product(rows, columns))
-    waiting = []
-    for row, column in wanted:
-        kept = cache.get((array.path, array.version, row, column))
-        if kept is None:
-            waiting.append((row, column))
-        else:
-            _paste(array, region, row, column, kept, out)
+    filled = destination(array.shape(region.height, region.width), out)
+    reading = _Reading(array, region, filled, shared_cache() if cached else None)
+    _share_out(reading.fetch, reading.runs())
+    return filled
 
-    def fetch(place: tuple[int, int]) -> None:
-        row, column = place
-        key = (array.path, array.version, row, column)
-        pixels = cache.get_or_make(key, lambda: _decode(array, row, column, cache))
-        _paste(array, region, row, column, pixels, out)
 
-    _share_out(fetch, waiting)
+def destination(shape: tuple[int, ...], out: Pixels | None) -> Pixels:
+    """Array that a read fills: the caller's, or a new one.
+
+    Parameters
+    ----------
+    shape
+        Shape it must have.
+    out
+        Writable uint8 of this shape, contiguous or not; None for a new array.
+
+    Raises
+    ------
+    StoreError
+        If ``out`` is not so.
+    """
+    if out is None:
+        return np.empty(shape, dtype=np.uint8)
+    if out.shape != shape or out.dtype != np.uint8 or not out.flags.writeable:
+        kind = "writable" if out.flags.writeable else "read-only"
+        raise StoreError(f"got out {out.shape} {kind} {out.dtype}; expected {shape} writable uint8")
     return out
 
 
-def _share_out(fetch: Callable[[tuple[int, int]], None], places: Sequence[tuple[int, int]]) -> None:
-    """Fetch all places, in this thread and, where there are many, in those of the pool.
+class _Reading:
+    """One region on its way into an array."""
+
+    def __init__(
+        self, array: LevelArray, region: Region, out: Pixels, cache: ChunkCache | None
+    ) -> None:
+        self._array, self._region, self._out, self._cache = array, region, out, cache
+        self._indices = ChunkCache(_INDEX_BYTES) if cache is None else cache
+
+    def runs(self) -> list[Run]:
+        """List the chunks to fetch, few of one shard at a time; those that are kept are pasted."""
+        chunk, region = self._array.chunk, self._region
+        rows, columns = self._array.grid
+        found: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        for row in range(region.y // chunk.height, -(-region.y_end // chunk.height)):
+            for column in range(region.x // chunk.width, -(-region.x_end // chunk.width)):
+                kept = None if self._cache is None else self._cache.get(self._key(row, column))
+                if kept is None:
+                    found.setdefault((row // rows, column // columns), []).append((row, column))
+                else:
+                    self._paste(row, column, kept)
+        return [
+            places[begin : begin + _RUN]
+            for places in found.values()
+            for begin in range(0, len(places), _RUN)
+        ]
+
+    def fetch(self, run: Run) -> None:
+        """Read, decode and paste chunks of one shard."""
+        with _opened(self._array, *run[0]) as shard:
+            for row, column in run:
+                span = _span(self._array, row, column, shard, self._indices)
+                if span is None:
+                    self._paste(row, column, None)
+                    continue
+                decode = partial(_decode, self._array, row, column, shard, span)
+                key = self._key(row, column)
+                pixels = decode() if self._cache is None else self._cache.get_or_make(key, decode)
+                self._paste(row, column, pixels)
+
+    def _key(self, row: int, column: int) -> tuple[object, ...]:
+        return self._array.path, self._array.version, row, column
+
+    def _paste(self, row: int, column: int, pixels: Pixels | None) -> None:
+        """Copy the part of a chunk that lies in the region; 0 if it is missing."""
+        chunk, region = self._array.chunk, self._region
+        top, left = row * chunk.height, column * chunk.width
+        y, x = max(top, region.y), max(left, region.x)
+        y_end = min(top + chunk.height, region.y_end)
+        x_end = min(left + chunk.width, region.x_end)
+        part = self._out[y - region.y : y_end - region.y, x - region.x : x_end - region.x]
+        part[:] = 0 if pixels is None else pixels[y - top : y_end - top, x - left : x_end - left]
+
+
+def _share_out(fetch: Callable[[Run], None], runs: Sequence[Run]) -> None:
+    """Fetch all runs, in this thread and, where there are many chunks, in those of the pool.
 
     A window of a few chunks is fetched here alone: whoever wants many windows reads them in
     threads of their own, and handing chunks over would cost more than it gains.
     """
-    left = deque(places)
+    if sum(len(run) for run in runs) <= _ALONE:
+        for run in runs:
+            fetch(run)
+        return
+    left = deque(runs)
 
     def work() -> None:
         while left:
             try:
-                place = left.popleft()
+                run = left.popleft()
             except IndexError:  # another thread took the last one
                 return
-            fetch(place)
+            fetch(run)
 
-    helpers = [shared_pool().submit(work) for _ in places[_ALONE:]]
+    count = min(len(runs), available_cores()) - 1
+    helpers = [shared_pool().submit(work) for _ in range(count)]
     try:
         work()
     finally:
         # Helpers that have not begun have nothing left to do.
-        wait([helper for helper in helpers if not helper.cancel()])
-    for helper in helpers:
-        if not helper.cancelled():
-            helper.result()
+        begun = [helper for helper in helpers if not helper.cancel()]
+        wait(begun)
+    for helper in begun:
+        helper.result()
 
 
 def read_encoded(array: LevelArray, row: int, column: int, cache: ChunkCache) -> bytes | None:
     """Read the stream of one chunk as it lies in its shard, or None for a missing chunk."""
+    with _opened(array, row, column) as shard:
+        span = _span(array, row, column, shard, cache)
+        return None if span is None else shard.read(*span)
+
+
+def _opened(array: LevelArray, row: int, column: int) -> Shard:
+    """Shard of a chunk."""
     rows, columns = array.grid
-    place = (row // rows, column // columns)
+    return Shard(array.shard_path(row // rows, column // columns), rows * columns)
+
+
+def _span(
+    array: LevelArray, row: int, column: int, shard: Shard, indices: ChunkCache
+) -> tuple[int, int] | None:
+    """Offset and size of a chunk in its shard; None if it is missing."""
+    rows, columns = array.grid
 
     def load() -> Pixels:
-        index = read_index(array.shard_path(*place), rows * columns)
+        index = shard.index()
         packed = np.empty(0, dtype=np.uint64) if index is None else index
         return packed.view(np.uint8)
 
-    packed = cache.get_or_make((array.path, array.version, "shard", *place), load)
+    key = (array.path, array.version, "shard", row // rows, column // columns)
+    packed = indices.get_or_make(key, load)
     if not packed.size:
         return None
     number = (row % rows) * columns + column % columns
     offset, nbytes = packed.view(np.uint64)[number].tolist()
-    return None if offset == MISSING else read_chunk(array.shard_path(*place), offset, nbytes)
+    return None if offset == MISSING else (offset, nbytes)
 
 
-def _decode(array: LevelArray, row: int, column: int, cache: ChunkCache) -> Pixels:
-    data = read_encoded(array, row, column, cache)
-    if data is None:
-        return np.zeros(array.chunk_shape, dtype=np.uint8)
+def _decode(
+    array: LevelArray, row: int, column: int, shard: Shard, span: tuple[int, int]
+) -> Pixels:
+    data = shard.read(*span)
     try:
         return array.encoding.decode(data, array.chunk_shape)
     except StoreError as error:
@@ -124,16 +215,3 @@ def _decode(array: LevelArray, row: int, column: int, cache: ChunkCache) -> Pixe
             f"{array.path}: chunk row={row} column={column} "
             f"(y={row * array.chunk.height}, x={column * array.chunk.width}) is damaged: {error}"
         ) from error
-
-
-def _paste(
-    array: LevelArray, region: Region, row: int, column: int, pixels: Pixels, out: Pixels
-) -> None:
-    """Copy the part of a chunk that lies in the region."""
-    top, left = row * array.chunk.height, column * array.chunk.width
-    y, x = max(top, region.y), max(left, region.x)
-    y_end = min(top + array.chunk.height, region.y_end)
-    x_end = min(left + array.chunk.width, region.x_end)
-    out[y - region.y : y_end - region.y, x - region.x : x_end - region.x] = pixels[
-        y - top : y_end - top, x - left : x_end - left
-    ]

@@ -1,8 +1,9 @@
 """Owns collections: the folder of stores, and each slide's store with its image and labels."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from wsi_seg.errors import StoreError, StoreIncompleteError, StoreNotFoundError
 from wsi_seg.geometry import Pyramid
@@ -10,6 +11,13 @@ from wsi_seg.store.layout import PARTIAL, label_list
 from wsi_seg.store.multiscale import Multiscale, open_multiscale, wsi_seg_attributes
 from wsi_seg.store.notebook import collection_html, store_html
 from wsi_seg.store.remote import is_address, located
+
+# Label of a prediction that inference writes: the class ids it decided on.
+LABEL = "prediction"
+
+# What inference saved of a prediction: probabilities, class ids (labels), or both.
+Saved = Literal["both", "probabilities", "labels"]
+SAVED: tuple[Saved, ...] = ("both", "probabilities", "labels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +31,8 @@ class SlideStore:
     name
         Name of the slide.
     image
-        The slide's px, or a prediction's probabilities.
+        The slide's px, or a prediction's probabilities; its class ids where only those were saved,
+        with what is noted about the prediction.
     """
 
     path: Path
@@ -39,6 +48,27 @@ class SlideStore:
     def attributes(self) -> Mapping[str, object]:
         """What wsi_seg noted about the slide."""
         return self.image.attributes
+
+    @property
+    def saved(self) -> Saved:
+        """What there is of a prediction; ``both`` in those from before there was a choice."""
+        return _saved(self.path, self.attributes)
+
+    @property
+    def probabilities(self) -> Multiscale:
+        """Probabilities of a prediction, one channel for each class, value / 255.
+
+        Raises
+        ------
+        StoreError
+            If only class ids were saved.
+        """
+        if self.saved == "labels":
+            raise StoreError(
+                f"slide {self.name}: got a prediction of class ids alone; expected probabilities "
+                "too; predict it again with `wsi-seg infer --save both --overwrite`"
+            )
+        return self.image
 
     @property
     def caveat(self) -> str | None:
@@ -122,7 +152,7 @@ class Collection:
                 )
             known = ", ".join(self.names()) or "none"
             raise StoreNotFoundError(f"{self.path}: got slide {name!r}; it has: {known}")
-        return SlideStore(path=path, name=name, image=open_multiscale(path))
+        return SlideStore(path=path, name=name, image=open_image(path))
 
     def __contains__(self, name: object) -> bool:
         """Whether there is a complete store of this name, without listing all of them."""
@@ -143,6 +173,28 @@ class Collection:
 
     def _repr_html_(self) -> str:
         return collection_html(str(self.path), {name: self[name].image for name in self.names()})
+
+
+def open_image(path: Path) -> Multiscale:
+    """Open what a slide's group shows: see `SlideStore.image`.
+
+    Raises
+    ------
+    StoreError
+        If it is missing, damaged or not one of ours.
+    """
+    noted = wsi_seg_attributes(path / "zarr.json")
+    if _saved(path, noted) != "labels":
+        return open_multiscale(path)
+    return replace(open_multiscale(path / "labels" / LABEL), name=path.name, attributes=noted)
+
+
+def _saved(path: Path, attributes: Mapping[str, object]) -> Saved:
+    noted = attributes.get("saved", "both")
+    for saved in SAVED:
+        if noted == saved:
+            return saved
+    raise StoreError(f"{path}: got saved={noted!r}; expected one of {', '.join(SAVED)}")
 
 
 def open_collection(path: Path | str) -> Collection:

@@ -34,7 +34,8 @@ def write_digests(group: Path, known: Mapping[str, int] | None = None) -> None:
     group
         Folder of an image or a label that will not change any more.
     known
-        crc32c of files that was taken when they were written, by their relative paths.
+        crc32c of files that was taken when they were written, by their relative paths; those of
+        labels too. These files are not read again.
 
     Raises
     ------
@@ -42,11 +43,12 @@ def write_digests(group: Path, known: Mapping[str, int] | None = None) -> None:
         If a file cannot be read, or the digests cannot be written.
     """
     labels = group / "labels"
+    taken = known or {}
     if labels.is_dir():
         for label in sorted(labels.iterdir()):
             if label.is_dir() and not (label / NAME).is_file():
-                write_digests(label)
-    taken = known or {}
+                write_digests(label, _inside(f"labels/{label.name}/", taken))
+    taken = {name: crc for name, crc in taken.items() if not name.startswith("labels/")}
     try:
         names = sorted({*group_files(group), *taken})
         found = {name: file_digest(group / name, crc=taken.get(name)) for name in names}
@@ -54,6 +56,13 @@ def write_digests(group: Path, known: Mapping[str, int] | None = None) -> None:
         (group / NAME).write_text(json.dumps(document, indent=0), encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot write {group / NAME}: {error.strerror or error}") from error
+
+
+def _inside(folder: str, known: Mapping[str, int]) -> dict[str, int]:
+    """Pick what is known of the files of a folder, by their paths inside it."""
+    return {
+        name.removeprefix(folder): crc for name, crc in known.items() if name.startswith(folder)
+    }
 
 
 def file_digest(path: Path, *, crc: int | None = None) -> str:

@@ -214,6 +214,25 @@ def _image_label(attributes: Mapping[str, object]) -> dict[str, object]:
     return {"colors": colours, "source": {"image": "../../"}}
 
 
+def create_group(path: Path, attributes: Mapping[str, object]) -> None:
+    """Write the metadata of a group without arrays, such as a prediction of class ids alone.
+
+    Parameters
+    ----------
+    path
+        Group folder.
+    attributes
+        Plain JSON values to note under ``wsi_seg``.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    require_local(path)
+    _write_group(path, {"wsi_seg": attributes})
+
+
 def note_attributes(path: Path, attributes: Mapping[str, object]) -> None:
     """Add plain JSON values to what is noted of a group under ``wsi_seg``; others stay."""
     known = read_json(path / "zarr.json").get("attributes")

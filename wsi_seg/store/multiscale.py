@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
 from wsi_seg.errors import StoreError
-from wsi_seg.geometry import Pyramid, Region
+from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
 from wsi_seg.store.arrays import LevelArray, read_json, read_level_array
 from wsi_seg.store.chunks import read_region
@@ -49,7 +49,14 @@ class Multiscale:
         windows = [one for one in noted if len(one) == 3] if isinstance(noted, list) else []
         return [(int(y), int(x), str(reason)) for y, x, reason in windows]
 
-    def read(self, region: Region, *, cached: bool = True) -> NDArray[np.uint8]:
+    def chunk(self, level: int) -> Extent:
+        """Size of what is decoded at a time, of one level."""
+        self.pyramid.downsample(level)  # names the levels there are, if it is not one
+        return self.arrays[level].chunk
+
+    def read(
+        self, region: Region, *, cached: bool = True, out: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
         """Read a region of one level.
 
         Parameters
@@ -58,6 +65,8 @@ class Multiscale:
             Rectangle inside its level.
         cached
             Whether decoded chunks are kept for the next read.
+        out
+            Filled in place of a new array; see `destination`.
 
         Returns
         -------
@@ -69,11 +78,11 @@ class Multiscale:
         RegionError
             If the level does not exist or the region sticks out of it.
         StoreError
-            If the store is damaged there.
+            If the store is damaged there, or ``out`` does not fit.
         """
         self.pyramid.downsample(region.level)  # names the levels there are, if it is not one
         require_inside(region, self.pyramid.extents[region.level], self.name)
-        return read_region(self.arrays[region.level], region, cached=cached)
+        return read_region(self.arrays[region.level], region, cached=cached, out=out)
 
     def __hash__(self) -> int:
         return hash((self.path, self.name))

@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from io import FileIO
 from pathlib import Path
+from typing import Self
 
 import google_crc32c
 import numpy as np
@@ -85,81 +86,93 @@ def shard_checksum(path: Path) -> int | None:
         return None
 
 
-def read_index(path: Path, count: int) -> NDArray[np.uint64] | None:
-    """Read and verify the index of a shard.
+class Shard:
+    """One shard, to read chunks from; a context that closes its file. For one thread.
 
     Parameters
     ----------
     path
-        The shard's file.
+        The shard's file, which need not exist. It is opened at the first read.
     count
         Number of chunks that a shard holds.
-
-    Returns
-    -------
-    NDArray[np.uint64] or None
-        ``(count, 2)`` offsets and sizes in bytes; None if there is no such file, which means
-        that all its chunks are missing.
-
-    Raises
-    ------
-    StoreError
-        If the file is too short, the checksum is wrong, or a chunk lies outside the file.
     """
-    size = count * _PAIR_BYTES + _CRC_BYTES
-    if is_address(path):
-        return _remote_index(path, count, size)
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise StoreError(f"cannot read shard {path}: {error.strerror or error}") from error
-    try:
-        total = os.fstat(descriptor).st_size
-        data = os.pread(descriptor, size, total - size) if total >= size else b""
-    except OSError as error:
-        raise StoreError(f"cannot read shard {path}: {error.strerror or error}") from error
-    finally:
-        os.close(descriptor)
-    return _parse_index(data, count, body=total - size, path=path)
+
+    def __init__(self, path: Path, count: int) -> None:
+        self.path, self._count = path, count
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def index(self) -> NDArray[np.uint64] | None:
+        """Read and verify the index.
+
+        Returns
+        -------
+        NDArray[np.uint64] or None
+            ``(count, 2)`` offsets and sizes in bytes; None if there is no such file, which means
+            that all its chunks are missing.
+
+        Raises
+        ------
+        StoreError
+            If the file is too short, the checksum is wrong, or a chunk lies outside the file.
+        """
+        size = self._count * _PAIR_BYTES + _CRC_BYTES
+        try:
+            total = self._size()
+            data = self._span(total - size, size) if total >= size else b""
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._unreadable(error) from error
+        return _parse_index(data, self._count, body=total - size, path=self.path)
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """Read one encoded chunk.
+
+        Raises
+        ------
+        StoreError
+            If the file cannot be read or ends too early.
+        """
+        try:
+            data = self._span(offset, nbytes)
+        except OSError as error:
+            raise self._unreadable(error) from error
+        if len(data) != nbytes:
+            raise StoreError(
+                f"shard {self.path}: got {len(data)} bytes at offset {offset}; expected {nbytes}; "
+                "tile the slide again with --overwrite"
+            )
+        return data
+
+    def _size(self) -> int:
+        return size_of(self.path) if is_address(self.path) else os.fstat(self._opened()).st_size
+
+    def _span(self, offset: int, nbytes: int) -> bytes:
+        if is_address(self.path):
+            return read_span(self.path, offset, nbytes)
+        return os.pread(self._opened(), nbytes, offset)
+
+    def _opened(self) -> int:
+        if self._descriptor is None:
+            self._descriptor = os.open(self.path, os.O_RDONLY)
+        return self._descriptor
+
+    def _unreadable(self, error: OSError) -> StoreError:
+        return StoreError(f"cannot read shard {self.path}: {error.strerror or error}")
 
 
-def _remote_index(path: Path, count: int, size: int) -> NDArray[np.uint64] | None:
-    try:
-        total = size_of(path)
-        data = read_span(path, total - size, size) if total >= size else b""
-    except FileNotFoundError:
-        return None
-    return _parse_index(data, count, body=total - size, path=path)
-
-
-def read_chunk(path: Path, offset: int, nbytes: int) -> bytes:
-    """Read one encoded chunk of a shard.
-
-    Raises
-    ------
-    StoreError
-        If the file cannot be read or ends too early.
-    """
-    try:
-        data = read_span(path, offset, nbytes) if is_address(path) else _pread(path, offset, nbytes)
-    except OSError as error:
-        raise StoreError(f"cannot read shard {path}: {error.strerror or error}") from error
-    if len(data) != nbytes:
-        raise StoreError(
-            f"shard {path}: got {len(data)} bytes at offset {offset}; expected {nbytes}; "
-            "tile the slide again with --overwrite"
-        )
-    return data
-
-
-def _pread(path: Path, offset: int, nbytes: int) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        return os.pread(descriptor, nbytes, offset)
-    finally:
-        os.close(descriptor)
+def read_index(path: Path, count: int) -> NDArray[np.uint64] | None:
+    """Read and verify the index of a shard; see `Shard.index`."""
+    with Shard(path, count) as shard:
+        return shard.index()
 
 
 def _pack_index(chunks: Sequence[bytes | None]) -> bytes:

@@ -28,10 +28,11 @@ from wsi_seg.store.layout import FORMAT, PARTIAL, create_collection, create_leve
 from wsi_seg.store.multiscale import open_multiscale, wsi_seg_attributes
 from wsi_seg.store.plan import AUTO, Codec, LevelPlan, plan_levels
 from wsi_seg.store.privacy import require_allowed
+from wsi_seg.store.pyramid import reduced_strip
 from wsi_seg.store.recode import recode_strip
 from wsi_seg.store.shards import shard_checksum
 from wsi_seg.store.verbatim import copy_shard_row
-from wsi_seg.store.writer import discard, finish, reduced_strip, tidy, write_rows
+from wsi_seg.store.writer import discard, finish, tidy, write_rows
 
 logger = logging.getLogger(__name__)
 

@@ -1,9 +1,10 @@
-"""Owns writing px: strips of shards in zstd, coarser levels from finer ones, the last rename."""
+"""Owns writing pixels: strips of shards, each whole or not at all, and the last rename."""
 
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial as bind
 from pathlib import Path
 
@@ -11,21 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.errors import OutputError, StoreError
-from wsi_seg.geometry import Region
-from wsi_seg.progress import Progress
 from wsi_seg.store.arrays import LevelArray, read_level_array
 from wsi_seg.store.cache import shared_pool
-from wsi_seg.store.chunks import read_region
 from wsi_seg.store.digests import write_digests
 from wsi_seg.store.layout import PARTIAL, list_label, unlist_label
-from wsi_seg.store.multiscale import open_multiscale
 from wsi_seg.store.remote import require_local
 from wsi_seg.store.shards import write_shard
 
 Pixels = NDArray[np.uint8]
 
-# Side of the blocks in which a coarser level is computed.
-_BLOCK_PX = 1024
+# Files whose way to the disk is waited for at a time.
+_WRITES = 8
 
 
 def strip_rows(path: Path, level: int = 0) -> int:
@@ -33,7 +30,7 @@ def strip_rows(path: Path, level: int = 0) -> int:
     return read_level_array(path / str(level)).shard.height
 
 
-def write_strip(path: Path, level: int, y: int, rows: Pixels) -> None:
+def write_strip(path: Path, level: int, y: int, rows: Pixels) -> dict[str, int]:
     """Write one strip: every shard of these rows, each whole or not at all.
 
     Parameters
@@ -47,6 +44,11 @@ def write_strip(path: Path, level: int, y: int, rows: Pixels) -> None:
     rows
         ``(H, W, C)``, or ``(H, W)`` for a label, uint8; full width, and `strip_rows` high or up
         to the end of the level. Chunks that are all 0 are left out.
+
+    Returns
+    -------
+    dict[str, int]
+        crc32c of each shard's file, by its path inside the group; none for one that is all 0.
 
     Raises
     ------
@@ -63,7 +65,17 @@ def write_strip(path: Path, level: int, y: int, rows: Pixels) -> None:
             f"{array.path}: got rows {rows.shape} {rows.dtype} at y={y}; expected {shape} uint8 "
             f"at a multiple of {array.shard.height}"
         )
-    write_rows(array, y, rows)
+    return shard_checksums(array, y, write_rows(array, y, rows))
+
+
+def shard_checksums(array: LevelArray, y: int, checksums: Sequence[int | None]) -> dict[str, int]:
+    """Name what `write_rows` returned by the paths of the shards inside the group."""
+    paths = (array.shard_path(y // array.shard.height, column) for column in range(len(checksums)))
+    return {
+        path.relative_to(array.path.parent).as_posix(): checksum
+        for path, checksum in zip(paths, checksums, strict=True)
+        if checksum is not None
+    }
 
 
 def write_rows(array: LevelArray, y: int, rows: Pixels) -> list[int | None]:
@@ -74,38 +86,20 @@ def write_rows(array: LevelArray, y: int, rows: Pixels) -> list[int | None]:
     list[int or None]
         crc32c of each shard, left to right; None for one that is all 0.
     """
-    checksums = []
-    for column in range(-(-array.extent.width // array.shard.width)):
-        x = column * array.shard.width
-        part = rows[:, x : x + array.shard.width]
-        chunks = shared_pool().map(bind(_encode, array), _cut(array, part))
-        checksums.append(
-            write_shard(array.shard_path(y // array.shard.height, column), list(chunks))
-        )
-    return checksums
+    # All are handed to the pool at once: it encodes while the disk is waited for.
+    shards = [
+        shared_pool().map(bind(_encode, array), _cut(array, rows[:, x : x + array.shard.width]))
+        for x in range(0, array.extent.width, array.shard.width)
+    ]
 
+    def write(column: int) -> int | None:
+        path = array.shard_path(y // array.shard.height, column)
+        return write_shard(path, list(shards[column]))
 
-def fill_pyramid(path: Path, *, nearest: bool, progress: Progress) -> None:
-    """Compute levels 1 and up, each from the level above it, strip by strip.
-
-    Parameters
-    ----------
-    path
-        Group whose level 0 is complete.
-    nearest
-        Take the px nearest to each centre (labels), not the area mean (images).
-    progress
-        Told about finished Mpx.
-    """
-    image = open_multiscale(path)
-    areas = [array.extent.area / 1e6 for array in image.arrays[1:]]
-    progress.start("pyramid", sum(areas), "Mpx")
-    for source, target in zip(image.arrays, image.arrays[1:], strict=False):
-        for y in range(0, target.extent.height, target.shard.height):
-            write_rows(target, y, reduced_strip(source, target, y, nearest=nearest))
-            height = min(target.shard.height, target.extent.height - y)
-            progress.advance(height * target.extent.width / 1e6)
-    progress.finish()
+    if len(shards) == 1:
+        return [write(0)]
+    with ThreadPoolExecutor(min(_WRITES, len(shards))) as threads:
+        return list(threads.map(write, range(len(shards))))
 
 
 def finish(
@@ -130,11 +124,13 @@ def finish(
     _sweep(partial)
     write_digests(partial, known)
     try:
+        unsynced = []
         for folder, _, files in os.walk(partial):
-            for name in files:
-                if "." in name:  # shards, whose names are numbers, were synced when written
-                    _sync(Path(folder) / name)
-            _sync(Path(folder))
+            # Shards, whose names are numbers, were synced when written.
+            unsynced += [Path(folder) / name for name in files if "." in name]
+            unsynced.append(Path(folder))
+        with ThreadPoolExecutor(_WRITES) as threads:
+            list(threads.map(_sync, unsynced))
         final.parent.mkdir(parents=True, exist_ok=True)
         if final.parent.name == "labels":
             list_label(final.parent, final.name)  # before the rename: a kill leaves no orphan
@@ -235,87 +231,3 @@ def _encode(array: LevelArray, chunk: Pixels | None) -> bytes | None:
     if chunk is None or not chunk.any():
         return None
     return array.encoding.encode(chunk)
-
-
-def reduced_strip(source: LevelArray, target: LevelArray, y: int, *, nearest: bool) -> Pixels:
-    """Compute one strip of a level from a finer level.
-
-    Parameters
-    ----------
-    source, target
-        The finer level, complete, and the level to compute.
-    y
-        First row of the strip.
-    nearest
-        Take the px nearest to each centre, not the area mean.
-
-    Returns
-    -------
-    NDArray[np.uint8]
-        ``(H, W, C)`` or ``(H, W)``.
-    """
-    y_end = min(y + target.shard.height, target.extent.height)
-    out = np.empty(target.shape(y_end - y, target.extent.width), dtype=np.uint8)
-    # Whole chunks, so that each is decoded once; few, because sums take several times their bytes.
-    step = target.chunk.width * max(1, _BLOCK_PX // target.chunk.width)
-    for x in range(0, target.extent.width, step):
-        x_end = min(x + step, target.extent.width)
-        out[:, x:x_end] = _reduced_block(source, target, (y, y_end), (x, x_end), nearest=nearest)
-    return out
-
-
-def _reduced_block(
-    source: LevelArray,
-    target: LevelArray,
-    rows: tuple[int, int],
-    columns: tuple[int, int],
-    *,
-    nearest: bool,
-) -> Pixels:
-    full, small = source.extent, target.extent
-    y_edges = _edges(rows, full.height, small.height)
-    x_edges = _edges(columns, full.width, small.width)
-    y, x = int(y_edges[0]), int(x_edges[0])
-    region = Region(level=0, y=y, x=x, height=int(y_edges[-1]) - y, width=int(x_edges[-1]) - x)
-    pixels = read_region(source, region, cached=False)
-    if nearest:
-        centre_y = (y_edges[:-1] + y_edges[1:]) // 2 - y
-        centre_x = (x_edges[:-1] + x_edges[1:]) // 2 - x
-        taken: Pixels = pixels[centre_y][:, centre_x]
-        return taken
-    return area_mean(pixels, y_edges - y, x_edges - x)
-
-
-def _edges(span: tuple[int, int], full: int, small: int) -> NDArray[np.int64]:
-    """Source px where each target px of the span begins, and where the last one ends."""
-    places = np.arange(span[0], span[1] + 1, dtype=np.int64)
-    if small == -(-full // 2):
-        return np.minimum(places * 2, full)
-    return places * full // small
-
-
-def area_mean(pixels: Pixels, y_edges: NDArray[np.int64], x_edges: NDArray[np.int64]) -> Pixels:
-    """Mean of the px of each cell, rounded half up.
-
-    Parameters
-    ----------
-    pixels
-        ``(H, W)`` or ``(H, W, C)`` uint8.
-    y_edges, x_edges
-        Ascending px borders of the cells, first 0, last H and W.
-
-    Returns
-    -------
-    NDArray[np.uint8]
-        One px for each cell.
-    """
-    counts = np.diff(y_edges)[:, None] * np.diff(x_edges)[None, :]
-    # 256 px of 255, and half their number to round, still fit in 16 bits.
-    dtype = np.uint16 if counts.max(initial=0) <= 256 else np.uint32
-    sums = np.add.reduceat(pixels, y_edges[:-1], axis=0, dtype=dtype)
-    sums = np.add.reduceat(sums, x_edges[:-1], axis=1, dtype=dtype)
-    counts = counts.astype(dtype)
-    if pixels.ndim == 3:
-        counts = counts[:, :, None]
-    means: Pixels = ((sums + counts // 2) // counts).astype(np.uint8)
-    return means

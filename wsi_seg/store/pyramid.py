@@ -1,0 +1,266 @@
+"""Owns coarser levels: from rows of level 0 while they are at hand, or from a level on disk."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.errors import StoreError
+from wsi_seg.geometry import Extent, Region
+from wsi_seg.progress import Progress
+from wsi_seg.store.arrays import LevelArray
+from wsi_seg.store.chunks import read_region
+from wsi_seg.store.multiscale import open_multiscale
+from wsi_seg.store.reduction import cell_edges, halve, is_half, reduced
+from wsi_seg.store.writer import shard_checksums, write_rows
+
+Pixels = NDArray[np.uint8]
+ShardRow = tuple[int, int]
+
+# Side of the blocks in which a coarser level is computed from one on disk.
+_BLOCK_PX = 1024
+
+
+@dataclass(slots=True)
+class Written:
+    """What was written of coarser levels.
+
+    Parameters
+    ----------
+    rows
+        Level, and row in its grid of shards.
+    checksums
+        crc32c of each shard's file, by its path inside the group; none for one that is all 0.
+    """
+
+    rows: list[ShardRow] = field(default_factory=list)
+    checksums: dict[str, int] = field(default_factory=dict)
+
+
+class CoarserLevels:
+    """Computes and writes levels 1 and up from rows of level 0, while these are at hand.
+
+    Levels are made as far as each is half the finer one, and that one is encoded without loss;
+    `fill_pyramid` does the rest, with the same bytes. Memory: one row of shards of each level.
+    For one thread.
+
+    Parameters
+    ----------
+    group
+        Group that `create_multiscale` made.
+    nearest
+        Take the pixel nearest to each centre (labels), not the area mean (images).
+    """
+
+    def __init__(self, group: Path, *, nearest: bool) -> None:
+        arrays = open_multiscale(group).arrays
+        self._finest = arrays[0]
+        count = 1
+        while count < len(arrays) and _follows(arrays[count - 1], arrays[count]):
+            count += 1
+        self._first: _Level | None = None
+        for number in range(count - 1, 0, -1):
+            self._first = _Level(
+                arrays[number],
+                arrays[number - 1].extent,
+                number=number,
+                nearest=nearest,
+                coarser=self._first,
+            )
+
+    def put(self, y: int, rows: Pixels) -> Written:
+        """Take rows of level 0, and write each row of shards that is complete with them.
+
+        Parameters
+        ----------
+        y
+            First row. Where it is not the one after the last rows, all starts afresh here: a row
+            of shards is left out unless all of its rows are seen from here on.
+        rows
+            ``(H, W, C)``, or ``(H, W)`` for a label, uint8; full width, any height.
+
+        Raises
+        ------
+        StoreError
+            If ``rows`` do not fit there.
+        OutputError
+            If a shard cannot be written.
+        """
+        array = self._finest
+        shape = array.shape(len(rows), array.extent.width)
+        inside = 0 <= y <= array.extent.height - len(rows)
+        if not inside or rows.shape != shape or rows.dtype != np.uint8:
+            raise StoreError(
+                f"{array.path}: got rows {rows.shape} {rows.dtype} at y={y}; expected whole rows "
+                f"of {array.shape(array.extent.height, array.extent.width)} uint8"
+            )
+        written = Written()
+        if self._first is not None:
+            self._first.put(y, rows, written)
+        return written
+
+
+def _follows(source: LevelArray, target: LevelArray) -> bool:
+    """Whether a level can be made from rows of the finer one as they were before encoding."""
+    return is_half(source.extent, target.extent) and source.encoding.exact
+
+
+class _Level:
+    """One coarser level on its way, row of shards by row of shards."""
+
+    def __init__(
+        self,
+        array: LevelArray,
+        source: Extent,
+        *,
+        number: int,
+        nearest: bool,
+        coarser: "_Level | None",
+    ) -> None:
+        self._array, self._source, self._number = array, source, number
+        self._nearest, self._coarser = nearest, coarser
+        height = min(array.shard.height, array.extent.height)
+        self._rows = np.empty(array.shape(height, array.extent.width), dtype=np.uint8)
+        self._odd: Pixels | None = None  # row of the finer level that waits for its neighbour
+        self._next = -1  # row of the finer level that would continue the last ones
+        self._begin = 0  # first own row since rows came without a gap
+
+    def put(self, y: int, rows: Pixels, written: Written) -> None:
+        """Take rows of the finer level, and hand what they become on to the coarser level."""
+        for top, part in self._halves(y, rows):
+            if self._coarser is not None:
+                self._coarser.put(top, part, written)
+            self._write(top + len(part), written)
+
+    def _halves(self, y: int, rows: Pixels) -> Iterator[tuple[int, Pixels]]:
+        """Own rows that come of finer ones, in parts of one row of shards, with their places."""
+        if y != self._next:
+            self._odd, self._begin = None, -(-y // 2)
+            if y % 2:  # the other half of its pair was not seen
+                y, rows = y + 1, rows[1:]
+        self._next = y + len(rows)
+        if self._odd is not None and len(rows):
+            pair = np.concatenate([self._odd, rows[:1]])
+            self._odd = None
+            yield from self._placed(y - 1, pair)
+            y, rows = y + 1, rows[1:]
+        if len(rows) % 2 and self._next < self._source.height:
+            self._odd, rows = rows[-1:].copy(), rows[:-1]
+        yield from self._placed(y, rows)
+
+    def _placed(self, y: int, rows: Pixels) -> Iterator[tuple[int, Pixels]]:
+        """Halve finer rows, whole pairs of them, into their place."""
+        height, top = self._array.shard.height, y // 2
+        while len(rows):
+            begin = top % height
+            pairs = rows[: 2 * (height - begin)]
+            part = self._rows[begin : begin - (-len(pairs) // 2)]
+            halve(pairs, part, nearest=self._nearest)
+            yield top, part
+            top, rows = top + len(part), rows[len(pairs) :]
+
+    def _write(self, end: int, written: Written) -> None:
+        """Write the row of shards that ends here, if one does and was seen from its begin on."""
+        height = self._array.shard.height
+        row = (end - 1) // height
+        y = row * height
+        if y < self._begin or (end % height and end < self._array.extent.height):
+            return
+        checksums = write_rows(self._array, y, self._rows[: end - y])
+        written.rows.append((self._number, row))
+        written.checksums |= shard_checksums(self._array, y, checksums)
+
+
+def fill_pyramid(
+    path: Path,
+    *,
+    nearest: bool,
+    progress: Progress,
+    done: Collection[ShardRow] = frozenset(),
+) -> dict[str, int]:
+    """Compute levels 1 and up, each from the level above it, strip by strip.
+
+    Parameters
+    ----------
+    path
+        Group whose level 0 is complete.
+    nearest
+        Take the pixel nearest to each centre (labels), not the area mean (images).
+    progress
+        Advanced by finished Mpx.
+    done
+        What `CoarserLevels` has written already: level, and row in its grid of shards.
+
+    Returns
+    -------
+    dict[str, int]
+        crc32c of the shards written, by their paths inside the group.
+    """
+    arrays = open_multiscale(path).arrays
+    left = [
+        (number, row)
+        for number, array in enumerate(arrays[1:], 1)
+        for row in range(-(-array.extent.height // array.shard.height))
+        if (number, row) not in done
+    ]
+    areas = [_strip_area(arrays[number], row) for number, row in left]
+    progress.start("pyramid", sum(areas) / 1e6, "Mpx")
+    checksums: dict[str, int] = {}
+    for (number, row), area in zip(left, areas, strict=True):
+        target = arrays[number]
+        y = row * target.shard.height
+        rows = reduced_strip(arrays[number - 1], target, y, nearest=nearest)
+        checksums |= shard_checksums(target, y, write_rows(target, y, rows))
+        progress.advance(area / 1e6)
+    progress.finish()
+    return checksums
+
+
+def _strip_area(array: LevelArray, row: int) -> int:
+    y = row * array.shard.height
+    return min(array.shard.height, array.extent.height - y) * array.extent.width
+
+
+def reduced_strip(source: LevelArray, target: LevelArray, y: int, *, nearest: bool) -> Pixels:
+    """Compute one strip of a level from a finer level.
+
+    Parameters
+    ----------
+    source, target
+        The finer level, complete, and the level to compute.
+    y
+        First row of the strip.
+    nearest
+        Take the pixel nearest to each centre, not the area mean.
+
+    Returns
+    -------
+    NDArray[np.uint8]
+        ``(H, W, C)`` or ``(H, W)``.
+    """
+    y_end = min(y + target.shard.height, target.extent.height)
+    out = np.empty(target.shape(y_end - y, target.extent.width), dtype=np.uint8)
+    # Whole chunks, so that each is decoded once; few, because sums take several times their bytes.
+    step = target.chunk.width * max(1, _BLOCK_PX // target.chunk.width)
+    for x in range(0, target.extent.width, step):
+        part = out[:, x : x + step]
+        _reduce_block(source, target, (y, x), part, nearest=nearest)
+    return out
+
+
+def _reduce_block(
+    source: LevelArray, target: LevelArray, place: tuple[int, int], out: Pixels, *, nearest: bool
+) -> None:
+    """Fill the part of a level that lies at a place, row and column, from the finer level."""
+    full, small, (height, width) = source.extent, target.extent, out.shape[:2]
+    y_edges = cell_edges((place[0], place[0] + height), full.height, small.height)
+    x_edges = cell_edges((place[1], place[1] + width), full.width, small.width)
+    y, x = int(y_edges[0]), int(x_edges[0])
+    region = Region(level=0, y=y, x=x, height=int(y_edges[-1]) - y, width=int(x_edges[-1]) - x)
+    pixels = read_region(source, region, cached=False)
+    if is_half(full, small):
+        halve(pixels, out, nearest=nearest)
+    else:
+        out[...] = reduced(pixels, y_edges - y, x_edges - x, nearest=nearest)

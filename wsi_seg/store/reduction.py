@@ -1,0 +1,126 @@
+"""Owns the arithmetic of coarser levels: means of cells for images, centres for labels."""
+
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.geometry import Extent
+
+Pixels = NDArray[np.uint8]
+Edges = NDArray[np.int64]
+
+# Channels for which OpenCV takes the mean of four in whole numbers, rounded half up as we do.
+_WHOLE_IN_OPENCV = {1, 3, 4}
+# Larger results OpenCV shares out among threads of its own, which a fork would lose.
+_BLOCK_PX = 2**16
+
+
+def is_half(full: Extent, small: Extent) -> bool:
+    """Whether a level is half the finer one, rounded up, so that `halve` makes it."""
+    return small == Extent(-(-full.height // 2), -(-full.width // 2))
+
+
+def halve(pixels: Pixels, out: Pixels, *, nearest: bool) -> None:
+    """Reduce each 2 x 2 pixels to one.
+
+    An odd last row or column counts twice: a mean over it is then that of the pixels there are.
+
+    Parameters
+    ----------
+    pixels
+        ``(H, W)`` or ``(H, W, C)`` uint8.
+    out
+        Filled, ``(ceil(H / 2), ceil(W / 2))`` and as many channels; need not be contiguous.
+    nearest
+        Take the pixel nearest to each centre (labels), not the mean rounded half up (images).
+    """
+    rows, columns = pixels.shape[0] // 2, pixels.shape[1] // 2
+    even, target = pixels[: 2 * rows, : 2 * columns], out[:rows, :columns]
+    if nearest:
+        target[...] = even[1::2, 1::2]
+    elif even.size:
+        _mean_of_four(even, target)
+    if pixels.shape[1] % 2:
+        twice = pixels[: 2 * rows, -1:].repeat(2, axis=1)
+        halve(twice, out[:rows, columns:], nearest=nearest)
+    if pixels.shape[0] % 2:
+        halve(pixels[-1:].repeat(2, axis=0), out[rows:], nearest=nearest)
+
+
+def _mean_of_four(pixels: Pixels, out: Pixels) -> None:
+    height, width = out.shape[:2]
+    whole = pixels.ndim == 2 or pixels.shape[2] in _WHOLE_IN_OPENCV
+    step = max(1, _BLOCK_PX // width)
+    for y in range(0, height, step):
+        target = out[y : y + step]
+        source = pixels[2 * y : 2 * (y + len(target))]
+        if whole:
+            import cv2  # here, for few commands reduce levels
+
+            cv2.resize(source, (width, len(target)), dst=target, interpolation=cv2.INTER_AREA)
+            continue
+        pairs = np.add(source[0::2], source[1::2], dtype=np.uint16)
+        # Sums of two channels are added as one number: no sum reaches into the other one.
+        pairs = pairs.view(np.uint32 if pixels.shape[2] == 2 else np.uint16)
+        fours = (pairs[:, 0::2] + pairs[:, 1::2]).view(np.uint16)
+        target[...] = (fours + 2) >> 2
+
+
+def cell_edges(span: tuple[int, int], full: int, small: int) -> Edges:
+    """Where the cell of each pixel of a coarser level begins, and where the last one ends.
+
+    Parameters
+    ----------
+    span
+        Pixels of the coarser level, along one axis: the first, and the one after the last.
+    full, small
+        Length of the finer level and of the coarser one.
+
+    Returns
+    -------
+    NDArray[np.int64]
+        Places in the finer level, one more than there are pixels in the span.
+    """
+    places = np.arange(span[0], span[1] + 1, dtype=np.int64)
+    if small == -(-full // 2):
+        return np.minimum(places * 2, full)
+    return places * full // small
+
+
+def reduced(pixels: Pixels, y_edges: Edges, x_edges: Edges, *, nearest: bool) -> Pixels:
+    """Reduce each cell to one pixel, at any ratio; see `halve` and `area_mean`."""
+    if not nearest:
+        return area_mean(pixels, y_edges, x_edges)
+    rows, columns = ((edges[:-1] + edges[1:]) // 2 for edges in (y_edges, x_edges))
+    taken: Pixels = pixels[rows][:, columns]
+    return taken
+
+
+def area_mean(pixels: Pixels, y_edges: Edges, x_edges: Edges) -> Pixels:
+    """Mean of the pixels of each cell, rounded half up.
+
+    Parameters
+    ----------
+    pixels
+        ``(H, W)`` or ``(H, W, C)`` uint8.
+    y_edges, x_edges
+        Ascending borders of the cells, first 0, last H and W.
+
+    Returns
+    -------
+    NDArray[np.uint8]
+        One pixel for each cell.
+    """
+    counts = np.diff(y_edges)[:, None] * np.diff(x_edges)
+    counts = counts.reshape(*counts.shape, *(1 for _ in pixels.shape[2:]))
+    sums = _sums(_sums(pixels, y_edges).swapaxes(0, 1), x_edges).swapaxes(0, 1)
+    means: Pixels = ((sums + counts // 2) // counts).astype(np.uint8)
+    return means
+
+
+def _sums(values: NDArray[np.integer], edges: Edges) -> NDArray[np.int64]:
+    """Sum over the first axis between edges."""
+    return np.stack(
+        [values[begin:end].sum(axis=0, dtype=np.int64) for begin, end in pairwise(edges.tolist())]
+    )
