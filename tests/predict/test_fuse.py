@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from wsi_seg.models import NetworkSpec, build_network
-from wsi_seg.models.fuse import fused
+from wsi_seg.predict.fuse import fused
 
 
 def norms(network):
@@ -66,3 +66,13 @@ def test_a_network_that_would_change_is_left_alone(network):
     kept = fused(lived_in(network), 3)
     assert norms(kept) == norms(network)
     assert kept is not network
+
+
+def test_threads_are_as_many_as_before():
+    threads = torch.get_num_threads()
+    seen = []
+    network = lived_in(build_network(NetworkSpec("Unet", "resnet18", 3, 1)))
+    network.encoder.conv1.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+    fused(network, 3)
+    assert set(seen) == {1}
+    assert torch.get_num_threads() == threads

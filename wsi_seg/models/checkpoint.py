@@ -24,7 +24,7 @@ from wsi_seg.classes import ClassTable
 from wsi_seg.config.recipe import Fit
 from wsi_seg.data.view import View, channels_with
 from wsi_seg.errors import CheckpointError, ConfigError, OutputError
-from wsi_seg.models.network import NetworkSpec, build_network, read_tensors
+from wsi_seg.models.network import NetworkSpec, blank_network, read_tensors
 
 FORMAT = 1
 
@@ -204,7 +204,7 @@ def load_checkpoint(path: Path | str) -> tuple[nn.Module, ModelCard]:
     card = read_card(path)
     try:
         with torch.random.fork_rng(devices=[]):
-            network = build_network(card.spec)
+            network = blank_network(card.spec)
         network.load_state_dict(read_tensors(path))
     except (SafetensorError, RuntimeError, ConfigError, OSError) as error:
         reason = " ".join(str(error).split())[:300]

@@ -1,4 +1,4 @@
-"""Owns what a network takes in memory, found out without computing or loading anything."""
+"""Owns what a network takes in memory, found out before its weights are loaded."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -6,10 +6,11 @@ from functools import lru_cache
 import torch
 from torch import nn
 
-from wsi_seg.models.network import NetworkSpec, build_network
+from wsi_seg.models.network import NetworkSpec, blank_network
+from wsi_seg.models.trial import trial_pass
 
-# Side of the picture that is followed through the network; a multiple of every reduction.
-_SIDE = 256
+# Side of the image that goes through the network; a multiple of every reduction.
+_SIDE = 128
 
 # Tensors of the largest layer's size that are alive at once: measured 2 to 5.
 _ALIVE = 6
@@ -24,7 +25,7 @@ class Footprint:
     parameters
         Number of its values, buffers included.
     values_per_px
-        Values alive at once in a forward pass, for each px of the image; an upper estimate.
+        Values alive at once in a forward pass, for each pixel of the image; an upper estimate.
     """
 
     parameters: int
@@ -33,9 +34,13 @@ class Footprint:
 
 @lru_cache
 def footprint(spec: NetworkSpec) -> Footprint:
-    """Follow shapes through a network on torch's meta device, which holds no data."""
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        network = build_network(spec).eval()
+    """Note the shapes of what the layers of a network give for a tiny image.
+
+    Not on torch's meta device: there, shapes are computed by Python code that loads torch's
+    compiler, which takes ten times as long.
+    """
+    with torch.random.fork_rng(devices=[]):
+        network = blank_network(spec).eval()
     outputs: list[int] = []
     kept: list[int] = []
     for module in network.modules():
@@ -44,8 +49,8 @@ def footprint(spec: NetworkSpec) -> Footprint:
     encoder = getattr(network, "encoder", None)
     if isinstance(encoder, nn.Module):
         encoder.register_forward_hook(lambda _, __, out: kept.extend(_sizes(out)))
-    with torch.inference_mode():
-        network(torch.empty(1, spec.in_channels, _SIDE, _SIDE, device="meta"))
+    with trial_pass():
+        network(torch.zeros(1, spec.in_channels, _SIDE, _SIDE))
     values = [*network.parameters(), *network.buffers()]
     return Footprint(
         parameters=sum(value.numel() for value in values),

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from segmentation_models_pytorch import DPT
 from torch import nn
 from torch.nn import functional
 
 from wsi_seg.errors import ConfigError
+from wsi_seg.models.libraries import smp
 
 Pooling = Literal["avg", "max", "gem"]
 
@@ -111,7 +111,7 @@ class LearningNetwork(nn.Module):
         encoder, decoder = (self.network.get_submodule(n) for n in ("encoder", "decoder"))
         features = encoder(x)
         with self._inner_depths(wanted=len(self.sides) > 0) as inner:
-            if isinstance(self.network, DPT):
+            if isinstance(self.network, smp.DPT):
                 features, prefix = features
                 decoded = decoder(features, prefix)
             else:

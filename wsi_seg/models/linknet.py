@@ -1,8 +1,9 @@
 """Owns the Linknet whose skip connections are joined as channels instead of added."""
 
 import torch
-from segmentation_models_pytorch import Linknet
 from torch import nn
+
+from wsi_seg.models.libraries import smp
 
 
 class _ConcatBlock(nn.Module):
@@ -21,7 +22,7 @@ class _ConcatBlock(nn.Module):
         return mixed
 
 
-def join_skips(network: Linknet) -> None:
+def join_skips(network: smp.Linknet) -> None:
     """Make a Linknet join its skips as channels.
 
     Each depth then holds its channels and the skip's at once, so it takes more memory and weights

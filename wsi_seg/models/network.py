@@ -2,19 +2,20 @@
 
 import difflib
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import segmentation_models_pytorch as smp
-import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from wsi_seg.errors import CheckpointError, ConfigError
 from wsi_seg.models.detail import add_detail
+from wsi_seg.models.libraries import smp, timm
 from wsi_seg.models.linknet import join_skips
 
 logger = logging.getLogger(__name__)
@@ -117,6 +118,39 @@ def build_network(spec: NetworkSpec, *, weights: str | Path | None = None) -> nn
             "connect to the network once, or name a local .safetensors file in model.weights, "
             "or train from random weights with model.weights: null"
         ) from error
+
+
+def blank_network(spec: NetworkSpec) -> nn.Module:
+    """Build a network whose weights are not drawn, because they are loaded next; on the CPU.
+
+    Raises
+    ------
+    ConfigError
+        See `build_network`.
+    """
+    with _NoDraws():
+        return build_network(spec)
+
+
+class _NoDraws(TorchFunctionMode):
+    """Leaves weights as they are where they would be drawn at random."""
+
+    _DRAWS = (
+        nn.init.kaiming_uniform_, nn.init.normal_, nn.init.uniform_,
+        torch.Tensor.normal_, torch.Tensor.uniform_,
+    )  # fmt: skip
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        given = kwargs or {}
+        if func in self._DRAWS:
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
 
 
 def size_multiple(network: nn.Module) -> int:

@@ -1,16 +1,18 @@
 """Owns folding batch normalisation into the convolution before it, for inference only."""
 
 import copy
-from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from wsi_seg.models.trial import trial_pass
 
 # Largest change of a logit, as a share of the largest logit, that is put down to rounding.
 _TOLERANCE = 1e-3
 
-# Side of the picture of noise that is tried.
+# Side of the image of noise that is tried.
 _SIDE = 64
 
 
@@ -31,24 +33,21 @@ def fused(network: nn.Module, in_channels: int) -> nn.Module:
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(1, in_channels, _SIDE, _SIDE, generator=generator).to(device)
     copied = copy.deepcopy(network)
-    with torch.inference_mode():
-        pairs = list(_pairs(copied, noise))
-        expected = copied(noise)
-    if not pairs:
-        return copied
-    named = dict(copied.named_modules())
-    for conv, norm in pairs:
-        _replace(copied, conv, fuse_conv_bn_eval(named[conv], named[norm]))
-        _replace(copied, norm, _rest(named[norm]))
-    with torch.inference_mode():
-        found = copied(noise)
+    with trial_pass():
+        pairs, expected = _pairs(copied, noise)
+        for conv, norm in pairs:
+            _fold(copied, conv, norm)
+        found = copied(noise) if pairs else expected
     largest = float(expected.abs().max())
     same = float((found - expected).abs().max()) <= _TOLERANCE * max(largest, 1e-6)
     return copied if same else copy.deepcopy(network)
 
 
-def _pairs(network: nn.Module, noise: torch.Tensor) -> Iterator[tuple[str, str]]:
-    """Names of convolutions and of the normalisations that take their outputs, each used once."""
+def _pairs(network: nn.Module, noise: torch.Tensor) -> tuple[list[tuple[str, str]], torch.Tensor]:
+    """Names of convolutions and of the normalisations that take their outputs, each used once.
+
+    Also returns what the network gives for the noise.
+    """
     outputs: list[tuple[str, torch.Tensor]] = []
     found: list[tuple[str, str]] = []
     calls: list[str] = []
@@ -72,18 +71,22 @@ def _pairs(network: nn.Module, noise: torch.Tensor) -> Iterator[tuple[str, str]]
         else:
             continue
         hooks.append(hook)
-    network(noise)
+    expected: torch.Tensor = network(noise)
     for hook in hooks:
         hook.remove()
-    return (pair for pair in found if calls.count(pair[0]) == calls.count(pair[1]) == 1)
+    once = [pair for pair in found if calls.count(pair[0]) == calls.count(pair[1]) == 1]
+    return once, expected
 
 
-def _rest(norm: nn.Module) -> nn.Module:
-    """Keep what a normalisation does besides: timm's have an activation of their own."""
-    parts = [getattr(norm, name, None) for name in ("drop", "act")]
-    return nn.Sequential(*(part for part in parts if isinstance(part, nn.Module)))
-
-
-def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(network.get_submodule(parent), child, module)
+def _fold(network: nn.Module, conv: str, norm: str) -> None:
+    """Let a convolution normalise as well; of the normalisation stays what it does besides."""
+    layer: Any = network.get_submodule(conv)
+    old: Any = network.get_submodule(norm)
+    layer.weight, layer.bias = fuse_conv_bn_weights(
+        layer.weight, layer.bias, old.running_mean, old.running_var, old.eps, old.weight, old.bias
+    )
+    # timm's normalisations have an activation of their own.
+    parts = [getattr(old, name, None) for name in ("drop", "act")]
+    rest = nn.Sequential(*(part for part in parts if isinstance(part, nn.Module)))
+    parent, _, child = norm.rpartition(".")
+    setattr(network.get_submodule(parent), child, rest)

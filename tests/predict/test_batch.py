@@ -1,0 +1,74 @@
+"""How many tiles go through a network at a time, and whether compiling it pays."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsi_seg.predict.batch import batch_for, best_batch, fastest
+from wsi_seg.predict.compiling import worth_compiling
+from wsi_seg.predict.device import Device
+
+
+class Card:
+    """A GPU's predictor with rates by batch; the first pass of each shape loads kernels."""
+
+    device = torch.device("cuda", 0)
+
+    def __init__(self, rates):
+        self.rates, self.passes = rates, []
+
+    def warm_up(self, batch, tile_px):
+        self.passes.append((batch, tile_px))
+        loading = 5.0 if self.passes.count((batch, tile_px)) == 1 else 0.0
+        return batch / self.rates[batch] + loading
+
+
+def test_larger_tiles_mean_fewer_of_them():
+    cuda = Device("cuda:1", "bf16", 2**30)
+    assert batch_for(cuda, 512) == 64
+    assert batch_for(cuda, 1024) == 16
+    assert batch_for(cuda, 10_000) == batch_for(Device("cpu", "fp32", None), 4096) == 1
+
+
+def test_the_fastest_batch_is_measured_without_the_pass_that_loads_kernels():
+    card = Card({64: 1500.0, 32: 1580.0, 16: 1600.0})
+    batch, rates = best_batch(card, 512, 64)
+    assert batch == 16
+    assert rates == pytest.approx({size: card.rates[size] for size in rates})
+    assert {tile_px for _, tile_px in card.passes} == {512}
+
+
+def test_a_batch_of_the_users_is_measured_alone():
+    card = Card({7: 100.0})
+    assert best_batch(card, 256, 7, fixed=True) == (7, pytest.approx({7: 100}))
+
+
+@pytest.mark.parametrize("largest", [1, 2, 3])
+def test_small_batches_have_few_parts(largest):
+    card = Card({1: 10.0, 2: 11.0, 3: 12.0})
+    batch, rates = best_batch(card, 64, largest)
+    assert batch == largest
+    assert max(rates) == largest
+
+
+def test_a_cpu_is_not_measured():
+    card = Card({})
+    card.device = torch.device("cpu")
+    assert best_batch(card, 512, 4) == (4, {})
+
+
+@given(st.dictionaries(st.integers(1, 256), st.floats(0.1, 1e5), min_size=1))
+def test_the_largest_of_those_that_are_about_as_fast_is_taken(rates):
+    found, best = fastest(rates), max(rates.values())
+    assert rates[found] >= 0.99 * best
+    assert all(rate < 0.99 * best for size, rate in rates.items() if size > found)
+
+
+@given(st.integers(1, 10**7), st.floats(1, 1e4))
+def test_compiling_pays_where_there_is_much_to_do(tiles, rate):
+    worth = worth_compiling(tiles, rate)
+    assert worth <= worth_compiling(2 * tiles, rate)  # more work never speaks against it
+    assert worth >= worth_compiling(tiles, 2 * rate)
+    assert not worth_compiling(2209, 1500)  # a slide of 12,288 px on an H200
+    assert worth_compiling(10**6, 1500)

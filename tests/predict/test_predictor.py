@@ -1,0 +1,238 @@
+"""The forward pass against one that is written out, and what speed costs."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+from torch import nn
+
+from wsi_seg.classes import ClassTable
+from wsi_seg.errors import ConfigError
+from wsi_seg.models import (
+    ModelCard,
+    NetworkSpec,
+    build_network,
+    load_checkpoint,
+    size_multiple,
+)
+from wsi_seg.models.checkpoint import shipped_checkpoint
+from wsi_seg.predict.fuse import fused
+from wsi_seg.predict.predictor import PROBABILITY_STEPS, PrecisionDrift, Predictor, quantise
+
+
+def card_of(classes=1, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)):
+    return ModelCard(
+        architecture="Unet", encoder="resnet18", in_channels=len(mean),
+        classes=ClassTable.named([f"c{index}" for index in range(classes)]),
+        mpp=None, tile_px=64, mean=mean, std=std,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return build_network(NetworkSpec("Unet", "resnet18", 3, 1)).eval()
+
+
+def tiles(count, side=64, channels=3):
+    random = torch.Generator().manual_seed(side)
+    size = (count, side, side, channels)
+    return torch.randint(256, size, dtype=torch.uint8, generator=random)
+
+
+@torch.inference_mode()
+def written_out(network, card, images, multiple):
+    """What a predictor must give, in float32 and step by step."""
+    mean, std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in (card.mean, card.std))
+    x = images.permute(0, 3, 1, 2).float() * (1 / (255 * std)) + -mean / std
+    side = x.shape[2]
+    missing = -side % multiple
+    x = nn.functional.pad(x, (0, missing, 0, missing), mode="replicate") if missing else x
+    logits = network(x.contiguous(memory_format=torch.channels_last))[:, :, :side, :side]
+    return (torch.sigmoid(logits.float()) * 4080).round().int()
+
+
+@pytest.mark.parametrize("side", [64, 75])
+def test_float32_on_a_cpu_is_the_written_out_pass_bit_for_bit(network, side):
+    card = card_of()
+    found = Predictor(network, card, device="cpu", precision="fp32").predict(tiles(2, side))
+    fast = fused(network, 3).to(memory_format=torch.channels_last)
+    expected = written_out(fast, card, tiles(2, side), size_multiple(network))
+    assert found.dtype == torch.int32
+    assert torch.equal(found, expected)
+
+
+class Pointwise(nn.Module):
+    """Two classes of five channels, each pixel for itself, halved three times by its own word."""
+
+    requires_divisible_input_shape = True
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Identity()
+        self.encoder.output_stride = 8
+        self.mix = nn.Conv2d(5, 2, 1)
+
+    def forward(self, x):
+        assert x.shape[2] % 8 == x.shape[3] % 8 == 0
+        return self.mix(x)
+
+
+@pytest.mark.parametrize("side", [1, 7, 8, 13])
+@pytest.mark.parametrize("tta", ["none", "d4"])
+def test_any_channels_classes_and_sides(side, tta):
+    torch.manual_seed(1)
+    network, card = Pointwise(), card_of(2, mean=(0.1,) * 5, std=(0.3,) * 5)
+    predictor = Predictor(network, card, device="cpu", precision="fp32", tta=tta)
+    found = predictor.predict(tiles(3, side, 5))
+    assert found.shape == (3, predictor.channels, side, side)
+    assert found.is_contiguous()
+    expected = written_out(network, card, tiles(3, side, 5), multiple=8)
+    assert (found - expected).abs().max() <= 1  # float sums of five channels in another order
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.5, 1.0, 1e-9])
+def test_probabilities_become_steps(probability):
+    found = quantise(torch.full((2, 1, 3, 3), probability))
+    assert found.dtype == torch.int32
+    assert found.unique().tolist() == [round(probability * PROBABILITY_STEPS)]
+
+
+def test_nan_becomes_0_and_what_was_given_stays():
+    given = torch.tensor([float("nan"), 0.25])
+    assert quantise(given).tolist() == [0, 1020]
+    assert given.isnan().tolist() == [True, False]
+
+
+def test_fewer_layers_change_less_than_one_pixel_in_a_thousand(network):
+    predictor = Predictor(network, card_of(), device="cpu", precision="fp32")
+    assert predictor.drift == PrecisionDrift()
+    predictor.predict(tiles(4))
+    assert predictor.drift.labels < 1e-4
+    assert predictor.drift.values < 1e-3
+
+
+def test_bf16_says_what_it_changes(network):
+    predictor = Predictor(network, card_of(), device="cpu", precision="bf16")
+    predictor.predict(tiles(4))
+    assert 0 < predictor.drift.labels < predictor.drift.values <= 1
+
+
+class Counted(nn.Module):
+    """Gives 0.5 for everything, 0.6 in float32, and notes what it is asked."""
+
+    asked: list[tuple[int, torch.dtype]] = []  # noqa: RUF012 (of the class: the network is copied)
+
+    def __init__(self):
+        super().__init__()
+        self.logit = nn.Parameter(torch.tensor(0.0))
+
+    def forward(self, x):
+        self.asked.append((len(x), x.dtype))
+        exact = 0.4054651 if x.dtype == torch.float32 else 0.0
+        return (self.logit + exact).expand(len(x), 1, *x.shape[2:])
+
+
+def test_drift_is_measured_once_on_the_first_real_tiles_without_another_fast_pass():
+    predictor = Predictor(Counted(), card_of(), device="cpu", precision="bf16", tta="flips")
+    predictor.warm_up(6, 32)
+    Counted.asked.clear()
+    for _ in range(2):
+        predictor.predict(tiles(5, 32))
+    assert predictor.drift == PrecisionDrift(labels=1, values=1)
+    fast = [(5, torch.bfloat16)] * 4 * 2
+    assert sorted(Counted.asked, key=str) == sorted([*fast, (1, torch.float32)], key=str)
+
+
+def test_the_network_that_drift_is_measured_with_is_let_go():
+    network = Counted()
+    copies = weakref.WeakSet()
+
+    class Noted(Counted):
+        def __deepcopy__(self, memo):
+            copied = Noted()
+            copies.add(copied)
+            return copied
+
+    network.__class__ = Noted
+    predictor = Predictor(network, card_of(), device="cpu", precision="bf16")
+    predictor.predict(tiles(1, 32))
+    assert predictor.drift.values == 1
+    gc.collect()
+    assert len(copies) == 1  # the fast one
+
+
+def test_the_largest_drift_of_several():
+    drifts = [PrecisionDrift(0.1, 0.2), PrecisionDrift(0.3, 0.1)]
+    assert PrecisionDrift.largest(drifts) == PrecisionDrift(0.3, 0.2)
+    assert PrecisionDrift.largest([]) == PrecisionDrift()
+
+
+def test_warming_up_draws_no_random_numbers_of_others_and_is_not_busy(network):
+    predictor = Predictor(network, card_of(), device="cpu", precision="fp32")
+    before = torch.get_rng_state()
+    assert predictor.warm_up(2, 64) > 0
+    assert torch.equal(torch.get_rng_state(), before)
+    assert predictor.busy == 0
+    predictor.predict(tiles(1))
+    assert predictor.busy > 0
+
+
+def test_the_network_given_is_not_changed(network):
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    training = build_network(NetworkSpec("Unet", "resnet18", 3, 1)).train()
+    Predictor(network, card_of(), device="cpu", precision="bf16").predict(tiles(1))
+    Predictor(training, card_of(), device="cpu").predict(tiles(1))
+    assert training.training
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, before[name])
+        assert tensor.dtype == before[name].dtype
+
+
+class Full(nn.Module):
+    """Needs more memory than any device has."""
+
+    def forward(self, x):
+        if len(x) * x.shape[2] ** 2 > 64**2 - 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return x[:, :1]
+
+
+@pytest.mark.parametrize(("count", "way"), [(4, "--batch 2"), (1, "--tile 50")])
+def test_a_device_with_too_little_memory_says_what_to_do(monkeypatch, count, way):
+    monkeypatch.setattr("wsi_seg.predict.predictor.fused", lambda network, channels: network)
+    predictor = Predictor(Full(), card_of(), device="cpu", precision="fp32")
+    with pytest.raises(ConfigError, match=f"too little memory .* {way}"):
+        predictor.predict(tiles(count, 100))
+    with pytest.raises(ConfigError, match=f"too little memory .* {way}"):
+        predictor.warm_up(count, 100)
+
+
+@pytest.mark.torture
+@pytest.mark.filterwarnings("ignore:Guards may run slower")  # on Python 3.13.0
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_compiling_changes_next_to_nothing_and_happens_once(network, precision):
+    plain = Predictor(network, card_of(), device="cpu", precision=precision).predict(tiles(2))
+    compiled = Predictor(network, card_of(), device="cpu", precision=precision, compiled=True)
+    compiled.warm_up(2, 64)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        found = compiled.predict(tiles(2))
+        with torch.inference_mode():
+            compiled.predict(tiles(2))  # tensors of another kind
+    assert (found - plain).abs().max() <= (16 if precision == "fp32" else 160)  # of 4,080 steps
+    assert compiled.drift.labels < (1e-3 if precision == "fp32" else 1e-1)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("tta", ["none", "d4"])
+def test_a_gpu_gives_what_a_cpu_gives(precision, tta):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    network, card = load_checkpoint(shipped_checkpoint())
+    exact = Predictor(network, card, device="cpu", precision="fp32", tta=tta).predict(tiles(2, 128))
+    predictor = Predictor(network, card, device="cuda", precision=precision, tta=tta)
+    for _ in range(2):
+        found = predictor.predict(tiles(2, 128).to(predictor.device)).cpu()
+        assert (found - exact).abs().float().mean() < PROBABILITY_STEPS / 255

@@ -1,0 +1,1 @@
+"""Owns networks that are ready to predict: tiles in, probabilities out; they know no slide."""

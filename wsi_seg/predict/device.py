@@ -1,0 +1,139 @@
+"""Owns where and how networks compute: device, arithmetic, free memory, and time spent."""
+
+import time
+from collections import deque
+from dataclasses import dataclass
+
+import torch
+
+from wsi_seg.errors import ConfigError
+
+_KINDS = ("cpu", "cuda")
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def pick_device(name: str) -> torch.device:
+    """Device of this name; ``auto`` is CUDA where there is one, else the CPU.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"got device {name!r}; expected auto, cpu or cuda[:N]") from error
+    if device.type not in _KINDS:
+        raise ConfigError(f"got device {name!r}; expected auto, cpu or cuda[:N]")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"got device {name!r}, but this machine has no usable CUDA device")
+    return torch.device("cuda", torch.cuda.current_device()) if name == "cuda" else device
+
+
+def pick_precision(name: str, device: torch.device) -> str:
+    """Arithmetic of the forward pass: ``fp32``, ``bf16`` or ``fp16``.
+
+    ``auto`` is bf16 where the hardware multiplies it natively, fp16 on CUDA cards that do not
+    (T4, V100), else fp32.
+
+    Raises
+    ------
+    ConfigError
+        If the name is not known, or the device does not compute so.
+    """
+    if name == "fp16" and device.type == "cpu":
+        raise ConfigError(
+            "got precision fp16 on a CPU, where it is slower than fp32; choose auto, fp32 or bf16"
+        )
+    if name in _DTYPES:
+        return name
+    if name != "auto":
+        raise ConfigError(f"got precision {name!r}; expected auto, {', '.join(_DTYPES)}")
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16" if native else "fp16"
+    return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """Type of a network's weights and activations at a precision that `pick_precision` gave."""
+    return _DTYPES[precision]
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where and how networks compute; plain data that pickles.
+
+    Parameters
+    ----------
+    name
+        As torch names it.
+    precision
+        See `pick_precision`; never ``auto``.
+    memory
+        Bytes that are free in the device's own memory; None on a CPU, which has none.
+    """
+
+    name: str
+    precision: str
+    memory: int | None
+
+    @classmethod
+    def here(cls, device: str, precision: str) -> "Device":
+        """Choose device and precision on this machine; see `pick_device`, `pick_precision`."""
+        found = pick_device(device)
+        free = torch.cuda.mem_get_info(found)[0] if found.type == "cuda" else None
+        return cls(str(found), pick_precision(precision, found), free)
+
+
+class DeviceTimer:
+    """Sum of the times between entering and leaving, as the device saw them.
+
+    Entering and leaving never waits for the device.
+
+    Parameters
+    ----------
+    device
+        On CUDA, events on its stream are compared; elsewhere the wall clock.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._spent = self._began = 0.0
+        self._events: deque[tuple[torch.cuda.Event, torch.cuda.Event]] = deque()
+
+    def __enter__(self) -> None:
+        if self._cuda:
+            self._events.append((_event(), _event()))
+            self._events[-1][0].record()
+        else:
+            self._began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        if self._cuda:
+            self._events[-1][1].record()
+        else:
+            self._spent += time.perf_counter() - self._began
+
+    @property
+    def seconds(self) -> float:
+        """Time spent so far; waits until the device has done all that was timed."""
+        if self._events:
+            self._events[-1][1].synchronize()
+        return self.seconds_done
+
+    @property
+    def seconds_done(self) -> float:
+        """Time spent on what the device has finished by now, without waiting for the rest."""
+        while self._events and self._events[0][1].query():
+            begin, end = self._events.popleft()
+            self._spent += begin.elapsed_time(end) / 1000
+        return self._spent
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)

@@ -1,0 +1,270 @@
+"""Owns the forward pass: uint8 tiles on a device in, whole-number probabilities out."""
+
+import copy
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from wsi_seg.errors import ConfigError
+from wsi_seg.models import ModelCard, size_multiple
+from wsi_seg.predict.device import DeviceTimer, dtype_of, pick_device, pick_precision
+from wsi_seg.predict.fuse import fused
+from wsi_seg.predict.graph import GraphedNetwork
+from wsi_seg.predict.tta import Tta, predict_views
+
+# Probabilities are whole numbers of so many steps, 16 for each value of the uint8 result.
+PROBABILITY_STEPS = 16 * 255
+
+# Tiles that are also predicted in float32, to see what speed costs. It is done on the CPU: on a GPU
+# choosing and loading kernels for one pass of another type takes seconds.
+_COMPARED = 1
+
+
+class TilePredictor(Protocol):
+    """What inference needs of a predictor; tests put toy models here."""
+
+    channels: int
+    device: torch.device
+
+    def predict(self, tiles: torch.Tensor) -> torch.Tensor:
+        """Probabilities of tiles.
+
+        Parameters
+        ----------
+        tiles
+            ``(B, T, T, C)`` uint8 on `device`.
+
+        Returns
+        -------
+        torch.Tensor
+            ``(B, K, T, T)`` int32 on `device`, 0 to `PROBABILITY_STEPS`.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class PrecisionDrift:
+    """What speed costs: shares of pixels that differ from the network in float32, as trained.
+
+    Parameters
+    ----------
+    labels
+        Pixels whose probability lies on the other side of one half.
+    values
+        Pixels whose probability differs when it is rounded to 1 / 255.
+    """
+
+    labels: float = 0.0
+    values: float = 0.0
+
+    @classmethod
+    def largest(cls, drifts: Iterable["PrecisionDrift"]) -> "PrecisionDrift":
+        """Largest shares of several; zeros where there are none."""
+        found = [*drifts, cls()]
+        return cls(max(one.labels for one in found), max(one.values for one in found))
+
+
+def quantise(probability: torch.Tensor) -> torch.Tensor:
+    """Probabilities 0 to 1 as int32 steps of 1 / `PROBABILITY_STEPS`; NaN becomes 0."""
+    return probability.nan_to_num(0.0).mul_(PROBABILITY_STEPS).round_().to(torch.int32)
+
+
+class TileNetwork(nn.Module):
+    """A network with all that comes before and after it, as one module, so that it compiles as one.
+
+    Parameters
+    ----------
+    network
+        Maps normalised ``(B, C, H, W)`` of ``dtype`` to logits ``(B, K, H, W)``.
+    card
+        Gives the normalisation.
+    dtype
+        Arithmetic of the network; before and after it is float32.
+    multiple
+        What must divide the sides of the network's input; other tiles are padded by their borders.
+    """
+
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(
+        self, network: nn.Module, card: ModelCard, *, dtype: torch.dtype, multiple: int
+    ) -> None:
+        super().__init__()
+        self.network = network.to(dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._dtype, self._multiple = dtype, multiple
+        # (x / 255 - mean) / std as one multiplication and one addition.
+        mean, std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in (card.mean, card.std))
+        self.register_buffer("scale", 1 / (255 * std), persistent=False)
+        self.register_buffer("shift", -mean / std, persistent=False)
+
+    def forward(self, tiles: torch.Tensor) -> torch.Tensor:
+        """See `TilePredictor.predict`; each line is a pass over all pixels where not compiled."""
+        images = self._normalised(tiles.permute(0, 3, 1, 2))
+        height, width = images.shape[2:]
+        below, right = -height % self._multiple, -width % self._multiple
+        if below or right:
+            images = nn.functional.pad(images, (0, right, 0, below), mode="replicate")
+        logits = self.network(images.to(memory_format=torch.channels_last))
+        logits = logits[:, :, :height, :width]
+        return quantise(logits.to(torch.float32, memory_format=torch.contiguous_format).sigmoid())
+
+    def _normalised(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalise ``(B, C, H, W)`` uint8, in float32, to the network's dtype."""
+        if self._dtype == torch.float32:
+            images = images * self.scale
+            images += self.shift
+            return images
+        # One pass over all pixels, which matters on a GPU.
+        found = torch.empty_like(images, dtype=self._dtype)
+        return torch.addcmul(self.shift, images, self.scale, out=found)
+
+
+class Predictor:
+    """A network ready to predict tiles.
+
+    Parameters
+    ----------
+    network
+        Maps normalised ``(B, C, H, W)`` to logits ``(B, K, H, W)``. It is copied, not changed.
+    card
+        Gives classes and normalisation.
+    device, precision
+        See `pick_device`, `pick_precision`.
+    tta
+        Views that are averaged; see `tta.predict_views`.
+    compiled
+        Compile the network with torch.compile, for one shape of tiles; what it compiles is kept
+        on disk, by torch, for the next run. Needs a C++ compiler (CPU) or Triton (CUDA).
+
+    Raises
+    ------
+    ConfigError
+        If there is no such device, or it does not compute at this precision.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        card: ModelCard,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        tta: Tta = "none",
+        compiled: bool = False,
+    ) -> None:
+        self.device = pick_device(device)
+        self.precision = pick_precision(precision, self.device)
+        self.channels = len(card.classes)
+        self._tta: Tta = tta
+        self._image_channels = len(card.mean)
+        self._timer = DeviceTimer(self.device)
+        trained = copy.deepcopy(network).eval()
+        multiple = size_multiple(trained)
+        fast = TileNetwork(
+            fused(trained, self._image_channels),
+            card,
+            dtype=dtype_of(self.precision),
+            multiple=multiple,
+        ).to(self.device)
+        run: Callable[[torch.Tensor], torch.Tensor] = fast
+        if compiled:
+            run = torch.compile(fast, dynamic=False)
+        self._network = GraphedNetwork(run) if self.device.type == "cuda" else run
+        self._exact: nn.Module | None = TileNetwork(
+            trained, card, dtype=torch.float32, multiple=multiple
+        )
+        self._drift: Future[PrecisionDrift] | None = None
+
+    def predict(self, tiles: torch.Tensor) -> torch.Tensor:
+        """Probabilities of tiles; see `TilePredictor.predict`.
+
+        All calls should be of one shape: a compiled network is compiled for each, and libraries
+        choose kernels by it, which round differently.
+
+        Raises
+        ------
+        ConfigError
+            If the device has too little memory for so many tiles.
+        """
+        with self._fitting(tiles), self._timer, torch.inference_mode():
+            return predict_views(self._predict_view, tiles, self._tta)
+
+    def warm_up(self, batch: int, tile_px: int) -> float:
+        """Run one pass of the shape that will be predicted, on random tiles, and compile for it.
+
+        It counts neither as `busy` nor for the `drift`.
+
+        Returns
+        -------
+        float
+            Seconds it took.
+
+        Raises
+        ------
+        ConfigError
+            If the device has too little memory for so many tiles.
+        """
+        size = (batch, tile_px, tile_px, self._image_channels)
+        # A generator of its own, because training draws from the global one.
+        random = torch.Generator(self.device).manual_seed(0)
+        tiles = torch.randint(256, size, dtype=torch.uint8, device=self.device, generator=random)
+        self._wait()
+        began = time.perf_counter()
+        with self._fitting(tiles), torch.inference_mode():
+            self._network(tiles)
+            self._wait()
+        return time.perf_counter() - began
+
+    @property
+    def drift(self) -> PrecisionDrift:
+        """What speed costs, measured on the first tile that was predicted; zeros before that."""
+        return PrecisionDrift() if self._drift is None else self._drift.result()
+
+    @property
+    def busy(self) -> float:
+        """Seconds that the device has computed; waits until it has done what it was given."""
+        return self._timer.seconds
+
+    def _predict_view(self, tiles: torch.Tensor) -> torch.Tensor:
+        found = self._network(tiles)
+        if self._exact is not None:
+            exact, self._exact = self._exact, None  # it is let go afterwards
+            first, fast = tiles[:_COMPARED].cpu(), found[:_COMPARED].cpu()
+            thread = ThreadPoolExecutor(1, thread_name_prefix="wsi-drift")
+            self._drift = thread.submit(_drift, exact, first, fast)
+            thread.shutdown(wait=self.device.type == "cpu")  # a GPU goes on meanwhile
+        return found
+
+    def _wait(self) -> None:
+        """Wait until the device has done what it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    @contextmanager
+    def _fitting(self, tiles: torch.Tensor) -> Iterator[None]:
+        """Say what to do where the device has too little memory."""
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            count, side = tiles.shape[:2]
+            way = f"--batch {count // 2}" if count > 1 else f"--tile {side // 2}"
+            raise ConfigError(
+                f"{self.device} has too little memory for a batch of {count} tiles of {side} px; "
+                f"repeat with {way}"
+            ) from error
+
+
+@torch.inference_mode()
+def _drift(network: nn.Module, tiles: torch.Tensor, found: torch.Tensor) -> PrecisionDrift:
+    """Shares of labels and of uint8 values that a network in float32 gives otherwise."""
+    exact = network(tiles)
+    half, step = PROBABILITY_STEPS // 2, PROBABILITY_STEPS // 255
+    labels = (found > half) != (exact > half)
+    values = (found + step // 2) // step != (exact + step // 2) // step
+    return PrecisionDrift(float(labels.float().mean()), float(values.float().mean()))
