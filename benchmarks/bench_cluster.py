@@ -27,11 +27,11 @@ from measure import Ratio, Results
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.infer.distribute import run_distributed
-from wsi_seg.infer.members import Model
 from wsi_seg.infer.memory import MemoryPlan
 from wsi_seg.infer.output import SlideOutput
 from wsi_seg.infer.plan import InferOptions, plan_slide
 from wsi_seg.models import ModelCard
+from wsi_seg.predict.ensemble import Model
 from wsi_seg.progress import Silent
 from wsi_seg.store import SlideStore, open_collection
 from wsi_seg.testing.stores import make_store

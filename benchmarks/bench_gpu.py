@@ -1,40 +1,44 @@
-"""The engine on a GPU, in one call: checked against the CPU, then measured against its ceilings.
+"""The engine on a GPU, in one call: end to end against bare forward passes and against MONAI.
 
-``python benchmarks/bench_gpu.py [--sweep] [--encoders efficientnet-b0 resnext50_32x4d] [--json]``
+``python benchmarks/bench_gpu.py [--encoders efficientnet-b0 resnext50_32x4d] [--sides 12288 32768]
+[--classes 1 16] [--precisions bf16] [--compile] [--train] [--out results.json]``
 
 It needs the package and a CUDA device; without one it says so and ends well. ``--device cpu
---quick`` runs the same steps on tiny sizes, which is how it is tested. Every slide is painted and
-tiled here, so decoding is real. Steps: equal results on CPU and device; bare forward passes (as
-they are, channels_last, compiled) as the ceiling; whole inference against the ceiling, with the
-share of each part; training against the same step on fixed tensors; sweeps over batch and tile.
+--quick`` runs the same steps on tiny sizes, which is how it is tested. Slides are painted and tiled
+here, so decoding is real. Each line of the table is one setting: tiles/s end to end, of the bare
+loop at the batch that was chosen, their ratio, the share of the time that the device was busy, what
+was waited for, and CPU ms a tile of the host. MONAI, where it is installed, has the image on the
+card already, reads nothing and writes nothing.
 """
 
 import argparse
+import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
 
-import bench_train
 import numpy as np
+import tifffile
 import torch
-from measure import Ratio, Results, in_turn, medians
+from measure import Ratio, Results
 from torch import nn
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.geometry import Region
-from wsi_seg.infer.band import Band
-from wsi_seg.infer.members import Model
-from wsi_seg.infer.output import StripTask
+from wsi_seg.infer.memory import MemoryPlan
+from wsi_seg.infer.output import SlideOutput
 from wsi_seg.infer.plan import InferOptions
-from wsi_seg.infer.predictor import Predictor
-from wsi_seg.infer.run import infer_with
-from wsi_seg.infer.source import WindowReader
+from wsi_seg.infer.report import InferReport
+from wsi_seg.infer.run import SerialExecutor, infer_with
+from wsi_seg.infer.runner import RunStats
 from wsi_seg.models import ModelCard, NetworkSpec, build_network
-from wsi_seg.models.fuse import fused
+from wsi_seg.predict.device import dtype_of
+from wsi_seg.predict.ensemble import Model
+from wsi_seg.predict.fuse import fused
+from wsi_seg.predict.predictor import Predictor
 from wsi_seg.progress import Silent
 from wsi_seg.store import SlideStore, open_collection
 from wsi_seg.store.tile import tile_slides
@@ -43,18 +47,24 @@ from wsi_seg.testing.tissue import write_tissue_slide
 # Rounding to bf16 and other kernels may move a probability of 255 steps by so much on average.
 LARGEST_MEAN_STEP = 1.0
 
+# Side of the painting that large slides repeat.
+PAINTED = 4096
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--encoders", nargs="+", default=["efficientnet-b0", "resnext50_32x4d"])
+    parser.add_argument("--sides", nargs="+", type=int, default=[12_288])
+    parser.add_argument("--classes", nargs="+", type=int, default=[1])
+    parser.add_argument("--precisions", nargs="+", default=["bf16"])
+    parser.add_argument("--compile", action="store_true", help="compiled networks too")
+    parser.add_argument("--train", action="store_true", help="training from slides too")
     parser.add_argument("--tile", type=int, default=512)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--side", type=int, default=16_384, help="of the painted slide, in px")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--sweep", action="store_true", help="also over batches and tiles")
-    parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--batch", type=int, default=0, help="0: as the engine measures it")
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to try the script")
+    parser.add_argument("--out", type=Path, help="file to write the table to, as JSON")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.device.startswith("cuda") and not torch.cuda.is_available():
@@ -63,31 +73,49 @@ def main() -> None:
         return
     if options.quick:
         options.encoders, options.tile, options.batch = ["tu-mobilenetv3_small_050"], 64, 4
-        options.side, options.repeats, options.no_compile = 512, 2, True
+        options.sides, options.repeats, options.precisions = [512], 1, ["fp32"]
     with tempfile.TemporaryDirectory() as folder:
         measure(options, Path(folder)).show(as_json=options.json)
 
 
 def measure(options: argparse.Namespace, folder: Path) -> Results:
-    slide = folder / "painted.tif"
-    write_tissue_slide(slide, height=options.side, width=options.side, seed=1)
-    tile_slides([slide], folder / "store.zarr", progress=Silent())
-    (store,) = open_collection(folder / "store.zarr")
     results = Results(figures={"device": device_name(options), "torch": torch.__version__})
-    for encoder in options.encoders:
-        network = build_network(NetworkSpec("Unet", encoder, 3, 1)).eval()
-        card = card_of(encoder, options.tile)
-        (folder / encoder).mkdir()
-        found = checked(network, card, store, folder / encoder, options)
-        found |= inference(network, card, store, folder / encoder, options)
-        found |= training(encoder, folder / encoder, options)
-        if options.sweep:
-            found |= sweeps(network, encoder, options)
-        results |= Results(
-            {f"{encoder}, {name}": ratio for name, ratio in found.ratios.items()},
-            {f"{encoder}, {name}": value for name, value in found.figures.items()},
-        )
+    rows: list[dict[str, object]] = []
+    stores = {side: make_slide(folder, side, quick=options.quick) for side in options.sides}
+    for encoder, classes in product(options.encoders, options.classes):
+        network = build_network(NetworkSpec("Unet", encoder, 3, classes)).eval()
+        card = card_of(encoder, options.tile, classes)
+        results.figures |= checked(network, card, stores[min(stores)], options)
+        for precision, compiled in product(
+            options.precisions, [False, True][: 1 + options.compile]
+        ):
+            for side, store in stores.items():
+                out = folder / f"{encoder}-{classes}-{precision}-{compiled}-{side}"
+                row = setting(network, card, store, out, precision, compiled, options)
+                rows.append({"encoder": encoder, "classes": classes, "side": side} | row)
+                print(row_text(rows[-1]), flush=True)
+    if options.train:
+        for encoder in options.encoders:
+            (folder / f"train-{encoder}").mkdir()
+            results |= training(encoder, folder / f"train-{encoder}", options)
+    for row in rows:
+        name = f"{row['encoder']}, {row['classes']} classes, {row['side']} px, {row['precision']}"
+        name += ", compiled" if row["compiled"] else ""
+        for key in ("end to end / bare", "end to end / MONAI", "device busy"):
+            if isinstance(value := row.get(key), float):
+                results.ratios[f"{name}: {key}"] = Ratio.once(value)
+    if options.out is not None:
+        table = {"device": device_name(options), "torch": torch.__version__, "rows": rows}
+        options.out.write_text(json.dumps(table, indent=1) + "\n")
     return results
+
+
+def row_text(row: dict[str, object]) -> str:
+    """One line of the table."""
+    return ", ".join(
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in row.items()
+    )
 
 
 def device_name(options: argparse.Namespace) -> str:
@@ -95,12 +123,12 @@ def device_name(options: argparse.Namespace) -> str:
     return torch.cuda.get_device_name() if cuda else options.device
 
 
-def card_of(encoder: str, tile: int) -> ModelCard:
+def card_of(encoder: str, tile: int, classes: int) -> ModelCard:
     return ModelCard(
         architecture="Unet",
         encoder=encoder,
         in_channels=3,
-        classes=ClassTable.named(["thing"]),
+        classes=ClassTable.named([f"class{n}" for n in range(classes)]),
         mpp=None,
         tile_px=tile,
         mean=(0.5, 0.5, 0.5),
@@ -108,127 +136,137 @@ def card_of(encoder: str, tile: int) -> ModelCard:
     )
 
 
+def make_slide(folder: Path, side: int, *, quick: bool) -> SlideStore:
+    """Store of a painted slide in JPEG; large ones repeat a smaller painting."""
+    painted = min(side, PAINTED)
+    first = folder / "painted.tif"
+    if not first.exists():
+        write_tissue_slide(first, height=painted, width=painted, seed=1)
+    picture = tifffile.imread(first, level=0)
+    chunk = 128 if quick else 512
+    count = side // chunk
+
+    def tiles() -> Iterator[np.ndarray]:
+        for row, column in product(range(count), range(count)):
+            y, x = row * chunk % painted, column * chunk % painted
+            yield picture[y : y + chunk, x : x + chunk]
+
+    slide = folder / f"slide{side}.tif"
+    tifffile.imwrite(
+        slide, tiles(), shape=(side, side, 3), dtype=np.uint8, tile=(chunk, chunk),
+        photometric="rgb", compression="jpeg", bigtiff=True,
+    )  # fmt: skip
+    tile_slides([slide], folder / f"store{side}.zarr", progress=Silent())
+    (store,) = open_collection(folder / f"store{side}.zarr")
+    return store
+
+
 def checked(
-    network: nn.Module, card: ModelCard, store: SlideStore, out: Path, options: argparse.Namespace
-) -> Results:
+    network: nn.Module, card: ModelCard, store: SlideStore, options: argparse.Namespace
+) -> dict[str, object]:
     """Compare some tiles on the device with fp32 on the CPU; stop where they differ."""
-    side = options.tile
-    tiles = np.stack([
+    side, extent = options.tile, store.pyramid.extent
+    tiles = torch.from_numpy(np.stack([
         store.image.read(Region(level=0, y=y, x=y, height=side, width=side))
-        for y in np.linspace(0, options.side - side, 4).astype(int).tolist()
-    ])  # fmt: skip
+        for y in np.linspace(0, extent.height - side, 4).astype(int).tolist()
+    ]))  # fmt: skip
     exact = Predictor(network, card, device="cpu", precision="fp32").predict(tiles)
-    steps = {}
-    for precision in ("fp32", "bf16"):
-        fast = Predictor(network, card, device=options.device, precision=precision).predict(tiles)
-        difference = float((fast.cpu() - exact).abs().float().mean()) / 16
+    steps: dict[str, object] = {}
+    for precision in dict.fromkeys(("fp32", *options.precisions)):
+        fast = Predictor(network, card, device=options.device, precision=precision)
+        found = fast.predict(tiles.to(fast.device)).cpu()
+        difference = float((found - exact).abs().float().mean()) / 16
         if difference > LARGEST_MEAN_STEP:
             raise SystemExit(f"{precision} on {options.device} differs by {difference:.2f} / 255")
-        steps[f"{precision} against the CPU in fp32, mean difference, 1/255"] = round(difference, 4)
-    return Results(figures=steps)
+        name = f"{card.encoder}, {len(card.classes)} classes, {precision}"
+        steps[f"{name}, mean difference to the CPU in fp32, 1/255"] = round(difference, 4)
+    return steps
 
 
-def inference(
-    network: nn.Module, card: ModelCard, store: SlideStore, out: Path, options: argparse.Namespace
-) -> Results:
-    """Whole inference against bare forward passes on tensors that stay on the device."""
-    compiles = [False] if options.no_compile else [False, True]
-    shares: dict[str, list[float]] = {}
-    use: list[float] = []
+class Counted(SerialExecutor):
+    """Executor that counts the CPU seconds of producing strips."""
 
-    def whole(turn: int, compiled: bool) -> float:
-        chosen = InferOptions(
-            overlap=0.5,
-            batch=options.batch,
-            device=options.device,
-            precision="bf16",
-            compiled=compiled,
-        )
-        model, target = Model.of(network, card), out / f"pred{turn}{compiled}.zarr"
-        with parts() as spent:
-            report = infer_with(model, [store], target, chosen, progress=Silent())
-        if not compiled:
-            use.append(report.device_use)
-            for name, seconds in vars(spent).items():
-                shares.setdefault(name, []).append(seconds / report.seconds)
-        return report.tiles_per_second
+    cpu = 0.0
 
-    works = {}
-    for compiled in compiles:
-        word = "compiled, " if compiled else ""
-        works[f"{word}end to end"] = lambda turn, c=compiled: whole(turn, c)
-        for layout in ("channels_last",) if compiled else ("channels_last", "contiguous"):
-            forward = bare(network, layout, compiled, options)
-            works[f"{word}bare forward, {layout}"] = lambda _, f=forward: f()
-    works["transfer to the device"] = lambda _: transfer(options)
-    found = in_turn(works, options.repeats, warm=1)
-    ratios = {
-        "transfer, share of a bare forward pass": Ratio.of(
-            found["bare forward, channels_last"], found["transfer to the device"]
-        )
-    }
-    for compiled in compiles:
-        word = "compiled, " if compiled else ""
-        ceiling = found[f"{word}bare forward, channels_last"]
-        ratios[f"{word}end to end / bare forward"] = Ratio.of(found[f"{word}end to end"], ceiling)
-    ratios["device use"] = Ratio.of(use, [1.0] * len(use))
-    for name, part in shares.items():
-        ratios[f"{name}, share of the time of its thread"] = Ratio.of(part, [1.0] * len(part))
-    return Results(ratios, medians(found, "tiles/s"))
+    def run(self, outputs: list[SlideOutput], memory: MemoryPlan, *, compiled: bool) -> RunStats:
+        """Produce what is left of slides."""
+        began = time.process_time()
+        stats = super().run(outputs, memory, compiled=compiled)
+        self.cpu = time.process_time() - began
+        return stats
 
 
-@contextmanager
-def parts() -> Iterator[SimpleNamespace]:
-    """Count the seconds that calls of reading (two threads), blending and writing take.
-
-    On a GPU blending is only begun by its call; what it takes there is part of the device's use.
-    """
-    spent = SimpleNamespace(reading=0.0, blending=0.0, writing=0.0)
-    places = [(WindowReader, "read", "reading"), (Band, "add", "blending")]
-    places += [(StripTask, "write", "writing")]
-    real = [getattr(owner, name) for owner, name, _ in places]
-
-    def timed(call: object, name: str) -> object:
-        def run(*arguments: object) -> object:
-            started = time.perf_counter()
-            try:
-                return call(*arguments)
-            finally:
-                setattr(spent, name, getattr(spent, name) + time.perf_counter() - started)
-
-        return run
-
-    for (owner, name, kind), call in zip(places, real, strict=True):
-        setattr(owner, name, timed(call, kind))
-    try:
-        yield spent
-    finally:
-        for (owner, name, _), call in zip(places, real, strict=True):
-            setattr(owner, name, call)
-
-
-def bare(
+def setting(
     network: nn.Module,
-    layout: str,
+    card: ModelCard,
+    store: SlideStore,
+    out: Path,
+    precision: str,
     compiled: bool,
     options: argparse.Namespace,
-    *,
-    batch: int = 0,
-    tile: int = 0,
-) -> object:
-    """Bf16 forward passes of one batch that stays on the device; gives tiles per second."""
-    batch, tile = batch or options.batch, tile or options.tile
-    form = torch.channels_last if layout == "channels_last" else torch.contiguous_format
-    fast = fused(network, 3).to(options.device, torch.bfloat16).to(memory_format=form)
-    run = torch.compile(fast) if compiled else fast
-    images = torch.rand(batch, 3, tile, tile, device=options.device, dtype=torch.bfloat16)
-    images = images.to(memory_format=form)
+) -> dict[str, object]:
+    """Run the engine and the bare loop in turn; return one row of the table."""
+    chosen = InferOptions(
+        overlap=0.5,
+        batch=options.batch,
+        device=options.device,
+        precision=precision,
+        compiled="on" if compiled else "off",
+        save="both" if len(card.classes) <= 4 else "labels",
+    )
+    model = Model.of(network, card)
+    executor = Counted(model, chosen)
+    reports: list[InferReport] = []
+    bare: list[float] = []
+    loop: Callable[[], float] | None = None
+    for turn in range(options.repeats):
+        target = out.with_name(f"{out.name}-{turn}.zarr")
+        report = infer_with(model, [store], target, chosen, executor=executor, progress=Silent())
+        reports.append(report)
+        loop = loop or bare_loop(network, report.batch, precision, compiled, options)
+        bare.append(loop())
+    best = max(reports, key=lambda one: one.tiles_per_second)
+    rates = [one.tiles_per_second for one in reports]
+    row: dict[str, object] = {
+        "precision": precision,
+        "compiled": compiled,
+        "batch": best.batch,
+        "tiles": best.tiles,
+        "end to end, tiles/s": statistics.median(rates),
+        "of": [round(rate) for rate in rates],
+        "bare, tiles/s": statistics.median(bare),
+        "end to end / bare": statistics.median(rates) / statistics.median(bare),
+        "device busy": best.shares["device"],
+        "waiting for reading": best.shares["reading"],
+        "waiting for writing": best.shares["writing"],
+        "host CPU ms a tile": 1e3 * executor.cpu / reports[-1].tiles,
+        "start s": [round(one.start_seconds, 1) for one in reports],
+        "compile s": [round(one.compile_seconds, 1) for one in reports],
+        "peak GB": best.peak_memory / 1e9,
+        "planned GB": best.memory.total / 1e9,
+        "drift": [best.label_change, best.value_change],
+    }
+    if not compiled and (peer := monai_rate(network, store, precision, report.batch, options)):
+        row |= {"MONAI, tiles/s": peer, "end to end / MONAI": statistics.median(rates) / peer}
+    return row
+
+
+def bare_loop(
+    network: nn.Module, batch: int, precision: str, compiled: bool, options: argparse.Namespace
+) -> Callable[[], float]:
+    """Forward passes of one batch that stays on the device; gives tiles per second."""
+    dtype = dtype_of(precision)
+    fast = fused(network, 3).to(options.device, dtype).to(memory_format=torch.channels_last)
+    run = torch.compile(fast, dynamic=False) if compiled else fast
+    images = torch.rand(batch, 3, options.tile, options.tile, device=options.device, dtype=dtype)
+    images = images.to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def rate() -> float:
-        run(images)
+        for _ in range(2):
+            run(images)
         synchronise(options)
-        started, rounds = time.perf_counter(), 2 if options.quick else 20
+        started, rounds = time.perf_counter(), 2 if options.quick else max(4, 2000 // batch)
         for _ in range(rounds):
             run(images)
         synchronise(options)
@@ -237,24 +275,51 @@ def bare(
     return rate
 
 
-def transfer(options: argparse.Namespace) -> float:
-    """Tiles per second from pageable memory to the device, as the engine sends them."""
-    tiles = torch.zeros(options.batch, options.tile, options.tile, 3, dtype=torch.uint8)
-    cuda = options.device.startswith("cuda")
-    started, rounds = time.perf_counter(), 10
-    for _ in range(rounds):
-        (tiles.pin_memory() if cuda else tiles.clone()).to(options.device, non_blocking=True)
-    synchronise(options)
-    return rounds * options.batch / (time.perf_counter() - started)
-
-
 def synchronise(options: argparse.Namespace) -> None:
     if options.device.startswith("cuda"):
         torch.cuda.synchronize()
 
 
+def monai_rate(
+    network: nn.Module,
+    store: SlideStore,
+    precision: str,
+    batch: int,
+    options: argparse.Namespace,
+) -> float | None:
+    """Tiles/s of MONAI's sliding window on at most 12,288 px a side, the image on the device."""
+    try:
+        from monai.inferers import sliding_window_inference
+    except ImportError:
+        return None
+    side = min(store.pyramid.extent.height, 12_288)
+    pixels = store.image.read(Region(level=0, y=0, x=0, height=side, width=side))
+    image = torch.from_numpy(pixels).to(options.device).permute(2, 0, 1)[None].float() / 255
+    model = network.to(options.device)
+    tiles = (-(-(side - options.tile) // (options.tile // 2)) + 1) ** 2
+    rates = []
+    for _ in range(2):
+        synchronise(options)
+        started = time.perf_counter()
+        with (
+            torch.inference_mode(),
+            torch.autocast(
+                torch.device(options.device).type, dtype_of(precision), enabled=precision != "fp32"
+            ),
+        ):
+            sliding_window_inference(
+                image, (options.tile,) * 2, batch, model, overlap=0.5, mode="gaussian"
+            )
+        synchronise(options)
+        rates.append(tiles / (time.perf_counter() - started))
+    network.cpu()
+    return max(rates)
+
+
 def training(encoder: str, folder: Path, options: argparse.Namespace) -> Results:
     """Training from slides against the same step on fixed tensors; see ``bench_train.py``."""
+    import bench_train  # it needs lightning and albumentations, which inference does not
+
     chosen = argparse.Namespace(
         encoder=encoder,
         patch=options.tile,
@@ -266,22 +331,9 @@ def training(encoder: str, folder: Path, options: argparse.Namespace) -> Results
     )
     found = bench_train.measure(chosen, folder)
     return Results(
-        {f"training, {name}": ratio for name, ratio in found.ratios.items()},
-        {f"training, {name}": value for name, value in found.figures.items()},
+        {f"{encoder}, training, {name}": ratio for name, ratio in found.ratios.items()},
+        {f"{encoder}, training, {name}": value for name, value in found.figures.items()},
     )
-
-
-def sweeps(network: nn.Module, encoder: str, options: argparse.Namespace) -> Results:
-    """Bare forward passes over batches and tiles: where the device is full."""
-    figures = {}
-    for tile in (options.tile,) if options.quick else (256, 512, 1024):
-        for batch in (1, 4) if options.quick else (1, 4, 16, 64, 128):
-            if batch * tile**2 > 2**25:
-                continue
-            rate = bare(network, "channels_last", False, options, batch=batch, tile=tile)
-            mpx = statistics.median(rate() for _ in range(3)) * tile**2 / 1e6
-            figures[f"bare forward, tile {tile}, batch {batch}, Mpx/s"] = round(mpx, 1)
-    return Results(figures=figures)
 
 
 if __name__ == "__main__":

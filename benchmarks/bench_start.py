@@ -28,7 +28,7 @@ class First(Silent):
     def advance(self, amount):
         os._exit(0)
 
-from wsi_seg.infer.members import newest_model
+from wsi_seg.predict.ensemble import newest_model
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.run import infer_collection
 from wsi_seg.store import open_collection

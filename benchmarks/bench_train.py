@@ -18,12 +18,12 @@ from measure import Ratio, Results, in_turn, medians
 
 from wsi_seg.annotations import read_annotations
 from wsi_seg.config import Recipe, load_recipe
-from wsi_seg.infer.predictor import pick_device, pick_precision
 from wsi_seg.learn.fit import build_learner, fit
 from wsi_seg.learn.optim import build_optimizer
 from wsi_seg.learn.slides import Split, split_slides
 from wsi_seg.learn.task import SegmentationTask
 from wsi_seg.masks.labels import write_labels, write_tissue
+from wsi_seg.predict.device import pick_device, pick_precision
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection
 from wsi_seg.store.tile import tile_slides

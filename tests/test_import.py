@@ -40,7 +40,7 @@ def test_infer_loads_nothing_that_it_does_not_use():
         "pandas", "pyarrow", "pydicom", "rasterio", "scipy", "shapely", "skimage", "sklearn",
         "starlette", "tifffile", "torchmetrics", "zarr",
     }  # fmt: skip
-    assert loaded_by("import wsi_seg.infer.members, wsi_seg.infer.run") & unused == set()
+    assert loaded_by("import wsi_seg.predict.ensemble, wsi_seg.infer.run") & unused == set()
 
 
 def test_dask_is_loaded_for_a_cluster_only():

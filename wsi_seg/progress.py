@@ -12,6 +12,9 @@ class Progress(Protocol):
     def advance(self, amount: float) -> None:
         """Report ``amount`` more units done."""
 
+    def note(self, text: str) -> None:
+        """Say what is under way, or how the step goes, in a few words."""
+
     def finish(self) -> None:
         """End the step."""
 
@@ -23,6 +26,9 @@ class Silent:
         """Do nothing."""
 
     def advance(self, amount: float) -> None:
+        """Do nothing."""
+
+    def note(self, text: str) -> None:
         """Do nothing."""
 
     def finish(self) -> None:

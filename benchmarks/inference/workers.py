@@ -15,10 +15,10 @@ from measure import Ratio, Results, medians
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.infer.distribute import connected, workers_of
-from wsi_seg.infer.members import read_model
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.run import infer_with
 from wsi_seg.models import ModelCard, build_network, save_checkpoint
+from wsi_seg.predict.ensemble import read_model
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection
 from wsi_seg.testing.stores import make_store

@@ -15,13 +15,13 @@ import torch
 from torch import nn
 
 from wsi_seg.classes import ClassTable
-from wsi_seg.infer.members import Model
 from wsi_seg.infer.output import SlideOutput
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.predictor import Predictor
 from wsi_seg.infer.schedule import plan_run
 from wsi_seg.infer.together import Work, predict_works
 from wsi_seg.models import ModelCard
+from wsi_seg.predict.ensemble import Model
 from wsi_seg.progress import Silent
 from wsi_seg.store import create_collection, open_collection
 

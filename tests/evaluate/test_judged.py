@@ -9,6 +9,7 @@ from wsi_seg.progress import Silent
 from wsi_seg.store import (
     completed,
     create_collection,
+    create_group,
     create_multiscale,
     fill_pyramid,
     open_collection,
@@ -38,7 +39,7 @@ def write(path, pixels, *, classes=CLASSES, nearest=True):
 
 @pytest.fixture
 def judge(tmp_path):
-    """Objects of a slide from its label map, probabilities and truth."""
+    """Objects of a slide from its label map, probabilities (if any were saved) and truth."""
 
     def call(found, probability, true, *, classes=CLASSES):
         for name in ("store.zarr", "pred.zarr"):
@@ -48,7 +49,10 @@ def judge(tmp_path):
         if true is not None:
             write(slide / "labels/truth", true, classes=classes)
         if found is not None:
-            write(prediction, probability, nearest=False)
+            if probability is None:
+                create_group(prediction, {"saved": "labels", "classes": CLASSES.to_json()})
+            else:
+                write(prediction, probability, nearest=False)
             write(prediction / "labels/prediction", found)
         (store,) = open_collection(tmp_path / "store.zarr")
         predicted = tuple(open_collection(tmp_path / "pred.zarr"))
@@ -107,6 +111,21 @@ def test_px_to_ignore_neither_count_nor_are_objects(judge):
     assert first.overlap == 1
     assert first.energy == 0
     assert second.overlap is None
+
+
+def test_of_class_ids_alone_a_px_is_right_or_wrong(judge):
+    found, true = blank(), blank()
+    found[50:70, 50:90] = 2
+    true[50:70, 70:130] = 2
+    true[300:310, 300:340] = 2
+    found[300:310, 300:320] = 1  # of another class: the true one is missed all the same
+    first, other, missed = judge(found, None, true)
+    assert [one.kind for one in (first, other, missed)] == ["found", "found", "missed"]
+    assert {one.probability for one in (first, other, missed)} == {None}
+    assert (first.overlap, other.overlap, missed.overlap) == (0.5, 0, 1)
+    assert first.energy == pytest.approx(400 * MPP**2)
+    assert other.energy == pytest.approx(200 * MPP**2)
+    assert missed.energy == pytest.approx(400 * MPP**2)
 
 
 def test_truth_alone_and_other_classes(judge):

@@ -126,17 +126,18 @@ def test_a_sector_that_cannot_be_read_costs_its_tiles_alone(folder, tmp_path, mo
     store = open_collection(folder / "good" / "store.zarr")
     options = InferOptions(precision="fp32", batch=4, device="cpu", overlap=0.0)
     infer_collection(store, folder / "m.safetensors", tmp_path / "calm", options, progress=Silent())
-    read = shards._pread
+    read = shards.Shard._span
     broken = []
 
-    def torn(path, offset, nbytes):
+    def torn(shard, offset, nbytes):
+        path = shard.path
         if offset == 0 and "labels" not in path.parts and (not broken or path in broken):
             broken.append(path)
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return read(path, offset, nbytes)
+        return read(shard, offset, nbytes)
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards, "_pread", torn)
+        patch.setattr(shards.Shard, "_span", torn)
         shared_cache.cache_clear()
         report = infer_collection(
             store, folder / "m.safetensors", tmp_path / "torn", options, progress=Silent()

@@ -9,17 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-import wsi_seg.infer.output as output_module
+import wsi_seg.infer.save as save_module
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import BatchError, ConfigError
 from wsi_seg.geometry import Extent, Region
-from wsi_seg.infer.adaptive import first_options, refined
-from wsi_seg.infer.members import Member, Model
+from wsi_seg.infer.adaptive import first_options, merged, refined
 from wsi_seg.infer.plan import InferOptions, plan_slide
 from wsi_seg.infer.run import infer_with
-from wsi_seg.infer.source import WindowReader
-from wsi_seg.infer.stream import Job, run_jobs
 from wsi_seg.models import ModelCard
+from wsi_seg.predict.ensemble import Member, Model
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
     completed,
@@ -30,6 +28,7 @@ from wsi_seg.store import (
 )
 from wsi_seg.testing.memory import MemoryImage, MemoryStore, PixelPredictor, red_as_probability
 from wsi_seg.testing.stores import digests
+from wsi_seg.testing.stream import predicted
 
 CARD = ModelCard(
     architecture="Unet", encoder="resnet18", in_channels=3, classes=ClassTable.named(["a"]),
@@ -114,15 +113,15 @@ def test_stopped_anywhere_and_run_again_gives_the_same_bytes(stores, tmp_path, m
     class Killed(BaseException):
         pass
 
-    real, left = output_module.write_strip, [0]
+    real, left = save_module.write_strip, [0]
 
     def dying(*args):
         left[0] -= 1
         if left[0] < 0:
             raise Killed
-        real(*args)
+        return real(*args)
 
-    monkeypatch.setattr(output_module, "write_strip", dying)
+    monkeypatch.setattr(save_module, "write_strip", dying)
     for survived in range(8):  # two slides, two passes, an image and a label each
         left[0], out = survived, tmp_path / f"killed{survived}"
         with pytest.raises(Killed):
@@ -143,22 +142,15 @@ def test_a_pointwise_model_is_unchanged_and_strips_do_not_matter(height, width, 
     known = MemoryImage(image[..., :1])
     known.channels = 1
     second = refined(plan, first, known)
-    assert not (second.keep & second.ground.keep).any()
-    assert second.ground.keep.sum() == first.keep.size
+    assert not (second.keep & second.first_pass.keep).any()
+    assert second.first_pass.keep.sum() == first.keep.size
     predictor = PixelPredictor(red_as_probability)
-    whole = {}
-    for strips in (range(len(plan.strips)), [len(plan.strips) - 1], [0]):
-        done = {}
-        job = Job(
-            second, WindowReader(store.image, second), frozenset(strips),
-            lambda index, rows, done=done: done.update({index: rows}),
-        )  # fmt: skip
-        run_jobs([job], predictor, batch=3, progress=Silent())
-        whole = whole or done
-        for index, rows in done.items():
-            np.testing.assert_array_equal(rows, whole[index])
-    found = np.concatenate([whole[index] for index in sorted(whole)])
-    np.testing.assert_array_equal(found[..., 0], image[..., 0])
+    found = []
+    for index, strip in predicted(second, store.image, predictor, batch=3).items():
+        alone = predicted(second, store.image, predictor, strips=[index])[index]
+        np.testing.assert_array_equal(alone.probabilities, strip.probabilities)
+        found.append(merged(second, second.strips[index][0], strip.probabilities))
+    np.testing.assert_array_equal(np.concatenate(found)[..., 0], image[..., 0])
 
 
 def test_a_slide_that_fails_does_not_stop_the_others(stores, tmp_path):

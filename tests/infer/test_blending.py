@@ -2,16 +2,22 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wsi_seg.classes import ClassTable
+from wsi_seg.errors import StoreError
 from wsi_seg.infer.plan import InferOptions, plan_slide
-from wsi_seg.infer.source import WindowReader
-from wsi_seg.infer.stream import Job, run_jobs
+from wsi_seg.infer.source import read_tile
+from wsi_seg.infer.stream import Job, Sizes, TileStream
+from wsi_seg.infer.watch import Watch
 from wsi_seg.models.checkpoint import ModelCard
+from wsi_seg.postprocess.label_map import label_map
+from wsi_seg.predict.device import DeviceTimer
 from wsi_seg.progress import Silent
 from wsi_seg.testing.memory import MemoryImage, MemoryStore, PixelPredictor, red_as_probability
+from wsi_seg.testing.stream import predicted
 
 BLENDS = st.sampled_from(["gaussian", "linear", "constant", "crop"])
 
@@ -35,11 +41,9 @@ def infer(image, options, *, strip_px=1024, strips=None, tissue=None, predictor=
     labels = {} if tissue is None else {"tissue": MemoryImage(tissue)}
     store = MemoryStore(MemoryImage(image), **labels)
     plan = plan_slide(store, card(), options, strip_px=strip_px)
-    done = {}
-    wanted = frozenset(range(len(plan.strips)) if strips is None else strips)
-    job = Job(plan, WindowReader(store.image, plan), wanted, lambda i, rows: done.update({i: rows}))
-    run_jobs([job], predictor or PixelPredictor(red_as_probability), batch=batch, progress=Silent())
-    return plan, done
+    predictor = predictor or PixelPredictor(red_as_probability)
+    done = predicted(plan, store.image, predictor, strips=strips, batch=batch)
+    return plan, {index: strip.probabilities for index, strip in done.items()}
 
 
 def whole(done):
@@ -116,7 +120,7 @@ def test_cropped_to_its_middle_a_model_of_short_sight_equals_the_whole_image(
     image = coordinates(height, width)
     options = InferOptions(overlap=overlap, blend="crop")
     _, done = infer(image, options, predictor=PixelPredictor(box_mean), strip_px=40)
-    expected = PixelPredictor(box_mean).predict(image[None])[0, 0].numpy()
+    expected = PixelPredictor(box_mean).predict(torch.from_numpy(image[None]))[0, 0].numpy()
     np.testing.assert_array_equal(whole(done)[..., 0], (expected + 8) // 16)
 
 
@@ -128,7 +132,7 @@ def test_gaussian_blending_equals_the_weighted_mean_written_out():
     sums, weights = np.zeros((70, 90)), np.zeros((70, 90))
     for r, y in enumerate(plan.ys):
         for c, x in enumerate(plan.xs):
-            tile = WindowReader(store, plan).read(r, c)
+            tile = read_tile(store, plan, r, c)
             p = position_dependent(tile[None])[0, 0]
             w = np.outer(plan.row_weights[r], plan.column_weights[c])
             sums[y : y + 32, x : x + 32] += p * w
@@ -173,13 +177,110 @@ def test_empty_tissue_mask_predicts_everything_and_says_so():
 def test_one_batch_is_filled_across_slides():
     stores = [MemoryStore(MemoryImage(coordinates(20 + n, 30))) for n in range(5)]
     predictor = PixelPredictor(red_as_probability)
-    done = {}
-    jobs = []
+    done, jobs = {}, []
     for n, store in enumerate(stores):
         plan = plan_slide(store, card(), InferOptions(), strip_px=64)
-        sink = lambda _, rows, n=n: done.update({n: rows})  # noqa: E731
-        jobs.append(Job(plan, WindowReader(store.image, plan), frozenset({0}), sink))
-    assert run_jobs(jobs, predictor, batch=5, progress=Silent()) == 5
+        sink = lambda strip, n=n: done.update({n: strip().probabilities})  # noqa: E731
+        jobs.append(Job(plan, store.image, frozenset({0}), (sink,)))
+    watch = Watch(DeviceTimer(predictor.device))
+    sizes = Sizes(batch=5, ahead=3000, strips=None, readers=2)
+    stream = TileStream(jobs, [predictor], sizes, progress=Silent(), watch=watch)
+    assert list(stream) == [5]
     assert predictor.windows == 5
     for n, store in enumerate(stores):
         np.testing.assert_array_equal(done[n][..., 0], store.image.levels[0][..., 0])
+
+
+@given(
+    blend=BLENDS,
+    overlap=st.floats(0, 0.9),
+    size=st.tuples(st.integers(1, 150), st.integers(1, 150)),
+    mpp=st.sampled_from([None, 0.5, 0.8, 1.0, 1.3]),
+    chunk_px=st.integers(5, 90),
+    tissue=st.booleans(),
+    batch=st.integers(1, 9),
+    ahead=st.integers(1, 60_000),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_the_stream_equals_the_definition_written_out(
+    blend, overlap, size, mpp, chunk_px, tissue, batch, ahead, seed
+):
+    """Tiles read one by one, sums over the whole slide: any strips, chunks, batch, read-ahead."""
+    rng = np.random.default_rng(seed)
+    image = MemoryImage(
+        rng.integers(0, 256, (*size, 3), dtype=np.uint8), mpp=0.5, chunk_px=chunk_px
+    )
+    mask = (rng.random((10, 12)) < 0.15).astype(np.uint8)
+    mask[0, 0] = 1
+    store = MemoryStore(image, **({"tissue": MemoryImage(mask)} if tissue else {}))
+    options = InferOptions(overlap=overlap, blend=blend)
+    plan = plan_slide(store, card(mpp=mpp), options, strip_px=int(rng.integers(1, 64)))
+    strips = [index for index in range(len(plan.strips)) if rng.random() < 0.7] or [0]
+    found = predicted(
+        plan, image, PixelPredictor(two_classes, channels=2), strips=strips, batch=batch,
+        ahead=ahead,
+    )  # fmt: skip
+    expected = written_out(image, plan)
+    assert list(found) == strips
+    for index, strip in found.items():
+        rows = expected[slice(*plan.strips[index])]
+        np.testing.assert_array_equal(strip.probabilities, rows)
+        np.testing.assert_array_equal(strip.labels, label_map(rows))
+
+
+def two_classes(tiles):
+    green = tiles[..., 1].astype(np.float32)[:, None] / 255
+    return np.concatenate([position_dependent(tiles), green], axis=1)
+
+
+def written_out(image, plan):
+    """Blended probabilities by their definition, ``(H, W, 2)`` uint8."""
+    size = [max(side, 32) for side in (plan.extent.height, plan.extent.width)]
+    sums, weights = np.zeros((2, *size), np.int64), np.zeros(size, np.int64)
+    for row, column in np.argwhere(plan.keep):
+        tile = torch.from_numpy(read_tile(image, plan, row, column)[None])
+        steps = PixelPredictor(two_classes, channels=2).predict(tile)[0].numpy()
+        weight = np.outer(plan.row_weights[row], plan.column_weights[column]).astype(np.int64)
+        y, x = plan.ys[row], plan.xs[column]
+        sums[:, y : y + 32, x : x + 32] += steps * weight
+        weights[y : y + 32, x : x + 32] += weight
+    means = (sums + 8 * weights) // np.maximum(16 * weights, 1)
+    return means[:, : plan.extent.height, : plan.extent.width].transpose(1, 2, 0).astype(np.uint8)
+
+
+@pytest.mark.parametrize("mpp", [None, 1.0])
+def test_tiles_over_pixels_that_cannot_be_read_are_left_out_and_named(mpp):
+    """One chunk cannot be decoded: its tiles are reported, all others are as without it."""
+
+    class Torn(MemoryImage):
+        def read(self, region, *, cached=True, out=None):
+            if region.y < 70 <= region.y_end - 1 and region.x < 100 <= region.x_end - 1:
+                raise StoreError("chunk row=1 column=2 is damaged")
+            return super().read(region, cached=cached, out=out)
+
+    pixels = coordinates(200, 260)
+    image = Torn(pixels, mpp=0.5, chunk_px=40)
+    store = MemoryStore(image)
+    plan = plan_slide(store, card(mpp=mpp), InferOptions(), strip_px=50)
+    unread = []
+    found = predicted(plan, image, PixelPredictor(red_as_probability), quarantined=unread)
+    scale = 1 if mpp is None else 2
+    expected = [
+        (y, x)
+        for y in plan.ys
+        for x in plan.xs
+        if y * scale < 80 and (y + 32) * scale > 40 and x * scale < 120 and (x + 32) * scale > 80
+    ]
+    assert sorted((y, x) for y, x, _ in unread) == expected
+    assert {reason for _, _, reason in unread} == {"chunk row=1 column=2 is damaged"}
+    whole_plan = predicted(plan, MemoryImage(pixels, mpp=0.5), PixelPredictor(red_as_probability))
+    rows, whole_rows = (
+        np.concatenate([one[index].probabilities for index in range(len(plan.strips))])
+        for one in (found, whole_plan)
+    )
+    hole = np.zeros(rows.shape[:2], dtype=bool)
+    for y in plan.ys:
+        for x in plan.xs:
+            if (y, x) not in expected:
+                hole[y : y + 32, x : x + 32] = True
+    np.testing.assert_array_equal(rows[..., 0], np.where(hole, whole_rows[..., 0], 0))

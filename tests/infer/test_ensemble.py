@@ -7,16 +7,17 @@ import pytest
 import torch
 import yaml
 
-import wsi_seg.infer.output as output_module
+import wsi_seg.infer.save as save_module
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import BatchError, ConfigError
 from wsi_seg.geometry import Region
-from wsi_seg.infer.combine import combine
-from wsi_seg.infer.members import MemberPredictors, newest_model, read_model
 from wsi_seg.infer.plan import InferOptions
-from wsi_seg.infer.run import build_predictor, infer_collection
+from wsi_seg.infer.run import infer_collection
+from wsi_seg.infer.runner import load_network
 from wsi_seg.models import ModelCard, NetworkSpec, build_network, save_checkpoint
 from wsi_seg.models.checkpoint import weights_digest
+from wsi_seg.predict.combine import combine
+from wsi_seg.predict.ensemble import MemberPredictors, newest_model, read_model
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection
 from wsi_seg.testing.stores import digests, make_store
@@ -138,8 +139,8 @@ def test_one_member_in_memory_at_a_time_gives_the_same(collection, files, tmp_pa
 
 def test_members_hold_distinct_tensors(files, tmp_path):
     model = read_model(files)
-    predictors = MemberPredictors(model, lambda member: build_predictor(member, OPTIONS))
-    tiles = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+    predictors = MemberPredictors(model, lambda member: load_network(member, OPTIONS, False))
+    tiles = torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8)
     outputs = [one.predict(tiles) for one in predictors.each()]
     assert not torch.equal(outputs[0], outputs[1])
     assert not torch.equal(outputs[1], outputs[2])
@@ -187,18 +188,18 @@ def test_an_ensemble_resumes_and_refuses_other_members(files, tmp_path, monkeypa
     class Killed(BaseException):
         pass
 
-    real, left = output_module.write_strip, [3]
+    real, left = save_module.write_strip, [3]
 
     def dying(*args):
         left[0] -= 1
         if left[0] < 0:
             raise Killed
-        real(*args)
+        return real(*args)
 
-    monkeypatch.setattr(output_module, "write_strip", dying)
+    monkeypatch.setattr(save_module, "write_strip", dying)
     with pytest.raises(Killed):
         infer_collection(collection, model, tmp_path / "cut", OPTIONS, progress=Silent())
-    monkeypatch.setattr(output_module, "write_strip", real)
+    monkeypatch.setattr(save_module, "write_strip", real)
     with pytest.raises(BatchError, match="checkpoint was"):
         infer_collection(
             collection, read_model(files[1:]), tmp_path / "cut", OPTIONS, progress=Silent()

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import ConfigError, ResolutionError
 from wsi_seg.geometry import Extent
-from wsi_seg.infer.members import Member, Model
 from wsi_seg.infer.memory import parse_bytes, resident_bytes
 from wsi_seg.infer.plan import InferOptions, plan_slide
-from wsi_seg.infer.predictor import Place
-from wsi_seg.infer.schedule import plan_run
+from wsi_seg.infer.run_plan import plan_run
 from wsi_seg.models import ModelCard, NetworkSpec
 from wsi_seg.models.footprint import footprint
+from wsi_seg.predict.device import Device
+from wsi_seg.predict.ensemble import Member, Model
 from wsi_seg.store import open_collection
 from wsi_seg.testing.memory import MemoryImage, MemoryStore
 from wsi_seg.testing.stores import make_store
@@ -54,8 +54,8 @@ def test_a_plan_pickles_prints_and_names_everything(tmp_path):
 
 def test_the_batch_fits_the_memory_of_the_gpu():
     def planned(memory, batch=0):
-        place = Place("cuda:0", "bf16", memory)
-        return plan_run([large], MODEL, InferOptions(batch=batch), place=place).memory
+        device = Device("cuda:0", "bf16", memory)
+        return plan_run([large], MODEL, InferOptions(batch=batch), device=device).memory
 
     large = MemoryStore(MemoryImage(np.zeros((4_000, 4_000, 3), np.uint8), mpp=0.5))
     much, little = planned(100 * 10**9), planned(2 * 10**9)

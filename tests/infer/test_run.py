@@ -8,14 +8,16 @@ import pytest
 import torch
 
 import wsi_seg.infer.output as output_module
+import wsi_seg.infer.save as save_module
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import BatchError, ConfigError, StoreError, StoreIncompleteError
 from wsi_seg.geometry import Extent, Region
-from wsi_seg.infer.labels import label_map
 from wsi_seg.infer.plan import InferOptions
-from wsi_seg.infer.predictor import Predictor
 from wsi_seg.infer.run import infer_collection
+from wsi_seg.infer.watch import described
 from wsi_seg.models import ModelCard, NetworkSpec, build_network, save_checkpoint
+from wsi_seg.postprocess.label_map import label_map
+from wsi_seg.predict.predictor import Predictor
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection
 from wsi_seg.testing.stores import digests, make_store
@@ -62,7 +64,7 @@ def test_every_slide_is_predicted_at_its_exact_extent(collection, checkpoint, tm
     assert report.tiles == sum(slide.windows for slide in report.slides)
     assert json.loads(json.dumps(report.to_json()))["tiles"] == report.tiles
     assert 0 < report.device_use <= 1
-    assert f"cpu {report.device_use:.0%} of the time" in "\n".join(report.lines())
+    assert described(report.shares) in "\n".join(report.lines())
     assert not (tmp_path / "pred.zarr" / ".partial").exists()
 
 
@@ -92,15 +94,15 @@ def test_stopped_anywhere_and_run_again_gives_the_same_bytes(checkpoint, tmp_pat
         pass
 
     calls = {"left": 0}
-    real = output_module.write_strip
+    real = save_module.write_strip
 
     def dying(*args):
         if calls["left"] == 0:
             raise Killed
         calls["left"] -= 1
-        real(*args)
+        return real(*args)
 
-    monkeypatch.setattr(output_module, "write_strip", dying)
+    monkeypatch.setattr(save_module, "write_strip", dying)
     for survived in range(6):  # three strips, an image and a label each
         out = tmp_path / f"killed{survived}.zarr"
         calls["left"] = survived
@@ -122,15 +124,15 @@ def stopped_after(strips, monkeypatch):
     class Killed(BaseException):
         pass
 
-    left, real = [strips], output_module.write_strip
+    left, real = [strips], save_module.write_strip
 
     def dying(*args):
         if left[0] == 0:
             raise Killed
         left[0] -= 1
-        real(*args)
+        return real(*args)
 
-    monkeypatch.setattr(output_module, "write_strip", dying)
+    monkeypatch.setattr(save_module, "write_strip", dying)
     return Killed
 
 

@@ -8,7 +8,7 @@ from wsi_seg.data.dataset import PatchSource
 from wsi_seg.data.view import View
 from wsi_seg.errors import ResolutionError
 from wsi_seg.infer.plan import InferOptions, plan_slide
-from wsi_seg.infer.source import WindowReader
+from wsi_seg.infer.source import read_tile
 from wsi_seg.models.checkpoint import ModelCard
 from wsi_seg.testing.memory import MemoryImage, MemoryStore
 
@@ -30,7 +30,7 @@ def test_whole_number_reduction_is_the_block_mean_in_every_window():
     expected = np.rint(image.reshape(48, 2, 64, 2, 3).mean(axis=(1, 3)))
     for r, y in enumerate(plan.ys):
         for c, x in enumerate(plan.xs):
-            tile = WindowReader(store.image, plan).read(r, c)
+            tile = read_tile(store.image, plan, r, c)
             np.testing.assert_array_equal(tile, expected[y : y + 32, x : x + 32])
 
 
@@ -42,7 +42,7 @@ def test_windows_agree_where_they_overlap_at_any_reduction(factor, height, width
     canvas = np.full((plan.ys[-1] + 32, plan.xs[-1] + 32, 3), -1)
     for r, y in enumerate(plan.ys):
         for c, x in enumerate(plan.xs):
-            tile = WindowReader(store.image, plan).read(r, c)
+            tile = read_tile(store.image, plan, r, c)
             here = canvas[y : y + 32, x : x + 32]
             known = here >= 0
             np.testing.assert_array_equal(here[known], tile[known])
@@ -79,7 +79,7 @@ def test_training_and_inference_see_the_same_px(mpp, row, column):
     truth = MemoryImage(levels[0][..., 0] % 2)
     scale = View(mpp).scale(store.pyramid, name="a")
     source = PatchSource(store.image, truth, scale, np.arange(256, dtype=np.uint8))
-    tile = WindowReader(store.image, plan).read(row, column)
+    tile = read_tile(store.image, plan, row, column)
     level0, extent = store.pyramid.extent, plan.extent
     centre_y = (plan.ys[row] + 16) * level0.height / extent.height
     centre_x = (plan.xs[column] + 16) * level0.width / extent.width

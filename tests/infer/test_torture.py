@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from wsi_seg.classes import ClassTable
-from wsi_seg.infer.distribute import connected, workers_of
-from wsi_seg.infer.members import read_model
+from wsi_seg.infer.distribute import DaskExecutor, connected
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.run import infer_collection, infer_with
 from wsi_seg.models import ModelCard, NetworkSpec, build_network, save_checkpoint
+from wsi_seg.predict.ensemble import read_model
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection
 from wsi_seg.testing.stores import digests, make_store
@@ -120,7 +120,7 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(work, tmp_path,
         killer.start()
         infer_with(
             model, list(collection), tmp_path / "many", OPTIONS, progress=Silent(),
-            workers=workers_of(client, model, OPTIONS, progress=Silent()),
+            executor=DaskExecutor(client, model, OPTIONS),
         )  # fmt: skip
         killer.join()
     assert killed

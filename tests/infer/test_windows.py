@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from wsi_seg.errors import ConfigError
 from wsi_seg.geometry import axis_starts
-from wsi_seg.infer.windows import MAX_OVERLAP, PROBABILITY_STEPS, axis_weights
+from wsi_seg.infer.blend import MAX_OVERLAP, axis_weights
+from wsi_seg.predict.predictor import PROBABILITY_STEPS
 
 BLENDS = ["gaussian", "linear", "constant", "crop"]
 

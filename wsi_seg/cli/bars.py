@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,10 @@ class RichProgress:
         """Report ``amount`` more units of the innermost step done."""
         self._steps.advance(amount)
 
+    def note(self, text: str) -> None:
+        """Show how the innermost step goes; with no step open, what is under way."""
+        self._steps.note(text)
+
     def finish(self) -> None:
         """End the innermost step."""
         self._steps.finish()
@@ -54,12 +58,18 @@ class _Bars:
         if self._bars is None:
             self._bars = _rich_bars()
             self._bars.start()
-        task = self._bars.add_task(_shortened(title), total=total or None, unit=unit)
+        task = self._bars.add_task(_shortened(title), total=total or None, unit=unit, note="")
         self._open.append(task)
 
     def advance(self, amount: float) -> None:
         if self._bars is not None and self._open:
             self._bars.advance(self._open[-1], amount)
+
+    def note(self, text: str) -> None:
+        if self._bars is None or not self._open:
+            _write(text)
+        elif text:
+            self._bars.update(self._open[-1], note=text)
 
     def finish(self) -> None:
         if self._bars is None or not self._open:
@@ -79,8 +89,8 @@ class _Bars:
 
 
 def _rich_bars() -> "RichBars":
-    """Bars whose columns fit 80 characters: title, bar, count, rate, elapsed, left."""
-    from rich.console import Console
+    """Bars whose columns fit 80 characters: title, bar, count, rate, elapsed, left; notes below."""
+    from rich.console import Console, RenderableType
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.progress import ProgressColumn as Column
     from rich.text import Text
@@ -95,7 +105,16 @@ def _rich_bars() -> "RichBars":
         def render(self, task: "Task") -> Text:
             return Text(self._words(task), style=self._style, no_wrap=True, justify="right")
 
-    return Progress(
+    class Bars(Progress):
+        """Bars, and below them what was noted of the innermost step."""
+
+        def get_renderables(self) -> Iterable[RenderableType]:
+            yield self.make_tasks_table(self.tasks)
+            notes = [str(task.fields["note"]) for task in self.tasks if task.fields["note"]]
+            if notes:
+                yield Text(f"  {notes[-1]}", style="dim", no_wrap=True, overflow="ellipsis")
+
+    return Bars(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=12),
         Words(lambda task: counted(task.completed, task.total or 0), "progress.download"),
@@ -119,6 +138,7 @@ class _Step:
     said: float
     done: float = 0.0
     tenths: int = 0
+    note: str = ""
 
 
 class _Lines:
@@ -142,6 +162,12 @@ class _Lines:
         if silent_s >= _LINE_EVERY_S or (tenths > step.tenths and silent_s >= _TENTH_EVERY_S):
             step.said, step.tenths = now, tenths
             _write(_line(step, now))
+
+    def note(self, text: str) -> None:
+        if not self._open:
+            _write(text)
+        elif text:
+            self._open[-1].note = text
 
     def finish(self) -> None:
         if not self._open:
@@ -168,6 +194,7 @@ def _line(step: _Step, now: float) -> str:
     return (
         f"{step.title}: {share}{counted(step.done, step.total)} {step.unit}, "
         f"{rated(speed, step.unit)}, {clock(elapsed)} elapsed, {left(remaining)}"
+        f"{'; ' + step.note if step.note else ''}"
     )
 
 

@@ -1,5 +1,6 @@
 """Owns ``wsi-seg evaluate``."""
 
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -36,7 +37,9 @@ def evaluate(
     maps: Annotated[
         bool,
         typer.Option(
-            "--maps", help="Keep labels beside the prediction: errors, energy, uncertainty."
+            "--maps",
+            help="Keep labels beside the prediction: errors; energy and uncertainty where "
+            "probabilities were saved.",
         ),
     ] = False,
     json_mode: JsonFlag = False,
@@ -55,14 +58,13 @@ def evaluate(
 
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.evaluate.compare import evaluate_collection, usual_measures
-        from wsi_seg.evaluate.scores import PREDICTION_LABEL
         from wsi_seg.evaluate.table import write_scores
         from wsi_seg.postprocess.write import DECISION, write_decision
-        from wsi_seg.store import open_collection
+        from wsi_seg.store import LABEL, open_collection
 
         predictions = open_collection(prediction)
         chosen = chosen_rule(file, threshold, split)
-        found_label = PREDICTION_LABEL if chosen is None else DECISION
+        found_label = LABEL if chosen is None else DECISION
         if chosen is not None:
             terminal.say(rule_line(file, chosen))
         scores = evaluate_collection(
@@ -89,15 +91,15 @@ def evaluate(
         )
         terminal.say("\n".join(scores.lines()))
         if maps:
-            from wsi_seg.evaluate.maps import ENERGY, UNCERTAINTY, write_errors, write_heat
+            from wsi_seg.evaluate.maps import write_maps
 
             slides = open_collection(truth)
-            for name in scores.judged:
-                store = predictions[name]
-                write_errors(store, slides[store.name], label=label, found_label=found_label)
-                write_heat(store, ENERGY)
-                write_heat(store, UNCERTAINTY)
-            terminal.say(f"labels errors, energy, uncertainty of each judged slide in {prediction}")
+            kept = Counter(
+                write_maps(predictions[name], slides[name], label=label, found_label=found_label)
+                for name in scores.judged
+            )
+            for names, count in kept.items():
+                terminal.say(f"labels {', '.join(names)} of {count} slides in {prediction}")
         if out is not None:
             write_scores(out, scores)
             terminal.say(f"wrote {out / 'scores.json'} and {out / 'slides.csv'}")

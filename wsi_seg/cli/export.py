@@ -9,8 +9,6 @@ import typer
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
 from wsi_seg.cli.rules import SplitOption, chosen_rule, rule_file, rule_line
 
-# Where `wsi-seg search` puts a rule if not told otherwise.
-
 
 class DialectName(enum.StrEnum):
     """Dialects of run-length encoding."""
@@ -36,7 +34,10 @@ def export(
         Path | None, typer.Option(help="Folder for one picture with outlines per slide.")
     ] = None,
     ome_tiff: Annotated[
-        Path | None, typer.Option(help="Folder for OME-TIFFs of probabilities and class ids.")
+        Path | None,
+        typer.Option(
+            help="Folder for OME-TIFFs of class ids, and probabilities if they were saved."
+        ),
     ] = None,
     table: Annotated[
         Path | None, typer.Option(help="Folder for object tables, as csv and parquet.")

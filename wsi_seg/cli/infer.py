@@ -33,6 +33,24 @@ class PrecisionName(enum.StrEnum):
     AUTO = "auto"
     FP32 = "fp32"
     BF16 = "bf16"
+    FP16 = "fp16"
+
+
+class CompileName(enum.StrEnum):
+    """Whether networks are compiled before they run."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
+class SaveName(enum.StrEnum):
+    """What is written of a prediction."""
+
+    AUTO = "auto"
+    PROBABILITIES = "probabilities"
+    LABELS = "labels"
+    BOTH = "both"
 
 
 class CombineName(enum.StrEnum):
@@ -88,14 +106,26 @@ def infer(
         typer.Option(help="Memory a process may take, such as 4GB; parts are chosen to fit."),
     ] = None,
     precision: Annotated[
-        PrecisionName, typer.Option(help="auto is bf16 where the hardware has it.")
+        PrecisionName,
+        typer.Option(help="auto is bf16 where the hardware has it, fp16 on older GPUs, else fp32."),
     ] = PrecisionName.AUTO,
     compiled: Annotated[
-        bool,
+        CompileName,
         typer.Option(
-            "--compile", help="Compile the network first: minutes once, then faster on GPUs."
+            "--compile",
+            help="Compile the network first (about a minute once, then seconds): twice as fast on "
+            "GPUs. auto: on a GPU, where the tiles planned are worth it.",
         ),
-    ] = False,
+    ] = CompileName.AUTO,
+    readers: Annotated[
+        int, typer.Option(help="Reads at a time; 0 is the cores less two, at least two.")
+    ] = 0,
+    save: Annotated[
+        SaveName,
+        typer.Option(
+            help="probabilities, labels or both; auto is both up to 4 classes, else labels."
+        ),
+    ] = SaveName.AUTO,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     skip_background: Annotated[
         bool, typer.Option("--skip-background/--no-skip", help="Leave out tiles without tissue.")
@@ -140,12 +170,13 @@ def infer(
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
-        from wsi_seg.infer.members import newest_model, read_model
+        terminal.progress.note("starting")
         from wsi_seg.infer.memory import parse_bytes
-        from wsi_seg.infer.output import begun_strips
+        from wsi_seg.infer.output import begun_settings
         from wsi_seg.infer.plan import InferOptions
         from wsi_seg.infer.run import infer_collection
-        from wsi_seg.infer.schedule import plan_run
+        from wsi_seg.infer.run_plan import plan_run
+        from wsi_seg.predict.ensemble import newest_model, read_model
         from wsi_seg.store import open_collection
 
         options = InferOptions(
@@ -158,7 +189,9 @@ def infer(
             precision=precision.value,
             skip_background=skip_background,
             allow_mpp_mismatch=allow_mpp_mismatch,
-            compiled=compiled,
+            compiled=compiled.value,
+            readers=readers,
+            save=save.value,
             mpp=mpp,
             level=level,
             max_ram=None if max_ram is None else parse_bytes(max_ram),
@@ -168,7 +201,7 @@ def infer(
         model = read_model(files, None if combine is None else combine.value)
         if plan:
             stores = [collection[name] for name in collection.names()]
-            begun = {} if overwrite else begun_strips(stores, out)
+            begun = {} if overwrite else begun_settings(stores, out)
             planned = plan_run(stores, model, options, begun=begun)
             terminal.say("\n".join([f"model {file}" for file in files] + planned.lines()))
             planned.require_whole()

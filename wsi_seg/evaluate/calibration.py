@@ -140,7 +140,7 @@ def reliability(
     Raises
     ------
     StoreError
-        If a slide is missing, or cannot be compared; see `truth`.
+        If a slide is missing, cannot be compared, or has no probabilities; see `truth`.
     """
     if not prediction.names():
         raise StoreError(f"{prediction.path} holds no predictions; run `wsi-seg infer` first")
@@ -160,16 +160,15 @@ def slide_reliability(
     prediction: SlideStore, truth: SlideStore, *, label: str
 ) -> dict[str, Reliability]:
     """Count the values of one slide; see `reliability`."""
-    true = truth.label(label)
-    classes, true_classes = classes_of(prediction.image), classes_of(true)
+    found, true = prediction.probabilities, truth.label(label)
+    classes, true_classes = classes_of(found), classes_of(true)
     require_same_slide(prediction, truth)
     require_same_classes(truth.name, classes, true_classes, label)
     counts = {entry.name: np.zeros((_VALUES, 2), dtype=np.int64) for entry in classes}
-    for region in _strips(prediction.pyramid.extent):
-        values = prediction.image.read(region, cached=False)
-        ids = read_label(
-            true, prediction.pyramid.extent, region.y, 0, height=region.height, width=region.width
-        )
+    extent = found.pyramid.extent
+    for region in _strips(extent):
+        values = found.read(region, cached=False)
+        ids = read_label(true, extent, region.y, 0, height=region.height, width=region.width)
         for channel, entry in enumerate(classes):
             number = true_classes.id_of(entry.name)
             for row in range(0, region.height, _ROWS):  # sums take eight bytes for each px

@@ -10,7 +10,7 @@ from wsi_seg.errors import BatchError, StoreError, WsiSegError
 from wsi_seg.evaluate.boundary import Outlines
 from wsi_seg.evaluate.calibration import Reliability, pooled, slide_reliability
 from wsi_seg.evaluate.matching import Matcher
-from wsi_seg.evaluate.scores import PREDICTION_LABEL, Counts, Measures, Scores, SlideScore
+from wsi_seg.evaluate.scores import Counts, Measures, Scores, SlideScore
 from wsi_seg.evaluate.tiles import tile_dices
 from wsi_seg.evaluate.truth import (
     Pair,
@@ -19,10 +19,11 @@ from wsi_seg.evaluate.truth import (
     require_same_classes,
     require_same_slide,
 )
+from wsi_seg.postprocess.label_map import predicted_label
 from wsi_seg.postprocess.strips import labelled
 from wsi_seg.postprocess.write import classes_of
 from wsi_seg.progress import Progress, Silent
-from wsi_seg.store import Collection, SlideStore
+from wsi_seg.store import LABEL, Collection, SlideStore
 
 _PIXELS_ONLY = Measures()
 
@@ -52,7 +53,7 @@ def evaluate_collection(
     truth: Collection,
     *,
     label: str = "annotations",
-    found_label: str = PREDICTION_LABEL,
+    found_label: str = LABEL,
     measures: Measures = _PIXELS_ONLY,
     decide: Callable[[SlideStore], object] | None = None,
     progress: Progress = Silent(),  # noqa: B008 (has no state)
@@ -114,7 +115,7 @@ def evaluate_collection(
                 measures=measures,
                 progress=progress,
             )
-            if measures.calibration:
+            if measures.calibration and prediction[name].saved != "labels":
                 sure.append(slide_reliability(prediction[name], truth[name], label=label))
             scores += found
         except WsiSegError as error:
@@ -124,14 +125,20 @@ def evaluate_collection(
     progress.finish()
     if not scores:
         raise BatchError(failures | unjudged, done=0)
-    calibration = pooled(sure) if measures.calibration else None
-    caveats = tuple(
-        text
-        for name in dict.fromkeys(s.slide for s in scores)
-        if (text := prediction[name].caveat) is not None
-    )
+    judged = dict.fromkeys(score.slide for score in scores)
+    caveats = [text for name in judged if (text := prediction[name].caveat) is not None]
+    if measures.calibration and len(sure) < len(judged):
+        caveats.append(
+            f"calibration not measured on {len(judged) - len(sure)} of {len(judged)} slides: only "
+            "their class ids were saved"
+        )
     return Scores(
-        tuple(scores), measures.tolerance_um, calibration, tuple(unjudged), failures, caveats
+        tuple(scores),
+        measures.tolerance_um,
+        pooled(sure) if sure else None,
+        tuple(unjudged),
+        failures,
+        tuple(caveats),
     )
 
 
@@ -140,12 +147,12 @@ def evaluate_slide(
     truth: SlideStore,
     *,
     label: str,
-    found_label: str = PREDICTION_LABEL,
+    found_label: str = LABEL,
     measures: Measures = _PIXELS_ONLY,
     progress: Progress,
 ) -> list[SlideScore]:
     """Score every class on one slide; see `evaluate_collection`."""
-    found, true = prediction.label(found_label), truth.label(label)
+    found, true = predicted_label(prediction, found_label), truth.label(label)
     found_classes = classes_of(found)
     require_same_slide(prediction, truth)
     require_same_classes(truth.name, found_classes, classes_of(true), label)

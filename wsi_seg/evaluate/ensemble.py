@@ -17,10 +17,10 @@ from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.evaluate.intervals import dice_of, interval
 from wsi_seg.evaluate.truth import recoding, require_same_classes, require_same_slide
 from wsi_seg.geometry import Region
-from wsi_seg.infer.combine import combine
-from wsi_seg.infer.labels import label_map
+from wsi_seg.postprocess.label_map import label_map
 from wsi_seg.postprocess.strips import STRIP_PX
 from wsi_seg.postprocess.write import classes_of
+from wsi_seg.predict.combine import combine
 from wsi_seg.progress import Progress
 from wsi_seg.store import Collection, Multiscale, SlideStore
 
@@ -131,7 +131,7 @@ def judge_members(
     label
         Name under ``labels/`` of the truth.
     mode
-        See `infer.combine.combine`.
+        See `predict.combine.combine`.
     weights
         Of each member, above 0; None weighs all alike.
     progress
@@ -142,7 +142,8 @@ def judge_members(
     ConfigError
         If there are fewer than two members, or weights that do not fit them and the mode.
     StoreError
-        If predictions are not of the same slides, or do not fit each other or the truth.
+        If predictions are not of the same slides, do not fit each other or the truth, or hold
+        class ids alone.
     """
     weights = _checked(members, mode, weights)
     names = _slides_of(members)
@@ -160,7 +161,7 @@ def judge_members(
         true = truth[name].label(label)
         require_same_classes(name, classes, classes_of(true), label)
         rows = np.zeros((len(combinations), len(classes), 3))
-        for values, drawn in _blocks(stores, true, classes):
+        for values, drawn in _blocks([store.probabilities for store in stores], true, classes):
             for row, chosen in zip(rows, combinations, strict=True):
                 some = [values[n] for n in chosen]
                 found = label_map(combine(some, [weights[n] for n in chosen], mode))
@@ -239,22 +240,22 @@ def _combinations(count: int) -> list[tuple[int, ...]]:
     return [every, *without, *((n,) for n in every)]
 
 
-def read_together(stores: Sequence[SlideStore], y: int, height: int) -> list[NDArray[np.uint8]]:
+def read_together(images: Sequence[Multiscale], y: int, height: int) -> list[NDArray[np.uint8]]:
     """Read the same rows of several predictions, each ``(height, W, C)`` uint8."""
-    width = stores[0].pyramid.extent.width
+    width = images[0].pyramid.extent.width
     region = Region(level=0, y=y, x=0, height=height, width=width)
-    return [store.image.read(region, cached=False) for store in stores]
+    return [image.read(region, cached=False) for image in images]
 
 
 def _blocks(
-    stores: Sequence[SlideStore], true: Multiscale, classes: ClassTable
+    images: Sequence[Multiscale], true: Multiscale, classes: ClassTable
 ) -> Iterator[tuple[list[NDArray[np.uint8]], NDArray[np.uint8]]]:
     """Few rows of all predictions at a time, and their true ids."""
-    extent = stores[0].pyramid.extent
+    extent = images[0].pyramid.extent
     recode = recoding(classes_of(true), classes)
     for y in range(0, extent.height, STRIP_PX):
         height = min(STRIP_PX, extent.height - y)
-        values = read_together(stores, y, height)
+        values = read_together(images, y, height)
         drawn = recode[read_label(true, extent, y, 0, height=height, width=extent.width)]
         for row in range(0, height, _ROWS):
             rows = slice(row, row + _ROWS)

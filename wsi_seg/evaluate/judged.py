@@ -17,10 +17,10 @@ from shapely.geometry import Polygon
 from wsi_seg.annotations.model import Annotation
 from wsi_seg.classes import IGNORE, ClassEntry, ClassTable
 from wsi_seg.data.scaled import read_label
-from wsi_seg.evaluate.scores import PREDICTION_LABEL
 from wsi_seg.geometry import Region
 from wsi_seg.masks.rasterize import Rasterizer
 from wsi_seg.masks.vectorize import vectorize
+from wsi_seg.postprocess.label_map import predicted_label
 from wsi_seg.postprocess.write import classes_of
 from wsi_seg.store import Multiscale, SlideStore
 
@@ -53,13 +53,13 @@ class JudgedObject:
     area
         In um2; in px2 of level 0 where mpp is unknown.
     probability
-        Mean over the object, 0 to 1; None without a prediction.
+        Mean over the object, 0 to 1; None without a prediction, or with one of class ids alone.
     overlap
         Share of the object that is of its class in the truth, px to ignore left out; None
         without a truth.
     energy
         Sum over the object of ``|probability - truth|`` times area, in the unit of ``area``;
-        None without a truth.
+        None without a truth. Of class ids alone, the probability is 1 where the class is, else 0.
     """
 
     id: int
@@ -108,8 +108,8 @@ def judge_objects(
     """
     view = _View(slide, found, true)
     objects: list[tuple[Kind, ClassEntry, Polygon]] = []
-    if found is not None and PREDICTION_LABEL in found.label_names():
-        objects += _outlined("found", found.label(PREDICTION_LABEL), view)
+    if found is not None:
+        objects += _outlined("found", predicted_label(found), view)
         if true is not None:
             objects += _outlined("missed", true, view)
     elif true is not None:
@@ -169,22 +169,23 @@ class _Measure:
     def __init__(self, view: _View) -> None:
         self._view, self._true = view, view.true
         self._image = None if view.found is None else view.found.image
+        self._ids_only = view.found is not None and view.found.saved == "labels"
         found_classes = [] if self._image is None else list(classes_of(self._image))
-        self._channels = {entry.name: n for n, entry in enumerate(found_classes)}
+        self._ids = {entry.name: entry.id for entry in found_classes}
         self._true_classes = None if view.true is None else classes_of(view.true)
 
     def of(self, kind: Kind, entry: ClassEntry, polygon: Polygon) -> JudgedObject | None:
         """Object with its figures, or None for a true one that was not missed."""
         area = polygon.area * self._view.px_area
         plain = JudgedObject(0, kind, entry.name, entry.colour, polygon, area)
-        if self._image is None or entry.name not in self._channels:
+        if self._image is None or entry.name not in self._ids:
             return plain if kind != "missed" else None
         region, inside = self._window(polygon, self._image)
-        channel = self._channels[entry.name]
-        probability = self._image.read(region)[:, :, channel][inside] / 255
+        probability = self._probability(self._image.read(region), self._ids[entry.name])[inside]
         if kind == "missed" and (probability > 0.5).any():
             return None
-        plain = replace(plain, probability=float(probability.mean()))
+        if not self._ids_only:
+            plain = replace(plain, probability=float(probability.mean()))
         ids = self._truth(entry, region)
         if ids is None or self._true_classes is None:
             return plain
@@ -195,6 +196,11 @@ class _Measure:
         off = float(np.abs(probability[counted] - true).mean())
         share = float(counted.mean())
         return replace(plain, overlap=float(true.mean()), energy=off * share * area)
+
+    def _probability(self, found: NDArray[np.uint8], class_id: int) -> NDArray[np.float64]:
+        """Probability of a class in some pixels of the prediction."""
+        values = (found == class_id) * 255 if self._ids_only else found[:, :, class_id - 1]
+        return values / np.float64(255)
 
     def _window(self, polygon: Polygon, image: Multiscale) -> tuple[Region, NDArray[np.bool_]]:
         """Bounding box at a level where it is small, and which of its px the object covers."""

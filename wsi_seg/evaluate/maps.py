@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from wsi_seg.classes import ClassTable
 from wsi_seg.evaluate.ensemble import read_together, require_alike
 from wsi_seg.evaluate.truth import paired, require_same_classes, require_same_slide
+from wsi_seg.postprocess.label_map import predicted_label
 from wsi_seg.postprocess.strips import Source, Strip, labelled, likeliest
 from wsi_seg.postprocess.write import classes_of, write_label
 from wsi_seg.store import Multiscale, SlideStore
@@ -29,6 +30,26 @@ _VARIANCE_STEP = 0.25 / 255
 
 # Colours that people tell apart who see no red or no green.
 _STATES = ClassTable.named(["right", "false", "missed"], ["#009e73", "#d55e00", "#0072b2"])
+
+
+def write_maps(
+    prediction: SlideStore, truth: SlideStore, *, label: str, found_label: str
+) -> tuple[str, ...]:
+    """Write ``errors``, and ``energy`` and ``uncertainty`` where probabilities were saved.
+
+    See `write_errors` and `write_heat`.
+
+    Returns
+    -------
+    tuple[str, ...]
+        Names of the labels that were written.
+    """
+    write_errors(prediction, truth, label=label, found_label=found_label)
+    if prediction.saved == "labels":
+        return (ERRORS,)
+    write_heat(prediction, ENERGY)
+    write_heat(prediction, UNCERTAINTY)
+    return (ERRORS, ENERGY, UNCERTAINTY)
 
 
 def write_errors(
@@ -48,7 +69,7 @@ def write_errors(
     StoreError
         If the two cannot be compared.
     """
-    found, true = prediction.label(found_label), truth.label(label)
+    found, true = predicted_label(prediction, found_label), truth.label(label)
     classes = classes_of(found)
     require_same_slide(prediction, truth)
     require_same_classes(truth.name, classes, classes_of(true), label)
@@ -102,12 +123,18 @@ def write_heat(prediction: SlideStore, name: str, *, temperature: float = 1.0) -
         ``energy`` or ``uncertainty``.
     temperature
         Of the energy.
+
+    Raises
+    ------
+    StoreError
+        If the prediction holds class ids alone.
     """
+    image = prediction.probabilities
     table, step = energy_table(temperature) if name == ENERGY else uncertainty_table()
 
     def source(strip_px: int) -> Source:
         def strips() -> Iterator[Strip]:
-            for strip in likeliest(prediction.image, strip_px=strip_px)():
+            for strip in likeliest(image, strip_px=strip_px)():
                 yield replace(strip, ids=table[strip.probability])
 
         return strips
@@ -129,16 +156,17 @@ def write_variance(prediction: SlideStore, members: Sequence[SlideStore]) -> Mul
     Raises
     ------
     StoreError
-        If they differ in slide, size or classes.
+        If they differ in slide, size or classes, or a member holds class ids alone.
     """
     require_alike([prediction, *members])
+    images = [member.probabilities for member in members]
     extent = prediction.pyramid.extent
 
     def source(strip_px: int) -> Source:
         def strips() -> Iterator[Strip]:
             for y in range(0, extent.height, strip_px):
                 height = min(strip_px, extent.height - y)
-                values = read_together(members, y, height)
+                values = read_together(images, y, height)
                 parts = [
                     variance_of([value[row : row + _ROWS] for value in values])
                     for row in range(0, height, _ROWS)

@@ -123,7 +123,8 @@ def hard_px(
     Raises
     ------
     StoreError
-        If the model learned from the slide, or the prediction is of another one.
+        If the model learned from the slide, or the prediction is of another one or holds class
+        ids alone.
     """
     training = found.attributes.get("training")
     if isinstance(training, dict) and training.get("learned_from_slide") is True:
@@ -132,14 +133,14 @@ def hard_px(
             "against it; mine predictions of slides that were held out"
         )
     require_same_slide(found, slide)
-    levels = found.pyramid.extents
+    image, levels = found.probabilities, found.pyramid.extents
     level = next(
         (n for n, extent in enumerate(levels) if max(extent.height, extent.width) <= _LARGEST_PX),
         len(levels) - 1,
     )
     extent = levels[level]
     region = Region(level=level, y=0, x=0, height=extent.height, width=extent.width)
-    energy: NDArray[np.uint8] = found.image.read(region, cached=False).max(axis=2)
+    energy: NDArray[np.uint8] = image.read(region, cached=False).max(axis=2)
     downsample = slide.pyramid.extent.width / extent.width
     truth = read_label(slide.label(label), extent, 0, 0, height=extent.height, width=extent.width)
     ring_px = ring_um / ((slide.pyramid.mpp or 1.0) * downsample)

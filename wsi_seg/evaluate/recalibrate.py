@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from wsi_seg.errors import StoreError
 from wsi_seg.evaluate.calibration import Method, Reliability
 from wsi_seg.geometry import Region
-from wsi_seg.infer.labels import LABEL, label_map
+from wsi_seg.postprocess.label_map import label_map
 from wsi_seg.postprocess.write import classes_of
 from wsi_seg.progress import Progress, Silent
 from wsi_seg.store import (
+    LABEL,
     Collection,
     SlideStore,
     create_collection,
@@ -23,7 +24,7 @@ from wsi_seg.store import (
     fill_pyramid,
     finish,
     note_names,
-    open_multiscale,
+    open_image,
     store_digest,
     strip_rows,
     tidy,
@@ -90,8 +91,8 @@ def write_calibrated(
     Raises
     ------
     StoreError
-        If a prediction has a class that was not calibrated; or a slide in ``out`` was calibrated
-        otherwise and is not to be replaced, or was not calibrated at all.
+        If a prediction has no probabilities, or a class that was not calibrated; or a slide in
+        ``out`` was calibrated otherwise and is not to be replaced, or was not calibrated at all.
     OutputError
         If ``out`` cannot be written.
     """
@@ -111,7 +112,7 @@ def write_calibrated(
 
 def _require_same(result: Path, asked: Mapping[str, object], *, overwrite: bool) -> None:
     """Refuse a result that is not what was asked for, unless it may be replaced."""
-    noted = open_multiscale(result).attributes
+    noted = open_image(result).attributes
     if "calibration" not in noted:
         raise StoreError(
             f"{result} exists and is no calibrated prediction, so it is not replaced; choose "
@@ -132,7 +133,8 @@ def _require_same(result: Path, asked: Mapping[str, object], *, overwrite: bool)
 
 
 def _write(store: SlideStore, calibration: Calibration, out: Path) -> None:
-    classes = classes_of(store.image)
+    image = store.probabilities
+    classes = classes_of(image)
     missing = [name for name in classes.names if name not in calibration.tables]
     if missing:
         raise StoreError(
@@ -146,7 +148,7 @@ def _write(store: SlideStore, calibration: Calibration, out: Path) -> None:
     assert isinstance(downsample, int | float)
     mpp = store.pyramid.mpp
     label = partial / "labels" / LABEL
-    notes = dict(store.attributes) | calibration.note(store)
+    notes = dict(store.attributes) | calibration.note(store) | {"saved": "both"}
     told = {"kind": "label", "classes": classes.to_json()}
     for path, channels, attributes in ((partial, len(classes), notes), (label, None, told)):
         create_multiscale(
@@ -162,7 +164,7 @@ def _write(store: SlideStore, calibration: Calibration, out: Path) -> None:
     for y in range(0, extent.height, rows):
         height = min(rows, extent.height - y)
         region = Region(level=0, y=y, x=0, height=height, width=extent.width)
-        values = store.image.read(region, cached=False)
+        values = image.read(region, cached=False)
         for channel, table in enumerate(tables):
             values[..., channel] = table[values[..., channel]]
         write_strip(partial, 0, y, values)

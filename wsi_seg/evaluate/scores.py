@@ -17,8 +17,6 @@ from wsi_seg.evaluate.matching import ObjectCounts
 from wsi_seg.evaluate.truth import unjudged_lines
 from wsi_seg.notebook import lines_html
 
-PREDICTION_LABEL = "prediction"
-
 
 @dataclass(frozen=True, slots=True)
 class Counts:
@@ -58,7 +56,7 @@ class Measures:
     tile_px
         Side of tiles that are scored on their own, in px of the prediction; None scores none.
     calibration
-        Count how often each probability came true.
+        Count how often each probability came true, where probabilities were saved.
     """
 
     objects: bool = False
@@ -125,7 +123,7 @@ class Scores:
     """Scores of a prediction collection against a truth collection.
 
     ``unjudged`` names slides without the true label, ``failures`` why others could not be scored;
-    ``caveats`` tell of tiles that inference could not read.
+    ``caveats`` tell of tiles that inference could not read, and of what could not be measured.
     """
 
     slides: tuple[SlideScore, ...]
@@ -184,7 +182,7 @@ class Scores:
             )
             more = class_figures(self.of(name), self.tolerance_um)
             lines += [f"  {line}" for line in class_lines(more)]
-            if self.calibration is not None:
+            if self.calibration is not None and name in self.calibration:
                 lines.append(f"  calibration error {self.calibration[name].ece:.4f}")
         lines += [*self.caveats, *unjudged_lines(self.unjudged)]
         return lines + [f"{name} was not scored: {why}" for name, why in self.failures.items()]

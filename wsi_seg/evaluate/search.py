@@ -214,7 +214,8 @@ def slide_scores(
 
     Both empty is 1. Only thresholds and ``min_area`` of a rule are looked at.
     """
-    classes, true = classes_of(prediction.image), truth.label(label)
+    image, true = prediction.probabilities, truth.label(label)
+    classes = classes_of(image)
     require_same_slide(prediction, truth)
     require_same_classes(truth.name, classes, classes_of(true), label)
     px_areas = [rule.px_area(prediction.pyramid.mpp, name=prediction.name) for rule in rules]
@@ -222,9 +223,7 @@ def slide_scores(
     per_object = {rule.bottom: rule for rule in rules if rule.scope == "object"}
     tops = sorted({rule.top for rule in rules if rule.scope == "object"})
     objects = {bottom: _ObjectCounts(bottom, tops) for bottom in per_object}
-    height = prediction.pyramid.extent.height
-    source = likeliest(prediction.image)
-    for pair in paired(source, classes, true, height=height):
+    for pair in paired(likeliest(image), classes, true, height=image.pyramid.extent.height):
         images.add(pair)
         for counts in objects.values():
             counts.add(pair)

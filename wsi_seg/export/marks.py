@@ -11,7 +11,7 @@ import numpy as np
 from wsi_seg.errors import StoreError
 from wsi_seg.export.files import written_whole
 from wsi_seg.geometry import Extent
-from wsi_seg.infer.labels import LABEL
+from wsi_seg.postprocess.label_map import predicted_label
 from wsi_seg.postprocess.rule import Rule
 from wsi_seg.postprocess.strips import Strip, labelled
 from wsi_seg.postprocess.suppress import kept_apart, likeliest_first
@@ -73,7 +73,7 @@ def write_marks(
     Raises
     ------
     StoreError
-        If there is no slice, or a volume is not known.
+        If there is no slice, a volume is not known, or a slice has no probabilities.
     """
     volumes = slices_by_volume(predictions.names())
     if not volumes:
@@ -111,9 +111,10 @@ def _linked(
                 f"slices of one volume differ: {name} has {store.pyramid.extent}, "
                 f"{slices[0][1]} has {extent}; predict the volume again"
             )
-        label = store.label(LABEL) if rule is None else write_decision(store, rule)
+        image = store.probabilities
+        label = predicted_label(store) if rule is None else write_decision(store, rule)
         progress.advance(1)
-        return list(labelled(label, store.image)())
+        return list(labelled(label, image)())
 
     return link_slices((z, read(name)) for z, name in slices), extent
 

@@ -1,7 +1,7 @@
 """Owns exporting a whole prediction collection: one file per slide and format."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,9 @@ from wsi_seg.export.png import write_mask
 from wsi_seg.export.rle import write_rle_csv
 from wsi_seg.export.tiff import write_ome_tiff
 from wsi_seg.geometry import Extent, Region
-from wsi_seg.infer.labels import LABEL
 from wsi_seg.masks.vectorize import vectorize
-from wsi_seg.postprocess.objects import Scale, measure
+from wsi_seg.postprocess.label_map import predicted_label
+from wsi_seg.postprocess.objects import ObjectTable, Scale, measure
 from wsi_seg.postprocess.rule import Rule
 from wsi_seg.postprocess.strips import labelled
 from wsi_seg.postprocess.table import write_table
@@ -43,9 +43,10 @@ class ExportTargets:
         Folders for one polygon file (``.geojson.gz`` if ``packed``), one PNG of class ids, one
         overview picture per slide.
     ome_tiff
-        Folder for pyramidal OME-TIFFs of the probabilities and of the label map.
+        Folder for pyramidal OME-TIFFs of the label map, and of the probabilities if they were
+        saved.
     table
-        Folder for object tables, as csv and parquet.
+        Folder for object tables, as csv and parquet; probabilities are nan if none were saved.
     rle, coco
         One csv file of run-length encoded masks, one COCO file, for all slides. Runs count px of
         the prediction, whose size stands beside them; COCO's polygons those of level 0.
@@ -76,7 +77,10 @@ class ExportTargets:
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """Files written, the number of objects by slide, and tiles that inference could not read."""
+    """Files written, the number of objects by slide, and what is missing from them.
+
+    ``caveats`` tell of tiles that inference could not read, and of probabilities it did not save.
+    """
 
     files: tuple[str, ...]
     objects: dict[str, int]
@@ -140,8 +144,17 @@ def export_collection(
     progress.finish()
     if failures:
         raise BatchError(failures, done=len(predictions) - len(failures))
-    caveats = tuple(text for store in predictions if (text := store.caveat) is not None)
-    return ExportReport(tuple(files), objects, caveats)
+    return ExportReport(tuple(files), objects, _caveats(predictions, targets))
+
+
+def _caveats(predictions: Collection, targets: ExportTargets) -> tuple[str, ...]:
+    caveats = [text for store in predictions if (text := store.caveat) is not None]
+    plain = sum(store.saved == "labels" for store in predictions)
+    if plain and (targets.ome_tiff or targets.table):
+        caveats.append(
+            f"probabilities of {plain} slides are in no file: only their class ids were saved"
+        )
+    return tuple(caveats)
 
 
 def _write_slide(
@@ -160,17 +173,28 @@ def _write_slide(
         files.append(targets.png / f"{name}.png")
         write_mask(files[-1], label)
     if targets.ome_tiff is not None:
-        for suffix, image in (("probability", store.image), ("labels", label)):
+        images = {"labels": label}
+        if store.saved != "labels":
+            images = {"probability": store.probabilities, **images}
+        for suffix, image in images.items():
             files.append(targets.ome_tiff / f"{name}.{suffix}.ome.tif")
             write_ome_tiff(files[-1], image)
     if targets.table is not None:
-        mpp = label.pyramid.mpp
-        scale = Scale(_downsample(label), mpp)
-        table = measure(labelled(label, store.image), classes_of(label), scale)
+        table = _measured(store, label)
         for suffix in ("csv", "parquet"):
             files.append(targets.table / f"{name}.{suffix}")
-            write_table(files[-1], table, has_mpp=mpp is not None)
+            write_table(files[-1], table, has_mpp=label.pyramid.mpp is not None)
     return [str(path) for path in files], count
+
+
+def _measured(store: SlideStore, label: Multiscale) -> ObjectTable:
+    """Objects of a label map of a prediction; see `ExportTargets.table`."""
+    classes, scale = classes_of(label), Scale(_downsample(label), label.pyramid.mpp)
+    if store.saved != "labels":
+        return measure(labelled(label, store.probabilities), classes, scale)
+    table = measure(labelled(label), classes, scale)
+    unknown = np.full(len(table), np.nan)
+    return replace(table, mean_probability=unknown, max_probability=unknown)
 
 
 def _write_shared(labels: list[tuple[str, Multiscale]], targets: ExportTargets) -> list[str]:
@@ -203,7 +227,7 @@ def _full_extent(label: Multiscale) -> Extent:
 
 def decided_label(store: SlideStore, rule: Rule | None) -> Multiscale:
     """Label map of a prediction: what inference wrote, or what a rule decides."""
-    return store.label(LABEL) if rule is None else write_decision(store, rule)
+    return predicted_label(store) if rule is None else write_decision(store, rule)
 
 
 def outlines(label: Multiscale, min_area_um2: float) -> Iterator[tuple[ClassEntry, Polygon]]:

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from wsi_seg.errors import BatchError, ConfigError
 from wsi_seg.geometry import Region
-from wsi_seg.infer.members import Model
-from wsi_seg.infer.plan import Ground, InferOptions, SlidePlan, plan_slide
+from wsi_seg.infer.blend import axis_weights
+from wsi_seg.infer.plan import FirstPass, InferOptions, Quarantined, SlidePlan, plan_slide
 from wsi_seg.infer.report import InferReport
-from wsi_seg.infer.windows import axis_weights
+from wsi_seg.predict.ensemble import Model
 from wsi_seg.store import Multiscale, SlideStore, discard, open_collection
 
 # Neighbouring px of 255 that differ by more across a border disagree: 0.2.
@@ -86,7 +86,7 @@ def infer_twice(
         if known is None or store.name not in known:
             return plan  # it is complete
         own = plan_slide(store, model.card, plain, strip_px=plan.strip_px)
-        return refined(plan, own, known[store.name].image)
+        return refined(plan, own, known[store.name].probabilities)
 
     try:
         found = [store for store in stores if store.name not in failures]
@@ -136,11 +136,11 @@ def require_even_tile(plan: SlidePlan) -> None:
 
 def first_options(options: InferOptions) -> InferOptions:
     """Options of the first pass: the same without overlap."""
-    return replace(options, overlap=0.0)
+    return replace(options, overlap=0.0, save="both")
 
 
 def refined(plan: SlidePlan, first: SlidePlan, image: Multiscale) -> SlidePlan:
-    """Plan of the second pass: the windows that are needed, on the ground of the first.
+    """Plan of the second run: the tiles that are needed beyond the first.
 
     Parameters
     ----------
@@ -157,17 +157,67 @@ def refined(plan: SlidePlan, first: SlidePlan, image: Multiscale) -> SlidePlan:
         If the tile has an odd side.
     """
     require_even_tile(plan)
-    ground = np.zeros_like(plan.keep)
+    known = np.zeros_like(plan.keep)
     rows, columns = (np.searchsorted(own, of_first) for own, of_first in _axes(plan, first))
-    ground[np.ix_(rows, columns)] = first.keep
+    known[np.ix_(rows, columns)] = first.keep
     for y, x, _ in image.quarantined:
-        ground[plan.ys.index(y), plan.xs.index(x)] = False
-    # Tiles of the first pass are on the ground, or could not be read: none is tried again.
+        known[plan.ys.index(y), plan.xs.index(x)] = False
+    # Tiles of the first run are known, or could not be read: none is tried again.
     again = plan.keep & (_disagreements(plan, first, image) >= max(1, plan.tile_px * _ENOUGH))
     again[np.ix_(rows, columns)] = False
     spared = plan.keep & ~again
     spared[np.ix_(rows, columns)] = False
-    return replace(plan, keep=again, ground=Ground(image, ground, int(spared.sum())))
+    return replace(plan, keep=again, first_pass=FirstPass(image, known, int(spared.sum())))
+
+
+def merged(
+    plan: SlidePlan, y: int, rows: NDArray[np.uint8], quarantined: Sequence[Quarantined] = ()
+) -> NDArray[np.uint8]:
+    """Blend rows of the second run with those of the first, each as its tiles weigh there.
+
+    Parameters
+    ----------
+    plan
+        Of the second run; without a first one the rows are returned as they are.
+    y, rows
+        First row, and probabilities ``(H, W, C)`` uint8 of the tiles of this plan alone.
+    quarantined
+        Tiles of this plan that could not be read, and weigh nothing.
+    """
+    first = plan.first_pass
+    if first is None:
+        return rows
+    keep = plan.keep.copy()
+    for top, left, _ in quarantined:
+        keep[plan.ys.index(top), plan.xs.index(left)] = False
+    out = np.empty_like(rows)
+    portion = max(1, _BLOCK // rows[0].size)
+    for top in range(0, len(rows), portion):
+        part = rows[top : top + portion]
+        span = range(y + top, y + top + len(part))
+        region = Region(level=0, y=span.start, x=0, height=len(part), width=plan.extent.width)
+        known = first.image.read(region, cached=False)
+        ours, theirs = (_weights(plan, tiles, span)[:, :, None] for tiles in (keep, first.keep))
+        total = ours + theirs
+        mixed = ours * part + theirs * known + total // 2
+        out[top : top + portion] = mixed // np.maximum(total, 1)
+    return out
+
+
+def _weights(plan: SlidePlan, tiles: NDArray[np.bool_], span: range) -> NDArray[np.int64]:
+    """Weight sum of some tiles over rows of the output, ``(len(span), width)``."""
+    width, along_y, along_x = plan.extent.width, plan.row_weights, plan.column_weights
+    total = np.zeros((len(span), width), dtype=np.int64)
+    for row, begun in enumerate(plan.ys):
+        first, after = max(span.start, begun), min(span.stop, begun + plan.tile_px)
+        if first >= after or not tiles[row].any():
+            continue
+        across = np.zeros(max(width, plan.tile_px), dtype=np.int64)
+        for tile in np.flatnonzero(tiles[row]):
+            across[plan.xs[tile] : plan.xs[tile] + plan.tile_px] += along_x[tile]
+        down = along_y[row, first - begun : after - begun]
+        total[first - span.start : after - span.start] += down[:, None] * across[:width]
+    return total
 
 
 def _axes(plan: SlidePlan, first: SlidePlan) -> tuple[tuple[Sequence[int], Sequence[int]], ...]:

@@ -6,10 +6,9 @@ whole numbers, so any number of workers gives the bytes of a run in one process.
 """
 
 import contextlib
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from importlib import import_module
 from itertools import islice
@@ -19,20 +18,21 @@ import dask
 import torch
 from distributed import Client, KilledWorker, LocalCluster, as_completed
 
+from wsi_seg.cores import available_cores, share_cores
 from wsi_seg.errors import ConfigError, OutputError
-from wsi_seg.infer.members import MemberPredictor, MemberPredictors, Model
+from wsi_seg.infer.ensemble import Work
 from wsi_seg.infer.memory import MemoryPlan
-from wsi_seg.infer.output import SlideOutput
+from wsi_seg.infer.output import SlideOutput, StripTask, StripWriter
 from wsi_seg.infer.plan import InferOptions
-from wsi_seg.infer.predictor import Change, place_here
-from wsi_seg.infer.run import Produced, Workers, build_predictor, first_change
+from wsi_seg.infer.run_plan import RunPlan
+from wsi_seg.infer.runner import Begun, Load, Runner, RunStats, Tuning, load_network
+from wsi_seg.infer.save import StripRecord
 from wsi_seg.infer.share import Part, shared_out
-from wsi_seg.infer.stream import Quarantined
-from wsi_seg.infer.together import Work, predict_works
+from wsi_seg.infer.strips import StripOnItsWay
+from wsi_seg.predict.device import Device
+from wsi_seg.predict.ensemble import Model
+from wsi_seg.predict.predictor import PrecisionDrift
 from wsi_seg.progress import Progress, Silent
-
-# Slides that are looked at for a tile to compare precisions on.
-_COMPARED = 8
 
 # Parts that are with the scheduler at a time; more than any cluster's workers need in a while.
 _AT_ONCE = 2048
@@ -134,96 +134,147 @@ def _extra(module: str, name: str, extra: str, options: Mapping[str, object]) ->
         ) from error
 
 
-def workers_of(
-    client: Client, model: Model, options: InferOptions, *, progress: Progress
-) -> Workers:
-    """Make the workers of a cluster ready for `run.infer_with`; see `run_distributed`.
+class DaskExecutor:
+    """Produces strips on the workers of a cluster.
 
-    One is asked where it computes, for this machine may have no GPU; all then compute so, because
-    workers of several kinds must not choose differently.
+    One of them is asked where it computes, for this machine may have no GPU; all then compute so,
+    because workers of several kinds must not choose differently.
+
+    Parameters
+    ----------
+    client
+        From `connected`.
+    model, options
+        What predicts, and how; every worker must see the model's files.
+    progress
+        Advanced by tiles.
+    load
+        See `Runner`; travels to the workers.
 
     Raises
     ------
     ConfigError
         If the worker has no such device.
     """
-    place = client.submit(place_here, options.device, options.precision, pure=False).result()
-    options = replace(options, precision=place.precision)
 
-    def produce(outputs: Sequence[SlideOutput], memory: MemoryPlan) -> Produced:
-        change = client.submit(_compare, outputs[:_COMPARED], model, options, memory, pure=False)
-        tiles = run_distributed(outputs, model, options, memory, client=client, progress=progress)
-        return Produced(tiles, 0.0, change.result())  # nobody adds up what workers are busy
+    def __init__(
+        self,
+        client: Client,
+        model: Model,
+        options: InferOptions,
+        *,
+        progress: Progress = Silent(),  # noqa: B008 (has no state)
+        load: Load = load_network,
+    ) -> None:
+        self._client, self._progress = client, progress
+        place = client.submit(Device.here, options.device, options.precision, pure=False)
+        self.device: Device = place.result()
+        hosts = [one["host"] for one in client.scheduler_info(n_workers=-1)["workers"].values()]
+        self._workers = max(1, len(hosts))
+        self._worker = _Worker(
+            model,
+            replace(options, precision=self.device.precision),
+            load,
+            sharing=max(Counter(hosts).values(), default=1),
+        )
 
-    return Workers(place, produce)
+    def tune(self, plan: RunPlan, begun: Begun) -> Tuning:
+        """Have one worker choose batch and compilation for all; see `Runner.tune`."""
+        self._progress.note("loading the model in a worker")
+        found: Tuning = self._client.submit(
+            self._worker.tune, plan, dict(begun), pure=False
+        ).result()
+        return found
 
+    def run(
+        self, outputs: Sequence[SlideOutput], memory: MemoryPlan, *, compiled: bool
+    ) -> RunStats:
+        """Produce what is left of slides; see `Executor.run`.
 
-def _compare(
-    outputs: Sequence[SlideOutput], model: Model, options: InferOptions, memory: MemoryPlan
-) -> Change:
-    """Tell in a worker, which has the model in memory anyway, what its speed costs."""
-    return first_change(outputs, _loaded(model, options, memory.resident))
-
-
-def run_distributed(
-    outputs: Sequence[SlideOutput],
-    model: Model,
-    options: InferOptions,
-    memory: MemoryPlan,
-    *,
-    client: Client,
-    progress: Progress,
-) -> int:
-    """Produce all strips that are left on the workers of a cluster; return the tiles predicted.
-
-    Parameters
-    ----------
-    outputs
-        Slides that are not complete; their metadata exist.
-    model
-        Members whose files every worker can read.
-    options
-        What the plans were made with.
-    memory
-        Sizes of parts, of each worker.
-    client
-        From `connected`.
-    progress
-        Advanced by tiles.
-
-    Raises
-    ------
-    OutputError
-        If workers die at the same strips several times. One that dies once is replaced.
-    """
-    hosts = [one["host"] for one in client.scheduler_info(n_workers=-1)["workers"].values()]
-    workers, sharing = max(1, len(hosts)), max(Counter(hosts).values(), default=1)
-    tasks = [output.task for output in outputs]
-    parts = list(shared_out(tasks, workers=workers, batch=max(memory.batches)))
-    named = {output.plan.slide: output for output in outputs}
-    progress.start("infer", sum(task.windows for part in parts for task in part), "tiles")
-    tiles = 0
-    errands = _Errands(client, partial(_work, model, options, memory, sharing), parts)
-    for task in tasks:
-        if not task.strips:
-            errands.finish(named[task.store.name])
-    for done, found in errands:
-        if isinstance(done, SlideOutput):
-            done.complete = True
-            continue
-        predicted, quarantined = found
-        for task, windows in zip(done, quarantined, strict=True):
-            output = named[task.store.name]
-            output.record(sorted(task.strips), windows)
-            if not output.task.strips:
-                errands.finish(output)
-            progress.advance(task.windows)
-        tiles += predicted
-    progress.finish()
-    return tiles
+        Raises
+        ------
+        OutputError
+            If workers die at the same strips several times. One that dies once is replaced.
+        """
+        tasks = [output.task for output in outputs]
+        parts = list(shared_out(tasks, workers=self._workers, batch=max(memory.batches)))
+        named = {output.plan.slide: output for output in outputs}
+        left = {output.plan.slide: set(output.task.strips) for output in outputs}
+        windows = sum(task.windows for part in parts for task in part)
+        self._progress.start("infer", windows, "tiles")
+        tiles, drift = 0, PrecisionDrift()
+        work = partial(self._worker.work, memory, compiled)
+        queue = _TaskQueue(self._client, work, parts)
+        for task in tasks:
+            if not task.strips:
+                queue.finish(named[task.store.name])
+        for done, found in queue:
+            if isinstance(done, SlideOutput):
+                done.complete = True
+                continue
+            stats, records = found
+            for task, written in zip(done, records, strict=True):
+                output = named[task.store.name]
+                output.record(written)
+                left[task.store.name] -= task.strips
+                if not left[task.store.name]:
+                    queue.finish(output)
+                self._progress.advance(task.windows)
+            tiles += stats.tiles
+            drift = PrecisionDrift.largest([drift, stats.drift])
+        self._progress.finish()
+        return RunStats(tiles, drift, {})  # nobody adds up what workers wait for
 
 
-class _Errands:
+@dataclass(frozen=True)
+class _Worker:
+    """What a worker needs to know; it loads the model once and keeps it between tasks."""
+
+    model: Model
+    options: InferOptions
+    load: Load
+    sharing: int
+
+    def tune(self, plan: RunPlan, begun: Begun) -> Tuning:
+        """Choose batch and compilation."""
+        return self._runner().tune(plan, begun, Silent())
+
+    def work(
+        self, memory: MemoryPlan, compiled: bool, part: Part
+    ) -> tuple[RunStats, list[list[StripRecord]]]:
+        """Produce a part, and write it while it is produced."""
+        with StripWriter() as writer:
+            works, records = [], []
+            for task in part:
+                written: list[StripRecord] = []
+                works.append(_written_by(writer, task, written))
+                records.append(written)
+            stats = self._runner().produce(works, memory, compiled=compiled, progress=Silent())
+        return stats, records
+
+    def _runner(self) -> Runner:
+        share_cores(self.sharing)
+        torch.set_num_threads(min(available_cores(), torch.get_num_threads()))
+        return _kept(self)
+
+
+def _written_by(writer: StripWriter, task: StripTask, written: list[StripRecord]) -> Work:
+    """Work whose strips the writer writes; what it notes about them is for the client."""
+    saver = task.saver()
+
+    def write(strip: StripOnItsWay) -> None:
+        written.append(saver.write(strip(), work.quarantined))
+
+    work = Work(task, lambda strip: writer.submit(lambda: write(strip)))
+    return work
+
+
+@lru_cache(maxsize=1)
+def _kept(worker: _Worker) -> Runner:
+    return Runner(worker.model, worker.options, worker.load)
+
+
+class _TaskQueue:
     """Parts and slides that are with the workers; iterating gives what each of them returned.
 
     Only some thousand are sent at a time, so neither the client nor the scheduler ever holds a
@@ -276,25 +327,6 @@ def _killed(what: Part | SlideOutput) -> str:
     )
 
 
-def _work(
-    model: Model, options: InferOptions, memory: MemoryPlan, sharing: int, part: Part
-) -> tuple[int, list[list[Quarantined]]]:
-    """Produce a part in a worker; ``sharing`` workers of one machine share out its cores."""
-    share = max(1, (os.cpu_count() or 1) // sharing)
-    torch.set_num_threads(min(share, torch.get_num_threads()))  # OMP_NUM_THREADS may say less
-    works = [Work(task, task.write) for task in part]
-    predictors = _loaded(model, options, memory.resident)
-    predicted = predict_works(works, model, predictors, memory, progress=Silent())
-    return predicted, [work.quarantined for work in works]
-
-
 def _finish(output: SlideOutput) -> None:
-    """Finish a slide in a worker: its coarser levels take long, and the client must not wait."""
+    """Finish a slide in a worker, so that the client does not wait for it."""
     output.finish()
-
-
-@lru_cache(maxsize=1)
-def _loaded(model: Model, options: InferOptions, resident: int) -> list[MemberPredictor]:
-    """Load the model once for each worker; it is kept between tasks."""
-    build = partial(build_predictor, options=options)
-    return MemberPredictors(model, build, resident=resident).each()

@@ -4,38 +4,48 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import psutil
 
+from wsi_seg.cores import available_cores
 from wsi_seg.errors import ConfigError
-from wsi_seg.infer.plan import SlidePlan
+from wsi_seg.infer.plan import UNIT_ROWS, SlidePlan
+from wsi_seg.infer.stream import Sizes
 from wsi_seg.models import ModelCard
 from wsi_seg.models.footprint import footprint
+from wsi_seg.predict.device import Device, dtype_of
 
 # Rows that a strip may have: whole chunks of the output, fewest first.
 _STRIP_ROWS = (512, 1024)
 
-# Batches that are read ahead, fewest first.
-_AHEAD = (1, 2)
+# Rows of tiles that are read ahead of the one at hand, fewest first.
+_AHEAD = (1, 2, 4)
 
 # Bytes of decoded chunks that are kept: at least, and at most without --max-ram.
 _CACHE = (2**25, 2**30)
 
-# Rows of chunks above and below the windows being read.
-_CHUNK_ROWS = 1024
-
-# Strips of the output that exist at a time: one being filled, one waiting, one being written with
-# its label map and its encoded chunks.
-_STRIPS = 5
+# Strips that are coming down or waiting to be written; others are summed, widened, halved and
+# encoded meanwhile, each at most once at a time.
+_WAITING, _WRITING = 2, 4
 
 # Arrays of a few rows that are summed, divided or encoded at a time.
 _SMALL = 2**26
 
+# Libraries of a GPU, which load their kernels into main memory when they are first used; measured.
+_GPU_LIBRARIES = 1_250 * 10**6
+
 # Share that memory allocators waste.
 _WASTE = 0.1
 
+# Pinned memory is rounded up to powers of two.
+_PINNED = 2
+
 # Share of a GPU's free memory that is planned with; libraries try out kernels in the rest.
 _DEVICE_SHARE = 0.7
+
+# Reads at a time: other work of this process, such as launching and writing, has cores of its own.
+_OTHER_CORES, _FEWEST_READERS = 2, 2
 
 _MB = 10**6
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -50,19 +60,24 @@ class MemoryPlan:
     batches
         Tiles per forward pass of each member.
     ahead
-        Batches that are read while one is predicted.
+        Bytes of source pixels that are read or waiting at a time, of each member.
+    waiting
+        Bytes of finished strips that are coming down or waiting to be written.
     strip_px
         Rows of a strip.
     resident
         Members in memory at a time.
     cache
         Bytes of decoded chunks that are kept.
+    readers
+        Reads at a time.
     process
-        What the process held before any work.
+        What the process held before any work, and what libraries of a GPU will.
     networks, forward, bands
-        Weights, one forward pass, and rows being summed; in the memory of the device.
+        Weights, one forward pass, and rows of source pixels and sums; in the memory of the device.
     strips, reading
-        Finished rows on their way to the disk, and windows read ahead.
+        Finished rows on their way to the disk, and source pixels on their way to the device; on
+        CUDA both are pinned.
     on_device
         Whether ``networks``, ``forward`` and ``bands`` lie in a GPU's own memory.
     limit
@@ -71,9 +86,11 @@ class MemoryPlan:
 
     batches: tuple[int, ...]
     ahead: int
+    waiting: int
     strip_px: int
     resident: int
     cache: int
+    readers: int
     process: int
     networks: int
     forward: int
@@ -94,6 +111,10 @@ class MemoryPlan:
         work = self.strips + self.reading + self.cache + (0 if self.on_device else self.device)
         return self.process + math.ceil((work + _SMALL) * (1 + _WASTE))
 
+    def sizes(self, member: int) -> Sizes:
+        """How much of each thing the stream of a member may hold."""
+        return Sizes(self.batches[member], self.ahead, self.waiting, self.readers)
+
     def lines(self) -> list[str]:
         """Plan as sentences for people."""
         parts = ", ".join(
@@ -103,16 +124,22 @@ class MemoryPlan:
         limit = "" if self.limit is None else f" of {self.limit / _MB:.0f} MB allowed"
         batch = "/".join(str(batch) for batch in dict.fromkeys(self.batches))
         where = ", the networks' part on the GPU" if self.on_device else ""
-        sizes = f"batch {batch}, {self.ahead} read ahead, strips of {self.strip_px} rows, "
+        sizes = f"batch {batch}, {self.ahead / _MB:.0f} MB read ahead by {self.readers} readers, "
+        sizes += f"strips of {self.strip_px} rows, {self.resident} networks in memory"
         return [
             f"memory: at most {self.total / _MB:.0f} MB{limit}{where}",
             f"  in MB: {parts}",
-            f"  {sizes}{self.resident} networks in memory",
+            f"  {sizes}",
         ]
 
     def to_json(self) -> dict[str, object]:
         """Plan as plain JSON values."""
         return asdict(self) | {"total": self.total}
+
+
+def default_readers() -> int:
+    """Choose how many reads at a time suit the cores this process may use."""
+    return max(_FEWEST_READERS, available_cores() - _OTHER_CORES)
 
 
 def parse_bytes(text: str) -> int:
@@ -133,16 +160,27 @@ def parse_bytes(text: str) -> int:
     return int(number * _UNITS[found[2].upper()])
 
 
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """What the plan may choose, smallest first."""
+
+    batches: tuple[int, ...]
+    rows_ahead: int
+    strip_px: int
+    resident: int
+    cache: int
+
+
 def plan_memory(
     plans: Sequence[Sequence[SlidePlan]],
     cards: Sequence[ModelCard],
     batches: Sequence[int],
     *,
     fixed_batch: bool,
-    bf16: bool,
-    device_memory: int | None,
+    device: Device,
     max_ram: int | None,
     strip_px: int | None = None,
+    readers: int = 0,
 ) -> MemoryPlan:
     """Choose the largest parts that fit.
 
@@ -155,43 +193,42 @@ def plan_memory(
     batches
         Tiles per forward pass of each member: at most, or exactly.
     fixed_batch
-        Whether the batches are the user's own.
-    bf16
-        Whether networks compute in half the bytes.
-    device_memory
-        Bytes that are free in a GPU's own memory; None where networks share the main memory.
+        Whether the batches are exactly these.
+    device
+        Where and how networks compute, and what is free there.
     max_ram
         Bytes of main memory allowed; None takes what runs fastest.
     strip_px
         Rows of a strip; None chooses.
+    readers
+        Reads at a time; 0 chooses.
 
     Raises
     ------
     ConfigError
         If even the smallest parts do not fit; says what would.
     """
-    needs = _Needs(plans, cards, bf16=bf16, on_device=device_memory is not None)
+    needs = _Needs(plans, cards, device, readers)
     own = tuple(batches)
-    small = own if fixed_batch else (1,) * len(own)
-    plan = needs.measured(small, _AHEAD[0], strip_px or _STRIP_ROWS[0], 1, _CACHE[0])
-    plan = replace(plan, limit=max_ram)
+    chosen = _Choice(
+        batches=own if fixed_batch else (1,) * len(own),
+        rows_ahead=_AHEAD[0],
+        strip_px=strip_px or _STRIP_ROWS[0],
+        resident=1,
+        cache=_CACHE[0],
+    )
+    plan = replace(needs.measured(chosen), limit=max_ram)
     if max_ram is not None and plan.total > max_ram:
         raise ConfigError(
             f"got --max-ram of {max_ram / _MB:.0f} MB; this model and these slides need at least "
             f"{math.ceil(plan.total / _MB)} MB{'' if fixed_batch else ', whatever the batch'}"
         )
-    cache = min(max(needs.cache, _CACHE[0]), _CACHE[1])
-    steps: list[dict[str, int | tuple[int, ...]]] = [{"resident": len(cards)}]
-    steps += [{"batches": tuple(min(b, most) for b in own)} for most in _up_to(max(own))]
-    steps += [{"cache": part} for part in range(2 * _CACHE[0], cache, _CACHE[0])]
-    steps += [{"cache": cache}, {"strip_px": strip_px or _STRIP_ROWS[1]}, {"ahead": _AHEAD[1]}]
-    for step in steps:
-        if fixed_batch and "batches" in step:
-            continue
-        larger = needs.measured_like(plan, step)
-        roomy = device_memory is None or larger.device <= _DEVICE_SHARE * device_memory
-        if roomy and (max_ram is None or larger.total <= max_ram):
-            plan = larger
+    for larger in needs.steps(chosen, own, fixed_batch=fixed_batch, strip_px=strip_px):
+        wish = replace(chosen, **larger)
+        found = replace(needs.measured(wish), limit=max_ram)
+        roomy = device.memory is None or found.device <= _DEVICE_SHARE * device.memory
+        if roomy and (max_ram is None or found.total <= max_ram):
+            chosen, plan = wish, found
     return plan
 
 
@@ -212,82 +249,108 @@ class _Needs:
         self,
         plans: Sequence[Sequence[SlidePlan]],
         cards: Sequence[ModelCard],
-        *,
-        bf16: bool,
-        on_device: bool,
+        device: Device,
+        readers: int,
     ) -> None:
-        self._members = list(zip(*plans, strict=True))
-        self._cards = cards
-        self._value = 2 if bf16 else 4
-        self._prints = [footprint(card.spec) for card in cards]
-        self._on_device = on_device
-        self._process = resident_bytes()
+        self._members: list[Sequence[SlidePlan]] = list(zip(*plans, strict=True))
+        self._cards, self._value = cards, dtype_of(device.precision).itemsize
+        self._footprints = [footprint(card.spec) for card in cards]
+        self._on_device = device.memory is not None
+        self._process = resident_bytes() + (_GPU_LIBRARIES if self._on_device else 0)
+        self._readers = readers or default_readers()
         self._width = max(max(p.extent.width, p.tile_px) for slide in plans for p in slide)
         self._classes = len(cards[0].classes)
 
-    @property
-    def cache(self) -> int:
-        """Bytes of the chunks under two rows of windows, so that each is decoded once."""
-        return max(
-            int(_source_width(plan) * (_source_px(plan) + _CHUNK_ROWS) * channels)
-            for member, channels in zip(self._members, self._channels(), strict=True)
-            for plan in member
-        )
+    def steps(
+        self,
+        smallest: _Choice,
+        batches: tuple[int, ...],
+        *,
+        fixed_batch: bool,
+        strip_px: int | None,
+    ) -> list[dict[str, Any]]:
+        """List what is enlarged, most useful first; each where it fits beside what was before."""
+        cache = max(map(self._chunk_row, *self._pairs()))
+        cache = min(max(cache, smallest.cache), _CACHE[1])
+        found: list[dict[str, Any]] = [{"resident": len(self._cards)}]
+        if not fixed_batch:
+            found += [
+                {"batches": tuple(min(batch, most) for batch in batches)}
+                for most in _up_to(max(batches))
+            ]
+        found += [{"rows_ahead": _AHEAD[1]}]
+        found += [{"cache": part} for part in range(2 * _CACHE[0], cache, _CACHE[0])]
+        found += [{"cache": cache}, {"strip_px": strip_px or _STRIP_ROWS[1]}]
+        return [*found, {"rows_ahead": _AHEAD[2]}]
 
-    def measured_like(
-        self, plan: MemoryPlan, changes: dict[str, int | tuple[int, ...]]
-    ) -> MemoryPlan:
-        chosen = replace(plan, **changes)  # type: ignore[arg-type]
-        found = self.measured(
-            chosen.batches, chosen.ahead, chosen.strip_px, chosen.resident, chosen.cache
-        )
-        return replace(found, limit=plan.limit)
-
-    def measured(
-        self, batches: tuple[int, ...], ahead: int, strip_px: int, resident: int, cache: int
-    ) -> MemoryPlan:
-        weights = sorted((p.parameters for p in self._prints), reverse=True)
+    def measured(self, choice: _Choice) -> MemoryPlan:
+        weights = sorted((size.parameters for size in self._footprints), reverse=True)
         # A copy that computes and one to compare it with; two more while one is loaded.
         copies = self._value + 4
-        tiles = [max(plan.tile_px for plan in member) ** 2 for member in self._members]
-        parts = zip(batches, tiles, self._prints, self._channels(), strict=True)
-        values = [
-            batch * px * (print_.values_per_px * self._value + 8 * channels + 8 * self._classes)
-            for batch, px, print_, channels in parts
-        ]
-        rows = strip_px * self._width * self._classes
-        windows = sum(
-            batch * px * channels * (ahead + 3)
-            for batch, px, channels in zip(batches, tiles, self._channels(), strict=True)
-        )
-        sources = max(9 * _source_px(plan) ** 2 for member in self._members for plan in member)
+        forward = reading = ahead = 0
+        for batch, member, card, size in zip(
+            choice.batches, self._members, self._cards, self._footprints, strict=True
+        ):
+            px = batch * max(plan.tile_px for plan in member) ** 2
+            values = size.values_per_px * self._value
+            forward = max(forward, int(px * (values + 9 * card.in_channels + 12 * self._classes)))
+            most = max(self._ahead(plan, card, batch, choice.rows_ahead) for plan in member)
+            ahead, reading = max(ahead, most), reading + most + self._unit(member, card)
+        strip = choice.strip_px * self._width * (self._classes + 1)
+        # The strips of each member wait to be combined.
+        members = len(choice.batches) if len(choice.batches) > 1 else 0
+        waiting = _WAITING * strip * (1 + members)
+        pinned = _PINNED if self._on_device else 1
         return MemoryPlan(
-            batches=batches,
+            batches=choice.batches,
             ahead=ahead,
-            strip_px=strip_px,
-            resident=resident,
-            cache=cache,
+            waiting=waiting,
+            strip_px=choice.strip_px,
+            resident=choice.resident,
+            cache=choice.cache,
+            readers=self._readers,
             process=self._process,
-            networks=sum(weights[:resident]) * copies + weights[0] * 8,
-            forward=int(max(values)),
-            bands=sum(self._band(member) for member in self._members),
-            strips=rows * (_STRIPS + (2 * len(batches) if len(batches) > 1 else 0)),
-            reading=int(windows + sources * 2),
+            networks=sum(weights[: choice.resident]) * copies + weights[0] * 8,
+            forward=forward,
+            bands=sum(map(self._band, *self._pairs())) + self._launched(choice, ahead),
+            strips=pinned * (waiting + strip * (1 + members)) + _WRITING * strip,
+            reading=pinned * reading,
             on_device=self._on_device,
         )
 
-    def _band(self, member: Sequence[SlidePlan]) -> int:
-        return max(p.tile_px * max(p.extent.width, p.tile_px) for p in member) * self._classes * 4
+    def _pairs(self) -> tuple[list[Sequence[SlidePlan]], Sequence[ModelCard]]:
+        return self._members, self._cards
 
-    def _channels(self) -> list[int]:
-        return [card.in_channels for card in self._cards]
+    def _chunk_row(self, member: Sequence[SlidePlan], card: ModelCard) -> int:
+        """Bytes of a row of chunks that is read in portions, so that each is decoded once."""
+        high = [plan for plan in member if plan.chunk.height > UNIT_ROWS]
+        return max((plan.source.width * plan.chunk.height for plan in high), default=0) * (
+            card.in_channels
+        )
 
+    def _unit(self, member: Sequence[SlidePlan], card: ModelCard) -> int:
+        return max(plan.unit_px * plan.source.width for plan in member) * card.in_channels
 
-def _source_px(plan: SlidePlan) -> float:
-    """Side of a window in px of the level that is read."""
-    return plan.tile_px * plan.reduction
+    def _ahead(self, plan: SlidePlan, card: ModelCard, batch: int, rows: int) -> int:
+        """Bytes that are read ahead: rows of tiles, or two batches of slides of one tile."""
+        side = plan.tile_px * plan.reduction
+        row = min(side, plan.source.height) * plan.source.width
+        fewest = 2 * plan.unit_px * plan.source.width
+        wanted = max(rows * row, min(2 * batch * side**2, 2**26), fewest)
+        return int(wanted) * card.in_channels
 
+    def _band(self, member: Sequence[SlidePlan], card: ModelCard) -> int:
+        """Rows of source pixels and of sums of one member, with what is resampled at a time."""
+        found = 0
+        for plan in member:
+            width = max(plan.extent.width, plan.tile_px)
+            rows = plan.tile_px + plan.unit_px
+            source = rows * width * card.in_channels
+            if plan.resampled:
+                source += 2 * plan.unit_px * plan.source.width * card.in_channels
+            found = max(found, source + 4 * plan.tile_px * width * self._classes)
+        return found
 
-def _source_width(plan: SlidePlan) -> float:
-    """Width of the level that is read."""
-    return plan.extent.width * plan.reduction
+    def _launched(self, choice: _Choice, ahead: int) -> int:
+        """Bytes on a GPU of rows that were uploaded before what needs them is computed."""
+        return ahead + _WAITING * choice.strip_px * self._width * 4 if self._on_device else 0

@@ -6,36 +6,37 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from wsi_seg.infer.band import StripSink
-from wsi_seg.infer.fitted import restore, rows_under
-from wsi_seg.infer.labels import LABEL, label_map
-from wsi_seg.infer.plan import STRIP_ROWS, SlidePlan, finest
+from wsi_seg.data.scaled import Readable
+from wsi_seg.infer.fitted import rows_under
+from wsi_seg.infer.plan import STRIP_ROWS, Quarantined, Save, SlidePlan, finest
+from wsi_seg.infer.save import StripRecord, StripSaver
 from wsi_seg.infer.seams import seam_score
-from wsi_seg.infer.source import WindowReader
-from wsi_seg.infer.stream import Job, Quarantined
+from wsi_seg.infer.stream import Job
+from wsi_seg.infer.strips import StripSink, Wanted
 from wsi_seg.models import ModelCard
+from wsi_seg.postprocess.label_map import LABEL
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
     SlideStore,
     completed,
+    create_group,
     create_multiscale,
     discard,
     fill_pyramid,
     finish,
     note_attributes,
     open_multiscale,
-    write_strip,
 )
+from wsi_seg.store.digests import write_digests
 from wsi_seg.store.journal import Journal, begun_with
 from wsi_seg.store.layout import PARTIAL
+from wsi_seg.store.multiscale import wsi_seg_attributes
 
 _JOURNAL = "journal.jsonl"
 
-# Strips that may wait to be written while the model goes on.
-_WRITES_WAITING = 1
+# Settings that were chosen at the start of a run; a prediction that is complete is no other one
+# because they would be chosen differently today.
+_CHOSEN = ("strip_px", "batch", "compiled")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,12 +53,15 @@ class StripTask:
         Unfinished group whose metadata exist.
     strips
         Indices of the strips.
+    save
+        What is written.
     """
 
     store: SlideStore
     plans: tuple[SlidePlan, ...]
     target: Path
     strips: frozenset[int]
+    save: Save = "both"
 
     @property
     def plan(self) -> SlidePlan:
@@ -66,34 +70,44 @@ class StripTask:
 
     @property
     def windows(self) -> int:
-        """Number of windows that the strips need, of all members."""
-        return sum(plan.windows_in(self._strips_of(plan)) for plan in self.plans)
+        """Number of tiles that the strips need, of all members."""
+        return sum(plan.windows_in(self.strips_of(plan)) for plan in self.plans)
 
     @property
     def pixels(self) -> int:
-        """Px of the strips."""
+        """Pixels of the strips."""
         bounds = [self.plan.strips[index] for index in self.strips]
         return sum(y_end - y for y, y_end in bounds) * self.plan.extent.width
 
-    def write(self, index: int, rows: NDArray[np.uint8]) -> None:
-        """Write the probabilities and the label map of one strip."""
-        if self.plan.native is None:
-            self._write(self.plan.strips[index][0], rows)
-            return
-        for y, restored in restore(rows, self.plan.native, self.plan.shard_px):
-            self._write(y, restored)
+    @property
+    def wanted(self) -> Wanted:
+        """What is made of rows on the device; what is not is made by `StripSaver`."""
+        if self.plan.native is not None or self.plan.first_pass is not None:
+            return Wanted()
+        return Wanted(
+            probabilities=self.save != "labels",
+            labels=self.save != "probabilities",
+            steps=self.save != "labels",
+        )
 
-    def _write(self, y: int, rows: NDArray[np.uint8]) -> None:
-        write_strip(self.target, 0, y, rows)
-        write_strip(self.target / "labels" / LABEL, 0, y, label_map(rows))
+    def saver(self) -> StripSaver:
+        """Make what writes the strips, from top to bottom."""
+        return StripSaver(self.target, self.plan, self.save)
 
-    def job(self, member: int, sink: StripSink, quarantined: list[Quarantined]) -> Job:
+    def job(
+        self,
+        member: int,
+        sinks: tuple[StripSink, ...],
+        wanted: Wanted,
+        quarantined: list[Quarantined],
+    ) -> Job:
         """Work of one member for the stream: the strips of its plan that lie under ours."""
         plan = self.plans[member]
-        reader = WindowReader(plan.view.image(self.store), plan)
-        return Job(plan, reader, self._strips_of(plan), sink, quarantined)
+        image: Readable = plan.view.image(self.store)
+        return Job(plan, image, self.strips_of(plan), sinks, wanted, quarantined)
 
-    def _strips_of(self, plan: SlidePlan) -> frozenset[int]:
+    def strips_of(self, plan: SlidePlan) -> frozenset[int]:
+        """Find the strips of a member's plan that lie under ours."""
         own = self.plan
         if plan.extent == own.extent:
             return self.strips
@@ -116,8 +130,10 @@ class SlideOutput:
         Prediction collection.
     settings
         Everything that decides the prediction's bytes; unfinished work with others is refused.
+    save
+        What is written.
     overwrite
-        Begin anew; a prediction that exists stays until the new one is whole.
+        Start over; a prediction that exists stays until the new one is whole.
     """
 
     def __init__(
@@ -127,9 +143,10 @@ class SlideOutput:
         out: Path,
         settings: Mapping[str, object],
         *,
+        save: Save,
         overwrite: bool,
     ) -> None:
-        self.store, self.plans, self.plan = store, plans, finest(plans)
+        self.store, self.plans, self.plan, self.save = store, plans, finest(plans), save
         self._settings = settings
         self._final = out / store.name
         self._partial = out / PARTIAL / store.name
@@ -139,9 +156,8 @@ class SlideOutput:
         self.complete = self._final.exists() and not (overwrite or self._partial.exists())
         folder = self._final if self.complete else self._partial
         if self.complete:
-            # How rows were cut into strips depended on the memory of that moment, and is no matter.
-            noted = begun_with(folder / _JOURNAL).get("strip_px", settings.get("strip_px"))
-            settings = {**settings, "strip_px": noted}
+            noted = begun_with(folder / _JOURNAL)
+            settings = {**settings, **{key: noted[key] for key in _CHOSEN if key in noted}}
         self._journal = Journal(folder / _JOURNAL, settings, complete=self.complete)
 
     def create(self, card: ModelCard, training: Mapping[str, object]) -> None:
@@ -154,13 +170,19 @@ class SlideOutput:
             "kind": "prediction",
             "slide": self.store.name,
             "classes": card.classes.to_json(),
+            "saved": self.save,
             "settings": dict(self._settings),
             "notes": list(self.notes),
             "training": dict(training),
         }
-        self._create(self._partial, len(card.classes), attributes)
-        label = {"kind": "label", "classes": card.classes.to_json()}
-        self._create(self._partial / "labels" / LABEL, None, label)
+        if self.save == "labels":
+            scale = {"mpp": self.store.pyramid.mpp, "downsample": self.plan.downsample}
+            create_group(self._partial, {**attributes, **scale})
+        else:
+            self._create(self._partial, len(card.classes), attributes)
+        if self.save != "probabilities":
+            label = {"kind": "label", "classes": card.classes.to_json()}
+            self._create(self._partial / "labels" / LABEL, None, label)
 
     def _create(self, path: Path, channels: int | None, attributes: Mapping[str, object]) -> None:
         create_multiscale(
@@ -184,68 +206,95 @@ class SlideOutput:
         """Strips that are not on disk yet."""
         every = range(len(self.plan.strips))
         left = frozenset(index for index in every if str(index) not in self._journal.done)
-        return StripTask(self.store, self.plans, self._partial, left)
+        return StripTask(self.store, self.plans, self._partial, left, self.save)
+
+    @property
+    def records(self) -> dict[int, StripRecord]:
+        """What was noted about each finished strip, in this run or an earlier one."""
+        return {
+            int(index): StripRecord.from_json(result)
+            for index, result in self._journal.done.items()
+        }
 
     @property
     def quarantined(self) -> tuple[Quarantined, ...]:
-        """Windows that could not be read, in this run or an earlier one."""
-        found = {
-            (int(y), int(x), str(reason))
-            for result in self._journal.done.values()
-            if isinstance(result, list)
-            for y, x, reason in result
-        }
+        """Tiles that could not be read, in this run or an earlier one."""
+        found = {tile for record in self.records.values() for tile in record.quarantined}
         return tuple(sorted(found))
 
-    def record(self, strips: Sequence[int], quarantined: Sequence[Quarantined]) -> None:
-        """Note strips that are safely on disk, and windows that had to be left out of them."""
-        windows = [list(window) for window in quarantined]
-        self._journal.record_all({str(index): windows for index in strips})
+    def record(self, records: Sequence[StripRecord]) -> None:
+        """Note strips that are safely on disk."""
+        self._journal.record_all({str(one.index): one.to_json() for one in records})
 
     def finish(self) -> None:
-        """Compute the coarser levels and give the group its final name, unless that is done."""
-        if self._partial.exists():  # else a worker died between this and saying so
-            fill_pyramid(self._partial, nearest=False, progress=Silent())
-            fill_pyramid(self._partial / "labels" / LABEL, nearest=True, progress=Silent())
-            note_attributes(self._partial, self._figures())
-            finish(self._partial, self._final, replace=True)
+        """Make what is missing of the coarser levels and give the group its final name.
+
+        After a run without interruption nothing is missing. Where it is done already, nothing is
+        done: a worker may have died between this and saying so.
+        """
+        if self._partial.exists():
+            records = self.records
+            label = self._partial / "labels" / LABEL
+            known = {name: crc for one in records.values() for name, crc in one.checksums.items()}
+            inside = f"labels/{LABEL}/"
+            ours = {name: crc for name, crc in known.items() if not name.startswith(inside)}
+            if self.save != "labels":
+                done = {rows for one in records.values() for rows in one.levels}
+                ours |= fill_pyramid(self._partial, nearest=False, progress=Silent(), done=done)
+            if self.save != "probabilities":
+                done = {rows for one in records.values() for rows in one.label_levels}
+                theirs = fill_pyramid(label, nearest=True, progress=Silent(), done=done)
+                theirs |= {
+                    name.removeprefix(inside): crc
+                    for name, crc in known.items()
+                    if name.startswith(inside)
+                }
+                write_digests(label, theirs)
+            note_attributes(self._partial, self._figures(records))
+            finish(self._partial, self._final, replace=True, known=ours)
         self.complete = True
 
-    def _figures(self) -> dict[str, object]:
+    def _figures(self, records: Mapping[int, StripRecord]) -> dict[str, object]:
         """Tell what is known at the end, the same however often the work was interrupted."""
         windows = sum(int(plan.keep.sum()) for plan in self.plans)
         skipped = sum(int((~plan.keep).sum()) for plan in self.plans)
         quarantined = list(self.quarantined)
         figures: dict[str, object] = {}
-        if (ground := self.plan.ground) is not None:
-            known = ground.image.attributes
-            first = int(ground.keep.sum())
-            quarantined = sorted({*ground.image.quarantined, *quarantined})
-            figures = {"seam_score_first": known.get("seam_score"), "windows_spared": ground.spared}
-            windows, skipped = windows + first, skipped - first - ground.spared
-        return figures | {
-            "seam_score": seam_score(open_multiscale(self._partial), self.plan),
+        score: float | None = None
+        if (first := self.plan.first_pass) is not None:
+            known, count = first.image.attributes, int(first.keep.sum())
+            quarantined = sorted({*first.image.quarantined, *quarantined})
+            figures = {"seam_score_first": known.get("seam_score"), "windows_spared": first.spared}
+            windows, skipped = windows + count, skipped - count - first.spared
+        steps = {index: one.steps for index, one in records.items() if one.steps is not None}
+        if self.save != "labels":
+            score = seam_score(open_multiscale(self._partial), self.plan, steps)
+        more: dict[str, object] = {
+            "seam_score": score,
             "windows": windows,
             "windows_skipped": skipped,
-            "quarantined": [list(window) for window in quarantined],
+            "quarantined": [list(tile) for tile in quarantined],
         }
+        return {**figures, **more}
 
     @property
     def figures(self) -> Mapping[str, object]:
         """What was noted about the finished prediction, see `_figures`; empty before."""
-        return open_multiscale(self._final).attributes if self.complete else {}
+        return wsi_seg_attributes(self._final / "zarr.json") if self.complete else {}
 
 
-def begun_strips(stores: Sequence[SlideStore], out: Path) -> dict[str, int]:
-    """Rows of a strip of those slides whose prediction is begun, by their names.
+def begun_settings(stores: Sequence[SlideStore], out: Path) -> dict[str, Mapping[str, object]]:
+    """Read the settings of those slides whose prediction is begun, by their names.
 
-    They were chosen by the memory of another moment, and only the same strips can be continued.
+    Strips, batch and whether networks are compiled were chosen by the memory and the device of
+    another moment, and only the same can be continued.
     """
     found = {}
     for store in stores:
-        strip_px = begun_with(out / PARTIAL / store.name / _JOURNAL).get("strip_px")
+        settings = begun_with(out / PARTIAL / store.name / _JOURNAL)
+        strip_px = settings.get("strip_px")
         if isinstance(strip_px, int) and strip_px > 0 and strip_px % STRIP_ROWS == 0:
-            found[store.name] = strip_px
+            found[store.name] = settings
     return found
 
 
@@ -282,7 +331,9 @@ class StripWriter:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
     def submit(self, write: Callable[[], None]) -> None:
-        """Write soon; blocks while too many strips wait, so memory stays bounded."""
+        """Write soon; how much may wait is bounded by the memory of strips."""
         self._waiting.append(self._pool.submit(write))
-        while len(self._waiting) > _WRITES_WAITING:
+        while self._waiting[0].done():
             self._waiting.popleft().result()
+            if not self._waiting:
+                return

@@ -17,13 +17,24 @@ from wsi_seg.data.view import View
 from wsi_seg.errors import ConfigError, ResolutionError
 from wsi_seg.geometry import Extent, Region, TileGrid
 from wsi_seg.geometry.grid import strip_bounds
-from wsi_seg.infer.tta import Tta
-from wsi_seg.infer.windows import MAX_OVERLAP, Blend, axis_weights
+from wsi_seg.infer.blend import MAX_OVERLAP, Blend, axis_weights
 from wsi_seg.models.checkpoint import ModelCard
+from wsi_seg.predict.tta import Tta
 from wsi_seg.store import Multiscale, SlideStore
 
 # Strips are whole chunks of the output.
 STRIP_ROWS = 512
+
+# A row of chunks higher than this is read in portions, through the cache of decoded chunks.
+UNIT_ROWS = 1024
+
+# Classes up to which probabilities are saved too where nothing else is asked for.
+_PROBABILITIES_UP_TO = 4
+
+Save = Literal["probabilities", "labels", "both"]
+
+# Tile that could not be read: first row, first column, reason.
+Quarantined = tuple[int, int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +53,7 @@ class InferOptions:
     batch
         Tiles per forward pass; 0 lets the predictor choose.
     device, precision
-        ``auto``, or a torch device; ``auto``, ``fp32`` or ``bf16``.
+        ``auto``, or a torch device; ``auto``, ``fp32``, ``bf16`` or ``fp16``.
     tta
         Test-time augmentation: ``none``, ``hflip``, ``flips`` or ``d4``.
     skip_background
@@ -50,7 +61,12 @@ class InferOptions:
     allow_mpp_mismatch
         Accept a slide of unknown or too coarse mpp; the override is recorded in the output.
     compiled
-        Compile networks before they run; see `Predictor`.
+        Compile networks before they run: ``on``, ``off``, or ``auto``: on CUDA, where the tiles
+        that are planned are worth more than it costs.
+    readers
+        Reads and decodes at a time; 0 is the cores of this process less two, at least two.
+    save
+        ``probabilities``, ``labels`` or ``both``; ``auto`` is both up to 4 classes, else labels.
     mpp
         Micrometres per px to read slides at in place of the model's.
     level
@@ -70,7 +86,9 @@ class InferOptions:
     tta: Tta = "none"
     skip_background: bool = True
     allow_mpp_mismatch: bool = False
-    compiled: bool = False
+    compiled: Literal["auto", "on", "off"] = "auto"
+    readers: int = 0
+    save: Save | Literal["auto"] = "auto"
     mpp: float | None = None
     level: int | None = None
     max_ram: int | None = None
@@ -85,6 +103,8 @@ class InferOptions:
             raise ConfigError(f"got tile {self.tile_px} px; expected 1 to 8192")
         if self.batch < 0:
             raise ConfigError(f"got batch {self.batch}; expected 0 (choose for me) or more")
+        if self.readers < 0:
+            raise ConfigError(f"got {self.readers} readers; expected 0 (choose for me) or more")
         if self.mpp is not None and not 0 < self.mpp < math.inf:
             raise ConfigError(f"got mpp {self.mpp}; expected a number above 0")
         if self.mpp is not None and self.level is not None:
@@ -94,6 +114,12 @@ class InferOptions:
                 f"got strips of {self.strip_px} rows; expected a multiple of {STRIP_ROWS}"
             )
 
+    def saved(self, classes: int) -> Save:
+        """Choose what is saved of a model with so many classes."""
+        if self.save != "auto":
+            return self.save
+        return "both" if classes <= _PROBABILITIES_UP_TO else "labels"
+
     @property
     def fraction(self) -> float:
         """Overlap of the finest grid that may be predicted."""
@@ -101,17 +127,17 @@ class InferOptions:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ground:
-    """What an earlier pass predicted, which stands for some windows of a plan.
+class FirstPass:
+    """What an earlier run without overlap predicted, which stands for some tiles of a plan.
 
     Parameters
     ----------
     image
         Its probabilities, of the plan's extent.
     keep
-        Which windows of the plan it stands for, shape ``(len(ys), len(xs))``.
+        Which tiles of the plan it stands for, shape ``(len(ys), len(xs))``.
     spared
-        Windows with tissue that neither pass predicts.
+        Tiles with tissue that neither run predicts.
     """
 
     image: Multiscale
@@ -149,6 +175,8 @@ class SlidePlan:
         Rows that one strip of the output has.
     shard_px
         Rows of the output that one file holds: those of a strip, but where ``native`` is given.
+    chunk
+        Size of what is decoded at a time.
     view
         How the model looks at the slide.
     native
@@ -156,8 +184,8 @@ class SlidePlan:
         result stays as it was predicted.
     notes
         Overrides and repairs worth recording, one sentence each.
-    ground
-        What is known already; None where every window is predicted.
+    first_pass
+        With adaptive overlap, the run before; None elsewhere. See `adaptive.merged`.
     """
 
     slide: str
@@ -173,15 +201,26 @@ class SlidePlan:
     keep: NDArray[np.bool_]
     strip_px: int
     shard_px: int
+    chunk: Extent
     view: View
     native: Extent | None = None
     notes: tuple[str, ...] = field(default=())
-    ground: Ground | None = None
+    first_pass: FirstPass | None = None
 
     @property
     def strips(self) -> tuple[tuple[int, int], ...]:
         """First row and first row after, of each strip of the output."""
         return strip_bounds(self.extent.height, self.strip_px)
+
+    @property
+    def resampled(self) -> bool:
+        """Whether the output has another size than the level that is read."""
+        return self.source != self.extent
+
+    @property
+    def unit_px(self) -> int:
+        """Rows of the level that are read at a time: a row of chunks, or a part of a high one."""
+        return min(self.chunk.height, UNIT_ROWS, self.source.height)
 
     @property
     def reduction(self) -> float:
@@ -211,6 +250,13 @@ class SlidePlan:
         for y, y_end in bounds:
             touched |= (tops < y_end) & (tops + self.tile_px > y)
         return tuple(int(row) for row in np.flatnonzero(touched))
+
+    def columns_for(self, rows: Sequence[int]) -> range:
+        """Pixel columns that the tiles to predict in some rows of tiles lie in; may be empty."""
+        tiles = np.flatnonzero(self.keep[list(rows)].any(axis=0))
+        if not len(tiles):
+            return range(0)
+        return range(self.xs[tiles[0]], self.xs[tiles[-1]] + self.tile_px)
 
     def windows_in(self, strips: frozenset[int]) -> int:
         """Count the windows to predict for these strips."""
@@ -269,6 +315,7 @@ def plan_slide(
         keep=keep,
         strip_px=strip_px,
         shard_px=shard_px,
+        chunk=store.image.chunk(level),
         view=view,
         native=None if card.fit is None else pyramid.extent,
         notes=notes,

@@ -5,8 +5,15 @@ from dataclasses import asdict, dataclass, replace
 
 from wsi_seg.errors import BatchError
 from wsi_seg.infer.memory import MemoryPlan
-from wsi_seg.infer.stream import Quarantined
+from wsi_seg.infer.plan import Quarantined
+from wsi_seg.infer.watch import described
 from wsi_seg.notebook import lines_html
+
+_SAVED = {
+    "both": "probabilities and labels",
+    "probabilities": "probabilities",
+    "labels": "labels only (--save both keeps probabilities too)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +43,33 @@ class InferReport:
     """Figures of one run.
 
     ``tiles`` counts the tiles predicted in this run and ``seconds`` the time from the first read
-    to the last write; ``pixels`` is their output area. ``device_use`` is the share of that time in
-    which this process's device computed, 0 where other processes did the work. ``peak_memory`` is
-    that of the whole process in bytes. ``label_change`` and ``value_change`` are the shares of px
-    whose label, and whose value, differs from that of the network in float32 as it was trained,
-    measured on the first tiles.
+    to the last write; ``pixels`` is their output area. ``start_seconds`` went before, of them
+    ``compile_seconds`` for compiling. ``shares`` tells in which shares of the time this process's
+    device computed, and reading and writing were waited for; empty where other processes did the
+    work. ``peak_memory`` is that of the whole process in bytes. ``label_change`` and
+    ``value_change`` are the shares of pixels whose label, and whose value, differs from that of the
+    network in float32 as it was trained, measured on the first tile. ``saved`` is what was written.
     """
 
     slides: tuple[SlideResult, ...]
     tiles: int
     pixels: int
     seconds: float
-    device_use: float
+    start_seconds: float
+    compile_seconds: float
+    shares: dict[str, float]
     peak_memory: int
     device: str
     precision: str
     label_change: float
     value_change: float
+    saved: str
     memory: MemoryPlan
+
+    @property
+    def device_use(self) -> float:
+        """Share of the time in which this process's device computed."""
+        return self.shares.get("device", 0.0)
 
     @property
     def batch(self) -> int:
@@ -81,14 +97,17 @@ class InferReport:
         rate += f", {self.mpx_per_second:.1f} Mpx/s)"
         memory = f"peak memory {self.peak_memory / 1e9:.2f} GB"
         memory += f" (planned: at most {self.memory.total / 1e9:.2f})"
-        busy = f" {self.device_use:.0%} of the time" if self.device_use else ""
+        busy = f"{described(self.shares)} of the time, " if self.shares else ""
+        compiled = f", {self.compile_seconds:.1f} s of it compiling" if self.compile_seconds else ""
         lines = [
             f"{len(self.slides)} slides, {rate}, {skipped} tiles of background left out",
-            f"{self.device}{busy}, {self.precision}, batch {self.batch}, {memory}",
+            f"{self.device}, {self.precision}, batch {self.batch}, {memory}",
+            f"{busy}{self.start_seconds:.1f} s to start{compiled}",
+            f"saved {_SAVED[self.saved]}",
         ]
         if self.label_change or self.value_change:
             lines.append(
-                f"differ from fp32 as trained, on first tiles: {self.label_change:.3%} of labels, "
+                f"the first tile differs from fp32 as trained in {self.label_change:.3%} of labels, "
                 f"{self.value_change:.2%} of values (in 1/255)"
             )
         scores = [s.seam_score for s in self.slides if s.seam_score is not None]
@@ -132,4 +151,5 @@ class InferReport:
     def to_json(self) -> dict[str, object]:
         """Figures as plain JSON values."""
         rates = {"tiles_per_second": self.tiles_per_second, "mpx_per_second": self.mpx_per_second}
-        return asdict(self) | {"memory": self.memory.to_json(), "batch": self.batch} | rates
+        more = {"memory": self.memory.to_json(), "batch": self.batch, "device_use": self.device_use}
+        return asdict(self) | more | rates

@@ -9,33 +9,36 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
 from wsi_seg.errors import BatchError, ConfigError, WsiSegError
 from wsi_seg.infer.adaptive import infer_twice
-from wsi_seg.infer.members import (
-    Member,
-    MemberPredictor,
-    MemberPredictors,
-    Model,
-    read_model,
-)
+from wsi_seg.infer.ensemble import Work
 from wsi_seg.infer.memory import MemoryPlan
-from wsi_seg.infer.output import SlideOutput, StripWriter, begun_strips
+from wsi_seg.infer.output import SlideOutput, StripWriter, begun_settings
 from wsi_seg.infer.plan import InferOptions, SlidePlan
-from wsi_seg.infer.predictor import Change, Place, Predictor
 from wsi_seg.infer.report import InferReport, SlideResult
-from wsi_seg.infer.schedule import Refine, RunPlan, plan_run
-from wsi_seg.infer.source import WindowReader
-from wsi_seg.infer.together import Work, predict_works
+from wsi_seg.infer.run_plan import Refine, RunPlan, plan_run
+from wsi_seg.infer.runner import (
+    Begun,
+    Load,
+    Runner,
+    RunStats,
+    Tuning,
+    load_network,
+    with_batches,
+)
+from wsi_seg.infer.strips import StripOnItsWay
 from wsi_seg.models import ModelCard
+from wsi_seg.predict.device import Device
+from wsi_seg.predict.ensemble import Model, read_model
+from wsi_seg.predict.predictor import PrecisionDrift
 from wsi_seg.progress import Progress, Silent
 from wsi_seg.store import (
     Collection,
@@ -49,43 +52,79 @@ from wsi_seg.store import (
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Produced:
-    """What it took to produce what was left of slides.
+class Executor(Protocol):
+    """Produces strips: in this process, or on the workers of a cluster."""
+
+    @property
+    def device(self) -> Device:
+        """Where networks compute."""
+
+    def tune(self, plan: RunPlan, begun: Begun) -> Tuning:
+        """Choose batch and compilation; see `Runner.tune`."""
+
+    def run(
+        self, outputs: Sequence[SlideOutput], memory: MemoryPlan, *, compiled: bool
+    ) -> RunStats:
+        """Produce what is left of slides, write and record it, and finish each slide."""
+
+
+class SerialExecutor:
+    """Produces strips in this process: the oracle for every other way.
 
     Parameters
     ----------
-    tiles
-        Tiles predicted.
-    busy
-        Seconds that devices computed; 0 where nobody measured it.
-    change
-        What the speed of the networks costs.
+    model, options
+        What predicts, and how.
+    progress
+        Advanced by tiles.
+    load
+        See `Runner`.
     """
 
-    tiles: int
-    busy: float
-    change: Change
+    def __init__(
+        self,
+        model: Model,
+        options: InferOptions,
+        *,
+        progress: Progress = Silent(),  # noqa: B008 (has no state)
+        load: Load = load_network,
+    ) -> None:
+        self.device = Device.here(options.device, options.precision)
+        chosen = replace(options, precision=self.device.precision)
+        self._runner, self._progress = Runner(model, chosen, load), progress
+
+    def tune(self, plan: RunPlan, begun: Begun) -> Tuning:
+        """Choose batch and compilation; see `Runner.tune`."""
+        return self._runner.tune(plan, begun, self._progress)
+
+    def run(
+        self, outputs: Sequence[SlideOutput], memory: MemoryPlan, *, compiled: bool
+    ) -> RunStats:
+        """Produce what is left of slides; see `Executor.run`."""
+        self._progress.start("infer", sum(output.task.windows for output in outputs), "tiles")
+        with StripWriter() as writer:
+            works = [_work(writer, output) for output in outputs]
+            stats = self._runner.produce(works, memory, compiled=compiled, progress=self._progress)
+        self._progress.finish()
+        return stats
 
 
-# Produces what is left of slides, with parts of these sizes.
-Produce = Callable[[Sequence[SlideOutput], MemoryPlan], Produced]
+def _work(writer: StripWriter, output: SlideOutput) -> Work:
+    """Work whose strips are written and recorded by the writer; the last one ends the slide."""
+    task, saver = output.task, output.task.saver()
+    left = set(task.strips)
+    if not left:
+        writer.submit(output.finish)
 
+    def write(strip: StripOnItsWay) -> None:
+        record = saver.write(strip(), work.quarantined)
+        output.record([record])
+        left.remove(record.index)
+        if not left:
+            output.finish()
 
-@dataclass(frozen=True, slots=True)
-class Workers:
-    """Who produces slides, if not this process.
-
-    Parameters
-    ----------
-    place
-        Where their networks compute.
-    produce
-        Has them produce slides.
-    """
-
-    place: Place
-    produce: Produce
+    work = Work(task, lambda strip: writer.submit(lambda: write(strip)))
+    return work
 
 
 def infer_collection(
@@ -105,14 +144,14 @@ def infer_collection(
     collection
         The slides.
     checkpoint
-        Model file, an ensemble's YAML file, or several as `members.read_model` gives them; with a
-        cluster, all its workers must see them, the slides and ``out``.
+        Model file, an ensemble's YAML file, or several as `predict.ensemble.read_model` gives
+        them; with a cluster, all its workers must see them, the slides and ``out``.
     out
         Prediction collection to make, continue or add to.
     options
         What the user chose.
     overwrite
-        Make predictions anew that exist; each stays until the new one is whole. Where that was
+        Predict again what exists; each stays until the new one is whole. Where that was
         stopped, the same without it goes on.
     cluster
         See `distribute.connected`; None predicts in this process.
@@ -132,10 +171,11 @@ def infer_collection(
     run = partial(infer_with, model, stores, Path(out), overwrite=overwrite, progress=progress)
     if cluster is None:
         return run(options)
-    from wsi_seg.infer.distribute import connected, workers_of
+    from wsi_seg.infer.distribute import DaskExecutor, connected
 
     with connected(cluster) as client:
-        return run(options, workers=workers_of(client, model, options, progress=progress))
+        executor = DaskExecutor(client, model, options, progress=progress)
+        return run(options, executor=executor)
 
 
 def infer_with(
@@ -145,15 +185,16 @@ def infer_with(
     options: InferOptions,
     *,
     overwrite: bool = False,
-    workers: Workers | None = None,
+    executor: Executor | None = None,
     progress: Progress,
 ) -> InferReport:
     """Predict these slides with a model, or a network and its card; see `infer_collection`.
 
-    ``workers`` produce what is left of the slides; None does it here and now.
+    ``executor`` produces what is left of the slides; None does it here and now.
     """
     model = model if isinstance(model, Model) else Model.of(*model)
-    run = partial(_infer, model, overwrite=overwrite, workers=workers, progress=progress)
+    executor = executor or SerialExecutor(model, options, progress=progress)
+    run = partial(_infer, model, overwrite=overwrite, executor=executor)
     if options.overlap != "adaptive":
         return run(stores, out, options)
     return infer_twice(run, model, stores, out, options, overwrite=overwrite)
@@ -166,29 +207,24 @@ def _infer(
     options: InferOptions,
     *,
     overwrite: bool,
-    workers: Workers | None,
-    progress: Progress,
+    executor: Executor,
     refine: Refine | None = None,
 ) -> InferReport:
-    """Predict in one pass; ``refine`` changes plans by what an earlier one found."""
-    place = None if workers is None else workers.place
-    begun = {} if overwrite else begun_strips(stores, out)
-    plan = plan_run(stores, model, options, refine=refine, place=place, begun=begun)
+    """Predict in one run; ``refine`` changes plans by what an earlier one found."""
+    begun = {} if overwrite else begun_settings(stores, out)
+    plan = plan_run(stores, model, options, device=executor.device, refine=refine, begun=begun)
     create_collection(out)
     failures = dict(plan.failures)
     if plan.memory is None:
         if not failures:
             raise ConfigError("got no slides to predict; expected at least one")
         raise BatchError(failures, done=0)
-    produce: Produce
-    if workers is None:
-        build = partial(build_predictor, options=options)
-        predictors = MemberPredictors(model, build, resident=plan.memory.resident).each()
-        produce = partial(_in_turn, model=model, predictors=predictors, progress=progress)
-    else:
-        produce = workers.produce
-    outputs = _begin(stores, plan, model, out, options, overwrite=overwrite, failures=failures)
-    report = _run(outputs, plan, plan.memory, produce)
+    started = time.perf_counter()
+    tuning = executor.tune(plan, begun)
+    outputs = _begin(stores, plan, model, out, options, tuning, overwrite, failures)
+    memory = with_batches(plan.memory, tuning)
+    begin = time.perf_counter() - started
+    report = _run(outputs, plan, memory, executor, replace(tuning, seconds=begin))
     tidy(out)
     note_names(out)
     if failures:
@@ -202,7 +238,7 @@ def _begin(
     model: Model,
     out: Path,
     options: InferOptions,
-    *,
+    tuning: Tuning,
     overwrite: bool,
     failures: dict[str, str],
 ) -> list[SlideOutput]:
@@ -213,9 +249,10 @@ def _begin(
     for plans in plan.slides:
         store = named[plans[0].slide]
         try:
-            settings = _settings(plans, model, options, plan.precision)
+            settings = _settings(plans, model, options, plan.device.precision, tuning)
             settings["slide_digest"] = store_digest(store.path)
-            output = SlideOutput(store, plans, out, settings, overwrite=overwrite)
+            save = options.saved(len(model.card.classes))
+            output = SlideOutput(store, plans, out, settings, save=save, overwrite=overwrite)
             if not output.complete:
                 learned = {"learned_from_slide": store.name in learned_from}
                 output.create(model.card, model.training | learned)
@@ -227,20 +264,12 @@ def _begin(
     return outputs
 
 
-def build_predictor(member: Member, options: InferOptions) -> Predictor:
-    """Load a member and make it ready as the options say."""
-    return Predictor(
-        member.load(),
-        member.card,
-        device=options.device,
-        precision=options.precision,
-        tta=options.tta,
-        compiled=options.compiled,
-    )
-
-
 def _settings(
-    plans: Sequence[SlidePlan], model: Model, options: InferOptions, precision: str
+    plans: Sequence[SlidePlan],
+    model: Model,
+    options: InferOptions,
+    precision: str,
+    tuning: Tuning,
 ) -> dict[str, object]:
     """Everything that decides the bytes of a prediction."""
     return {
@@ -249,7 +278,9 @@ def _settings(
         "blend": options.blend,
         "tta": options.tta,
         "precision": precision,
-        "compiled": options.compiled,
+        "compiled": tuning.compiled,
+        "batch": list(tuning.batches),
+        "save": options.saved(len(model.card.classes)),
         "skip_background": options.skip_background,
         "allow_mpp_mismatch": options.allow_mpp_mismatch,
         "strip_px": plans[0].shard_px,
@@ -274,62 +305,34 @@ def _each(rows: Iterable[dict[str, object]]) -> dict[str, object]:
 
 
 def _run(
-    outputs: Sequence[SlideOutput], plan: RunPlan, memory: MemoryPlan, produce: Produce
+    outputs: Sequence[SlideOutput],
+    plan: RunPlan,
+    memory: MemoryPlan,
+    executor: Executor,
+    tuning: Tuning,
 ) -> InferReport:
     pending = [output for output in outputs if not output.complete]
     pixels = sum(output.task.pixels for output in pending)
     started = time.perf_counter()
-    produced = produce(pending, memory) if pending else Produced(0, 0.0, Change())
-    seconds = time.perf_counter() - started
+    stats = RunStats(0, PrecisionDrift(), {})
+    if pending:
+        stats = executor.run(pending, memory, compiled=tuning.compiled)
     return InferReport(
         slides=tuple(_result(output) for output in outputs),
-        tiles=produced.tiles,
+        tiles=stats.tiles,
         pixels=pixels,
-        seconds=seconds,
-        device_use=produced.busy / seconds,
+        seconds=time.perf_counter() - started,
+        start_seconds=tuning.seconds,
+        compile_seconds=tuning.compile_seconds,
+        shares=dict(stats.shares),
         peak_memory=peak_memory(),
-        device=plan.device,
-        precision=plan.precision,
-        label_change=produced.change.labels,
-        value_change=produced.change.values,
+        device=plan.device.name,
+        precision=plan.device.precision,
+        label_change=stats.drift.labels,
+        value_change=stats.drift.values,
+        saved=outputs[0].save if outputs else "both",
         memory=memory,
     )
-
-
-def _in_turn(
-    outputs: Sequence[SlideOutput],
-    memory: MemoryPlan,
-    *,
-    model: Model,
-    predictors: Sequence[MemberPredictor],
-    progress: Progress,
-) -> Produced:
-    """Produce what is left of the slides in this process: the oracle for every other way."""
-    change = first_change(outputs, predictors)
-    before = sum(predictor.busy for predictor in predictors)
-    progress.start("infer", sum(output.task.windows for output in outputs), "tiles")
-    with StripWriter() as writer:
-        works = [_written_by(writer, output) for output in outputs]
-        predicted = predict_works(works, model, predictors, memory, progress=progress)
-    progress.finish()
-    busy = sum(predictor.busy for predictor in predictors) - before
-    return Produced(predicted, busy, change)
-
-
-def _written_by(writer: StripWriter, output: SlideOutput) -> Work:
-    """Work whose strips are written and recorded by the writer; the last one ends the slide."""
-    task = output.task
-    if not task.strips:
-        writer.submit(output.finish)
-
-    def write(index: int, rows: NDArray[np.uint8]) -> None:
-        task.write(index, rows)
-        output.record([index], work.quarantined)
-        if not output.task.strips:
-            output.finish()
-
-    work = Work(task, lambda index, rows: writer.submit(lambda: write(index, rows)))
-    return work
 
 
 def _result(output: SlideOutput) -> SlideResult:
@@ -353,26 +356,6 @@ def _result(output: SlideOutput) -> SlideResult:
         seam_score_first=number("seam_score_first"),
         notes=output.notes,
     )
-
-
-def first_change(pending: Sequence[SlideOutput], predictors: Sequence[MemberPredictor]) -> Change:
-    """Cost of speed: of the member that it changes most, on its first two tiles."""
-    for output in pending:
-        if not all(plan.keep.any() for plan in output.plans):
-            continue
-        try:
-            first = [_first_tiles(output.store, plan) for plan in output.plans]
-        except WsiSegError:
-            continue  # the stream will meet the same tile, leave it out and report it
-        found = [one.change(tiles) for one, tiles in zip(predictors, first, strict=True)]
-        return Change(max(c.labels for c in found), max(c.values for c in found))
-    return Change()
-
-
-def _first_tiles(store: SlideStore, plan: SlidePlan) -> NDArray[np.uint8]:
-    reader = WindowReader(plan.view.image(store), plan)
-    places = np.argwhere(plan.keep)[:2].tolist()
-    return np.stack([reader.read(row, column) for row, column in places])
 
 
 def peak_memory() -> int:

@@ -1,45 +1,53 @@
-"""Owns the flow: read windows ahead, batch them across slides, predict, accumulate, emit strips."""
+"""Owns the flow on one device: rows come up once, tiles are cut, predicted and blended there."""
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import batched
+from itertools import tee
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from wsi_seg.errors import WsiSegError
-from wsi_seg.infer.band import Band, StripSink
-from wsi_seg.infer.plan import SlidePlan
-from wsi_seg.infer.predictor import TilePredictor
-from wsi_seg.infer.source import WindowReader
+from wsi_seg.data.scaled import Readable
+from wsi_seg.infer.blend import even_runs
+from wsi_seg.infer.plan import Quarantined, SlidePlan
+from wsi_seg.infer.source import Band, ReadAhead, SourceRows
+from wsi_seg.infer.strips import Accumulator, StripSink, Wanted
+from wsi_seg.infer.transfer import Budget, Transfers
+from wsi_seg.infer.watch import Watch
+from wsi_seg.predict.predictor import TilePredictor
 from wsi_seg.progress import Progress
 
 logger = logging.getLogger(__name__)
 
-# Window that could not be read: first row, first column, reason.
-Quarantined = tuple[int, int, str]
-
-# Threads that read and decode windows while the model works.
-_READERS = 2
+# Batches that may be launched before the first of them is done: the device always has work, and
+# what waits on it stays small.
+_LAUNCHED = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
-    """Sizes of the stream.
+class Sizes:
+    """How much of each thing the flow may hold.
 
     Parameters
     ----------
     batch
         Tiles per forward pass.
     ahead
-        Batches that are being read while one is predicted.
+        Bytes of source pixels that are read or waiting.
+    strips
+        Bytes of finished rows that are coming down or waiting to be written; None is no limit,
+        for whoever takes strips in the same thread.
+    readers
+        Reads at a time.
     """
 
     batch: int
-    ahead: int = 2
+    ahead: int
+    strips: int | None
+    readers: int
 
 
 @dataclass(slots=True, eq=False)
@@ -48,146 +56,181 @@ class Job:
 
     Parameters
     ----------
-    plan, reader
+    plan, image
         What to predict, and where its pixels come from.
     strips
         Indices of the strips to produce.
-    sink
-        Receives each strip; see `Band`.
+    sinks
+        Of each predictor: takes its strips.
+    wanted
+        What strips hold.
     quarantined
-        Filled with ``(y, x, reason)`` of windows that could not be read, in output px.
+        Filled with ``(y, x, reason)`` of tiles that could not be read, in output pixels.
     """
 
     plan: SlidePlan
-    reader: WindowReader
+    image: Readable
     strips: frozenset[int]
-    sink: StripSink
+    sinks: tuple[StripSink, ...]
+    wanted: Wanted = Wanted()  # noqa: RUF009 (frozen)
     quarantined: list[Quarantined] = field(default_factory=list)
-
-    def windows(self) -> Iterator["_Window"]:
-        """Yield the windows to predict, row by row."""
-        for row in self.plan.rows_for(self.strips):
-            for column in np.flatnonzero(self.plan.keep[row]):
-                yield _Window(self, row, int(column))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Window:
-    job: Job
-    row: int
-    column: int
+class _Piece:
+    """Tiles of one row that lie in the batch at hand; a piece without tiles ends its job."""
 
-    def read(self) -> NDArray[np.uint8] | None:
-        """Pixels, or None if they cannot be decoded: then the window is left out and reported."""
-        try:
-            return self.job.reader.read(self.row, self.column)
-        except WsiSegError as error:
-            plan = self.job.plan
-            place = (plan.ys[self.row], plan.xs[self.column])
-            self.job.quarantined.append((*place, str(error)))
-            logger.warning("%s: tile at y=%d x=%d left out: %s", plan.slide, *place, error)
-            return None
+    job: "_OpenJob"
+    row: int = 0
+    tiles: NDArray[np.int64] | None = None
+    slots: slice = slice(0)
 
 
-def run_jobs(
-    jobs: Sequence[Job], predictor: TilePredictor, *, batch: int, progress: Progress
-) -> int:
-    """Predict all windows of all jobs; return how many were predicted. See `predict_jobs`."""
-    return sum(predict_jobs(jobs, predictor, Flow(batch), progress=progress))
+class TileStream:
+    """Predicts the tiles of jobs, one batch at a time; iterate over it to make it go on.
 
-
-def predict_jobs(
-    jobs: Sequence[Job], predictor: TilePredictor, flow: Flow, *, progress: Progress
-) -> Iterator[int]:
-    """Predict all windows of all jobs, one batch at a time.
-
-    Batches are filled across slides. Every batch has the same size, the last one padded, because
-    libraries choose kernels by batch size and a px must not depend on what shares its batch.
+    Batches are filled across rows and slides. Every batch has the same size, the last one filled
+    up with what was there, because libraries choose kernels by batch size and a pixel must not
+    depend on what shares its batch.
 
     Parameters
     ----------
     jobs
-        Slides in the order they are produced; all plans have the same ``tile_px``.
-    predictor
-        The model.
-    flow
-        Tiles per forward pass, and how many are read ahead.
+        Slides in the order they are produced; all plans have the same ``tile_px`` and channels.
+    predictors
+        Each predicts every tile, and gives its own strips: members that read the same pixels.
+    sizes
+        How much of each thing.
     progress
-        Advanced by windows.
-
-    Yields
-    ------
-    int
-        Windows that the batch predicted; what they complete has gone to the jobs' sinks.
+        Advanced by tiles.
+    watch
+        Notes what is waited for.
     """
-    bands = _Bands(jobs, predictor)
-    with ThreadPoolExecutor(_READERS, thread_name_prefix="wsi-read") as pool:
-        for windows, reads in _read_ahead(_all_windows(jobs), pool, flow):
-            read = [
-                (w, tile)
-                for w, f in zip(windows, reads, strict=True)
-                if (tile := f.result()) is not None
-            ]
-            if read:
-                tiles = np.stack([tile for _, tile in read])
-                padding = np.zeros((flow.batch - len(tiles), *tiles.shape[1:]), dtype=np.uint8)
-                results = predictor.predict(np.concatenate([tiles, padding]))
-                for (window, _), result in zip(read, results, strict=False):
-                    bands.of(window.job).add(window.row, window.column, result)
-            progress.advance(len(windows))
-            yield len(read)
-    bands.finish()
 
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        predictors: Sequence[TilePredictor],
+        sizes: Sizes,
+        *,
+        progress: Progress,
+        watch: Watch,
+    ) -> None:
+        self._jobs, self._predictors, self._sizes = jobs, predictors, sizes
+        self._progress, self._watch = progress, watch
+        self._transfers = Transfers(predictors[0].device)
+        self._budgets = [Budget(sizes.strips, watch.writing) for _ in predictors]
+        self._pieces: list[_Piece] = []
+        self._used = 0
+        self._launched: deque[torch.cuda.Event] = deque()
 
-def _all_windows(jobs: Iterable[Job]) -> Iterator[_Window]:
-    for job in jobs:
-        yield from job.windows()
+    def __iter__(self) -> Iterator[int]:
+        """Yield the number of tiles after each batch."""
+        sources, opened = tee(
+            SourceRows(job.image, job.plan, job.plan.rows_for(job.strips)) for job in self._jobs
+        )
+        sizes = self._sizes
+        ahead = ReadAhead(sources, self._transfers, readers=sizes.readers, nbytes=sizes.ahead)
+        try:
+            batch = None
+            for job in self._jobs:
+                source = next(opened)
+                this = _OpenJob(job, self)
+                if source.rows:
+                    batch = self._batch(job.plan) if batch is None else batch
+                    yield from self._predict_rows(this, Band(source, ahead, self._transfers), batch)
+                self._pieces.append(_Piece(this))
+                if self._used == 0:
+                    self._blend([])  # nothing of it is in the batch at hand
+            if self._pieces and (tiles := self._predict(batch)):
+                yield tiles
+        finally:
+            ahead.close()
 
+    def _batch(self, plan: SlidePlan) -> torch.Tensor:
+        side, channels = plan.tile_px, plan.view.channels
+        size = (self._sizes.batch, side, side, channels)
+        return torch.zeros(size, dtype=torch.uint8, device=self._transfers.device)
 
-def _read_ahead(
-    windows: Iterator[_Window], pool: ThreadPoolExecutor, flow: Flow
-) -> Iterator[tuple[tuple[_Window, ...], list[Future[NDArray[np.uint8] | None]]]]:
-    """Batches of windows whose pixels are being read, a few batches ahead of the caller."""
-    waiting: deque[tuple[tuple[_Window, ...], list[Future[NDArray[np.uint8] | None]]]] = deque()
-    for group in batched(windows, flow.batch):
-        waiting.append((group, [pool.submit(window.read) for window in group]))
-        if len(waiting) > flow.ahead:
-            yield waiting.popleft()
-    while waiting:
-        yield waiting.popleft()
+    def _predict_rows(self, job: "_OpenJob", band: Band, batch: torch.Tensor) -> Iterator[int]:
+        for row in band.source.rows:
+            with self._watch.reading():
+                band.advance(row)
+            tiles = _readable(job.job, band, row)
+            for run in even_runs(np.asarray(job.job.plan.xs)[tiles]):
+                done = 0
+                while done < len(run):
+                    count = min(len(run) - done, len(batch) - self._used)
+                    slots = slice(self._used, self._used + count)
+                    band.cut(row, run[done : done + count], batch[slots])
+                    self._pieces.append(_Piece(job, row, tiles[:count], slots))
+                    tiles, done, self._used = tiles[count:], done + count, slots.stop
+                    if self._used == len(batch):
+                        yield self._predict(batch)
 
+    def _predict(self, batch: torch.Tensor | None) -> int:
+        """Predict the batch at hand and blend it; return its tiles."""
+        count, self._used = self._used, 0
+        with self._watch.device():
+            if batch is None or count == 0:
+                self._blend([])
+            else:
+                self._blend([one.predict(batch) for one in self._predictors])
+        if batch is not None and batch.device.type == "cuda":
+            event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            self._launched.append(event)  # who waits for it sleeps: cores have other work
+            self._launched[-1].record()
+            if len(self._launched) > _LAUNCHED:
+                self._launched.popleft().synchronize()
+        tiles = count * len(self._predictors)
+        self._progress.advance(tiles)
+        self._progress.note(self._watch.words(tiles))
+        return tiles
 
-class _Bands:
-    """The accumulator of the slide at hand: opened with its first window, closed with its last."""
+    def _blend(self, found: Sequence[torch.Tensor]) -> None:
+        pieces, self._pieces = self._pieces, []
+        for piece in pieces:
+            for member in range(len(self._predictors)):
+                if piece.tiles is None:
+                    piece.job.accumulator(member).finish()
+                else:
+                    predictions = found[member][piece.slots]
+                    piece.job.accumulator(member).add(piece.row, piece.tiles, predictions)
 
-    def __init__(self, jobs: Sequence[Job], predictor: TilePredictor) -> None:
-        self._waiting = deque(jobs)
-        self._predictor = predictor
-        self._current: tuple[Job, Band] | None = None
-
-    def of(self, job: Job) -> Band:
-        while self._current is None or self._current[0] is not job:
-            self._next()
-        return self._current[1]
-
-    def finish(self) -> None:
-        while self._waiting:
-            self._next()
-        self._close()
-
-    def _next(self) -> None:
-        self._close()
-        job = self._waiting.popleft()
-        band = Band(
+    def accumulator(self, job: Job, member: int) -> Accumulator:
+        """Begin to sum one member's tiles of a job."""
+        return Accumulator(
             job.plan,
             job.strips,
-            channels=self._predictor.channels,
-            device=self._predictor.device,
-            sink=job.sink,
+            channels=self._predictors[member].channels,
+            wanted=job.wanted,
+            transfers=self._transfers,
+            budget=self._budgets[member],
+            sink=job.sinks[member],
         )
-        self._current = (job, band)
 
-    def _close(self) -> None:
-        if self._current is not None:
-            self._current[1].finish()
-            self._current = None
+
+class _OpenJob:
+    """A job whose sums exist from its first tile on."""
+
+    def __init__(self, job: Job, stream: TileStream) -> None:
+        self.job, self._stream = job, stream
+        self._accumulators: dict[int, Accumulator] = {}
+
+    def accumulator(self, member: int) -> Accumulator:
+        """Give the sums of a member."""
+        if member not in self._accumulators:
+            self._accumulators[member] = self._stream.accumulator(self.job, member)
+        return self._accumulators[member]
+
+
+def _readable(job: Job, band: Band, row: int) -> NDArray[np.int64]:
+    """Tiles of a row to predict; those that cannot be decoded are left out and reported."""
+    plan = job.plan
+    tiles = np.flatnonzero(plan.keep[row])
+    damaged = band.damaged(row, tiles)
+    for tile, reason in sorted(damaged.items()):
+        y, x = plan.ys[row], plan.xs[tile]
+        job.quarantined.append((y, x, reason))
+        logger.warning("%s: tile at y=%d x=%d left out: %s", plan.slide, y, x, reason)
+    return tiles if not damaged else tiles[~np.isin(tiles, list(damaged))]

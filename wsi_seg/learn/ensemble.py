@@ -10,10 +10,10 @@ from wsi_seg.config import Recipe
 from wsi_seg.config.ensemble import EnsembleFile, EnsembleMember
 from wsi_seg.evaluate.scores import Scores
 from wsi_seg.export.files import written_whole
-from wsi_seg.infer.members import ENSEMBLE, read_model
 from wsi_seg.infer.output import discard_others
 from wsi_seg.infer.run import infer_with
 from wsi_seg.learn.validate import infer_options, score_slides
+from wsi_seg.predict.ensemble import ENSEMBLE, read_model
 from wsi_seg.progress import Progress
 from wsi_seg.store import SlideStore
 

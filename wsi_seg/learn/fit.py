@@ -20,7 +20,6 @@ from wsi_seg.data.augment import require_no_colour
 from wsi_seg.data.dataset import EpochItems, PatchDataset, PatchSource
 from wsi_seg.data.view import View
 from wsi_seg.errors import CheckpointError, ConfigError, TrainingError
-from wsi_seg.infer.predictor import pick_device, pick_precision
 from wsi_seg.learn.history import History
 from wsi_seg.learn.ledger import Ledger
 from wsi_seg.learn.resume import LAST, Position, position_of
@@ -39,6 +38,7 @@ from wsi_seg.models.network import (
     published_normalisation,
     size_multiple,
 )
+from wsi_seg.predict.device import pick_device, pick_precision
 from wsi_seg.progress import Progress
 
 logger = logging.getLogger(__name__)

@@ -7,12 +7,12 @@ import torch
 
 from wsi_seg.config import Recipe
 from wsi_seg.data.view import View
-from wsi_seg.infer.predictor import pick_device, pick_precision
 from wsi_seg.learn.fit import build_learner
 from wsi_seg.learn.losses import SegmentationLoss
 from wsi_seg.learn.losses.pixels import Pixels
 from wsi_seg.learn.slides import map_slides, split_slides
 from wsi_seg.models.learner import LearningNetwork
+from wsi_seg.predict.device import pick_device, pick_precision
 
 # Sizes of the two batches that are measured; BatchNorm needs more than one patch.
 _SMALL, _LARGE = 2, 4

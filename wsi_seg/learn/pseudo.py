@@ -18,10 +18,10 @@ from wsi_seg.config import Recipe
 from wsi_seg.data.dataset import SOFT
 from wsi_seg.errors import BatchError, ConfigError, StoreError, WsiSegError
 from wsi_seg.geometry import Region
-from wsi_seg.infer.labels import LABEL
 from wsi_seg.learn.slides import PSEUDO, is_pseudo, split_slides
 from wsi_seg.masks.objects import measure_objects, write_objects
 from wsi_seg.masks.vectorize import vectorize
+from wsi_seg.postprocess.write import classes_of
 from wsi_seg.progress import Progress
 from wsi_seg.store import (
     Collection,
@@ -118,8 +118,8 @@ def write_pseudo_labels(
     Raises
     ------
     BatchError
-        If some slides are held out, have an expert's label, or cannot be read; all others are
-        done.
+        If some slides are held out, have an expert's label, cannot be read, or have no
+        probabilities; all others are done.
     """
     if not predictions.names():
         raise StoreError(f"{predictions.path} holds no predictions; run `wsi-seg infer` first")
@@ -197,8 +197,8 @@ class _Hardened:
     """A prediction as class ids of the recipe, 255 where it is not sure."""
 
     def __init__(self, prediction: SlideStore, recipe: Recipe, options: PseudoOptions) -> None:
-        self._image = prediction.image
-        self._extent = prediction.image.pyramid.extent
+        self._image = prediction.probabilities
+        self._extent = self._image.pyramid.extent
         self._classes = recipe.class_table
         self._channels = _channels(prediction, recipe.class_table)
         self._high, self._low = round(255 * options.high), round(255 * options.low)
@@ -261,10 +261,7 @@ class _Hardened:
 
 def _channels(prediction: SlideStore, classes: ClassTable) -> Sequence[int]:
     """Channel of the prediction that belongs to each class of the recipe."""
-    rows = prediction.label(LABEL).attributes.get("classes")
-    if not isinstance(rows, list):
-        raise StoreError(f"{prediction.path} names no classes; expected a prediction of wsi-seg")
-    found = ClassTable.from_json(rows).names
+    found = classes_of(prediction.probabilities).names
     missing = [name for name in classes.names if name not in found]
     if missing:
         raise ConfigError(

@@ -30,7 +30,10 @@ TOP = "top"
 def infer_options(recipe: Recipe, device: str) -> InferOptions:
     """How slides held out are predicted."""
     return InferOptions(
-        overlap=recipe.train.validation_overlap, device=device, precision=recipe.train.precision
+        overlap=recipe.train.validation_overlap,
+        device=device,
+        precision=recipe.train.precision,
+        save="both",
     )
 
 

@@ -59,7 +59,7 @@ class ObjectTable:
     eccentricity
         Of the ellipse with the same second moments: 0 for a disc, towards 1 for a line.
     mean_probability, max_probability
-        0 to 1.
+        0 to 1; nan where only class ids were saved.
     """
 
     id: Ints

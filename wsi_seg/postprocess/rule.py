@@ -91,6 +91,11 @@ class Rule:
         return "um" if self.unit == "um2" else "px"
 
     @property
+    def needs_probabilities(self) -> bool:
+        """Whether it decides by more than the class ids that inference saves, cut at one half."""
+        return (self.top, self.bottom) != (0.5, 0.5) or self.apart > 0 or self.max_iou < 1
+
+    @property
     def _sizes(self) -> tuple[float, ...]:
         """All areas and lengths."""
         return (self.min_area, self.min_object_area, self.max_hole_area, self.split, self.apart)

@@ -57,6 +57,16 @@ def likeliest(image: Multiscale, *, level: int = 0, strip_px: int = STRIP_PX) ->
     return strips
 
 
+def certain(label: Multiscale, *, strip_px: int = STRIP_PX) -> Source:
+    """Pixels of a label map, each class with probability 1: for where none was saved."""
+
+    def strips() -> Iterator[Strip]:
+        for y, ids in _read(label, 0, strip_px):
+            yield Strip(y, ids, np.where(ids > 0, 255, 0).astype(np.uint8))
+
+    return strips
+
+
 def labelled(
     label: Multiscale, image: Multiscale | None = None, *, strip_px: int = STRIP_PX
 ) -> Source:

@@ -8,7 +8,7 @@ from wsi_seg.classes import ClassTable
 from wsi_seg.errors import StoreError
 from wsi_seg.postprocess.decide import decide
 from wsi_seg.postprocess.rule import Rule
-from wsi_seg.postprocess.strips import Source, likeliest
+from wsi_seg.postprocess.strips import Source, certain, likeliest
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
     Multiscale,
@@ -28,12 +28,13 @@ DECISION = "decision"
 def write_decision(store: SlideStore, rule: Rule) -> Multiscale:
     """Apply a rule to a prediction and keep the result as its label ``decision``.
 
-    A decision by the same rule that is there already is kept.
+    A decision by the same rule that is there already is kept. Where only class ids were saved,
+    these are decided on.
 
     Raises
     ------
     StoreError
-        If the store is no prediction.
+        If the store is no prediction, or the rule needs probabilities that were not saved.
     ResolutionError
         If the rule needs an mpp and the slide has none.
     """
@@ -41,12 +42,18 @@ def write_decision(store: SlideStore, rule: Rule) -> Multiscale:
         found = store.label(DECISION)
         if found.attributes.get("rule") == asdict(rule):
             return found
+    if store.saved == "labels" and rule.needs_probabilities:
+        raise StoreError(
+            f"slide {store.name}: the rule ({rule.describe()}) needs probabilities, and only class "
+            "ids were saved; decide on these with --threshold 0.5, or predict it again with "
+            "`wsi-seg infer --save both --overwrite`"
+        )
+    read = certain if store.saved == "labels" else likeliest
     px_area = rule.px_area(store.pyramid.mpp, name=store.name)
 
     def source(strip_px: int) -> Source:
-        extent = store.pyramid.extent
-        start = likeliest(store.image, strip_px=strip_px)
-        return decide(start, rule, px_area=px_area, extent=extent)
+        start = read(store.image, strip_px=strip_px)
+        return decide(start, rule, px_area=px_area, extent=store.pyramid.extent)
 
     classes = classes_of(store.image)
     return write_label(store, DECISION, source, classes=classes, note={"rule": asdict(rule)})

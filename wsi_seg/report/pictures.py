@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw
 from shapely.geometry import Polygon
 
 from wsi_seg.evaluate.judged import JudgedObject
-from wsi_seg.evaluate.scores import PREDICTION_LABEL
 from wsi_seg.export.overview import write_overview
 from wsi_seg.geometry import Region
+from wsi_seg.postprocess.label_map import predicted_label
 from wsi_seg.postprocess.write import classes_of
 from wsi_seg.store import SlideStore
 
@@ -33,7 +33,7 @@ class Crop:
 
 def overview(slide: SlideStore, found: SlideStore) -> bytes:
     """JPEG of the whole slide with the outlines of what was found."""
-    label = found.label(PREDICTION_LABEL)
+    label = predicted_label(found)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "overview.png"
         write_overview(slide, [(label, classes_of(label))], file, longest_px=_OVERVIEW_PX)

@@ -6,7 +6,7 @@ import yaml
 
 from wsi_seg.evaluate.froc import Froc
 from wsi_seg.evaluate.judged import JudgedObject, judge_objects
-from wsi_seg.evaluate.scores import PREDICTION_LABEL, Scores
+from wsi_seg.evaluate.scores import Scores
 from wsi_seg.progress import Progress
 from wsi_seg.report.page import (
     Section,
@@ -103,9 +103,7 @@ def picture_sections(
     for name in shown:
         slide, found = slides[name], predictions[name]
         true = slide.label(truth) if truth in slide.label_names() else None
-        if PREDICTION_LABEL in found.label_names():
-            drawn = picture(overview(slide, found), f"Overview of {name}")
-            overviews.append(figure(drawn, name))
+        overviews.append(figure(picture(overview(slide, found), f"Overview of {name}"), name))
         if true is not None:
             galleries += _gallery(slide, judge_objects(slide, found, true))
         progress.advance(1)
@@ -119,7 +117,8 @@ def picture_sections(
     if galleries:
         text = (
             "Objects found that are mostly not true (in the class's colour), and true ones that "
-            "were missed (blue), by error energy: the sum of |probability - truth| over the object."
+            "were missed (blue), by error energy: the sum of |probability - truth| over the "
+            "object, where of class ids alone a probability is 0 or 1."
         )
         sections.append(Section("Largest errors", paragraph(text) + "".join(galleries)))
     return sections

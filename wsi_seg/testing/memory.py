@@ -8,23 +8,36 @@ from numpy.typing import NDArray
 
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
-from wsi_seg.infer.predictor import quantise
+from wsi_seg.predict.predictor import quantise
+from wsi_seg.store.chunks import destination
 
 
 class MemoryImage:
     """Multiscale image or label whose levels are arrays ``(H, W, C)`` or ``(H, W)`` uint8."""
 
-    def __init__(self, *levels: NDArray[np.uint8], mpp: float | None = None) -> None:
+    def __init__(
+        self, *levels: NDArray[np.uint8], mpp: float | None = None, chunk_px: int = 48
+    ) -> None:
         self.name = "memory"
+        self._chunk = Extent(chunk_px, chunk_px)
         self.levels = levels
         self.pyramid = Pyramid(tuple(Extent(*level.shape[:2]) for level in levels), mpp)
         self.attributes: Mapping[str, object] = {}
         self.quarantined: list[tuple[int, int, str]] = []
 
-    def read(self, region: Region, *, cached: bool = True) -> NDArray[np.uint8]:
+    def chunk(self, level: int) -> Extent:
+        """Size of what is read at a time."""
+        return self._chunk
+
+    def read(
+        self, region: Region, *, cached: bool = True, out: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
         """Copy of the region's px; there is no cache."""
         require_inside(region, self.pyramid.extents[region.level], self.name)
-        return self.levels[region.level][region.slices].copy()
+        pixels = self.levels[region.level][region.slices]
+        filled = destination(pixels.shape, out)
+        filled[...] = pixels
+        return filled
 
 
 class MemoryStore:
@@ -32,7 +45,8 @@ class MemoryStore:
 
     def __init__(self, image: MemoryImage, *, name: str = "memory", **labels: MemoryImage) -> None:
         self.image, self.name, self._labels = image, name, labels
-        self.pyramid = image.pyramid
+        self.probabilities, self.pyramid = image, image.pyramid
+        self.saved = "both"
 
     def label_names(self) -> tuple[str, ...]:
         """Names of the labels."""
@@ -62,10 +76,10 @@ class PixelPredictor:
         self.device = torch.device("cpu")
         self.windows = 0
 
-    def predict(self, tiles: NDArray[np.uint8]) -> torch.Tensor:
-        """Apply the function to every px."""
+    def predict(self, tiles: torch.Tensor) -> torch.Tensor:
+        """Apply the function to every pixel."""
         self.windows += len(tiles)
-        return quantise(torch.from_numpy(np.ascontiguousarray(self._function(tiles))))
+        return quantise(torch.from_numpy(np.ascontiguousarray(self._function(tiles.numpy()))))
 
 
 def red_as_probability(tiles: NDArray[np.uint8]) -> NDArray[np.float32]:

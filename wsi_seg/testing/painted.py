@@ -1,5 +1,6 @@
 """Owns a small painted slide with its truth and a prediction that is wrong in one known place."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +11,14 @@ from wsi_seg.annotations import read_annotations
 from wsi_seg.data.scaled import read_label
 from wsi_seg.geometry import Extent
 from wsi_seg.masks.labels import write_labels, write_tissue
+from wsi_seg.postprocess.label_map import label_map
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
+    LABEL,
+    Saved,
     completed,
     create_collection,
+    create_group,
     create_multiscale,
     fill_pyramid,
     open_collection,
@@ -74,24 +79,44 @@ def paint_prediction(folder: Path) -> PaintedPrediction:
     )
 
 
-def write_prediction(path: Path, probability: NDArray[np.uint8]) -> None:
-    """Write a prediction collection of the painted slide; ``(H, W)`` uint8."""
+def write_prediction(
+    path: Path, probability: NDArray[np.uint8], *, saved: Saved | None = None
+) -> None:
+    """Write a prediction collection of the painted slide.
+
+    Parameters
+    ----------
+    path
+        Of the collection.
+    probability
+        ``(H, W)`` uint8, value / 255.
+    saved
+        What is saved of it; None saves both without saying so, as was done before there was a
+        choice.
+    """
     create_collection(path)
-    group = path / NAME
-    label = group / "labels" / "prediction"
-    extents = completed([Extent(*probability.shape)])
-    shown = {"kind": "prediction", "settings": {"tile_px": 256, "overlap": 0.5}}
-    for place, channels, about in ((group, 1, shown), (label, None, {"kind": "label"})):
-        create_multiscale(
-            place,
-            extents=extents,
-            channels=channels,
-            mpp=MPP,
-            downsample=float(_DOWNSAMPLE),
-            attributes=about | {"classes": CLASSES.to_json()},
-            name=place.name,
-        )
-    write_strip(group, 0, 0, probability[:, :, None])
-    write_strip(label, 0, 0, (probability > 127).astype(np.uint8))
-    fill_pyramid(group, nearest=False, progress=Silent())
-    fill_pyramid(label, nearest=True, progress=Silent())
+    group, classes = path / NAME, {"classes": CLASSES.to_json()}
+    about = {"kind": "prediction", "settings": {"tile_px": 256, "overlap": 0.5}, **classes}
+    label = {"kind": "label", **classes}
+    if saved is not None:
+        about["saved"] = saved
+    if saved == "labels":
+        create_group(group, {**about, "mpp": MPP, "downsample": float(_DOWNSAMPLE)})
+    else:
+        _write(group, probability[:, :, None], about)
+    if saved != "probabilities":
+        _write(group / "labels" / LABEL, label_map(probability[:, :, None]), label)
+
+
+def _write(group: Path, pixels: NDArray[np.uint8], attributes: Mapping[str, object]) -> None:
+    create_multiscale(
+        group,
+        extents=completed([Extent(*pixels.shape[:2])]),
+        channels=None if pixels.ndim == 2 else 1,
+        mpp=MPP,
+        downsample=float(_DOWNSAMPLE),
+        attributes=attributes,
+        name=group.name,
+    )
+    write_strip(group, 0, 0, pixels)
+    fill_pyramid(group, nearest=pixels.ndim == 2, progress=Silent())

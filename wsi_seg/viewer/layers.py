@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from wsi_seg.classes import IGNORE, ClassTable
 from wsi_seg.data.scaled import read_label
 from wsi_seg.errors import StoreError
-from wsi_seg.evaluate.scores import PREDICTION_LABEL
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.masks.labels import TISSUE
+from wsi_seg.postprocess.label_map import predicted_label
 from wsi_seg.postprocess.write import classes_of
-from wsi_seg.store import Multiscale, SlideStore
+from wsi_seg.store import LABEL, Multiscale, SlideStore
 from wsi_seg.viewer.importance import importance_reader
 from wsi_seg.viewer.tiles import Tile, encode_png, image_tile, level_array, tile_region, tile_size
 
@@ -135,28 +135,30 @@ def slide_layers(slide: SlideStore, found: SlideStore | None, truth: str) -> dic
 
 
 def _prediction_layers(found: SlideStore, true: Multiscale | None) -> list[Layer]:
-    layers = []
-    classes = classes_of(found.image)
-    for channel, entry in enumerate(classes):
+    """Probabilities where they were saved, errors, and labels; class ids err or do not."""
+    layers, image = [], found.image
+    for channel, entry in enumerate(classes_of(image)):
         only = ClassTable.named([entry.name], [entry.colour])
-        read = _channel_reader(found.image, channel)
-        title = f"Probability, {entry.name}"
-        layers.append(
-            Layer(f"probability-{channel}", title, "probability", found.image, only, read)
-        )
+        if found.saved == "labels":
+            read = _class_reader(image, entry.id)
+        else:
+            read = _channel_reader(image, channel)
+            title = f"Probability, {entry.name}"
+            layers.append(Layer(f"probability-{channel}", title, "probability", image, only, read))
         if true is not None and entry.name in classes_of(true).names:
-            both = _error_reader(read, true, classes_of(true).id_of(entry.name), found.image)
+            both = _error_reader(read, true, classes_of(true).id_of(entry.name), image)
             title = f"Errors, {entry.name}"
-            layers.append(Layer(f"errors-{channel}", title, "errors", found.image, only, both))
-    return layers + _label_layers(found, "found", {PREDICTION_LABEL: "Found"})
+            layers.append(Layer(f"errors-{channel}", title, "errors", image, only, both))
+    return layers + _label_layers(found, "found", {LABEL: "Found"})
 
 
 def _label_layers(store: SlideStore, prefix: str, titles: Mapping[str, str]) -> list[Layer]:
     """Labels of a store; one without classes holds values. A damaged one is left out."""
     layers = []
-    for name in store.label_names():
+    computed = {LABEL} if store.saved == "probabilities" else set()
+    for name in sorted({*store.label_names(), *computed}):
         try:
-            label = store.label(name)
+            label = predicted_label(store, name)
         except StoreError as error:
             logger.warning("label %s of %s is left out: %s", name, store.name, error)
             continue
@@ -169,6 +171,10 @@ def _label_layers(store: SlideStore, prefix: str, titles: Mapping[str, str]) -> 
 
 def _channel_reader(image: Multiscale, channel: int) -> Callable[[Region], Pixels]:
     return lambda region: image.read(region)[:, :, channel]
+
+
+def _class_reader(image: Multiscale, class_id: int) -> Callable[[Region], Pixels]:
+    return lambda region: np.where(image.read(region) == class_id, 255, 0).astype(np.uint8)
 
 
 def _error_reader(

@@ -1,0 +1,120 @@
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from wsi_seg.classes import ClassTable
+from wsi_seg.geometry import Extent, Region
+from wsi_seg.postprocess.decide import decide
+from wsi_seg.postprocess.label_map import label_map, predicted_label
+from wsi_seg.postprocess.rule import Rule, doublet, fixed, hysteresis
+from wsi_seg.postprocess.strips import certain, likeliest
+from wsi_seg.postprocess.write import classes_of
+from wsi_seg.progress import Silent
+from wsi_seg.store import (
+    Multiscale,
+    completed,
+    create_collection,
+    create_multiscale,
+    fill_pyramid,
+    open_collection,
+    strip_rows,
+    write_strip,
+)
+from wsi_seg.testing.memory import MemoryImage
+
+CLASSES = ClassTable.named(["gland", "vessel", "nerve"])
+
+PROBABILITIES = hnp.array_shapes(min_dims=3, max_dims=3, max_side=9).flatmap(
+    lambda shape: hnp.arrays(np.uint8, shape, elements=st.sampled_from([0, 90, 127, 128, 200]))
+)
+
+
+@given(PROBABILITIES)
+def test_the_likeliest_class_is_taken_where_it_is_above_one_half(probability):
+    expected = np.where(probability.max(axis=2) > 127, probability.argmax(axis=2) + 1, 0)
+    assert np.array_equal(label_map(probability), expected)
+
+
+@pytest.fixture
+def prediction(tmp_path):
+    """Prediction of three classes whose probabilities alone are saved, of odd sizes."""
+    create_collection(tmp_path / "p.zarr")
+    group, extent = tmp_path / "p.zarr" / "slide", Extent(1301, 1051)
+    create_multiscale(
+        group, extents=completed([extent]), channels=3, mpp=0.5, downsample=2.0,
+        attributes={"saved": "probabilities", "classes": CLASSES.to_json()}, name="slide",
+    )  # fmt: skip
+    rng, rows = np.random.default_rng(0), strip_rows(group)
+    for y in range(0, extent.height, rows):
+        size = (min(rows, extent.height - y), extent.width, 3)
+        write_strip(group, 0, y, rng.integers(0, 256, size, dtype=np.uint8))
+    fill_pyramid(group, nearest=False, progress=Silent())
+    return open_collection(tmp_path / "p.zarr")["slide"]
+
+
+def test_a_label_map_that_was_not_saved_is_computed_as_it_is_read(prediction, monkeypatch):
+    label = pickle.loads(pickle.dumps(predicted_label(prediction)))
+    assert label.channels is None
+    assert label.pyramid == prediction.pyramid
+    assert classes_of(label) == CLASSES
+    read, most = Multiscale.read, []
+
+    def watched(image, region, *, cached=True, out=None):
+        most.append(region.height)
+        return read(image, region, cached=cached)
+
+    monkeypatch.setattr(Multiscale, "read", watched)
+    for level, extent in enumerate(label.pyramid.extents):
+        for y, x in ((0, 0), (77, 501)):
+            place = Region(level=level, y=y, x=x, height=1301, width=1051).clip(extent)
+            found = label.read(place, cached=False)
+            assert np.array_equal(found, label_map(read(prediction.image, place)))
+    assert max(most) <= 512
+
+
+def test_other_labels_and_other_predictions_are_read_from_disk(prediction):
+    kept = prediction.path / "labels" / "prediction"
+    create_multiscale(
+        kept, extents=prediction.pyramid.extents, channels=None, mpp=0.5, attributes={}, name="x"
+    )
+    assert type(predicted_label(prediction)) is not Multiscale  # stale ones do not count
+    with pytest.raises(ValueError, match=r"got label 'decision'; it has: prediction"):
+        predicted_label(prediction, "decision")
+
+
+RULES_AT_ONE_HALF = st.builds(
+    Rule,
+    min_area=st.integers(0, 9),
+    unit=st.just("px"),
+    scope=st.sampled_from(["image", "object"]),
+    min_object_area=st.integers(0, 9),
+    largest=st.integers(0, 2),
+    max_hole_area=st.integers(0, 5),
+    split=st.sampled_from([0.0, 0.5]),
+)
+
+
+@given(PROBABILITIES, RULES_AT_ONE_HALF)
+def test_a_rule_at_one_half_decides_the_same_of_class_ids_alone(probability, rule):
+    assert not rule.needs_probabilities
+    extent = Extent(*probability.shape[:2])
+    sources = (
+        likeliest(MemoryImage(probability), strip_px=4),
+        certain(MemoryImage(label_map(probability)), strip_px=4),
+    )
+    all_px, ids_only = (
+        np.concatenate([s.ids for s in decide(source, rule, px_area=1.0, extent=extent)()])
+        for source in sources
+    )
+    assert np.array_equal(ids_only, all_px)
+
+
+@pytest.mark.parametrize(
+    "rule", [fixed(0.6), doublet(0.4, 3), hysteresis(0.5, 0.4), Rule(apart=2.0), Rule(max_iou=0.5)]
+)
+def test_other_rules_need_probabilities(rule):
+    assert rule.needs_probabilities

@@ -1,0 +1,113 @@
+"""Owns bringing source rows to the size that the model sees, on the device, exactly.
+
+The same area means as `data.scaled.read_image`: whole numbers below 2^24 in float32, so a pixel
+has the same value on every device and whatever is read together.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from wsi_seg.data.scaled import COLUMN_SCALE, ROW_SCALE, Taps, area_taps
+from wsi_seg.geometry import Extent
+from wsi_seg.infer.transfer import sent
+
+# Values that are summed at a time, in main memory and in a device's own.
+_BLOCK = {"cpu": 2**19, "cuda": 2**25}
+
+
+class Resampler:
+    """Turns source rows, as they arrive from top to bottom, into rows of another size.
+
+    Parameters
+    ----------
+    full, small
+        Size of the level that is read, and of the output; either may be the larger.
+    columns
+        Output columns that are wanted.
+    """
+
+    def __init__(self, full: Extent, small: Extent, columns: range) -> None:
+        self._full, self._small, self._columns = full, small, columns
+        self._down = area_taps(0, small.height, full=full.height, small=small.height)
+        self._across = area_taps(0, small.width, full=full.width, small=small.width)
+        self.source_columns = self.columns_under(columns)
+        self._kept: tuple[int, torch.Tensor] | None = None  # rows that later output needs too
+        self._next = 0
+
+    def rows_under(self, rows: range) -> range:
+        """Source rows that make up some output rows."""
+        return _under(self._down, rows)
+
+    def columns_under(self, columns: range) -> range:
+        """Source columns that make up some output columns."""
+        return _under(self._across, columns)
+
+    def most_rows(self, count: int) -> int:
+        """Output rows that so many source rows can make up, at most."""
+        count += self._down.count + 1  # rows that were kept for these
+        return -(-count * self._small.height // self._full.height) + 2
+
+    def push(self, y: int, rows: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+        """Take source rows; yield first row and pixels of the output rows that are complete now.
+
+        Parameters
+        ----------
+        y
+            First row; where it does not continue the last rows, a new portion begins.
+        rows
+            ``(n, len(source_columns), C)`` uint8.
+        """
+        if self._kept is not None and self._kept[0] + len(self._kept[1]) == y:
+            y, rows = self._kept[0], torch.cat([self._kept[1], rows])
+        else:
+            # The first output row all of whose source rows are here.
+            self._next = int(np.searchsorted(self._down.pixels[:, 0], y))
+        after = int(np.searchsorted(self._down.pixels[:, -1], y + len(rows)))
+        block = max(1, _BLOCK[rows.device.type] // rows[0].numel())
+        for top in range(self._next, after, block):
+            bottom = min(top + block, after)
+            yield top, self._resampled(rows, y, range(top, bottom))
+        self._next = max(self._next, after)
+        if self._next < self._small.height:
+            first = int(self._down.pixels[self._next, 0])
+            self._kept = (max(first, y), rows[max(first - y, 0) :].clone())
+
+    def _resampled(self, rows: torch.Tensor, y: int, wanted: range) -> torch.Tensor:
+        chosen = slice(wanted.start, wanted.stop)
+        down = Taps(self._down.pixels[chosen] - y, self._down.weights[chosen])
+        tall = _summed(rows, down, 0).mul_(ROW_SCALE).round_()
+        chosen = slice(self._columns.start, self._columns.stop)
+        first = self.source_columns.start
+        across = Taps(self._across.pixels[chosen] - first, self._across.weights[chosen])
+        return _summed(tall, across, 1).mul_(COLUMN_SCALE).round_().to(torch.uint8)
+
+
+def _under(taps: Taps, wanted: range) -> range:
+    return range(int(taps.pixels[wanted.start, 0]), int(taps.pixels[wanted.stop - 1, -1]) + 1)
+
+
+def _summed(values: torch.Tensor, taps: Taps, axis: int) -> torch.Tensor:
+    """Weighted sums along an axis, float32."""
+    shape = [1, 1, 1]
+    shape[axis] = len(taps.pixels)
+    total: torch.Tensor | None = None
+    for tap in range(taps.count):
+        places, weights = taps.pixels[:, tap], taps.weights[:, tap].copy()
+        weight = sent(weights, values.device).reshape(shape)
+        part = _taken(values, places, axis)
+        total = part * weight if total is None else total.addcmul_(part.float(), weight)
+    assert total is not None
+    return total
+
+
+def _taken(values: torch.Tensor, places: np.ndarray, axis: int) -> torch.Tensor:
+    """Values at these places of an axis; a view where they are equally spaced."""
+    steps = np.diff(places)
+    if len(steps) == 0 or (steps[0] > 0 and (steps == steps[0]).all()):
+        step = int(steps[0]) if len(steps) else 1
+        chosen = [slice(None)] * 3
+        chosen[axis] = slice(int(places[0]), int(places[-1]) + 1, step)
+        return values[tuple(chosen)]
+    return values.index_select(axis, sent(places.copy(), values.device))

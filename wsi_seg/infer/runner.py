@@ -1,0 +1,186 @@
+"""Owns predicting in one process: networks that are ready, their batch, and whole parts of work."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from wsi_seg.allocator import keep_freed_memory
+from wsi_seg.infer.ensemble import Work, predict_works
+from wsi_seg.infer.memory import MemoryPlan
+from wsi_seg.infer.plan import InferOptions
+from wsi_seg.infer.run_plan import RunPlan, begun_batches
+from wsi_seg.infer.watch import Watch
+from wsi_seg.predict.batch import best_batch
+from wsi_seg.predict.compiling import worth_compiling
+from wsi_seg.predict.device import Device, DeviceTimer
+from wsi_seg.predict.ensemble import (
+    Member,
+    MemberPredictor,
+    MemberPredictors,
+    Model,
+    load_predictor,
+)
+from wsi_seg.predict.predictor import PrecisionDrift, TilePredictor
+from wsi_seg.progress import Progress
+
+Begun = Mapping[str, Mapping[str, object]]
+
+# Makes the predictor of a member: its network on the device, compiled or not.
+Load = Callable[[Member, InferOptions, bool], TilePredictor]
+
+
+def load_network(member: Member, options: InferOptions, compiled: bool) -> TilePredictor:
+    """Load a member and make it ready as the options say."""
+    return load_predictor(
+        member,
+        device=options.device,
+        precision=options.precision,
+        tta=options.tta,
+        compiled=compiled,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What was chosen at the start, for the whole run.
+
+    Parameters
+    ----------
+    batches
+        Tiles per forward pass of each member.
+    compiled
+        Whether networks are compiled.
+    seconds, compile_seconds
+        Time that loading, measuring and compiling took; and compiling alone.
+    rates
+        Tiles per second of the first member by batch, where that was measured.
+    """
+
+    batches: tuple[int, ...]
+    compiled: bool
+    seconds: float = 0.0
+    compile_seconds: float = 0.0
+    rates: Mapping[int, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunStats:
+    """What it took to produce what was left of slides.
+
+    Parameters
+    ----------
+    tiles
+        Tiles predicted.
+    drift
+        What the speed of the networks costs.
+    shares
+        Shares of the time, see `Watch.shares`; empty where nobody measured them.
+    """
+
+    tiles: int
+    drift: PrecisionDrift
+    shares: Mapping[str, float]
+
+
+class Runner:
+    """The members of a model in this process, loaded when they are first needed.
+
+    Parameters
+    ----------
+    model
+        What predicts.
+    options
+        What the user chose; precision must be that of the run.
+    load
+        Makes the predictor of a member; tests put toys here.
+    """
+
+    def __init__(self, model: Model, options: InferOptions, load: Load = load_network) -> None:
+        keep_freed_memory()
+        self._model, self._options, self._load = model, options, load
+        self._loaded: tuple[bool, int, list[MemberPredictor]] | None = None
+
+    def predictors(self, memory: MemoryPlan, *, compiled: bool) -> list[MemberPredictor]:
+        """Predictors of the members, loaded once."""
+        known = self._loaded
+        if known is None or known[:2] != (compiled, memory.resident):
+            members = MemberPredictors(
+                self._model,
+                lambda member: self._load(member, self._options, compiled),
+                resident=memory.resident,
+            )
+            known = self._loaded = (compiled, memory.resident, members.each())
+        return known[2]
+
+    def tune(self, plan: RunPlan, begun: Begun, progress: Progress) -> Tuning:
+        """Load networks, and choose batch and compilation for the whole run.
+
+        Unfinished work goes on with what it was begun with. On a CPU nothing is measured.
+        """
+        memory, options = plan.memory, self._options
+        assert memory is not None
+        started = time.perf_counter()
+        progress.note("loading the model")
+        compiled = (
+            _begun_compiled(begun) if options.compiled == "auto" else options.compiled == "on"
+        )
+        predictors = self.predictors(memory, compiled=False if compiled is None else compiled)
+        tiles = [
+            max(one[member].tile_px for one in plan.slides) for member in range(len(predictors))
+        ]
+        batches, rates = memory.batches, None
+        if _on_cuda(plan.device) and not compiled:
+            progress.note("measuring the batch")
+            fixed = options.batch > 0 or begun_batches(begun, len(predictors)) is not None
+            found = [
+                best_batch(one, side, batch, fixed=fixed)
+                for one, side, batch in zip(predictors, tiles, batches, strict=True)
+            ]
+            batches, rates = tuple(batch for batch, _ in found), found[0][1]
+            if compiled is None:
+                compiled = worth_compiling(plan.windows, rates[batches[0]])
+        seconds = 0.0
+        if compiled:
+            progress.note("compiling the network: about a minute the first time")
+            seconds = sum(
+                one.warm_up(batch, side)
+                for one, batch, side in zip(
+                    self.predictors(memory, compiled=True), batches, tiles, strict=True
+                )
+            )
+        total = time.perf_counter() - started
+        return Tuning(batches, bool(compiled), total, seconds, rates)
+
+    def produce(
+        self, works: Sequence[Work], memory: MemoryPlan, *, compiled: bool, progress: Progress
+    ) -> RunStats:
+        """Produce the strips of all works, into their sinks."""
+        predictors = self.predictors(memory, compiled=compiled)
+        if predictors[0].device.type == "cuda":
+            torch.cuda.set_device(predictors[0].device)
+        tiles, pixels = (
+            sum(getattr(work.task, name) for work in works) for name in ("windows", "pixels")
+        )
+        watch = Watch(DeviceTimer(predictors[0].device), px_per_tile=pixels / max(1, tiles))
+        predicted = predict_works(
+            works, self._model, predictors, memory, progress=progress, watch=watch
+        )
+        drift = PrecisionDrift.largest(one.drift for one in predictors)
+        return RunStats(predicted, drift, watch.shares())
+
+
+def _begun_compiled(begun: Begun) -> bool | None:
+    """Whether unfinished work was begun with compiled networks; None where there is none."""
+    known = [settings["compiled"] for settings in begun.values() if "compiled" in settings]
+    return bool(known[0]) if known else None
+
+
+def _on_cuda(device: Device) -> bool:
+    return torch.device(device.name).type == "cuda"
+
+
+def with_batches(memory: MemoryPlan, tuning: Tuning) -> MemoryPlan:
+    """Memory plan with the batches that were chosen, which are not above those planned for."""
+    return replace(memory, batches=tuning.batches)

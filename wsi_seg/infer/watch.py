@@ -1,0 +1,95 @@
+"""Owns what a run waits for: the device, reading or writing, as shares of the time."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from wsi_seg.predict.device import DeviceTimer
+
+
+class Watch:
+    """Sums the seconds that the thread that feeds a device waits, and those the device computes.
+
+    Parameters
+    ----------
+    timer
+        Of the device.
+    px_per_tile
+        Pixels of the output that a tile brings on average.
+    """
+
+    def __init__(self, timer: DeviceTimer, *, px_per_tile: float = 0.0) -> None:
+        self._timer, self._px_per_tile = timer, px_per_tile
+        self._tiles = 0
+        self._began = time.perf_counter()
+        self._reading = self._writing = 0.0
+        self._said = (0.0, "")
+        self._timing = False
+
+    @contextmanager
+    def device(self) -> Iterator[None]:
+        """Time work of the device."""
+        self._timing = True
+        with self._timer:
+            yield
+        self._timing = False
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Time waiting for source pixels."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._reading += time.perf_counter() - began
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Time waiting until finished strips are written; that is no work of the device."""
+        began, timing = time.perf_counter(), self._timing
+        if timing:
+            self._timer.__exit__()
+        try:
+            yield
+        finally:
+            self._writing += time.perf_counter() - began
+            if timing:
+                self._timer.__enter__()
+
+    def shares(self) -> dict[str, float]:
+        """Share of the time so far that the device computed, and that was waited for each part.
+
+        What the device has not finished yet does not count.
+        """
+        seconds = max(time.perf_counter() - self._began, 1e-9)
+        return {
+            "device": min(1.0, self._timer.seconds_done / seconds),
+            "reading": self._reading / seconds,
+            "writing": self._writing / seconds,
+        }
+
+    def words(self, tiles: int) -> str:
+        """Rate and shares in a few words after more tiles; measured again once a second."""
+        self._tiles += tiles
+        now = time.perf_counter()
+        if now - self._said[0] > 1:
+            rate = self._tiles * self._px_per_tile / 1e6 / max(now - self._began, 1e-9)
+            self._said = (now, f"{rate:.3g} Mpx/s, {described(self.shares())}")
+        return self._said[1]
+
+
+def described(shares: dict[str, float]) -> str:
+    """``device 97 %``, and what is waited for where that takes a noticeable share.
+
+    Examples
+    --------
+    >>> described({"device": 0.6, "reading": 0.38, "writing": 0.01})
+    'device 60 %, waiting for reading 38 %'
+    """
+    words = [f"device {shares['device']:.0%}".replace("%", " %")]
+    words += [
+        f"waiting for {part} {shares[part]:.0%}".replace("%", " %")
+        for part in ("reading", "writing")
+        if shares[part] >= 0.02
+    ]
+    return ", ".join(words)
