@@ -5,7 +5,8 @@ from safetensors.torch import save_file
 import wsi_seg.models.network as network_module
 from wsi_seg.errors import CheckpointError, ConfigError
 from wsi_seg.models import NetworkSpec, build_network, size_multiple
-from wsi_seg.models.network import published_normalisation
+from wsi_seg.models.footprint import footprint
+from wsi_seg.models.network import blank_network, published_normalisation
 
 SMALL = "mobilenet_v2"
 
@@ -26,6 +27,30 @@ def test_logits_have_the_size_of_the_image(architecture):
         logits = network(torch.randn(1, 3, side, 2 * side))
     assert logits.shape == (1, 2, side, 2 * side)
     assert logits.min() < 0 or logits.max() > 1
+
+
+def test_a_blank_network_has_the_layers_and_no_random_draws():
+    before = torch.get_rng_state()
+    blank, drawn = blank_network(spec()), build_network(spec())
+    assert not torch.equal(torch.get_rng_state(), before)
+    torch.set_rng_state(before)
+    blank_network(spec())
+    assert torch.equal(torch.get_rng_state(), before)
+    blank.load_state_dict(drawn.state_dict())
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(blank.eval()(images), drawn.eval()(images))
+
+
+@pytest.mark.parametrize("encoder", ["resnet18", "efficientnet-b0", "mit_b0", "tu-resnet10t"])
+def test_a_footprint_is_found_without_computing_on_random_numbers(encoder):
+    before = torch.get_rng_state()
+    found = footprint(spec(encoder=encoder))
+    assert torch.equal(torch.get_rng_state(), before)
+    network = build_network(spec(encoder=encoder))
+    values = [*network.parameters(), *network.buffers()]
+    assert found.parameters == sum(value.numel() for value in values)
+    assert 10 < found.values_per_px < 1000
 
 
 def test_timm_encoders_are_named_after_tu():

@@ -107,7 +107,7 @@ class InferReport:
         ]
         if self.label_change or self.value_change:
             lines.append(
-                f"the first tile differs from fp32 as trained in {self.label_change:.3%} of labels, "
+                f"first tile against fp32 as trained: {self.label_change:.3%} of labels differ, "
                 f"{self.value_change:.2%} of values (in 1/255)"
             )
         scores = [s.seam_score for s in self.slides if s.seam_score is not None]

@@ -192,7 +192,8 @@ class Predictor:
         ConfigError
             If the device has too little memory for so many tiles.
         """
-        with self._fitting(tiles), self._timer, torch.inference_mode():
+        # Not inference_mode: tensors made in it are of a kind that is compiled for once more.
+        with self._fitting(tiles), self._timer, torch.no_grad():
             return predict_views(self._predict_view, tiles, self._tta)
 
     def warm_up(self, batch: int, tile_px: int) -> float:
@@ -216,7 +217,7 @@ class Predictor:
         tiles = torch.randint(256, size, dtype=torch.uint8, device=self.device, generator=random)
         self._wait()
         began = time.perf_counter()
-        with self._fitting(tiles), torch.inference_mode():
+        with self._fitting(tiles), torch.no_grad():
             self._network(tiles)
             self._wait()
         return time.perf_counter() - began
