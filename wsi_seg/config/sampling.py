@@ -13,12 +13,12 @@ class MixConfig(Section):
     Parameters
     ----------
     objects
-        Around annotated objects, each in turn.
+        Around annotated objects, each in turn: anywhere that a patch touches the object's box.
     regions
-        Within classes of the label ``sampling.regions_label``, uniform by area; px of objects are
+        Wherever a patch touches a class of the label ``sampling.regions_label``; px of objects are
         left out where ``objects`` is above 0.
     tissue, background
-        Uniform by area over tissue, and beside it.
+        Wherever a patch touches tissue; wherever it touches what is none, and no object.
     empty
         Uniform by area over slides without any object, such as negative X-rays.
     boundary

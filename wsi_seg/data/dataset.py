@@ -71,8 +71,7 @@ class PatchSource:
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Square patch around a centre given in level-0 px.
 
-        A patch that would stick out is moved inside. A slide that is smaller than the patch lies
-        in its middle; past its border the image is mirrored and the label is 255 (ignore).
+        Past the slide's border image and label are mirrored, about the middle of the last px.
 
         Returns
         -------
@@ -83,29 +82,28 @@ class PatchSource:
             where the probabilities follow the ids.
         """
         level0, extent = self.image.pyramid.extent, self.scale.extent
-        y, height = _place(centre_y * extent.height / level0.height, side, extent.height)
-        x, width = _place(centre_x * extent.width / level0.width, side, extent.width)
+        rows = _mirrored(centre_y * extent.height / level0.height, side, extent.height)
+        columns = _mirrored(centre_x * extent.width / level0.width, side, extent.width)
+        y, x = int(rows.min()), int(columns.min())
+        height, width = int(rows.max()) - y + 1, int(columns.max()) - x + 1
         image = read_image(self.image, self.scale, y, x, height=height, width=width)
         known = read_label(self.label, extent, y, x, height=height, width=width)
         ids = self.recode.take(known)
         if self.soft is not None:
             soft = read_label(self.soft, extent, y, x, height=height, width=width)
             ids = np.concatenate([ids[..., None], soft], axis=-1)
-        if height < side or width < side:
-            past = _halves(side - height), _halves(side - width)
-            image = np.pad(image, (*past, (0, 0)), mode="reflect")
-            ids = np.pad(ids, (*past, (0, 0))[: ids.ndim], constant_values=IGNORE)
-        return image, ids
+        if rows[-1] - rows[0] == columns[-1] - columns[0] == side - 1:
+            return image, ids
+        shown = np.ix_(rows - y, columns - x)
+        return image[shown], ids[shown]
 
 
-def _place(centre: float, side: int, length: int) -> tuple[int, int]:
-    """First px and number of px of a patch along an axis, inside the axis."""
-    start = min(max(0, round(centre - side / 2)), max(0, length - side))
-    return start, min(side, length)
-
-
-def _halves(count: int) -> tuple[int, int]:
-    return count // 2, count - count // 2
+def _mirrored(centre: float, side: int, length: int) -> NDArray[np.int64]:
+    """Px of an axis that a patch shows, in its order; past the ends they come back."""
+    past = np.abs(round(centre - side / 2) + np.arange(side))
+    turn = max(1, 2 * (length - 1))
+    found: NDArray[np.int64] = np.abs((past + length - 1) % turn - (length - 1))
+    return found
 
 
 def _recode(slide: str, label: Multiscale, classes: ClassTable) -> NDArray[np.uint8]:

@@ -27,7 +27,7 @@ def stratum_of(ratios: NDArray[np.float64], strata: StrataConfig) -> Indices:
 
 
 def object_groups(
-    maps: Sequence[SlideMap], sampling: SamplingConfig, patch_area: float
+    maps: Sequence[SlideMap], sampling: SamplingConfig, patch_px2: NDArray[np.float64]
 ) -> tuple[Indices, ...]:
     """Objects in groups that are drawn as often as each other.
 
@@ -37,8 +37,8 @@ def object_groups(
         One per slide; objects are counted through them one after the other.
     sampling
         Says what counts more often, and what makes a group.
-    patch_area
-        Area of a patch in the maps' unit, um2 or px.
+    patch_px2
+        Area of a patch in level-0 px² of each slide.
 
     Returns
     -------
@@ -51,7 +51,8 @@ def object_groups(
         times = times_of(2e-3 * np.sqrt(areas / np.pi), sampling.sizes)
     key = np.zeros(len(areas), dtype=np.int64)
     if sampling.strata is not None:
-        key = stratum_of(np.minimum(areas / patch_area, 1.0), sampling.strata)
+        shares = [m.areas / area for m, area in zip(maps, patch_px2, strict=True)]
+        key = stratum_of(np.minimum(np.concatenate(shares), 1.0), sampling.strata)
     if sampling.balance != "none":
         kinds = [m.class_ids if sampling.balance == "class" else m.sources for m in maps]
         _, kind = np.unique(np.concatenate(kinds), return_inverse=True)
