@@ -98,7 +98,8 @@ def test_items_are_the_same_in_any_process_and_after_pickling(store):
         for one, other in zip(ours[item], copy[item], strict=True):
             assert torch.equal(one, other)
     assert not torch.equal(ours[0][0], ours[PATCHES][0])
-    image, label = ours[0]
+    image, label, weight = ours[0]
+    assert weight == 1
     assert (image.shape, image.dtype) == ((3, 32, 32), torch.uint8)
     assert (label.shape, label.dtype) == ((32, 32), torch.uint8)
 
@@ -116,7 +117,7 @@ def test_an_epoch_is_the_same_for_any_number_of_workers(store):
             num_workers=workers,
             multiprocessing_context=context,
         )
-        return [torch.cat([image.flatten(1), label.flatten(1)], 1) for image, label in loader]
+        return [torch.cat([image.flatten(1), label.flatten(1)], 1) for image, label, _ in loader]
 
     alone = epoch(0)
     for ours, theirs in zip(alone, epoch(2), strict=True):

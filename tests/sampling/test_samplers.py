@@ -317,3 +317,16 @@ def test_a_grid_covers_the_tissue_once_and_moves():
     with pytest.raises(ConfigError, match="touches tissue"):
         GridSampler([slide_map(tissue=np.zeros((20, 16), np.uint8))], GridConfig(),
                     sides=square(100), seed=1)  # fmt: skip
+
+
+def test_sources_get_their_shares():
+    one = slide_map(boxes=[(10 * n, 0, 10 * n + 10, 10) for n in range(5)])
+    one.sources[:] = ["hand", "hand", "expert", "expert", "pseudo"]
+    shares = {"hand": 3.0, "expert": 1.0}
+    drawn = sampler([one], MixConfig(objects=1), sources=shares).epoch(0)
+    assert np.bincount(drawn.object_id, minlength=5).tolist() == [150, 150, 50, 50, 0]
+    one.class_ids[:] = [1, 2, 1, 1, 1]
+    both = sampler([one], MixConfig(objects=1), sources=shares, balance="class").epoch(0)
+    assert np.bincount(both.object_id, minlength=5).tolist() == [150, 150, 50, 50, 0]
+    with pytest.raises(ConfigError, match=r"names nobody; .* from hand"):
+        sampler([one], MixConfig(objects=1), sources={"hand": 1.0, "nobody": 1.0})

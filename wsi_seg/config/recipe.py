@@ -124,7 +124,11 @@ class Recipe(Section):
     @property
     def class_table(self) -> ClassTable:
         """Classes with their ids and colours."""
-        return ClassTable.named([c.name for c in self.classes], [c.colour for c in self.classes])
+        return ClassTable.named(
+            [c.name for c in self.classes],
+            [c.colour for c in self.classes],
+            [c.merged for c in self.classes],
+        )
 
     def _repr_html_(self) -> str:
         text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

@@ -164,17 +164,18 @@ def slide_reliability(
     classes, true_classes = classes_of(prediction.image), classes_of(true)
     require_same_slide(prediction, truth)
     require_same_classes(truth.name, classes, true_classes, label)
+    recode = classes.recoding(true_classes)
     counts = {entry.name: np.zeros((_VALUES, 2), dtype=np.int64) for entry in classes}
     for region in _strips(prediction.pyramid.extent):
         values = prediction.image.read(region, cached=False)
         ids = read_label(
             true, prediction.pyramid.extent, region.y, 0, height=region.height, width=region.width
         )
+        ids = recode[ids]
         for channel, entry in enumerate(classes):
-            number = true_classes.id_of(entry.name)
             for row in range(0, region.height, _ROWS):  # sums take eight bytes for each px
                 rows = slice(row, row + _ROWS)
-                pairs = values[rows, :, channel].astype(np.int64) * 2 + (ids[rows] == number)
+                pairs = values[rows, :, channel].astype(np.int64) * 2 + (ids[rows] == entry.id)
                 pairs = pairs[ids[rows] != IGNORE]
                 counts[entry.name] += np.bincount(pairs, minlength=2 * _VALUES).reshape(_VALUES, 2)
     return {name: Reliability(count) for name, count in counts.items()}

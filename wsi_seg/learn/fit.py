@@ -10,6 +10,7 @@ from pathlib import Path
 
 import lightning
 import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import Strategy
 from torch.utils.data import DataLoader
@@ -23,6 +24,7 @@ from wsi_seg.errors import CheckpointError, ConfigError, TrainingError
 from wsi_seg.infer.predictor import pick_device, pick_precision
 from wsi_seg.learn.history import History
 from wsi_seg.learn.ledger import Ledger
+from wsi_seg.learn.place import PLACE, check_place
 from wsi_seg.learn.resume import LAST, Position, position_of
 from wsi_seg.learn.slides import Split, is_pseudo, patch_sampler
 from wsi_seg.learn.task import Batch, SegmentationTask
@@ -42,6 +44,9 @@ from wsi_seg.models.network import (
 from wsi_seg.progress import Progress
 
 logger = logging.getLogger(__name__)
+
+# Patches that the network is asked about once it is trained.
+_CHECKED = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +117,7 @@ def fit(
         validation = Validation(recipe, card, split.validation, out)
         watch = Watch(validation, patches.ledger, progress=progress)
         _run(task, patches, watch, recipe, out)
+        _check_place(patches, out)
     top = watch.history.top(recipe.train.top_k)
     best = out / BEST
     return Fitted(
@@ -122,6 +128,15 @@ def fit(
         history=watch.history,
         parameters=sum(p.numel() for p in learner.network.parameters()),
     )
+
+
+@rank_zero_only
+def _check_place(patches: "_Patches", out: Path) -> None:
+    """Ask the best network about tiles without content, and warn where it has learned the place."""
+    found = check_place(out / BEST, patches.first(), pick_device("auto"))
+    found.write(out / PLACE)
+    for warning in found.warnings():
+        logger.warning("%s", warning)
 
 
 def build_learner(
@@ -248,7 +263,13 @@ class _Patches(lightning.LightningDataModule):
             patches,
             [recipe.data.pseudo_weight if guess else 1.0 for guess in guessed],
             classes=len(recipe.classes) if soft else None,
+            by_px=any(source.doubt is not None for source in sources),
         )
+
+    def first(self) -> torch.Tensor:
+        """Patches that an epoch begins with, ``(B, C, side, side)`` uint8."""
+        count = min(_CHECKED, len(self._sampler))
+        return torch.stack([self._dataset[item][0] for item in range(count)])
 
     @property
     def steps_per_epoch(self) -> int:

@@ -224,14 +224,14 @@ def _map_store(store: SlideStore, recipe: Recipe) -> SlideMap:
     else:
         cell_px, px_area = max(1.0, recipe.sampling.cell_um / base_mpp), base_mpp**2
     objects = read_objects(store, recipe.data.label)
-    names = recipe.class_table.names
+    ids_of = {part: entry.id for entry in recipe.class_table for part in (entry.name, *entry.parts)}
     extent = store.pyramid.extent
     # An annotation may stick out of its slide, or miss it.
     sides = np.array([extent.height, extent.width] * 2, dtype=np.float64)
     boxes = np.clip(objects.bbox, 0, sides)
     visible = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    wanted = visible & np.isin(objects.class_name, names)
-    ids = np.array([names.index(n) + 1 for n in objects.class_name[wanted]], dtype=np.uint8)
+    wanted = visible & np.isin(objects.class_name, list(ids_of))
+    ids = np.array([ids_of[str(name)] for name in objects.class_name[wanted]], dtype=np.uint8)
     mix = recipe.sampling.mix
     areas, sources = objects.area[wanted], objects.source[wanted]
     boxes = boxes[wanted]

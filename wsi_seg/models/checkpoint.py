@@ -105,6 +105,7 @@ class _ClassRow(BaseModel):
 
     name: str
     colour: str
+    merged: list[str] = Field(default=[], alias="from")
 
 
 class _CardFile(BaseModel):
@@ -144,7 +145,7 @@ class _CardFile(BaseModel):
             architecture=self.architecture,
             encoder=self.encoder,
             in_channels=self.in_channels,
-            classes=ClassTable.from_json([row.model_dump() for row in self.classes]),
+            classes=ClassTable.from_json([row.model_dump(by_alias=True) for row in self.classes]),
             mpp=self.mpp,
             tile_px=self.tile_px,
             mean=tuple(self.mean),

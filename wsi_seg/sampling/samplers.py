@@ -139,7 +139,7 @@ class PatchSampler:
         self._seed, self._weighted = seed, sampling.weighted
         self._sides, self._lengths = sides, lengths_of(maps)
         self._places = ObjectPlaces(maps, sides)
-        self._groups = object_groups(maps, sampling, sides.prod(axis=1))
+        self._groups, self._shares = object_groups(maps, sampling, sides.prod(axis=1))
         blocks = [-(-m.tissue.size // BLOCK) for m in maps]
         self._first_cell = np.cumsum([0, *blocks]) * BLOCK
         mix = sampling.mix
@@ -193,7 +193,9 @@ class PatchSampler:
         """Place the chosen draws; ``turn`` numbers them from 0 without gaps, in any order."""
         if not len(turn):
             return
-        picked = take_turns(self._groups, len(turn), self._seed, epoch)[turn]
+        picked = take_turns(self._groups, self._shares, len(turn), seed=self._seed, epoch=epoch)[
+            turn
+        ]
         count = len(draws) * _STEPS
         raw = uniforms(self._seed, epoch, stream=Stream.AROUND, first=0, count=count)
         numbers = raw.reshape(len(draws), -1)[chosen, :NUMBERS]
@@ -245,8 +247,8 @@ class PatchSampler:
     def _object_chance(self, draws: Draws) -> NDArray[np.float64]:
         """Chance that an object draw falls into the cell of each draw."""
         turns = np.zeros(len(self._places.slide))
-        for group in self._groups:
-            np.add.at(turns, group, 1 / (len(group) * len(self._groups)))
+        for group, share in zip(self._groups, self._shares, strict=True):
+            np.add.at(turns, group, share / len(group))
         cell_px = np.array([m.cell_px for m in self.maps])[draws.slide]
         density = self._places.density(draws.slide, draws.y, draws.x, turns)
         chance: NDArray[np.float64] = density * cell_px**2
