@@ -24,7 +24,8 @@ from wsi_seg.classes import ClassTable
 from wsi_seg.config.recipe import Fit
 from wsi_seg.data.view import View, channels_with
 from wsi_seg.errors import CheckpointError, ConfigError, OutputError
-from wsi_seg.models.network import NetworkSpec, build_network, read_tensors
+from wsi_seg.models.network import NetworkSpec, build_network
+from wsi_seg.models.tensors import read_safetensors
 
 FORMAT = 1
 
@@ -206,7 +207,7 @@ def load_checkpoint(path: Path | str) -> tuple[nn.Module, ModelCard]:
     try:
         with torch.random.fork_rng(devices=[]):
             network = build_network(card.spec)
-        network.load_state_dict(read_tensors(path))
+        network.load_state_dict(read_safetensors(path))
     except (SafetensorError, RuntimeError, ConfigError, OSError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(
