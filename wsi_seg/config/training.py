@@ -28,6 +28,14 @@ class TrainConfig(Section):
         Processes per device that load patches; 0 loads in the training process.
     max_minutes
         No epoch is begun that would likely end later than this; null sets no limit.
+    monitor
+        Figure of the slides held out that decides which network is best, and so what is kept, when
+        ``plateau`` and ``early_stop`` act and what the next phase starts from. ``dice`` is that of
+        all px pooled, averaged over classes. ``dice_slide`` is the mean over slides, where a class
+        that is neither there nor found counts 1 and one found falsely 0, so that finding nothing
+        pays where most slides are empty; ``dice_objects`` the mean over slides that show the
+        class. ``loss`` is the cross-entropy; ``triplet`` the best ``dice_slide`` of rules with two
+        thresholds and an area. Slices of a volume count as one slide.
     early_stop
         Validations without gain after which training ends; null never ends early.
     validate_every
@@ -52,6 +60,7 @@ class TrainConfig(Section):
     nodes: int = Field(default=1, ge=1)
     workers: int = Field(default=1, ge=0, le=256)
     max_minutes: Annotated[float, Field(gt=0)] | None = None
+    monitor: Literal["dice", "dice_slide", "dice_objects", "loss", "triplet"] = "dice"
     early_stop: Annotated[int, Field(ge=1)] | None = None
     validate_every: int = Field(default=1, ge=1)
     validation_overlap: float = Field(default=0.25, ge=0, le=0.9)

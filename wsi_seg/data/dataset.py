@@ -207,8 +207,9 @@ class PatchDataset(Dataset[Patch]):
 
     An item is ``(image, label, weight)``: uint8 ``(C, side, side)``, uint8 class ids
     ``(side, side)``, and float32 ``(side, side)`` or, where all px weigh 1, ``()``. Soft truth is
-    float32 probabilities ``(classes, side, side)``, NaN where they are to be ignored. It depends on the item's number
-    and the recipe alone, so worker processes need no seeds of their own. The object may be pickled.
+    float32 probabilities ``(classes, side, side)``, NaN where they are to be ignored. It depends on
+    the item's number and the recipe alone, so worker processes need no seeds of their own. The
+    object may be pickled.
 
     Parameters
     ----------

@@ -172,10 +172,10 @@ class SegmentationTask(lightning.LightningModule):
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def validated(self, score: float) -> None:
-        """Advance a schedule that waits for gains in validation."""
+    def validated(self, gain: float) -> None:
+        """Advance a schedule that waits for gains in validation; the higher the better."""
         if self._plateau is not None:
-            self._plateau.step(score)
+            self._plateau.step(gain)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the state of such a schedule, which lightning does not know."""

@@ -49,7 +49,7 @@ class Watch(Callback):
     """
 
     def __init__(self, validation: Validation, ledger: Ledger, *, progress: Progress) -> None:
-        self.history = History()
+        self.history = History(monitor=f"val_{validation.recipe.train.monitor}")
         self._ledger = ledger
         self._validation, self._recipe = validation, validation.recipe
         self._out: Path = validation.out
@@ -161,8 +161,9 @@ class Watch(Callback):
         row, minutes, last = trainer.strategy.broadcast((row, minutes, last))
         self.history.rows.append(row)
         self.history.minutes += minutes
-        if "val_dice" in row:
-            pl_module.validated(row["val_dice"])
+        gain = self.history.gain(row)
+        if gain is not None:
+            pl_module.validated(gain)
         if trainer.is_global_zero:
             self._write(trainer, pl_module)
             write_worst(self._out / WORST, worst)
@@ -219,7 +220,7 @@ class Watch(Callback):
     def _write(self, trainer: lightning.Trainer, task: SegmentationTask) -> None:
         """Keep networks and figures of the epoch that just ended."""
         row = self.history.rows[-1]
-        if "val_dice" in row or not self._validation.slides:
+        if self.history.gain(row) is not None or not self._validation.slides:
             self._validation.keep(task.network, self.history)
         columns = list(dict.fromkeys(name for one in self.history.rows for name in one))
         self.history.write_csv(self._out / METRICS, columns)

@@ -25,6 +25,8 @@ _CHARTS = (
     ("Patches per second", ("patches_per_second",)),
 )
 
+_SCORES = ("val_dice", "val_dice_slide", "val_dice_objects", "val_triplet", "val_loss")
+
 _MOST_ROWS = 40
 
 Columns = dict[str, list[float | None]]
@@ -64,8 +66,10 @@ def _training(file: Path) -> str:
     columns = _metrics(file)
     epochs = columns.get("epoch", [])
     charts = [(title, [n for n in names if n in columns]) for title, names in _CHARTS]
-    scores = [name for name in columns if name.startswith("val_dice")]
-    charts.insert(1, ("Dice on slides held out", scores))
+    charts.insert(1, ("Of slides held out", [n for n in _SCORES if n in columns]))
+    pooled = [name for name in columns if name.startswith("val_pooled_dice")]
+    if len(pooled) > 1:
+        charts.insert(2, ("Pooled Dice on slides held out", pooled))
     plots = [
         figure(line_plot({n: _points(epochs, columns[n]) for n in names}, "epoch", title), title)
         for title, names in charts
