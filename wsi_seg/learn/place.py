@@ -24,7 +24,7 @@ _PARTS = 8
 
 # Differences between the middle and the corners up to this are not worth a warning: zeros around
 # a tile, which convolutions see, make some.
-_ALLOWED = 0.15
+_ALLOWED = 0.1
 
 Means = list[list[float]]
 
