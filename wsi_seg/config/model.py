@@ -37,18 +37,23 @@ class ModelConfig(Section):
         Share of the decoder's channels left out before the last layer, and of the head's input.
     deep_supervision
         Weight of the loss of each inner depth of the decoder; 0 has none.
+    encoder_norm
+        What BatchNorm of the encoder goes by: the ``batch``, or the statistics ``kept`` from its
+        first weights. ``auto`` keeps them below 8 patches per step and device, which say too
+        little, where there are first weights.
     freeze_encoder_epochs
         The encoder begins to learn after so many epochs.
     """
 
-    architecture: str = "Unet"
-    encoder: str = "efficientnet-b0"
-    weights: str | None = None
+    architecture: str = "Linknet"
+    encoder: str = "tu-tf_efficientnet_lite0"
+    weights: str | None = "imagenet"
     decoder_attention: Literal["scse"] | None = None
     detail: int = Field(default=0, ge=0, le=64)
     head: Literal["avg", "max", "gem"] | None = None
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     deep_supervision: float = Field(default=0.0, ge=0)
+    encoder_norm: Literal["auto", "batch", "kept"] = "auto"
     freeze_encoder_epochs: int = Field(default=0, ge=0)
 
     @property

@@ -63,7 +63,7 @@ class Recipe(Section):
     patch_px: int = Field(default=256, ge=8, le=4096)
     fit: Fit | None = None
     sampling: SamplingConfig = SamplingConfig()
-    augment: Augment = "d4"
+    augment: Augment = "light"
     mix_batches: MixBatchesConfig | None = None
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig(bce=BceTerm(weight=1), dice=Term(weight=1))

@@ -21,9 +21,10 @@ from wsi_seg.data.augment import require_no_colour
 from wsi_seg.data.dataset import EpochItems, PatchDataset, PatchSource
 from wsi_seg.data.view import View
 from wsi_seg.errors import CheckpointError, ConfigError, TrainingError
-from wsi_seg.infer.predictor import pick_device, pick_precision
+from wsi_seg.infer.predictor import pick_device
 from wsi_seg.learn.history import History
 from wsi_seg.learn.ledger import Ledger
+from wsi_seg.learn.pace import training_precision
 from wsi_seg.learn.place import PLACE, check_place
 from wsi_seg.learn.resume import LAST, Position, position_of
 from wsi_seg.learn.slides import Split, is_pseudo, patch_sampler
@@ -44,6 +45,9 @@ from wsi_seg.models.network import (
 from wsi_seg.progress import Progress
 
 logger = logging.getLogger(__name__)
+
+# Patches per step below which the statistics of a batch are worse than those of ImageNet.
+_SMALL_BATCH = 8
 
 # Patches that the network is asked about once it is trained.
 _CHECKED = 12
@@ -166,6 +170,7 @@ def build_learner(
         head=model.head,
         dropout=model.dropout,
         sides=model.deep_supervision > 0,
+        keep_norm=_keeps_norm(recipe, weights),
     )
     normalisation = _normalisation(spec, weights)
     card = ModelCard(
@@ -194,6 +199,13 @@ def build_learner(
         detail=spec.detail,
     )
     return learner, card
+
+
+def _keeps_norm(recipe: Recipe, start: str | Path | None) -> bool:
+    """Whether BatchNorm of the encoder keeps the statistics of the first weights."""
+    if recipe.model.encoder_norm != "auto":
+        return recipe.model.encoder_norm == "kept"
+    return start is not None and recipe.train.batch_size < _SMALL_BATCH
 
 
 def _normalisation(spec: NetworkSpec, start: str | Path | None) -> Normalisation:
@@ -297,7 +309,7 @@ def _run(
     task: SegmentationTask, patches: _Patches, watch: Watch, recipe: Recipe, out: Path
 ) -> None:
     device = pick_device("auto")
-    bf16 = pick_precision(recipe.train.precision, device) == "bf16"
+    bf16 = training_precision(recipe.train.precision, device) == "bf16"
     trainer = lightning.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=recipe.train.devices,
