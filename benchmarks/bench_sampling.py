@@ -57,7 +57,7 @@ def draw_figures(options: argparse.Namespace) -> Results:
     mix = MixConfig(objects=0.5, tissue=0.4, background=0.1)
     sampling = SamplingConfig(mix=mix, patches_per_epoch=DRAWS)
     tracemalloc.start()
-    sampler = PatchSampler([huge_slide()], sampling, seed=0)
+    sampler = PatchSampler([huge_slide()], sampling, sides=np.full((1, 2), 512.0), seed=0)
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 

@@ -24,3 +24,18 @@ def test_bad_tables_are_refused(names, colours, said):
 def test_unknown_name_lists_the_known_ones():
     with pytest.raises(ConfigError, match=r"'nerve'.*gland, vessel"):
         ClassTable.named(["gland", "vessel"]).id_of("nerve")
+
+
+def test_names_may_be_merged_to_one_class():
+    drawn = ClassTable.named(["gl", "gn", "vessel", "nerve"])
+    wanted = ClassTable.named(["vessel", "glomerulus"], merged=[(), ("gn", "gl")])
+    table = wanted.recoding(drawn)
+    assert table[:5].tolist() == [0, 2, 2, 1, 0]
+    assert table[255] == 255
+    assert wanted.absent_from(drawn) == ()
+    assert ClassTable.from_json(wanted.to_json()) == wanted
+    # A label that has the merged class already will do, too; one that lacks a part will not.
+    assert wanted.absent_from(ClassTable.named(["glomerulus", "vessel"])) == ()
+    assert wanted.absent_from(ClassTable.named(["gn", "vessel"])) == ("gl",)
+    with pytest.raises(ConfigError, match="each name in one class"):
+        ClassTable.named(["a", "b"], merged=[("x",), ("x", "y")])

@@ -1,8 +1,12 @@
 """Owns the class table: which id, name and colour each segmented structure has."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from wsi_seg.errors import ConfigError
 
@@ -11,6 +15,9 @@ IGNORE = 255
 
 # Annotations of this class are drawn as 255: there nothing is learned and nothing is scored.
 IGNORE_NAME = "ignore"
+
+# Map inside a label that says how much less than 1 each px weighs in training, in 1/255.
+DOUBT = "doubt"
 
 # Okabe and Ito's palette (2008), told apart by colour-blind readers; black is left out.
 _PALETTE = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")
@@ -28,11 +35,19 @@ class ClassEntry:
         Name as annotations spell it.
     colour
         ``#rrggbb``.
+    merged
+        Names of annotations that are all this class; without any it is ``name`` alone.
     """
 
     id: int
     name: str
     colour: str
+    merged: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names in annotations that count as this class."""
+        return self.merged or (self.name,)
 
     @property
     def rgb(self) -> tuple[int, int, int]:
@@ -53,13 +68,21 @@ class ClassTable:
         names = [entry.name for entry in self.entries]
         if len(set(names)) != len(names):
             raise ConfigError(f"got class names {names}; expected each name once")
+        parts = [part for entry in self.entries for part in entry.parts]
+        if len(set(parts)) != len(parts):
+            raise ConfigError(f"got classes made of {parts}; expected each name in one class")
         if [entry.id for entry in self.entries] != list(range(1, len(names) + 1)):
             raise ConfigError("got class ids out of order; expected 1, 2, 3 ...")
         if len(names) >= IGNORE:
             raise ConfigError(f"got {len(names)} classes; expected at most {IGNORE - 1}")
 
     @classmethod
-    def named(cls, names: Sequence[str], colours: Sequence[str | None] = ()) -> "ClassTable":
+    def named(
+        cls,
+        names: Sequence[str],
+        colours: Sequence[str | None] = (),
+        merged: Sequence[Sequence[str]] = (),
+    ) -> "ClassTable":
         """Table of these names; colours left out are taken from a fixed palette.
 
         Raises
@@ -68,6 +91,7 @@ class ClassTable:
             If a name is empty or occurs twice, or a colour is not ``#rrggbb``.
         """
         given = [*colours, *[None] * (len(names) - len(colours))]
+        parts = [*merged, *[()] * (len(names) - len(merged))]
         entries = []
         for index, (name, colour) in enumerate(zip(names, given, strict=True)):
             if not name.strip():
@@ -75,7 +99,7 @@ class ClassTable:
             chosen = colour or _PALETTE[index % len(_PALETTE)]
             if not re.fullmatch(r"#[0-9a-fA-F]{6}", chosen):
                 raise ConfigError(f"class {name!r}: got colour {chosen!r}; expected '#rrggbb'")
-            entries.append(ClassEntry(index + 1, name, chosen.lower()))
+            entries.append(ClassEntry(index + 1, name, chosen.lower(), tuple(parts[index])))
         return cls(tuple(entries))
 
     def __len__(self) -> int:
@@ -102,11 +126,41 @@ class ClassTable:
                 return entry.id
         raise ConfigError(f"got class {name!r}; expected one of {', '.join(self.names)}")
 
-    def to_json(self) -> list[dict[str, str]]:
-        """Names and colours in table order, as plain JSON values."""
-        return [{"name": entry.name, "colour": entry.colour} for entry in self.entries]
+    def absent_from(self, known: "ClassTable") -> tuple[str, ...]:
+        """Names that a label with other classes would need: of classes, or of their parts."""
+        return tuple(
+            part
+            for entry in self.entries
+            if entry.name not in known.names
+            for part in entry.parts
+            if part not in known.names
+        )
+
+    def recoding(self, known: "ClassTable") -> NDArray[np.uint8]:
+        """Table ``(256,)`` from the ids of a label with other classes to those of this one.
+
+        Classes that this one lacks become background, and px to ignore stay.
+        """
+        table = np.zeros(256, dtype=np.uint8)
+        table[IGNORE] = IGNORE
+        for entry in self.entries:
+            for name in {entry.name, *entry.parts} & set(known.names):
+                table[known.id_of(name)] = entry.id
+        return table
+
+    def to_json(self) -> list[dict[str, object]]:
+        """Names, colours and what is merged, in table order, as plain JSON values."""
+        return [
+            {"name": entry.name, "colour": entry.colour}
+            | ({"from": list(entry.merged)} if entry.merged else {})
+            for entry in self.entries
+        ]
 
     @classmethod
-    def from_json(cls, rows: Sequence[dict[str, str]]) -> "ClassTable":
+    def from_json(cls, rows: Sequence[Mapping[str, Any]]) -> "ClassTable":
         """Inverse of `to_json`."""
-        return cls.named([row["name"] for row in rows], [row.get("colour") for row in rows])
+        return cls.named(
+            [row["name"] for row in rows],
+            [row.get("colour") for row in rows],
+            [row.get("from", ()) for row in rows],
+        )

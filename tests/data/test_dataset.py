@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.config import MixConfig, SamplingConfig
+from wsi_seg.data.augment import Augmenter
 from wsi_seg.data.dataset import EpochItems, PatchDataset, PatchSource
 from wsi_seg.data.view import View
 from wsi_seg.errors import ResolutionError, StoreError
@@ -37,37 +38,47 @@ def dataset(store, augment="light", side=32):
         sources=np.full(1, "expert"),
     )
     mix = MixConfig(objects=0.5, tissue=0.5)
-    sampler = PatchSampler([one], SamplingConfig(mix=mix, patches_per_epoch=PATCHES), seed=3)
+    sampling = SamplingConfig(mix=mix, patches_per_epoch=PATCHES)
+    sampler = PatchSampler([one], sampling, sides=np.full((1, 2), float(side)), seed=3)
     return PatchDataset([source(store)], sampler, augment=augment, patch_px=side, seed=3)
 
 
-@given(y=st.floats(0, 203), x=st.floats(0, 151), side=st.integers(1, 150))
-def test_patches_stay_inside_and_show_their_place(store, pixels, y, x, side):
+@given(y=st.floats(0, 203), x=st.floats(0, 151), side=st.integers(1, 700))
+def test_patches_show_their_place_and_are_mirrored_past_the_border(store, pixels, y, x, side):
+    """Image and label alike, whatever sticks out, also by more than the slide's size."""
     image, label = source(store).patch(y, x, side)
-    top, left = int(image[0, 0, 0]), int(image[0, 0, 1])
-    here = np.s_[top : top + side, left : left + side]
+    past = 500
+    rows, columns = (
+        np.pad(np.arange(length), past, mode="reflect")[past + start : past + start + side]
+        for length, start in ((203, round(y - side / 2)), (151, round(x - side / 2)))
+    )
+    here = np.ix_(rows, columns)
     assert np.array_equal(image, pixels[0][here])
     assert np.array_equal(label, pixels[1][here])
-    assert abs(top + side / 2 - y) <= max(0.5, side / 2)
-    if side / 2 + 1 <= y <= 203 - side / 2 - 1:
-        assert abs(top + side / 2 - y) <= 0.5
 
 
-def test_past_a_small_slide_the_image_is_mirrored_and_the_label_ignored(store, pixels):
-    image, label = source(store).patch(0, 0, 220)
-    assert image.shape == (220, 220, 3)
-    inside = np.s_[8:211, 34:185]  # in the middle of 220 x 220
-    assert np.array_equal(image[inside], pixels[0])
-    assert np.array_equal(image[211:, 34:185], pixels[0][-2:-11:-1])
-    assert np.array_equal(label[inside], pixels[1])
-    assert (label[211:] == 255).all()
-    assert (label[:8] == 255).all()
-    assert (label[:, 185:] == 255).all()
+@pytest.mark.parametrize("augment", ["none", "d4", "light", "heavy", "stain", "siim", "stas"])
+def test_image_and_label_agree_past_the_border_whatever_augment_does(write_store, augment):
+    """The image is dark where the label is, so that places can be compared after any change."""
+    y, x = np.mgrid[:140, :170]
+    label = (((y // 35) + (x // 34)) % 2).astype(np.uint8)
+    image = np.repeat(np.where(label, 40, 215)[..., None], 3, axis=-1).astype(np.uint8)
+    one = source(write_store(image, label, classes=("gland",)),
+                 classes=ClassTable.named(["gland"]))  # fmt: skip
+    augmenter = Augmenter(augment)
+    agreed = []
+    for draw in range(24):
+        side = augmenter.side_to_cut(96)
+        cut = one.patch((0, 140)[draw % 2], (0, 170)[draw // 2 % 2], side)
+        seen, known = augmenter(*cut, side=96, seeds=[draw, draw + 100, 7, 9])
+        split = (seen.max() / 2 + seen.min() / 2) if seen.max() > seen.min() else 128
+        agreed.append(((seen.mean(axis=-1) < split) == (known == 1)).mean())
+    assert np.mean(agreed) > 0.9
 
 
 def test_class_ids_are_the_models_and_ignore_stays(store, pixels):
     table = ClassTable.named(["vessel"])
-    _, label = source(store, classes=table).patch(0, 0, 30)
+    _, label = source(store, classes=table).patch(15, 15, 30)
     expected = np.select([pixels[1] == 2, pixels[1] == 255], [1, 255], 0)[:30, :30]
     assert np.array_equal(label, expected)
 
@@ -87,7 +98,8 @@ def test_items_are_the_same_in_any_process_and_after_pickling(store):
         for one, other in zip(ours[item], copy[item], strict=True):
             assert torch.equal(one, other)
     assert not torch.equal(ours[0][0], ours[PATCHES][0])
-    image, label = ours[0]
+    image, label, weight = ours[0]
+    assert weight == 1
     assert (image.shape, image.dtype) == ((3, 32, 32), torch.uint8)
     assert (label.shape, label.dtype) == ((32, 32), torch.uint8)
 
@@ -105,7 +117,7 @@ def test_an_epoch_is_the_same_for_any_number_of_workers(store):
             num_workers=workers,
             multiprocessing_context=context,
         )
-        return [torch.cat([image.flatten(1), label.flatten(1)], 1) for image, label in loader]
+        return [torch.cat([image.flatten(1), label.flatten(1)], 1) for image, label, _ in loader]
 
     alone = epoch(0)
     for ours, theirs in zip(alone, epoch(2), strict=True):

@@ -4,6 +4,8 @@ import torch
 from wsi_seg.config.augment import MixBatchesConfig
 from wsi_seg.data.mix import mix_batch, probabilities
 
+ONES = torch.ones(())
+
 
 def batch():
     """Four patches that show their number, with a square of truth each, one px ignored."""
@@ -19,7 +21,7 @@ def test_boxes_bring_their_labels_and_foreground():
     labels += images[:, 0] // 50 * 10 * (labels == 2)  # ids tell the patch, too
     for seed in range(20):
         torch.manual_seed(seed)
-        mixed, truth = mix_batch(images, labels, MixBatchesConfig(p=1), classes=99)
+        mixed, truth, _ = mix_batch(images, labels, ONES, MixBatchesConfig(p=1), classes=99)
         assert mixed.dtype == torch.uint8
         for index in range(4):
             pasted = mixed[index, 0] == images[index - 1, 0, 0, 0]
@@ -35,7 +37,7 @@ def test_averages_ignore_what_either_ignores():
     images, labels = batch()
     torch.manual_seed(1)
     config = MixBatchesConfig(kind="mixup", p=1)
-    mixed, truth = mix_batch(images, labels, config, classes=2)
+    mixed, truth, _ = mix_batch(images, labels, ONES, config, classes=2)
     share = float(mixed[1, 0, 5, 5]) / 50  # of patch 1, with patch 0, which is black
     assert 0 < share < 1
     assert np.allclose(mixed[2, 0], share * 100 + (1 - share) * 50)
@@ -50,6 +52,23 @@ def test_mixing_is_rare_if_asked_and_needs_two():
     torch.manual_seed(0)
     for some in (images, images[:1]):
         p = 0.0 if len(some) > 1 else 1.0
-        mixed, truth = mix_batch(some, labels[: len(some)], MixBatchesConfig(p=p), classes=2)
+        mixed, truth, _ = mix_batch(
+            some, labels[: len(some)], ONES, MixBatchesConfig(p=p), classes=2
+        )
         assert mixed is some
         assert torch.equal(truth, labels[: len(some)])
+
+
+def test_weights_of_px_go_with_their_px_and_those_of_patches_stay():
+    images, labels = batch()
+    labels += 1
+    weights = torch.arange(4.0).reshape(4, 1, 1).expand(4, 20, 30).clone()
+    torch.manual_seed(3)
+    mixed, _, moved = mix_batch(images, labels, weights, MixBatchesConfig(p=1), classes=9)
+    assert torch.equal(moved * 50, mixed[:, 0].float())
+    mixup = MixBatchesConfig(kind="mixup", p=1)
+    mixed, _, moved = mix_batch(images, labels, weights, mixup, classes=9)
+    assert torch.allclose(moved * 50, mixed[:, 0])
+    assert torch.equal(
+        mix_batch(images, labels, weights[:, 0, 0], mixup, classes=9)[2], weights[:, 0, 0]
+    )

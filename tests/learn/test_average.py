@@ -20,7 +20,8 @@ def test_a_moving_average_follows_its_definition():
     average = WeightAverage(network(0.0), 0.9)
     average.update_parameters(network(1.0))  # the first is taken as it is
     average.update_parameters(network(2.0))
-    expected = 0.9 * 1.0 + 0.1 * 2.0
+    kept = min(0.9, 2 / 11)  # of the first, after one step
+    expected = kept * 1.0 + (1 - kept) * 2.0
     assert average.module[0].weight.flatten().tolist() == pytest.approx([expected] * 2)
     assert average.module[1].running_mean.tolist() == pytest.approx([expected] * 2)
 
@@ -35,7 +36,15 @@ def test_equal_parts_are_a_mean_and_counters_are_not_averaged():
 
 
 def test_what_the_recipe_asks_for():
-    assert build_average(network(0.0), TrainConfig()) is None
+    assert build_average(network(0.0), TrainConfig(ema=None)) is None
     assert first_averaged_epoch(TrainConfig(epochs=8, ema=0.99)) == 0
     assert first_averaged_epoch(TrainConfig(epochs=8, swa_from=0.75)) == 6
     assert first_averaged_epoch(TrainConfig(epochs=1, swa_from=0.99)) == 0
+
+
+def test_a_moving_average_forgets_its_beginning_in_a_short_run():
+    average = WeightAverage(network(0.0), 0.999)
+    average.update_parameters(network(0.0))
+    for _ in range(30):
+        average.update_parameters(network(1.0))
+    assert average.module[0].weight.min() > 0.95

@@ -101,3 +101,86 @@ def test_a_slide_may_count_as_one_object(recipe_for):
         assert (one.boxes[0, :2] == many.boxes[:, :2].min(axis=0)).all()
         assert (one.boxes[0, 2:] == many.boxes[:, 2:].max(axis=0)).all()
         assert one.areas.sum() == many.areas.sum()
+
+
+def test_names_are_merged_on_the_way(slides, tmp_path):
+    """Objects of two names are one class in maps, patches and scores."""
+    import shutil
+
+    from shapely.geometry import box
+
+    from wsi_seg.annotations import Annotation, Annotations
+    from wsi_seg.classes import ClassTable
+    from wsi_seg.config import load_recipe
+    from wsi_seg.data.dataset import PatchSource
+    from wsi_seg.data.view import View
+    from wsi_seg.masks.labels import write_labels
+    from wsi_seg.store import open_collection
+
+    shutil.copytree(slides / "store.zarr", tmp_path / "store.zarr")
+    for store in open_collection(tmp_path / "store.zarr"):
+        items = tuple(
+            Annotation(box(x, 0, x + 30, 20), name, "x")
+            for x, name in ((0, "gn"), (40, "gs"), (80, "vessel"))
+        )
+        table = ClassTable.named(["gn", "gs", "vessel"])
+        write_labels(store, Annotations(items, ()), table, "annotations")
+    (tmp_path / "recipe.yaml").write_text(
+        "classes: [{name: vessel}, {name: glomerulus, from: [gn, gs]}]\n"
+        "data: {stores: [store.zarr], validation: 0.0}\nmpp: null\n"
+    )
+    recipe = load_recipe(tmp_path / "recipe.yaml")
+    (split,) = split_slides(recipe)
+    assert map_slides(split.train, recipe)[0].class_ids.tolist() == [2, 2, 1]
+    source = PatchSource.of(
+        split.train[0], "annotations", classes=recipe.class_table, view=View(None)
+    )
+    row = source.truth(10, 64, 128)[64 - 5]
+    assert (row[[5, 35, 50, 75, 90]] == [2, 0, 2, 0, 1]).all()
+    again = load_recipe(tmp_path / "recipe.yaml", ["classes.1.from=[gn, gone]"])
+    with pytest.raises(StoreError, match="expected gone too"):
+        PatchSource.of(split.train[0], "annotations", classes=again.class_table, view=View(None))
+    with pytest.raises(ConfigError, match="each name in one class"):
+        load_recipe(tmp_path / "recipe.yaml", ["classes.0.from=[gn]"])
+
+
+def test_an_annotations_weight_reaches_the_loss(slides, tmp_path):
+    """Px under an outline of weight .25 count a quarter, those outside it all."""
+    import shutil
+
+    import torch
+    from shapely.geometry import box
+
+    from wsi_seg.annotations import Annotation, Annotations
+    from wsi_seg.classes import ClassTable
+    from wsi_seg.config import load_recipe
+    from wsi_seg.learn.fit import _Patches
+    from wsi_seg.learn.losses.pixels import Pixels
+    from wsi_seg.learn.resume import Position
+    from wsi_seg.masks.labels import write_labels
+    from wsi_seg.store import open_collection
+
+    shutil.copytree(slides / "store.zarr", tmp_path / "store.zarr")
+    for store, weight in zip(
+        open_collection(tmp_path / "store.zarr"), (0.25, 1, 1, 1), strict=True
+    ):
+        items = (Annotation(box(50, 50, 90, 80), "disc", "x", weight),)
+        write_labels(store, Annotations(items, ()), ClassTable.named(["disc"]), "annotations")
+    (tmp_path / "recipe.yaml").write_text(
+        "classes: [{name: disc}]\ndata: {stores: [store.zarr], validation: 0.0}\nmpp: null\n"
+        "patch_px: 64\nsampling: {mix: {objects: 1}}\naugment: light\n"
+    )
+    recipe = load_recipe(tmp_path / "recipe.yaml")
+    (split,) = split_slides(recipe)
+    patches = _Patches(recipe, split, Position())
+    seen = set()
+    for item in range(60):
+        _, label, weight = patches._dataset[item]
+        assert weight.shape == label.shape
+        inside = weight[label == 1]
+        if inside.numel():
+            seen.add(round(float(inside.mean()), 2))
+        assert (weight[label == 0] == 1).all()
+    assert seen == {0.25, 1.0}
+    px = Pixels.of(torch.zeros(1, 1, 64, 64), label[None], weight=weight[None])
+    assert torch.equal(px.weight[0, 0], weight)

@@ -55,15 +55,17 @@ def test_a_run_learns_and_leaves_what_it_promises(recipe_for, tmp_path):
         "best.safetensors",
         "last.ckpt",
         "metrics.csv",
+        "place.json",
         "recipe.yaml",
         "worst.csv",
     ]
     rows = rows_of(tmp_path / "run")
     assert len(rows) == 6
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
-    assert report.best.val_dice == pytest.approx(max(float(r["val_dice"]) for r in rows), abs=1e-5)
+    assert report.best.monitor == "val_dice"
+    assert report.best.score == pytest.approx(max(float(r["val_dice"]) for r in rows), abs=1e-5)
     network, card = load_checkpoint(report.checkpoint)
-    assert card.scores["val_dice"] == report.best.val_dice
+    assert card.scores["val_dice"] == report.best.score
     assert (card.mpp, card.tile_px, card.classes.names) == (1.0, 32, ("disc",))
     assert card.training["validation_slides"] == ["c"]
     assert network(torch.zeros(1, 3, 64, 64)).shape == (1, 1, 64, 64)
@@ -94,7 +96,7 @@ def test_a_run_taken_up_equals_one_never_stopped(recipe_for, tmp_path):
 def test_without_validation_the_last_epoch_is_kept(recipe_for, tmp_path):
     recipe = recipe_for("data.validation=0.0", "train.epochs=2")
     report = train(recipe, tmp_path / "run", progress=Silent())
-    assert (report.best.val_dice, report.best.best_epoch, report.best.validation_slides) == (
+    assert (report.best.score, report.best.best_epoch, report.best.validation_slides) == (
         None,
         2,
         0,
@@ -107,7 +109,7 @@ def test_limits_end_a_run_and_its_rerun(recipe_for, tmp_path):
     for _ in range(2):
         report = train(recipe, tmp_path / "run", progress=Silent())
         assert report.best.epochs == 1
-        assert report.best.val_dice is not None
+        assert report.best.score is not None
 
 
 def test_a_best_network_may_start_another_run(recipe_for, tmp_path):

@@ -3,11 +3,14 @@ import pytest
 import torch
 
 from wsi_seg.classes import ClassTable
+from wsi_seg.errors import TrainingError
+from wsi_seg.evaluate.calibration import Reliability
 from wsi_seg.evaluate.scores import Counts, Scores, SlideScore
 from wsi_seg.evaluate.tiles import tile_dices
 from wsi_seg.geometry import Region
 from wsi_seg.learn import validate
 from wsi_seg.learn.history import History
+from wsi_seg.learn.monitor import figures
 from wsi_seg.learn.validate import Validation, score_slides
 from wsi_seg.models import build_network, load_checkpoint
 from wsi_seg.progress import Silent
@@ -28,17 +31,83 @@ UNEQUAL = Scores(
 )
 
 
-def test_per_slide_and_pooled_dice_differ_and_are_named(recipe_for, tmp_path, monkeypatch):
+def values_of(scores):
+    """Px by probability of a network that says 0 or 1."""
+    found = {}
+    for one in scores.slides:
+        counts = np.zeros((256, 2), dtype=np.int64)
+        counts[255], counts[0] = (one.counts.fp, one.counts.tp), (100, one.counts.fn)
+        found.setdefault(one.slide, {})[one.class_name] = Reliability(counts)
+    return found
+
+
+def test_figures_differ_and_are_named(recipe_for, tmp_path, monkeypatch):
     monkeypatch.setattr(validate, "infer_with", lambda *words, **named: None)
     monkeypatch.setattr(validate, "score_slides", lambda *words, **named: UNEQUAL)
+    monkeypatch.setattr(validate, "_values", lambda *words: values_of(UNEQUAL))
     row = Validation(recipe_for(), None, (), tmp_path).score(None, "cpu", Silent())
+    sure = -np.log(0.5 / 255)
     assert row == {
-        "val_dice": 0.75,
-        "val_dice_disc": 0.75,
-        "val_dice_disc_sd": 0.25,
+        "val_dice": 2010 / 2020,
+        "val_dice_slide": 0.75,
+        "val_dice_objects": 0.75,
+        "val_loss": pytest.approx(10 * sure / 1215, abs=0.002),
+        "val_triplet": 0.75,
         "val_pooled_dice_disc": 2010 / 2020,
+        "val_slide_dice_disc": 0.75,
+        "val_slide_dice_disc_sd": 0.25,
         "val_tile_dice_disc": pytest.approx(0.4),
     }
+
+
+def slices(finds):
+    """250 slices, 12 with a nodule of 400 px: a silent network, or one with stray px on a fifth."""
+    found = []
+    for z in range(250):
+        true = 400 if z % 21 == 1 else 0
+        stray = int(finds and z % 5 == 0)
+        counts = Counts(true, stray, 0) if finds else Counts(0, 0, true)
+        found.append(SlideScore(f"slice-{z}", "nodule", counts))
+    assert sum(one.counts.tp + one.counts.fn > 0 for one in found) == 12
+    return Scores(tuple(found))
+
+
+@pytest.mark.parametrize("monitor", ["dice", "dice_objects", "loss", "triplet"])
+def test_the_network_that_finds_the_nodules_is_chosen(monitor):
+    """By mean per-slide Dice with empty = 1 the silent one is better, .952 against .8."""
+    rows = [
+        {"epoch": float(epoch)} | figures(scores, values_of(scores))
+        for epoch, scores in enumerate((slices(finds=False), slices(finds=True)), start=1)
+    ]
+    assert [round(row["val_dice_slide"], 2) for row in rows] == [0.95, 0.81]
+    assert History(rows, monitor="val_dice_slide").best is rows[0]
+    history = History(rows, monitor=f"val_{monitor}")
+    assert history.best is rows[1]
+    assert history.top(2) == rows[::-1]
+    assert history.validations_since_best == 0
+
+
+def test_slices_of_a_volume_are_one_case():
+    scores = Scores(
+        (
+            SlideScore("ct_z0001", "nodule", Counts(50, 0, 50)),
+            SlideScore("ct_z0002", "nodule", Counts(0, 100, 0)),
+            SlideScore("other_z0001", "nodule", Counts(0, 0, 0)),
+        )
+    )
+    row = figures(scores, values_of(scores))
+    assert row["val_dice_objects"] == row["val_dice"] == 100 / 250
+    assert row["val_dice_slide"] == (100 / 250 + 1) / 2
+
+
+def test_nothing_to_choose_by_is_an_error(recipe_for, tmp_path, monkeypatch):
+    empty = Scores((SlideScore("a", "disc", Counts(0, 0, 0)),))
+    monkeypatch.setattr(validate, "infer_with", lambda *words, **named: None)
+    monkeypatch.setattr(validate, "score_slides", lambda *words, **named: empty)
+    monkeypatch.setattr(validate, "_values", lambda *words: values_of(empty))
+    validation = Validation(recipe_for("train.monitor=dice_objects"), None, (), tmp_path)
+    with pytest.raises(TrainingError, match="no slide held out shows any class"):
+        validation.score(None, "cpu", Silent())
 
 
 def test_the_best_are_kept_and_no_others(recipe_for, tmp_path, card_of):

@@ -253,3 +253,24 @@ def test_a_label_stays_until_the_next_one_is_whole(slides, monkeypatch):
     write_labels(slides["a"], Annotations((), ()), classes, "late")
     assert not slides["a"].label("late").read(whole()).any()
     assert not (slides["a"].path / ".partial").exists()
+
+
+def test_names_are_merged_by_the_command(slides, tmp_path):
+    from typer.testing import CliRunner
+
+    from wsi_seg.cli.app import app
+
+    rows = [
+        {"type": "Feature", "geometry": shapely.geometry.mapping(shapely.box(x, 10, x + 20, 40)),
+         "properties": {"classification": {"name": name}}}
+        for x, name in ((10, "gn"), (40, "gs"), (70, "vessel"), (100, "nerve"))
+    ]  # fmt: skip
+    (tmp_path / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": rows}))
+    words = ["annotate", str(slides.path), str(tmp_path / "a.geojson"), "--name", "merged"]
+    words += ["--classes", "vessel,glomerulus=gn,gs", "--json"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output.splitlines()[-1])["classes"] == ["vessel", "glomerulus"]
+    drawn = slides["a"].label("merged").read(whole())
+    assert drawn[20, [20, 50, 80, 110]].tolist() == [2, 2, 1, 0]
+    assert set(read_objects(slides["a"], "merged").class_name) == {"vessel", "glomerulus"}

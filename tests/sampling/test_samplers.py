@@ -39,9 +39,15 @@ def slide_map(name="a", *, height=1000, width=777, cell_px=50.0, boxes=(), tissu
     )
 
 
-def sampler(maps, mix=MIX, *, patches=400, seed=7, batch=1, patch_area=1.0, **more):
+def square(side, count=1):
+    """Height and width of patches on so many slides."""
+    return np.full((count, 2), float(side))
+
+
+def sampler(maps, mix=MIX, *, patches=400, seed=7, batch=1, side=0.0, **more):
+    """Sampler of patches of this side; those of side 0 are centred on what they are drawn for."""
     sampling = SamplingConfig(mix=mix, patches_per_epoch=patches, **more)
-    return PatchSampler(maps, sampling, seed=seed, batch=batch, patch_area=patch_area)
+    return PatchSampler(maps, sampling, sides=square(side, len(maps)), seed=seed, batch=batch)
 
 
 def three_boxes():
@@ -83,18 +89,20 @@ def test_null_patches_need_objects():
     epoch=st.integers(0, 10**6),
     count=st.integers(1, 40),
     patches=st.integers(80, 300),
+    side=st.floats(0, 300),
 )
-def test_each_object_is_seen_and_the_centre_lies_in_its_box(seed, epoch, count, patches):
+def test_each_object_has_its_turns_and_its_patches_touch_its_box(seed, epoch, count, patches, side):
     rng = np.random.default_rng(count)
     corners = rng.uniform(0, 700, (count, 2))
     boxes = np.concatenate([corners, corners + rng.uniform(0, 70, (count, 2))], axis=1)
-    drawn = sampler([slide_map(boxes=boxes)], patches=patches, seed=seed).epoch(epoch)
+    one = slide_map(boxes=boxes)
+    drawn = sampler([one], patches=patches, seed=seed, side=side).epoch(epoch)
     chosen = drawn.layer == Layer.OBJECTS
     picked = drawn.object_id[chosen]
     times = np.bincount(picked, minlength=count)
     assert times.min() >= 1
     assert times.max() - times.min() <= 1
-    y, x, y_end, x_end = boxes[picked].T
+    y, x, y_end, x_end = (boxes[picked] + np.array([-1, -1, 1, 1]) * side / 2).T
     assert ((y <= drawn.y[chosen]) & (drawn.y[chosen] <= y_end)).all()
     assert ((x <= drawn.x[chosen]) & (drawn.x[chosen] <= x_end)).all()
     assert (drawn.object_id[~chosen] == -1).all()
@@ -238,7 +246,7 @@ def test_bins_of_area_are_drawn_as_often():
     assert stratum_of(np.array([0.02, 0.03, 0.12, 0.5]), strata).tolist() == [0, 1, 2, 4]
     many_small = [(10 * n, 0, 10 * n + 10, 10) for n in range(9)]
     one = slide_map(boxes=[*many_small, (500, 500, 600, 600)])
-    drawn = sampler([one], MixConfig(objects=1), strata=strata, patch_area=20_000.0).epoch(0)
+    drawn = sampler([one], MixConfig(objects=1), strata=strata, side=np.sqrt(20_000.0)).epoch(0)
     times = np.bincount(drawn.object_id)
     assert times[9] == 200
     assert times[:9].sum() == 200
@@ -290,20 +298,35 @@ def test_a_grid_covers_the_tissue_once_and_moves():
     tissue = np.zeros((20, 16), np.uint8)
     tissue[4:6, 4:6] = 255
     one = slide_map(tissue=tissue)
-    still = GridSampler([one], GridConfig(shifted=False), sides=[100.0], seed=1)
+    still = GridSampler([one], GridConfig(shifted=False), sides=square(100), seed=1)
     drawn = still.epoch(0)
     assert sorted(zip(drawn.y, drawn.x, strict=True)) == [(250, 250)]
     everywhere = slide_map(tissue=np.full((20, 16), 255, np.uint8))
-    grid = GridSampler([everywhere], GridConfig(overlap=0.5), sides=[100.0], seed=1, batch=7)
+    grid = GridSampler([everywhere], GridConfig(overlap=0.5), sides=square(100), seed=1, batch=7)
     assert len(grid) % 7 == 0
     first, again, other = grid.epoch(0), grid.epoch(0), grid.epoch(1)
     assert np.array_equal(first.y, again.y)
     assert not np.array_equal(first.y, other.y)
     seen = np.zeros((1000, 777), bool)
-    unmoved = GridSampler([everywhere], GridConfig(shifted=False), sides=[100.0], seed=1).epoch(0)
+    unmoved = GridSampler([everywhere], GridConfig(shifted=False), sides=square(100), seed=1).epoch(
+        0
+    )
     for y, x in zip(unmoved.y, unmoved.x, strict=True):
         seen[int(y - 50) : int(y + 50), int(x - 50) : int(x + 50)] = True
     assert seen.all()
     with pytest.raises(ConfigError, match="touches tissue"):
         GridSampler([slide_map(tissue=np.zeros((20, 16), np.uint8))], GridConfig(),
-                    sides=[100.0], seed=1)  # fmt: skip
+                    sides=square(100), seed=1)  # fmt: skip
+
+
+def test_sources_get_their_shares():
+    one = slide_map(boxes=[(10 * n, 0, 10 * n + 10, 10) for n in range(5)])
+    one.sources[:] = ["hand", "hand", "expert", "expert", "pseudo"]
+    shares = {"hand": 3.0, "expert": 1.0}
+    drawn = sampler([one], MixConfig(objects=1), sources=shares).epoch(0)
+    assert np.bincount(drawn.object_id, minlength=5).tolist() == [150, 150, 50, 50, 0]
+    one.class_ids[:] = [1, 2, 1, 1, 1]
+    both = sampler([one], MixConfig(objects=1), sources=shares, balance="class").epoch(0)
+    assert np.bincount(both.object_id, minlength=5).tolist() == [150, 150, 50, 50, 0]
+    with pytest.raises(ConfigError, match=r"names nobody; .* from hand"):
+        sampler([one], MixConfig(objects=1), sources={"hand": 1.0, "nobody": 1.0})

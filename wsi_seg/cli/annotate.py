@@ -23,7 +23,10 @@ def annotate(
     ],
     name: Annotated[str, typer.Option(help="Name of the label.")] = "annotations",
     classes: Annotated[
-        str, typer.Option(help="Classes to keep, in the order of their ids: a,b,c.")
+        str,
+        typer.Option(
+            help="Classes to keep, in the order of their ids: a,b,c; c=d,e merges d and e."
+        ),
     ] = "",
     default_class: Annotated[
         str | None, typer.Option(help="Class of features that name none.")
@@ -66,6 +69,7 @@ def annotate(
 
       wsi-seg annotate store.zarr polygons/
       wsi-seg annotate store.zarr slide-1.geojson --classes gland,vessel
+      wsi-seg annotate store.zarr polygons/ --classes glomerulus=gn,gs,gl,gm
       wsi-seg annotate store.zarr train.csv --default-class pneumothorax
       wsi-seg annotate store.zarr predicted/ --name pseudo --source pseudo --weight 0.5
     """
@@ -78,12 +82,13 @@ def annotate(
         from wsi_seg.slides.volume import volume_grid
         from wsi_seg.store import open_collection
 
+        names, merged = _classes(classes)
         report = annotate_collection(
             open_collection(store),
             annotations,
             name=name,
             reading=Reading(
-                tuple(word.strip() for word in classes.split(",") if word.strip()),
+                names,
                 default_class,
                 None if rle is None else rle.value,
                 source,
@@ -92,6 +97,7 @@ def annotate(
                 boundary_um,
                 samples,
                 rest_empty,
+                merged,
             ),
             progress=terminal.progress,
         )
@@ -100,3 +106,25 @@ def annotate(
         return asdict(report)
 
     run_verb(body, json_mode, writes=store)
+
+
+def _classes(text: str) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Classes, and the classes of the names that are merged.
+
+    What follows ``name=`` up to the next one is merged to it.
+    """
+    names: list[str] = []
+    merged: dict[str, str] = {}
+    into = None
+    for word in (word.strip() for word in text.split(",")):
+        if not word:
+            continue
+        name, equals, part = (one.strip() for one in word.partition("="))
+        if equals:
+            into = name
+            names.append(name)
+        elif into is None:
+            names.append(name)
+            continue
+        merged[part or name] = into or name
+    return tuple(names), merged

@@ -10,10 +10,21 @@ from wsi_seg.config.section import Section
 
 
 class ClassConfig(Section):
-    """One structure to segment: its name in the annotations, and ``#rrggbb`` or null."""
+    """One structure to segment.
+
+    Parameters
+    ----------
+    name
+        As annotations spell it, unless ``from`` says otherwise.
+    colour
+        ``#rrggbb``; null takes one from a palette.
+    from
+        Names in the annotations that are all this class; none is ``name`` alone.
+    """
 
     name: str
     colour: str | None = None
+    merged: tuple[str, ...] = Field(default=(), alias="from")
 
 
 class DataConfig(Section):

@@ -18,7 +18,7 @@ from wsi_seg.config.section import Section
 from wsi_seg.config.text import read_yaml
 from wsi_seg.errors import ConfigError
 
-# How members become one prediction; see `infer.combine`.
+# How members become one prediction; see `predict.combine`.
 Mode = Literal["mean", "weighted", "geometric", "vote"]
 
 

@@ -100,7 +100,7 @@ def _keys_at(loc: Iterable[int | str]) -> list[str]:
         # A number picks an entry of a list, all of one section.
         if not isinstance(part, int) and not _names_a_type(part):
             section = _section_in(section.model_fields[part].annotation) or section
-    return list(section.model_fields)
+    return [field.alias or name for name, field in section.model_fields.items()]
 
 
 def _section_in(annotation: object) -> type[BaseModel] | None:

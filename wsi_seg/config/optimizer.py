@@ -82,7 +82,7 @@ class ScheduleConfig(Section):
     run is longer. ``warm_restarts`` falls in the same way, then starts again, each time
     ``multiply`` as long. ``cyclic`` goes from ``min_lr`` up to ``lr`` and down again in
     ``epochs``. ``step`` multiplies by ``factor`` every ``epochs``. ``plateau`` multiplies by
-    ``factor`` once validation Dice has not grown by ``threshold`` for more than ``patience``
+    ``factor`` once ``train.monitor`` has not gained ``threshold`` for more than ``patience``
     validations. All but the last are advanced step by step.
 
     Parameters

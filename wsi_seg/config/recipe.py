@@ -63,7 +63,7 @@ class Recipe(Section):
     patch_px: int = Field(default=256, ge=8, le=4096)
     fit: Fit | None = None
     sampling: SamplingConfig = SamplingConfig()
-    augment: Augment = "d4"
+    augment: Augment = "light"
     mix_batches: MixBatchesConfig | None = None
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig(bce=BceTerm(weight=1), dice=Term(weight=1))
@@ -124,7 +124,11 @@ class Recipe(Section):
     @property
     def class_table(self) -> ClassTable:
         """Classes with their ids and colours."""
-        return ClassTable.named([c.name for c in self.classes], [c.colour for c in self.classes])
+        return ClassTable.named(
+            [c.name for c in self.classes],
+            [c.colour for c in self.classes],
+            [c.merged for c in self.classes],
+        )
 
     def _repr_html_(self) -> str:
         text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

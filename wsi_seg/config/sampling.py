@@ -13,12 +13,12 @@ class MixConfig(Section):
     Parameters
     ----------
     objects
-        Around annotated objects, each in turn.
+        Around annotated objects, each in turn: anywhere that a patch touches the object's box.
     regions
-        Within classes of the label ``sampling.regions_label``, uniform by area; px of objects are
+        Wherever a patch touches a class of the label ``sampling.regions_label``; px of objects are
         left out where ``objects`` is above 0.
     tissue, background
-        Uniform by area over tissue, and beside it.
+        Wherever a patch touches tissue; wherever it touches what is none, and no object.
     empty
         Uniform by area over slides without any object, such as negative X-rays.
     boundary
@@ -117,6 +117,10 @@ class SamplingConfig(Section):
         How objects are chosen among each other; null takes each equally often.
     balance
         Draw objects of each ``class`` or ``source`` as often as those of any other.
+    sources
+        Share of the draws around objects that each source gets, such as ``expert: 3, pseudo: 1``,
+        in proportion to the others; objects of sources that are not named are not drawn around.
+        Null draws all alike. Who drew is what ``wsi-seg annotate --source`` or the file says.
     grid
         Draw a grid instead of the mix; null draws the mix.
     weighted
@@ -138,8 +142,15 @@ class SamplingConfig(Section):
     sizes: SizesConfig | None = None
     strata: StrataConfig | None = None
     balance: Literal["none", "class", "source"] = "none"
+    sources: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)] | None = None
     grid: GridConfig | None = None
     weighted: bool = False
     replay: float = Field(default=0.0, ge=0, le=0.5)
     cell_um: float = Field(default=32.0, gt=0)
     cell_px: int = Field(default=64, ge=1)
+
+    @model_validator(mode="after")
+    def _one_use_of_sources(self) -> Self:
+        if self.sources and self.balance == "source":
+            raise ValueError("got both sources and balance source; expected one of them")
+        return self

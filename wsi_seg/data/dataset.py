@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
-from wsi_seg.classes import IGNORE, ClassTable
+from wsi_seg.classes import DOUBT, IGNORE, ClassTable
 from wsi_seg.config.augment import Augment
 from wsi_seg.data.augment import Augmenter
 from wsi_seg.data.scaled import Readable, Scale, read_image, read_label
@@ -20,6 +20,8 @@ from wsi_seg.store import Multiscale, SlideStore, open_multiscale
 
 # Group inside a label's that holds its probabilities.
 SOFT = "soft"
+
+Patch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +39,8 @@ class PatchSource:
     soft
         Probabilities (value / 255) to learn instead of ids, one channel per class of the model;
         None where the truth is certain.
+    doubt
+        How much less than 1 each px weighs, value / 255; None where all weigh 1.
     """
 
     image: Readable
@@ -44,6 +48,7 @@ class PatchSource:
     scale: Scale
     recode: NDArray[np.uint8]
     soft: Multiscale | None = None
+    doubt: Multiscale | None = None
 
     @classmethod
     def of(cls, store: SlideStore, label: str, *, classes: ClassTable, view: View) -> "PatchSource":
@@ -64,6 +69,7 @@ class PatchSource:
             scale=view.scale(store.pyramid, name=store.name),
             recode=_recode(store.name, truth, classes),
             soft=_soft(truth, classes),
+            doubt=_inside(truth, DOUBT),
         )
 
     def patch(
@@ -71,41 +77,94 @@ class PatchSource:
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Square patch around a centre given in level-0 px.
 
-        A patch that would stick out is moved inside. A slide that is smaller than the patch lies
-        in its middle; past its border the image is mirrored and the label is 255 (ignore).
+        Past the slide's border image and label are mirrored, about the middle of the last px.
 
         Returns
         -------
         image : NDArray[np.uint8]
             ``(side, side, C)``.
         label : NDArray[np.uint8]
-            ``(side, side)`` class ids of the model; with soft truth ``(side, side, 1 + classes)``,
-            where the probabilities follow the ids.
+            ``(side, side)`` class ids of the model; where truth is soft or weighs less than 1
+            ``(side, side, planes)``: ids, probabilities of the classes, doubt.
         """
+        window = self._window(centre_y, centre_x, side)
+        image = read_image(
+            self.image,
+            self.scale,
+            window.y,
+            window.x,
+            height=window.height,
+            width=window.width,
+        )
+        return window.shown(image), self._truth(window)
+
+    def truth(self, centre_y: float, centre_x: float, side: int) -> NDArray[np.uint8]:
+        """Label of a patch alone, see `patch`."""
+        return self._truth(self._window(centre_y, centre_x, side))
+
+    def _window(self, centre_y: float, centre_x: float, side: int) -> "_Window":
         level0, extent = self.image.pyramid.extent, self.scale.extent
-        y, height = _place(centre_y * extent.height / level0.height, side, extent.height)
-        x, width = _place(centre_x * extent.width / level0.width, side, extent.width)
-        image = read_image(self.image, self.scale, y, x, height=height, width=width)
-        known = read_label(self.label, extent, y, x, height=height, width=width)
-        ids = self.recode.take(known)
-        if self.soft is not None:
-            soft = read_label(self.soft, extent, y, x, height=height, width=width)
-            ids = np.concatenate([ids[..., None], soft], axis=-1)
-        if height < side or width < side:
-            past = _halves(side - height), _halves(side - width)
-            image = np.pad(image, (*past, (0, 0)), mode="reflect")
-            ids = np.pad(ids, (*past, (0, 0))[: ids.ndim], constant_values=IGNORE)
-        return image, ids
+        return _Window(
+            _mirrored(centre_y * extent.height / level0.height, side, extent.height),
+            _mirrored(centre_x * extent.width / level0.width, side, extent.width),
+        )
+
+    def _truth(self, window: "_Window") -> NDArray[np.uint8]:
+        ids = self.recode.take(self._read(self.label, window))
+        more = [m for m in (self.soft, self.doubt) if m is not None]
+        if more:
+            planes = [self._read(one, window) for one in more]
+            planes = [plane.reshape(*ids.shape, -1) for plane in planes]
+            ids = np.concatenate([ids[..., None], *planes], axis=-1)
+        return window.shown(ids)
+
+    def _read(self, label: Multiscale, window: "_Window") -> NDArray[np.uint8]:
+        return read_label(
+            label,
+            self.scale.extent,
+            window.y,
+            window.x,
+            height=window.height,
+            width=window.width,
+        )
 
 
-def _place(centre: float, side: int, length: int) -> tuple[int, int]:
-    """First px and number of px of a patch along an axis, inside the axis."""
-    start = min(max(0, round(centre - side / 2)), max(0, length - side))
-    return start, min(side, length)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Window:
+    """Rows and columns that a patch shows, in its order, each ``(side,)``."""
+
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+
+    @property
+    def y(self) -> int:
+        return int(self.rows.min())
+
+    @property
+    def x(self) -> int:
+        return int(self.columns.min())
+
+    @property
+    def height(self) -> int:
+        return int(self.rows.max()) - self.y + 1
+
+    @property
+    def width(self) -> int:
+        return int(self.columns.max()) - self.x + 1
+
+    def shown(self, block: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Patch of the block of px from the first row and column to the last."""
+        if self.height == self.width == len(self.rows):
+            return block
+        return block[np.ix_(self.rows - self.y, self.columns - self.x)]
 
 
-def _halves(count: int) -> tuple[int, int]:
-    return count // 2, count - count // 2
+def _mirrored(centre: float, side: int, length: int) -> NDArray[np.int64]:
+    """Px of an axis that a patch shows, in its order; past the ends they come back."""
+    past = np.abs(round(centre - side / 2) + np.arange(side))
+    turn = max(1, 2 * (length - 1))
+    found: NDArray[np.int64] = np.abs((past + length - 1) % turn - (length - 1))
+    return found
 
 
 def _recode(slide: str, label: Multiscale, classes: ClassTable) -> NDArray[np.uint8]:
@@ -113,42 +172,44 @@ def _recode(slide: str, label: Multiscale, classes: ClassTable) -> NDArray[np.ui
     if not isinstance(rows, list):
         raise StoreError(f"{label.path} names no classes; expected a label written by wsi-seg")
     known = ClassTable.from_json(rows)
-    missing = [name for name in classes.names if name not in known.names]
+    missing = classes.absent_from(known)
     if missing:
         raise StoreError(
             f"slide {slide!r}: label {label.name!r} has classes {', '.join(known.names)}; "
             f"expected {', '.join(missing)} too; check classes of the recipe"
         )
-    table = np.zeros(256, dtype=np.uint8)
-    table[IGNORE] = IGNORE
-    for entry in classes:
-        table[known.id_of(entry.name)] = entry.id
-    return table
+    return classes.recoding(known)
 
 
 def _soft(label: Multiscale, classes: ClassTable) -> Multiscale | None:
     """Probabilities beside a label, if it has any."""
-    folder = label.path / SOFT
-    if not (folder / "zarr.json").is_file():
+    soft = _inside(label, SOFT)
+    if soft is None:
         return None
-    soft = open_multiscale(folder)
     rows = soft.attributes.get("classes")
     names = ClassTable.from_json(rows).names if isinstance(rows, list) else ()
     if names != classes.names:
         raise StoreError(
-            f"{folder} has probabilities of {', '.join(names) or 'no class'}; expected "
+            f"{soft.path} has probabilities of {', '.join(names) or 'no class'}; expected "
             f"{', '.join(classes.names)}; run `wsi-seg pseudo` again"
         )
     return soft
 
 
-class PatchDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+def _inside(label: Multiscale, name: str) -> Multiscale | None:
+    """Map inside a label, if it has one."""
+    folder = label.path / name
+    return open_multiscale(folder) if (folder / "zarr.json").is_file() else None
+
+
+class PatchDataset(Dataset[Patch]):
     """Patches of all epochs, one after the other: item ``epoch * len(sampler) + i``.
 
-    An item is ``(image, label)``: uint8 ``(C, side, side)`` and uint8 class ids
-    ``(side, side)``; of soft truth float32 probabilities ``(classes, side, side)``, NaN where
-    they are to be ignored. It depends on the item's number and the recipe alone, so worker
-    processes need no seeds of their own. The object may be pickled.
+    An item is ``(image, label, weight)``: uint8 ``(C, side, side)``, uint8 class ids
+    ``(side, side)``, and float32 ``(side, side)`` or, where all px weigh 1, ``()``. Soft truth is
+    float32 probabilities ``(classes, side, side)``, NaN where they are to be ignored. It depends on
+    the item's number and the recipe alone, so worker processes need no seeds of their own. The
+    object may be pickled.
 
     Parameters
     ----------
@@ -181,7 +242,7 @@ class PatchDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         self._augmenter: Augmenter | None = None
         self._drawn: dict[int, Draws] = {}
 
-    def __getitem__(self, item: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def __getitem__(self, item: int) -> Patch:
         epoch, index = divmod(item, len(self._sampler))
         draws = self._draws(epoch)
         source = self._sources[draws.slide[index]]
@@ -193,11 +254,16 @@ class PatchDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         seeds = [int(word) >> 33 for word in raw]
         image, label = self._augmenter(image, label, side=self._patch_px, seeds=seeds)
         planes = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        if label.ndim == 2:
-            return planes, torch.from_numpy(np.ascontiguousarray(label))
+        weight = torch.ones(())
+        if source.doubt is not None:
+            label, doubt = label[..., :-1], label[..., -1]
+            weight = torch.from_numpy(1 - doubt.astype(np.float32) / 255)
+        if source.soft is None:
+            ids = label if label.ndim == 2 else label[..., 0]
+            return planes, torch.from_numpy(np.ascontiguousarray(ids)), weight
         soft = label[..., 1:].transpose(2, 0, 1).astype(np.float32) / 255
         soft[:, label[..., 0] == IGNORE] = np.nan
-        return planes, torch.from_numpy(soft)
+        return planes, torch.from_numpy(soft), weight
 
     def weight_of(self, item: int) -> float:
         """Weight of an item in the loss, as its draw has it."""

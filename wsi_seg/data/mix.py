@@ -7,8 +7,13 @@ from wsi_seg.config.augment import MixBatchesConfig
 
 
 def mix_batch(
-    images: torch.Tensor, labels: torch.Tensor, config: MixBatchesConfig, *, classes: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    weights: torch.Tensor,
+    config: MixBatchesConfig,
+    *,
+    classes: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Mix each patch with the one before it, or none of the batch; torch's generator decides.
 
     Parameters
@@ -17,6 +22,8 @@ def mix_batch(
         ``(B, 3, H, W)`` uint8.
     labels
         ``(B, H, W)`` uint8 class ids, or ``(B, C, H, W)`` float32 probabilities, NaN if ignored.
+    weights
+        ``(B, H, W)`` float32, or ``(B,)``, which stays with the patch.
     config
         What is mixed, how often and how much.
     classes
@@ -29,17 +36,21 @@ def mix_batch(
     labels : torch.Tensor
         Ids or probabilities as they were after CutMix, probabilities after MixUp. What one of two
         patches ignores, their mean ignores.
+    weights : torch.Tensor
+        Those of px as the px they belong to.
     """
     if len(images) < 2 or float(torch.rand(())) >= config.p:
-        return images, labels
+        return images, labels, weights
     share = float(torch.distributions.Beta(config.alpha, config.alpha).sample())
+    by_px = weights.ndim == 3
     if config.kind == "cutmix":
-        return _cut(images, labels, share)
+        return _cut(images, labels, weights, share)
     certain = labels if labels.is_floating_point() else probabilities(labels, classes)
     pixels = images.float()
     return (
         share * pixels + (1 - share) * pixels.roll(1, 0),
         share * certain + (1 - share) * certain.roll(1, 0),
+        share * weights + (1 - share) * weights.roll(1, 0) if by_px else weights,
     )
 
 
@@ -51,12 +62,12 @@ def probabilities(ids: torch.Tensor, classes: int) -> torch.Tensor:
 
 
 def _cut(
-    images: torch.Tensor, labels: torch.Tensor, share: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+    images: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, share: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Put a box of the patch before into each patch; around a px with foreground if it has any."""
     height, width = images.shape[-2:]
     tall, wide = (max(1, round(side * (1 - share) ** 0.5)) for side in (height, width))
-    mixed, truth = images.clone(), labels.clone()
+    mixed, truth, worth = images.clone(), labels.clone(), weights.clone()
     found = (labels > 0) & (labels != IGNORE)
     if labels.is_floating_point():
         found = (labels.nan_to_num() > 0.5).any(dim=1)
@@ -71,4 +82,6 @@ def _cut(
         box = (..., slice(top, top + tall), slice(left, left + wide))
         mixed[index][box] = images[index - 1][box]
         truth[index][box] = labels[index - 1][box]
-    return mixed, truth
+        if weights.ndim == 3:
+            worth[index][box] = weights[index - 1][box]
+    return mixed, truth, worth

@@ -64,6 +64,17 @@ class Reliability:
         said, true, px = self._binned()
         return float(np.abs(said - true).sum() / max(1, px.sum()))
 
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy over px; 0 and 255 stand for half a step from the ends."""
+        return self._cross_entropy(_logits()) / max(1, int(self.counts.sum()))
+
+    def _cross_entropy(self, logits: NDArray[np.float64]) -> float:
+        """Sum over px, where each value stands for a logit."""
+        # log(1 + exp(z)) where the class is not, log(1 + exp(-z)) where it is.
+        each = np.stack([np.logaddexp(0, logits), np.logaddexp(0, -logits)], axis=1)
+        return float((self.counts * each).sum())
+
     def _binned(self) -> tuple[NDArray[np.float64], ...]:
         value = np.arange(_VALUES) / 255
         group = np.searchsorted(np.linspace(0, 1, _BINS + 1)[1:-1], value)
@@ -90,10 +101,7 @@ class Reliability:
         logits = _logits()
 
         def loss(log_t: float) -> float:
-            scaled = logits / np.exp(log_t)
-            # log(1 + exp(-z)) where the class is, log(1 + exp(z)) where it is not.
-            off, on = np.logaddexp(0, scaled), np.logaddexp(0, -scaled)
-            return float((self.counts * np.stack([off, on], axis=1)).sum())
+            return self._cross_entropy(logits / np.exp(log_t))
 
         bounds = float(np.log(_COLDEST)), float(np.log(_HOTTEST))
         return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
@@ -164,16 +172,17 @@ def slide_reliability(
     classes, true_classes = classes_of(found), classes_of(true)
     require_same_slide(prediction, truth)
     require_same_classes(truth.name, classes, true_classes, label)
+    recode = classes.recoding(true_classes)
     counts = {entry.name: np.zeros((_VALUES, 2), dtype=np.int64) for entry in classes}
     extent = found.pyramid.extent
     for region in _strips(extent):
         values = found.read(region, cached=False)
         ids = read_label(true, extent, region.y, 0, height=region.height, width=region.width)
+        ids = recode[ids]
         for channel, entry in enumerate(classes):
-            number = true_classes.id_of(entry.name)
             for row in range(0, region.height, _ROWS):  # sums take eight bytes for each px
                 rows = slice(row, row + _ROWS)
-                pairs = values[rows, :, channel].astype(np.int64) * 2 + (ids[rows] == number)
+                pairs = values[rows, :, channel].astype(np.int64) * 2 + (ids[rows] == entry.id)
                 pairs = pairs[ids[rows] != IGNORE]
                 counts[entry.name] += np.bincount(pairs, minlength=2 * _VALUES).reshape(_VALUES, 2)
     return {name: Reliability(count) for name, count in counts.items()}

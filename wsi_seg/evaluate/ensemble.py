@@ -15,7 +15,7 @@ from wsi_seg.config.ensemble import Mode
 from wsi_seg.data.scaled import read_label
 from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.evaluate.intervals import dice_of, interval
-from wsi_seg.evaluate.truth import recoding, require_same_classes, require_same_slide
+from wsi_seg.evaluate.truth import require_same_classes, require_same_slide
 from wsi_seg.geometry import Region
 from wsi_seg.postprocess.label_map import label_map
 from wsi_seg.postprocess.strips import STRIP_PX
@@ -252,7 +252,7 @@ def _blocks(
 ) -> Iterator[tuple[list[NDArray[np.uint8]], NDArray[np.uint8]]]:
     """Few rows of all predictions at a time, and their true ids."""
     extent = images[0].pyramid.extent
-    recode = recoding(classes_of(true), classes)
+    recode = classes.recoding(classes_of(true))
     for y in range(0, extent.height, STRIP_PX):
         height = min(STRIP_PX, extent.height - y)
         values = read_together(images, y, height)

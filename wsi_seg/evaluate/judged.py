@@ -192,7 +192,7 @@ class _Measure:
         counted = ids[inside] != IGNORE
         if not counted.any():
             return plain
-        true = ids[inside][counted] == self._true_classes.id_of(entry.name)
+        true = np.isin(ids[inside][counted], self._true_ids(entry))
         off = float(np.abs(probability[counted] - true).mean())
         share = float(counted.mean())
         return replace(plain, overlap=float(true.mean()), energy=off * share * area)
@@ -224,11 +224,16 @@ class _Measure:
         # An object thinner than a px of this level covers no centre: its whole box counts.
         return region, inside if inside.any() else np.ones_like(inside)
 
+    def _true_ids(self, entry: ClassEntry) -> list[int]:
+        """Ids of the truth that are the class."""
+        known = self._true_classes or ()
+        return [one.id for one in known if one.name in (entry.name, *entry.parts)]
+
     def _truth(self, entry: ClassEntry, region: Region) -> NDArray[np.uint8] | None:
         """Class ids of the truth in a region of the prediction, where it knows the class."""
         if self._true is None or self._true_classes is None or self._image is None:
             return None
-        if entry.name not in self._true_classes.names:
+        if not self._true_ids(entry):
             return None
         extent = self._image.pyramid.extents[region.level]
         return read_label(

@@ -163,7 +163,7 @@ class Scores:
 
     @property
     def mean_slide_dice(self) -> float:
-        """Per-slide Dice, averaged over slides and classes: what training selects by."""
+        """Per-slide Dice, averaged over slides and classes."""
         return statistics.fmean(score.counts.dice for score in self.slides)
 
     def of(self, class_name: str) -> list[SlideScore]:

@@ -25,15 +25,16 @@ def tile_dices(found: Multiscale, true: Multiscale, tile_px: int) -> dict[str, t
     tile_px
         Side of a tile in px of ``found``.
     """
-    classes, drawn = classes_of(found), classes_of(true)
+    classes = classes_of(found)
+    recode = classes.recoding(classes_of(true))
     values: dict[str, list[float]] = {entry.name: [] for entry in classes}
     extent = found.pyramid.extent
     for y in range(0, extent.height, tile_px):
         height = min(tile_px, extent.height - y)
         ours = found.read(Region(level=0, y=y, x=0, height=height, width=extent.width))
-        theirs = read_label(true, extent, y, 0, height=height, width=extent.width)
+        theirs = recode[read_label(true, extent, y, 0, height=height, width=extent.width)]
         for entry in classes:
-            right = theirs == drawn.id_of(entry.name)
+            right = theirs == entry.id
             taken = (ours == entry.id) & (theirs != IGNORE)
             values[entry.name] += _dice_of_row(taken, right, tile_px).tolist()
     return {name: tuple(dices) for name, dices in values.items()}

@@ -109,23 +109,11 @@ def require_same_classes(slide: str, found: ClassTable, true: ClassTable, label:
     StoreError
         Naming both lists.
     """
-    if any(name not in true.names for name in found.names):
+    if found.absent_from(true):
         raise StoreError(
             f"slide {slide!r}: the prediction has classes {', '.join(found.names)}, label "
             f"{label!r} has {', '.join(true.names)}; expected each predicted class in the label"
         )
-
-
-def recoding(true: ClassTable, classes: ClassTable) -> NDArray[np.uint8]:
-    """Table ``(256,)`` that turns ids of the truth into those of a prediction, by names.
-
-    Classes that the prediction lacks become background; px to ignore stay.
-    """
-    table = np.zeros(256, dtype=np.uint8)
-    table[IGNORE] = IGNORE
-    for entry in classes:
-        table[true.id_of(entry.name)] = entry.id
-    return table
 
 
 def paired(source: Source, classes: ClassTable, true: Multiscale, *, height: int) -> Iterator[Pair]:
@@ -142,7 +130,7 @@ def paired(source: Source, classes: ClassTable, true: Multiscale, *, height: int
     height
         Rows of the prediction.
     """
-    recode = recoding(classes_of(true), classes)
+    recode = classes.recoding(classes_of(true))
     for strip in source():
         rows, width = strip.ids.shape
         extent = Extent(height, width)

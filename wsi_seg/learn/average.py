@@ -6,24 +6,39 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from wsi_seg.config import TrainConfig
 from wsi_seg.errors import CheckpointError
 from wsi_seg.models import load_checkpoint, read_card, save_checkpoint
 
+_Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
+
 
 class WeightAverage(AveragedModel):
     """Average of a network's weights: a moving one (EMA), or with equal parts (SWA).
+
+    The moving one forgets faster at first: step ``n`` keeps ``(1 + n) / (10 + n)`` at most, or a
+    short run would be judged by the weights that it began with.
 
     BatchNorm's statistics are averaged like weights; whole numbers such as its counters, which
     have no mean, are those of the last step.
     """
 
     def __init__(self, network: nn.Module, decay: float | None) -> None:
-        moving = None if decay is None else get_ema_multi_avg_fn(decay)
-        super().__init__(network, multi_avg_fn=moving, use_buffers=True)
+        super().__init__(
+            network, multi_avg_fn=None if decay is None else self._move, use_buffers=True
+        )
+        self._decay = decay or 0.0
         self.requires_grad_(requires_grad=False)
+
+    @torch.no_grad()
+    def _move(self, kept: _Tensors, present: _Tensors, count: torch.Tensor | int) -> None:
+        """Move floating-point tensors towards the present ones; others are copied later."""
+        if kept[0].is_floating_point():
+            steps = int(count)
+            part = 1 - min(self._decay, (1 + steps) / (10 + steps))
+            torch._foreach_lerp_(kept, present, part)
 
     def update_parameters(self, model: nn.Module) -> None:
         """Take the network's present weights in."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import lightning
 import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import Strategy
 from torch.utils.data import DataLoader
@@ -22,6 +23,8 @@ from wsi_seg.data.view import View
 from wsi_seg.errors import CheckpointError, ConfigError, TrainingError
 from wsi_seg.learn.history import History
 from wsi_seg.learn.ledger import Ledger
+from wsi_seg.learn.pace import training_precision
+from wsi_seg.learn.place import PLACE, check_place
 from wsi_seg.learn.resume import LAST, Position, position_of
 from wsi_seg.learn.slides import Split, is_pseudo, patch_sampler
 from wsi_seg.learn.task import Batch, SegmentationTask
@@ -38,10 +41,16 @@ from wsi_seg.models.network import (
     published_normalisation,
     size_multiple,
 )
-from wsi_seg.predict.device import pick_device, pick_precision
+from wsi_seg.predict.device import pick_device
 from wsi_seg.progress import Progress
 
 logger = logging.getLogger(__name__)
+
+# Patches per step below which the statistics of a batch are worse than those of ImageNet.
+_SMALL_BATCH = 8
+
+# Patches that the network is asked about once it is trained.
+_CHECKED = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +121,7 @@ def fit(
         validation = Validation(recipe, card, split.validation, out)
         watch = Watch(validation, patches.ledger, progress=progress)
         _run(task, patches, watch, recipe, out)
+        _check_place(patches, out)
     top = watch.history.top(recipe.train.top_k)
     best = out / BEST
     return Fitted(
@@ -122,6 +132,15 @@ def fit(
         history=watch.history,
         parameters=sum(p.numel() for p in learner.network.parameters()),
     )
+
+
+@rank_zero_only
+def _check_place(patches: "_Patches", out: Path) -> None:
+    """Ask the best network about tiles without content, and warn where it has learned the place."""
+    found = check_place(out / BEST, patches.first(), pick_device("auto"))
+    found.write(out / PLACE)
+    for warning in found.warnings():
+        logger.warning("%s", warning)
 
 
 def build_learner(
@@ -151,6 +170,7 @@ def build_learner(
         head=model.head,
         dropout=model.dropout,
         sides=model.deep_supervision > 0,
+        keep_norm=_keeps_norm(recipe, weights),
     )
     normalisation = _normalisation(spec, weights)
     card = ModelCard(
@@ -179,6 +199,13 @@ def build_learner(
         detail=spec.detail,
     )
     return learner, card
+
+
+def _keeps_norm(recipe: Recipe, start: str | Path | None) -> bool:
+    """Whether BatchNorm of the encoder keeps the statistics of the first weights."""
+    if recipe.model.encoder_norm != "auto":
+        return recipe.model.encoder_norm == "kept"
+    return start is not None and recipe.train.batch_size < _SMALL_BATCH
 
 
 def _normalisation(spec: NetworkSpec, start: str | Path | None) -> Normalisation:
@@ -248,7 +275,13 @@ class _Patches(lightning.LightningDataModule):
             patches,
             [recipe.data.pseudo_weight if guess else 1.0 for guess in guessed],
             classes=len(recipe.classes) if soft else None,
+            by_px=any(source.doubt is not None for source in sources),
         )
+
+    def first(self) -> torch.Tensor:
+        """Patches that an epoch begins with, ``(B, C, side, side)`` uint8."""
+        count = min(_CHECKED, len(self._sampler))
+        return torch.stack([self._dataset[item][0] for item in range(count)])
 
     @property
     def steps_per_epoch(self) -> int:
@@ -276,7 +309,7 @@ def _run(
     task: SegmentationTask, patches: _Patches, watch: Watch, recipe: Recipe, out: Path
 ) -> None:
     device = pick_device("auto")
-    bf16 = pick_precision(recipe.train.precision, device) == "bf16"
+    bf16 = training_precision(recipe.train.precision, device) == "bf16"
     trainer = lightning.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=recipe.train.devices,

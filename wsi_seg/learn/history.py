@@ -20,19 +20,26 @@ class History:
     rows
         One per epoch: ``epoch``, ``loss`` and its terms, ``lr``, ``patches_per_second``,
         ``data_wait`` (share of the time spent waiting for patches) and, where it was validated,
-        ``val_dice`` and ``val_dice_<class>``.
+        the figures of `monitor`.
     minutes
         Time spent in all epochs, earlier runs of the same folder included.
+    monitor
+        Figure that tells which epoch is better: the higher, but for ``val_loss``.
     """
 
     rows: list[Row] = field(default_factory=list)
     minutes: float = 0.0
+    monitor: str = "val_dice"
+
+    def gain(self, row: Row) -> float | None:
+        """How good an epoch is, the higher the better; None if it was not validated."""
+        value = row.get(self.monitor)
+        return -value if value is not None and self.monitor == "val_loss" else value
 
     @property
     def best(self) -> Row | None:
-        """First row with the highest ``val_dice``; None before any validation."""
-        validated = [row for row in self.rows if "val_dice" in row]
-        return max(validated, key=lambda row: row["val_dice"], default=None)
+        """First row that is the best; None before any validation."""
+        return next(iter(self._ranked()), None)
 
     @property
     def validations_since_best(self) -> int:
@@ -40,14 +47,16 @@ class History:
         best = self.best
         if best is None:
             return 0
-        return sum("val_dice" in row and row["epoch"] > best["epoch"] for row in self.rows)
+        return sum(row["epoch"] > best["epoch"] for row in self._ranked())
 
     def top(self, count: int) -> list[Row]:
         """Best rows first, at most ``count``; the last ones where nothing was validated."""
-        validated = [row for row in self.rows if "val_dice" in row]
-        if not validated:
-            return self.rows[: -count - 1 : -1]
-        return sorted(validated, key=lambda row: -row["val_dice"])[:count]
+        return self._ranked()[:count] or self.rows[: -count - 1 : -1]
+
+    def _ranked(self) -> list[Row]:
+        """Rows that were validated, best first, of equal ones the first."""
+        gains = [(gain, row) for row in self.rows if (gain := self.gain(row)) is not None]
+        return [row for _, row in sorted(gains, key=lambda pair: -pair[0])]
 
     def write_csv(self, path: Path, columns: Sequence[str]) -> None:
         """Write all rows, whole or not at all.

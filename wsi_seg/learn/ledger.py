@@ -88,7 +88,8 @@ class Ledger:
         worst : list of WorstPatch
             Worst first.
         """
-        draws, items = self._sampler.epoch(epoch), self._items.of(epoch)
+        # A run may end in the middle of an epoch.
+        draws, items = self._sampler.epoch(epoch), self._items.of(epoch)[: len(self._losses)]
         # A patch comes again once at most: a wrong label would come again for ever.
         fresh = np.flatnonzero(items >= epoch * len(self._sampler))
         losses = np.array(self._losses)[fresh]

@@ -1,5 +1,6 @@
 """Owns the dry run: what a recipe would take, measured on a few patches of noise."""
 
+import time
 from dataclasses import asdict, dataclass
 
 import psutil
@@ -10,9 +11,10 @@ from wsi_seg.data.view import View
 from wsi_seg.learn.fit import build_learner
 from wsi_seg.learn.losses import SegmentationLoss
 from wsi_seg.learn.losses.pixels import Pixels
-from wsi_seg.learn.slides import map_slides, split_slides
+from wsi_seg.learn.pace import training_precision
+from wsi_seg.learn.slides import patch_sampler, split_slides
 from wsi_seg.models.learner import LearningNetwork
-from wsi_seg.predict.device import pick_device, pick_precision
+from wsi_seg.predict.device import pick_device
 
 # Sizes of the two batches that are measured; BatchNorm needs more than one patch.
 _SMALL, _LARGE = 2, 4
@@ -46,6 +48,12 @@ class Footprint:
         Of the recipe.
     largest_batch
         That fits into the free memory; 0 if none does.
+    steps
+        Optimiser steps of the phase, unless ``train.max_minutes`` ends it before.
+    step_seconds
+        Time of one; patches are not read in it.
+    max_minutes
+        Of the recipe.
     """
 
     phase: str
@@ -57,6 +65,15 @@ class Footprint:
     free_bytes: int
     batch_size: int
     largest_batch: int
+    steps: int
+    step_seconds: float
+    max_minutes: float | None
+
+    @property
+    def minutes(self) -> float:
+        """Time for all steps; validation comes on top, as does what the network waits for."""
+        minutes = self.steps * self.step_seconds / 60
+        return minutes if self.max_minutes is None else min(minutes, self.max_minutes)
 
     @property
     def step_bytes(self) -> int:
@@ -67,16 +84,18 @@ class Footprint:
         """Figures as sentences for people."""
         name = f"phase {self.phase}: " if self.phase else ""
         patch, step = _gib(self.patch_bytes), _gib(self.step_bytes)
+        pace = f"{self.steps:,} steps of {self.step_seconds:.2f} s"
         return [
             f"{name}{self.train_slides} slides to learn from, {self.validation_slides} held out",
             f"  {self.parameters:,} weights; a step takes {_gib(self.fixed_bytes)}",
             f"  with the recipe's {self.batch_size} patches, {patch} each: {step}",
             f"  largest batch that fits into {_gib(self.free_bytes)}: {self.largest_batch}",
+            f"  about {self.minutes:.1f} min: {pace}, validation not counted",
         ]
 
     def to_json(self) -> dict[str, object]:
         """Figures as plain JSON values."""
-        return asdict(self) | {"step_bytes": self.step_bytes}
+        return asdict(self) | {"step_bytes": self.step_bytes, "minutes": self.minutes}
 
 
 def dry_run(recipe: Recipe) -> tuple[Footprint, ...]:
@@ -93,14 +112,17 @@ def dry_run(recipe: Recipe) -> tuple[Footprint, ...]:
         If the weights to start from cannot be had.
     """
     split = split_slides(recipe)[0]
-    map_slides(split.train, recipe)
     names = [phase.name for phase in recipe.phases] or [""]
     found = []
     for name, stage in zip(names, recipe.of_fold(0).stages, strict=True):
+        step_patches = stage.train.batch_size * stage.train.devices * stage.train.nodes
+        whole = step_patches * stage.train.accumulate
+        patches = len(patch_sampler(split.train, stage, batch=whole))
         with torch.random.fork_rng(devices=[]):
             learner, _ = build_learner(stage, split, start=None)
         parameters = sum(p.numel() for p in learner.network.parameters())
         fixed, patch, free, largest = _measure(learner, stage)
+        seconds = _seconds(learner, stage, batch=min(stage.train.batch_size, max(1, largest)))
         found.append(
             Footprint(
                 phase=name,
@@ -112,6 +134,9 @@ def dry_run(recipe: Recipe) -> tuple[Footprint, ...]:
                 free_bytes=free,
                 batch_size=stage.train.batch_size,
                 largest_batch=largest,
+                steps=stage.train.epochs * patches // whole,
+                step_seconds=seconds * stage.train.accumulate,
+                max_minutes=stage.train.max_minutes,
             )
         )
     return tuple(found)
@@ -134,6 +159,16 @@ def _measure(learner: LearningNetwork, recipe: Recipe) -> tuple[int, int, int, i
     return fixed, patch, free, largest
 
 
+def _seconds(learner: LearningNetwork, recipe: Recipe, *, batch: int) -> float:
+    """Time of a forward and backward pass with the recipe's batch."""
+    device = pick_device("auto")
+    step = _Step(learner, recipe, device)
+    step.run(batch)  # the first compiles and takes memory
+    started = time.perf_counter()
+    step.run(batch)
+    return (time.perf_counter() - started) * recipe.train.batch_size / batch
+
+
 @dataclass(frozen=True, slots=True)
 class _Step:
     """One forward and backward pass on noise."""
@@ -149,7 +184,7 @@ class _Step:
             batch, View.of(self.recipe).channels, side, side, generator=generator
         ).to(self.device)
         label = torch.randint(0, classes + 1, (batch, side, side), generator=generator)
-        bf16 = pick_precision(self.recipe.train.precision, self.device) == "bf16"
+        bf16 = training_precision(self.recipe.train.precision, self.device) == "bf16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
             outputs = self.learner(noise)
         px = Pixels.of(outputs.logits, label.byte().to(self.device), presence=outputs.presence)
@@ -157,6 +192,8 @@ class _Step:
         loss = loss + sum(side.float().mean() for side in outputs.sides)
         loss.backward()
         self.learner.zero_grad(set_to_none=True)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def peak(self, batch: int) -> int:
         """Bytes that a step takes beside what is fixed."""

@@ -126,17 +126,17 @@ def patch_sampler(
             f"sampling.sizes is in mm; expected mpp in the recipe (got {recipe.mpp}) and on all "
             f"slides (unknown: {', '.join(unknown) or 'none'}); give --mpp to `wsi-seg tile`"
         )
+    sides = np.array([patch_sides(store, recipe) for store in stores])
     if sampling.grid is not None:
-        sides = [_side(store, recipe) for store in stores]
         return GridSampler(maps, sampling.grid, sides=sides, seed=recipe.seed, batch=batch)
-    side = recipe.patch_px * (recipe.mpp or 1.0)
-    return PatchSampler(maps, sampling, seed=recipe.seed, batch=batch, patch_area=side**2)
+    return PatchSampler(maps, sampling, sides=sides, seed=recipe.seed, batch=batch)
 
 
-def _side(store: SlideStore, recipe: Recipe) -> float:
-    """Side of a patch in level-0 px, the longer one where the aspect is changed."""
+def patch_sides(store: SlideStore, recipe: Recipe) -> tuple[float, float]:
+    """Height and width of a patch in level-0 px of a slide."""
     full, seen = store.pyramid.extent, View.of(recipe).scale(store.pyramid, name=store.name).extent
-    return recipe.patch_px * max(full.height / seen.height, full.width / seen.width)
+    side = recipe.patch_px
+    return side * full.height / seen.height, side * full.width / seen.width
 
 
 def _open_all(paths: Sequence[Path]) -> dict[str, SlideStore]:
@@ -224,14 +224,14 @@ def _map_store(store: SlideStore, recipe: Recipe) -> SlideMap:
     else:
         cell_px, px_area = max(1.0, recipe.sampling.cell_um / base_mpp), base_mpp**2
     objects = read_objects(store, recipe.data.label)
-    names = recipe.class_table.names
+    ids_of = {part: entry.id for entry in recipe.class_table for part in (entry.name, *entry.parts)}
     extent = store.pyramid.extent
     # An annotation may stick out of its slide, or miss it.
     sides = np.array([extent.height, extent.width] * 2, dtype=np.float64)
     boxes = np.clip(objects.bbox, 0, sides)
     visible = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    wanted = visible & np.isin(objects.class_name, names)
-    ids = np.array([names.index(n) + 1 for n in objects.class_name[wanted]], dtype=np.uint8)
+    wanted = visible & np.isin(objects.class_name, list(ids_of))
+    ids = np.array([ids_of[str(name)] for name in objects.class_name[wanted]], dtype=np.uint8)
     mix = recipe.sampling.mix
     areas, sources = objects.area[wanted], objects.source[wanted]
     boxes = boxes[wanted]
@@ -240,7 +240,9 @@ def _map_store(store: SlideStore, recipe: Recipe) -> SlideMap:
         boxes = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])[None]
         ids, areas, sources = ids[:1], areas.sum(keepdims=True), sources[:1]
     label = store.label(recipe.data.label)
-    around = mix.boundary > 0 or (mix.regions and mix.objects > 0)
+    around = (
+        mix.boundary > 0 or (mix.regions and mix.objects > 0) or _any_larger(boxes, store, recipe)
+    )
     return SlideMap(
         name=store.name,
         extent=extent,
@@ -255,6 +257,11 @@ def _map_store(store: SlideStore, recipe: Recipe) -> SlideMap:
         hard=_hard(store, cell_px) if mix.hard > 0 else None,
         regions=_regions(store, recipe, cell_px),
     )
+
+
+def _any_larger(boxes: NDArray[np.float64], store: SlideStore, recipe: Recipe) -> bool:
+    """Whether a box is larger than a patch, and so has places where a patch shows no object."""
+    return bool((boxes[:, 2:] - boxes[:, :2] > patch_sides(store, recipe)).any())
 
 
 def _label_or_none(store: SlideStore, name: str) -> Multiscale | None:

@@ -99,14 +99,15 @@ class SegmentationTask(lightning.LightningModule):
         ----------
         batch
             ``(B, 3, H, W)`` uint8, ``(B, H, W)`` uint8 ids or ``(B, C, H, W)`` float32
-            probabilities, and ``(B,)`` float32.
+            probabilities, and ``(B,)`` or ``(B, H, W)`` float32.
         batch_idx
             Place in the epoch.
         """
         images, labels, weights = batch
         if (mix := self._recipe.mix_batches) is not None:
-            images, labels = mix_batch(images, labels, mix, classes=len(self._recipe.classes))
-        weight = weights.reshape(-1, 1, 1)
+            classes = len(self._recipe.classes)
+            images, labels, weights = mix_batch(images, labels, weights, mix, classes=classes)
+        weight = weights if weights.ndim == 3 else weights.reshape(-1, 1, 1)
         pixels = images.to(memory_format=torch.channels_last).float()
         outputs = self.learner(pixels * self._scale + self._shift)
         px = Pixels.of(outputs.logits, labels, weight=weight, presence=outputs.presence)
@@ -171,10 +172,10 @@ class SegmentationTask(lightning.LightningModule):
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def validated(self, score: float) -> None:
-        """Advance a schedule that waits for gains in validation."""
+    def validated(self, gain: float) -> None:
+        """Advance a schedule that waits for gains in validation; the higher the better."""
         if self._plateau is not None:
-            self._plateau.step(score)
+            self._plateau.step(gain)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the state of such a schedule, which lightning does not know."""

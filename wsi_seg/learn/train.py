@@ -45,8 +45,8 @@ class FoldReport:
         Figures of each epoch of the last phase.
     epochs, best_epoch
         Epochs of the last phase, and the one the checkpoint is from, counted from 1.
-    val_dice
-        Of that epoch: per-slide Dice averaged over slides and classes; None without validation.
+    monitor, score
+        Figure that epochs were chosen by, and what it was then; None without validation.
     train_slides, validation_slides
         Numbers of slides.
     patches_per_second, data_wait
@@ -58,11 +58,18 @@ class FoldReport:
     metrics: Path
     epochs: int
     best_epoch: int
-    val_dice: float | None
+    monitor: str
+    score: float | None
     train_slides: int
     validation_slides: int
     patches_per_second: float
     data_wait: float
+
+    @property
+    def gain(self) -> float:
+        """How good the fold is among the others, the higher the better."""
+        value = self.score or 0.0
+        return -value if self.monitor == "val_loss" else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +100,7 @@ class TrainReport:
     @property
     def best(self) -> FoldReport:
         """The only fold, or the one that did best on its own slides."""
-        return max(self.folds, key=lambda fold: fold.val_dice or 0.0)
+        return max(self.folds, key=lambda fold: fold.gain)
 
     @property
     def checkpoint(self) -> Path:
@@ -110,8 +117,8 @@ class TrainReport:
         lines = []
         for fold in self.folds:
             score = "no slide was held out, so this is the last epoch"
-            if fold.val_dice is not None:
-                score = f"validation Dice {fold.val_dice:.4f} in epoch {fold.best_epoch}"
+            if fold.score is not None:
+                score = f"{fold.monitor} {fold.score:.4f} in epoch {fold.best_epoch}"
             speed = f"{fold.patches_per_second:.1f} patches/s, {fold.data_wait:.0%} waiting"
             lines += [
                 f"{fold.epochs} epochs on {fold.train_slides} slides ({speed} for data)",
@@ -250,7 +257,8 @@ def _fold_report(recipe: Recipe, split: Split, folder: Path, fitted: Fitted) -> 
         metrics=fitted.best.parent / METRICS,
         epochs=len(rows),
         best_epoch=int(best["epoch"]),
-        val_dice=best.get("val_dice"),
+        monitor=fitted.history.monitor,
+        score=best.get(fitted.history.monitor),
         train_slides=len(split.train),
         validation_slides=len(split.validation),
         patches_per_second=rows[-1]["patches_per_second"],

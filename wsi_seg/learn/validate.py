@@ -14,11 +14,14 @@ from pathlib import Path
 from torch import nn
 
 from wsi_seg.config import Recipe
+from wsi_seg.errors import TrainingError
+from wsi_seg.evaluate.calibration import Reliability, slide_reliability
 from wsi_seg.evaluate.compare import evaluate_slide
 from wsi_seg.evaluate.scores import Measures, Scores
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.run import infer_with
 from wsi_seg.learn.history import History, Row
+from wsi_seg.learn.monitor import figures
 from wsi_seg.models.checkpoint import ModelCard, save_checkpoint
 from wsi_seg.progress import Progress
 from wsi_seg.store import SlideStore, open_collection
@@ -57,11 +60,15 @@ class Validation:
     out: Path
 
     def score(self, network: nn.Module, device: str, progress: Progress) -> Row:
-        """Dice of the slides held out.
+        """Score the slides held out.
 
-        ``val_dice`` is the mean over slides and classes. Of each class there are the mean over
-        slides, its standard deviation (``_sd``), the Dice of all px pooled, and the mean over
-        tiles that show the class.
+        There are the `figures` of all classes, and of each class the Dice of all px pooled, the
+        mean over slides, its standard deviation (``_sd``), and the mean over tiles that show it.
+
+        Raises
+        ------
+        TrainingError
+            If there is no figure to choose by, because no slide held out shows a class.
         """
         with tempfile.TemporaryDirectory(prefix=".validation-", dir=self.out) as folder:
             found = Path(folder) / "pred.zarr"
@@ -74,12 +81,18 @@ class Validation:
             )
             label = self.recipe.data.label
             scores = score_slides(found, self.slides, label, progress, tile_px=self.recipe.patch_px)
-        row = {"val_dice": scores.mean_slide_dice}
+            row = figures(scores, _values(found, self.slides, label))
+        monitor = self.recipe.train.monitor
+        if f"val_{monitor}" not in row:
+            raise TrainingError(
+                f"train.monitor is {monitor}, and no slide held out shows any class; expected one "
+                "that does, or another train.monitor"
+            )
         for name in scores.class_names:
             mean, spread = scores.slide_dice(name)
-            row[f"val_dice_{name}"] = mean
-            row[f"val_dice_{name}_sd"] = spread
             row[f"val_pooled_dice_{name}"] = scores.pooled(name).dice
+            row[f"val_slide_dice_{name}"] = mean
+            row[f"val_slide_dice_{name}_sd"] = spread
             tiles = [dice for score in scores.of(name) for dice in score.tile_dices or ()]
             if tiles:
                 row[f"val_tile_dice_{name}"] = statistics.fmean(tiles)
@@ -106,6 +119,15 @@ class Validation:
 def top_name(row: Row) -> str:
     """Name, without suffix, of the file that keeps the network of an epoch."""
     return f"epoch_{int(row['epoch']):04d}"
+
+
+def _values(
+    predictions: Path, slides: Sequence[SlideStore], label: str
+) -> dict[str, dict[str, Reliability]]:
+    found = open_collection(predictions)
+    return {
+        store.name: slide_reliability(found[store.name], store, label=label) for store in slides
+    }
 
 
 def score_slides(

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 
 from wsi_seg.learn.history import History, Row
 from wsi_seg.learn.ledger import WORST, Ledger, write_worst
+from wsi_seg.learn.pace import MEASURED_AFTER, hurry, steps_left
 from wsi_seg.learn.resume import Position, save_state
 from wsi_seg.learn.task import Batch, SegmentationTask
 from wsi_seg.learn.validate import Validation
@@ -49,13 +50,14 @@ class Watch(Callback):
     """
 
     def __init__(self, validation: Validation, ledger: Ledger, *, progress: Progress) -> None:
-        self.history = History()
+        self.history = History(monitor=f"val_{validation.recipe.train.monitor}")
         self._ledger = ledger
         self._validation, self._recipe = validation, validation.recipe
         self._out: Path = validation.out
         self._progress = progress
         self._epoch = _Epoch()
         self._position = Position()
+        self._ended = False
         self._step_ended = self._saved = 0.0
 
     def state_dict(self) -> dict[str, Any]:
@@ -64,6 +66,7 @@ class Watch(Callback):
             "history": dataclasses.asdict(self.history),
             "epoch": dataclasses.asdict(self._epoch),
             "ledger": self._ledger.state(),
+            "ended": self._ended,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -71,6 +74,7 @@ class Watch(Callback):
         self.history = History(**state_dict["history"])
         self._epoch = _Epoch(**state_dict["epoch"])
         self._ledger.take_up(state_dict["ledger"])
+        self._ended = state_dict["ended"]
 
     def on_save_checkpoint(
         self,
@@ -85,9 +89,7 @@ class Watch(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
         """End at once a run that had already ended early; else take up its bar and clocks."""
-        limit = self._recipe.train.max_minutes
-        over = limit is not None and self.history.minutes >= limit
-        trainer.should_stop = bool(self.history.rows) and (over or self._stale())
+        trainer.should_stop = self._ended
         self._step_ended = self._saved = time.perf_counter()
         if self._epoch.patches:
             self._begin_bar(trainer)
@@ -132,6 +134,8 @@ class Watch(Callback):
         epoch.seconds += self._lap()
         done = batch_idx + 1
         whole_step = done % self._recipe.train.accumulate == 0
+        if whole_step:
+            self._keep_pace(trainer)
         # The last batch is saved with its epoch, once that is validated.
         if whole_step and done < trainer.num_training_batches and self._is_due(trainer):
             self._save(trainer, Position(trainer.current_epoch, done))
@@ -152,7 +156,7 @@ class Watch(Callback):
         row["lr"] = float(trainer.optimizers[0].param_groups[0]["lr"])
         row["patches_per_second"] = epoch.patches / seconds
         row["data_wait"] = epoch.waited / seconds
-        last = self._ends_after(trainer, seconds / 60)
+        last = trainer.should_stop or trainer.current_epoch + 1 >= (trainer.max_epochs or 0)
         # One process validates; what it found decides for all.
         if trainer.is_global_zero and self._is_validated(row, last):
             device = str(pl_module.device)
@@ -161,14 +165,15 @@ class Watch(Callback):
         row, minutes, last = trainer.strategy.broadcast((row, minutes, last))
         self.history.rows.append(row)
         self.history.minutes += minutes
-        if "val_dice" in row:
-            pl_module.validated(row["val_dice"])
+        gain = self.history.gain(row)
+        if gain is not None:
+            pl_module.validated(gain)
         if trainer.is_global_zero:
             self._write(trainer, pl_module)
             write_worst(self._out / WORST, worst)
         self._epoch = _Epoch()
+        self._ended = trainer.should_stop = last or self._stale()
         self._save(trainer, Position(trainer.current_epoch + 1, 0))
-        trainer.should_stop = trainer.should_stop or last or self._stale()
 
     def on_exception(
         self,
@@ -210,16 +215,23 @@ class Watch(Callback):
         patience = self._recipe.train.early_stop
         return patience is not None and self.history.validations_since_best >= patience
 
-    def _ends_after(self, trainer: lightning.Trainer, minutes: float) -> bool:
-        """Whether this epoch, which took so long, is the last one."""
+    def _keep_pace(self, trainer: lightning.Trainer) -> None:
+        """Bring the learning rate down by the end of the time there is, and end the run then."""
         limit = self._recipe.train.max_minutes
-        full = trainer.current_epoch + 1 >= (trainer.max_epochs or 0)
-        return full or (limit is not None and self.history.minutes + 2 * minutes > limit)
+        if limit is None:
+            return
+        spent = 60 * self.history.minutes + self._epoch.seconds + self._epoch.waited
+        left = steps_left(limit, spent, trainer.global_step)
+        # One process measures; all take the same strides.
+        left = trainer.strategy.broadcast(left)
+        for config in trainer.lr_scheduler_configs if trainer.global_step > MEASURED_AFTER else ():
+            hurry(config.scheduler, left)
+        trainer.should_stop = trainer.should_stop or left < 1
 
     def _write(self, trainer: lightning.Trainer, task: SegmentationTask) -> None:
         """Keep networks and figures of the epoch that just ended."""
         row = self.history.rows[-1]
-        if "val_dice" in row or not self._validation.slides:
+        if self.history.gain(row) is not None or not self._validation.slides:
             self._validation.keep(task.network, self.history)
         columns = list(dict.fromkeys(name for one in self.history.rows for name in one))
         self.history.write_csv(self._out / METRICS, columns)

@@ -2,17 +2,14 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch.utils.data import Dataset
 
-from wsi_seg.data.dataset import PatchDataset
+from wsi_seg.data.dataset import Patch, PatchDataset
 from wsi_seg.data.mix import probabilities
-
-Patch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class WeightedPatches(Dataset[Patch]):
-    """Patches with their weight, that of slide times draw, a float32 scalar, as the third part.
+    """Patches with their weight as the third part: that of slide times draw times px, float32.
 
     Parameters
     ----------
@@ -23,18 +20,23 @@ class WeightedPatches(Dataset[Patch]):
     classes
         Number of classes if some truth is soft, which makes all labels of a batch probabilities;
         None leaves class ids as they are.
+    by_px
+        Whether some px weigh less than others, which gives each patch a weight for each px.
     """
 
     def __init__(
-        self, patches: PatchDataset, weights: Sequence[float], *, classes: int | None
+        self, patches: PatchDataset, weights: Sequence[float], *, classes: int | None, by_px: bool
     ) -> None:
         self._patches = patches
         self._weights = tuple(weights)
         self._classes = classes
+        self._by_px = by_px
 
     def __getitem__(self, item: int) -> Patch:
-        image, label = self._patches[item]
+        image, label, weight = self._patches[item]
         if self._classes is not None and not label.is_floating_point():
             label = probabilities(label, self._classes)
-        weight = self._weights[self._patches.slide_of(item)] * self._patches.weight_of(item)
-        return image, label, torch.tensor(weight, dtype=torch.float32)
+        if self._by_px:
+            weight = weight.expand(image.shape[1:])
+        whole = self._weights[self._patches.slide_of(item)] * self._patches.weight_of(item)
+        return image, label, weight * whole

@@ -66,6 +66,8 @@ class Reading:
     class_names
         Classes in the order of their ids; empty takes all that occur, sorted by name. The class
         ``ignore`` is none of them: its outlines are drawn as 255.
+    merged
+        Names in the files that are another class, and which.
     default_class
         Class of features that name none; None refuses them.
     dialect
@@ -93,6 +95,7 @@ class Reading:
     boundary_um: float = 0.0
     samples: int = 1
     rest_empty: bool = False
+    merged: Mapping[str, str] = field(default_factory=dict)
 
 
 PLAIN = Reading()
@@ -222,10 +225,11 @@ def _read(
 
 
 def _marked(annotations: Annotations, reading: Reading) -> Annotations:
-    """Annotations with the source and weight that were asked for."""
+    """Annotations with the class, source and weight that were asked for."""
     items = tuple(
         replace(
             item,
+            class_name=reading.merged.get(item.class_name, item.class_name),
             source=item.source if reading.source is None else reading.source,
             weight=item.weight if reading.weight is None else reading.weight,
         )

@@ -1,13 +1,13 @@
 """Owns writing masks into a store: the tissue mask, and polygons as label maps at every level."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.annotations import Annotations
-from wsi_seg.classes import ClassTable
+from wsi_seg.classes import DOUBT, ClassTable
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.masks.boundary import BOUNDARY
 from wsi_seg.masks.objects import Objects, measure_objects, write_objects
@@ -115,6 +115,7 @@ def write_labels(
 
     Each level is drawn from the polygons themselves. Strips without any stay missing. Annotations
     of the class ``ignore`` are drawn as 255 and are no objects, nor are strips of ``boundary``.
+    Where some weigh less than 1, a map inside the label says so for training.
 
     Parameters
     ----------
@@ -136,23 +137,29 @@ def write_labels(
     pyramid = store.pyramid
 
     def fill(path: Path) -> None:
-        for level, extent in enumerate(pyramid.extents):
-            scale = (
-                pyramid.extent.height / extent.height,
-                pyramid.extent.width / extent.width,
-            )
-            rows = strip_rows(path, level)
-            for y in range(0, extent.height, rows):
-                height = min(rows, extent.height - y)
-                region = Region(level=level, y=y, x=0, height=height, width=extent.width)
-                drawn = rasterizer.draw(region, scale, samples=samples if level else 1)
-                if drawn.any():
-                    write_strip(path, level, y, drawn)
+        _draw(path, rasterizer, pyramid.extents, samples)
+        if any(item.weight < 1 for item in kept):
+            doubts = Rasterizer.of_doubts(annotations.items, classes)
+            _make(path / DOUBT, store, pyramid.extents, {"kind": "doubt"})
+            _draw(path / DOUBT, doubts, pyramid.extents, 1)
         write_objects(path, objects)
 
     objects = measure_objects(kept, pyramid.mpp)
     _write_label(store, name, pyramid.extents, classes, fill)
     return objects
+
+
+def _draw(path: Path, rasterizer: Rasterizer, extents: Sequence[Extent], samples: int) -> None:
+    """Draw all levels, each from the polygons themselves."""
+    for level, extent in enumerate(extents):
+        scale = extents[0].height / extent.height, extents[0].width / extent.width
+        rows = strip_rows(path, level)
+        for y in range(0, extent.height, rows):
+            height = min(rows, extent.height - y)
+            region = Region(level=level, y=y, x=0, height=height, width=extent.width)
+            drawn = rasterizer.draw(region, scale, samples=samples if level else 1)
+            if drawn.any():
+                write_strip(path, level, y, drawn)
 
 
 def _write_label(
@@ -168,15 +175,28 @@ def _write_label(
     """Make a label beside the store's image and give it its name when it is whole."""
     partial = store.path / ".partial" / name
     discard(partial)
+    about = {"kind": "label", "classes": classes.to_json(), "believed": believed}
+    _make(partial, store, extents, about, downsample=downsample)
+    fill(partial)
+    finish(partial, store.path / "labels" / name, replace=True)
+    tidy(store.path)
+
+
+def _make(
+    path: Path,
+    store: SlideStore,
+    extents: Iterable[Extent],
+    about: Mapping[str, object],
+    *,
+    downsample: float = 1.0,
+) -> None:
+    """Make an empty map of the slide."""
     create_multiscale(
-        partial,
+        path,
         extents=list(extents),
         channels=None,
         mpp=store.pyramid.mpp,
         downsample=downsample,
-        attributes={"kind": "label", "classes": classes.to_json(), "believed": believed},
-        name=name,
+        attributes=dict(about),
+        name=path.name,
     )
-    fill(partial)
-    finish(partial, store.path / "labels" / name, replace=True)
-    tidy(store.path)

@@ -31,6 +31,14 @@ class Rasterizer:
         self._ids = [ids[item.class_name] for item in kept]
         self._tree = shapely.STRtree(self._geometries)
 
+    @classmethod
+    def of_doubts(cls, items: Sequence[Annotation], classes: ClassTable) -> "Rasterizer":
+        """Draw instead of ids how much less than 1 each structure weighs, in steps of 1/255."""
+        drawer = cls(items, classes)
+        kept = [item for item in items if item.class_name in {IGNORE_NAME, *classes.names}]
+        drawer._ids = [round(255 * (1 - item.weight)) for item in kept]
+        return drawer
+
     def draw(
         self, region: Region, downsample: tuple[float, float], *, samples: int = 1
     ) -> NDArray[np.uint8]:

@@ -24,7 +24,8 @@ from wsi_seg.classes import ClassTable
 from wsi_seg.config.recipe import Fit
 from wsi_seg.data.view import View, channels_with
 from wsi_seg.errors import CheckpointError, ConfigError, OutputError
-from wsi_seg.models.network import NetworkSpec, blank_network, read_tensors
+from wsi_seg.models.network import NetworkSpec, blank_network
+from wsi_seg.models.tensors import read_safetensors
 
 FORMAT = 1
 
@@ -105,6 +106,7 @@ class _ClassRow(BaseModel):
 
     name: str
     colour: str
+    merged: list[str] = Field(default=[], alias="from")
 
 
 class _CardFile(BaseModel):
@@ -144,7 +146,7 @@ class _CardFile(BaseModel):
             architecture=self.architecture,
             encoder=self.encoder,
             in_channels=self.in_channels,
-            classes=ClassTable.from_json([row.model_dump() for row in self.classes]),
+            classes=ClassTable.from_json([row.model_dump(by_alias=True) for row in self.classes]),
             mpp=self.mpp,
             tile_px=self.tile_px,
             mean=tuple(self.mean),
@@ -205,7 +207,7 @@ def load_checkpoint(path: Path | str) -> tuple[nn.Module, ModelCard]:
     try:
         with torch.random.fork_rng(devices=[]):
             network = blank_network(card.spec)
-        network.load_state_dict(read_tensors(path))
+        network.load_state_dict(read_safetensors(path))
     except (SafetensorError, RuntimeError, ConfigError, OSError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(

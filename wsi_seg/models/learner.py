@@ -6,7 +6,7 @@ None of it is saved with the network, so a checkpoint stays what inference needs
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import nn
@@ -79,6 +79,8 @@ class LearningNetwork(nn.Module):
         Share of the decoder's channels that is left out of each patch before the last layer.
     sides
         Whether inner depths of the decoder get outputs of their own (deep supervision).
+    keep_norm
+        Whether BatchNorm of the encoder goes by the statistics it came with, not by the batch's.
 
     Raises
     ------
@@ -94,9 +96,11 @@ class LearningNetwork(nn.Module):
         head: Pooling | None = None,
         dropout: float = 0.0,
         sides: bool = False,
+        keep_norm: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
+        self._keep_norm = keep_norm
         self.dropout = nn.Dropout2d(dropout)
         self.head: nn.Module | None = None
         if head is not None:
@@ -125,6 +129,15 @@ class LearningNetwork(nn.Module):
         ]
         return Outputs(logits, presence, sides)
 
+    def train(self, mode: bool = True) -> Self:
+        """Learn, or predict; BatchNorm of the encoder may rest in either."""
+        super().train(mode)
+        if self._keep_norm:
+            for module in self.network.get_submodule("encoder").modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
     def freeze_encoder(self, frozen: bool) -> None:
         """Stop, or let go on, the learning of the encoder.
 
@@ -136,7 +149,7 @@ class LearningNetwork(nn.Module):
             network.get_submodule("encoder").eval()
         else:
             network.unfreeze_encoder()  # type: ignore[operator]
-            network.get_submodule("encoder").train(self.training)
+            self.train(self.training)
 
     def _add_sides(self, classes: int) -> None:
         """Give each inner depth a 1x1 layer; its channels are measured on an empty picture."""

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
@@ -17,6 +15,15 @@ from wsi_seg.errors import CheckpointError, ConfigError
 from wsi_seg.models.detail import add_detail
 from wsi_seg.models.libraries import smp, timm
 from wsi_seg.models.linknet import join_skips
+from wsi_seg.models.pretrained import (
+    HUB,
+    fill_encoder,
+    hub_statement,
+    hub_weights,
+    no_weights,
+    packaged_weights,
+)
+from wsi_seg.models.tensors import read_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -93,9 +100,11 @@ def build_network(spec: NetworkSpec, *, weights: str | Path | None = None) -> nn
     spec
         What to build.
     weights
-        None for random weights (drawn from torch's global generator); the name of weights that
-        smp or timm publishes for the encoder, such as ``imagenet``; or a local ``.safetensors``
-        file that holds the encoder as smp or timm publishes it, or a whole network.
+        None for random weights (drawn from torch's global generator); ``imagenet``, or another
+        name of weights that an installed package has, or smp or timm publishes, for the encoder;
+        ``hf-hub:OWNER/NAME``; or a local file (``.safetensors``, or of ``torch.save``) that holds
+        the encoder as smp, timm, torchvision or the original EfficientNet names it, or a whole
+        network.
 
     Raises
     ------
@@ -105,19 +114,19 @@ def build_network(spec: NetworkSpec, *, weights: str | Path | None = None) -> nn
         If the weights cannot be had. Random weights never take their place.
     """
     _require_names(spec)
-    if isinstance(weights, Path):
-        return _build_from_file(spec, weights)
     if weights is None:
-        return _create(spec, None)
+        return _create(spec)
+    if (packaged := packaged_weights(spec.encoder)) and weights == "imagenet":
+        return _start(spec, read_tensors(packaged), source=packaged.name)
+    if isinstance(weights, Path):
+        return _start(spec, read_tensors(weights), source=str(weights))
+    if weights.startswith(HUB):
+        return _start(spec, hub_weights(weights, spec.encoder), source=weights)
     try:
         # timm's published weights are part of the encoder's name; smp wants True for them.
         return _create(spec, True if spec.encoder.startswith(_TIMM) else weights)
     except (OSError, RuntimeError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"got no weights {weights!r} for encoder {spec.encoder!r} ({_first_line(error)}); "
-            "connect to the network once, or name a local .safetensors file in model.weights, "
-            "or train from random weights with model.weights: null"
-        ) from error
+        raise no_weights(spec.encoder, weights, _first_line(error)) from error
 
 
 def blank_network(spec: NetworkSpec) -> nn.Module:
@@ -164,7 +173,8 @@ def size_multiple(network: nn.Module) -> int:
 def published_normalisation(spec: NetworkSpec, weights: str | Path | None) -> Normalisation:
     """Normalisation that the published weights of an encoder were trained with.
 
-    Without weights, or for a local file of an smp encoder, it is ImageNet's.
+    Without weights, or for a local file of an smp encoder, it is ImageNet's; for a model of the
+    hub its own statement, if it makes one.
 
     Raises
     ------
@@ -177,7 +187,7 @@ def published_normalisation(spec: NetworkSpec, weights: str | Path | None) -> No
     if weights is None or (isinstance(weights, Path) and not timm_encoder):
         return Normalisation(_IMAGENET_MEAN, _IMAGENET_STD)
     try:
-        stated = smp.encoders.get_preprocessing_params(spec.encoder, str(weights))
+        stated = _statement(spec.encoder, str(weights))
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"got no normalisation for weights {str(weights)!r} of encoder {spec.encoder!r} "
@@ -189,6 +199,20 @@ def published_normalisation(spec: NetworkSpec, weights: str | Path | None) -> No
             f"in the range {stated['input_range']}; expected RGB in 0..1; choose another encoder"
         )
     return Normalisation(tuple(stated["mean"]), tuple(stated["std"]))
+
+
+def _statement(encoder: str, weights: str) -> dict[str, Any]:
+    """Input that weights were trained with: ``mean``, ``std``, ``input_space``, ``input_range``."""
+    if not weights.startswith(HUB):
+        published: dict[str, Any] = smp.encoders.get_preprocessing_params(encoder, weights)
+        return published
+    usual = {
+        "input_space": "RGB",
+        "input_range": [0, 1],
+        "mean": _IMAGENET_MEAN,
+        "std": _IMAGENET_STD,
+    }
+    return usual | hub_statement(weights)
 
 
 def current_encoder(name: str) -> str:
@@ -232,12 +256,8 @@ def _require_known(what: str, name: str, known: list[str]) -> None:
     raise ConfigError(f"got {what} {name!r}; expected for example {hint}")
 
 
-def _create(
-    spec: NetworkSpec, encoder_weights: str | bool | None, timm_file: Path | None = None
-) -> nn.Module:
+def _create(spec: NetworkSpec, encoder_weights: str | bool | None = None) -> nn.Module:
     options: dict[str, Any] = {}
-    if timm_file is not None:
-        options["pretrained_cfg_overlay"] = {"file": str(timm_file)}
     if spec.decoder_attention is not None:
         options["decoder_attention_type"] = spec.decoder_attention
     joined = spec.architecture.lower() == _CONCAT
@@ -264,42 +284,19 @@ def _create(
     return network
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a safetensors file, by name.
-
-    Raises
-    ------
-    OSError, SafetensorError
-        If the file cannot be read or is damaged.
-    """
-    # Not `load_file`: what it maps and names (safetensors 0.8) it never frees, 60 bytes a tensor.
-    return load(path.read_bytes())
-
-
-def _build_from_file(spec: NetworkSpec, path: Path) -> nn.Module:
-    """Network whose start is a local file: a whole network, or an encoder as published."""
-    if path.suffix != ".safetensors":
-        raise CheckpointError(
-            f"got weights {path}; expected a .safetensors file, because other formats can run "
-            "code when they are opened"
-        )
+def _start(spec: NetworkSpec, tensors: dict[str, torch.Tensor], *, source: str) -> nn.Module:
+    """Network that starts from tensors: of a whole network, or of an encoder."""
+    network = _create(spec)
+    if not any(name.startswith("decoder.") for name in tensors):
+        fill_encoder(network.get_submodule("encoder"), tensors, source=source)
+        return network
     try:
-        tensors = read_tensors(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot read weights {path}: {_first_line(error)}") from error
-    try:
-        if any(name.startswith("decoder.") for name in tensors):
-            return _fill_network(_create(spec, None), tensors)
-        if spec.encoder.startswith(_TIMM):
-            return _create(spec, True, timm_file=path)
-        network = _create(spec, None)
-        network.get_submodule("encoder").load_state_dict(tensors)
-    except (RuntimeError, KeyError, ValueError) as error:
+        return _fill_network(network, tensors)
+    except RuntimeError as error:
         raise CheckpointError(
-            f"weights {path} do not fit {spec.architecture} with encoder {spec.encoder}: "
+            f"weights {source} do not fit {spec.architecture} with encoder {spec.encoder}: "
             f"{_first_line(error)}"
         ) from error
-    return network
 
 
 def _fill_network(network: nn.Module, tensors: dict[str, torch.Tensor]) -> nn.Module:

@@ -1,7 +1,8 @@
 """Owns pictures of what training would see: where patches are drawn, and how they look.
 
 For each slide one picture - the slide with tissue, labels and 200 drawn patches beside the map
-that they were drawn by - and one sheet of augmented patches with the outlines of their labels.
+that they were drawn by - and one sheet of augmented patches with the outlines of their labels; and
+one picture over all slides of the mean label by its place in the patch, which is to be even.
 """
 
 from collections.abc import Sequence
@@ -21,8 +22,11 @@ from wsi_seg.data.scaled import read_label
 from wsi_seg.data.view import View
 from wsi_seg.errors import BatchError, ConfigError, OutputError, WsiSegError
 from wsi_seg.export.files import written_whole
+from wsi_seg.learn.place import middle_and_corners, place_means
 from wsi_seg.learn.slides import patch_sampler
+from wsi_seg.masks import read_objects
 from wsi_seg.progress import Progress
+from wsi_seg.report.place import place_picture
 from wsi_seg.sampling import Draws, Layer
 from wsi_seg.sampling.counters import Stream, words
 from wsi_seg.sampling.importance import TISSUE
@@ -36,6 +40,8 @@ _SHEET = (4, 8)
 _SHEET_PX = 160
 # Draws that the map is counted from: enough for an even picture.
 _COUNTED = 40_000
+# Patches that the mean label is taken from.
+_AVERAGED = 1000
 _MAP_CELLS = 90
 _MARGIN_PX = 16
 _LINE_PX = 24
@@ -55,7 +61,7 @@ _LAYERS = {
 
 @dataclass(frozen=True, slots=True)
 class PreviewReport:
-    """Pictures that were written, two for each slide."""
+    """Pictures that were written: two for each slide, and the mean label of each class."""
 
     out: Path
     pictures: tuple[Path, ...]
@@ -111,31 +117,62 @@ def preview_slides(
     progress.finish()
     if failures:
         raise BatchError(failures, done=len(wanted) - len(failures))
+    pictures.append(_save(_mean_labels(wanted, recipe), out / "mean-label.png"))
     return PreviewReport(out, tuple(pictures))
 
 
 def _preview(store: SlideStore, recipe: Recipe, out: Path) -> tuple[Path, Path]:
-    draws = _draws(store, recipe, _COUNTED)
+    draws = _draws([store], recipe, _COUNTED)
     source = PatchSource.of(
         store, recipe.data.label, classes=recipe.class_table, view=View.of(recipe)
     )
     slide = _slide_picture(store, source, recipe, draws)
     sheet = _sheet(source, recipe, draws)
-    paths = out / f"{store.name}.png", out / f"{store.name}_patches.png"
-    for picture, path in zip((slide, sheet), paths, strict=True):
-        with written_whole(path) as temporary:
-            picture.save(temporary, format="PNG")
-    return paths
+    return (
+        _save(slide, out / f"{store.name}.png"),
+        _save(sheet, out / f"{store.name}_patches.png"),
+    )
 
 
-def _draws(store: SlideStore, recipe: Recipe, count: int) -> Draws:
+def _save(picture: Image.Image, path: Path) -> Path:
+    with written_whole(path) as temporary:
+        picture.save(temporary, format="PNG")
+    return path
+
+
+def _draws(stores: Sequence[SlideStore], recipe: Recipe, count: int) -> Draws:
     sampling = recipe.sampling.model_copy(update={"patches_per_epoch": count})
-    known = store.label(recipe.data.label).attributes.get("classes")
-    names = ClassTable.from_json(known).names if isinstance(known, list) else ()
-    # A slide need not have every class of the recipe.
-    classes = tuple(entry for entry in recipe.classes if entry.name in names)
+    names = {name for store in stores for name in read_objects(store, recipe.data.label).class_name}
+    # These slides need not have every class of the recipe.
+    table = zip(recipe.classes, recipe.class_table, strict=True)
+    classes = tuple(one for one, entry in table if names & {entry.name, *entry.parts})
     one = recipe.model_copy(update={"sampling": sampling, "classes": classes or recipe.classes})
-    return patch_sampler([store], one).epoch(0)
+    return patch_sampler(stores, one).epoch(0)
+
+
+def _mean_labels(stores: Sequence[SlideStore], recipe: Recipe) -> Image.Image:
+    """Mean label of each class by its place in the patch, before augmentation."""
+    draws = _draws(stores, recipe, _AVERAGED)
+    sources = [
+        PatchSource.of(store, recipe.data.label, classes=recipe.class_table, view=View.of(recipe))
+        for store in stores
+    ]
+    classes = recipe.class_table
+    sums = np.zeros((len(classes), recipe.patch_px, recipe.patch_px))
+    for slide, y, x in zip(draws.slide[:_AVERAGED], draws.y, draws.x, strict=False):
+        label = sources[slide].truth(float(y), float(x), recipe.patch_px)
+        ids = label if label.ndim == 2 else label[..., 0]
+        for entry in classes:
+            sums[entry.id - 1] += ids == entry.id
+    means = [place_means(one / _AVERAGED) for one in sums]
+    legend = [
+        (f"{entry.name}: middle {middle:.3f}, corners {corners:.3f}", entry.rgb)
+        for entry, (middle, corners) in zip(
+            classes, (middle_and_corners(one) for one in means), strict=True
+        )
+    ]
+    title = f"mean label of {_AVERAGED:,} patches of {recipe.patch_px} px, by place"
+    return _framed([place_picture(one) for one in means], legend, title=title)
 
 
 def _slide_picture(

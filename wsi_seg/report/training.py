@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from wsi_seg.errors import ConfigError
+from wsi_seg.learn.place import PLACE
 from wsi_seg.report.page import Section, facts, figure, figures, preformatted, table
+from wsi_seg.report.place import place_section
 from wsi_seg.report.plots import bar_plot, line_plot
 from wsi_seg.report.worst import WORST, worst_section
 
@@ -22,6 +24,8 @@ _CHARTS = (
     ("Learning rate", ("lr",)),
     ("Patches per second", ("patches_per_second",)),
 )
+
+_SCORES = ("val_dice", "val_dice_slide", "val_dice_objects", "val_triplet", "val_loss")
 
 _MOST_ROWS = 40
 
@@ -48,6 +52,9 @@ def run_sections(folder: Path) -> list[Section]:
         suffix = "" if part == "." else f" {part}"
         sections.append(Section(f"Training{suffix}", _training(file)))
         worst = file.with_name(WORST)
+        place = file.with_name(PLACE)
+        if place.is_file():
+            sections.append(place_section(place, f"Does the network know the place?{suffix}"))
         if worst.is_file():
             sections.append(worst_section(worst, folder / RECIPE, f"Worst patches{suffix}"))
     recipe = _text(folder / RECIPE)
@@ -59,8 +66,10 @@ def _training(file: Path) -> str:
     columns = _metrics(file)
     epochs = columns.get("epoch", [])
     charts = [(title, [n for n in names if n in columns]) for title, names in _CHARTS]
-    scores = [name for name in columns if name.startswith("val_dice")]
-    charts.insert(1, ("Dice on slides held out", scores))
+    charts.insert(1, ("Of slides held out", [n for n in _SCORES if n in columns]))
+    pooled = [name for name in columns if name.startswith("val_pooled_dice")]
+    if len(pooled) > 1:
+        charts.insert(2, ("Pooled Dice on slides held out", pooled))
     plots = [
         figure(line_plot({n: _points(epochs, columns[n]) for n in names}, "epoch", title), title)
         for title, names in charts

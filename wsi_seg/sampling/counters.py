@@ -23,6 +23,7 @@ class Stream(enum.IntEnum):
     AUGMENT = 4
     SPLIT = 5
     NETWORK = 6
+    AROUND = 7
 
 
 def words(seed: int, epoch: int, *, stream: Stream, first: int, count: int) -> NDArray[np.uint64]:

@@ -9,6 +9,7 @@ from wsi_seg.config.sampling import GridConfig
 from wsi_seg.errors import ConfigError
 from wsi_seg.sampling.counters import Stream, generator, uniforms
 from wsi_seg.sampling.importance import SlideMap
+from wsi_seg.sampling.places import lengths_of, shown_whole
 from wsi_seg.sampling.samplers import NO_OBJECT, Draws, Layer
 
 
@@ -24,7 +25,7 @@ class GridSampler:
     grid
         Overlap of neighbours, and whether the grid moves from epoch to epoch.
     sides
-        Side of a patch in level-0 px of each slide.
+        Height and width of a patch in level-0 px of each slide, ``(maps, 2)``.
     seed
         Of the run.
     batch
@@ -41,15 +42,19 @@ class GridSampler:
         maps: Sequence[SlideMap],
         grid: GridConfig,
         *,
-        sides: Sequence[float],
+        sides: NDArray[np.float64],
         seed: int,
         batch: int = 1,
     ) -> None:
         self.maps = tuple(maps)
         self._seed, self._shifted = seed, grid.shifted
-        self._strides = np.array(sides) * (1 - grid.overlap)
+        self._sides, self._lengths = sides, lengths_of(maps)
+        self._strides = sides * (1 - grid.overlap)
+        if grid.shifted:
+            # Steps that fill the slide: then a shift reaches every place as often.
+            self._strides = self._lengths / np.ceil(self._lengths / self._strides)
         centres = [
-            _centres(slide, side, stride)
+            _centres(slide, side, stride, moved=grid.shifted)
             for slide, side, stride in zip(maps, sides, self._strides, strict=True)
         ]
         self._slide = np.repeat(np.arange(len(maps), dtype=np.int32), [len(c) for c in centres])
@@ -72,9 +77,9 @@ class GridSampler:
         if self._shifted:
             count = len(self.maps)
             offset = uniforms(self._seed, epoch, stream=Stream.PLACES, first=0, count=count)
-            shift = (offset[:, :2] - 0.5) * self._strides[:, None]
-            ends = np.array([[m.extent.height, m.extent.width] for m in self.maps]) - 1e-6
-            centres = np.clip(centres + shift[slide], 0, ends[slide])
+            shift = (offset[:, :2] - 0.5) * self._strides
+            moved = np.clip(centres + shift[slide], 0, self._lengths[slide] - 1e-6)
+            centres = shown_whole(moved, self._lengths[slide], self._sides[slide])
         return Draws(
             slide=slide,
             y=centres[:, 0].copy(),
@@ -85,14 +90,23 @@ class GridSampler:
         )
 
 
-def _centres(slide: SlideMap, side: float, stride: float) -> NDArray[np.float64]:
-    """Centres ``(n, 2)``, y and x, of the patches that touch a cell with tissue."""
-    ys, xs = (_along(length, side, stride) for length in (slide.extent.height, slide.extent.width))
+def _centres(
+    slide: SlideMap, side: NDArray[np.float64], stride: NDArray[np.float64], *, moved: bool
+) -> NDArray[np.float64]:
+    """Centres ``(n, 2)``, y and x, of the patches that touch a cell with tissue.
+
+    Where the grid moves by up to half a stride, patches count that touch one at any offset: else
+    those at the edge of the tissue would show it in their middle too often.
+    """
+    lengths = slide.extent.height, slide.extent.width
+    along = _middles if moved else _along
+    ys, xs = (along(*each) for each in zip(lengths, side, stride, strict=True))
+    reach = side + stride if moved else side
     found = slide.tissue > 0
     sums = np.zeros((found.shape[0] + 1, found.shape[1] + 1), dtype=np.int64)
     sums[1:, 1:] = found.cumsum(axis=0).cumsum(axis=1)
-    top, bottom = _cells(ys, side, slide.cell_px, found.shape[0])
-    left, right = _cells(xs, side, slide.cell_px, found.shape[1])
+    top, bottom = _cells(ys, reach[0], slide.cell_px, found.shape[0])
+    left, right = _cells(xs, reach[1], slide.cell_px, found.shape[1])
     inside = (
         sums[np.ix_(bottom, right)]
         - sums[np.ix_(top, right)]
@@ -109,6 +123,12 @@ def _along(length: int, side: float, stride: float) -> NDArray[np.float64]:
     starts = np.minimum(np.arange(count) * stride, max(0.0, length - side))
     centres: NDArray[np.float64] = starts + side / 2
     return np.minimum(centres, length / 2) if length < side else centres
+
+
+def _middles(length: int, _: float, stride: float) -> NDArray[np.float64]:
+    """Middles of the steps along an axis that they fill."""
+    middles: NDArray[np.float64] = np.arange(0.5, round(length / stride)) * np.float64(stride)
+    return middles
 
 
 def _cells(

@@ -1,12 +1,13 @@
 """Owns the order in which objects take their turns: each in a round, or some more often."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.config import SamplingConfig
 from wsi_seg.config.sampling import SizesConfig, StrataConfig
+from wsi_seg.errors import ConfigError
 from wsi_seg.sampling.counters import Stream, generator
 from wsi_seg.sampling.importance import SlideMap
 
@@ -27,9 +28,9 @@ def stratum_of(ratios: NDArray[np.float64], strata: StrataConfig) -> Indices:
 
 
 def object_groups(
-    maps: Sequence[SlideMap], sampling: SamplingConfig, patch_area: float
-) -> tuple[Indices, ...]:
-    """Objects in groups that are drawn as often as each other.
+    maps: Sequence[SlideMap], sampling: SamplingConfig, patch_px2: NDArray[np.float64]
+) -> tuple[tuple[Indices, ...], tuple[float, ...]]:
+    """Objects in groups, and how often each group is drawn.
 
     Parameters
     ----------
@@ -37,13 +38,20 @@ def object_groups(
         One per slide; objects are counted through them one after the other.
     sampling
         Says what counts more often, and what makes a group.
-    patch_area
-        Area of a patch in the maps' unit, um2 or px.
+    patch_px2
+        Area of a patch in level-0 px² of each slide.
 
     Returns
     -------
-    tuple of NDArray[np.int64]
+    groups : tuple of NDArray[np.int64]
         Indices of objects; one that counts more often occurs as often. No group is empty.
+    shares : tuple of float
+        Of each group; the sum is 1, or 0 where there is no group.
+
+    Raises
+    ------
+    ConfigError
+        If no object is of a source that has a share.
     """
     areas = np.concatenate([m.areas * m.px_area for m in maps])
     times = np.ones(len(areas), dtype=np.int64)
@@ -51,20 +59,45 @@ def object_groups(
         times = times_of(2e-3 * np.sqrt(areas / np.pi), sampling.sizes)
     key = np.zeros(len(areas), dtype=np.int64)
     if sampling.strata is not None:
-        key = stratum_of(np.minimum(areas / patch_area, 1.0), sampling.strata)
-    if sampling.balance != "none":
-        kinds = [m.class_ids if sampling.balance == "class" else m.sources for m in maps]
-        _, kind = np.unique(np.concatenate(kinds), return_inverse=True)
-        key = key * (int(kind.max(initial=0)) + 1) + kind
+        shares = [m.areas / area for m, area in zip(maps, patch_px2, strict=True)]
+        key = stratum_of(np.minimum(np.concatenate(shares), 1.0), sampling.strata)
+    sources = np.concatenate([m.sources for m in maps])
+    kinds = []
+    if sampling.balance == "class":
+        kinds.append(np.concatenate([m.class_ids for m in maps]))
+    if sampling.balance == "source" or sampling.sources:
+        kinds.append(sources)
+    for kind in kinds:
+        _, number = np.unique(kind, return_inverse=True)
+        key = key * (int(number.max(initial=0)) + 1) + number
     order = np.repeat(np.arange(len(areas)), times)
-    return tuple(order[key[order] == value] for value in np.unique(key[order]))
+    if sampling.sources:
+        order = order[np.isin(sources[order], list(sampling.sources))]
+    groups = tuple(order[key[order] == value] for value in np.unique(key[order]))
+    if not sampling.sources:
+        return groups, (1 / max(1, len(groups)),) * len(groups)
+    return groups, _source_shares([str(sources[group[0]]) for group in groups], sampling.sources)
 
 
-def take_turns(groups: Sequence[Indices], count: int, seed: int, epoch: int) -> Indices:
+def _source_shares(groups: Sequence[str], shares: Mapping[str, float]) -> tuple[float, ...]:
+    """Share of each group, given its source; those of one source have the same."""
+    absent = [name for name in shares if name not in groups]
+    if absent:
+        raise ConfigError(
+            f"sampling.sources names {', '.join(absent)}; the objects to draw are from "
+            f"{', '.join(sorted(set(groups))) or 'other sources'}; expected some of each"
+        )
+    total = sum(shares.values())
+    return tuple(shares[name] / total / groups.count(name) for name in groups)
+
+
+def take_turns(
+    groups: Sequence[Indices], shares: Sequence[float], count: int, *, seed: int, epoch: int
+) -> Indices:
     """Objects of an epoch's object draws.
 
-    Every group gets the same number of draws (one more or less), and goes through its objects in
-    a fresh order before any comes again.
+    Every group gets its share of the draws (one more or less), and goes through its objects in a
+    fresh order before any comes again.
 
     Returns
     -------
@@ -72,9 +105,11 @@ def take_turns(groups: Sequence[Indices], count: int, seed: int, epoch: int) -> 
         ``(count,)`` indices, in the order of the groups.
     """
     draws = generator(seed, epoch, stream=Stream.OBJECTS)
-    ends = np.rint(np.arange(1, len(groups) + 1) * count / len(groups)).astype(np.int64)
     # A group that gets one more must not always be the same.
-    wanted = draws.permutation(np.diff(ends, prepend=0))
+    order = draws.permutation(len(groups))
+    ends = np.rint(np.cumsum(np.array(shares)[order]) * count).astype(np.int64)
+    wanted = np.empty(len(groups), dtype=np.int64)
+    wanted[order] = np.diff(ends, prepend=0)
     picked = []
     for group, number in zip(groups, wanted.tolist(), strict=True):
         rounds = np.tile(group, (-(-number // len(group)), 1))

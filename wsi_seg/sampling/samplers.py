@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from wsi_seg.config import MixConfig, SamplingConfig
 from wsi_seg.errors import ConfigError
-from wsi_seg.sampling.counters import Stream, generator, uniforms
+from wsi_seg.sampling.counters import WORDS, Stream, generator, uniforms
 from wsi_seg.sampling.importance import BLOCK, CellTable, Share, SlideMap
 from wsi_seg.sampling.objects import object_groups, take_turns
+from wsi_seg.sampling.places import NUMBERS, ObjectPlaces, lengths_of, shown_whole, widened
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,11 @@ NO_OBJECT = -1
 
 # A patch that the map hardly ever draws must not outweigh all others of its batch.
 _LARGEST_WEIGHT = 10.0
+
+# Steps of the counter that a draw around an object takes.
+_STEPS = -(-NUMBERS // WORDS)
+
+_FULL = 255
 
 
 class Layer(enum.IntEnum):
@@ -51,7 +57,7 @@ class Draws:
     layer
         `Layer` it was drawn from, uint8.
     object_id
-        Object it is centred on, counted through the maps one after the other, int64; -1 if none.
+        Object it is drawn for, counted through the maps one after the other, int64; -1 if none.
     weight
         Of the patch in the loss, float32.
     """
@@ -94,9 +100,9 @@ class PatchSampler:
     """Draws patch centres: around each object in turn, and uniformly over layers of cells.
 
     Object draws go through all objects in a fresh order before any comes again, so an epoch with
-    at least as many object draws as objects shows each at least once. The centre is uniform in
-    the object's box. Cells are drawn in proportion to what of them the layer covers, over all
-    slides; the centre is uniform in the cell.
+    at least as many object draws as objects has one for each. Patches lie anywhere that touches
+    the object's box, or the layer's cells, so that their middle shows no more than their corners;
+    see `wsi_seg.sampling.places`. Centres lie inside the slide, patches may stick out.
 
     Parameters
     ----------
@@ -105,12 +111,12 @@ class PatchSampler:
     sampling
         Section of the recipe. The share of tissue that no slide has falls to background, and the
         reverse; that of any other layer without cells to all others.
+    sides
+        Height and width of a patch in level-0 px of each slide, ``(maps, 2)``.
     seed
         Of the run.
     batch
         The number of patches is rounded up to whole batches of this many.
-    patch_area
-        Area of a patch in the maps' unit; only strata need it.
 
     Raises
     ------
@@ -123,17 +129,17 @@ class PatchSampler:
         maps: Sequence[SlideMap],
         sampling: SamplingConfig,
         *,
+        sides: NDArray[np.float64],
         seed: int,
         batch: int = 1,
-        patch_area: float = 1.0,
     ) -> None:
         if not maps:
             raise ConfigError("got no slides to draw patches from; expected at least one")
         self.maps = tuple(maps)
         self._seed, self._weighted = seed, sampling.weighted
-        self._boxes = np.concatenate([m.boxes for m in maps])
-        self._box_slide = np.repeat(np.arange(len(maps)), [len(m.boxes) for m in maps])
-        self._groups = object_groups(maps, sampling, patch_area)
+        self._sides, self._lengths = sides, lengths_of(maps)
+        self._places = ObjectPlaces(maps, sides)
+        self._groups, self._shares = object_groups(maps, sampling, sides.prod(axis=1))
         blocks = [-(-m.tissue.size // BLOCK) for m in maps]
         self._first_cell = np.cumsum([0, *blocks]) * BLOCK
         mix = sampling.mix
@@ -143,7 +149,7 @@ class PatchSampler:
                 f"no object is annotated on the {len(maps)} training slides, and "
                 f"sampling.mix.objects is {mix.objects}; annotate some, or set it to 0"
             )
-        self._cells = _require_cells(_layers(maps, mix), 1 - self._objects)
+        self._cells = _require_cells(_layers(maps, mix, sides, self._places), 1 - self._objects)
         turns = sum(len(group) for group in self._groups)
         wanted = sampling.patches_per_epoch or epoch_length(turns, self._objects)
         self.length = -(-wanted // batch) * batch
@@ -171,31 +177,31 @@ class PatchSampler:
             weight=np.ones(n, dtype=np.float32),
         )
         chosen = kind == 0
-        self._place_objects(draws, chosen, uniform, turn=slot[chosen], epoch=epoch)
+        self._place_objects(draws, chosen, turn=slot[chosen], epoch=epoch)
         for number, cells in enumerate(self._cells, 1):
             self._place_cells(draws, kind == number, uniform, cells.table)
+        centres = np.stack([draws.y, draws.x], axis=1)
+        lengths = self._lengths[draws.slide]
+        draws.y[:], draws.x[:] = shown_whole(centres, lengths, self._sides[draws.slide]).T
         if self._weighted:
             draws.weight[:] = self._weights(draws)
         return draws
 
     def _place_objects(
-        self,
-        draws: Draws,
-        chosen: NDArray[np.bool_],
-        uniform: NDArray[np.float64],
-        *,
-        turn: NDArray[np.int64],
-        epoch: int,
+        self, draws: Draws, chosen: NDArray[np.bool_], *, turn: NDArray[np.int64], epoch: int
     ) -> None:
-        """Centre the chosen draws; ``turn`` numbers them from 0 without gaps, in any order."""
+        """Place the chosen draws; ``turn`` numbers them from 0 without gaps, in any order."""
         if not len(turn):
             return
-        picked = take_turns(self._groups, len(turn), self._seed, epoch)[turn]
-        y, x, y_end, x_end = self._boxes[picked].T
+        picked = take_turns(self._groups, self._shares, len(turn), seed=self._seed, epoch=epoch)[
+            turn
+        ]
+        count = len(draws) * _STEPS
+        raw = uniforms(self._seed, epoch, stream=Stream.AROUND, first=0, count=count)
+        numbers = raw.reshape(len(draws), -1)[chosen, :NUMBERS]
         draws.object_id[chosen] = picked
-        draws.slide[chosen] = self._box_slide[picked]
-        draws.y[chosen] = y + uniform[chosen, 1] * (y_end - y)
-        draws.x[chosen] = x + uniform[chosen, 2] * (x_end - x)
+        draws.slide[chosen] = self._places.slide[picked]
+        draws.y[chosen], draws.x[chosen] = self._places.draw(picked, numbers).T
 
     def _place_cells(
         self,
@@ -239,45 +245,44 @@ class PatchSampler:
         return weights
 
     def _object_chance(self, draws: Draws) -> NDArray[np.float64]:
-        """Chance that an object draw falls into the cell of each draw: boxes over it, by area."""
-        turns = np.zeros(len(self._boxes))
-        for group in self._groups:
-            np.add.at(turns, group, 1 / (len(group) * len(self._groups)))
-        chance = np.zeros(len(draws))
-        for number, slide in enumerate(self.maps):
-            mine = np.flatnonzero(draws.slide == number)
-            of_slide = self._box_slide == number
-            y, x, y_end, x_end = self._boxes[of_slide].T
-            # A box smaller than a cell lies in one cell, more or less.
-            area = np.maximum((y_end - y) * (x_end - x), slide.cell_px**2)
-            worth = turns[of_slide] * slide.cell_px**2 / area
-            for part in np.array_split(mine, -(-len(mine) // 1024)) if len(mine) else []:
-                at_y, at_x = draws.y[part, None], draws.x[part, None]
-                over = (at_y >= y) & (at_y <= y_end) & (at_x >= x) & (at_x <= x_end)
-                chance[part] = over @ worth
+        """Chance that an object draw falls into the cell of each draw."""
+        turns = np.zeros(len(self._places.slide))
+        for group, share in zip(self._groups, self._shares, strict=True):
+            np.add.at(turns, group, share / len(group))
+        cell_px = np.array([m.cell_px for m in self.maps])[draws.slide]
+        density = self._places.density(draws.slide, draws.y, draws.x, turns)
+        chance: NDArray[np.float64] = density * cell_px**2
         return chance
 
 
-def _layers(maps: Sequence[SlideMap], mix: MixConfig) -> list[_Cells]:
+def _layers(
+    maps: Sequence[SlideMap], mix: MixConfig, sides: NDArray[np.float64], places: ObjectPlaces
+) -> list[_Cells]:
     """Layers of cells that the mix asks for."""
-    tissue = [m.within(m.tissue) for m in maps]
-    whole = [m.within(np.full_like(m.tissue, 255)) for m in maps]
+
+    def layer(kind: Layer, share: float, found: Sequence[Share]) -> _Cells:
+        cells = _widened(maps, found, sides)
+        if kind is Layer.BACKGROUND:
+            # It reaches into the tissue by half a patch, and would show objects at its rim alone.
+            cells = [share * places.free(number) for number, share in enumerate(cells)]
+        return _cells(kind, share / mix.total, maps, cells)
+
     shares = {
-        Layer.TISSUE: (mix.tissue, tissue),
-        Layer.BACKGROUND: (mix.background, [a - b for a, b in zip(whole, tissue, strict=True)]),
+        Layer.TISSUE: (mix.tissue, [m.tissue for m in maps]),
+        Layer.BACKGROUND: (mix.background, [_FULL - m.tissue for m in maps]),
         Layer.EMPTY: (
             mix.empty,
-            [w if not len(m.boxes) else np.zeros_like(w) for m, w in zip(maps, whole, strict=True)],
+            [np.full_like(m.tissue, 0 if len(m.boxes) else _FULL) for m in maps],
         ),
-        Layer.BOUNDARY: (mix.boundary, [m.within(m.boundary) for m in maps]),
+        Layer.BOUNDARY: (mix.boundary, [m.boundary for m in maps]),
         Layer.HARD: (mix.hard, [_or_none(m, m.hard) for m in maps]),
     }
-    layers = [_cells(kind, share / mix.total, maps, found)
+    layers = [layer(kind, share, found)
               for kind, (share, found) in shares.items()
               if share > 0 or kind in (Layer.TISSUE, Layer.BACKGROUND)]  # fmt: skip
     for name, share in mix.regions.items():
         regions = [_region(m, name, without_objects=mix.objects > 0) for m in maps]
-        cells = _cells(Layer.REGIONS, share / mix.total, maps, regions)
+        cells = layer(Layer.REGIONS, share, regions)
         if share > 0 and not cells.table.total:
             known = ", ".join(sorted({known for m in maps for known in m.regions})) or "none"
             raise ConfigError(
@@ -293,8 +298,18 @@ def _cells(kind: Layer, share: float, maps: Sequence[SlideMap], weights: Sequenc
     return _Cells(kind, share, CellTable.of(list(zip(weights, worth, strict=True))))
 
 
+def _widened(
+    maps: Sequence[SlideMap], shares: Sequence[Share], sides: NDArray[np.float64]
+) -> list[Share]:
+    """Cells that patches of each layer may be centred in."""
+    return [
+        m.within(widened(share, m.cell_px, (side[0], side[1])))
+        for m, share, side in zip(maps, shares, sides, strict=True)
+    ]
+
+
 def _or_none(slide: SlideMap, share: Share | None) -> Share:
-    return np.zeros_like(slide.tissue) if share is None else slide.within(share)
+    return np.zeros_like(slide.tissue) if share is None else share
 
 
 def _region(slide: SlideMap, name: str, *, without_objects: bool) -> Share:
@@ -302,7 +317,8 @@ def _region(slide: SlideMap, name: str, *, without_objects: bool) -> Share:
     share = slide.regions.get(name)
     if share is None or not without_objects or slide.covered is None:
         return _or_none(slide, share)
-    return slide.within(share - np.minimum(share, slide.covered))
+    without: Share = share - np.minimum(share, slide.covered)
+    return without
 
 
 def _require_cells(layers: Sequence[_Cells], wanted: float) -> tuple[_Cells, ...]:

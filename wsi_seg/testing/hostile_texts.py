@@ -128,7 +128,7 @@ _ANNOTATIONS: dict[str, tuple[str, str | bytes]] = {
     "mask-truncated": ("png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"),
 }  # fmt: skip
 
-_GOOD = "classes: [{name: gland}]\ndata: {stores: [STORE]}\nmpp: 1.0\npatch_px: 32\nmodel: {encoder: tu-mobilenetv3_small_050}\n"
+_GOOD = "classes: [{name: gland}]\ndata: {stores: [STORE]}\nmpp: 1.0\npatch_px: 32\nmodel: {architecture: Unet, encoder: tu-mobilenetv3_small_050, weights: null}\n"
 _RECIPES: dict[str, str | bytes] = {
     "billion-laughs": "a: &a [ha, ha]\nb: &b [*a, *a]\nc: &c [*b, *b]\nclasses: *c\n",
     "code": "classes: !!python/object/apply:os.system ['touch out-of-place']\n",

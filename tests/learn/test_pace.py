@@ -1,0 +1,54 @@
+import pytest
+import torch
+from torch import nn
+
+from wsi_seg.config import ScheduleConfig
+from wsi_seg.learn.optim import build_schedule
+from wsi_seg.learn.pace import hurry, steps_left, training_precision
+
+
+def rates(*, planned, fits):
+    """Learning rates of a run that is planned longer than there is time for."""
+    optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1, momentum=0.9)
+    schedule = build_schedule(optimizer, ScheduleConfig(), epochs=1, steps_per_epoch=planned)
+    found = []
+    for step in range(min(planned, fits)):
+        if step > 5:
+            hurry(schedule, fits - step)
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+def test_a_run_that_fits_keeps_its_schedule():
+    assert rates(planned=100, fits=100) == rates(planned=100, fits=1000)
+
+
+@pytest.mark.parametrize("fits", [30, 50, 99])
+def test_a_shorter_run_goes_through_the_whole_cycle(fits):
+    found = rates(planned=400, fits=fits)
+    assert found[-1] < 0.05 * max(found)
+    assert max(found) > 0.05
+    peak = found.index(max(found))
+    assert peak < 0.3 * fits
+    assert found[peak:] == sorted(found[peak:], reverse=True)
+
+
+def test_other_schedules_are_left_alone():
+    optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=10)
+    hurry(schedule, 1)
+    assert schedule.last_epoch == 0
+
+
+def test_steps_are_counted_by_the_time_they_took():
+    assert steps_left(2.0, 60.0, 30) == pytest.approx(30)
+    assert steps_left(1.0, 60.0, 30) == 0
+
+
+def test_bf16_is_taken_where_it_is_faster(monkeypatch):
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert training_precision("auto", cpu) == "fp32"
+    assert training_precision("bf16", cpu) == "bf16"
