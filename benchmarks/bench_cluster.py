@@ -2,7 +2,7 @@
 
 ``python benchmarks/bench_cluster.py [--workers 8 64] [--slides N] [--json]``; at length:
 ``--workers 64 --slides 10000 --strips 2``. Client, scheduler and all workers are three
-processes on this machine. The client runs the real `run_distributed` with real journals; workers
+processes on this machine. The client runs the real `DaskExecutor` with real journals; workers
 run the real stream, but their readers, networks and writers sleep for given times, so that 64 of
 them fit on two cores. Parts are far shorter than real ones, so what each costs the scheduler and
 the client shows; from that follows how many workers the design holds with parts of a real length.
@@ -22,20 +22,21 @@ from pathlib import Path
 
 import psutil
 import torch
+from cluster.sleeping import LoadSleeping
 from distributed import Client
 from measure import Ratio, Results
 
 from wsi_seg.classes import ClassTable
-from wsi_seg.infer.distribute import run_distributed
+from wsi_seg.infer.distribute import DaskExecutor
 from wsi_seg.infer.memory import MemoryPlan
 from wsi_seg.infer.output import SlideOutput
 from wsi_seg.infer.plan import InferOptions, plan_slide
 from wsi_seg.models import ModelCard
-from wsi_seg.predict.ensemble import Model
-from wsi_seg.progress import Silent
+from wsi_seg.predict.ensemble import Member, Model
 from wsi_seg.store import SlideStore, open_collection
 from wsi_seg.testing.stores import make_store
 
+HERE = Path(__file__).resolve().parent
 TILE_PX, STRIP_PX = 64, 512
 WINDOWS = STRIP_PX // TILE_PX  # of a strip
 CARD = ModelCard(
@@ -124,14 +125,13 @@ def measure(workers: int, store: SlideStore, out: Path, options: argparse.Namesp
 
 
 def infer(outputs: list[SlideOutput], client: Client, options: argparse.Namespace) -> int:
-    return run_distributed(
-        outputs,
-        Model.of(torch.nn.Identity(), CARD),
-        InferOptions(overlap=0.0, batch=options.batch),
-        memory_plan(options.batch),
-        client=client,
-        progress=Silent(),
+    executor = DaskExecutor(
+        client,
+        Model((Member(CARD, "sleeping"),)),
+        InferOptions(overlap=0.0, batch=options.batch, device="cpu", precision="fp32"),
+        load=LoadSleeping(options.batch_s),
     )
+    return executor.run(outputs, memory_plan(options.batch), compiled=False).tiles
 
 
 def begun(store: SlideStore, count: int, out: Path) -> list[SlideOutput]:
@@ -140,7 +140,7 @@ def begun(store: SlideStore, count: int, out: Path) -> list[SlideOutput]:
     for number in range(count):
         named = replace(store, name=f"slide{number}")
         plan = plan_slide(named, CARD, InferOptions(overlap=0.0), strip_px=STRIP_PX)
-        outputs.append(SlideOutput(named, (plan,), out, {}, overwrite=False))
+        outputs.append(SlideOutput(named, (plan,), out, {}, save="both", overwrite=False))
     return outputs
 
 
@@ -148,8 +148,8 @@ def memory_plan(batch: int) -> MemoryPlan:
     """Sizes that the fakes are run with; nothing is counted."""
     parts = dict.fromkeys(("process", "networks", "forward", "bands", "strips", "reading"), 0)
     return MemoryPlan(
-        batches=(batch,), ahead=2, strip_px=STRIP_PX, resident=1, cache=2**20, on_device=False,
-        **parts,
+        batches=(batch,), ahead=2**20, waiting=2**20, strip_px=STRIP_PX, resident=1, cache=2**20,
+        readers=2, on_device=False, **parts,
     )  # fmt: skip
 
 
@@ -164,11 +164,9 @@ def cluster(
     command += ["--scheduler-file", address]
     with child(command) as scheduler:
         wait_for(address)
-        script = Path(__file__).parent / "cluster" / "workers.py"
-        command = [sys.executable, script, json.loads(address.read_text())["address"]]
-        for name in ("tile", "read_s", "batch_s", "finish_s"):
-            value = TILE_PX if name == "tile" else getattr(options, name)
-            command += [f"--{name.replace('_', '-')}", str(value)]
+        scheduled = json.loads(address.read_text())["address"]
+        command = [sys.executable, "-m", "cluster.workers", scheduled]
+        command += ["--read-s", options.read_s, "--finish-s", options.finish_s]
         with (
             child([*command, "--workers", str(workers)]) as pretenders,
             Client(scheduler_file=str(address)) as client,
@@ -179,9 +177,9 @@ def cluster(
 
 @contextmanager
 def child(command: Sequence[object]) -> Iterator[int]:
-    """Process id of a child that is ended at the end."""
+    """Process id of a child that is ended at the end; it can import what is in this folder."""
     silence = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen([str(word) for word in command], **silence) as process:
+    with subprocess.Popen([str(word) for word in command], cwd=HERE, **silence) as process:
         try:
             yield process.pid
         finally:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
+import torch
 from measure import Ratio, Results, in_turn, medians
 from safetensors.torch import save_file
 from torch import nn
@@ -29,10 +30,10 @@ from torch import nn
 from wsi_seg.classes import ClassTable
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.infer.plan import InferOptions, plan_slide
-from wsi_seg.infer.predictor import Predictor
 from wsi_seg.infer.run import infer_with
 from wsi_seg.models import ModelCard, NetworkSpec, build_network
 from wsi_seg.predict.ensemble import Model
+from wsi_seg.predict.predictor import Predictor
 from wsi_seg.progress import Silent
 from wsi_seg.store import SlideStore, open_collection
 from wsi_seg.store.tile import tile_slides
@@ -80,9 +81,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Results:
     network = build_network(NetworkSpec("Unet", options.encoder, 3, 1))
     card = card_of(options)
     predictor = Predictor(network, card)
-    tiles = np.random.default_rng(0).integers(
-        0, 256, (options.batch, options.tile, options.tile, 3), dtype=np.uint8
-    )
+    tiles = random_tiles(predictor, options)
     predictor.predict(tiles)  # the first call chooses kernels
     save_file(network.state_dict(), folder / "network.safetensors")
     figures: dict[str, object] = {
@@ -188,12 +187,19 @@ def infer_once(
     return report.tiles_per_second
 
 
-def forward_rate(predictor: Predictor, tiles: np.ndarray) -> float:
+def random_tiles(predictor: Predictor, options: argparse.Namespace) -> torch.Tensor:
+    """One batch, where the model computes."""
+    shape = (options.batch, options.tile, options.tile, 3)
+    return torch.randint(256, shape, dtype=torch.uint8, device=predictor.device)
+
+
+def forward_rate(predictor: Predictor, tiles: torch.Tensor) -> float:
     """Tiles per second of nothing but the model on tiles in memory."""
     started = time.perf_counter()
     rounds = 8
     for _ in range(rounds):
-        predictor.predict(tiles)
+        found = predictor.predict(tiles)
+    found[0, 0, 0, 0].item()  # waits for a GPU
     return rounds * len(tiles) / (time.perf_counter() - started)
 
 
@@ -293,8 +299,7 @@ def small_images(options: argparse.Namespace, folder: Path) -> Results:
     card = card_of(options)
     network = build_network(card.spec)
     predictor = Predictor(network, card)
-    shape = (options.batch, options.tile, options.tile, 3)
-    tiles = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    tiles = random_tiles(predictor, options)
     predictor.predict(tiles)
     stores = list(open_collection(folder / "store.zarr"))
     chosen = InferOptions(batch=options.batch)

@@ -26,7 +26,8 @@ from wsi_seg.progress import Silent
 
 class First(Silent):
     def advance(self, amount):
-        os._exit(0)
+        if amount:
+            os._exit(0)
 
 from wsi_seg.predict.ensemble import newest_model
 from wsi_seg.infer.plan import InferOptions

@@ -31,6 +31,7 @@ PARTS: dict[str, tuple[list[str] | None, list[str]]] = {
         ["--only", "rates", "--only", "resume", "--only", "small", "--peers", "none"],
         ["--height", "4096"],
     ),
+    "flow": (["--quick"], []),
     "decide": (["--height", "2048", "--only", "evaluate", "--only", "polygons"], []),
     "polygons": ([], ["--side", "30000", "--repeats", "1"]),
     "view": ([], []),

@@ -12,14 +12,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.geometry import Extent
-from wsi_seg.infer.predictor import Predictor
 from wsi_seg.models.checkpoint import load_checkpoint, shipped_checkpoint
 from wsi_seg.postprocess.strips import Source, Strip, labelled
 from wsi_seg.postprocess.write import write_label
+from wsi_seg.predict.predictor import Predictor
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
     completed,
@@ -74,9 +75,9 @@ def write_prediction(folder: Path, extent: Extent) -> None:
 def inference_s(extent: Extent) -> float:
     """CPU seconds of the shipped model for tiles that overlap by half, over half of the slide."""
     network, card = load_checkpoint(shipped_checkpoint())
-    predictor = Predictor(network, card)
+    predictor = Predictor(network, card, device="cpu")
     side = card.tile_px
-    tiles = np.random.default_rng(0).integers(0, 256, (8, side, side, 3), dtype=np.uint8)
+    tiles = torch.randint(256, (8, side, side, 3), dtype=torch.uint8)
     predictor.predict(tiles)
     started = time.process_time()
     for _ in range(4):

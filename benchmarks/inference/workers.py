@@ -14,7 +14,7 @@ import torch
 from measure import Ratio, Results, medians
 
 from wsi_seg.classes import ClassTable
-from wsi_seg.infer.distribute import connected, workers_of
+from wsi_seg.infer.distribute import DaskExecutor, connected
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.run import infer_with
 from wsi_seg.models import ModelCard, build_network, save_checkpoint
@@ -64,19 +64,19 @@ def measure(
     if name == "serial":
         return run(model, chosen, options, None, time.process_time)
     with connected(name) as client:
-        workers = workers_of(client, model, chosen, progress=Silent())
+        executor = DaskExecutor(client, model, chosen)
 
         def cpu() -> float:
             return time.process_time() + sum(client.run(time.process_time).values())
 
-        return run(model, chosen, options, workers, cpu)
+        return run(model, chosen, options, executor, cpu)
 
 
 def run(
     model: object,
     chosen: InferOptions,
     options: argparse.Namespace,
-    workers: object,
+    executor: DaskExecutor | None,
     cpu: Callable[[], float],
 ) -> tuple[list[float], list[float]]:
     walls, cpus = [], []
@@ -85,7 +85,7 @@ def run(
         shutil.rmtree(out, ignore_errors=True)
         stores = list(open_collection(options.folder / f"{kind}.zarr"))
         before = cpu()
-        report = infer_with(model, stores, out, chosen, workers=workers, progress=Silent())
+        report = infer_with(model, stores, out, chosen, executor=executor, progress=Silent())
         walls.append(report.seconds)
         cpus.append(cpu() - before)
     return walls[1:], cpus[1:]

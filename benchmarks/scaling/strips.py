@@ -15,13 +15,14 @@ import torch
 from torch import nn
 
 from wsi_seg.classes import ClassTable
+from wsi_seg.infer.ensemble import Work
 from wsi_seg.infer.output import SlideOutput
 from wsi_seg.infer.plan import InferOptions
-from wsi_seg.infer.predictor import Predictor
-from wsi_seg.infer.schedule import plan_run
-from wsi_seg.infer.together import Work, predict_works
+from wsi_seg.infer.run_plan import plan_run
+from wsi_seg.infer.runner import Runner
 from wsi_seg.models import ModelCard
 from wsi_seg.predict.ensemble import Model
+from wsi_seg.predict.predictor import Predictor
 from wsi_seg.progress import Silent
 from wsi_seg.store import create_collection, open_collection
 
@@ -55,15 +56,16 @@ def main() -> None:
     plan = plan_run([store], model, chosen)
     planned = time.perf_counter() - started
     create_collection(options.out)
-    output = SlideOutput(store, plan.slides[0], options.out, {}, overwrite=True)
+    output = SlideOutput(store, plan.slides[0], options.out, {}, save="both", overwrite=True)
     output.create(card, {})
     every = len(plan.slides[0][0].strips)
     task = replace(output.task, strips=frozenset(range(min(options.strips, every))))
     started = time.perf_counter()
     assert plan.memory is not None
-    tiles = predict_works(
-        [Work(task, task.write)], model, [predictor], plan.memory, progress=Silent()
-    )
+    saver = task.saver()
+    work = Work(task, lambda strip: saver.write(strip(), ()))
+    runner = Runner(model, chosen, load=lambda *_: predictor)
+    tiles = runner.produce([work], plan.memory, compiled=False, progress=Silent()).tiles
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(

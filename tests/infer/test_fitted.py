@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.geometry import Extent, Region
-from wsi_seg.infer.fitted import restore
 from wsi_seg.infer.plan import InferOptions
+from wsi_seg.infer.resample import restore
 from wsi_seg.infer.run import infer_with
 from wsi_seg.models import ModelCard
 from wsi_seg.progress import Silent

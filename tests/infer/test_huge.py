@@ -15,17 +15,16 @@ HUGE = Extent(100_000, 100_000)
 SCRIPT = """
 import json, resource, sys, time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 import psutil, torch
 from wsi_seg.classes import ClassTable
-from wsi_seg.infer.members import MemberPredictors, Model
+from wsi_seg.infer.ensemble import Work
 from wsi_seg.infer.output import SlideOutput
 from wsi_seg.infer.plan import InferOptions
-from wsi_seg.infer.run import build_predictor
-from wsi_seg.infer.schedule import plan_run
-from wsi_seg.infer.together import Work, predict_works
+from wsi_seg.infer.run_plan import plan_run
+from wsi_seg.infer.runner import Runner
 from wsi_seg.models import ModelCard, NetworkSpec, build_network
+from wsi_seg.predict.ensemble import Model
 from wsi_seg.progress import Silent
 from wsi_seg.store import create_collection, open_collection
 
@@ -45,17 +44,16 @@ growth = psutil.Process().memory_info().rss - before
 found = {"seconds": seconds, "growth": growth, "windows": plan.windows,
          "skipped": plan.skipped, "total": plan.memory.total, "strip_px": plan.memory.strip_px}
 if strips:
-    predictors = MemberPredictors(model, partial(build_predictor, options=options)).each()
     create_collection(out)
     (store,) = open_collection(collection)
-    output = SlideOutput(store, plan.slides[0], out, {}, overwrite=False)
+    output = SlideOutput(store, plan.slides[0], out, {}, save="both", overwrite=False)
     output.create(card, {})
     task = output.task
     first = frozenset(range(min(strips, len(plan.slides[0][0].strips))))
-    work = Work(type(task)(task.store, task.plans, task.target, first), task.write)
-    # The cache is filled on low slides too, if it is small.
-    memory = plan.memory if options.max_ram else replace(plan.memory, cache=2**25)
-    found["tiles"] = predict_works([work], model, predictors, memory, progress=Silent())
+    saver = task.saver()
+    work = Work(replace(task, strips=first), lambda strip: saver.write(strip(), ()))
+    stats = Runner(model, options).produce([work], plan.memory, compiled=False, progress=Silent())
+    found["tiles"] = stats.tiles
     found["written"] = len(list(task.target.glob("0/c/*/*/*")))
 found["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 print(json.dumps(found))

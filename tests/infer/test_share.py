@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_seg.infer.share import shared_out
+from wsi_seg.infer.distribute import shared_out
 
 
 @dataclass(frozen=True)

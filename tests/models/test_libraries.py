@@ -15,7 +15,7 @@ network, card = load_checkpoint(shipped_checkpoint())
 footprint(card.spec)
 predictor = Predictor(network, card, device="cpu")
 predictor.predict(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
-assert predictor.drift.labels == 0
+assert predictor.drift.labels < 1
 """
 
 COMPILED_LATER = """

@@ -164,9 +164,7 @@ class _Lines:
             _write(_line(step, now))
 
     def note(self, text: str) -> None:
-        if not self._open:
-            _write(text)
-        elif text:
+        if self._open and text:  # what comes before the first step is for people who watch
             self._open[-1].note = text
 
     def finish(self) -> None:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.infer.fitted import resized, rows_under
 from wsi_seg.infer.memory import MemoryPlan
 from wsi_seg.infer.output import StripTask
 from wsi_seg.infer.plan import Quarantined, SlidePlan
+from wsi_seg.infer.resample import resized, rows_under
 from wsi_seg.infer.stream import Job, Sizes, TileStream
 from wsi_seg.infer.strips import Strip, StripOnItsWay, StripSink, Wanted
 from wsi_seg.infer.transfer import Budget

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from wsi_seg.infer.adaptive import merged
-from wsi_seg.infer.fitted import restore
 from wsi_seg.infer.plan import Quarantined, Save, SlidePlan
+from wsi_seg.infer.resample import restore
 from wsi_seg.infer.seams import Steps, StepSums
 from wsi_seg.infer.strips import Strip
 from wsi_seg.postprocess.label_map import LABEL, label_map

@@ -179,6 +179,7 @@ class Predictor:
         self._exact: nn.Module | None = TileNetwork(
             trained, card, dtype=torch.float32, multiple=multiple
         )
+        self._compared: tuple[nn.Module, torch.Tensor, torch.Tensor] | None = None
         self._drift: Future[PrecisionDrift] | None = None
 
     def predict(self, tiles: torch.Tensor) -> torch.Tensor:
@@ -224,7 +225,12 @@ class Predictor:
 
     @property
     def drift(self) -> PrecisionDrift:
-        """What speed costs, measured on the first tile that was predicted; zeros before that."""
+        """What speed costs, measured on the first tile that was predicted; zeros before that.
+
+        On a CPU it is measured when it is first read, so that nothing delays the first tiles.
+        """
+        if self._compared is not None:
+            self._compare(*self._compared)
         return PrecisionDrift() if self._drift is None else self._drift.result()
 
     @property
@@ -235,12 +241,17 @@ class Predictor:
     def _predict_view(self, tiles: torch.Tensor) -> torch.Tensor:
         found = self._network(tiles)
         if self._exact is not None:
-            exact, self._exact = self._exact, None  # it is let go afterwards
-            first, fast = tiles[:_COMPARED].cpu(), found[:_COMPARED].cpu()
-            thread = ThreadPoolExecutor(1, thread_name_prefix="wsi-drift")
-            self._drift = thread.submit(_drift, exact, first, fast)
-            thread.shutdown(wait=self.device.type == "cpu")  # a GPU goes on meanwhile
+            first, fast = (part[:_COMPARED].to("cpu", copy=True) for part in (tiles, found))
+            self._compared, self._exact = (self._exact, first, fast), None
+            if self.device.type == "cuda":  # it goes on meanwhile
+                self._compare(*self._compared)
         return found
+
+    def _compare(self, exact: nn.Module, tiles: torch.Tensor, found: torch.Tensor) -> None:
+        """Measure the drift, in a thread; the exact network is let go afterwards."""
+        thread = ThreadPoolExecutor(1, thread_name_prefix="wsi-drift")
+        self._drift, self._compared = thread.submit(_drift, exact, tiles, found), None
+        thread.shutdown(wait=False)
 
     def _wait(self) -> None:
         """Wait until the device has done what it was given."""
