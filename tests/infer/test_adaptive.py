@@ -207,3 +207,58 @@ def test_any_number_of_workers_gives_the_same(tmp_path, workers):
             cluster=cluster, progress=Silent(),
         )  # fmt: skip
     assert (prediction(tmp_path / "a") != prediction(tmp_path / "b")).mean() < 1e-4
+
+
+def test_overwriting_is_taken_up_after_a_stop_and_a_refusal(stores, tmp_path, monkeypatch):
+    """Stopped in the second run, refused once for other settings, repeated: the same bytes."""
+    out = tmp_path / "p"
+    options = replace(OPTIONS, tta="hflip")
+    run(stores, out)
+    run(stores, tmp_path / "whole", options)
+
+    class Killed(BaseException):
+        pass
+
+    real, left = save_module.write_strip, [6]  # both slides of the first run, then one strip
+
+    def dying(*args):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        return real(*args)
+
+    monkeypatch.setattr(save_module, "write_strip", dying)
+    with pytest.raises(Killed):
+        infer_with(
+            (Blinkered(), CARD), stores, out, options, overwrite=True, progress=Silent()
+        )  # fmt: skip
+    monkeypatch.undo()
+    with pytest.raises(BatchError, match="blend was"):
+        run(stores, out, replace(options, blend="linear"))
+    run(stores, out, options)
+    assert digests(out) == digests(tmp_path / "whole")
+    assert not (tmp_path / ".p.first").exists()
+
+
+def test_overwriting_stopped_in_the_first_run_goes_on_without_the_wish(
+    stores, tmp_path, monkeypatch
+):
+    out = tmp_path / "p"
+    options = replace(OPTIONS, tta="hflip")
+    run(stores, out)
+    run(stores, tmp_path / "whole", options)
+
+    class Killed(BaseException):
+        pass
+
+    def dying(*_):
+        raise Killed
+
+    monkeypatch.setattr(save_module, "write_strip", dying)
+    with pytest.raises(Killed):
+        infer_with(
+            (Blinkered(), CARD), stores, out, options, overwrite=True, progress=Silent()
+        )  # fmt: skip
+    monkeypatch.undo()
+    run(stores, out, options)
+    assert digests(out) == digests(tmp_path / "whole")

@@ -37,6 +37,11 @@ def test_a_cpu_never_computes_in_fp16():
         pick_precision("fp16", CPU)
 
 
+def test_a_cpu_without_onednn_computes_in_float32(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert pick_precision("auto", CPU) == "fp32"
+
+
 def test_an_unknown_precision_is_refused():
     with pytest.raises(ConfigError, match="got precision 'int8'; expected auto, fp32, bf16, fp16"):
         pick_precision("int8", CPU)

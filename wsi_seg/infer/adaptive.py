@@ -26,6 +26,7 @@ from wsi_seg.infer.plan import FirstPass, InferOptions, Quarantined, SlidePlan, 
 from wsi_seg.infer.report import InferReport
 from wsi_seg.predict.ensemble import Model
 from wsi_seg.store import Multiscale, SlideStore, discard, open_collection
+from wsi_seg.store.layout import PARTIAL
 
 # Neighbouring px of 255 that differ by more across a border disagree: 0.2.
 _JUMP = 51
@@ -68,7 +69,11 @@ def infer_twice(
     require_adaptable(model)
     beside = out.with_name(f".{out.name}.first")
     plain = first_options(options)
-    left = [store for store in stores if overwrite or not (out / store.name).exists()]
+    left = [
+        store
+        for store in stores
+        if overwrite or not (out / store.name).exists() or (out / PARTIAL / store.name).exists()
+    ]
     failures: dict[str, str] = {}
     first: InferReport | None = None
     if left:
@@ -92,7 +97,9 @@ def infer_twice(
         found = [store for store in stores if store.name not in failures]
         report = run(found, out, options, refine=refine)
     except BatchError as error:
-        _drop(beside)
+        # The first settings can go on from it where slides are unfinished.
+        if not any((out / PARTIAL / store.name).exists() for store in stores):
+            _drop(beside)
         raise BatchError(failures | error.failures, done=error.done) from error
     _drop(beside)
     if failures:

@@ -261,7 +261,13 @@ class _Worker:
                 written: list[StripRecord] = []
                 works.append(_written_by(writer, task, written))
                 records.append(written)
-            stats = self._runner().produce(works, memory, compiled=compiled, progress=Silent())
+            stats = self._runner().produce(
+                works,
+                memory,
+                compiled=compiled,
+                progress=Silent(),
+                written=writer.drain,
+            )
         return stats, records
 
     def _runner(self) -> Runner:

@@ -1,8 +1,9 @@
 """Owns the group one slide's prediction is written to: probabilities, label map, journal."""
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +37,7 @@ _JOURNAL = "journal.jsonl"
 
 # Settings that were chosen at the start of a run; a prediction that is complete is no other one
 # because they would be chosen differently today.
-_CHOSEN = ("strip_px", "batch", "compiled")
+_CHOSEN = ("strip_px", "batch", "compiled", "tiles")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -283,6 +284,22 @@ class SlideOutput:
         return wsi_seg_attributes(self._final / "zarr.json") if self.complete else {}
 
 
+@contextmanager
+def overwriting(stores: Sequence[SlideStore], out: Path) -> Iterator[None]:
+    """Note which predictions are to be made again, so that a run without the wish goes on with it.
+
+    A prediction beside which there is unfinished work, even an empty folder, does not count as
+    complete.
+    """
+    marks = [out / PARTIAL / store.name for store in stores if (out / store.name).exists()]
+    for mark in marks:
+        mark.mkdir(parents=True, exist_ok=True)
+    yield
+    for mark in marks:
+        with suppress(OSError):  # slides that could not be planned keep what they have
+            mark.rmdir()
+
+
 def begun_settings(stores: Sequence[SlideStore], out: Path) -> dict[str, Mapping[str, object]]:
     """Read the settings of those slides whose prediction is begun, by their names.
 
@@ -325,10 +342,15 @@ class StripWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            while kind is None and self._waiting:
-                self._waiting.popleft().result()
+            if kind is None:
+                self.drain()
         finally:
             self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def drain(self) -> None:
+        """Wait until all is written; raise what went wrong."""
+        while self._waiting:
+            self._waiting.popleft().result()
 
     def submit(self, write: Callable[[], None]) -> None:
         """Write soon; how much may wait is bounded by the memory of strips."""

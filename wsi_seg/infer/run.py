@@ -10,8 +10,10 @@ import resource
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
@@ -21,7 +23,7 @@ from wsi_seg.errors import BatchError, ConfigError, WsiSegError
 from wsi_seg.infer.adaptive import infer_twice
 from wsi_seg.infer.ensemble import Work
 from wsi_seg.infer.memory import MemoryPlan
-from wsi_seg.infer.output import SlideOutput, StripWriter, begun_settings
+from wsi_seg.infer.output import SlideOutput, StripWriter, begun_settings, overwriting
 from wsi_seg.infer.plan import InferOptions, SlidePlan
 from wsi_seg.infer.report import InferReport, SlideResult
 from wsi_seg.infer.run_plan import Refine, RunPlan, plan_run
@@ -104,7 +106,13 @@ class SerialExecutor:
         self._progress.start("infer", sum(output.task.windows for output in outputs), "tiles")
         with StripWriter() as writer:
             works = [_work(writer, output) for output in outputs]
-            stats = self._runner.produce(works, memory, compiled=compiled, progress=self._progress)
+            stats = self._runner.produce(
+                works,
+                memory,
+                compiled=compiled,
+                progress=self._progress,
+                written=writer.drain,
+            )
         self._progress.finish()
         return stats
 
@@ -195,9 +203,10 @@ def infer_with(
     model = model if isinstance(model, Model) else Model.of(*model)
     executor = executor or SerialExecutor(model, options, progress=progress)
     run = partial(_infer, model, overwrite=overwrite, executor=executor)
-    if options.overlap != "adaptive":
-        return run(stores, out, options)
-    return infer_twice(run, model, stores, out, options, overwrite=overwrite)
+    with overwriting(stores, out) if overwrite else nullcontext():
+        if options.overlap != "adaptive":
+            return run(stores, out, options)
+        return infer_twice(run, model, stores, out, options, overwrite=overwrite)
 
 
 def _infer(
@@ -285,6 +294,7 @@ def _settings(
         "allow_mpp_mismatch": options.allow_mpp_mismatch,
         "strip_px": plans[0].shard_px,
         "classes": model.card.classes.to_json(),
+        "tiles": _tiles(plans),
     } | _each(
         {
             "tile_px": plan.tile_px,
@@ -296,6 +306,12 @@ def _settings(
         }
         for plan in plans
     )
+
+
+def _tiles(plans: Sequence[SlidePlan]) -> str | None:
+    """Name the tiles that an earlier run decided on; None where the grid says all."""
+    masks = [plan.keep.tobytes() for plan in plans if plan.first_pass is not None]
+    return sha256(b"".join(masks)).hexdigest() if masks else None
 
 
 def _each(rows: Iterable[dict[str, object]]) -> dict[str, object]:

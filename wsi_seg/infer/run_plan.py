@@ -168,7 +168,9 @@ def _plan_memory(
     begun: Mapping[str, Mapping[str, object]],
 ) -> MemoryPlan:
     windows = max(1, sum(int(plan.keep.sum()) for slide in slides for plan in slide))
-    batches = begun_batches(begun, len(model.members)) if options.batch == 0 else None
+    batches = begun_batches(begun, len(model.members))
+    if batches is not None and 0 < options.batch < max(batches):
+        batches = None  # it is refused, with the difference named
     fixed = options.batch > 0 or batches is not None
     if batches is None:
         batches = tuple(

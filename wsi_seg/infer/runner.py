@@ -154,9 +154,15 @@ class Runner:
         return Tuning(batches, bool(compiled), total, seconds, rates)
 
     def produce(
-        self, works: Sequence[Work], memory: MemoryPlan, *, compiled: bool, progress: Progress
+        self,
+        works: Sequence[Work],
+        memory: MemoryPlan,
+        *,
+        compiled: bool,
+        progress: Progress,
+        written: Callable[[], None] | None = None,
     ) -> RunStats:
-        """Produce the strips of all works, into their sinks."""
+        """Produce the strips of all works, into their sinks; ``written`` waits for these."""
         predictors = self.predictors(memory, compiled=compiled)
         if predictors[0].device.type == "cuda":
             torch.cuda.set_device(predictors[0].device)
@@ -167,6 +173,9 @@ class Runner:
         predicted = predict_works(
             works, self._model, predictors, memory, progress=progress, watch=watch
         )
+        if written is not None:
+            with watch.writing():
+                written()
         drift = PrecisionDrift.largest(one.drift for one in predictors)
         return RunStats(predicted, drift, watch.shares())
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wsi_seg.errors import StoreError
 from wsi_seg.infer.adaptive import merged
 from wsi_seg.infer.plan import Quarantined, Save, SlidePlan
 from wsi_seg.infer.resample import restore
@@ -65,6 +66,11 @@ class StripRecord:
     def from_json(cls, noted: object) -> "StripRecord":
         """Record of what `to_json` gave."""
         document = noted if isinstance(noted, dict) else {}
+        if missing := {one.name for one in fields(cls)} - set(document):
+            raise StoreError(
+                f"the journal of a prediction is damaged: got a strip without {sorted(missing)}; "
+                "start over with --overwrite"
+            )
         steps = document["steps"]
         return cls(
             document["index"],

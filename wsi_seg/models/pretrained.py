@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import hf_hub_download
-from timm.models import adapt_input_conv
 from torch import nn
 
 from wsi_seg.errors import CheckpointError
+from wsi_seg.models.libraries import timm
 from wsi_seg.models.tensors import read_tensors
 
 HUB = "hf-hub:"
@@ -151,5 +151,5 @@ def _adapted(weight: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     """First layer's weight for another number of channels of the image, as timm does it."""
     if weight.ndim != 4 or wanted.ndim != 4 or weight.shape[1] == wanted.shape[1]:
         return weight
-    adapted: torch.Tensor = adapt_input_conv(wanted.shape[1], weight)
+    adapted: torch.Tensor = timm.models.adapt_input_conv(wanted.shape[1], weight)
     return adapted

@@ -56,7 +56,8 @@ def pick_precision(name: str, device: torch.device) -> str:
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return "bf16" if native else "fp16"
-    return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
+    onednn = torch.backends.mkldnn.is_available()  # not on every Mac
+    return "bf16" if onednn and torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
 
 
 def dtype_of(precision: str) -> torch.dtype:

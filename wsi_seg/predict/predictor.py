@@ -96,7 +96,7 @@ class TileNetwork(nn.Module):
         self, network: nn.Module, card: ModelCard, *, dtype: torch.dtype, multiple: int
     ) -> None:
         super().__init__()
-        self.network = network.to(dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network
         self._dtype, self._multiple = dtype, multiple
         # (x / 255 - mean) / std as one multiplication and one addition.
         mean, std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in (card.mean, card.std))
@@ -131,7 +131,8 @@ class Predictor:
     Parameters
     ----------
     network
-        Maps normalised ``(B, C, H, W)`` to logits ``(B, K, H, W)``. It is copied, not changed.
+        Maps normalised ``(B, C, H, W)`` to logits ``(B, K, H, W)``, in float32. It is not changed,
+        nor should it be until `drift` is read.
     card
         Gives classes and normalisation.
     device, precision
@@ -164,14 +165,11 @@ class Predictor:
         self._tta: Tta = tta
         self._image_channels = len(card.mean)
         self._timer = DeviceTimer(self.device)
-        trained = copy.deepcopy(network).eval()
-        multiple = size_multiple(trained)
-        fast = TileNetwork(
-            fused(trained, self._image_channels),
-            card,
-            dtype=dtype_of(self.precision),
-            multiple=multiple,
-        ).to(self.device)
+        trained = _in_use(network)
+        multiple, dtype = size_multiple(trained), dtype_of(self.precision)
+        folded = fused(trained, self._image_channels)
+        folded.to(dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        fast = TileNetwork(folded, card, dtype=dtype, multiple=multiple).to(self.device)
         run: Callable[[torch.Tensor], torch.Tensor] = fast
         if compiled:
             run = torch.compile(fast, dynamic=False)
@@ -270,6 +268,13 @@ class Predictor:
                 f"{self.device} has too little memory for a batch of {count} tiles of {side} px; "
                 f"repeat with {way}"
             ) from error
+
+
+def _in_use(network: nn.Module) -> nn.Module:
+    """Network in eval mode on the CPU: itself, where it is so already."""
+    if not network.training and all(p.device.type == "cpu" for p in network.parameters()):
+        return network
+    return copy.deepcopy(network).eval().cpu()
 
 
 @torch.inference_mode()

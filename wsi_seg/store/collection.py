@@ -132,7 +132,7 @@ class Collection:
             sorted(
                 child.name
                 for child in self.path.iterdir()
-                if child.name != PARTIAL and (child / "zarr.json").is_file()
+                if not child.name.startswith(".") and (child / "zarr.json").is_file()
             )
         )
 
@@ -141,7 +141,11 @@ class Collection:
         if is_address(self.path):
             return ()
         folder = self.path / PARTIAL
-        return tuple(sorted(child.name for child in folder.iterdir())) if folder.is_dir() else ()
+        if not folder.is_dir():
+            return ()
+        return tuple(
+            sorted(child.name for child in folder.iterdir() if not child.name.startswith("."))
+        )
 
     def __getitem__(self, name: str) -> SlideStore:
         path = self.path / name

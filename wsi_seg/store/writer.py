@@ -166,8 +166,13 @@ def discard(path: Path) -> None:
         If it cannot be removed.
     """
     require_local(path)
+    doomed = path.with_name(f".{path.name}.gone")  # no slide's name begins with a dot
     try:
-        shutil.rmtree(path)
+        if doomed.exists():
+            shutil.rmtree(doomed)
+        # A kill amid removing must not leave a group that looks like one.
+        path.rename(doomed)
+        shutil.rmtree(doomed)
     except FileNotFoundError:
         return
     except OSError as error:
