@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
+import segmentation_models_pytorch as smp
 import torch
 from torch import nn
 from torch.nn import functional
 
 from wsi_seg.errors import ConfigError
-from wsi_seg.models.libraries import smp
 
 Pooling = Literal["avg", "max", "gem"]
 

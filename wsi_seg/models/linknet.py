@@ -1,9 +1,8 @@
 """Owns the Linknet whose skip connections are joined as channels instead of added."""
 
+import segmentation_models_pytorch as smp
 import torch
 from torch import nn
-
-from wsi_seg.models.libraries import smp
 
 
 class _ConcatBlock(nn.Module):

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import segmentation_models_pytorch as smp
+import timm
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from wsi_seg.errors import CheckpointError, ConfigError
 from wsi_seg.models.detail import add_detail
-from wsi_seg.models.libraries import smp, timm
 from wsi_seg.models.linknet import join_skips
 from wsi_seg.models.pretrained import (
     HUB,

@@ -9,12 +9,12 @@ import json
 from importlib.util import find_spec
 from pathlib import Path
 
+import timm
 import torch
 from huggingface_hub import hf_hub_download
 from torch import nn
 
 from wsi_seg.errors import CheckpointError
-from wsi_seg.models.libraries import timm
 from wsi_seg.models.tensors import read_tensors
 
 HUB = "hf-hub:"
