@@ -24,7 +24,7 @@ from wsi_seg.learn.pace import training_precision
 from wsi_seg.learn.slides import Split, split_slides
 from wsi_seg.learn.task import SegmentationTask
 from wsi_seg.masks.labels import write_labels, write_tissue
-from wsi_seg.predict.device import pick_device, pick_precision
+from wsi_seg.predict.device import pick_device
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection
 from wsi_seg.store.tile import tile_slides
