@@ -20,10 +20,11 @@ from wsi_seg.annotations import read_annotations
 from wsi_seg.config import Recipe, load_recipe
 from wsi_seg.learn.fit import build_learner, fit
 from wsi_seg.learn.optim import build_optimizer
+from wsi_seg.learn.pace import training_precision
 from wsi_seg.learn.slides import Split, split_slides
 from wsi_seg.learn.task import SegmentationTask
 from wsi_seg.masks.labels import write_labels, write_tissue
-from wsi_seg.predict.device import pick_device, pick_precision
+from wsi_seg.predict.device import pick_device
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection
 from wsi_seg.store.tile import tile_slides
@@ -111,13 +112,15 @@ def stepping(recipe: Recipe, split: Split) -> Callable[[], None]:
     images = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8, device=device)
     labels = torch.randint(0, len(recipe.classes) + 1, (batch, side, side), device=device)
     weights = torch.ones(batch, device=device)
-    bf16 = pick_precision(recipe.train.precision, device) == "bf16"
+    bf16 = training_precision(recipe.train.precision, device) == "bf16"
 
     def step() -> None:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             found = task.training_step((images, labels.to(torch.uint8), weights), 0)
         found["loss"].backward()
         optimizer.step()
+        if task.average is not None:
+            task.average.update_parameters(task.learner.network)
         optimizer.zero_grad()
 
     task.train()

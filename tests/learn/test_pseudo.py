@@ -11,7 +11,7 @@ from wsi_seg.data.dataset import PatchSource
 from wsi_seg.data.view import View
 from wsi_seg.errors import BatchError, ConfigError, OutputError
 from wsi_seg.geometry import Extent, Region
-from wsi_seg.learn.fit import _Patches
+from wsi_seg.learn.patches import Patches
 from wsi_seg.learn.pseudo import PseudoOptions, write_pseudo_labels
 from wsi_seg.learn.resume import Position
 from wsi_seg.learn.slides import is_pseudo, split_slides
@@ -266,7 +266,7 @@ def test_soft_and_hard_truth_share_a_batch(world):
     only(world, "d")
     write(world, soft=True)
     recipe = load_recipe(world / "recipe.yaml")
-    patches = _Patches(recipe, split_slides(recipe)[0], Position())._dataset
+    patches = Patches(recipe, split_slides(recipe)[0], Position())._dataset
     items = [patches[index] for index in range(16)]
     assert {tuple(label.shape) for _, label, _ in items} == {(1, 32, 32)}
     assert {float(weight) for _, _, weight in items} == {1.0, 0.5}

@@ -154,8 +154,8 @@ def test_an_annotations_weight_reaches_the_loss(slides, tmp_path):
     from wsi_seg.annotations import Annotation, Annotations
     from wsi_seg.classes import ClassTable
     from wsi_seg.config import load_recipe
-    from wsi_seg.learn.fit import _Patches
     from wsi_seg.learn.losses.pixels import Pixels
+    from wsi_seg.learn.patches import Patches
     from wsi_seg.learn.resume import Position
     from wsi_seg.masks.labels import write_labels
     from wsi_seg.store import open_collection
@@ -172,7 +172,7 @@ def test_an_annotations_weight_reaches_the_loss(slides, tmp_path):
     )
     recipe = load_recipe(tmp_path / "recipe.yaml")
     (split,) = split_slides(recipe)
-    patches = _Patches(recipe, split, Position())
+    patches = Patches(recipe, split, Position())
     seen = set()
     for item in range(60):
         _, label, weight = patches._dataset[item]

@@ -119,7 +119,9 @@ def test_a_best_network_may_start_another_run(recipe_for, tmp_path):
 
 
 def test_patches_that_the_network_cannot_take_are_refused(recipe_for, tmp_path):
-    recipe = recipe_for("model={architecture: Linknet, encoder: mobilenet_v2}", "patch_px=40")
+    recipe = recipe_for(
+        "model={architecture: Linknet, encoder: mobilenet_v2, weights: null}", "patch_px=40"
+    )
     with pytest.raises(ConfigError, match="needs a multiple of 32"):
         train(recipe, tmp_path / "run", progress=Silent())
 
@@ -199,10 +201,22 @@ def test_slices_are_learned_with_their_neighbours(slides, recipe_for, tmp_path):
 
 
 def test_a_square_that_does_not_fit_the_network_is_refused(recipe_for, tmp_path):
-    network = "model={architecture: Linknet, encoder: resnet18}"
+    network = "model={architecture: Linknet, encoder: resnet18, weights: null}"
     with pytest.raises(ConfigError, match=r"got patch_px 801.*needs a multiple of 32"):
         train(
             recipe_for("mpp=null", "fit=stretch", "patch_px=801", network),
             tmp_path,
             progress=Silent(),
         )
+
+
+@pytest.mark.parametrize("preset", ["light", "stain"])
+def test_patches_are_augmented_on_the_device_after_workers_that_start_once(
+    recipe_for, tmp_path, preset
+):
+    recipe = recipe_for(
+        "train.epochs=2", "train.workers=1", "train.augment_on=device", f"augment={preset}"
+    )
+    report = train(recipe, tmp_path, progress=Silent())
+    assert report.best.epochs == 2
+    assert report.checkpoint.is_file()

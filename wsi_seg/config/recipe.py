@@ -1,7 +1,7 @@
 """Owns the recipe: what a training run is, section by section."""
 
 import json
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, model_validator
@@ -26,6 +26,12 @@ Fit = Literal["stretch", "pad", "crop"]
 _FOLD = "{fold}"
 
 
+def _usual_augment(values: dict[str, Any]) -> Augment:
+    """Augmentation of a recipe that names none; slices seen as channels have no colour."""
+    data = values.get("data")
+    return "d4" if isinstance(data, DataConfig) and data.neighbours else "light"
+
+
 class Recipe(Section):
     """A training run.
 
@@ -48,7 +54,8 @@ class Recipe(Section):
     augment
         Preset: ``none``, ``d4`` (flips and quarter turns), ``light`` (d4 and slight changes of
         colour, blur and noise), ``stain`` (any turn, scale, and strong changes of colour),
-        ``siim``, ``stas`` (lists of competitions' winners) or ``heavy``; or a list of steps.
+        ``siim``, ``stas`` (lists of competitions' winners) or ``heavy``; or a list of steps. Where
+        it is not named it is ``light``, and ``d4`` with ``data.neighbours``, which have no colour.
     mix_batches
         CutMix or MixUp of the patches of a batch; null mixes none.
     phases
@@ -63,7 +70,7 @@ class Recipe(Section):
     patch_px: int = Field(default=256, ge=8, le=4096)
     fit: Fit | None = None
     sampling: SamplingConfig = SamplingConfig()
-    augment: Augment = "light"
+    augment: Augment = Field(default_factory=_usual_augment)
     mix_batches: MixBatchesConfig | None = None
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig(bce=BceTerm(weight=1), dice=Term(weight=1))

@@ -27,6 +27,9 @@ class TrainConfig(Section):
         Processes that train together, on one GPU each where there are GPUs; machines of so many.
     workers
         Processes per device that load patches; 0 loads in the training process.
+    augment_on
+        Where patches are augmented: in the ``workers``, or on the ``device`` in batches, as far as
+        it can, which is what ``auto`` does on GPUs.
     max_minutes
         Training ends after so many minutes, validations on the way included and the last one
         not; ``one_cycle`` is scaled to the steps that are measured to fit. Null sets no limit.
@@ -61,6 +64,7 @@ class TrainConfig(Section):
     devices: int = Field(default=1, ge=1)
     nodes: int = Field(default=1, ge=1)
     workers: int = Field(default=1, ge=0, le=256)
+    augment_on: Literal["auto", "workers", "device"] = "auto"
     max_minutes: Annotated[float, Field(gt=0)] | None = None
     monitor: Literal["dice", "dice_slide", "dice_objects", "loss", "triplet"] = "dice"
     early_stop: Annotated[int, Field(ge=1)] | None = None

@@ -21,7 +21,7 @@ Pixels = NDArray[np.uint8]
 
 # Changes of place that reach past the patch: it is cut larger, changed, and its centre is taken.
 _REACHING = {"affine", "perspective", "elastic", "grid", "optical"}
-_LARGER = 1.5
+LARGER = 1.5
 
 # Changes that only RGB can have.
 _COLOUR = {"hsv", "clahe", "stain", "channel_shuffle", "compression"}
@@ -43,7 +43,7 @@ class Augmenter:
         cv2.setNumThreads(0)
         steps = PRESETS[augment] if isinstance(augment, str) else augment
         self._pipeline = alb.Compose([_transform(step) for step in steps])
-        self._larger = _LARGER if _names(steps) & _REACHING else 1.0
+        self._larger = LARGER if _names(steps) & _REACHING else 1.0
 
     def side_to_cut(self, side: int) -> int:
         """Side of the square to cut for a patch of this side, in px."""

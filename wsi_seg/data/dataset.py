@@ -154,7 +154,8 @@ class _Window:
 
     def shown(self, block: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Patch of the block of px from the first row and column to the last."""
-        if self.height == self.width == len(self.rows):
+        ascending = (np.diff(self.rows) == 1).all() and (np.diff(self.columns) == 1).all()
+        if ascending:
             return block
         return block[np.ix_(self.rows - self.y, self.columns - self.x)]
 

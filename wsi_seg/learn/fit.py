@@ -13,24 +13,20 @@ import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import Strategy
-from torch.utils.data import DataLoader
 
 from wsi_seg import __version__
 from wsi_seg.config import Recipe
-from wsi_seg.data.augment import require_no_colour
-from wsi_seg.data.dataset import EpochItems, PatchDataset, PatchSource
 from wsi_seg.data.view import View
 from wsi_seg.errors import CheckpointError, ConfigError, TrainingError
 from wsi_seg.learn.history import History
-from wsi_seg.learn.ledger import Ledger
 from wsi_seg.learn.pace import training_precision
+from wsi_seg.learn.patches import Patches, prepare_loading
 from wsi_seg.learn.place import PLACE, check_place
 from wsi_seg.learn.resume import LAST, Position, position_of
-from wsi_seg.learn.slides import Split, is_pseudo, patch_sampler
-from wsi_seg.learn.task import Batch, SegmentationTask
+from wsi_seg.learn.slides import Split
+from wsi_seg.learn.task import SegmentationTask
 from wsi_seg.learn.validate import BEST, TOP, Validation, top_name
 from wsi_seg.learn.watch import Watch
-from wsi_seg.learn.weighted import WeightedPatches
 from wsi_seg.models.checkpoint import ModelCard, read_card
 from wsi_seg.models.learner import LearningNetwork
 from wsi_seg.models.network import (
@@ -48,9 +44,6 @@ logger = logging.getLogger(__name__)
 
 # Patches per step below which the statistics of a batch are worse than those of ImageNet.
 _SMALL_BATCH = 8
-
-# Patches that the network is asked about once it is trained.
-_CHECKED = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +108,16 @@ def fit(
     devices = [pick_device("auto")] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices), _quiet_lightning():
         torch.manual_seed(recipe.seed)
+        prepare_loading(recipe)
         learner, card = build_learner(recipe, split, start=start)
-        patches = _Patches(recipe, split, position or Position())
-        task = SegmentationTask(learner, card, recipe, steps_per_epoch=patches.steps_per_epoch)
+        patches = Patches(recipe, split, position or Position())
+        task = SegmentationTask(
+            learner,
+            card,
+            recipe,
+            steps_per_epoch=patches.steps_per_epoch,
+            augmenter=patches.augmenter,
+        )
         validation = Validation(recipe, card, split.validation, out)
         watch = Watch(validation, patches.ledger, progress=progress)
         _run(task, patches, watch, recipe, out)
@@ -135,7 +135,7 @@ def fit(
 
 
 @rank_zero_only
-def _check_place(patches: "_Patches", out: Path) -> None:
+def _check_place(patches: Patches, out: Path) -> None:
     """Ask the best network about tiles without content, and warn where it has learned the place."""
     found = check_place(out / BEST, patches.first(), pick_device("auto"))
     found.write(out / PLACE)
@@ -220,94 +220,7 @@ def _normalisation(spec: NetworkSpec, start: str | Path | None) -> Normalisation
     return published_normalisation(spec, start)
 
 
-class _Patches(lightning.LightningDataModule):
-    """Patches of a split, for as many processes as lightning starts.
-
-    Parameters
-    ----------
-    recipe, split
-        Of the fit.
-    position
-        Where it is taken up.
-
-    Attributes
-    ----------
-    ledger
-        What is remembered of them.
-    """
-
-    def __init__(self, recipe: Recipe, split: Split, position: Position) -> None:
-        super().__init__()
-        self._config, self._seed = recipe.train, recipe.seed
-        view = View.of(recipe)
-        if recipe.data.neighbours:
-            require_no_colour(recipe.augment)
-        sources = [
-            PatchSource.of(store, recipe.data.label, classes=recipe.class_table, view=view)
-            for store in split.train
-        ]
-        # Whole steps only, so that each divides its gradients by the same number of patches.
-        self._step = self._config.batch_size * self._config.devices * self._config.nodes
-        self._sampler = patch_sampler(
-            split.train, recipe, batch=self._step * self._config.accumulate
-        )
-        patches = PatchDataset(
-            sources,
-            self._sampler,
-            augment=recipe.augment,
-            patch_px=recipe.patch_px,
-            seed=recipe.seed,
-        )
-        self._items = EpochItems(
-            len(self._sampler),
-            epoch=position.epoch,
-            skip=position.batches * self._config.batch_size,
-        )
-        self.ledger = Ledger(
-            self._items,
-            self._sampler,
-            [store.name for store in split.train],
-            replay=recipe.sampling.replay,
-        )
-        guessed = [is_pseudo(store, recipe.data.label) for store in split.train]
-        soft = any(source.soft is not None for source in sources)
-        self._dataset = WeightedPatches(
-            patches,
-            [recipe.data.pseudo_weight if guess else 1.0 for guess in guessed],
-            classes=len(recipe.classes) if soft else None,
-            by_px=any(source.doubt is not None for source in sources),
-        )
-
-    def first(self) -> torch.Tensor:
-        """Patches that an epoch begins with, ``(B, C, side, side)`` uint8."""
-        count = min(_CHECKED, len(self._sampler))
-        return torch.stack([self._dataset[item][0] for item in range(count)])
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimiser steps."""
-        return len(self._sampler) // (self._step * self._config.accumulate)
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """Load this process's share."""
-        assert self.trainer is not None
-        batch, workers = self._config.batch_size, self._config.workers
-        self._items.rank, self._items.ranks = self.trainer.global_rank, self.trainer.world_size
-        return DataLoader(
-            self._dataset,
-            batch_size=batch,
-            sampler=self._items,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            # A forked child would inherit locks of the threads that read slides.
-            multiprocessing_context="spawn" if workers else None,
-            pin_memory=torch.cuda.is_available(),
-        )
-
-
-def _run(
-    task: SegmentationTask, patches: _Patches, watch: Watch, recipe: Recipe, out: Path
-) -> None:
+def _run(task: SegmentationTask, patches: Patches, watch: Watch, recipe: Recipe, out: Path) -> None:
     device = pick_device("auto")
     bf16 = training_precision(recipe.train.precision, device) == "bf16"
     trainer = lightning.Trainer(

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from wsi_seg.config import LossConfig, Recipe
 from wsi_seg.config.loss import Term
+from wsi_seg.data.batches import BatchAugmenter
 from wsi_seg.data.mix import mix_batch
 from wsi_seg.errors import TrainingError
 from wsi_seg.learn.average import build_average, first_averaged_epoch
@@ -42,13 +43,21 @@ class SegmentationTask(lightning.LightningModule):
         Gives loss, optimiser, schedule and seed.
     steps_per_epoch
         Optimiser steps.
+    augmenter
+        Changes that batches go through on the device.
     """
 
     _scale: torch.Tensor
     _shift: torch.Tensor
 
     def __init__(
-        self, learner: LearningNetwork, card: ModelCard, recipe: Recipe, *, steps_per_epoch: int
+        self,
+        learner: LearningNetwork,
+        card: ModelCard,
+        recipe: Recipe,
+        *,
+        steps_per_epoch: int,
+        augmenter: BatchAugmenter = BatchAugmenter(()),  # noqa: B008 (has no state)
     ) -> None:
         super().__init__()
         self.learner = learner.to(memory_format=torch.channels_last)
@@ -56,6 +65,7 @@ class SegmentationTask(lightning.LightningModule):
         self._loss = SegmentationLoss(recipe.loss)
         self._side_loss = _side_loss(recipe.loss) if recipe.model.deep_supervision else None
         self._recipe = recipe
+        self._augmenter = augmenter
         self._steps_per_epoch = steps_per_epoch
         self._plateau: ReduceLROnPlateau | None = None
         self._plateau_state: dict[str, Any] | None = None
@@ -103,7 +113,7 @@ class SegmentationTask(lightning.LightningModule):
         batch_idx
             Place in the epoch.
         """
-        images, labels, weights = batch
+        images, labels, weights = self._augmented(*batch)
         if (mix := self._recipe.mix_batches) is not None:
             classes = len(self._recipe.classes)
             images, labels, weights = mix_batch(images, labels, weights, mix, classes=classes)
@@ -133,6 +143,17 @@ class SegmentationTask(lightning.LightningModule):
             "terms": {name: term.detach() for name, term in found.items()},
             "patches": patch_losses(px),
         }
+
+    def _augmented(
+        self, images: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor
+    ) -> Batch:
+        """Change a batch; weights of each px move along with them."""
+        side = self._recipe.patch_px
+        if weights.ndim == 3:
+            images, labels, weights = self._augmenter(images, labels, weights, side=side)
+        else:
+            images, labels = self._augmenter(images, labels, side=side)
+        return images, labels, weights
 
     def configure_gradient_clipping(
         self,

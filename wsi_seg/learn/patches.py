@@ -1,0 +1,134 @@
+"""Owns how patches come to the network: loaded in processes of their own, augmented where fast."""
+
+import multiprocessing
+from multiprocessing import forkserver
+
+import lightning
+import torch
+from torch.utils.data import DataLoader
+
+from wsi_seg.config import Recipe
+from wsi_seg.config.augment import StepConfig
+from wsi_seg.data.augment import Augmenter, require_no_colour
+from wsi_seg.data.batches import BatchAugmenter, shared_out
+from wsi_seg.data.dataset import EpochItems, PatchDataset, PatchSource
+from wsi_seg.data.presets import PRESETS
+from wsi_seg.data.view import View
+from wsi_seg.learn.ledger import Ledger
+from wsi_seg.learn.resume import Position
+from wsi_seg.learn.slides import Split, is_pseudo, patch_sampler
+from wsi_seg.learn.task import Batch
+from wsi_seg.learn.weighted import WeightedPatches
+from wsi_seg.predict.device import pick_device
+
+# Patches that the network is asked about once it is trained.
+_CHECKED = 12
+
+
+class Patches(lightning.LightningDataModule):
+    """Patches of a split, for as many processes as lightning starts.
+
+    Parameters
+    ----------
+    recipe, split
+        Of the fit.
+    position
+        Where it is taken up.
+
+    Attributes
+    ----------
+    ledger
+        What is remembered of them.
+    augmenter
+        What is left to change once they are on the device.
+    """
+
+    def __init__(self, recipe: Recipe, split: Split, position: Position) -> None:
+        super().__init__()
+        self._config, self._seed = recipe.train, recipe.seed
+        view = View.of(recipe)
+        if recipe.data.neighbours:
+            require_no_colour(recipe.augment)
+        sources = [
+            PatchSource.of(store, recipe.data.label, classes=recipe.class_table, view=view)
+            for store in split.train
+        ]
+        # Whole steps only, so that each divides its gradients by the same number of patches.
+        self._step = self._config.batch_size * self._config.devices * self._config.nodes
+        self._sampler = patch_sampler(
+            split.train, recipe, batch=self._step * self._config.accumulate
+        )
+        before, after = _shared_out(recipe)
+        self.augmenter = BatchAugmenter(after)
+        self._patch_px = recipe.patch_px
+        patches = PatchDataset(
+            sources,
+            self._sampler,
+            augment=before,
+            patch_px=self.augmenter.side_to_cut(recipe.patch_px),
+            seed=recipe.seed,
+        )
+        self._items = EpochItems(
+            len(self._sampler),
+            epoch=position.epoch,
+            skip=position.batches * self._config.batch_size,
+        )
+        self.ledger = Ledger(
+            self._items,
+            self._sampler,
+            [store.name for store in split.train],
+            replay=recipe.sampling.replay,
+        )
+        guessed = [is_pseudo(store, recipe.data.label) for store in split.train]
+        soft = any(source.soft is not None for source in sources)
+        self._dataset = WeightedPatches(
+            patches,
+            [recipe.data.pseudo_weight if guess else 1.0 for guess in guessed],
+            classes=len(recipe.classes) if soft else None,
+            by_px=any(source.doubt is not None for source in sources),
+        )
+
+    def first(self) -> torch.Tensor:
+        """Patches that an epoch begins with, ``(B, C, side, side)`` uint8."""
+        count = min(_CHECKED, len(self._sampler))
+        patches = torch.stack([self._dataset[item][0] for item in range(count)])
+        start = (patches.shape[-1] - self._patch_px) // 2
+        return patches[..., start:, start:][..., : self._patch_px, : self._patch_px]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps."""
+        return len(self._sampler) // (self._step * self._config.accumulate)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Load this process's share."""
+        assert self.trainer is not None
+        batch, workers = self._config.batch_size, self._config.workers
+        self._items.rank, self._items.ranks = self.trainer.global_rank, self.trainer.world_size
+        return DataLoader(
+            self._dataset,
+            batch_size=batch,
+            sampler=self._items,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            # A child of this process would inherit locks of the threads that read slides; those of
+            # a server that has imported all they need start at once.
+            multiprocessing_context="forkserver" if workers else None,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def prepare_loading(recipe: Recipe) -> None:
+    """Start the server that the loader's processes come from, so that no epoch waits for it."""
+    if recipe.train.workers:
+        multiprocessing.set_forkserver_preload([WeightedPatches.__module__, Augmenter.__module__])
+        forkserver.ensure_running()
+
+
+def _shared_out(recipe: Recipe) -> tuple[tuple[StepConfig, ...], tuple[StepConfig, ...]]:
+    """Return the steps for the loader's processes, and those for the device."""
+    choice = recipe.train.augment_on
+    if choice == "device" or (choice == "auto" and pick_device("auto").type == "cuda"):
+        return shared_out(recipe.augment)
+    steps = PRESETS[recipe.augment] if isinstance(recipe.augment, str) else recipe.augment
+    return steps, ()
