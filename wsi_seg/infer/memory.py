@@ -19,15 +19,16 @@ from wsi_seg.predict.device import Device, dtype_of
 # Rows that a strip may have: whole chunks of the output, fewest first.
 _STRIP_ROWS = (512, 1024)
 
-# Rows of tiles that are read ahead of the one at hand, fewest first.
+# Rows of tiles that are read ahead of the one at hand, fewest first; the last for a GPU only, whose
+# tiles go faster than a burst of slow reads.
 _AHEAD = (1, 2, 4)
 
 # Bytes of decoded chunks that are kept: at least, and at most without --max-ram.
 _CACHE = (2**25, 2**30)
 
-# Strips that are coming down or waiting to be written; others are summed, widened, halved and
-# encoded meanwhile, each at most once at a time.
-_WAITING, _WRITING = 2, 4
+# Strips that are coming down or waiting to be written, on a CPU and on a GPU; others are summed,
+# widened, halved and encoded meanwhile, each at most once at a time.
+_WAITING, _WAITING_GPU, _WRITING = 1, 2, 4
 
 # Arrays of a few rows that are summed, divided or encoded at a time.
 _SMALL = 2**26
@@ -281,7 +282,7 @@ class _Needs:
         found += [{"rows_ahead": _AHEAD[1]}]
         found += [{"cache": part} for part in range(2 * _CACHE[0], cache, _CACHE[0])]
         found += [{"cache": cache}, {"strip_px": strip_px or _STRIP_ROWS[1]}]
-        return [*found, {"rows_ahead": _AHEAD[2]}]
+        return [*found, {"rows_ahead": _AHEAD[2]}] if self._on_device else found
 
     def measured(self, choice: _Choice) -> MemoryPlan:
         weights = sorted((size.parameters for size in self._footprints), reverse=True)
@@ -299,7 +300,7 @@ class _Needs:
         strip = choice.strip_px * self._width * (self._classes + 1)
         # The strips of each member wait to be combined.
         members = len(choice.batches) if len(choice.batches) > 1 else 0
-        waiting = _WAITING * strip * (1 + members)
+        waiting = (_WAITING_GPU if self._on_device else _WAITING) * strip * (1 + members)
         pinned = _PINNED if self._on_device else 1
         return MemoryPlan(
             batches=choice.batches,
@@ -353,4 +354,4 @@ class _Needs:
 
     def _launched(self, choice: _Choice, ahead: int) -> int:
         """Bytes on a GPU of rows that were uploaded before what needs them is computed."""
-        return ahead + _WAITING * choice.strip_px * self._width * 4 if self._on_device else 0
+        return ahead + _WAITING_GPU * choice.strip_px * self._width * 4 if self._on_device else 0

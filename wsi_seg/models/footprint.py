@@ -36,8 +36,8 @@ class Footprint:
 def footprint(spec: NetworkSpec) -> Footprint:
     """Note the shapes of what the layers of a network give for a tiny image.
 
-    Not on torch's meta device: there, shapes are computed by Python code that loads torch's
-    compiler, which takes ten times as long.
+    Not on torch's meta device, where encoders that read numbers off tensors while they are built
+    (mit_b0) cannot be built.
     """
     with torch.random.fork_rng(devices=[]):
         network = blank_network(spec).eval()
