@@ -330,13 +330,13 @@ class _Needs:
         )
 
     def _unit(self, member: Sequence[SlidePlan], card: ModelCard) -> int:
-        return max(plan.unit_px * plan.source.width for plan in member) * card.in_channels
+        return max(plan.unit_px * _source_px(plan) for plan in member) * card.in_channels
 
     def _ahead(self, plan: SlidePlan, card: ModelCard, batch: int, rows: int) -> int:
         """Bytes that are read ahead: rows of tiles, or two batches of slides of one tile."""
         side = plan.tile_px * plan.reduction
-        row = min(side, plan.source.height) * plan.source.width
-        fewest = 2 * plan.unit_px * plan.source.width
+        row = min(side, plan.source.height) * _source_px(plan)
+        fewest = 2 * plan.unit_px * _source_px(plan)
         wanted = max(rows * row, min(2 * batch * side**2, 2**26), fewest)
         return int(wanted) * card.in_channels
 
@@ -344,14 +344,24 @@ class _Needs:
         """Rows of source pixels and of sums of one member, with what is resampled at a time."""
         found = 0
         for plan in member:
-            width = max(plan.extent.width, plan.tile_px)
+            width = _span_px(plan)
             rows = plan.tile_px + plan.unit_px
             source = rows * width * card.in_channels
             if plan.resampled:
-                source += 2 * plan.unit_px * plan.source.width * card.in_channels
+                source += 2 * plan.unit_px * _source_px(plan) * card.in_channels
             found = max(found, source + 4 * plan.tile_px * width * self._classes)
         return found
 
     def _launched(self, choice: _Choice, ahead: int) -> int:
         """Bytes on a GPU of rows that were uploaded before what needs them is computed."""
         return ahead + _WAITING_GPU * choice.strip_px * self._width * 4 if self._on_device else 0
+
+
+def _span_px(plan: SlidePlan) -> int:
+    """Columns that tiles to predict lie in, with the pixel on either side that is summed too."""
+    return len(plan.columns_for(range(len(plan.ys)))) + 2
+
+
+def _source_px(plan: SlidePlan) -> int:
+    """Columns of the level under these tiles, which alone are read."""
+    return min(plan.source.width, math.ceil(_span_px(plan) * plan.reduction) + 2)
