@@ -65,7 +65,7 @@ def test_attention_adds_layers_and_survives_the_checkpoint(architecture, tmp_pat
     assert torch.equal(loaded(x), attentive.eval()(x))
 
 
-@pytest.mark.parametrize("architecture", ["Unet", "LinknetConcat", "MAnet"])
+@pytest.mark.parametrize("architecture", ["Unet", "UnetLean", "LinknetConcat", "MAnet"])
 def test_a_skip_at_full_resolution_sees_single_px(architecture, tmp_path, card_for):
     given = spec(architecture, detail=4)
     network = build_network(given).eval()
@@ -127,7 +127,7 @@ def test_heads_learn(pooling):
     assert next(learner.network.encoder.parameters()).grad is not None
 
 
-@pytest.mark.parametrize("architecture", ["Unet", "Linknet", "MAnet", "LinknetConcat"])
+@pytest.mark.parametrize("architecture", ["Unet", "UnetLean", "Linknet", "MAnet", "LinknetConcat"])
 def test_inner_depths_have_outputs_that_are_not_saved(architecture):
     network = build_network(spec(architecture))
     names = set(network.state_dict())

@@ -45,7 +45,7 @@ class ModelConfig(Section):
         The encoder begins to learn after so many epochs.
     """
 
-    architecture: str = "Linknet"
+    architecture: str = "UnetLean"
     encoder: str = "tu-tf_efficientnet_lite0"
     weights: str | None = "imagenet"
     decoder_attention: Literal["scse"] | None = None

@@ -31,15 +31,22 @@ logger = logging.getLogger(__name__)
 # Our Linknet that joins skips as channels; all others are smp's.
 _CONCAT = "linknetconcat"
 
+# smp's Unet with a narrow decoder, whose channels are these; a step takes a third of the time.
+_LEAN = "unetlean"
+_LEAN_CHANNELS = (96, 48, 32, 16, 8)
+
+# What is smp's own under another name.
+_VARIANTS = {_CONCAT: "linknet", _LEAN: "unet"}
+
 ARCHITECTURES = {
     model.__name__: name for name, model in smp.MODEL_ARCHITECTURES_MAPPING.items()
-} | {"LinknetConcat": _CONCAT}
+} | {"LinknetConcat": _CONCAT, "UnetLean": _LEAN}
 
 # Architectures whose decoder can have attention.
-_ATTENTIVE = ("unet", "unetplusplus")
+_ATTENTIVE = ("unet", "unetplusplus", _LEAN)
 
 # Architectures whose decoder gives as many px as the image has.
-_FULL_SIZE = ("unet", "unetplusplus", "linknet", "manet", _CONCAT)
+_FULL_SIZE = ("unet", "unetplusplus", "linknet", "manet", _CONCAT, _LEAN)
 
 # Prefix of encoders that smp takes from timm by their timm name.
 _TIMM = "tu-"
@@ -60,8 +67,8 @@ class NetworkSpec:
     ----------
     architecture
         Name of an smp model in any case, for example ``Unet``, ``Linknet``, ``UnetPlusPlus``,
-        ``FPN``, ``PAN`` or ``DeepLabV3Plus``; or ``LinknetConcat``, which joins skips as
-        channels.
+        ``FPN``, ``PAN`` or ``DeepLabV3Plus``; or ``UnetLean``, a Unet with a narrow decoder, or
+        ``LinknetConcat``, which joins skips as channels.
     encoder
         Name of an smp encoder (``efficientnet-b0``), or of a timm model after ``tu-``.
     in_channels
@@ -261,10 +268,12 @@ def _create(spec: NetworkSpec, encoder_weights: str | bool | None = None) -> nn.
     options: dict[str, Any] = {}
     if spec.decoder_attention is not None:
         options["decoder_attention_type"] = spec.decoder_attention
-    joined = spec.architecture.lower() == _CONCAT
+    architecture = spec.architecture.lower()
+    if architecture == _LEAN:
+        options["decoder_channels"] = _LEAN_CHANNELS
     try:
         network: nn.Module = smp.create_model(
-            "linknet" if joined else spec.architecture,
+            _VARIANTS.get(architecture, architecture),
             encoder_name=spec.encoder,
             encoder_weights=encoder_weights,
             in_channels=spec.in_channels,
@@ -278,7 +287,7 @@ def _create(spec: NetworkSpec, encoder_weights: str | bool | None = None) -> nn.
             f"encoder {spec.encoder!r} does not fit architecture {spec.architecture!r}: "
             f"{_first_line(error)}; choose another encoder"
         ) from error
-    if joined:
+    if architecture == _CONCAT:
         join_skips(network)
     if spec.detail:
         add_detail(network, image=spec.in_channels, detail=spec.detail)
