@@ -4,17 +4,17 @@ from torch import nn
 
 from wsi_seg.config import ScheduleConfig
 from wsi_seg.learn.optim import build_schedule
-from wsi_seg.learn.pace import hurry, steps_left, training_precision
+from wsi_seg.learn.pace import end_in, steps_left, training_precision
 
 
-def rates(*, planned, fits):
-    """Learning rates of a run that is planned longer than there is time for."""
+def rates(*, planned, fits, believed=lambda step, fits: fits - step):
+    """Learning rates of a run for which there is time for so many steps, as it is believed."""
     optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1, momentum=0.9)
     schedule = build_schedule(optimizer, ScheduleConfig(), epochs=1, steps_per_epoch=planned)
     found = []
     for step in range(min(planned, fits)):
         if step > 5:
-            hurry(schedule, fits - step)
+            end_in(schedule, min(believed(step, fits), planned - step))
         found.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
@@ -35,10 +35,17 @@ def test_a_shorter_run_goes_through_the_whole_cycle(fits):
     assert found[peak:] == sorted(found[peak:], reverse=True)
 
 
+def test_a_slow_beginning_neither_ends_the_cycle_early_nor_oversteps_it():
+    found = rates(planned=100, fits=100, believed=lambda step, _: 20 if step < 40 else 1000)
+    assert len(found) == 100
+    assert found[-1] < 0.05 * max(found)
+    assert found[60:] == sorted(found[60:], reverse=True)
+
+
 def test_other_schedules_are_left_alone():
     optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=10)
-    hurry(schedule, 1)
+    end_in(schedule, 1)
     assert schedule.last_epoch == 0
 
 

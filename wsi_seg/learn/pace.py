@@ -34,15 +34,16 @@ def steps_left(limit_minutes: float, spent_seconds: float, steps: int) -> float:
     return (60 * limit_minutes - spent_seconds) * steps / spent_seconds
 
 
-def hurry(schedule: LRScheduler, steps: float) -> None:
-    """Make a one-cycle schedule end within so many steps, if it would end later.
+def end_in(schedule: LRScheduler, steps: float) -> None:
+    """Make a one-cycle schedule end in so many steps from now.
 
-    To be called between two steps of the schedule. It goes through the same curve in longer
-    strides; other schedules are left alone.
+    To be called between any two steps: it goes through what is left of the same curve in longer
+    strides, or in shorter ones where time was thought to be shorter. Other schedules are left
+    alone.
     """
     if not isinstance(schedule, OneCycleLR):
         return
     ahead = schedule.total_steps - 1 - schedule.last_epoch
-    if steps < ahead:
+    if steps != ahead:
         # Its curve takes any real number.
         schedule.last_epoch += ahead / max(steps, 1.0) - 1  # type: ignore[assignment]

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 
 from wsi_seg.learn.history import History, Row
 from wsi_seg.learn.ledger import WORST, Ledger, write_worst
-from wsi_seg.learn.pace import MEASURED_AFTER, hurry, steps_left
+from wsi_seg.learn.pace import MEASURED_AFTER, end_in, steps_left
 from wsi_seg.learn.resume import Position, save_state
 from wsi_seg.learn.task import Batch, SegmentationTask
 from wsi_seg.learn.validate import Validation
@@ -224,8 +224,10 @@ class Watch(Callback):
         left = steps_left(limit, spent, trainer.global_step)
         # One process measures; all take the same strides.
         left = trainer.strategy.broadcast(left)
+        batches = (trainer.max_epochs or 0) * int(trainer.num_training_batches)
+        planned = batches // self._recipe.train.accumulate - trainer.global_step
         for config in trainer.lr_scheduler_configs if trainer.global_step > MEASURED_AFTER else ():
-            hurry(config.scheduler, left)
+            end_in(config.scheduler, min(left, planned))
         trainer.should_stop = trainer.should_stop or left < 1
 
     def _write(self, trainer: lightning.Trainer, task: SegmentationTask) -> None:
