@@ -10,16 +10,14 @@ The file is YAML, its paths are relative to its own folder::
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, ValidationError
 
+from wsi_seg.choices import Mode
 from wsi_seg.config.section import Section
 from wsi_seg.config.text import read_yaml
 from wsi_seg.errors import ConfigError
-
-# How members become one prediction; see `predict.combine`.
-Mode = Literal["mean", "weighted", "geometric", "vote"]
 
 
 class EnsembleConfig(Section):
