@@ -34,7 +34,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# What has no place in JSON has none in a recipe.
+# A recipe holds only what JSON can hold.
 _Loader.yaml_constructors = dict(yaml.SafeLoader.yaml_constructors)
 for _kind in ("binary", "set", "omap", "pairs", "timestamp"):
     _Loader.yaml_constructors.pop(f"tag:yaml.org,2002:{_kind}")
