@@ -24,7 +24,7 @@ CORES = 2
 
 EXPORTS = {
     "polygons": ("--geojson", "polygons"),
-    "polygons, parted": ("--geojson", "parted", "--threshold", "0.5", "--split", "0.5"),
+    "polygons, parted": ("--geojson", "parted", "--threshold", "0.5", "--watershed-depth", "0.5"),
     "tables": ("--table", "tables"),
     "run lengths": ("--rle", "masks.csv"),
     "PNG": ("--png", "png"),

@@ -260,7 +260,7 @@ def _export(stage: _Stage, name: str, *, with_polygons: bool) -> None:
         f"--geojson {polygons} --overview {pictures}" if with_polygons else f"--overview {pictures}"
     )
     stage.tell(
-        f"Picture {pictures / name}.png", f"wsi-seg export {prediction} --store {store} {options}"
+        f"Picture {pictures / name}.png", f"wsi-seg export {prediction} --slides {store} {options}"
     )
 
 

@@ -59,10 +59,10 @@ def touching(painted, tmp_path):
     return path
 
 
-@pytest.mark.parametrize("parting", ["option", "rule"])
-def test_touching_objects_are_parted_when_asked(painted, touching, tmp_path, parting):
+@pytest.mark.parametrize("asked", ["option", "rule"])
+def test_touching_objects_are_split_when_asked(painted, touching, tmp_path, asked):
     write_rule(tmp_path / "rule.json", Rule(split=3.0), {})
-    options = ("--split", 3) if parting == "option" else ("--rule", tmp_path / "rule.json")
+    options = ("--watershed-depth", 3) if asked == "option" else ("--rule", tmp_path / "rule.json")
     exported = run("export", touching, *options, "--geojson", tmp_path)
     assert json.loads(exported.output.splitlines()[-1])["objects"] == {"painted": 3}
     scores = run("evaluate", touching, "--truth", painted.store, *options)
@@ -80,15 +80,15 @@ def test_a_threshold_is_judged_without_a_rule(painted):
     assert found == {0.5: 12 * 15, 0.6: 0}
 
 
-def test_a_search_keeps_what_it_is_told_with_the_rule(painted, tmp_path):
+def test_a_search_keeps_the_other_options_with_the_rule(painted, tmp_path):
     twin = tmp_path / "twin"
     for folder, kind in ((painted.store, "store"), (painted.prediction, "pred")):
         shutil.copytree(folder, twin / f"{kind}.zarr")
         shutil.copytree(folder / "painted", twin / f"{kind}.zarr" / "other")
     done = run(
         "search", twin / "pred.zarr", "--truth", twin / "store.zarr", "--out", tmp_path / "r.json",
-        "--top", "0.4,0.5", "--split", 1.5, "--largest", 9, "--max-hole-area", 40,
-        "--min-object-area", 7, "--apart", 4, "--max-iou", 0.3,
+        "--high-threshold", "0.4,0.5", "--watershed-depth", 1.5, "--keep-largest", 9,
+        "--max-hole-area", 40, "--min-object-area", 7, "--min-distance", 4, "--nms-iou", 0.3,
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     rule = read_rule(tmp_path / "r.json")

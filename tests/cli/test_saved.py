@@ -75,7 +75,7 @@ def test_evaluate_scores_px_objects_and_outlines_alike(painted, predicted):
 def test_evaluate_decides_by_class_ids_where_the_rule_allows_it(painted, predicted, tmp_path):
     path, saved = predicted
     both, truth = shutil.copytree(painted.prediction, tmp_path / "b"), ("--truth", painted.store)
-    for words in (("--threshold", 0.5), ("--split", 2.0)):
+    for words in (("--threshold", 0.5), ("--watershed-depth", 2.0)):
         found, other = (told("evaluate", one, *words, *truth)["slides"] for one in (path, both))
         assert found == other
     if saved == "labels":
@@ -100,12 +100,12 @@ def exported(path, folder, *words):
 def both(painted):
     """Files exported where both were saved."""
     folder = painted.store.parent / "both"
-    return exported(painted.prediction, folder, "--store", painted.store)[1]
+    return exported(painted.prediction, folder, "--slides", painted.store)[1]
 
 
 def test_export_writes_the_same_files(painted, both, predicted, tmp_path):
     path, saved = predicted
-    report, files = exported(path, tmp_path / "out", "--store", painted.store)
+    report, files = exported(path, tmp_path / "out", "--slides", painted.store)
     without = {f"ome-tiff/{NAME}.probability.ome.tif"} if saved == "labels" else set()
     assert both.keys() - files.keys() == without
     for name in ("rle", "coco", f"geojson/{NAME}.geojson", f"png/{NAME}.png"):
@@ -149,7 +149,7 @@ def test_verbs_that_need_probabilities_refuse_class_ids(painted, predicted, tmp_
         for name in (NAME, "other"):
             shutil.rmtree(store / name / "labels" / "annotations")
     words = {
-        "search": (path, *truth, "--top", "0.4,0.5", "--out", tmp_path / "rule.json"),
+        "search": (path, *truth, "--high-threshold", "0.4,0.5", "--out", tmp_path / "rule.json"),
         "calibrate": (path, *truth, "--apply", path, "--out", tmp_path / "c.zarr"),
         "mine": (store, path),
         "ensemble": (path, path, *truth, "--variance", path),
@@ -176,7 +176,7 @@ def test_the_variance_of_members_may_be_kept_beside_class_ids(painted, predicted
 
 def test_report_shows_the_same_pictures(painted, predicted, tmp_path):
     path, saved = predicted
-    report = told("report", path, "--store", painted.store, "--out", tmp_path / "r.html")
+    report = told("report", path, "--slides", painted.store, "--out", tmp_path / "r.html")
     shown = {"Scores", "Slides", "Overviews", "Largest errors", "Settings", "Inference"}
     assert set(report["sections"]) == shown | ({"Curves"} if saved != "labels" else set())
     text = (tmp_path / "r.html").read_text()

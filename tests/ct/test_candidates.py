@@ -80,7 +80,7 @@ def test_a_prediction_that_gets_a_decision_is_held(tmp_path, words, held):
     path = predict(tmp_path, "ct_z0000", np.zeros((30, 20), np.uint8))
     with locked(path, "wsi-seg infer"):
         done = CliRunner().invoke(
-            app, ["marks", str(path), "--volumes", str(tmp_path / "none.mhd"), *words]
+            app, ["ct", "candidates", str(path), "--volumes", str(tmp_path / "none.mhd"), *words]
         )
     assert done.exit_code == 1
     assert ("is in use by `wsi-seg infer`" in done.output) is held

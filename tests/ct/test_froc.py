@@ -80,7 +80,7 @@ def files(tmp_path):
 def test_files_in_lunas_form(files):
     named = froc_of_files(files / "marks.csv", files / "truth.csv")
     assert (named.scans, named.cpm) == (2, 1.0)
-    words = ["froc", "marks.csv", "--truth", "truth.csv", "--scans", "scans.txt", "--json"]
+    words = ["ct", "froc", "marks.csv", "--truth", "truth.csv", "--scans", "scans.txt", "--json"]
     words = [str(files / word) if "." in word else word for word in words]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output

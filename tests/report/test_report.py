@@ -145,9 +145,9 @@ def test_marks_in_volumes_get_their_curve(seen, tmp_path):
     marks.write_text(head + "probability\na,0,0,0,0.9\nb,0,0,0,0.8\n")
     places.write_text(head + "diameter_mm\na,1,0,0,6\nb,50,0,0,6\n")
     out = tmp_path / "report.html"
-    words = ["report", str(seen.prediction), "--marks", str(marks), "--out", str(out)]
+    words = ["report", str(seen.prediction), "--candidates", str(marks), "--out", str(out)]
     assert CliRunner().invoke(app, words).exit_code == 2
-    done = CliRunner().invoke(app, [*words, "--places", str(places), "--json"])
+    done = CliRunner().invoke(app, [*words, "--findings", str(places), "--json"])
     assert done.exit_code == 0, done.output
     assert "FROC" in json.loads(done.output.splitlines()[-1])["sections"]
     values = Reader(out.read_text()).values

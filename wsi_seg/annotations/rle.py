@@ -6,18 +6,17 @@ empty mask. Neither says how large the image is.
 """
 
 from collections.abc import Iterable
-from typing import Literal
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 from shapely.geometry import Polygon
 
+from wsi_seg.choices import Dialect
 from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Extent
 from wsi_seg.limits import advice, limits
 
-Dialect = Literal["relative", "absolute"]
 Runs = NDArray[np.int64]
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from shapely.geometry import MultiPolygon
 
 from wsi_seg.annotations.model import Annotations, Collector, require_class
-from wsi_seg.annotations.rle import Dialect, dialect_of, outline_runs, read_runs, require_inside
+from wsi_seg.annotations.rle import dialect_of, outline_runs, read_runs, require_inside
+from wsi_seg.choices import Dialect
 from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Extent
 from wsi_seg.limits import advice, limits

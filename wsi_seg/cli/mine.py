@@ -7,26 +7,28 @@ from typing import Annotated
 import typer
 
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
+from wsi_seg.cli.options import LabelOption
 
 
 def mine(
-    store: Annotated[Path, typer.Argument(help="Collection made by `wsi-seg tile`.")],
+    collection: Annotated[Path, typer.Argument(help="Collection made by `wsi-seg tile`.")],
     prediction: Annotated[
         Path, typer.Argument(help="Predictions of slides that the model did not learn from.")
     ],
-    label: Annotated[str, typer.Option(help="Label with the truth.")] = "annotations",
+    label: LabelOption = "annotations",
     ring_um: Annotated[
-        float, typer.Option(min=0, help="Ring around truth that is left out, in um.")
+        float, typer.Option(min=0, help="Width in um of a ring around the truth that is left out.")
     ] = 50.0,
     cap: Annotated[
-        float, typer.Option(min=0, max=1, help="Largest share of a slide that becomes hard.")
+        float,
+        typer.Option(min=0, max=1, help="Largest fraction of a slide that becomes hard negative."),
     ] = 0.02,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Write where the model was wrong as the layer `hard`, for the next round of training.
+    """Mine hard negatives: mark where the model was wrong.
 
-    Give the recipe a share of it, for example sampling.mix.hard=0.3. The same predictions give
-    the same layer.
+    They become the layer `hard`, for the next round of training. Give the recipe a share of it,
+    for example sampling.mix.hard=0.3. The same predictions give the same layer.
 
     For example:
 
@@ -40,7 +42,7 @@ def mine(
         from wsi_seg.store import open_collection
 
         report = mine_slides(
-            open_collection(store),
+            open_collection(collection),
             open_collection(prediction),
             label=label,
             ring_um=ring_um,
@@ -53,4 +55,4 @@ def mine(
         )
         return asdict(report)
 
-    run_verb(body, json_mode, writes=store)
+    run_verb(body, json_mode, writes=collection)

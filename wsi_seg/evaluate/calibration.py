@@ -6,13 +6,13 @@ without it. That is counted over strips; nothing else is held.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from sklearn.isotonic import IsotonicRegression
 
+from wsi_seg.choices import Method
 from wsi_seg.classes import IGNORE
 from wsi_seg.errors import StoreError
 from wsi_seg.evaluate.truth import require_same_classes, require_same_slide
@@ -20,8 +20,6 @@ from wsi_seg.geometry import Extent, Region
 from wsi_seg.postprocess.write import classes_of
 from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Collection, SlideStore
-
-Method = Literal["temperature", "quantile"]
 
 _VALUES = 256
 _BINS = 10

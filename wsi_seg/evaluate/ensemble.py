@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_seg.choices import Mode
 from wsi_seg.classes import IGNORE, ClassTable
-from wsi_seg.config.ensemble import Mode
 from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.evaluate.intervals import dice_of, interval
 from wsi_seg.evaluate.truth import require_same_classes, require_same_slide

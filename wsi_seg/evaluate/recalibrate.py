@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_seg.choices import Method
 from wsi_seg.errors import StoreError
-from wsi_seg.evaluate.calibration import Method, Reliability
+from wsi_seg.evaluate.calibration import Reliability
 from wsi_seg.geometry import Region
 from wsi_seg.postprocess.label_map import label_map
 from wsi_seg.postprocess.write import classes_of

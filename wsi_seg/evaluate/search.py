@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_seg.choices import Scope, Unit
 from wsi_seg.errors import BatchError, ConfigError, StoreError, WsiSegError
 from wsi_seg.evaluate.truth import (
     Pair,
@@ -21,7 +22,7 @@ from wsi_seg.evaluate.truth import (
     require_same_slide,
     unjudged_lines,
 )
-from wsi_seg.postprocess.rule import Rule, Scope, Unit, least_above
+from wsi_seg.postprocess.rule import Rule, least_above
 from wsi_seg.postprocess.runs import Ints, Labeller, over_runs
 from wsi_seg.postprocess.strips import likeliest
 from wsi_seg.postprocess.write import classes_of

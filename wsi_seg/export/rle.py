@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wsi_seg.annotations.rle import Dialect, Runs, write_runs
+from wsi_seg.annotations.rle import Runs, write_runs
+from wsi_seg.choices import Dialect
 from wsi_seg.export.files import written_whole
 from wsi_seg.geometry import Region
 from wsi_seg.postprocess.write import classes_of

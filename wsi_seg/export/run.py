@@ -9,7 +9,7 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry import Polygon
 
-from wsi_seg.annotations.rle import Dialect
+from wsi_seg.choices import Dialect
 from wsi_seg.classes import ClassEntry
 from wsi_seg.errors import BatchError, StoreError, WsiSegError
 from wsi_seg.export.coco import write_coco

@@ -12,12 +12,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_seg.choices import Blend, Compile, Save, Tta
 from wsi_seg.errors import ConfigError, ResolutionError
 from wsi_seg.geometry import Extent, Region, TileGrid
 from wsi_seg.geometry.grid import strip_bounds
-from wsi_seg.infer.blend import MAX_OVERLAP, Blend, axis_weights
+from wsi_seg.infer.blend import MAX_OVERLAP, axis_weights
 from wsi_seg.models.checkpoint import ModelCard
-from wsi_seg.predict.tta import Tta
 from wsi_seg.reading.resample import COARSEST_SLIDE, Scale
 from wsi_seg.reading.view import View
 from wsi_seg.store import Multiscale, SlideStore
@@ -30,8 +30,6 @@ UNIT_ROWS = 1024
 
 # Classes up to which probabilities are saved too where nothing else is asked for.
 _PROBABILITIES_UP_TO = 4
-
-Save = Literal["probabilities", "labels", "both"]
 
 # Tile that could not be read: first row, first column, reason.
 Quarantined = tuple[int, int, str]
@@ -86,7 +84,7 @@ class InferOptions:
     tta: Tta = "none"
     skip_background: bool = True
     allow_mpp_mismatch: bool = False
-    compiled: Literal["auto", "on", "off"] = "auto"
+    compiled: Compile = "auto"
     readers: int = 0
     save: Save | Literal["auto"] = "auto"
     mpp: float | None = None

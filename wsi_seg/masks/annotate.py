@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wsi_seg.annotations import Annotations, read_for_slides
 from wsi_seg.annotations.read import SUFFIXES
-from wsi_seg.annotations.rle import Dialect
+from wsi_seg.choices import Dialect
 from wsi_seg.classes import IGNORE_NAME, ClassTable
 from wsi_seg.errors import AnnotationError, BatchError, WsiSegError
 from wsi_seg.geometry import Extent
@@ -45,7 +45,7 @@ class AnnotateReport:
         if self.without:
             named = _named(self.without)
             lines.append(
-                f"slides without annotations: {named} (if nothing is on them: --rest-empty)"
+                f"slides without annotations: {named} (if nothing is on them: --unlisted-empty)"
             )
         if self.unused:
             lines.append(f"files that fit no slide: {_named(self.unused)}")

@@ -16,17 +16,15 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from wsi_seg.choices import Scope, Unit
 from wsi_seg.errors import ConfigError, OutputError, ResolutionError
 
 FILE = "rule.json"
 
-Unit = Literal["um2", "px"]
-Scope = Literal["image", "object"]
 SCOPES: tuple[Scope, ...] = ("image", "object")
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from wsi_seg.config.ensemble import Mode, read_ensemble
+from wsi_seg.choices import Mode, Tta
+from wsi_seg.config.ensemble import read_ensemble
 from wsi_seg.errors import CheckpointError, ConfigError
 from wsi_seg.models import ModelCard, load_checkpoint, read_card
 from wsi_seg.models.checkpoint import (
@@ -19,7 +20,6 @@ from wsi_seg.models.checkpoint import (
 )
 from wsi_seg.predict.combine import COMBINED
 from wsi_seg.predict.predictor import PrecisionDrift, Predictor, TilePredictor
-from wsi_seg.predict.tta import Tta
 
 # What folds leave together, see `learn.ensemble`.
 ENSEMBLE = "ensemble.yaml"

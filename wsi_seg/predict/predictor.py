@@ -11,12 +11,13 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from wsi_seg.choices import Tta
 from wsi_seg.errors import ConfigError
 from wsi_seg.models import ModelCard, size_multiple
 from wsi_seg.predict.device import DeviceTimer, dtype_of, pick_device, pick_precision
 from wsi_seg.predict.fuse import fused
 from wsi_seg.predict.graph import GraphedNetwork
-from wsi_seg.predict.tta import Tta, predict_views
+from wsi_seg.predict.tta import predict_views
 
 # Probabilities are whole numbers of so many steps, 16 for each value of the uint8 result.
 PROBABILITY_STEPS = 16 * 255

@@ -1,4 +1,4 @@
-"""Owns ``wsi-seg marks``."""
+"""Owns ``wsi-seg ct candidates``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,33 +6,35 @@ from typing import Annotated
 import typer
 
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
-from wsi_seg.cli.rules import chosen_rule, rule_file, rule_line
+from wsi_seg.cli.options import VolumesOption
+from wsi_seg.cli.rules import RuleOption, ThresholdOption, chosen_rule, rule_file, rule_line
 
 
-def marks(
+def candidates(
     prediction: Annotated[Path, typer.Argument(help="Prediction of the slices of volumes.")],
-    volumes: Annotated[
-        list[Path], typer.Option(help="Volume file; repeat the option for each volume.")
-    ],
-    out: Annotated[Path, typer.Option(help="csv file to write.")] = Path("marks.csv"),
-    rule: Annotated[
-        Path | None,
-        typer.Option(help="Rule; default: run/rule.json, if it is, else what infer decided."),
-    ] = None,
-    threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Join px above this instead.")
-    ] = None,
-    apart_mm: Annotated[
-        float, typer.Option(min=0, help="Of marks nearer than this, only the likelier stays.")
+    volumes: VolumesOption,
+    out: Annotated[Path, typer.Option(help="csv file to write.")] = Path("candidates.csv"),
+    rule: RuleOption = None,
+    threshold: ThresholdOption = None,
+    min_distance_mm: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Of candidates nearer to each other than this many mm, keep the one of the "
+            "highest probability; 0 keeps all.",
+        ),
     ] = 0.0,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Join objects of neighbouring slices, and write their centres in mm for `wsi-seg froc`.
+    """Join objects of neighbouring slices to candidates in mm.
+
+    Writes the centre and the highest probability of each, in the form of LUNA16's candidates, for
+    `wsi-seg ct froc`.
 
     For example:
 
-      wsi-seg marks pred.zarr --volumes a.mhd --volumes b.mhd --out marks.csv
-      wsi-seg froc marks.csv --truth annotations.csv
+      wsi-seg ct candidates pred.zarr --volumes a.mhd --volumes b.mhd
+      wsi-seg ct froc candidates.csv --truth annotations.csv
     """
     file = rule_file(rule, threshold)
 
@@ -50,11 +52,11 @@ def marks(
             {slide_name(path): volume_grid(path) for path in volumes},
             out,
             rule=chosen,
-            apart_mm=apart_mm,
+            apart_mm=min_distance_mm,
             progress=terminal.progress,
         )
         terminal.say("\n".join(report.lines()))
-        terminal.next_command("wsi-seg", "froc", str(out), "--truth", "annotations.csv")
+        terminal.next_command("wsi-seg", "ct", "froc", out, "--truth", "annotations.csv")
         return report.to_json()
 
     # A rule's decision is kept as a label of the prediction.

@@ -1,4 +1,4 @@
-"""Owns ``wsi-seg convert``."""
+"""Owns ``wsi-seg import-weights``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,25 +8,29 @@ import typer
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
 
 
-def convert(
+def import_weights(
     source: Annotated[Path, typer.Argument(help="File of weights: .pth, .pt, .ckpt or .bin.")],
     card: Annotated[
-        Path, typer.Option(help="Model card: JSON like the file beside any checkpoint.")
+        Path,
+        typer.Option(
+            help="Model card: JSON like the one that `wsi-seg train` writes next to a checkpoint."
+        ),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Checkpoint; default: the source as .safetensors.")
+        Path | None,
+        typer.Option(help="Checkpoint to write.", show_default="the source as .safetensors"),
     ] = None,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Take over weights trained elsewhere, without running code in their file.
+    """Make a checkpoint of weights that were trained elsewhere.
 
-    The card says which network it is. A file that holds more than tensors is
-    refused.
+    No code in their file is run, and a file that holds more than tensors is refused. The card
+    says which network it is.
 
     For example:
 
-      wsi-seg convert model.pth --card model.json
-      wsi-seg convert fold0.ckpt --card unet.json --out models/fold0.safetensors
+      wsi-seg import-weights model.pth --card model.json
+      wsi-seg import-weights fold0.ckpt --card unet.json --out fold0.safetensors
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
