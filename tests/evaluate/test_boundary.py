@@ -9,7 +9,7 @@ from scipy.ndimage import binary_erosion, distance_transform_edt
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.evaluate.boundary import Outlines
-from wsi_seg.evaluate.truth import Pair
+from wsi_seg.evaluate.pairing import PredictionTruthStrip
 
 CLASSES = ClassTable.named(["gland"])
 MASKS = hnp.arrays(np.uint8, (17, 12), elements=st.sampled_from([0, 0, 1]))
@@ -19,7 +19,7 @@ def measured(found, true, height, reach=64):
     outlines = Outlines(CLASSES, reach_px=reach)
     for y in range(0, len(found), height):
         rows = found[y : y + height]
-        outlines.add(Pair(y, rows, np.zeros_like(rows), true[y : y + height]))
+        outlines.add(PredictionTruthStrip(y, rows, np.zeros_like(rows), true[y : y + height]))
     return outlines.distances()["gland"]
 
 

@@ -10,9 +10,9 @@ from skimage.measure import label as label_components
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.evaluate.matching import ObjectCounts, match_objects
-from wsi_seg.evaluate.truth import Pair
-from wsi_seg.postprocess.split import split_objects
+from wsi_seg.evaluate.pairing import PredictionTruthStrip
 from wsi_seg.postprocess.strips import Strip
+from wsi_seg.postprocess.watershed import split_objects
 
 CLASSES = ClassTable.named(["gland", "vessel"])
 IDS = hnp.arrays(np.uint8, (13, 11), elements=st.sampled_from([0, 0, 1, 2]))
@@ -21,7 +21,7 @@ IDS = hnp.arrays(np.uint8, (13, 11), elements=st.sampled_from([0, 0, 1, 2]))
 def strips(found, true, height):
     for y in range(0, len(found), height):
         rows = found[y : y + height]
-        yield Pair(y, rows, np.zeros_like(rows), true[y : y + height])
+        yield PredictionTruthStrip(y, rows, np.zeros_like(rows), true[y : y + height])
 
 
 def by_hand(found, true, number):

@@ -139,7 +139,7 @@ def test_a_run_alone(tmp_path):
     assert {0.5, 0.25, 0.125, 0.75, 0.8125} <= set(values)
 
 
-def test_marks_in_volumes_get_their_curve(seen, tmp_path):
+def test_candidates_in_volumes_get_their_curve(seen, tmp_path):
     marks, places = tmp_path / "marks.csv", tmp_path / "places.csv"
     head = "seriesuid,coordX,coordY,coordZ,"
     marks.write_text(head + "probability\na,0,0,0,0.9\nb,0,0,0,0.8\n")

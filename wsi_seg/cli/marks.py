@@ -37,7 +37,7 @@ def marks(
     file = rule_file(rule, threshold)
 
     def body(terminal: Terminal) -> dict[str, object]:
-        from wsi_seg.ct.candidates import write_marks
+        from wsi_seg.ct.candidates import write_candidates
         from wsi_seg.slides.slide import slide_name
         from wsi_seg.slides.volume import volume_grid
         from wsi_seg.store import open_collection
@@ -45,12 +45,12 @@ def marks(
         chosen = chosen_rule(file, threshold, 0.0)
         if chosen is not None:
             terminal.say(rule_line(file, chosen))
-        report = write_marks(
+        report = write_candidates(
             open_collection(prediction),
             {slide_name(path): volume_grid(path) for path in volumes},
             out,
             rule=chosen,
-            apart_mm=apart_mm,
+            min_distance_mm=apart_mm,
             progress=terminal.progress,
         )
         terminal.say("\n".join(report.lines()))

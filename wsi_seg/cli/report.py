@@ -42,7 +42,9 @@ def report(
         from wsi_seg.report.write import ReportSources, write_report
 
         written = write_report(
-            ReportSources(target, store=store, truth=truth, run=run, marks=marks, places=places),
+            ReportSources(
+                target, store=store, truth=truth, run=run, candidates=marks, findings=places
+            ),
             out,
             progress=terminal.progress,
         )

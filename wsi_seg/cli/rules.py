@@ -48,4 +48,4 @@ def chosen_rule(file: Path | None, threshold: float | None, split: float) -> "Ru
     rule = None if threshold is None else fixed(threshold)
     if file is not None:
         rule = read_rule(file)
-    return replace(rule or Rule(), split=split) if split else rule
+    return replace(rule or Rule(), watershed_depth=split) if split else rule

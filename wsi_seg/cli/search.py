@@ -92,7 +92,7 @@ def search(
         from wsi_seg.store import open_collection
 
         scopes: list[Scope] = [one for one in SCOPES if scope.value in (one, "both")]
-        rules = grid(tops, bottoms, areas, unit=unit.value, scopes=scopes)
+        rules = grid(tops, bottoms, areas, unit=unit.value, per=scopes)
         report = find(
             [open_collection(path) for path in predictions],
             open_collection(truth),
@@ -104,11 +104,11 @@ def search(
         rule = replace(
             report.rule,
             min_object_area=min_object_area,
-            largest=largest,
+            keep_largest=largest,
             max_hole_area=max_hole_area,
-            split=split,
-            apart=apart,
-            max_iou=max_iou,
+            watershed_depth=split,
+            min_distance=apart,
+            nms_iou=max_iou,
         )
         write_rule(out, rule, {**report.to_json(), "label": label})
         terminal.say("\n".join(report.lines()))

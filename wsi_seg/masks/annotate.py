@@ -65,20 +65,20 @@ class Reading:
     ----------
     class_names
         Classes in the order of their ids; empty takes all that occur, sorted by name. The class
-        ``ignore`` is none of them: its outlines are drawn as 255.
+        ``ignore`` is not one of them: its outlines are drawn as 255.
     merged
         Names in the files that are another class, and which.
     default_class
         Class of features that name none; None refuses them.
     dialect
-        How a csv writes runs; None tells it from the masks.
+        How a csv writes runs; None finds it from the masks.
     volumes
         Volumes whose slices the slides are, for csv files of spheres; by name.
     boundary_um
-        Width of strips of the class ``boundary`` between objects that touch, px of level 0 where
-        mpp is unknown; 0 draws none.
+        Width of strips of the class ``boundary`` between objects that touch, pixels of level 0
+        where mpp is unknown; 0 draws none.
     samples
-        Points a side of a px that decide its class at low levels; 1 takes the centre.
+        Points a side of a pixel that decide its class at low levels; 1 takes the centre.
     rest_empty
         The files name everything there is: slides without such a label get one with nothing on
         it, and are learned from as such. Labels drawn earlier stay.

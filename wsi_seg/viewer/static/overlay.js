@@ -33,7 +33,7 @@ export class Overlay {
   /** Fetch the outlines around what is seen, as fine as the screen shows them. */
   async refresh() {
     if (!this.objects?.length) return this.draw();
-    const seen = this.view.window();
+    const seen = this.view.region();
     const [w, h] = [seen.x_end - seen.x, seen.y_end - seen.y];
     this.turn += 1;
     const turn = this.turn;

@@ -43,7 +43,7 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
-class Catalogue:
+class Catalog:
     """The collections that are looked at.
 
     Parameters
@@ -123,4 +123,6 @@ class Catalogue:
         try:
             return collection.names()
         except OSError as error:
-            raise StoreNotFoundError(f"{collection.path} is gone; start the viewer anew") from error
+            raise StoreNotFoundError(
+                f"{collection.path} is gone; start the viewer again"
+            ) from error

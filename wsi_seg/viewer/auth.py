@@ -29,7 +29,7 @@ _HEADERS = {
 }
 
 
-class Guard(BaseHTTPMiddleware):
+class AuthMiddleware(BaseHTTPMiddleware):
     """Lets in loopback requests, or those with the token; writes from our own page only.
 
     Parameters
