@@ -78,7 +78,7 @@ def test_negative_outlines_are_cut_out(tmp_path):
 
 
 def test_real_camelyon_outlines(shared_data):
-    """All 73 outlines of 8 files are read; the 6 that cross themselves are mended."""
+    """All 73 outlines of 8 files are read; the 6 that cross themselves are repaired."""
     files = sorted((shared_data / "camelyon16-polygons").glob("*.json"))
     found = [read_annotations(path, default_class="tumour") for path in files]
     stated = [json.loads(path.read_text()) for path in files]

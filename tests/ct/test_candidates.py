@@ -44,7 +44,7 @@ def test_candidates_are_where_the_objects_are_in_the_world(tmp_path):
     assert report.candidates == {"ct": 1}
     with (tmp_path / "m.csv").open() as file:
         (row,) = csv.DictReader(file)
-    # Px 4 to 6 end at 8 to 14 voxels, whose middle is 10.5; half a mm each.
+    # Pixels 4 to 6 end at 8 to 14 voxels, whose middle is 10.5; half a mm each.
     assert float(row["coordX"]) == pytest.approx(-10 + 10.5 * 0.5)
     assert float(row["coordY"]) == pytest.approx(5 + 20.5 * 0.5)
     assert float(row["coordZ"]) == pytest.approx(101)

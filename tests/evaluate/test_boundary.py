@@ -24,7 +24,7 @@ def measured(found, true, height, reach=64):
 
 
 def by_hand(found, true):
-    """Distances from the px of each outline to the other one."""
+    """Distances from the pixels of each outline to the other one."""
     edges = [mask & ~binary_erosion(mask) for mask in (found > 0, true > 0)]
     return [
         distance_transform_edt(~other)[edge] if other.any() else np.full(edge.sum(), np.inf)
@@ -37,7 +37,7 @@ def test_figures_are_those_of_whole_arrays_whatever_the_strips(found, true, heig
     ours = measured(found, true, height)
     there, back = by_hand(found, true)
     both = np.concatenate([there, back])
-    # A hair more than the tolerance is within it: um become px by a division.
+    # A hair more than the tolerance is within it: um become pixels by a division.
     near = (both**2 <= tolerance**2 + 1e-9).mean() if len(both) else 1.0
     assert ours.surface_dice(tolerance) == pytest.approx(near)
     if len(there) and len(back):

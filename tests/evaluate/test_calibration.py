@@ -1,4 +1,4 @@
-"""How far probabilities can be believed, and the maps that mend them."""
+"""How far probabilities can be trusted, and the maps that calibrate them."""
 
 import json
 

@@ -64,7 +64,7 @@ def predict(world, probability, train_slides=()):
 
 def errors():
     found = np.zeros((80, 120), np.uint8)
-    found[18:42, 18:42] = 250  # truth, and two px around it
+    found[18:42, 18:42] = 250  # truth, and two pixels around it
     found[60:70, 60:70] = 240  # sure and wrong
     found[60:70, 80:90] = 100  # wrong, not sure
     return found
@@ -116,7 +116,7 @@ def test_the_cap_is_filled_from_all_over_the_level_that_does_not_fit(top):
     assert set(np.unique(kept)) == {0, top, 255}
     assert not kept[confidence == 0].any()
     blocks = (kept[10:50, 20:70] > 0).reshape(4, 10, 5, 10).sum(axis=(1, 3))
-    assert blocks.min() >= 8  # ten of each hundred px
+    assert blocks.min() >= 8  # ten of each hundred pixels
     assert blocks.max() <= 12
     assert np.array_equal(_capped(confidence, 200), kept)
 

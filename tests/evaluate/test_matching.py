@@ -61,11 +61,11 @@ def test_parting_touching_nuclei_finds_more_of_them():
             place = np.array([cy, cx]) + rng.uniform(-1, 1, 2)
             true[np.hypot(y - place[0], x - place[1]) < 8.5] = 1
     found = ndimage.binary_dilation(true, iterations=2).astype(np.uint8)
-    parted = np.concatenate(
+    split = np.concatenate(
         [strip.ids for strip in split_objects(lambda: iter([Strip(0, found, found)]), 1.0)()]
     )
     before = match_objects(strips(found, true, 64), CLASSES)["gland"]
-    after = match_objects(strips(parted, true, 64), CLASSES)["gland"]
+    after = match_objects(strips(split, true, 64), CLASSES)["gland"]
     assert before.f1 < 0.5
     assert after.f1 > 0.95
     assert after.ap > before.ap + 0.2

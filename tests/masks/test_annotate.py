@@ -39,7 +39,7 @@ def whole():
 
 
 def blocks():
-    """Label map of two classes, with a hole and a px at the border."""
+    """Label map of two classes, with a hole and a pixel at the border."""
     labels = np.zeros((EXTENT.height, EXTENT.width), np.uint8)
     labels[10:40, 20:60] = 1
     labels[20:25, 30:35] = 0
@@ -189,7 +189,7 @@ def test_touching_objects_are_parted_by_a_boundary(slides, tmp_path):
 
 
 def test_areas_are_true_at_low_levels_with_samples():
-    """Stripes of a third of a px: one point at its centre sees none, or all of them."""
+    """Stripes of a third of a pixel: one point at its centre sees none, or all of them."""
     stripes = [Annotation(shapely.box(x + 5, 0, x + 9.6, 64), "a") for x in range(0, 64, 8)]
     rasterizer = Rasterizer(stripes, ClassTable.named(["a"]))
     region = Region(level=1, y=0, x=0, height=8, width=8)
