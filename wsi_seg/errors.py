@@ -42,7 +42,7 @@ class UnsupportedSlideError(SlideError):
 
 
 class RegionError(WsiSegError, IndexError):
-    """A region lies outside the level it names."""
+    """A region is outside the level it names."""
 
 
 class ResolutionError(WsiSegError, ValueError):

@@ -92,7 +92,7 @@ def test_rows_of_one_image_are_united(tmp_path):
 
 def test_a_mask_of_another_size_names_line_and_file(tmp_path):
     path = write_csv(tmp_path / "m.csv", [["id", "rle"], ["a", "1 2 90 4"]])
-    with pytest.raises(AnnotationError, match=r"m\.csv: line 2: got RLE up to pixel 93"):
+    with pytest.raises(AnnotationError, match=r"m\.csv: line 2: RLE goes to pixel 93"):
         read_for_slides(path, {"a": Extent(8, 11)}, default_class="air")
     with pytest.raises(AnnotationError, match="many images"):
         read_annotations(path, default_class="air")

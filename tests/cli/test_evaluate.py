@@ -44,7 +44,7 @@ def test_a_wider_tolerance_forgives_more(painted):
     assert near["slides"][0]["dice"] == far["slides"][0]["dice"]
 
 
-def test_a_rule_is_judged_by_what_it_decides(painted, tmp_path):
+def test_a_rule_is_scored_by_what_it_decides(painted, tmp_path):
     write_rule(tmp_path / "rule.json", fixed(1.0), {})
     none = run(painted.prediction, "--truth", painted.store, "--rule", tmp_path / "rule.json")
     assert none["slides"][0]["tp"] == 0

@@ -71,7 +71,7 @@ def test_touching_objects_are_split_when_asked(painted, touching, tmp_path, by):
     assert json.loads(whole.output.splitlines()[-1])["slides"][0]["objects_found"] == 1
 
 
-def test_a_threshold_is_judged_without_a_rule(painted):
+def test_a_threshold_is_scored_without_a_rule(painted):
     found = {}
     for threshold in (0.5, 0.6):  # the one mistake has 0.55
         words = ("evaluate", painted.prediction, "--truth", painted.store)

@@ -167,7 +167,7 @@ def test_a_file_that_fits_no_slide_is_named(slides, tmp_path):
         annotate_collection(slides, [tmp_path], progress=Silent())
 
 
-def test_touching_objects_are_parted_by_a_boundary(slides, tmp_path):
+def test_touching_objects_are_separated_by_a_boundary(slides, tmp_path):
     def box(x, side=20):
         ring = [[x, 10], [x + side, 10], [x + side, 40], [x, 40], [x, 10]]
         return {

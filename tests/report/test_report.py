@@ -86,7 +86,7 @@ def test_every_score_is_that_of_evaluate(seen, tmp_path):
     expected.pop("status")
     text = out.read_text()
     assert json.loads(Reader(text).data) == expected
-    # Scores come first; figures of other sections are none of evaluate's.
+    # Scores come first; figures of other sections do not come from evaluate.
     reader = Reader(text[: text.index('<section id="overviews"')])
     assert len(reader.values) >= 10
     assert set(reader.values) <= set(leaves(expected))

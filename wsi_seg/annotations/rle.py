@@ -130,7 +130,7 @@ def require_inside(runs: Runs, extent: Extent) -> Runs:
     """
     if len(runs) and int(runs[-1, 1]) > extent.area:
         raise AnnotationError(
-            f"got RLE up to pixel {int(runs[-1, 1])}; the image has {extent.area} ({extent}); is it "
+            f"RLE goes to pixel {int(runs[-1, 1])}; the image has {extent.area} ({extent}); is it "
             "of another size?"
         )
     return runs

@@ -22,7 +22,7 @@ def marks(
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Join px above this instead.")
     ] = None,
-    apart_mm: Annotated[
+    min_distance_mm: Annotated[
         float, typer.Option(min=0, help="Of marks nearer than this, only the likelier stays.")
     ] = 0.0,
     json_mode: JsonFlag = False,
@@ -50,7 +50,7 @@ def marks(
             {slide_name(path): volume_grid(path) for path in volumes},
             out,
             rule=chosen,
-            min_distance_mm=apart_mm,
+            min_distance_mm=min_distance_mm,
             progress=terminal.progress,
         )
         terminal.say("\n".join(report.lines()))

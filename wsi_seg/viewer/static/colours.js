@@ -8,7 +8,7 @@ const MAPS = {
 };
 export const MAP_NAMES = Object.keys(MAPS);
 
-// Okabe and Ito's palette (2008), told apart by colour-blind readers.
+// Okabe and Ito's palette (2008), distinct for colour-blind readers.
 export const ERRORS = { hit: "#009e73", extra: "#d55e00", missed: "#0072b2" };
 
 const parse = (hex) => [0, 2, 4].map((at) => parseInt(hex.replace("#", "").slice(at, at + 2), 16));

@@ -73,7 +73,7 @@ export class Overlay {
     this.group.setAttribute("transform", `translate(${origin.x} ${origin.y}) scale(${zoom})`);
   }
 
-  /** Id of what lies under a place: a drawing (`d0`) or an object; the last drawn wins. */
+  /** Id of what is under a place: a drawing (`d0`) or an object; the last drawn wins. */
   under(point) {
     const inside = (d) => this.probe.isPointInPath(new Path2D(d), point.x, point.y, "evenodd");
     const drawn = this.drawings.findLastIndex((drawing) => inside(path([drawing.ring])));
