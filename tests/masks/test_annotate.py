@@ -199,7 +199,7 @@ def test_areas_are_true_at_low_levels_with_samples():
 
 def test_slides_that_no_file_names_may_be_empty(slides, tmp_path):
     (tmp_path / "t.csv").write_text("ImageId,EncodedPixels\na,1 5\n")
-    reading = Reading(default_class="gland", dialect="absolute", rest_empty=True)
+    reading = Reading(default_class="gland", dialect="absolute", unlisted_empty=True)
     report = annotate_collection(
         slides, [tmp_path / "t.csv"], name="e", reading=reading, progress=Silent()
     )
@@ -214,7 +214,7 @@ def test_labels_drawn_earlier_are_not_emptied(slides, tmp_path):
     (tmp_path / "second.csv").write_text("ImageId,EncodedPixels\na,1 5\n")
     for file in ("first.csv", "second.csv"):
         reading = Reading(
-            default_class="gland", dialect="absolute", rest_empty=file == "second.csv"
+            default_class="gland", dialect="absolute", unlisted_empty=file == "second.csv"
         )
         report = annotate_collection(
             slides, [tmp_path / file], name="kept", reading=reading, progress=Silent()

@@ -78,7 +78,7 @@ def leaves(value):
 
 def test_every_score_is_that_of_evaluate(seen, tmp_path):
     out = tmp_path / "report.html"
-    write_report(ReportSources(seen.prediction, store=seen.store), out, progress=Silent())
+    write_report(ReportSources(seen.prediction, slides=seen.store), out, progress=Silent())
     found = CliRunner().invoke(
         app, ["evaluate", str(seen.prediction), "--truth", str(seen.store), "--json"]
     )
@@ -99,7 +99,7 @@ def test_the_file_needs_nothing_beside_it(seen, tmp_path):
     out = tmp_path / "report.html"
     run = make_run(tmp_path / "run")
     report = write_report(
-        ReportSources(seen.prediction, store=seen.store, run=run), out, progress=Silent()
+        ReportSources(seen.prediction, slides=seen.store, run=run), out, progress=Silent()
     )
     text = out.read_text()
     reader = Reader(text)
@@ -124,7 +124,7 @@ def test_the_file_needs_nothing_beside_it(seen, tmp_path):
 def test_equal_figures_make_equal_files(seen, tmp_path):
     files = [tmp_path / name for name in ("one.html", "two.html")]
     for file in files:
-        write_report(ReportSources(seen.prediction, store=seen.store), file, progress=Silent())
+        write_report(ReportSources(seen.prediction, slides=seen.store), file, progress=Silent())
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
@@ -177,7 +177,7 @@ def test_without_slides_or_truth_what_is_known_is_told(seen, tmp_path):
     bare = write_report(ReportSources(seen.prediction), out, progress=Silent())
     assert bare.sections == ("Settings",)
     assert bare.unscored == ("painted",)
-    other = ReportSources(seen.prediction, store=seen.store, truth="other")
+    other = ReportSources(seen.prediction, slides=seen.store, truth="other")
     report = write_report(other, out, progress=Silent())
     assert report.sections == ("Overviews", "Settings")
     assert "not scored" in report.lines()[1]
@@ -190,7 +190,7 @@ def test_slides_with_truth_are_scored_beside_one_without(seen, tmp_path):
     shutil.copytree(store / "painted", store / "bare")
     shutil.copytree(prediction / "painted", prediction / "bare")
     shutil.rmtree(store / "bare" / "labels" / "annotations")
-    sources = ReportSources(prediction, store=store)
+    sources = ReportSources(prediction, slides=store)
     report = write_report(sources, tmp_path / "report.html", progress=Silent())
     assert report.sections[:2] == ("Scores", "Slides")
     assert report.unscored == ("bare",)
@@ -204,7 +204,7 @@ def test_what_is_no_run_and_no_prediction_is_refused(seen, tmp_path):
     with pytest.raises(ConfigError, match="no training run"):
         write_report(sources, tmp_path / "r.html", progress=Silent())
     create_collection(tmp_path / "other.zarr")
-    sources = ReportSources(seen.prediction, store=tmp_path / "other.zarr")
+    sources = ReportSources(seen.prediction, slides=tmp_path / "other.zarr")
     with pytest.raises(StoreError, match="no slide 'painted'"):
         write_report(sources, tmp_path / "r.html", progress=Silent())
     run = make_run(tmp_path / "run")

@@ -43,7 +43,7 @@ def report(
 
         written = write_report(
             ReportSources(
-                target, store=store, truth=truth, run=run, candidates=marks, findings=places
+                target, slides=store, truth=truth, run=run, candidates=marks, findings=places
             ),
             out,
             progress=terminal.progress,

@@ -106,21 +106,21 @@ def list_review_objects(
     list[ReviewObject]
         What was found, then what was missed; with neither prediction nor truth, nothing.
     """
-    view = _View(slide, found, true)
+    subject = _Subject(slide, found, true)
     objects: list[tuple[Kind, ClassEntry, Polygon]] = []
     if found is not None:
-        objects += _outlined("found", predicted_label(found), view)
+        objects += _outlined("found", predicted_label(found), subject)
         if true is not None:
-            objects += _outlined("missed", true, view)
+            objects += _outlined("missed", true, subject)
     elif true is not None:
-        objects += _outlined("true", true, view)
-    measure = _Measure(view)
+        objects += _outlined("true", true, subject)
+    measure = _Measure(subject)
     measured = (measure.of(kind, entry, polygon) for kind, entry, polygon in objects)
     kept = [item for item in measured if item is not None]
     return [replace(item, id=number) for number, item in enumerate(kept)]
 
 
-class _View:
+class _Subject:
     """One slide with what is known of it, its level-0 pixels and areas."""
 
     def __init__(
@@ -134,13 +134,15 @@ class _View:
         self.coarse = 1.0 if found is None else self.full.width / found.pyramid.extent.width
 
 
-def _outlined(kind: Kind, label: Multiscale, view: _View) -> list[tuple[Kind, ClassEntry, Polygon]]:
+def _outlined(
+    kind: Kind, label: Multiscale, subject: _Subject
+) -> list[tuple[Kind, ClassEntry, Polygon]]:
     """Largest objects of a label map, in level-0 pixels, in the order of their places."""
     classes = {entry.id: entry for entry in classes_of(label)}
-    own = view.full.width / label.pyramid.extent.width
-    level = label.pyramid.level_at_or_below(max(1.0, view.coarse / own))
+    own = subject.full.width / label.pyramid.extent.width
+    level = label.pyramid.level_at_or_below(max(1.0, subject.coarse / own))
     extent = label.pyramid.extents[level]
-    wide, tall = view.full.width / extent.width, view.full.height / extent.height
+    wide, tall = subject.full.width / extent.width, subject.full.height / extent.height
     polygons = (
         (value, shapely.transform(polygon, lambda xy: xy * (wide, tall)))
         for value, polygon in vectorize(_strips(label, level))
@@ -166,17 +168,17 @@ def _strips(label: Multiscale, level: int) -> Iterator[tuple[int, NDArray[np.uin
 class _Measure:
     """Reads prediction and truth under one object at a time."""
 
-    def __init__(self, view: _View) -> None:
-        self._view, self._true = view, view.true
-        self._image = None if view.found is None else view.found.image
-        self._ids_only = view.found is not None and view.found.saved == "labels"
+    def __init__(self, subject: _Subject) -> None:
+        self._subject, self._true = subject, subject.true
+        self._image = None if subject.found is None else subject.found.image
+        self._ids_only = subject.found is not None and subject.found.saved == "labels"
         found_classes = [] if self._image is None else list(classes_of(self._image))
         self._ids = {entry.name: entry.id for entry in found_classes}
-        self._true_classes = None if view.true is None else classes_of(view.true)
+        self._true_classes = None if subject.true is None else classes_of(subject.true)
 
     def of(self, kind: Kind, entry: ClassEntry, polygon: Polygon) -> ReviewObject | None:
         """Object with its figures, or None for a true one that was not missed."""
-        area = polygon.area * self._view.px_area
+        area = polygon.area * self._subject.px_area
         plain = ReviewObject(0, kind, entry.name, entry.colour, polygon, area)
         if self._image is None or entry.name not in self._ids:
             return plain if kind != "missed" else None
@@ -206,10 +208,13 @@ class _Measure:
         """Bounding box at a level where it is small, and which of its pixels the object covers."""
         x, y, x_end, y_end = polygon.bounds
         side = max(x_end - x, y_end - y)
-        coarser = self._view.full.width / image.pyramid.extent.width
+        coarser = self._subject.full.width / image.pyramid.extent.width
         level = _level_for(image, side / coarser)
         extent = image.pyramid.extents[level]
-        tall, wide = self._view.full.height / extent.height, self._view.full.width / extent.width
+        tall, wide = (
+            self._subject.full.height / extent.height,
+            self._subject.full.width / extent.width,
+        )
         left = min(int(x / wide), extent.width - 1)
         top = min(int(y / tall), extent.height - 1)
         region = Region(

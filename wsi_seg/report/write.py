@@ -29,7 +29,7 @@ class ReportSources:
     ----------
     target
         Prediction collection, or folder of a training run.
-    store
+    slides
         Collection of the slides; a prediction's pictures and scores need it.
     truth
         Name of the true label; slides without it are not scored.
@@ -40,7 +40,7 @@ class ReportSources:
     """
 
     target: Path
-    store: Path | None = None
+    slides: Path | None = None
     truth: str = "annotations"
     run: Path | None = None
     candidates: Path | None = None
@@ -125,9 +125,9 @@ def _prediction(
         ) from error
     if not predictions.names():
         raise StoreError(f"{predictions.path} holds no predictions; run `wsi-seg infer` first")
-    if sources.store is None:
+    if sources.slides is None:
         return provenance_sections(predictions, recipe=sources.run is None), {}, predictions.names()
-    slides = open_collection(sources.store)
+    slides = open_collection(sources.slides)
     _require_slides(predictions, slides)
     unscored = tuple(
         name for name in predictions.names() if sources.truth not in slides[name].label_names()

@@ -29,7 +29,7 @@ from wsi_seg.errors import (
 from wsi_seg.evaluate.review_objects import list_review_objects
 from wsi_seg.store import read_thumbnail, thumbnail_extent
 from wsi_seg.viewer.auth import AuthMiddleware
-from wsi_seg.viewer.catalog import Catalog, View
+from wsi_seg.viewer.catalog import Catalog, SlideView
 from wsi_seg.viewer.objects import SlideObjects
 from wsi_seg.viewer.review import MAX_BYTES, Review, read_review, write_review
 from wsi_seg.viewer.tiles import Tile, encode_jpeg
@@ -54,7 +54,7 @@ _LONG = {"Cache-Control": "private, max-age=86400, immutable"}  # addresses carr
 class _Opened:
     """A slide that is being looked at, and its objects once somebody asked for them."""
 
-    view: View
+    view: SlideView
     lock: threading.Lock = field(default_factory=threading.Lock)
     objects: SlideObjects | None = None
 
@@ -104,7 +104,7 @@ class SlideCache:
             return opened.objects
 
     def review_file(self, name: str) -> Path:
-        """Review of a slide that the catalog names; see `View`.
+        """Review of a slide that the catalog names; see `SlideView`.
 
         Raises
         ------
@@ -151,10 +151,10 @@ def make_app(catalog: Catalog, *, review: Path | None, token: str | None) -> Sta
     return app
 
 
-def _same(one: View, other: View) -> bool:
+def _same(one: SlideView, other: SlideView) -> bool:
     """Whether two looks at a slide saw the same arrays."""
 
-    def versions(view: View) -> list[object]:
+    def versions(view: SlideView) -> list[object]:
         return [
             (name, array.path, array.version)
             for name, layer in view.layers.items()
