@@ -59,7 +59,7 @@ def test_a_grid_leaves_out_what_cannot_be_and_one_fold_is_refused():
     rules = grid([0.75, 0.6], [0.3, 0.7], [1000, 2000])
     assert len(rules) == 6
     assert all(rule.low_threshold <= rule.high_threshold for rule in rules)
-    with pytest.raises(ConfigError, match="expected a pair"):
+    with pytest.raises(ConfigError, match="at most a high one"):
         grid([0.2], [0.5], [0])
     with pytest.raises(ConfigError, match="two folds"):
         choose((Rule(),), np.ones((1, 2)), np.array([0, 0]), ["a"])

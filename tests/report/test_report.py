@@ -201,7 +201,7 @@ def test_what_is_no_run_and_no_prediction_is_refused(seen, tmp_path):
     with pytest.raises(ConfigError, match=r"a run with recipe\.yaml"):
         write_report(ReportSources(tmp_path / "empty"), tmp_path / "r.html", progress=Silent())
     sources = ReportSources(seen.prediction, run=tmp_path / "empty")
-    with pytest.raises(ConfigError, match="no training run"):
+    with pytest.raises(ConfigError, match="not a training run"):
         write_report(sources, tmp_path / "r.html", progress=Silent())
     create_collection(tmp_path / "other.zarr")
     sources = ReportSources(seen.prediction, slides=tmp_path / "other.zarr")

@@ -57,7 +57,7 @@ class AuthMiddleware(BaseHTTPMiddleware):
     def _refusal(self, request: Request) -> Response | None:
         host = urlsplit(f"//{request.headers.get('host', '')}").hostname
         if self._token is None and host not in LOOPBACK:
-            # DNS rebinding: a foreign page whose name resolves to this machine still sends that name.
+            # DNS rebinding: a foreign page whose name resolves to this machine sends that name.
             return _refused(request, 403, "this server answers to 127.0.0.1 and localhost only")
         if self._token is not None and not self._shown(request):
             return _refused(request, 403, "open the address with its token, as the command prints")
