@@ -139,7 +139,7 @@ class ClassTable:
     def recoding(self, known: "ClassTable") -> NDArray[np.uint8]:
         """Table ``(256,)`` from the ids of a label with other classes to those of this one.
 
-        Classes that this one lacks become background, and px to ignore stay.
+        Classes that this one lacks become background, and pixels to ignore stay.
         """
         table = np.zeros(256, dtype=np.uint8)
         table[IGNORE] = IGNORE

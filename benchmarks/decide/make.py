@@ -86,7 +86,7 @@ def inference_s(extent: Extent) -> float:
 
 
 def write_truth(folder: Path, source: Callable[[int], Source]) -> None:
-    """Write the label ``annotations``: what was found, moved by two px."""
+    """Write the label ``annotations``: what was found, moved by two pixels."""
     (slide,) = open_collection(folder / "store.zarr")
 
     def moved(rows: int) -> Source:
