@@ -133,7 +133,7 @@ def test_every_kind_of_coco_segmentation(tmp_path):
     [
         (coco([[1, 2, 3]]), "x, y pairs"),
         (coco({"size": [9, 6], "counts": [1]}), "size"),
-        (coco({"size": [6, 9], "counts": [50, 9]}), "px 59"),
+        (coco({"size": [6, 9], "counts": [50, 9]}), "pixel 59"),
         (coco({"size": [6, 9], "counts": [-1, 9]}), "below 0"),
         (coco({"size": [6, 9], "counts": "\u00e9"}), "letters"),
         (coco([[0, 0, 1, 0, 1, 1]], image_id=8), "names image 8"),

@@ -53,7 +53,7 @@ def test_outlines_cover_the_px_and_nothing_else(mask):
         ("5 2 3 4", "overlap"),
         ("1 0", "less than 1 px"),
         ("0 4", "overlap"),
-        ("20 9", "px 28"),
+        ("20 9", "pixel 28"),
         ("9" * 30 + " 1", "whole numbers"),
     ],
 )
