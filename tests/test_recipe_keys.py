@@ -43,7 +43,6 @@ def test_every_key_says_what_it_is():
     for key, row in KEYS.items():
         assert row.kind, key
         assert re.match(r"[A-Z0-9`-].*\.$", row.text), (key, row.text)
-        assert not re.search(r"\b(px|told|anew|beside|mended|whom|is none)\b", row.text), key
 
 
 def test_required_keys():

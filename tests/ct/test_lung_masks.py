@@ -1,4 +1,4 @@
-"""Lung masks of stores: written as tissue, shown, believed where empty, with rules of cases."""
+"""Lung masks of stores: written as tissue, shown, trusted where empty, with rules of cases."""
 
 import json
 

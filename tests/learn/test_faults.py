@@ -31,7 +31,7 @@ def _one_thread():
 
 
 def train_until_fault(recipe, out, monkeypatch, owner, name, broken):
-    """Train one good epoch, then break something; the run can be taken up when it is mended."""
+    """Train one good epoch, then break something; the run can be taken up when it is repaired."""
     with monkeypatch.context() as patch:
         progress = FromEpoch(2, lambda: patch.setattr(owner, name, broken))
         with pytest.raises(TrainingError) as caught:

@@ -183,7 +183,7 @@ def test_guesses_of_an_earlier_round_go_when_nothing_is_sure_any_more(world):
     assert "annotations" in slide.label_names()
 
 
-def test_guesses_are_learned_from_and_never_judged_by(world):
+def test_guesses_are_learned_from_and_never_scored_by(world):
     only(world, "d")
     before = {
         seed: [s.name for s in split_slides(recipe)[0].validation]

@@ -8,7 +8,7 @@ def names(stores):
     return [store.name for store in stores]
 
 
-def test_labelled_slides_are_parted(recipe_for):
+def test_labelled_slides_are_split(recipe_for):
     (split,) = split_slides(recipe_for())
     assert names(split.train) == ["a", "b"]
     assert names(split.validation) == ["c"]
@@ -41,12 +41,12 @@ def test_none_held_out(recipe_for):
         ("data.stores=[store.zarr, store.zarr]", "each name once"),
     ],
 )
-def test_what_cannot_be_parted_is_explained(recipe_for, setting, message):
+def test_what_cannot_be_split_is_explained(recipe_for, setting, message):
     with pytest.raises(ConfigError, match=message):
         split_slides(recipe_for(setting))
 
 
-def test_one_slide_cannot_be_parted_by_a_fraction(recipe_for):
+def test_one_slide_cannot_be_split_by_a_fraction(recipe_for):
     with pytest.raises(ConfigError, match=r"set data\.validation to 0"):
         split_slides(recipe_for("data.train=[a]", "data.validation=0.5"))
     with pytest.raises(ConfigError, match=r"in data\.train and data\.validation"):

@@ -46,7 +46,7 @@ def read_rle_csv(
     default_class
         Class of rows that name none.
     dialect
-        How runs are written; None tells it from the masks.
+        How runs are written; None finds it from the masks.
 
     Returns
     -------

@@ -54,11 +54,11 @@ def ensemble(
     shares = numbers(weights)
 
     def body(terminal: Terminal) -> dict[str, object]:
-        from wsi_seg.evaluate.ensemble import judge_members
+        from wsi_seg.evaluate.ablation import ablate_members
         from wsi_seg.store import open_collection
 
         collections = [open_collection(path) for path in members]
-        report = judge_members(
+        report = ablate_members(
             collections,
             open_collection(truth),
             label=label,

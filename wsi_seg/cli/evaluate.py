@@ -102,7 +102,7 @@ def evaluate(
             slides = open_collection(truth)
             kept = Counter(
                 write_maps(predictions[name], slides[name], label=label, found_label=found_label)
-                for name in scores.judged
+                for name in scores.scored
             )
             for names, count in kept.items():
                 terminal.say(f"labels {', '.join(names)} of {count} slides in {prediction}")

@@ -38,7 +38,7 @@ def mine(
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
-        from wsi_seg.evaluate.mining import mine as mine_slides
+        from wsi_seg.evaluate.hard_negatives import mine as mine_slides
         from wsi_seg.store import open_collection
 
         report = mine_slides(

@@ -62,7 +62,12 @@ def report(
 
         written = write_report(
             ReportSources(
-                target, store=slides, truth=truth, run=run, marks=candidates, places=findings
+                target,
+                slides=slides,
+                truth=truth,
+                run=run,
+                candidates=candidates,
+                findings=findings,
             ),
             out,
             progress=terminal.progress,

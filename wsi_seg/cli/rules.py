@@ -69,4 +69,4 @@ def chosen_rule(
     rule = None if threshold is None else fixed(threshold)
     if file is not None:
         rule = read_rule(file)
-    return replace(rule or Rule(), split=watershed_depth) if watershed_depth else rule
+    return replace(rule or Rule(), watershed_depth=watershed_depth) if watershed_depth else rule

@@ -112,7 +112,7 @@ def search(
         from wsi_seg.store import open_collection
 
         scopes = [one for one in SCOPES if per in (one, "both")]
-        rules = grid(highs, lows, areas, unit=unit, scopes=scopes)
+        rules = grid(highs, lows, areas, unit=unit, per=scopes)
         report = find(
             [open_collection(path) for path in predictions],
             open_collection(truth),
@@ -124,11 +124,11 @@ def search(
         rule = replace(
             report.rule,
             min_object_area=min_object_area,
-            largest=keep_largest,
+            keep_largest=keep_largest,
             max_hole_area=max_hole_area,
-            split=watershed_depth,
-            apart=min_distance,
-            max_iou=nms_iou,
+            watershed_depth=watershed_depth,
+            min_distance=min_distance,
+            nms_iou=nms_iou,
         )
         write_rule(out, rule, {**report.to_json(), "label": label})
         terminal.say("\n".join(report.lines()))

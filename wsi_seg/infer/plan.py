@@ -296,7 +296,7 @@ def plan_slide(
     keep = np.ones((len(ys), len(xs)), dtype=bool)
     if options.skip_background and "tissue" in store.label_names():
         keep = _windows_with_tissue(store, extent, grid)
-        if not keep.any() and not store.label("tissue").attributes.get("believed"):
+        if not keep.any() and not store.label("tissue").attributes.get("trusted"):
             keep = ~keep
             notes = (*notes, "the tissue mask is empty, so every tile was predicted")
     return SlidePlan(

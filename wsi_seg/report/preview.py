@@ -1,6 +1,6 @@
 """Owns pictures of what training would see: where patches are drawn, and how they look.
 
-For each slide one picture - the slide with tissue, labels and 200 drawn patches beside the map
+For each slide one picture - the slide with tissue, labels and 200 drawn patches next to the map
 that they were drawn by - and one sheet of augmented patches with the outlines of their labels; and
 one picture over all slides of the mean label by its place in the patch, which is to be even.
 """
@@ -47,7 +47,7 @@ _MARGIN_PX = 16
 _LINE_PX = 24
 _TISSUE_RGB = (0, 114, 178)
 
-# Okabe and Ito's palette, told apart by colour-blind readers.
+# Okabe and Ito's palette, distinct for colour-blind readers.
 _LAYERS = {
     Layer.OBJECTS: ("around objects", (0, 0, 0)),
     Layer.TISSUE: ("tissue", (86, 180, 233)),
@@ -263,7 +263,7 @@ def _named(recipe: Recipe) -> str:
 
 
 def _with_labels(pixels: Pixels, ids: Pixels, classes: ClassTable) -> Pixels:
-    """Px with each class tinted and outlined."""
+    """Pixels with each class tinted and outlined."""
     tinted = pixels.copy()
     for entry in classes:
         inside = ids == entry.id
@@ -273,7 +273,7 @@ def _with_labels(pixels: Pixels, ids: Pixels, classes: ClassTable) -> Pixels:
 
 
 def _outline(mask: Pixels | NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Px of a mask that touch one outside it."""
+    """Pixels of a mask that touch one outside it."""
     inside = np.pad(mask != 0, 1)
     deep = inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
     line: NDArray[np.bool_] = inside[1:-1, 1:-1] & ~deep

@@ -86,7 +86,7 @@ def _training(file: Path) -> str:
 
 
 def _card(folder: Path) -> str:
-    """Facts of the best model, from the card beside it."""
+    """Facts of the best model, from the card next to it."""
     file = folder / "best.json"
     if not file.is_file():
         return ""
@@ -97,7 +97,7 @@ def _card(folder: Path) -> str:
     scores = card.get("scores")
     shown = {
         "model": f"{card.get('architecture')}, {card.get('encoder')}",
-        "um per px": card.get("mpp"),
+        "um per pixel": card.get("mpp"),
         "tile, px": card.get("tile_px"),
     }
     return facts(shown | (dict(scores) if isinstance(scores, Mapping) else {}))

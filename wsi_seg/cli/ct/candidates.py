@@ -39,7 +39,7 @@ def candidates(
     file = rule_file(rule, threshold)
 
     def body(terminal: Terminal) -> dict[str, object]:
-        from wsi_seg.ct.candidates import write_marks
+        from wsi_seg.ct.candidates import write_candidates
         from wsi_seg.slides.slide import slide_name
         from wsi_seg.slides.volume import volume_grid
         from wsi_seg.store import open_collection
@@ -47,12 +47,12 @@ def candidates(
         chosen = chosen_rule(file, threshold, 0.0)
         if chosen is not None:
             terminal.say(rule_line(file, chosen))
-        report = write_marks(
+        report = write_candidates(
             open_collection(prediction),
             {slide_name(path): volume_grid(path) for path in volumes},
             out,
             rule=chosen,
-            apart_mm=min_distance_mm,
+            min_distance_mm=min_distance_mm,
             progress=terminal.progress,
         )
         terminal.say("\n".join(report.lines()))

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from wsi_seg.postprocess.runs import Labeller
+from wsi_seg.postprocess.components import ConnectedComponents
 
 MAPS = hnp.arrays(
     np.uint8,
@@ -14,13 +14,13 @@ MAPS = hnp.arrays(
 
 
 def painted(ids, height):
-    labeller = Labeller()
-    strips = [labeller.add(y, ids[y : y + height]) for y in range(0, len(ids), height)]
-    objects = labeller.objects()
+    components = ConnectedComponents()
+    strips = [components.add(y, ids[y : y + height]) for y in range(0, len(ids), height)]
+    objects = components.objects()
     out = np.zeros(ids.size, dtype=np.int64)
     for runs in strips:
-        for begin, end, piece in zip(runs.begin, runs.end, runs.piece, strict=True):
-            out[begin:end] = objects[piece] + 1
+        for begin, end, label in zip(runs.begin, runs.end, runs.label, strict=True):
+            out[begin:end] = objects[label] + 1
     return out.reshape(ids.shape)
 
 

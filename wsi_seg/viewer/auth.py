@@ -29,7 +29,7 @@ _HEADERS = {
 }
 
 
-class Guard(BaseHTTPMiddleware):
+class AuthMiddleware(BaseHTTPMiddleware):
     """Lets in loopback requests, or those with the token; writes from our own page only.
 
     Parameters
@@ -57,7 +57,7 @@ class Guard(BaseHTTPMiddleware):
     def _refusal(self, request: Request) -> Response | None:
         host = urlsplit(f"//{request.headers.get('host', '')}").hostname
         if self._token is None and host not in LOOPBACK:
-            # A page elsewhere may let its own name point here; it still sends that name.
+            # DNS rebinding: a foreign page whose name resolves to this machine sends that name.
             return _refused(request, 403, "this server answers to 127.0.0.1 and localhost only")
         if self._token is not None and not self._shown(request):
             return _refused(request, 403, "open the address with its token, as the command prints")

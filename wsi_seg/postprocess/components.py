@@ -1,8 +1,9 @@
-"""Owns connected objects of a label map that arrives in strips, found in runs of px along rows.
+"""Owns connected components of a label map that arrives in strips, found in runs along rows.
 
-Runs are joined where they overlap the row above (px that touch at a corner only belong to
-different objects), so a strip's border is a row border like any other. Memory holds one strip, and
-a few numbers for each piece of an object that one strip holds.
+Runs are joined where they overlap the row above (pixels that only touch at a corner belong to
+different objects), so a strip's border is a row border like any other. Every component of one
+strip has a provisional label; labels that later strips join are one object. Memory holds one
+strip, and a few numbers for each label.
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Runs:
-    """Runs of equal px, in the order of their places.
+    """Runs of equal pixels, in raster order.
 
     Parameters
     ----------
@@ -25,22 +26,22 @@ class Runs:
         ``(n,)`` flat indices ``y * width + x`` in the whole label map, half open; never more than
         one row.
     value
-        ``(n,)`` uint8, the px of the run.
-    piece
-        ``(n,)`` which piece of an object it belongs to; see `Labeller.objects`.
+        ``(n,)`` uint8, the class id of the run.
+    label
+        ``(n,)`` provisional label of its component; see `ConnectedComponents.objects`.
     shared
-        ``(n,)`` length in px of its upper border that touches a run of its own value.
+        ``(n,)`` length in pixels of its upper border that touches a run of its own value.
     """
 
     begin: Ints
     end: Ints
     value: NDArray[np.uint8]
-    piece: Ints
+    label: Ints
     shared: Ints
 
     @property
     def length(self) -> Ints:
-        """``(n,)`` number of px."""
+        """``(n,)`` number of pixels."""
         return self.end - self.begin
 
     def after(self, index: int) -> "Runs":
@@ -49,13 +50,13 @@ class Runs:
             self.begin[index:],
             self.end[index:],
             self.value[index:],
-            self.piece[index:],
+            self.label[index:],
             self.shared[index:],
         )
 
 
 def find_runs(rows: NDArray[np.uint8], y: int, *, background: bool) -> tuple[Ints, Ints]:
-    """Begin and end of each run of equal px in a strip whose first row is ``y``.
+    """Begin and end of each run of equal pixels in a strip whose first row is ``y``.
 
     Parameters
     ----------
@@ -77,26 +78,26 @@ def find_runs(rows: NDArray[np.uint8], y: int, *, background: bool) -> tuple[Int
     return begin + offset, end + offset
 
 
-class Labeller:
-    """Tells which runs are connected, strip by strip from top to bottom.
+class ConnectedComponents:
+    """Labels connected runs, strip by strip from top to bottom.
 
     Parameters
     ----------
     background
-        Whether px of 0 form objects, too, as the search for holes needs.
+        Whether pixels of 0 form objects, too, as the search for holes needs.
     """
 
     def __init__(self, *, background: bool = False) -> None:
         self._background = background
-        self._pieces = 0
+        self._labels = 0
         self._joins: list[Ints] = []
         nothing = np.empty(0, dtype=np.int64)
         self._last = Runs(nothing, nothing, nothing.astype(np.uint8), nothing, nothing)
 
     @property
-    def pieces(self) -> int:
-        """Number of pieces so far."""
-        return self._pieces
+    def labels(self) -> int:
+        """Number of provisional labels so far."""
+        return self._labels
 
     def add(self, y: int, rows: NDArray[np.uint8]) -> Runs:
         """Take the next strip, ``(h, W)`` uint8 with first row ``y``; return its runs."""
@@ -115,22 +116,22 @@ class Labeller:
         shared = np.zeros(len(begins), dtype=np.int64)
         np.add.at(shared, lower, overlap)
         inside = upper >= above
-        piece = _groups(len(begin), upper[inside] - above, lower[inside] - above) + self._pieces
-        seam = np.stack([self._last.piece[upper[~inside]], piece[lower[~inside] - above]], axis=1)
+        label = _groups(len(begin), upper[inside] - above, lower[inside] - above) + self._labels
+        seam = np.stack([self._last.label[upper[~inside]], label[lower[~inside] - above]], axis=1)
         self._joins.append(np.unique(seam, axis=0))
-        self._pieces = int(piece.max()) + 1 if len(piece) else self._pieces
-        runs = Runs(begin, end, value, piece, shared[above:])
+        self._labels = int(label.max()) + 1 if len(label) else self._labels
+        runs = Runs(begin, end, value, label, shared[above:])
         bottom = np.searchsorted(begin, (y + len(rows) - 1) * width)
         self._last = runs.after(int(bottom))
         return runs
 
     def objects(self) -> Ints:
-        """Object of each piece: 0, 1, 2 ... in raster order of the objects' first px.
+        """Object of each provisional label: 0, 1, 2 ... in raster order of first pixels.
 
         The same whatever the height of the strips was.
         """
         joins = np.concatenate([*self._joins, np.empty((0, 2), dtype=np.int64)])
-        return _groups(self._pieces, joins[:, 0], joins[:, 1])
+        return _groups(self._labels, joins[:, 0], joins[:, 1])
 
 
 def _overlapping(begin: Ints, end: Ints, width: int) -> tuple[Ints, Ints]:
@@ -156,15 +157,15 @@ def _groups(count: int, a: Ints, b: Ints) -> Ints:
 
 
 def over_runs(
-    ufunc: np.ufunc, px: NDArray[np.uint8] | NDArray[np.bool_], begin: Ints, end: Ints
+    ufunc: np.ufunc, pixels: NDArray[np.uint8] | NDArray[np.bool_], begin: Ints, end: Ints
 ) -> Ints:
-    """Reduce the px of each run, such as by ``np.add``.
+    """Reduce the pixels of each run, such as by ``np.add``.
 
     Parameters
     ----------
     ufunc
         Takes two numbers.
-    px
+    pixels
         ``(h, W)``, the strip.
     begin, end
         Flat indices in the strip, ascending, half open.
@@ -172,15 +173,15 @@ def over_runs(
     if not len(begin):
         return np.empty(0, dtype=np.int64)
     borders = np.stack([begin, end], axis=1).ravel()
-    if borders[-1] == px.size:
+    if borders[-1] == pixels.size:
         borders = borders[:-1]
-    # Every other stretch is what lies between two runs; it is left out again.
-    found: Ints = ufunc.reduceat(px.ravel(), borders, dtype=np.int64)[::2]
+    # Every other stretch is between two runs; it is left out again.
+    found: Ints = ufunc.reduceat(pixels.ravel(), borders, dtype=np.int64)[::2]
     return found
 
 
 def paint_runs(values: NDArray[np.uint8], begin: Ints, end: Ints, size: int) -> NDArray[np.uint8]:
-    """Px of a strip of so many, 0 between the runs; arguments as for `over_runs`."""
+    """Pixels of a strip of so many, 0 between the runs; arguments as for `over_runs`."""
     borders = np.concatenate([[0], np.stack([begin, end], axis=1).ravel(), [size]])
     colours = np.zeros(len(borders) - 1, dtype=np.uint8)
     colours[1::2] = values

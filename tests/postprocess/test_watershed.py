@@ -6,11 +6,11 @@ from scipy import ndimage
 
 from wsi_seg.errors import ResolutionError
 from wsi_seg.geometry import Extent
-from wsi_seg.postprocess import split
+from wsi_seg.postprocess import watershed
 from wsi_seg.postprocess.decide import decide
 from wsi_seg.postprocess.rule import Rule, read_rule, write_rule
-from wsi_seg.postprocess.split import necks, split_objects
 from wsi_seg.postprocess.strips import Strip
+from wsi_seg.postprocess.watershed import split_objects, watershed_lines
 
 
 def strips_of(ids, height):
@@ -22,7 +22,7 @@ def strips_of(ids, height):
     return strips
 
 
-def parted(ids, depth_px, *, height=7):
+def split(ids, depth_px, *, height=7):
     source = split_objects(strips_of(ids, height), depth_px)
     return np.concatenate([strip.ids for strip in source()])
 
@@ -51,10 +51,10 @@ def count_of(ids):
     return sum(ndimage.label(ids == value)[1] for value in np.unique(ids[ids > 0]))
 
 
-def test_touching_discs_come_apart_by_a_thin_line():
+def test_touching_discs_are_split_by_a_thin_line():
     ids = discs((41, 93), [(20, 20), (20, 44), (20, 70)], 14)
     assert count_of(ids) == 1
-    found = parted(ids, 1.5)
+    found = split(ids, 1.5)
     assert count_of(found) == 3
     lost = (ids != found).sum()
     assert 0 < lost < 0.04 * (ids > 0).sum()
@@ -62,55 +62,55 @@ def test_touching_discs_come_apart_by_a_thin_line():
     assert set(columns) <= {31, 32, 33, 56, 57, 58}
 
 
-def test_a_disc_and_a_shallow_neck_stay_whole():
+def test_a_disc_and_a_shallow_neck_are_not_split():
     ids = discs((41, 61), [(20, 20), (20, 26)], 14)
-    np.testing.assert_array_equal(parted(ids, 1.5), ids)
+    np.testing.assert_array_equal(split(ids, 1.5), ids)
     ids = discs((41, 61), [(20, 20), (20, 40)], 14)
-    assert count_of(parted(ids, 1.5)) == 2
-    np.testing.assert_array_equal(parted(ids, 20), ids)
+    assert count_of(split(ids, 1.5)) == 2
+    np.testing.assert_array_equal(split(ids, 20), ids)
     specks = np.eye(9, dtype=np.uint8)
-    np.testing.assert_array_equal(parted(specks, 0.5), specks)
+    np.testing.assert_array_equal(split(specks, 0.5), specks)
 
 
 @given(st.integers(0, 10_000), st.integers(1, 70))
-def test_strips_of_any_height_part_the_same(seed, height):
+def test_strips_of_any_height_split_the_same(seed, height):
     ids = crowd((61, 47), 25, seed)
-    whole = parted(ids, 0.7, height=61)
-    np.testing.assert_array_equal(parted(ids, 0.7, height=height), whole)
+    whole = split(ids, 0.7, height=61)
+    np.testing.assert_array_equal(split(ids, 0.7, height=height), whole)
 
 
 @given(st.integers(0, 10_000))
-def test_every_object_is_parted_as_if_it_were_alone(seed):
+def test_every_object_is_split_as_if_it_were_alone(seed):
     ids = crowd((61, 47), 25, seed)
-    found = parted(ids, 0.7)
+    found = split(ids, 0.7)
     for value in (1, 2):
-        labelled, count = ndimage.label(ids == value)
+        numbered, count = ndimage.label(ids == value)
         for number in range(1, count + 1):
-            alone = np.pad(labelled == number, 1)
-            lines = necks(alone, 0.7)[1:-1, 1:-1]
+            alone = np.pad(numbered == number, 1)
+            lines = watershed_lines(alone, 0.7)[1:-1, 1:-1]
             np.testing.assert_array_equal(
-                (found == 0) & (labelled == number), lines & (labelled == number)
+                (found == 0) & (numbered == number), lines & (numbered == number)
             )
 
 
-def test_strips_of_256_and_of_4096_rows_part_the_same():
+def test_strips_of_256_and_of_4096_rows_split_the_same():
     rng = np.random.default_rng(3)
     noise = ndimage.gaussian_filter(rng.normal(size=(4300, 160)), 5)
     ids = ((noise > 0.02) * (1 + (np.arange(160) > 90))).astype(np.uint8)
-    low, high = parted(ids, 1.0, height=256), parted(ids, 1.0, height=4096)
+    low, high = split(ids, 1.0, height=256), split(ids, 1.0, height=4096)
     np.testing.assert_array_equal(low, high)
     assert count_of(low) > 1.2 * count_of(ids)
 
 
-def test_an_object_with_too_long_a_box_is_left_whole(monkeypatch):
+def test_an_object_with_too_long_a_box_is_not_split(monkeypatch):
     ids = discs((41, 61), [(20, 20), (20, 40)], 14)
-    monkeypatch.setattr(split, "MOST_PX", 40)
-    np.testing.assert_array_equal(parted(ids, 1.5), ids)
-    monkeypatch.setattr(split, "MOST_PX", 47)
-    assert count_of(parted(ids, 1.5)) == 2
+    monkeypatch.setattr(watershed, "MOST_PX", 40)
+    np.testing.assert_array_equal(split(ids, 1.5), ids)
+    monkeypatch.setattr(watershed, "MOST_PX", 47)
+    assert count_of(split(ids, 1.5)) == 2
 
 
-def test_a_decision_reads_the_slide_a_few_times_whatever_its_parts():
+def test_a_decision_reads_the_slide_a_few_times_whatever_its_steps():
     ids, reads = discs((41, 61), [(20, 20), (20, 40)], 14), 0
 
     def counted():
@@ -118,7 +118,9 @@ def test_a_decision_reads_the_slide_a_few_times_whatever_its_parts():
         reads += 1
         yield from strips_of(ids, 7)()
 
-    rule = Rule(0.5, 0.3, 9, "px", "object", min_object_area=3, max_hole_area=5, split=1.0)
+    rule = Rule(
+        0.5, 0.3, 9, "px", "object", min_object_area=3, max_hole_area=5, watershed_depth=1.0
+    )
     source = decide(counted, rule, px_area=1, extent=Extent(*ids.shape))
     first = np.concatenate([strip.ids for strip in source()])
     assert reads == 5  # holes, boxes, lines, objects, and what is written
@@ -126,7 +128,7 @@ def test_a_decision_reads_the_slide_a_few_times_whatever_its_parts():
     assert reads == 6
 
 
-def test_a_rule_fills_holes_first_and_measures_parts():
+def test_a_rule_fills_holes_first_and_measures_after_the_split():
     ids = discs((41, 61), [(20, 20), (20, 40)], 14)
     area = int((ids > 0).sum())
     ids[19:22, 19:22] = 0
@@ -137,20 +139,24 @@ def test_a_rule_fills_holes_first_and_measures_parts():
         strips = decide(source, rule, px_area=rule.px_area(0.5, name="s"), extent=extent)()
         return np.concatenate([strip.ids for strip in strips])
 
-    found = decided(Rule(split=0.75, max_hole_area=2.5))
+    found = decided(Rule(watershed_depth=0.75, max_hole_area=2.5))
     assert count_of(found) == 2
     assert found[20, 20] == 1
-    assert count_of(decided(Rule(split=0.75, max_hole_area=2.5, largest=1))) == 1
-    assert not decided(Rule(split=0.75, max_hole_area=2.5, min_object_area=0.6 * area / 4)).any()
-    # The same length in px.
-    np.testing.assert_array_equal(decided(Rule(split=1.5, max_hole_area=10, unit="px")), found)
+    assert count_of(decided(Rule(watershed_depth=0.75, max_hole_area=2.5, keep_largest=1))) == 1
+    assert not decided(
+        Rule(watershed_depth=0.75, max_hole_area=2.5, min_object_area=0.6 * area / 4)
+    ).any()
+    # The same length in pixels.
+    np.testing.assert_array_equal(
+        decided(Rule(watershed_depth=1.5, max_hole_area=10, unit="px")), found
+    )
 
 
-def test_a_rule_that_parts_is_kept_and_needs_an_mpp(tmp_path):
-    rule = Rule(split=1.25)
+def test_a_rule_that_splits_is_kept_and_needs_an_mpp(tmp_path):
+    rule = Rule(watershed_depth=1.25)
     write_rule(tmp_path / "rule.json", rule, {})
     assert read_rule(tmp_path / "rule.json") == rule
-    assert "parted at necks 1.25 um deep" in rule.describe()
+    assert "split by a watershed 1.25 um deep" in rule.describe()
     with pytest.raises(ResolutionError, match="'s' has no mpp"):
         rule.px_area(None, name="s")
-    assert Rule(split=2, unit="px").px_area(None, name="s") == 1
+    assert Rule(watershed_depth=2, unit="px").px_area(None, name="s") == 1

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from wsi_seg.cli.app import app
 from wsi_seg.errors import ConfigError, StoreError
-from wsi_seg.evaluate.ensemble import Contribution, EnsembleReport, judge_members
+from wsi_seg.evaluate.ablation import AblationReport, Contribution, ablate_members
 from wsi_seg.evaluate.maps import variance_of, write_variance
 from wsi_seg.geometry import Region
 from wsi_seg.predict.combine import combine
@@ -54,7 +54,7 @@ def truth_of(painted):
 )
 def test_figures_are_those_of_whole_arrays(painted, members, mode, weights):
     paths, values = members
-    report = judge_members(
+    report = ablate_members(
         [open_collection(path) for path in paths], open_collection(painted.store),
         label="annotations", mode=mode, weights=weights, progress=Silent(),
     )  # fmt: skip
@@ -98,23 +98,23 @@ def test_what_cannot_be_combined_is_refused_naming_both(painted, members, tmp_pa
     collections = [open_collection(path) for path in paths]
     truth = open_collection(painted.store)
 
-    def judge(some, **more):
-        judge_members(some, truth, label="annotations", progress=Silent(), **more)
+    def ablate(some, **more):
+        ablate_members(some, truth, label="annotations", progress=Silent(), **more)
 
     with pytest.raises(ConfigError, match="at least two"):
-        judge(collections[:1])
+        ablate(collections[:1])
     with pytest.raises(ConfigError, match="expected mode weighted"):
-        judge(collections, weights=(2, 1, 1))
+        ablate(collections, weights=(2, 1, 1))
     with pytest.raises(ConfigError, match="for 3 members"):
-        judge(collections, weights=(2, 1), mode="weighted")
+        ablate(collections, weights=(2, 1), mode="weighted")
     write_prediction(tmp_path / "small.zarr", values[0][:-7])
     small = open_collection(tmp_path / "small.zarr")
     with pytest.raises(StoreError, match=r"differ in size: .*member_0.* has .*small.* has "):
-        judge([collections[0], small])
+        ablate([collections[0], small])
     shutil.copytree(paths[0], tmp_path / "more.zarr")
     shutil.copytree(paths[0] / NAME, tmp_path / "more.zarr" / "other")
     with pytest.raises(StoreError, match=r"more.zarr predicts slide 'other', .*member_1"):
-        judge([collections[1], open_collection(tmp_path / "more.zarr")])
+        ablate([collections[1], open_collection(tmp_path / "more.zarr")])
 
 
 def test_the_variance_is_numpys():
@@ -146,5 +146,5 @@ def test_the_variance_map_is_kept_beside_the_ensembles_prediction(painted, membe
 def test_a_member_harms_if_its_interval_lies_below_zero(high, harms):
     low = None if high is None else -0.2
     one = Contribution("m", "gland", alone=0.5, without=0.8, gain=-0.1, low=low, high=high)
-    report = EnsembleReport("mean", (1.0, 1.0), 3, {"gland": 0.7}, (one,))
+    report = AblationReport("mean", (1.0, 1.0), 3, {"gland": 0.7}, (one,))
     assert ("the ensemble is better without m" in report.lines()) is harms

@@ -1,4 +1,4 @@
-"""Owns reading a prediction and its truth together, strip by strip, in the prediction's ids.
+"""Owns pairing a prediction with its truth, strip by strip, in the prediction's class ids.
 
 What cannot be compared is refused here, naming both sides.
 """
@@ -22,7 +22,7 @@ _NAMED = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pair:
+class PredictionTruthStrip:
     """Rows of a prediction and of its truth.
 
     Parameters
@@ -42,26 +42,26 @@ class Pair:
 
     @property
     def valid(self) -> NDArray[np.bool_]:
-        """Px that count."""
+        """Pixels that count."""
         counted: NDArray[np.bool_] = self.true != IGNORE
         return counted
 
 
 def lack_of_truth(slide: SlideStore, label: str) -> str | None:
-    """Tell that nobody drew on a slide, as `SlideStore.label` would; None where somebody did."""
+    """Sentence about a label that a slide lacks, as of `SlideStore.label`; None if it is there."""
     names = slide.label_names()
     if label in names:
         return None
     return f"slide {slide.name}: got label {label!r}; it has: {', '.join(names) or 'none'}"
 
 
-def unjudged_lines(slides: Sequence[str]) -> list[str]:
-    """Say which slides were left out for lack of truth; nothing where there is none."""
+def unscored_lines(slides: Sequence[str]) -> list[str]:
+    """Sentence about slides left out for lack of truth; nothing without any."""
     if not slides:
         return []
     named = ", ".join(slides[:_NAMED])
     more = f" and {len(slides) - _NAMED} more" if len(slides) > _NAMED else ""
-    return [f"{len(slides)} slides not judged, for lack of truth: {named}{more}"]
+    return [f"{len(slides)} slides not scored, for lack of truth: {named}{more}"]
 
 
 def require_same_slide(prediction: SlideStore, truth: SlideStore) -> None:
@@ -87,7 +87,7 @@ def require_same_slide(prediction: SlideStore, truth: SlideStore) -> None:
         )
     full, here = truth.pyramid.extent, prediction.pyramid.extent
     tall, wide = full.height / here.height, full.width / here.width
-    # Rounding moves a side by at most one px of either image.
+    # Rounding moves a side by at most one pixel of either image.
     if abs(tall - wide) > (tall + 1) / here.height + (wide + 1) / here.width:
         raise StoreError(
             f"slide {truth.name!r} has {full}, its prediction {here}: these are not the same "
@@ -96,7 +96,7 @@ def require_same_slide(prediction: SlideStore, truth: SlideStore) -> None:
     noted = prediction.image.attributes.get("downsample")
     if isinstance(noted, int | float) and abs(tall - noted) > 2 * (tall + 1) / here.height + 1e-6:
         raise StoreError(
-            f"slide {truth.name!r}: its prediction says it lies {noted:g} times below level 0, "
+            f"slide {truth.name!r}: its prediction says it is {noted:g} times below level 0, "
             f"but {here} against {full} is {tall:.4g} times; expected the same level"
         )
 
@@ -116,8 +116,10 @@ def require_same_classes(slide: str, found: ClassTable, true: ClassTable, label:
         )
 
 
-def paired(source: Source, classes: ClassTable, true: Multiscale, *, height: int) -> Iterator[Pair]:
-    """Read the truth beside each strip of a prediction.
+def paired_strips(
+    source: Source, classes: ClassTable, true: Multiscale, *, height: int
+) -> Iterator[PredictionTruthStrip]:
+    """Read the truth with each strip of a prediction.
 
     Parameters
     ----------
@@ -135,4 +137,4 @@ def paired(source: Source, classes: ClassTable, true: Multiscale, *, height: int
         rows, width = strip.ids.shape
         extent = Extent(height, width)
         ids = read_label(true, extent, strip.y, 0, height=rows, width=width)
-        yield Pair(strip.y, strip.ids, strip.probability, recode[ids])
+        yield PredictionTruthStrip(strip.y, strip.ids, strip.probability, recode[ids])

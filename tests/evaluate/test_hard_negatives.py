@@ -8,7 +8,7 @@ import pytest
 from wsi_seg.annotations import Annotations
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import BatchError
-from wsi_seg.evaluate.mining import _capped, mine
+from wsi_seg.evaluate.hard_negatives import _capped, mine
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.masks.annotate import annotate_collection
@@ -64,7 +64,7 @@ def predict(world, probability, train_slides=()):
 
 def errors():
     found = np.zeros((80, 120), np.uint8)
-    found[18:42, 18:42] = 250  # truth, and two px around it
+    found[18:42, 18:42] = 250  # truth, and two pixels around it
     found[60:70, 60:70] = 240  # sure and wrong
     found[60:70, 80:90] = 100  # wrong, not sure
     return found
@@ -75,10 +75,10 @@ def test_hard_px_are_sure_errors_beyond_the_ring(world):
     report = mine(slides, found, ring_um=4.0, cap=1.0, progress=Silent())
     assert report.slides[0].share == 100 / (80 * 120)
     label = slides["a"].label("hard")
-    energy = label.read(Region(level=0, y=0, x=0, height=80, width=120))
+    confidence = label.read(Region(level=0, y=0, x=0, height=80, width=120))
     expected = np.zeros((80, 120), np.uint8)
     expected[60:70, 60:70] = 240
-    assert np.array_equal(energy, expected)
+    assert np.array_equal(confidence, expected)
     before = {p: p.read_bytes() for p in label.path.rglob("*") if p.is_file()}
     mine(slides, found, ring_um=4.0, cap=1.0, progress=Silent())
     assert before == {p: p.read_bytes() for p in label.path.rglob("*") if p.is_file()}
@@ -98,27 +98,27 @@ def test_slides_that_the_model_learned_from_are_refused(world):
 
 
 def test_the_cap_keeps_the_surest():
-    energy = np.array([[255, 200, 200, 130, 0]], np.uint8)
-    assert _capped(energy, 5).tolist() == energy.tolist()
-    assert _capped(energy, 3).tolist() == [[255, 200, 200, 0, 0]]
-    assert _capped(energy, 1).tolist() == [[255, 0, 0, 0, 0]]
-    assert not _capped(energy, 0).any()
+    confidence = np.array([[255, 200, 200, 130, 0]], np.uint8)
+    assert _capped(confidence, 5).tolist() == confidence.tolist()
+    assert _capped(confidence, 3).tolist() == [[255, 200, 200, 0, 0]]
+    assert _capped(confidence, 1).tolist() == [[255, 0, 0, 0, 0]]
+    assert not _capped(confidence, 0).any()
 
 
 @pytest.mark.parametrize("top", [130, 255])
 def test_the_cap_is_filled_from_all_over_the_level_that_does_not_fit(top):
-    energy = np.zeros((60, 80), np.uint8)
-    energy[10:50, 20:70] = top
-    energy[0, 0] = 255
-    kept = _capped(energy, 200)
+    confidence = np.zeros((60, 80), np.uint8)
+    confidence[10:50, 20:70] = top
+    confidence[0, 0] = 255
+    kept = _capped(confidence, 200)
     assert np.count_nonzero(kept) == 200
     assert kept[0, 0] == 255
     assert set(np.unique(kept)) == {0, top, 255}
-    assert not kept[energy == 0].any()
+    assert not kept[confidence == 0].any()
     blocks = (kept[10:50, 20:70] > 0).reshape(4, 10, 5, 10).sum(axis=(1, 3))
-    assert blocks.min() >= 8  # ten of each hundred px
+    assert blocks.min() >= 8  # ten of each hundred pixels
     assert blocks.max() <= 12
-    assert np.array_equal(_capped(energy, 200), kept)
+    assert np.array_equal(_capped(confidence, 200), kept)
 
 
 def test_a_slide_with_nothing_on_it_has_no_ring(world):

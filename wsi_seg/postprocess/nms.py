@@ -1,7 +1,7 @@
-"""Owns leaving out objects that lie too near to a likelier one, or overlap it too much.
+"""Owns non-maximum suppression: objects too near to a more probable one, or under it, are left out.
 
-Likelier objects are settled first, and only those that stay leave out others (non-maximum
-suppression). Memory grows with the number of objects, not with that of pairs.
+Objects are settled in order of probability, and only those that stay leave out others. Memory grows
+with the number of objects, not with that of pairs.
 """
 
 from collections.abc import Callable
@@ -11,26 +11,26 @@ import shapely
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from wsi_seg.postprocess.runs import Ints, Labeller, Runs, over_runs
+from wsi_seg.postprocess.component_stats import ComponentStat
+from wsi_seg.postprocess.components import ConnectedComponents, Ints, Runs, over_runs
 from wsi_seg.postprocess.strips import Source, Strip
-from wsi_seg.postprocess.tally import Tally
 
 Floats = NDArray[np.float64]
 
 
-def clear_of_likelier(
-    source: Source, *, distance_px: float, max_iou: float
+def non_maximum_suppression(
+    source: Source, *, min_distance_px: float, max_iou: float
 ) -> tuple[Ints, NDArray[np.uint8]]:
-    """Class ids of the objects of a slide, 0 where a likelier object of any class is in the way.
+    """Class ids of the objects of a slide, 0 where another object of any class suppresses it.
 
-    An object is the likelier the higher its highest probability is, then its mean, then the
-    larger it is, then the earlier its first px comes.
+    Of two objects the one with the higher maximum probability stays, then with the higher mean,
+    then the larger one, then the one whose first pixel comes first.
 
     Parameters
     ----------
     source
         Class ids and probabilities.
-    distance_px
+    min_distance_px
         Least distance of centroids; 0 allows any.
     max_iou
         Most that bounding boxes may overlap; 1 allows any.
@@ -38,35 +38,45 @@ def clear_of_likelier(
     Returns
     -------
     tuple
-        Object of each piece, and the new value of each object.
+        Object of each provisional label, and the new value of each object.
     """
-    labeller, sums = Labeller(), _Sums()
+    components, sums = ConnectedComponents(), _Sums()
     for strip in source():
-        sums.add(labeller.add(strip.y, strip.ids), strip)
-    objects = labeller.objects()
+        sums.add(components.add(strip.y, strip.ids), strip)
+    objects = components.objects()
     area = np.maximum(sums.area.of(objects), 1)
     highest, mean = sums.highest.of(objects, highest=True), sums.probability.of(objects) / area
-    order = likeliest_first(highest, mean, area)
+    order = score_order(highest, mean, area)
     value = sums.value.of(objects, highest=True).astype(np.uint8)
-    if distance_px:
+    if min_distance_px:
         centre = np.stack([sums.y.of(objects), sums.x.of(objects)], axis=1) / area[:, None]
-        kept = kept_apart(centre, order, distance=distance_px)
+        kept = nms_by_distance(centre, order, min_distance=min_distance_px)
         value, order = value * kept, order[kept[order]]
     if max_iou < 1:
-        near = [-tally.of(objects, highest=True) for tally in (sums.top, sums.left)]
-        far = [tally.of(objects, highest=True) for tally in (sums.bottom, sums.right)]
+        near = [-stat.of(objects, highest=True) for stat in (sums.top, sums.left)]
+        far = [stat.of(objects, highest=True) for stat in (sums.bottom, sums.right)]
         boxes = np.stack([*near, *far], axis=1).astype(np.float64)
-        value = value * kept_clear(boxes, order, max_iou=max_iou)
+        value = value * nms_by_iou(boxes, order, max_iou=max_iou)
     return objects, value
 
 
 class _Sums:
-    """What tells where an object lies and how likely it is."""
+    """Where objects are and how probable they are."""
 
     def __init__(self) -> None:
-        self.value, self.area, self.y, self.x = Tally(), Tally(), Tally(), Tally()
-        self.probability, self.highest = Tally(), Tally()
-        self.top, self.left, self.bottom, self.right = Tally(), Tally(), Tally(), Tally()
+        self.value, self.area, self.y, self.x = (
+            ComponentStat(),
+            ComponentStat(),
+            ComponentStat(),
+            ComponentStat(),
+        )
+        self.probability, self.highest = ComponentStat(), ComponentStat()
+        self.top, self.left, self.bottom, self.right = (
+            ComponentStat(),
+            ComponentStat(),
+            ComponentStat(),
+            ComponentStat(),
+        )
 
     def add(self, runs: Runs, strip: Strip) -> None:
         width = strip.ids.shape[1]
@@ -84,8 +94,8 @@ class _Sums:
         self.right.highest(runs, x + runs.length)
 
 
-def likeliest_first(*scores: Floats | Ints) -> Ints:
-    """Order objects by their first score, highest first; further scores tell equal ones apart.
+def score_order(*scores: Floats | Ints) -> Ints:
+    """Order objects by their first score, highest first; further scores decide between equal ones.
 
     Returns indices; objects equal in all stay in their order.
     """
@@ -93,13 +103,13 @@ def likeliest_first(*scores: Floats | Ints) -> Ints:
     return found
 
 
-def kept_apart(centre: Floats, order: Ints, *, distance: float) -> NDArray[np.bool_]:
+def nms_by_distance(centre: Floats, order: Ints, *, min_distance: float) -> NDArray[np.bool_]:
     """Whether each object stays when none may be nearer than this to one that stays.
 
     Parameters
     ----------
     centre
-        ``(n, d)``, in the unit of ``distance``.
+        ``(n, d)``, in the unit of ``min_distance``.
     order
         Indices of objects in the order in which they are settled; those not named do not matter.
     distance
@@ -109,15 +119,15 @@ def kept_apart(centre: Floats, order: Ints, *, distance: float) -> NDArray[np.bo
 
     def near(index: int) -> Ints:
         assert tree is not None
-        hits = np.array(tree.query_ball_point(centre[index], distance), dtype=np.int64)
+        hits = np.array(tree.query_ball_point(centre[index], min_distance), dtype=np.int64)
         squared = ((centre[hits] - centre[index]) ** 2).sum(axis=1)
-        close: Ints = hits[squared < distance**2]
+        close: Ints = hits[squared < min_distance**2]
         return close
 
     return _settled(len(centre), order, near)
 
 
-def kept_clear(boxes: Floats, order: Ints, *, max_iou: float) -> NDArray[np.bool_]:
+def nms_by_iou(boxes: Floats, order: Ints, *, max_iou: float) -> NDArray[np.bool_]:
     """Whether each object stays when no box may overlap that of one that stays by more than this.
 
     Parameters
@@ -125,7 +135,7 @@ def kept_clear(boxes: Floats, order: Ints, *, max_iou: float) -> NDArray[np.bool
     boxes
         ``(n, 4)`` top, left, bottom, right; half open, so their areas are above 0.
     order
-        As for `kept_apart`.
+        As for `nms_by_distance`.
     max_iou
         Shared area divided by the area of both together; boxes with exactly this both stay.
     """

@@ -1,8 +1,8 @@
-"""Owns parting objects that touch: a watershed of the distance to their outlines cuts necks.
+"""Owns splitting objects that touch: a watershed of the distance to their outlines cuts necks.
 
-An object is parted as a whole, whatever strips it lies in: its runs wait until its last row was
-read. Objects whose box is longer than `MOST_PX` are left whole, so memory holds the runs of that
-many rows, one square of px, and the px of the lines.
+An object is split as a whole, whatever strips it is in: its runs wait until its last row was
+read. Objects whose box is longer than `MOST_PX` are not split, so memory holds the runs of that
+many rows, one square of pixels, and the pixels of the lines.
 """
 
 import functools
@@ -16,54 +16,55 @@ from skimage.measure import label
 from skimage.morphology import local_maxima, reconstruction
 from skimage.segmentation import watershed
 
-from wsi_seg.postprocess.runs import Ints, Labeller, Runs, paint_runs
+from wsi_seg.postprocess.component_stats import ComponentStat
+from wsi_seg.postprocess.components import ConnectedComponents, Ints, Runs, paint_runs
 from wsi_seg.postprocess.strips import Source, Strip
-from wsi_seg.postprocess.tally import Tally
 
-# Longest side of an object's box that is parted, in px: many touching nuclei, not a whole gland.
+# Longest side of the box of an object that is split, in pixels: many touching nuclei, not a whole
+# gland.
 MOST_PX = 1024
 
-# Objects that begin in one square of this side are worked on together, those with a box longer than
-# this apart: a few large ones would make the px around many small ones count several times.
+# Objects that begin in one square of this side are split together, those with a longer box alone:
+# a few large ones would make the pixels around many small ones count several times.
 _CELL_PX = 512
-_APART_PX = 256
+_ALONE_PX = 256
 
 _SIDES = generate_binary_structure(2, 1)
 
 
 def split_objects(source: Source, depth_px: float) -> Source:
-    """Part objects at their necks by lines of background one px wide.
+    """Split objects at their necks by lines of background one pixel wide.
 
     Parameters
     ----------
     source
-        Class ids; px of one class that touch along a side are one object.
+        Class ids; pixels of one class that touch along a side are one object.
     depth_px
-        A neck is cut where its half width is smaller by more than this than the half width of
-        the object on either side of it.
+        ``h`` of the h-maxima of the distance: a neck is cut where its half width is smaller by more
+        than this than the half width of the object on either side of it.
     """
     lines = functools.cache(lambda: _lines(source, depth_px))
 
     def strips() -> Iterator[Strip]:
-        px = lines()
+        found = lines()
         for strip in source():
             begin = strip.y * strip.ids.shape[1]
-            first, last = np.searchsorted(px, (begin, begin + strip.ids.size))
+            first, last = np.searchsorted(found, (begin, begin + strip.ids.size))
             ids = strip.ids.copy()
-            ids.ravel()[px[first:last] - begin] = 0
+            ids.ravel()[found[first:last] - begin] = 0
             yield replace(strip, ids=ids)
 
     return strips
 
 
 def _lines(source: Source, depth_px: float) -> Ints:
-    """Flat indices of the px of all lines, ascending."""
+    """Flat indices of the pixels of all lines, ascending."""
     objects, boxes = _boxes(source)
-    labeller, waiting = Labeller(), _Rows.none()
+    components, waiting = ConnectedComponents(), _Rows.none()
     found = [np.empty(0, dtype=np.int64)]
     for strip in source():
-        runs = labeller.add(strip.y, strip.ids)
-        waiting = waiting.joined(_Rows.of(runs, objects[runs.piece], boxes))
+        runs = components.add(strip.y, strip.ids)
+        waiting = waiting.joined(_Rows.of(runs, objects[runs.label], boxes))
         rows, width = strip.ids.shape
         ended = boxes.bottom[waiting.number] <= strip.y + rows
         found += _cuts(waiting.where(ended), boxes, width, depth_px)
@@ -73,7 +74,7 @@ def _lines(source: Source, depth_px: float) -> Ints:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Boxes:
-    """Box of each object in px, half open."""
+    """Box of each object in pixels, half open."""
 
     top: Ints
     left: Ints
@@ -87,25 +88,25 @@ class _Boxes:
 
 
 def _boxes(source: Source) -> tuple[Ints, _Boxes]:
-    """Object of each piece, and the boxes of the objects."""
-    labeller = Labeller()
-    top, left, bottom, right = Tally(), Tally(), Tally(), Tally()
+    """Object of each provisional label, and the boxes of the objects."""
+    components = ConnectedComponents()
+    top, left, bottom, right = ComponentStat(), ComponentStat(), ComponentStat(), ComponentStat()
     for strip in source():
-        runs = labeller.add(strip.y, strip.ids)
+        runs = components.add(strip.y, strip.ids)
         y, x = np.divmod(runs.begin, strip.ids.shape[1])
         top.highest(runs, -y)
         left.highest(runs, -x)
         bottom.highest(runs, y + 1)
         right.highest(runs, x + runs.length)
-    objects = labeller.objects()
-    near = [-tally.of(objects, highest=True) for tally in (top, left)]
-    far = [tally.of(objects, highest=True) for tally in (bottom, right)]
+    objects = components.objects()
+    near = [-stat.of(objects, highest=True) for stat in (top, left)]
+    far = [stat.of(objects, highest=True) for stat in (bottom, right)]
     return objects, _Boxes(*near, *far)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Rows:
-    """Runs of px with the number of their object, in the order of their places."""
+    """Runs with the number of their object, in raster order."""
 
     begin: Ints
     end: Ints
@@ -136,14 +137,14 @@ class _Rows:
 
 
 def _cuts(rows: _Rows, boxes: _Boxes, width: int, depth_px: float) -> Iterator[Ints]:
-    """Flat indices of the px of lines, for some objects at a time."""
+    """Flat indices of the pixels of lines, for some objects at a time."""
     if not len(rows.begin):
         return
     number = rows.number
-    apart = np.where(boxes.longest[number] > _APART_PX, number + 1, 0)
+    alone = np.where(boxes.longest[number] > _ALONE_PX, number + 1, 0)
     cell = (boxes.top[number] // _CELL_PX, boxes.left[number] // _CELL_PX)
     _, group, count = np.unique(
-        np.stack([rows.value, *cell, apart], axis=1),
+        np.stack([rows.value, *cell, alone], axis=1),
         axis=0, return_inverse=True, return_counts=True,
     )  # fmt: skip
     order = np.argsort(group, kind="stable")
@@ -156,15 +157,15 @@ def _cuts(rows: _Rows, boxes: _Boxes, width: int, depth_px: float) -> Iterator[I
         begin = (y - top) * wide + x - left
         ones = np.ones(len(begin), dtype=np.uint8)
         mask = paint_runs(ones, begin, begin + some.end - some.begin, high * wide)
-        y, x = np.nonzero(necks(mask.reshape(high, wide) > 0, depth_px))
+        y, x = np.nonzero(watershed_lines(mask.reshape(high, wide) > 0, depth_px))
         yield (y + top) * width + x + left
 
 
-def necks(mask: NDArray[np.bool_], depth_px: float) -> NDArray[np.bool_]:
-    """Lines that part the objects of a mask; see `split_objects`.
+def watershed_lines(mask: NDArray[np.bool_], depth_px: float) -> NDArray[np.bool_]:
+    """Lines that split the objects of a mask; see `split_objects`.
 
-    What is found in an object does not depend on others: px that touch at a corner only are
-    apart, and nothing in one object is nearer to px of another than to background.
+    What is found in an object does not depend on others: pixels that only touch
+    at a corner are separate, and nothing in one object is nearer to another than to background.
 
     Parameters
     ----------
@@ -177,13 +178,13 @@ def necks(mask: NDArray[np.bool_], depth_px: float) -> NDArray[np.bool_]:
     # Maxima less deep than this are levelled; one is left in every object, small ones included.
     seed = np.maximum(distance - depth_px, np.minimum(distance, 0.5))
     levelled = reconstruction(seed, distance, footprint=_SIDES)  # type: ignore[no-untyped-call]
-    tops = local_maxima(levelled, connectivity=1)  # type: ignore[no-untyped-call]
-    # The flood begins at all tops, each px at a height of its own: no order is left to chance.
-    ground = -distance
-    ground[tops] = np.arange(tops.sum()) - tops.size - distance.max()
-    markers = label(tops, connectivity=1)  # type: ignore[no-untyped-call]
+    maxima = local_maxima(levelled, connectivity=1)  # type: ignore[no-untyped-call]
+    # The flood begins at all maxima, each pixel at a height of its own: no order is left to chance.
+    relief = -distance
+    relief[maxima] = np.arange(maxima.sum()) - maxima.size - distance.max()
+    markers = label(maxima, connectivity=1)  # type: ignore[no-untyped-call]
     parts = watershed(  # type: ignore[no-untyped-call]
-        ground, markers, mask=mask, connectivity=1, watershed_line=True
+        relief, markers, mask=mask, connectivity=1, watershed_line=True
     )
     lines: NDArray[np.bool_] = mask & (parts == 0)
     return lines

@@ -9,7 +9,7 @@ from wsi_seg.viewer.layers import Layer, slide_layers
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class SlideView:
     """One slide as it is on disk now.
 
     Parameters
@@ -43,7 +43,7 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
-class Catalogue:
+class Catalog:
     """The collections that are looked at.
 
     Parameters
@@ -84,7 +84,7 @@ class Catalogue:
             raise StoreNotFoundError(f"got slide {name[:80]!r}; expected one of the list")
         return self.slides[name]
 
-    def view(self, name: str) -> View:
+    def view(self, name: str) -> SlideView:
         """Open one slide with all its layers.
 
         Raises
@@ -97,7 +97,7 @@ class Catalogue:
         slide, found = self.slide(name), None
         if self.predictions is not None and name in self._listed(self.predictions):
             found = self.predictions[name]
-        return View(slide, found, slide_layers(slide, found, self.truth))
+        return SlideView(slide, found, slide_layers(slide, found, self.truth))
 
     def require_slides(self) -> None:
         """Refuse collections with nothing to show.
@@ -123,4 +123,6 @@ class Catalogue:
         try:
             return collection.names()
         except OSError as error:
-            raise StoreNotFoundError(f"{collection.path} is gone; start the viewer anew") from error
+            raise StoreNotFoundError(
+                f"{collection.path} is gone; start the viewer again"
+            ) from error

@@ -1,7 +1,7 @@
-"""Owns the objects of a slide as people judge them: outline, size, probability, error energy.
+"""Owns the objects of a slide for review: outline, size, probability, error mass.
 
 Objects are what the prediction's label map holds and, with a truth, the true ones that were
-missed. Memory holds the largest `MOST` of them and one window of px.
+missed. Memory holds the largest `MOST` of them and the pixels of one.
 """
 
 import heapq
@@ -24,11 +24,11 @@ from wsi_seg.postprocess.write import classes_of
 from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Multiscale, SlideStore
 
-# Objects kept per slide, the largest ones; more help nobody to look at a slide.
+# Objects kept per slide, the largest ones: nobody looks through more.
 MOST = 20_000
 
-# Longer side of the window an object is measured in.
-_WINDOW_PX = 256
+# Longer side of the box that an object is measured in.
+_BOX_PX = 256
 _STRIP_PX = 1024
 
 Kind = Literal["found", "missed", "true"]
@@ -37,7 +37,7 @@ _DRAWN = ClassTable.named(["drawn"])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class JudgedObject:
+class ReviewObject:
     """One object with the figures that the page shows.
 
     Parameters
@@ -49,15 +49,15 @@ class JudgedObject:
     class_name, colour
         Of its class.
     polygon
-        Outline, ``(x, y)`` in level-0 px.
+        Outline, ``(x, y)`` in level-0 pixels.
     area
         In um2; in px2 of level 0 where mpp is unknown.
     probability
         Mean over the object, 0 to 1; None without a prediction, or with one of class ids alone.
     overlap
-        Share of the object that is of its class in the truth, px to ignore left out; None
+        Share of the object that is of its class in the truth, pixels to ignore left out; None
         without a truth.
-    energy
+    error_mass
         Sum over the object of ``|probability - truth|`` times area, in the unit of ``area``;
         None without a truth. Of class ids alone, the probability is 1 where the class is, else 0.
     """
@@ -70,10 +70,10 @@ class JudgedObject:
     area: float
     probability: float | None = None
     overlap: float | None = None
-    energy: float | None = None
+    error_mass: float | None = None
 
     def to_json(self) -> dict[str, object]:
-        """Figures, and the bounding box as x, y, x_end, y_end in level-0 px."""
+        """Figures, and the bounding box as x, y, x_end, y_end in level-0 pixels."""
         return {
             "id": self.id,
             "kind": self.kind,
@@ -83,13 +83,13 @@ class JudgedObject:
             "area": self.area,
             "probability": self.probability,
             "overlap": self.overlap,
-            "energy": self.energy,
+            "error_mass": self.error_mass,
         }
 
 
-def judge_objects(
+def list_review_objects(
     slide: SlideStore, found: SlideStore | None, true: Multiscale | None
-) -> list[JudgedObject]:
+) -> list[ReviewObject]:
     """Outline and measure the objects of a slide.
 
     Parameters
@@ -103,25 +103,25 @@ def judge_objects(
 
     Returns
     -------
-    list[JudgedObject]
+    list[ReviewObject]
         What was found, then what was missed; with neither prediction nor truth, nothing.
     """
-    view = _View(slide, found, true)
+    subject = _Subject(slide, found, true)
     objects: list[tuple[Kind, ClassEntry, Polygon]] = []
     if found is not None:
-        objects += _outlined("found", predicted_label(found), view)
+        objects += _outlined("found", predicted_label(found), subject)
         if true is not None:
-            objects += _outlined("missed", true, view)
+            objects += _outlined("missed", true, subject)
     elif true is not None:
-        objects += _outlined("true", true, view)
-    measure = _Measure(view)
+        objects += _outlined("true", true, subject)
+    measure = _Measure(subject)
     measured = (measure.of(kind, entry, polygon) for kind, entry, polygon in objects)
     kept = [item for item in measured if item is not None]
     return [replace(item, id=number) for number, item in enumerate(kept)]
 
 
-class _View:
-    """One slide with what is known of it, its level-0 px and areas."""
+class _Subject:
+    """One slide with what is known of it, its level-0 pixels and areas."""
 
     def __init__(
         self, slide: SlideStore, found: SlideStore | None, true: Multiscale | None
@@ -134,13 +134,15 @@ class _View:
         self.coarse = 1.0 if found is None else self.full.width / found.pyramid.extent.width
 
 
-def _outlined(kind: Kind, label: Multiscale, view: _View) -> list[tuple[Kind, ClassEntry, Polygon]]:
-    """Largest objects of a label map, in level-0 px, in the order of their places."""
+def _outlined(
+    kind: Kind, label: Multiscale, subject: _Subject
+) -> list[tuple[Kind, ClassEntry, Polygon]]:
+    """Largest objects of a label map, in level-0 pixels, in the order of their places."""
     classes = {entry.id: entry for entry in classes_of(label)}
-    own = view.full.width / label.pyramid.extent.width
-    level = label.pyramid.level_at_or_below(max(1.0, view.coarse / own))
+    own = subject.full.width / label.pyramid.extent.width
+    level = label.pyramid.level_at_or_below(max(1.0, subject.coarse / own))
     extent = label.pyramid.extents[level]
-    wide, tall = view.full.width / extent.width, view.full.height / extent.height
+    wide, tall = subject.full.width / extent.width, subject.full.height / extent.height
     polygons = (
         (value, shapely.transform(polygon, lambda xy: xy * (wide, tall)))
         for value, polygon in vectorize(_strips(label, level))
@@ -166,21 +168,21 @@ def _strips(label: Multiscale, level: int) -> Iterator[tuple[int, NDArray[np.uin
 class _Measure:
     """Reads prediction and truth under one object at a time."""
 
-    def __init__(self, view: _View) -> None:
-        self._view, self._true = view, view.true
-        self._image = None if view.found is None else view.found.image
-        self._ids_only = view.found is not None and view.found.saved == "labels"
+    def __init__(self, subject: _Subject) -> None:
+        self._subject, self._true = subject, subject.true
+        self._image = None if subject.found is None else subject.found.image
+        self._ids_only = subject.found is not None and subject.found.saved == "labels"
         found_classes = [] if self._image is None else list(classes_of(self._image))
         self._ids = {entry.name: entry.id for entry in found_classes}
-        self._true_classes = None if view.true is None else classes_of(view.true)
+        self._true_classes = None if subject.true is None else classes_of(subject.true)
 
-    def of(self, kind: Kind, entry: ClassEntry, polygon: Polygon) -> JudgedObject | None:
+    def of(self, kind: Kind, entry: ClassEntry, polygon: Polygon) -> ReviewObject | None:
         """Object with its figures, or None for a true one that was not missed."""
-        area = polygon.area * self._view.px_area
-        plain = JudgedObject(0, kind, entry.name, entry.colour, polygon, area)
+        area = polygon.area * self._subject.px_area
+        plain = ReviewObject(0, kind, entry.name, entry.colour, polygon, area)
         if self._image is None or entry.name not in self._ids:
             return plain if kind != "missed" else None
-        region, inside = self._window(polygon, self._image)
+        region, inside = self._inside(polygon, self._image)
         probability = self._probability(self._image.read(region), self._ids[entry.name])[inside]
         if kind == "missed" and (probability > 0.5).any():
             return None
@@ -195,21 +197,24 @@ class _Measure:
         true = np.isin(ids[inside][counted], self._true_ids(entry))
         off = float(np.abs(probability[counted] - true).mean())
         share = float(counted.mean())
-        return replace(plain, overlap=float(true.mean()), energy=off * share * area)
+        return replace(plain, overlap=float(true.mean()), error_mass=off * share * area)
 
     def _probability(self, found: NDArray[np.uint8], class_id: int) -> NDArray[np.float64]:
         """Probability of a class in some pixels of the prediction."""
         values = (found == class_id) * 255 if self._ids_only else found[:, :, class_id - 1]
         return values / np.float64(255)
 
-    def _window(self, polygon: Polygon, image: Multiscale) -> tuple[Region, NDArray[np.bool_]]:
-        """Bounding box at a level where it is small, and which of its px the object covers."""
+    def _inside(self, polygon: Polygon, image: Multiscale) -> tuple[Region, NDArray[np.bool_]]:
+        """Bounding box at a level where it is small, and which of its pixels the object covers."""
         x, y, x_end, y_end = polygon.bounds
         side = max(x_end - x, y_end - y)
-        coarser = self._view.full.width / image.pyramid.extent.width
+        coarser = self._subject.full.width / image.pyramid.extent.width
         level = _level_for(image, side / coarser)
         extent = image.pyramid.extents[level]
-        tall, wide = self._view.full.height / extent.height, self._view.full.width / extent.width
+        tall, wide = (
+            self._subject.full.height / extent.height,
+            self._subject.full.width / extent.width,
+        )
         left = min(int(x / wide), extent.width - 1)
         top = min(int(y / tall), extent.height - 1)
         region = Region(
@@ -221,7 +226,7 @@ class _Measure:
         ).clip(extent)
         drawer = Rasterizer([Annotation(polygon, "drawn")], _DRAWN)
         inside = drawer.draw(region, (tall, wide)) > 0
-        # An object thinner than a px of this level covers no centre: its whole box counts.
+        # An object thinner than a pixel of this level covers no centre: its whole box counts.
         return region, inside if inside.any() else np.ones_like(inside)
 
     def _true_ids(self, entry: ClassEntry) -> list[int]:
@@ -242,7 +247,7 @@ class _Measure:
 
 
 def _level_for(image: Multiscale, side_px: float) -> int:
-    """Finest level at which so many level-0 px are at most _WINDOW_PX, or the coarsest one."""
+    """Finest level at which so many level-0 pixels are at most _BOX_PX, or the coarsest one."""
     levels = range(len(image.pyramid.extents))
-    fitting = [n for n in levels if side_px / image.pyramid.downsample(n) <= _WINDOW_PX]
+    fitting = [n for n in levels if side_px / image.pyramid.downsample(n) <= _BOX_PX]
     return fitting[0] if fitting else levels[-1]

@@ -1,7 +1,7 @@
 """Owns what each member of an ensemble is worth: the ensemble with it, without it, and it alone.
 
-Members are stored predictions of the same slides, combined px by px as inference combines them.
-Memory depends on the width of a slide and the number of members.
+Members are stored predictions of the same slides, combined pixel by pixel as inference combines
+them. Memory depends on the width of a slide and the number of members.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from wsi_seg.choices import Mode
 from wsi_seg.classes import IGNORE, ClassTable
 from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.evaluate.intervals import dice_of, interval
-from wsi_seg.evaluate.truth import require_same_classes, require_same_slide
+from wsi_seg.evaluate.pairing import require_same_classes, require_same_slide
 from wsi_seg.geometry import Region
 from wsi_seg.postprocess.label_map import label_map
 from wsi_seg.postprocess.strips import STRIP_PX
@@ -24,10 +24,10 @@ from wsi_seg.progress import Progress
 from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Collection, Multiscale, SlideStore
 
-# Rows combined at a time: sums take eight bytes for each px and class.
+# Rows combined at a time: sums take eight bytes for each pixel and class.
 _ROWS = 64
 
-# Right px, px found, true px: of each combination, slide and class.
+# Right pixels, pixels found, true pixels: of each combination, slide and class.
 _Counts = NDArray[np.float64]
 
 
@@ -64,7 +64,7 @@ class Contribution:
 
 
 @dataclass(frozen=True, slots=True)
-class EnsembleReport:
+class AblationReport:
     """What the members of an ensemble are worth.
 
     Parameters
@@ -111,7 +111,7 @@ class EnsembleReport:
         return asdict(self)
 
 
-def judge_members(
+def ablate_members(
     members: Sequence[Collection],
     truth: Collection,
     *,
@@ -119,7 +119,7 @@ def judge_members(
     mode: Mode = "mean",
     weights: Sequence[float] | None = None,
     progress: Progress,
-) -> EnsembleReport:
+) -> AblationReport:
     """Compare an ensemble with all its members, without each, and each alone, with the truth.
 
     Parameters
@@ -177,7 +177,7 @@ def judge_members(
         for n, entry in enumerate(classes)
         for member, title in enumerate(titles)
     ]
-    return EnsembleReport(mode, tuple(weights), len(names), everything, tuple(contributions))
+    return AblationReport(mode, tuple(weights), len(names), everything, tuple(contributions))
 
 
 def _checked(
@@ -296,6 +296,6 @@ def _gain(rows: _Counts) -> NDArray[np.float64]:
 
 
 def _titles(members: Sequence[Collection]) -> list[str]:
-    """Short names of collections, as far as they tell them apart."""
+    """Short names of collections, as far as these differ."""
     short = [str(collection.path.name) for collection in members]
     return short if len(set(short)) == len(short) else [str(one.path) for one in members]

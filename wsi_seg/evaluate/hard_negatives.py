@@ -1,7 +1,8 @@
 """Owns hard-negative mining: where a model was sure of what is not there, for its next round.
 
-Energy of a px is its largest probability, where that is above one half, no class is annotated and
-no annotated px lies within a ring around it: a near miss at an outline is no hard negative.
+Confidence of a pixel is its largest probability, where that is above one half, no class is
+annotated and no annotated pixel is within a ring around it: a near miss at an outline is not a
+hard negative.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from scipy import ndimage
 
 from wsi_seg.classes import IGNORE
 from wsi_seg.errors import BatchError, StoreError, WsiSegError
-from wsi_seg.evaluate.truth import require_same_slide
+from wsi_seg.evaluate.pairing import require_same_slide
 from wsi_seg.geometry import Region
 from wsi_seg.masks.labels import write_values
 from wsi_seg.progress import Progress
@@ -24,18 +25,18 @@ from wsi_seg.store import Collection, SlideStore
 _LARGEST_PX = 2048
 _LEAST = 128
 
-# Steps down and across of a dither whose lowest px lie evenly over any area: 1 / g and 1 / g^2,
-# g^3 = g + 1 (Roberts, 2018, *The unreasonable effectiveness of quasirandom sequences*).
+# Steps down and across of a dither whose lowest pixels are spread evenly over any area: 1 / g and 1
+# / g^2, g^3 = g + 1 (Roberts, 2018, *The unreasonable effectiveness of quasirandom sequences*).
 _SPREAD = (0.7548776662466927, 0.5698402909980532)
 
 
 @dataclass(frozen=True, slots=True)
 class MinedSlide:
-    """What one slide gave: the share of its px that are hard, and their mean energy (0 to 1)."""
+    """Result for one slide: the share of its pixels that are hard, and their mean confidence."""
 
     name: str
     share: float
-    energy: float
+    confidence: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class MineReport:
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
         return [
-            f"{s.name}: {s.share:.2%} of the slide is hard, mean energy {s.energy:.2f}"
+            f"{s.name}: {s.share:.2%} of the slide is hard, mean confidence {s.confidence:.2f}"
             for s in self.slides
         ]
 
@@ -72,7 +73,8 @@ def mine(
     label
         Name under ``labels/`` of the truth.
     ring_um
-        Width of the ring around annotated px that is left out; px of level 0 where mpp is unknown.
+        Width of the ring around annotated pixels that is left out; pixels of level 0 where mpp is
+        unknown.
     cap
         Largest share of a slide that may become hard; the surest errors are kept.
     progress
@@ -92,13 +94,13 @@ def mine(
     progress.start("mine", len(names), "slides")
     for name in names:
         try:
-            energy, downsample = hard_px(
+            confidence, downsample = hard_px(
                 collection[name], prediction[name], label=label, ring_um=ring_um, cap=cap
             )
-            write_values(collection[name], HARD, energy, downsample=downsample)
-            found = energy[energy > 0]
+            write_values(collection[name], HARD, confidence, downsample=downsample)
+            found = confidence[confidence > 0]
             mean = float(found.mean()) / 255 if found.size else 0.0
-            mined.append(MinedSlide(name, found.size / energy.size, mean))
+            mined.append(MinedSlide(name, found.size / confidence.size, mean))
         except WsiSegError as error:
             failures[name] = str(error)
         progress.advance(1)
@@ -111,12 +113,12 @@ def mine(
 def hard_px(
     slide: SlideStore, found: SlideStore, *, label: str, ring_um: float, cap: float
 ) -> tuple[NDArray[np.uint8], float]:
-    """Energy of each px at a low level, and its level-0 px per px; see `mine`.
+    """Confidence of each pixel at a low level, and its level-0 pixels per pixel; see `mine`.
 
     Returns
     -------
-    energy : NDArray[np.uint8]
-        ``(H, W)``, probability * 255 on hard px, 0 elsewhere.
+    confidence : NDArray[np.uint8]
+        ``(H, W)``, probability * 255 on hard pixels, 0 elsewhere.
     downsample : float
         Of that level.
 
@@ -129,8 +131,8 @@ def hard_px(
     training = found.attributes.get("training")
     if isinstance(training, dict) and training.get("learned_from_slide") is True:
         raise StoreError(
-            f"{found.path}: its model learned from slide {slide.name!r}, so it is no witness "
-            "against it; mine predictions of slides that were held out"
+            f"{found.path}: its model learned from slide {slide.name!r}, so its "
+            "mistakes there do not show; mine predictions of slides that were held out"
         )
     require_same_slide(found, slide)
     image, levels = found.probabilities, found.pyramid.extents
@@ -140,29 +142,29 @@ def hard_px(
     )
     extent = levels[level]
     region = Region(level=level, y=0, x=0, height=extent.height, width=extent.width)
-    energy: NDArray[np.uint8] = image.read(region, cached=False).max(axis=2)
+    confidence: NDArray[np.uint8] = image.read(region, cached=False).max(axis=2)
     downsample = slide.pyramid.extent.width / extent.width
     truth = read_label(slide.label(label), extent, 0, 0, height=extent.height, width=extent.width)
     ring_px = ring_um / ((slide.pyramid.mpp or 1.0) * downsample)
     near = truth > 0
     if near.any():  # else scipy measures from a place outside
         near = ndimage.distance_transform_edt(~near) <= ring_px
-    energy[(energy < _LEAST) | near | (truth == IGNORE)] = 0
-    return _capped(energy, round(cap * energy.size)), downsample
+    confidence[(confidence < _LEAST) | near | (truth == IGNORE)] = 0
+    return _capped(confidence, round(cap * confidence.size)), downsample
 
 
-def _capped(energy: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
-    """Energy of the ``count`` px with the highest; of the last value that fits, px all over it."""
-    counts = np.bincount(energy.ravel(), minlength=256)
+def _capped(confidence: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
+    """Keep the ``count`` pixels of highest confidence; of the last value, pixels from all over."""
+    counts = np.bincount(confidence.ravel(), minlength=256)
     counts[0] = 0
-    least = np.cumsum(counts[::-1])[::-1]  # px of this value and more
+    least = np.cumsum(counts[::-1])[::-1]  # pixels of this value and more
     if least[0] <= count:
-        return energy
+        return confidence
     value = int(np.flatnonzero(least > count)[-1])
-    kept = energy > value
-    y, x = np.nonzero(energy == value)
-    # Px of one value are equally hard: the first ones would all lie at the top of the slide.
+    kept = confidence > value
+    y, x = np.nonzero(confidence == value)
+    # Pixels of one value are equally hard: the first ones would all be at the top of the slide.
     spread = (y * _SPREAD[0] + x * _SPREAD[1]) % 1
     chosen = np.argsort(spread, kind="stable")[: count - np.count_nonzero(kept)]
     kept[y[chosen], x[chosen]] = True
-    return np.where(kept, energy, 0).astype(np.uint8)
+    return np.where(kept, confidence, 0).astype(np.uint8)
