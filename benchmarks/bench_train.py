@@ -18,16 +18,16 @@ from measure import Ratio, Results, in_turn, medians
 
 from wsi_seg.annotations import read_annotations
 from wsi_seg.config import Recipe, load_recipe
+from wsi_seg.ingest.run import tile_slides
 from wsi_seg.learn.fit import build_learner, fit
 from wsi_seg.learn.optim import build_optimizer
 from wsi_seg.learn.pace import training_precision
 from wsi_seg.learn.slides import Split, split_slides
 from wsi_seg.learn.task import SegmentationTask
-from wsi_seg.masks.labels import write_labels, write_tissue
+from wsi_seg.masks.labels import write_labels
 from wsi_seg.predict.device import pick_device
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection
-from wsi_seg.store.tile import tile_slides
 from wsi_seg.testing.tissue import CLASSES, write_tissue_slide
 
 RECIPE = """
@@ -92,7 +92,7 @@ def made_recipe(options: argparse.Namespace, folder: Path) -> Recipe:
     """Recipe for a painted slide with outlines."""
     slide, store = folder / "painted.tif", folder / "store.zarr"
     write_tissue_slide(slide, height=2048, width=2560, seed=1)
-    tile_slides([slide], store, complete=write_tissue, progress=Silent())
+    tile_slides([slide], store, progress=Silent())
     annotations = read_annotations(slide.with_suffix(".geojson"))
     for one in open_collection(store):
         write_labels(one, annotations, CLASSES, "annotations")

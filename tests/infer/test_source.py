@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.data.dataset import PatchSource
-from wsi_seg.data.view import View
 from wsi_seg.errors import ResolutionError
 from wsi_seg.infer import source as source_module
 from wsi_seg.infer.plan import InferOptions, plan_slide
 from wsi_seg.infer.source import ReadAhead, SourceRows, read_tile
 from wsi_seg.infer.transfer import Transfers
 from wsi_seg.models.checkpoint import ModelCard
+from wsi_seg.reading.view import View
 from wsi_seg.testing.memory import MemoryImage, MemoryStore
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from starlette.testclient import TestClient
 
-from wsi_seg.data.scaled import read_label
 from wsi_seg.errors import ConfigError, StoreError, StoreNotFoundError
 from wsi_seg.geometry import Region
+from wsi_seg.reading.resample import read_label
 from wsi_seg.store import create_collection, open_collection
 from wsi_seg.viewer.app import make_app
 from wsi_seg.viewer.catalogue import Catalogue
