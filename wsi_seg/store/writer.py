@@ -233,6 +233,8 @@ def _padded(chunk: Pixels, array: LevelArray) -> Pixels:
 
 
 def _encode(array: LevelArray, chunk: Pixels | None) -> bytes | None:
-    if chunk is None or not chunk.any():
+    if chunk is None:
         return None
-    return array.encoding.encode(chunk)
+    chunk = np.ascontiguousarray(chunk)
+    # Faster than any(), which turns each value into a bool first.
+    return array.encoding.encode(chunk) if chunk.max() else None
