@@ -8,7 +8,8 @@ import torch
 from wsi_seg.data.dataset import EpochItems
 from wsi_seg.learn.ledger import Ledger
 from wsi_seg.learn.losses.pixels import Pixels
-from wsi_seg.learn.slides import patch_sampler, split_slides
+from wsi_seg.learn.sampler import patch_sampler
+from wsi_seg.learn.split import split_slides
 from wsi_seg.learn.task import patch_losses
 from wsi_seg.learn.train import train
 from wsi_seg.progress import Silent

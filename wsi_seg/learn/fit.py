@@ -23,7 +23,7 @@ from wsi_seg.learn.pace import training_precision
 from wsi_seg.learn.patches import Patches, prepare_loading
 from wsi_seg.learn.place import PLACE, check_place
 from wsi_seg.learn.resume import LAST, Position, position_of
-from wsi_seg.learn.slides import Split
+from wsi_seg.learn.split import Split
 from wsi_seg.learn.task import SegmentationTask
 from wsi_seg.learn.validate import BEST, TOP, Validation, top_name
 from wsi_seg.learn.watch import Watch
@@ -185,7 +185,7 @@ def build_learner(
         training={
             "name": recipe.name,
             "recipe": recipe.model_dump(mode="json", exclude={"data": {"stores"}}),
-            "train_slides": [store.name for store in split.train],
+            "train_slides": [slide.name for slide in split.train],
             "validation_slides": [store.name for store in split.validation],
             "versions": {
                 "wsi_seg": __version__,

@@ -16,7 +16,8 @@ from wsi_seg.data.presets import PRESETS
 from wsi_seg.data.view import View
 from wsi_seg.learn.ledger import Ledger
 from wsi_seg.learn.resume import Position
-from wsi_seg.learn.slides import Split, is_pseudo, patch_sampler
+from wsi_seg.learn.sampler import patch_sampler
+from wsi_seg.learn.split import Split
 from wsi_seg.learn.task import Batch
 from wsi_seg.learn.weighted import WeightedPatches
 from wsi_seg.predict.device import pick_device
@@ -50,8 +51,8 @@ class Patches(lightning.LightningDataModule):
         if recipe.data.neighbours:
             require_no_colour(recipe.augment)
         sources = [
-            PatchSource.of(store, recipe.data.label, classes=recipe.class_table, view=view)
-            for store in split.train
+            PatchSource.of(slide.store, recipe.data.label, classes=recipe.class_table, view=view)
+            for slide in split.train
         ]
         # Whole steps only, so that each divides its gradients by the same number of patches.
         self._step = self._config.batch_size * self._config.devices * self._config.nodes
@@ -76,14 +77,13 @@ class Patches(lightning.LightningDataModule):
         self.ledger = Ledger(
             self._items,
             self._sampler,
-            [store.name for store in split.train],
+            [slide.name for slide in split.train],
             replay=recipe.sampling.replay,
         )
-        guessed = [is_pseudo(store, recipe.data.label) for store in split.train]
         soft = any(source.soft is not None for source in sources)
         self._dataset = WeightedPatches(
             patches,
-            [recipe.data.pseudo_weight if guess else 1.0 for guess in guessed],
+            [recipe.data.pseudo_weight if slide.is_pseudo else 1.0 for slide in split.train],
             classes=len(recipe.classes) if soft else None,
             by_px=any(source.doubt is not None for source in sources),
         )

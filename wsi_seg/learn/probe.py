@@ -12,7 +12,8 @@ from wsi_seg.learn.fit import build_learner
 from wsi_seg.learn.losses import SegmentationLoss
 from wsi_seg.learn.losses.pixels import Pixels
 from wsi_seg.learn.pace import training_precision
-from wsi_seg.learn.slides import patch_sampler, split_slides
+from wsi_seg.learn.sampler import patch_sampler
+from wsi_seg.learn.split import split_slides
 from wsi_seg.models.learner import LearningNetwork
 from wsi_seg.predict.device import pick_device
 

@@ -18,11 +18,12 @@ from wsi_seg.config import Recipe
 from wsi_seg.data.dataset import SOFT
 from wsi_seg.errors import BatchError, ConfigError, StoreError, WsiSegError
 from wsi_seg.geometry import Region
-from wsi_seg.learn.slides import PSEUDO, is_pseudo, split_slides
+from wsi_seg.learn.split import split_slides
 from wsi_seg.masks.objects import measure_objects, write_objects
 from wsi_seg.masks.vectorize import vectorize
 from wsi_seg.postprocess.write import classes_of
 from wsi_seg.progress import Progress
+from wsi_seg.sampling.maps import PSEUDO, TrainingSlide
 from wsi_seg.store import (
     Collection,
     SlideStore,
@@ -156,7 +157,7 @@ def _write_slide(
     prediction: SlideStore, slide: SlideStore, recipe: Recipe, options: PseudoOptions
 ) -> int:
     label = recipe.data.label
-    if label in slide.label_names() and not is_pseudo(slide, label):
+    if label in slide.label_names() and not TrainingSlide.of(slide, label).is_pseudo:
         raise StoreError(
             f"slide {slide.name!r} has label {label!r} from elsewhere, which is not overwritten"
         )

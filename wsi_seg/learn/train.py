@@ -15,7 +15,8 @@ from wsi_seg.learn.average import average_checkpoints
 from wsi_seg.learn.ensemble import ENSEMBLE, OUT_OF_FOLD, predict_out_of_fold, write_ensemble
 from wsi_seg.learn.fit import Fitted, fit
 from wsi_seg.learn.resume import LAST
-from wsi_seg.learn.slides import Split, map_slides, split_slides
+from wsi_seg.learn.sampler import require_classes
+from wsi_seg.learn.split import Split, split_slides
 from wsi_seg.learn.validate import BEST
 from wsi_seg.learn.watch import METRICS
 from wsi_seg.notebook import lines_html
@@ -270,7 +271,7 @@ def _require_classes(splits: Sequence[Split], recipe: Recipe) -> None:
     """Look for every class in every fold before days are spent on the first."""
     for index, split in enumerate(splits):
         try:
-            map_slides(split.train, recipe)
+            require_classes(split.train, recipe)
         except ConfigError as error:
             raise ConfigError(f"fold {index} cannot be trained: {error}") from error
 

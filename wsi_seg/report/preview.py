@@ -23,13 +23,13 @@ from wsi_seg.data.view import View
 from wsi_seg.errors import BatchError, ConfigError, OutputError, WsiSegError
 from wsi_seg.export.files import written_whole
 from wsi_seg.learn.place import middle_and_corners, place_means
-from wsi_seg.learn.slides import patch_sampler
-from wsi_seg.masks import read_objects
+from wsi_seg.learn.sampler import patch_sampler
 from wsi_seg.progress import Progress
 from wsi_seg.report.place import place_picture
 from wsi_seg.sampling import Draws, Layer
 from wsi_seg.sampling.counters import Stream, words
 from wsi_seg.sampling.importance import TISSUE
+from wsi_seg.sampling.maps import TrainingSlide
 from wsi_seg.store import SlideStore, read_thumbnail, thumbnail_extent
 
 Pixels = NDArray[np.uint8]
@@ -106,31 +106,33 @@ def preview_slides(
     except OSError as error:
         raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
     pictures: list[Path] = []
+    slides: list[TrainingSlide] = []
     failures: dict[str, str] = {}
     progress.start("preview", len(wanted), "slides")
     for store in wanted:
         try:
-            pictures += _preview(store, recipe, out)
+            slides.append(TrainingSlide.of(store, recipe.data.label))
+            pictures += _preview(slides[-1], recipe, out)
         except WsiSegError as error:
             failures[store.name] = str(error)
         progress.advance(1)
     progress.finish()
     if failures:
         raise BatchError(failures, done=len(wanted) - len(failures))
-    pictures.append(_save(_mean_labels(wanted, recipe), out / "mean-label.png"))
+    pictures.append(_save(_mean_labels(slides, recipe), out / "mean-label.png"))
     return PreviewReport(out, tuple(pictures))
 
 
-def _preview(store: SlideStore, recipe: Recipe, out: Path) -> tuple[Path, Path]:
-    draws = _draws([store], recipe, _COUNTED)
+def _preview(slide: TrainingSlide, recipe: Recipe, out: Path) -> tuple[Path, Path]:
+    draws = _draws([slide], recipe, _COUNTED)
     source = PatchSource.of(
-        store, recipe.data.label, classes=recipe.class_table, view=View.of(recipe)
+        slide.store, slide.label, classes=recipe.class_table, view=View.of(recipe)
     )
-    slide = _slide_picture(store, source, recipe, draws)
+    whole = _slide_picture(slide.store, source, recipe, draws)
     sheet = _sheet(source, recipe, draws)
     return (
-        _save(slide, out / f"{store.name}.png"),
-        _save(sheet, out / f"{store.name}_patches.png"),
+        _save(whole, out / f"{slide.name}.png"),
+        _save(sheet, out / f"{slide.name}_patches.png"),
     )
 
 
@@ -140,22 +142,22 @@ def _save(picture: Image.Image, path: Path) -> Path:
     return path
 
 
-def _draws(stores: Sequence[SlideStore], recipe: Recipe, count: int) -> Draws:
+def _draws(slides: Sequence[TrainingSlide], recipe: Recipe, count: int) -> Draws:
     sampling = recipe.sampling.model_copy(update={"patches_per_epoch": count})
-    names = {name for store in stores for name in read_objects(store, recipe.data.label).class_name}
+    names = {name for slide in slides for name in slide.objects.class_name}
     # These slides need not have every class of the recipe.
     table = zip(recipe.classes, recipe.class_table, strict=True)
     classes = tuple(one for one, entry in table if names & {entry.name, *entry.parts})
     one = recipe.model_copy(update={"sampling": sampling, "classes": classes or recipe.classes})
-    return patch_sampler(stores, one).epoch(0)
+    return patch_sampler(slides, one).epoch(0)
 
 
-def _mean_labels(stores: Sequence[SlideStore], recipe: Recipe) -> Image.Image:
+def _mean_labels(slides: Sequence[TrainingSlide], recipe: Recipe) -> Image.Image:
     """Mean label of each class by its place in the patch, before augmentation."""
-    draws = _draws(stores, recipe, _AVERAGED)
+    draws = _draws(slides, recipe, _AVERAGED)
     sources = [
-        PatchSource.of(store, recipe.data.label, classes=recipe.class_table, view=View.of(recipe))
-        for store in stores
+        PatchSource.of(slide.store, slide.label, classes=recipe.class_table, view=View.of(recipe))
+        for slide in slides
     ]
     classes = recipe.class_table
     sums = np.zeros((len(classes), recipe.patch_px, recipe.patch_px))
