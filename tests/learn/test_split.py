@@ -95,7 +95,7 @@ def test_groups_add_up_and_stay_whole(recipe_for, tmp_path):
 
 def test_a_slide_may_count_as_one_object(recipe_for):
     train = split_slides(recipe_for())[0].train
-    whole = map_slides(train, recipe_for("sampling.per=slide"))
+    whole = map_slides(train, recipe_for("sampling.unit=slide"))
     single = map_slides(train, recipe_for())
     for one, many in zip(whole, single, strict=True):
         assert len(one.boxes) == 1 < len(many.boxes)

@@ -177,26 +177,28 @@ def test_mixed_batches_train(recipe_for, tmp_path, kind):
     assert report.checkpoint.is_file()
 
 
-@pytest.mark.parametrize("settings", [("fit=stretch", "patch_px=64"), ("fit=crop", "patch_px=64")])
+@pytest.mark.parametrize(
+    "settings", [("resize=stretch", "patch_px=64"), ("resize=crop", "patch_px=64")]
+)
 def test_slides_of_any_size_are_learned_as_a_whole(recipe_for, tmp_path, settings):
     recipe = recipe_for("mpp=null", "train.epochs=1", *settings)
     train(recipe, tmp_path / "run", progress=Silent())
     _, card = load_checkpoint(tmp_path / "run" / "best.safetensors")
-    assert (card.fit, card.tile_px) == (recipe.fit, 64)
+    assert (card.resize, card.tile_px) == (recipe.resize, 64)
     assert 0 <= card.scores["val_dice"] <= 1  # against the truth at its own size
 
 
 def test_slices_are_learned_with_their_neighbours(slides, recipe_for, tmp_path):
     with pytest.raises(StoreError, match="is no slice of a volume"):
-        train(recipe_for("data.neighbours=1"), tmp_path / "run", progress=Silent())
+        train(recipe_for("data.context_slices=1"), tmp_path / "run", progress=Silent())
     volume = tmp_path / "store.zarr"
     create_collection(volume)
     for z in range(3):
         shutil.copytree(slides / "store.zarr" / "a", volume / f"ct_z{z:04d}")
-    settings = (f"data.stores=[{volume}]", "data.neighbours=2", "data.validation=[ct_z0002]")
+    settings = (f"data.stores=[{volume}]", "data.context_slices=2", "data.validation=[ct_z0002]")
     train(recipe_for(*settings, "train.epochs=1"), tmp_path / "run", progress=Silent())
     network, card = load_checkpoint(tmp_path / "run" / "best.safetensors")
-    assert (card.neighbours, card.in_channels) == (2, 5)
+    assert (card.context_slices, card.in_channels) == (2, 5)
     assert network(torch.zeros(1, 5, 32, 32)).shape == (1, 1, 32, 32)
 
 
@@ -204,7 +206,7 @@ def test_a_square_that_does_not_fit_the_network_is_refused(recipe_for, tmp_path)
     network = "model={architecture: Linknet, encoder: resnet18, weights: null}"
     with pytest.raises(ConfigError, match=r"got patch_px 801.*needs a multiple of 32"):
         train(
-            recipe_for("mpp=null", "fit=stretch", "patch_px=801", network),
+            recipe_for("mpp=null", "resize=stretch", "patch_px=801", network),
             tmp_path,
             progress=Silent(),
         )

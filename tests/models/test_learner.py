@@ -67,7 +67,7 @@ def test_attention_adds_layers_and_survives_the_checkpoint(architecture, tmp_pat
 
 @pytest.mark.parametrize("architecture", ["Unet", "UnetLean", "LinknetConcat", "MAnet"])
 def test_a_skip_at_full_resolution_sees_single_px(architecture, tmp_path, card_for):
-    given = spec(architecture, detail=4)
+    given = spec(architecture, full_resolution_skip=4)
     network = build_network(given).eval()
     image = torch.zeros(1, 3, 64, 64)
     image[..., 31, 31] = 1.0
@@ -78,18 +78,20 @@ def test_a_skip_at_full_resolution_sees_single_px(architecture, tmp_path, card_f
     path = tmp_path / "net.safetensors"
     save_checkpoint(path, network, card_for(given))
     loaded, card = load_checkpoint(path)
-    assert card.detail == 4
+    assert card.full_resolution_skip == 4
     assert torch.equal(loaded(image), network(image))
 
 
 def test_inner_depths_are_found_behind_the_skip():
-    learner = LearningNetwork(build_network(spec("Unet", detail=4)), classes=2, sides=True)
+    learner = LearningNetwork(
+        build_network(spec("Unet", full_resolution_skip=4)), classes=2, sides=True
+    )
     assert len(learner.sides) == len(build_network(spec("Unet")).decoder.blocks) - 1
 
 
 def test_a_skip_at_full_resolution_elsewhere_is_refused():
     with pytest.raises(ConfigError, match="FPN decodes at reduced resolution"):
-        build_network(spec("FPN", detail=4))
+        build_network(spec("FPN", full_resolution_skip=4))
 
 
 def test_attention_elsewhere_is_refused():

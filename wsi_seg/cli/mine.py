@@ -19,20 +19,21 @@ def mine(
         float, typer.Option(min=0, help="Ring around truth that is left out, in um.")
     ] = 50.0,
     cap: Annotated[
-        float, typer.Option(min=0, max=1, help="Largest share of a slide that becomes hard.")
+        float,
+        typer.Option(min=0, max=1, help="Largest share of a slide that becomes hard negatives."),
     ] = 0.02,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Write where the model was wrong as the layer `hard`, for the next round of training.
+    """Write where the model was wrong as the layer `hard_negatives`, for the next training.
 
-    Give the recipe a share of it, for example sampling.mix.hard=0.3. The same predictions give
-    the same layer.
+    Give the recipe a share of it, for example sampling.mix.hard_negatives=0.3. The same
+    predictions give the same layer.
 
     For example:
 
       wsi-seg infer store.zarr --checkpoint run/best.safetensors
       wsi-seg mine store.zarr pred.zarr
-      wsi-seg train recipe.yaml --set sampling.mix.hard=0.3 --out run2
+      wsi-seg train recipe.yaml --set sampling.mix.hard_negatives=0.3 --out run2
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
@@ -49,7 +50,13 @@ def mine(
         )
         terminal.say("\n".join(report.lines()))
         terminal.next_command(
-            "wsi-seg", "train", "recipe.yaml", "--set", "sampling.mix.hard=0.3", "--out", "run2"
+            "wsi-seg",
+            "train",
+            "recipe.yaml",
+            "--set",
+            "sampling.mix.hard_negatives=0.3",
+            "--out",
+            "run2",
         )
         return asdict(report)
 

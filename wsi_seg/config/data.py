@@ -50,7 +50,7 @@ class DataConfig(Section):
     group_pattern
         The same from the names: a regular expression whose first part in brackets is the group,
         for example ``([^-]+)-``.
-    neighbours
+    context_slices
         Slices of a volume on either side that a slice is seen with, each as one channel of grey
         (2.5-D); past the ends the last slice is repeated. 0 sees RGB.
     pseudo_weight
@@ -65,7 +65,7 @@ class DataConfig(Section):
     folds: Annotated[int, Field(ge=2)] | None = None
     groups: Path | None = None
     group_pattern: str | None = None
-    neighbours: int = Field(default=0, ge=0, le=32)
+    context_slices: int = Field(default=0, ge=0, le=32)
     pseudo_weight: float = Field(default=0.5, ge=0)
 
     @field_validator("group_pattern")

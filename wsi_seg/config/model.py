@@ -27,7 +27,7 @@ class ModelConfig(Section):
         either.
     decoder_attention
         ``scse`` or null; Unet and UnetPlusPlus alone have it.
-    detail
+    full_resolution_skip
         Channels of a skip at full resolution, which smp's networks lack: sharper borders of small
         objects; 0 has none.
     head
@@ -49,7 +49,7 @@ class ModelConfig(Section):
     encoder: str = "tu-tf_efficientnet_lite0"
     weights: str | None = "imagenet"
     decoder_attention: Literal["scse"] | None = None
-    detail: int = Field(default=0, ge=0, le=64)
+    full_resolution_skip: int = Field(default=0, ge=0, le=64)
     head: Literal["avg", "max", "gem"] | None = None
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     deep_supervision: float = Field(default=0.0, ge=0)

@@ -20,7 +20,7 @@ from wsi_seg.config.training import TrainConfig
 from wsi_seg.notebook import lines_html
 
 # See `data.view.View`.
-Fit = Literal["stretch", "pad", "crop"]
+Resize = Literal["stretch", "pad", "crop"]
 
 # Stands for the number of the fold in the path of first weights.
 _FOLD = "{fold}"
@@ -29,7 +29,7 @@ _FOLD = "{fold}"
 def _usual_augment(values: dict[str, Any]) -> Augment:
     """Augmentation of a recipe that names none; slices seen as channels have no colour."""
     data = values.get("data")
-    return "d4" if isinstance(data, DataConfig) and data.neighbours else "light"
+    return "d4" if isinstance(data, DataConfig) and data.context_slices else "light"
 
 
 class Recipe(Section):
@@ -47,7 +47,7 @@ class Recipe(Section):
         Micrometres per px that the model works at; null takes px of level 0 as they are.
     patch_px
         Side of a training patch at that mpp; also the model's tile at inference.
-    fit
+    resize
         For small images: resize each to a square of ``patch_px``, whatever its size. ``stretch``
         changes the aspect, ``pad`` mirrors what is missing, ``crop`` lets the longer side stick
         out; at inference the result has the image's own size again. Null keeps the resolution.
@@ -55,7 +55,7 @@ class Recipe(Section):
         Preset: ``none``, ``d4`` (flips and quarter turns), ``light`` (d4 and slight changes of
         colour, blur and noise), ``stain`` (any turn, scale, and strong changes of colour),
         ``siim``, ``stas`` (lists of competitions' winners) or ``heavy``; or a list of steps. Where
-        it is not named it is ``light``, and ``d4`` with ``data.neighbours``, which have no colour.
+        it is not named it is ``light``, and ``d4`` with ``data.context_slices``, which are grey.
     mix_batches
         CutMix or MixUp of the patches of a batch; null mixes none.
     phases
@@ -68,7 +68,7 @@ class Recipe(Section):
     data: DataConfig
     mpp: Annotated[float, Field(gt=0)] | None
     patch_px: int = Field(default=256, ge=8, le=4096)
-    fit: Fit | None = None
+    resize: Resize | None = None
     sampling: SamplingConfig = SamplingConfig()
     augment: Augment = Field(default_factory=_usual_augment)
     mix_batches: MixBatchesConfig | None = None
@@ -106,10 +106,10 @@ class Recipe(Section):
         names = [phase.name for phase in self.phases]
         if len(set(names)) < len(names):
             raise ValueError(f"phases are named {', '.join(names)}; expected each name once")
-        if self.fit is not None and self.mpp is not None:
+        if self.resize is not None and self.mpp is not None:
             raise ValueError(
-                f"got fit {self.fit} and mpp {self.mpp:g}; expected mpp null, because a slide that "
-                "is fitted to a square keeps no resolution"
+                f"got resize {self.resize} and mpp {self.mpp:g}; expected mpp null, because a "
+                "slide that is resized to a square keeps no resolution"
             )
         if _FOLD in (self.model.weights or "") and self.data.folds is None:
             raise ValueError(f"model.weights names {_FOLD}; expected data.folds to be a number")

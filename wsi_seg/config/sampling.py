@@ -23,7 +23,7 @@ class MixConfig(Section):
         Uniform by area over slides without any object, such as negative X-rays.
     boundary
         Cells that the outline of an object crosses.
-    hard
+    hard_negatives
         Where the last model was wrong, see ``wsi-seg mine``.
     """
 
@@ -31,7 +31,7 @@ class MixConfig(Section):
     regions: dict[str, Share] = Field(default_factory=dict)
     tissue: Share = 0
     boundary: Share = 0
-    hard: Share = 0
+    hard_negatives: Share = 0
     background: Share = 0
     empty: Share = 0
 
@@ -44,8 +44,9 @@ class MixConfig(Section):
     @property
     def total(self) -> float:
         """Sum that the shares are parts of."""
-        cells = self.tissue + self.boundary + self.hard + self.background + self.empty
-        return self.objects + sum(self.regions.values()) + cells
+        areas = self.tissue + self.background + self.empty
+        cells = self.boundary + self.hard_negatives
+        return self.objects + sum(self.regions.values()) + areas + cells
 
 
 class SizesConfig(Section):
@@ -55,22 +56,22 @@ class SizesConfig(Section):
     ----------
     edges_mm
         Ascending diameters of circles of the objects' areas.
-    times
+    repeats
         Times that an object below each edge counts in a round; as many as edges.
-    beyond
+    above
         Objects from the last edge on: ``keep`` once, or ``drop``.
     """
 
     edges_mm: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1)
-    times: tuple[Annotated[int, Field(ge=0, le=1000)], ...]
-    beyond: Literal["keep", "drop"] = "keep"
+    repeats: tuple[Annotated[int, Field(ge=0, le=1000)], ...]
+    above: Literal["keep", "drop"] = "keep"
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
-        if len(self.times) != len(self.edges_mm) or list(self.edges_mm) != sorted(
+        if len(self.repeats) != len(self.edges_mm) or list(self.edges_mm) != sorted(
             set(self.edges_mm)
         ):
-            raise ValueError("expected ascending edges_mm and as many times")
+            raise ValueError("expected ascending edges_mm and as many repeats")
         return self
 
 
@@ -108,7 +109,7 @@ class SamplingConfig(Section):
         Shares of the layers of the importance map.
     patches_per_epoch
         Rounded up to whole batches; null draws each object once, the other layers in proportion.
-    per
+    unit
         What ``mix.objects`` takes in turn: each ``object``, or each ``slide`` that has any, for
         small images that are positive as a whole.
     regions_label
@@ -137,7 +138,7 @@ class SamplingConfig(Section):
 
     mix: MixConfig = MixConfig(objects=0.5, tissue=0.4, background=0.1)
     patches_per_epoch: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = 1000
-    per: Literal["object", "slide"] = "object"
+    unit: Literal["object", "slide"] = "object"
     regions_label: str = "regions"
     sizes: SizesConfig | None = None
     strata: StrataConfig | None = None

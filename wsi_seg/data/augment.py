@@ -91,8 +91,8 @@ def require_no_colour(augment: Augment) -> None:
     found = sorted(_names(steps) & _COLOUR)
     if found:
         raise ConfigError(
-            f"augment: {', '.join(found)} change colours, and with data.neighbours the channels "
-            "are slices; expected none of them, for example d4, or a list of other steps"
+            f"augment: {', '.join(found)} change colours, and with data.context_slices the "
+            "channels are slices; expected none of them, for example d4, or a list of other steps"
         )
 
 

@@ -17,7 +17,7 @@ from wsi_seg.evaluate.truth import require_same_slide
 from wsi_seg.geometry import Region
 from wsi_seg.masks.labels import write_values
 from wsi_seg.progress import Progress
-from wsi_seg.sampling.importance import HARD
+from wsi_seg.sampling.importance import HARD_NEGATIVES
 from wsi_seg.store import Collection, SlideStore
 
 # Longer side of the map at most; predictions have a level of about that size.
@@ -31,7 +31,7 @@ _SPREAD = (0.7548776662466927, 0.5698402909980532)
 
 @dataclass(frozen=True, slots=True)
 class MinedSlide:
-    """What one slide gave: the share of its px that are hard, and their mean energy (0 to 1)."""
+    """Share of a slide's pixels that are hard negatives, and their mean energy (0 to 1)."""
 
     name: str
     share: float
@@ -47,7 +47,7 @@ class MineReport:
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
         return [
-            f"{s.name}: {s.share:.2%} of the slide is hard, mean energy {s.energy:.2f}"
+            f"{s.name}: {s.share:.2%} of the slide are hard negatives, mean energy {s.energy:.2f}"
             for s in self.slides
         ]
 
@@ -61,7 +61,7 @@ def mine(
     cap: float = 0.02,
     progress: Progress,
 ) -> MineReport:
-    """Write the layer ``hard`` of each predicted slide; again with the same, it is the same.
+    """Write the layer ``hard_negatives`` of each predicted slide; a second time, it is the same.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def mine(
     ring_um
         Width of the ring around annotated px that is left out; px of level 0 where mpp is unknown.
     cap
-        Largest share of a slide that may become hard; the surest errors are kept.
+        Largest share of a slide that may become hard negatives; the surest errors are kept.
     progress
         Advanced by slides.
 
@@ -95,7 +95,7 @@ def mine(
             energy, downsample = hard_px(
                 collection[name], prediction[name], label=label, ring_um=ring_um, cap=cap
             )
-            write_values(collection[name], HARD, energy, downsample=downsample)
+            write_values(collection[name], HARD_NEGATIVES, energy, downsample=downsample)
             found = energy[energy > 0]
             mean = float(found.mean()) / 255 if found.size else 0.0
             mined.append(MinedSlide(name, found.size / energy.size, mean))

@@ -155,7 +155,7 @@ def build_learner(
         in_channels=view.channels,
         classes=classes,
         decoder_attention=model.decoder_attention,
-        detail=model.detail,
+        full_resolution_skip=model.full_resolution_skip,
     )
     network = build_network(spec, weights=weights)
     multiple = size_multiple(network)
@@ -194,9 +194,9 @@ def build_learner(
             },
         },
         decoder_attention=spec.decoder_attention,
-        fit=recipe.fit,
-        neighbours=recipe.data.neighbours,
-        detail=spec.detail,
+        resize=recipe.resize,
+        context_slices=recipe.data.context_slices,
+        full_resolution_skip=spec.full_resolution_skip,
     )
     return learner, card
 

@@ -48,7 +48,7 @@ class Patches(lightning.LightningDataModule):
         super().__init__()
         self._config, self._seed = recipe.train, recipe.seed
         view = View.of(recipe)
-        if recipe.data.neighbours:
+        if recipe.data.context_slices:
             require_no_colour(recipe.augment)
         sources = [
             PatchSource.of(slide.store, recipe.data.label, classes=recipe.class_table, view=view)

@@ -15,19 +15,20 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
 from wsi_seg.classes import ClassTable
-from wsi_seg.config.recipe import Fit
+from wsi_seg.config.recipe import Resize
 from wsi_seg.data.view import View, channels_with
 from wsi_seg.errors import CheckpointError, ConfigError, OutputError
 from wsi_seg.models.network import NetworkSpec, blank_network
 from wsi_seg.models.tensors import read_safetensors
 
-FORMAT = 1
+# Form of a card: 2 since it says resize, context_slices and full_resolution_skip.
+FORMAT = 2
 
 _KEY = "wsi_seg"
 
@@ -58,9 +59,9 @@ class ModelCard:
         Validation scores by name, for example ``val_dice``.
     training
         How it was trained, as plain JSON values.
-    decoder_attention, detail
+    decoder_attention, full_resolution_skip
         See `NetworkSpec`.
-    fit, neighbours
+    resize, context_slices
         How the network looks at slides; see `data.view.View`.
     """
 
@@ -75,13 +76,13 @@ class ModelCard:
     scores: dict[str, float] = field(default_factory=dict)
     training: dict[str, object] = field(default_factory=dict)
     decoder_attention: str | None = None
-    fit: Fit | None = None
-    neighbours: int = 0
-    detail: int = 0
+    resize: Resize | None = None
+    context_slices: int = 0
+    full_resolution_skip: int = 0
 
     def view(self, tile_px: int | None = None) -> View:
         """How the network looks at slides; with another tile, a fitted slide fills that."""
-        return View(self.mpp, self.fit, tile_px or self.tile_px, self.neighbours)
+        return View(self.mpp, self.resize, tile_px or self.tile_px, self.context_slices)
 
     @property
     def spec(self) -> NetworkSpec:
@@ -92,7 +93,7 @@ class ModelCard:
             self.in_channels,
             len(self.classes),
             self.decoder_attention,
-            self.detail,
+            self.full_resolution_skip,
         )
 
     def to_json(self) -> dict[str, object]:
@@ -114,7 +115,7 @@ class _CardFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    format: int = Field(ge=1, le=FORMAT)
+    format: int
     architecture: str
     encoder: str
     in_channels: int = Field(ge=1, le=1024)
@@ -126,9 +127,19 @@ class _CardFile(BaseModel):
     scores: dict[str, float]
     training: dict[str, object]
     decoder_attention: str | None = None
-    fit: Fit | None = None
-    neighbours: int = Field(default=0, ge=0, le=32)
-    detail: int = Field(default=0, ge=0, le=64)
+    resize: Resize | None = None
+    context_slices: int = Field(default=0, ge=0, le=32)
+    full_resolution_skip: int = Field(default=0, ge=0, le=64)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _format_of_today(cls, values: object) -> object:
+        if isinstance(values, dict) and values.get("format") != FORMAT:
+            raise ValueError(
+                f"it has format {values.get('format')!r}; expected {FORMAT}; train again, or use "
+                "the wsi_seg that wrote it"
+            )
+        return values
 
     def card(self) -> ModelCard:
         """Card in the form the rest of the code uses."""
@@ -137,10 +148,10 @@ class _CardFile(BaseModel):
                 f"got {len(self.mean)} means and {len(self.std)} deviations; "
                 f"expected {self.in_channels} of each"
             )
-        if self.neighbours and self.in_channels != channels_with(self.neighbours):
+        if self.context_slices and self.in_channels != channels_with(self.context_slices):
             raise ConfigError(
-                f"got {self.in_channels} channels and {self.neighbours} neighbours; expected "
-                f"{channels_with(self.neighbours)} channels"
+                f"got {self.in_channels} channels and {self.context_slices} context slices; "
+                f"expected {channels_with(self.context_slices)} channels"
             )
         return ModelCard(
             architecture=self.architecture,
@@ -154,9 +165,9 @@ class _CardFile(BaseModel):
             scores=self.scores,
             training=self.training,
             decoder_attention=self.decoder_attention,
-            fit=self.fit,
-            neighbours=self.neighbours,
-            detail=self.detail,
+            resize=self.resize,
+            context_slices=self.context_slices,
+            full_resolution_skip=self.full_resolution_skip,
         )
 
 

@@ -53,7 +53,7 @@ _LAYERS = {
     Layer.TISSUE: ("tissue", (86, 180, 233)),
     Layer.BACKGROUND: ("background", (120, 120, 120)),
     Layer.BOUNDARY: ("boundaries", (204, 121, 167)),
-    Layer.HARD: ("hard", (240, 228, 66)),
+    Layer.HARD_NEGATIVES: ("hard negatives", (240, 228, 66)),
     Layer.REGIONS: ("regions", (0, 158, 115)),
     Layer.EMPTY: ("empty slides", (0, 114, 178)),
 }
@@ -249,8 +249,8 @@ def patch_picture(image: Pixels, label: Pixels, recipe: Recipe, *, side_px: int)
         Side of the picture; its right and bottom line are white.
     """
     ids = label if label.ndim == 2 else label[..., 0]
-    if neighbours := recipe.data.neighbours:
-        image = np.repeat(image[..., neighbours : neighbours + 1], 3, axis=-1)
+    if middle := recipe.data.context_slices:
+        image = np.repeat(image[..., middle : middle + 1], 3, axis=-1)
     patch = Image.fromarray(image).resize((side_px, side_px), Image.Resampling.BOX)
     small = Image.fromarray(ids).resize(patch.size, Image.Resampling.NEAREST)
     pixels, ids = np.asarray(patch).copy(), np.asarray(small)

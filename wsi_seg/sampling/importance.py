@@ -14,7 +14,7 @@ from wsi_seg.geometry import Extent, Region
 from wsi_seg.store import Multiscale
 
 TISSUE = "tissue"
-HARD = "hard"
+HARD_NEGATIVES = "hard_negatives"
 
 # Shares of a cell are kept in steps of 1/255.
 Share = NDArray[np.uint8]
@@ -52,7 +52,7 @@ class SlideMap:
         Who drew each object, ``(n,)`` text.
     covered
         Share of each cell that objects cover, as ``tissue``; None where nothing asks for it.
-    hard
+    hard_negatives
         How wrong the last model was in each cell, as ``tissue``; None before it was mined.
     regions
         Share of each cell that a region covers, as ``tissue``, by the region's class.
@@ -68,7 +68,7 @@ class SlideMap:
     areas: NDArray[np.float64]
     sources: NDArray[np.str_]
     covered: Share | None = None
-    hard: Share | None = None
+    hard_negatives: Share | None = None
     regions: Mapping[str, Share] = field(default_factory=dict)
 
     @property

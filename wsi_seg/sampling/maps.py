@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from wsi_seg.classes import ClassTable
 from wsi_seg.config import Recipe
 from wsi_seg.masks import Objects, read_objects
-from wsi_seg.sampling.importance import HARD, TISSUE, Share, SlideMap, map_cells
+from wsi_seg.sampling.importance import HARD_NEGATIVES, TISSUE, Share, SlideMap, map_cells
 from wsi_seg.store import SlideStore
 
 # Source of objects that a network found.
@@ -115,8 +115,8 @@ class TrainingSlide:
             areas=areas,
             sources=sources,
             covered=self._share(_Cells(self.label, cell_px)) if covers else None,
-            hard=self._share(_Cells(HARD, cell_px, mean=True))
-            if mix.hard > 0 and self._has(HARD)
+            hard_negatives=self._share(_Cells(HARD_NEGATIVES, cell_px, mean=True))
+            if mix.hard_negatives > 0 and self._has(HARD_NEGATIVES)
             else None,
             regions=self._regions(recipe, cell_px),
         )
@@ -138,7 +138,7 @@ class TrainingSlide:
         ids = np.array([ids_of[str(name)] for name in names], dtype=np.uint8)
         boxes, areas = boxes[wanted], self.objects.area[wanted]
         sources = self.objects.source[wanted]
-        if recipe.sampling.per == "slide" and len(boxes):
+        if recipe.sampling.unit == "slide" and len(boxes):
             # One object that is all of them.
             boxes = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])[None]
             ids, areas, sources = ids[:1], areas.sum(keepdims=True), sources[:1]

@@ -39,7 +39,7 @@ class Layer(enum.IntEnum):
     TISSUE = 1
     BACKGROUND = 2
     BOUNDARY = 3
-    HARD = 4
+    HARD_NEGATIVES = 4
     REGIONS = 5
     EMPTY = 6
 
@@ -275,7 +275,10 @@ def _layers(
             [np.full_like(m.tissue, 0 if len(m.boxes) else _FULL) for m in maps],
         ),
         Layer.BOUNDARY: (mix.boundary, [m.boundary for m in maps]),
-        Layer.HARD: (mix.hard, [_or_none(m, m.hard) for m in maps]),
+        Layer.HARD_NEGATIVES: (
+            mix.hard_negatives,
+            [_or_none(m, m.hard_negatives) for m in maps],
+        ),
     }
     layers = [layer(kind, share, found)
               for kind, (share, found) in shares.items()
