@@ -55,7 +55,7 @@ def test_a_run_learns_and_leaves_what_it_promises(recipe_for, tmp_path):
         "best.safetensors",
         "last.ckpt",
         "metrics.csv",
-        "place.json",
+        "position_bias.json",
         "recipe.yaml",
         "worst.csv",
     ]

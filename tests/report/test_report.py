@@ -253,7 +253,7 @@ def test_a_network_that_knows_the_place_is_warned_of(tmp_path):
     even, uneven = np.full((8, 8), 0.25), np.full((8, 8), 0.25)
     uneven[2:6, 2:6] = 0.75
     answers = {"flat": {"gland": even.tolist()}, "shuffled": {"gland": uneven.tolist()}}
-    (run / "place.json").write_text(json.dumps({"answers": answers}))
+    (run / "position_bias.json").write_text(json.dumps({"answers": answers}))
     out = tmp_path / "report.html"
     report = write_report(ReportSources(run), out, progress=Silent())
     assert report.sections[1] == "Does the network know the place?"
@@ -262,6 +262,6 @@ def test_a_network_that_knows_the_place_is_warned_of(tmp_path):
     assert f"the network has learned the place: {warned}" in text
     assert "place: flat tiles" not in text
     assert text.count("data:image/jpeg") == 2
-    (run / "place.json").write_text("{}")
+    (run / "position_bias.json").write_text("{}")
     with pytest.raises(ConfigError, match="train again"):
         write_report(ReportSources(run), out, progress=Silent())

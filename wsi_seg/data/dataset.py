@@ -15,7 +15,7 @@ from wsi_seg.data.scaled import Readable, Scale, read_image, read_label
 from wsi_seg.data.view import View
 from wsi_seg.errors import StoreError
 from wsi_seg.sampling import Draws, GridSampler, PatchSampler
-from wsi_seg.sampling.counters import Stream, words
+from wsi_seg.sampling.counters import Stream, random_bits
 from wsi_seg.store import Multiscale, SlideStore, open_multiscale
 
 # Group inside a label's that holds its probabilities.
@@ -251,8 +251,8 @@ class PatchDataset(Dataset[Patch]):
             self._augmenter = Augmenter(self._augment)
         side = self._augmenter.side_to_cut(self._patch_px)
         image, label = source.patch(float(draws.y[index]), float(draws.x[index]), side)
-        raw = words(self._seed, epoch, stream=Stream.AUGMENT, first=index, count=1)[0]
-        seeds = [int(word) >> 33 for word in raw]
+        raw = random_bits(self._seed, epoch, stream=Stream.AUGMENT, first=index, count=1)[0]
+        seeds = [int(bits) >> 33 for bits in raw]
         image, label = self._augmenter(image, label, side=self._patch_px, seeds=seeds)
         planes = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         weight = torch.ones(())

@@ -14,12 +14,12 @@ from wsi_seg.data.batches import BatchAugmenter, shared_out
 from wsi_seg.data.dataset import EpochItems, PatchDataset, PatchSource
 from wsi_seg.data.presets import PRESETS
 from wsi_seg.data.view import View
-from wsi_seg.learn.ledger import Ledger
+from wsi_seg.data.weighted import WeightedPatchDataset
+from wsi_seg.learn.patch_losses import PatchLosses
 from wsi_seg.learn.resume import Position
 from wsi_seg.learn.sampler import patch_sampler
 from wsi_seg.learn.split import Split
 from wsi_seg.learn.task import Batch
-from wsi_seg.learn.weighted import WeightedPatches
 from wsi_seg.predict.device import pick_device
 
 # Patches that the network is asked about once it is trained.
@@ -38,7 +38,7 @@ class Patches(lightning.LightningDataModule):
 
     Attributes
     ----------
-    ledger
+    losses
         What is remembered of them.
     augmenter
         What is left to change once they are on the device.
@@ -74,14 +74,14 @@ class Patches(lightning.LightningDataModule):
             epoch=position.epoch,
             skip=position.batches * self._config.batch_size,
         )
-        self.ledger = Ledger(
+        self.losses = PatchLosses(
             self._items,
             self._sampler,
             [slide.name for slide in split.train],
             replay=recipe.sampling.replay,
         )
         soft = any(source.soft is not None for source in sources)
-        self._dataset = WeightedPatches(
+        self._dataset = WeightedPatchDataset(
             patches,
             [recipe.data.pseudo_weight if slide.is_pseudo else 1.0 for slide in split.train],
             classes=len(recipe.classes) if soft else None,
@@ -121,7 +121,9 @@ class Patches(lightning.LightningDataModule):
 def prepare_loading(recipe: Recipe) -> None:
     """Start the server that the loader's processes come from, so that no epoch waits for it."""
     if recipe.train.workers:
-        multiprocessing.set_forkserver_preload([WeightedPatches.__module__, Augmenter.__module__])
+        multiprocessing.set_forkserver_preload(
+            [WeightedPatchDataset.__module__, Augmenter.__module__]
+        )
         forkserver.ensure_running()
 
 

@@ -12,13 +12,13 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from wsi_seg.config import Recipe, load_recipe, save_recipe
 from wsi_seg.errors import ConfigError, OutputError
 from wsi_seg.learn.average import average_checkpoints
-from wsi_seg.learn.ensemble import ENSEMBLE, OUT_OF_FOLD, predict_out_of_fold, write_ensemble
+from wsi_seg.learn.callback import METRICS
 from wsi_seg.learn.fit import Fitted, fit
+from wsi_seg.learn.out_of_fold import ENSEMBLE, OUT_OF_FOLD, predict_out_of_fold, write_ensemble
 from wsi_seg.learn.resume import LAST
 from wsi_seg.learn.sampler import require_classes
 from wsi_seg.learn.split import Split, split_slides
 from wsi_seg.learn.validate import BEST
-from wsi_seg.learn.watch import METRICS
 from wsi_seg.notebook import lines_html
 from wsi_seg.progress import Progress, Silent
 

@@ -22,12 +22,12 @@ from wsi_seg.data.scaled import read_label
 from wsi_seg.data.view import View
 from wsi_seg.errors import BatchError, ConfigError, OutputError, WsiSegError
 from wsi_seg.export.files import written_whole
-from wsi_seg.learn.place import middle_and_corners, place_means
+from wsi_seg.learn.position_bias import means_by_position, middle_and_corners
 from wsi_seg.learn.sampler import patch_sampler
 from wsi_seg.progress import Progress
-from wsi_seg.report.place import place_picture
+from wsi_seg.report.position_bias import position_picture
 from wsi_seg.sampling import Draws, Layer
-from wsi_seg.sampling.counters import Stream, words
+from wsi_seg.sampling.counters import Stream, random_bits
 from wsi_seg.sampling.importance import TISSUE
 from wsi_seg.sampling.maps import TrainingSlide
 from wsi_seg.store import SlideStore, read_thumbnail, thumbnail_extent
@@ -166,7 +166,7 @@ def _mean_labels(slides: Sequence[TrainingSlide], recipe: Recipe) -> Image.Image
         ids = label if label.ndim == 2 else label[..., 0]
         for entry in classes:
             sums[entry.id - 1] += ids == entry.id
-    means = [place_means(one / _AVERAGED) for one in sums]
+    means = [means_by_position(one / _AVERAGED) for one in sums]
     legend = [
         (f"{entry.name}: middle {middle:.3f}, corners {corners:.3f}", entry.rgb)
         for entry, (middle, corners) in zip(
@@ -174,7 +174,7 @@ def _mean_labels(slides: Sequence[TrainingSlide], recipe: Recipe) -> Image.Image
         )
     ]
     title = f"mean label of {_AVERAGED:,} patches of {recipe.patch_px} px, by place"
-    return _framed([place_picture(one) for one in means], legend, title=title)
+    return _framed([position_picture(one) for one in means], legend, title=title)
 
 
 def _slide_picture(
@@ -228,7 +228,7 @@ def _sheet(source: PatchSource, recipe: Recipe, draws: Draws) -> Image.Image:
     for index in range(min(rows * columns, len(draws))):
         cut = augmenter.side_to_cut(side)
         image, label = source.patch(float(draws.y[index]), float(draws.x[index]), cut)
-        raw = words(recipe.seed, 0, stream=Stream.AUGMENT, first=index, count=1)[0]
+        raw = random_bits(recipe.seed, 0, stream=Stream.AUGMENT, first=index, count=1)[0]
         image, label = augmenter(image, label, side=side, seeds=[int(w) >> 33 for w in raw])
         place = (index % columns * _SHEET_PX, index // columns * _SHEET_PX)
         sheet.paste(patch_picture(image, label, recipe, side_px=_SHEET_PX), place)

@@ -91,7 +91,7 @@ def _source_shares(groups: Sequence[str], shares: Mapping[str, float]) -> tuple[
     return tuple(shares[name] / total / groups.count(name) for name in groups)
 
 
-def take_turns(
+def round_robin(
     groups: Sequence[Indices], shares: Sequence[float], count: int, *, seed: int, epoch: int
 ) -> Indices:
     """Objects of an epoch's object draws.

@@ -20,14 +20,14 @@ class Pixels:
         0 to 1, one channel per class.
     weight
         At least 0; what has weight 0 (ignored px) changes no term and gets no gradient.
-    presence
+    class_logits
         ``(B, C)`` logits of the class head: whether the class is in the patch at all.
     """
 
     logits: torch.Tensor
     target: torch.Tensor
     weight: torch.Tensor
-    presence: torch.Tensor | None = None
+    class_logits: torch.Tensor | None = None
 
     @classmethod
     def of(
@@ -36,7 +36,7 @@ class Pixels:
         label: torch.Tensor,
         *,
         weight: torch.Tensor | None = None,
-        presence: torch.Tensor | None = None,
+        class_logits: torch.Tensor | None = None,
     ) -> "Pixels":
         """Take class ids ``(B, H, W)`` apart: id ``c + 1`` is channel ``c``, 255 is ignored.
 
@@ -49,7 +49,7 @@ class Pixels:
             uint8 ids, or float targets ``(B, C, H, W)`` in 0..1 where NaN is ignored.
         weight
             ``(B, H, W)`` at least 0; None weighs all px the same.
-        presence
+        class_logits
             See the class.
 
         Raises
@@ -79,7 +79,7 @@ class Pixels:
             kept,
             target.masked_fill(weights == 0, 0.0),
             weights.expand_as(wide),
-            None if presence is None else presence.to(wide.dtype),
+            None if class_logits is None else class_logits.to(wide.dtype),
         )
 
     @property

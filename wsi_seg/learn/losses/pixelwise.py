@@ -80,7 +80,7 @@ def bce_empty(px: Pixels, _: Term) -> torch.Tensor:
     counted = px.weight > 0
     present = (px.target * counted).amax((2, 3)).gt(0.5).to(px.logits.dtype)
     known = counted.any(dim=3).any(dim=2).to(px.logits.dtype)
-    logit = px.presence
+    logit = px.class_logits
     if logit is None:
         lowest = torch.finfo(px.logits.dtype).min
         highest = px.logits.masked_fill(~counted, lowest).amax((2, 3))

@@ -33,7 +33,7 @@ class WorstPatch:
     loss: float
 
 
-class Ledger:
+class PatchLosses:
     """Losses of the patches of the epoch that runs, in the order in which they are shown.
 
     Parameters

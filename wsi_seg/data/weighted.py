@@ -8,7 +8,7 @@ from wsi_seg.data.dataset import Patch, PatchDataset
 from wsi_seg.data.mix import probabilities
 
 
-class WeightedPatches(Dataset[Patch]):
+class WeightedPatchDataset(Dataset[Patch]):
     """Patches with their weight as the third part: that of slide times draw times px, float32.
 
     Parameters

@@ -63,7 +63,7 @@ def shown_whole(centres: Floats, lengths: Floats, sides: Floats) -> Floats:
     return np.where(lengths <= sides, lengths / 2, centres)
 
 
-class ObjectPlaces:
+class ObjectPositions:
     """Places around objects.
 
     Parameters

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from wsi_seg.errors import ConfigError, OutputError
 from wsi_seg.models import load_checkpoint
 
-PLACE = "place.json"
+POSITION_BIAS = "position_bias.json"
 
 # Parts of a tile along each side. Pieces are shuffled, so the number must be even.
 _PARTS = 8
@@ -30,7 +30,7 @@ Means = list[list[float]]
 
 
 @dataclass(frozen=True, slots=True)
-class PlaceCheck:
+class PositionBias:
     """Mean answers by place.
 
     Parameters
@@ -42,7 +42,7 @@ class PlaceCheck:
     answers: Mapping[str, Mapping[str, Means]]
 
     @classmethod
-    def read(cls, file: Path) -> "PlaceCheck":
+    def read(cls, file: Path) -> "PositionBias":
         """Read what `write` wrote.
 
         Raises
@@ -94,7 +94,9 @@ class PlaceCheck:
                 yield kind, name, *middle_and_corners(np.array(means))
 
 
-def check_place(checkpoint: Path, patches: torch.Tensor, device: torch.device) -> PlaceCheck:
+def measure_position_bias(
+    checkpoint: Path, patches: torch.Tensor, device: torch.device
+) -> PositionBias:
     """Ask a network about tiles without content, made of training patches.
 
     Parameters
@@ -116,9 +118,9 @@ def check_place(checkpoint: Path, patches: torch.Tensor, device: torch.device) -
         for tile in ((tiles / 255 - mean) / std).split(1):
             with torch.inference_mode():
                 sums += network(tile.to(device)).float().sigmoid().sum(dim=0).cpu().numpy()
-        means = [place_means(one / len(tiles)).tolist() for one in sums]
+        means = [means_by_position(one / len(tiles)).tolist() for one in sums]
         answers[kind] = dict(zip(card.classes.names, means, strict=True))
-    return PlaceCheck(answers)
+    return PositionBias(answers)
 
 
 def _shuffled(patches: torch.Tensor) -> torch.Tensor:
@@ -141,7 +143,7 @@ def _shuffled(patches: torch.Tensor) -> torch.Tensor:
     return torch.cat([tiles, moved]).float()
 
 
-def place_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def means_by_position(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Means of the parts of a square, ``(side, side)`` to ``(parts, parts)``."""
     edges = np.rint(np.linspace(0, len(values), _PARTS + 1)).astype(np.int64)
     sums = np.add.reduceat(np.add.reduceat(values, edges[:-1], axis=0), edges[:-1], axis=1)

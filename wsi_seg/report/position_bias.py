@@ -7,7 +7,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from wsi_seg.learn.place import PlaceCheck
+from wsi_seg.learn.position_bias import PositionBias
 from wsi_seg.report.page import Section, figure, figures, paragraph, picture
 from wsi_seg.report.pictures import jpeg_of
 
@@ -16,7 +16,7 @@ _PART_PX = 40
 _BRIGHT = 0.6
 
 
-def place_picture(means: NDArray[np.float64]) -> Image.Image:
+def position_picture(means: NDArray[np.float64]) -> Image.Image:
     """Picture of numbers by place, ``(parts, parts)`` float64, 0 or more; black is 0."""
     top = max(float(means.max()), 1e-9)
     shades = means / top
@@ -31,7 +31,7 @@ def place_picture(means: NDArray[np.float64]) -> Image.Image:
     return image
 
 
-def place_section(file: Path, title: str) -> Section:
+def position_section(file: Path, title: str) -> Section:
     """Answers of the best network to tiles without content, by their place.
 
     Raises
@@ -39,9 +39,9 @@ def place_section(file: Path, title: str) -> Section:
     ConfigError
         If the file is damaged.
     """
-    found = PlaceCheck.read(file)
+    found = PositionBias.read(file)
     parts = [
-        figure(picture(jpeg_of(place_picture(np.array(means))), caption), caption)
+        figure(picture(jpeg_of(position_picture(np.array(means))), caption), caption)
         for kind, classes in found.answers.items()
         for name, means in classes.items()
         for caption in [f"{name}, mean answer to {kind} tiles by place"]

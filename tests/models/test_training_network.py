@@ -7,8 +7,8 @@ from torch import nn
 
 from wsi_seg.errors import ConfigError
 from wsi_seg.models import NetworkSpec, build_network, load_checkpoint, save_checkpoint
-from wsi_seg.models.learner import GeneralisedMean, LearningNetwork
 from wsi_seg.models.network import ARCHITECTURES, current_encoder
+from wsi_seg.models.training_network import GeneralisedMean, TrainingNetwork
 
 ENCODER = "tu-mobilenetv3_small_050"
 # PAN and DeepLab need an encoder that can be dilated, DPT a transformer, Segformer none.
@@ -32,14 +32,14 @@ def _one_thread():
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
 def test_every_architecture_learns_as_it_predicts(architecture):
     network = build_network(spec(architecture)).eval()
-    learner = LearningNetwork(network, classes=2, head="avg").eval()
+    learner = TrainingNetwork(network, classes=2, head="avg").eval()
     side = {"DPT": 224, "PAN": 128}.get(architecture, 64)
     x = torch.randn(2, 3, side, side)
     with torch.no_grad():
         outputs = learner(x)
         assert torch.equal(outputs.logits, network(x))
     assert outputs.logits.shape == (2, 2, side, side)
-    assert outputs.presence.shape == (2, 2)
+    assert outputs.class_logits.shape == (2, 2)
 
 
 @pytest.mark.parametrize("channels", [1, 4])
@@ -83,10 +83,10 @@ def test_a_skip_at_full_resolution_sees_single_px(architecture, tmp_path, card_f
 
 
 def test_inner_depths_are_found_behind_the_skip():
-    learner = LearningNetwork(
-        build_network(spec("Unet", full_resolution_skip=4)), classes=2, sides=True
+    learner = TrainingNetwork(
+        build_network(spec("Unet", full_resolution_skip=4)), classes=2, auxiliary=True
     )
-    assert len(learner.sides) == len(build_network(spec("Unet")).decoder.blocks) - 1
+    assert len(learner.auxiliary) == len(build_network(spec("Unet")).decoder.blocks) - 1
 
 
 def test_a_skip_at_full_resolution_elsewhere_is_refused():
@@ -123,8 +123,8 @@ def test_a_generalised_mean_lies_between_mean_and_maximum():
 
 @pytest.mark.parametrize("pooling", ["avg", "max", "gem"])
 def test_heads_learn(pooling):
-    learner = LearningNetwork(build_network(spec()), classes=2, head=pooling, dropout=0.2)
-    learner(torch.randn(2, 3, 64, 64)).presence.sum().backward()
+    learner = TrainingNetwork(build_network(spec()), classes=2, head=pooling, dropout=0.2)
+    learner(torch.randn(2, 3, 64, 64)).class_logits.sum().backward()
     assert all(p.grad is not None for p in learner.head.parameters())
     assert next(learner.network.encoder.parameters()).grad is not None
 
@@ -133,22 +133,22 @@ def test_heads_learn(pooling):
 def test_inner_depths_have_outputs_that_are_not_saved(architecture):
     network = build_network(spec(architecture))
     names = set(network.state_dict())
-    learner = LearningNetwork(network, classes=2, sides=True)
+    learner = TrainingNetwork(network, classes=2, auxiliary=True)
     outputs = learner(torch.randn(2, 3, 64, 64))
-    assert [side.shape for side in outputs.sides] == [(2, 2, 64, 64)] * 4
-    sum(side.sum() for side in outputs.sides).backward()
-    assert all(side.weight.grad is not None for side in learner.sides)
+    assert [side.shape for side in outputs.auxiliary] == [(2, 2, 64, 64)] * 4
+    sum(side.sum() for side in outputs.auxiliary).backward()
+    assert all(side.weight.grad is not None for side in learner.auxiliary)
     assert set(network.state_dict()) == names
     assert not any(block._forward_hooks for block in network.decoder.blocks)
 
 
 def test_depths_that_do_not_exist_are_refused():
     with pytest.raises(ConfigError, match="PSPNet has no inner depths"):
-        LearningNetwork(build_network(spec("PSPNet")), classes=2, sides=True)
+        TrainingNetwork(build_network(spec("PSPNet")), classes=2, auxiliary=True)
 
 
 def test_dropout_leaves_channels_out_in_training_alone():
-    learner = LearningNetwork(build_network(spec()), classes=2, dropout=0.5)
+    learner = TrainingNetwork(build_network(spec()), classes=2, dropout=0.5)
     x = torch.randn(2, 3, 32, 32)
     learner.eval()
     assert torch.equal(learner(x).logits, learner(x).logits)
@@ -157,7 +157,7 @@ def test_dropout_leaves_channels_out_in_training_alone():
 
 
 def test_a_frozen_encoder_keeps_its_statistics():
-    learner = LearningNetwork(build_network(spec()), classes=2)
+    learner = TrainingNetwork(build_network(spec()), classes=2)
     learner.freeze_encoder(True)
     learner.train()
     encoder = learner.network.encoder
