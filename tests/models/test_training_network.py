@@ -108,8 +108,8 @@ def test_joined_skips_reach_every_depth():
         assert mix.in_channels == mix.out_channels + skip
     x = torch.randn(1, 3, 64, 64)
     assert joined.eval()(x).shape == added.eval()(x).shape
-    joined.train()(torch.randn(2, 3, 64, 64)).sum().backward()
-    assert all(m.weight.grad is not None for m in mixes[:-1])
+    joined.train()(torch.randn(2, 3, 64, 64)).square().sum().backward()
+    assert all(m.weight.grad.abs().max() > 0 for m in mixes[:-1])
 
 
 def test_a_generalised_mean_lies_between_mean_and_maximum():
@@ -122,11 +122,23 @@ def test_a_generalised_mean_lies_between_mean_and_maximum():
 
 
 @pytest.mark.parametrize("pooling", ["avg", "max", "gem"])
-def test_heads_learn(pooling):
+def test_a_head_reads_the_pooled_deepest_features_and_learns(pooling):
     learner = TrainingNetwork(build_network(spec()), classes=2, head=pooling, dropout=0.2)
-    learner(torch.randn(2, 3, 64, 64)).class_logits.sum().backward()
-    assert all(p.grad is not None for p in learner.head.parameters())
-    assert next(learner.network.encoder.parameters()).grad is not None
+    x = torch.randn(3, 3, 96, 64)
+    learner.eval()
+    deepest = learner.network.encoder(x)[-1]
+    pooled = {
+        "avg": deepest.mean((2, 3)),
+        "max": deepest.amax((2, 3)),
+        "gem": (deepest.clamp(min=1e-6) ** 3).mean((2, 3)) ** (1 / 3),
+    }[pooling]
+    linear = learner.head[-1]
+    expected = pooled @ linear.weight.T + linear.bias
+    assert torch.allclose(learner(x).class_logits, expected, atol=1e-5)
+    learner.train()
+    learner(x).class_logits.square().sum().backward()
+    stem = next(learner.network.encoder.parameters())
+    assert all(p.grad.abs().max() > 0 for p in (*learner.head.parameters(), stem))
 
 
 @pytest.mark.parametrize("architecture", ["Unet", "UnetLean", "Linknet", "MAnet", "LinknetConcat"])
@@ -135,9 +147,9 @@ def test_inner_depths_have_outputs_that_are_not_saved(architecture):
     names = set(network.state_dict())
     learner = TrainingNetwork(network, classes=2, auxiliary=True)
     outputs = learner(torch.randn(2, 3, 64, 64))
-    assert [side.shape for side in outputs.auxiliary] == [(2, 2, 64, 64)] * 4
-    sum(side.sum() for side in outputs.auxiliary).backward()
-    assert all(side.weight.grad is not None for side in learner.auxiliary)
+    assert [logits.shape for logits in outputs.auxiliary] == [(2, 2, 64, 64)] * 4
+    sum(logits.square().sum() for logits in outputs.auxiliary).backward()
+    assert all(layer.weight.grad.abs().max() > 0 for layer in learner.auxiliary)
     assert set(network.state_dict()) == names
     assert not any(block._forward_hooks for block in network.decoder.blocks)
 

@@ -259,7 +259,7 @@ def test_a_network_that_knows_the_place_is_warned_of(tmp_path):
     assert report.sections[1] == "Does the network know the place?"
     text = out.read_text()
     warned = "shuffled tiles are gland with probability 0.75 in the middle and 0.25 in the corners"
-    assert f"the network has learned the place: {warned}" in text
+    assert f"the network has learned the position: {warned}" in text
     assert "place: flat tiles" not in text
     assert text.count("data:image/jpeg") == 2
     (run / "position_bias.json").write_text("{}")

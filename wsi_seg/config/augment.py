@@ -25,7 +25,7 @@ class AffineConfig(Chance):
 
 
 class ElasticConfig(Chance):
-    """Displacements of up to ``alpha`` px, smoothed over ``sigma`` px."""
+    """Displacements of up to ``alpha`` pixels, smoothed over ``sigma`` pixels."""
 
     alpha: float = Field(default=120, gt=0)
     sigma: float = Field(default=6, gt=0)
@@ -72,7 +72,7 @@ class NoiseConfig(Chance):
 
 
 class BlurConfig(Chance):
-    """Gaussian blur; width of the window in px, from and to."""
+    """Gaussian blur; width of the window in pixels, from and to."""
 
     px: tuple[Odd, Odd] = (3, 5)
 

@@ -19,7 +19,7 @@ class ClassConfig(Section):
     colour
         ``#rrggbb``; null takes one from a palette.
     from
-        Names in the annotations that are all this class; none is ``name`` alone.
+        Names in the annotations that are all this class; without any, ``name`` alone.
     """
 
     name: str
@@ -54,7 +54,7 @@ class DataConfig(Section):
         Slices of a volume on either side that a slice is seen with, each as one channel of grey
         (2.5-D); past the ends the last slice is repeated. 0 sees RGB.
     pseudo_weight
-        Weight in the loss of px on slides whose labels ``wsi-seg pseudo`` wrote; those drawn by
+        Weight in the loss of pixels on slides whose labels ``wsi-seg pseudo`` wrote; those drawn by
         people weigh 1.
     """
 

@@ -21,13 +21,13 @@ class Term(Section):
 
 
 class BceTerm(Term):
-    """Binary cross-entropy; px of a class count ``pos_weight`` times as much as the others."""
+    """Binary cross-entropy; pixels of a class count ``pos_weight`` times as much as the others."""
 
     pos_weight: float = Field(default=1.0, gt=0)
 
 
 class TopKTerm(Term):
-    """Cross-entropy of the hardest ``share`` of px alone."""
+    """Cross-entropy of the hardest ``share`` of pixels alone."""
 
     share: Annotated[float, Field(gt=0, le=1)] = 0.1
 
@@ -39,7 +39,7 @@ class HardTerm(Term):
 
 
 class FocalTerm(Term):
-    """Focal loss; ``alpha`` is the weight of a class's px, ``1 - alpha`` of the others'."""
+    """Focal loss; ``alpha`` is the weight of a class's pixels, ``1 - alpha`` of the others'."""
 
     gamma: float = Field(default=2.0, ge=0)
     alpha: Share | None = None

@@ -27,7 +27,7 @@ class PhaseConfig(Section):
 
     All but ``name`` are keys of the recipe with what they are in this stage. Sections change key
     by key; ``loss``, ``schedule`` and ``sampling.mix`` are replaced whole. Optimiser and schedule
-    begin anew.
+    start again.
 
     Parameters
     ----------

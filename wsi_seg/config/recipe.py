@@ -44,7 +44,7 @@ class Recipe(Section):
     classes
         In the order of the model's output channels.
     mpp
-        Micrometres per px that the model works at; null takes px of level 0 as they are.
+        Micrometres per pixel that the model works at; null takes pixels of level 0 as they are.
     patch_px
         Side of a training patch at that mpp; also the model's tile at inference.
     resize
@@ -59,7 +59,7 @@ class Recipe(Section):
     mix_batches
         CutMix or MixUp of the patches of a batch; null mixes none.
     phases
-        Stages that the run goes through; none is one stage of the recipe as it is.
+        Stages that the run goes through; without any, one stage of the recipe as it is.
     """
 
     name: str = "model"
@@ -118,7 +118,7 @@ class Recipe(Section):
         if self.model.head is not None and not self.loss.bce_empty.weight:
             raise ValueError("model.head needs a loss of its own; expected loss.bce_empty above 0")
         if self.model.deep_supervision and set(self.loss.terms) == {"bce_empty"}:
-            raise ValueError("model.deep_supervision needs a loss of px beside loss.bce_empty")
+            raise ValueError("model.deep_supervision needs a loss of pixels next to loss.bce_empty")
         return self
 
     def of_fold(self, index: int) -> "Recipe":

@@ -15,10 +15,10 @@ class MixConfig(Section):
     objects
         Around annotated objects, each in turn: anywhere that a patch touches the object's box.
     regions
-        Wherever a patch touches a class of the label ``sampling.regions_label``; px of objects are
-        left out where ``objects`` is above 0.
+        Wherever a patch touches a class of the label ``sampling.regions_label``; pixels of objects
+        are left out where ``objects`` is above 0.
     tissue, background
-        Wherever a patch touches tissue; wherever it touches what is none, and no object.
+        Wherever a patch touches tissue; wherever it touches glass, and no object.
     empty
         Uniform by area over slides without any object, such as negative X-rays.
     boundary
@@ -133,7 +133,7 @@ class SamplingConfig(Section):
     cell_um
         Side of a cell of the importance map in micrometres.
     cell_px
-        The same in px of level 0, used where ``mpp`` is null.
+        The same in pixels of level 0, used where ``mpp`` is null.
     """
 
     mix: MixConfig = MixConfig(objects=0.5, tissue=0.4, background=0.1)

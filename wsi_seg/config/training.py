@@ -36,11 +36,11 @@ class TrainConfig(Section):
     monitor
         Figure of the slides held out that decides which network is best, and so what is kept, when
         ``plateau`` and ``early_stop`` act and what the next phase starts from. ``dice`` is that of
-        all px pooled, averaged over classes. ``dice_slide`` is the mean over slides, where a class
-        that is neither there nor found counts 1 and one found falsely 0, so that finding nothing
-        pays where most slides are empty; ``dice_objects`` the mean over slides that show the
-        class. ``loss`` is the cross-entropy; ``triplet`` the best ``dice_slide`` of rules with two
-        thresholds and an area. Slices of a volume count as one slide.
+        all pixels pooled, averaged over classes. ``dice_slide`` is the mean over slides, where a
+        class that is neither there nor found counts 1 and one found falsely 0, so that finding
+        nothing pays where most slides are empty; ``dice_objects`` the mean over slides that show
+        the class. ``loss`` is the cross-entropy; ``triplet`` the best ``dice_slide`` of rules with
+        two thresholds and an area. Slices of a volume count as one slide.
     early_stop
         Validations without gain after which training ends; null never ends early.
     validate_every

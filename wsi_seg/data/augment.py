@@ -46,7 +46,7 @@ class Augmenter:
         self._larger = LARGER if _names(steps) & _REACHING else 1.0
 
     def side_to_cut(self, side: int) -> int:
-        """Side of the square to cut for a patch of this side, in px."""
+        """Side of the square to cut for a patch of this side, in pixels."""
         return round(side * self._larger)
 
     def __call__(

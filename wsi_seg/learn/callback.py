@@ -44,9 +44,9 @@ class TrainingCallback(Callback):
     validation
         Slides held out, and recipe and folder of the run.
     patch_losses
-        Is told the loss of each patch.
+        Gets the loss of each patch.
     progress
-        Is told of patches.
+        Reports patches.
     """
 
     def __init__(

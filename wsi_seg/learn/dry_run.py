@@ -199,7 +199,7 @@ class _Step:
             torch.cuda.synchronize(self.device)
 
     def peak(self, batch: int) -> int:
-        """Bytes that a step takes beside what is fixed."""
+        """Bytes that a step takes in addition to what is fixed."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
             before = torch.cuda.memory_allocated(self.device)

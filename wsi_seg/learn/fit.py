@@ -71,7 +71,7 @@ class Fitted:
 def fit(
     recipe: Recipe, split: Split, out: Path, *, start: Path | None, progress: Progress
 ) -> Fitted:
-    """Train once, or take the same fit up after the last state that was saved.
+    """Train once, or resume the same fit from the last state that was saved.
 
     torch's global generator is left as it was.
 
@@ -86,7 +86,7 @@ def fit(
     start
         Checkpoint of ours whose weights come first; None takes the recipe's.
     progress
-        Is told of patches, and of tiles in validation.
+        Reports patches, and tiles in validation.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def fit(
 
 @rank_zero_only
 def _check_position(patches: Patches, out: Path) -> None:
-    """Ask the best network about tiles without content, and warn where it has learned the place."""
+    """Ask the best network about tiles without content, and warn where it has learned the position."""
     found = measure_position_bias(out / BEST, patches.first(), pick_device("auto"))
     found.write(out / POSITION_BIAS)
     for warning in found.warnings():
@@ -247,7 +247,7 @@ def _run(
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             f"{device} has too little memory for {recipe.train.batch_size} patches of "
-            f"{recipe.patch_px} px; what was saved is intact; `wsi-seg train --dry-run` prints "
+            f"{recipe.patch_px} pixels; what was saved is intact; `wsi-seg train --dry-run` prints "
             "the largest train.batch_size that fits (train.accumulate makes up for a smaller one)"
         ) from error
     except SystemExit as stop:

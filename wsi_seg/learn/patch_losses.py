@@ -1,6 +1,6 @@
 """Owns what is remembered of an epoch's patches: their losses, the worst of them, what comes again.
 
-Patches are told by their place in the epoch, so nothing but losses has to be kept.
+A patch is known by its index in the epoch, so nothing but losses has to be kept.
 """
 
 import csv
@@ -25,7 +25,7 @@ _WORST = 24
 
 @dataclass(frozen=True, slots=True)
 class WorstPatch:
-    """A patch on which the loss was high: its slide, its centre in level-0 px, and the loss."""
+    """A patch on which the loss was high: its slide, its centre in level-0 pixels, and the loss."""
 
     slide: str
     y: float
@@ -39,7 +39,7 @@ class PatchLosses:
     Parameters
     ----------
     items
-        Order of the patches; is told which come again.
+        Order of the patches; gets those that come again.
     sampler
         Drew them.
     slides

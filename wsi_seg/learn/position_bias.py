@@ -1,4 +1,4 @@
-"""Owns the check whether a network has learned the place: what it answers where nothing is seen.
+"""Owns the check of position bias: what a network answers where there is nothing to see.
 
 Tiles of one colour, and tiles whose pieces were shuffled, are no more a structure in their middle
 than in their corners. A network that says otherwise has learned where annotated structures lay in
@@ -31,7 +31,7 @@ Means = list[list[float]]
 
 @dataclass(frozen=True, slots=True)
 class PositionBias:
-    """Mean answers by place.
+    """Mean answers by their position in a tile.
 
     Parameters
     ----------
@@ -71,9 +71,9 @@ class PositionBias:
             raise OutputError(f"cannot write {file}: {error.strerror or error}") from error
 
     def warnings(self) -> list[str]:
-        """Sentences about classes whose answer depends on the place."""
+        """Sentences about classes whose answer depends on the position."""
         return [
-            f"the network has learned the place: {kind} tiles are {name} with probability "
+            f"the network has learned the position: {kind} tiles are {name} with probability "
             f"{middle:.2f} in the middle and {corners:.2f} in the corners; look at the mean label "
             "of `wsi-seg preview`, and train longer or with more varied slides"
             for kind, name, middle, corners in self._figures()

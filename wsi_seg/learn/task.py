@@ -1,4 +1,4 @@
-"""Owns one training step: px to normalised image, logits, loss, and what lightning has to know."""
+"""Owns one training step: normalise, predict, loss; and what lightning has to know."""
 
 import math
 from collections.abc import Callable
@@ -150,7 +150,7 @@ class SegmentationTask(lightning.LightningModule):
     def _augmented(
         self, images: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor
     ) -> Batch:
-        """Change a batch; weights of each px move along with them."""
+        """Change a batch; weights of each pixel move along with them."""
         side = self._recipe.patch_px
         if weights.ndim == 3:
             images, labels, weights = self._augmenter(images, labels, weights, side=side)

@@ -160,7 +160,7 @@ def train(
     *,
     progress: Progress = Silent(),  # noqa: B008 (has no state)
 ) -> TrainReport:
-    """Train by a recipe, or take the same run up where it was stopped.
+    """Train by a recipe, or resume the same run where it was stopped.
 
     A run without folds and phases writes ``best.safetensors`` (and its card as ``best.json``),
     ``last.ckpt`` (what it is taken up from), ``recipe.yaml`` (with all defaults) and
@@ -175,7 +175,7 @@ def train(
     out
         Folder of the run.
     progress
-        Is told of patches, and of tiles in validation.
+        Reports patches, and tiles in validation.
 
     Raises
     ------

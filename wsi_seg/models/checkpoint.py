@@ -1,7 +1,7 @@
 """Owns checkpoints: one safetensors file that holds the weights and a model card, nothing else.
 
-The card is JSON in the file's own metadata, so weights and card cannot be parted; a copy for
-people lies beside the file. Such a file cannot run code when it is opened, so formats that can
+The card is JSON in the file's own metadata, so weights and card cannot be separated; a copy
+for people is next to the file. Such a file cannot run code when it is opened, so formats that can
 (pickles: ``.pt``, ``.pth``, ``.ckpt``) are refused.
 """
 
@@ -50,7 +50,7 @@ class ModelCard:
     classes
         Classes in the order of the output channels.
     mpp
-        Micrometres per px that the network was trained at; None for px of level 0.
+        Micrometres per pixel that the network was trained at; None for pixels of level 0.
     tile_px
         Side of the patches that it was trained on.
     mean, std
@@ -172,7 +172,7 @@ class _CardFile(BaseModel):
 
 
 def save_checkpoint(path: Path, network: nn.Module, card: ModelCard) -> None:
-    """Write a network and its card, and the card once more as JSON beside it for people.
+    """Write a network and its card, and the card once more as JSON next to it for people.
 
     Both files appear whole or not at all.
 
@@ -280,7 +280,7 @@ def weights_digest(path: Path) -> str:
     Raises
     ------
     CheckpointError
-        If it is no safetensors file.
+        If it is not a safetensors file.
     """
     _require_safetensors(path)
     with path.open("rb") as file:
@@ -288,7 +288,7 @@ def weights_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-# Model that comes with the package; its page is beside it.
+# Model that comes with the package; its page is next to it.
 _SHIPPED = Path(__file__).parent / "shipped" / "nuclei_he.safetensors"
 
 
@@ -298,7 +298,7 @@ def shipped_checkpoint() -> Path:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """Best checkpoint of the last training run under a folder; None if there is none."""
+    """Best checkpoint of the last training run under a folder; None without one."""
     # A run that keeps several networks writes others after the best.
     every = list(folder.rglob("best.safetensors")) or list(folder.rglob("*.safetensors"))
     found = sorted(every, key=lambda path: path.stat().st_mtime)

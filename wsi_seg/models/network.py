@@ -45,7 +45,7 @@ ARCHITECTURES = {
 # Architectures whose decoder can have attention.
 _ATTENTIVE = ("unet", "unetplusplus", _LEAN)
 
-# Architectures whose decoder gives as many px as the image has.
+# Architectures whose decoder gives as many pixels as the image has.
 _FULL_SIZE = ("unet", "unetplusplus", "linknet", "manet", _CONCAT, _LEAN)
 
 # Prefix of encoders that smp takes from timm by their timm name.
@@ -171,7 +171,7 @@ class _NoDraws(TorchFunctionMode):
 
 
 def size_multiple(network: nn.Module) -> int:
-    """Return the number of px that must divide height and width of the network's input."""
+    """Return the number of pixels that must divide height and width of the network's input."""
     if not getattr(network, "requires_divisible_input_shape", False):
         return 1
     encoder = network.get_submodule("encoder")

@@ -1,4 +1,4 @@
-"""Owns pictures of what depends on the place in a patch, and the section that warns of it."""
+"""Owns pictures of what depends on the position in a patch, and the section that warns of it."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ _BRIGHT = 0.6
 
 
 def position_picture(means: NDArray[np.float64]) -> Image.Image:
-    """Picture of numbers by place, ``(parts, parts)`` float64, 0 or more; black is 0."""
+    """Picture of numbers by position, ``(parts, parts)`` float64, 0 or more; black is 0."""
     top = max(float(means.max()), 1e-9)
     shades = means / top
     cells = (colormaps["viridis"](shades)[..., :3] * 255).astype(np.uint8)
@@ -32,7 +32,7 @@ def position_picture(means: NDArray[np.float64]) -> Image.Image:
 
 
 def position_section(file: Path, title: str) -> Section:
-    """Answers of the best network to tiles without content, by their place.
+    """Answers of the best network to tiles without content, by position in the tile.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def position_section(file: Path, title: str) -> Section:
         figure(picture(jpeg_of(position_picture(np.array(means))), caption), caption)
         for kind, classes in found.answers.items()
         for name, means in classes.items()
-        for caption in [f"{name}, mean answer to {kind} tiles by place"]
+        for caption in [f"{name}, mean answer to {kind} tiles by position"]
     ]
     text = "".join(paragraph(line) for line in found.lines())
     return Section(title, text + figures(parts, "plots"))

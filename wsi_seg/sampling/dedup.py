@@ -1,7 +1,7 @@
-"""Owns finding copies of one slide in a collection, so that folds never part them.
+"""Owns finding copies of one slide in a collection, so that folds never separate them.
 
 Two slides are copies if their files have the same bytes (as far as tiling digested them), or the
-same shape and thumbnails that correlate: then one was encoded anew.
+same shape and thumbnails that correlate: then one was encoded again.
 """
 
 import json
@@ -20,9 +20,9 @@ from wsi_seg.store import Collection, SlideStore, read_thumbnail
 FILE = "duplicates.json"
 
 _THUMBNAIL_PX = 64
-# Encoding anew leaves 0.999 and more; neighbouring sections of one block stay below 0.98.
+# Encoding again leaves 0.999 and more; neighbouring sections of one block stay below 0.98.
 _LEAST_CORRELATION = 0.99
-# Grey levels by which a thumbnail must vary to be told from others at all.
+# Grey levels by which a thumbnail must vary to be compared with others at all.
 _LEAST_SPREAD = 2.0
 _SHAPE_TOLERANCE = 0.01
 

@@ -25,7 +25,7 @@ class GridSampler:
     grid
         Overlap of neighbours, and whether the grid moves from epoch to epoch.
     sides
-        Height and width of a patch in level-0 px of each slide, ``(maps, 2)``.
+        Height and width of a patch in level-0 pixels of each slide, ``(maps, 2)``.
     seed
         Of the run.
     batch

@@ -1,4 +1,4 @@
-"""Owns which slides belong together, so that no split parts them: of one patient, or copies."""
+"""Owns which slides belong together, so that no split separates them: of one patient, or copies."""
 
 import csv
 import re

@@ -35,9 +35,9 @@ def widened(share: Share, cell_px: float, side: tuple[float, float]) -> Share:
     share
         ``(rows, columns)`` uint8, see `SlideMap`.
     cell_px
-        Side of a cell in level-0 px.
+        Side of a cell in level-0 pixels.
     side
-        Height and width of a patch in level-0 px.
+        Height and width of a patch in level-0 pixels.
     """
     for axis, length in enumerate(side):
         reach = int(np.ceil(length / 2 / cell_px))
@@ -56,7 +56,7 @@ def shown_whole(centres: Floats, lengths: Floats, sides: Floats) -> Floats:
     Parameters
     ----------
     centres
-        ``(n, 2)``: y, x in level-0 px.
+        ``(n, 2)``: y, x in level-0 pixels.
     lengths, sides
         ``(n, 2)``: height and width of each one's slide, and of a patch there.
     """
@@ -71,7 +71,7 @@ class ObjectPositions:
     maps
         One per slide; objects are counted through them one after the other.
     sides
-        ``(maps, 2)``: height and width of a patch in level-0 px of each slide.
+        ``(maps, 2)``: height and width of a patch in level-0 pixels of each slide.
     """
 
     def __init__(self, maps: Sequence[SlideMap], sides: Floats) -> None:
@@ -103,7 +103,7 @@ class ObjectPositions:
         Returns
         -------
         NDArray[np.float64]
-            ``(n, 2)``: y, x in level-0 px of the object's slide.
+            ``(n, 2)``: y, x in level-0 pixels of the object's slide.
         """
         low, high = self._boxes[objects, None, :2], self._boxes[objects, None, 2:]
         tried = low + uniform[:, 1:].reshape(-1, _TRIED, 2) * (high - low)

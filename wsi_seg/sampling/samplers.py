@@ -53,7 +53,7 @@ class Draws:
     slide
         Index into the sampler's maps, int32.
     y, x
-        Centre in level-0 px, float64, inside the slide.
+        Centre in level-0 pixels, float64, inside the slide.
     layer
         `Layer` it was drawn from, uint8.
     object_id
@@ -112,7 +112,7 @@ class PatchSampler:
         Section of the recipe. The share of tissue that no slide has falls to background, and the
         reverse; that of any other layer without cells to all others.
     sides
-        Height and width of a patch in level-0 px of each slide, ``(maps, 2)``.
+        Height and width of a patch in level-0 pixels of each slide, ``(maps, 2)``.
     seed
         Of the run.
     batch
