@@ -33,9 +33,9 @@ Batch = tuple[torch.Tensor, ...]
 
 
 def shared_out(augment: Augment) -> tuple[tuple[StepConfig, ...], tuple[StepConfig, ...]]:
-    """Part the steps of a recipe into those for the loader's processes and those for the device.
+    """Split the steps of a recipe into those for the loader's processes and those for the device.
 
-    The former come first, whatever their place in the recipe.
+    The former come first, whatever their order in the recipe.
     """
     steps = PRESETS[augment] if isinstance(augment, str) else augment
     known = [_is_known(step) for step in steps]
@@ -179,7 +179,7 @@ def _moved(batch: Batch, config: AffineConfig) -> Batch:
     scale = colours.between(count, *config.scale)
     shifts = [2 * colours.between(count, -config.shift, config.shift) for _ in range(2)]
     cos, sin = angle.cos() / scale, angle.sin() / scale
-    # From places of the result to places of the image, which grid_sample counts from -1 to 1.
+    # From positions in the result to positions in the image, which grid_sample counts from -1 to 1.
     rows = [torch.stack([cos, -sin, shifts[0]], 1), torch.stack([sin, cos, shifts[1]], 1)]
     matrix = torch.stack(rows, 1).to(images.device, non_blocking=True)
     grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)

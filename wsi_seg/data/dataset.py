@@ -1,4 +1,4 @@
-"""Owns patches as tensors: place to pixels and label, augmented, ready for a data loader."""
+"""Owns patches as tensors: position to pixels and label, augmented, ready for a data loader."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -217,7 +217,7 @@ class PatchDataset(Dataset[Patch]):
     sources
         One per map of the sampler, in its order.
     sampler
-        Draws the places.
+        Draws the positions.
     augment
         See `Augmenter`.
     patch_px
@@ -327,9 +327,9 @@ class EpochItems(Sampler[int]):
     def of(self, epoch: int) -> NDArray[np.int64]:
         """Items of an epoch, of all ranks, ``(length,)`` int64.
 
-        Repeats stand in the places of some of them, evenly spread.
+        Repeats replace some of them, evenly spread.
         """
         items = np.arange(epoch * self._length, (epoch + 1) * self._length)
-        places = np.arange(len(self.repeats)) * self._length // max(1, len(self.repeats))
-        items[places] = self.repeats
+        replaced = np.arange(len(self.repeats)) * self._length // max(1, len(self.repeats))
+        items[replaced] = self.repeats
         return items

@@ -72,9 +72,9 @@ def _cut(
     if labels.is_floating_point():
         found = (labels.nan_to_num() > 0.5).any(dim=1)
     for index in range(len(images)):
-        places = found[index - 1].nonzero()
-        if len(places):
-            y, x = places[int(torch.randint(len(places), ()))].tolist()
+        positions = found[index - 1].nonzero()
+        if len(positions):
+            y, x = positions[int(torch.randint(len(positions), ()))].tolist()
         else:
             y, x = int(torch.randint(height, ())), int(torch.randint(width, ()))
         top = min(max(0, y - tall // 2), height - tall)

@@ -136,7 +136,7 @@ def fit(
 
 @rank_zero_only
 def _check_position(patches: Patches, out: Path) -> None:
-    """Ask the best network about tiles without content, and warn where it has learned the position."""
+    r"""Ask the best network about tiles without content, and warn of a bias\."""
     found = measure_position_bias(out / BEST, patches.first(), pick_device("auto"))
     found.write(out / POSITION_BIAS)
     for warning in found.warnings():

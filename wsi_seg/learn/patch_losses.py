@@ -95,13 +95,13 @@ class PatchLosses:
         losses = np.array(self._losses)[fresh]
         order = fresh[np.argsort(-losses, kind="stable")]
         counts = _counts(draws, len(items) - len(fresh))
-        worst = [self._worst(draws, int(place)) for place in order[:_WORST]]
+        worst = [self._worst(draws, int(index)) for index in order[:_WORST]]
         self._items.repeats = tuple(np.sort(items[order[: self._again]]).tolist())
         return counts, worst
 
-    def _worst(self, draws: Draws, place: int) -> WorstPatch:
-        slide = self._slides[draws.slide[place]]
-        return WorstPatch(slide, float(draws.y[place]), float(draws.x[place]), self._losses[place])
+    def _worst(self, draws: Draws, index: int) -> WorstPatch:
+        slide = self._slides[draws.slide[index]]
+        return WorstPatch(slide, float(draws.y[index]), float(draws.x[index]), self._losses[index])
 
 
 def _counts(draws: Draws, again: int) -> dict[str, float]:

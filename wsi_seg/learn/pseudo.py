@@ -281,6 +281,6 @@ def _ignore_empty_tiles(ids: NDArray[np.uint8], tile: int) -> None:
                 window[:] = IGNORE
 
 
-def _nearest(places: NDArray[np.int64], length: int, source: int) -> NDArray[np.int64]:
+def _nearest(pixels: NDArray[np.int64], length: int, source: int) -> NDArray[np.int64]:
     """Pixels of a source that the centres of these pixels fall into."""
-    return np.minimum((places * 2 + 1) * source // (2 * length), source - 1)
+    return np.minimum((pixels * 2 + 1) * source // (2 * length), source - 1)

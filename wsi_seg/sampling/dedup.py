@@ -72,7 +72,7 @@ def find_duplicates(collection: Collection, *, progress: Progress) -> Duplicates
     first: dict[object, int] = {}
     pairs = list(_alike(pictures, shapes))
     pairs += [[first.setdefault(d, n), n] for n, d in enumerate(digests) if d is not None]
-    return Duplicates(len(names), joined([names[a], names[b]] for a, b in pairs))
+    return Duplicates(len(names), connected([names[a], names[b]] for a, b in pairs))
 
 
 def _alike(pictures: NDArray[np.float32], shapes: NDArray[np.float64]) -> Iterator[list[int]]:
@@ -84,8 +84,8 @@ def _alike(pictures: NDArray[np.float32], shapes: NDArray[np.float64]) -> Iterat
         yield from (np.argwhere(np.triu(same, 1)) + start).tolist()
 
 
-def joined(links: Iterable[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
-    """Join names that are linked, over any number of steps; names alone are left out."""
+def connected(links: Iterable[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    """Find the connected components of linked names; names without a link are left out."""
     groups: dict[str, set[str]] = {}
     for link in links:
         merged = set(link).union(*(groups.get(name, ()) for name in link))

@@ -51,7 +51,7 @@ class GridSampler:
         self._sides, self._lengths = sides, lengths_of(maps)
         self._strides = sides * (1 - grid.overlap)
         if grid.shifted:
-            # Steps that fill the slide: then a shift reaches every place as often.
+            # Steps that fill the slide: then a shift reaches every position as often.
             self._strides = self._lengths / np.ceil(self._lengths / self._strides)
         centres = [
             _centres(slide, side, stride, moved=grid.shifted)

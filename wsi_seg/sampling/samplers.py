@@ -1,4 +1,4 @@
-"""Owns the draw: which places of which slides an epoch shows to the model, in which order.
+"""Owns the draw: which positions on which slides an epoch shows the model, in which order.
 
 Draw ``i`` of an epoch depends on (seed, epoch, i) and the recipe alone. Workers and ranks only
 share out the ``i``, so an epoch is the same on any number of them.
@@ -46,7 +46,7 @@ class Layer(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Draws:
-    """Places of patches, one array entry each.
+    """Positions of patches, one array entry each.
 
     Parameters
     ----------
@@ -221,11 +221,11 @@ class PatchSampler:
         widths = np.array([m.extent.width for m in self.maps])[slide]
         row, column = np.divmod(cell - self._first_cell[slide], columns)
         draws.slide[chosen] = slide
-        for centres, place, length, share in (
+        for centres, cell_index, length, share in (
             (draws.y, row, heights, uniform[chosen, 1]),
             (draws.x, column, widths, uniform[chosen, 2]),
         ):
-            start = place * cell_px
+            start = cell_index * cell_px
             centres[chosen] = start + share * (np.minimum(start + cell_px, length) - start)
 
     def _weights(self, draws: Draws) -> NDArray[np.float64]:
