@@ -54,7 +54,7 @@ def run_sections(folder: Path) -> list[Section]:
         worst = file.with_name(WORST)
         bias = file.with_name(POSITION_BIAS)
         if bias.is_file():
-            sections.append(position_section(bias, f"Does the network know the place?{suffix}"))
+            sections.append(position_section(bias, f"Does the network know the position?{suffix}"))
         if worst.is_file():
             sections.append(worst_section(worst, folder / RECIPE, f"Worst patches{suffix}"))
     recipe = _text(folder / RECIPE)
