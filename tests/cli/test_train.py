@@ -47,7 +47,7 @@ def test_a_pickle_is_refused_by_convert(tmp_path):
     (tmp_path / "card.json").write_text(
         json.dumps(
             {
-                "format": 1,
+                "format": 2,
                 "architecture": "Unet",
                 "encoder": "resnet18",
                 "in_channels": 3,

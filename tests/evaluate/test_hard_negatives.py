@@ -74,7 +74,7 @@ def test_hard_px_are_sure_errors_beyond_the_ring(world):
     slides, found = predict(world, errors())
     report = mine(slides, found, ring_um=4.0, cap=1.0, progress=Silent())
     assert report.slides[0].share == 100 / (80 * 120)
-    label = slides["a"].label("hard")
+    label = slides["a"].label("hard_negatives")
     confidence = label.read(Region(level=0, y=0, x=0, height=80, width=120))
     expected = np.zeros((80, 120), np.uint8)
     expected[60:70, 60:70] = 240
@@ -94,7 +94,7 @@ def test_slides_that_the_model_learned_from_are_refused(world):
     slides, found = predict(world, errors(), train_slides=["a", "b"])
     with pytest.raises(BatchError, match="learned from slide 'a'"):
         mine(slides, found, progress=Silent())
-    assert "hard" not in slides["a"].label_names()
+    assert "hard_negatives" not in slides["a"].label_names()
 
 
 def test_the_cap_keeps_the_surest():

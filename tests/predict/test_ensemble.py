@@ -129,7 +129,7 @@ def test_members_hold_distinct_tensors(files, tmp_path):
     ("changes", "word"),
     [
         ({"classes": ClassTable.named(["gland", "nerve"])}, "nerve"),
-        ({"fit": "pad"}, "fit"),
+        ({"resize": "pad"}, "resize"),
     ],
 )
 def test_members_that_cannot_be_combined_are_refused(files, tmp_path, changes, word):

@@ -248,20 +248,20 @@ def test_numbers_keep_their_value_and_text_stays_text():
     assert len(re.findall("</script>", whole)) == 1
 
 
-def test_a_network_that_knows_the_place_is_warned_of(tmp_path):
+def test_a_network_that_knows_the_position_is_warned_of(tmp_path):
     run = make_run(tmp_path / "run")
     even, uneven = np.full((8, 8), 0.25), np.full((8, 8), 0.25)
     uneven[2:6, 2:6] = 0.75
     answers = {"flat": {"gland": even.tolist()}, "shuffled": {"gland": uneven.tolist()}}
-    (run / "place.json").write_text(json.dumps({"answers": answers}))
+    (run / "position_bias.json").write_text(json.dumps({"answers": answers}))
     out = tmp_path / "report.html"
     report = write_report(ReportSources(run), out, progress=Silent())
-    assert report.sections[1] == "Does the network know the place?"
+    assert report.sections[1] == "Does the network know the position?"
     text = out.read_text()
     warned = "shuffled tiles are gland with probability 0.75 in the middle and 0.25 in the corners"
-    assert f"the network has learned the place: {warned}" in text
-    assert "place: flat tiles" not in text
+    assert f"the network has learned the position: {warned}" in text
+    assert "position: flat tiles" not in text
     assert text.count("data:image/jpeg") == 2
-    (run / "place.json").write_text("{}")
+    (run / "position_bias.json").write_text("{}")
     with pytest.raises(ConfigError, match="train again"):
         write_report(ReportSources(run), out, progress=Silent())

@@ -27,14 +27,14 @@ def mine(
 ) -> None:
     """Mine hard negatives: mark where the model was wrong.
 
-    They become the layer `hard`, for the next round of training. Give the recipe a share of it,
-    for example sampling.mix.hard=0.3. The same predictions give the same layer.
+    They become the layer `hard_negatives`, for the next round of training. Give the recipe a share
+    of it, for example sampling.mix.hard_negatives=0.3. The same predictions give the same layer.
 
     For example:
 
       wsi-seg infer store.zarr --checkpoint run/best.safetensors
       wsi-seg mine store.zarr pred.zarr
-      wsi-seg train recipe.yaml --set sampling.mix.hard=0.3 --out run2
+      wsi-seg train recipe.yaml --set sampling.mix.hard_negatives=0.3 --out run2
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
@@ -51,7 +51,13 @@ def mine(
         )
         terminal.say("\n".join(report.lines()))
         terminal.next_command(
-            "wsi-seg", "train", "recipe.yaml", "--set", "sampling.mix.hard=0.3", "--out", "run2"
+            "wsi-seg",
+            "train",
+            "recipe.yaml",
+            "--set",
+            "sampling.mix.hard_negatives=0.3",
+            "--out",
+            "run2",
         )
         return asdict(report)
 

@@ -40,7 +40,7 @@ def train(
 
         loaded = load_recipe(recipe, settings or ())
         if dry_run:
-            from wsi_seg.learn.probe import dry_run as measure
+            from wsi_seg.learn.dry_run import dry_run as measure
 
             found = measure(loaded)
             terminal.say("\n".join(line for one in found for line in one.lines()))

@@ -41,7 +41,7 @@ class DataConfig(Section):
     group_pattern: str | None = None
     """The same from the names: a regular expression whose first part in brackets is the group,
     for example ``([^-]+)-``."""
-    neighbours: Annotated[int, Unit("slices")] = Field(default=0, ge=0, le=32)
+    context_slices: Annotated[int, Unit("slices")] = Field(default=0, ge=0, le=32)
     """Slices of a volume on either side that a slice is seen with, each as one channel of grey
     (2.5-D), the last one repeated past the ends; 0 sees RGB."""
     pseudo_weight: float = Field(default=0.5, ge=0)

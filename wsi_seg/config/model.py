@@ -25,7 +25,7 @@ class ModelConfig(Section):
     ``.bin``), in which ``{fold}`` stands for the number of the fold; or null (random)."""
     decoder_attention: Literal["scse"] | None = None
     """Attention in the decoder of Unet and UnetPlusPlus; null has no attention."""
-    detail: Annotated[int, Unit("channels")] = Field(default=0, ge=0, le=64)
+    full_resolution_skip: Annotated[int, Unit("channels")] = Field(default=0, ge=0, le=64)
     """Width of a skip connection at full resolution, which smp's networks lack, for sharper
     borders of small objects; 0 has no such skip."""
     head: Literal["avg", "max", "gem"] | None = None

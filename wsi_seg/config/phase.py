@@ -16,7 +16,7 @@ from wsi_seg.config.section import Section, Unit
 Changes = dict[str, JsonValue]
 
 # Keys of the model that decide its layers.
-_FIXED = {"architecture", "encoder", "weights", "decoder_attention", "detail"}
+_FIXED = {"architecture", "encoder", "weights", "decoder_attention", "full_resolution_skip"}
 
 # Sections that a phase replaces as a whole: their keys belong together.
 _WHOLE = {"loss", "schedule", "mix"}

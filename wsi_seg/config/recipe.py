@@ -20,7 +20,7 @@ from wsi_seg.config.training import TrainConfig
 from wsi_seg.notebook import lines_html
 
 # See `reading.view.View`.
-Fit = Literal["stretch", "pad", "crop"]
+Resize = Literal["stretch", "pad", "crop"]
 
 # Stands for the number of the fold in the path of first weights.
 _FOLD = "{fold}"
@@ -29,7 +29,7 @@ _FOLD = "{fold}"
 def _usual_augment(values: dict[str, Any]) -> Augment:
     """Augmentation where a recipe does not say; slices seen as channels have no colour."""
     data = values.get("data")
-    return "d4" if isinstance(data, DataConfig) and data.neighbours else "light"
+    return "d4" if isinstance(data, DataConfig) and data.context_slices else "light"
 
 
 class Recipe(Section):
@@ -47,7 +47,7 @@ class Recipe(Section):
     """Resolution that the model works at; null takes pixels of level 0 as they are."""
     patch_px: Annotated[int, Unit("pixels")] = Field(default=256, ge=8, le=4096)
     """Side of a training patch at that mpp; also the model's tile at inference."""
-    fit: Fit | None = None
+    resize: Resize | None = None
     """For small images: resize each to a square of ``patch_px``, whatever its size. ``stretch``
     changes the aspect, ``pad`` mirrors what is missing, ``crop`` cuts the longer side; at
     inference the result has the image's own size again. Null keeps the resolution."""
@@ -58,7 +58,7 @@ class Recipe(Section):
     below. ``d4`` is flips and quarter turns; ``light`` adds slight changes of colour, blur and
     noise; ``stain`` any rotation, scale, and strong changes of colour; ``siim`` and ``stas`` are
     the lists of competitions' winners. The default is ``light``, or ``d4`` with
-    ``data.neighbours``, which have no colour."""
+    ``data.context_slices``, which have no colour."""
     mix_batches: MixBatchesConfig | None = None
     """CutMix or MixUp of the patches of a batch; null does neither."""
     model: ModelConfig = ModelConfig()
@@ -102,10 +102,10 @@ class Recipe(Section):
         names = [phase.name for phase in self.phases]
         if len(set(names)) < len(names):
             raise ValueError(f"phases are named {', '.join(names)}; expected each name once")
-        if self.fit is not None and self.mpp is not None:
+        if self.resize is not None and self.mpp is not None:
             raise ValueError(
-                f"got fit {self.fit} and mpp {self.mpp:g}; expected mpp null, because a slide that "
-                "is fitted to a square does not keep its resolution"
+                f"got resize {self.resize} and mpp {self.mpp:g}; expected mpp null, because a "
+                "slide that is resized to a square does not keep its resolution"
             )
         if _FOLD in (self.model.weights or "") and self.data.folds is None:
             raise ValueError(f"model.weights names {_FOLD}; expected data.folds to be a number")

@@ -19,7 +19,7 @@ class MixConfig(Section):
     """Wherever a patch touches tissue."""
     boundary: Share = 0
     """Cells that the outline of an object crosses."""
-    hard: Share = 0
+    hard_negatives: Share = 0
     """Where the last model was wrong, see ``wsi-seg mine``."""
     background: Share = 0
     """Wherever a patch touches what is not tissue, and no object."""
@@ -35,8 +35,9 @@ class MixConfig(Section):
     @property
     def total(self) -> float:
         """Sum that the shares are parts of."""
-        cells = self.tissue + self.boundary + self.hard + self.background + self.empty
-        return self.objects + sum(self.regions.values()) + cells
+        areas = self.tissue + self.background + self.empty
+        cells = self.boundary + self.hard_negatives
+        return self.objects + sum(self.regions.values()) + areas + cells
 
 
 class SizesConfig(Section):
@@ -44,17 +45,17 @@ class SizesConfig(Section):
 
     edges_mm: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Unit("mm")] = Field(min_length=1)
     """Ascending diameters of circles of the objects' areas."""
-    times: tuple[Annotated[int, Field(ge=0, le=1000)], ...]
+    repeats: tuple[Annotated[int, Field(ge=0, le=1000)], ...]
     """How many times an object below each edge counts in a round; as many as edges."""
-    beyond: Literal["keep", "drop"] = "keep"
+    above: Literal["keep", "drop"] = "keep"
     """Objects from the last edge on: ``keep`` them once, or ``drop`` them."""
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
-        if len(self.times) != len(self.edges_mm) or list(self.edges_mm) != sorted(
+        if len(self.repeats) != len(self.edges_mm) or list(self.edges_mm) != sorted(
             set(self.edges_mm)
         ):
-            raise ValueError("expected ascending edges_mm and as many times")
+            raise ValueError("expected ascending edges_mm and as many repeats")
         return self
 
 
@@ -87,7 +88,7 @@ class SamplingConfig(Section):
     patches_per_epoch: Annotated[int | None, Field(ge=1, le=2**31 - 1), Unit("patches")] = 1000
     """Length of an epoch, rounded up to full batches; null draws each object once, the other
     layers in proportion."""
-    per: Literal["object", "slide"] = "object"
+    unit: Literal["object", "slide"] = "object"
     """What ``mix.objects`` takes in turn: each ``object``, or each ``slide`` that has any, for
     small images that are positive as a whole."""
     regions_label: str = "regions"

@@ -18,7 +18,7 @@ from wsi_seg.geometry import Region
 from wsi_seg.masks.labels import write_values
 from wsi_seg.progress import Progress
 from wsi_seg.reading.resample import read_label
-from wsi_seg.sampling.importance import HARD
+from wsi_seg.sampling.importance import HARD_NEGATIVES
 from wsi_seg.store import Collection, SlideStore
 
 # Longer side of the map at most; predictions have a level of about that size.
@@ -62,7 +62,7 @@ def mine(
     cap: float = 0.02,
     progress: Progress,
 ) -> MineReport:
-    """Write the layer ``hard`` of each predicted slide; again with the same, it is the same.
+    """Write the layer ``hard_negatives`` of each predicted slide; a second time, it is the same.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def mine(
         Width of the ring around annotated pixels that is left out; pixels of level 0 where mpp is
         unknown.
     cap
-        Largest share of a slide that may become hard; the surest errors are kept.
+        Largest share of a slide that may become hard negatives; the surest errors are kept.
     progress
         Advanced by slides.
 
@@ -97,7 +97,7 @@ def mine(
             confidence, downsample = hard_px(
                 collection[name], prediction[name], label=label, ring_um=ring_um, cap=cap
             )
-            write_values(collection[name], HARD, confidence, downsample=downsample)
+            write_values(collection[name], HARD_NEGATIVES, confidence, downsample=downsample)
             found = confidence[confidence > 0]
             mean = float(found.mean()) / 255 if found.size else 0.0
             mined.append(MinedSlide(name, found.size / confidence.size, mean))

@@ -284,7 +284,7 @@ def plan_slide(
     level, extent, pyramid = scale.level, scale.extent, store.pyramid
     tile_px, shard_px = view.side, strip_px
     downsample = pyramid.downsample(level)
-    if card.fit is not None:
+    if card.resize is not None:
         # A fitted slide is small, and is brought back to its size as a whole.
         downsample, strip_px = 1.0, extent.height
     elif extent != pyramid.extents[level] and view.mpp is not None and pyramid.mpp is not None:
@@ -315,7 +315,7 @@ def plan_slide(
         shard_px=shard_px,
         chunk=store.image.chunk(level),
         view=view,
-        native=None if card.fit is None else pyramid.extent,
+        native=None if card.resize is None else pyramid.extent,
         notes=notes,
     )
 
@@ -336,7 +336,7 @@ def _asked_for(
     store: SlideStore, view: View, options: InferOptions
 ) -> tuple[View, Scale, tuple[str, ...]]:
     """View, level and size for an mpp or a level that the user asked for."""
-    if view.fit is not None:
+    if view.resize is not None:
         raise ConfigError(
             f"slide {store.name!r}: got --mpp or --level, but the model resizes every slide to "
             f"{view.side} px; leave them out"

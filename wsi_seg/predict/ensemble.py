@@ -181,7 +181,7 @@ def _require_same_classes(members: Sequence[Member]) -> None:
     for member in members[1:]:
         for name, ours, theirs in (
             ("classes", member.card.classes.names, first.card.classes.names),
-            ("fit", _fitted(member.card), _fitted(first.card)),
+            ("resize", _resized(member.card), _resized(first.card)),
         ):
             if ours != theirs:
                 raise ConfigError(
@@ -190,9 +190,9 @@ def _require_same_classes(members: Sequence[Member]) -> None:
                 )
 
 
-def _fitted(card: ModelCard) -> tuple[str, int] | None:
+def _resized(card: ModelCard) -> tuple[str, int] | None:
     """How a slide is resized as a whole, which only equal members can share."""
-    return None if card.fit is None else (card.fit, card.tile_px)
+    return None if card.resize is None else (card.resize, card.tile_px)
 
 
 def load_predictor(

@@ -1,6 +1,6 @@
 """Owns what is remembered of an epoch's patches: their losses, the worst of them, what comes again.
 
-Patches are told by their place in the epoch, so nothing but losses has to be kept.
+A patch is known by its index in the epoch, so nothing but losses has to be kept.
 """
 
 import csv
@@ -25,7 +25,7 @@ _WORST = 24
 
 @dataclass(frozen=True, slots=True)
 class WorstPatch:
-    """A patch on which the loss was high: its slide, its centre in level-0 px, and the loss."""
+    """A patch on which the loss was high: its slide, its centre in level-0 pixels, and the loss."""
 
     slide: str
     y: float
@@ -33,13 +33,13 @@ class WorstPatch:
     loss: float
 
 
-class Ledger:
+class PatchLosses:
     """Losses of the patches of the epoch that runs, in the order in which they are shown.
 
     Parameters
     ----------
     items
-        Order of the patches; is told which come again.
+        Order of the patches; gets those that come again.
     sampler
         Drew them.
     slides
@@ -95,13 +95,13 @@ class Ledger:
         losses = np.array(self._losses)[fresh]
         order = fresh[np.argsort(-losses, kind="stable")]
         counts = _counts(draws, len(items) - len(fresh))
-        worst = [self._worst(draws, int(place)) for place in order[:_WORST]]
+        worst = [self._worst(draws, int(index)) for index in order[:_WORST]]
         self._items.repeats = tuple(np.sort(items[order[: self._again]]).tolist())
         return counts, worst
 
-    def _worst(self, draws: Draws, place: int) -> WorstPatch:
-        slide = self._slides[draws.slide[place]]
-        return WorstPatch(slide, float(draws.y[place]), float(draws.x[place]), self._losses[place])
+    def _worst(self, draws: Draws, index: int) -> WorstPatch:
+        slide = self._slides[draws.slide[index]]
+        return WorstPatch(slide, float(draws.y[index]), float(draws.x[index]), self._losses[index])
 
 
 def _counts(draws: Draws, again: int) -> dict[str, float]:

@@ -53,7 +53,7 @@ def predict_out_of_fold(
 ) -> dict[str, float]:
     """Predict the slides that each fold held out, and keep the predictions.
 
-    Predictions that exist are kept, so a rerun goes on; those of other weights are made anew.
+    Predictions that exist are kept, so a rerun goes on; those of other weights are made again.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def predict_out_of_fold(
     folds
         Checkpoint, slides held out, and where to put their predictions.
     progress
-        Is told of tiles.
+        Reports tiles.
 
     Returns
     -------

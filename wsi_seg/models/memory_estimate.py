@@ -17,7 +17,7 @@ _ALIVE = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Footprint:
+class MemoryEstimate:
     """Size of a network.
 
     Parameters
@@ -33,7 +33,7 @@ class Footprint:
 
 
 @lru_cache
-def footprint(spec: NetworkSpec) -> Footprint:
+def estimate_memory(spec: NetworkSpec) -> MemoryEstimate:
     """Note the shapes of what the layers of a network give for a tiny image.
 
     Not on torch's meta device, where encoders that read numbers off tensors while they are built
@@ -52,7 +52,7 @@ def footprint(spec: NetworkSpec) -> Footprint:
     with trial_pass():
         network(torch.zeros(1, spec.in_channels, _SIDE, _SIDE))
     values = [*network.parameters(), *network.buffers()]
-    return Footprint(
+    return MemoryEstimate(
         parameters=sum(value.numel() for value in values),
         values_per_px=(_ALIVE * max(outputs) + sum(kept)) / _SIDE**2,
     )

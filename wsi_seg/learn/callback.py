@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from wsi_seg.learn.history import History, Row
-from wsi_seg.learn.ledger import WORST, Ledger, write_worst
 from wsi_seg.learn.pace import MEASURED_AFTER, end_in, steps_left
+from wsi_seg.learn.patch_losses import WORST, PatchLosses, write_worst
 from wsi_seg.learn.resume import Position, save_state
 from wsi_seg.learn.task import Batch, SegmentationTask
 from wsi_seg.learn.validate import Validation
@@ -36,22 +36,24 @@ class _Epoch:
     waited: float = 0.0
 
 
-class Watch(Callback):
+class TrainingCallback(Callback):
     """Reports, saves, validates, keeps the best networks, and ends the run by its recipe.
 
     Parameters
     ----------
     validation
         Slides held out, and recipe and folder of the run.
-    ledger
-        Is told the loss of each patch.
+    patch_losses
+        Gets the loss of each patch.
     progress
-        Is told of patches.
+        Reports patches.
     """
 
-    def __init__(self, validation: Validation, ledger: Ledger, *, progress: Progress) -> None:
+    def __init__(
+        self, validation: Validation, patch_losses: PatchLosses, *, progress: Progress
+    ) -> None:
         self.history = History(monitor=f"val_{validation.recipe.train.monitor}")
-        self._ledger = ledger
+        self._patch_losses = patch_losses
         self._validation, self._recipe = validation, validation.recipe
         self._out: Path = validation.out
         self._progress = progress
@@ -65,7 +67,7 @@ class Watch(Callback):
         return {
             "history": dataclasses.asdict(self.history),
             "epoch": dataclasses.asdict(self._epoch),
-            "ledger": self._ledger.state(),
+            "patch_losses": self._patch_losses.state(),
             "ended": self._ended,
         }
 
@@ -73,7 +75,7 @@ class Watch(Callback):
         """Take up the figures of an earlier run."""
         self.history = History(**state_dict["history"])
         self._epoch = _Epoch(**state_dict["epoch"])
-        self._ledger.take_up(state_dict["ledger"])
+        self._patch_losses.take_up(state_dict["patch_losses"])
         self._ended = state_dict["ended"]
 
     def on_save_checkpoint(
@@ -100,7 +102,7 @@ class Watch(Callback):
     ) -> None:
         """Begin the epoch's bar and its clocks."""
         self._begin_bar(trainer)
-        self._ledger.begin()
+        self._patch_losses.begin()
         self._epoch = _Epoch()
         self._step_ended = time.perf_counter()
 
@@ -129,7 +131,7 @@ class Watch(Callback):
             epoch.terms[name] = epoch.terms.get(name, 0.0) + float(term) * count
         losses = pl_module.all_gather(outputs["patches"])
         assert isinstance(losses, torch.Tensor)
-        self._ledger.record(losses)
+        self._patch_losses.record(losses)
         self._progress.advance(count)
         epoch.seconds += self._lap()
         done = batch_idx + 1
@@ -151,7 +153,7 @@ class Watch(Callback):
         seconds = epoch.seconds + epoch.waited
         row: Row = {"epoch": float(trainer.current_epoch + 1)}
         row |= {name: total / epoch.patches for name, total in epoch.terms.items()}
-        drawn, worst = self._ledger.end(trainer.current_epoch)
+        drawn, worst = self._patch_losses.end(trainer.current_epoch)
         row |= drawn
         row["lr"] = float(trainer.optimizers[0].param_groups[0]["lr"])
         row["patches_per_second"] = epoch.patches / seconds

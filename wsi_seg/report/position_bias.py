@@ -1,4 +1,4 @@
-"""Owns pictures of what depends on the place in a patch, and the section that warns of it."""
+"""Owns pictures of what depends on the position in a patch, and the section that warns of it."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from wsi_seg.learn.place import PlaceCheck
+from wsi_seg.learn.position_bias import PositionBias
 from wsi_seg.report.page import Section, figure, figures, paragraph, picture
 from wsi_seg.report.pictures import jpeg_of
 
@@ -16,8 +16,8 @@ _PART_PX = 40
 _BRIGHT = 0.6
 
 
-def place_picture(means: NDArray[np.float64]) -> Image.Image:
-    """Picture of numbers by place, ``(parts, parts)`` float64, 0 or more; black is 0."""
+def position_picture(means: NDArray[np.float64]) -> Image.Image:
+    """Picture of numbers by position, ``(parts, parts)`` float64, 0 or more; black is 0."""
     top = max(float(means.max()), 1e-9)
     shades = means / top
     cells = (colormaps["viridis"](shades)[..., :3] * 255).astype(np.uint8)
@@ -31,20 +31,20 @@ def place_picture(means: NDArray[np.float64]) -> Image.Image:
     return image
 
 
-def place_section(file: Path, title: str) -> Section:
-    """Answers of the best network to tiles without content, by their place.
+def position_section(file: Path, title: str) -> Section:
+    """Answers of the best network to tiles without content, by position in the tile.
 
     Raises
     ------
     ConfigError
         If the file is damaged.
     """
-    found = PlaceCheck.read(file)
+    found = PositionBias.read(file)
     parts = [
-        figure(picture(jpeg_of(place_picture(np.array(means))), caption), caption)
+        figure(picture(jpeg_of(position_picture(np.array(means))), caption), caption)
         for kind, classes in found.answers.items()
         for name, means in classes.items()
-        for caption in [f"{name}, mean answer to {kind} tiles by place"]
+        for caption in [f"{name}, mean answer to {kind} tiles by position"]
     ]
     text = "".join(paragraph(line) for line in found.lines())
     return Section(title, text + figures(parts, "plots"))

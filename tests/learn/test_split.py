@@ -1,7 +1,8 @@
 import pytest
 
 from wsi_seg.errors import ConfigError, StoreError
-from wsi_seg.learn.slides import map_slides, split_slides
+from wsi_seg.learn.sampler import map_slides
+from wsi_seg.learn.split import split_slides
 
 
 def names(stores):
@@ -75,7 +76,7 @@ def test_boxes_lie_inside_their_slides(recipe_for):
 
 
 def test_groups_add_up_and_stay_whole(recipe_for, tmp_path):
-    from wsi_seg.learn.groups import group_slides
+    from wsi_seg.sampling.groups import group_slides
 
     table = tmp_path / "patients.csv"
     table.write_text("slide,group\na-1,P\na-2,P\nb-1,Q\nc-1,R\n")
@@ -94,7 +95,7 @@ def test_groups_add_up_and_stay_whole(recipe_for, tmp_path):
 
 def test_a_slide_may_count_as_one_object(recipe_for):
     train = split_slides(recipe_for())[0].train
-    whole = map_slides(train, recipe_for("sampling.per=slide"))
+    whole = map_slides(train, recipe_for("sampling.unit=slide"))
     single = map_slides(train, recipe_for())
     for one, many in zip(whole, single, strict=True):
         assert len(one.boxes) == 1 < len(many.boxes)
@@ -133,13 +134,15 @@ def test_names_are_merged_on_the_way(slides, tmp_path):
     (split,) = split_slides(recipe)
     assert map_slides(split.train, recipe)[0].class_ids.tolist() == [2, 2, 1]
     source = PatchSource.of(
-        split.train[0], "annotations", classes=recipe.class_table, view=View(None)
+        split.train[0].store, "annotations", classes=recipe.class_table, view=View(None)
     )
     row = source.truth(10, 64, 128)[64 - 5]
     assert (row[[5, 35, 50, 75, 90]] == [2, 0, 2, 0, 1]).all()
     again = load_recipe(tmp_path / "recipe.yaml", ["classes.1.from=[gn, gone]"])
     with pytest.raises(StoreError, match="expected gone too"):
-        PatchSource.of(split.train[0], "annotations", classes=again.class_table, view=View(None))
+        PatchSource.of(
+            split.train[0].store, "annotations", classes=again.class_table, view=View(None)
+        )
     with pytest.raises(ConfigError, match="each name in one class"):
         load_recipe(tmp_path / "recipe.yaml", ["classes.0.from=[gn]"])
 

@@ -1,13 +1,13 @@
-"""Owns where the centre of a patch may lie, so that no place of the patch sees more than another.
+"""Owns where patches may be centred, so that no position in them sees more than another.
 
-A label has the same mean at every place of a patch if centres are uniform over all places from
-which the patch would touch what it is drawn for: over an object's box, or over a layer's cells,
-widened by half a patch. Centres inside the object alone would put it into the middle. Past a
+A label has the same mean at every position in a patch if centres are uniform over all positions
+from which the patch would touch what it is drawn for: over an object's box, or over a layer's
+cells, widened by half a patch. Centres inside the object alone would put it into the middle. Past a
 slide's border patches are mirrored, so centres stay inside the slide. A slide that is no longer
 than a patch along an axis is seen whole, in the patch's middle.
 
 Where objects lie close together their widened boxes overlap, and the middle of the crowd would be
-drawn most often; each place counts by 1 / (number of widened boxes over it), which evens it out.
+drawn most often; each position counts by 1 / (number of widened boxes over it), which evens it out.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from wsi_seg.sampling.importance import Share, SlideMap
 
 Floats = NDArray[np.float64]
 
-# Places that are tried for each draw, of which one is taken in proportion to what it counts.
+# Positions that are tried for each draw, of which one is taken in proportion to what it counts.
 _TRIED = 8
 NUMBERS = 2 * _TRIED + 1
 
@@ -35,9 +35,9 @@ def widened(share: Share, cell_px: float, side: tuple[float, float]) -> Share:
     share
         ``(rows, columns)`` uint8, see `SlideMap`.
     cell_px
-        Side of a cell in level-0 px.
+        Side of a cell in level-0 pixels.
     side
-        Height and width of a patch in level-0 px.
+        Height and width of a patch in level-0 pixels.
     """
     for axis, length in enumerate(side):
         reach = int(np.ceil(length / 2 / cell_px))
@@ -56,22 +56,22 @@ def shown_whole(centres: Floats, lengths: Floats, sides: Floats) -> Floats:
     Parameters
     ----------
     centres
-        ``(n, 2)``: y, x in level-0 px.
+        ``(n, 2)``: y, x in level-0 pixels.
     lengths, sides
         ``(n, 2)``: height and width of each one's slide, and of a patch there.
     """
     return np.where(lengths <= sides, lengths / 2, centres)
 
 
-class ObjectPlaces:
-    """Places around objects.
+class ObjectPositions:
+    """Positions around objects.
 
     Parameters
     ----------
     maps
         One per slide; objects are counted through them one after the other.
     sides
-        ``(maps, 2)``: height and width of a patch in level-0 px of each slide.
+        ``(maps, 2)``: height and width of a patch in level-0 pixels of each slide.
     """
 
     def __init__(self, maps: Sequence[SlideMap], sides: Floats) -> None:
@@ -103,12 +103,12 @@ class ObjectPlaces:
         Returns
         -------
         NDArray[np.float64]
-            ``(n, 2)``: y, x in level-0 px of the object's slide.
+            ``(n, 2)``: y, x in level-0 pixels of the object's slide.
         """
         low, high = self._boxes[objects, None, :2], self._boxes[objects, None, 2:]
         tried = low + uniform[:, 1:].reshape(-1, _TRIED, 2) * (high - low)
         worth = self._worth(self.slide[objects, None], tried[..., 0], tried[..., 1])
-        # A place where no object is seen is taken where all tried ones are such.
+        # A position where no object is seen is taken where all tried ones are such.
         worth[~worth.any(axis=1)] = 1.0
         sums = np.cumsum(worth, axis=1)
         taken = (sums <= uniform[:, :1] * sums[:, -1:]).sum(axis=1)
@@ -121,12 +121,12 @@ class ObjectPlaces:
         return none
 
     def density(self, slide: NDArray[np.int32], y: Floats, x: Floats, turns: Floats) -> Floats:
-        """Chance per px² that a draw around an object has its centre at each place.
+        """Chance per px² that a draw around an object has its centre at each position.
 
         Parameters
         ----------
         slide, y, x
-            Places, ``(n,)``.
+            Positions, ``(n,)``.
         turns
             Chance of each object, ``(objects,)``.
         """
@@ -144,7 +144,7 @@ class ObjectPlaces:
         return found
 
     def _worth(self, slide: NDArray[np.integer], y: Floats, x: Floats) -> Floats:
-        """1 / (widened boxes over a place); 0 where a patch would touch no object."""
+        """1 / (widened boxes over a position); 0 where a patch would touch no object."""
         row = np.minimum((y / self._cell_px[slide]).astype(np.int64), self._rows[slide] - 1)
         column = np.minimum((x / self._cell_px[slide]).astype(np.int64), self._columns[slide] - 1)
         crowd = self._crowd[self._first[slide] + row * self._columns[slide] + column]

@@ -1,7 +1,7 @@
 import pytest
 
 from wsi_seg.errors import ConfigError
-from wsi_seg.learn.probe import dry_run
+from wsi_seg.learn.dry_run import dry_run
 
 
 def test_a_dry_run_measures_each_phase_and_writes_nothing(recipe_for, slides):

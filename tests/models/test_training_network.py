@@ -7,8 +7,8 @@ from torch import nn
 
 from wsi_seg.errors import ConfigError
 from wsi_seg.models import NetworkSpec, build_network, load_checkpoint, save_checkpoint
-from wsi_seg.models.learner import GeneralisedMean, LearningNetwork
 from wsi_seg.models.network import ARCHITECTURES, current_encoder
+from wsi_seg.models.training_network import GeneralisedMean, TrainingNetwork
 
 ENCODER = "tu-mobilenetv3_small_050"
 # PAN and DeepLab need an encoder that can be dilated, DPT a transformer, Segformer none.
@@ -32,14 +32,14 @@ def _one_thread():
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
 def test_every_architecture_learns_as_it_predicts(architecture):
     network = build_network(spec(architecture)).eval()
-    learner = LearningNetwork(network, classes=2, head="avg").eval()
+    learner = TrainingNetwork(network, classes=2, head="avg").eval()
     side = {"DPT": 224, "PAN": 128}.get(architecture, 64)
     x = torch.randn(2, 3, side, side)
     with torch.no_grad():
         outputs = learner(x)
         assert torch.equal(outputs.logits, network(x))
     assert outputs.logits.shape == (2, 2, side, side)
-    assert outputs.presence.shape == (2, 2)
+    assert outputs.class_logits.shape == (2, 2)
 
 
 @pytest.mark.parametrize("channels", [1, 4])
@@ -67,7 +67,7 @@ def test_attention_adds_layers_and_survives_the_checkpoint(architecture, tmp_pat
 
 @pytest.mark.parametrize("architecture", ["Unet", "UnetLean", "LinknetConcat", "MAnet"])
 def test_a_skip_at_full_resolution_sees_single_px(architecture, tmp_path, card_for):
-    given = spec(architecture, detail=4)
+    given = spec(architecture, full_resolution_skip=4)
     network = build_network(given).eval()
     image = torch.zeros(1, 3, 64, 64)
     image[..., 31, 31] = 1.0
@@ -78,18 +78,20 @@ def test_a_skip_at_full_resolution_sees_single_px(architecture, tmp_path, card_f
     path = tmp_path / "net.safetensors"
     save_checkpoint(path, network, card_for(given))
     loaded, card = load_checkpoint(path)
-    assert card.detail == 4
+    assert card.full_resolution_skip == 4
     assert torch.equal(loaded(image), network(image))
 
 
 def test_inner_depths_are_found_behind_the_skip():
-    learner = LearningNetwork(build_network(spec("Unet", detail=4)), classes=2, sides=True)
-    assert len(learner.sides) == len(build_network(spec("Unet")).decoder.blocks) - 1
+    learner = TrainingNetwork(
+        build_network(spec("Unet", full_resolution_skip=4)), classes=2, auxiliary=True
+    )
+    assert len(learner.auxiliary) == len(build_network(spec("Unet")).decoder.blocks) - 1
 
 
 def test_a_skip_at_full_resolution_elsewhere_is_refused():
     with pytest.raises(ConfigError, match="FPN decodes at reduced resolution"):
-        build_network(spec("FPN", detail=4))
+        build_network(spec("FPN", full_resolution_skip=4))
 
 
 def test_attention_elsewhere_is_refused():
@@ -106,8 +108,8 @@ def test_joined_skips_reach_every_depth():
         assert mix.in_channels == mix.out_channels + skip
     x = torch.randn(1, 3, 64, 64)
     assert joined.eval()(x).shape == added.eval()(x).shape
-    joined.train()(torch.randn(2, 3, 64, 64)).sum().backward()
-    assert all(m.weight.grad is not None for m in mixes[:-1])
+    joined.train()(torch.randn(2, 3, 64, 64)).square().sum().backward()
+    assert all(m.weight.grad.abs().max() > 0 for m in mixes[:-1])
 
 
 def test_a_generalised_mean_lies_between_mean_and_maximum():
@@ -120,33 +122,45 @@ def test_a_generalised_mean_lies_between_mean_and_maximum():
 
 
 @pytest.mark.parametrize("pooling", ["avg", "max", "gem"])
-def test_heads_learn(pooling):
-    learner = LearningNetwork(build_network(spec()), classes=2, head=pooling, dropout=0.2)
-    learner(torch.randn(2, 3, 64, 64)).presence.sum().backward()
-    assert all(p.grad is not None for p in learner.head.parameters())
-    assert next(learner.network.encoder.parameters()).grad is not None
+def test_a_head_reads_the_pooled_deepest_features_and_learns(pooling):
+    learner = TrainingNetwork(build_network(spec()), classes=2, head=pooling, dropout=0.2)
+    x = torch.randn(3, 3, 96, 64)
+    learner.eval()
+    deepest = learner.network.encoder(x)[-1]
+    pooled = {
+        "avg": deepest.mean((2, 3)),
+        "max": deepest.amax((2, 3)),
+        "gem": (deepest.clamp(min=1e-6) ** 3).mean((2, 3)) ** (1 / 3),
+    }[pooling]
+    linear = learner.head[-1]
+    expected = pooled @ linear.weight.T + linear.bias
+    assert torch.allclose(learner(x).class_logits, expected, atol=1e-5)
+    learner.train()
+    learner(x).class_logits.square().sum().backward()
+    stem = next(learner.network.encoder.parameters())
+    assert all(p.grad.abs().max() > 0 for p in (*learner.head.parameters(), stem))
 
 
 @pytest.mark.parametrize("architecture", ["Unet", "UnetLean", "Linknet", "MAnet", "LinknetConcat"])
 def test_inner_depths_have_outputs_that_are_not_saved(architecture):
     network = build_network(spec(architecture))
     names = set(network.state_dict())
-    learner = LearningNetwork(network, classes=2, sides=True)
+    learner = TrainingNetwork(network, classes=2, auxiliary=True)
     outputs = learner(torch.randn(2, 3, 64, 64))
-    assert [side.shape for side in outputs.sides] == [(2, 2, 64, 64)] * 4
-    sum(side.sum() for side in outputs.sides).backward()
-    assert all(side.weight.grad is not None for side in learner.sides)
+    assert [logits.shape for logits in outputs.auxiliary] == [(2, 2, 64, 64)] * 4
+    sum(logits.square().sum() for logits in outputs.auxiliary).backward()
+    assert all(layer.weight.grad.abs().max() > 0 for layer in learner.auxiliary)
     assert set(network.state_dict()) == names
     assert not any(block._forward_hooks for block in network.decoder.blocks)
 
 
 def test_depths_that_do_not_exist_are_refused():
     with pytest.raises(ConfigError, match="PSPNet has no inner depths"):
-        LearningNetwork(build_network(spec("PSPNet")), classes=2, sides=True)
+        TrainingNetwork(build_network(spec("PSPNet")), classes=2, auxiliary=True)
 
 
 def test_dropout_leaves_channels_out_in_training_alone():
-    learner = LearningNetwork(build_network(spec()), classes=2, dropout=0.5)
+    learner = TrainingNetwork(build_network(spec()), classes=2, dropout=0.5)
     x = torch.randn(2, 3, 32, 32)
     learner.eval()
     assert torch.equal(learner(x).logits, learner(x).logits)
@@ -155,7 +169,7 @@ def test_dropout_leaves_channels_out_in_training_alone():
 
 
 def test_a_frozen_encoder_keeps_its_statistics():
-    learner = LearningNetwork(build_network(spec()), classes=2)
+    learner = TrainingNetwork(build_network(spec()), classes=2)
     learner.freeze_encoder(True)
     learner.train()
     encoder = learner.network.encoder

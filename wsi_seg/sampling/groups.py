@@ -1,4 +1,4 @@
-"""Owns which slides belong together, so that no split parts them: of one patient, or copies."""
+"""Owns which slides belong together, so that no split separates them: of one patient, or copies."""
 
 import csv
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wsi_seg.config.data import DataConfig
 from wsi_seg.errors import ConfigError
-from wsi_seg.sampling.dedup import joined, read_duplicates
+from wsi_seg.sampling.dedup import connected, read_duplicates
 
 
 def group_slides(data: DataConfig, names: Sequence[str]) -> dict[str, str]:
@@ -30,7 +30,7 @@ def group_slides(data: DataConfig, names: Sequence[str]) -> dict[str, str]:
     for store in data.stores:
         links += read_duplicates(store)
     known = set(names)
-    groups = joined([name for name in link if name in known] for link in links)
+    groups = connected([name for name in link if name in known] for link in links)
     return {name: group[0] for group in groups for name in group}
 
 

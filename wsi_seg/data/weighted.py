@@ -8,8 +8,8 @@ from wsi_seg.data.dataset import Patch, PatchDataset
 from wsi_seg.data.mix import probabilities
 
 
-class WeightedPatches(Dataset[Patch]):
-    """Patches with their weight as the third part: that of slide times draw times px, float32.
+class WeightedPatchDataset(Dataset[Patch]):
+    """Patches with their weight as the third part: that of slide times draw times pixel, float32.
 
     Parameters
     ----------
@@ -21,7 +21,7 @@ class WeightedPatches(Dataset[Patch]):
         Number of classes if some truth is soft, which makes all labels of a batch probabilities;
         None leaves class ids as they are.
     by_px
-        Whether some px weigh less than others, which gives each patch a weight for each px.
+        Whether some pixels weigh less than others, which gives each patch a weight for each pixel.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Owns the check whether a network has learned the place: what it answers where nothing is seen.
+"""Owns the check of position bias: what a network answers where there is nothing to see.
 
 Tiles of one colour, and tiles whose pieces were shuffled, are no more a structure in their middle
 than in their corners. A network that says otherwise has learned where annotated structures lay in
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from wsi_seg.errors import ConfigError, OutputError
 from wsi_seg.models import load_checkpoint
 
-PLACE = "place.json"
+POSITION_BIAS = "position_bias.json"
 
 # Parts of a tile along each side. Pieces are shuffled, so the number must be even.
 _PARTS = 8
@@ -30,8 +30,8 @@ Means = list[list[float]]
 
 
 @dataclass(frozen=True, slots=True)
-class PlaceCheck:
-    """Mean answers by place.
+class PositionBias:
+    """Mean answers by their position in a tile.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class PlaceCheck:
     answers: Mapping[str, Mapping[str, Means]]
 
     @classmethod
-    def read(cls, file: Path) -> "PlaceCheck":
+    def read(cls, file: Path) -> "PositionBias":
         """Read what `write` wrote.
 
         Raises
@@ -71,9 +71,9 @@ class PlaceCheck:
             raise OutputError(f"cannot write {file}: {error.strerror or error}") from error
 
     def warnings(self) -> list[str]:
-        """Sentences about classes whose answer depends on the place."""
+        """Sentences about classes whose answer depends on the position."""
         return [
-            f"the network has learned the place: {kind} tiles are {name} with probability "
+            f"the network has learned the position: {kind} tiles are {name} with probability "
             f"{middle:.2f} in the middle and {corners:.2f} in the corners; look at the mean label "
             "of `wsi-seg preview`, and train longer or with more varied slides"
             for kind, name, middle, corners in self._figures()
@@ -94,7 +94,9 @@ class PlaceCheck:
                 yield kind, name, *middle_and_corners(np.array(means))
 
 
-def check_place(checkpoint: Path, patches: torch.Tensor, device: torch.device) -> PlaceCheck:
+def measure_position_bias(
+    checkpoint: Path, patches: torch.Tensor, device: torch.device
+) -> PositionBias:
     """Ask a network about tiles without content, made of training patches.
 
     Parameters
@@ -116,9 +118,9 @@ def check_place(checkpoint: Path, patches: torch.Tensor, device: torch.device) -
         for tile in ((tiles / 255 - mean) / std).split(1):
             with torch.inference_mode():
                 sums += network(tile.to(device)).float().sigmoid().sum(dim=0).cpu().numpy()
-        means = [place_means(one / len(tiles)).tolist() for one in sums]
+        means = [means_by_position(one / len(tiles)).tolist() for one in sums]
         answers[kind] = dict(zip(card.classes.names, means, strict=True))
-    return PlaceCheck(answers)
+    return PositionBias(answers)
 
 
 def _shuffled(patches: torch.Tensor) -> torch.Tensor:
@@ -141,7 +143,7 @@ def _shuffled(patches: torch.Tensor) -> torch.Tensor:
     return torch.cat([tiles, moved]).float()
 
 
-def place_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def means_by_position(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Means of the parts of a square, ``(side, side)`` to ``(parts, parts)``."""
     edges = np.rint(np.linspace(0, len(values), _PARTS + 1)).astype(np.int64)
     sums = np.add.reduceat(np.add.reduceat(values, edges[:-1], axis=0), edges[:-1], axis=1)

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from wsi_seg.data.dataset import EpochItems
-from wsi_seg.learn.ledger import Ledger
 from wsi_seg.learn.losses.pixels import Pixels
-from wsi_seg.learn.slides import patch_sampler, split_slides
-from wsi_seg.learn.task import patch_losses
+from wsi_seg.learn.patch_losses import PatchLosses
+from wsi_seg.learn.sampler import patch_sampler
+from wsi_seg.learn.split import split_slides
+from wsi_seg.learn.task import losses_of_patches
 from wsi_seg.learn.train import train
 from wsi_seg.progress import Silent
 from wsi_seg.sampling.samplers import Layer
@@ -22,18 +23,18 @@ def sampler(recipe_for):
     return patch_sampler(train, recipe), [store.name for store in train]
 
 
-def ledger_of(sampler, items, replay):
-    return Ledger(items, sampler[0], sampler[1], replay=replay)
+def losses_of(sampler, items, replay):
+    return PatchLosses(items, sampler[0], sampler[1], replay=replay)
 
 
 def test_the_worst_come_again_once_and_then_no_more(sampler):
     items = EpochItems(32)
-    ledger = ledger_of(sampler, items, 0.125)
+    kept = losses_of(sampler, items, 0.125)
     losses = torch.zeros(32)
     losses[torch.tensor([3, 7, 20, 31])] = torch.tensor([4.0, 3.0, 2.0, 1.0])
-    ledger.record(losses[:10])
-    ledger.record(losses[10:])
-    counts, worst = ledger.end(0)
+    kept.record(losses[:10])
+    kept.record(losses[10:])
+    counts, worst = kept.end(0)
     assert [patch.loss for patch in worst[:5]] == [4, 3, 2, 1, 0]
     draws = sampler[0].epoch(0)
     assert (worst[0].y, worst[0].x) == (draws.y[3], draws.x[3])
@@ -48,11 +49,11 @@ def test_the_worst_come_again_once_and_then_no_more(sampler):
     assert {3, 7, 20, 31} == {item for item in second.tolist() if item < 32}
     assert second[[0, 8, 16, 24]].tolist() == [3, 7, 20, 31]
     # All that come again are the worst once more; the worst of the others come next.
-    ledger.begin()
+    kept.begin()
     losses = torch.arange(32.0)
     losses[[0, 8, 16, 24]] = 100.0
-    ledger.record(losses)
-    counts, worst = ledger.end(1)
+    kept.record(losses)
+    counts, worst = kept.end(1)
     assert counts["drawn_again"] == 4
     assert worst[0].loss == 31
     assert {item for item in items.of(2).tolist() if item < 64} == {
@@ -68,9 +69,9 @@ def test_ranks_show_the_same_items_as_one(sampler):
     shown = [list(items) for items in ranks]
     assert [item for pair in zip(*shown, strict=True) for item in pair] == list(one)
     # Losses gathered from ranks come in that order, too.
-    ledger = ledger_of(sampler, EpochItems(32), 0)
-    ledger.record(torch.tensor([[0.0, 2.0, 4.0], [1.0, 3.0, 5.0]]))
-    assert ledger.state()["losses"] == [0, 1, 2, 3, 4, 5]
+    kept = losses_of(sampler, EpochItems(32), 0)
+    kept.record(torch.tensor([[0.0, 2.0, 4.0], [1.0, 3.0, 5.0]]))
+    assert kept.state()["losses"] == [0, 1, 2, 3, 4, 5]
 
 
 def test_the_loss_of_a_patch_does_not_depend_on_its_weight():
@@ -78,7 +79,7 @@ def test_the_loss_of_a_patch_does_not_depend_on_its_weight():
     label = torch.ones(3, 4, 4, dtype=torch.uint8)
     label[2] = 255
     weight = torch.tensor([0.5, 2.0, 1.0]).reshape(3, 1, 1)
-    found = patch_losses(Pixels.of(logits, label, weight=weight))
+    found = losses_of_patches(Pixels.of(logits, label, weight=weight))
     assert found.tolist() == pytest.approx([0.693147, 0.048587, 0.0], abs=1e-5)
 
 

@@ -29,15 +29,15 @@ class Outputs:
     ----------
     logits
         ``(B, C, H, W)``.
-    presence
+    class_logits
         ``(B, C)`` logits of the class head; None without one.
-    sides
+    auxiliary
         Logits of inner depths of the decoder, enlarged to ``(B, C, H, W)``.
     """
 
     logits: torch.Tensor
-    presence: torch.Tensor | None = None
-    sides: list[torch.Tensor] = field(default_factory=list)
+    class_logits: torch.Tensor | None = None
+    auxiliary: list[torch.Tensor] = field(default_factory=list)
 
 
 class GeneralisedMean(nn.Module):
@@ -64,7 +64,7 @@ def class_head(channels: int, classes: int, pooling: Pooling, dropout: float) ->
     return nn.Sequential(pool, nn.Flatten(), nn.Dropout(dropout), nn.Linear(channels, classes))
 
 
-class LearningNetwork(nn.Module):
+class TrainingNetwork(nn.Module):
     """A network and what helps it learn.
 
     Parameters
@@ -77,7 +77,7 @@ class LearningNetwork(nn.Module):
         Pooling of the class head; None has none.
     dropout
         Share of the decoder's channels that is left out of each patch before the last layer.
-    sides
+    auxiliary
         Whether inner depths of the decoder get outputs of their own (deep supervision).
     keep_norm
         Whether BatchNorm of the encoder goes by the statistics it came with, not by the batch's.
@@ -95,7 +95,7 @@ class LearningNetwork(nn.Module):
         classes: int,
         head: Pooling | None = None,
         dropout: float = 0.0,
-        sides: bool = False,
+        auxiliary: bool = False,
         keep_norm: bool = False,
     ) -> None:
         super().__init__()
@@ -106,28 +106,28 @@ class LearningNetwork(nn.Module):
         if head is not None:
             channels = _int_list(network.get_submodule("encoder"), "out_channels")[-1]
             self.head = class_head(channels, classes, head, dropout)
-        self.sides = nn.ModuleList()
-        if sides:
-            self._add_sides(classes)
+        self.auxiliary = nn.ModuleList()
+        if auxiliary:
+            self._add_auxiliary(classes)
 
     def forward(self, x: torch.Tensor) -> Outputs:
         """Predict ``(B, in_channels, H, W)`` normalised images at every output."""
         encoder, decoder = (self.network.get_submodule(n) for n in ("encoder", "decoder"))
         features = encoder(x)
-        with self._inner_depths(wanted=len(self.sides) > 0) as inner:
+        with self._inner_depths(wanted=len(self.auxiliary) > 0) as inner:
             if isinstance(self.network, smp.DPT):
                 features, prefix = features
                 decoded = decoder(features, prefix)
             else:
                 decoded = decoder(features)
         logits = self.network.get_submodule("segmentation_head")(self.dropout(decoded))
-        presence = None if self.head is None else self.head(features[-1])
+        class_logits = None if self.head is None else self.head(features[-1])
         size = logits.shape[2:]
-        sides = [
-            functional.interpolate(side(one), size, mode="bilinear", align_corners=False)
-            for side, one in zip(self.sides, inner, strict=True)
+        auxiliary = [
+            functional.interpolate(layer(one), size, mode="bilinear", align_corners=False)
+            for layer, one in zip(self.auxiliary, inner, strict=True)
         ]
-        return Outputs(logits, presence, sides)
+        return Outputs(logits, class_logits, auxiliary)
 
     def train(self, mode: bool = True) -> Self:
         """Learn, or predict; BatchNorm of the encoder may rest in either."""
@@ -151,7 +151,7 @@ class LearningNetwork(nn.Module):
             network.unfreeze_encoder()  # type: ignore[operator]
             self.train(self.training)
 
-    def _add_sides(self, classes: int) -> None:
+    def _add_auxiliary(self, classes: int) -> None:
         """Give each inner depth a 1x1 layer; its channels are measured on an empty picture."""
         if len(self._inner_blocks) == 0:
             raise ConfigError(
@@ -164,7 +164,7 @@ class LearningNetwork(nn.Module):
         with torch.no_grad(), self._inner_depths(wanted=True) as inner:
             self.network(torch.zeros(1, in_channels, _PROBE_PX, _PROBE_PX))
         self.network.train(learning)
-        self.sides = nn.ModuleList([nn.Conv2d(one.shape[1], classes, 1) for one in inner])
+        self.auxiliary = nn.ModuleList([nn.Conv2d(one.shape[1], classes, 1) for one in inner])
 
     @property
     def _inner_blocks(self) -> list[nn.Module]:

@@ -60,7 +60,7 @@ def painted(*, height=1200, width=1000, side=100, objects=6, seed=0, cell=16):
         areas=(boxes[:, 2:] - boxes[:, :2]).prod(axis=1),
         sources=np.full(len(boxes), "expert"),
         covered=shares(label, cell),
-        hard=hard,
+        hard_negatives=hard,
         regions={"cortex": shares(tissue, cell)},
     )
     return found, label
@@ -107,7 +107,7 @@ def check_flat(one, label, mix, side, *, seed=0):
         {"tissue": 1.0},
         {"background": 1.0},
         {"boundary": 1.0},
-        {"hard": 1.0},
+        {"hard_negatives": 1.0},
         {"regions": {"cortex": 1.0}},
         {"objects": 0.5, "regions": {"cortex": 0.5}},
         {"objects": 0.5, "tissue": 0.4, "background": 0.1},

@@ -11,8 +11,9 @@ from wsi_seg.learn.fit import build_learner
 from wsi_seg.learn.losses import SegmentationLoss
 from wsi_seg.learn.losses.pixels import Pixels
 from wsi_seg.learn.pace import training_precision
-from wsi_seg.learn.slides import patch_sampler, split_slides
-from wsi_seg.models.learner import LearningNetwork
+from wsi_seg.learn.sampler import patch_sampler
+from wsi_seg.learn.split import split_slides
+from wsi_seg.models.training_network import TrainingNetwork
 from wsi_seg.predict.device import pick_device
 from wsi_seg.reading.view import View
 
@@ -27,7 +28,7 @@ _STATES = {"sgd": 1, "lion": 1, "ranger": 3}
 
 
 @dataclass(frozen=True, slots=True)
-class Footprint:
+class PhaseEstimate:
     """What one phase would take.
 
     Parameters
@@ -98,7 +99,7 @@ class Footprint:
         return asdict(self) | {"step_bytes": self.step_bytes, "minutes": self.minutes}
 
 
-def dry_run(recipe: Recipe) -> tuple[Footprint, ...]:
+def dry_run(recipe: Recipe) -> tuple[PhaseEstimate, ...]:
     """Check a recipe against its slides and measure each phase; nothing is trained or written.
 
     On a GPU the peak of two real steps is measured, and the largest batch is tried. On the CPU
@@ -124,7 +125,7 @@ def dry_run(recipe: Recipe) -> tuple[Footprint, ...]:
         fixed, patch, free, largest = _measure(learner, stage)
         seconds = _seconds(learner, stage, batch=min(stage.train.batch_size, max(1, largest)))
         found.append(
-            Footprint(
+            PhaseEstimate(
                 phase=name,
                 train_slides=len(split.train),
                 validation_slides=len(split.validation),
@@ -142,7 +143,7 @@ def dry_run(recipe: Recipe) -> tuple[Footprint, ...]:
     return tuple(found)
 
 
-def _measure(learner: LearningNetwork, recipe: Recipe) -> tuple[int, int, int, int]:
+def _measure(learner: TrainingNetwork, recipe: Recipe) -> tuple[int, int, int, int]:
     """Measure fixed bytes, bytes per patch, free bytes and the largest batch."""
     device = pick_device("auto")
     step = _Step(learner.to(device).train(), recipe, device)
@@ -159,7 +160,7 @@ def _measure(learner: LearningNetwork, recipe: Recipe) -> tuple[int, int, int, i
     return fixed, patch, free, largest
 
 
-def _seconds(learner: LearningNetwork, recipe: Recipe, *, batch: int) -> float:
+def _seconds(learner: TrainingNetwork, recipe: Recipe, *, batch: int) -> float:
     """Time of a forward and backward pass with the recipe's batch."""
     device = pick_device("auto")
     step = _Step(learner, recipe, device)
@@ -173,7 +174,7 @@ def _seconds(learner: LearningNetwork, recipe: Recipe, *, batch: int) -> float:
 class _Step:
     """One forward and backward pass on noise."""
 
-    learner: LearningNetwork
+    learner: TrainingNetwork
     recipe: Recipe
     device: torch.device
 
@@ -187,16 +188,18 @@ class _Step:
         bf16 = training_precision(self.recipe.train.precision, self.device) == "bf16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
             outputs = self.learner(noise)
-        px = Pixels.of(outputs.logits, label.byte().to(self.device), presence=outputs.presence)
+        px = Pixels.of(
+            outputs.logits, label.byte().to(self.device), class_logits=outputs.class_logits
+        )
         loss = SegmentationLoss(self.recipe.loss)(px)
-        loss = loss + sum(side.float().mean() for side in outputs.sides)
+        loss = loss + sum(one.float().mean() for one in outputs.auxiliary)
         loss.backward()
         self.learner.zero_grad(set_to_none=True)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
     def peak(self, batch: int) -> int:
-        """Bytes that a step takes beside what is fixed."""
+        """Bytes that a step takes in addition to what is fixed."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
             before = torch.cuda.memory_allocated(self.device)
