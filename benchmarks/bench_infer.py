@@ -272,7 +272,7 @@ def workers(options: argparse.Namespace, folder: Path) -> Results:
 def resume(options: argparse.Namespace, folder: Path) -> Results:
     """Windows predicted twice because of one kill, from the plan of a square slide."""
     side = 4 * options.side
-    make_huge_store(folder / "store.zarr", "slide", Extent(side, side))
+    make_huge_store(folder / "store.zarr", "slide", Extent(height=side, width=side))
     (store,) = open_collection(folder / "store.zarr")
     chosen = InferOptions(overlap=0.5, skip_background=False)
     plan = plan_slide(store, card_of(options), chosen, strip_px=1024)

@@ -51,7 +51,7 @@ def write_store(collection, name, image, mpp=None):
     create_collection(collection)
     path = collection / name
     create_multiscale(
-        path, extents=completed([Extent(*image.shape[:2])]), channels=3, mpp=mpp,
+        path, extents=completed([Extent.of(image.shape)]), channels=3, mpp=mpp,
         attributes={"kind": "slide"}, name=name, chunk_px=32, shard_px=64,
     )  # fmt: skip
     for y in range(0, len(image), 64):

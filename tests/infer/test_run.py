@@ -53,7 +53,10 @@ def test_every_slide_is_predicted_at_its_exact_extent(collection, checkpoint, tm
     )
     predictions = open_collection(tmp_path / "pred.zarr")
     assert predictions.names() == ("one", "two")
-    for name, extent in (("one", Extent(300, 210)), ("two", Extent(64, 90))):
+    for name, extent in (
+        ("one", Extent(height=300, width=210)),
+        ("two", Extent(height=64, width=90)),
+    ):
         store = predictions[name]
         assert store.pyramid.extent == extent
         assert store.pyramid.mpp == 0.5

@@ -22,7 +22,7 @@ from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection, writer
 from wsi_seg.testing.coordinates import write_coordinate_tiff
 
-EXTENT = Extent(90, 140)
+EXTENT = Extent(height=90, width=140)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from wsi_seg.slides.openslide import OpenSlideSlide, recognises
 from wsi_seg.testing.conformance import check_slide
 from wsi_seg.testing.coordinates import coordinate_pixels, write_coordinate_tiff
 
-EXTENTS = [Extent(300, 410), Extent(150, 205)]
+EXTENTS = [Extent(height=300, width=410), Extent(height=150, width=205)]
 
 
 @pytest.fixture

@@ -136,10 +136,10 @@ def restore(
     strip : NDArray[np.uint8]
         ``(rows, native.width, C)``; the last one may have fewer rows.
     """
-    small = Extent(*fitted.shape[:2])
-    for y in range(0, native.height, rows):
-        wanted = range(y, min(y + rows, native.height))
-        yield y, resized(fitted, 0, wanted, small=small, full=native)
+    small = Extent.of(fitted.shape)
+    for strip in native.strips(rows):
+        wanted = range(strip.y, strip.y_end)
+        yield strip.y, resized(fitted, 0, wanted, small=small, full=native)
 
 
 def rows_under(wanted: range, *, small: int, full: int) -> range:
