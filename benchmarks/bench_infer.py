@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from wsi_seg.classes import ClassTable
-from wsi_seg.geometry import Extent, Region
+from wsi_seg.geometry import Extent
 from wsi_seg.infer.plan import InferOptions, plan_slide
 from wsi_seg.infer.run import infer_with
 from wsi_seg.ingest.run import tile_slides
@@ -170,7 +170,7 @@ def window_count(store: SlideStore, options: argparse.Namespace) -> int:
 def require_same(peer: Path, out: Path, store: SlideStore) -> None:
     """Stop where a peer's probabilities are not ours."""
     extent = store.pyramid.extent
-    whole = Region(level=0, y=0, x=0, height=extent.height, width=extent.width)
+    whole = extent.region()
     (prediction,) = open_collection(out)
     ours = prediction.image.read(whole)[:, :, 0] / np.float32(255)
     difference = float(np.abs(np.load(peer)[: extent.height, : extent.width] - ours).mean())

@@ -37,7 +37,7 @@ VERBATIM = Codec("verbatim")
 
 
 def whole(extent, level=0):
-    return Region(level=level, y=0, x=0, height=extent.height, width=extent.width)
+    return extent.region(level)
 
 
 def require_equal(path, out):

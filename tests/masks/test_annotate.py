@@ -35,7 +35,7 @@ def slides(tmp_path_factory):
 
 
 def whole():
-    return Region(level=0, y=0, x=0, height=EXTENT.height, width=EXTENT.width)
+    return EXTENT.region()
 
 
 def blocks():

@@ -9,7 +9,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import UID, RLELossless
 
 from wsi_seg.errors import SlideError, UnsupportedSlideError
-from wsi_seg.geometry import Extent, Region
+from wsi_seg.geometry import Extent
 from wsi_seg.slides import open_slide
 from wsi_seg.testing.conformance import check_slide
 from wsi_seg.testing.coordinates import coordinate_pixels
@@ -20,7 +20,7 @@ CT = "1.2.840.10008.5.1.4.1.1.2"
 
 
 def whole(extent, level=0):
-    return Region(level=level, y=0, x=0, height=extent.height, width=extent.width)
+    return extent.region(level)
 
 
 LEVELS = [coordinate_pixels(whole(extent, i), extent) for i, extent in enumerate(EXTENTS)]

@@ -16,10 +16,7 @@ from wsi_seg.testing.coordinates import coordinate_pixels, write_coordinate_tiff
 from wsi_seg.testing.omezarrs import write_ome_zarr
 
 EXTENTS = (Extent(height=203, width=333), Extent(height=101, width=166))
-LEVELS = [
-    coordinate_pixels(Region(level=i, y=0, x=0, height=e.height, width=e.width), e)
-    for i, e in enumerate(EXTENTS)
-]
+LEVELS = [coordinate_pixels(e.region(i), e) for i, e in enumerate(EXTENTS)]
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])

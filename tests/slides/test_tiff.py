@@ -7,7 +7,7 @@ import pytest
 import tifffile
 
 from wsi_seg.errors import SlideError, UnsupportedSlideError
-from wsi_seg.geometry import Extent, Region
+from wsi_seg.geometry import Extent
 from wsi_seg.slides import Recode, TileStreams, open_slide
 from wsi_seg.testing.conformance import check_slide
 from wsi_seg.testing.coordinates import coordinate_pixels, write_coordinate_tiff
@@ -21,7 +21,7 @@ def _quiet_tifffile(monkeypatch):
 
 
 def whole(extent, level=0):
-    return Region(level=level, y=0, x=0, height=extent.height, width=extent.width)
+    return extent.region(level)
 
 
 def read_all(slide):

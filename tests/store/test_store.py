@@ -46,7 +46,7 @@ CLASSES = [{"name": "gland", "colour": "#d55e00"}]
 
 
 def whole(extent, level=0):
-    return Region(level=level, y=0, x=0, height=extent.height, width=extent.width)
+    return extent.region(level)
 
 
 def write_store(collection, *, name="slide", extents=EXTENTS, channels=3, torn=()):

@@ -12,7 +12,7 @@ from wsi_seg.testing.strategies import extents, regions
 
 
 def whole(extent: Extent, level: int = 0) -> Region:
-    return Region(level=level, y=0, x=0, height=extent.height, width=extent.width)
+    return extent.region(level)
 
 
 @given(st.data(), extents(), st.integers(0, 3))
