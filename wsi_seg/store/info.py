@@ -163,7 +163,8 @@ class PredictionInfo(_Info):
     training
         How the model was trained, as its checkpoint says.
     windows, windows_skipped, windows_spared
-        Tiles that were predicted, left out as background, and spared by adaptive overlap.
+        Tiles that were predicted, left out as background, and spared by adaptive overlap;
+        None where that is not known.
     quarantined
         Tiles that could not be read; the prediction is 0 there.
     seam_score, seam_score_first
@@ -186,9 +187,9 @@ class PredictionInfo(_Info):
     settings: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     training: Mapping[str, object] = field(default_factory=dict)
-    windows: int = 0
-    windows_skipped: int = 0
-    windows_spared: int = 0
+    windows: int | None = None
+    windows_skipped: int | None = None
+    windows_spared: int | None = None
     quarantined: tuple[Quarantined, ...] = ()
     seam_score: float | None = None
     seam_score_first: float | None = None

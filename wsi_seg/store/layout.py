@@ -240,9 +240,8 @@ def create_group(path: Path, attributes: Mapping[str, object]) -> None:
 def note_attributes(path: Path, attributes: Mapping[str, object]) -> None:
     """Add plain JSON values to what is noted of a group under ``wsi_seg``; others stay."""
     known = read_json(path / METADATA).get("attributes")
-    before = dict(known) if isinstance(known, dict) else {}
-    noted = {**wsi_seg_attributes(path / METADATA), **attributes}
-    _write_group(path, {**before, "wsi_seg": noted})
+    ome = known.get("ome") if isinstance(known, dict) else None
+    _write_ours(path, {**wsi_seg_attributes(path / METADATA), **attributes}, ome=ome)
 
 
 def wsi_seg_attributes(file: Path) -> Mapping[str, object]:
@@ -263,7 +262,7 @@ def wsi_seg_attributes(file: Path) -> Mapping[str, object]:
             f"of wsi_seg reads format {FORMAT}; make it again: slides with `wsi-seg tile`, their "
             "labels with `wsi-seg annotate`, predictions with `wsi-seg infer`"
         )
-    return found
+    return {name: value for name, value in found.items() if name != "format"}
 
 
 def list_label(labels: Path, name: str) -> None:

@@ -13,6 +13,7 @@ from wsi_seg.geometry.region import require_inside
 from wsi_seg.predict.predictor import quantise
 from wsi_seg.store import LabelInfo
 from wsi_seg.store.chunks import destination
+from wsi_seg.store.info import Quarantined
 
 
 class MemoryImage:
@@ -33,6 +34,11 @@ class MemoryImage:
         return LabelInfo.from_json(
             {"classes": self.attributes.get("classes", [])}, Path(self.name)
         ).classes
+
+    @property
+    def quarantined(self) -> tuple[Quarantined, ...]:
+        """Tiles that could not be read; there are none in memory."""
+        return ()
 
     @property
     def downsample(self) -> float:
