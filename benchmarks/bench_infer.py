@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from wsi_seg.classes import ClassTable
-from wsi_seg.geometry import Extent, Region
+from wsi_seg.geometry import Extent
 from wsi_seg.infer.plan import InferOptions, plan_slide
 from wsi_seg.infer.run import infer_with
 from wsi_seg.ingest.run import tile_slides
@@ -171,7 +171,7 @@ def window_count(store: SlideStore, options: argparse.Namespace) -> int:
 def require_same(peer: Path, out: Path, store: SlideStore) -> None:
     """Stop where a peer's probabilities are not ours."""
     extent = store.pyramid.extent
-    whole = Region(level=0, y=0, x=0, height=extent.height, width=extent.width)
+    whole = extent.region()
     (prediction,) = open_collection(out)
     ours = prediction.image.read(whole)[:, :, 0] / np.float32(255)
     difference = float(np.abs(np.load(peer)[: extent.height, : extent.width] - ours).mean())
@@ -273,7 +273,7 @@ def workers(options: argparse.Namespace, folder: Path) -> Results:
 def resume(options: argparse.Namespace, folder: Path) -> Results:
     """Windows predicted twice because of one kill, from the plan of a square slide."""
     side = 4 * options.side
-    make_huge_store(folder / "store.zarr", "slide", Extent(side, side))
+    make_huge_store(folder / "store.zarr", "slide", Extent(height=side, width=side))
     (store,) = open_collection(folder / "store.zarr")
     chosen = InferOptions(overlap=0.5, skip_background=False)
     plan = plan_slide(store, card_of(options), chosen, strip_px=1024)

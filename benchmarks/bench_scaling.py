@@ -75,7 +75,7 @@ def cases(sides: tuple[int, ...], *, full: bool) -> Iterator[Case]:
 
 def run(case: Case, folder: Path, options: argparse.Namespace) -> dict[str, float]:
     """Produce the first strips in a process of its own."""
-    make_huge_store(folder / "store.zarr", "slide", Extent(case.height, case.width))
+    make_huge_store(folder / "store.zarr", "slide", Extent(height=case.height, width=case.width))
     script = Path(__file__).parent / "scaling" / "strips.py"
     command = [sys.executable, script, folder / "store.zarr", folder / "pred.zarr"]
     command += ["--classes", case.classes, "--overlap", case.overlap, "--strips", options.strips]

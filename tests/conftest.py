@@ -48,8 +48,8 @@ def write_store(tmp_path_factory):
         collection = tmp_path_factory.mktemp("data") / "store.zarr"
         create_collection(collection)
         partial = collection / ".partial" / name
-        extents = [Extent(*image.shape[:2])]
-        extents.append(Extent(*(-(-side // 2) for side in image.shape[:2])))
+        extents = [Extent.of(image.shape)]
+        extents.append(Extent.of([-(-side // 2) for side in image.shape]))
         create_multiscale(
             partial,
             extents=extents,

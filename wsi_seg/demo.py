@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from wsi_seg.atomic import atomic_path, write_atomic
 from wsi_seg.errors import OutputError
 from wsi_seg.progress import Progress
 
@@ -203,7 +204,7 @@ def _train(stage: _Stage) -> Path:
     recipe, run = stage.path("recipe.yaml"), stage.path("run")
     checkpoint = run / "best.safetensors"
     if not recipe.exists():
-        recipe.write_text(RECIPE, encoding="utf-8")
+        write_atomic(recipe, RECIPE)
     if not (run / "done").exists():
         train(load_recipe(recipe), run, progress=stage.progress)
         (run / "done").touch()
@@ -279,10 +280,9 @@ def _real_picture(stage: _Stage, checkpoint: Path) -> None:
 
     path, store = stage.path("slides/ihc.png"), stage.path("ihc.zarr")
     if not path.exists():
-        partial = path.with_name(".ihc.partial.png")
         pixels = data.immunohistochemistry()  # type: ignore[no-untyped-call]
-        Image.fromarray(pixels).save(partial)
-        partial.replace(path)
+        with atomic_path(path) as partial:
+            Image.fromarray(pixels).save(partial, format="PNG")
     _tile(stage, [path], store)
     out = stage.path("ihc_pred.zarr")
     options = InferOptions(overlap=0.5, allow_mpp_mismatch=True)

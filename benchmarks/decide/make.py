@@ -47,7 +47,7 @@ def main() -> None:
     options = parser.parse_args()
     figures: dict[str, object] = {}
     if options.what == "made":
-        extent = Extent(options.height, options.width)
+        extent = Extent(height=options.height, width=options.width)
         write_prediction(options.folder, extent)
         figures["cpu_s"] = inference_s(extent)
     (found,) = open_collection(options.folder / "pred.zarr")
@@ -101,7 +101,7 @@ def write_truth(folder: Path, source: Callable[[int], Source]) -> None:
 
 def nuclei(extent: Extent, rows: int) -> Iterator[Strip]:
     """Discs in places of chance in the left half; neighbours may touch."""
-    cells = Extent(-(-extent.height // CELL_PX), -(-extent.width // CELL_PX))
+    cells = Extent(height=-(-extent.height // CELL_PX), width=-(-extent.width // CELL_PX))
     rng = np.random.default_rng(0)
     size = (cells.height, cells.width)
     middle_y, middle_x = (rng.uniform(14, 34, size).astype(np.float32) for _ in range(2))

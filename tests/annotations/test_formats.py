@@ -121,8 +121,8 @@ def test_every_kind_of_coco_segmentation(tmp_path):
     for kind in (rings, {"size": [6, 9], "counts": counts}, {"size": [6, 9],
                                                            "counts": packed(counts)}):  # fmt: skip
         path = write(tmp_path / "a.json", coco(kind))
-        found = read_for_slides(path, {"S1": Extent(6, 9)})["S1"]
-        assert found.extent == Extent(6, 9)
+        found = read_for_slides(path, {"S1": Extent(height=6, width=9)})["S1"]
+        assert found.extent == Extent(height=6, width=9)
         assert found.items[0].class_name == "nucleus"
         assert found.items[0].geometry.equals(found.items[0].geometry.envelope)
         assert found.items[0].geometry.bounds == (2, 1, 7, 4)

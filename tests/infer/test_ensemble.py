@@ -10,7 +10,6 @@ import yaml
 import wsi_seg.infer.save as save_module
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import BatchError, ConfigError
-from wsi_seg.geometry import Region
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.run import infer_collection
 from wsi_seg.infer.runner import load_network
@@ -54,7 +53,7 @@ def collection(tmp_path):
 def image(path, name="one"):
     store = open_collection(path)[name]
     extent = store.pyramid.extent
-    return store.image.read(Region(level=0, y=0, x=0, height=extent.height, width=extent.width))
+    return store.image.read(extent.region())
 
 
 @pytest.mark.parametrize("mode", ["mean", "geometric", "vote"])

@@ -115,13 +115,13 @@ def test_another_level_or_mpp_is_read_where_the_model_knows_its_like():
     options = InferOptions(level=0)
     assert plan_slide(store, CARD, options, strip_px=64).level == 0
     near = plan_slide(store, CARD, InferOptions(mpp=0.55), strip_px=64)
-    assert near.extent == Extent(364, 273)
+    assert near.extent == Extent(height=364, width=273)
     assert near.mpp == pytest.approx(0.55)
     for far in (InferOptions(level=1), InferOptions(mpp=0.8)):
         with pytest.raises(ResolutionError, match="within 20%"):
             plan_slide(store, CARD, far, strip_px=64)
     forced = plan_slide(store, CARD, InferOptions(level=1, allow_mpp_mismatch=True), strip_px=64)
-    assert (forced.level, forced.extent, forced.downsample) == (1, Extent(200, 150), 2)
+    assert (forced.level, forced.extent, forced.downsample) == (1, Extent(height=200, width=150), 2)
     assert "would be read at 1 um per px" in forced.notes[0]
 
 

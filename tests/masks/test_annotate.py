@@ -22,7 +22,7 @@ from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection, writer
 from wsi_seg.testing.coordinates import write_coordinate_tiff
 
-EXTENT = Extent(90, 140)
+EXTENT = Extent(height=90, width=140)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def slides(tmp_path_factory):
 
 
 def whole():
-    return Region(level=0, y=0, x=0, height=EXTENT.height, width=EXTENT.width)
+    return EXTENT.region()
 
 
 def blocks():

@@ -69,7 +69,7 @@ def slides(tmp_path_factory):
     names = [f"{volume}_z{z:04d}" for volume in "ab" for z in (0, 1)] + ["unseen_z0000"]
     for name in names:
         partial = collection / ".partial" / name
-        extents = [Extent(150, 170), Extent(75, 85)]
+        extents = [Extent(height=150, width=170), Extent(height=75, width=85)]
         create_multiscale(partial, extents=extents, channels=3, mpp=0.5, attributes={}, name=name)
         write_strip(partial, 0, 0, rng.integers(0, 256, (150, 170, 3), dtype=np.uint8))
         fill_pyramid(partial, nearest=False, progress=Silent())

@@ -26,15 +26,15 @@ from wsi_seg.store import (
     [("stretch", (800, 800)), ("pad", (439, 800)), ("crop", (800, 1457))],
 )
 def test_a_slide_of_any_size_is_fitted_to_the_square(resize, expected):
-    pyramid = Pyramid((Extent(942, 1716),), None)
+    pyramid = Pyramid((Extent(height=942, width=1716),), None)
     scale = View(None, resize=resize, side=800).scale(pyramid, name="crop")
     assert (scale.extent.height, scale.extent.width) == expected
 
 
 def test_a_large_slide_is_fitted_from_a_level_that_is_fine_enough():
-    extents = halved(Extent(4000, 3000), 4)
+    extents = halved(Extent(height=4000, width=3000), 4)
     scale = View(None, resize="stretch", side=500).scale(Pyramid(extents, 0.5), name="slide")
-    assert (scale.level, scale.extent) == (2, Extent(500, 500))
+    assert (scale.level, scale.extent) == (2, Extent(height=500, width=500))
 
 
 def test_a_fitted_patch_is_the_whole_slide_with_its_label(store, pixels):
@@ -78,7 +78,7 @@ def volume(tmp_path_factory):
         partial = collection / ".partial" / f"ct_z{z:04d}"
         create_multiscale(
             partial,
-            extents=[Extent(40, 50)],
+            extents=[Extent(height=40, width=50)],
             channels=3,
             mpp=None,
             attributes={"kind": "slide"},

@@ -21,7 +21,9 @@ from wsi_seg.testing.coordinates import write_coordinate_tiff
 def original(tmp_path_factory):
     folder = tmp_path_factory.mktemp("audit")
     for name, codec in (("a", "deflate"), ("b", "jpeg")):
-        write_coordinate_tiff(folder / f"{name}.tif", extents=[Extent(700, 530)], codec=codec)
+        write_coordinate_tiff(
+            folder / f"{name}.tif", extents=[Extent(height=700, width=530)], codec=codec
+        )
     tile(folder, folder / "s.zarr")
     return folder
 

@@ -72,7 +72,7 @@ def _key(path: Path, entry: Mapping[str, object], key: str) -> object:
 def _image(path: Path, entry: Mapping[str, object]) -> tuple[str, Extent]:
     name, height, width = entry.get("file_name"), entry.get("height"), entry.get("width")
     try:
-        return PurePosixPath(str(name)).stem, Extent(int(str(height)), int(str(width)))
+        return PurePosixPath(str(name)).stem, Extent(height=int(str(height)), width=int(str(width)))
     except (ValueError, RegionError) as error:
         raise AnnotationError(
             f"{path}: image {name!r} has height {height!r}, width {width!r}; expected whole numbers"

@@ -49,7 +49,7 @@ def _extent(path: Path, document: dict[str, object]) -> Extent | None:
     if height is None or width is None:
         return None
     try:
-        return Extent(int(str(height)), int(str(width)))
+        return Extent(height=int(str(height)), width=int(str(width)))
     except (ValueError, RegionError) as error:
         raise AnnotationError(
             f"{path}: got imageHeight {height!r}, imageWidth {width!r}; expected whole numbers"

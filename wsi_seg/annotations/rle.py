@@ -110,7 +110,7 @@ def decode_rle(text: str, *, height: int, width: int, dialect: Dialect) -> NDArr
     AnnotationError
         If the text is wrong or a run ends behind the last pixel.
     """
-    runs = require_inside(read_runs(text, dialect=dialect), Extent(height, width))
+    runs = require_inside(read_runs(text, dialect=dialect), Extent(height=height, width=width))
     steps = np.zeros(height * width + 1, dtype=np.int8)
     # Runs may touch: what ends and begins at one pixel cancels out.
     np.add.at(steps, runs[:, 0], 1)

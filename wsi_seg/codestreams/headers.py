@@ -31,7 +31,7 @@ def claimed_extent(data: bytes, kind: ImageKind) -> Extent | None:
         }[kind](data)  # fmt: skip
     except (struct.error, ValueError):
         return None
-    return Extent(height, width) if height > 0 and width > 0 else None
+    return Extent(height=height, width=width) if height > 0 and width > 0 else None
 
 
 def require_claim(data: bytes, kind: ImageKind, tile: Extent) -> None:

@@ -1,5 +1,6 @@
 """Owns the two rectangles everything else speaks in: Extent (a size) and Region (a place)."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from wsi_seg.errors import RegionError
@@ -25,6 +26,17 @@ class Extent:
                 "expected at least 1 x 1"
             )
 
+    @classmethod
+    def of(cls, shape: Sequence[int]) -> "Extent":
+        """Size of an array of shape ``(H, W)`` or ``(H, W, C)``.
+
+        Examples
+        --------
+        >>> Extent.of((480, 640, 3))
+        Extent(height=480, width=640)
+        """
+        return cls(height=shape[0], width=shape[1])
+
     @property
     def area(self) -> int:
         """Number of pixels."""
@@ -33,8 +45,41 @@ class Extent:
     def scaled(self, downsample: float) -> "Extent":
         """Size of this extent when every side shrinks by ``downsample``, at least 1 px."""
         return Extent(
-            max(1, round(self.height / downsample)), max(1, round(self.width / downsample))
+            height=max(1, round(self.height / downsample)),
+            width=max(1, round(self.width / downsample)),
         )
+
+    def region(self, level: int = 0) -> "Region":
+        """Whole level of this size as a region.
+
+        Examples
+        --------
+        >>> print(Extent(height=2, width=3).region())
+        region level=0 y=0 x=0 height=2 width=3
+        """
+        return Region(level=level, y=0, x=0, height=self.height, width=self.width)
+
+    def strips(self, rows: int, level: int = 0) -> Iterator["Region"]:
+        """Cut a level of this size into strips of full width, from top to bottom.
+
+        Parameters
+        ----------
+        rows
+            Height of each strip, at least 1; the last one may be lower.
+        level
+            Pyramid index that the regions name.
+
+        Raises
+        ------
+        RegionError
+            If ``rows`` is below 1.
+
+        Examples
+        --------
+        >>> [strip.y for strip in Extent(height=1200, width=800).strips(512)]
+        [0, 512, 1024]
+        """
+        return self.region(level).strips(rows)
 
     def __str__(self) -> str:
         return f"{self.width} x {self.height} px"
@@ -81,6 +126,14 @@ class Region:
     def slices(self) -> tuple[slice, slice]:
         """``(rows, columns)`` slices into an array of the whole level."""
         return slice(self.y, self.y_end), slice(self.x, self.x_end)
+
+    def strips(self, rows: int) -> Iterator["Region"]:
+        """Cut into strips of full width, from top to bottom; see `Extent.strips`."""
+        if rows < 1:
+            raise RegionError(f"got strips of {rows} rows; expected at least 1")
+        for y in range(self.y, self.y_end, rows):
+            height = min(rows, self.y_end - y)
+            yield Region(level=self.level, y=y, x=self.x, height=height, width=self.width)
 
     def inside(self, extent: Extent) -> bool:
         """Whether every pixel of the region exists in a level of this extent."""

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from wsi_seg.choices import Blend, Compile, Save, Tta
 from wsi_seg.errors import ConfigError, ResolutionError
-from wsi_seg.geometry import Extent, Region, TileGrid
+from wsi_seg.geometry import Extent, TileGrid
 from wsi_seg.geometry.grid import strip_bounds
 from wsi_seg.infer.blend import MAX_OVERLAP, axis_weights
 from wsi_seg.models.checkpoint import ModelCard
 from wsi_seg.reading.resample import COARSEST_SLIDE, Scale
 from wsi_seg.reading.view import View
-from wsi_seg.store import Multiscale, SlideStore
+from wsi_seg.store import LabelInfo, Multiscale, SlideStore
+from wsi_seg.store.names import TISSUE
 
 # Strips are whole chunks of the output.
 STRIP_ROWS = 512
@@ -294,9 +295,10 @@ def plan_slide(
     grid = TileGrid(extent, tile_px, stride)
     ys, xs = grid.ys, grid.xs
     keep = np.ones((len(ys), len(xs)), dtype=bool)
-    if options.skip_background and "tissue" in store.label_names():
-        keep = _windows_with_tissue(store, extent, grid)
-        if not keep.any() and not store.label("tissue").attributes.get("trusted"):
+    if options.skip_background and TISSUE in store.label_names():
+        tissue = store.label(TISSUE)
+        keep = _windows_with_tissue(tissue, extent, grid)
+        if not keep.any() and not LabelInfo.from_json(tissue.attributes, tissue.path).trusted:
             keep = ~keep
             notes = (*notes, "the tissue mask is empty, so every tile was predicted")
     return SlidePlan(
@@ -371,11 +373,10 @@ def _like(mpp: float, other: float) -> bool:
     return max(mpp / other, other / mpp) <= COARSEST_SLIDE
 
 
-def _windows_with_tissue(store: SlideStore, extent: Extent, grid: TileGrid) -> NDArray[np.bool_]:
+def _windows_with_tissue(tissue: Multiscale, extent: Extent, grid: TileGrid) -> NDArray[np.bool_]:
     """Whether any tissue lies in each window, from sums over the low-resolution tissue mask."""
-    tissue = store.label("tissue")
     size = tissue.pyramid.extent
-    mask = tissue.read(Region(level=0, y=0, x=0, height=size.height, width=size.width)) > 0
+    mask = tissue.read(size.region()) > 0
     sums = np.zeros((size.height + 1, size.width + 1), dtype=np.int64)
     sums[1:, 1:] = mask.cumsum(0).cumsum(1)
 

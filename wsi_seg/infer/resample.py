@@ -139,18 +139,17 @@ def restore(
     strip : NDArray[np.uint8]
         ``(rows, native.width, C)``; the last one may have fewer rows.
     """
-    small, channels = Extent(*fitted.shape[:2]), fitted.shape[2]
+    small, channels = Extent.of(fitted.shape), fitted.shape[2]
     step = max(1, _RESTORED // (native.width * channels))
-    for y in range(0, native.height, rows):
-        strip = np.empty((min(rows, native.height - y), native.width, channels), dtype=np.uint8)
+    for wanted in native.strips(rows):
+        strip = np.empty((wanted.height, native.width, channels), dtype=np.uint8)
 
-        def fill(top: int, first: int = y, strip: NDArray[np.uint8] = strip) -> None:
-            wanted = range(first + top, first + min(top + step, len(strip)))
-            part = resized(fitted, 0, wanted, small=small, full=native)
-            strip[top : top + step] = part
+        def fill(top: int, first: int = wanted.y, strip: NDArray[np.uint8] = strip) -> None:
+            part = range(first + top, first + min(top + step, len(strip)))
+            strip[top : top + step] = resized(fitted, 0, part, small=small, full=native)
 
         list(shared_pool().map(fill, range(0, len(strip), step)))
-        yield y, strip
+        yield wanted.y, strip
 
 
 def rows_under(wanted: range, *, small: int, full: int) -> range:

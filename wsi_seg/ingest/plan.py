@@ -93,10 +93,6 @@ class LevelPlan:
         kind = self.layout.encoding.kind
         return kind if self.streams is None else f"verbatim {kind}"
 
-    def to_json(self) -> dict[str, str]:
-        """Give encoding and reason as plain JSON values."""
-        return {"encoding": self.encoding} | ({"reason": self.reason} if self.reason else {})
-
     def __str__(self) -> str:
         because = f" ({self.reason})" if self.reason else ""
         return f"level {self.level}: {self.layout.extent}, {self.encoding}{because}"

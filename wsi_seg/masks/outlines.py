@@ -83,7 +83,7 @@ def outline_mask(
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(path, driver=_driver(path)) as image:
                 _require_labels(path, image)
-                down = _downsample(path, Extent(image.height, image.width), extent)
+                down = _downsample(path, Extent(height=image.height, width=image.width), extent)
                 found = list(vectorize(_strips(image)))
                 numbered = image.dtypes[0] != "uint8"
     except RasterioError as error:
@@ -127,10 +127,9 @@ def _downsample(path: Path, mask: Extent, slide: Extent) -> tuple[float, float]:
 
 
 def _strips(image: rasterio.DatasetReader) -> Iterator[Strip]:
-    for y in range(0, image.height, _STRIP_ROWS):
-        window = Window(0, y, image.width, min(_STRIP_ROWS, image.height - y))
-        rows = image.read(1, window=window)
-        yield y, rows if rows.dtype == np.uint8 else rows.astype(np.int32)
+    for strip in Extent(height=image.height, width=image.width).strips(_STRIP_ROWS):
+        rows = image.read(1, window=Window(strip.x, strip.y, strip.width, strip.height))
+        yield strip.y, rows if rows.dtype == np.uint8 else rows.astype(np.int32)
 
 
 def _names(

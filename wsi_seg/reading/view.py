@@ -72,11 +72,13 @@ class View:
             return scale_for(pyramid, self.mpp, name=name)
         full, side = pyramid.extent, self.side
         if self.resize == "stretch":
-            extent = Extent(side, side)
+            extent = Extent(height=side, width=side)
         else:
             longest = max if self.resize == "pad" else min
             ratio = longest(full.height, full.width) / side
-            extent = Extent(max(1, round(full.height / ratio)), max(1, round(full.width / ratio)))
+            extent = Extent(
+                height=max(1, round(full.height / ratio)), width=max(1, round(full.width / ratio))
+            )
         finest = min(full.height / extent.height, full.width / extent.width)
         return Scale(pyramid.level_at_or_below(max(1.0, finest)), extent)
 

@@ -27,7 +27,8 @@ MOST_SLIDES = 12
 MOST_CROPS = 10
 
 # Attributes with sections of their own; any others are figures of the run.
-_TOLD_ELSEWHERE = {"kind", "slide", "classes", "settings", "notes", "training", "mpp", "downsample"}
+_TOLD_ELSEWHERE = {"kind", "slide", "classes", "saved", "settings", "notes", "training", "mpp",
+                   "downsample"}  # fmt: skip
 
 
 def score_sections(scores: Scores) -> list[Section]:

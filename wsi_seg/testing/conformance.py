@@ -64,8 +64,7 @@ def check_slide(
 
 
 def _full(slide: Slide, level: int) -> Region:
-    extent = slide.pyramid.extents[level]
-    return Region(level=level, y=0, x=0, height=extent.height, width=extent.width)
+    return slide.pyramid.extents[level].region(level)
 
 
 def _check_facts(slide: Slide, path: Path, mpp: float | None) -> None:

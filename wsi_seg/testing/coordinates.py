@@ -124,7 +124,9 @@ def write_coordinate_tiff(
                 metadata=None,
             )
             if svs and level == 0:
-                _write_extra(tiff, 0, _svs_description(extents[0], Extent(48, 64), mpp))
+                _write_extra(
+                    tiff, 0, _svs_description(extents[0], Extent(height=48, width=64), mpp)
+                )
         if svs:
             _write_extra(tiff, 1, "Aperio Image Library v12.0.15\r\nlabel 64x48")
             _write_extra(tiff, 9, "Aperio Image Library v12.0.15\r\nmacro 64x48")
@@ -140,8 +142,7 @@ def _pixels(
     through a lossy codec.
     """
     if tile_px is None:
-        whole = Region(level=level, y=0, x=0, height=extent.height, width=extent.width)
-        return coordinate_pixels(whole, extent, smooth=smooth)
+        return coordinate_pixels(extent.region(level), extent, smooth=smooth)
     return (
         coordinate_pixels(
             Region(level=level, y=y, x=x, height=tile_px, width=tile_px), extent, smooth=smooth

@@ -17,7 +17,7 @@ _MICROSCOPY = "1.2.840.10008.5.1.4.1.1.77.1.6"
 _ROOT = "1.2.826.0.1.3680043.8.498."
 
 # Size of the frames of made-up slides.
-DICOM_TILE = Extent(48, 64)
+DICOM_TILE = Extent(height=48, width=64)
 
 Frames = Literal["raw", "jpeg", "jpeg2000"]
 _SYNTAX: dict[Frames, UID] = {
@@ -127,7 +127,7 @@ def write_dicom_image(
     """
     header = new_dicom(sop_class, number, series=series)
     allocated = stored.dtype.itemsize * 8
-    _describe(header, Extent(*stored.shape), samples=1, bits=allocated, colours=colours)
+    _describe(header, Extent.of(stored.shape), samples=1, bits=allocated, colours=colours)
     header.BitsStored = bits or allocated
     header.HighBit = header.BitsStored - 1
     header.PixelRepresentation = int(stored.dtype.kind == "i")

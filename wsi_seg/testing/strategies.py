@@ -10,7 +10,7 @@ OVERLAPS = (0.0, 0.125, 0.25, 1 / 3, 0.5, 0.6, 0.75)
 def extents(*, max_side: int = 200) -> st.SearchStrategy[Extent]:
     """Extents from 1 x 1 px on, mostly odd and not square."""
     side = st.integers(1, max_side)
-    return st.builds(Extent, side, side)
+    return st.builds(Extent, height=side, width=side)
 
 
 def extents_around(tile: int, *, max_tiles: int = 3) -> st.SearchStrategy[Extent]:
@@ -20,7 +20,7 @@ def extents_around(tile: int, *, max_tiles: int = 3) -> st.SearchStrategy[Extent
         st.integers(0, max_tiles),
         st.integers(-1, 1),
     )
-    return st.builds(Extent, side, side)
+    return st.builds(Extent, height=side, width=side)
 
 
 def tiles(*, least: int = 1, greatest: int = 64) -> st.SearchStrategy[int]:
