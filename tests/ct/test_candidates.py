@@ -26,7 +26,7 @@ def predict(folder, name, ids):
         (path / name / "labels" / "prediction", None, ids),
     ):
         create_multiscale(
-            group, extents=[Extent(*ids.shape)], channels=channels, mpp=None,
+            group, extents=[Extent.of(ids.shape)], channels=channels, mpp=None,
             attributes={"classes": classes}, name=group.name,
         )  # fmt: skip
         write_strip(group, 0, 0, px)

@@ -23,7 +23,7 @@ from wsi_seg.store import (
 )
 from wsi_seg.testing.coordinates import write_coordinate_tiff
 
-EXTENT = Extent(160, 240)
+EXTENT = Extent(height=160, width=240)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def predict(world, probability, train_slides=()):
     partial = out / ".partial" / "a"
     create_multiscale(
         partial,
-        extents=[Extent(80, 120)],
+        extents=[Extent(height=80, width=120)],
         channels=1,
         mpp=0.5,
         downsample=2.0,

@@ -25,7 +25,7 @@ def write(path, pixels, *, classes=CLASSES, nearest=True):
     channels = None if pixels.ndim == 2 else pixels.shape[2]
     create_multiscale(
         path,
-        extents=completed([Extent(*pixels.shape[:2])]),
+        extents=completed([Extent.of(pixels.shape)]),
         channels=channels,
         mpp=MPP,
         attributes={"classes": classes.to_json()},

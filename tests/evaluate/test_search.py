@@ -29,7 +29,9 @@ def test_scores_are_those_of_deciding_by_each_rule(probability, true):
     scores = slide_scores(prediction, slide, rules, label="truth")
     valid = true != 255
     for rule, score in zip(rules, scores, strict=True):
-        strips = decide(argmax_strips(image, strip_px=5), rule, px_area=1, extent=Extent(13, 11))()
+        strips = decide(
+            argmax_strips(image, strip_px=5), rule, px_area=1, extent=Extent(height=13, width=11)
+        )()
         found = np.concatenate([strip.ids for strip in strips])
         dice = []
         for n in (1, 2):

@@ -34,7 +34,7 @@ def decided(probability, rule, *, height=7, mpp=None):
     if array.ndim == 2:
         array = array[..., None]
     source = argmax_strips(MemoryImage(array), strip_px=height)
-    extent = Extent(*array.shape[:2])
+    extent = Extent.of(array.shape)
     px_area = rule.px_area(mpp, name="s")
     return np.concatenate(
         [strip.ids for strip in decide(source, rule, px_area=px_area, extent=extent)()]
@@ -170,5 +170,5 @@ def test_a_rule_of_an_earlier_version_is_refused_by_the_new_names_of_its_keys(
 
 def test_a_source_is_read_again_at_each_call():
     strips = [Strip(0, np.ones((2, 2), np.uint8), np.full((2, 2), 200, np.uint8))]
-    source = decide(lambda: iter(strips), fixed(0.5), px_area=1, extent=Extent(2, 2))
+    source = decide(lambda: iter(strips), fixed(0.5), px_area=1, extent=Extent(height=2, width=2))
     assert [s.ids.sum() for s in source()] == [s.ids.sum() for s in source()] == [4]

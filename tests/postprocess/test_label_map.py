@@ -43,7 +43,7 @@ def test_the_most_probable_class_is_taken_where_it_is_above_one_half(probability
 def prediction(tmp_path):
     """Prediction of three classes whose probabilities alone are saved, of odd sizes."""
     create_collection(tmp_path / "p.zarr")
-    group, extent = tmp_path / "p.zarr" / "slide", Extent(1301, 1051)
+    group, extent = tmp_path / "p.zarr" / "slide", Extent(height=1301, width=1051)
     create_multiscale(
         group, extents=completed([extent]), channels=3, mpp=0.5, downsample=2.0,
         attributes={"saved": "probabilities", "classes": CLASSES.to_json()}, name="slide",
@@ -101,7 +101,7 @@ RULES_AT_ONE_HALF = st.builds(
 @given(PROBABILITIES, RULES_AT_ONE_HALF)
 def test_a_rule_at_one_half_decides_the_same_of_class_ids_alone(probability, rule):
     assert not rule.needs_probabilities
-    extent = Extent(*probability.shape[:2])
+    extent = Extent.of(probability.shape)
     sources = (
         argmax_strips(MemoryImage(probability), strip_px=4),
         certain_label_strips(MemoryImage(label_map(probability)), strip_px=4),

@@ -64,7 +64,7 @@ def decided(ids, probability, rule, *, height=7, mpp=0.5):
             yield Strip(y, ids[y : y + height], probability[y : y + height])
 
     px_area = rule.px_area(mpp, name="s")
-    strips = decide(source, rule, px_area=px_area, extent=Extent(*ids.shape))
+    strips = decide(source, rule, px_area=px_area, extent=Extent.of(ids.shape))
     return np.concatenate([strip.ids for strip in strips()])
 
 

@@ -121,7 +121,7 @@ def test_a_decision_reads_the_slide_a_few_times_whatever_its_steps():
     rule = Rule(
         0.5, 0.3, 9, "px", "object", min_object_area=3, max_hole_area=5, watershed_depth=1.0
     )
-    source = decide(counted, rule, px_area=1, extent=Extent(*ids.shape))
+    source = decide(counted, rule, px_area=1, extent=Extent.of(ids.shape))
     first = np.concatenate([strip.ids for strip in source()])
     assert reads == 5  # holes, boxes, lines, objects, and what is written
     np.testing.assert_array_equal(np.concatenate([strip.ids for strip in source()]), first)
@@ -133,7 +133,7 @@ def test_a_rule_fills_holes_first_and_measures_after_the_split():
     area = int((ids > 0).sum())
     ids[19:22, 19:22] = 0
     ids[20, 30] = 0
-    source, extent = strips_of(ids, 7), Extent(*ids.shape)
+    source, extent = strips_of(ids, 7), Extent.of(ids.shape)
 
     def decided(rule):
         strips = decide(source, rule, px_area=rule.px_area(0.5, name="s"), extent=extent)()

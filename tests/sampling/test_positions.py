@@ -51,7 +51,7 @@ def painted(*, height=1200, width=1000, side=100, objects=6, seed=0, cell=16):
     hard[rng.random(hard.shape) < 0.15] = 200
     found = SlideMap(
         name="a",
-        extent=Extent(height, width),
+        extent=Extent(height=height, width=width),
         px_area=1.0,
         cell_px=float(cell),
         tissue=shares(tissue | label, cell),

@@ -27,7 +27,7 @@ def slide_map(name="a", *, height=1000, width=777, cell_px=50.0, boxes=(), tissu
     sides = found[:, 2:] - found[:, :2]
     return SlideMap(
         name=name,
-        extent=Extent(height, width),
+        extent=Extent(height=height, width=width),
         px_area=area,
         cell_px=cell_px,
         tissue=tissue,

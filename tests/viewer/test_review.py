@@ -60,7 +60,7 @@ def test_annotate_draws_right_wrong_and_unsure(tmp_path):
     group = tmp_path / "store.zarr/slide"
     create_multiscale(
         group,
-        extents=[Extent(120, 200)],
+        extents=[Extent(height=120, width=200)],
         channels=3,
         mpp=0.5,
         attributes={"kind": "slide"},

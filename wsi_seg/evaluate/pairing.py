@@ -135,6 +135,6 @@ def paired_strips(
     recode = classes.recoding(classes_of(true))
     for strip in source():
         rows, width = strip.ids.shape
-        extent = Extent(height, width)
+        extent = Extent(height=height, width=width)
         ids = read_label(true, extent, strip.y, 0, height=rows, width=width)
         yield PredictionTruthStrip(strip.y, strip.ids, strip.probability, recode[ids])

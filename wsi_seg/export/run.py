@@ -222,7 +222,7 @@ def _downsample(label: Multiscale) -> float:
 def _full_extent(label: Multiscale) -> Extent:
     """Size of the slide's level 0, as far as its label map knows."""
     extent, scale = label.pyramid.extent, _downsample(label)
-    return Extent(round(extent.height * scale), round(extent.width * scale))
+    return Extent(height=round(extent.height * scale), width=round(extent.width * scale))
 
 
 def decided_label(store: SlideStore, rule: Rule | None) -> Multiscale:

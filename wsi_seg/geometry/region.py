@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from wsi_seg.errors import RegionError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Extent:
     """Full size of one level, in that level's pixels.
 

@@ -140,7 +140,7 @@ def _digest(store: SlideStore) -> object:
 def _picture(store: SlideStore) -> NDArray[np.float32]:
     """Thumbnail with mean 0 and length 1, so that products are correlations; 0 if it is plain."""
     extent = store.pyramid.extent
-    size = Extent(min(_THUMBNAIL_PX, extent.height), min(_THUMBNAIL_PX, extent.width))
+    size = Extent(height=min(_THUMBNAIL_PX, extent.height), width=min(_THUMBNAIL_PX, extent.width))
     grey = read_thumbnail(store.image, size).mean(axis=2)
     if grey.shape != (_THUMBNAIL_PX, _THUMBNAIL_PX):
         rows = np.arange(_THUMBNAIL_PX) * size.height // _THUMBNAIL_PX

@@ -38,7 +38,7 @@ def tile_size(array: LevelArray) -> Extent:
     chunk = array.chunk
     if chunk.height in _SIDES_PX and chunk.width in _SIDES_PX:
         return chunk
-    return Extent(_TILE_PX, _TILE_PX)
+    return Extent(height=_TILE_PX, width=_TILE_PX)
 
 
 def tile_region(array: LevelArray, level: int, row: int, column: int) -> Region:
