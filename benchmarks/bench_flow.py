@@ -35,6 +35,7 @@ from wsi_seg.infer.runner import RunStats
 from wsi_seg.infer.save import StripSaver
 from wsi_seg.infer.source import Band, SourceRows
 from wsi_seg.infer.strips import OpenStrip, StripBuilder
+from wsi_seg.ingest.run import tile_slides
 from wsi_seg.models import ModelCard
 from wsi_seg.predict.ensemble import Member, Model
 from wsi_seg.predict.predictor import PROBABILITY_STEPS
@@ -43,7 +44,6 @@ from wsi_seg.store import Multiscale, SlideStore, open_collection
 from wsi_seg.store.cache import ChunkCache
 from wsi_seg.store.chunks import read_encoded
 from wsi_seg.store.codecs import Encoding
-from wsi_seg.store.tile import tile_slides
 from wsi_seg.testing.tissue import write_tissue_slide
 
 TILE = 512

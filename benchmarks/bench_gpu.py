@@ -34,6 +34,7 @@ from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.report import InferReport
 from wsi_seg.infer.run import SerialExecutor, infer_with
 from wsi_seg.infer.runner import RunStats
+from wsi_seg.ingest.run import tile_slides
 from wsi_seg.models import ModelCard, NetworkSpec, build_network
 from wsi_seg.predict.device import dtype_of
 from wsi_seg.predict.ensemble import Model
@@ -41,7 +42,6 @@ from wsi_seg.predict.fuse import fused
 from wsi_seg.predict.predictor import Predictor
 from wsi_seg.progress import Silent
 from wsi_seg.store import SlideStore, open_collection
-from wsi_seg.store.tile import tile_slides
 from wsi_seg.testing.tissue import write_tissue_slide
 
 # Rounding to bf16 and other kernels may move a probability of 255 steps by so much on average.

@@ -31,12 +31,12 @@ from wsi_seg.classes import ClassTable
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.infer.plan import InferOptions, plan_slide
 from wsi_seg.infer.run import infer_with
+from wsi_seg.ingest.run import tile_slides
 from wsi_seg.models import ModelCard, NetworkSpec, build_network
 from wsi_seg.predict.ensemble import Model
 from wsi_seg.predict.predictor import Predictor
 from wsi_seg.progress import Silent
 from wsi_seg.store import SlideStore, open_collection
-from wsi_seg.store.tile import tile_slides
 from wsi_seg.testing.stores import make_huge_store, make_store
 from wsi_seg.testing.tissue import write_tissue_slide
 

@@ -21,11 +21,11 @@ import zarr
 from measure import Ratio, Results, in_turn, medians
 
 from wsi_seg.geometry import Region
+from wsi_seg.ingest.run import tile_slides
 from wsi_seg.progress import Silent
 from wsi_seg.store import Multiscale, open_collection
 from wsi_seg.store.cache import DEFAULT_BYTES, ChunkCache, shared_cache
 from wsi_seg.store.chunks import read_encoded
-from wsi_seg.store.tile import tile_slides
 from wsi_seg.testing.tissue import write_tissue_slide
 
 LARGEST_MEAN_DIFFERENCE = 1.0

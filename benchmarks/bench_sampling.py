@@ -24,13 +24,12 @@ from torch.utils.data import DataLoader
 from wsi_seg.classes import ClassTable
 from wsi_seg.config import MixConfig, SamplingConfig
 from wsi_seg.data.dataset import PatchDataset, PatchSource
-from wsi_seg.data.view import View
 from wsi_seg.geometry import Extent
-from wsi_seg.masks.labels import write_tissue
+from wsi_seg.ingest.run import tile_slides
 from wsi_seg.progress import Silent
+from wsi_seg.reading.view import View
 from wsi_seg.sampling import Draws, PatchSampler, SlideMap
 from wsi_seg.store import SlideStore, open_collection
-from wsi_seg.store.tile import tile_slides
 from wsi_seg.testing.tissue import write_tissue_slide
 
 PEERS_PYTHON = Path(__file__).parents[1] / ".venv-peers" / "bin" / "python"
@@ -88,7 +87,7 @@ def feed_figures(options: argparse.Namespace, folder: Path) -> Results:
     if slide is None:
         slide = folder / "painted.tif"
         write_tissue_slide(slide, height=9216, width=12288, seed=1)
-    tile_slides([slide], folder / "s.zarr", complete=write_tissue, progress=Silent())
+    tile_slides([slide], folder / "s.zarr", progress=Silent())
     (store,) = open_collection(folder / "s.zarr")
     extent = store.pyramid.extent
 

@@ -16,9 +16,9 @@ import zarr
 from measure import Ratio, Results, in_turn, medians, seconds
 
 from wsi_seg.geometry import Region
+from wsi_seg.ingest.run import tile_slides
 from wsi_seg.progress import Silent
 from wsi_seg.slides import open_slide
-from wsi_seg.store.tile import tile_slides
 from wsi_seg.testing.tissue import write_tissue_slide
 
 

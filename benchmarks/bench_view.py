@@ -24,8 +24,8 @@ import numpy as np
 import psutil
 from measure import Ratio, Results
 
+from wsi_seg.ingest.run import tile_slides
 from wsi_seg.progress import Silent
-from wsi_seg.store.tile import tile_slides
 from wsi_seg.testing.tissue import write_tissue_slide
 
 ASKERS = 8

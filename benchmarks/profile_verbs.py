@@ -24,17 +24,17 @@ from torch.utils.data import DataLoader
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.data.dataset import PatchDataset, PatchSource
-from wsi_seg.data.view import View
 from wsi_seg.geometry import Region
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.run import infer_with
+from wsi_seg.ingest.run import tile_slides
 from wsi_seg.learn.fit import fit
 from wsi_seg.learn.slides import patch_sampler, split_slides
 from wsi_seg.models import ModelCard, build_network
 from wsi_seg.predict.ensemble import Model
 from wsi_seg.progress import Silent
+from wsi_seg.reading.view import View
 from wsi_seg.store import open_collection
-from wsi_seg.store.tile import tile_slides
 from wsi_seg.testing.tissue import CLASSES
 
 PERIOD_S = 0.01

@@ -3,8 +3,22 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+
+from wsi_seg.classes import ClassTable
+from wsi_seg.geometry import Extent
+from wsi_seg.progress import Silent
+from wsi_seg.store import (
+    create_collection,
+    create_multiscale,
+    fill_pyramid,
+    finish,
+    open_collection,
+    strip_rows,
+    write_strip,
+)
 
 settings.register_profile(
     "default", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
@@ -24,3 +38,58 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs the real data in ../shared/data, which is not here")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def write_store(tmp_path_factory):
+    """Write an image and its label as a store and open it."""
+
+    def write(image, label, *, name="slide", mpp=0.5, classes=("gland", "vessel")):
+        collection = tmp_path_factory.mktemp("data") / "store.zarr"
+        create_collection(collection)
+        partial = collection / ".partial" / name
+        extents = [Extent(*image.shape[:2])]
+        extents.append(Extent(*(-(-side // 2) for side in image.shape[:2])))
+        create_multiscale(
+            partial,
+            extents=extents,
+            channels=3,
+            mpp=mpp,
+            attributes={"kind": "slide"},
+            name=name,
+        )
+        truth = partial / "labels" / "annotations"
+        create_multiscale(
+            truth,
+            extents=extents,
+            channels=None,
+            mpp=mpp,
+            attributes={"kind": "label", "classes": ClassTable.named(list(classes)).to_json()},
+            name="annotations",
+        )
+        for path, pixels in ((partial, image), (truth, label)):
+            rows = strip_rows(path)
+            for y in range(0, len(pixels), rows):
+                write_strip(path, 0, y, pixels[y : y + rows])
+            fill_pyramid(path, nearest=path is truth, progress=Silent())
+        finish(partial, collection / name)
+        return open_collection(collection)[name]
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def pixels():
+    """Image of odd size whose red is the row and green the column; label in blocks of ids."""
+    height, width = 203, 151
+    y, x = np.mgrid[:height, :width]
+    image = np.stack([y, x, (y + x) // 2], axis=-1).astype(np.uint8)
+    label = ((y // 20 + x // 30) % 3).astype(np.uint8)
+    label[:5, :7] = 255
+    return image, label
+
+
+@pytest.fixture(scope="session")
+def store(write_store, pixels):
+    """The slide with its label ``annotations``."""
+    return write_store(*pixels)

@@ -53,7 +53,7 @@ def test_dask_is_loaded_for_a_cluster_only():
 
 def test_predictions_are_judged_and_exported_without_torch():
     """It takes 700 MB and seconds, whatever the slide."""
-    modules = ("export.run", "export.marks", "evaluate.compare", "evaluate.search",
+    modules = ("export.run", "ct.candidates", "evaluate.compare", "evaluate.search",
                "evaluate.recalibrate", "evaluate.ensemble", "evaluate.maps")  # fmt: skip
     code = f"import sys; {'; '.join(f'import wsi_seg.{name}' for name in modules)}"
     code += "; print('torch' in sys.modules)"

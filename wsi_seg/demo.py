@@ -164,15 +164,11 @@ def _inform(stage: _Stage) -> None:
 
 
 def _tile(stage: _Stage, slides: Sequence[Path], store: Path) -> None:
-    from wsi_seg.masks.labels import write_tissue
+    from wsi_seg.ingest.run import tile_slides
     from wsi_seg.store import open_collection
-    from wsi_seg.store.tile import tile_slides
 
     tile_slides(slides, store, progress=stage.progress).require_whole()
     collection = open_collection(store)
-    for name in collection.names():
-        if "tissue" not in collection[name].label_names():
-            write_tissue(collection[name])
     names = " ".join(str(path) for path in slides)
     stage.tell(
         f"Store {store}: {', '.join(collection.names())}", f"wsi-seg tile {names} --out {store}"

@@ -16,6 +16,7 @@
     ├── TrainingError (RuntimeError)         training cannot go on
     ├── OutputError (OSError)                a result cannot be written where asked
     ├── BusyError (RuntimeError)          another command is writing there
+    ├── MissingLibraryError (ImportError)    an optional library is not installed
     └── BatchError (RuntimeError)            some slides failed; the others are done
 
 Each message says what was got, what was expected and what to do, naming slide and region. Each
@@ -84,6 +85,10 @@ class OutputError(WsiSegError, OSError):
 
 class BusyError(WsiSegError, RuntimeError):
     """Another command is writing to the same folder."""
+
+
+class MissingLibraryError(WsiSegError, ImportError):
+    """An optional library is not installed."""
 
 
 class BatchError(WsiSegError, RuntimeError):

@@ -1,11 +1,22 @@
-"""Owns how objects look in a notebook: lines of text, and pictures with facts beside them."""
+"""Owns how objects look in a notebook: lines of text, and thumbnails next to names and sizes."""
 
 import base64
 import html
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+
+from wsi_seg.errors import SlideError, StoreError
+from wsi_seg.geometry import Pyramid
+
+LONGEST_PX = 160
+
+# Slides of a collection that are drawn; the others are counted.
+SHOWN = 24
+
+# Reads a slide's thumbnail, ``(H, W, 3)`` uint8 RGB; None where there is none to draw.
+ReadThumbnail = Callable[[], NDArray[np.uint8] | None]
 
 
 def lines_html(lines: Iterable[str]) -> str:
@@ -13,18 +24,46 @@ def lines_html(lines: Iterable[str]) -> str:
     return f"<pre>{html.escape(chr(10).join(lines))}</pre>"
 
 
-def picture_html(pixels: NDArray[np.uint8]) -> str:
-    """Picture, ``(H, W, 3)`` uint8 RGB, with its bytes inside."""
+def slide_html(
+    name: str, pyramid: Pyramid, facts: Mapping[str, str], thumbnail: ReadThumbnail
+) -> str:
+    """One slide: its thumbnail next to its name, what is known of it, mpp and levels."""
+    mpp = "unknown" if pyramid.mpp is None else f"{pyramid.mpp:.4g} µm per pixel"
+    levels = ", ".join(f"{level.width} × {level.height}" for level in pyramid.extents)
+    shown = {"size": str(pyramid.extent), "mpp": mpp, "levels": levels, **facts}
+    rows = "<br>".join(f"{key}: {html.escape(value)}" for key, value in shown.items())
+    return (
+        f'<div style="display:flex;gap:16px;align-items:center">{_picture(thumbnail)}'
+        f"<div><b>{html.escape(name)}</b><br>{rows}</div></div>"
+    )
+
+
+def collection_html(
+    title: str, slides: Iterable[tuple[str, Pyramid, ReadThumbnail]], count: int
+) -> str:
+    """Thumbnails of slides with their names; ``count`` is how many slides there are in all."""
+    parts = [
+        f'<figure style="margin:0;width:{LONGEST_PX}px">{_picture(thumbnail)}'
+        f'<figcaption style="overflow-wrap:anywhere">{html.escape(name)}<br>'
+        f"{pyramid.extent}</figcaption></figure>"
+        for name, pyramid, thumbnail in slides
+    ]
+    more = f"<p>and {count - len(parts)} more</p>" if count > len(parts) else ""
+    return (
+        f"<p><b>{html.escape(title)}</b>: {count} slides</p>"
+        f'<div style="display:flex;flex-wrap:wrap;gap:16px">{"".join(parts)}</div>{more}'
+    )
+
+
+def _picture(thumbnail: ReadThumbnail) -> str:
+    """Thumbnail with its bytes inside the page."""
     import imagecodecs  # slow to load, and most programs draw nothing
 
+    try:
+        pixels = thumbnail()
+    except (SlideError, StoreError):  # a damaged slide still has its name shown
+        return "(damaged)"
+    if pixels is None:
+        return ""
     data = base64.b64encode(bytes(imagecodecs.jpeg8_encode(pixels, level=80))).decode("ascii")
     return f'<img alt="" src="data:image/jpeg;base64,{data}">'
-
-
-def facts_html(picture: str, title: str, facts: Mapping[str, str]) -> str:
-    """Title and facts, beside the HTML of a picture."""
-    rows = "<br>".join(f"{key}: {html.escape(value)}" for key, value in facts.items())
-    return (
-        f'<div style="display:flex;gap:16px;align-items:center">{picture}'
-        f"<div><b>{html.escape(title)}</b><br>{rows}</div></div>"
-    )

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from wsi_seg.cli.app import app
-from wsi_seg.export.marks import write_marks
+from wsi_seg.ct.candidates import write_marks
 from wsi_seg.export.tiff import read_ome_tiff
 from wsi_seg.geometry import Region
 from wsi_seg.postprocess.rule import Rule, write_rule

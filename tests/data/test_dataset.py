@@ -11,9 +11,9 @@ from wsi_seg.classes import ClassTable
 from wsi_seg.config import MixConfig, SamplingConfig
 from wsi_seg.data.augment import Augmenter
 from wsi_seg.data.dataset import EpochItems, PatchDataset, PatchSource
-from wsi_seg.data.view import View
 from wsi_seg.errors import ResolutionError, StoreError
 from wsi_seg.geometry import Extent
+from wsi_seg.reading.view import View
 from wsi_seg.sampling import PatchSampler, SlideMap, map_cells
 
 CLASSES = ClassTable.named(["gland", "vessel"])

@@ -8,13 +8,13 @@ import pytest
 from typer.testing import CliRunner
 
 from wsi_seg.cli.app import app
-from wsi_seg.data.scaled import read_label
 from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.evaluate.ensemble import Contribution, EnsembleReport, judge_members
 from wsi_seg.evaluate.maps import variance_of, write_variance
 from wsi_seg.geometry import Region
 from wsi_seg.predict.combine import combine
 from wsi_seg.progress import Silent
+from wsi_seg.reading.resample import read_label
 from wsi_seg.store import open_collection
 from wsi_seg.testing.painted import NAME, paint_prediction, write_prediction
 

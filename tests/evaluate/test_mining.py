@@ -10,6 +10,7 @@ from wsi_seg.classes import ClassTable
 from wsi_seg.errors import BatchError
 from wsi_seg.evaluate.mining import _capped, mine
 from wsi_seg.geometry import Extent, Region
+from wsi_seg.ingest.run import tile_slides
 from wsi_seg.masks.annotate import annotate_collection
 from wsi_seg.masks.labels import write_labels
 from wsi_seg.progress import Silent
@@ -20,7 +21,6 @@ from wsi_seg.store import (
     open_collection,
     write_strip,
 )
-from wsi_seg.store.tile import tile_slides
 from wsi_seg.testing.coordinates import write_coordinate_tiff
 
 EXTENT = Extent(160, 240)

@@ -15,7 +15,7 @@ SECONDS = 30
 _IMPORTED = (
     "zarr", "tifffile", "imagecodecs", "pydicom", "PIL.Image", "shapely", "rasterio.features",
     "skimage.measure", "wsi_seg.slides.tiff", "wsi_seg.slides.dicom", "wsi_seg.slides.omezarr",
-    "wsi_seg.store.tile", "wsi_seg.masks.annotate", "wsi_seg.masks.labels",
+    "wsi_seg.ingest.run", "wsi_seg.masks.annotate", "wsi_seg.masks.labels",
 )  # fmt: skip
 
 

@@ -13,10 +13,10 @@ from wsi_seg.errors import BatchError
 from wsi_seg.geometry import Extent
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.run import infer_collection
+from wsi_seg.ingest.run import tile_slides
 from wsi_seg.models import ModelCard, NetworkSpec, build_network, save_checkpoint
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection, shards, shared_cache
-from wsi_seg.store.tile import tile_slides
 from wsi_seg.testing.coordinates import write_coordinate_tiff
 from wsi_seg.testing.painted import NAME, paint_prediction
 from wsi_seg.testing.stores import digests
@@ -186,7 +186,9 @@ def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch):
             os.utime(path, (0, 4e9))
         raise BatchError({}, 0)
 
-    with pytest.raises(BatchError):
-        tile_slides([tmp_path / "a.tif"], tmp_path / "s.zarr", complete=stop, progress=Silent())
+    with monkeypatch.context() as patch:
+        patch.setattr("wsi_seg.ingest.run.write_tissue", stop)
+        with pytest.raises(BatchError):
+            tile_slides([tmp_path / "a.tif"], tmp_path / "s.zarr", progress=Silent())
     tile_slides([tmp_path / "a.tif"], tmp_path / "s.zarr", progress=Silent())
     assert digests(tmp_path / "s.zarr") == digests(tmp_path / "calm.zarr")

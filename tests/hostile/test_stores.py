@@ -5,8 +5,8 @@ import shutil
 import pytest
 import torch
 
+from tests.hostile.made_stores import write_hostile_stores
 from wsi_seg.models import ModelCard, NetworkSpec, build_network, save_checkpoint
-from wsi_seg.testing.hostile_stores import write_hostile_stores
 from wsi_seg.testing.painted import NAME, paint_prediction
 from wsi_seg.testing.tissue import CLASSES
 

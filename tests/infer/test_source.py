@@ -5,11 +5,11 @@ from hypothesis import strategies as st
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.data.dataset import PatchSource
-from wsi_seg.data.view import View
 from wsi_seg.errors import ResolutionError
 from wsi_seg.infer.plan import InferOptions, plan_slide
 from wsi_seg.infer.source import read_tile
 from wsi_seg.models.checkpoint import ModelCard
+from wsi_seg.reading.view import View
 from wsi_seg.testing.memory import MemoryImage, MemoryStore
 
 

@@ -8,7 +8,6 @@ import torch
 from wsi_seg.classes import ClassTable
 from wsi_seg.config import load_recipe
 from wsi_seg.data.dataset import PatchSource
-from wsi_seg.data.view import View
 from wsi_seg.errors import BatchError, ConfigError, OutputError
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.learn.patches import Patches
@@ -18,6 +17,7 @@ from wsi_seg.learn.slides import is_pseudo, split_slides
 from wsi_seg.learn.train import train
 from wsi_seg.masks import read_objects
 from wsi_seg.progress import Silent
+from wsi_seg.reading.view import View
 from wsi_seg.store import (
     create_collection,
     create_multiscale,

@@ -113,8 +113,8 @@ def test_names_are_merged_on_the_way(slides, tmp_path):
     from wsi_seg.classes import ClassTable
     from wsi_seg.config import load_recipe
     from wsi_seg.data.dataset import PatchSource
-    from wsi_seg.data.view import View
     from wsi_seg.masks.labels import write_labels
+    from wsi_seg.reading.view import View
     from wsi_seg.store import open_collection
 
     shutil.copytree(slides / "store.zarr", tmp_path / "store.zarr")

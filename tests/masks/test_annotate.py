@@ -13,13 +13,13 @@ from wsi_seg.annotations.rle import encode_rle
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import AnnotationError, BatchError, OutputError
 from wsi_seg.geometry import Extent, Region
+from wsi_seg.ingest.run import tile_slides
 from wsi_seg.masks.annotate import Reading, annotate_collection
 from wsi_seg.masks.labels import write_labels
 from wsi_seg.masks.objects import read_objects
 from wsi_seg.masks.rasterize import Rasterizer
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection, writer
-from wsi_seg.store.tile import tile_slides
 from wsi_seg.testing.coordinates import write_coordinate_tiff
 
 EXTENT = Extent(90, 140)

@@ -7,12 +7,12 @@ from wsi_seg.config import load_recipe
 from wsi_seg.evaluate.compare import evaluate_collection
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.run import infer_collection
+from wsi_seg.ingest.run import tile_slides
 from wsi_seg.masks.annotate import Reading, annotate_collection
 from wsi_seg.models.checkpoint import read_card, shipped_checkpoint
 from wsi_seg.predict.ensemble import newest_model, read_model
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection
-from wsi_seg.store.tile import tile_slides
 
 
 def test_it_is_taken_where_nothing_was_trained(tmp_path):

@@ -6,21 +6,20 @@ from typer.testing import CliRunner
 from wsi_seg.cli.app import app
 from wsi_seg.config import load_recipe
 from wsi_seg.errors import ConfigError
+from wsi_seg.ingest.run import tile_slides
 from wsi_seg.progress import Silent
 from wsi_seg.report.preview import preview_slides
 from wsi_seg.store import open_collection
-from wsi_seg.store.tile import tile_slides
 from wsi_seg.testing.tissue import write_tissue_slide
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     from wsi_seg.masks.annotate import annotate_collection
-    from wsi_seg.masks.labels import write_tissue
 
     folder = tmp_path_factory.mktemp("preview")
     write_tissue_slide(folder / "a.tif", height=900, width=1400, seed=2)
-    tile_slides([folder / "a.tif"], folder / "s.zarr", complete=write_tissue, progress=Silent())
+    tile_slides([folder / "a.tif"], folder / "s.zarr", progress=Silent())
     (polygons,) = folder.glob("*.geojson")
     annotate_collection(open_collection(folder / "s.zarr"), [polygons], progress=Silent())
     (folder / "recipe.yaml").write_text(

@@ -7,6 +7,7 @@ import pytest
 import tifffile
 
 from wsi_seg.errors import StoreError
+from wsi_seg.ingest.run import tile_slides
 from wsi_seg.progress import Silent
 from wsi_seg.sampling.dedup import (
     FILE,
@@ -17,7 +18,6 @@ from wsi_seg.sampling.dedup import (
     write_duplicates,
 )
 from wsi_seg.store import open_collection
-from wsi_seg.store.tile import tile_slides
 
 
 def paint(seed, height=300, width=420):

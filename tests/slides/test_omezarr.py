@@ -8,9 +8,9 @@ import zarr
 
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent, Region
+from wsi_seg.ingest.run import tile_slides
 from wsi_seg.progress import Silent
 from wsi_seg.slides import open_slide
-from wsi_seg.store.tile import tile_slides
 from wsi_seg.testing.conformance import check_slide
 from wsi_seg.testing.coordinates import coordinate_pixels, write_coordinate_tiff
 from wsi_seg.testing.omezarrs import write_ome_zarr

@@ -8,12 +8,12 @@ from wsi_seg.cli.app import app
 from wsi_seg.errors import BatchError, StoreError
 from wsi_seg.evaluate.truth import require_same_slide
 from wsi_seg.geometry import Extent
+from wsi_seg.ingest.run import tile_slides
 from wsi_seg.masks.labels import write_tissue
 from wsi_seg.progress import Silent
 from wsi_seg.store import note_attributes, open_collection, store_digest
 from wsi_seg.store.audit import audit_collection
 from wsi_seg.store.digests import file_digest, read_digests
-from wsi_seg.store.tile import tile_slides
 from wsi_seg.testing.coordinates import write_coordinate_tiff
 
 
@@ -28,7 +28,7 @@ def original(tmp_path_factory):
 
 def tile(folder, out):
     slides = [folder / "a.tif", folder / "b.tif"]
-    tile_slides(slides, out, complete=write_tissue, progress=Silent()).require_whole()
+    tile_slides(slides, out, progress=Silent()).require_whole()
 
 
 @pytest.fixture

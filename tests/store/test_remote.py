@@ -13,10 +13,10 @@ import pytest
 from wsi_seg.address import is_remote
 from wsi_seg.errors import OutputError, StoreError, StoreNotFoundError
 from wsi_seg.geometry import Extent, Region
+from wsi_seg.ingest.run import tile_slides
 from wsi_seg.masks.labels import write_tissue
 from wsi_seg.progress import Silent
 from wsi_seg.store import create_collection, open_collection, shared_cache
-from wsi_seg.store.tile import tile_slides
 from wsi_seg.testing.coordinates import write_coordinate_tiff
 
 s3fs = pytest.importorskip("s3fs", reason="needs the extra `remote`")
@@ -27,7 +27,7 @@ EXTENT = Extent(700, 900)
 def local(tmp_path_factory):
     folder = tmp_path_factory.mktemp("local")
     write_coordinate_tiff(folder / "a.tif", extents=[EXTENT], codec="jpeg", tile_px=64)
-    tile_slides([folder / "a.tif"], folder / "s.zarr", complete=write_tissue, progress=Silent())
+    tile_slides([folder / "a.tif"], folder / "s.zarr", progress=Silent())
     return folder / "s.zarr"
 
 

@@ -23,7 +23,7 @@ from wsi_seg.errors import (
     StoreNotFoundError,
 )
 from wsi_seg.geometry import Extent, Region
-from wsi_seg.masks.labels import write_tissue
+from wsi_seg.ingest.run import tile_slides
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
     completed,
@@ -37,7 +37,6 @@ from wsi_seg.store import (
 )
 from wsi_seg.store.cache import ChunkCache, shared_cache, shared_pool
 from wsi_seg.store.shards import Shard, read_index, write_shard
-from wsi_seg.store.tile import tile_slides
 from wsi_seg.testing.coordinates import coordinate_pixels, write_coordinate_tiff
 from wsi_seg.testing.stores import digests
 
@@ -322,7 +321,7 @@ def test_a_pyramid_ends_below_1024():
 def test_metadata_and_labels_follow_ome_zarr(tmp_path):
     """The community's own models judge: axes, scales, labels with as many levels as the image."""
     write_coordinate_tiff(tmp_path / "a.tif", extents=[Extent(1500, 2100)], mpp=0.5)
-    tile_slides([tmp_path / "a.tif"], tmp_path / "s.zarr", complete=write_tissue, progress=Silent())
+    tile_slides([tmp_path / "a.tif"], tmp_path / "s.zarr", progress=Silent())
     image = Image.from_zarr(zarr.open_group(str(tmp_path / "s.zarr" / "a"), mode="r"))
     assert image.labels is not None
     assert image.labels.label_paths == ["tissue"]

@@ -12,9 +12,9 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from wsi_seg.classes import ClassTable
-from wsi_seg.data.scaled import read_label
 from wsi_seg.errors import ConfigError, StoreError, StoreNotFoundError
 from wsi_seg.geometry import Region
+from wsi_seg.reading.resample import read_label
 from wsi_seg.store import create_collection, open_collection
 from wsi_seg.viewer.app import make_app
 from wsi_seg.viewer.catalogue import Catalogue

@@ -11,10 +11,10 @@ from wsi_seg.annotations.camelyon import is_camelyon, read_camelyon
 from wsi_seg.annotations.coco import is_coco, read_coco
 from wsi_seg.annotations.geojson import is_geojson, read_geojson
 from wsi_seg.annotations.labelme import is_labelme, read_labelme
+from wsi_seg.annotations.luna16 import is_spheres, read_spheres
 from wsi_seg.annotations.model import Annotations
 from wsi_seg.annotations.rle import Dialect
 from wsi_seg.annotations.rle_csv import is_rle_csv, read_rle_csv
-from wsi_seg.annotations.spheres import is_spheres, read_spheres
 from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Extent
 from wsi_seg.json_text import parse_json

@@ -14,6 +14,7 @@ import typer
 
 from wsi_seg.cli.bars import RichProgress
 from wsi_seg.errors import BatchError, WsiSegError
+from wsi_seg.extras import naming_extra
 
 __all__ = ["JsonFlag", "RichProgress", "Terminal", "configure_logging", "run_verb"]
 
@@ -93,7 +94,8 @@ def run_verb(
     try:
         try:
             # There is one file for each verb, of its name.
-            with _held(writes, makes, verb=body.__module__.rpartition(".")[2]):
+            verb = body.__module__.rpartition(".")[2]
+            with _held(writes, makes, verb), naming_extra(f"wsi-seg {verb}"):
                 summary = {"status": "done", **body(terminal)}
         except WsiSegError as error:
             terminal.progress.close()

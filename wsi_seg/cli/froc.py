@@ -27,8 +27,8 @@ def froc(
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
+        from wsi_seg.ct.froc import froc_of_files
         from wsi_seg.errors import ConfigError
-        from wsi_seg.evaluate.froc import froc_of_files
 
         names = None
         if scans is not None:

@@ -24,7 +24,7 @@ def info(
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
-        from wsi_seg.store.describe import describe_slides
+        from wsi_seg.ingest.describe import describe_slides
 
         report = describe_slides(slides, mpp=mpp)
         terminal.say(str(report))

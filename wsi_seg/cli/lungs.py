@@ -34,8 +34,8 @@ def lungs(
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
-        from wsi_seg.config.lungs import LungRules, read_lung_rules
-        from wsi_seg.report.lungs import mask_lungs
+        from wsi_seg.ct.config import LungRules, read_lung_rules
+        from wsi_seg.ct.lung_masks import mask_lungs
         from wsi_seg.slides.slide import slide_name
         from wsi_seg.slides.volume import volume_grid
         from wsi_seg.store import open_collection

@@ -37,7 +37,7 @@ def marks(
     file = rule_file(rule, threshold)
 
     def body(terminal: Terminal) -> dict[str, object]:
-        from wsi_seg.export.marks import write_marks
+        from wsi_seg.ct.candidates import write_marks
         from wsi_seg.slides.slide import slide_name
         from wsi_seg.slides.volume import volume_grid
         from wsi_seg.store import open_collection

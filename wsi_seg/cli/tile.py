@@ -68,13 +68,12 @@ def tile(
     shown = low_high(window)
 
     def body(terminal: Terminal) -> dict[str, object]:
+        from wsi_seg.ingest.plan import Codec
+        from wsi_seg.ingest.run import tile_slides
+        from wsi_seg.ingest.verify import verify_slides
         from wsi_seg.masks.annotate import annotate_collection
-        from wsi_seg.masks.labels import write_tissue
         from wsi_seg.slides.window import Opening, Window
         from wsi_seg.store import open_collection
-        from wsi_seg.store.plan import Codec
-        from wsi_seg.store.tile import tile_slides
-        from wsi_seg.store.verify import verify_slides
 
         report = tile_slides(
             slides,
@@ -82,7 +81,6 @@ def tile(
             codec=Codec(codec.value, quality, distance),
             opening=Opening(mpp, None if shown is None else Window(*shown)),
             overwrite=overwrite,
-            complete=write_tissue,
             workers=workers,
             progress=terminal.progress,
         )

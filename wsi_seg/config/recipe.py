@@ -19,7 +19,7 @@ from wsi_seg.config.section import Section
 from wsi_seg.config.training import TrainConfig
 from wsi_seg.notebook import lines_html
 
-# See `data.view.View`.
+# See `reading.view.View`.
 Fit = Literal["stretch", "pad", "crop"]
 
 # Stands for the number of the fold in the path of first weights.

@@ -11,9 +11,9 @@ from torch.utils.data import Dataset, Sampler
 from wsi_seg.classes import DOUBT, IGNORE, ClassTable
 from wsi_seg.config.augment import Augment
 from wsi_seg.data.augment import Augmenter
-from wsi_seg.data.scaled import Readable, Scale, read_image, read_label
-from wsi_seg.data.view import View
 from wsi_seg.errors import StoreError
+from wsi_seg.reading.resample import Readable, Scale, read_image, read_label
+from wsi_seg.reading.view import View
 from wsi_seg.sampling import Draws, GridSampler, PatchSampler
 from wsi_seg.sampling.counters import Stream, words
 from wsi_seg.store import Multiscale, SlideStore, open_multiscale

@@ -14,11 +14,11 @@ from scipy.optimize import minimize_scalar
 from sklearn.isotonic import IsotonicRegression
 
 from wsi_seg.classes import IGNORE
-from wsi_seg.data.scaled import read_label
 from wsi_seg.errors import StoreError
 from wsi_seg.evaluate.truth import require_same_classes, require_same_slide
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.postprocess.write import classes_of
+from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Collection, SlideStore
 
 Method = Literal["temperature", "quantile"]

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from wsi_seg.classes import IGNORE, ClassTable
 from wsi_seg.config.ensemble import Mode
-from wsi_seg.data.scaled import read_label
 from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.evaluate.intervals import dice_of, interval
 from wsi_seg.evaluate.truth import require_same_classes, require_same_slide
@@ -22,6 +21,7 @@ from wsi_seg.postprocess.strips import STRIP_PX
 from wsi_seg.postprocess.write import classes_of
 from wsi_seg.predict.combine import combine
 from wsi_seg.progress import Progress
+from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Collection, Multiscale, SlideStore
 
 # Rows combined at a time: sums take eight bytes for each px and class.

@@ -16,12 +16,12 @@ from shapely.geometry import Polygon
 
 from wsi_seg.annotations.model import Annotation
 from wsi_seg.classes import IGNORE, ClassEntry, ClassTable
-from wsi_seg.data.scaled import read_label
 from wsi_seg.geometry import Region
 from wsi_seg.masks.rasterize import Rasterizer
 from wsi_seg.masks.vectorize import vectorize
 from wsi_seg.postprocess.label_map import predicted_label
 from wsi_seg.postprocess.write import classes_of
+from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Multiscale, SlideStore
 
 # Objects kept per slide, the largest ones; more help nobody to look at a slide.

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from wsi_seg.classes import IGNORE
-from wsi_seg.data.scaled import read_label
 from wsi_seg.errors import BatchError, StoreError, WsiSegError
 from wsi_seg.evaluate.truth import require_same_slide
 from wsi_seg.geometry import Region
 from wsi_seg.masks.labels import write_values
 from wsi_seg.progress import Progress
+from wsi_seg.reading.resample import read_label
 from wsi_seg.sampling.importance import HARD
 from wsi_seg.store import Collection, SlideStore
 

@@ -4,9 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.classes import IGNORE
-from wsi_seg.data.scaled import read_label
 from wsi_seg.geometry import Region
 from wsi_seg.postprocess.write import classes_of
+from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Multiscale
 
 

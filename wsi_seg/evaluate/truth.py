@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.classes import IGNORE, ClassTable
-from wsi_seg.data.scaled import read_label
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent
 from wsi_seg.postprocess.strips import Source
 from wsi_seg.postprocess.write import classes_of
+from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Multiscale, SlideStore, store_digest
 
 # Slides without truth that are named; the others are counted.

@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from wsi_seg.classes import ClassEntry, ClassTable
-from wsi_seg.data.scaled import read_label
 from wsi_seg.export.files import written_whole
+from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Multiscale, SlideStore, read_thumbnail, thumbnail_extent
 
 # Lengths of scale bars people read at a glance, in um.

@@ -7,7 +7,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsi_seg.data.scaled import Readable
 from wsi_seg.infer.plan import STRIP_ROWS, Quarantined, Save, SlidePlan, finest
 from wsi_seg.infer.resample import rows_under
 from wsi_seg.infer.save import StripRecord, StripSaver
@@ -17,6 +16,7 @@ from wsi_seg.infer.strips import StripSink, Wanted
 from wsi_seg.models import ModelCard
 from wsi_seg.postprocess.label_map import LABEL
 from wsi_seg.progress import Silent
+from wsi_seg.reading.resample import Readable
 from wsi_seg.store import (
     SlideStore,
     completed,

@@ -12,14 +12,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.data.scaled import COARSEST_SLIDE, Scale
-from wsi_seg.data.view import View
 from wsi_seg.errors import ConfigError, ResolutionError
 from wsi_seg.geometry import Extent, Region, TileGrid
 from wsi_seg.geometry.grid import strip_bounds
 from wsi_seg.infer.blend import MAX_OVERLAP, Blend, axis_weights
 from wsi_seg.models.checkpoint import ModelCard
 from wsi_seg.predict.tta import Tta
+from wsi_seg.reading.resample import COARSEST_SLIDE, Scale
+from wsi_seg.reading.view import View
 from wsi_seg.store import Multiscale, SlideStore
 
 # Strips are whole chunks of the output.

@@ -1,6 +1,6 @@
 """Owns other sizes: source rows at the size that the model sees, and results brought back.
 
-What the model sees are the area means of `data.scaled.read_image`, made on the device: whole
+What the model sees are the area means of `reading.resample.read_image`, made on the device: whole
 numbers below 2^24 in float32, so a pixel has the same value on every device and whatever is read
 together. Results are brought back linearly, on the host, where strips are written.
 """
@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsi_seg.data.scaled import COLUMN_SCALE, ROW_SCALE, Taps, area_taps
 from wsi_seg.geometry import Extent
 from wsi_seg.infer.transfer import sent
+from wsi_seg.reading.resample import COLUMN_SCALE, ROW_SCALE, Taps, area_taps
 
 # Values that are summed at a time, in main memory and in a device's own.
 _BLOCK = {"cpu": 2**19, "cuda": 2**25}

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsi_seg.data.scaled import Readable
 from wsi_seg.infer.blend import even_runs
 from wsi_seg.infer.plan import Quarantined, SlidePlan
 from wsi_seg.infer.source import Band, ReadAhead, SourceRows
@@ -19,6 +18,7 @@ from wsi_seg.infer.transfer import Budget, Transfers
 from wsi_seg.infer.watch import Watch
 from wsi_seg.predict.predictor import TilePredictor
 from wsi_seg.progress import Progress
+from wsi_seg.reading.resample import Readable
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,6 @@ from lightning.pytorch.strategies import Strategy
 
 from wsi_seg import __version__
 from wsi_seg.config import Recipe
-from wsi_seg.data.view import View
 from wsi_seg.errors import CheckpointError, ConfigError, TrainingError
 from wsi_seg.learn.history import History
 from wsi_seg.learn.pace import training_precision
@@ -39,6 +38,7 @@ from wsi_seg.models.network import (
 )
 from wsi_seg.predict.device import pick_device
 from wsi_seg.progress import Progress
+from wsi_seg.reading.view import View
 
 logger = logging.getLogger(__name__)
 

@@ -13,13 +13,13 @@ from wsi_seg.data.augment import Augmenter, require_no_colour
 from wsi_seg.data.batches import BatchAugmenter, shared_out
 from wsi_seg.data.dataset import EpochItems, PatchDataset, PatchSource
 from wsi_seg.data.presets import PRESETS
-from wsi_seg.data.view import View
 from wsi_seg.learn.ledger import Ledger
 from wsi_seg.learn.resume import Position
 from wsi_seg.learn.slides import Split, is_pseudo, patch_sampler
 from wsi_seg.learn.task import Batch
 from wsi_seg.learn.weighted import WeightedPatches
 from wsi_seg.predict.device import pick_device
+from wsi_seg.reading.view import View
 
 # Patches that the network is asked about once it is trained.
 _CHECKED = 12

@@ -7,7 +7,6 @@ import psutil
 import torch
 
 from wsi_seg.config import Recipe
-from wsi_seg.data.view import View
 from wsi_seg.learn.fit import build_learner
 from wsi_seg.learn.losses import SegmentationLoss
 from wsi_seg.learn.losses.pixels import Pixels
@@ -15,6 +14,7 @@ from wsi_seg.learn.pace import training_precision
 from wsi_seg.learn.slides import patch_sampler, split_slides
 from wsi_seg.models.learner import LearningNetwork
 from wsi_seg.predict.device import pick_device
+from wsi_seg.reading.view import View
 
 # Sizes of the two batches that are measured; BatchNorm needs more than one patch.
 _SMALL, _LARGE = 2, 4

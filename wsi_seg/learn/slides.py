@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.config import Recipe
-from wsi_seg.data.view import View
 from wsi_seg.errors import ConfigError
 from wsi_seg.learn.groups import group_slides
 from wsi_seg.masks import read_objects
 from wsi_seg.masks.objects import FILE
+from wsi_seg.reading.view import View
 from wsi_seg.sampling import GridSampler, PatchSampler, SlideMap, map_cells
 from wsi_seg.sampling.counters import Stream, generator
 from wsi_seg.sampling.folds import hold_out, make_folds

@@ -22,10 +22,10 @@ from torch import nn
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.config.recipe import Fit
-from wsi_seg.data.view import View, channels_with
 from wsi_seg.errors import CheckpointError, ConfigError, OutputError
 from wsi_seg.models.network import NetworkSpec, blank_network
 from wsi_seg.models.tensors import read_safetensors
+from wsi_seg.reading.view import View, channels_with
 
 FORMAT = 1
 
@@ -61,7 +61,7 @@ class ModelCard:
     decoder_attention, detail
         See `NetworkSpec`.
     fit, neighbours
-        How the network looks at slides; see `data.view.View`.
+        How the network looks at slides; see `reading.view.View`.
     """
 
     architecture: str

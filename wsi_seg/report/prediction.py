@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import yaml
 
-from wsi_seg.evaluate.froc import Froc
+from wsi_seg.ct.froc import Froc
 from wsi_seg.evaluate.judged import JudgedObject, judge_objects
 from wsi_seg.evaluate.scores import Scores
 from wsi_seg.progress import Progress

@@ -18,14 +18,14 @@ from wsi_seg.classes import ClassTable
 from wsi_seg.config import Recipe
 from wsi_seg.data.augment import Augmenter
 from wsi_seg.data.dataset import PatchSource
-from wsi_seg.data.scaled import read_label
-from wsi_seg.data.view import View
 from wsi_seg.errors import BatchError, ConfigError, OutputError, WsiSegError
 from wsi_seg.export.files import written_whole
 from wsi_seg.learn.place import middle_and_corners, place_means
 from wsi_seg.learn.slides import patch_sampler
 from wsi_seg.masks import read_objects
 from wsi_seg.progress import Progress
+from wsi_seg.reading.resample import read_label
+from wsi_seg.reading.view import View
 from wsi_seg.report.place import place_picture
 from wsi_seg.sampling import Draws, Layer
 from wsi_seg.sampling.counters import Stream, words

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from wsi_seg.config import load_recipe
 from wsi_seg.data.dataset import PatchSource
-from wsi_seg.data.view import View
 from wsi_seg.errors import WsiSegError
+from wsi_seg.reading.view import View
 from wsi_seg.report.page import Section, figure, figures, paragraph, picture
 from wsi_seg.report.pictures import jpeg_of
 from wsi_seg.report.preview import patch_picture

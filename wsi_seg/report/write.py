@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_seg import __version__
+from wsi_seg.ct.froc import froc_of_files
 from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.evaluate.compare import evaluate_collection, usual_measures
-from wsi_seg.evaluate.froc import froc_of_files
 from wsi_seg.export.files import written_whole
 from wsi_seg.progress import Progress
 from wsi_seg.report.page import Section, page
@@ -36,7 +36,7 @@ class ReportSources:
     run
         Folder of the run that made a prediction's model.
     marks, places
-        csv files of marks and of true places, see `wsi_seg.evaluate.froc`; both or neither.
+        csv files of marks and of true places, see `wsi_seg.ct.froc`; both or neither.
     """
 
     target: Path

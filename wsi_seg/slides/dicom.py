@@ -25,7 +25,7 @@ from wsi_seg.slides.picture import PictureSlide
 from wsi_seg.slides.resolution import UNKNOWN, Resolution, chosen, spacing_resolution
 from wsi_seg.slides.series import levels_of_series, slice_file
 from wsi_seg.slides.slide import Recode, Slide, member_path, slide_name
-from wsi_seg.slides.streams import paste
+from wsi_seg.slides.tiles import paste
 from wsi_seg.slides.window import HOUNSFIELD, Window, grey_rgb
 
 # Glass: what a scanner leaves out is as bright as the background.

@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from wsi_seg.codestreams.streams import jpeg_is_whole
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent
 from wsi_seg.slides.colour import Colour
 from wsi_seg.slides.failures import explained
 from wsi_seg.slides.picture import PictureSlide
 from wsi_seg.slides.resolution import UNKNOWN, chosen
-from wsi_seg.slides.streams import jpeg_is_whole
 
 _SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I"}
 # Pillow would hand PostScript to a program, and old formats to old code.

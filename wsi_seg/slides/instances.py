@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from pydicom.encaps import parse_basic_offsets, parse_fragments
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
+from wsi_seg.codestreams.headers import require_claim
+from wsi_seg.codestreams.streams import jpeg_colours_unmarked, require_sound
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent
 from wsi_seg.limits import advice, limits
-from wsi_seg.slides.claims import require_claim
 from wsi_seg.slides.colour import ycbcr_to_rgb
 from wsi_seg.slides.failures import explained
-from wsi_seg.slides.streams import jpeg_colours_unmarked, pread, require_sound
+from wsi_seg.slides.tiles import pread
 
 # Odd values would be logged one by one, patients' names among them; px do not depend on them.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE

@@ -9,12 +9,13 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from wsi_seg.codestreams.headers import StreamKind
+from wsi_seg.codestreams.metadata import without_comments
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.limits import advice, limits
 from wsi_seg.slides.colour import Colour, Model
-from wsi_seg.slides.comments import without_comments
-from wsi_seg.slides.slide import Recode, StreamKind, TileStreams
+from wsi_seg.slides.slide import Recode, TileStreams
 
 _APERIO_YCBCR = 33003
 _IMAGE_STREAMS = {7, 33005, 34712, 50001, 50002, 52546}

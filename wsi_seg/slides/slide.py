@@ -4,20 +4,23 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from wsi_seg.codestreams.headers import StreamKind
 from wsi_seg.geometry import Extent, Pyramid, Region
-from wsi_seg.slides.notebook import slide_html
+from wsi_seg.notebook import LONGEST_PX, slide_html
 
 _MEMBER = re.compile(r"z[0-9]{4,}")
 
+# A slide whose coarsest level has more pixels than this is shown without a picture.
+_LARGEST_DRAWN_PX = 2**24
+
 # What `slide_name` makes of a slice: its volume or series, and z.
 SLICE_NAME = re.compile(r"(?P<volume>.+)_z(?P<z>\d{4,})")
-
-StreamKind = Literal["zstd", "raw", "lzw", "deflate", "jpeg", "jpeg2k", "webp", "jpegxl"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,7 +112,19 @@ class Slide(Protocol):
         ...
 
     def _repr_html_(self) -> str:
-        return slide_html(self)
+        facts = {"format": self.format, "mpp from": self.mpp_source}
+        return slide_html(self.name, self.pyramid, facts, self._thumbnail)
+
+    def _thumbnail(self) -> NDArray[np.uint8] | None:
+        """Coarsest level made small; None where that level is large itself."""
+        level = len(self.pyramid.extents) - 1
+        extent = self.pyramid.extents[level]
+        if extent.area > _LARGEST_DRAWN_PX:
+            return None
+        whole = Region(level=level, y=0, x=0, height=extent.height, width=extent.width)
+        picture = Image.fromarray(self.read(whole))
+        picture.thumbnail((LONGEST_PX, LONGEST_PX), Image.Resampling.BOX)
+        return np.asarray(picture)
 
     def __enter__(self) -> Self:
         return self

@@ -15,17 +15,18 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from wsi_seg.codestreams.headers import ImageKind
+from wsi_seg.codestreams.streams import require_sound
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
 from wsi_seg.limits import advice, limits
-from wsi_seg.slides.claims import ImageKind
 from wsi_seg.slides.directories import require_few
 from wsi_seg.slides.failures import explained
 from wsi_seg.slides.pages import TiffLevel, read_level, tile_streams
 from wsi_seg.slides.resolution import UNKNOWN, Resolution, chosen, tag_resolution
 from wsi_seg.slides.slide import Recode, Slide, TileStreams, slide_name
-from wsi_seg.slides.streams import paste, pread, require_sound
+from wsi_seg.slides.tiles import paste, pread
 from wsi_seg.slides.vendors import (
     aperio_resolution,
     imagej_resolution,

@@ -10,9 +10,9 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_seg.codestreams.streams import require_sound
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent
-from wsi_seg.slides.streams import require_sound
 
 Kind = Literal["zstd", "raw", "lzw", "deflate", "jpeg", "jpeg2k", "webp", "jpegxl"]
 Pixels = NDArray[np.uint8]

@@ -2,15 +2,20 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from wsi_seg.errors import StoreError, StoreIncompleteError, StoreNotFoundError
 from wsi_seg.geometry import Pyramid
+from wsi_seg.notebook import LONGEST_PX, SHOWN, collection_html, slide_html
 from wsi_seg.store.layout import PARTIAL, label_list
 from wsi_seg.store.multiscale import Multiscale, open_multiscale, wsi_seg_attributes
-from wsi_seg.store.notebook import collection_html, store_html
 from wsi_seg.store.remote import is_address, located
+from wsi_seg.store.thumbnail import read_thumbnail, thumbnail_extent
 
 # Label of a prediction that inference writes: the class ids it decided on.
 LABEL = "prediction"
@@ -105,7 +110,8 @@ class SlideStore:
         return f"<SlideStore {self.name}: {self.pyramid.extent}, labels: {labels}>"
 
     def _repr_html_(self) -> str:
-        return store_html(self.name, self.image, self.label_names())
+        facts = {"labels": ", ".join(self.label_names()) or "none"}
+        return slide_html(self.name, self.pyramid, facts, partial(_thumbnail, self.image))
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +182,16 @@ class Collection:
         return f"<Collection {self.path}: {len(self)} slides>"
 
     def _repr_html_(self) -> str:
-        return collection_html(str(self.path), {name: self[name].image for name in self.names()})
+        images = ((name, self[name].image) for name in self.names()[:SHOWN])
+        slides = ((name, image.pyramid, partial(_thumbnail, image)) for name, image in images)
+        return collection_html(str(self.path), slides, len(self))
+
+
+def _thumbnail(image: Multiscale) -> NDArray[np.uint8] | None:
+    """Picture of a slide for a notebook; None for probabilities."""
+    if image.channels != 3:
+        return None
+    return read_thumbnail(image, thumbnail_extent(image.pyramid.extent, LONGEST_PX))
 
 
 def open_image(path: Path) -> Multiscale:

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.annotations import read_annotations
-from wsi_seg.data.scaled import read_label
 from wsi_seg.geometry import Extent
-from wsi_seg.masks.labels import write_labels, write_tissue
+from wsi_seg.ingest.run import tile_slides
+from wsi_seg.masks.labels import write_labels
 from wsi_seg.postprocess.label_map import label_map
 from wsi_seg.progress import Silent
+from wsi_seg.reading.resample import read_label
 from wsi_seg.store import (
     LABEL,
     Saved,
@@ -24,7 +25,6 @@ from wsi_seg.store import (
     open_collection,
     write_strip,
 )
-from wsi_seg.store.tile import tile_slides
 from wsi_seg.testing.tissue import CLASSES, write_tissue_slide
 
 NAME = "painted"
@@ -63,7 +63,6 @@ def paint_prediction(folder: Path) -> PaintedPrediction:
     write_tissue_slide(slide, height=_EXTENT.height, width=_EXTENT.width, seed=3, mpp=MPP)
     tile_slides([slide], folder / "store.zarr", progress=Silent())
     (store,) = open_collection(folder / "store.zarr")
-    write_tissue(store)
     write_labels(store, read_annotations(slide.with_suffix(".geojson")), CLASSES, "annotations")
     size = _EXTENT.scaled(_DOWNSAMPLE)
     label = store.label("annotations")

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection
 
-from wsi_seg.data.scaled import Readable
 from wsi_seg.infer.plan import Quarantined, SlidePlan
 from wsi_seg.infer.stream import Job, Sizes, TileStream
 from wsi_seg.infer.strips import Strip, StripOnItsWay, Wanted
@@ -10,6 +9,7 @@ from wsi_seg.infer.watch import Watch
 from wsi_seg.predict.device import DeviceTimer
 from wsi_seg.predict.predictor import TilePredictor
 from wsi_seg.progress import Silent
+from wsi_seg.reading.resample import Readable
 
 
 def predicted(

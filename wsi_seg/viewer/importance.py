@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.config import SamplingConfig
-from wsi_seg.data.scaled import read_label
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.masks import read_objects
+from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Multiscale, SlideStore
 
 # Side of the tissue samples that a cell is averaged from.

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.classes import IGNORE, ClassTable
-from wsi_seg.data.scaled import read_label
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.masks.labels import TISSUE
 from wsi_seg.postprocess.label_map import predicted_label
 from wsi_seg.postprocess.write import classes_of
+from wsi_seg.reading.resample import read_label
 from wsi_seg.store import LABEL, Multiscale, SlideStore
 from wsi_seg.viewer.importance import importance_reader
 from wsi_seg.viewer.tiles import Tile, encode_png, image_tile, level_array, tile_region, tile_size

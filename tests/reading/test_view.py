@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+
+from wsi_seg.classes import ClassTable
+from wsi_seg.config.augment import HsvConfig, OneOfConfig, StepConfig
+from wsi_seg.data.augment import Augmenter, require_no_colour
+from wsi_seg.data.dataset import PatchSource
+from wsi_seg.errors import ConfigError, StoreError
+from wsi_seg.geometry import Extent, Pyramid, Region
+from wsi_seg.progress import Silent
+from wsi_seg.reading.resample import read_image
+from wsi_seg.reading.view import View
+from wsi_seg.store import (
+    create_collection,
+    create_multiscale,
+    fill_pyramid,
+    finish,
+    halved,
+    open_collection,
+    write_strip,
+)
+
+
+@pytest.mark.parametrize(
+    ("fit", "expected"),
+    [("stretch", (800, 800)), ("pad", (439, 800)), ("crop", (800, 1457))],
+)
+def test_a_slide_of_any_size_is_fitted_to_the_square(fit, expected):
+    pyramid = Pyramid((Extent(942, 1716),), None)
+    scale = View(None, fit=fit, side=800).scale(pyramid, name="crop")
+    assert (scale.extent.height, scale.extent.width) == expected
+
+
+def test_a_large_slide_is_fitted_from_a_level_that_is_fine_enough():
+    extents = halved(Extent(4000, 3000), 4)
+    scale = View(None, fit="stretch", side=500).scale(Pyramid(extents, 0.5), name="slide")
+    assert (scale.level, scale.extent) == (2, Extent(500, 500))
+
+
+def test_a_fitted_patch_is_the_whole_slide_with_its_label(store, pixels):
+    classes = ClassTable.named(["gland", "vessel"])
+    view = View(None, fit="stretch", side=64)
+    one = PatchSource.of(store, "annotations", classes=classes, view=view)
+    image, label = one.patch(203 / 2, 151 / 2, 64)
+    assert image.shape == (64, 64, 3)
+    assert set(np.unique(label)) <= set(np.unique(pixels[1]))  # no new ids between ids
+    # Red is the row, green the column: rows and columns are squeezed by factors of their own.
+    assert abs(int(image[32, 0, 0]) - 32.5 * 203 / 64) <= 1
+    assert abs(int(image[0, 32, 1]) - 32.5 * 151 / 64) <= 1
+
+
+def test_a_padded_slide_lies_in_the_middle_of_its_mirror_images(store):
+    classes = ClassTable.named(["gland", "vessel"])
+    view = View(None, fit="pad", side=64)
+    one = PatchSource.of(store, "annotations", classes=classes, view=view)
+    _, label = one.patch(203 / 2, 151 / 2, 64)
+    width = round(64 * 151 / 203)
+    before = (64 - width) // 2
+    assert np.array_equal(label[:, :before], label[:, 2 * before : before : -1])
+    last = before + width - 1
+    past = 64 - 1 - last
+    assert np.array_equal(label[:, last + 1 :], label[:, last - past : last][:, ::-1])
+
+
+def test_enlarging_keeps_means_and_places(store):
+    scale = View(None, fit="stretch", side=300).scale(store.pyramid, name="slide")
+    big = read_image(store.image, scale, 0, 0, height=300, width=300)
+    assert abs(int(big[150, 0, 0]) - 203 / 2) <= 1
+    assert abs(int(big[0, 150, 1]) - 151 / 2) <= 1
+
+
+@pytest.fixture(scope="module")
+def volume(tmp_path_factory):
+    """Five slices of which each is as bright as its number says; number 3 is missing."""
+    collection = tmp_path_factory.mktemp("volume") / "store.zarr"
+    create_collection(collection)
+    for z in (0, 1, 2, 4):
+        partial = collection / ".partial" / f"ct_z{z:04d}"
+        create_multiscale(
+            partial,
+            extents=[Extent(40, 50)],
+            channels=3,
+            mpp=None,
+            attributes={"kind": "slide"},
+            name=f"ct_z{z:04d}",
+        )
+        write_strip(partial, 0, 0, np.full((40, 50, 3), 10 * z, dtype=np.uint8))
+        fill_pyramid(partial, nearest=False, progress=Silent())
+        finish(partial, collection / partial.name)
+    return open_collection(collection)
+
+
+@pytest.mark.parametrize(
+    ("z", "neighbours", "expected"),
+    [
+        (0, 1, [0, 0, 10]),
+        (1, 1, [0, 10, 20]),
+        (2, 1, [10, 20, 20]),
+        (1, 2, [0, 0, 10, 20, 20]),
+        (4, 2, [40, 40, 40, 40, 40]),
+    ],
+)
+def test_neighbours_are_channels_repeated_past_ends_and_gaps(volume, z, neighbours, expected):
+    view = View(None, neighbours=neighbours)
+    image = view.image(volume[f"ct_z{z:04d}"])
+    px = image.read(Region(level=0, y=3, x=4, height=5, width=6))
+    assert px.shape == (5, 6, view.channels)
+    assert px[0, 0].tolist() == expected
+    assert (px == px[0, 0]).all()
+    around = np.zeros((7, 9, view.channels), dtype=np.uint8)
+    image.read(Region(level=0, y=3, x=4, height=5, width=6), cached=False, out=around[1:6, 2:8])
+    assert np.array_equal(around[1:6, 2:8], px)
+    with pytest.raises(StoreError, match="got out"):
+        image.read(Region(level=0, y=3, x=4, height=5, width=6), out=around)
+
+
+def test_only_slices_have_neighbours(store):
+    with pytest.raises(StoreError, match="is no slice of a volume"):
+        View(None, neighbours=1).image(store)
+
+
+def test_slices_have_no_colours_to_change():
+    require_no_colour("d4")
+    with pytest.raises(ConfigError, match="hsv"):
+        require_no_colour("light")
+    hidden = StepConfig(one_of=OneOfConfig(of=(StepConfig(hsv=HsvConfig()),)))
+    with pytest.raises(ConfigError, match="hsv"):
+        require_no_colour((hidden,))
+
+
+def test_the_order_of_slices_can_be_reversed():
+    flip = Augmenter((StepConfig.model_validate({"slice_flip": {"p": 1.0}}),))
+    stack = np.arange(5, dtype=np.uint8).repeat(64).reshape(5, 8, 8).transpose(1, 2, 0)
+    image, _ = flip(stack, np.zeros((8, 8), np.uint8), side=8, seeds=[1])
+    assert image[0, 0].tolist() == [4, 3, 2, 1, 0]

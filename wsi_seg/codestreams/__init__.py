@@ -1,0 +1,1 @@
+"""Owns what compressed streams say of themselves: size, colours, comments; decodes nothing."""

@@ -1,0 +1,198 @@
+"""Owns lung masks of whole volumes: found in stores of CT slices, kept there, and shown.
+
+A picture for each volume shows slices with the outline of the lungs, and what is unusual.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from wsi_seg.ct.config import LungRule, LungRules
+from wsi_seg.ct.linking import slices_by_volume
+from wsi_seg.ct.lungs import Lungs, find_lungs
+from wsi_seg.errors import BatchError, ConfigError, OutputError, WsiSegError
+from wsi_seg.export.files import written_whole
+from wsi_seg.geometry import Extent
+from wsi_seg.ingest.verify import tiled_window
+from wsi_seg.masks.labels import write_mask
+from wsi_seg.progress import Progress
+from wsi_seg.slides.window import HOUNSFIELD, Window
+from wsi_seg.store import SlideStore, read_thumbnail, thumbnail_extent
+
+# Lungs are far larger than 2 mm, and a volume of 1,000 slices has 65 M voxels at this size.
+_LONGEST_PX = 256
+_SHOWN = 12
+_COLUMNS = 4
+_OUTLINE = "#e69f00"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What was found in one volume."""
+
+    volume: str
+    slices: int
+    litres: tuple[float, ...]
+    flags: tuple[str, ...]
+    picture: str
+
+
+@dataclass(frozen=True, slots=True)
+class LungReport:
+    """All volumes, and the folder of their pictures."""
+
+    out: Path
+    cases: tuple[Case, ...]
+
+    def lines(self) -> list[str]:
+        """Text for a terminal, one line for each volume."""
+        lines = []
+        for case in self.cases:
+            litres = " + ".join(f"{one:.2f}" for one in case.litres) or "0"
+            flags = "; ".join(case.flags) or "nothing unusual"
+            lines.append(f"{case.volume}: {case.slices} slices, {litres} l; {flags}")
+        return [*lines, f"pictures are in {self.out}"]
+
+    def to_json(self) -> dict[str, object]:
+        """Fields for ``--json``."""
+        return {"out": str(self.out), "cases": [asdict(case) for case in self.cases]}
+
+
+def mask_lungs(
+    stores: Sequence[SlideStore],
+    rules: LungRules,
+    out: Path,
+    *,
+    slice_mm: Mapping[str, float],
+    progress: Progress,
+) -> LungReport:
+    """Find the lungs of every volume, keep them as its slices' tissue masks, and draw them.
+
+    Parameters
+    ----------
+    stores
+        Slices as `wsi-seg tile` names them; other slides are left alone.
+    rules
+        What counts as lung.
+    out
+        Folder for the pictures; made when absent.
+    slice_mm
+        From slice to slice, by volume; a rule's own figure goes before it.
+    progress
+        Advanced by slices.
+
+    Raises
+    ------
+    ConfigError
+        If no slide is a slice of a volume, or a rule is for a volume that is none of them.
+    BatchError
+        If some volumes fail; the others are done.
+    """
+    named = {store.name: store for store in stores}
+    volumes = slices_by_volume(named)
+    if not volumes:
+        raise ConfigError(
+            f"got {len(named)} slides, none a slice of a volume; expected names such as ct_z0012, "
+            "as `wsi-seg tile` gives slices of mhd, nii and DICOM series"
+        )
+    if unknown := sorted(set(rules.cases) - set(volumes)):
+        raise ConfigError(
+            f"got rules for {', '.join(unknown)}; expected some of {', '.join(volumes)}"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    cases, failures = [], {}
+    progress.start("lungs", sum(map(len, volumes.values())), "slices")
+    for volume, slices in volumes.items():
+        rule = rules.of(volume)
+        try:
+            step = rule.slice_mm or slice_mm.get(volume)
+            cases.append(_mask_volume(volume, [named[name] for _, name in slices], rule, step, out))
+        except (WsiSegError, OSError) as error:
+            failures[volume] = str(error)
+        progress.advance(len(slices))
+    progress.finish()
+    if failures:
+        raise BatchError(failures, done=len(cases))
+    return LungReport(out, tuple(cases))
+
+
+def _mask_volume(
+    volume: str,
+    slices: Sequence[SlideStore],
+    rule: LungRule,
+    slice_mm: float | None,
+    out: Path,
+) -> Case:
+    extents = {store.pyramid.extent for store in slices}
+    mpp = slices[0].pyramid.mpp
+    if len(extents) != 1 or mpp is None:
+        raise ConfigError(
+            f"{volume}: got slices of {len(extents)} sizes and a mpp of {mpp}; expected one size "
+            "and a known mpp; tile them again with --mpp"
+        )
+    if slice_mm is None:
+        raise ConfigError(
+            f"{volume}: the distance from slice to slice is not known; name its file with "
+            "--volumes, or give slice_mm in the rules"
+        )
+    full = slices[0].pyramid.extent
+    size = thumbnail_extent(full, _LONGEST_PX)
+    down = full.width / size.width
+    spacing = (slice_mm, mpp * full.height / size.height / 1000, mpp * down / 1000)
+    lungs = find_lungs(_hounsfield(slices, size, _window(volume, slices)), spacing, rule)
+    for store, plane in zip(slices, lungs.mask, strict=True):
+        write_mask(store, plane, downsample=down)
+    picture = out / f"{volume}.png"
+    _draw(volume, slices, size, lungs, picture)
+    return Case(volume, len(slices), lungs.litres, lungs.flags, picture.name)
+
+
+def _window(volume: str, slices: Sequence[SlideStore]) -> Window:
+    """Hounsfield units that the slices show as black and white."""
+    windows = {tiled_window(store) for store in slices}
+    readers = {store.image.attributes.get("reader") for store in slices}
+    if len(windows) != 1 or (None in windows and readers & {"dicom", "nii"}):
+        raise ConfigError(
+            f"{volume}: what its slices show as black and white is not known, or not the same; "
+            "tile them again with --overwrite --window=-1200,600"
+        )
+    return windows.pop() or HOUNSFIELD
+
+
+def _hounsfield(
+    slices: Sequence[SlideStore], size: Extent, window: Window
+) -> Iterator[NDArray[np.float32]]:
+    """Slices as Hounsfield units; a store keeps them in 255 steps of its window."""
+    for store in slices:
+        grey = read_thumbnail(store.image, size)[..., 0].astype(np.float32)
+        yield np.float32(window.low) + grey * np.float32((window.high - window.low) / 255)
+
+
+def _draw(
+    volume: str, slices: Sequence[SlideStore], size: Extent, lungs: Lungs, path: Path
+) -> None:
+    chosen = np.unique(np.linspace(0, len(slices) - 1, _SHOWN).round().astype(int)).tolist()
+    rows = -(-len(chosen) // _COLUMNS)
+    figure = Figure(figsize=(2.6 * _COLUMNS, 2.6 * rows * size.height / size.width + 0.9))
+    axes = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, z in zip(axes, chosen, strict=False):
+        axis.imshow(read_thumbnail(slices[z].image, size))
+        if lungs.mask[z].any():
+            axis.contour(lungs.mask[z], levels=[0.5], colors=[_OUTLINE], linewidths=1.2)
+        axis.set_title(f"z {z}", fontsize=8, pad=2)
+    litres = " + ".join(f"{one:.2f}" for one in lungs.litres) or "0"
+    flags = "; ".join(lungs.flags)
+    title = f"{volume}: {litres} l" + (f" - look: {flags}" if flags else "")
+    figure.suptitle(title, fontsize=10, color="#b22222" if flags else "black")
+    figure.tight_layout()
+    try:
+        with written_whole(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=110)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error

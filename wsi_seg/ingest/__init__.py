@@ -1,0 +1,1 @@
+"""Owns how slide files become stores."""

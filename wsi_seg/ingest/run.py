@@ -1,0 +1,390 @@
+"""Owns the run of `wsi-seg tile`: slide files in, a collection of stores out; resumable."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import astuple, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from wsi_seg.errors import BatchError, SlideError, StoreError, WsiSegError
+from wsi_seg.ingest.plan import AUTO, Codec, LevelPlan, plan_levels
+from wsi_seg.ingest.privacy import require_allowed
+from wsi_seg.ingest.recode import recode_strip
+from wsi_seg.ingest.verbatim import copy_shard_row
+from wsi_seg.masks.labels import write_tissue
+from wsi_seg.progress import Progress
+from wsi_seg.slides import (
+    Slide,
+    find_slides,
+    open_slide,
+    slide_name,
+    source_bytes,
+    source_digest,
+    source_name,
+)
+from wsi_seg.slides.window import Opening
+from wsi_seg.store.arrays import LevelArray, read_level_array
+from wsi_seg.store.collection import SlideStore
+from wsi_seg.store.journal import Journal
+from wsi_seg.store.layout import FORMAT, PARTIAL, create_collection, create_levels, note_names
+from wsi_seg.store.multiscale import open_multiscale, wsi_seg_attributes
+from wsi_seg.store.pyramid import reduced_strip
+from wsi_seg.store.shards import shard_checksum
+from wsi_seg.store.writer import discard, finish, tidy, write_rows
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TiledSlide:
+    """One slide that is in the collection now.
+
+    ``skipped`` says that it was there already; ``levels`` how each level is encoded.
+    """
+
+    name: str
+    height: int
+    width: int
+    mpp: float | None
+    levels: tuple[str, ...]
+    source_bytes: int
+    store_bytes: int
+    skipped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TileReport:
+    """Figures of one run; ``failures`` says why slides are missing, by their names."""
+
+    out: Path
+    slides: tuple[TiledSlide, ...]
+    seconds: float
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+    def require_whole(self) -> None:
+        """Raise a `BatchError` if some slides failed; the others are done."""
+        if self.failures:
+            raise BatchError(self.failures, done=len(self.slides))
+
+    def __str__(self) -> str:
+        new = [slide for slide in self.slides if not slide.skipped]
+        size = sum(slide.store_bytes for slide in new)
+        source = sum(slide.source_bytes for slide in new)
+        ratio = f", {size / source:.2f}x the files" if source else ""
+        there = len(self.slides) - len(new)
+        made = f"{len(new)} slides tiled in {self.seconds:.1f} s, {size / 1e6:.1f} MB{ratio}"
+        lines = [f"{made}; {there} were there already"]
+        for slide in self.slides:
+            mpp = "mpp unknown" if slide.mpp is None else f"{slide.mpp:.4g} um/px"
+            lines.append(f"{slide.name}: {slide.width} x {slide.height} px, {mpp}, ")
+            lines[-1] += ", ".join(dict.fromkeys(slide.levels))
+        lines += [f"{name} failed: {reason}" for name, reason in self.failures.items()]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """How slides are tiled; see `tile_slides`."""
+
+    codec: Codec
+    opening: Opening
+    overwrite: bool
+
+
+def tile_slides(
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    codec: Codec = AUTO,
+    opening: Opening = Opening(),  # noqa: B008 (frozen)
+    overwrite: bool = False,
+    workers: int = 2,
+    progress: Progress,
+) -> TileReport:
+    """Write slides into a collection, each with its tissue mask; repeat it to resume.
+
+    Slides that fail are named in the result, so that work on the others can go on: call its
+    `TileReport.require_whole` in the end, to be told of them by an error.
+
+    Parameters
+    ----------
+    paths
+        Slide files, and folders that are searched for them.
+    out
+        Collection to make or to add to.
+    codec
+        How levels are encoded.
+    opening
+        Replaces what the files say.
+    overwrite
+        Whether stores that exist are made again.
+    workers
+        Slides worked on at the same time.
+    progress
+        Told about finished MB of the files.
+
+    Raises
+    ------
+    SlideError
+        If there is no slide, two have the same name, or the only one fails.
+    OutputError
+        If the collection cannot be written.
+    BatchError
+        If all slides fail.
+    """
+    files = find_slides(list(paths))
+    _require_names(files)
+    create_collection(out)
+    started = time.perf_counter()
+    options = _Options(codec, opening, overwrite)
+    done, failures = _Batch(out, options, progress).run(files, workers)
+    tidy(out)
+    note_names(out)
+    if len(files) == 1 and failures:
+        raise failures[files[0]]
+    reasons = {slide_name(path): str(error) for path, error in failures.items()}
+    slides = tuple(sorted(done, key=lambda slide: slide.name))
+    report = TileReport(out, slides, time.perf_counter() - started, reasons)
+    if not slides:
+        report.require_whole()
+    return report
+
+
+def _require_names(files: Sequence[Path]) -> None:
+    first: dict[str, Path] = {}
+    for file in files:
+        name = slide_name(file)
+        if not name or name.startswith(".") or name == "zarr.json":
+            raise SlideError(f"{file}: got the name {name!r}, which no store can have; rename it")
+        if name in first:
+            raise SlideError(
+                f"got two slides named {name!r}: {first[name]} and {file}; rename one, or tile "
+                "them into two collections"
+            )
+        first[name] = file
+
+
+class _Batch:
+    """Slides of one run: a few at a time, failures kept apart."""
+
+    def __init__(self, out: Path, options: _Options, progress: Progress) -> None:
+        self._out, self._options, self._progress = out, options, progress
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+
+    def run(
+        self, files: Sequence[Path], workers: int
+    ) -> tuple[list[TiledSlide], dict[Path, WsiSegError]]:
+        done: list[TiledSlide] = []
+        failures: dict[Path, WsiSegError] = {}
+        total = sum(source_bytes(path) for path in files)
+        self._progress.start("tile", total / 1e6, "MB")
+        with ThreadPoolExecutor(max(1, workers), thread_name_prefix="wsi-tile") as pool:
+            jobs: dict[Future[TiledSlide], Path] = {
+                pool.submit(self._tile, path): path for path in files
+            }
+            try:
+                for job in as_completed(jobs):
+                    self._collect(job, jobs[job], done, failures)
+            except BaseException:
+                # Ctrl-C: units under way are finished, the rest is left for the next run.
+                self._stop.set()
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+        self._progress.finish()
+        return done, failures
+
+    def _collect(
+        self,
+        job: Future[TiledSlide],
+        path: Path,
+        done: list[TiledSlide],
+        failures: dict[Path, WsiSegError],
+    ) -> None:
+        try:
+            done.append(job.result())
+        except WsiSegError as error:
+            logger.info("%s failed: %s", path, error)
+            failures[path] = error
+        except Exception as error:
+            logger.exception("%s failed unexpectedly", path)
+            failures[path] = SlideError(
+                f"{path}: unexpected {type(error).__name__}: {error}; this is a defect of wsi_seg"
+            )
+
+    def _tile(self, path: Path) -> TiledSlide:
+        opening = self._options.opening
+        with open_slide(path, mpp=opening.mpp, window=opening.window) as slide:
+            job = _SlideJob(slide, self._out, self._options)
+            if job.present():
+                self._advance(job.source_bytes)
+                return job.report(skipped=True)
+            job.begin()
+            units = list(job.units())
+            share = job.source_bytes / max(1, sum(unit.area for unit in units))
+            for unit in units:
+                if self._stop.is_set():
+                    raise StoreError(f"{slide.name}: stopped; repeat the command to continue")
+                job.do(unit)
+                self._advance(unit.area * share)
+            job.finish()
+            return job.report(skipped=False)
+
+    def _advance(self, nbytes: float) -> None:
+        with self._lock:
+            self._progress.advance(nbytes / 1e6)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """One row of shards: smallest work that is recorded and never done twice."""
+
+    plan: LevelPlan
+    array: LevelArray
+    row: int
+    area: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.plan.level}/{self.row}"
+
+    @property
+    def y(self) -> int:
+        return self.row * self.array.shard.height
+
+
+class _SlideJob:
+    """One slide on its way into the collection."""
+
+    def __init__(self, slide: Slide, out: Path, options: _Options) -> None:
+        self.source_bytes = source_bytes(slide.path)
+        self._slide, self._options = slide, options
+        self._final, self._partial = out / slide.name, out / PARTIAL / slide.name
+        self._settings: dict[str, object] = {
+            "source": {
+                "name": source_name(slide.path),
+                "bytes": self.source_bytes,
+                "sha256_of_ends": source_digest(slide.path),
+            },
+            "codec": str(options.codec),
+            "mpp": slide.pyramid.mpp,
+            "window": None if (shown := options.opening.window) is None else list(astuple(shown)),
+        }
+        if options.overwrite:
+            discard(self._partial)
+
+    def present(self) -> bool:
+        """Whether the finished store is there; a store of another file is an error."""
+        if self._options.overwrite or not self._final.exists():
+            return False
+        there = wsi_seg_attributes(self._final / "zarr.json")
+        changed = [name for name in self._settings if there.get(name) != self._settings[name]]
+        if changed:
+            raise StoreError(
+                f"{self._final} exists and differs in {' and '.join(changed)}; use --overwrite "
+                "to replace it, or another --out"
+            )
+        return True
+
+    def begin(self) -> None:
+        """Write all metadata, and take up the journal of an earlier run."""
+        self._plans = plan_levels(self._slide, self._options.codec)
+        attributes = self._attributes(self._plans)
+        require_allowed(attributes)
+        journal_path = self._partial / "journal.jsonl"
+        journal = Journal(journal_path, self._settings)
+        if not journal.done:
+            # Nothing is lost, and whatever a kill left half made is gone.
+            discard(self._partial)
+            journal = Journal(journal_path, self._settings)
+        self._journal = journal
+        create_levels(
+            self._partial,
+            [plan.layout for plan in self._plans],
+            channels=3,
+            mpp=self._slide.pyramid.mpp,
+            attributes=attributes,
+            name=self._slide.name,
+        )
+
+    def units(self) -> Iterator[_Unit]:
+        """List the work, from the finest level to the coarsest."""
+        for plan in self._plans:
+            array = read_level_array(self._partial / str(plan.level))
+            for row in range(-(-array.extent.height // array.shard.height)):
+                height = min(array.shard.height, array.extent.height - row * array.shard.height)
+                yield _Unit(plan, array, row, height * array.extent.width)
+
+    def do(self, unit: _Unit) -> None:
+        """Do one unit, unless the journal has it and its shards are as they were written."""
+        if self._journal.done.get(unit.key) == _checksums(unit):
+            return
+        self._journal.record(unit.key, self._write(unit))
+
+    def finish(self) -> None:
+        """Add the tissue mask, and give the store its final name."""
+        discard(self._partial / "labels")
+        image = open_multiscale(self._partial)
+        write_tissue(SlideStore(self._partial, self._slide.name, image))
+        (self._partial / "journal.jsonl").unlink()
+        finish(self._partial, self._final, replace=self._options.overwrite, known=self._digests())
+
+    def _digests(self) -> dict[str, int]:
+        """Collect what the journal knows of each shard, so that none is read once more."""
+        found = {}
+        for key, checksums in self._journal.done.items():
+            level, row = key.split("/")
+            for column, checksum in enumerate(checksums if isinstance(checksums, list) else []):
+                if isinstance(checksum, int):
+                    found[f"{level}/c/0/{row}/{column}"] = checksum
+        return found
+
+    def report(self, *, skipped: bool) -> TiledSlide:
+        """Figures of the finished store."""
+        extent = self._slide.pyramid.extent
+        encodings = wsi_seg_attributes(self._final / "zarr.json").get("levels")
+        levels = encodings if isinstance(encodings, list) else []
+        files = (file for file in self._final.rglob("*") if file.is_file())
+        return TiledSlide(
+            name=self._slide.name,
+            height=extent.height,
+            width=extent.width,
+            mpp=self._slide.pyramid.mpp,
+            levels=tuple(str(level["encoding"]) for level in levels),
+            source_bytes=self.source_bytes,
+            store_bytes=sum(file.stat().st_size for file in files),
+            skipped=skipped,
+        )
+
+    def _write(self, unit: _Unit) -> list[int | None]:
+        plan, array = unit.plan, unit.array
+        if plan.computed:
+            self._slide.close()  # it may hold the px of a whole picture
+            source = read_level_array(self._partial / str(plan.level - 1))
+            return write_rows(array, unit.y, reduced_strip(source, array, unit.y, nearest=False))
+        if plan.streams is not None:
+            return copy_shard_row(self._slide.path, plan.streams, array, unit.row)
+        return recode_strip(self._slide, plan.level, array, unit.y)
+
+    def _attributes(self, plans: Sequence[LevelPlan]) -> dict[str, object]:
+        return {
+            "kind": "slide",
+            **self._settings,
+            "mpp_source": self._slide.mpp_source,
+            "reader": self._slide.format,
+            "levels": [plan.to_json() for plan in plans],
+            "versions": {
+                "store": str(FORMAT),
+                "tifffile": version("tifffile"),
+                "imagecodecs": version("imagecodecs"),
+            },
+        }
+
+
+def _checksums(unit: _Unit) -> list[int | None]:
+    columns = -(-unit.array.extent.width // unit.array.shard.width)
+    paths = [unit.array.shard_path(unit.row, column) for column in range(columns)]
+    return [shard_checksum(path) for path in paths]

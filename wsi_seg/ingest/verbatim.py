@@ -1,0 +1,163 @@
+"""Owns the verbatim encoding: a slide's finished tile streams become chunks, but for comments."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from wsi_seg.codestreams.metadata import without_comments
+from wsi_seg.errors import SlideError, StoreError
+from wsi_seg.geometry import Extent, Region
+from wsi_seg.slides import Slide, TileStreams
+from wsi_seg.store.arrays import LevelArray
+from wsi_seg.store.cache import shared_pool
+from wsi_seg.store.codecs import Encoding
+from wsi_seg.store.layout import LevelLayout
+from wsi_seg.store.shards import write_shard
+
+# A large slide becomes some hundred files, each of which fits in memory; a small one few, because
+# making a file safe on disk takes as long as writing megabytes.
+_SHARDS_WANTED = 128
+_SHARD_LEAST_BYTES = 2 * 2**20
+_SHARD_BYTES = 32 * 2**20
+
+
+def encoding_of(streams: TileStreams) -> Encoding:
+    """Name the encoding under which these streams are chunks."""
+    return Encoding(streams.kind, streams.predictor, streams.tables, streams.jpeg_rgb)
+
+
+def verbatim_layout(extent: Extent, streams: TileStreams) -> LevelLayout:
+    """Lay out a level so that every tile of the slide is a chunk."""
+    rows, columns = -(-extent.height // streams.tile.height), -(-extent.width // streams.tile.width)
+    shards_wanted = min(_SHARDS_WANTED, 1 + int(streams.sizes.sum()) // _SHARD_LEAST_BYTES)
+    side = 4
+    while -(-rows // side) * -(-columns // side) > shards_wanted:
+        side *= 2
+    largest = int(streams.sizes.max(initial=0))
+    while side > 1 and largest * side * side > _SHARD_BYTES:
+        side //= 2
+    shard = Extent(streams.tile.height * min(side, rows), streams.tile.width * min(side, columns))
+    return LevelLayout(extent, streams.tile, shard, encoding_of(streams))
+
+
+def mismatch(slide: Slide, level: int, streams: TileStreams) -> str:
+    """Compare the first, the middle and the last tile, decoded as chunks, with the slide's px.
+
+    Returns
+    -------
+    str
+        What differs; empty if nothing does.
+
+    Raises
+    ------
+    SlideError
+        If the slide itself can decode none of these tiles.
+    """
+    extent, encoding = slide.pyramid.extents[level], encoding_of(streams)
+    rows, columns = -(-extent.height // streams.tile.height), -(-extent.width // streams.tile.width)
+    shape = (streams.tile.height, streams.tile.width, 3)
+    places = {(0, 0), (rows // 2, columns // 2), (rows - 1, columns - 1)}
+    compared, failure = 0, None
+    for row, column in sorted(places):
+        number = row * columns + column
+        region = Region(
+            level=level,
+            y=row * shape[0],
+            x=column * shape[1],
+            height=shape[0],
+            width=shape[1],
+        ).clip(extent)
+        if not streams.sizes[number]:
+            continue
+        try:
+            expected = slide.read(region)
+        except SlideError as error:
+            failure = error  # a damaged tile is copied as it is; reading it will say so
+            continue
+        with _opened(slide.path) as descriptor:
+            (data,) = _read_streams(descriptor, slide.path, streams, [number])
+        try:
+            found = encoding.decode(data or b"", shape)[: region.height, : region.width]
+        except StoreError as error:
+            return f"tile {number}: {error}"
+        compared += 1
+        if not np.array_equal(found, expected):
+            return f"tile {number} gives other px when decoded alone"
+    if failure is not None and not compared:
+        raise failure
+    return ""
+
+
+def copy_shard_row(
+    path: Path, streams: TileStreams, array: LevelArray, row: int
+) -> list[int | None]:
+    """Copy the streams of one row of shards.
+
+    Returns
+    -------
+    list[int or None]
+        crc32c of each shard, left to right; None for one without any tile.
+    """
+    columns = -(-array.extent.width // array.shard.width)
+    copy = partial(_copy_shard, path, streams, array, row)
+    return list(shared_pool().map(copy, range(columns)))
+
+
+def _copy_shard(
+    path: Path, streams: TileStreams, array: LevelArray, row: int, column: int
+) -> int | None:
+    with _opened(path) as descriptor:
+        chunks = _read_streams(descriptor, path, streams, list(_tile_numbers(array, row, column)))
+    return write_shard(array.shard_path(row, column), chunks)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise SlideError(f"{path}: cannot be read: {error.strerror or error}") from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _tile_numbers(array: LevelArray, row: int, column: int) -> Iterator[int | None]:
+    """Numbers of the slide's tiles in the order of a shard's chunks; None outside the level."""
+    rows, columns = array.grid
+    tile_rows = -(-array.extent.height // array.chunk.height)
+    tile_columns = -(-array.extent.width // array.chunk.width)
+    for tile_row in range(row * rows, (row + 1) * rows):
+        for tile_column in range(column * columns, (column + 1) * columns):
+            inside = tile_row < tile_rows and tile_column < tile_columns
+            yield tile_row * tile_columns + tile_column if inside else None
+
+
+def _read_streams(
+    descriptor: int, path: Path, streams: TileStreams, numbers: Sequence[int | None]
+) -> list[bytes | None]:
+    """Read tiles; those that lie one behind the other in the file are read at one go."""
+    chunks: list[bytes | None] = [None] * len(numbers)
+    places = np.array([p for p, n in enumerate(numbers) if n is not None and streams.sizes[n]], int)
+    tiles = np.array([numbers[place] for place in places], int)
+    begins, ends = streams.offsets[tiles], streams.offsets[tiles] + streams.sizes[tiles]
+    gaps = np.flatnonzero(begins[1:] != ends[:-1]) + 1
+    for run in np.split(np.arange(len(tiles)), gaps):
+        if not run.size:
+            continue
+        begin, nbytes = int(begins[run[0]]), int(ends[run[-1]] - begins[run[0]])
+        data = memoryview(os.pread(descriptor, nbytes, begin))
+        for number in run.tolist():
+            first, last = int(begins[number]) - begin, int(ends[number]) - begin
+            if last > len(data):
+                raise SlideError(
+                    f"{path}: ends inside tile {tiles[number]} at byte {begins[number]}; copy it "
+                    "again"
+                )
+            chunks[int(places[number])] = without_comments(bytes(data[first:last]), streams.kind)
+    return chunks

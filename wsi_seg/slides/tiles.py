@@ -1,0 +1,42 @@
+"""Owns the bytes and pixels of a file's tiles: read by position, pasted into a region."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.geometry import Region
+
+
+def pread(path: Path, offset: int, size: int) -> bytes:
+    """Read bytes at a place; threads need no lock, since no handle is shared."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.pread(descriptor, size, offset)
+    finally:
+        os.close(descriptor)
+
+
+def paste(
+    pixels: NDArray[np.generic], y: int, x: int, *, region: Region, out: NDArray[np.generic]
+) -> None:
+    """Copy the part of a tile that lies in a region.
+
+    Parameters
+    ----------
+    pixels
+        The tile, ``(H, W, S)``.
+    y, x
+        Place of its first px in the level.
+    region
+        What is read.
+    out
+        Px of the region, ``(H, W, S)``.
+    """
+    top, left = max(y, region.y), max(x, region.x)
+    bottom = min(y + pixels.shape[0], region.y_end)
+    right = min(x + pixels.shape[1], region.x_end)
+    if top < bottom and left < right:
+        place = slice(top - region.y, bottom - region.y), slice(left - region.x, right - region.x)
+        out[place] = pixels[top - y : bottom - y, left - x : right - x]
