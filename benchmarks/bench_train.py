@@ -4,8 +4,8 @@
 
 The whole way is the real `fit`: sampler, reader, augmentation, loader, loss, optimiser. The floor
 is a plain loop over one fixed batch with the same network, loss, precision and optimiser; without a
-GPU ``--spared 1`` gives it a thread less, which the loader needs. Both are measured in turn; of each
-fit the second epoch counts, when the loader's processes have started.
+GPU ``--spared 1`` gives it a thread less, which the loader needs. Both are measured in turn; of
+each fit the second epoch counts, when the loader's processes have started.
 """
 
 import argparse
