@@ -176,6 +176,8 @@ class SlideOutput:
             "notes": list(self.notes),
             "training": dict(training),
         }
+        if card.min_object_um2:
+            attributes["min_object_um2"] = card.min_object_um2
         if self.save == "labels":
             scale = {"mpp": self.store.pyramid.mpp, "downsample": self.plan.downsample}
             create_group(self._partial, {**attributes, **scale})

@@ -62,6 +62,8 @@ class ModelCard:
         See `NetworkSpec`.
     fit, neighbours
         How the network looks at slides; see `reading.view.View`.
+    min_object_um2
+        Area below which nothing is an object of these classes; exports leave it out. 0 for none.
     """
 
     architecture: str
@@ -78,6 +80,7 @@ class ModelCard:
     fit: Fit | None = None
     neighbours: int = 0
     detail: int = 0
+    min_object_um2: float = 0.0
 
     def view(self, tile_px: int | None = None) -> View:
         """How the network looks at slides; with another tile, a fitted slide fills that."""
@@ -129,6 +132,7 @@ class _CardFile(BaseModel):
     fit: Fit | None = None
     neighbours: int = Field(default=0, ge=0, le=32)
     detail: int = Field(default=0, ge=0, le=64)
+    min_object_um2: float = Field(default=0.0, ge=0)
 
     def card(self) -> ModelCard:
         """Card in the form the rest of the code uses."""
@@ -157,6 +161,7 @@ class _CardFile(BaseModel):
             fit=self.fit,
             neighbours=self.neighbours,
             detail=self.detail,
+            min_object_um2=self.min_object_um2,
         )
 
 
