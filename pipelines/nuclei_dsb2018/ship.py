@@ -62,12 +62,13 @@ def main() -> None:
     network, card = load_checkpoint(work / "run" / "best.safetensors")
     known = {"train_slides", "validation_slides"}
     training = {key: value for key, value in card.training.items() if key not in known}
-    card = replace(card, scores={}, training=training | {"data": ABOUT})
+    card = replace(
+        card, scores={}, training=training | {"data": ABOUT}, min_object_um2=SMALLEST
+    )
     save_checkpoint(rounded, network.half(), card)
     scores = {"pooled_dice_12_unseen_images": judge(rounded, work)}
     if options.slide:
-        impossible, count = sizes(rounded, options.slide, work)
-        print(f"{impossible} of {count} objects below {SMALLEST} or above {LARGEST} um²")
+        judge_sizes(rounded, options.slide, work)
     if options.keep:
         save_checkpoint(shipped_checkpoint(), network.half(), replace(card, scores=scores))
 
@@ -128,16 +129,19 @@ def judge(model: Path, work: Path) -> float:
     return round(float(scores["classes"]["nucleus"]["pooled_dice"]), 4)
 
 
-def sizes(model: Path, slide: Path, work: Path) -> tuple[int, int]:
-    """Objects on a slide that are no nuclei by their size, and all objects."""
+def judge_sizes(model: Path, slide: Path, work: Path) -> None:
+    """Print how many objects on a slide are no nuclei by their size, in all and as exported."""
     wsi_seg("tile", slide, "--out", work / "slide.zarr")
     wsi_seg("infer", work / "slide.zarr", "--checkpoint", model, "--overwrite",
             "--out", work / "found.zarr")  # fmt: skip
-    wsi_seg("export", work / "found.zarr", "--store", work / "slide.zarr",
-            "--table", work / "table", "--overview", work / "overview")  # fmt: skip
-    with (work / "table" / f"{slide.stem}.csv").open() as file:
-        areas = [float(row["area_um2"]) for row in csv.DictReader(file)]
-    return sum(not SMALLEST <= area <= LARGEST for area in areas), len(areas)
+    for name, options in {"all": ("--threshold", "0.5"), "exported": ()}.items():
+        wsi_seg("export", work / "found.zarr", "--store", work / "slide.zarr", *options,
+                "--table", work / name, "--overview", work / name)  # fmt: skip
+        with (work / name / f"{slide.stem}.csv").open() as file:
+            areas = [float(row["area_um2"]) for row in csv.DictReader(file)]
+        small = sum(area < SMALLEST for area in areas)
+        large = sum(area > LARGEST for area in areas)
+        print(f"{name}: {len(areas)} objects, {small} below {SMALLEST} um², {large} above {LARGEST}")
 
 
 def wsi_seg(*words: str | Path) -> None:

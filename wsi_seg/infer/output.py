@@ -167,7 +167,7 @@ class SlideOutput:
         ``training`` tells how the model was trained. It must not name all slides: each of many
         small images would carry the list.
         """
-        attributes = {
+        attributes: dict[str, object] = {
             "kind": "prediction",
             "slide": self.store.name,
             "classes": card.classes.to_json(),
