@@ -62,9 +62,7 @@ def main() -> None:
     network, card = load_checkpoint(work / "run" / "best.safetensors")
     known = {"train_slides", "validation_slides"}
     training = {key: value for key, value in card.training.items() if key not in known}
-    card = replace(
-        card, scores={}, training=training | {"data": ABOUT}, min_object_um2=SMALLEST
-    )
+    card = replace(card, scores={}, training=training | {"data": ABOUT}, min_object_um2=SMALLEST)
     save_checkpoint(rounded, network.half(), card)
     scores = {"pooled_dice_12_unseen_images": judge(rounded, work)}
     if options.slide:
@@ -141,7 +139,9 @@ def judge_sizes(model: Path, slide: Path, work: Path) -> None:
             areas = [float(row["area_um2"]) for row in csv.DictReader(file)]
         small = sum(area < SMALLEST for area in areas)
         large = sum(area > LARGEST for area in areas)
-        print(f"{name}: {len(areas)} objects, {small} below {SMALLEST} um², {large} above {LARGEST}")
+        print(
+            f"{name}: {len(areas)} objects, {small} below {SMALLEST}, {large} above {LARGEST} um²"
+        )
 
 
 def wsi_seg(*words: str | Path) -> None:
