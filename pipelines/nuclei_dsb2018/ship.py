@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--slide", type=Path)
     parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
-    work: Path = options.work
+    work: Path = options.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     with (options.data / "index.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["kind"].startswith("he")]
