@@ -37,7 +37,7 @@ data: {{stores: [{store}], label: annotations, validation: 0}}
 mpp: null
 patch_px: {patch}
 augment: {augment}
-model: {{architecture: Unet, encoder: {encoder}, weights: null}}
+model: {{architecture: {architecture}, encoder: {encoder}, weights: null}}
 train: {{epochs: 2, batch_size: {batch}, workers: {workers}}}
 sampling: {{patches_per_epoch: {patches}}}
 """
@@ -45,6 +45,7 @@ sampling: {{patches_per_epoch: {patches}}}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--architecture", default="Unet")
     parser.add_argument("--encoder", default="resnet18")
     parser.add_argument("--patch", type=int, default=256)
     parser.add_argument("--batch", type=int, default=8)

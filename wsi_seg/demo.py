@@ -26,9 +26,10 @@ data:
   train: [train]
   validation: [val]
 mpp: 2.0
+patch_px: 128
 sampling:
   mix: {objects: 0.6, tissue: 0.35, background: 0.05}
-  patches_per_epoch: 160
+  patches_per_epoch: 400
 optimizer: {name: adamw, lr: 0.002}
 train: {epochs: 5, batch_size: 8, max_minutes: 5, validate_every: 5}
 """

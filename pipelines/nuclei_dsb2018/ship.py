@@ -98,7 +98,7 @@ def torn(
 ) -> NDArray[np.uint8]:
     """Tear an image into fibres with glass between them; its nuclei stay whole.
 
-    What is left between them is stained more or less strongly, and all is sharpened as scanners do.
+    What is left is stained more or less strongly, and all is sharpened as scanners do.
     """
     height, width = nuclei.shape
     side = 2 * max(height, width)
@@ -109,8 +109,7 @@ def torn(
     glass = field > np.quantile(field, rng.uniform(0.3, 0.8))
     glass &= ~ndimage.binary_dilation(nuclei, iterations=3)
     share = ndimage.gaussian_filter(glass.astype(float), 0.6)[..., None]
-    density = np.where(nuclei[..., None], 1, rng.uniform(0.8, 3))
-    tissue = 255 * (np.maximum(pixels, 1) / 255) ** density
+    tissue = 255 * (np.maximum(pixels, 1) / 255) ** rng.uniform(0.8, 1.6)
     white = rng.uniform(238, 248, 3) + rng.normal(0, 1.5, (height, width, 1))
     mixed = share * white + (1 - share) * tissue
     mixed += rng.uniform(0.5, 2) * (mixed - ndimage.gaussian_filter(mixed, (1, 1, 0)))
