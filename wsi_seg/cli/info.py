@@ -14,6 +14,10 @@ def info(
     mpp: Annotated[
         float | None, typer.Option(help="Micrometres per px; replaces what the files say.")
     ] = None,
+    scene: Annotated[
+        str | None,
+        typer.Option(help="Number or name of the image to take from a file with several."),
+    ] = None,
     json_mode: JsonFlag = False,
 ) -> None:
     """Show format, levels and mpp of slides, and what `tile` would do with each level.
@@ -26,7 +30,7 @@ def info(
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.ingest.describe import describe_slides
 
-        report = describe_slides(slides, mpp=mpp)
+        report = describe_slides(slides, mpp=mpp, scene=scene)
         terminal.say(str(report))
         report.require_complete()
         terminal.next_command("wsi-seg", "tile", *slides, "--out", "store.zarr")

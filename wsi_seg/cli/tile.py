@@ -14,6 +14,13 @@ from wsi_seg.cli.numbers import low_high
 from wsi_seg.errors import BatchError
 
 
+class NamesBy(enum.StrEnum):
+    """Ways to name slides."""
+
+    STEM = "stem"
+    PATH = "path"
+
+
 class CodecName(enum.StrEnum):
     """Ways to encode px."""
 
@@ -31,7 +38,7 @@ def tile(
         CodecName,
         typer.Option(help="auto copies the slide's own tiles where it can; the last three recode."),
     ] = CodecName.AUTO,
-    quality: Annotated[int, typer.Option(min=1, max=100, help="Of --codec jpeg.")] = 90,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG that is made.")] = 90,
     distance: Annotated[
         float, typer.Option(min=0, max=15, help="Of --codec jpegxl; 0 is lossless.")
     ] = 0.0,
@@ -42,6 +49,14 @@ def tile(
         str,
         typer.Option(help="LOW,HIGH: values shown as black and white in CT and plain DICOM."),
     ] = "",
+    scene: Annotated[
+        str | None,
+        typer.Option(help="Number or name of the image to take from files with several."),
+    ] = None,
+    names: Annotated[
+        NamesBy,
+        typer.Option(help="path puts the folders before the file's name, to tell slides apart."),
+    ] = NamesBy.STEM,
     workers: Annotated[int, typer.Option(min=1, help="Slides at the same time.")] = 2,
     annotations: Annotated[
         Path | None,
@@ -51,7 +66,7 @@ def tile(
         bool, typer.Option("--verify", help="Compare sampled places with the slides afterwards.")
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Make stores anew that exist.")
+        bool, typer.Option("--overwrite", help="Make stores again that exist.")
     ] = False,
     json_mode: JsonFlag = False,
 ) -> None:
@@ -79,7 +94,8 @@ def tile(
             slides,
             out,
             codec=Codec(codec.value, quality, distance),
-            opening=Opening(mpp, None if shown is None else Window(*shown)),
+            opening=Opening(mpp, None if shown is None else Window(*shown), scene),
+            names=names.value,
             overwrite=overwrite,
             workers=workers,
             progress=terminal.progress,
@@ -91,6 +107,7 @@ def tile(
                 checked = verify_slides(
                     slides,
                     open_collection(out),
+                    names=names.value,
                     except_for=report.failures,
                     progress=terminal.progress,
                 )

@@ -233,6 +233,6 @@ def _padded(chunk: Pixels, array: LevelArray) -> Pixels:
 
 
 def _encode(array: LevelArray, chunk: Pixels | None) -> bytes | None:
-    if chunk is None or not chunk.any():
+    if chunk is None or not (chunk != array.fill if array.fill else chunk).any():
         return None
     return array.encoding.encode(chunk)
