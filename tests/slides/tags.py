@@ -3,8 +3,8 @@
 import struct
 
 TILE_OFFSETS, TILE_BYTES, STRIP_OFFSETS, STRIP_BYTES = 324, 325, 273, 279
-_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 16: 8}
-_FORMS = {1: "B", 3: "H", 4: "I", 16: "Q"}
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 13: 4, 16: 8}
+_FORMS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}
 
 
 class Tags:
@@ -54,4 +54,4 @@ class Tags:
 
     def _values(self, directory, tag):
         kind, count, place = self._find(directory, tag)
-        return list(struct.unpack_from(f"<{count}{_FORMS.get(kind, 'I')}", self._data, place))
+        return list(struct.unpack_from(f"<{count}{_FORMS[kind]}", self._data, place))

@@ -82,7 +82,6 @@ def ome(xml):
     return image.resolution
 
 
-
 VIPS = (
     '<?xml version="1.0"?><image><properties><property><name>openslide.mpp-x</name>'
     '<value type="VipsRefString">0.25</value></property><property><name>openslide.mpp-y</name>'

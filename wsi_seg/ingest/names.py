@@ -59,10 +59,11 @@ def name_slides(paths: Sequence[Path], by: NamesBy = "stem") -> NamedSlides:
                 f"{slides[0]}: got the name {name!r}, which no store can have; rename it"
             )
         elif len(slides) > 1:
-            advice = "--names path tells them apart by their folders" if by == "stem" else "rename one"
+            listed = " and ".join(map(str, slides))
+            tell = "--names path tells them apart by their folders"
             clashes[name] = SlideError(
-                f"got {_count(len(slides))} slides named {name!r}: {' and '.join(map(str, slides))}; "
-                f"{advice}"
+                f"got {_count(len(slides))} slides named {name!r}: {listed}; "
+                f"{tell if by == 'stem' else 'rename one'}"
             )
         else:
             names[slides[0]] = name

@@ -60,8 +60,8 @@ def tile_slides(
 ) -> TileReport:
     """Write slides into a collection, each with its tissue mask; repeat it to resume.
 
-    Slides that fail, or have the name of another one, are named in the result, so that work on the others can go on: call its
-    `TileReport.require_whole` in the end, to be told of them by an error.
+    Slides that fail, or have the name of another one, are named in the result, so that work on the
+    others can go on: call its `TileReport.require_whole` in the end, to raise an error for them.
 
     Parameters
     ----------
@@ -98,7 +98,8 @@ def tile_slides(
     done, failures = _Batch(out, options, progress).run(found.names, workers)
     tidy(out)
     note_names(out)
-    errors = {found.names[path]: error for path, error in failures.items()} | found.clashes
+    errors = {found.names[path]: error for path, error in failures.items()}
+    errors |= found.clashes
     if len(errors) == 1 and not done:
         raise next(iter(errors.values()))
     reasons = {name: str(error) for name, error in errors.items()}
@@ -159,9 +160,7 @@ class _Batch:
 
     def _tile(self, path: Path, name: str) -> TiledSlide:
         opening = self._options.opening
-        with open_slide(
-            path, mpp=opening.mpp, window=opening.window, scene=opening.scene
-        ) as slide:
+        with open_slide(path, mpp=opening.mpp, window=opening.window, scene=opening.scene) as slide:
             job = _SlideJob(slide, name, self._out, self._options)
             if job.present():
                 self._advance(job.source_bytes)

@@ -22,8 +22,8 @@ _HEX = ("FF0000", "00FF00", "0000FF")
 def require_colours(path: Path, count: int, names: Sequence[str], *, bits: int) -> None:
     """Refuse channels that are not red, green and blue.
 
-    Three channels without names are taken as colours where they have 8 bits, with a warning: cameras
-    on fluorescence microscopes store more.
+    Three channels without names are taken as colours where they have 8 bits, with a warning:
+    cameras on fluorescence microscopes store more.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def require_named_colours(path: Path, names: Sequence[str], colours: Sequence[st
     path
         The file, for messages.
     names
-        Names of the channels as the file gives them; a fourth one may have any that speaks of alpha.
+        Names of the channels as the file gives them; a fourth one may be alpha.
     colours
         Their colours as hex digits; they count where there are no names.
 
@@ -85,11 +85,17 @@ def require_named_colours(path: Path, names: Sequence[str], colours: Sequence[st
     """
     named = any(map(is_named, names))
     shown = [colour.upper().lstrip("#")[:6] for colour in colours[:3]]
-    odd = not named and len(shown) == 3 and all(shown) and tuple(shown) != _HEX and len(set(shown)) > 1
+    odd = (
+        not named
+        and len(shown) == 3
+        and all(shown)
+        and tuple(shown) != _HEX
+        and len(set(shown)) > 1
+    )
     alpha = len(names) < 4 or not is_named(names[3]) or names[3].strip().lower() in {"a", "alpha"}
     if odd or (named and not (are_colours(names) and alpha)):
         listed = ", ".join(shown if odd else names)
         raise UnsupportedSlideError(
-            f"{path}: got the channels {listed}; expected red, green and blue; save one of them, or a "
-            "picture in colour"
+            f"{path}: got the channels {listed}; expected red, green and blue; save one of them, "
+            "or a picture in colour"
         )

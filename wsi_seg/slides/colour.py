@@ -52,7 +52,7 @@ class Colour:
         return pixels
 
     def blank(self, samples: int) -> NDArray[np.generic]:
-        """Samples of a white px, ``(samples,)``; of a palette, of its lightest colour."""
+        """Give the samples of a white px, ``(samples,)``; of a palette, of its lightest colour."""
         full = (1 << self.bits) - 1
         values = np.full(samples, full, np.uint16)
         if self.model == "palette" and self.palette is not None:
@@ -109,4 +109,5 @@ def cielab_to_rgb(values: Sequence[int]) -> NDArray[np.uint8]:
     xyz = _D50 * np.where(roots > 6 / 29, roots**3, (roots - 4 / 29) * 3 * (6 / 29) ** 2)
     linear = (_SRGB_OF_D50 @ xyz).clip(0, 1)
     shown = np.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear)
-    return np.rint(255 * shown).astype(np.uint8)
+    rgb: NDArray[np.uint8] = np.rint(255 * shown).astype(np.uint8)
+    return rgb

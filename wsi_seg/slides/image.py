@@ -1,9 +1,9 @@
 """Owns plain images (PNG, JPEG, BMP ...) as slides of one level; Pillow lives here.
 
 How samples become RGB: grey is repeated; palettes are looked up; one bit is black and white;
-16 bit is scaled from 0 to 65,535; clear px (alpha 0) are white, other alpha is left out. An EXIF orientation is applied, so px lie as
-viewers and annotation tools show them. JPEG and PNG are decoded by imagecodecs, which needs half
-the memory of Pillow and keeps 16-bit colour.
+16 bit is scaled from 0 to 65,535; clear px (alpha 0) are white, other alpha is left out. An EXIF
+orientation is applied, so px lie as viewers and annotation tools show them. JPEG and PNG are
+decoded by imagecodecs, which needs half the memory of Pillow and keeps 16-bit colour.
 """
 
 import warnings

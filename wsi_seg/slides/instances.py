@@ -264,9 +264,7 @@ def _samples(header: Any, syntax: str, path: Path) -> Samples:  # noqa: ANN401 (
     )
     bits = found.allocated in {8, 16} and 0 < found.stored <= found.allocated
     family = FAMILIES[syntax]
-    if not bits or not is_read(
-        family, found.colours, samples=found.per_pixel, stored=found.stored
-    ):
+    if not bits or not is_read(family, found.colours, samples=found.per_pixel, stored=found.stored):
         raise UnsupportedSlideError(
             f"{path}: got {found.per_pixel} samples per px of {found.stored} bits, "
             f"{found.colours or 'no colours'}, {family}; expected grey, RGB or YBR_FULL of 2 to 16 "

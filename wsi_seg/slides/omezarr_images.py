@@ -62,7 +62,7 @@ def is_ome_zarr(folder: Path) -> bool:
 
 
 def no_image(folder: Path) -> str:
-    """What a Zarr group is that is no OME-Zarr image, and what to name instead of it."""
+    """Tell what a Zarr group is that is no OME-Zarr image, and what to name instead of it."""
     try:
         attributes = _attributes(folder)
         if "plate" in attributes:
@@ -107,9 +107,9 @@ def find_image(path: Path, scene: str | None) -> tuple[OmeZarrImage, int | None]
     groups = _groups(path) if _BIOFORMATS in _attributes(path) else [path]
     described = _described(path, len(groups))
     images, scenes = [], []
-    for number, group in enumerate(groups):
+    for at, group in enumerate(groups):
         for image in _images(group):
-            about = described[number] if described else None
+            about = described[at] if described else None
             images.append(image)
             scenes.append(_scene(image, about))
     if len(images) == 1 and scene is None:
@@ -129,7 +129,7 @@ def _groups(path: Path) -> list[Path]:
 
 
 def _described(path: Path, count: int) -> tuple[OmeImage, ...]:
-    """What bioformats2raw keeps of the images' names and sizes; nothing unless it is of all."""
+    """Read what bioformats2raw keeps of the images' names and sizes; nothing unless it is of all."""
     file = path / "OME" / "METADATA.ome.xml"
     if not file.is_file() or file.stat().st_size > limits().metadata_bytes:
         return ()
@@ -146,9 +146,13 @@ def _scene(image: OmeZarrImage, about: OmeImage | None) -> Scene:
     mpp = None if about is None else about.resolution.mpp
     if about is None:
         scale = first.get("coordinateTransformations", [{}])[0].get("scale", [])
-        units = {axis["name"]: micrometres(str(axis.get("unit", ""))) for axis in image.scales["axes"]}
-        sizes = dict(zip(axes, scale, strict=False))
-        x, y = (float(sizes.get(axis, 0)) * units[axis] for axis in "xy")
+        units = {
+            axis["name"]: micrometres(str(axis.get("unit", ""))) for axis in image.scales["axes"]
+        }
+        sizes = {
+            axis: float(size) * unit for axis, size, unit in zip(axes, scale, units, strict=False)
+        }
+        x, y = sizes.get("x"), sizes.get("y")
         mpp = sized(x, y, "ome").mpp
     return Scene(name, extent, mpp, says_aside(name))
 
@@ -165,7 +169,10 @@ def _images(group: Path) -> list[OmeZarrImage]:
     if not attributes.get("multiscales"):
         what = no_image(group)
         if what.startswith("a Zarr group"):
-            what = "a Zarr group without multiscales; expected an OME-Zarr image; name the folder of one image"
+            what = (
+                "a Zarr group without multiscales; expected an OME-Zarr image; name the folder of "
+                "one image"
+            )
         raise UnsupportedSlideError(f"{group}: got {what}")
     omero = attributes.get("omero")
     listed = omero.get("channels", ()) if isinstance(omero, dict) else ()
@@ -183,8 +190,9 @@ def _version(group: Path, attributes: dict[str, Any], scales: dict[str, Any]) ->
     if stated is None and all(isinstance(axis, dict) for axis in scales.get("axes") or [""]):
         return "0.5" if (group / "zarr.json").is_file() else "0.4"
     if str(stated) not in _VERSIONS:
+        what = stated or "without a version"
         raise UnsupportedSlideError(
-            f"{group}: got OME-Zarr {stated or 'without a version'}; expected 0.4 or 0.5; convert it"
+            f"{group}: got OME-Zarr {what}; expected 0.4 or 0.5; convert it"
         )
     return str(stated)
 

@@ -51,7 +51,9 @@ class OpenSlideSlide(Slide):
         handle = self._open()
         properties = handle.properties
         self.format = str(properties.get(openslide.PROPERTY_NAME_VENDOR, "openslide"))
-        extents = tuple(Extent(height=height, width=width) for width, height in handle.level_dimensions)
+        extents = tuple(
+            Extent(height=height, width=width) for width, height in handle.level_dimensions
+        )
         found = chosen(mpp, _resolution(properties), path)
         self.mpp_source = found.source
         self.pyramid = Pyramid(extents, found.mpp)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.codestreams.headers import StreamKind
+from wsi_seg.codestreams.lengths import exactly
 from wsi_seg.codestreams.metadata import without_comments
 from wsi_seg.errors import SlideError
 from wsi_seg.geometry import Extent, Region
@@ -100,11 +101,21 @@ class TiffLevel:
         plane, place = divmod(number, rows * columns)
         inside = number if self.page.shaped[0] > 1 else place
         source = self.sources[plane] if len(self.sources) > 1 else self.page
-        tables = source.jpegtables
-        pixels, _, _ = self.page.decode(
-            data, inside, jpegtables=tables, jpegheader=self.page.jpegheader
-        )
+        more = {"jpegtables": source.jpegtables, "jpegheader": self.page.jpegheader}
+        try:
+            pixels, _, _ = self.page.decode(data, inside, **more)
+        except (ValueError, RuntimeError):
+            cut = self._cut(data)
+            if cut == data:
+                raise
+            pixels, _, _ = self.page.decode(cut, inside, **more)
         return None if pixels is None else np.asarray(pixels[0])
+
+    def _cut(self, data: bytes) -> bytes:
+        """Leave out what a stream holds behind its last px; see `wsi_seg.codestreams.lengths`."""
+        kind = _KINDS.get(int(self.page.compression))
+        size = self.segment.area * self.samples * self.page.dtype.itemsize
+        return data if kind is None else exactly(data, kind, size)
 
     def touching(self, region: Region) -> Iterator[int]:
         """Numbers of the tiles or strips that touch a region, of all planes."""
@@ -191,9 +202,7 @@ def read_level(planes: Planes, main: Any, path: Path) -> TiffLevel:  # noqa: ANN
     return level
 
 
-def _places(
-    planes: Planes, tiles: int, path: Path
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _places(planes: Planes, tiles: int, path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Place and length of each tile or strip, page by page."""
     found = []
     for page in planes.pages:

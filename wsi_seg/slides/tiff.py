@@ -187,7 +187,7 @@ def _require_whole(path: Path, levels: tuple[TiffLevel, ...]) -> None:
         empty = np.flatnonzero((level.sizes == 0) & (level.offsets > 0))
         if empty.size:  # left out on purpose, a tile has no place either
             logger.warning(
-                "%s: %d tiles of level %d have no bytes, the first is number %d; they read as left out",
+                "%s: %d tiles of level %d have no bytes, the first is number %d; they are left out",
                 path, empty.size, number, empty[0],
             )  # fmt: skip
         cut = past & (level.sizes != 0)

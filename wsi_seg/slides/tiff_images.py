@@ -5,23 +5,20 @@ it says itself: pages in proportion are levels of one image, three grey pages of
 green and blue, and masks are left out.
 """
 
-import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import tifffile
-
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent
+from wsi_seg.json_text import parse_json
 from wsi_seg.limits import advice, limits
 from wsi_seg.slides.channels import require_colours
 from wsi_seg.slides.resolution import tag_resolution
 from wsi_seg.slides.scenes import UNTILED, Scene, is_reduction, main_scene
 from wsi_seg.slides.vendors import OmeImage, leica_images, ome_images, ome_planes, says_aside
-
-logger = logging.getLogger(__name__)
 
 # Formats in which tifffile goes by the order of pages.
 _BY_PAGES = {"generic", "shaped", "svs", "uniform"}
@@ -134,7 +131,7 @@ def _leica_main(tiff: Any, path: Path) -> int:  # noqa: ANN401 (tifffile has no 
 
 
 def _of_all_series(tiff: Any, path: Path) -> list[TiffImage]:  # noqa: ANN401 (no types)
-    """Images as tifffile takes the file apart; of a label or macro only what tells it from others."""
+    """Images as tifffile takes the file apart; of a label or macro only what it is."""
     described = ome_images(tiff.ome_metadata or "") if tiff.is_ome else ()
     images = []
     for number, series in enumerate(tiff.series):
@@ -160,8 +157,8 @@ def _of_series(series: Any, path: Path, about: OmeImage | None = None) -> TiffIm
         ((axis, count), *more) = others
         if more or axis not in "CIQ" or page.samplesperpixel > 1:
             raise UnsupportedSlideError(
-                f"{path}: got an image of axes {series.axes} and shape {series.shape}; expected one "
-                "plane of grey or colour (YX, YXS or SYX); split the file into planes"
+                f"{path}: got an image of axes {series.axes} and shape {series.shape}; expected "
+                "one plane of grey or colour (YX, YXS or SYX); split the file into planes"
             )
         require_colours(path, count, names, bits=_bits(page))
         levels = [_three(level, path) for level in series.levels]
@@ -235,10 +232,8 @@ def _joined(group: Sequence[Any], path: Path) -> list[Planes]:
 def _behind(page: Any) -> int:  # noqa: ANN401 (tifffile has no types)
     """Planes that tifffile's own description counts behind a single page."""
     text = page.shaped_description
-    shape = tifffile.shaped_description_metadata(text)["shape"] if text else ()
-    whole = 1
-    for side in shape:
-        whole *= side
+    shape = parse_json(text.encode()).get("shape", ()) if text and text.startswith("{") else ()
+    whole = math.prod(int(side) for side in shape)
     alike = page.is_contiguous and int(page.compression) == 1
     return max(1, whole // max(1, page.size)) if alike else 1
 
@@ -270,7 +265,9 @@ def _is_level(small: Any, full: Any) -> bool:  # noqa: ANN401 (tifffile has no t
 
 
 def _aside(page: Any) -> str:  # noqa: ANN401 (tifffile has no types)
-    return says_aside(str(page.tags.valueof(_PAGE_NAME) or "")) or says_aside(page.description or "")
+    return says_aside(str(page.tags.valueof(_PAGE_NAME) or "")) or says_aside(
+        page.description or ""
+    )
 
 
 def _extent(page: Any) -> Extent:  # noqa: ANN401 (tifffile has no types)

@@ -224,9 +224,7 @@ def _encode_jpeg(pixels: Pixels, quality: int) -> bytes:
     from PIL import Image  # imagecodecs takes no tables
 
     file, table = io.BytesIO(), [max(1, 100 - quality)] * 64
-    Image.fromarray(pixels).save(
-        file, "JPEG", qtables=[table, table], subsampling=0, optimize=True
-    )
+    Image.fromarray(pixels).save(file, "JPEG", qtables=[table, table], subsampling=0, optimize=True)
     return file.getvalue()
 
 
