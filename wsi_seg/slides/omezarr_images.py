@@ -129,7 +129,7 @@ def _groups(path: Path) -> list[Path]:
 
 
 def _described(path: Path, count: int) -> tuple[OmeImage, ...]:
-    """Read what bioformats2raw keeps of the images' names and sizes; nothing unless it is of all."""
+    """Read what bioformats2raw keeps of the images; nothing unless it is of all of them."""
     file = path / "OME" / "METADATA.ome.xml"
     if not file.is_file() or file.stat().st_size > limits().metadata_bytes:
         return ()

@@ -116,7 +116,7 @@ def blank_samples(
     colour: Colour,
     count: int,
 ) -> NDArray[np.generic]:
-    """Give the samples of px that a file leaves out: the value that GDAL states for them, else white.
+    """Give the samples of px that a file leaves out: the value that GDAL states, else white.
 
     Parameters
     ----------

@@ -232,8 +232,9 @@ def _joined(group: Sequence[Any], path: Path) -> list[Planes]:
 def _behind(page: Any) -> int:  # noqa: ANN401 (tifffile has no types)
     """Planes that tifffile's own description counts behind a single page."""
     text = page.shaped_description
-    shape = parse_json(text.encode()).get("shape", ()) if text and text.startswith("{") else ()
-    whole = math.prod(int(side) for side in shape)
+    found = parse_json(text.encode()) if text and text.startswith("{") else None
+    shape = found.get("shape") if isinstance(found, dict) else None
+    whole = math.prod(int(side) for side in shape or ())
     alike = page.is_contiguous and int(page.compression) == 1
     return max(1, whole // max(1, page.size)) if alike else 1
 
