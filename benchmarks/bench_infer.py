@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--encoder", default="efficientnet-b0")
     parser.add_argument("--tile", type=int, default=512)
     parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--peers", type=Path, default=PEERS_PYTHON, help="their interpreter")
     parser.add_argument(
@@ -80,7 +81,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Results:
     (store,) = open_collection(folder / "store.zarr")
     network = build_network(NetworkSpec("Unet", options.encoder, 3, 1))
     card = card_of(options)
-    predictor = Predictor(network, card)
+    predictor = Predictor(network, card, precision=options.precision)
     tiles = random_tiles(predictor, options)
     predictor.predict(tiles)  # the first call chooses kernels
     save_file(network.state_dict(), folder / "network.safetensors")
@@ -182,7 +183,7 @@ def infer_once(
     network: nn.Module, card: ModelCard, store: SlideStore, out: Path, options: argparse.Namespace
 ) -> float:
     """Tiles per second of one whole inference, reading, blending and writing included."""
-    plan = InferOptions(overlap=0.5, batch=options.batch)
+    plan = InferOptions(overlap=0.5, batch=options.batch, precision=options.precision)
     report = infer_with(Model.of(network, card), [store], out, plan, progress=Silent())
     return report.tiles_per_second
 

@@ -1,6 +1,6 @@
 """How memory and time of inference grow with area, height, width, classes and overlap.
 
-``python benchmarks/bench_scaling.py [--full] [--json]``. Slides are made stores of so many px,
+``python benchmarks/bench_scaling.py [--full] [--json]``. Slides are made stores of so many pixels,
 nearly all chunks missing; the network is one convolution; of each slide the first strips are
 produced, each in a process of its own. Memory is what the process takes beyond its libraries.
 Growth with workers: ``python benchmarks/bench_infer.py --only workers``.

@@ -34,7 +34,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Folder of real slides beside the checkout; tests that need it skip where it is absent."""
+    """Folder of real slides next to the checkout; tests that need it skip where it is absent."""
     if not SHARED.is_dir():
         pytest.skip("needs the real data in ../shared/data, which is not here")
     return SHARED

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from wsi_seg.classes import ClassTable
 from wsi_seg.geometry import Extent
 from wsi_seg.models.checkpoint import load_checkpoint, shipped_checkpoint
-from wsi_seg.postprocess.strips import Source, Strip, labelled
+from wsi_seg.postprocess.strips import Source, Strip, label_strips
 from wsi_seg.postprocess.write import write_label
 from wsi_seg.predict.predictor import Predictor
 from wsi_seg.progress import Silent
@@ -51,7 +51,7 @@ def main() -> None:
         write_prediction(options.folder, extent)
         figures["cpu_s"] = inference_s(extent)
     (found,) = open_collection(options.folder / "pred.zarr")
-    write_truth(options.folder, lambda rows: labelled(found.label("prediction"), strip_px=rows))
+    write_truth(options.folder, lambda rows: label_strips(found.label("prediction"), strip_px=rows))
     print(json.dumps(figures))
 
 
@@ -86,7 +86,7 @@ def inference_s(extent: Extent) -> float:
 
 
 def write_truth(folder: Path, source: Callable[[int], Source]) -> None:
-    """Write the label ``annotations``: what was found, moved by two px."""
+    """Write the label ``annotations``: what was found, moved by two pixels."""
     (slide,) = open_collection(folder / "store.zarr")
 
     def moved(rows: int) -> Source:

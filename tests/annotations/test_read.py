@@ -50,7 +50,7 @@ def test_bare_list_single_feature_and_gzip_are_the_same(tmp_path):
     assert read_annotations(single).items == read_annotations(packed).items == expected
 
 
-def test_multipolygons_slivers_lines_and_crossed_rings_are_mended_and_noted(tmp_path):
+def test_multipolygons_slivers_lines_and_crossed_rings_are_repaired_and_noted(tmp_path):
     sliver = [[20, 20], [20.5, 20], [20.5, 20.5], [20, 20]]
     bow = [[0, 0], [10, 10], [10, 0], [0, 10], [0, 0]]
     path = write(

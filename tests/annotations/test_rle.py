@@ -53,7 +53,7 @@ def test_outlines_cover_the_px_and_nothing_else(mask):
         ("5 2 3 4", "overlap"),
         ("1 0", "less than 1 px"),
         ("0 4", "overlap"),
-        ("20 9", "px 28"),
+        ("20 9", "pixel 28"),
         ("9" * 30 + " 1", "whole numbers"),
     ],
 )
@@ -92,7 +92,7 @@ def test_rows_of_one_image_are_united(tmp_path):
 
 def test_a_mask_of_another_size_names_line_and_file(tmp_path):
     path = write_csv(tmp_path / "m.csv", [["id", "rle"], ["a", "1 2 90 4"]])
-    with pytest.raises(AnnotationError, match=r"m\.csv: line 2: got RLE up to px 93"):
+    with pytest.raises(AnnotationError, match=r"m\.csv: line 2: RLE goes to pixel 93"):
         read_for_slides(path, {"a": Extent(8, 11)}, default_class="air")
     with pytest.raises(AnnotationError, match="many images"):
         read_annotations(path, default_class="air")

@@ -20,7 +20,7 @@ from wsi_seg.geometry import Extent, Region
 from wsi_seg.masks.outlines import outline_mask
 from wsi_seg.masks.rasterize import Rasterizer
 from wsi_seg.postprocess.objects import ObjectTable, Scale, measure
-from wsi_seg.postprocess.strips import labelled
+from wsi_seg.postprocess.strips import label_strips
 from wsi_seg.slides import open_slide
 from wsi_seg.store import write_strip
 
@@ -105,7 +105,7 @@ def test_polygons_and_tables_from_strips_of_256_and_of_4096_rows_are_the_same(
         monkeypatch.setattr("wsi_seg.export.run._STRIP_PX", height)
         found = [(entry.name, polygon.normalize().wkb) for entry, polygon in outlines(label, 0)]
         polygons.append(sorted(found))
-        source = labelled(label, strip_px=height)
+        source = label_strips(label, strip_px=height)
         tables.append(measure(source, CLASSES, Scale(2.0, 1.0)))
     assert len(polygons[0]) == len(tables[0]) > 100
     assert polygons[0] == polygons[1]

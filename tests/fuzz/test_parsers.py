@@ -98,8 +98,8 @@ def test_tiff_adoption(folder, which, edits):
     assert "a.tif" in message
 
 
-OME = b'''<OME><Image Name="macro"><Pixels SizeX="9" PhysicalSizeX="0,25" PhysicalSizeY="1e9"
-PhysicalSizeXUnit="nm"><Channel Name="DAPI" SamplesPerPixel="3"/></Pixels></Image></OME>'''
+OME = b"""<OME><Image Name="macro"><Pixels SizeX="9" PhysicalSizeX="0,25" PhysicalSizeY="1e9"
+PhysicalSizeXUnit="nm"><Channel Name="DAPI" SamplesPerPixel="3"/></Pixels></Image></OME>"""
 
 
 @given(

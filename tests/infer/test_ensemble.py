@@ -81,7 +81,7 @@ def test_the_order_in_which_members_are_named_changes_no_byte(collection, files,
 
 
 def test_a_prediction_notes_what_any_member_learned_from(collection, tmp_path):
-    """By these notes `mine` and people tell which slides a model is no witness on."""
+    """By these notes `mine` and people tell which slides a model has learned from."""
     slides = ["one", "small", "other"]
     files = [
         save(

@@ -71,13 +71,13 @@ def test_places_are_kept_and_strips_do_not_show():
     assert np.array_equal(whole(fitted, Extent(80, 80)), fitted)
 
 
-@pytest.mark.parametrize(("fit", "windows"), [("stretch", 1), ("pad", 1), ("crop", 3)])
-def test_the_result_of_a_fitted_slide_has_the_slides_own_size(tmp_path, fit, windows):
+@pytest.mark.parametrize(("resize", "windows"), [("stretch", 1), ("pad", 1), ("crop", 3)])
+def test_the_result_of_a_fitted_slide_has_the_slides_own_size(tmp_path, resize, windows):
     make_store(tmp_path / "store.zarr", "crop", 94, 171)
     stores = list(open_collection(tmp_path / "store.zarr"))
     out = tmp_path / "pred.zarr"
     report = infer_with(
-        (Last(), card(fit=fit, mean=(0.5,) * 3)), stores, out, OPTIONS, progress=Silent()
+        (Last(), card(resize=resize, mean=(0.5,) * 3)), stores, out, OPTIONS, progress=Silent()
     )
     found = open_collection(out)["crop"]
     assert found.pyramid.extent == Extent(94, 171)
@@ -93,7 +93,7 @@ def test_a_model_of_slices_sees_those_above_and_below(tmp_path):
         make_store(tmp_path / "store.zarr", f"ct_z{z:04d}", 64, 64)
     stores = list(open_collection(tmp_path / "store.zarr"))
     out = tmp_path / "pred.zarr"
-    infer_with((Last(), card(neighbours=1)), stores, out, OPTIONS, progress=Silent())
+    infer_with((Last(), card(context_slices=1)), stores, out, OPTIONS, progress=Silent())
     found = open_collection(out)
     region = Region(level=0, y=0, x=0, height=64, width=64)
     for z, above in ((0, 1), (1, 2), (2, 2)):
@@ -107,7 +107,7 @@ def test_a_crop_of_1716_by_942_is_stretched_and_brought_back(tmp_path):
     make_store(tmp_path / "store.zarr", "crop", 942, 1716)
     stores = list(open_collection(tmp_path / "store.zarr"))
     out = tmp_path / "pred.zarr"
-    model = Last(), card(fit="stretch", tile_px=800, mean=(0.5,) * 3)
+    model = Last(), card(resize="stretch", tile_px=800, mean=(0.5,) * 3)
     infer_with(model, stores, out, OPTIONS, progress=Silent())
     ids = open_collection(out)["crop"].label("prediction")
     assert ids.pyramid.extent == Extent(942, 1716)

@@ -15,7 +15,7 @@ from wsi_seg.infer.memory import parse_bytes, resident_bytes
 from wsi_seg.infer.plan import InferOptions, plan_slide
 from wsi_seg.infer.run_plan import plan_run
 from wsi_seg.models import ModelCard, NetworkSpec
-from wsi_seg.models.footprint import footprint
+from wsi_seg.models.memory_estimate import estimate_memory
 from wsi_seg.predict.device import Device
 from wsi_seg.predict.ensemble import Member, Model
 from wsi_seg.store import open_collection
@@ -104,8 +104,8 @@ def test_sizes_that_are_none_are_refused(text):
         parse_bytes(text)
 
 
-def test_a_footprint_counts_parameters_without_holding_them():
-    found = footprint(NetworkSpec("Unet", "resnet18", 3, 1))
+def test_an_estimate_of_memory_counts_parameters_without_holding_them():
+    found = estimate_memory(NetworkSpec("Unet", "resnet18", 3, 1))
     assert found.parameters == pytest.approx(14.3e6, rel=0.01)
     assert found.values_per_px > 16
 

@@ -276,7 +276,7 @@ def test_a_cluster_that_is_none_is_refused(collection, checkpoint, tmp_path):
             )
 
 
-def test_label_map_takes_the_likeliest_class_above_one_half():
+def test_label_map_takes_the_most_probable_class_above_one_half():
     probability = np.array([[[127, 100], [128, 100], [200, 201], [200, 200]]], dtype=np.uint8)
     np.testing.assert_array_equal(label_map(probability), [[0, 1, 2, 1]])
     np.testing.assert_array_equal(label_map(probability[..., :1]), [[0, 1, 1, 1]])

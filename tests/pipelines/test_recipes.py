@@ -93,7 +93,7 @@ def one_step(recipe, slides):
     values = recipe.model_dump(mode="json", exclude={"phases"})
     values["data"] |= {"stores": [str(slides)], "folds": None, "validation": ["unseen_z0000"]}
     values["data"] |= {"group_pattern": None, "train": ["a_z0000", "a_z0001", "b_z0000", "b_z0001"]}
-    if recipe.data.neighbours:
+    if recipe.data.context_slices:
         values["data"]["validation"] = ["b_z0001"]
         values["data"]["train"] = ["a_z0000", "a_z0001", "b_z0000"]
     values["model"]["weights"] = None

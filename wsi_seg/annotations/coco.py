@@ -119,7 +119,7 @@ def _runs(counts: object) -> Runs:
     ends = np.cumsum(numbers)
     if (ends < 0).any():
         raise AnnotationError("got RLE counts beyond any image")
-    # Counts of px outside and inside take turns, and begin outside.
+    # Counts of pixels outside and inside take turns, and begin outside.
     inside = np.stack([ends[: len(ends) // 2 * 2 : 2], ends[1::2]], axis=1)
     return inside[inside[:, 1] > inside[:, 0]]
 

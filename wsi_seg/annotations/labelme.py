@@ -10,7 +10,7 @@ from wsi_seg.annotations.model import Annotations, Collector, polygon
 from wsi_seg.errors import AnnotationError, RegionError
 from wsi_seg.geometry import Extent
 
-# LabelMe draws lines and points this wide, in px, when it makes masks of them.
+# LabelMe draws lines and points this wide, in pixels, when it makes masks of them.
 _LINE_WIDTH_PX = 10.0
 _POINT_RADIUS_PX = 5.0
 

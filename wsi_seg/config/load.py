@@ -89,7 +89,7 @@ def _explain(loc: Sequence[int | str], kind: str, message: str) -> str:
 
 
 def _names_a_type(part: int | str) -> bool:
-    """Whether pydantic put this part in to tell the members of a union apart."""
+    """Whether pydantic put this part in, to name a member of a union."""
     return isinstance(part, str) and (part.startswith("constrained-") or "[" in part)
 
 

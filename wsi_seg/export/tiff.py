@@ -21,7 +21,7 @@ _TILE_PX = 512
 def write_ome_tiff(path: Path, image: Multiscale) -> None:
     """Write all levels of a prediction or label map, whole or not at all.
 
-    Channels are planes named after the classes; levels lie in SubIFDs, as OME-TIFF has them.
+    Channels are planes named after the classes; levels are in SubIFDs, as OME-TIFF has them.
     Memory holds a few tiles.
 
     Parameters

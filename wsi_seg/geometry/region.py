@@ -7,7 +7,7 @@ from wsi_seg.errors import RegionError
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """Full size of one level, in that level's px.
+    """Full size of one level, in that level's pixels.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class Extent:
 
     @property
     def area(self) -> int:
-        """Number of px."""
+        """Number of pixels."""
         return self.height * self.width
 
     def scaled(self, downsample: float) -> "Extent":
@@ -42,7 +42,7 @@ class Extent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Region:
-    """Rectangle at one level, half open, in that level's px.
+    """Rectangle at one level, half open, in that level's pixels.
 
     Pixel (0, 0) covers [0, 1) x [0, 1). ``y`` and ``x`` may be negative: such a region sticks
     out of the level and has to be clipped or padded by whoever reads it.
@@ -83,7 +83,7 @@ class Region:
         return slice(self.y, self.y_end), slice(self.x, self.x_end)
 
     def inside(self, extent: Extent) -> bool:
-        """Whether every px of the region exists in a level of this extent."""
+        """Whether every pixel of the region exists in a level of this extent."""
         return (
             self.y >= 0
             and self.x >= 0
@@ -97,12 +97,12 @@ class Region:
         Raises
         ------
         RegionError
-            If no px of the region exists.
+            If no pixel of the region exists.
         """
         y, x = max(0, self.y), max(0, self.x)
         y_end, x_end = min(self.y_end, extent.height), min(self.x_end, extent.width)
         if y_end <= y or x_end <= x:
-            raise RegionError(f"got {self}, which lies wholly outside a level of {extent}")
+            raise RegionError(f"got {self}, which is wholly outside a level of {extent}")
         return Region(level=self.level, y=y, x=x, height=y_end - y, width=x_end - x)
 
     def __str__(self) -> str:
@@ -113,7 +113,7 @@ class Region:
 
 
 def require_inside(region: Region, extent: Extent, name: str) -> None:
-    """Raise RegionError, naming the slide, unless the region lies inside the extent."""
+    """Raise RegionError, naming the slide, unless the region is inside the extent."""
     if not region.inside(extent):
         raise RegionError(
             f"{name}: got {region}; expected it inside level {region.level} of {extent}; "

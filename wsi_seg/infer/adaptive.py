@@ -121,7 +121,7 @@ def require_adaptable(model: Model) -> None:
     ConfigError
         If there are several models, or one that resizes slides.
     """
-    if len(model.members) > 1 or model.card.fit is not None:
+    if len(model.members) > 1 or model.card.resize is not None:
         what = "several models" if len(model.members) > 1 else "a model that resizes slides"
         raise ConfigError(f"got adaptive overlap and {what}; expected a number such as 0.5")
 

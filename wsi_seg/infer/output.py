@@ -7,7 +7,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsi_seg.infer.plan import STRIP_ROWS, Quarantined, Save, SlidePlan, finest
+from wsi_seg.choices import Save
+from wsi_seg.infer.plan import STRIP_ROWS, Quarantined, SlidePlan, finest
 from wsi_seg.infer.resample import rows_under
 from wsi_seg.infer.save import StripRecord, StripSaver
 from wsi_seg.infer.seams import seam_score

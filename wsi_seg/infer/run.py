@@ -298,8 +298,8 @@ def _settings(
     } | _each(
         {
             "tile_px": plan.tile_px,
-            "fit": plan.view.fit,
-            "neighbours": plan.view.neighbours,
+            "resize": plan.view.resize,
+            "context_slices": plan.view.context_slices,
             "level": plan.level,
             "height": plan.extent.height,
             "width": plan.extent.width,

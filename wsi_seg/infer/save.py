@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wsi_seg.choices import Save
 from wsi_seg.errors import StoreError
 from wsi_seg.infer.adaptive import merged
-from wsi_seg.infer.plan import Quarantined, Save, SlidePlan
+from wsi_seg.infer.plan import Quarantined, SlidePlan
 from wsi_seg.infer.resample import restore
 from wsi_seg.infer.seams import Steps, StepSums
 from wsi_seg.infer.strips import Strip

@@ -3,14 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from wsi_seg.choices import NamesBy
 from wsi_seg.errors import SlideError
 from wsi_seg.slides import search_slides, slide_name
 from wsi_seg.slides.find import log_left
 from wsi_seg.slides.slide import split_member
-
-NamesBy = Literal["stem", "path"]
 
 
 @dataclass(frozen=True, slots=True)

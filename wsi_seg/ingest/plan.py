@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
+from wsi_seg.choices import CodecName
 from wsi_seg.errors import ConfigError, UnsupportedSlideError
 from wsi_seg.ingest.recode import recode_layout
 from wsi_seg.ingest.verbatim import mismatch, verbatim_layout
@@ -16,8 +16,6 @@ from wsi_seg.store.layout import LevelLayout, completed, strip_layout
 # Of the level computed right below copied JPEG: within one of 255 of the mean, on average.
 _NEXT_QUALITY = 97
 
-CodecName = Literal["auto", "verbatim", "zstd", "jpeg", "jpegxl"]
-
 
 @dataclass(frozen=True, slots=True)
 class Codec:
@@ -26,9 +24,9 @@ class Codec:
     Parameters
     ----------
     name
-        ``auto`` copies streams where it can and takes zstd elsewhere; levels that it computes below
-        copied JPEG are JPEG as well; ``verbatim`` insists on
-        copies for every level the slide has; the others recode all levels.
+        ``auto`` copies streams where it can and takes zstd elsewhere, but JPEG for levels computed
+        below copied JPEG; ``verbatim`` insists on copies for every level the slide has; the others
+        recode all levels.
     quality
         Of JPEG that we encode, 1 to 100.
     distance

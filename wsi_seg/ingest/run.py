@@ -9,8 +9,9 @@ from dataclasses import astuple, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from wsi_seg.choices import NamesBy
 from wsi_seg.errors import SlideError, StoreError, WsiSegError
-from wsi_seg.ingest.names import NamesBy, name_slides
+from wsi_seg.ingest.names import name_slides
 from wsi_seg.ingest.plan import AUTO, Codec, LevelPlan, plan_levels
 from wsi_seg.ingest.privacy import require_allowed
 from wsi_seg.ingest.recode import recode_strip

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_seg.choices import NamesBy
 from wsi_seg.errors import BatchError, StoreError, WsiSegError
 from wsi_seg.geometry import Extent, Region
-from wsi_seg.ingest.names import NamesBy, name_slides
+from wsi_seg.ingest.names import name_slides
 from wsi_seg.progress import Progress
 from wsi_seg.slides import open_slide
 from wsi_seg.slides.window import Window

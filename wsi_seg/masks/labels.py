@@ -30,7 +30,7 @@ from wsi_seg.store import (
 
 TISSUE = "tissue"
 
-# Longer side of the image that tissue is searched in: about 10 to 50 um per px.
+# Longer side of the image that tissue is searched in: about 10 to 50 um per pixel.
 _TISSUE_PX = 2048
 
 
@@ -61,7 +61,7 @@ def write_values(
     values
         ``(H, W)`` uint8 of the whole slide at a low resolution.
     downsample
-        Level-0 px per px of the map.
+        Level-0 pixels per pixel of the map.
     """
     _write_low(store, name, values, ClassTable(()), downsample)
 
@@ -69,7 +69,7 @@ def write_values(
 def write_mask(store: SlideStore, mask: NDArray[np.bool_], *, downsample: float) -> None:
     """Keep a mask as the label ``tissue``, in place of the one found by colour.
 
-    Unlike that one it is believed where it is empty: then nothing of the slide is predicted.
+    Unlike that one it is trusted where it is empty: then nothing of the slide is predicted.
 
     Parameters
     ----------
@@ -78,10 +78,10 @@ def write_mask(store: SlideStore, mask: NDArray[np.bool_], *, downsample: float)
     mask
         ``(H, W)`` of the whole slide at a low resolution.
     downsample
-        Level-0 px per px of the mask.
+        Level-0 pixels per pixel of the mask.
     """
     classes = ClassTable.named([TISSUE])
-    _write_low(store, TISSUE, mask.astype(np.uint8), classes, downsample, believed=True)
+    _write_low(store, TISSUE, mask.astype(np.uint8), classes, downsample, trusted=True)
 
 
 def _write_low(
@@ -91,7 +91,7 @@ def _write_low(
     classes: ClassTable,
     down: float,
     *,
-    believed: bool = False,
+    trusted: bool = False,
 ) -> None:
     def fill(path: Path) -> None:
         rows = strip_rows(path)
@@ -100,7 +100,7 @@ def _write_low(
         fill_pyramid(path, nearest=True, progress=Silent())
 
     extents = halved(Extent(*values.shape), len(store.pyramid.extents))
-    _write_label(store, name, extents, classes, fill, downsample=down, believed=believed)
+    _write_label(store, name, extents, classes, fill, downsample=down, trusted=trusted)
 
 
 def write_labels(
@@ -114,7 +114,7 @@ def write_labels(
     """Draw annotations into the store as the label ``name``, at every level of the image.
 
     Each level is drawn from the polygons themselves. Strips without any stay missing. Annotations
-    of the class ``ignore`` are drawn as 255 and are no objects, nor are strips of ``boundary``.
+    of the class ``ignore`` are drawn as 255 and are not objects, nor are strips of ``boundary``.
     Where some weigh less than 1, a map inside the label says so for training.
 
     Parameters
@@ -129,7 +129,7 @@ def write_labels(
     Returns
     -------
     Objects
-        The table that is kept beside the label.
+        The table that is kept with the label.
     """
     wanted = set(classes.names) - {BOUNDARY}
     kept = [item for item in annotations.items if item.class_name in wanted]
@@ -170,12 +170,12 @@ def _write_label(
     fill: Callable[[Path], None],
     *,
     downsample: float = 1.0,
-    believed: bool = False,
+    trusted: bool = False,
 ) -> None:
-    """Make a label beside the store's image and give it its name when it is whole."""
+    """Make a label of the store's image and give it its name when it is whole."""
     partial = store.path / ".partial" / name
     discard(partial)
-    about = {"kind": "label", "classes": classes.to_json(), "believed": believed}
+    about = {"kind": "label", "classes": classes.to_json(), "trusted": trusted}
     _make(partial, store, extents, about, downsample=downsample)
     fill(partial)
     finish(partial, store.path / "labels" / name, replace=True)

@@ -25,9 +25,9 @@ class Objects:
     Parameters
     ----------
     bbox
-        ``(n, 4)`` float64: y, x, y_end, x_end in level-0 px.
+        ``(n, 4)`` float64: y, x, y_end, x_end in level-0 pixels.
     centroid
-        ``(n, 2)`` float64: y, x in level-0 px.
+        ``(n, 2)`` float64: y, x in level-0 pixels.
     area
         ``(n,)`` float64 in um², in px² where the slide's mpp is unknown.
     class_name, source
@@ -63,7 +63,7 @@ def measure_objects(items: Sequence[Annotation], mpp: float | None) -> Objects:
 
 
 def write_objects(label: Path, objects: Objects) -> None:
-    """Keep the table beside the label's group metadata."""
+    """Keep the table next to the label's group metadata."""
     columns = {
         "bbox": objects.bbox.round(3).tolist(),
         "centroid": objects.centroid.round(3).tolist(),

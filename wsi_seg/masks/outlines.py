@@ -70,8 +70,8 @@ def outline_mask(
     Returns
     -------
     Annotations
-        Polygons in level-0 px along the mask's px; objects are connected px of one class, or all
-        px of one number.
+        Polygons in level-0 pixels along the mask's pixels; objects are connected pixels of one
+        class, or all pixels of one number.
 
     Raises
     ------
@@ -115,9 +115,9 @@ def _require_labels(path: Path, image: rasterio.DatasetReader) -> None:
 
 
 def _downsample(path: Path, mask: Extent, slide: Extent) -> tuple[float, float]:
-    """Slide px per px of the mask, along y and x."""
+    """Slide pixels per pixel of the mask, along y and x."""
     tall, wide = slide.height / mask.height, slide.width / mask.width
-    # One px of rounding at the mask's border is no other shape.
+    # One pixel of rounding at the mask's border does not count as another shape.
     if tall < 1 or wide < 1 or abs(tall / wide - 1) > 1.5 / min(mask.height, mask.width):
         raise AnnotationError(
             f"{path} has {mask}, its slide has {slide}; expected the same, or the same shape at a "

@@ -2,7 +2,13 @@
 
 from pathlib import Path
 
-from wsi_seg.errors import SlideError, UndecidedSlideError, UnsupportedSlideError
+from wsi_seg.errors import (
+    MissingLibraryError,
+    SlideError,
+    UndecidedSlideError,
+    UnsupportedSlideError,
+)
+from wsi_seg.extras import naming_extra
 from wsi_seg.slides.containers import known_container
 from wsi_seg.slides.find import (
     DICOM_SUFFIXES,
@@ -84,7 +90,8 @@ def open_slide(
     if member is not None:
         return _open_member(*member, mpp=mpp, window=window)
     if path.is_dir() or head[128:] == b"DICM" or path.suffix.lower() in DICOM_SUFFIXES:
-        from wsi_seg.slides.dicom import open_dicom
+        with naming_extra(str(path)):
+            from wsi_seg.slides.dicom import open_dicom
 
         return open_dicom(path, mpp=mpp, window=window)
     return _open_file(path, head, mpp)
@@ -104,7 +111,8 @@ def _head(path: Path) -> bytes:
 def _open_file(path: Path, head: bytes, mpp: float | None) -> Slide:
     """Open a file that is neither TIFF nor DICOM."""
     if path.suffix.lower() in OPENSLIDE_SUFFIXES:
-        from wsi_seg.slides.openslide import OpenSlideSlide
+        with naming_extra(str(path)):
+            from wsi_seg.slides.openslide import OpenSlideSlide
 
         return OpenSlideSlide(path, mpp=mpp)
     if volume_suffix(path):
@@ -123,7 +131,8 @@ def _open_file(path: Path, head: bytes, mpp: float | None) -> Slide:
 
 def _open_member(whole: Path, z: int, *, mpp: float | None, window: Window | None) -> Slide:
     if whole.is_dir():
-        from wsi_seg.slides.dicom import open_dicom_slice
+        with naming_extra(str(whole)):
+            from wsi_seg.slides.dicom import open_dicom_slice
 
         return open_dicom_slice(whole, z, mpp=mpp, window=window)
     from wsi_seg.slides.volume import open_slice
@@ -139,9 +148,12 @@ def _open_tiff(path: Path, mpp: float | None, scene: str | None) -> Slide:
         return TiffSlide(path, mpp=mpp, scene=scene)
     except UndecidedSlideError:
         raise
-    except UnsupportedSlideError:
-        from wsi_seg.slides.openslide import OpenSlideSlide, recognises
-
+    except UnsupportedSlideError as ours:
+        try:
+            with naming_extra(str(path)):
+                from wsi_seg.slides.openslide import OpenSlideSlide, recognises
+        except MissingLibraryError:
+            raise ours from None
         if scene is not None or not recognises(path):
             raise
         return OpenSlideSlide(path, mpp=mpp)

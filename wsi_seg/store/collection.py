@@ -76,7 +76,7 @@ class SlideStore:
         return self.image
 
     @property
-    def caveat(self) -> str | None:
+    def warning(self) -> str | None:
         """Sentence about tiles of a prediction that could not be read; None if all could."""
         if not (unread := self.image.quarantined):
             return None

@@ -233,6 +233,9 @@ def _padded(chunk: Pixels, array: LevelArray) -> Pixels:
 
 
 def _encode(array: LevelArray, chunk: Pixels | None) -> bytes | None:
-    if chunk is None or not (chunk != array.fill if array.fill else chunk).any():
+    if chunk is None:
         return None
-    return array.encoding.encode(chunk)
+    chunk = np.ascontiguousarray(chunk)
+    # Faster than any(), which turns each value into a bool first.
+    blank = (chunk == array.fill).all() if array.fill else not chunk.max()
+    return None if blank else array.encoding.encode(chunk)

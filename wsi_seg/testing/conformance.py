@@ -57,10 +57,10 @@ def check_slide(
     path
         The file.
     levels
-        True px of each level, ``(H, W, 3)``, finest first; None takes what the reader gives for
-        full levels, so that only windows, threads, copies and refusals are checked.
+        True pixels of each level, ``(H, W, 3)``, finest first; None takes what the reader gives for
+        full levels, so that only regions, threads, copies and refusals are checked.
     mpp
-        Micrometres per px that the file states; None if it is not known here.
+        Micrometres per pixel that the file states; None if it is not known here.
     opener
         What opens the file.
     """
@@ -153,7 +153,7 @@ def _check_refusals(slide: Slide) -> None:
             slide.read(region)
         except RegionError:
             continue
-        raise AssertionError(f"{region} was read, though it lies outside")
+        raise AssertionError(f"{region} was read, though it is outside")
 
 
 def check_turned(write: Callable[[Path, NDArray[np.uint8], int], None], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Owns TIFF files whose px say where they are: level, row and column are coded in the colour.
+"""Owns TIFF files whose pixels say where they are: level, row and column are coded in the colour.
 
 A reader that mixes up axes, levels, offsets or edge tiles cannot return the right colours.
 """
@@ -35,7 +35,7 @@ _COMPRESSION: dict[Codec, tuple[str | None, dict[str, object]]] = {
 
 
 def coordinate_pixels(region: Region, extent: Extent, *, smooth: bool = False) -> NDArray[np.uint8]:
-    """Px that code their own place: uint8, shape ``(height, width, 3)``.
+    """Pixels that code their own place: uint8, shape ``(height, width, 3)``.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def write_coordinate_tiff(
     tile_px
         Side of a tile, a multiple of 16; None writes strips of 16 rows.
     mpp
-        Micrometres per px of level 0; None writes no resolution.
+        Micrometres per pixel of level 0; None writes no resolution.
     layout
         ``pages``: a chain of pages, coarser levels marked as reduced. ``subifds``: coarser
         levels hang on the first page. ``svs``: as Aperio's scanners write it, mpp in the

@@ -28,7 +28,7 @@ _SYNTAX: dict[Frames, UID] = {
 
 
 def new_dicom(sop_class: str, number: int, *, series: int = 1) -> FileDataset:
-    """Make a data set with what every DICOM file has; ``number`` tells files of a series apart."""
+    """Make a data set with what every DICOM file has; ``number`` is of the file in its series."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = UID(sop_class)
     meta.MediaStorageSOPInstanceUID = UID(f"{_ROOT}{series}.{number}")
@@ -62,7 +62,7 @@ def write_dicom_level(
     pixels
         The level, ``(H, W, 3)`` uint8.
     number
-        Tells the files of a series apart.
+        Of the file in its series.
     frames
         How frames are compressed.
     sparse
@@ -70,7 +70,7 @@ def write_dicom_level(
     flavour
         Third word of the image type: ``VOLUME``, ``LABEL``, ``OVERVIEW`` or ``THUMBNAIL``.
     mpp
-        Micrometres per px of this level.
+        Micrometres per pixel of this level.
     series
         Number of the series.
     """

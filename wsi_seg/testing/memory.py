@@ -32,7 +32,7 @@ class MemoryImage:
     def read(
         self, region: Region, *, cached: bool = True, out: NDArray[np.uint8] | None = None
     ) -> NDArray[np.uint8]:
-        """Copy of the region's px; there is no cache."""
+        """Copy of the region's pixels; there is no cache."""
         require_inside(region, self.pyramid.extents[region.level], self.name)
         pixels = self.levels[region.level][region.slices]
         filled = destination(pixels.shape, out)
@@ -58,7 +58,7 @@ class MemoryStore:
 
 
 class PixelPredictor:
-    """Pointwise model: the probability of each px depends on its own colour alone.
+    """Pointwise model: the probability of each pixel depends on its own colour alone.
 
     Parameters
     ----------
@@ -74,11 +74,11 @@ class PixelPredictor:
         self._function = function
         self.channels = channels
         self.device = torch.device("cpu")
-        self.windows = 0
+        self.tiles = 0
 
     def predict(self, tiles: torch.Tensor) -> torch.Tensor:
         """Apply the function to every pixel."""
-        self.windows += len(tiles)
+        self.tiles += len(tiles)
         return quantise(torch.from_numpy(np.ascontiguousarray(self._function(tiles.numpy()))))
 
 

@@ -48,7 +48,7 @@ class PaintedPrediction:
     probability
         ``(H, W)`` uint8 at a quarter of the slide's size.
     mistake
-        Bounding box in level-0 px of the object that is found and not true: x, y, x_end, y_end.
+        Bounding box in level-0 pixels of the object that is found and not true: x, y, x_end, y_end.
     """
 
     store: Path

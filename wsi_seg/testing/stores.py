@@ -26,14 +26,14 @@ _SHARD_PX = 128
 def make_store(
     collection: Path, name: str, height: int, width: int, mpp: float | None = 0.5
 ) -> Path:
-    """Write a store of random px, the same for names of one length.
+    """Write a store of random pixels, the same for names of one length.
 
     Parameters
     ----------
     collection
         Made where absent.
     name, height, width, mpp
-        Of the slide, in px of level 0.
+        Of the slide, in pixels of level 0.
 
     Returns
     -------

@@ -14,7 +14,7 @@ def extents(*, max_side: int = 200) -> st.SearchStrategy[Extent]:
 
 
 def extents_around(tile: int, *, max_tiles: int = 3) -> st.SearchStrategy[Extent]:
-    """Extents whose sides are whole numbers of tiles, give or take one px."""
+    """Extents whose sides are whole numbers of tiles, give or take one pixel."""
     side = st.builds(
         lambda count, more: max(1, count * tile + more),
         st.integers(0, max_tiles),
@@ -24,7 +24,7 @@ def extents_around(tile: int, *, max_tiles: int = 3) -> st.SearchStrategy[Extent
 
 
 def tiles(*, least: int = 1, greatest: int = 64) -> st.SearchStrategy[int]:
-    """Sides of tiles in px."""
+    """Sides of tiles in pixels."""
     return st.integers(least, greatest)
 
 
