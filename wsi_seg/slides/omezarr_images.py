@@ -105,17 +105,16 @@ def find_image(path: Path, scene: str | None) -> tuple[OmeZarrImage, int | None]
         If the folder is no image, or it must be said which image to take.
     """
     groups = _groups(path) if _BIOFORMATS in _attributes(path) else [path]
-    described = _described(path, len(groups))
-    images, scenes = [], []
-    for at, group in enumerate(groups):
-        for image in _images(group):
-            about = described[at] if described else None
-            images.append(image)
-            scenes.append(_scene(image, about))
-    if len(images) == 1 and scene is None:
-        return images[0], None
-    index, number = main_scene(path, scenes, scene)
-    return images[index], number
+    described = _described(path, len(groups)) or [None] * len(groups)
+    found = [
+        (image, about)
+        for group, about in zip(groups, described, strict=True)
+        for image in _images(group)
+    ]
+    if len(found) == 1 and scene is None:
+        return found[0][0], None
+    index, number = main_scene(path, [_scene(image, about) for image, about in found], scene)
+    return found[index][0], number
 
 
 def _groups(path: Path) -> list[Path]:
@@ -146,9 +145,7 @@ def _scene(image: OmeZarrImage, about: OmeImage | None) -> Scene:
     mpp = None if about is None else about.resolution.mpp
     if about is None:
         scale = first.get("coordinateTransformations", [{}])[0].get("scale", [])
-        units = {
-            axis["name"]: micrometres(str(axis.get("unit", ""))) for axis in image.scales["axes"]
-        }
+        units = [micrometres(str(axis.get("unit", ""))) for axis in image.scales["axes"]]
         sizes = {
             axis: float(size) * unit for axis, size, unit in zip(axes, scale, units, strict=False)
         }
