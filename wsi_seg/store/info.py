@@ -117,6 +117,8 @@ class StoreInfo(_Info):
         The file; None where a store was written by other code.
     codec
         How levels were to be encoded.
+    scene
+        Image of a file with several, counted from 0; None where there is one.
     window
         Grey values shown as black and white, if they were given.
     mpp_source
@@ -137,6 +139,7 @@ class StoreInfo(_Info):
     kind: Literal["slide"] = "slide"
     source: SourceInfo | None = None
     codec: str = ""
+    scene: int | None = None
     window: tuple[float, float] | None = None
     mpp_source: str = ""
     reader: str = ""
