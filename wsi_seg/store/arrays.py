@@ -36,6 +36,8 @@ class LevelArray:
         Size of a shard in px, a multiple of the chunk's.
     encoding
         What the bytes of a chunk mean.
+    fill
+        Value of the px of chunks that are missing.
     version
         Changes whenever the array is made anew, so that caches notice.
     """
@@ -46,6 +48,7 @@ class LevelArray:
     chunk: Extent
     shard: Extent
     encoding: Encoding
+    fill: int = 0
     version: tuple[int, int] = (0, 0)
 
     @property
@@ -99,6 +102,7 @@ class _Metadata(BaseModel):
     data_type: Literal["uint8"]
     shape: list[int] = Field(min_length=2, max_length=3)
     chunk_grid: _Grid
+    fill_value: int = Field(default=0, ge=0, le=255)
     codecs: list[_Sharding] = Field(min_length=1, max_length=1)
 
 
@@ -131,6 +135,7 @@ def read_level_array(path: Path) -> LevelArray:
         chunk=Extent(*sharding.chunk_shape[-2:]),
         shard=Extent(*metadata.chunk_grid.configuration.chunk_shape[-2:]),
         encoding=Encoding.from_zarr([codec.model_dump() for codec in sharding.codecs]),
+        fill=metadata.fill_value,
         version=_version(file),
     )
 

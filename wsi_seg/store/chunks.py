@@ -48,7 +48,8 @@ def read_region(
     Returns
     -------
     NDArray[np.uint8]
-        ``(H, W, C)``, or ``(H, W)`` for a label; missing chunks are 0. The caller owns it.
+        ``(H, W, C)``, or ``(H, W)`` for a label; missing chunks have the array's fill value.
+        The caller owns it.
 
     Raises
     ------
@@ -129,14 +130,15 @@ class _Reading:
         return self._array.path, self._array.version, row, column
 
     def _paste(self, row: int, column: int, pixels: Pixels | None) -> None:
-        """Copy the part of a chunk that lies in the region; 0 if it is missing."""
+        """Copy the part of a chunk that lies in the region; the fill value if it is missing."""
         chunk, region = self._array.chunk, self._region
         top, left = row * chunk.height, column * chunk.width
         y, x = max(top, region.y), max(left, region.x)
         y_end = min(top + chunk.height, region.y_end)
         x_end = min(left + chunk.width, region.x_end)
         part = self._out[y - region.y : y_end - region.y, x - region.x : x_end - region.x]
-        part[:] = 0 if pixels is None else pixels[y - top : y_end - top, x - left : x_end - left]
+        fill = self._array.fill
+        part[:] = fill if pixels is None else pixels[y - top : y_end - top, x - left : x_end - left]
 
 
 def _share_out(fetch: Callable[[Run], None], runs: Sequence[Run]) -> None:

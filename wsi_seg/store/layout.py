@@ -33,12 +33,15 @@ class LevelLayout:
         Size of a chunk, and of a shard as a multiple of it.
     encoding
         What the bytes of a chunk mean.
+    fill
+        Value of the px of chunks that are missing.
     """
 
     extent: Extent
     chunk: Extent
     shard: Extent
     encoding: Encoding = Encoding()  # noqa: RUF009 (frozen)
+    fill: int = 0
 
 
 def strip_layout(
@@ -290,7 +293,7 @@ def _create_array(path: Path, number: int, level: LevelLayout, channels: int | N
             filters=codecs.filters or None,
             serializer=codecs.serializer,
             compressors=codecs.compressors or None,
-            fill_value=0,
+            fill_value=level.fill,
             dimension_names=["y", "x"] if channels is None else ["c", "y", "x"],
         )
     except OSError as error:

@@ -237,4 +237,5 @@ def _encode(array: LevelArray, chunk: Pixels | None) -> bytes | None:
         return None
     chunk = np.ascontiguousarray(chunk)
     # Faster than any(), which turns each value into a bool first.
-    return array.encoding.encode(chunk) if chunk.max() else None
+    blank = (chunk == array.fill).all() if array.fill else not chunk.max()
+    return None if blank else array.encoding.encode(chunk)
