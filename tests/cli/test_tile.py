@@ -1,5 +1,7 @@
 import json
 
+import numpy as np
+import tifffile
 from typer.testing import CliRunner
 
 from wsi_seg.cli.app import app
@@ -49,6 +51,26 @@ def test_a_bad_slide_does_not_keep_the_others_from_labels_and_verification(tmp_p
     assert "error: 1 of 2 slides failed, 1 are done" in result.stderr
     assert result.stderr.count("bad.tif: is not") == 1
     assert open_collection(tmp_path / "s.zarr")["a"].label_names() == ("annotations", "tissue")
+
+
+def test_one_of_several_images_and_folders_that_tell_slides_apart(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        with tifffile.TiffWriter(tmp_path / name / "s.tif") as tiff:
+            for width in (64, 80):
+                tiff.write(np.zeros((48, width, 3), np.uint8), tile=(16, 16), metadata=None)
+    out = tmp_path / "s.zarr"
+    refused = run("tile", tmp_path, "--names", "path", "--out", out)
+    assert refused.exit_code == 1
+    assert "pick one with --scene" in refused.stderr
+    words = ("tile", tmp_path / "a", tmp_path / "b", "--scene", "1", "--out", out)
+    assert "two slides named 's'" in run(*words).stderr
+    result = run("tile", tmp_path, "--scene", "1", "--names", "path", "--verify", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert open_collection(out).names() == ("a_s", "b_s")
+    assert open_collection(out)["a_s"].pyramid.extent.width == 80
+    told = run("info", tmp_path / "a" / "s.tif", "--scene", "2")
+    assert "64 x 48" in told.stdout
 
 
 def test_a_polygon_file_that_cannot_be_read_is_told_after_the_rest(tmp_path):

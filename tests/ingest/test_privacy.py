@@ -97,7 +97,8 @@ def write_zarr(path):
     write_ome_zarr(path / "0", [PIXELS], version="0.4", mpp=0.5, attributes=more)
     write_ome_zarr(path / "1", [label()], version="0.4", attributes=more)
     (path / "OME").mkdir()
-    (path / "OME" / "METADATA.ome.xml").write_text(f"<OME><Image Name='{ALL}'/></OME>")
+    images = "".join(f"<Image Name='{name}'><Pixels/></Image>" for name in (ALL, "label image"))
+    (path / "OME" / "METADATA.ome.xml").write_text(f"<OME>{images}</OME>")
 
 
 def write_volume(path):

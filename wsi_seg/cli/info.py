@@ -18,6 +18,13 @@ def info(
             show_default="as the files say",
         ),
     ] = None,
+    scene: Annotated[
+        str | None,
+        typer.Option(
+            help="Number, from 1, or name of the image to take from files with several.",
+            show_default="the only one",
+        ),
+    ] = None,
     json_mode: JsonFlag = False,
 ) -> None:
     """Show format, levels and mpp of slides before tiling.
@@ -32,7 +39,7 @@ def info(
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.ingest.describe import describe_slides
 
-        report = describe_slides(slides, mpp=mpp)
+        report = describe_slides(slides, mpp=mpp, scene=scene)
         terminal.say(str(report))
         report.require_complete()
         terminal.next_command("wsi-seg", "tile", *slides, "--out", "store.zarr")

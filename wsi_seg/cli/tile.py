@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from wsi_seg.choices import CodecName
+from wsi_seg.choices import CodecName, NamesBy
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
 from wsi_seg.cli.numbers import low_high
 from wsi_seg.errors import BatchError
@@ -27,7 +27,7 @@ def tile(
         ),
     ] = "auto",
     quality: Annotated[
-        int, typer.Option(min=1, max=100, help="JPEG quality, for --codec jpeg.")
+        int, typer.Option(min=1, max=100, help="Quality of JPEG that is encoded.")
     ] = 90,
     distance: Annotated[
         float,
@@ -48,6 +48,20 @@ def tile(
             show_default="as the files say",
         ),
     ] = "",
+    scene: Annotated[
+        str | None,
+        typer.Option(
+            help="Number, from 1, or name of the image to take from files with several.",
+            show_default="the only one",
+        ),
+    ] = None,
+    names: Annotated[
+        NamesBy,
+        typer.Option(
+            help="Names of the slides: the file's own, or its folders and its own, to tell apart "
+            "files of one name."
+        ),
+    ] = "stem",
     workers: Annotated[
         int, typer.Option(min=1, help="Number of slides that are tiled at the same time.")
     ] = 2,
@@ -90,7 +104,8 @@ def tile(
             slides,
             out,
             codec=Codec(codec, quality, distance),
-            opening=Opening(mpp, None if shown is None else Window(*shown)),
+            opening=Opening(mpp, None if shown is None else Window(*shown), scene),
+            names=names,
             overwrite=overwrite,
             workers=workers,
             progress=terminal.progress,
@@ -102,6 +117,7 @@ def tile(
                 checked = verify_slides(
                     slides,
                     open_collection(out),
+                    names=names,
                     except_for=report.failures,
                     progress=terminal.progress,
                 )

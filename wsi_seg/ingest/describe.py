@@ -66,8 +66,19 @@ class InfoReport:
         return "\n".join(str(slide) for slide in self.slides)
 
 
-def describe_slides(paths: Sequence[Path], *, mpp: float | None = None) -> InfoReport:
+def describe_slides(
+    paths: Sequence[Path], *, mpp: float | None = None, scene: str | None = None
+) -> InfoReport:
     """Describe slide files, and those in folders.
+
+    Parameters
+    ----------
+    paths
+        Slide files, and folders that are searched for them.
+    mpp
+        Micrometres per px that replace what the files say.
+    scene
+        Number or name of the image to take from files with several.
 
     Raises
     ------
@@ -78,7 +89,7 @@ def describe_slides(paths: Sequence[Path], *, mpp: float | None = None) -> InfoR
     found, failures = [], {}
     for file in files:
         try:
-            with open_slide(file, mpp=mpp) as slide:
+            with open_slide(file, mpp=mpp, scene=scene) as slide:
                 found.append(describe(slide))
         except WsiSegError as error:
             if len(files) == 1:

@@ -16,6 +16,7 @@ ALLOWED = frozenset(
         "codec",  # as asked for
         "mpp",
         "window",  # two numbers, as asked for
+        "scene",  # a number
         "mpp_source",  # a word of ours, such as "aperio"
         "reader",  # a word of ours or of a library, such as "svs"
         "source.name",  # of the file, without its folder

@@ -1,6 +1,10 @@
-"""Owns the verbatim encoding: a slide's finished tile streams become chunks, but for comments."""
+"""Owns the verbatim encoding: a slide's finished tile streams become chunks.
+
+They are copied unchanged but for comments and for what lies behind the px.
+"""
 
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -8,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wsi_seg.codestreams.lengths import exactly
 from wsi_seg.codestreams.metadata import without_comments
 from wsi_seg.errors import SlideError, StoreError
 from wsi_seg.geometry import Extent, Region
@@ -40,8 +45,10 @@ def verbatim_layout(extent: Extent, streams: TileStreams) -> LevelLayout:
     largest = int(streams.sizes.max(initial=0))
     while side > 1 and largest * side * side > _SHARD_BYTES:
         side //= 2
-    shard = Extent(streams.tile.height * min(side, rows), streams.tile.width * min(side, columns))
-    return LevelLayout(extent, streams.tile, shard, encoding_of(streams))
+    shard = Extent(
+        height=streams.tile.height * min(side, rows), width=streams.tile.width * min(side, columns)
+    )
+    return LevelLayout(extent, streams.tile, shard, encoding_of(streams), streams.fill)
 
 
 def mismatch(slide: Slide, level: int, streams: TileStreams) -> str:
@@ -159,5 +166,14 @@ def _read_streams(
                     f"{path}: ends inside tile {tiles[number]} at byte {begins[number]}; copy it "
                     "again"
                 )
-            chunks[int(places[number])] = without_comments(bytes(data[first:last]), streams.kind)
+            chunks[int(places[number])] = _plain(bytes(data[first:last]), streams)
     return chunks
+
+
+def _plain(data: bytes, streams: TileStreams) -> bytes:
+    """Make a stream that every reader decodes to the px of a tile, and to nothing else."""
+    nbytes = streams.tile.area * streams.samples
+    try:
+        return exactly(without_comments(data, streams.kind), streams.kind, nbytes)
+    except (ValueError, RuntimeError, zlib.error):
+        return data  # damaged; it is copied as it is, and reading it says so

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_seg.choices import NamesBy
 from wsi_seg.errors import BatchError, StoreError, WsiSegError
 from wsi_seg.geometry import Extent, Region
+from wsi_seg.ingest.names import name_slides
 from wsi_seg.progress import Progress
-from wsi_seg.slides import find_slides, open_slide, slide_name
+from wsi_seg.slides import open_slide
 from wsi_seg.slides.window import Window
 from wsi_seg.store.collection import Collection, SlideStore
 
@@ -34,6 +36,7 @@ def verify_slides(
     paths: Sequence[Path],
     collection: Collection,
     *,
+    names: NamesBy = "stem",
     except_for: Container[str] = (),
     progress: Progress,
 ) -> list[Verified]:
@@ -45,6 +48,8 @@ def verify_slides(
         The files and folders that were tiled.
     collection
         What they were tiled into.
+    names
+        How they were named; see `wsi_seg.ingest.names.name_slides`.
     except_for
         Names of slides to leave out, such as those that could not be tiled.
     progress
@@ -55,12 +60,12 @@ def verify_slides(
     BatchError
         If some differ or cannot be read; all others are the same.
     """
-    files = [file for file in find_slides(list(paths)) if slide_name(file) not in except_for]
+    found = name_slides(paths, names)
+    files = {file: name for file, name in found.names.items() if name not in except_for}
     verified: list[Verified] = []
     failures: dict[str, str] = {}
     progress.start("verify", len(files), "slides")
-    for file in files:
-        name = slide_name(file)
+    for file, name in files.items():
         try:
             verified.append(verify_slide(collection[name], file))
         except WsiSegError as error:
@@ -94,7 +99,9 @@ def verify_slide(store: SlideStore, source: Path, *, seed: int = 0) -> Verified:
         If the slide cannot be read there.
     """
     compared = pixels = 0
-    with open_slide(source, window=tiled_window(store)) as slide:
+    window, scene = tiled_window(store), store.image.attributes.get("scene")
+    number = str(scene) if isinstance(scene, int) else None
+    with open_slide(source, window=window, scene=number) as slide:
         for level, extent in enumerate(slide.pyramid.extents):
             if store.pyramid.extents[level] != extent:
                 raise StoreError(
