@@ -68,8 +68,8 @@ def require_right_px(path, store, folder):
     )
     whole = Region(level=0, y=0, x=0, height=210, width=150)
     expected, found = open_slide(good).read(whole).copy(), store.image.read(whole)
-    if path.stem == "zero-length-tile":  # said on stderr, and its px are nothing
-        expected[:32, 96:128] = 0
+    if path.stem == "zero-length-tile":  # said on stderr, and left out
+        expected[:32, 96:128] = 255
     assert np.array_equal(found, expected)
 
 

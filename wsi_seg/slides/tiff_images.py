@@ -195,7 +195,7 @@ def _of_pages(tiff: Any, path: Path) -> list[TiffImage]:  # noqa: ANN401 (tifffi
             if not aside and marked and page.is_reduced:
                 aside = "reduced image"
             if not aside and not page.is_tiled and page.imagewidth * page.imagelength <= tiled:
-                aside = UNTILED
+                aside = "thumbnail" if page.is_svs else UNTILED
             images.append(TiffImage(Scene("", _extent(page), _mpp(page), aside), [level]))
     return images
 
