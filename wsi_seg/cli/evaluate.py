@@ -65,12 +65,13 @@ def evaluate(
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.evaluate.compare import evaluate_collection, usual_measures
         from wsi_seg.evaluate.table import write_scores
-        from wsi_seg.postprocess.write import DECISION, write_decision
-        from wsi_seg.store import LABEL, open_collection
+        from wsi_seg.postprocess.write import write_decision
+        from wsi_seg.store import open_collection
+        from wsi_seg.store.names import DECISION_LABEL, PREDICTION_LABEL
 
         predictions = open_collection(prediction)
         chosen = chosen_rule(file, threshold, watershed_depth)
-        found_label = LABEL if chosen is None else DECISION
+        found_label = PREDICTION_LABEL if chosen is None else DECISION_LABEL
         if chosen is not None:
             terminal.say(rule_line(file, chosen))
         scores = evaluate_collection(

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from wsi_seg.atomic import atomic_path
 from wsi_seg.ct.linking import VolumeObjects, link_slices, slices_by_volume
 from wsi_seg.errors import StoreError
-from wsi_seg.export.files import written_whole
 from wsi_seg.geometry import Extent
 from wsi_seg.postprocess.label_map import predicted_label
 from wsi_seg.postprocess.nms import nms_by_distance, score_order
@@ -87,7 +87,7 @@ def write_candidates(
         )
     counts = {}
     progress.start("link", sum(map(len, volumes.values())), "slices")
-    with written_whole(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(HEADER)
         for volume, slices in volumes.items():

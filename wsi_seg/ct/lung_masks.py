@@ -11,11 +11,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from wsi_seg.atomic import atomic_path
 from wsi_seg.ct.config import LungRule, LungRules
 from wsi_seg.ct.linking import slices_by_volume
 from wsi_seg.ct.lungs import Lungs, find_lungs
-from wsi_seg.errors import BatchError, ConfigError, OutputError, WsiSegError
-from wsi_seg.export.files import written_whole
+from wsi_seg.errors import BatchError, ConfigError, WsiSegError
 from wsi_seg.geometry import Extent
 from wsi_seg.ingest.verify import tiled_window
 from wsi_seg.masks.labels import write_mask
@@ -191,8 +191,5 @@ def _draw(
     title = f"{volume}: {litres} l" + (f" - look: {flags}" if flags else "")
     figure.suptitle(title, fontsize=10, color="#b22222" if flags else "black")
     figure.tight_layout()
-    try:
-        with written_whole(path) as temporary:
-            figure.savefig(temporary, format="png", dpi=110)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)

@@ -18,7 +18,6 @@ from wsi_seg.evaluate.pairing import require_same_classes, require_same_slide
 from wsi_seg.geometry import Region
 from wsi_seg.postprocess.label_map import label_map
 from wsi_seg.postprocess.strips import STRIP_PX
-from wsi_seg.postprocess.write import classes_of
 from wsi_seg.predict.combine import combine
 from wsi_seg.progress import Progress
 from wsi_seg.reading.resample import read_label
@@ -159,7 +158,7 @@ def ablate_members(
         for store in stores:
             require_same_slide(store, truth[name])
         true = truth[name].label(label)
-        require_same_classes(name, classes, classes_of(true), label)
+        require_same_classes(name, classes, true.classes, label)
         rows = np.zeros((len(combinations), len(classes), 3))
         for values, drawn in _blocks([store.probabilities for store in stores], true, classes):
             for row, chosen in zip(rows, combinations, strict=True):
@@ -223,14 +222,14 @@ def require_alike(stores: Sequence[SlideStore]) -> ClassTable:
             ("slide", first.attributes.get("slide"), other.attributes.get("slide")),
             ("size", first.pyramid.extent, other.pyramid.extent),
             ("mpp", first.pyramid.mpp, other.pyramid.mpp),
-            ("classes", classes_of(first.image).names, classes_of(other.image).names),
+            ("classes", first.image.classes.names, other.image.classes.names),
         ):
             if ours != theirs:
                 raise StoreError(
                     f"members differ in {what}: {first.path} has {ours}, {other.path} has "
                     f"{theirs}; expected predictions of one slide with the same level and classes"
                 )
-    return classes_of(first.image)
+    return first.image.classes
 
 
 def _combinations(count: int) -> list[tuple[int, ...]]:
@@ -252,7 +251,7 @@ def _blocks(
 ) -> Iterator[tuple[list[NDArray[np.uint8]], NDArray[np.uint8]]]:
     """Few rows of all predictions at a time, and their true ids."""
     extent = images[0].pyramid.extent
-    recode = classes.recoding(classes_of(true))
+    recode = classes.recoding(true.classes)
     for y in range(0, extent.height, STRIP_PX):
         height = min(STRIP_PX, extent.height - y)
         values = read_together(images, y, height)

@@ -17,7 +17,6 @@ from wsi_seg.classes import IGNORE
 from wsi_seg.errors import StoreError
 from wsi_seg.evaluate.pairing import require_same_classes, require_same_slide
 from wsi_seg.geometry import Extent, Region
-from wsi_seg.postprocess.write import classes_of
 from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Collection, SlideStore
 
@@ -167,7 +166,7 @@ def slide_reliability(
 ) -> dict[str, Reliability]:
     """Count the values of one slide; see `reliability`."""
     found, true = prediction.probabilities, truth.label(label)
-    classes, true_classes = classes_of(found), classes_of(true)
+    classes, true_classes = found.classes, true.classes
     require_same_slide(prediction, truth)
     require_same_classes(truth.name, classes, true_classes, label)
     recode = classes.recoding(true_classes)

@@ -21,9 +21,9 @@ from wsi_seg.evaluate.scores import Counts, Measures, Scores, SlideScore
 from wsi_seg.evaluate.tiles import tile_dices
 from wsi_seg.postprocess.label_map import predicted_label
 from wsi_seg.postprocess.strips import label_strips
-from wsi_seg.postprocess.write import classes_of
 from wsi_seg.progress import Progress, Silent
-from wsi_seg.store import LABEL, Collection, SlideStore
+from wsi_seg.store import Collection, SlideStore
+from wsi_seg.store.names import PREDICTION_LABEL
 
 _PIXELS_ONLY = Measures()
 
@@ -53,7 +53,7 @@ def evaluate_collection(
     truth: Collection,
     *,
     label: str = "annotations",
-    found_label: str = LABEL,
+    found_label: str = PREDICTION_LABEL,
     measures: Measures = _PIXELS_ONLY,
     decide: Callable[[SlideStore], object] | None = None,
     progress: Progress = Silent(),  # noqa: B008 (has no state)
@@ -147,15 +147,15 @@ def evaluate_slide(
     truth: SlideStore,
     *,
     label: str,
-    found_label: str = LABEL,
+    found_label: str = PREDICTION_LABEL,
     measures: Measures = _PIXELS_ONLY,
     progress: Progress,
 ) -> list[SlideScore]:
     """Score every class on one slide; see `evaluate_collection`."""
     found, true = predicted_label(prediction, found_label), truth.label(label)
-    found_classes = classes_of(found)
+    found_classes = found.classes
     require_same_slide(prediction, truth)
-    require_same_classes(truth.name, found_classes, classes_of(true), label)
+    require_same_classes(truth.name, found_classes, true.classes, label)
     size = len(found_classes) + 1
     confusion = np.zeros((size, size), dtype=np.int64)
     extent = found.pyramid.extent

@@ -18,7 +18,7 @@ from wsi_seg.evaluate.ablation import read_together, require_alike
 from wsi_seg.evaluate.pairing import paired_strips, require_same_classes, require_same_slide
 from wsi_seg.postprocess.label_map import predicted_label
 from wsi_seg.postprocess.strips import Source, Strip, argmax_strips, label_strips
-from wsi_seg.postprocess.write import classes_of, write_label
+from wsi_seg.postprocess.write import write_label
 from wsi_seg.store import Multiscale, SlideStore
 
 ERRORS, ENERGY, UNCERTAINTY, VARIANCE = "errors", "energy", "uncertainty", "variance"
@@ -71,9 +71,9 @@ def write_errors(
         If the two cannot be compared.
     """
     found, true = predicted_label(prediction, found_label), truth.label(label)
-    classes = classes_of(found)
+    classes = found.classes
     require_same_slide(prediction, truth)
-    require_same_classes(truth.name, classes, classes_of(true), label)
+    require_same_classes(truth.name, classes, true.classes, label)
 
     def source(strip_px: int) -> Source:
         def strips() -> Iterator[Strip]:

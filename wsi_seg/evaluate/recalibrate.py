@@ -11,26 +11,20 @@ from numpy.typing import NDArray
 from wsi_seg.choices import Method
 from wsi_seg.errors import StoreError
 from wsi_seg.evaluate.calibration import Reliability
-from wsi_seg.geometry import Region
 from wsi_seg.postprocess.label_map import label_map
-from wsi_seg.postprocess.write import classes_of
-from wsi_seg.progress import Progress, Silent
+from wsi_seg.progress import Progress
 from wsi_seg.store import (
-    LABEL,
     Collection,
+    DraftLayout,
     SlideStore,
     create_collection,
-    create_multiscale,
-    discard,
-    fill_pyramid,
-    finish,
     note_names,
     open_image,
     store_digest,
-    strip_rows,
     tidy,
-    write_strip,
+    writing,
 )
+from wsi_seg.store.names import LABELS, PREDICTION_LABEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +129,7 @@ def _require_same(result: Path, asked: Mapping[str, object], *, overwrite: bool)
 
 def _write(store: SlideStore, calibration: Calibration, out: Path) -> None:
     image = store.probabilities
-    classes = classes_of(image)
+    classes = image.classes
     missing = [name for name in classes.names if name not in calibration.tables]
     if missing:
         raise StoreError(
@@ -143,33 +137,14 @@ def _write(store: SlideStore, calibration: Calibration, out: Path) -> None:
             f"one of {', '.join(calibration.tables)}"
         )
     tables = [calibration.tables[name] for name in classes.names]
-    partial = out / ".partial" / store.name
-    discard(partial)
-    downsample = store.attributes.get("downsample", 1.0)
-    assert isinstance(downsample, int | float)
-    mpp = store.pyramid.mpp
-    label = partial / "labels" / LABEL
     notes = dict(store.attributes) | calibration.note(store) | {"saved": "both"}
+    layout = DraftLayout.like(image, channels=len(classes))
     about = {"kind": "label", "classes": classes.to_json()}
-    for path, channels, attributes in ((partial, len(classes), notes), (label, None, about)):
-        create_multiscale(
-            path,
-            extents=store.pyramid.extents,
-            channels=channels,
-            mpp=None if mpp is None else mpp / downsample,
-            downsample=downsample,
-            attributes=attributes,
-            name=path.name,
-        )
-    extent, rows = store.pyramid.extent, strip_rows(partial)
-    for y in range(0, extent.height, rows):
-        height = min(rows, extent.height - y)
-        region = Region(level=0, y=y, x=0, height=height, width=extent.width)
-        values = image.read(region, cached=False)
-        for channel, table in enumerate(tables):
-            values[..., channel] = table[values[..., channel]]
-        write_strip(partial, 0, y, values)
-        write_strip(label, 0, y, label_map(values))
-    fill_pyramid(partial, nearest=False, progress=Silent())
-    fill_pyramid(label, nearest=True, progress=Silent())
-    finish(partial, out / store.name, replace=True)
+    with writing(out / store.name, layout, notes) as draft:
+        label = draft.inside(f"{LABELS}/{PREDICTION_LABEL}", DraftLayout.like(image), about)
+        for strip in draft.strips():
+            values = image.read(strip, cached=False)
+            for channel, table in enumerate(tables):
+                values[..., channel] = table[values[..., channel]]
+            draft.write(strip, values)
+            label.write(strip, label_map(values))

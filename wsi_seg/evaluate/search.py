@@ -25,7 +25,6 @@ from wsi_seg.evaluate.pairing import (
 from wsi_seg.postprocess.components import ConnectedComponents, Ints, over_runs
 from wsi_seg.postprocess.rule import Rule, least_above
 from wsi_seg.postprocess.strips import argmax_strips
-from wsi_seg.postprocess.write import classes_of
 from wsi_seg.progress import Progress
 from wsi_seg.store import Collection, SlideStore
 
@@ -219,9 +218,9 @@ def slide_scores(
     Both empty is 1. Only thresholds and ``min_area`` of a rule are looked at.
     """
     image, true = prediction.probabilities, truth.label(label)
-    classes = classes_of(image)
+    classes = image.classes
     require_same_slide(prediction, truth)
-    require_same_classes(truth.name, classes, classes_of(true), label)
+    require_same_classes(truth.name, classes, true.classes, label)
     px_areas = [rule.px_area(prediction.pyramid.mpp, name=prediction.name) for rule in rules]
     images = _ImageCounts(len(classes) + 1)
     per_object = {rule.low_threshold: rule for rule in rules if rule.per == "object"}

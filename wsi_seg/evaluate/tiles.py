@@ -5,7 +5,6 @@ from numpy.typing import NDArray
 
 from wsi_seg.classes import IGNORE
 from wsi_seg.geometry import Region
-from wsi_seg.postprocess.write import classes_of
 from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Multiscale
 
@@ -25,8 +24,8 @@ def tile_dices(found: Multiscale, true: Multiscale, tile_px: int) -> dict[str, t
     tile_px
         Side of a tile in pixels of ``found``.
     """
-    classes = classes_of(found)
-    recode = classes.recoding(classes_of(true))
+    classes = found.classes
+    recode = classes.recoding(true.classes)
     values: dict[str, list[float]] = {entry.name: [] for entry in classes}
     extent = found.pyramid.extent
     for y in range(0, extent.height, tile_px):

@@ -7,10 +7,9 @@ from typing import IO
 
 import numpy as np
 
+from wsi_seg.atomic import atomic_path
 from wsi_seg.classes import IGNORE
-from wsi_seg.export.files import written_whole
 from wsi_seg.geometry import Region
-from wsi_seg.postprocess.write import classes_of
 from wsi_seg.store import Multiscale
 
 _STRIP_PX = 512
@@ -24,9 +23,9 @@ def write_mask(path: Path, label: Multiscale) -> None:
     extent = label.pyramid.extent
     palette = np.zeros((256, 3), dtype=np.uint8)
     palette[IGNORE] = 128
-    for entry in classes_of(label):
+    for entry in label.classes:
         palette[entry.id] = entry.rgb
-    with written_whole(path) as temporary, temporary.open("wb") as file:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(b"\x89PNG\r\n\x1a\n")
         # 8 bits a pixel, a palette, no interlacing.
         _chunk(file, b"IHDR", struct.pack(">IIBBBBB", extent.width, extent.height, 8, 3, 0, 0, 0))

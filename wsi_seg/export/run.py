@@ -25,7 +25,7 @@ from wsi_seg.postprocess.objects import ObjectTable, Scale, measure
 from wsi_seg.postprocess.rule import Rule
 from wsi_seg.postprocess.strips import label_strips
 from wsi_seg.postprocess.table import write_table
-from wsi_seg.postprocess.write import classes_of, write_decision
+from wsi_seg.postprocess.write import write_decision
 from wsi_seg.progress import Progress
 from wsi_seg.store import Collection, Multiscale, SlideStore
 
@@ -168,7 +168,7 @@ def _write_slide(
         files.append(path)
     if targets.overview is not None and slides is not None:
         files.append(targets.overview / f"{name}.png")
-        write_overview(slides[name], [(label, classes_of(label))], files[-1])
+        write_overview(slides[name], [(label, label.classes)], files[-1])
     if targets.png is not None:
         files.append(targets.png / f"{name}.png")
         write_mask(files[-1], label)
@@ -189,7 +189,7 @@ def _write_slide(
 
 def _measured(store: SlideStore, label: Multiscale) -> ObjectTable:
     """Objects of a label map of a prediction; see `ExportTargets.table`."""
-    classes, scale = classes_of(label), Scale(_downsample(label), label.pyramid.mpp)
+    classes, scale = label.classes, Scale(_downsample(label), label.pyramid.mpp)
     if store.saved != "labels":
         return measure(label_strips(label, store.probabilities), classes, scale)
     table = measure(label_strips(label), classes, scale)
@@ -208,7 +208,7 @@ def _write_shared(labels: list[tuple[str, Multiscale]], targets: ExportTargets) 
             (name, _full_extent(label), outlines(label, targets.min_area_um2))
             for name, label in labels
         )
-        write_coco(targets.coco, images, classes_of(labels[0][1]))
+        write_coco(targets.coco, images, labels[0][1].classes)
         files.append(str(targets.coco))
     return files
 
@@ -240,7 +240,7 @@ def outlines(label: Multiscale, min_area_um2: float) -> Iterator[tuple[ClassEntr
     min_area_um2
         Smaller objects are left out; px² of level 0 where mpp is unknown.
     """
-    classes = {entry.id: entry for entry in classes_of(label)}
+    classes = {entry.id: entry for entry in label.classes}
     scale = _downsample(label)
     mpp = None if label.pyramid.mpp is None else label.pyramid.mpp / scale
     for value, polygon in vectorize(_strips(label)):

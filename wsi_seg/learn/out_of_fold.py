@@ -6,10 +6,10 @@ from pathlib import Path
 
 import yaml
 
+from wsi_seg.atomic import atomic_path
 from wsi_seg.config import Recipe
 from wsi_seg.config.ensemble import EnsembleFile, EnsembleMember
 from wsi_seg.evaluate.scores import Scores
-from wsi_seg.export.files import written_whole
 from wsi_seg.infer.output import discard_others
 from wsi_seg.infer.run import infer_with
 from wsi_seg.learn.validate import infer_options, score_slides
@@ -40,7 +40,7 @@ def write_ensemble(path: Path, members: Sequence[Path]) -> Path:
         for member in members
     )
     content = EnsembleFile(members=rows).model_dump(mode="json")
-    with written_whole(path) as file:
+    with atomic_path(path) as file:
         file.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
 

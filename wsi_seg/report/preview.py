@@ -14,12 +14,12 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from wsi_seg.atomic import atomic_path
 from wsi_seg.classes import ClassTable
 from wsi_seg.config import Recipe
 from wsi_seg.data.augment import Augmenter
 from wsi_seg.data.dataset import PatchSource
 from wsi_seg.errors import BatchError, ConfigError, OutputError, WsiSegError
-from wsi_seg.export.files import written_whole
 from wsi_seg.learn.position_bias import means_by_position, middle_and_corners
 from wsi_seg.learn.sampler import patch_sampler
 from wsi_seg.progress import Progress
@@ -28,9 +28,9 @@ from wsi_seg.reading.view import View
 from wsi_seg.report.position_bias import position_picture
 from wsi_seg.sampling import Draws, Layer
 from wsi_seg.sampling.counters import Stream, random_bits
-from wsi_seg.sampling.importance import TISSUE
 from wsi_seg.sampling.maps import TrainingSlide
 from wsi_seg.store import SlideStore, read_thumbnail, thumbnail_extent
+from wsi_seg.store.names import TISSUE
 
 Pixels = NDArray[np.uint8]
 
@@ -137,7 +137,7 @@ def _preview(slide: TrainingSlide, recipe: Recipe, out: Path) -> tuple[Path, Pat
 
 
 def _save(picture: Image.Image, path: Path) -> Path:
-    with written_whole(path) as temporary:
+    with atomic_path(path) as temporary:
         picture.save(temporary, format="PNG")
     return path
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_seg import __version__
+from wsi_seg.atomic import atomic_path
 from wsi_seg.ct.froc import froc_of_files
 from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.evaluate.compare import evaluate_collection, usual_measures
-from wsi_seg.export.files import written_whole
 from wsi_seg.progress import Progress
 from wsi_seg.report.page import Section, page
 from wsi_seg.report.prediction import (
@@ -109,7 +109,7 @@ def write_report(sources: ReportSources, out: Path, *, progress: Progress) -> Re
         if sources.run is not None:
             sections += run_sections(sources.run)
     text = page(title, f"wsi_seg {__version__}", sections, data)
-    with written_whole(out) as temporary:
+    with atomic_path(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return Report(out, tuple(section.title for section in sections), unscored)
 

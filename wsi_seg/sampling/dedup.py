@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.errors import OutputError, StoreError
+from wsi_seg.atomic import write_atomic
+from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent
 from wsi_seg.progress import Progress
 from wsi_seg.store import Collection, SlideStore, read_thumbnail
@@ -103,12 +104,7 @@ def write_duplicates(collection: Path, found: Duplicates) -> Path:
         If the file cannot be written.
     """
     path = collection / FILE
-    partial = path.with_name(f".{FILE}.partial")
-    try:
-        partial.write_text(json.dumps({"groups": found.groups}, indent=1), encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    write_atomic(path, json.dumps({"groups": found.groups}, indent=1))
     return path
 
 

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from wsi_seg.classes import ClassTable
 from wsi_seg.config import Recipe
 from wsi_seg.masks import Objects, read_objects
-from wsi_seg.sampling.importance import HARD_NEGATIVES, TISSUE, Share, SlideMap, map_cells
+from wsi_seg.sampling.importance import HARD_NEGATIVES, Share, SlideMap, map_cells
 from wsi_seg.store import SlideStore
+from wsi_seg.store.names import TISSUE
 
 # Source of objects that a network found.
 PSEUDO = "pseudo"

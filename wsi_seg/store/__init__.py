@@ -21,7 +21,6 @@ from wsi_seg.store.layout import (
     note_names,
 )
 from wsi_seg.store.multiscale import Multiscale, open_multiscale
-from wsi_seg.store.names import PREDICTION_LABEL as LABEL
 from wsi_seg.store.pyramid import CoarserLevels, Written, fill_pyramid
 from wsi_seg.store.thumbnail import read_thumbnail, thumbnail_extent
 from wsi_seg.store.writer import (
@@ -34,7 +33,6 @@ from wsi_seg.store.writer import (
 )
 
 __all__ = [
-    "LABEL",
     "SAVED",
     "CoarserLevels",
     "Collection",
