@@ -239,10 +239,8 @@ def _combinations(count: int) -> list[tuple[int, ...]]:
     return [every, *without, *((n,) for n in every)]
 
 
-def read_together(images: Sequence[Multiscale], y: int, height: int) -> list[NDArray[np.uint8]]:
-    """Read the same rows of several predictions, each ``(height, W, C)`` uint8."""
-    width = images[0].pyramid.extent.width
-    region = Region(level=0, y=y, x=0, height=height, width=width)
+def read_together(images: Sequence[Multiscale], region: Region) -> list[NDArray[np.uint8]]:
+    """Read the same region of several predictions, each ``(H, W, C)`` uint8."""
     return [image.read(region, cached=False) for image in images]
 
 
@@ -252,11 +250,10 @@ def _blocks(
     """Few rows of all predictions at a time, and their true ids."""
     extent = images[0].pyramid.extent
     recode = classes.recoding(true.classes)
-    for y in range(0, extent.height, STRIP_PX):
-        height = min(STRIP_PX, extent.height - y)
-        values = read_together(images, y, height)
-        drawn = recode[read_label(true, extent, y, 0, height=height, width=extent.width)]
-        for row in range(0, height, _ROWS):
+    for strip in extent.strips(STRIP_PX):
+        values = read_together(images, strip)
+        drawn = recode[read_label(true, extent, strip.y, 0, height=strip.height, width=strip.width)]
+        for row in range(0, strip.height, _ROWS):
             rows = slice(row, row + _ROWS)
             yield [value[rows] for value in values], drawn[rows]
 

@@ -4,7 +4,7 @@ A prediction has 256 values, so all that is needed is how often each value came 
 without it. That is counted over strips; nothing else is held.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,6 @@ from wsi_seg.choices import Method
 from wsi_seg.classes import IGNORE
 from wsi_seg.errors import StoreError
 from wsi_seg.evaluate.pairing import require_same_classes, require_same_slide
-from wsi_seg.geometry import Extent, Region
 from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Collection, SlideStore
 
@@ -172,7 +171,7 @@ def slide_reliability(
     recode = classes.recoding(true_classes)
     counts = {entry.name: np.zeros((_VALUES, 2), dtype=np.int64) for entry in classes}
     extent = found.pyramid.extent
-    for region in _strips(extent):
+    for region in extent.strips(_STRIP_PX):
         values = found.read(region, cached=False)
         ids = read_label(true, extent, region.y, 0, height=region.height, width=region.width)
         ids = recode[ids]
@@ -183,9 +182,3 @@ def slide_reliability(
                 pairs = pairs[ids[rows] != IGNORE]
                 counts[entry.name] += np.bincount(pairs, minlength=2 * _VALUES).reshape(_VALUES, 2)
     return {name: Reliability(count) for name, count in counts.items()}
-
-
-def _strips(extent: Extent) -> Iterator[Region]:
-    for y in range(0, extent.height, _STRIP_PX):
-        height = min(_STRIP_PX, extent.height - y)
-        yield Region(level=0, y=y, x=0, height=height, width=extent.width)

@@ -14,7 +14,6 @@ from scipy import ndimage
 from wsi_seg.classes import IGNORE
 from wsi_seg.errors import BatchError, StoreError, WsiSegError
 from wsi_seg.evaluate.pairing import require_same_slide
-from wsi_seg.geometry import Region
 from wsi_seg.masks.labels import write_values
 from wsi_seg.progress import Progress
 from wsi_seg.reading.resample import read_label
@@ -141,8 +140,7 @@ def hard_px(
         len(levels) - 1,
     )
     extent = levels[level]
-    region = Region(level=level, y=0, x=0, height=extent.height, width=extent.width)
-    confidence: NDArray[np.uint8] = image.read(region, cached=False).max(axis=2)
+    confidence: NDArray[np.uint8] = image.read(extent.region(level), cached=False).max(axis=2)
     downsample = slide.pyramid.extent.width / extent.width
     truth = read_label(slide.label(label), extent, 0, 0, height=extent.height, width=extent.width)
     ring_px = ring_um / ((slide.pyramid.mpp or 1.0) * downsample)

@@ -165,15 +165,14 @@ def write_variance(prediction: SlideStore, members: Sequence[SlideStore]) -> Mul
 
     def source(strip_px: int) -> Source:
         def strips() -> Iterator[Strip]:
-            for y in range(0, extent.height, strip_px):
-                height = min(strip_px, extent.height - y)
-                values = read_together(images, y, height)
+            for region in extent.strips(strip_px):
+                values = read_together(images, region)
                 parts = [
                     variance_of([value[row : row + _ROWS] for value in values])
-                    for row in range(0, height, _ROWS)
+                    for row in range(0, region.height, _ROWS)
                 ]
                 steps = np.concatenate(parts)
-                yield Strip(y, steps, np.zeros_like(steps))
+                yield Strip(region.y, steps, np.zeros_like(steps))
 
         return strips
 

@@ -157,11 +157,9 @@ def _place(item: tuple[int, int, Polygon]) -> int:
 
 
 def _strips(label: Multiscale, level: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    extent = label.pyramid.extents[level]
-    for y in range(0, extent.height, _STRIP_PX):
-        height = min(_STRIP_PX, extent.height - y)
-        rows = label.read(Region(level=level, y=y, x=0, height=height, width=extent.width))
-        yield y, np.where(rows == IGNORE, 0, rows).astype(np.uint8)
+    for strip in label.pyramid.extents[level].strips(_STRIP_PX, level):
+        rows = label.read(strip)
+        yield strip.y, np.where(rows == IGNORE, 0, rows).astype(np.uint8)
 
 
 class _Measure:

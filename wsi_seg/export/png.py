@@ -9,7 +9,6 @@ import numpy as np
 
 from wsi_seg.atomic import atomic_path
 from wsi_seg.classes import IGNORE
-from wsi_seg.geometry import Region
 from wsi_seg.store import Multiscale
 
 _STRIP_PX = 512
@@ -31,11 +30,9 @@ def write_mask(path: Path, label: Multiscale) -> None:
         _chunk(file, b"IHDR", struct.pack(">IIBBBBB", extent.width, extent.height, 8, 3, 0, 0, 0))
         _chunk(file, b"PLTE", palette.tobytes())
         packer = zlib.compressobj(6)
-        for y in range(0, extent.height, _STRIP_PX):
-            height = min(_STRIP_PX, extent.height - y)
-            region = Region(level=0, y=y, x=0, height=height, width=extent.width)
+        for strip in extent.strips(_STRIP_PX):
             # Each row begins with its filter: 0, none.
-            rows = np.pad(label.read(region, cached=False), ((0, 0), (1, 0)))
+            rows = np.pad(label.read(strip, cached=False), ((0, 0), (1, 0)))
             _chunk(file, b"IDAT", packer.compress(rows.tobytes()))
         _chunk(file, b"IDAT", packer.flush())
         _chunk(file, b"IEND", b"")

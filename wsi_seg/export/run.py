@@ -18,7 +18,7 @@ from wsi_seg.export.overview import write_overview
 from wsi_seg.export.png import write_mask
 from wsi_seg.export.rle import write_rle_csv
 from wsi_seg.export.tiff import write_ome_tiff
-from wsi_seg.geometry import Extent, Region
+from wsi_seg.geometry import Extent
 from wsi_seg.masks.vectorize import vectorize
 from wsi_seg.postprocess.label_map import predicted_label
 from wsi_seg.postprocess.objects import ObjectTable, Scale, measure
@@ -189,7 +189,7 @@ def _write_slide(
 
 def _measured(store: SlideStore, label: Multiscale) -> ObjectTable:
     """Objects of a label map of a prediction; see `ExportTargets.table`."""
-    classes, scale = label.classes, Scale(_downsample(label), label.pyramid.mpp)
+    classes, scale = label.classes, Scale(label.downsample, label.pyramid.mpp)
     if store.saved != "labels":
         return measure(label_strips(label, store.probabilities), classes, scale)
     table = measure(label_strips(label), classes, scale)
@@ -213,15 +213,9 @@ def _write_shared(labels: list[tuple[str, Multiscale]], targets: ExportTargets) 
     return files
 
 
-def _downsample(label: Multiscale) -> float:
-    scale = label.attributes.get("downsample", 1.0)
-    assert isinstance(scale, int | float)
-    return float(scale)
-
-
 def _full_extent(label: Multiscale) -> Extent:
     """Size of the slide's level 0, as far as its label map knows."""
-    extent, scale = label.pyramid.extent, _downsample(label)
+    extent, scale = label.pyramid.extent, label.downsample
     return Extent(height=round(extent.height * scale), width=round(extent.width * scale))
 
 
@@ -241,7 +235,7 @@ def outlines(label: Multiscale, min_area_um2: float) -> Iterator[tuple[ClassEntr
         Smaller objects are left out; px² of level 0 where mpp is unknown.
     """
     classes = {entry.id: entry for entry in label.classes}
-    scale = _downsample(label)
+    scale = label.downsample
     mpp = None if label.pyramid.mpp is None else label.pyramid.mpp / scale
     for value, polygon in vectorize(_strips(label)):
         scaled = shapely.transform(polygon, lambda xy: xy * scale)
@@ -250,7 +244,5 @@ def outlines(label: Multiscale, min_area_um2: float) -> Iterator[tuple[ClassEntr
 
 
 def _strips(label: Multiscale) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    extent = label.pyramid.extent
-    for y in range(0, extent.height, _STRIP_PX):
-        height = min(_STRIP_PX, extent.height - y)
-        yield y, label.read(Region(level=0, y=y, x=0, height=height, width=extent.width))
+    for strip in label.pyramid.extent.strips(_STRIP_PX):
+        yield strip.y, label.read(strip)

@@ -80,10 +80,7 @@ class _Computed(Multiscale):
     ) -> NDArray[np.uint8]:
         """Class ids of a region, ``(H, W)``; memory holds few rows of probabilities."""
         ids = destination((region.height, region.width), out)
-        for y in range(0, region.height, _ROWS):
-            height = min(_ROWS, region.height - y)
-            rows = Region(
-                level=region.level, y=region.y + y, x=region.x, height=height, width=region.width
-            )
-            ids[y : y + height] = label_map(Multiscale.read(self, rows, cached=cached))
+        for rows in region.strips(_ROWS):
+            own = slice(rows.y - region.y, rows.y_end - region.y)
+            ids[own] = label_map(Multiscale.read(self, rows, cached=cached))
         return ids

@@ -150,8 +150,8 @@ class TrainingSlide:
         name, wanted = recipe.sampling.regions_label, recipe.sampling.mix.regions
         if not wanted or not self._has(name):
             return {}
-        rows = self.store.label(name).attributes.get("classes")
-        classes = ClassTable.from_json(rows) if isinstance(rows, list) else ClassTable(())
+        label = self.store.label(name)
+        classes = label.classes if label.names_classes else ClassTable(())
         return {
             region: self._share(_Cells(name, cell_px, value=classes.id_of(region)))
             for region in wanted
