@@ -224,6 +224,7 @@ def _infer(stage: _Stage, checkpoint: Path) -> tuple[float, int]:
     report = infer_collection(
         open_collection(store), checkpoint, out, InferOptions(overlap=0.5), progress=stage.progress
     )
+    report.require_whole()
     stage.report(
         f"Prediction {out}: {report.tiles} tiles in {report.seconds:.1f} s",
         f"wsi-seg infer {store} --checkpoint {checkpoint} --overlap 0.5 --out {out}",
@@ -256,7 +257,7 @@ def _export(stage: _Stage, name: str, *, with_polygons: bool) -> None:
     targets = ExportTargets(geojson=polygons if with_polygons else None, overview=pictures)
     export_collection(
         open_collection(prediction), open_collection(store), targets, progress=stage.progress
-    )
+    ).require_whole()
     options = (
         f"--geojson {polygons} --overview {pictures}" if with_polygons else f"--overview {pictures}"
     )
@@ -289,6 +290,7 @@ def _real_picture(stage: _Stage, checkpoint: Path) -> None:
     report = infer_collection(
         open_collection(store), checkpoint, out, options, progress=stage.progress
     )
+    report.require_whole()
     stage.report(
         f"Prediction {out}: {report.tiles} tiles; a real picture, unlike what was learned",
         f"wsi-seg infer {store} --checkpoint {checkpoint} --allow-mpp-mismatch --out {out}",

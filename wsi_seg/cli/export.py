@@ -123,6 +123,7 @@ def export(
         )
         terminal.say("\n".join(report.lines()))
         terminal.next_command("wsi-seg", "view", slides, prediction)
+        report.require_whole()
         return report.to_json()
 
     run_verb(body, json_mode, writes=prediction)

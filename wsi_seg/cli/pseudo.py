@@ -61,6 +61,7 @@ def pseudo(
         )
         terminal.say("\n".join(report.lines()))
         terminal.next_command("wsi-seg", "train", recipe, "--out", "run-pseudo")
+        report.require_whole()
         return report.to_json()
 
     run_verb(body, json_mode, writes=collection)

@@ -38,12 +38,10 @@ def verify(
 
         stores = open_collection(collection)
         audit = audit_collection(stores, quarantine=quarantine, progress=terminal.progress)
-        terminal.say(str(audit))
-        for name, path in audit.quarantined.items():
-            terminal.say(f"{name} is now {path}")
-        audit.require_sound()
+        terminal.say("\n".join(audit.lines()))
+        audit.require_whole()
         predicted = any(PREDICTION_LABEL in store.label_names() for store in stores)
         terminal.next_command("wsi-seg", "export" if predicted else "infer", collection)
-        return {"stores": audit.sound, "files": audit.files, "bytes": audit.nbytes}
+        return audit.to_json()
 
     run_verb(body, json_mode, writes=collection if quarantine else None)

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_seg.batch import run_each
 from wsi_seg.classes import IGNORE
-from wsi_seg.errors import BatchError, StoreError, WsiSegError
+from wsi_seg.errors import BatchError, StoreError
 from wsi_seg.evaluate.boundary import Outlines
 from wsi_seg.evaluate.calibration import Reliability, pooled, slide_reliability
 from wsi_seg.evaluate.matching import Matcher
@@ -49,8 +50,8 @@ def usual_measures(prediction: Collection, *, tolerance_um: float = _TOLERANCE_U
 
 
 def evaluate_collection(
-    prediction: Collection,
-    truth: Collection,
+    predictions: Collection,
+    slides: Collection,
     *,
     label: str = "annotations",
     found_label: str = PREDICTION_LABEL,
@@ -68,10 +69,10 @@ def evaluate_collection(
 
     Parameters
     ----------
-    prediction
+    predictions
         Made by inference.
-    truth
-        Stores of the slides.
+    slides
+        Their stores, with the truth.
     label
         Name under ``labels/`` of the truth.
     found_label
@@ -90,43 +91,37 @@ def evaluate_collection(
     BatchError
         If no slide can be scored.
     """
-    names = prediction.names()
+    names = predictions.names()
     if not names:
-        raise StoreError(f"{prediction.path} holds no predictions; run `wsi-seg infer` first")
-    scores: list[SlideScore] = []
-    sure: list[dict[str, Reliability]] = []
-    failures: dict[str, str] = {}
-    unscored: dict[str, str] = {}
-    progress.start("evaluate", len(names), "slides")
-    for name in names:
-        try:
-            if name not in truth:
-                raise StoreError(f"{truth.path} has no slide {name!r}")
-            if (lack := lack_of_truth(truth[name], label)) is not None:
-                unscored[name] = lack
-                continue
-            if decide is not None:
-                decide(prediction[name])
-            found = evaluate_slide(
-                prediction[name],
-                truth[name],
-                label=label,
-                found_label=found_label,
-                measures=measures,
-                progress=progress,
-            )
-            if measures.calibration and prediction[name].saved != "labels":
-                sure.append(slide_reliability(prediction[name], truth[name], label=label))
-            scores += found
-        except WsiSegError as error:
-            failures[name] = str(error)
-        finally:
-            progress.advance(1)
-    progress.finish()
+        raise StoreError(f"{predictions.path} holds no predictions; run `wsi-seg infer` first")
+
+    def work(name: str) -> tuple[list[SlideScore], dict[str, Reliability]] | str:
+        if name not in slides:
+            raise StoreError(f"{slides.path} has no slide {name!r}")
+        prediction, truth = predictions[name], slides[name]
+        if (lack := lack_of_truth(truth, label)) is not None:
+            return lack
+        if decide is not None:
+            decide(prediction)
+        found = evaluate_slide(
+            prediction,
+            truth,
+            label=label,
+            found_label=found_label,
+            measures=measures,
+            progress=progress,
+        )
+        sure = measures.calibration and prediction.saved != "labels"
+        return found, slide_reliability(prediction, truth, label=label) if sure else {}
+
+    batch = run_each(names, work, title="evaluate", progress=progress)
+    unscored = {name: one for name, one in batch.results.items() if isinstance(one, str)}
+    scored = {name: one for name, one in batch.results.items() if not isinstance(one, str)}
+    scores = [score for found, _ in scored.values() for score in found]
+    sure = [one for _, one in scored.values() if one]
     if not scores:
-        raise BatchError(failures | unscored, done=0)
-    scored = dict.fromkeys(score.slide for score in scores)
-    warnings = [text for name in scored if (text := prediction[name].warning) is not None]
+        raise BatchError(batch.failures | unscored, done=0)
+    warnings = [text for name in scored if (text := predictions[name].warning) is not None]
     if measures.calibration and len(sure) < len(scored):
         warnings.append(
             f"calibration not measured on {len(scored) - len(sure)} of {len(scored)} slides: only "
@@ -137,7 +132,7 @@ def evaluate_collection(
         measures.tolerance_um,
         pooled(sure) if sure else None,
         tuple(unscored),
-        failures,
+        batch.failures,
         tuple(warnings),
     )
 

@@ -2,12 +2,13 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_seg.batch import require_none, run_each
 from wsi_seg.choices import Method
 from wsi_seg.errors import StoreError
 from wsi_seg.evaluate.calibration import Reliability
@@ -57,14 +58,35 @@ class Calibration:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class WriteReport:
+    """Slides that are calibrated now; ``failures`` says why others are not."""
+
+    out: Path
+    slides: tuple[str, ...]
+    failures: Mapping[str, str]
+
+    def lines(self) -> list[str]:
+        """Figures as sentences for people."""
+        return [f"{len(self.slides)} calibrated slides in {self.out}"]
+
+    def to_json(self) -> dict[str, object]:
+        """Figures as plain JSON values."""
+        return asdict(self)
+
+    def require_whole(self) -> None:
+        """Raise a `BatchError` if some slides are not calibrated; all others are."""
+        require_none(self.failures, done=len(self.slides))
+
+
 def write_calibrated(
-    prediction: Collection,
+    predictions: Collection,
     calibration: Calibration,
     out: Path,
     *,
     overwrite: bool = False,
     progress: Progress,
-) -> None:
+) -> WriteReport:
     """Write a collection with calibrated probabilities and the label maps that follow.
 
     Slides that are in ``out`` with the same calibration of the same prediction are kept; each is
@@ -72,7 +94,7 @@ def write_calibrated(
 
     Parameters
     ----------
-    prediction
+    predictions
         What is calibrated.
     calibration
         How.
@@ -83,26 +105,31 @@ def write_calibrated(
     progress
         Advanced by slides.
 
+    Returns
+    -------
+    WriteReport
+        Its `WriteReport.require_whole` raises if a prediction has no probabilities, or a class
+        that was not calibrated; or a slide in ``out`` was calibrated otherwise and is not to be
+        replaced, or was not calibrated at all.
+
     Raises
     ------
-    StoreError
-        If a prediction has no probabilities, or a class that was not calibrated; or a slide in
-        ``out`` was calibrated otherwise and is not to be replaced, or was not calibrated at all.
     OutputError
         If ``out`` cannot be written.
     """
     create_collection(out)
-    there = {store.name for store in prediction if (out / store.name).exists()}
-    for name in sorted(there):
-        _require_same(out / name, calibration.note(prediction[name]), overwrite=overwrite)
-    progress.start("calibrate", len(prediction), "slides")
-    for store in prediction:
-        if overwrite or store.name not in there:
-            _write(store, calibration, out)
-        progress.advance(1)
-    progress.finish()
+
+    def work(name: str) -> None:
+        there = (out / name).exists()
+        if there:
+            _require_same(out / name, calibration.note(predictions[name]), overwrite=overwrite)
+        if overwrite or not there:
+            _write(predictions[name], calibration, out)
+
+    batch = run_each(predictions.names(), work, title="calibrate", progress=progress)
     tidy(out)
     note_names(out)
+    return WriteReport(out, tuple(batch.results), batch.failures)
 
 
 def _require_same(result: Path, asked: Mapping[str, object], *, overwrite: bool) -> None:

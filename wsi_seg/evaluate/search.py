@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_seg.batch import require_none, run_each
 from wsi_seg.choices import Scope, Unit
-from wsi_seg.errors import BatchError, ConfigError, StoreError, WsiSegError
+from wsi_seg.errors import BatchError, ConfigError, StoreError
 from wsi_seg.evaluate.pairing import (
     PredictionTruthStrip,
     lack_of_truth,
@@ -90,8 +91,7 @@ class SearchReport:
 
     def require_whole(self) -> None:
         """Raise a `BatchError` if some slides could not be scored; the others were used."""
-        if self.failures:
-            raise BatchError(self.failures, done=self.slides)
+        require_none(self.failures, done=self.slides)
 
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
@@ -111,7 +111,7 @@ class SearchReport:
 
 def search(
     folds: Sequence[Collection],
-    truth: Collection,
+    slides: Collection,
     rules: Sequence[Rule],
     *,
     label: str,
@@ -128,8 +128,8 @@ def search(
     folds
         Predictions of each fold's own held-out slides; of a single collection, slides are dealt
         out to ``parts`` folds by name.
-    truth
-        The slides, with the label ``label``.
+    slides
+        Their stores, with the label ``label``.
     rules
         See `grid`; of equally good ones the first wins.
     parts
@@ -148,21 +148,22 @@ def search(
     scores: list[NDArray[np.float64]] = []
     failures: dict[str, str] = {}
     unscored: dict[str, str] = {}
-    progress.start("search", sum(len(predictions) for predictions in folds), "slides")
     for number, predictions in enumerate(folds):
-        for name in predictions.names():
-            try:
-                if name not in truth:
-                    raise StoreError(f"{truth.path} has no slide {name!r}")
-                if (lack := lack_of_truth(truth[name], label)) is not None:
-                    unscored[name] = lack
-                else:
-                    scores.append(slide_scores(predictions[name], truth[name], rules, label=label))
-                    fold.append(number)
-            except WsiSegError as error:
-                failures[name] = str(error)
-            progress.advance(1)
-    progress.finish()
+
+        def work(name: str, found: Collection = predictions) -> NDArray[np.float64] | str:
+            if name not in slides:
+                raise StoreError(f"{slides.path} has no slide {name!r}")
+            lack = lack_of_truth(slides[name], label)
+            return lack or slide_scores(found[name], slides[name], rules, label=label)
+
+        batch = run_each(predictions.names(), work, title="search", progress=progress)
+        failures |= batch.failures
+        for name, found in batch.results.items():
+            if isinstance(found, str):
+                unscored[name] = found
+            else:
+                scores.append(found)
+                fold.append(number)
     if failures or (unscored and not scores):
         _require_some(fold, len(folds), failures | unscored)
     if len(scores) < 2:

@@ -1,7 +1,7 @@
 """Owns exporting a whole prediction collection: one file per slide and format."""
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +9,10 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry import Polygon
 
+from wsi_seg.batch import require_none, run_each
 from wsi_seg.choices import Dialect
 from wsi_seg.classes import ClassEntry
-from wsi_seg.errors import BatchError, StoreError, WsiSegError
+from wsi_seg.errors import StoreError
 from wsi_seg.export.coco import write_coco
 from wsi_seg.export.geojson import write_geojson
 from wsi_seg.export.overview import write_overview
@@ -79,12 +80,15 @@ class ExportTargets:
 class ExportReport:
     """Files written, the number of objects by slide, and what is missing from them.
 
-    ``warnings`` name tiles that inference could not read, and probabilities it did not save.
+    ``warnings`` name tiles that inference could not read, and probabilities it did not save;
+    ``slides`` were exported, ``failures`` says why others were not.
     """
 
     files: tuple[str, ...]
     objects: dict[str, int]
     warnings: tuple[str, ...] = ()
+    slides: tuple[str, ...] = ()
+    failures: Mapping[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
@@ -94,6 +98,10 @@ class ExportReport:
     def to_json(self) -> dict[str, object]:
         """Figures as plain JSON values."""
         return asdict(self)
+
+    def require_whole(self) -> None:
+        """Raise a `BatchError` if some slides could not be exported; all others are done."""
+        require_none(self.failures, done=len(self.slides))
 
 
 def export_collection(
@@ -116,35 +124,36 @@ def export_collection(
     progress
         Advanced by slides.
 
+    Returns
+    -------
+    ExportReport
+        Its `ExportReport.require_whole` raises if some slides could not be exported.
+
     Raises
     ------
-    BatchError
-        If some slides cannot be exported; all others are done.
+    StoreError
+        If there are no predictions.
+    OutputError
+        If a file for all slides cannot be written.
     """
     if not predictions.names():
         raise StoreError(f"{predictions.path} holds no predictions; run `wsi-seg infer` first")
-    files: list[str] = []
-    objects: dict[str, int] = {}
-    failures: dict[str, str] = {}
-    labels: list[tuple[str, Multiscale]] = []
-    progress.start("export", len(predictions), "slides")
-    for name in predictions.names():
-        try:
-            store = predictions[name]
-            label = decided_label(store, targets.rule)
-            written, count = _write_slide(store, label, slides, targets)
-            files += written
-            if count is not None:
-                objects[name] = count
-            labels.append((name, label))
-        except WsiSegError as error:
-            failures[name] = str(error)
-        progress.advance(1)
-    files += _write_shared(labels, targets)
-    progress.finish()
-    if failures:
-        raise BatchError(failures, done=len(predictions) - len(failures))
-    return ExportReport(tuple(files), objects, _warnings(predictions, targets))
+
+    def work(name: str) -> tuple[Multiscale, list[str], int | None]:
+        label = decided_label(predictions[name], targets.rule)
+        return label, *_write_slide(predictions[name], label, slides, targets)
+
+    batch = run_each(predictions.names(), work, title="export", progress=progress)
+    done = batch.results
+    files = [file for _, written, _ in done.values() for file in written]
+    files += _write_shared([(name, label) for name, (label, _, _) in done.items()], targets)
+    return ExportReport(
+        tuple(files),
+        {name: count for name, (_, _, count) in done.items() if count is not None},
+        _warnings(predictions, targets),
+        tuple(done),
+        batch.failures,
+    )
 
 
 def _warnings(predictions: Collection, targets: ExportTargets) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ windows; a fixed overlap of 0.25 predicts as few and, with the models tried, sco
 is gained over that are slides where few borders of tiles cross anything.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def infer_twice(
     ConfigError
         If there are several models, or one that resizes slides.
     BatchError
-        If some slides could not be predicted; all others are done.
+        If no slide could be predicted.
     """
     require_adaptable(model)
     beside = out.with_name(f".{out.name}.first")
@@ -74,14 +74,15 @@ def infer_twice(
         for store in stores
         if overwrite or not (out / store.name).exists() or (out / PARTIAL / store.name).exists()
     ]
-    failures: dict[str, str] = {}
+    failures: Mapping[str, str] = {}
     first: InferReport | None = None
     if left:
         try:
             first = run(left, beside, plain)
+            failures = first.failures
         except BatchError as error:
             failures = error.failures
-            if error.done == 0 and len(left) == len(stores):
+            if len(left) == len(stores):
                 if not len(open_collection(beside)):  # else first settings can go on from it
                     _drop(beside)
                 raise
@@ -100,10 +101,10 @@ def infer_twice(
         # The first settings can go on from it where slides are unfinished.
         if not any((out / PARTIAL / store.name).exists() for store in stores):
             _drop(beside)
-        raise BatchError(failures | error.failures, done=error.done) from error
-    _drop(beside)
-    if failures:
-        raise BatchError(failures, done=len(report.slides))
+        raise BatchError({**failures, **error.failures}, done=0) from error
+    if not report.failures or not any((out / PARTIAL / store.name).exists() for store in stores):
+        _drop(beside)
+    report = replace(report, failures={**failures, **report.failures})
     return report if first is None else report.after(first)
 
 

@@ -166,11 +166,16 @@ def infer_collection(
     progress
         Advanced by tiles.
 
+    Returns
+    -------
+    InferReport
+        Its `InferReport.require_whole` raises if some slides could not be predicted, or were
+        predicted before with other settings; all others are done.
+
     Raises
     ------
     BatchError
-        If some slides could not be predicted, or were predicted before with other settings; all
-        others are done.
+        If no slide could be predicted.
     OutputError
         If ``out`` cannot be written.
     """
@@ -236,9 +241,9 @@ def _infer(
     report = _run(outputs, plan, memory, executor, replace(tuning, seconds=begin))
     tidy(out)
     note_names(out)
-    if failures:
-        raise BatchError(failures, done=len(outputs))
-    return report
+    if not outputs:
+        raise BatchError(failures, done=0)
+    return replace(report, failures=failures)
 
 
 def _begin(

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 
-from wsi_seg.errors import BatchError, WsiSegError
+from wsi_seg.batch import require_none
+from wsi_seg.errors import WsiSegError
 from wsi_seg.infer.adaptive import require_adaptable, require_even_tile
 from wsi_seg.infer.memory import MemoryPlan, plan_memory
 from wsi_seg.infer.plan import InferOptions, SlidePlan, finest, plan_slide
@@ -62,8 +63,7 @@ class RunPlan:
 
     def require_whole(self) -> None:
         """Raise a `BatchError` if some slides cannot be predicted, as the run would."""
-        if self.failures:
-            raise BatchError(self.failures, done=len(self.slides))
+        require_none(self.failures, done=len(self.slides))
 
     def lines(self) -> list[str]:
         """Plan as sentences for people."""

@@ -5,11 +5,12 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from wsi_seg.errors import BatchError, SlideError, StoreError, WsiSegError
+from wsi_seg.batch import require_none
+from wsi_seg.errors import SlideError, StoreError, WsiSegError
 from wsi_seg.ingest.plan import AUTO, Codec, LevelPlan, plan_levels
 from wsi_seg.ingest.privacy import require_allowed
 from wsi_seg.ingest.recode import recode_strip
@@ -67,11 +68,15 @@ class TileReport:
     failures: Mapping[str, str] = field(default_factory=dict)
 
     def require_whole(self) -> None:
-        """Raise a `BatchError` if some slides failed; the others are done."""
-        if self.failures:
-            raise BatchError(self.failures, done=len(self.slides))
+        """Raise a `BatchError` if some slides failed; all others are done."""
+        require_none(self.failures, done=len(self.slides))
 
-    def __str__(self) -> str:
+    def to_json(self) -> dict[str, object]:
+        """Figures as plain JSON values."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """Figures as sentences for people."""
         new = [slide for slide in self.slides if not slide.skipped]
         size = sum(slide.store_bytes for slide in new)
         source = sum(slide.source_bytes for slide in new)
@@ -84,7 +89,7 @@ class TileReport:
             lines.append(f"{slide.name}: {slide.width} x {slide.height} px, {mpp}, ")
             lines[-1] += ", ".join(dict.fromkeys(slide.levels))
         lines += [f"{name} failed: {reason}" for name, reason in self.failures.items()]
-        return "\n".join(lines)
+        return lines
 
 
 @dataclass(frozen=True, slots=True)

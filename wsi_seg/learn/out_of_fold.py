@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from wsi_seg.atomic import atomic_path
+from wsi_seg.batch import require_none
 from wsi_seg.config import Recipe
 from wsi_seg.config.ensemble import EnsembleFile, EnsembleMember
 from wsi_seg.evaluate.scores import Scores
@@ -74,13 +75,8 @@ def predict_out_of_fold(
         model = read_model([checkpoint])
         # A finished run that was given more time may have found better weights.
         discard_others(out, model.identity())
-        infer_with(
-            model,
-            slides,
-            out,
-            infer_options(recipe, "auto"),
-            progress=progress,
-        )
+        report = infer_with(model, slides, out, infer_options(recipe, "auto"), progress=progress)
+        require_none(report.failures, done=len(report.slides))
         found.append(score_slides(out, slides, recipe.data.label, progress))
     scores = Scores(tuple(score for one in found for score in one.slides))
     return {name: scores.slide_dice(name)[0] for name in scores.class_names}

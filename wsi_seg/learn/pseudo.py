@@ -4,18 +4,19 @@ They differ from experts' labels by the source ``pseudo`` of their objects. Slid
 holds out never get any, because a network would then be judged by what another one guessed.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
 from wsi_seg.annotations import Annotation
+from wsi_seg.batch import require_none, run_each
 from wsi_seg.classes import IGNORE, ClassTable
 from wsi_seg.config import Recipe
 from wsi_seg.data.dataset import SOFT
-from wsi_seg.errors import BatchError, ConfigError, StoreError, WsiSegError
+from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.learn.split import split_slides
 from wsi_seg.masks.objects import measure_objects, write_objects
@@ -60,10 +61,11 @@ class PseudoOptions:
 
 @dataclass(frozen=True, slots=True)
 class PseudoReport:
-    """Name of the label, and its objects by slide."""
+    """Name of the label, its objects by slide, and why other slides have none."""
 
     label: str
     objects: dict[str, int]
+    failures: Mapping[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
@@ -75,6 +77,10 @@ class PseudoReport:
     def to_json(self) -> dict[str, object]:
         """Figures as plain JSON values."""
         return asdict(self)
+
+    def require_whole(self) -> None:
+        """Raise a `BatchError` if some slides got no label; all others are done."""
+        require_none(self.failures, done=len(self.objects))
 
 
 def write_pseudo_labels(
@@ -105,33 +111,33 @@ def write_pseudo_labels(
     progress
         Advanced by slides.
 
+    Returns
+    -------
+    PseudoReport
+        Its `PseudoReport.require_whole` raises if some slides are held out, have an expert's
+        label, cannot be read, or have no probabilities.
+
     Raises
     ------
-    BatchError
-        If some slides are held out, have an expert's label, cannot be read, or have no
-        probabilities; all others are done.
+    StoreError
+        If there are no predictions.
+    ConfigError
+        If the recipe has no such fold.
     """
     if not predictions.names():
         raise StoreError(f"{predictions.path} holds no predictions; run `wsi-seg infer` first")
     held_out = _held_out(recipe, fold)
-    counts: dict[str, int] = {}
-    failures: dict[str, str] = {}
-    progress.start("pseudo", len(predictions), "slides")
-    for name in predictions.names():
-        try:
-            if name in held_out:
-                raise ConfigError(
-                    f"slide {name!r} is held out to judge the run; expected slides that it may "
-                    "learn from"
-                )
-            counts[name] = _write_slide(predictions[name], slides[name], recipe, options)
-        except WsiSegError as error:
-            failures[name] = str(error)
-        progress.advance(1)
-    progress.finish()
-    if failures:
-        raise BatchError(failures, done=len(counts))
-    return PseudoReport(recipe.data.label, counts)
+
+    def work(name: str) -> int:
+        if name in held_out:
+            raise ConfigError(
+                f"slide {name!r} is held out to judge the run; expected slides that it may learn "
+                "from"
+            )
+        return _write_slide(predictions[name], slides[name], recipe, options)
+
+    batch = run_each(predictions.names(), work, title="pseudo", progress=progress)
+    return PseudoReport(recipe.data.label, batch.results, batch.failures)
 
 
 def _held_out(recipe: Recipe, fold: int | None) -> set[str]:

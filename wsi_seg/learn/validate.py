@@ -13,6 +13,7 @@ from pathlib import Path
 
 from torch import nn
 
+from wsi_seg.batch import require_none
 from wsi_seg.config import Recipe
 from wsi_seg.errors import TrainingError
 from wsi_seg.evaluate.calibration import Reliability, slide_reliability
@@ -72,13 +73,14 @@ class Validation:
         """
         with tempfile.TemporaryDirectory(prefix=".validation-", dir=self.out) as folder:
             found = Path(folder) / "pred.zarr"
-            infer_with(
+            report = infer_with(
                 (network, self.card),
                 self.slides,
                 found,
                 infer_options(self.recipe, device),
                 progress=progress,
             )
+            require_none(report.failures, done=len(report.slides))
             label = self.recipe.data.label
             scores = score_slides(found, self.slides, label, progress, tile_px=self.recipe.patch_px)
             row = figures(scores, _values(found, self.slides, label))

@@ -57,6 +57,7 @@ def lungs(
         )
         terminal.say("\n".join(report.lines()))
         terminal.next_command("wsi-seg", "annotate", collection, "nodules.csv")
+        report.require_whole()
         return report.to_json()
 
     run_verb(body, json_mode, writes=collection)
