@@ -125,7 +125,7 @@ def annotate(
             ),
             progress=terminal.progress,
         )
-        terminal.say("\n".join(report.lines()))
+        terminal.show(report)
         terminal.next_command("wsi-seg", "train", "recipe.yaml", "--out", "run")
         report.require_whole()
         return report.to_json()

@@ -49,21 +49,21 @@ def calibrate(
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.evaluate.calibration import reliability
         from wsi_seg.evaluate.recalibrate import Calibration, write_calibrated
-        from wsi_seg.store import open_collection
+        from wsi_seg.store import open_collection, open_predictions
 
         report = reliability(
-            open_collection(prediction),
+            open_predictions(prediction),
             open_collection(truth),
             label=label,
             progress=terminal.progress,
         )
-        terminal.say("\n".join(report.lines()))
+        terminal.show(report)
         report.require_whole()
         if apply is None:
             terminal.next_command("wsi-seg", "calibrate", prediction, "--apply", "pred.zarr")
         else:
             written = write_calibrated(
-                open_collection(apply),
+                open_predictions(apply),
                 Calibration.fit(report.classes, method),
                 out,
                 overwrite=overwrite,

@@ -32,7 +32,7 @@ def info(
         from wsi_seg.ingest.describe import describe_slides
 
         report = describe_slides(slides, mpp=mpp)
-        terminal.say("\n".join(report.lines()))
+        terminal.show(report)
         report.require_whole()
         terminal.next_command("wsi-seg", "tile", *slides, "--out", "store.zarr")
         return report.to_json()

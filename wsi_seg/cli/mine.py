@@ -38,17 +38,17 @@ def mine(
 
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.evaluate.hard_negatives import mine as mine_slides
-        from wsi_seg.store import open_collection
+        from wsi_seg.store import open_collection, open_predictions
 
         report = mine_slides(
-            open_collection(predictions),
+            open_predictions(predictions),
             open_collection(slides),
             label=label,
             ring_um=ring_um,
             cap=cap,
             progress=terminal.progress,
         )
-        terminal.say("\n".join(report.lines()))
+        terminal.show(report)
         terminal.next_command(
             "wsi-seg",
             "train",

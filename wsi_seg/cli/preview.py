@@ -34,7 +34,7 @@ def preview(
         loaded = load_recipe(recipe, settings or ())
         stores = [store for path in loaded.data.stores for store in open_collection(path)]
         report = preview_slides(stores, loaded, out, progress=terminal.progress)
-        terminal.say("\n".join(report.lines()))
+        terminal.show(report)
         chosen = [word for setting in settings or () for word in ("--set", setting)]
         terminal.next_command("wsi-seg", "train", recipe, *chosen, "--out", "run")
         report.require_whole()

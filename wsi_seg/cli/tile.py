@@ -92,7 +92,7 @@ def tile(
             workers=workers,
             progress=terminal.progress,
         )
-        terminal.say("\n".join(report.lines()))
+        terminal.show(report)
         summary, failures = report.to_json(), dict(report.failures)
         if verify:
             checked = verify_slides(
@@ -101,14 +101,14 @@ def tile(
                 except_for=report.failures,
                 progress=terminal.progress,
             )
-            terminal.say("\n".join(checked.lines()))
+            terminal.show(checked)
             summary["verified"] = checked.to_json()["slides"]
             failures = {**checked.failures, **failures}
         if annotations is not None:
             drawn = annotate_collection(
                 open_collection(out), [annotations], progress=terminal.progress
             )
-            terminal.say("\n".join(drawn.lines()))
+            terminal.show(drawn)
             summary["annotations"] = drawn.to_json()
             failures = {**drawn.failures, **failures}
         done = {slide.name for slide in report.slides} - set(failures)

@@ -38,7 +38,7 @@ def verify(
 
         stores = open_collection(collection)
         audit = audit_collection(stores, quarantine=quarantine, progress=terminal.progress)
-        terminal.say("\n".join(audit.lines()))
+        terminal.show(audit)
         audit.require_whole()
         predicted = any(PREDICTION_LABEL in store.label_names() for store in stores)
         terminal.next_command("wsi-seg", "export" if predicted else "infer", collection)

@@ -19,7 +19,7 @@ from wsi_seg.postprocess.strips import Strip, label_strips
 from wsi_seg.postprocess.write import write_decision
 from wsi_seg.progress import Progress
 from wsi_seg.slides.volume import VolumeGrid
-from wsi_seg.store import Collection
+from wsi_seg.store import Predictions
 
 HEADER = ("seriesuid", "coordX", "coordY", "coordZ", "probability", "class_id", "px", "slices")
 
@@ -42,7 +42,7 @@ class CandidatesReport:
 
 
 def write_candidates(
-    predictions: Collection,
+    predictions: Predictions,
     grids: Mapping[str, VolumeGrid],
     path: Path,
     *,
@@ -100,7 +100,7 @@ def write_candidates(
 
 
 def _linked(
-    predictions: Collection, slices: list[tuple[int, str]], rule: Rule | None, progress: Progress
+    predictions: Predictions, slices: list[tuple[int, str]], rule: Rule | None, progress: Progress
 ) -> tuple[VolumeObjects, Extent]:
     extent = predictions[slices[0][1]].pyramid.extent
 

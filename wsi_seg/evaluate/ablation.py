@@ -21,7 +21,7 @@ from wsi_seg.postprocess.strips import STRIP_PX
 from wsi_seg.predict.combine import combine
 from wsi_seg.progress import Progress
 from wsi_seg.reading.resample import read_label
-from wsi_seg.store import Collection, Multiscale, SlideStore
+from wsi_seg.store import Collection, Multiscale, Predictions, SlideStore
 
 # Rows combined at a time: sums take eight bytes for each pixel and class.
 _ROWS = 64
@@ -111,7 +111,7 @@ class AblationReport:
 
 
 def ablate_members(
-    members: Sequence[Collection],
+    members: Sequence[Predictions],
     truth: Collection,
     *,
     label: str,
@@ -180,7 +180,7 @@ def ablate_members(
 
 
 def _checked(
-    members: Sequence[Collection], mode: Mode, weights: Sequence[float] | None
+    members: Sequence[Predictions], mode: Mode, weights: Sequence[float] | None
 ) -> Sequence[float]:
     if len(members) < 2:
         raise ConfigError(f"got {len(members)} prediction; expected those of at least two members")

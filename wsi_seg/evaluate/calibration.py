@@ -19,7 +19,7 @@ from wsi_seg.errors import StoreError
 from wsi_seg.evaluate.pairing import require_same_classes, require_same_slide
 from wsi_seg.progress import Progress
 from wsi_seg.reading.resample import read_label
-from wsi_seg.store import Collection, SlideStore
+from wsi_seg.store import Collection, Predictions, SlideStore
 
 _VALUES = 256
 _BINS = 10
@@ -165,7 +165,7 @@ class CalibrationReport:
 
 
 def reliability(
-    predictions: Collection, slides: Collection, *, label: str, progress: Progress
+    predictions: Predictions, slides: Collection, *, label: str, progress: Progress
 ) -> CalibrationReport:
     """Count the values of predictions with and without each class, over all slides.
 

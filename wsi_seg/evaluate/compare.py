@@ -23,7 +23,7 @@ from wsi_seg.evaluate.tiles import tile_dices
 from wsi_seg.postprocess.label_map import predicted_label
 from wsi_seg.postprocess.strips import label_strips
 from wsi_seg.progress import Progress, Silent
-from wsi_seg.store import Collection, SlideStore
+from wsi_seg.store import Collection, Predictions, SlideStore
 from wsi_seg.store.names import PREDICTION_LABEL
 
 _PIXELS_ONLY = Measures()
@@ -36,21 +36,20 @@ _TILE_PX = 512
 _ROWS = 64
 
 
-def usual_measures(prediction: Collection, *, tolerance_um: float = _TOLERANCE_UM) -> Measures:
+def usual_measures(predictions: Predictions, *, tolerance_um: float = _TOLERANCE_UM) -> Measures:
     """All that is measured of a prediction unless less is asked for; tiles are the model's."""
-    names = prediction.names()
-    settings = prediction[names[0]].attributes.get("settings") if names else None
-    tile_px = settings.get("tile_px") if isinstance(settings, dict) else None
+    names = predictions.names()
+    tile_px = predictions[names[0]].prediction.tile_px if names else None
     return Measures(
         objects=True,
         tolerance_um=tolerance_um,
         calibration=True,
-        tile_px=tile_px if isinstance(tile_px, int) and tile_px > 0 else _TILE_PX,
+        tile_px=tile_px or _TILE_PX,
     )
 
 
 def evaluate_collection(
-    predictions: Collection,
+    predictions: Predictions,
     slides: Collection,
     *,
     label: str = "annotations",

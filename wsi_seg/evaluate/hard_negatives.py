@@ -20,7 +20,7 @@ from wsi_seg.masks.labels import write_values
 from wsi_seg.progress import Progress
 from wsi_seg.reading.resample import read_label
 from wsi_seg.sampling.importance import HARD_NEGATIVES
-from wsi_seg.store import Collection, SlideStore
+from wsi_seg.store import Collection, Predictions, SlideStore
 
 # Longer side of the map at most; predictions have a level of about that size.
 _LARGEST_PX = 2048
@@ -64,7 +64,7 @@ class MineReport:
 
 
 def mine(
-    predictions: Collection,
+    predictions: Predictions,
     slides: Collection,
     *,
     label: str = "annotations",

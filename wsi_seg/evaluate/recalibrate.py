@@ -15,8 +15,8 @@ from wsi_seg.evaluate.calibration import Reliability
 from wsi_seg.postprocess.label_map import label_map
 from wsi_seg.progress import Progress
 from wsi_seg.store import (
-    Collection,
     DraftLayout,
+    Predictions,
     SlideStore,
     create_collection,
     note_names,
@@ -80,7 +80,7 @@ class WriteReport:
 
 
 def write_calibrated(
-    predictions: Collection,
+    predictions: Predictions,
     calibration: Calibration,
     out: Path,
     *,

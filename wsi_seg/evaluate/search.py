@@ -27,7 +27,7 @@ from wsi_seg.postprocess.components import ConnectedComponents, Ints, over_runs
 from wsi_seg.postprocess.rule import Rule, least_above
 from wsi_seg.postprocess.strips import argmax_strips
 from wsi_seg.progress import Progress
-from wsi_seg.store import Collection, SlideStore
+from wsi_seg.store import Collection, Predictions, SlideStore
 
 # Right, wrong, and not to be scored.
 _STATES = 3
@@ -110,7 +110,7 @@ class SearchReport:
 
 
 def search(
-    folds: Sequence[Collection],
+    folds: Sequence[Predictions],
     slides: Collection,
     rules: Sequence[Rule],
     *,
@@ -150,7 +150,7 @@ def search(
     unscored: dict[str, str] = {}
     for number, predictions in enumerate(folds):
 
-        def work(name: str, found: Collection = predictions) -> NDArray[np.float64] | str:
+        def work(name: str, found: Predictions = predictions) -> NDArray[np.float64] | str:
             if name not in slides:
                 raise StoreError(f"{slides.path} has no slide {name!r}")
             lack = lack_of_truth(slides[name], label)

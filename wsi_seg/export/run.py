@@ -28,7 +28,7 @@ from wsi_seg.postprocess.strips import label_strips
 from wsi_seg.postprocess.table import write_table
 from wsi_seg.postprocess.write import write_decision
 from wsi_seg.progress import Progress
-from wsi_seg.store import Collection, Multiscale, SlideStore
+from wsi_seg.store import Collection, Multiscale, Predictions, SlideStore
 
 # Rows of a label map outlined at a time.
 _STRIP_PX = 1024
@@ -105,7 +105,7 @@ class ExportReport:
 
 
 def export_collection(
-    predictions: Collection,
+    predictions: Predictions,
     slides: Collection | None,
     targets: ExportTargets,
     *,
@@ -156,7 +156,7 @@ def export_collection(
     )
 
 
-def _warnings(predictions: Collection, targets: ExportTargets) -> tuple[str, ...]:
+def _warnings(predictions: Predictions, targets: ExportTargets) -> tuple[str, ...]:
     warnings = [text for store in predictions if (text := store.warning) is not None]
     plain = sum(store.saved == "labels" for store in predictions)
     if plain and (targets.ome_tiff or targets.table):

@@ -25,7 +25,7 @@ from wsi_seg.infer.blend import axis_weights
 from wsi_seg.infer.plan import FirstPass, InferOptions, Quarantined, SlidePlan, plan_slide
 from wsi_seg.infer.report import InferReport
 from wsi_seg.predict.ensemble import Model
-from wsi_seg.store import Multiscale, SlideStore, discard, open_collection
+from wsi_seg.store import Multiscale, SlideStore, discard, open_predictions
 from wsi_seg.store.names import PARTIAL
 
 # Neighbouring px of 255 that differ by more across a border disagree: 0.2.
@@ -83,10 +83,10 @@ def infer_twice(
         except BatchError as error:
             failures = error.failures
             if len(left) == len(stores):
-                if not len(open_collection(beside)):  # else first settings can go on from it
+                if not len(open_predictions(beside)):  # else first settings can go on from it
                     _drop(beside)
                 raise
-    known = open_collection(beside) if beside.exists() else None
+    known = open_predictions(beside) if beside.exists() else None
 
     def refine(store: SlideStore, plan: SlidePlan) -> SlidePlan:
         if known is None or store.name not in known:
@@ -110,7 +110,7 @@ def infer_twice(
 
 def _drop(beside: Path) -> None:
     """Remove the first pass, unless slides of it are unfinished and can be gone on with."""
-    if beside.exists() and not open_collection(beside).unfinished():
+    if beside.exists() and not open_predictions(beside).unfinished():
         discard(beside)
 
 

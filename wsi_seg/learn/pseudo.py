@@ -23,7 +23,15 @@ from wsi_seg.masks.objects import measure_objects, write_objects
 from wsi_seg.masks.vectorize import vectorize
 from wsi_seg.progress import Progress
 from wsi_seg.sampling.maps import PSEUDO, TrainingSlide
-from wsi_seg.store import Collection, Draft, DraftLayout, SlideStore, discard_label, writing
+from wsi_seg.store import (
+    Collection,
+    Draft,
+    DraftLayout,
+    Predictions,
+    SlideStore,
+    discard_label,
+    writing,
+)
 from wsi_seg.store.names import LABELS
 
 # Rows of a prediction outlined at a time.
@@ -84,7 +92,7 @@ class PseudoReport:
 
 
 def write_pseudo_labels(
-    predictions: Collection,
+    predictions: Predictions,
     slides: Collection,
     recipe: Recipe,
     options: PseudoOptions,

@@ -25,7 +25,7 @@ from wsi_seg.learn.history import History, Row
 from wsi_seg.learn.monitor import figures
 from wsi_seg.models.checkpoint import ModelCard, save_checkpoint
 from wsi_seg.progress import Progress
-from wsi_seg.store import SlideStore, open_collection
+from wsi_seg.store import SlideStore, open_predictions
 
 BEST = "best.safetensors"
 TOP = "top"
@@ -126,7 +126,7 @@ def top_name(row: Row) -> str:
 def _values(
     predictions: Path, slides: Sequence[SlideStore], label: str
 ) -> dict[str, dict[str, Reliability]]:
-    found = open_collection(predictions)
+    found = open_predictions(predictions)
     return {
         store.name: slide_reliability(found[store.name], store, label=label) for store in slides
     }
@@ -141,7 +141,7 @@ def score_slides(
     tile_px: int | None = None,
 ) -> Scores:
     """Compare predictions with the truth of the same slides."""
-    found = open_collection(predictions)
+    found = open_predictions(predictions)
     measures = Measures(tile_px=tile_px)
     return Scores(
         tuple(

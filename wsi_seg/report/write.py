@@ -18,7 +18,7 @@ from wsi_seg.report.prediction import (
     score_sections,
 )
 from wsi_seg.report.training import is_run, run_sections
-from wsi_seg.store import Collection, open_collection
+from wsi_seg.store import Collection, Predictions, open_collection, open_predictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def _prediction(
     sources: ReportSources, progress: Progress
 ) -> tuple[list[Section], dict[str, object], tuple[str, ...]]:
     try:
-        predictions = open_collection(sources.target)
+        predictions = open_predictions(sources.target)
     except StoreError as error:
         raise ConfigError(
             f"{error}; expected a prediction, or a run with recipe.yaml and metrics.csv"
@@ -152,7 +152,7 @@ def _prediction(
     return sections, data, unscored
 
 
-def _require_slides(predictions: Collection, slides: Collection) -> None:
+def _require_slides(predictions: Predictions, slides: Collection) -> None:
     missing = sorted(set(predictions.names()) - set(slides.names()))
     if missing:
         raise StoreError(

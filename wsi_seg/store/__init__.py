@@ -3,9 +3,12 @@
 from wsi_seg.store.cache import shared_cache
 from wsi_seg.store.collection import (
     Collection,
+    Predictions,
     SlideStore,
+    Stores,
     open_collection,
     open_image,
+    open_predictions,
 )
 from wsi_seg.store.digests import store_digest
 from wsi_seg.store.draft import Draft, DraftLayout, writing
@@ -41,9 +44,11 @@ __all__ = [
     "LabelInfo",
     "Multiscale",
     "PredictionInfo",
+    "Predictions",
     "Saved",
     "SlideStore",
     "StoreInfo",
+    "Stores",
     "Written",
     "completed",
     "create_collection",
@@ -60,6 +65,7 @@ __all__ = [
     "open_collection",
     "open_image",
     "open_multiscale",
+    "open_predictions",
     "read_thumbnail",
     "shared_cache",
     "store_digest",

@@ -8,7 +8,7 @@ from wsi_seg.batch import require_none, run_each
 from wsi_seg.errors import OutputError, StoreError, WsiSegError
 from wsi_seg.progress import Progress
 from wsi_seg.store.arrays import LevelArray
-from wsi_seg.store.collection import Collection, open_image
+from wsi_seg.store.collection import Stores, open_image
 from wsi_seg.store.digests import file_digest, group_files, read_digests
 from wsi_seg.store.layout import label_list
 from wsi_seg.store.names import LABELS, QUARANTINE
@@ -60,9 +60,7 @@ class Audit:
         require_none(self.failures, done=len(self.sound))
 
 
-def audit_collection(
-    collection: Collection, *, quarantine: bool = False, progress: Progress
-) -> Audit:
+def audit_collection(collection: Stores, *, quarantine: bool = False, progress: Progress) -> Audit:
     """Compare every file of a collection with its digest, and check metadata and shard indices.
 
     Parameters
