@@ -273,7 +273,7 @@ def test_slides_are_no_predictions(tmp_path):
     with pytest.raises(StoreNotFoundError, match="wsi-seg infer"):
         open_predictions(tmp_path / "none.zarr")
     write_store(tmp_path / "store.zarr")
-    with pytest.raises(StoreError, match="holds slides.* give predictions first, then slides"):
+    with pytest.raises(StoreError, match=r"holds slides.* give predictions first, then slides"):
         open_predictions(tmp_path / "store.zarr")
     create_collection(tmp_path / "pred.zarr")
     attributes = {"kind": "prediction"}

@@ -194,7 +194,7 @@ def _checked(
     return weights
 
 
-def _slides_of(members: Sequence[Collection]) -> tuple[str, ...]:
+def _slides_of(members: Sequence[Predictions]) -> tuple[str, ...]:
     first = members[0]
     for other in members[1:]:
         for name in sorted(set(first.names()) ^ set(other.names())):
@@ -291,7 +291,7 @@ def _gain(rows: _Counts) -> NDArray[np.float64]:
     return gain
 
 
-def _titles(members: Sequence[Collection]) -> list[str]:
+def _titles(members: Sequence[Predictions]) -> list[str]:
     """Short names of collections, as far as these differ."""
     short = [str(collection.path.name) for collection in members]
     return short if len(set(short)) == len(short) else [str(one.path) for one in members]
