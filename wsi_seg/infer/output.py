@@ -16,7 +16,7 @@ from wsi_seg.infer.stream import Job
 from wsi_seg.infer.strips import StripSink, Wanted
 from wsi_seg.models import ModelCard
 from wsi_seg.progress import Silent
-from wsi_seg.reading.resample import Readable
+from wsi_seg.reading.readable import Readable
 from wsi_seg.store import (
     LabelInfo,
     PredictionInfo,

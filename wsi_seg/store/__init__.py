@@ -23,9 +23,8 @@ from wsi_seg.store.layout import (
     note_attributes,
     note_names,
 )
-from wsi_seg.store.multiscale import Multiscale, open_multiscale
+from wsi_seg.store.multiscale import Multiscale, open_multiscale, read_thumbnail
 from wsi_seg.store.pyramid import CoarserLevels, Written, fill_pyramid
-from wsi_seg.store.thumbnail import read_thumbnail, thumbnail_extent
 from wsi_seg.store.writer import (
     discard,
     discard_label,
@@ -70,7 +69,6 @@ __all__ = [
     "shared_cache",
     "store_digest",
     "strip_rows",
-    "thumbnail_extent",
     "tidy",
     "write_strip",
     "writing",
