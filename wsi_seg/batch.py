@@ -1,11 +1,14 @@
 """Owns the one policy for many slides: what fails is noted by name, all others are done."""
 
+import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from wsi_seg.errors import BatchError, WsiSegError
 from wsi_seg.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 
 class Report(Protocol):
@@ -77,6 +80,7 @@ def run_each[R](
         try:
             batch.results[name] = work(name)
         except WsiSegError as error:
+            logger.info("%s failed: %s", name, error)
             batch.failures[name] = str(error)
         progress.advance(1)
     progress.finish()
