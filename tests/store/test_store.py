@@ -278,7 +278,8 @@ def test_slides_are_no_predictions(tmp_path):
     create_collection(tmp_path / "pred.zarr")
     attributes = {"kind": "prediction"}
     path = tmp_path / "pred.zarr" / "slide"
-    create_multiscale(path, extents=EXTENTS, channels=1, mpp=0.5, attributes=attributes)
+    layout = {"extents": EXTENTS, "channels": 1, "mpp": 0.5, "name": "slide"}
+    create_multiscale(path, attributes=attributes, **layout)
     predictions = open_predictions(tmp_path / "pred.zarr")
     assert predictions.names() == ("slide",)
     assert predictions != open_collection(tmp_path / "pred.zarr")
