@@ -227,6 +227,7 @@ def _infer(stage: _Stage, checkpoint: Path) -> tuple[float, int]:
     report = infer_collection(
         open_collection(store), checkpoint, out, InferOptions(overlap=0.5), progress=stage.progress
     )
+    report.require_whole()
     stage.report(
         f"Prediction {out}: {report.tiles} tiles in {report.seconds:.1f} s",
         f"wsi-seg infer {store} --checkpoint {checkpoint} --overlap 0.5 --out {out}",
@@ -236,11 +237,11 @@ def _infer(stage: _Stage, checkpoint: Path) -> tuple[float, int]:
 
 def _evaluate(stage: _Stage) -> tuple[float, float]:
     from wsi_seg.evaluate.compare import evaluate_collection
-    from wsi_seg.store import open_collection
+    from wsi_seg.store import open_collection, open_predictions
 
     prediction, truth = stage.path("test_pred.zarr"), stage.path("test.zarr")
     scores = evaluate_collection(
-        open_collection(prediction), open_collection(truth), label=LABEL, progress=stage.progress
+        open_predictions(prediction), open_collection(truth), label=LABEL, progress=stage.progress
     )
     pooled = scores.pooled("gland")
     stage.report(
@@ -252,14 +253,14 @@ def _evaluate(stage: _Stage) -> tuple[float, float]:
 
 def _export(stage: _Stage, name: str, *, with_polygons: bool) -> None:
     from wsi_seg.export.run import ExportTargets, export_collection
-    from wsi_seg.store import open_collection
+    from wsi_seg.store import open_collection, open_predictions
 
     prediction, store = stage.path(f"{name}_pred.zarr"), stage.path(f"{name}.zarr")
     pictures, polygons = stage.path("overviews"), stage.path("polygons")
     targets = ExportTargets(geojson=polygons if with_polygons else None, overview=pictures)
     export_collection(
-        open_collection(prediction), open_collection(store), targets, progress=stage.progress
-    )
+        open_predictions(prediction), open_collection(store), targets, progress=stage.progress
+    ).require_whole()
     options = (
         f"--geojson {polygons} --overview {pictures}" if with_polygons else f"--overview {pictures}"
     )
@@ -292,6 +293,7 @@ def _real_picture(stage: _Stage, checkpoint: Path) -> None:
     report = infer_collection(
         open_collection(store), checkpoint, out, options, progress=stage.progress
     )
+    report.require_whole()
     stage.report(
         f"Prediction {out}: {report.tiles} tiles; a real picture, unlike what was learned",
         f"wsi-seg infer {store} --checkpoint {checkpoint} --allow-mpp-mismatch --out {out}",

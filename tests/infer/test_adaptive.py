@@ -157,8 +157,10 @@ def test_a_slide_that_fails_does_not_stop_the_others(stores, tmp_path):
     card = replace(CARD, mpp=0.5)  # neither slide knows its own
     write_store(tmp_path / "s.zarr", "three", with_a_square(), mpp=0.5)
     every = list(open_collection(tmp_path / "s.zarr"))
+    report = infer_with((Blinkered(), card), every, tmp_path / "p", OPTIONS, progress=Silent())
+    assert list(report.failures) == ["one", "two"]
     with pytest.raises(BatchError, match="'one' has no mpp") as caught:
-        infer_with((Blinkered(), card), every, tmp_path / "p", OPTIONS, progress=Silent())
+        report.require_whole()
     assert caught.value.done == 1
     assert open_collection(tmp_path / "p").names() == ("three",)
     with pytest.raises(BatchError, match="2 of 2 slides failed"):
@@ -169,7 +171,7 @@ def test_no_first_pass_stays_where_nothing_can_go_on_from_it(stores, tmp_path):
     run(stores[:1], tmp_path / "p")
     other = replace(OPTIONS, tta="hflip")
     with pytest.raises(BatchError, match="one was made with other settings"):
-        run(stores, tmp_path / "p", other)
+        run(stores, tmp_path / "p", other).require_whole()
     assert open_collection(tmp_path / "p").names() == ("one", "two")
     assert not (tmp_path / ".p.first").exists()
     card = replace(CARD, mpp=0.5)
@@ -234,7 +236,7 @@ def test_overwriting_is_taken_up_after_a_stop_and_a_refusal(stores, tmp_path, mo
         )  # fmt: skip
     monkeypatch.undo()
     with pytest.raises(BatchError, match="blend was"):
-        run(stores, out, replace(options, blend="linear"))
+        run(stores, out, replace(options, blend="linear")).require_whole()
     run(stores, out, options)
     assert digests(out) == digests(tmp_path / "whole")
     assert not (tmp_path / ".p.first").exists()

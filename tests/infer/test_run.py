@@ -186,8 +186,11 @@ def test_one_bad_slide_does_not_stop_the_others(checkpoint, tmp_path):
     make_store(tmp_path / "store.zarr", "good", 70, 70)
     make_store(tmp_path / "store.zarr", "unknown", 70, 70, mpp=None)
     collection = open_collection(tmp_path / "store.zarr")
+    report = infer_collection(collection, checkpoint, tmp_path / "pred.zarr", OPTIONS)
+    assert [slide.slide for slide in report.slides] == ["good"]
+    assert list(report.failures) == ["unknown"]
     with pytest.raises(BatchError, match="'unknown' has no mpp") as caught:
-        infer_collection(collection, checkpoint, tmp_path / "pred.zarr", OPTIONS, progress=Silent())
+        report.require_whole()
     assert caught.value.done == 1
     assert open_collection(tmp_path / "pred.zarr").names() == ("good",)
 

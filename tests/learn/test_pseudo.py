@@ -105,8 +105,10 @@ def whole(label, level=0):
 
 def test_held_out_and_drawn_slides_are_refused(world):
     before = read_objects(open_collection(world / "store.zarr")["a"], "annotations").source
+    report = write(world)
+    assert (list(report.objects), list(report.failures)) == (["d"], ["a", "c"])
     with pytest.raises(BatchError) as caught:
-        write(world)
+        report.require_whole()
     assert caught.value.done == 1
     assert "slide 'c' is held out to judge the run" in caught.value.failures["c"]
     assert "not overwritten" in caught.value.failures["a"]
@@ -164,7 +166,7 @@ def test_guesses_stay_until_the_next_ones_are_whole(world, monkeypatch):
     with monkeypatch.context() as context:
         context.setattr(writer, "write_digests", fail)
         with pytest.raises(BatchError, match="the disk is full"):
-            write(world, low=0.6)
+            write(world, low=0.6).require_whole()
     slide = open_collection(world / "store.zarr")["d"]
     assert set(np.unique(whole(slide.label("annotations")))) == {0, 1, 255}
     assert TrainingSlide.of(slide, "annotations").is_pseudo

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -41,8 +43,11 @@ def values_of(scores):
     return found
 
 
+NOTHING = SimpleNamespace(slides=(), failures={})  # what inference reports of no slides
+
+
 def test_figures_differ_and_are_named(recipe_for, tmp_path, monkeypatch):
-    monkeypatch.setattr(validate, "infer_with", lambda *words, **named: None)
+    monkeypatch.setattr(validate, "infer_with", lambda *words, **named: NOTHING)
     monkeypatch.setattr(validate, "score_slides", lambda *words, **named: UNEQUAL)
     monkeypatch.setattr(validate, "_values", lambda *words: values_of(UNEQUAL))
     row = Validation(recipe_for(), None, (), tmp_path).score(None, "cpu", Silent())
@@ -102,7 +107,7 @@ def test_slices_of_a_volume_are_one_case():
 
 def test_nothing_to_choose_by_is_an_error(recipe_for, tmp_path, monkeypatch):
     empty = Scores((SlideScore("a", "disc", Counts(0, 0, 0)),))
-    monkeypatch.setattr(validate, "infer_with", lambda *words, **named: None)
+    monkeypatch.setattr(validate, "infer_with", lambda *words, **named: NOTHING)
     monkeypatch.setattr(validate, "score_slides", lambda *words, **named: empty)
     monkeypatch.setattr(validate, "_values", lambda *words: values_of(empty))
     validation = Validation(recipe_for("train.monitor=dice_objects"), None, (), tmp_path)

@@ -67,14 +67,16 @@ def test_a_binary_mask_of_half_the_size_is_one_class(slides, tmp_path):
     mask = (blocks()[::2, ::2] > 0).astype(np.uint8) * 255
     Image.fromarray(mask).save(tmp_path / "a.png")
     with pytest.raises(BatchError, match="names no class"):
-        annotate_collection(slides, [tmp_path], name="b", progress=Silent())
+        annotate_collection(slides, [tmp_path], name="b", progress=Silent()).require_whole()
     reading = Reading(default_class="tumour")
     annotate_collection(slides, [tmp_path], name="b", reading=reading, progress=Silent())
     expected = mask.repeat(2, 0).repeat(2, 1) > 0
     assert np.array_equal(slides["a"].label("b").read(whole()) > 0, expected)
     Image.fromarray(mask[:-9]).save(tmp_path / "a.png")
     with pytest.raises(BatchError, match="140 x 90 px"):
-        annotate_collection(slides, [tmp_path], name="b", reading=reading, progress=Silent())
+        annotate_collection(
+            slides, [tmp_path], name="b", reading=reading, progress=Silent()
+        ).require_whole()
 
 
 def test_numbered_objects_keep_their_numbers_apart(slides, tmp_path):
@@ -101,7 +103,9 @@ def test_255_is_ignore_among_class_ids_and_unknown_ids_are_named(slides, tmp_pat
     assert np.array_equal(slides["a"].label("i").read(whole()), labels)
     few = Reading(class_names=("first",))
     with pytest.raises(BatchError, match=r"class ids \[2\]"):
-        annotate_collection(slides, [tmp_path], name="i", reading=few, progress=Silent())
+        annotate_collection(
+            slides, [tmp_path], name="i", reading=few, progress=Silent()
+        ).require_whole()
 
 
 def test_a_csv_and_a_coco_file_name_their_slides(slides, tmp_path):
@@ -161,10 +165,10 @@ def test_a_file_that_fits_no_slide_is_named(slides, tmp_path):
     Image.fromarray(colour).save(tmp_path / "a.png")
     (tmp_path / "c.geojson").unlink()
     with pytest.raises(BatchError, match="3 channels"):
-        annotate_collection(slides, [tmp_path], progress=Silent())
+        annotate_collection(slides, [tmp_path], progress=Silent()).require_whole()
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
     with pytest.raises(BatchError, match="cannot be read as a mask"):
-        annotate_collection(slides, [tmp_path], progress=Silent())
+        annotate_collection(slides, [tmp_path], progress=Silent()).require_whole()
 
 
 def test_touching_objects_are_separated_by_a_boundary(slides, tmp_path):

@@ -12,7 +12,7 @@ from wsi_seg.postprocess.decide import decide
 from wsi_seg.postprocess.label_map import label_map, predicted_label
 from wsi_seg.postprocess.rule import Rule, doublet, fixed, hysteresis
 from wsi_seg.postprocess.strips import argmax_strips, certain_label_strips
-from wsi_seg.postprocess.write import classes_of, decided_label
+from wsi_seg.postprocess.write import decided_label
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
     Multiscale,
@@ -60,7 +60,7 @@ def test_a_label_map_that_was_not_saved_is_computed_as_it_is_read(prediction, mo
     label = pickle.loads(pickle.dumps(predicted_label(prediction)))
     assert label.channels is None
     assert label.pyramid == prediction.pyramid
-    assert classes_of(label) == CLASSES
+    assert label.classes == CLASSES
     read, most = Multiscale.read, []
 
     def watched(image, region, *, cached=True, out=None):

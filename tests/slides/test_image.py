@@ -22,11 +22,6 @@ def clear(pixels, alpha):
     return np.where(alpha[..., None] == 0, 255, pixels).astype(np.uint8)
 
 
-def clear(pixels, alpha):
-    """White where alpha is 0."""
-    return np.where(alpha[..., None] == 0, 255, pixels).astype(np.uint8)
-
-
 @pytest.mark.parametrize("suffix", ["png", "bmp", "webp"])
 def test_lossless_images_conform(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"

@@ -44,7 +44,7 @@ def audit(path, **options):
 
 def test_a_sound_collection_passes_and_every_file_was_read(store):
     found = audit(store)
-    found.require_sound()
+    found.require_whole()
     assert found.sound == ["a", "b"]
     files = [path for path in store.rglob("*") if path.is_file() and path.name != "digests.json"]
     outside = [path for path in files if path.parent == store or path.parent.name == "labels"]
@@ -76,7 +76,7 @@ def test_every_flipped_bit_is_found(store):
             data[place] ^= 1 << bit
             flipped += 1
         path.write_bytes(data)
-    audit(store).require_sound()
+    audit(store).require_whole()
     assert flipped > 20
 
 
@@ -87,7 +87,7 @@ def test_missing_cut_and_foreign_files_are_named(store):
     assert "0/c/0/0/0 is missing" in audit(store).faults["a"][0]
     shard.write_bytes(kept[:-3])
     with pytest.raises(BatchError, match="digest differs"):
-        audit(store).require_sound()
+        audit(store).require_whole()
     shard.write_bytes(kept)
     shutil.copy(shard, shard.with_name("7"))
     assert "0/c/0/0/7 is not among the digests" in audit(store).faults["a"][0]
@@ -112,7 +112,7 @@ def test_a_damaged_store_is_put_aside_and_made_anew(original, store):
         assert open_collection(store).names() == ("b",)
         tile(original, store)
         assert store_digest(store / "a") == digest
-        audit(store).require_sound()
+        audit(store).require_whole()
     assert {path.name for path in (store / ".quarantine").iterdir()} == {"a", "a.2"}
 
 
@@ -131,7 +131,7 @@ def test_labels_may_come_and_go(store):
     assert store_digest(store / "a") == before
     (slide,) = (slide for slide in open_collection(store) if slide.name == "a")
     write_tissue(slide)
-    audit(store).require_sound()
+    audit(store).require_whole()
 
 
 def test_a_prediction_of_a_store_that_changed_is_refused(store, tmp_path):

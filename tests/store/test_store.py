@@ -32,6 +32,7 @@ from wsi_seg.store import (
     fill_pyramid,
     finish,
     open_collection,
+    open_predictions,
     strip_rows,
     write_strip,
 )
@@ -266,6 +267,24 @@ def test_messages_name_what_is_there(tmp_path):
     (tmp_path / "full" / "file").touch()
     with pytest.raises(OutputError, match="not a collection"):
         create_collection(tmp_path / "full")
+
+
+def test_slides_are_no_predictions(tmp_path):
+    with pytest.raises(StoreNotFoundError, match="wsi-seg infer"):
+        open_predictions(tmp_path / "none.zarr")
+    write_store(tmp_path / "store.zarr")
+    with pytest.raises(StoreError, match=r"holds slides.* give predictions first, then slides"):
+        open_predictions(tmp_path / "store.zarr")
+    create_collection(tmp_path / "pred.zarr")
+    attributes = {"kind": "prediction"}
+    path = tmp_path / "pred.zarr" / "slide"
+    layout = {"extents": EXTENTS, "channels": 1, "mpp": 0.5, "name": "slide"}
+    create_multiscale(path, attributes=attributes, **layout)
+    predictions = open_predictions(tmp_path / "pred.zarr")
+    assert predictions.names() == ("slide",)
+    assert predictions != open_collection(tmp_path / "pred.zarr")
+    assert repr(pickle.loads(pickle.dumps(predictions))) == repr(predictions)
+    assert repr(predictions).startswith("<Predictions ")
 
 
 def test_unfinished_stores_are_refused(tmp_path):

@@ -1,6 +1,5 @@
 """Owns ``wsi-seg info``."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -40,9 +39,9 @@ def info(
         from wsi_seg.ingest.describe import describe_slides
 
         report = describe_slides(slides, mpp=mpp, scene=scene)
-        terminal.say(str(report))
-        report.require_complete()
+        terminal.show(report)
+        report.require_whole()
         terminal.next_command("wsi-seg", "tile", *slides, "--out", "store.zarr")
-        return asdict(report)
+        return report.to_json()
 
     run_verb(body, json_mode)

@@ -170,10 +170,7 @@ def _mirrored(centre: float, side: int, length: int) -> NDArray[np.int64]:
 
 
 def _recode(slide: str, label: Multiscale, classes: ClassTable) -> NDArray[np.uint8]:
-    rows = label.attributes.get("classes")
-    if not isinstance(rows, list):
-        raise StoreError(f"{label.path} names no classes; expected a label written by wsi-seg")
-    known = ClassTable.from_json(rows)
+    known = label.classes
     missing = classes.absent_from(known)
     if missing:
         raise StoreError(
@@ -188,8 +185,7 @@ def _soft(label: Multiscale, classes: ClassTable) -> Multiscale | None:
     soft = _inside(label, SOFT)
     if soft is None:
         return None
-    rows = soft.attributes.get("classes")
-    names = ClassTable.from_json(rows).names if isinstance(rows, list) else ()
+    names = soft.classes.names if soft.names_classes else ()
     if names != classes.names:
         raise StoreError(
             f"{soft.path} has probabilities of {', '.join(names) or 'no class'}; expected "

@@ -12,7 +12,7 @@ windows; a fixed overlap of 0.25 predicts as few and, with the models tried, sco
 is gained over that are slides where few borders of tiles cross anything.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from wsi_seg.infer.plan import (
 )
 from wsi_seg.infer.report import InferReport
 from wsi_seg.predict.ensemble import Model
-from wsi_seg.store import Multiscale, SlideStore, discard, open_collection
+from wsi_seg.store import Multiscale, SlideStore, discard, open_predictions
 from wsi_seg.store.names import PARTIAL
 
 # Neighbouring px of 255 that differ by more across a border disagree: 0.2.
@@ -71,7 +71,7 @@ def infer_twice(
     ConfigError
         If there are several models, or one that resizes slides.
     BatchError
-        If some slides could not be predicted; all others are done.
+        If no slide could be predicted.
     """
     require_adaptable(model)
     beside = out.with_name(f".{out.name}.first")
@@ -81,18 +81,19 @@ def infer_twice(
         for store in stores
         if overwrite or not (out / store.name).exists() or (out / PARTIAL / store.name).exists()
     ]
-    failures: dict[str, str] = {}
+    failures: Mapping[str, str] = {}
     first: InferReport | None = None
     if left:
         try:
             first = run(left, beside, plain)
+            failures = first.failures
         except BatchError as error:
             failures = error.failures
-            if error.done == 0 and len(left) == len(stores):
-                if not len(open_collection(beside)):  # else first settings can go on from it
+            if len(left) == len(stores):
+                if not len(open_predictions(beside)):  # else first settings can go on from it
                     _drop(beside)
                 raise
-    known = open_collection(beside) if beside.exists() else None
+    known = open_predictions(beside) if beside.exists() else None
 
     def refine(store: PlannedSlide, plan: SlidePlan) -> SlidePlan:
         if known is None or store.name not in known:
@@ -107,16 +108,16 @@ def infer_twice(
         # The first settings can go on from it where slides are unfinished.
         if not any((out / PARTIAL / store.name).exists() for store in stores):
             _drop(beside)
-        raise BatchError(failures | error.failures, done=error.done) from error
-    _drop(beside)
-    if failures:
-        raise BatchError(failures, done=len(report.slides))
+        raise BatchError({**failures, **error.failures}, done=0) from error
+    if not report.failures or not any((out / PARTIAL / store.name).exists() for store in stores):
+        _drop(beside)
+    report = replace(report, failures={**failures, **report.failures})
     return report if first is None else report.after(first)
 
 
 def _drop(beside: Path) -> None:
     """Remove the first pass, unless slides of it are unfinished and can be gone on with."""
-    if beside.exists() and not open_collection(beside).unfinished():
+    if beside.exists() and not open_predictions(beside).unfinished():
         discard(beside)
 
 

@@ -1,9 +1,10 @@
 """Owns the figures of a run: what people read at its end, and the same as JSON."""
 
 import statistics
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 
-from wsi_seg.errors import BatchError
+from wsi_seg.batch import require_none
 from wsi_seg.infer.memory import MemoryPlan
 from wsi_seg.infer.plan import Quarantined
 from wsi_seg.infer.watch import described
@@ -49,6 +50,7 @@ class InferReport:
     work. ``peak_memory`` is that of the whole process in bytes. ``label_change`` and
     ``value_change`` are the shares of pixels whose label, and whose value, differs from that of the
     network in float32 as it was trained, measured on the first tile. ``saved`` is what was written.
+    ``failures`` says why other slides were not predicted.
     """
 
     slides: tuple[SlideResult, ...]
@@ -65,6 +67,7 @@ class InferReport:
     value_change: float
     saved: str
     memory: MemoryPlan
+    failures: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def device_use(self) -> float:
@@ -137,16 +140,15 @@ class InferReport:
         return [f"adaptive overlap spared {spared} of {every} tiles ({spared / every:.0%}){seams}"]
 
     def require_whole(self) -> None:
-        """Raise a `BatchError` if tiles of some slides could not be read; the rest is predicted."""
-        torn = [slide for slide in self.slides if slide.quarantined]
-        if torn:
-            reasons = {
-                slide.slide: f"predicted but for {len(slide.quarantined)} tiles, which are 0; the "
-                f"first, y={slide.quarantined[0][0]} x={slide.quarantined[0][1]}: "
-                f"{slide.quarantined[0][2]}"
-                for slide in torn
-            }
-            raise BatchError(reasons, done=len(self.slides) - len(torn))
+        """Raise a `BatchError` if slides, or tiles of some, failed; the rest is predicted."""
+        torn = {
+            slide.slide: f"predicted but for {len(slide.quarantined)} tiles, which are 0; the "
+            f"first, y={slide.quarantined[0][0]} x={slide.quarantined[0][1]}: "
+            f"{slide.quarantined[0][2]}"
+            for slide in self.slides
+            if slide.quarantined
+        }
+        require_none({**self.failures, **torn}, done=len(self.slides) - len(torn))
 
     def to_json(self) -> dict[str, object]:
         """Figures as plain JSON values."""

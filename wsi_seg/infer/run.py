@@ -5,7 +5,6 @@ map beside them. It is written under ``.partial`` and renamed when whole; finish
 recorded, so a rerun continues where the last one was stopped.
 """
 
-import logging
 import resource
 import sys
 import time
@@ -19,7 +18,8 @@ from typing import Protocol
 
 from torch import nn
 
-from wsi_seg.errors import BatchError, ConfigError, WsiSegError
+from wsi_seg.batch import Batch, run_each
+from wsi_seg.errors import BatchError, ConfigError
 from wsi_seg.infer.adaptive import infer_twice
 from wsi_seg.infer.ensemble import Work
 from wsi_seg.infer.memory import MemoryPlan
@@ -50,8 +50,6 @@ from wsi_seg.store import (
     store_digest,
     tidy,
 )
-
-logger = logging.getLogger(__name__)
 
 
 class Executor(Protocol):
@@ -170,11 +168,16 @@ def infer_collection(
     progress
         Advanced by tiles.
 
+    Returns
+    -------
+    InferReport
+        Its `InferReport.require_whole` raises if some slides could not be predicted, or were
+        predicted before with other settings; all others are done.
+
     Raises
     ------
     BatchError
-        If some slides could not be predicted, or were predicted before with other settings; all
-        others are done.
+        If no slide could be predicted.
     OutputError
         If ``out`` cannot be written.
     """
@@ -238,22 +241,23 @@ def _infer(
     begun = {} if overwrite else begun_settings(stores, out)
     plan = plan_run(stores, model, options, device=executor.device, refine=refine, begun=begun)
     create_collection(out)
-    failures = dict(plan.failures)
     if plan.memory is None:
-        if not failures:
+        if not plan.failures:
             raise ConfigError("got no slides to predict; expected at least one")
-        raise BatchError(failures, done=0)
+        raise BatchError(plan.failures, done=0)
     started = time.perf_counter()
     tuning = executor.tune(plan, begun)
-    outputs = _begin(stores, plan, model, out, options, tuning, overwrite, failures)
+    batch = _begin(stores, plan, model, out, options, tuning, overwrite)
+    outputs = list(batch.results.values())
     memory = with_batches(plan.memory, tuning)
     begin = time.perf_counter() - started
     report = _run(outputs, plan, memory, executor, replace(tuning, seconds=begin))
     tidy(out)
     note_names(out)
-    if failures:
-        raise BatchError(failures, done=len(outputs))
-    return report
+    failures = plan.failures | batch.failures
+    if not outputs:
+        raise BatchError(failures, done=0)
+    return replace(report, failures=failures)
 
 
 def _begin(
@@ -264,28 +268,24 @@ def _begin(
     options: InferOptions,
     tuning: Tuning,
     overwrite: bool,
-    failures: dict[str, str],
-) -> list[SlideOutput]:
+) -> Batch[SlideOutput]:
     """Begin or continue the output of every planned slide; note those that refuse."""
     named = {store.name: store for store in stores}
+    planned = {plans[0].slide: plans for plans in plan.slides}
     learned_from = model.learned_from
-    outputs: list[SlideOutput] = []
-    for plans in plan.slides:
-        store = named[plans[0].slide]
-        try:
-            settings = _settings(plans, model, options, plan.device.precision, tuning)
-            settings["slide_digest"] = store_digest(store.path)
-            save = options.saved(len(model.card.classes))
-            output = SlideOutput(store, plans, out, settings, save=save, overwrite=overwrite)
-            if not output.complete:
-                learned = {"learned_from_slide": store.name in learned_from}
-                output.create(model.card, model.training | learned)
-        except WsiSegError as error:
-            logger.info("%s failed: %s", store.name, error)
-            failures[store.name] = str(error)
-            continue
-        outputs.append(output)
-    return outputs
+
+    def work(name: str) -> SlideOutput:
+        store, plans = named[name], planned[name]
+        settings = _settings(plans, model, options, plan.device.precision, tuning)
+        settings["slide_digest"] = store_digest(store.path)
+        save = options.saved(len(model.card.classes))
+        output = SlideOutput(store, plans, out, settings, save=save, overwrite=overwrite)
+        if not output.complete:
+            learned = {"learned_from_slide": name in learned_from}
+            output.create(model.card, model.training | learned)
+        return output
+
+    return run_each(planned, work, title="begin", progress=Silent())
 
 
 def _settings(

@@ -1,19 +1,17 @@
 """Owns the plan of a whole run: every slide, every member, batch and memory, before any work."""
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 
-from wsi_seg.errors import BatchError, WsiSegError
+from wsi_seg.batch import require_none, run_each
 from wsi_seg.infer.adaptive import require_adaptable, require_even_tile
 from wsi_seg.infer.memory import MemoryPlan, plan_memory
 from wsi_seg.infer.plan import InferOptions, PlannedSlide, SlidePlan, finest, plan_slide
 from wsi_seg.predict.batch import batch_for
 from wsi_seg.predict.device import Device
 from wsi_seg.predict.ensemble import Model
-
-logger = logging.getLogger(__name__)
+from wsi_seg.progress import Silent
 
 # Rows of a strip before the memory plan has its say.
 _STRIP_PX = 1024
@@ -61,8 +59,7 @@ class RunPlan:
 
     def require_whole(self) -> None:
         """Raise a `BatchError` if some slides cannot be predicted, as the run would."""
-        if self.failures:
-            raise BatchError(self.failures, done=len(self.slides))
+        require_none(self.failures, done=len(self.slides))
 
     def lines(self) -> list[str]:
         """Plan as sentences for people."""
@@ -144,19 +141,18 @@ def _plan_slides(
     stores: Sequence[PlannedSlide], model: Model, options: InferOptions, refine: Refine | None
 ) -> tuple[list[tuple[SlidePlan, ...]], dict[str, str]]:
     """Plan every slide; say of the others why they cannot be predicted."""
-    failures: dict[str, str] = {}
-    slides: list[tuple[SlidePlan, ...]] = []
+    named = {store.name: store for store in stores}
     cards = [member.card for member in model.members]
-    for store in stores:
-        try:
-            plans = [plan_slide(store, card, options, strip_px=_STRIP_PX) for card in cards]
-            if options.overlap == "adaptive":
-                require_even_tile(plans[0])
-            slides.append(tuple(refine(store, plan) if refine else plan for plan in plans))
-        except WsiSegError as error:
-            logger.info("%s failed: %s", store.name, error)
-            failures[store.name] = str(error)
-    return slides, failures
+
+    def work(name: str) -> tuple[SlidePlan, ...]:
+        store = named[name]
+        plans = [plan_slide(store, card, options, strip_px=_STRIP_PX) for card in cards]
+        if options.overlap == "adaptive":
+            require_even_tile(plans[0])
+        return tuple(refine(store, plan) if refine else plan for plan in plans)
+
+    batch = run_each(named, work, title="plan", progress=Silent())
+    return list(batch.results.values()), batch.failures
 
 
 def _plan_memory(

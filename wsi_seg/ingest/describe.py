@@ -1,10 +1,11 @@
 """Owns telling what a slide is and what tiling would do with it, without doing it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from wsi_seg.errors import BatchError, WsiSegError
+from wsi_seg.batch import require_none
+from wsi_seg.errors import WsiSegError
 from wsi_seg.ingest.plan import plan_levels
 from wsi_seg.slides import Slide, find_slides, open_slide, slide_name, source_bytes
 
@@ -57,13 +58,17 @@ class InfoReport:
     slides: tuple[SlideDescription, ...]
     failures: Mapping[str, str]
 
-    def require_complete(self) -> None:
-        """Raise a `BatchError` if some files cannot be read."""
-        if self.failures:
-            raise BatchError(self.failures, done=len(self.slides))
+    def lines(self) -> list[str]:
+        """Describe each slide in sentences for people."""
+        return [str(slide) for slide in self.slides]
 
-    def __str__(self) -> str:
-        return "\n".join(str(slide) for slide in self.slides)
+    def to_json(self) -> dict[str, object]:
+        """Figures as plain JSON values."""
+        return asdict(self)
+
+    def require_whole(self) -> None:
+        """Raise a `BatchError` if some slides cannot be read; all others are done."""
+        require_none(self.failures, done=len(self.slides))
 
 
 def describe_slides(

@@ -1,10 +1,10 @@
 """Owns the figures of a run of `wsi-seg tile`, and how they read."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from wsi_seg.errors import BatchError
+from wsi_seg.batch import require_none
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,15 @@ class TileReport:
     failures: Mapping[str, str] = field(default_factory=dict)
 
     def require_whole(self) -> None:
-        """Raise a `BatchError` if some slides failed; the others are done."""
-        if self.failures:
-            raise BatchError(self.failures, done=len(self.slides))
+        """Raise a `BatchError` if some slides failed; all others are done."""
+        require_none(self.failures, done=len(self.slides))
 
-    def __str__(self) -> str:
+    def to_json(self) -> dict[str, object]:
+        """Figures as plain JSON values."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """Figures as sentences for people."""
         new = [slide for slide in self.slides if not slide.skipped]
         size = sum(slide.store_bytes for slide in new)
         source = sum(slide.source_bytes for slide in new)
@@ -51,4 +55,4 @@ class TileReport:
             lines.append(f"{slide.name}: {slide.width} x {slide.height} px, {mpp}, ")
             lines[-1] += ", ".join(dict.fromkeys(slide.levels))
         lines += [f"{name} failed: {reason}" for name, reason in self.failures.items()]
-        return "\n".join(lines)
+        return lines

@@ -1,14 +1,15 @@
 """Owns comparing a store with the slide it was made from, on sampled places."""
 
-from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_seg.batch import require_none, run_each
 from wsi_seg.choices import NamesBy
-from wsi_seg.errors import BatchError, StoreError, WsiSegError
+from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.ingest.names import name_slides
 from wsi_seg.progress import Progress
@@ -32,6 +33,27 @@ class Verified:
     pixels: int
 
 
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What was compared; ``failures`` says what differs or cannot be read, by slide."""
+
+    slides: tuple[Verified, ...]
+    failures: Mapping[str, str]
+
+    def lines(self) -> list[str]:
+        """Figures as sentences for people."""
+        pixels = sum(slide.pixels for slide in self.slides) / 1e6
+        return [f"verified {pixels:.1f} million pixels of {len(self.slides)} slides: all the same"]
+
+    def to_json(self) -> dict[str, object]:
+        """Figures as plain JSON values."""
+        return asdict(self)
+
+    def require_whole(self) -> None:
+        """Raise a `BatchError` if some slides differ; all others are done."""
+        require_none(self.failures, done=len(self.slides))
+
+
 def verify_slides(
     paths: Sequence[Path],
     collection: Collection,
@@ -39,7 +61,7 @@ def verify_slides(
     names: NamesBy = "stem",
     except_for: Container[str] = (),
     progress: Progress,
-) -> list[Verified]:
+) -> VerifyReport:
     """Compare the stores of a collection with their slides; see `verify_slide`.
 
     Parameters
@@ -55,26 +77,20 @@ def verify_slides(
     progress
         Advanced by slides.
 
-    Raises
-    ------
-    BatchError
-        If some differ or cannot be read; all others are the same.
+    Returns
+    -------
+    VerifyReport
+        Its `VerifyReport.require_whole` raises if some differ or cannot be read.
     """
     found = name_slides(paths, names)
-    files = {file: name for file, name in found.names.items() if name not in except_for}
-    verified: list[Verified] = []
-    failures: dict[str, str] = {}
-    progress.start("verify", len(files), "slides")
-    for file, name in files.items():
-        try:
-            verified.append(verify_slide(collection[name], file))
-        except WsiSegError as error:
-            failures[name] = str(error)
-        progress.advance(1)
-    progress.finish()
-    if failures:
-        raise BatchError(failures, done=len(verified))
-    return verified
+    named = {name: file for file, name in found.names.items() if name not in except_for}
+    batch = run_each(
+        named,
+        lambda name: verify_slide(collection[name], named[name]),
+        title="verify",
+        progress=progress,
+    )
+    return VerifyReport(tuple(batch.results.values()), batch.failures)
 
 
 def verify_slide(store: SlideStore, source: Path, *, seed: int = 0) -> Verified:

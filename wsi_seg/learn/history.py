@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wsi_seg.errors import OutputError
+from wsi_seg.atomic import write_atomic
 
 Row = dict[str, float]
 
@@ -71,9 +71,4 @@ class History:
         writer.writeheader()
         for row in self.rows:
             writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
-        partial = path.with_name(f".{path.name}.partial")
-        try:
-            partial.write_text(text.getvalue(), encoding="utf-8")
-            partial.replace(path)
-        except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        write_atomic(path, text.getvalue())

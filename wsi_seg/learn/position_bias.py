@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsi_seg.errors import ConfigError, OutputError
+from wsi_seg.atomic import write_atomic
+from wsi_seg.errors import ConfigError
 from wsi_seg.models import load_checkpoint
 
 POSITION_BIAS = "position_bias.json"
@@ -63,12 +64,7 @@ class PositionBias:
         OutputError
             If they cannot be written.
         """
-        partial = file.with_name(f".{file.name}.partial")
-        try:
-            partial.write_text(json.dumps(asdict(self)), encoding="utf-8")
-            partial.replace(file)
-        except OSError as error:
-            raise OutputError(f"cannot write {file}: {error.strerror or error}") from error
+        write_atomic(file, json.dumps(asdict(self)))
 
     def warnings(self) -> list[str]:
         """Sentences about classes whose answer depends on the position."""

@@ -8,7 +8,8 @@ from typing import Any
 import lightning
 import torch
 
-from wsi_seg.errors import CheckpointError, OutputError
+from wsi_seg.atomic import atomic_path, partial_path
+from wsi_seg.errors import CheckpointError
 
 LAST = "last.ckpt"
 
@@ -38,13 +39,11 @@ def save_state(trainer: lightning.Trainer, out: Path) -> None:
     OutputError
         If it cannot be written.
     """
-    partial = out / f".{LAST}.partial"
-    try:
+    if not trainer.is_global_zero:  # takes part, and writes nothing
+        trainer.save_checkpoint(partial_path(out / LAST))
+        return
+    with atomic_path(out / LAST) as partial:
         trainer.save_checkpoint(partial)
-        if trainer.is_global_zero:
-            partial.replace(out / LAST)
-    except OSError as error:
-        raise OutputError(f"cannot write {out / LAST}: {error.strerror or error}") from error
 
 
 def position_of(out: Path) -> Position | None:

@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from wsi_seg.annotations import Annotations, read_for_slides
 from wsi_seg.annotations.read import SUFFIXES
+from wsi_seg.batch import require_none, run_each
 from wsi_seg.choices import Dialect
 from wsi_seg.classes import IGNORE_NAME, ClassTable
-from wsi_seg.errors import AnnotationError, BatchError, WsiSegError
+from wsi_seg.errors import AnnotationError, WsiSegError
 from wsi_seg.geometry import Extent
 from wsi_seg.masks import outlines
 from wsi_seg.masks.boundary import separate
@@ -27,13 +28,25 @@ _ALL_SUFFIXES = (*SUFFIXES, *outlines.SUFFIXES)
 
 @dataclass(frozen=True, slots=True)
 class AnnotateReport:
-    """What was annotated: objects by slide, repairs by file; slides and files left without."""
+    """What was annotated: objects by slide, repairs by file; slides and files left without.
+
+    ``failures`` says why files of other slides were not drawn.
+    """
 
     objects: dict[str, int]
     classes: tuple[str, ...]
     repairs: dict[str, tuple[str, ...]]
     without: tuple[str, ...]
     unused: tuple[str, ...] = ()
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, object]:
+        """Figures as plain JSON values."""
+        return asdict(self)
+
+    def require_whole(self) -> None:
+        """Raise a `BatchError` if files of some slides cannot be read; all others are done."""
+        require_none(self.failures, done=len(self.objects))
 
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
@@ -127,12 +140,16 @@ def annotate_collection(
     progress
         Advanced by slides.
 
+    Returns
+    -------
+    AnnotateReport
+        Its `AnnotateReport.require_whole` raises if some files cannot be read; nothing is drawn
+        into their slides.
+
     Raises
     ------
     AnnotationError
         If there is no file, or none fits a slide, or one that is named itself fits none.
-    BatchError
-        If some files cannot be read; the slides without such files are done.
     """
     read, failures, unused = _read_all(collection, _files(paths), reading, named=set(paths))
     if reading.unlisted_empty:
@@ -142,23 +159,20 @@ def annotate_collection(
         read = {name: _separated(a, collection[name], reading) for name, a in read.items()}
     found = sorted({item.class_name for a in read.values() for item in a.items} - {IGNORE_NAME})
     classes = ClassTable.named(reading.class_names or found)
-    progress.start("annotate", len(read), "slides")
-    counts: dict[str, int] = {}
-    for slide, annotations in read.items():
-        store = collection[slide]
-        counts[slide] = len(
-            write_labels(store, annotations, classes, name, samples=reading.samples)
+
+    def work(slide: str) -> int:
+        return len(
+            write_labels(collection[slide], read[slide], classes, name, samples=reading.samples)
         )
-        progress.advance(1)
-    progress.finish()
-    if failures:
-        raise BatchError(failures, done=len(read))
+
+    batch = run_each(read, work, title="annotate", progress=progress)
     return AnnotateReport(
-        objects=counts,
+        objects=batch.results,
         classes=classes.names,
         repairs={slide: a.repairs for slide, a in read.items() if a.repairs},
         without=_without(collection, name),
         unused=tuple(unused),
+        failures=failures | batch.failures,
     )
 
 

@@ -24,8 +24,6 @@ from wsi_seg.store import (
 )
 from wsi_seg.store.names import LABELS, TISSUE
 
-__all__ = ["TISSUE", "write_labels", "write_mask", "write_tissue", "write_values"]
-
 # Longer side of the image that tissue is searched in: about 10 to 50 um per pixel.
 _TISSUE_PX = 2048
 

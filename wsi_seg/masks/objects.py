@@ -17,8 +17,6 @@ from wsi_seg.json_text import parse_json
 from wsi_seg.store import SlideStore
 from wsi_seg.store.names import LABELS, OBJECTS
 
-FILE = OBJECTS
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Objects:

@@ -8,8 +8,6 @@ for people is next to the file. Such a file cannot run code when it is opened, s
 import dataclasses
 import hashlib
 import json
-import os
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
+from wsi_seg.atomic import write_atomic
 from wsi_seg.classes import ClassTable
 from wsi_seg.config.recipe import Resize
 from wsi_seg.errors import CheckpointError, ConfigError, OutputError
@@ -228,9 +227,9 @@ def save_checkpoint(path: Path, network: nn.Module, card: ModelCard) -> None:
     }
     values = card.to_json()
     metadata = {_KEY: json.dumps(values, allow_nan=False), "format": "pt"}
-    _write_whole(path, save(tensors, metadata))
+    write_atomic(path, save(tensors, metadata))
     pretty = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
-    _write_whole(path.with_suffix(".json"), (pretty + "\n").encode())
+    write_atomic(path.with_suffix(".json"), pretty + "\n")
 
 
 def load_checkpoint(path: Path | str) -> tuple[nn.Module, ModelCard]:
@@ -364,19 +363,3 @@ def _require_safetensors(path: Path) -> None:
         f"checkpoint {path} is not a safetensors file, or is cut short ({size} bytes, header of "
         f"{length}); expected a file written by `wsi-seg train`"
     )
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write under another name, flush to the disk, then rename."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error

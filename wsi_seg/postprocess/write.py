@@ -1,8 +1,7 @@
 """Owns keeping a decision: the label ``decision`` next to a prediction's own label map."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from pathlib import Path
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import StoreError
@@ -10,20 +9,8 @@ from wsi_seg.postprocess.decide import decide
 from wsi_seg.postprocess.label_map import predicted_label
 from wsi_seg.postprocess.rule import Rule
 from wsi_seg.postprocess.strips import Source, argmax_strips, certain_label_strips
-from wsi_seg.progress import Silent
-from wsi_seg.store import (
-    Multiscale,
-    SlideStore,
-    create_multiscale,
-    discard,
-    fill_pyramid,
-    finish,
-    strip_rows,
-    tidy,
-    write_strip,
-)
-
-DECISION = "decision"
+from wsi_seg.store import DraftLayout, Multiscale, SlideStore, strip_rows, writing
+from wsi_seg.store.names import DECISION_LABEL, LABELS
 
 
 def write_decision(store: SlideStore, rule: Rule) -> Multiscale:
@@ -39,8 +26,8 @@ def write_decision(store: SlideStore, rule: Rule) -> Multiscale:
     ResolutionError
         If the rule needs an mpp and the slide has none.
     """
-    if DECISION in store.label_names():
-        found = store.label(DECISION)
+    if DECISION_LABEL in store.label_names():
+        found = store.label(DECISION_LABEL)
         if found.attributes.get("rule") == asdict(rule):
             return found
     if store.saved == "labels" and rule.needs_probabilities:
@@ -56,8 +43,8 @@ def write_decision(store: SlideStore, rule: Rule) -> Multiscale:
         start = read(store.image, strip_px=strip_px)
         return decide(start, rule, px_area=px_area, extent=store.pyramid.extent)
 
-    classes = classes_of(store.image)
-    return write_label(store, DECISION, source, classes=classes, note={"rule": asdict(rule)})
+    note = {"rule": asdict(rule)}
+    return write_label(store, DECISION_LABEL, source, classes=store.image.classes, note=note)
 
 
 def decided_label(store: SlideStore, rule: Rule | None) -> Multiscale:
@@ -83,7 +70,7 @@ def write_label(
     source: Callable[[int], Source],
     *,
     classes: ClassTable,
-    note: dict[str, object],
+    note: Mapping[str, object],
 ) -> Multiscale:
     """Write a label map next to a prediction, of its size; one of that name is replaced.
 
@@ -100,39 +87,10 @@ def write_label(
     note
         Plain JSON values to keep with the label.
     """
-    partial = store.path / ".partial" / name
-    discard(partial)
-    downsample = store.attributes.get("downsample", 1.0)
-    mpp = store.pyramid.mpp
-    if not isinstance(downsample, int | float):
-        raise StoreError(f"{store.path}: got downsample {downsample!r}; expected a number")
-    create_multiscale(
-        partial,
-        extents=store.pyramid.extents,
-        channels=None,
-        mpp=None if mpp is None else mpp / downsample,
-        downsample=downsample,
-        attributes={"kind": "label", "classes": classes.to_json(), **note},
-        name=name,
-    )
-    for strip in source(strip_rows(partial))():
-        write_strip(partial, 0, strip.y, strip.ids)
-    fill_pyramid(partial, nearest=True, progress=Silent())
-    final: Path = store.path / "labels" / name
-    finish(partial, final, replace=True)
-    tidy(store.path)
+    path, layout = store.path / LABELS / name, DraftLayout.like(store.image)
+    about: dict[str, object] = {"kind": "label", "classes": classes.to_json(), **note}
+    with writing(path, layout, about) as draft:
+        strips = source(strip_rows(draft.path))()
+        for region, strip in zip(draft.strips(), strips, strict=True):
+            draft.write(region, strip.ids)
     return store.label(name)
-
-
-def classes_of(image: Multiscale) -> ClassTable:
-    """Classes that a prediction or label names.
-
-    Raises
-    ------
-    StoreError
-        If it does not name any.
-    """
-    rows = image.attributes.get("classes")
-    if not isinstance(rows, list):
-        raise StoreError(f"{image.path} names no classes; expected one written by wsi-seg")
-    return ClassTable.from_json(rows)

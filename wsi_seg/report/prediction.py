@@ -20,7 +20,7 @@ from wsi_seg.report.page import (
 )
 from wsi_seg.report.pictures import crop, overview, wrong_objects
 from wsi_seg.report.plots import dot_plot, line_plot
-from wsi_seg.store import Collection, SlideStore
+from wsi_seg.store import Collection, Predictions, SlideStore
 
 # More slides, or more objects of one slide, are too many for a report.
 MOST_SLIDES = 12
@@ -78,7 +78,7 @@ def froc_section(found: Froc) -> Section:
 
 
 def picture_sections(
-    predictions: Collection,
+    predictions: Predictions,
     slides: Collection,
     truth: str,
     *,
@@ -125,7 +125,7 @@ def picture_sections(
     return sections
 
 
-def provenance_sections(predictions: Collection, *, recipe: bool) -> list[Section]:
+def provenance_sections(predictions: Predictions, *, recipe: bool) -> list[Section]:
     """Tell settings, model, notes and quarantined tiles, as the prediction recorded them.
 
     ``recipe`` adds the recipe of the model, where no run's own is shown.

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.store import Multiscale
 
-TISSUE = "tissue"
 HARD_NEGATIVES = "hard_negatives"
 
 # Shares of a cell are kept in steps of 1/255.

@@ -3,9 +3,12 @@
 from wsi_seg.store.cache import shared_cache
 from wsi_seg.store.collection import (
     Collection,
+    Predictions,
     SlideStore,
+    Stores,
     open_collection,
     open_image,
+    open_predictions,
 )
 from wsi_seg.store.digests import store_digest
 from wsi_seg.store.draft import Draft, DraftLayout, writing
@@ -21,7 +24,6 @@ from wsi_seg.store.layout import (
     note_names,
 )
 from wsi_seg.store.multiscale import Multiscale, open_multiscale, read_thumbnail
-from wsi_seg.store.names import PREDICTION_LABEL as LABEL
 from wsi_seg.store.pyramid import CoarserLevels, Written, fill_pyramid
 from wsi_seg.store.writer import (
     discard,
@@ -33,7 +35,6 @@ from wsi_seg.store.writer import (
 )
 
 __all__ = [
-    "LABEL",
     "SAVED",
     "CoarserLevels",
     "Collection",
@@ -42,9 +43,11 @@ __all__ = [
     "LabelInfo",
     "Multiscale",
     "PredictionInfo",
+    "Predictions",
     "Saved",
     "SlideStore",
     "StoreInfo",
+    "Stores",
     "Written",
     "completed",
     "create_collection",
@@ -61,6 +64,7 @@ __all__ = [
     "open_collection",
     "open_image",
     "open_multiscale",
+    "open_predictions",
     "read_thumbnail",
     "shared_cache",
     "store_digest",

@@ -1,4 +1,4 @@
-"""Owns collections: the folder of stores, and each slide's store with its image and labels."""
+"""Owns collections of slides and of predictions, and each slide's store: its image and labels."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -158,8 +158,8 @@ class SlideStore:
 
 
 @dataclass(frozen=True, slots=True)
-class Collection:
-    """Folder of stores. Made by `open_collection`.
+class Stores:
+    """Folder of stores: a `Collection` of slides, or `Predictions` of them.
 
     Parameters
     ----------
@@ -222,12 +222,24 @@ class Collection:
         return len(self.names())
 
     def __repr__(self) -> str:
-        return f"<Collection {self.path}: {len(self)} slides>"
+        return f"<{type(self).__name__} {self.path}: {len(self)} slides>"
 
     def _repr_html_(self) -> str:
         images = ((name, self[name].image) for name in self.names()[:SHOWN])
         slides = ((name, image.pyramid, partial(_thumbnail, image)) for name, image in images)
         return collection_html(str(self.path), slides, len(self))
+
+
+class Collection(Stores):
+    """Folder of slides. Made by `open_collection`."""
+
+    __slots__ = ()
+
+
+class Predictions(Stores):
+    """Folder of predictions of slides, of the same names. Made by `open_predictions`."""
+
+    __slots__ = ()
 
 
 def _thumbnail(image: Multiscale) -> NDArray[np.uint8] | None:
@@ -258,7 +270,7 @@ def _saved(path: Path, attributes: Mapping[str, object]) -> Saved:
 
 
 def open_collection(path: Path | str) -> Collection:
-    """Open a collection that `wsi-seg tile` or `wsi-seg infer` made.
+    """Open a collection of slides that `wsi-seg tile` made.
 
     Parameters
     ----------
@@ -274,37 +286,74 @@ def open_collection(path: Path | str) -> Collection:
     StoreError
         If it is something else, or an address that cannot be read.
     """
+    return Collection(_located(path, "slides", "wsi-seg tile SLIDES --out"))
+
+
+def open_predictions(path: Path | str) -> Predictions:
+    """Open a collection of predictions that `wsi-seg infer` made.
+
+    Parameters
+    ----------
+    path
+        Its folder, or an address such as ``s3://bucket/pred.zarr`` (then it is read only).
+
+    Raises
+    ------
+    StoreNotFoundError
+        If there is nothing at the path.
+    StoreIncompleteError
+        If it holds unfinished predictions only.
+    StoreError
+        If it holds slides, is something else, or is an address that cannot be read.
+
+    Examples
+    --------
+    >>> predictions = open_predictions("pred.zarr")  # doctest: +SKIP
+    >>> predictions["a"].prediction.classes.names  # doctest: +SKIP
+    ('gland',)
+    """
+    predictions = Predictions(_located(path, "predictions", "wsi-seg infer SLIDES --out"))
+    for name in predictions.names()[:1]:  # the others were made by the same verb
+        if wsi_seg_attributes(predictions.path / name / METADATA).get("kind") == "slide":
+            raise StoreError(
+                f"{predictions.path} holds slides; expected predictions, which `wsi-seg infer` "
+                "makes: give predictions first, then slides"
+            )
+    return predictions
+
+
+def _located(path: Path | str, content: str, verb: str) -> Path:
+    """Path of a collection that can be read; the verb would make it."""
     path = located(Path(path) if isinstance(path, str) else path)
     if is_address(path):
-        return _open_address(path)
+        return _reachable(path, content)
     if not path.exists():
-        raise StoreNotFoundError(
-            f"there is no {path}; make it with `wsi-seg tile SLIDES --out {path}`"
-        )
+        raise StoreNotFoundError(f"there is no {path}; make it with `{verb} {path}`")
     file = path / METADATA
     if not file.is_file():
+        made = " ".join(verb.split()[:2])
         raise StoreError(
-            f"{path} is not a collection of slides; expected a folder written by `wsi-seg tile`"
+            f"{path} is not a collection of {content}; expected a folder written by `{made}`"
         )
     if wsi_seg_attributes(file).get("kind") != "collection":
         raise StoreError(f"{path} is a zarr group of another kind; expected a collection")
-    collection = Collection(path)
-    if not collection.names() and collection.unfinished():
+    stores = Stores(path)
+    if not stores.names() and stores.unfinished():
         raise StoreIncompleteError(
-            f"{path} holds unfinished stores only ({', '.join(collection.unfinished())}); "
+            f"{path} holds unfinished stores only ({', '.join(stores.unfinished())}); "
             "repeat the command that writes them"
         )
-    return collection
+    return path
 
 
-def _open_address(path: Path) -> Collection:
-    """Open a collection behind an address, with one request."""
+def _reachable(path: Path, content: str) -> Path:
+    """Address of a collection, checked with one request."""
     try:
         ours = wsi_seg_attributes(path / METADATA)
     except StoreIncompleteError as error:
         raise StoreNotFoundError(
-            f"there is no collection of slides at {path}; check the address"
+            f"there is no collection of {content} at {path}; check the address"
         ) from error
     if ours.get("kind") != "collection":
         raise StoreError(f"{path} is a zarr group of another kind; expected a collection")
-    return Collection(path)
+    return path
