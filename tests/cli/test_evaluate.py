@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from wsi_seg.cli.app import app
 from wsi_seg.postprocess.rule import fixed, write_rule
-from wsi_seg.store import note_attributes
+from wsi_seg.store import update_attributes
 from wsi_seg.testing.painted import paint_prediction
 
 
@@ -53,7 +53,9 @@ def test_a_rule_is_scored_by_what_it_decides(painted, tmp_path):
 
 def test_tiles_that_inference_could_not_read_are_told_with_scores_and_exports(painted, tmp_path):
     prediction = shutil.copytree(painted.prediction, tmp_path / "p.zarr")
-    note_attributes(prediction / "painted", {"quarantined": [[0, 256, "damaged"], [9, 9, "gone"]]})
+    update_attributes(
+        prediction / "painted", {"quarantined": [[0, 256, "damaged"], [9, 9, "gone"]]}
+    )
     told = ["painted: 2 tiles could not be read; they count as background"]
     assert run(prediction, "--truth", painted.store)["warnings"] == told
     words = ["export", str(prediction), "--png", str(tmp_path)]

@@ -15,9 +15,9 @@ from wsi_seg.masks.annotate import annotate_collection
 from wsi_seg.masks.labels import write_labels
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
+    commit,
     create_collection,
     create_multiscale,
-    finish,
     open_collection,
     write_strip,
 )
@@ -58,7 +58,7 @@ def predict(world, probability, train_slides=()):
         name="a",
     )
     write_strip(partial, 0, 0, probability[..., None])
-    finish(partial, out / "a")
+    commit(partial, out / "a")
     return open_collection(world / "s.zarr"), open_collection(out)
 
 

@@ -20,9 +20,9 @@ from wsi_seg.models import ModelCard
 from wsi_seg.predict.ensemble import Member, Model
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
-    completed,
     create_collection,
     create_multiscale,
+    extend_pyramid,
     open_collection,
     write_strip,
 )
@@ -51,7 +51,7 @@ def write_store(collection, name, image, mpp=None):
     create_collection(collection)
     path = collection / name
     create_multiscale(
-        path, extents=completed([Extent.of(image.shape)]), channels=3, mpp=mpp,
+        path, extents=extend_pyramid([Extent.of(image.shape)]), channels=3, mpp=mpp,
         attributes={"kind": "slide"}, name=name, chunk_px=32, shard_px=64,
     )  # fmt: skip
     for y in range(0, len(image), 64):

@@ -20,9 +20,9 @@ from wsi_seg.progress import Silent
 from wsi_seg.reading.view import View
 from wsi_seg.sampling.maps import TrainingSlide
 from wsi_seg.store import (
+    commit,
     create_collection,
     create_multiscale,
-    finish,
     open_collection,
     write_strip,
     writer,
@@ -52,7 +52,7 @@ def write_prediction(collection, slide, probability):
         **common,
     )
     write_strip(partial, 0, 0, np.stack([255 - probability, probability], axis=-1))
-    finish(partial, collection / slide.name)
+    commit(partial, collection / slide.name)
 
 
 @pytest.fixture

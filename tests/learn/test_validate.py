@@ -15,9 +15,9 @@ from wsi_seg.learn.validate import Validation, score_slides
 from wsi_seg.models import build_network, load_checkpoint
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
+    commit,
     create_collection,
     create_multiscale,
-    finish,
     open_collection,
     write_strip,
 )
@@ -155,7 +155,7 @@ def test_tiles_that_show_nothing_do_not_count(slides, tmp_path):
             name=path.name,
         )
     write_strip(partial / "labels" / "prediction", 0, 0, found)
-    finish(partial, tmp_path / "pred.zarr" / "a")
+    commit(partial, tmp_path / "pred.zarr" / "a")
     expected = []
     for y in range(0, extent.height, 64):
         for x in range(0, extent.width, 64):

@@ -11,11 +11,11 @@ from wsi_seg.progress import Silent
 from wsi_seg.reading.resample import read_image
 from wsi_seg.reading.view import View
 from wsi_seg.store import (
+    commit,
     create_collection,
     create_multiscale,
+    dyadic_extents,
     fill_pyramid,
-    finish,
-    halved,
     open_collection,
     write_strip,
 )
@@ -32,7 +32,7 @@ def test_a_slide_of_any_size_is_fitted_to_the_square(resize, expected):
 
 
 def test_a_large_slide_is_fitted_from_a_level_that_is_fine_enough():
-    extents = halved(Extent(height=4000, width=3000), 4)
+    extents = dyadic_extents(Extent(height=4000, width=3000), 4)
     scale = View(None, resize="stretch", side=500).scale(Pyramid(extents, 0.5), name="slide")
     assert (scale.level, scale.extent) == (2, Extent(height=500, width=500))
 
@@ -86,7 +86,7 @@ def volume(tmp_path_factory):
         )
         write_strip(partial, 0, 0, np.full((40, 50, 3), 10 * z, dtype=np.uint8))
         fill_pyramid(partial, nearest=False, progress=Silent())
-        finish(partial, collection / partial.name)
+        commit(partial, collection / partial.name)
     return open_collection(collection)
 
 

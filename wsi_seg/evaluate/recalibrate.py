@@ -19,16 +19,16 @@ from wsi_seg.store import (
     LABEL,
     Collection,
     SlideStore,
+    commit,
     create_collection,
     create_multiscale,
-    discard,
+    delete,
     fill_pyramid,
-    finish,
-    note_names,
     open_image,
+    remove_if_empty,
     store_digest,
     strip_rows,
-    tidy,
+    update_names,
     write_strip,
 )
 
@@ -107,8 +107,8 @@ def write_calibrated(
             _write(store, calibration, out)
         progress.advance(1)
     progress.finish()
-    tidy(out)
-    note_names(out)
+    remove_if_empty(out)
+    update_names(out)
 
 
 def _require_same(result: Path, asked: Mapping[str, object], *, overwrite: bool) -> None:
@@ -144,7 +144,7 @@ def _write(store: SlideStore, calibration: Calibration, out: Path) -> None:
         )
     tables = [calibration.tables[name] for name in classes.names]
     partial = out / ".partial" / store.name
-    discard(partial)
+    delete(partial)
     downsample = store.attributes.get("downsample", 1.0)
     assert isinstance(downsample, int | float)
     mpp = store.pyramid.mpp
@@ -172,4 +172,4 @@ def _write(store: SlideStore, calibration: Calibration, out: Path) -> None:
         write_strip(label, 0, y, label_map(values))
     fill_pyramid(partial, nearest=False, progress=Silent())
     fill_pyramid(label, nearest=True, progress=Silent())
-    finish(partial, out / store.name, replace=True)
+    commit(partial, out / store.name, replace=True)

@@ -25,7 +25,7 @@ from wsi_seg.infer.blend import axis_weights
 from wsi_seg.infer.plan import FirstPass, InferOptions, Quarantined, SlidePlan, plan_slide
 from wsi_seg.infer.report import InferReport
 from wsi_seg.predict.ensemble import Model
-from wsi_seg.store import Multiscale, SlideStore, discard, open_collection
+from wsi_seg.store import Multiscale, SlideStore, delete, open_collection
 from wsi_seg.store.names import PARTIAL
 
 # Neighbouring px of 255 that differ by more across a border disagree: 0.2.
@@ -110,7 +110,7 @@ def infer_twice(
 def _drop(beside: Path) -> None:
     """Remove the first pass, unless slides of it are unfinished and can be gone on with."""
     if beside.exists() and not open_collection(beside).unfinished():
-        discard(beside)
+        delete(beside)
 
 
 def require_adaptable(model: Model) -> None:

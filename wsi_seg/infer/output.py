@@ -21,14 +21,14 @@ from wsi_seg.store import (
     LabelInfo,
     PredictionInfo,
     SlideStore,
-    completed,
+    commit,
     create_group,
     create_multiscale,
-    discard,
+    delete,
+    extend_pyramid,
     fill_pyramid,
-    finish,
-    note_attributes,
     open_multiscale,
+    update_attributes,
 )
 from wsi_seg.store.digests import write_digests
 from wsi_seg.store.journal import Journal, begun_with
@@ -152,7 +152,7 @@ class SlideOutput:
         self._final = out / store.name
         self._partial = out / PARTIAL / store.name
         if overwrite:
-            discard(self._partial)
+            delete(self._partial)
         # Beside a complete one there is unfinished work where a run that overwrites was stopped.
         self.complete = self._final.exists() and not (overwrite or self._partial.exists())
         folder = self._final if self.complete else self._partial
@@ -187,7 +187,7 @@ class SlideOutput:
     def _create(self, path: Path, channels: int | None, attributes: Mapping[str, object]) -> None:
         create_multiscale(
             path,
-            extents=completed([self.plan.native or self.plan.extent]),
+            extents=extend_pyramid([self.plan.native or self.plan.extent]),
             channels=channels,
             mpp=self.store.pyramid.mpp,
             downsample=self.plan.downsample,
@@ -251,8 +251,8 @@ class SlideOutput:
                 }
                 write_digests(label, theirs)
             info = self._with_figures(_noted(self._partial), records)
-            note_attributes(self._partial, info.to_json())
-            finish(self._partial, self._final, replace=True, known=ours)
+            update_attributes(self._partial, info.to_json())
+            commit(self._partial, self._final, replace=True, known=ours)
         self.complete = True
 
     def _with_figures(
@@ -326,7 +326,7 @@ def begun_settings(stores: Sequence[SlideStore], out: Path) -> dict[str, Mapping
     return found
 
 
-def discard_others(out: Path, identity: object) -> None:
+def delete_others(out: Path, identity: object) -> None:
     """Remove the predictions of a collection, begun or complete, that another model has made.
 
     Parameters
@@ -338,7 +338,7 @@ def discard_others(out: Path, identity: object) -> None:
     """
     for journal in [*out.glob(f"*/{JOURNAL}"), *out.glob(f"{PARTIAL}/*/{JOURNAL}")]:
         if begun_with(journal).get("checkpoint") != identity:
-            discard(journal.parent)
+            delete(journal.parent)
 
 
 class StripWriter:

@@ -46,9 +46,9 @@ from wsi_seg.store import (
     Collection,
     SlideStore,
     create_collection,
-    note_names,
+    remove_if_empty,
     store_digest,
-    tidy,
+    update_names,
 )
 
 logger = logging.getLogger(__name__)
@@ -234,8 +234,8 @@ def _infer(
     memory = with_batches(plan.memory, tuning)
     begin = time.perf_counter() - started
     report = _run(outputs, plan, memory, executor, replace(tuning, seconds=begin))
-    tidy(out)
-    note_names(out)
+    remove_if_empty(out)
+    update_names(out)
     if failures:
         raise BatchError(failures, done=len(outputs))
     return report

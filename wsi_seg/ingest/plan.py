@@ -11,7 +11,7 @@ from wsi_seg.ingest.verbatim import mismatch, verbatim_layout
 from wsi_seg.slides import Recode, Slide, TileStreams
 from wsi_seg.store.cache import shared_pool
 from wsi_seg.store.codecs import Encoding
-from wsi_seg.store.layout import LevelLayout, completed, strip_layout
+from wsi_seg.store.layout import LevelLayout, extend_pyramid, strip_layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ def _plan(slide: Slide, codec: Codec, level: int) -> LevelPlan:
 
 def _computed(slide: Slide, encoding: Encoding) -> Sequence[LevelPlan]:
     own = len(slide.pyramid.extents)
-    extents = completed(slide.pyramid.extents)
+    extents = extend_pyramid(slide.pyramid.extents)
     return [
         LevelPlan(
             level, strip_layout(extents[level], encoding=encoding), None, True, "not in the slide"

@@ -30,12 +30,12 @@ from wsi_seg.store.arrays import LevelArray, read_level_array
 from wsi_seg.store.collection import SlideStore
 from wsi_seg.store.info import LevelInfo, SourceInfo, StoreInfo
 from wsi_seg.store.journal import Journal
-from wsi_seg.store.layout import create_collection, create_levels, note_names
+from wsi_seg.store.layout import create_collection, create_levels, update_names
 from wsi_seg.store.multiscale import open_multiscale
 from wsi_seg.store.names import JOURNAL, LABELS, METADATA, PARTIAL
 from wsi_seg.store.pyramid import reduced_strip
 from wsi_seg.store.shards import shard_checksum
-from wsi_seg.store.writer import discard, finish, tidy, write_rows
+from wsi_seg.store.writer import commit, delete, remove_if_empty, write_rows
 
 logger = logging.getLogger(__name__)
 
@@ -143,8 +143,8 @@ def tile_slides(
     started = time.perf_counter()
     options = _Options(codec, opening, overwrite)
     done, failures = _Batch(out, options, progress).run(files, workers)
-    tidy(out)
-    note_names(out)
+    remove_if_empty(out)
+    update_names(out)
     if len(files) == 1 and failures:
         raise failures[files[0]]
     reasons = {slide_name(path): str(error) for path, error in failures.items()}
@@ -280,7 +280,7 @@ class _SlideJob:
         )
         self._settings = _settings(self._info, slide.pyramid.mpp)
         if options.overwrite:
-            discard(self._partial)
+            delete(self._partial)
 
     def present(self) -> bool:
         """Whether the finished store is there; a store of another file is an error."""
@@ -306,7 +306,7 @@ class _SlideJob:
         journal = Journal(journal_path, self._settings)
         if not journal.done:
             # Nothing is lost, and whatever a kill left half made is gone.
-            discard(self._partial)
+            delete(self._partial)
             journal = Journal(journal_path, self._settings)
         self._journal = journal
         create_levels(
@@ -334,11 +334,11 @@ class _SlideJob:
 
     def finish(self) -> None:
         """Add the tissue mask, and give the store its final name."""
-        discard(self._partial / LABELS)
+        delete(self._partial / LABELS)
         image = open_multiscale(self._partial)
         write_tissue(SlideStore(self._partial, self._slide.name, image))
         (self._partial / JOURNAL).unlink()
-        finish(self._partial, self._final, replace=self._options.overwrite, known=self._digests())
+        commit(self._partial, self._final, replace=self._options.overwrite, known=self._digests())
 
     def _digests(self) -> dict[str, int]:
         """Collect what the journal knows of each shard, so that none is read once more."""

@@ -10,7 +10,7 @@ from wsi_seg.config import Recipe
 from wsi_seg.config.ensemble import EnsembleFile, EnsembleMember
 from wsi_seg.evaluate.scores import Scores
 from wsi_seg.export.files import written_whole
-from wsi_seg.infer.output import discard_others
+from wsi_seg.infer.output import delete_others
 from wsi_seg.infer.run import infer_with
 from wsi_seg.learn.validate import infer_options, score_slides
 from wsi_seg.predict.ensemble import ENSEMBLE, read_model
@@ -73,7 +73,7 @@ def predict_out_of_fold(
     for checkpoint, slides, out in folds:
         model = read_model([checkpoint])
         # A finished run that was given more time may have found better weights.
-        discard_others(out, model.identity())
+        delete_others(out, model.identity())
         infer_with(
             model,
             slides,

@@ -27,12 +27,12 @@ from wsi_seg.sampling.maps import PSEUDO, TrainingSlide
 from wsi_seg.store import (
     Collection,
     SlideStore,
+    commit,
     create_multiscale,
-    discard,
-    discard_label,
-    finish,
+    delete,
+    delete_label,
+    remove_if_empty,
     strip_rows,
-    tidy,
     write_strip,
 )
 
@@ -167,10 +167,10 @@ def _write_slide(
     ]
     if not objects:
         # Nothing says that an empty label is a guess, so none is kept, nor that of last round.
-        discard_label(slide.path, label)
+        delete_label(slide.path, label)
         return 0
     partial = slide.path / ".partial" / label
-    discard(partial)
+    delete(partial)
     create_multiscale(
         partial,
         extents=list(slide.pyramid.extents),
@@ -189,8 +189,8 @@ def _write_slide(
     if options.soft:
         hard.write_soft(partial / SOFT, slide)
     write_objects(partial, measure_objects(objects, slide.pyramid.mpp))
-    finish(partial, slide.path / "labels" / label, replace=True)
-    tidy(slide.path)
+    commit(partial, slide.path / "labels" / label, replace=True)
+    remove_if_empty(slide.path)
     return len(objects)
 
 

@@ -17,7 +17,7 @@ from wsi_seg.store import (
     DraftLayout,
     LabelInfo,
     SlideStore,
-    halved,
+    dyadic_extents,
     read_thumbnail,
     thumbnail_extent,
     writing,
@@ -90,7 +90,7 @@ def _write_low(
     downsample: float,
 ) -> None:
     layout = DraftLayout(
-        extents=halved(Extent.of(values.shape), len(store.pyramid.extents)),
+        extents=dyadic_extents(Extent.of(values.shape), len(store.pyramid.extents)),
         channels=None,
         mpp=store.pyramid.mpp,
         downsample=downsample,

@@ -13,12 +13,12 @@ from wsi_seg.progress import Silent
 from wsi_seg.store import (
     Multiscale,
     SlideStore,
+    commit,
     create_multiscale,
-    discard,
+    delete,
     fill_pyramid,
-    finish,
+    remove_if_empty,
     strip_rows,
-    tidy,
     write_strip,
 )
 
@@ -83,7 +83,7 @@ def write_label(
         Plain JSON values to keep with the label.
     """
     partial = store.path / ".partial" / name
-    discard(partial)
+    delete(partial)
     downsample = store.attributes.get("downsample", 1.0)
     mpp = store.pyramid.mpp
     if not isinstance(downsample, int | float):
@@ -101,8 +101,8 @@ def write_label(
         write_strip(partial, 0, strip.y, strip.ids)
     fill_pyramid(partial, nearest=True, progress=Silent())
     final: Path = store.path / "labels" / name
-    finish(partial, final, replace=True)
-    tidy(store.path)
+    commit(partial, final, replace=True)
+    remove_if_empty(store.path)
     return store.label(name)
 
 

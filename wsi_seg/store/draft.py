@@ -14,7 +14,7 @@ from wsi_seg.store.layout import create_multiscale
 from wsi_seg.store.multiscale import Multiscale
 from wsi_seg.store.names import LABELS, PARTIAL
 from wsi_seg.store.pyramid import fill_pyramid
-from wsi_seg.store.writer import discard, finish, strip_rows, tidy, write_strip
+from wsi_seg.store.writer import commit, delete, remove_if_empty, strip_rows, write_strip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,9 +152,9 @@ def writing(path: Path, layout: DraftLayout, attributes: Mapping[str, object]) -
     """
     group = path.parent.parent if path.parent.name == LABELS else path.parent
     partial = group / PARTIAL / path.name
-    discard(partial)
+    delete(partial)
     draft = _begun(partial, layout, attributes)
     yield draft
     draft._complete()
-    finish(partial, path, replace=True)
-    tidy(group)
+    commit(partial, path, replace=True)
+    remove_if_empty(group)

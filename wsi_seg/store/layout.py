@@ -85,7 +85,7 @@ def create_collection(path: Path) -> None:
     _write_collection(path, [])
 
 
-def note_names(path: Path) -> None:
+def update_names(path: Path) -> None:
     """Note in a collection which slides it has, for readers to whom a server lists no folder."""
     listed = {folder.name for folder in path.iterdir() if (folder / METADATA).is_file()}
     _write_collection(path, sorted(listed - {PARTIAL}))
@@ -237,7 +237,7 @@ def create_group(path: Path, attributes: Mapping[str, object]) -> None:
     _write_ours(path, attributes)
 
 
-def note_attributes(path: Path, attributes: Mapping[str, object]) -> None:
+def update_attributes(path: Path, attributes: Mapping[str, object]) -> None:
     """Add plain JSON values to what is noted of a group under ``wsi_seg``; others stay."""
     known = read_json(path / METADATA).get("attributes")
     ome = known.get("ome") if isinstance(known, dict) else None
@@ -333,15 +333,15 @@ def _write_group(path: Path, attributes: Mapping[str, object]) -> None:
     write_atomic(path / METADATA, json.dumps(document, indent=1, allow_nan=False))
 
 
-def completed(extents: Sequence[Extent]) -> tuple[Extent, ...]:
+def extend_pyramid(extents: Sequence[Extent]) -> tuple[Extent, ...]:
     """Complete a pyramid: below its last level, halves until the longer side is <= 1,024 px."""
     full = list(extents)
     while max(full[-1].height, full[-1].width) > 1024:
-        full.append(halved(full[-1], 2)[1])
+        full.append(dyadic_extents(full[-1], 2)[1])
     return tuple(full)
 
 
-def halved(extent: Extent, count: int) -> tuple[Extent, ...]:
+def dyadic_extents(extent: Extent, count: int) -> tuple[Extent, ...]:
     """Pyramid of ``count`` levels, each half the one above it.
 
     OME-Zarr 0.5 wants a label to have as many levels as its image; this is for labels whose

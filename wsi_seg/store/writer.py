@@ -104,7 +104,7 @@ def write_rows(array: LevelArray, y: int, rows: Pixels) -> list[int | None]:
         return list(threads.map(write, range(len(shards))))
 
 
-def finish(
+def commit(
     partial: Path, final: Path, *, replace: bool = False, known: Mapping[str, int] | None = None
 ) -> None:
     """Note the digests of finished work, and give it its final name in one step.
@@ -138,28 +138,28 @@ def finish(
             list_label(final.parent, final.name)  # before the rename: a kill leaves no orphan
         old = partial.with_name(f".{final.name}.old")  # no slide's name begins with a dot
         if replace and final.exists():
-            discard(old)
+            delete(old)
             final.rename(old)
         partial.rename(final)
         sync(final.parent)
         if replace:
-            discard(old)
+            delete(old)
     except OSError as error:
         raise OutputError(
             f"cannot rename {partial} to {final}: {error.strerror or error}"
         ) from error
 
 
-def tidy(group: Path) -> None:
+def remove_if_empty(group: Path) -> None:
     """Remove the group's folder for unfinished work if nothing is left in it.
 
-    Not done by `finish`: another slide may be about to begin there.
+    Not done by `commit`: another slide may be about to begin there.
     """
     with contextlib.suppress(OSError):
         (group / PARTIAL).rmdir()
 
 
-def discard(path: Path) -> None:
+def delete(path: Path) -> None:
     """Remove a group and everything in it, if it exists.
 
     Raises
@@ -189,7 +189,7 @@ def _sweep(group: Path) -> None:
                 (Path(folder) / name).unlink(missing_ok=True)
 
 
-def discard_label(group: Path, name: str) -> None:
+def delete_label(group: Path, name: str) -> None:
     """Remove a label of a slide, if it exists.
 
     Raises
@@ -198,7 +198,7 @@ def discard_label(group: Path, name: str) -> None:
         If it cannot be removed.
     """
     unlist_label(group / LABELS, name)  # first: after a kill nobody reads what is left of it
-    discard(group / LABELS / name)
+    delete(group / LABELS / name)
 
 
 def _cut(array: LevelArray, part: Pixels) -> Iterator[Pixels | None]:
