@@ -24,7 +24,7 @@ ALL = " ".join(SECRETS)
 
 
 def label(height=48, width=63):
-    """A picture whose px are a text: 'LABEL PICTURE!' again and again."""
+    """A picture whose pixels are a text: 'LABEL PICTURE!' again and again."""
     return np.resize(MARKER, (height, width, 3))
 
 

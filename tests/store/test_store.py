@@ -50,7 +50,7 @@ def whole(extent, level=0):
 
 
 def write_store(collection, *, name="slide", extents=EXTENTS, channels=3, torn=()):
-    """Store of coordinate px, with a label; returns level-0 px."""
+    """Store of coordinate pixels, with a label; returns level-0 pixels."""
     create_collection(collection)
     partial = collection / ".partial" / name
     label = partial / "labels" / "truth"

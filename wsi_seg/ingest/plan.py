@@ -70,9 +70,9 @@ class LevelPlan:
     level
         Pyramid index in the store; the slide's own where it has that level.
     layout
-        How it will lie on disk.
+        How it is stored.
     streams
-        Streams to copy, or None if px are recoded or computed.
+        Streams to copy, or None if pixels are recoded or computed.
     computed
         Whether it is computed from the level above, because the slide lacks it.
     reason

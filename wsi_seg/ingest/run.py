@@ -371,7 +371,7 @@ class _SlideJob:
     def _write(self, unit: _Unit) -> list[int | None]:
         plan, array = unit.plan, unit.array
         if plan.computed:
-            self._slide.close()  # it may hold the px of a whole picture
+            self._slide.close()  # it may hold the pixels of a whole picture
             source = read_level_array(self._partial / str(plan.level - 1))
             return write_rows(array, unit.y, reduced_strip(source, array, unit.y, nearest=False))
         if plan.streams is not None:

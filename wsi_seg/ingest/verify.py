@@ -14,7 +14,7 @@ from wsi_seg.slides import find_slides, open_slide, slide_name
 from wsi_seg.slides.window import Window
 from wsi_seg.store.collection import Collection, SlideStore
 
-# Mean absolute difference of px that a lossy encoding may cause; another slide differs by more.
+# Mean absolute difference of pixels that a lossy encoding may cause; another slide differs by more.
 _LOSSY = 12.0
 # Places compared on each level; corners and the middle are always among them.
 _SAMPLES = 16
@@ -23,7 +23,7 @@ _SIDE_PX = 256
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was compared: levels that came from the slide, and px in all."""
+    """What was compared: levels that came from the slide, and pixels in all."""
 
     slide: str
     levels: int
@@ -73,7 +73,7 @@ def verify_slides(
 
 
 def verify_slide(store: SlideStore, source: Path, *, seed: int = 0) -> Verified:
-    """Compare sampled px of a store with its slide; levels computed by us are left out.
+    """Compare sampled pixels of a store with its slide; levels computed by us are left out.
 
     They must be equal, and where we recoded with loss, close to each other.
 
@@ -89,7 +89,7 @@ def verify_slide(store: SlideStore, source: Path, *, seed: int = 0) -> Verified:
     Raises
     ------
     StoreError
-        If any px differs, naming the region.
+        If any pixel differs, naming the region.
     SlideError
         If the slide cannot be read there.
     """

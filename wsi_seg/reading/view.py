@@ -38,14 +38,14 @@ class View:
     Parameters
     ----------
     mpp
-        Micrometres per px; None for px of level 0 as they are.
+        Micrometres per pixel; None for pixels of level 0 as they are.
     resize
         Resize each slide, whatever its size, to the square that the model sees: ``stretch`` fills
         it and changes the aspect, ``pad`` puts the whole slide inside and mirrors the rest,
         ``crop`` fills it with the shorter side, and several windows cover the longer one. None
         keeps the slide's resolution.
     side
-        Side in px of that square.
+        Side in pixels of that square.
     context_slices
         Slices of the volume on either side that are seen with a slice. With any, each slice gives
         one channel of grey, in the order of z; with none, a slide gives RGB.
@@ -83,7 +83,7 @@ class View:
         return Scale(pyramid.level_at_or_below(max(1.0, finest)), extent)
 
     def image(self, store: _Store) -> Readable:
-        """Px of a slide as the model sees them.
+        """Pixels of a slide as the model sees them.
 
         Raises
         ------

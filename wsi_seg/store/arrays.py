@@ -1,4 +1,4 @@
-"""Owns one level's array as it lies on disk: sizes, chunk and shard grids, and file names."""
+"""Owns one level's array as stored on disk: sizes, chunk and shard grids, and file names."""
 
 import math
 import zlib
@@ -31,13 +31,13 @@ class LevelArray:
     channels
         Number of channels, or None for a 2-D label.
     chunk
-        Size of a chunk in px; all channels lie in one chunk.
+        Size of a chunk in pixels; all channels are in one chunk.
     shard
-        Size of a shard in px, a multiple of the chunk's.
+        Size of a shard in pixels, a multiple of the chunk's.
     encoding
         What the bytes of a chunk mean.
     version
-        Changes whenever the array is made anew, so that caches notice.
+        Changes whenever the array is made again, so that caches notice.
     """
 
     path: Path
@@ -60,7 +60,7 @@ class LevelArray:
         return size if self.channels is None else (*size, self.channels)
 
     def shape(self, height: int, width: int) -> tuple[int, ...]:
-        """Shape of an array of this many px, ``(H, W, C)`` or ``(H, W)``."""
+        """Shape of an array of this many pixels, ``(H, W, C)`` or ``(H, W)``."""
         return (height, width) if self.channels is None else (height, width, self.channels)
 
     def shard_path(self, row: int, column: int) -> Path:

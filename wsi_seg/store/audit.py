@@ -63,7 +63,7 @@ def audit_collection(
         Slides or predictions, on a local disk.
     quarantine
         Whether stores with faults are moved to ``.quarantine`` inside of the collection, so that
-        no verb takes them and the one that made them makes them anew.
+        no verb takes them and the one that made them makes them again.
     progress
         Advanced by stores.
 

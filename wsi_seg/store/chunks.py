@@ -32,7 +32,7 @@ _INDEX_BYTES = 2**20
 def read_region(
     array: LevelArray, region: Region, *, cached: bool = True, out: Pixels | None = None
 ) -> Pixels:
-    """Read a region that lies inside the array.
+    """Read a region inside the array.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ class _Reading:
         return self._array.path, self._array.version, row, column
 
     def _paste(self, row: int, column: int, pixels: Pixels | None) -> None:
-        """Copy the part of a chunk that lies in the region; 0 if it is missing."""
+        """Copy the part of a chunk inside the region; 0 if it is missing."""
         chunk, region = self._array.chunk, self._region
         top, left = row * chunk.height, column * chunk.width
         y, x = max(top, region.y), max(left, region.x)
@@ -172,7 +172,7 @@ def _share_out(fetch: Callable[[Run], None], runs: Sequence[Run]) -> None:
 
 
 def read_encoded(array: LevelArray, row: int, column: int, cache: ChunkCache) -> bytes | None:
-    """Read the stream of one chunk as it lies in its shard, or None for a missing chunk."""
+    """Read the stream of one chunk as stored in its shard, or None for a missing chunk."""
     with _opened(array, row, column) as shard:
         span = _span(array, row, column, shard, cache)
         return None if span is None else shard.read(*span)

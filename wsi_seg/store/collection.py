@@ -21,7 +21,7 @@ from wsi_seg.store.thumbnail import read_thumbnail, thumbnail_extent
 
 @dataclass(frozen=True, slots=True)
 class SlideStore:
-    """One slide's group: its image, and labels beside it.
+    """One slide's group: its image, and labels next to it.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class SlideStore:
     name
         Name of the slide.
     image
-        The slide's px, or a prediction's probabilities; its class ids where only those were saved,
+        The slide's pixels, or a prediction's probabilities; class ids where only those were saved,
         with what is noted about the prediction.
     """
 

@@ -110,7 +110,7 @@ def store_digest(group: Path) -> str:
 
 
 def group_files(group: Path) -> Iterator[str]:
-    """Relative paths of the files of a group that decide its px or tell about them.
+    """Relative paths of the files of a group that decide its pixels or describe them.
 
     Its digests, its journal, its labels and unfinished work are none of them.
     """

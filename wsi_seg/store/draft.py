@@ -121,7 +121,7 @@ def _begun(path: Path, layout: DraftLayout, attributes: Mapping[str, object]) ->
 def writing(path: Path, layout: DraftLayout, attributes: Mapping[str, object]) -> Iterator[Draft]:
     """Write an image or a label whole: it takes its name, or another's place, when the block ends.
 
-    Until then it lies in the folder of unfinished work, where nobody reads it; after an error it
+    Until then it is in the folder of unfinished work, where nobody reads it; after an error it
     stays there, and the next one begins afresh.
 
     Parameters

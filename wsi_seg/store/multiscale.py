@@ -36,7 +36,7 @@ class Multiscale:
     attributes
         What wsi_seg noted about it.
     arrays
-        Levels as they lie on disk, finest first.
+        Levels as they are on disk, finest first.
     """
 
     path: Path
@@ -119,7 +119,7 @@ class Multiscale:
         return hash((self.path, self.name))
 
 
-# Halving even the largest level leaves one px long before.
+# Halving even the largest level leaves one pixel long before.
 _MOST_LEVELS = 64
 
 

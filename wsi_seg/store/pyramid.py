@@ -253,7 +253,7 @@ def reduced_strip(source: LevelArray, target: LevelArray, y: int, *, nearest: bo
 def _reduce_block(
     source: LevelArray, target: LevelArray, place: tuple[int, int], out: Pixels, *, nearest: bool
 ) -> None:
-    """Fill the part of a level that lies at a place, row and column, from the finer level."""
+    """Fill the part of a level at a row and column from the finer level."""
     full, small, (height, width) = source.extent, target.extent, out.shape[:2]
     y_edges = cell_edges((place[0], place[0] + height), full.height, small.height)
     x_edges = cell_edges((place[1], place[1] + width), full.width, small.width)

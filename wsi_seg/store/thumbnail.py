@@ -9,7 +9,7 @@ from PIL import Image
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.store.multiscale import Multiscale
 
-# A slide with few levels must not be held whole at a fine one: bands of at most this many px.
+# A slide with few levels must not be held whole at a fine one: bands of at most this many pixels.
 _BAND_PX = 2**23
 
 

@@ -107,7 +107,7 @@ def write_rows(array: LevelArray, y: int, rows: Pixels) -> list[int | None]:
 def commit(
     partial: Path, final: Path, *, replace: bool = False, known: Mapping[str, int] | None = None
 ) -> None:
-    """Note the digests of finished work, and give it its final name in one step.
+    """Write the digests of finished work, and give it its final name in one step.
 
     Parameters
     ----------
