@@ -25,7 +25,7 @@ def symmetries(array):
 
 
 def change(augment, *, seeds, image=IMAGE, label=LABEL, side=SIDE):
-    """Augment px that are tiled as often as the larger cut needs."""
+    """Augment pixels that are tiled as often as the larger cut needs."""
     augmenter = Augmenter(augment)
     times = -(-augmenter.side_to_cut(side) // side)
     cut = np.s_[: augmenter.side_to_cut(side), : augmenter.side_to_cut(side)]

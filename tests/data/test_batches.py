@@ -29,7 +29,7 @@ SIDE = 37
 
 
 def places(count, side=SIDE):
-    """Images whose px say where they are, and labels that say the same."""
+    """Images whose pixels say where they are, and labels that say the same."""
     y, x = np.mgrid[:side, :side]
     image = np.stack([y * 6, x * 6, (y + x) * 3]).astype(np.uint8)
     label = (y * side + x) % 200

@@ -8,7 +8,7 @@ ONES = torch.ones(())
 
 
 def batch():
-    """Four patches that show their number, with a square of truth each, one px ignored."""
+    """Four patches that show their number, with a square of truth each, one pixel ignored."""
     images = torch.arange(4, dtype=torch.uint8).reshape(4, 1, 1, 1).expand(4, 3, 20, 30) * 50
     labels = torch.zeros(4, 20, 30, dtype=torch.uint8)
     labels[:, 8:12, 10:14] = 2

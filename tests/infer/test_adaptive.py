@@ -59,7 +59,7 @@ def write_store(collection, name, image, mpp=None):
 
 
 def with_a_square(height=200, width=230):
-    """One red square that lies across borders of tiles; black elsewhere."""
+    """One red square across borders of tiles; black elsewhere."""
     image = np.zeros((height, width, 3), dtype=np.uint8)
     image[70:130, 50:120, 0] = 250
     return image

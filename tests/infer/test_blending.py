@@ -32,7 +32,7 @@ def card(**changes):
 
 
 def coordinates(height, width):
-    """RGB image in which every px says where it is."""
+    """RGB image in which every pixel says where it is."""
     y, x = np.mgrid[:height, :width]
     return np.stack([(y * 7 + x * 13) % 256, y % 256, x % 256], axis=-1).astype(np.uint8)
 
@@ -105,7 +105,7 @@ def test_strips_in_any_order_and_portion_give_the_bytes_of_one_run(
 
 
 def box_mean(tiles):
-    """Model that sees two px in every direction: mean of a 5 x 5 square, black outside."""
+    """Model that sees two pixels in every direction: mean of a 5 x 5 square, black outside."""
     red = tiles[..., 0].astype(np.float32)
     padded = np.pad(red, ((0, 0), (2, 2), (2, 2)))
     size = red.shape[1], red.shape[2]

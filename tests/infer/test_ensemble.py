@@ -119,7 +119,7 @@ def test_members_of_other_tiles_encoders_and_mpp_predict_together(collection, fi
     ys = ((np.arange(150) + 0.5) * small.shape[0] / 150).astype(int)
     xs = ((np.arange(110) + 0.5) * small.shape[1] / 110).astype(int)
     nearest = small[ys][:, xs].astype(int)
-    # The coarse member is enlarged linearly; nearest px are close to that on average.
+    # The coarse member is enlarged linearly; nearest pixels are close to that on average.
     assert np.abs(found - (fine + nearest) / 2).mean() < 4
     assert report.slides[0].mpp == pytest.approx(0.5)
 

@@ -91,7 +91,7 @@ def test_a_strip_whose_steps_are_not_known_leaves_no_score():
 
 
 def expected(p, made):
-    """Score of a whole array, px by px."""
+    """Score of a whole array, pixel by pixel."""
     groups = {True: [], False: []}
     for axis, starts in ((0, made.ys), (1, made.xs)):
         steps = np.abs(np.diff(p, axis=axis)).mean(axis=1 - axis) * p.shape[1 - axis]
@@ -105,7 +105,7 @@ def expected(p, made):
 
 
 def test_the_plan_is_all_that_counts():
-    """The same px under a plan with other windows have another score."""
+    """The same pixels under a plan with other windows have another score."""
     pixels = noise(128, 160)
     pixels[:, 32:64] += 60
     made = plan(128, 160)

@@ -148,7 +148,7 @@ def test_names_are_merged_on_the_way(slides, tmp_path):
 
 
 def test_an_annotations_weight_reaches_the_loss(slides, tmp_path):
-    """Px under an outline of weight .25 count a quarter, those outside it all."""
+    """Pixels under an outline of weight .25 count a quarter, those outside it all."""
     import shutil
 
     import torch

@@ -32,7 +32,7 @@ UNEQUAL = Scores(
 
 
 def values_of(scores):
-    """Px by probability of a network that says 0 or 1."""
+    """Pixels by probability of a network that says 0 or 1."""
     found = {}
     for one in scores.slides:
         counts = np.zeros((256, 2), dtype=np.int64)
@@ -61,7 +61,7 @@ def test_figures_differ_and_are_named(recipe_for, tmp_path, monkeypatch):
 
 
 def slices(finds):
-    """250 slices, 12 with a nodule of 400 px: a silent network, or one with stray px on a fifth."""
+    """250 slices, 12 with a nodule of 400 px: a silent network, or stray pixels on a fifth."""
     found = []
     for z in range(250):
         true = 400 if z % 21 == 1 else 0

@@ -41,7 +41,7 @@ def test_cells_hold_the_tissue_that_lies_in_them(height, width, shrink, cells, s
     found = mapped(extent, Mask(mask.astype(np.uint8)), cells * shrink)
     assert found.cell_areas.sum() == pytest.approx(extent.area)
     whole = float((found.tissue / 255 * found.cell_areas).sum())
-    # Cell borders move by at most half a mask px, and the mask is noise.
+    # Cell borders move by at most half a pixel of the mask, and the mask is noise.
     assert whole == pytest.approx(mask.sum() * shrink**2, rel=0.03)
 
 

@@ -1,15 +1,15 @@
 """Owns adaptive overlap: which windows of the half-overlapping grid are worth predicting.
 
-First every tile is predicted without overlap. What it got wrong for want of context lies along the
+First every tile is predicted without overlap. What it got wrong for want of context is at the
 borders of tiles, and shows there as a jump: neighbours disagree. So a window across a border is
 predicted only where the first pass jumps; everywhere else the first pass stays as it is. Which
 windows that are depends on the first prediction alone, not on workers, strips or restarts.
 
-An error that is the same on both sides of a border does not show; only a fixed overlap heals it.
-Px near borders that are merely unsure were tried as a second sign: on the demo's slide they asked
-for a quarter more windows and changed no score. Against half overlap this predicts half the
-windows; a fixed overlap of 0.25 predicts as few and, with the models tried, scores as well. What
-is gained over that are slides where few borders of tiles cross anything.
+An error that is the same on both sides of a border does not show; only a fixed overlap repairs it.
+Pixels near borders that are merely unsure were tried as a second sign: on the demo's slide they
+asked for a quarter more tiles and changed no score. Against half overlap this predicts half the
+tiles; a fixed overlap of 0.25 predicts as few and, with the models tried, scores as well. Only
+slides where few borders of tiles cross anything gain over that.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,10 +28,10 @@ from wsi_seg.predict.ensemble import Model
 from wsi_seg.store import Multiscale, SlideStore, delete, open_collection
 from wsi_seg.store.names import PARTIAL
 
-# Neighbouring px of 255 that differ by more across a border disagree: 0.2.
+# Neighbouring pixels of 255 that differ by more across a border disagree: 0.2.
 _JUMP = 51
 
-# Px that have to, for a window to be predicted, as a share of the tile's side.
+# Pixels that have to, for a window to be predicted, as a share of the tile's side.
 _ENOUGH = 1 / 32
 
 _BAND_PX = 512
@@ -49,7 +49,7 @@ def infer_twice(
 ) -> InferReport:
     """Predict without overlap, then where that is not enough.
 
-    The first pass is a collection of its own beside the output, so it resumes as any other; it is
+    The first pass is a collection of its own next to the output, so it resumes as any other; it is
     removed at the end.
 
     Parameters
@@ -232,7 +232,7 @@ def _axes(plan: SlidePlan, first: SlidePlan) -> tuple[tuple[Sequence[int], Seque
 
 
 def _disagreements(plan: SlidePlan, first: SlidePlan, image: Multiscale) -> NDArray[np.int64]:
-    """Count px that jump at borders of the first tiles, by the window whose middle is nearest.
+    """Count pixels that jump at borders of the first tiles, by the window whose middle is nearest.
 
     Returns
     -------
@@ -265,7 +265,7 @@ def _jumps(
     down: NDArray[np.bool_],
     across: NDArray[np.bool_],
 ) -> NDArray[np.bool_]:
-    """Whether px at a border differ from the one before, ``(h, width)``."""
+    """Whether pixels at a border differ from the one before, ``(h, width)``."""
     found = np.zeros(rows.shape[:2], dtype=bool)
     at = np.flatnonzero(across)
     found[:, at] |= _apart(rows[:, at], rows[:, at - 1])
@@ -284,13 +284,13 @@ def _apart(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.bool_
 
 
 def _owned(starts: tuple[int, ...], tile_px: int, length: int) -> NDArray[np.int64]:
-    """First px that belongs to each window more than to any other."""
+    """First pixel that belongs to each tile more than to any other."""
     weights = axis_weights(starts, tile_px, length=length, blend="crop")
     return np.asarray(starts, dtype=np.int64) + weights.argmax(axis=1)
 
 
 def _borders(starts: tuple[int, ...], length: int) -> NDArray[np.bool_]:
-    """Whether a tile of the first pass begins at each px of an axis; the slide's edge is none."""
+    """Whether a tile of the first pass begins at each pixel of an axis, other than the first."""
     found = np.zeros(length, dtype=bool)
     found[[start for start in starts if 0 < start < length]] = True
     return found

@@ -6,7 +6,7 @@ such products are exact in int32, so the blended result does not depend on the o
 tiles arrive, on the batch, or on the device: serial, distributed and resumed runs agree byte
 for byte, and equal predictions blend to exactly themselves.
 
-The largest sum occurs with ``linear`` at overlap 0.9, where the last tile, moved inwards, lies
+The largest sum occurs with ``linear`` at overlap 0.9, where the last tile, moved inwards, is
 over ten others: PROBABILITY_STEPS x (6 x PEAK)^2 < 2^31.
 """
 
@@ -86,7 +86,7 @@ def _owned(starts: tuple[int, ...], tile_px: int, length: int) -> NDArray[np.int
 class RowSums:
     """Sums over as many rows as a tile is high, whatever the slide's height: a ring of rows.
 
-    Tiles arrive row of tiles by row of tiles. Row ``y`` of the slide lies in row ``y % tile_px``
+    Tiles arrive row of tiles by row of tiles. Row ``y`` of the slide is in row ``y % tile_px``
     of the ring, so nothing is ever moved. Equally spaced tiles of a row are added a few calls at a
     time, not one by one: those that do not overlap each other are one view of the sums.
 

@@ -114,7 +114,7 @@ def _grid(plan: SlidePlan) -> object:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Strips of one member that lie under a strip of the output; first row of each."""
+    """Strips of one member that are under a strip of the output; first row of each."""
 
     member: int
     plan: SlidePlan
@@ -214,7 +214,7 @@ class _Feed:
         return sink
 
     def strips(self, place: int, wanted: tuple[int, int]) -> Iterator[_Rows]:
-        """Give the strips of each member that lie under rows of a work's output."""
+        """Give the strips of each member that are under rows of a work's output."""
         task = self._tasks[place]
         for member in self._members:
             plan = task.plans[member]

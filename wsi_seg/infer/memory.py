@@ -80,7 +80,7 @@ class MemoryPlan:
         Finished rows on their way to the disk, and source pixels on their way to the device; on
         CUDA both are pinned.
     on_device
-        Whether ``networks``, ``forward`` and ``bands`` lie in a GPU's own memory.
+        Whether ``networks``, ``forward`` and ``bands`` are in a GPU's own memory.
     limit
         What the user allowed, in bytes; None is no limit.
     """
@@ -103,7 +103,7 @@ class MemoryPlan:
 
     @property
     def device(self) -> int:
-        """Bytes of what lies with the network."""
+        """Bytes of what is where the network is."""
         return self.networks + self.forward + self.bands
 
     @property
@@ -270,7 +270,7 @@ class _Needs:
         fixed_batch: bool,
         strip_px: int | None,
     ) -> list[dict[str, Any]]:
-        """List what is enlarged, most useful first; each where it fits beside what was before."""
+        """List what is enlarged, most useful first; each where it fits with what came before."""
         cache = max(map(self._chunk_row, *self._pairs()))
         cache = min(max(cache, smallest.cache), _CACHE[1])
         found: list[dict[str, Any]] = [{"resident": len(self._cards)}]
@@ -358,7 +358,7 @@ class _Needs:
 
 
 def _span_px(plan: SlidePlan) -> int:
-    """Columns that tiles to predict lie in, with the pixel on either side that is summed too."""
+    """Columns that tiles to predict cover, with the pixel on either side that is summed too."""
     return len(plan.columns_for(range(len(plan.ys)))) + 2
 
 

@@ -102,13 +102,13 @@ class StripTask:
         wanted: Wanted,
         quarantined: list[Quarantined],
     ) -> Job:
-        """Work of one member for the stream: the strips of its plan that lie under ours."""
+        """Work of one member for the stream: the strips of its plan that are under ours."""
         plan = self.plans[member]
         image: Readable = plan.view.image(self.store)
         return Job(plan, image, self.strips_of(plan), sinks, wanted, quarantined)
 
     def strips_of(self, plan: SlidePlan) -> frozenset[int]:
-        """Find the strips of a member's plan that lie under ours."""
+        """Find the strips of a member's plan that are under ours."""
         own = self.plan
         if plan.extent == own.extent:
             return self.strips
@@ -153,7 +153,7 @@ class SlideOutput:
         self._partial = out / PARTIAL / store.name
         if overwrite:
             delete(self._partial)
-        # Beside a complete one there is unfinished work where a run that overwrites was stopped.
+        # A run that overwrites and was stopped leaves unfinished work next to a complete one.
         self.complete = self._final.exists() and not (overwrite or self._partial.exists())
         folder = self._final if self.complete else self._partial
         if self.complete:
@@ -297,9 +297,9 @@ def _noted(group: Path) -> PredictionInfo:
 
 @contextmanager
 def overwriting(stores: Sequence[SlideStore], out: Path) -> Iterator[None]:
-    """Note which predictions are to be made again, so that a run without the wish goes on with it.
+    """Mark the predictions that are made again, so that a later run continues without `overwrite`.
 
-    A prediction beside which there is unfinished work, even an empty folder, does not count as
+    A prediction that has unfinished work next to it, even an empty folder, does not count as
     complete.
     """
     marks = [out / PARTIAL / store.name for store in stores if (out / store.name).exists()]

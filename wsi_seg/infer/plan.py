@@ -67,7 +67,7 @@ class InferOptions:
     save
         ``probabilities``, ``labels`` or ``both``; ``auto`` is both up to 4 classes, else labels.
     mpp
-        Micrometres per px to read slides at in place of the model's.
+        Micrometres per pixel to read slides at in place of the model's.
     level
         Level to read as it is, in place of the one that fits the model's mpp.
     max_ram
@@ -159,11 +159,11 @@ class SlidePlan:
     extent
         Size of the output: the level's own size, or smaller where the level is resampled.
     downsample
-        Level-0 px per output px.
+        Level-0 px per output pixel.
     mpp
-        Micrometres per output px, None where unknown.
+        Micrometres per output pixel, None where unknown.
     tile_px
-        Side of a window in output px.
+        Side of a window in output pixels.
     ys, xs
         First row of each window row, first column of each window column.
     blend
@@ -223,17 +223,17 @@ class SlidePlan:
 
     @property
     def reduction(self) -> float:
-        """Px of the level that is read per px of the output, along a row."""
+        """Pixels of the level that is read per pixel of the output, along a row."""
         return self.source.width / self.extent.width
 
     @property
     def row_weights(self) -> NDArray[np.int32]:
-        """Blend weights along y, ``(len(ys), tile_px)``; made anew, since plans travel."""
+        """Blend weights along y, ``(len(ys), tile_px)``; not kept, since plans are pickled."""
         return axis_weights(self.ys, self.tile_px, length=self.extent.height, blend=self.blend)
 
     @property
     def column_weights(self) -> NDArray[np.int32]:
-        """Blend weights along x, ``(len(xs), tile_px)``; made anew, since plans travel."""
+        """Blend weights along x, ``(len(xs), tile_px)``; not kept, since plans are pickled."""
         return axis_weights(self.xs, self.tile_px, length=self.extent.width, blend=self.blend)
 
     def with_strips(self, strip_px: int) -> "SlidePlan":
@@ -251,7 +251,7 @@ class SlidePlan:
         return tuple(int(row) for row in np.flatnonzero(touched))
 
     def columns_for(self, rows: Sequence[int]) -> range:
-        """Pixel columns that the tiles to predict in some rows of tiles lie in; may be empty."""
+        """Pixel columns that the tiles to predict in some rows of tiles cover; may be empty."""
         tiles = np.flatnonzero(self.keep[list(rows)].any(axis=0))
         if not len(tiles):
             return range(0)
@@ -374,7 +374,7 @@ def _like(mpp: float, other: float) -> bool:
 
 
 def _windows_with_tissue(tissue: Multiscale, extent: Extent, grid: TileGrid) -> NDArray[np.bool_]:
-    """Whether any tissue lies in each window, from sums over the low-resolution tissue mask."""
+    """Whether any tissue is in each window, from sums over the low-resolution tissue mask."""
     size = tissue.pyramid.extent
     mask = tissue.read(size.region()) > 0
     sums = np.zeros((size.height + 1, size.width + 1), dtype=np.int64)

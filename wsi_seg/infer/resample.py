@@ -161,7 +161,7 @@ def rows_under(wanted: range, *, small: int, full: int) -> range:
 def resized(
     part: NDArray[np.uint8], top: int, wanted: range, *, small: Extent, full: Extent
 ) -> NDArray[np.uint8]:
-    """Rows of an image brought to another size, linearly between the centres of px.
+    """Rows of an image brought to another size, linearly between the centres of pixels.
 
     Parameters
     ----------
@@ -189,9 +189,9 @@ def resized(
 def _between(
     wanted: NDArray[np.int64], small: int, full: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Source px before and after each wanted px, and how far it lies from the first to the second.
+    """Source pixels before and after each wanted pixel, and its share of the way between them.
 
-    Past the first and the last centre the px at the border counts alone.
+    Past the first and the last centre the pixel at the border counts alone.
     """
     place = ((wanted + 0.5) * (small / full) - 0.5).clip(0, small - 1)
     before = place.astype(np.int64)

@@ -1,7 +1,7 @@
 """Owns a whole inference: slides in, prediction collection out, resumable, in bounded memory.
 
 Each slide becomes a group with its probabilities (uint8, value / 255) as a pyramid and a label
-map beside them. It is written under ``.partial`` and renamed when whole; finished strips are
+map next to them. It is written under ``.partial`` and renamed when whole; finished strips are
 recorded, so a rerun continues where the last one was stopped.
 """
 

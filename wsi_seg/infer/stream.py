@@ -78,7 +78,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Piece:
-    """Tiles of one row that lie in the batch at hand; a piece without tiles ends its job."""
+    """Tiles of one row that are in the batch at hand; a piece without tiles ends its job."""
 
     job: "_OpenJob"
     row: int = 0

@@ -183,7 +183,7 @@ class StripBuilder:
         )
 
     def _take(self, strip: "OpenStrip", y: int, at: int, part: torch.Tensor) -> None:
-        """Make what is wanted of rows, and have it come down to where it lies in the strip."""
+        """Make what is wanted of rows, and have it come down to its place in the strip."""
         rows = slice(at, at + part.shape[1])
         if strip.probabilities is not None:
             last = part.permute(1, 2, 0).contiguous()

@@ -1,7 +1,7 @@
 """Owns the check of position bias: what a network answers where there is nothing to see.
 
 Tiles of one colour, and tiles whose pieces were shuffled, are no more a structure in their middle
-than in their corners. A network that says otherwise has learned where annotated structures lay in
+than in their corners. A network that says otherwise has learned where annotated structures were in
 its patches, not what they look like.
 """
 

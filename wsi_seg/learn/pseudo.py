@@ -52,7 +52,7 @@ class PseudoOptions:
     foreground_only
         Tiles of ``patch_px`` without any pixel of a class are ignored instead of background.
     soft
-        The probabilities themselves are learned, and not only the ids made of them. Px are
+        The probabilities themselves are learned, and not only the ids made of them. Pixels are
         ignored like without.
     """
 

@@ -55,7 +55,7 @@ class PrecisionDrift:
     Parameters
     ----------
     labels
-        Pixels whose probability lies on the other side of one half.
+        Pixels whose probability is on the other side of one half.
     values
         Pixels whose probability differs when it is rounded to 1 / 255.
     """

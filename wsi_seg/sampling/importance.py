@@ -192,7 +192,7 @@ def _borders(cells: int, step: float, length: int) -> NDArray[np.int64]:
 class CellTable:
     """Cells of all slides that a layer has, for draws in O(log n), one byte for each cell.
 
-    Cells lie in blocks of 64; a draw finds its block by the blocks' running sum, then its cell
+    Cells are in blocks of 64; a draw finds its block by the blocks' running sum, then its cell
     among 64. Cells are counted through the maps one after the other, each map from a new block.
 
     Parameters

@@ -6,7 +6,7 @@ cells, widened by half a patch. Centres inside the object alone would put it int
 slide's border patches are mirrored, so centres stay inside the slide. A slide that is no longer
 than a patch along an axis is seen whole, in the patch's middle.
 
-Where objects lie close together their widened boxes overlap, and the middle of the crowd would be
+Where objects are close together their widened boxes overlap, and the middle of the cluster would be
 drawn most often; each position counts by 1 / (number of widened boxes over it), which evens it out.
 """
 

@@ -100,9 +100,9 @@ class PatchSampler:
     """Draws patch centres: around each object in turn, and uniformly over layers of cells.
 
     Object draws go through all objects in a fresh order before any comes again, so an epoch with
-    at least as many object draws as objects has one for each. Patches lie anywhere that touches
+    at least as many object draws as objects has one for each. Patches may be anywhere that touches
     the object's box, or the layer's cells, so that their middle shows no more than their corners;
-    see `wsi_seg.sampling.positions`. Centres lie inside the slide, patches may stick out.
+    see `wsi_seg.sampling.positions`. Centres are inside the slide, patches may stick out.
 
     Parameters
     ----------

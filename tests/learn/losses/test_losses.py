@@ -84,7 +84,7 @@ def test_a_weight_of_two_is_the_px_twice(name):
     weight[:, 2] = 2
     rows = [0, 1, 2, 2, 3, 4, 5]
     twice = loss_of(name, logits[:, :, rows], label[:, rows])
-    if name == "dice_positive":  # its empty patches are patches, however many px they have
+    if name == "dice_positive":  # its empty patches are patches, however many pixels they have
         assert label.flatten(1).eq(1).any()
     assert loss_of(name, logits, label, weight=weight).item() == pytest.approx(
         twice.item(), abs=1e-5
