@@ -41,7 +41,7 @@ def test_a_plan_is_printed_and_nothing_is_done(files, tmp_path):
     assert not (tmp_path / "pred.zarr").exists()
     code, text = run(*words, "--json")
     found = json.loads(text.splitlines()[-1])
-    assert found["windows"] == 6
+    assert found["tiles"] == 6
     assert found["memory"]["total"] > 0
 
 

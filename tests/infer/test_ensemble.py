@@ -67,7 +67,7 @@ def test_an_ensemble_is_its_members_predictions_combined(collection, files, tmp_
     for name in ("one", "small"):
         expected = combine([image(path, name) for path in single], [1.0] * 3, mode)
         np.testing.assert_array_equal(image(tmp_path / "all.zarr", name), expected)
-    assert report.tiles == sum(slide.windows for slide in report.slides)
+    assert report.tiles == sum(slide.tiles for slide in report.slides)
     settings = open_collection(tmp_path / "all.zarr")["one"].attributes["settings"]
     assert settings["checkpoint"]["mode"] == mode
     assert len({row["checkpoint"] for row in settings["checkpoint"]["members"]}) == 3

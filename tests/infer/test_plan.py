@@ -42,9 +42,9 @@ def test_a_plan_pickles_prints_and_names_everything(tmp_path):
     plan = plan_run(stores, MODEL, InferOptions(precision="fp32"))
     again = pickle.loads(pickle.dumps(plan))
     assert again.lines() == plan.lines()
-    assert again.windows == plan.windows == 9 * 6
+    assert again.tiles == plan.tiles == 9 * 6
     text = "\n".join(plan.lines())
-    for part in ("1 slides, 54 windows", "one: 300 x 210 px", "unknown fails", "memory: at most"):
+    for part in ("1 slides, 54 tiles", "one: 300 x 210 px", "unknown fails", "memory: at most"):
         assert part in text
     found = json.loads(json.dumps(plan.to_json()))
     assert found["slides"][0]["strips"] == 1
@@ -137,5 +137,5 @@ def test_levels_and_mpp_that_make_no_sense_are_refused():
 def test_an_adaptive_plan_names_both_passes():
     plan = plan_run([pyramid()], MODEL, InferOptions(overlap="adaptive", precision="fp32"))
     first = plan_run([pyramid()], MODEL, InferOptions(overlap=0.0, precision="fp32"))
-    assert plan.first == first.windows < plan.windows
-    assert f"{first.windows} windows first" in "\n".join(plan.lines())
+    assert plan.first == first.tiles < plan.tiles
+    assert f"{first.tiles} tiles first" in "\n".join(plan.lines())

@@ -26,7 +26,7 @@ def card(mpp):
     )  # fmt: skip
 
 
-def test_whole_number_reduction_is_the_block_mean_in_every_window():
+def test_whole_number_reduction_is_the_block_mean_in_every_tile():
     image = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
     store = MemoryStore(MemoryImage(image, mpp=0.5))
     plan = plan_slide(store, card(1.0), InferOptions(overlap=0.5), strip_px=64)
@@ -40,7 +40,7 @@ def test_whole_number_reduction_is_the_block_mean_in_every_window():
 
 
 @given(st.floats(1.03, 4), st.integers(40, 150), st.integers(40, 150))
-def test_windows_agree_where_they_overlap_at_any_reduction(factor, height, width):
+def test_tiles_agree_where_they_overlap_at_any_reduction(factor, height, width):
     image = np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
     store = MemoryStore(MemoryImage(image, mpp=0.5))
     plan = plan_slide(store, card(0.5 * factor), InferOptions(overlap=0.75), strip_px=64)

@@ -50,7 +50,7 @@ def test_weights_share_each_source_px_out_once(full, data):
 
 
 @given(y=st.integers(0, 100), x=st.integers(0, 60), side=st.integers(1, 14))
-def test_a_px_has_one_value_in_every_window(store, y, x, side):
+def test_a_pixel_has_one_value_in_every_tile(store, y, x, side):
     scale = scale_for(store.pyramid, 0.87, name="a")
     whole = read_image(
         store.image, scale, 0, 0, height=scale.extent.height, width=scale.extent.width

@@ -1,9 +1,9 @@
-"""Owns adaptive overlap: which windows of the half-overlapping grid are worth predicting.
+"""Owns adaptive overlap: which tiles of the half-overlapping grid are predicted.
 
 First every tile is predicted without overlap. What it got wrong for want of context is at the
-borders of tiles, and shows there as a jump: neighbours disagree. So a window across a border is
+borders of tiles, and shows there as a jump: neighbours disagree. So a tile across a border is
 predicted only where the first pass jumps; everywhere else the first pass stays as it is. Which
-windows that are depends on the first prediction alone, not on workers, strips or restarts.
+tiles that are depends on the first prediction alone, not on workers, strips or restarts.
 
 An error that is the same on both sides of a border does not show; only a fixed overlap repairs it.
 Pixels near borders that are merely unsure were tried as a second sign: on the demo's slide they
@@ -31,7 +31,7 @@ from wsi_seg.store.names import PARTIAL
 # Neighbouring pixels of 255 that differ by more across a border disagree: 0.2.
 _JUMP = 51
 
-# Pixels that have to, for a window to be predicted, as a share of the tile's side.
+# Pixels that have to, for a tile to be predicted, as a share of the tile's side.
 _ENOUGH = 1 / 32
 
 _BAND_PX = 512
@@ -47,7 +47,7 @@ def infer_twice(
     *,
     overwrite: bool,
 ) -> InferReport:
-    """Predict without overlap, then where that is not enough.
+    """Predict without overlap, then again where tiles disagree.
 
     The first pass is a collection of its own next to the output, so it resumes as any other; it is
     removed at the end.
@@ -67,7 +67,7 @@ def infer_twice(
         If some slides could not be predicted; all others are done.
     """
     require_adaptable(model)
-    beside = out.with_name(f".{out.name}.first")
+    first_out = out.with_name(f".{out.name}.first")
     plain = first_options(options)
     left = [
         store
@@ -78,14 +78,14 @@ def infer_twice(
     first: InferReport | None = None
     if left:
         try:
-            first = run(left, beside, plain)
+            first = run(left, first_out, plain)
         except BatchError as error:
             failures = error.failures
             if error.done == 0 and len(left) == len(stores):
-                if not len(open_collection(beside)):  # else first settings can go on from it
-                    _drop(beside)
+                if not len(open_collection(first_out)):  # the first settings can still continue it
+                    _drop(first_out)
                 raise
-    known = open_collection(beside) if beside.exists() else None
+    known = open_collection(first_out) if first_out.exists() else None
 
     def refine(store: SlideStore, plan: SlidePlan) -> SlidePlan:
         if known is None or store.name not in known:
@@ -97,24 +97,24 @@ def infer_twice(
         found = [store for store in stores if store.name not in failures]
         report = run(found, out, options, refine=refine)
     except BatchError as error:
-        # The first settings can go on from it where slides are unfinished.
+        # The first settings can continue it where slides are unfinished.
         if not any((out / PARTIAL / store.name).exists() for store in stores):
-            _drop(beside)
+            _drop(first_out)
         raise BatchError(failures | error.failures, done=error.done) from error
-    _drop(beside)
+    _drop(first_out)
     if failures:
         raise BatchError(failures, done=len(report.slides))
     return report if first is None else report.after(first)
 
 
-def _drop(beside: Path) -> None:
-    """Remove the first pass, unless slides of it are unfinished and can be gone on with."""
-    if beside.exists() and not open_collection(beside).unfinished():
-        delete(beside)
+def _drop(first_out: Path) -> None:
+    """Remove the first pass, unless slides of it are unfinished and can be continued."""
+    if first_out.exists() and not open_collection(first_out).unfinished():
+        delete(first_out)
 
 
 def require_adaptable(model: Model) -> None:
-    """Refuse what adaptive overlap cannot be had with.
+    """Refuse a model that does not work with adaptive overlap.
 
     Raises
     ------
@@ -169,12 +169,12 @@ def refined(plan: SlidePlan, first: SlidePlan, image: Multiscale) -> SlidePlan:
     known[np.ix_(rows, columns)] = first.keep
     for y, x, _ in image.quarantined:
         known[plan.ys.index(y), plan.xs.index(x)] = False
-    # Tiles of the first run are known, or could not be read: none is tried again.
+    # Tiles of the first run are known, or could not be read: they are not tried again.
     again = plan.keep & (_disagreements(plan, first, image) >= max(1, plan.tile_px * _ENOUGH))
     again[np.ix_(rows, columns)] = False
-    spared = plan.keep & ~again
-    spared[np.ix_(rows, columns)] = False
-    return replace(plan, keep=again, first_pass=FirstPass(image, known, int(spared.sum())))
+    skipped = plan.keep & ~again
+    skipped[np.ix_(rows, columns)] = False
+    return replace(plan, keep=again, first_pass=FirstPass(image, known, int(skipped.sum())))
 
 
 def merged(
@@ -215,14 +215,14 @@ def _weights(plan: SlidePlan, tiles: NDArray[np.bool_], span: range) -> NDArray[
     """Weight sum of some tiles over rows of the output, ``(len(span), width)``."""
     width, along_y, along_x = plan.extent.width, plan.row_weights, plan.column_weights
     total = np.zeros((len(span), width), dtype=np.int64)
-    for row, begun in enumerate(plan.ys):
-        first, after = max(span.start, begun), min(span.stop, begun + plan.tile_px)
+    for row, y in enumerate(plan.ys):
+        first, after = max(span.start, y), min(span.stop, y + plan.tile_px)
         if first >= after or not tiles[row].any():
             continue
         across = np.zeros(max(width, plan.tile_px), dtype=np.int64)
         for tile in np.flatnonzero(tiles[row]):
             across[plan.xs[tile] : plan.xs[tile] + plan.tile_px] += along_x[tile]
-        down = along_y[row, first - begun : after - begun]
+        down = along_y[row, first - y : after - y]
         total[first - span.start : after - span.start] += down[:, None] * across[:width]
     return total
 
@@ -232,12 +232,12 @@ def _axes(plan: SlidePlan, first: SlidePlan) -> tuple[tuple[Sequence[int], Seque
 
 
 def _disagreements(plan: SlidePlan, first: SlidePlan, image: Multiscale) -> NDArray[np.int64]:
-    """Count pixels that jump at borders of the first tiles, by the window whose middle is nearest.
+    """Count pixels that jump at borders of the first tiles, by the tile whose middle is nearest.
 
     Returns
     -------
     NDArray[np.int64]
-        Shape ``(rows, columns)`` of the plan's windows.
+        Shape ``(rows, columns)`` of the plan's tiles.
     """
     extent = plan.extent
     rows = _owned(plan.ys, plan.tile_px, extent.height)
@@ -268,19 +268,19 @@ def _jumps(
     """Whether pixels at a border differ from the one before, ``(h, width)``."""
     found = np.zeros(rows.shape[:2], dtype=bool)
     at = np.flatnonzero(across)
-    found[:, at] |= _apart(rows[:, at], rows[:, at - 1])
+    found[:, at] |= _differ(rows[:, at], rows[:, at - 1])
     joined = rows if above is None else np.concatenate([above, rows])
     offset = len(joined) - len(rows)
     for row in np.flatnonzero(down):
         if row + offset > 0:
-            found[row] |= _apart(rows[row], joined[row + offset - 1])
+            found[row] |= _differ(rows[row], joined[row + offset - 1])
     return found
 
 
-def _apart(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def _differ(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.bool_]:
     difference = np.abs(one.astype(np.int16) - other.astype(np.int16))
-    apart: NDArray[np.bool_] = (difference > _JUMP).any(axis=-1)
-    return apart
+    differ: NDArray[np.bool_] = (difference > _JUMP).any(axis=-1)
+    return differ
 
 
 def _owned(starts: tuple[int, ...], tile_px: int, length: int) -> NDArray[np.int64]:

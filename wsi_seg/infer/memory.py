@@ -149,7 +149,7 @@ def parse_bytes(text: str) -> int:
     Raises
     ------
     ConfigError
-        If it is no size.
+        If it is not a size.
     """
     found = re.fullmatch(r"\s*([0-9.]+(?:e\d+)?)\s*([KMGT]?)I?B?\s*", text, re.IGNORECASE)
     try:
@@ -225,11 +225,11 @@ def plan_memory(
             f"{math.ceil(plan.total / _MB)} MB{'' if fixed_batch else ', whatever the batch'}"
         )
     for larger in needs.steps(chosen, own, fixed_batch=fixed_batch, strip_px=strip_px):
-        wish = replace(chosen, **larger)
-        found = replace(needs.measured(wish), limit=max_ram)
+        candidate = replace(chosen, **larger)
+        found = replace(needs.measured(candidate), limit=max_ram)
         roomy = device.memory is None or found.device <= _DEVICE_SHARE * device.memory
         if roomy and (max_ram is None or found.total <= max_ram):
-            chosen, plan = wish, found
+            chosen, plan = candidate, found
     return plan
 
 

@@ -1,4 +1,4 @@
-"""Owns the inference plan: which windows of a slide are predicted, at which level, in which strips.
+"""Owns the inference plan: which tiles of a slide are predicted, at which level, in which strips.
 
 A plan is plain data made before any work. Running it in one process, in many, or again after a
 kill gives the same bytes.
@@ -43,12 +43,12 @@ class InferOptions:
     Parameters
     ----------
     overlap
-        Fraction of a tile that neighbouring tiles share, 0 to 0.9; or ``adaptive``: first none,
+        Fraction of a tile that neighbouring tiles share, 0 to 0.9; or ``adaptive``: first 0,
         then half a tile where it is needed, see `infer.adaptive`.
     tile_px
         Side of a tile at the inference level; None takes the model card's.
     blend
-        How overlapping tiles are merged; see `windows.axis_weights`.
+        How overlapping tiles are merged; see `blend.axis_weights`.
     batch
         Tiles per forward pass; 0 lets the predictor choose.
     device, precision
@@ -61,7 +61,7 @@ class InferOptions:
         Accept a slide of unknown or too coarse mpp; the override is recorded in the output.
     compiled
         Compile networks before they run: ``on``, ``off``, or ``auto``: on CUDA, where the tiles
-        that are planned are worth more than it costs.
+        that are planned save more time than it costs.
     readers
         Reads and decodes at a time; 0 is the cores of this process less two, at least two.
     save
@@ -135,13 +135,13 @@ class FirstPass:
         Its probabilities, of the plan's extent.
     keep
         Which tiles of the plan it stands for, shape ``(len(ys), len(xs))``.
-    spared
+    skipped
         Tiles with tissue that neither run predicts.
     """
 
     image: Multiscale
     keep: NDArray[np.bool_]
-    spared: int
+    skipped: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -163,13 +163,13 @@ class SlidePlan:
     mpp
         Micrometres per output pixel, None where unknown.
     tile_px
-        Side of a window in output pixels.
+        Side of a tile in output pixels.
     ys, xs
-        First row of each window row, first column of each window column.
+        First row of each row of tiles, first column of each column of tiles.
     blend
-        How overlapping windows are merged.
+        How overlapping tiles are merged.
     keep
-        Which windows are predicted, shape ``(len(ys), len(xs))``.
+        Which tiles are predicted, shape ``(len(ys), len(xs))``.
     strip_px
         Rows that one strip of the output has.
     shard_px
@@ -242,7 +242,7 @@ class SlidePlan:
         return replace(self, strip_px=strips, shard_px=strip_px)
 
     def rows_for(self, strips: frozenset[int]) -> tuple[int, ...]:
-        """Window rows that touch any of these strips, ascending."""
+        """Rows of tiles that touch any of these strips, ascending."""
         bounds = [self.strips[index] for index in sorted(strips)]
         tops = np.asarray(self.ys)
         touched = np.zeros(len(tops), dtype=bool)
@@ -257,8 +257,8 @@ class SlidePlan:
             return range(0)
         return range(self.xs[tiles[0]], self.xs[tiles[-1]] + self.tile_px)
 
-    def windows_in(self, strips: frozenset[int]) -> int:
-        """Count the windows to predict for these strips."""
+    def tiles_in(self, strips: frozenset[int]) -> int:
+        """Count the tiles to predict for these strips."""
         return int(self.keep[list(self.rows_for(strips))].sum())
 
 
@@ -270,7 +270,7 @@ def finest(plans: Sequence[SlidePlan]) -> SlidePlan:
 def plan_slide(
     store: SlideStore, card: ModelCard, options: InferOptions, *, strip_px: int
 ) -> SlidePlan:
-    """Decide level, windows and strips for one slide.
+    """Decide level, tiles and strips for one slide.
 
     Raises
     ------
@@ -297,7 +297,7 @@ def plan_slide(
     keep = np.ones((len(ys), len(xs)), dtype=bool)
     if options.skip_background and TISSUE in store.label_names():
         tissue = store.label(TISSUE)
-        keep = _windows_with_tissue(tissue, extent, grid)
+        keep = _tiles_with_tissue(tissue, extent, grid)
         if not keep.any() and not LabelInfo.from_json(tissue.attributes, tissue.path).trusted:
             keep = ~keep
             notes = (*notes, "the tissue mask is empty, so every tile was predicted")
@@ -373,8 +373,8 @@ def _like(mpp: float, other: float) -> bool:
     return max(mpp / other, other / mpp) <= COARSEST_SLIDE
 
 
-def _windows_with_tissue(tissue: Multiscale, extent: Extent, grid: TileGrid) -> NDArray[np.bool_]:
-    """Whether any tissue is in each window, from sums over the low-resolution tissue mask."""
+def _tiles_with_tissue(tissue: Multiscale, extent: Extent, grid: TileGrid) -> NDArray[np.bool_]:
+    """Whether any tissue is in each tile, from sums over the low-resolution tissue mask."""
     size = tissue.pyramid.extent
     mask = tissue.read(size.region()) > 0
     sums = np.zeros((size.height + 1, size.width + 1), dtype=np.int64)

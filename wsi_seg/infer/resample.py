@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from wsi_seg.geometry import Extent
-from wsi_seg.infer.transfer import sent
+from wsi_seg.infer.transfer import copy_to_device
 from wsi_seg.reading.resample import COLUMN_SCALE, ROW_SCALE, Taps, area_taps
 from wsi_seg.store.cache import shared_pool
 
@@ -100,14 +100,14 @@ def _summed(values: torch.Tensor, taps: Taps, axis: int) -> torch.Tensor:
     total: torch.Tensor | None = None
     for tap in range(taps.count):
         places, weights = taps.pixels[:, tap], taps.weights[:, tap].copy()
-        weight = sent(weights, values.device).reshape(shape)
-        part = _taken(values, places, axis)
+        weight = copy_to_device(weights, values.device).reshape(shape)
+        part = _select(values, places, axis)
         total = part * weight if total is None else total.addcmul_(part.float(), weight)
     assert total is not None
     return total
 
 
-def _taken(values: torch.Tensor, places: np.ndarray, axis: int) -> torch.Tensor:
+def _select(values: torch.Tensor, places: np.ndarray, axis: int) -> torch.Tensor:
     """Values at these places of an axis; a view where they are equally spaced."""
     steps = np.diff(places)
     if len(steps) == 0 or (steps[0] > 0 and (steps == steps[0]).all()):
@@ -115,7 +115,7 @@ def _taken(values: torch.Tensor, places: np.ndarray, axis: int) -> torch.Tensor:
         chosen = [slice(None)] * 3
         chosen[axis] = slice(int(places[0]), int(places[-1]) + 1, step)
         return values[tuple(chosen)]
-    return values.index_select(axis, sent(places.copy(), values.device))
+    return values.index_select(axis, copy_to_device(places.copy(), values.device))
 
 
 def restore(
@@ -201,6 +201,6 @@ def _between(
 def _mixed(
     first: NDArray[np.generic], second: NDArray[np.generic], share: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    begun = first.astype(np.float32)
-    mixed: NDArray[np.float32] = begun + (second.astype(np.float32) - begun) * share
+    start = first.astype(np.float32)
+    mixed: NDArray[np.float32] = start + (second.astype(np.float32) - start) * share
     return mixed

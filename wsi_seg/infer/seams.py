@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wsi_seg.geometry import Region
 from wsi_seg.infer.plan import SlidePlan
-from wsi_seg.infer.transfer import sent
+from wsi_seg.infer.transfer import copy_to_device
 from wsi_seg.store import Multiscale
 
 
@@ -52,8 +52,8 @@ class StepSums:
     def __init__(self, plan: SlidePlan, columns: range, device: torch.device) -> None:
         self._down = borders(plan.ys, plan.tile_px, plan.extent.height)
         across = borders(plan.xs, plan.tile_px, plan.extent.width)
-        self._across = sent(across[columns.start + 1 : columns.stop].copy(), device)
-        self._down_there = sent(self._down, device)
+        self._across = copy_to_device(across[columns.start + 1 : columns.stop].copy(), device)
+        self._down_there = copy_to_device(self._down, device)
         self._above: tuple[int, torch.Tensor] | None = None
 
     def of(self, y: int, rows: torch.Tensor, *, first: bool) -> torch.Tensor:

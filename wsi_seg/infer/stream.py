@@ -1,4 +1,4 @@
-"""Owns the flow on one device: rows come up once, tiles are cut, predicted and blended there."""
+"""Owns the stream on one device: rows come up once, tiles are cut, predicted and blended there."""
 
 import logging
 from collections import deque
@@ -15,7 +15,7 @@ from wsi_seg.infer.plan import Quarantined, SlidePlan
 from wsi_seg.infer.source import Band, ReadAhead, SourceRows
 from wsi_seg.infer.strips import Accumulator, StripSink, Wanted
 from wsi_seg.infer.transfer import Budget, Transfers
-from wsi_seg.infer.watch import Watch
+from wsi_seg.infer.waits import WaitTimes
 from wsi_seg.predict.predictor import TilePredictor
 from wsi_seg.progress import Progress
 from wsi_seg.reading.resample import Readable
@@ -29,7 +29,7 @@ _LAUNCHED = 3
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much of each thing the flow may hold.
+    """How much of each thing the stream may hold.
 
     Parameters
     ----------
@@ -103,8 +103,8 @@ class TileStream:
         How much of each thing.
     progress
         Advanced by tiles.
-    watch
-        Notes what is waited for.
+    waits
+        Measures what is waited for.
     """
 
     def __init__(
@@ -114,12 +114,12 @@ class TileStream:
         sizes: Sizes,
         *,
         progress: Progress,
-        watch: Watch,
+        waits: WaitTimes,
     ) -> None:
         self._jobs, self._predictors, self._sizes = jobs, predictors, sizes
-        self._progress, self._watch = progress, watch
+        self._progress, self._waits = progress, waits
         self._transfers = Transfers(predictors[0].device)
-        self._budgets = [Budget(sizes.strips, watch.writing) for _ in predictors]
+        self._budgets = [Budget(sizes.strips, waits.writing) for _ in predictors]
         self._pieces: list[_Piece] = []
         self._used = 0
         self._launched: deque[torch.cuda.Event] = deque()
@@ -154,7 +154,7 @@ class TileStream:
 
     def _predict_rows(self, job: "_OpenJob", band: Band, batch: torch.Tensor) -> Iterator[int]:
         for row in band.source.rows:
-            with self._watch.reading():
+            with self._waits.reading():
                 band.advance(row)
             tiles = _readable(job.job, band, row)
             for run in even_runs(np.asarray(job.job.plan.xs)[tiles]):
@@ -171,7 +171,7 @@ class TileStream:
     def _predict(self, batch: torch.Tensor | None) -> int:
         """Predict the batch at hand and blend it; return its tiles."""
         count, self._used = self._used, 0
-        with self._watch.device():
+        with self._waits.device():
             if batch is None or count == 0:
                 self._blend([])
             else:
@@ -184,7 +184,7 @@ class TileStream:
                 self._launched.popleft().synchronize()
         tiles = count * len(self._predictors)
         self._progress.advance(tiles)
-        self._progress.note(self._watch.words(tiles))
+        self._progress.note(self._waits.summary(tiles))
         return tiles
 
     def _blend(self, found: Sequence[torch.Tensor]) -> None:

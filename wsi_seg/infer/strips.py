@@ -45,8 +45,8 @@ class Wanted:
 
 
 # Gives a strip once it has come down from the device, to be called once, in any thread.
-StripOnItsWay = Callable[[], Strip]
-StripSink = Callable[[StripOnItsWay], None]
+PendingStrip = Callable[[], Strip]
+StripSink = Callable[[PendingStrip], None]
 
 
 class Accumulator:
@@ -208,7 +208,7 @@ class OpenStrip:
     follows: bool
     steps: torch.Tensor | None = None
 
-    def closed(self, transfers: Transfers, budget: Budget) -> StripOnItsWay:
+    def closed(self, transfers: Transfers, budget: Budget) -> PendingStrip:
         """Make what waits for all rows and gives the strip; its memory is then given back."""
         sums: torch.Tensor | None = None
         if self.steps is not None:

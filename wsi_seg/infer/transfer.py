@@ -70,7 +70,7 @@ def _at_once() -> None:
     """Nothing to wait for."""
 
 
-def sent(values: NDArray[np.generic], device: torch.device) -> torch.Tensor:
+def copy_to_device(values: NDArray[np.generic], device: torch.device) -> torch.Tensor:
     """Small values on the device, without waiting for what it computes meanwhile."""
     host = torch.from_numpy(values)
     if device.type != "cuda":

@@ -1,6 +1,6 @@
 """Owns how the predictions of several networks become one.
 
-What is combined are blended probabilities, not windows: each member is predicted on its own grid,
+What is combined are blended probabilities, not tiles: each member is predicted on its own grid,
 at its own tile and mpp, and rounded to 1 / 255 as a prediction of its own would be. So an ensemble
 gives the same pixels as its members' stored predictions combined afterwards, whether they were in
 memory together or one after the other.

@@ -21,7 +21,7 @@ COARSEST_SLIDE = 1.2
 
 # Area weights are multiples of 1 / 4096 and rows are kept to 1 / 16 of a grey step in between:
 # then every product and sum below 2^24 is exact in float32, and a pixel has the same value in
-# every window that contains it, whatever the order of summation.
+# every tile that contains it, whatever the order of summation.
 _WEIGHT_STEPS = 4096
 _ROW_STEPS = 16
 

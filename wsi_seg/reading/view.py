@@ -42,7 +42,7 @@ class View:
     resize
         Resize each slide, whatever its size, to the square that the model sees: ``stretch`` fills
         it and changes the aspect, ``pad`` puts the whole slide inside and mirrors the rest,
-        ``crop`` fills it with the shorter side, and several windows cover the longer one. None
+        ``crop`` fills it with the shorter side, and several tiles cover the longer one. None
         keeps the slide's resolution.
     side
         Side in pixels of that square.

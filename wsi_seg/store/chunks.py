@@ -21,7 +21,7 @@ from wsi_seg.store.shards import MISSING, Shard
 Pixels = NDArray[np.uint8]
 Run = Sequence[tuple[int, int]]
 
-# Chunks that a read fetches without help: a window no larger than two chunks a side.
+# Chunks that a read fetches without help: a region no larger than two chunks a side.
 _ALONE = 9
 # Chunks that a thread fetches at one go; their shard is opened once.
 _RUN = 4
@@ -142,7 +142,7 @@ class _Reading:
 def _share_out(fetch: Callable[[Run], None], runs: Sequence[Run]) -> None:
     """Fetch all runs, in this thread and, where there are many chunks, in those of the pool.
 
-    A window of a few chunks is fetched here alone: whoever wants many windows reads them in
+    A region of a few chunks is fetched here alone: whoever wants many regions reads them in
     threads of their own, and handing chunks over would cost more than it gains.
     """
     if sum(len(run) for run in runs) <= _ALONE:
@@ -165,9 +165,9 @@ def _share_out(fetch: Callable[[Run], None], runs: Sequence[Run]) -> None:
         work()
     finally:
         # Helpers that have not begun have nothing left to do.
-        begun = [helper for helper in helpers if not helper.cancel()]
-        wait(begun)
-    for helper in begun:
+        running = [helper for helper in helpers if not helper.cancel()]
+        wait(running)
+    for helper in running:
         helper.result()
 
 

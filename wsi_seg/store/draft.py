@@ -93,7 +93,7 @@ class Draft:
 
     def inside(self, name: str, layout: DraftLayout, attributes: Mapping[str, object]) -> "Draft":
         """Begin another one in a folder of this one, such as ``labels/prediction``."""
-        draft = _begun(self.path / name, layout, attributes)
+        draft = _start_draft(self.path / name, layout, attributes)
         self._inside.append(draft)
         return draft
 
@@ -104,7 +104,7 @@ class Draft:
                 fill_pyramid(draft.path, nearest=nearest, progress=Silent())
 
 
-def _begun(path: Path, layout: DraftLayout, attributes: Mapping[str, object]) -> Draft:
+def _start_draft(path: Path, layout: DraftLayout, attributes: Mapping[str, object]) -> Draft:
     create_multiscale(
         path,
         extents=layout.extents,
@@ -153,7 +153,7 @@ def writing(path: Path, layout: DraftLayout, attributes: Mapping[str, object]) -
     group = path.parent.parent if path.parent.name == LABELS else path.parent
     partial = group / PARTIAL / path.name
     delete(partial)
-    draft = _begun(partial, layout, attributes)
+    draft = _start_draft(partial, layout, attributes)
     yield draft
     draft._complete()
     commit(partial, path, replace=True)

@@ -162,9 +162,9 @@ class PredictionInfo(_Info):
         Sentences about overrides and repairs.
     training
         How the model was trained, as its checkpoint says.
-    windows, windows_skipped, windows_spared
-        Tiles that were predicted, left out as background, and spared by adaptive overlap;
-        None where that is not known.
+    tiles, tiles_skipped, tiles_skipped_by_first_pass
+        Tiles that were predicted, left out as background, and not needed a second time with
+        adaptive overlap; None where that is not known.
     quarantined
         Tiles that could not be read; the prediction is 0 there.
     seam_score, seam_score_first
@@ -187,9 +187,9 @@ class PredictionInfo(_Info):
     settings: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     training: Mapping[str, object] = field(default_factory=dict)
-    windows: int | None = None
-    windows_skipped: int | None = None
-    windows_spared: int | None = None
+    tiles: int | None = None
+    tiles_skipped: int | None = None
+    tiles_skipped_by_first_pass: int | None = None
     quarantined: tuple[Quarantined, ...] = ()
     seam_score: float | None = None
     seam_score_first: float | None = None

@@ -95,7 +95,7 @@ class Journal:
         )
 
 
-def begun_with(path: Path) -> Settings:
+def read_settings(path: Path) -> Settings:
     """Read the settings that a journal was started with; empty if there is no journal."""
     lines = _whole_lines(path)
     settings = lines[0]["settings"] if lines else None
