@@ -103,7 +103,7 @@ def test_unfinished_work_is_named(store):
     assert "is unfinished; repeat" in audit(store).faults["c"][0]
 
 
-def test_a_damaged_store_is_put_aside_and_made_anew(original, store):
+def test_a_damaged_store_is_put_aside_and_made_again(original, store):
     digest = store_digest(store / "a")
     for _ in range(2):
         (store / "a/0/c/0/0/0").write_bytes(b"gone")

@@ -50,7 +50,7 @@ def test_a_label_holds_what_was_written_at_every_level(slide):
     assert sorted(child.name for child in slide.path.iterdir()) == ["0", "labels", "zarr.json"]
 
 
-def test_an_older_one_stays_until_the_new_one_is_whole(slide):
+def test_an_older_one_stays_until_the_new_one_is_complete(slide):
     path = slide.path / "labels" / "mine"
     _write(path, IDS)
 
@@ -95,7 +95,7 @@ def test_a_prediction_gets_its_name_together_with_the_label_inside(tmp_path):
     assert digests["files"]
 
 
-def test_a_layout_like_an_image_lies_upon_it(slide):
+def test_a_layout_like_an_image_covers_it(slide):
     _write(slide.path / "labels" / "mine", IDS)
     layout = DraftLayout.like(open_multiscale(slide.path / "labels" / "mine"), channels=3)
     assert layout == DraftLayout(

@@ -98,7 +98,7 @@ def _image(path, attributes, **more):
     return open_multiscale(path)
 
 
-def test_an_image_tells_its_classes_and_its_place_in_the_slide(tmp_path):
+def test_an_image_knows_its_classes_and_its_place_in_the_slide(tmp_path):
     image = _image(tmp_path / "a", LabelInfo(classes=CLASSES).to_json(), downsample=4.0)
     assert image.classes == CLASSES
     assert (image.downsample, image.slide_mpp, image.pyramid.mpp) == (4.0, 0.5, 2.0)

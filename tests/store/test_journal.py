@@ -45,5 +45,5 @@ def test_other_settings_are_named_and_the_message_says_whether_work_can_go_on(tm
     assert read_settings(path) == {"a": 1}
     with pytest.raises(StoreError, match=r"unfinished work .* a was 1 and is now 2; repeat"):
         Journal(path, {"a": 2})
-    with pytest.raises(StoreError, match=r"was made with other settings: a was 1 .* anew"):
+    with pytest.raises(StoreError, match=r"was made with other settings: a was 1 .* again"):
         Journal(path, {"a": 2}, complete=True)

@@ -109,7 +109,7 @@ def test_nothing_is_left_after_the_last_row(pixels, sizes, nearest, tmp_path_fac
     shutil.rmtree(folder)
 
 
-def test_levels_that_are_no_halves_are_left_to_the_end(tmp_path):
+def test_levels_that_are_not_halves_are_left_to_the_end(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (50, 41, 3), dtype=np.uint8)
     extents = [
         Extent(height=50, width=41),

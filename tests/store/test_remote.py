@@ -95,7 +95,7 @@ def address(request):
     return request.getfixturevalue(request.param)
 
 
-def test_every_px_arrives(address, local):
+def test_every_pixel_arrives(address, local):
     here, there = open_collection(local)["a"], open_collection(Path(address))["a"]
     assert there.pyramid == here.pyramid
     assert there.attributes == here.attributes

@@ -40,7 +40,7 @@ def test_every_kind_opens_with_its_size_resolution_and_notes(predicted):
     assert f"{WIDTH} x {HEIGHT}" in open_collection(path)._repr_html_()
 
 
-def test_probabilities_are_there_or_the_way_to_them_is_told(predicted):
+def test_probabilities_are_there_or_the_error_says_how_to_get_them(predicted):
     path, saved = predicted
     (store,) = open_collection(path)
     if saved != "labels":

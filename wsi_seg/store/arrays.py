@@ -160,7 +160,7 @@ def _require_sizes(file: Path, metadata: _Metadata) -> None:
 
 
 def _version(file: Path) -> tuple[int, int]:
-    if is_address(file):  # what it holds: not every server tells when it was written
+    if is_address(file):  # what it holds: not every server reports when it was written
         return (0, zlib.crc32(file.read_bytes()))
     stat = file.stat()
     return (stat.st_ino, stat.st_mtime_ns)

@@ -2,8 +2,8 @@
 
 A digest is the file's crc32c, then its last four bytes. The index of a shard ends with a crc32c of
 its own, and a checksum over bytes that end with their own checksum is the same for all of them; so
-the crc32c alone would not see the index. Digests find what disks and copies damage, not what
-somebody forges. A label has its own, so a slide's stay the same while labels come and go.
+the crc32c alone would not see the index. Digests find what disks and copies damage, not
+forgery. A label has its own, so a slide's stay the same while labels come and go.
 """
 
 import hashlib
@@ -112,7 +112,7 @@ def store_digest(group: Path) -> str:
 def group_files(group: Path) -> Iterator[str]:
     """Relative paths of the files of a group that decide its pixels or describe them.
 
-    Its digests, its journal, its labels and unfinished work are none of them.
+    Its digests, its journal, its labels and unfinished work are left out.
     """
     for folder, folders, files in group.walk():
         if folder == group:
