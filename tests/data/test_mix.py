@@ -59,7 +59,7 @@ def test_mixing_is_rare_if_asked_and_needs_two():
         assert torch.equal(truth, labels[: len(some)])
 
 
-def test_weights_of_px_go_with_their_px_and_those_of_patches_stay():
+def test_weights_of_pixels_go_with_their_pixels_and_those_of_patches_stay():
     images, labels = batch()
     labels += 1
     weights = torch.arange(4.0).reshape(4, 1, 1).expand(4, 20, 30).clone()

@@ -65,7 +65,7 @@ def test_a_class_without_objects_is_named(recipe_for):
         map_slides(split_slides(recipe)[0].train, recipe)
 
 
-def test_boxes_lie_inside_their_slides(recipe_for):
+def test_boxes_are_inside_their_slides(recipe_for):
     recipe = recipe_for()
     for one in map_slides(split_slides(recipe)[0].train, recipe):
         assert len(one.boxes) == len(one.class_ids) == 12

@@ -35,7 +35,7 @@ def mapped(extent, tissue, cell_px) -> SlideMap:
     cells=st.floats(8, 20),
     seed=st.integers(0, 99),
 )
-def test_cells_hold_the_tissue_that_lies_in_them(height, width, shrink, cells, seed):
+def test_cells_hold_the_tissue_inside_them(height, width, shrink, cells, seed):
     mask = np.random.default_rng(seed).random((height, width)) < 0.5
     extent = Extent(height=height * shrink, width=width * shrink)
     found = mapped(extent, Mask(mask.astype(np.uint8)), cells * shrink)

@@ -24,7 +24,7 @@ class History:
     minutes
         Time spent in all epochs, earlier runs of the same folder included.
     monitor
-        Figure that tells which epoch is better: the higher, but for ``val_loss``.
+        Figure that says which epoch is better: the higher, but for ``val_loss``.
     """
 
     rows: list[Row] = field(default_factory=list)

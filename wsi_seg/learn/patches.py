@@ -34,7 +34,7 @@ class Patches(lightning.LightningDataModule):
     recipe, split
         Of the fit.
     position
-        Where it is taken up.
+        Where it is resumed.
 
     Attributes
     ----------

@@ -22,7 +22,7 @@ POSITION_BIAS = "position_bias.json"
 # Parts of a tile along each side. Pieces are shuffled, so the number must be even.
 _PARTS = 8
 
-# Differences between the middle and the corners up to this are not worth a warning: zeros around
+# Differences between the middle and the corners up to this give no warning: zeros around
 # a tile, which convolutions see, make some.
 _ALLOWED = 0.1
 

@@ -47,7 +47,7 @@ class PseudoOptions:
     Parameters
     ----------
     high, low
-        A pixel belongs to its likeliest class if that one's probability is at least ``high``; it is
+        A pixel belongs to its most probable class if its probability is at least ``high``; it is
         background if it is at most ``low``, and ignored (255) in between.
     foreground_only
         Tiles of ``patch_px`` without any pixel of a class are ignored instead of background.

@@ -1,4 +1,4 @@
-"""Owns the state that a run is taken up from: written whole, and where in which epoch it was."""
+"""Owns the state that a run is resumed from: written atomically, with its place in the epoch."""
 
 from dataclasses import dataclass
 from pathlib import Path

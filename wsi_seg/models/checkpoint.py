@@ -81,7 +81,7 @@ class ModelCard:
     full_resolution_skip: int = 0
 
     def view(self, tile_px: int | None = None) -> View:
-        """How the network looks at slides; with another tile, a fitted slide fills that."""
+        """How the network looks at slides; with another tile, a resized slide fills that."""
         return View(self.mpp, self.resize, tile_px or self.tile_px, self.context_slices)
 
     @property

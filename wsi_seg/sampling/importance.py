@@ -202,7 +202,7 @@ class CellTable:
     cumulative
         Running sum of the blocks' weights times their factors, ``(blocks,)`` float64.
     factors
-        Of each block: what one unit of weight is worth, ``(blocks,)`` float32.
+        Of each block: the factor of its weights, ``(blocks,)`` float32.
     """
 
     weights: NDArray[np.uint8]
@@ -211,16 +211,16 @@ class CellTable:
 
     @classmethod
     def of(cls, layers: Sequence[tuple[Share, float]]) -> "CellTable":
-        """Table of one layer: for each map the weights of its cells and what a unit is worth."""
+        """Table of one layer: for each map the weights of its cells and their factor."""
         blocks, factors = [], []
         for weights, factor in layers:
             flat = np.zeros((-(-weights.size // BLOCK), BLOCK), dtype=np.uint8)
             flat.ravel()[: weights.size] = weights.ravel()
             blocks.append(flat)
             factors.append(np.full(len(flat), factor, dtype=np.float32))
-        table, worth = np.concatenate(blocks), np.concatenate(factors)
-        sums = table.sum(axis=1, dtype=np.float64) * worth
-        return cls(table, np.cumsum(sums), worth)
+        table, factors_of_blocks = np.concatenate(blocks), np.concatenate(factors)
+        sums = table.sum(axis=1, dtype=np.float64) * factors_of_blocks
+        return cls(table, np.cumsum(sums), factors_of_blocks)
 
     @property
     def total(self) -> float:

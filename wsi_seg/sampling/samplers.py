@@ -297,8 +297,8 @@ def _layers(
 
 
 def _cells(kind: Layer, share: float, maps: Sequence[SlideMap], weights: Sequence[Share]) -> _Cells:
-    worth = [m.cell_px**2 * m.px_area for m in maps]
-    return _Cells(kind, share, CellTable.of(list(zip(weights, worth, strict=True))))
+    factors = [m.cell_px**2 * m.px_area for m in maps]
+    return _Cells(kind, share, CellTable.of(list(zip(weights, factors, strict=True))))
 
 
 def _widened(
