@@ -209,7 +209,7 @@ def test_any_number_of_workers_gives_the_same(tmp_path, workers):
     assert (prediction(tmp_path / "a") != prediction(tmp_path / "b")).mean() < 1e-4
 
 
-def test_overwriting_is_taken_up_after_a_stop_and_a_refusal(stores, tmp_path, monkeypatch):
+def test_overwriting_is_resumed_after_a_stop_and_a_refusal(stores, tmp_path, monkeypatch):
     """Stopped in the second run, refused once for other settings, repeated: the same bytes."""
     out = tmp_path / "p"
     options = replace(OPTIONS, tta="hflip")

@@ -99,7 +99,7 @@ def test_sizes_are_read(text, expected):
 
 
 @pytest.mark.parametrize("text", ["", "lots", "-1GB", "0", "4XB", "1.2.3GB"])
-def test_sizes_that_are_none_are_refused(text):
+def test_sizes_that_are_not_sizes_are_refused(text):
     with pytest.raises(ConfigError, match="4GB"):
         parse_bytes(text)
 
@@ -122,7 +122,7 @@ def test_another_level_or_mpp_is_read_where_the_model_knows_its_like():
             plan_slide(store, CARD, far, strip_px=64)
     forced = plan_slide(store, CARD, InferOptions(level=1, allow_mpp_mismatch=True), strip_px=64)
     assert (forced.level, forced.extent, forced.downsample) == (1, Extent(height=200, width=150), 2)
-    assert "would be read at 1 um per px" in forced.notes[0]
+    assert "would be read at 1 um per pixel" in forced.notes[0]
 
 
 def test_levels_and_mpp_that_make_no_sense_are_refused():
@@ -130,7 +130,7 @@ def test_levels_and_mpp_that_make_no_sense_are_refused():
         plan_slide(pyramid(), CARD, InferOptions(level=3), strip_px=64)
     with pytest.raises(ConfigError, match="one of them"):
         InferOptions(level=1, mpp=0.5)
-    with pytest.raises(ResolutionError, match="unknown um per px"):
+    with pytest.raises(ResolutionError, match="unknown um per pixel"):
         plan_slide(pyramid(None), CARD, InferOptions(level=0), strip_px=64)
 
 

@@ -160,7 +160,7 @@ def test_another_memory_budget_neither_refuses_nor_redoes_what_is_there(
     assert digests(tmp_path / "killed.zarr") == expected
 
 
-def test_an_old_prediction_stays_until_the_new_one_is_whole(checkpoint, tmp_path, monkeypatch):
+def test_an_old_prediction_stays_until_the_new_one_is_complete(checkpoint, tmp_path, monkeypatch):
     make_store(tmp_path / "store.zarr", "tall", 1300, 64)
     collection, out = open_collection(tmp_path / "store.zarr"), tmp_path / "pred.zarr"
     infer_collection(collection, checkpoint, out, OPTIONS)
@@ -271,7 +271,7 @@ def test_finishing_a_slide_once_more_changes_nothing(checkpoint, tmp_path, monke
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
 
 
-def test_a_cluster_that_is_none_is_refused(collection, checkpoint, tmp_path):
+def test_an_unknown_cluster_is_refused(collection, checkpoint, tmp_path):
     for word in ("local", "local:0", "local:x", "cuda:0", "slurm:many", "moon"):
         with pytest.raises(ConfigError, match="--cluster"):
             infer_collection(

@@ -76,7 +76,7 @@ def test_mpp_that_cannot_serve_the_model_is_refused_and_the_override_recorded():
 
 
 @given(st.sampled_from([0.5, 0.8, 1.0, 1.7, 2.0]), st.integers(0, 3), st.integers(0, 3))
-def test_training_and_inference_see_the_same_px(mpp, row, column):
+def test_training_and_inference_see_the_same_pixels(mpp, row, column):
     rng = np.random.default_rng(1)
     levels = [rng.integers(0, 256, (400 >> k, 360 >> k, 3), dtype=np.uint8) for k in range(2)]
     store = MemoryStore(MemoryImage(*levels, mpp=0.5))

@@ -21,7 +21,7 @@ def total(starts, tile, length, blend):
 
 
 @given(st.sampled_from(BLENDS), st.integers(1, 500), st.integers(1, 96), st.floats(0, MAX_OVERLAP))
-def test_every_px_has_weight_and_no_sum_overflows_int32(blend, length, tile, overlap):
+def test_every_pixel_has_weight_and_no_sum_overflows_int32(blend, length, tile, overlap):
     stride = max(1, int(np.ceil(tile * (1 - overlap) - 1e-9)))
     sums = total(axis_starts(length, tile, stride), tile, length, blend)
     assert (sums > 0).all()

@@ -156,7 +156,7 @@ def test_secrets_stay_outside(tmp_path, name):
         for level, extent in enumerate(store.pyramid.extents):
             whole = extent.region(level)
             found = store.image.read(whole)
-            assert found.min() >= 100, "px of a label are darker than any of the slide"
+            assert found.min() >= 100, "pixels of a label are darker than any of the slide"
 
 
 def test_the_svs_is_copied_verbatim(tmp_path):

@@ -137,7 +137,7 @@ def require_even_tile(plan: SlidePlan) -> None:
     if plan.tile_px % 2:
         raise ConfigError(
             f"slide {plan.slide!r}: got a tile of {plan.tile_px} px and adaptive overlap; expected "
-            "an even number of px"
+            "an even number of pixels"
         )
 
 

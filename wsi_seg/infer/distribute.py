@@ -65,7 +65,7 @@ def connected(cluster: str) -> Iterator[Client]:
     Raises
     ------
     ConfigError
-        If the word is none of these, or a package that it needs is not installed.
+        If it is another word, or a package that it needs is not installed.
     """
     kind, _, word = cluster.partition(":")
     if kind == "local":

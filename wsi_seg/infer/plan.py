@@ -179,10 +179,10 @@ class SlidePlan:
     view
         How the model looks at the slide.
     native
-        Size that a fitted slide's result is brought back to, its own level 0; None where the
+        Size that a resized slide's result is brought back to, its own level 0; None where the
         result stays as it was predicted.
     notes
-        Overrides and repairs worth recording, one sentence each.
+        Overrides and repairs, one sentence each.
     first_pass
         With adaptive overlap, the run before; None elsewhere. See `adaptive.merged`.
     """
@@ -237,7 +237,7 @@ class SlidePlan:
         return axis_weights(self.xs, self.tile_px, length=self.extent.width, blend=self.blend)
 
     def with_strips(self, strip_px: int) -> "SlidePlan":
-        """Plan with strips and shards of so many rows; a fitted slide stays one strip."""
+        """Plan with strips and shards of so many rows; a resized slide stays one strip."""
         strips = self.strip_px if self.native is not None else strip_px
         return replace(self, strip_px=strips, shard_px=strip_px)
 
@@ -286,7 +286,7 @@ def plan_slide(
     tile_px, shard_px = view.side, strip_px
     downsample = pyramid.downsample(level)
     if card.resize is not None:
-        # A fitted slide is small, and is brought back to its size as a whole.
+        # A resized slide is small, and is brought back to its size as a whole.
         downsample, strip_px = 1.0, extent.height
     elif extent != pyramid.extents[level] and view.mpp is not None and pyramid.mpp is not None:
         downsample = view.mpp / pyramid.mpp
@@ -358,7 +358,7 @@ def _asked_for(
     if view.mpp is None or (mpp is not None and _like(mpp, view.mpp)):
         return seen, scale, notes
     found = "unknown" if mpp is None else f"{mpp:.4g}"
-    what = f"slide {store.name!r} would be read at {found} um per px, and the model has seen "
+    what = f"slide {store.name!r} would be read at {found} um per pixel, and the model has seen "
     what += f"{view.mpp:.4g}"
     if not options.allow_mpp_mismatch:
         raise ResolutionError(

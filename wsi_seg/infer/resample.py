@@ -119,13 +119,13 @@ def _select(values: torch.Tensor, places: np.ndarray, axis: int) -> torch.Tensor
 
 
 def restore(
-    fitted: NDArray[np.uint8], native: Extent, rows: int
+    result: NDArray[np.uint8], native: Extent, rows: int
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Bring the result of a fitted slide back to the slide's own size, linearly between pixels.
+    """Bring the result of a resized slide back to the slide's own size, linearly between pixels.
 
     Parameters
     ----------
-    fitted
+    result
         ``(H, W, C)`` uint8, the whole slide.
     native
         Size to bring it to.
@@ -139,14 +139,14 @@ def restore(
     strip : NDArray[np.uint8]
         ``(rows, native.width, C)``; the last one may have fewer rows.
     """
-    small, channels = Extent.of(fitted.shape), fitted.shape[2]
+    small, channels = Extent.of(result.shape), result.shape[2]
     step = max(1, _RESTORED // (native.width * channels))
     for wanted in native.strips(rows):
         strip = np.empty((wanted.height, native.width, channels), dtype=np.uint8)
 
         def fill(top: int, first: int = wanted.y, strip: NDArray[np.uint8] = strip) -> None:
             part = range(first + top, first + min(top + step, len(strip)))
-            strip[top : top + step] = resized(fitted, 0, part, small=small, full=native)
+            strip[top : top + step] = resized(result, 0, part, small=small, full=native)
 
         list(shared_pool().map(fill, range(0, len(strip), step)))
         yield wanted.y, strip

@@ -39,7 +39,7 @@ class Sizes:
         Bytes of source pixels that are read or waiting.
     strips
         Bytes of finished rows that are coming down or waiting to be written; None is no limit,
-        for whoever takes strips in the same thread.
+        for a sink in the same thread.
     readers
         Reads at a time.
     """

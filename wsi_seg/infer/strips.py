@@ -1,4 +1,4 @@
-"""Owns finished rows: tiles are summed, rows come down from the device once, strips are whole."""
+"""Owns finished rows: sums of tiles, copied from the device once, and cut into strips."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ class Strip:
     probabilities
         ``(H, W, C)`` uint8, value / 255; None where only labels are wanted.
     labels
-        ``(H, W)`` uint8 class ids; None where whoever takes the strip makes them.
+        ``(H, W)`` uint8 class ids; None where the sink makes them.
     steps
-        For the seam score; None where whoever takes the strip measures them.
+        For the seam score; None where the sink measures them.
     """
 
     index: int
@@ -126,7 +126,7 @@ class Accumulator:
 
 
 class StripBuilder:
-    """Collects emitted rows into strips, and drops rows of strips nobody asked for."""
+    """Collects emitted rows into strips, and drops rows of other strips."""
 
     budget: Budget
     sink: StripSink

@@ -123,7 +123,7 @@ def _plan(slide: Slide, codec: Codec, level: int) -> LevelPlan:
     copies = codec.name in {"auto", "verbatim"}
     found = slide.streams(level) if copies else Recode(f"--codec {codec.name}")
     if isinstance(found, TileStreams) and found.samples != 3 and found.kind != "jpeg":
-        found = Recode(f"{found.samples} samples per px, not 3")  # JPEG decodes grey to RGB
+        found = Recode(f"{found.samples} samples per pixel, not 3")  # JPEG decodes grey to RGB
     if isinstance(found, TileStreams):
         different = mismatch(slide, level, found)
         if not different:

@@ -109,7 +109,7 @@ def tile_slides(
     """Write slides into a collection, each with its tissue mask; repeat it to resume.
 
     Slides that fail are named in the result, so that work on the others can go on: call its
-    `TileReport.require_whole` in the end, to be told of them by an error.
+    `TileReport.require_whole` in the end, to have them raised as an error.
 
     Parameters
     ----------
@@ -297,7 +297,7 @@ class _SlideJob:
         return True
 
     def begin(self) -> None:
-        """Write all metadata, and take up the journal of an earlier run."""
+        """Write all metadata, and continue the journal of an earlier run."""
         self._plans = plan_levels(self._slide, self._options.codec)
         levels = tuple(LevelInfo(plan.encoding, plan.reason) for plan in self._plans)
         attributes = replace(self._info, levels=levels).to_json()

@@ -88,7 +88,7 @@ def mismatch(slide: Slide, level: int, streams: TileStreams) -> str:
             return f"tile {number}: {error}"
         compared += 1
         if not np.array_equal(found, expected):
-            return f"tile {number} gives other px when decoded alone"
+            return f"tile {number} gives other pixels when decoded alone"
     if failure is not None and not compared:
         raise failure
     return ""

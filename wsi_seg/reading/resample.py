@@ -75,13 +75,13 @@ def scale_for(pyramid: Pyramid, mpp: float | None, *, name: str) -> Scale:
         return Scale(0, pyramid.extent)
     if pyramid.mpp is None:
         raise ResolutionError(
-            f"slide {name!r} has no mpp, and {mpp:g} um per px are asked for; give the slide's "
+            f"slide {name!r} has no mpp, and {mpp:g} um per pixel are asked for; give the slide's "
             "value with `wsi-seg tile --mpp`"
         )
     if pyramid.mpp > mpp * COARSEST_SLIDE:
         raise ResolutionError(
-            f"slide {name!r} has {pyramid.mpp:.4g} um per px at its finest level, and {mpp:g} are "
-            f"asked for; expected at most {mpp * COARSEST_SLIDE:.4g}"
+            f"slide {name!r} has {pyramid.mpp:.4g} um per pixel at its finest level, and {mpp:g} "
+            f"are asked for; expected at most {mpp * COARSEST_SLIDE:.4g}"
         )
     wanted = max(1.0, mpp / pyramid.mpp)
     level = pyramid.level_at_or_below(wanted)

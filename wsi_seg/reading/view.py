@@ -1,4 +1,4 @@
-"""Owns how a model looks at slides: at which resolution, fitted or not, with which neighbours.
+"""Owns how a model looks at slides: at which resolution, resized or not, with which context slices.
 
 Training and inference look through the same view, so a model meets at inference what it learned.
 """
