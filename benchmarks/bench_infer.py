@@ -58,7 +58,9 @@ def main() -> None:
     parser.add_argument(
         "--only", action="append", choices=["rates", "memory", "workers", "resume", "small"]
     )
-    parser.add_argument("--side", type=int, default=16_384, help="of the slide for memory, in px")
+    parser.add_argument(
+        "--side", type=int, default=16_384, help="of the slide for memory, in pixels"
+    )
     parser.add_argument("--images", type=int, default=48, help="of one tile")
     parser.add_argument("--height", type=int, default=2048, help="of the painted slide")
     parser.add_argument("--json", action="store_true")

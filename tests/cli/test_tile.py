@@ -51,7 +51,7 @@ def test_a_bad_slide_does_not_keep_the_others_from_labels_and_verification(tmp_p
     assert open_collection(tmp_path / "s.zarr")["a"].label_names() == ("annotations", "tissue")
 
 
-def test_a_polygon_file_that_cannot_be_read_is_told_after_the_rest(tmp_path):
+def test_a_polygon_file_that_cannot_be_read_is_reported_after_the_rest(tmp_path):
     folder = make(tmp_path)
     (folder / "bad.tif").write_text("not a slide")
     (tmp_path / "polygons" / "A.GeoJSON").write_text("{")
@@ -70,7 +70,7 @@ def test_info_says_what_tile_will_do(tmp_path):
     assert json.loads(result.stdout.splitlines()[-1])["status"] == "done"
 
 
-def test_info_tells_of_the_good_ones_beside_a_bad_one(tmp_path):
+def test_info_lists_the_good_ones_next_to_a_bad_one(tmp_path):
     make(tmp_path)
     (tmp_path / "bad.tif").write_text("not a slide")
     result = run("info", tmp_path)

@@ -70,7 +70,7 @@ def errors():
     return found
 
 
-def test_hard_px_are_sure_errors_beyond_the_ring(world):
+def test_hard_pixels_are_sure_errors_beyond_the_ring(world):
     slides, found = predict(world, errors())
     report = mine(slides, found, ring_um=4.0, cap=1.0, progress=Silent())
     assert report.slides[0].share == 100 / (80 * 120)
