@@ -141,8 +141,8 @@ def _require_sizes(file: Path, metadata: _Metadata) -> None:
     shape, channels = metadata.shape[-2:], math.prod(metadata.shape[:-2])
     shard = metadata.chunk_grid.configuration.chunk_shape
     chunk = metadata.codecs[0].configuration.chunk_shape
-    whole = all(size > 0 for sizes in (metadata.shape, shard, chunk) for size in sizes)
-    fitting = whole and all(a % b == 0 for a, b in zip(shard[-2:], chunk[-2:], strict=True))
+    positive = all(size > 0 for sizes in (metadata.shape, shard, chunk) for size in sizes)
+    fitting = positive and all(a % b == 0 for a, b in zip(shard[-2:], chunk[-2:], strict=True))
     if not fitting or len({len(metadata.shape), len(shard), len(chunk)}) > 1:
         raise StoreError(
             f"{file}: got shape {metadata.shape}, shards {shard}, chunks {chunk}; expected sizes "

@@ -86,7 +86,7 @@ def destination(shape: tuple[int, ...], out: Pixels | None) -> Pixels:
 
 
 class _Reading:
-    """One region on its way into an array."""
+    """One region while it is read into an array."""
 
     def __init__(
         self, array: LevelArray, region: Region, out: Pixels, cache: ChunkCache | None
@@ -142,7 +142,7 @@ class _Reading:
 def _share_out(fetch: Callable[[Run], None], runs: Sequence[Run]) -> None:
     """Fetch all runs, in this thread and, where there are many chunks, in those of the pool.
 
-    A region of a few chunks is fetched here alone: whoever wants many regions reads them in
+    A region of a few chunks is fetched here alone: callers that want many regions read them in
     threads of their own, and handing chunks over would cost more than it gains.
     """
     if sum(len(run) for run in runs) <= _ALONE:

@@ -1,4 +1,4 @@
-"""Owns the digests of a finished group: one of each of its files, noted when it is finished.
+"""Owns the digests of a finished group: one of each of its files, stored when it is finished.
 
 A digest is the file's crc32c, then its last four bytes. The index of a shard ends with a crc32c of
 its own, and a checksum over bytes that end with their own checksum is the same for all of them; so
@@ -25,7 +25,7 @@ _TAIL_BYTES = 4
 
 
 def write_digests(group: Path, known: Mapping[str, int] | None = None) -> None:
-    """Note the digests of a group's files, and of its labels that have none.
+    """Write the digests of a group's files, and of its labels that have none.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def read_digests(group: Path) -> dict[str, str] | None:
 
 
 def store_digest(group: Path) -> str:
-    """Name the content of a finished group, its labels aside; empty where digests are not kept."""
+    """Name the content of a finished group without its labels; empty where digests are not kept."""
     if is_address(group) or not (group / DIGESTS).is_file():
         return ""
     return hashlib.sha256((group / DIGESTS).read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""Owns writing an image or a label whole: begun aside, filled in strips, named when it is done."""
+"""Owns writing an image or a label: under a temporary name, in strips, renamed when complete."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -119,9 +119,9 @@ def _start_draft(path: Path, layout: DraftLayout, attributes: Mapping[str, objec
 
 @contextmanager
 def writing(path: Path, layout: DraftLayout, attributes: Mapping[str, object]) -> Iterator[Draft]:
-    """Write an image or a label whole: it takes its name, or another's place, when the block ends.
+    """Write an image or a label: it takes its name, or another's place, when the block ends.
 
-    Until then it is in the folder of unfinished work, where nobody reads it; after an error it
+    Until then it is in the folder of unfinished work, which is never read; after an error it
     stays there, and the next one begins afresh.
 
     Parameters
@@ -131,7 +131,7 @@ def writing(path: Path, layout: DraftLayout, attributes: Mapping[str, object]) -
     layout
         Its size and resolution.
     attributes
-        Plain JSON values to note; see `wsi_seg.store.info`.
+        Plain JSON values to store; see `wsi_seg.store.info`.
 
     Yields
     ------

@@ -1,4 +1,4 @@
-"""Owns what is noted about slides, predictions and labels: typed, checked where it is read."""
+"""Owns what is stored about slides, predictions and labels: typed, checked where it is read."""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
@@ -109,7 +109,7 @@ class LevelInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreInfo(_Info):
-    """What `wsi-seg tile` notes about a slide.
+    """What `wsi-seg tile` stores about a slide.
 
     Parameters
     ----------
@@ -146,12 +146,12 @@ class StoreInfo(_Info):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictionInfo(_Info):
-    """What inference notes about the prediction of one slide.
+    """What inference stores about the prediction of one slide.
 
     Parameters
     ----------
     slide
-        Name of the slide; None where that was not noted.
+        Name of the slide; None where it is unknown.
     classes
         Class of each channel.
     saved
@@ -200,12 +200,12 @@ class PredictionInfo(_Info):
     @property
     def tile_px(self) -> int | None:
         """Side of the model's tiles in pixels; None if several models saw different ones."""
-        noted = self.settings.get("tile_px")
-        return noted if isinstance(noted, int) and noted > 0 else None
+        side = self.settings.get("tile_px")
+        return side if isinstance(side, int) and side > 0 else None
 
     @property
     def slide_digest(self) -> str:
-        """Digest of the slide's store at the time; empty where it was not noted."""
+        """Digest of the slide's store at the time; empty where it is unknown."""
         return str(self.settings.get("slide_digest", ""))
 
     @property
@@ -216,7 +216,7 @@ class PredictionInfo(_Info):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelInfo(_Info):
-    """What is noted about a label.
+    """What is stored about a label.
 
     Parameters
     ----------
@@ -225,7 +225,7 @@ class LabelInfo(_Info):
     trusted
         Whether a tissue mask counts where it is empty, too: then nothing of the slide is predicted.
     note
-        What the module that wrote it wants to know again, such as the rule it was decided by.
+        What the module that wrote it reads again, such as the rule it was decided by.
     """
 
     kind: Literal["label"] = "label"

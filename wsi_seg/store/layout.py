@@ -124,7 +124,7 @@ def create_multiscale(  # noqa: PLR0913 (all keywords, all of one group)
     downsample
         Level-0 pixels of the slide per pixel of this image's level 0.
     attributes
-        Plain JSON values to note under ``wsi_seg``; ``mpp`` and ``downsample`` are added.
+        Plain JSON values to store under ``wsi_seg``; ``mpp`` and ``downsample`` are added.
     name
         Name to give it.
     chunk_px, shard_px
@@ -226,7 +226,7 @@ def create_group(path: Path, attributes: Mapping[str, object]) -> None:
     path
         Group folder.
     attributes
-        Plain JSON values to note under ``wsi_seg``.
+        Plain JSON values to store under ``wsi_seg``.
 
     Raises
     ------

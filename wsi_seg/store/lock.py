@@ -62,7 +62,7 @@ def locked(folder: Path, verb: str, *, make: bool = False) -> Iterator[None]:
 
 
 def _acquire(path: Path) -> int:
-    """Open and lock the file; again if its last owner removed it in between."""
+    """Open and lock the file; again if its last owner removed it meanwhile."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:

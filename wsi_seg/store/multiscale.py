@@ -34,7 +34,7 @@ class Multiscale:
     channels
         Number of channels, or None for a 2-D label.
     attributes
-        What wsi_seg noted about it.
+        What wsi_seg stored about it.
     arrays
         Levels as they are on disk, finest first.
     """
@@ -53,7 +53,7 @@ class Multiscale:
         Raises
         ------
         StoreError
-            If none are noted.
+            If none are stored.
         """
         if not self.names_classes:
             raise StoreError(f"{self.path} names no classes; expected one written by wsi-seg")
@@ -77,8 +77,8 @@ class Multiscale:
     @property
     def quarantined(self) -> tuple[Quarantined, ...]:
         """Tiles of a prediction that could not be read: y, x and reason. It is 0 there."""
-        noted = {"quarantined": self.attributes.get("quarantined", ())}
-        return PredictionInfo.from_json(noted, self.path).quarantined
+        stored = {"quarantined": self.attributes.get("quarantined", ())}
+        return PredictionInfo.from_json(stored, self.path).quarantined
 
     def chunk(self, level: int) -> Extent:
         """Size of what is decoded at a time, of one level."""
@@ -155,7 +155,7 @@ def open_multiscale(path: Path) -> Multiscale:
         If the group or one of its arrays is missing, damaged or not one of ours.
     """
     file = path / METADATA
-    noted = wsi_seg_attributes(file)  # refuses other formats
+    stored = wsi_seg_attributes(file)  # refuses other formats
     document = read_json(file).get("attributes")
     try:
         found = _Attributes.model_validate(document)
@@ -175,6 +175,6 @@ def open_multiscale(path: Path) -> Multiscale:
             mpp=None if ours.mpp is None else ours.mpp * ours.downsample,
         ),
         channels=arrays[0].channels,
-        attributes=noted,
+        attributes=stored,
         arrays=arrays,
     )

@@ -25,7 +25,7 @@ _CRC_BYTES = 4
 
 
 def write_shard(path: Path, chunks: Sequence[bytes | None]) -> int | None:
-    """Write one shard whole: temporary file, fsync, rename.
+    """Write one shard: temporary file, fsync, rename.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ from PIL import Image
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.store.multiscale import Multiscale
 
-# A slide with few levels must not be held whole at a fine one: bands of at most this many pixels.
+# A slide with few levels must not be in memory at a fine one: bands of at most this many pixels.
 _BAND_PX = 2**23
 
 
@@ -35,7 +35,7 @@ def read_thumbnail(image: Multiscale, size: Extent) -> NDArray[np.uint8]:
         y = top * extent.height // size.height
         y_end = max(y + 1, bottom * extent.height // size.height)
         region = Region(level=level, y=y, x=0, height=y_end - y, width=extent.width)
-        band = image.read(region, cached=False)  # nobody will read it again
+        band = image.read(region, cached=False)  # it is not read again
         small = Image.fromarray(band).resize((size.width, bottom - top), Image.Resampling.BOX)
         pixels[top:bottom] = np.asarray(small)
     return pixels

@@ -1,4 +1,4 @@
-"""Owns writing pixels: strips of shards, each whole or not at all, and the last rename."""
+"""Owns writing pixels: strips of shards, each complete or absent, and the last rename."""
 
 import contextlib
 import os
@@ -33,7 +33,7 @@ def strip_rows(path: Path, level: int = 0) -> int:
 
 
 def write_strip(path: Path, level: int, y: int, rows: Pixels) -> dict[str, int]:
-    """Write one strip: every shard of these rows, each whole or not at all.
+    """Write one strip: every shard of these rows, each complete or absent.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def shard_checksums(array: LevelArray, y: int, checksums: Sequence[int | None]) 
 
 
 def write_rows(array: LevelArray, y: int, rows: Pixels) -> list[int | None]:
-    """Write one strip of a level whose metadata are at hand; see `write_strip`.
+    """Write one strip of a level whose metadata are known; see `write_strip`.
 
     Returns
     -------
@@ -168,13 +168,13 @@ def delete(path: Path) -> None:
         If it cannot be removed.
     """
     require_local(path)
-    doomed = path.with_name(f".{path.name}.gone")  # no slide's name begins with a dot
+    removed = path.with_name(f".{path.name}.gone")  # no slide's name begins with a dot
     try:
-        if doomed.exists():
-            shutil.rmtree(doomed)
-        # A kill amid removing must not leave a group that looks like one.
-        path.rename(doomed)
-        shutil.rmtree(doomed)
+        if removed.exists():
+            shutil.rmtree(removed)
+        # A kill while it is removed must not leave a group that looks like one.
+        path.rename(removed)
+        shutil.rmtree(removed)
     except FileNotFoundError:
         return
     except OSError as error:
