@@ -293,7 +293,7 @@ class _TaskQueue:
     """Parts and slides that are with the workers; iterating gives what each of them returned.
 
     Only some thousand are submitted at a time, so neither the client nor the scheduler ever holds a
-    whole run, and workers that join late still find work.
+    whole run, and workers that join late still get work.
     """
 
     def __init__(
@@ -337,7 +337,7 @@ def _killed(what: Part | SlideOutput) -> str:
         place = f"slide {first.store.name!r}, strips from {min(first.strips)}"
         place += f" to slide {last.store.name!r}, strip {max(last.strips)}"
     return (
-        f"workers died again and again on {place}, most often because memory ran out; repeat the "
+        f"workers died several times on {place}, most often because memory ran out; repeat the "
         "command with fewer workers, or with --max-ram"
     )
 
@@ -350,7 +350,7 @@ def _finish(output: SlideOutput) -> None:
 def partition(tasks: Sequence[StripTask], *, workers: int, batch: int) -> Iterator[Part]:
     """Cut tasks into parts that have every strip once (guided chunking).
 
-    Small slides share a part: its last batch is padded, so it has a whole one wherever it can.
+    Small slides share a part, so that it has a full batch if possible: the last one is padded.
 
     Parameters
     ----------

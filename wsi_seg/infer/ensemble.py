@@ -1,7 +1,7 @@
 """Owns running the members of a model in step: their strips of the same rows become one.
 
 Members that read the same pixels with the same tiles share one stream: rows are read and uploaded
-once. The others have streams of their own, which go on as far as the next strip needs.
+once. The others have streams of their own, which continue as far as the next strip needs.
 """
 
 from collections import deque
@@ -25,7 +25,7 @@ from wsi_seg.predict.predictor import TilePredictor
 from wsi_seg.progress import Progress
 from wsi_seg.store import shared_cache
 
-# Values that are combined at a time; the sums in between take several times their bytes.
+# Values that are combined at a time; intermediate sums take several times their bytes.
 _BLOCK = 2**20
 
 

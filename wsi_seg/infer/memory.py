@@ -19,7 +19,7 @@ from wsi_seg.predict.device import Device, dtype_of
 # Rows that a strip may have: whole chunks of the output, fewest first.
 _STRIP_ROWS = (512, 1024)
 
-# Rows of tiles that are read ahead of the one at hand, fewest first; the last for a GPU only, whose
+# Rows of tiles that are read ahead of the current one, fewest first; the last for a GPU only, whose
 # tiles go faster than a burst of slow reads.
 _AHEAD = (1, 2, 4)
 

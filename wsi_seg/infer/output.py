@@ -134,7 +134,7 @@ class SlideOutput:
     save
         What is written.
     overwrite
-        Start over; a prediction that exists stays until the new one is whole.
+        Start over; a prediction that exists stays until the new one is complete.
     """
 
     def __init__(
@@ -210,7 +210,7 @@ class SlideOutput:
 
     @property
     def records(self) -> dict[int, StripRecord]:
-        """What was noted about each finished strip, in this run or an earlier one."""
+        """Record of each finished strip, in this run or an earlier one."""
         return {
             int(index): StripRecord.from_json(result)
             for index, result in self._journal.done.items()
@@ -287,7 +287,7 @@ class SlideOutput:
 
     @property
     def info(self) -> PredictionInfo:
-        """What is noted about the finished prediction; nothing before."""
+        """What is stored about the finished prediction; empty before."""
         return _read_info(self._final) if self.complete else PredictionInfo()
 
 
@@ -342,7 +342,7 @@ def delete_others(out: Path, identity: object) -> None:
 
 
 class StripWriter:
-    """One thread that writes strips in order while the model goes on; its errors come back."""
+    """One thread that writes strips in order while the model continues; it keeps errors."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="wsi-write")

@@ -143,7 +143,7 @@ class InferReport:
         incomplete = [slide for slide in self.slides if slide.quarantined]
         if incomplete:
             reasons = {
-                slide.slide: f"predicted but for {len(slide.quarantined)} tiles, which are 0; the "
+                slide.slide: f"predicted except {len(slide.quarantined)} tiles, which are 0; the "
                 f"first, y={slide.quarantined[0][0]} x={slide.quarantined[0][1]}: "
                 f"{slide.quarantined[0][2]}"
                 for slide in incomplete

@@ -1,4 +1,4 @@
-"""Owns predicting in one process: networks that are ready, their batch, and whole parts of work."""
+"""Owns predicting in one process: networks that are ready, their batch, and parts of a run."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence

@@ -2,7 +2,7 @@
 
 Compared are neighbouring pixels along rows and along columns, on borders of tiles and elsewhere. A
 score of 1 means that nothing shows where tiles begin and end; without overlap 2 to 10 is common.
-Steps are summed strip by strip while the rows are at hand; sums are of whole numbers, so the score
+Steps are summed strip by strip while rows are in memory; sums are of whole numbers, so the score
 does not depend on how a slide was cut into strips or who predicted them.
 """
 
@@ -26,9 +26,9 @@ class Steps:
     Parameters
     ----------
     elsewhere, border
-        Inside the strip, apart from borders of tiles and on them.
+        Inside the strip, away from borders of tiles and on them.
     joint
-        From the strip's first row to the row above it; None where that was not at hand.
+        From the strip's first row to the row above it; None where that was not in memory.
     """
 
     elsewhere: int
@@ -57,7 +57,7 @@ class StepSums:
         self._above: tuple[int, torch.Tensor] | None = None
 
     def of(self, y: int, rows: torch.Tensor, *, first: bool) -> torch.Tensor:
-        """Sum the steps inside of some rows and to the row above them, if that is at hand.
+        """Sum the steps inside of some rows and to the row above them, if that is in memory.
 
         Parameters
         ----------
@@ -105,7 +105,7 @@ def seam_score(image: Multiscale, plan: SlidePlan, strips: Mapping[int, Steps]) 
     Parameters
     ----------
     image
-        Probabilities, level 0 complete: read where two strips met that were predicted apart.
+        Probabilities, level 0 complete: read where two strips meet that were predicted separately.
     plan
         What they were made by.
     strips

@@ -78,7 +78,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Piece:
-    """Tiles of one row that are in the batch at hand; a piece without tiles ends its job."""
+    """Tiles of one row that are in the current batch; a piece without tiles ends its job."""
 
     job: "_OpenJob"
     row: int = 0
@@ -87,10 +87,10 @@ class _Piece:
 
 
 class TileStream:
-    """Predicts the tiles of jobs, one batch at a time; iterate over it to make it go on.
+    """Predicts the tiles of jobs, one batch at a time; iterate over it to make it continue.
 
-    Batches are filled across rows and slides. Every batch has the same size, the last one filled
-    up with what was there, because libraries choose kernels by batch size and a pixel must not
+    Batches are filled across rows and slides. Every batch has the same size, the last one
+    padded with earlier tiles, because libraries choose kernels by batch size and a pixel must not
     depend on what shares its batch.
 
     Parameters
@@ -141,7 +141,7 @@ class TileStream:
                     yield from self._predict_rows(this, Band(source, ahead, self._transfers), batch)
                 self._pieces.append(_Piece(this))
                 if self._used == 0:
-                    self._blend([])  # nothing of it is in the batch at hand
+                    self._blend([])  # nothing of it is in the current batch
             if self._pieces and (tiles := self._predict(batch)):
                 yield tiles
         finally:
@@ -169,7 +169,7 @@ class TileStream:
                         yield self._predict(batch)
 
     def _predict(self, batch: torch.Tensor | None) -> int:
-        """Predict the batch at hand and blend it; return its tiles."""
+        """Predict the current batch and blend it; return its tiles."""
         count, self._used = self._used, 0
         with self._waits.device():
             if batch is None or count == 0:

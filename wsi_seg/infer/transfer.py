@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class Transfers:
-    """Copies that overlap with computing; on a CPU, where there is one memory, hardly any.
+    """Copies that overlap with computing; on a CPU, which has one memory, there are hardly any.
 
     Parameters
     ----------
