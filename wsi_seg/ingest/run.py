@@ -108,7 +108,7 @@ def tile_slides(
 ) -> TileReport:
     """Write slides into a collection, each with its tissue mask; repeat it to resume.
 
-    Slides that fail are named in the result, so that work on the others can go on: call its
+    Slides that fail are named in the result, so that work on the others can continue: call its
     `TileReport.require_whole` in the end, to have them raised as an error.
 
     Parameters
@@ -259,7 +259,7 @@ class _Unit:
 
 
 class _SlideJob:
-    """One slide on its way into the collection."""
+    """One slide while it is written to the collection."""
 
     def __init__(self, slide: Slide, out: Path, options: _Options) -> None:
         self.source_bytes = source_bytes(slide.path)
@@ -341,7 +341,7 @@ class _SlideJob:
         commit(self._partial, self._final, replace=self._options.overwrite, known=self._digests())
 
     def _digests(self) -> dict[str, int]:
-        """Collect what the journal knows of each shard, so that none is read once more."""
+        """Collect what the journal knows of each shard, so that it is not read again."""
         found = {}
         for key, checksums in self._journal.done.items():
             level, row = key.split("/")

@@ -1,4 +1,4 @@
-"""Owns the verbatim encoding: a slide's finished tile streams become chunks, but for comments."""
+"""Owns the verbatim encoding: a slide's finished tile streams become chunks, except comments."""
 
 import os
 from collections.abc import Iterator, Sequence

@@ -115,8 +115,8 @@ def verify_slide(store: SlideStore, source: Path, *, seed: int = 0) -> Verified:
 
 def tiled_window(store: SlideStore) -> Window | None:
     """Window that a slide was tiled with; None if that was left to its file."""
-    noted = store.info.window
-    return Window(*noted) if noted is not None and noted[0] < noted[1] else None
+    stored = store.info.window
+    return Window(*stored) if stored is not None and stored[0] < stored[1] else None
 
 
 def _same(ours: NDArray[np.uint8], theirs: NDArray[np.uint8], *, exact: bool) -> bool:
