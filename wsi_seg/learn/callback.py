@@ -145,7 +145,7 @@ class TrainingCallback(Callback):
     def on_train_epoch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Validate, keep the best networks, write the figures, decide whether to go on."""
+        """Validate, keep the best networks, write the figures, decide whether to continue."""
         assert isinstance(pl_module, SegmentationTask)
         self._progress.finish()
         started = time.perf_counter()

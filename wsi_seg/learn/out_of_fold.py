@@ -53,7 +53,7 @@ def predict_out_of_fold(
 ) -> dict[str, float]:
     """Predict the slides that each fold held out, and keep the predictions.
 
-    Predictions that exist are kept, so a rerun goes on; those of other weights are made again.
+    Predictions that exist are kept, so a rerun continues; those of other weights are made again.
 
     Parameters
     ----------

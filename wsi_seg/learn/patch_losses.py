@@ -111,7 +111,7 @@ def _counts(draws: Draws, again: int) -> dict[str, float]:
 
 
 def write_worst(path: Path, worst: Sequence[WorstPatch]) -> None:
-    """Write the worst patches as csv, whole or not at all.
+    """Write the worst patches as csv, atomically.
 
     Raises
     ------

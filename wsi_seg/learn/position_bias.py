@@ -56,7 +56,7 @@ class PositionBias:
             raise ConfigError(f"{file} cannot be read ({error}); train again") from error
 
     def write(self, file: Path) -> None:
-        """Keep the figures, whole or not at all.
+        """Write the figures atomically.
 
         Raises
         ------

@@ -28,7 +28,7 @@ class Position:
 
 
 def save_state(trainer: lightning.Trainer, out: Path) -> None:
-    """Write the state of a run, whole or not at all; every rank has to call this.
+    """Write the state of a run atomically; every rank has to call this.
 
     lightning's own write is a move from the folder for temporary files, which is a copy where
     that is another file system.
