@@ -174,7 +174,7 @@ class _CardFile(BaseModel):
 def save_checkpoint(path: Path, network: nn.Module, card: ModelCard) -> None:
     """Write a network and its card, and the card once more as JSON next to it for people.
 
-    Both files appear whole or not at all.
+    Both files are written atomically.
 
     Parameters
     ----------

@@ -139,7 +139,7 @@ class TrainingNetwork(nn.Module):
         return self
 
     def freeze_encoder(self, frozen: bool) -> None:
-        """Stop, or let go on, the learning of the encoder.
+        """Freeze or unfreeze the encoder.
 
         A frozen encoder is in eval mode, so BatchNorm keeps its statistics and drop path rests.
         """

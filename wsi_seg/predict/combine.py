@@ -47,8 +47,8 @@ def combine(
     Returns
     -------
     NDArray[np.uint8]
-        Equal predictions come back as they are, and the order of members does not matter but for
-        the last bit of a weighted sum.
+        Equal predictions come back as they are, and the order of members does not matter except
+        for the last bit of a weighted sum.
     """
     total = float(np.sum(weights))
     sums = np.zeros(predictions[0].shape)

@@ -19,7 +19,7 @@ from wsi_seg.store import Multiscale
 # A slide whose finest level is coarser than asked for by more than this is refused.
 COARSEST_SLIDE = 1.2
 
-# Area weights are multiples of 1 / 4096 and rows are kept to 1 / 16 of a grey step in between:
+# Area weights are multiples of 1 / 4096, and rows are kept to 1 / 16 of a grey step at first:
 # then every product and sum below 2^24 is exact in float32, and a pixel has the same value in
 # every tile that contains it, whatever the order of summation.
 _WEIGHT_STEPS = 4096

@@ -154,7 +154,7 @@ def _stack(store: _Store, context_slices: int) -> SliceStack:
 
 
 def _slice(path: Path, *, like: Multiscale) -> Multiscale | None:
-    """Open a neighbour; None if there is none."""
+    """Open a neighbouring slice; None if there is none."""
     if not (path / "zarr.json").is_file():
         return None
     found = open_multiscale(path)

@@ -4,10 +4,10 @@ A label has the same mean at every position in a patch if centres are uniform ov
 from which the patch would touch what it is drawn for: over an object's box, or over a layer's
 cells, widened by half a patch. Centres inside the object alone would put it into the middle. Past a
 slide's border patches are mirrored, so centres stay inside the slide. A slide that is no longer
-than a patch along an axis is seen whole, in the patch's middle.
+than a patch along an axis is seen completely, in the patch's middle.
 
 Where objects are close together their widened boxes overlap, and the middle of the cluster would be
-drawn most often; each position counts by 1 / (number of widened boxes over it), which evens it out.
+drawn most often; each position counts by 1 / (number of widened boxes over it), which balances it.
 """
 
 from collections.abc import Sequence
@@ -117,8 +117,8 @@ class ObjectPositions:
 
     def free(self, number: int) -> NDArray[np.bool_]:
         """Cells of a slide in which a patch may be centred without touching an object."""
-        none: NDArray[np.bool_] = self._counts_of(number) == 0
-        return none
+        free: NDArray[np.bool_] = self._counts_of(number) == 0
+        return free
 
     def density(self, slide: NDArray[np.int32], y: Floats, x: Floats, turns: Floats) -> Floats:
         """Chance per px² that a draw around an object has its centre at each position.
