@@ -13,7 +13,7 @@ from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.run_plan import RunPlan, unfinished_batches
 from wsi_seg.infer.waits import WaitTimes
 from wsi_seg.predict.batch import best_batch
-from wsi_seg.predict.compiling import worth_compiling
+from wsi_seg.predict.compiling import should_compile
 from wsi_seg.predict.device import Device, DeviceTimer
 from wsi_seg.predict.ensemble import (
     Member,
@@ -142,7 +142,7 @@ class Runner:
             ]
             batches, rates = tuple(batch for batch, _ in found), found[0][1]
             if compiled is None:
-                compiled = worth_compiling(plan.tiles, rates[batches[0]])
+                compiled = should_compile(plan.tiles, rates[batches[0]])
         seconds = 0.0
         if compiled:
             progress.note("compiling the network: about a minute the first time")
