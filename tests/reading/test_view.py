@@ -115,7 +115,7 @@ def test_neighbours_are_channels_repeated_past_ends_and_gaps(volume, z, context_
 
 
 def test_only_slices_have_neighbours(store):
-    with pytest.raises(StoreError, match="is no slice of a volume"):
+    with pytest.raises(StoreError, match="is not a slice of a volume"):
         View(None, context_slices=1).image(store)
 
 

@@ -12,7 +12,8 @@ from wsi_seg.classes import DOUBT, IGNORE, ClassTable
 from wsi_seg.config.augment import Augment
 from wsi_seg.data.augment import Augmenter
 from wsi_seg.errors import StoreError
-from wsi_seg.reading.resample import Readable, Scale, read_image, read_label
+from wsi_seg.reading.readable import Readable
+from wsi_seg.reading.resample import Scale, read_image, read_label
 from wsi_seg.reading.view import View
 from wsi_seg.sampling import Draws, GridSampler, PatchSampler
 from wsi_seg.sampling.counters import Stream, random_bits

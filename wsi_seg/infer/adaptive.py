@@ -22,7 +22,14 @@ from numpy.typing import NDArray
 from wsi_seg.errors import BatchError, ConfigError
 from wsi_seg.geometry import Region
 from wsi_seg.infer.blend import axis_weights
-from wsi_seg.infer.plan import FirstPass, InferOptions, Quarantined, SlidePlan, plan_slide
+from wsi_seg.infer.plan import (
+    FirstPass,
+    InferOptions,
+    PlannedSlide,
+    Quarantined,
+    SlidePlan,
+    plan_slide,
+)
 from wsi_seg.infer.report import InferReport
 from wsi_seg.predict.ensemble import Model
 from wsi_seg.store import Multiscale, SlideStore, delete, open_collection
@@ -87,7 +94,7 @@ def infer_twice(
                 raise
     known = open_collection(first_out) if first_out.exists() else None
 
-    def refine(store: SlideStore, plan: SlidePlan) -> SlidePlan:
+    def refine(store: PlannedSlide, plan: SlidePlan) -> SlidePlan:
         if known is None or store.name not in known:
             return plan  # it is complete
         own = plan_slide(store, model.card, plain, strip_px=plan.strip_px)

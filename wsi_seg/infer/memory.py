@@ -13,8 +13,8 @@ from wsi_seg.errors import ConfigError
 from wsi_seg.infer.plan import UNIT_ROWS, SlidePlan
 from wsi_seg.infer.stream import Sizes
 from wsi_seg.models import ModelCard
-from wsi_seg.models.memory_estimate import estimate_memory
 from wsi_seg.predict.device import Device, dtype_of
+from wsi_seg.predict.ensemble import Member
 
 # Rows that a strip may have: whole chunks of the output, fewest first.
 _STRIP_ROWS = (512, 1024)
@@ -174,7 +174,7 @@ class _Choice:
 
 def plan_memory(
     plans: Sequence[Sequence[SlidePlan]],
-    cards: Sequence[ModelCard],
+    members: Sequence[Member],
     batches: Sequence[int],
     *,
     fixed_batch: bool,
@@ -189,8 +189,8 @@ def plan_memory(
     ----------
     plans
         Of each slide, the plan of each member.
-    cards
-        Of each member.
+    members
+        Of the model; networks in memory are run once, to find out what they take.
     batches
         Tiles per forward pass of each member: at most, or exactly.
     fixed_batch
@@ -209,7 +209,7 @@ def plan_memory(
     ConfigError
         If even the smallest parts do not fit; says what would.
     """
-    needs = _Needs(plans, cards, device, readers)
+    needs = _Needs(plans, members, device, readers)
     own = tuple(batches)
     chosen = _Choice(
         batches=own if fixed_batch else (1,) * len(own),
@@ -249,13 +249,14 @@ class _Needs:
     def __init__(
         self,
         plans: Sequence[Sequence[SlidePlan]],
-        cards: Sequence[ModelCard],
+        members: Sequence[Member],
         device: Device,
         readers: int,
     ) -> None:
         self._members: list[Sequence[SlidePlan]] = list(zip(*plans, strict=True))
+        cards = [member.card for member in members]
         self._cards, self._value = cards, dtype_of(device.precision).itemsize
-        self._estimates = [estimate_memory(card.spec) for card in cards]
+        self._estimates = [member.memory() for member in members]
         self._on_device = device.memory is not None
         self._process = resident_bytes() + (_GPU_LIBRARIES if self._on_device else 0)
         self._readers = readers or default_readers()

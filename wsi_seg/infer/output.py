@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wsi_seg.choices import Save
-from wsi_seg.infer.plan import STRIP_ROWS, Quarantined, SlidePlan, finest
+from wsi_seg.infer.plan import STRIP_ROWS, PlannedSlide, Quarantined, SlidePlan, finest
 from wsi_seg.infer.resample import rows_under
 from wsi_seg.infer.save import StripRecord, StripSaver
 from wsi_seg.infer.seams import seam_score
@@ -16,7 +16,7 @@ from wsi_seg.infer.stream import Job
 from wsi_seg.infer.strips import StripSink, Wanted
 from wsi_seg.models import ModelCard
 from wsi_seg.progress import Silent
-from wsi_seg.reading.resample import Readable
+from wsi_seg.reading.readable import Readable
 from wsi_seg.store import (
     LabelInfo,
     PredictionInfo,
@@ -58,7 +58,7 @@ class StripTask:
         What is written.
     """
 
-    store: SlideStore
+    store: PlannedSlide
     plans: tuple[SlidePlan, ...]
     target: Path
     strips: frozenset[int]

@@ -7,20 +7,21 @@ kill gives the same bytes.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.choices import Blend, Compile, Save, Tta
 from wsi_seg.errors import ConfigError, ResolutionError
-from wsi_seg.geometry import Extent, TileGrid
+from wsi_seg.geometry import Extent, Pyramid, TileGrid
 from wsi_seg.geometry.grid import strip_bounds
 from wsi_seg.infer.blend import MAX_OVERLAP, axis_weights
 from wsi_seg.models.checkpoint import ModelCard
+from wsi_seg.reading.readable import Readable
 from wsi_seg.reading.resample import COARSEST_SLIDE, Scale
 from wsi_seg.reading.view import View
-from wsi_seg.store import LabelInfo, Multiscale, SlideStore
+from wsi_seg.store import LabelInfo, Multiscale
 from wsi_seg.store.names import TISSUE
 
 # Strips are whole chunks of the output.
@@ -34,6 +35,31 @@ _PROBABILITIES_UP_TO = 4
 
 # Tile that could not be read: first row, first column, reason.
 Quarantined = tuple[int, int, str]
+
+
+class PlannedSlide(Protocol):
+    """What planning and predicting need of a slide: a `SlideStore`, or an array."""
+
+    @property
+    def name(self) -> str:
+        """Name of the slide."""
+
+    @property
+    def pyramid(self) -> Pyramid:
+        """Levels of the image."""
+
+    @property
+    def image(self) -> Readable:
+        """Pixels."""
+
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the labels."""
+
+    def label(self, name: str) -> Multiscale:
+        """Open a label."""
+
+    def sibling(self, name: str) -> Self | None:
+        """Another slide of the same collection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +294,7 @@ def finest(plans: Sequence[SlidePlan]) -> SlidePlan:
 
 
 def plan_slide(
-    store: SlideStore, card: ModelCard, options: InferOptions, *, strip_px: int
+    store: PlannedSlide, card: ModelCard, options: InferOptions, *, strip_px: int
 ) -> SlidePlan:
     """Decide level, tiles and strips for one slide.
 
@@ -322,7 +348,7 @@ def plan_slide(
     )
 
 
-def _scale(store: SlideStore, view: View, options: InferOptions) -> tuple[Scale, tuple[str, ...]]:
+def _scale(store: PlannedSlide, view: View, options: InferOptions) -> tuple[Scale, tuple[str, ...]]:
     """Level and output size by the rule that training reads by, and the override if one is used."""
     try:
         return view.scale(store.pyramid, name=store.name), ()
@@ -335,7 +361,7 @@ def _scale(store: SlideStore, view: View, options: InferOptions) -> tuple[Scale,
 
 
 def _asked_for(
-    store: SlideStore, view: View, options: InferOptions
+    store: PlannedSlide, view: View, options: InferOptions
 ) -> tuple[View, Scale, tuple[str, ...]]:
     """View, level and size for an mpp or a level that the user asked for."""
     if view.resize is not None:

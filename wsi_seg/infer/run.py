@@ -137,10 +137,11 @@ def _strip_job(writer: StripWriter, output: SlideOutput) -> StripJob:
 
 def infer_collection(
     collection: Collection,
-    checkpoint: Path | str | Model,
-    out: Path | str,
+    model: Path | str | Model | nn.Module,
+    out: Path | str = "pred.zarr",
     options: InferOptions = InferOptions(),  # noqa: B008 (frozen)
     *,
+    card: ModelCard | None = None,
     overwrite: bool = False,
     cluster: str | None = None,
     progress: Progress = Silent(),  # noqa: B008 (has no state)
@@ -151,13 +152,16 @@ def infer_collection(
     ----------
     collection
         The slides.
-    checkpoint
-        Model file, an ensemble's YAML file, or several as `predict.ensemble.read_model` gives
-        them; with a cluster, all its workers must see them, the slides and ``out``.
+    model
+        Model file, an ensemble's YAML file, several as `predict.ensemble.read_model` gives them,
+        or a module of one's own, which maps normalised ``(B, C, H, W)`` float32 to logits
+        ``(B, classes, H, W)``. With a cluster, all its workers must see files, slides and ``out``.
     out
         Prediction collection to make, continue or add to.
     options
         What the user chose.
+    card
+        With a module of one's own: its classes, mpp, tile and normalisation.
     overwrite
         Predict again what exists; each stays until the new one is complete. After an
         interruption, repeat the command without it to continue.
@@ -174,7 +178,7 @@ def infer_collection(
     OutputError
         If ``out`` cannot be written.
     """
-    model = checkpoint if isinstance(checkpoint, Model) else read_model([Path(checkpoint)])
+    model = _model(model, card)
     stores = [collection[name] for name in collection.names()]
     run = partial(infer_with, model, stores, Path(out), overwrite=overwrite, progress=progress)
     if cluster is None:
@@ -184,6 +188,17 @@ def infer_collection(
     with connected(cluster) as client:
         executor = DaskExecutor(client, model, options, progress=progress)
         return run(options, executor=executor)
+
+
+def _model(model: Path | str | Model | nn.Module, card: ModelCard | None) -> Model:
+    """Find out what predicts, from any of the forms it may be given in."""
+    if isinstance(model, nn.Module):
+        if card is None:
+            raise ConfigError("got a module without a card; expected card=ModelCard(...) with it")
+        return Model.of(model, card)
+    if card is not None:
+        raise ConfigError("got a card with a model that has its own; expected a module with it")
+    return model if isinstance(model, Model) else read_model([Path(model)])
 
 
 def infer_with(

@@ -8,18 +8,17 @@ from types import MappingProxyType
 from wsi_seg.errors import BatchError, WsiSegError
 from wsi_seg.infer.adaptive import require_adaptable, require_even_tile
 from wsi_seg.infer.memory import MemoryPlan, plan_memory
-from wsi_seg.infer.plan import InferOptions, SlidePlan, finest, plan_slide
+from wsi_seg.infer.plan import InferOptions, PlannedSlide, SlidePlan, finest, plan_slide
 from wsi_seg.predict.batch import batch_for
 from wsi_seg.predict.device import Device
 from wsi_seg.predict.ensemble import Model
-from wsi_seg.store import SlideStore
 
 logger = logging.getLogger(__name__)
 
 # Rows of a strip before the memory plan has its say.
 _STRIP_PX = 1024
 
-Refine = Callable[[SlideStore, SlidePlan], SlidePlan]
+Refine = Callable[[PlannedSlide, SlidePlan], SlidePlan]
 
 # Slides that are listed one by one for people.
 _LISTED = 20
@@ -97,7 +96,7 @@ class RunPlan:
 
 
 def plan_run(
-    stores: Sequence[SlideStore],
+    stores: Sequence[PlannedSlide],
     model: Model,
     options: InferOptions,
     *,
@@ -142,7 +141,7 @@ def plan_run(
 
 
 def _plan_slides(
-    stores: Sequence[SlideStore], model: Model, options: InferOptions, refine: Refine | None
+    stores: Sequence[PlannedSlide], model: Model, options: InferOptions, refine: Refine | None
 ) -> tuple[list[tuple[SlidePlan, ...]], dict[str, str]]:
     """Plan every slide; say of the others why they cannot be predicted."""
     failures: dict[str, str] = {}
@@ -179,7 +178,7 @@ def _plan_memory(
     strips = [int(str(settings["strip_px"])) for settings in unfinished.values()]
     return plan_memory(
         slides,
-        [member.card for member in model.members],
+        model.members,
         batches,
         fixed_batch=fixed,
         device=device,

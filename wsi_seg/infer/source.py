@@ -20,7 +20,8 @@ from wsi_seg.geometry import Region
 from wsi_seg.infer.plan import UNIT_ROWS, SlidePlan
 from wsi_seg.infer.resample import Resampler
 from wsi_seg.infer.transfer import Budget, Transfers, copy_to_device
-from wsi_seg.reading.resample import Readable, Scale, read_image
+from wsi_seg.reading.readable import Readable
+from wsi_seg.reading.resample import Scale, read_image
 from wsi_seg.store.cache import shared_pool
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from wsi_seg.evaluate.calibration import Reliability, pooled
 from wsi_seg.evaluate.scores import Counts, Scores
 from wsi_seg.learn.history import Row
 from wsi_seg.postprocess.rule import least_above
-from wsi_seg.slides.slide import SLICE_NAME
+from wsi_seg.reading.slices import SLICE_NAME
 
 # Rules that ``triplet`` tries: a class counts as present where enough pixels are above a high
 # threshold, and then all pixels above a low one are taken. The last are pixels of the prediction.

@@ -12,6 +12,7 @@ from wsi_seg.masks.boundary import BOUNDARY
 from wsi_seg.masks.objects import Objects, measure_objects, write_objects
 from wsi_seg.masks.rasterize import Rasterizer
 from wsi_seg.masks.tissue import find_tissue
+from wsi_seg.reading.thumbnail import thumbnail_extent
 from wsi_seg.store import (
     Draft,
     DraftLayout,
@@ -19,7 +20,6 @@ from wsi_seg.store import (
     SlideStore,
     dyadic_extents,
     read_thumbnail,
-    thumbnail_extent,
     writing,
 )
 from wsi_seg.store.names import LABELS, TISSUE

@@ -39,13 +39,15 @@ _MAX_HEADER_BYTES = 2**24
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
     """What has to be known about a network to use it rightly.
 
     Parameters
     ----------
-    architecture, encoder, in_channels
+    architecture, encoder
+        See `NetworkSpec`; None for a module of one's own, which no file can be built from.
+    in_channels
         See `NetworkSpec`.
     classes
         Classes in the order of the output channels.
@@ -63,16 +65,26 @@ class ModelCard:
         See `NetworkSpec`.
     resize, context_slices
         How the network looks at slides; see `reading.view.View`.
+
+    Examples
+    --------
+    >>> card = ModelCard(
+    ...     classes=ClassTable.named(["gland"]),
+    ...     mpp=0.5,
+    ...     tile_px=512,
+    ...     mean=(0.485, 0.456, 0.406),
+    ...     std=(0.229, 0.224, 0.225),
+    ... )
     """
 
-    architecture: str
-    encoder: str
-    in_channels: int
     classes: ClassTable
     mpp: float | None
     tile_px: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    architecture: str | None = None
+    encoder: str | None = None
+    in_channels: int = 3
     scores: dict[str, float] = field(default_factory=dict)
     training: dict[str, object] = field(default_factory=dict)
     decoder_attention: str | None = None
@@ -80,13 +92,31 @@ class ModelCard:
     context_slices: int = 0
     full_resolution_skip: int = 0
 
+    def __post_init__(self) -> None:
+        if not len(self.mean) == len(self.std) == self.in_channels:
+            raise ConfigError(
+                f"got {len(self.mean)} means and {len(self.std)} deviations; "
+                f"expected {self.in_channels} of each"
+            )
+
     def view(self, tile_px: int | None = None) -> View:
         """How the network looks at slides; with another tile, a resized slide fills that."""
         return View(self.mpp, self.resize, tile_px or self.tile_px, self.context_slices)
 
     @property
     def spec(self) -> NetworkSpec:
-        """What to build."""
+        """What to build.
+
+        Raises
+        ------
+        ConfigError
+            If the card is that of a module of one's own.
+        """
+        if self.architecture is None or self.encoder is None:
+            raise ConfigError(
+                "got a card without architecture and encoder; expected the names of an smp "
+                "network, because a checkpoint is built from its card"
+            )
         return NetworkSpec(
             self.architecture,
             self.encoder,
@@ -143,11 +173,6 @@ class _CardFile(BaseModel):
 
     def card(self) -> ModelCard:
         """Card in the form the rest of the code uses."""
-        if not len(self.mean) == len(self.std) == self.in_channels:
-            raise ConfigError(
-                f"got {len(self.mean)} means and {len(self.std)} deviations; "
-                f"expected {self.in_channels} of each"
-            )
         if self.context_slices and self.in_channels != channels_with(self.context_slices):
             raise ConfigError(
                 f"got {self.in_channels} channels and {self.context_slices} context slices; "
@@ -272,6 +297,16 @@ def digest_of(path: Path) -> str:
     """SHA-256 of a checkpoint file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def module_digest(network: nn.Module) -> str:
+    """SHA-256 of a network's values and their names, in memory."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        data = value.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8)
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(data.numpy().data)
+    return digest.hexdigest()
 
 
 def weights_digest(path: Path) -> str:

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.geometry import Region
+from wsi_seg.reading.readable import destination
 from wsi_seg.store import LABEL, Multiscale, SlideStore
-from wsi_seg.store.chunks import destination
 
 __all__ = ["LABEL", "label_map", "predicted_label"]
 

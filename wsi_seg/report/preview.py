@@ -24,13 +24,14 @@ from wsi_seg.learn.position_bias import means_by_position, middle_and_corners
 from wsi_seg.learn.sampler import patch_sampler
 from wsi_seg.progress import Progress
 from wsi_seg.reading.resample import read_label
+from wsi_seg.reading.thumbnail import thumbnail_extent
 from wsi_seg.reading.view import View
 from wsi_seg.report.position_bias import position_picture
 from wsi_seg.sampling import Draws, Layer
 from wsi_seg.sampling.counters import Stream, random_bits
 from wsi_seg.sampling.importance import TISSUE
 from wsi_seg.sampling.maps import TrainingSlide
-from wsi_seg.store import SlideStore, read_thumbnail, thumbnail_extent
+from wsi_seg.store import SlideStore, read_thumbnail
 
 Pixels = NDArray[np.uint8]
 

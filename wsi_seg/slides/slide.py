@@ -19,9 +19,6 @@ _MEMBER = re.compile(r"z[0-9]{4,}")
 # A slide whose coarsest level has more pixels than this is shown without a picture.
 _LARGEST_DRAWN_PX = 2**24
 
-# What `slide_name` makes of a slice: its volume or series, and z.
-SLICE_NAME = re.compile(r"(?P<volume>.+)_z(?P<z>\d{4,})")
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TileStreams:

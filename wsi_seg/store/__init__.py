@@ -20,10 +20,9 @@ from wsi_seg.store.layout import (
     update_attributes,
     update_names,
 )
-from wsi_seg.store.multiscale import Multiscale, open_multiscale
+from wsi_seg.store.multiscale import Multiscale, open_multiscale, read_thumbnail
 from wsi_seg.store.names import PREDICTION_LABEL as LABEL
 from wsi_seg.store.pyramid import CoarserLevels, Written, fill_pyramid
-from wsi_seg.store.thumbnail import read_thumbnail, thumbnail_extent
 from wsi_seg.store.writer import (
     commit,
     delete,
@@ -65,7 +64,6 @@ __all__ = [
     "shared_cache",
     "store_digest",
     "strip_rows",
-    "thumbnail_extent",
     "update_attributes",
     "update_names",
     "write_strip",

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from wsi_seg.errors import StoreError, StoreIncompleteError, StoreNotFoundError
 from wsi_seg.geometry import Pyramid
 from wsi_seg.notebook import LONGEST_PX, SHOWN, collection_html, slide_html
+from wsi_seg.reading.resample import read_centred
 from wsi_seg.store.info import PredictionInfo, Saved, StoreInfo
 from wsi_seg.store.layout import label_list, wsi_seg_attributes
 from wsi_seg.store.multiscale import Multiscale, open_multiscale
 from wsi_seg.store.names import LABELS, METADATA, PARTIAL, PREDICTION_LABEL
 from wsi_seg.store.remote import is_address, located
-from wsi_seg.store.thumbnail import read_thumbnail, thumbnail_extent
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +118,33 @@ class SlideStore:
             raise StoreError(f"slide {self.name}: got label {name!r}; it has: {known}")
         return open_multiscale(self.path / LABELS / name)
 
+    def read(
+        self,
+        *,
+        mpp: float,
+        centre_um: tuple[float, float],
+        size_px: tuple[int, int],
+        fill: int | None = None,
+    ) -> NDArray[np.uint8]:
+        """Read a rectangle of the slide at any resolution; see `read_centred`.
+
+        Examples
+        --------
+        >>> slide.read(mpp=1.0, centre_um=(2000, 3000), size_px=(512, 512))  # doctest: +SKIP
+        """
+        return read_centred(
+            self.image, name=self.name, mpp=mpp, centre_um=centre_um, size_px=size_px, fill=fill
+        )
+
+    def thumbnail(self, longest_px: int = 1024) -> NDArray[np.uint8]:
+        """Whole slide as a picture; see `Multiscale.thumbnail`."""
+        return self.image.thumbnail(longest_px)
+
+    def sibling(self, name: str) -> "SlideStore | None":
+        """Open another slide of the same collection; None if there is none of this name."""
+        path = self.path.with_name(name)
+        return SlideStore(path, name, open_image(path)) if (path / METADATA).is_file() else None
+
     def __hash__(self) -> int:
         return hash(self.path)
 
@@ -207,7 +234,7 @@ def _thumbnail(image: Multiscale) -> NDArray[np.uint8] | None:
     """Picture of a slide for a notebook; None for probabilities."""
     if image.channels != 3:
         return None
-    return read_thumbnail(image, thumbnail_extent(image.pyramid.extent, LONGEST_PX))
+    return image.thumbnail(LONGEST_PX)
 
 
 def open_image(path: Path) -> Multiscale:

@@ -3,8 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsi_seg.geometry import Extent
-from wsi_seg.store import read_thumbnail, thumbnail_extent
-from wsi_seg.store import thumbnail as module
+from wsi_seg.reading import thumbnail as module
+from wsi_seg.reading.thumbnail import thumbnail_extent
+from wsi_seg.store import read_thumbnail
 from wsi_seg.testing.memory import MemoryImage
 
 
