@@ -30,7 +30,6 @@ NAMES = {
     "likeliest": "argmax, most probable",
     "mended": "repaired",
     "parted": "split",
-    "spared": "skipped",
     "tally": "component stat",
     "told": "reported",
     "unjudged": "unscored",
@@ -62,6 +61,7 @@ WHOLE_NAMES = {
     "take_up": "load_state",
     "windows_in": "tiles_in",
     "windows_skipped": "tiles_skipped",
+    "windows_spared": "tiles_skipped_by_first_pass",
     "write_marks": "write_candidates",
 }
 

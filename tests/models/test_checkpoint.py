@@ -30,6 +30,7 @@ def card():
         std=(0.4, 0.5, 0.6),
         scores={"val_dice": 0.9},
         training={"slides": ["a", "b"]},
+        min_object_um2=12.5,
     )
 
 

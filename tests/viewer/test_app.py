@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from starlette.testclient import TestClient
 
+from wsi_seg.classes import ClassTable
 from wsi_seg.errors import ConfigError, StoreError, StoreNotFoundError
 from wsi_seg.geometry import Region
 from wsi_seg.reading.resample import read_label
@@ -81,6 +82,20 @@ def test_errors_carry_probability_and_truth(seen):
     size = prediction.pyramid.extent
     truth = read_label(store.label("annotations"), size, 0, 0, height=size.height, width=size.width)
     assert np.array_equal(found[:, :, 1], np.where(truth == 1, 255, 0))
+
+
+def test_errors_of_a_class_that_merges_others(seen, tmp_path):
+    shutil.copytree(seen.prediction, tmp_path / "pred.zarr")
+    merged = ClassTable.named(["structure"], merged=[["gland", "vessel"]])
+    group = tmp_path / "pred.zarr/painted/zarr.json"
+    about = json.loads(group.read_text())
+    about["attributes"]["wsi_seg"]["classes"] = merged.to_json()
+    group.write_text(json.dumps(about))
+    catalog = Catalog(
+        open_collection(seen.store), open_collection(tmp_path / "pred.zarr"), "annotations"
+    )
+    http = TestClient(make_app(catalog, review=None, token=None), base_url=ADDRESS)
+    assert np.array_equal(assembled(http, "errors-0"), assembled(client(seen), "errors-0"))
 
 
 def test_values_under_the_cursor(seen):

@@ -12,11 +12,10 @@ from wsi_seg.ct.linking import VolumeObjects, link_slices, slices_by_volume
 from wsi_seg.errors import StoreError
 from wsi_seg.export.files import written_whole
 from wsi_seg.geometry import Extent
-from wsi_seg.postprocess.label_map import predicted_label
 from wsi_seg.postprocess.nms import nms_by_distance, score_order
 from wsi_seg.postprocess.rule import Rule
 from wsi_seg.postprocess.strips import Strip, label_strips
-from wsi_seg.postprocess.write import write_decision
+from wsi_seg.postprocess.write import decided_label
 from wsi_seg.progress import Progress
 from wsi_seg.slides.volume import VolumeGrid
 from wsi_seg.store import Collection
@@ -112,7 +111,7 @@ def _linked(
                 f"{slices[0][1]} has {extent}; predict the volume again"
             )
         image = store.probabilities
-        label = predicted_label(store) if rule is None else write_decision(store, rule)
+        label = decided_label(store, rule)
         progress.advance(1)
         return list(label_strips(label, image)())
 

@@ -20,12 +20,11 @@ from wsi_seg.export.rle import write_rle_csv
 from wsi_seg.export.tiff import write_ome_tiff
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.masks.vectorize import vectorize
-from wsi_seg.postprocess.label_map import predicted_label
 from wsi_seg.postprocess.objects import ObjectTable, Scale, measure
 from wsi_seg.postprocess.rule import Rule
 from wsi_seg.postprocess.strips import label_strips
 from wsi_seg.postprocess.table import write_table
-from wsi_seg.postprocess.write import classes_of, write_decision
+from wsi_seg.postprocess.write import classes_of, decided_label
 from wsi_seg.progress import Progress
 from wsi_seg.store import Collection, Multiscale, SlideStore
 
@@ -55,7 +54,7 @@ class ExportTargets:
         unknown.
     rule
         Makes the decision that is exported, which is kept as the label ``decision``; None exports
-        the label map that inference wrote.
+        the label map that inference wrote, without what the model's card calls too small.
     packed
         Whether polygon files are gzipped.
     dialect
@@ -223,11 +222,6 @@ def _full_extent(label: Multiscale) -> Extent:
     """Size of the slide's level 0, as far as its label map knows."""
     extent, scale = label.pyramid.extent, _downsample(label)
     return Extent(height=round(extent.height * scale), width=round(extent.width * scale))
-
-
-def decided_label(store: SlideStore, rule: Rule | None) -> Multiscale:
-    """Label map of a prediction: what inference wrote, or what a rule decides."""
-    return predicted_label(store) if rule is None else write_decision(store, rule)
 
 
 def outlines(label: Multiscale, min_area_um2: float) -> Iterator[tuple[ClassEntry, Polygon]]:

@@ -174,6 +174,7 @@ class SlideOutput:
             settings=self._settings,
             notes=self.notes,
             training=training,
+            min_object_um2=card.min_object_um2,
         ).to_json()
         if self.save == "labels":
             scale = {"mpp": self.store.pyramid.mpp, "downsample": self.plan.downsample}

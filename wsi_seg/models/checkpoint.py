@@ -65,6 +65,8 @@ class ModelCard:
         See `NetworkSpec`.
     resize, context_slices
         How the network looks at slides; see `reading.view.View`.
+    min_object_um2
+        Area below which nothing is an object of these classes; exports leave it out. 0 for none.
 
     Examples
     --------
@@ -91,6 +93,7 @@ class ModelCard:
     resize: Resize | None = None
     context_slices: int = 0
     full_resolution_skip: int = 0
+    min_object_um2: float = 0.0
 
     def __post_init__(self) -> None:
         if not len(self.mean) == len(self.std) == self.in_channels:
@@ -160,6 +163,7 @@ class _CardFile(BaseModel):
     resize: Resize | None = None
     context_slices: int = Field(default=0, ge=0, le=32)
     full_resolution_skip: int = Field(default=0, ge=0, le=64)
+    min_object_um2: float = Field(default=0.0, ge=0)
 
     @model_validator(mode="before")
     @classmethod
@@ -193,6 +197,7 @@ class _CardFile(BaseModel):
             resize=self.resize,
             context_slices=self.context_slices,
             full_resolution_skip=self.full_resolution_skip,
+            min_object_um2=self.min_object_um2,
         )
 
 

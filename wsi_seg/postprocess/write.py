@@ -7,6 +7,7 @@ from pathlib import Path
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import StoreError
 from wsi_seg.postprocess.decide import decide
+from wsi_seg.postprocess.label_map import predicted_label
 from wsi_seg.postprocess.rule import Rule
 from wsi_seg.postprocess.strips import Source, argmax_strips, certain_label_strips
 from wsi_seg.progress import Silent
@@ -57,6 +58,23 @@ def write_decision(store: SlideStore, rule: Rule) -> Multiscale:
 
     classes = classes_of(store.image)
     return write_label(store, DECISION, source, classes=classes, note={"rule": asdict(rule)})
+
+
+def decided_label(store: SlideStore, rule: Rule | None) -> Multiscale:
+    """Label map of a prediction: what a rule decides; without one, what inference wrote.
+
+    Of the latter, objects are left out that are too small for the model's classes, where its card
+    says so and the slide's mpp is known.
+
+    Raises
+    ------
+    StoreError, ResolutionError
+        See `write_decision`.
+    """
+    least = store.prediction.min_object_um2
+    if rule is None and least and store.pyramid.mpp is not None:
+        rule = Rule(min_object_area=least)
+    return predicted_label(store) if rule is None else write_decision(store, rule)
 
 
 def write_label(

@@ -162,6 +162,8 @@ class PredictionInfo(_Info):
         Sentences about overrides and repairs.
     training
         How the model was trained, as its checkpoint says.
+    min_object_um2
+        Area below which nothing is an object of the model's classes; 0 for none.
     tiles, tiles_skipped, tiles_skipped_by_first_pass
         Tiles that were predicted, left out as background, and not needed a second time with
         adaptive overlap; None where that is not known.
@@ -187,6 +189,7 @@ class PredictionInfo(_Info):
     settings: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     training: Mapping[str, object] = field(default_factory=dict)
+    min_object_um2: float = 0.0
     tiles: int | None = None
     tiles_skipped: int | None = None
     tiles_skipped_by_first_pass: int | None = None

@@ -137,7 +137,10 @@ def slide_layers(slide: SlideStore, found: SlideStore | None, truth: str) -> dic
 def _prediction_layers(found: SlideStore, true: Multiscale | None) -> list[Layer]:
     """Probabilities where they were saved, errors, and labels; class ids err or do not."""
     layers, image = [], found.image
-    for channel, entry in enumerate(classes_of(image)):
+    classes = classes_of(image)
+    # Which class of the prediction each id of the truth counts as; several may be one.
+    meant = None if true is None else classes.recoding(classes_of(true))
+    for channel, entry in enumerate(classes):
         only = ClassTable.named([entry.name], [entry.colour])
         if found.saved == "labels":
             read = _class_reader(image, entry.id)
@@ -145,8 +148,8 @@ def _prediction_layers(found: SlideStore, true: Multiscale | None) -> list[Layer
             read = _channel_reader(image, channel)
             title = f"Probability, {entry.name}"
             layers.append(Layer(f"probability-{channel}", title, "probability", image, only, read))
-        if true is not None and entry.name in classes_of(true).names:
-            both = _error_reader(read, true, classes_of(true).id_of(entry.name), image)
+        if true is not None and meant is not None and entry.id in meant:
+            both = _error_reader(read, true, meant == entry.id, image)
             title = f"Errors, {entry.name}"
             layers.append(Layer(f"errors-{channel}", title, "errors", image, only, both))
     return layers + _label_layers(found, "found", {LABEL: "Found"})
@@ -178,11 +181,13 @@ def _class_reader(image: Multiscale, class_id: int) -> Callable[[Region], Pixels
 
 
 def _error_reader(
-    probability: Callable[[Region], Pixels], true: Multiscale, class_id: int, image: Multiscale
+    probability: Callable[[Region], Pixels],
+    true: Multiscale,
+    is_class: NDArray[np.bool_],
+    image: Multiscale,
 ) -> Callable[[Region], Pixels]:
-    """Probability, truth and nothing as the channels of one picture."""
-    table = np.zeros(256, dtype=np.uint8)
-    table[class_id] = 255
+    """Probability, truth and nothing as the channels of one picture; ids of the truth are reported."""
+    table = np.where(is_class, 255, 0).astype(np.uint8)
     table[IGNORE] = _NOT_COUNTED
 
     def read(region: Region) -> Pixels:
