@@ -8,7 +8,7 @@ slide, how many of the objects found on it have a size that no nucleus has. With
 takes the place of the one in the package.
 
 The images state no scale. In two of the six groups of colour the nuclei have three times the area
-that they have in the others, so these two are taken as 40x (0.25 um per px) and the rest as 20x.
+that they have in the others, so these two are taken as 40x (0.25 um per pixel) and the rest as 20x.
 
 They also show no glass, and so no fibres or scales with sharp borders, which a network that has
 never seen any takes for nuclei. Every second image is therefore learned from once more, torn: see

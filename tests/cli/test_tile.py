@@ -69,11 +69,11 @@ def test_one_of_several_images_and_folders_that_tell_slides_apart(tmp_path):
     assert result.exit_code == 0, result.output
     assert open_collection(out).names() == ("a_s", "b_s")
     assert open_collection(out)["a_s"].pyramid.extent.width == 80
-    told = run("info", tmp_path / "a" / "s.tif", "--scene", "2")
-    assert "64 x 48" in told.stdout
+    shown = run("info", tmp_path / "a" / "s.tif", "--scene", "2")
+    assert "64 x 48" in shown.stdout
 
 
-def test_a_polygon_file_that_cannot_be_read_is_told_after_the_rest(tmp_path):
+def test_a_polygon_file_that_cannot_be_read_is_reported_after_the_rest(tmp_path):
     folder = make(tmp_path)
     (folder / "bad.tif").write_text("not a slide")
     (tmp_path / "polygons" / "A.GeoJSON").write_text("{")
@@ -92,7 +92,7 @@ def test_info_says_what_tile_will_do(tmp_path):
     assert json.loads(result.stdout.splitlines()[-1])["status"] == "done"
 
 
-def test_info_tells_of_the_good_ones_beside_a_bad_one(tmp_path):
+def test_info_lists_the_good_ones_next_to_a_bad_one(tmp_path):
     make(tmp_path)
     (tmp_path / "bad.tif").write_text("not a slide")
     result = run("info", tmp_path)

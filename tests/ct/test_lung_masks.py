@@ -76,7 +76,7 @@ def test_a_slice_without_lung_is_not_predicted(chest_store, tmp_path):
         open_collection(chest_store), tmp_path / "m.safetensors", tmp_path / "pred.zarr",
         InferOptions(precision="fp32", batch=4), progress=Silent(),
     )  # fmt: skip
-    tiles = {slide.slide: slide.windows for slide in report.slides}
+    tiles = {slide.slide: slide.tiles for slide in report.slides}
     assert tiles["ct_z0000"] == 0
     assert tiles["ct_z0005"] > 0
     predicted = open_collection(tmp_path / "pred.zarr")["ct_z0000"]

@@ -15,9 +15,9 @@ from wsi_seg.masks.annotate import annotate_collection
 from wsi_seg.masks.labels import write_labels
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
+    commit,
     create_collection,
     create_multiscale,
-    finish,
     open_collection,
     write_strip,
 )
@@ -58,7 +58,7 @@ def predict(world, probability, train_slides=()):
         name="a",
     )
     write_strip(partial, 0, 0, probability[..., None])
-    finish(partial, out / "a")
+    commit(partial, out / "a")
     return open_collection(world / "s.zarr"), open_collection(out)
 
 
@@ -70,7 +70,7 @@ def errors():
     return found
 
 
-def test_hard_px_are_sure_errors_beyond_the_ring(world):
+def test_hard_pixels_are_sure_errors_beyond_the_ring(world):
     slides, found = predict(world, errors())
     report = mine(found, slides, ring_um=4.0, cap=1.0, progress=Silent())
     assert report.slides[0].share == 100 / (80 * 120)

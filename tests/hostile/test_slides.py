@@ -12,7 +12,7 @@ from wsi_seg.slides import open_slide
 from wsi_seg.store import open_collection
 from wsi_seg.testing.coordinates import write_coordinate_tiff
 
-# What is wrong there is no reason to refuse the px: they must be read right.
+# What is wrong there is no reason to refuse the pixels: they must be read right.
 READABLE = {
     "description-not-utf-8", "endless-resolution", "laughing-ome", "lying-shape", "lying-svs",
     "nan-resolution", "zero-resolution", "zero-length-tile", "png-bomb", "spacing-of-nothing",

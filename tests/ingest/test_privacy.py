@@ -24,7 +24,7 @@ ALL = " ".join(SECRETS)
 
 
 def label(height=48, width=63):
-    """A picture whose px are a text: 'LABEL PICTURE!' again and again."""
+    """A picture whose pixels are a text: 'LABEL PICTURE!' again and again."""
     return np.resize(MARKER, (height, width, 3))
 
 
@@ -157,7 +157,7 @@ def test_secrets_stay_outside(tmp_path, name):
         for level, extent in enumerate(store.pyramid.extents):
             whole = extent.region(level)
             found = store.image.read(whole)
-            assert found.min() >= 100, "px of a label are darker than any of the slide"
+            assert found.min() >= 100, "pixels of a label are darker than any of the slide"
 
 
 def test_the_svs_is_copied_verbatim(tmp_path):

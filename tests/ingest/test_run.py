@@ -41,7 +41,7 @@ def whole(extent, level=0):
 
 
 def require_equal(path, out):
-    """Slide, fast reader and plain zarr must agree on every px of every level."""
+    """Slide, fast reader and plain zarr must agree on every pixel of every level."""
     with open_slide(path) as slide:
         store = open_collection(out)[slide.name]
         group = zarr.open(str(store.path), mode="r")
@@ -115,7 +115,7 @@ def test_recoded_equals_the_slide(tmp_path, tile_px):
 
 
 def paint(path, height=1100, width=1301):
-    """Write smooth tissue-like px in strips, which no codec can copy."""
+    """Write smooth tissue-like pixels in strips, which no codec can copy."""
     y, x = np.mgrid[:height, :width]
     pixels = np.stack([200 - 50 * np.sin(y / 31), 120 + 60 * np.cos(x / 23), 160 + 0 * y], -1)
     tifffile.imwrite(path, pixels.astype(np.uint8), rowsperstrip=37, metadata=None)
@@ -145,7 +145,7 @@ def test_recoding_with_an_image_codec(tmp_path, codec, worst):
     assert np.array_equal(found, np.moveaxis(plain, 0, -1))
     difference = np.abs(found.astype(int) - pixels)
     assert difference.mean() <= worst
-    # The border of the slide lies inside a chunk; padding must not ring into it.
+    # The border of the slide is inside a chunk; padding must not ring into it.
     assert difference[-8:, -8:].mean() <= worst
     assert verify_slide(store, path).levels == 1
     assert report.slides[0].store_bytes < pixels.size / 8

@@ -20,9 +20,9 @@ from wsi_seg.progress import Silent
 from wsi_seg.reading.view import View
 from wsi_seg.sampling.maps import TrainingSlide
 from wsi_seg.store import (
+    commit,
     create_collection,
     create_multiscale,
-    finish,
     open_collection,
     write_strip,
     writer,
@@ -52,7 +52,7 @@ def write_prediction(collection, slide, probability):
         **common,
     )
     write_strip(partial, 0, 0, np.stack([255 - probability, probability], axis=-1))
-    finish(partial, collection / slide.name)
+    commit(partial, collection / slide.name)
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_held_out_and_drawn_slides_are_refused(world):
     assert not TrainingSlide.of(store["a"], "annotations").is_pseudo
 
 
-def test_px_are_sure_or_ignored(world):
+def test_pixels_are_sure_or_ignored(world):
     only(world, "d")
     assert write(world).objects == {"d": 1}
     slide = open_collection(world / "store.zarr")["d"]
@@ -150,13 +150,13 @@ def test_tiles_without_foreground_may_be_left_out(world):
     assert (ids == 1).sum() > 700
 
 
-def test_nothing_found_is_no_label(world):
+def test_nothing_found_gives_no_label(world):
     only(world, "d")
     assert write(world, high=0.99).objects == {"d": 0}
     assert "annotations" not in open_collection(world / "store.zarr")["d"].label_names()
 
 
-def test_guesses_stay_until_the_next_ones_are_whole(world, monkeypatch):
+def test_guesses_stay_until_the_next_ones_are_complete(world, monkeypatch):
     only(world, "d")
     write(world)
 

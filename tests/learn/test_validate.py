@@ -17,9 +17,9 @@ from wsi_seg.learn.validate import Validation, score_slides
 from wsi_seg.models import build_network, load_checkpoint
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
+    commit,
     create_collection,
     create_multiscale,
-    finish,
     open_collection,
     write_strip,
 )
@@ -34,7 +34,7 @@ UNEQUAL = Scores(
 
 
 def values_of(scores):
-    """Px by probability of a network that says 0 or 1."""
+    """Pixels by probability of a network that says 0 or 1."""
     found = {}
     for one in scores.slides:
         counts = np.zeros((256, 2), dtype=np.int64)
@@ -66,7 +66,7 @@ def test_figures_differ_and_are_named(recipe_for, tmp_path, monkeypatch):
 
 
 def slices(finds):
-    """250 slices, 12 with a nodule of 400 px: a silent network, or one with stray px on a fifth."""
+    """250 slices, 12 with a nodule of 400 px: a silent network, or stray pixels on a fifth."""
     found = []
     for z in range(250):
         true = 400 if z % 21 == 1 else 0
@@ -160,7 +160,7 @@ def test_tiles_that_show_nothing_do_not_count(slides, tmp_path):
             name=path.name,
         )
     write_strip(partial / "labels" / "prediction", 0, 0, found)
-    finish(partial, tmp_path / "pred.zarr" / "a")
+    commit(partial, tmp_path / "pred.zarr" / "a")
     expected = []
     for y in range(0, extent.height, 64):
         for x in range(0, extent.width, 64):

@@ -48,7 +48,7 @@ def blocks():
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_a_label_image_comes_back_px_for_px(slides, tmp_path, suffix):
+def test_a_label_image_comes_back_pixel_for_pixel(slides, tmp_path, suffix):
     if suffix == "png":
         Image.fromarray(blocks()).save(tmp_path / "A.PNG")
     else:
@@ -79,7 +79,7 @@ def test_a_binary_mask_of_half_the_size_is_one_class(slides, tmp_path):
         ).require_whole()
 
 
-def test_numbered_objects_keep_their_numbers_apart(slides, tmp_path):
+def test_numbered_objects_keep_their_numbers(slides, tmp_path):
     numbers = np.zeros((EXTENT.height, EXTENT.width), np.uint16)
     numbers[5:20, 5:20] = 300
     numbers[5:20, 20:40] = 301  # touches the one before
@@ -136,7 +136,7 @@ def square(name, side, source):
     return {"type": "Feature", "geometry": geometry, "properties": properties}
 
 
-def test_sets_of_one_slide_lie_over_each_other(slides, tmp_path):
+def test_sets_of_one_slide_are_drawn_over_each_other(slides, tmp_path):
     for folder, feature in (("one", square("x", 20, "expert")), ("two", square("y", 10, "pseudo"))):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "a.geojson").write_text(json.dumps([feature]))
@@ -228,7 +228,7 @@ def test_labels_drawn_earlier_are_not_emptied(slides, tmp_path):
     assert len(read_objects(slides["B"], "kept")) == 1
 
 
-def test_slides_annotated_earlier_are_not_told_to_be_without(slides, tmp_path):
+def test_slides_annotated_earlier_are_not_reported_as_missing(slides, tmp_path):
     for slide, without in (("a", ("B",)), ("B", ())):
         (tmp_path / "t.csv").write_text(f"ImageId,EncodedPixels\n{slide},1 5\n")
         report = annotate_collection(
@@ -241,7 +241,7 @@ def test_slides_annotated_earlier_are_not_told_to_be_without(slides, tmp_path):
         assert report.without == without
 
 
-def test_a_label_stays_until_the_next_one_is_whole(slides, monkeypatch):
+def test_a_label_stays_until_the_next_one_is_complete(slides, monkeypatch):
     square = Annotation(shapely.box(10, 10, 40, 40), "x", "expert")
     classes = ClassTable.named(["x"])
     write_labels(slides["a"], Annotations((square,), ()), classes, "late")

@@ -16,9 +16,9 @@ from wsi_seg.postprocess.write import decided_label
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
     Multiscale,
-    completed,
     create_collection,
     create_multiscale,
+    extend_pyramid,
     fill_pyramid,
     open_collection,
     strip_rows,
@@ -45,7 +45,7 @@ def prediction(tmp_path):
     create_collection(tmp_path / "p.zarr")
     group, extent = tmp_path / "p.zarr" / "slide", Extent(height=1301, width=1051)
     create_multiscale(
-        group, extents=completed([extent]), channels=3, mpp=0.5, downsample=2.0,
+        group, extents=extend_pyramid([extent]), channels=3, mpp=0.5, downsample=2.0,
         attributes={"saved": "probabilities", "classes": CLASSES.to_json()}, name="slide",
     )  # fmt: skip
     rng, rows = np.random.default_rng(0), strip_rows(group)
@@ -90,7 +90,8 @@ def test_what_is_too_small_for_the_model_is_left_out_unless_a_rule_decides(tmp_p
     create_collection(tmp_path / "p.zarr")
     group = tmp_path / "p.zarr" / "slide"
     create_multiscale(
-        group, extents=completed([Extent(height=40, width=40)]), channels=1, mpp=0.5, name="slide",
+        group, extents=extend_pyramid([Extent(height=40, width=40)]), channels=1, mpp=0.5,
+        name="slide",
         attributes={
             "saved": "probabilities",
             "classes": ClassTable.named(["nucleus"]).to_json(),

@@ -16,12 +16,12 @@ from wsi_seg.slides import open_slide
 from wsi_seg.slides.colour import cielab_to_rgb
 from wsi_seg.store import open_collection
 from wsi_seg.testing.conformance import check_left_out, check_slide
-from wsi_seg.testing.coordinates import coordinate_pixels, halved, write_coordinate_tiff
+from wsi_seg.testing.coordinates import coordinate_pixels, dyadic_extents, write_coordinate_tiff
 from wsi_seg.testing.dicoms import write_dicom_level
 from wsi_seg.testing.omezarrs import write_ome_zarr
 
 EXTENT = Extent(height=203, width=333)
-EXTENTS = halved(EXTENT, 2)
+EXTENTS = dyadic_extents(EXTENT, 2)
 TILE = 64
 NODATA = 42113
 

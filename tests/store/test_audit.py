@@ -11,7 +11,7 @@ from wsi_seg.geometry import Extent
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.masks.labels import write_tissue
 from wsi_seg.progress import Silent
-from wsi_seg.store import note_attributes, open_collection, store_digest
+from wsi_seg.store import open_collection, store_digest, update_attributes
 from wsi_seg.store.audit import audit_collection
 from wsi_seg.store.digests import file_digest, read_digests
 from wsi_seg.testing.coordinates import write_coordinate_tiff
@@ -103,7 +103,7 @@ def test_unfinished_work_is_named(store):
     assert "is unfinished; repeat" in audit(store).faults["c"][0]
 
 
-def test_a_damaged_store_is_put_aside_and_made_anew(original, store):
+def test_a_damaged_store_is_put_aside_and_made_again(original, store):
     digest = store_digest(store / "a")
     for _ in range(2):
         (store / "a/0/c/0/0/0").write_bytes(b"gone")
@@ -137,10 +137,10 @@ def test_labels_may_come_and_go(store):
 def test_a_prediction_of_a_store_that_changed_is_refused(store, tmp_path):
     shutil.copytree(store, tmp_path / "p.zarr")
     settings = {"slide_digest": store_digest(store / "a")}
-    note_attributes(tmp_path / "p.zarr/a", {"slide": "a", "settings": settings})
+    update_attributes(tmp_path / "p.zarr/a", {"slide": "a", "settings": settings})
     prediction, truth = open_collection(tmp_path / "p.zarr")["a"], open_collection(store)["a"]
     require_same_slide(prediction, truth)
-    note_attributes(store / "a", {"mpp": 0.25})
+    update_attributes(store / "a", {"mpp": 0.25})
     audited = audit(store)
     assert "zarr.json has changed" in audited.faults["a"][0]
     digests = (store / "a/digests.json").read_text()

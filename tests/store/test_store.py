@@ -26,11 +26,11 @@ from wsi_seg.geometry import Extent, Region
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
-    completed,
+    commit,
     create_collection,
     create_multiscale,
+    extend_pyramid,
     fill_pyramid,
-    finish,
     open_collection,
     open_predictions,
     strip_rows,
@@ -51,7 +51,7 @@ def whole(extent, level=0):
 
 
 def write_store(collection, *, name="slide", extents=EXTENTS, channels=3, torn=()):
-    """Store of coordinate px, with a label; returns level-0 px."""
+    """Store of coordinate pixels, with a label; returns level-0 pixels."""
     create_collection(collection)
     partial = collection / ".partial" / name
     label = partial / "labels" / "truth"
@@ -70,7 +70,7 @@ def write_store(collection, *, name="slide", extents=EXTENTS, channels=3, torn=(
     for file in torn:
         (partial / file).parent.mkdir(parents=True, exist_ok=True)
         (partial / file).write_bytes(b"{")
-    finish(partial, collection / name)
+    commit(partial, collection / name)
     return pixels
 
 
@@ -332,9 +332,9 @@ def test_shards_give_back_their_chunks(tmp_path_factory, chunks):
 
 
 def test_a_pyramid_ends_below_1024():
-    extents = completed([Extent(height=5001, width=333)])
+    extents = extend_pyramid([Extent(height=5001, width=333)])
     assert [e.height for e in extents] == [5001, 2501, 1251, 626]
-    assert completed([Extent(height=9, width=9)]) == (Extent(height=9, width=9),)
+    assert extend_pyramid([Extent(height=9, width=9)]) == (Extent(height=9, width=9),)
 
 
 def test_metadata_and_labels_follow_ome_zarr(tmp_path):

@@ -53,7 +53,7 @@ def assembled(http, layer):
     return whole[: level["height"], : level["width"]]
 
 
-def test_slide_tiles_are_the_store_s_own_streams_and_px(seen):
+def test_slide_tiles_are_the_store_s_own_streams_and_pixels(seen):
     http = client(seen)
     (store,) = open_collection(seen.store)
     extent = store.pyramid.extent
@@ -107,7 +107,7 @@ def test_values_under_the_cursor(seen):
         assert http.get(f"/slides/painted/values?{place}").status_code == 404
 
 
-def test_objects_have_the_figures_of_their_px(seen):
+def test_objects_have_the_figures_of_their_pixels(seen):
     objects = client(seen).get("/slides/painted/objects").json()
     (wrong,) = [one for one in objects if one["overlap"] == 0]
     assert wrong["box"] == [0, 0, 60, 48]
@@ -173,7 +173,7 @@ def test_requests_outside_what_there_is_are_refused(seen, path):
     assert http.get("/slides/painted").status_code == 200
 
 
-def test_a_store_that_is_deleted_or_damaged_is_told_and_survived(seen, tmp_path, caplog):
+def test_a_store_that_is_deleted_or_damaged_is_reported_and_survived(seen, tmp_path, caplog):
     shutil.copytree(seen.store, tmp_path / "store.zarr")
     http = client(type("S", (), {"store": tmp_path / "store.zarr", "prediction": seen.prediction}))
     tile = "/slides/painted/layers/image/0/0/0"

@@ -43,7 +43,7 @@ def search(
         ),
     ] = "0",
     unit: Annotated[
-        Unit, typer.Option(help="Unit of all areas; lengths are in um or in px accordingly.")
+        Unit, typer.Option(help="Unit of all areas; lengths are in um or pixels accordingly.")
     ] = "um2",
     per: Annotated[
         Literal[Scope, "both"],
@@ -70,8 +70,8 @@ def search(
         float,
         typer.Option(
             min=0,
-            help="Not searched: of objects whose centres are nearer than this (um; px with --unit "
-            "px), keep the one of the higher probability.",
+            help="Not searched: of objects whose centres are nearer than this (um; pixels with "
+            "--unit px), keep the one of the higher probability.",
         ),
     ] = 0.0,
     nms_iou: Annotated[

@@ -291,7 +291,7 @@ class EpochItems(Sampler[int]):
     rank, ranks
         This process and how many there are; each gets every ``ranks``-th item.
     epoch, skip
-        Epoch that a run is taken up in, and how many of this rank's items it has had of it.
+        Epoch that a run is resumed in, and how many of this rank's items it has had of it.
 
     Attributes
     ----------

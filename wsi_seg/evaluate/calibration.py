@@ -110,7 +110,7 @@ class Reliability:
         Parameters
         ----------
         method
-            ``temperature`` keeps the shape and mends confidence; ``quantile`` gives each value
+            ``temperature`` keeps the shape and corrects confidence; ``quantile`` gives each value
             the share of pixels that have the class (isotonic regression), and needs more truth.
         """
         if method == "temperature":

@@ -19,10 +19,10 @@ from wsi_seg.store import (
     Predictions,
     SlideStore,
     create_collection,
-    note_names,
     open_image,
+    remove_if_empty,
     store_digest,
-    tidy,
+    update_names,
     writing,
 )
 from wsi_seg.store.names import LABELS, PREDICTION_LABEL
@@ -127,8 +127,8 @@ def write_calibrated(
             _write(predictions[name], calibration, out)
 
     batch = run_each(predictions.names(), work, title="calibrate", progress=progress)
-    tidy(out)
-    note_names(out)
+    remove_if_empty(out)
+    update_names(out)
     return WriteReport(out, tuple(batch.results), batch.failures)
 
 

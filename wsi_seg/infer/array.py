@@ -11,13 +11,13 @@ from wsi_seg.classes import ClassTable
 from wsi_seg.errors import BatchError, ConfigError, RegionError, StoreError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
-from wsi_seg.infer.ensemble import Work
+from wsi_seg.infer.ensemble import StripJob
 from wsi_seg.infer.output import StripTask
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.resample import resized
 from wsi_seg.infer.run_plan import plan_run
 from wsi_seg.infer.runner import Load, Runner, load_network
-from wsi_seg.infer.strips import StripOnItsWay
+from wsi_seg.infer.strips import PendingStrip
 from wsi_seg.models import ModelCard
 from wsi_seg.postprocess.label_map import label_map
 from wsi_seg.predict.device import Device
@@ -100,7 +100,7 @@ class Predictor:
     options
         Overlap, blending, device and so on, as for slides. Adaptive overlap is for slides alone.
     load
-        Makes the predictor of a member; tests put toys here.
+        Makes the predictor of a member.
 
     Examples
     --------
@@ -201,12 +201,12 @@ class Predictor:
         )
         strips: dict[int, NDArray[np.uint8]] = {}
 
-        def take(strip: StripOnItsWay) -> None:
+        def take(strip: PendingStrip) -> None:
             found = strip()
             assert found.probabilities is not None
             strips[found.index] = found.probabilities
 
-        self._runner.produce([Work(task, take)], plan.memory, compiled=False, progress=Silent())
+        self._runner.produce([StripJob(task, take)], plan.memory, compiled=False, progress=Silent())
         found = np.concatenate([strips[index] for index in sorted(strips)])
         small, full = Extent.of(found.shape), Extent.of(pixels.shape)
         if small == full:

@@ -1,8 +1,8 @@
-"""Owns a whole inference: slides in, prediction collection out, resumable, in bounded memory.
+"""Owns inference from end to end: slides in, a prediction collection out, resumable.
 
 Each slide becomes a group with its probabilities (uint8, value / 255) as a pyramid and a label
-map beside them. It is written under ``.partial`` and renamed when whole; finished strips are
-recorded, so a rerun continues where the last one was stopped.
+map next to them, in bounded memory. It is written under ``.partial`` and renamed when complete;
+finished strips are recorded, so a rerun continues where the last one was stopped.
 """
 
 import resource
@@ -21,22 +21,22 @@ from torch import nn
 from wsi_seg.batch import Batch, run_each
 from wsi_seg.errors import BatchError, ConfigError
 from wsi_seg.infer.adaptive import infer_twice
-from wsi_seg.infer.ensemble import Work
+from wsi_seg.infer.ensemble import StripJob
 from wsi_seg.infer.memory import MemoryPlan
-from wsi_seg.infer.output import SlideOutput, StripWriter, begun_settings, overwriting
+from wsi_seg.infer.output import SlideOutput, StripWriter, overwriting, unfinished_settings
 from wsi_seg.infer.plan import InferOptions, SlidePlan
 from wsi_seg.infer.report import InferReport, SlideResult
 from wsi_seg.infer.run_plan import Refine, RunPlan, plan_run
 from wsi_seg.infer.runner import (
-    Begun,
     Load,
     Runner,
     RunStats,
     Tuning,
+    UnfinishedSettings,
     load_network,
     with_batches,
 )
-from wsi_seg.infer.strips import StripOnItsWay
+from wsi_seg.infer.strips import PendingStrip
 from wsi_seg.models import ModelCard
 from wsi_seg.predict.device import Device
 from wsi_seg.predict.ensemble import Model, read_model
@@ -46,9 +46,9 @@ from wsi_seg.store import (
     Collection,
     SlideStore,
     create_collection,
-    note_names,
+    remove_if_empty,
     store_digest,
-    tidy,
+    update_names,
 )
 
 
@@ -57,9 +57,9 @@ class Executor(Protocol):
 
     @property
     def device(self) -> Device:
-        """Where networks compute."""
+        """Where netstrip_jobs compute."""
 
-    def tune(self, plan: RunPlan, begun: Begun) -> Tuning:
+    def tune(self, plan: RunPlan, unfinished: UnfinishedSettings) -> Tuning:
         """Choose batch and compilation; see `Runner.tune`."""
 
     def run(
@@ -93,19 +93,19 @@ class SerialExecutor:
         chosen = replace(options, precision=self.device.precision)
         self._runner, self._progress = Runner(model, chosen, load), progress
 
-    def tune(self, plan: RunPlan, begun: Begun) -> Tuning:
+    def tune(self, plan: RunPlan, unfinished: UnfinishedSettings) -> Tuning:
         """Choose batch and compilation; see `Runner.tune`."""
-        return self._runner.tune(plan, begun, self._progress)
+        return self._runner.tune(plan, unfinished, self._progress)
 
     def run(
         self, outputs: Sequence[SlideOutput], memory: MemoryPlan, *, compiled: bool
     ) -> RunStats:
         """Produce what is left of slides; see `Executor.run`."""
-        self._progress.start("infer", sum(output.task.windows for output in outputs), "tiles")
+        self._progress.start("infer", sum(output.task.tiles for output in outputs), "tiles")
         with StripWriter() as writer:
-            works = [_work(writer, output) for output in outputs]
+            strip_jobs = [_strip_job(writer, output) for output in outputs]
             stats = self._runner.produce(
-                works,
+                strip_jobs,
                 memory,
                 compiled=compiled,
                 progress=self._progress,
@@ -115,22 +115,22 @@ class SerialExecutor:
         return stats
 
 
-def _work(writer: StripWriter, output: SlideOutput) -> Work:
-    """Work whose strips are written and recorded by the writer; the last one ends the slide."""
+def _strip_job(writer: StripWriter, output: SlideOutput) -> StripJob:
+    """Job whose strips are written and recorded by the writer; the last one ends the slide."""
     task, saver = output.task, output.task.saver()
     left = set(task.strips)
     if not left:
         writer.submit(output.finish)
 
-    def write(strip: StripOnItsWay) -> None:
-        record = saver.write(strip(), work.quarantined)
+    def write(strip: PendingStrip) -> None:
+        record = saver.write(strip(), strip_job.quarantined)
         output.record([record])
         left.remove(record.index)
         if not left:
             output.finish()
 
-    work = Work(task, lambda strip: writer.submit(lambda: write(strip)))
-    return work
+    strip_job = StripJob(task, lambda strip: writer.submit(lambda: write(strip)))
+    return strip_job
 
 
 def infer_collection(
@@ -161,8 +161,8 @@ def infer_collection(
     card
         With a module of one's own: its classes, mpp, tile and normalisation.
     overwrite
-        Predict again what exists; each stays until the new one is whole. Where that was
-        stopped, the same without it goes on.
+        Predict again what exists; each stays until the new one is complete. After an
+        interruption, repeat the command without it to continue.
     cluster
         See `distribute.connected`; None predicts in this process.
     progress
@@ -216,7 +216,7 @@ def infer_with(
 ) -> InferReport:
     """Predict these slides with a model, or a network and its card; see `infer_collection`.
 
-    ``executor`` produces what is left of the slides; None does it here and now.
+    ``executor`` produces what is left of the slides; None is this process.
     """
     model = model if isinstance(model, Model) else Model.of(*model)
     executor = executor or SerialExecutor(model, options, progress=progress)
@@ -238,22 +238,24 @@ def _infer(
     refine: Refine | None = None,
 ) -> InferReport:
     """Predict in one run; ``refine`` changes plans by what an earlier one found."""
-    begun = {} if overwrite else begun_settings(stores, out)
-    plan = plan_run(stores, model, options, device=executor.device, refine=refine, begun=begun)
+    unfinished = {} if overwrite else unfinished_settings(stores, out)
+    plan = plan_run(
+        stores, model, options, device=executor.device, refine=refine, unfinished=unfinished
+    )
     create_collection(out)
     if plan.memory is None:
         if not plan.failures:
             raise ConfigError("got no slides to predict; expected at least one")
         raise BatchError(plan.failures, done=0)
     started = time.perf_counter()
-    tuning = executor.tune(plan, begun)
+    tuning = executor.tune(plan, unfinished)
     batch = _begin(stores, plan, model, out, options, tuning, overwrite)
     outputs = list(batch.results.values())
     memory = with_batches(plan.memory, tuning)
     begin = time.perf_counter() - started
     report = _run(outputs, plan, memory, executor, replace(tuning, seconds=begin))
-    tidy(out)
-    note_names(out)
+    remove_if_empty(out)
+    update_names(out)
     failures = plan.failures | batch.failures
     if not outputs:
         raise BatchError(failures, done=0)
@@ -373,9 +375,9 @@ def _result(output: SlideOutput) -> SlideResult:
         height=(plan.native or plan.extent).height,
         width=(plan.native or plan.extent).width,
         mpp=plan.mpp,
-        windows=info.windows or 0,
-        skipped=info.windows_skipped or 0,
-        spared=info.windows_spared or 0,
+        tiles=info.tiles or 0,
+        skipped=info.tiles_skipped or 0,
+        skipped_by_first_pass=info.tiles_skipped_by_first_pass or 0,
         quarantined=info.quarantined,
         seam_score=info.seam_score,
         seam_score_first=info.seam_score_first,

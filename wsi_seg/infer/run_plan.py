@@ -37,7 +37,7 @@ class RunPlan:
     device
         Where and how networks compute.
     first
-        With adaptive overlap, windows of the pass without overlap; ``slides`` then name the most
+        With adaptive overlap, tiles of the pass without overlap; ``slides`` then name the most
         that both passes may predict. None for a fixed overlap.
     """
 
@@ -48,13 +48,13 @@ class RunPlan:
     first: int | None = None
 
     @property
-    def windows(self) -> int:
-        """Windows that will be predicted, of all members."""
+    def tiles(self) -> int:
+        """Tiles that will be predicted, of all members."""
         return sum(int(plan.keep.sum()) for slide in self.slides for plan in slide)
 
     @property
     def skipped(self) -> int:
-        """Windows without tissue."""
+        """Tiles without tissue."""
         return sum(int((~plan.keep).sum()) for slide in self.slides for plan in slide)
 
     def require_whole(self) -> None:
@@ -63,13 +63,13 @@ class RunPlan:
 
     def lines(self) -> list[str]:
         """Plan as sentences for people."""
-        total = f"{len(self.slides)} slides, {self.windows} windows, {self.skipped} of background "
+        total = f"{len(self.slides)} slides, {self.tiles} tiles, {self.skipped} of background "
         lines = [f"{total}left out; {self.device.name}, {self.device.precision}"]
         if self.first is not None:
-            lines.append(f"adaptive overlap: {self.first} windows first, all of them at most")
+            lines.append(f"adaptive overlap: {self.first} tiles first, all of them at most")
         rows = [_slide_row(plans) for plans in self.slides]
         lines += [
-            "{slide}: {height} x {width} px of level {level}, tile {tile_px}, {windows} windows, "
+            "{slide}: {height} x {width} px of level {level}, of {tile_px} px, {tiles} tiles, "
             "{skipped} left out, {strips} strips".format_map(row)
             for row in rows[:_LISTED]
         ]
@@ -81,9 +81,9 @@ class RunPlan:
     def to_json(self) -> dict[str, object]:
         """Plan as plain JSON values."""
         return {
-            "windows": self.windows,
-            "windows_first": self.first,
-            "windows_skipped": self.skipped,
+            "tiles": self.tiles,
+            "tiles_first": self.first,
+            "tiles_skipped": self.skipped,
             "device": self.device.name,
             "precision": self.device.precision,
             "slides": [_slide_row(plans) for plans in self.slides],
@@ -99,7 +99,7 @@ def plan_run(
     *,
     device: Device | None = None,
     refine: Refine | None = None,
-    begun: Mapping[str, Mapping[str, object]] = MappingProxyType({}),
+    unfinished: Mapping[str, Mapping[str, object]] = MappingProxyType({}),
 ) -> RunPlan:
     """Plan all slides with all members, then what they take in memory; nothing is predicted.
 
@@ -110,10 +110,10 @@ def plan_run(
     device
         Where networks compute; None is here.
     refine
-        Changes a slide's plan by what an earlier run found.
-    begun
-        Settings of the slides whose output is begun, see `output.begun_settings`; they keep their
-        strips and batch, and the memory plan is made for that.
+        Changes a slide's plan by the result of an earlier run.
+    unfinished
+        Settings of the slides whose output is unfinished, see `output.unfinished_settings`; they
+        keep their strips and batch, and the memory plan is made for that.
 
     Raises
     ------
@@ -127,13 +127,13 @@ def plan_run(
     slides, failures = _plan_slides(stores, model, options, refine)
     memory = None
     if slides:
-        memory = _plan_memory(slides, model, options, device, begun)
+        memory = _plan_memory(slides, model, options, device, unfinished)
         strips = {slide[0].slide: memory.strip_px for slide in slides}
-        strips |= {name: int(str(one["strip_px"])) for name, one in begun.items()}
+        strips |= {name: int(str(one["strip_px"])) for name, one in unfinished.items()}
         slides = [tuple(one.with_strips(strips[one.slide]) for one in slide) for slide in slides]
     first = None
     if adaptive and refine is None:
-        first = plan_run(stores, model, replace(options, overlap=0.0), device=device).windows
+        first = plan_run(stores, model, replace(options, overlap=0.0), device=device).tiles
     return RunPlan(tuple(slides), failures, memory, device, first)
 
 
@@ -160,18 +160,18 @@ def _plan_memory(
     model: Model,
     options: InferOptions,
     device: Device,
-    begun: Mapping[str, Mapping[str, object]],
+    unfinished: Mapping[str, Mapping[str, object]],
 ) -> MemoryPlan:
-    windows = max(1, sum(int(plan.keep.sum()) for slide in slides for plan in slide))
-    batches = begun_batches(begun, len(model.members))
+    tiles = max(1, sum(int(plan.keep.sum()) for slide in slides for plan in slide))
+    batches = unfinished_batches(unfinished, len(model.members))
     if batches is not None and 0 < options.batch < max(batches):
         batches = None  # it is refused, with the difference named
     fixed = options.batch > 0 or batches is not None
     if batches is None:
         batches = tuple(
-            min(options.batch or batch_for(device, plan.tile_px), windows) for plan in slides[0]
+            min(options.batch or batch_for(device, plan.tile_px), tiles) for plan in slides[0]
         )
-    strips = [int(str(settings["strip_px"])) for settings in begun.values()]
+    strips = [int(str(settings["strip_px"])) for settings in unfinished.values()]
     return plan_memory(
         slides,
         model.members,
@@ -184,11 +184,11 @@ def _plan_memory(
     )
 
 
-def begun_batches(
-    begun: Mapping[str, Mapping[str, object]], members: int
+def unfinished_batches(
+    unfinished: Mapping[str, Mapping[str, object]], members: int
 ) -> tuple[int, ...] | None:
-    """Batches that unfinished work was begun with; None where there is none."""
-    for settings in begun.values():
+    """Batches of unfinished work; None where nothing is unfinished."""
+    for settings in unfinished.values():
         batches = settings.get("batch")
         if isinstance(batches, list) and len(batches) == members:
             return tuple(map(int, batches))
@@ -196,7 +196,7 @@ def begun_batches(
 
 
 def _slide_row(plans: Sequence[SlidePlan]) -> dict[str, object]:
-    """Tell what people want to know of one slide: sizes of the finest member, windows of all."""
+    """Describe one slide: sizes of the finest member, tiles of all."""
     plan = finest(plans)
     return {
         "slide": plan.slide,
@@ -205,7 +205,7 @@ def _slide_row(plans: Sequence[SlidePlan]) -> dict[str, object]:
         "downsample": plan.downsample,
         "mpp": plan.mpp,
         "tile_px": plan.tile_px,
-        "windows": sum(int(one.keep.sum()) for one in plans),
+        "tiles": sum(int(one.keep.sum()) for one in plans),
         "skipped": sum(int((~one.keep).sum()) for one in plans),
         "strips": len(plan.strips),
         "notes": [note for one in plans for note in one.notes],

@@ -1,4 +1,4 @@
-"""Owns telling what a slide is and what tiling would do with it, without doing it."""
+"""Owns the description of a slide, and of what tiling would do with it, before doing it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass

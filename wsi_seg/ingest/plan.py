@@ -11,7 +11,7 @@ from wsi_seg.ingest.verbatim import mismatch, verbatim_layout
 from wsi_seg.slides import Recode, Slide, TileStreams
 from wsi_seg.store.cache import shared_pool
 from wsi_seg.store.codecs import Encoding
-from wsi_seg.store.layout import LevelLayout, completed, strip_layout
+from wsi_seg.store.layout import LevelLayout, extend_pyramid, strip_layout
 
 # Of the level computed right below copied JPEG: within one of 255 of the mean, on average.
 _NEXT_QUALITY = 97
@@ -74,9 +74,9 @@ class LevelPlan:
     level
         Pyramid index in the store; the slide's own where it has that level.
     layout
-        How it will lie on disk.
+        How it is stored.
     streams
-        Streams to copy, or None if px are recoded or computed.
+        Streams to copy, or None if pixels are recoded or computed.
     computed
         Whether it is computed from the level above, because the slide lacks it.
     reason
@@ -131,7 +131,7 @@ def _plan(slide: Slide, codec: Codec, level: int) -> LevelPlan:
     copies = codec.name in {"auto", "verbatim"}
     found = slide.streams(level) if copies else Recode(f"--codec {codec.name}")
     if isinstance(found, TileStreams) and found.samples != 3 and found.kind != "jpeg":
-        found = Recode(f"{found.samples} samples per px, not 3")  # JPEG decodes grey to RGB
+        found = Recode(f"{found.samples} samples per pixel, not 3")  # JPEG decodes grey to RGB
     if isinstance(found, TileStreams):
         different = mismatch(slide, level, found)
         if not different:
@@ -149,7 +149,7 @@ def _plan(slide: Slide, codec: Codec, level: int) -> LevelPlan:
 def _computed(slide: Slide, finest: Encoding, coarser: Encoding) -> Sequence[LevelPlan]:
     """Levels that the slide lacks; the finest of them is what networks most often look at."""
     own = len(slide.pyramid.extents)
-    extents = completed(slide.pyramid.extents)
+    extents = extend_pyramid(slide.pyramid.extents)
     return [
         LevelPlan(
             level,

@@ -1,4 +1,4 @@
-"""Owns what of a slide's file may enter a store besides px: this list, and nothing else.
+"""Owns what may enter a store from a slide's file, besides pixels: this list and nothing else.
 
 Never: label and overview pictures, names, dates, serial numbers, free text. The names of files
 and folders do enter, because stores are called by them; who names files after patients renames

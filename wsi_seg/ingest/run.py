@@ -31,12 +31,12 @@ from wsi_seg.store.arrays import LevelArray, read_level_array
 from wsi_seg.store.collection import SlideStore
 from wsi_seg.store.info import LevelInfo, SourceInfo, StoreInfo
 from wsi_seg.store.journal import Journal
-from wsi_seg.store.layout import create_collection, create_levels, note_names
+from wsi_seg.store.layout import create_collection, create_levels, update_names
 from wsi_seg.store.multiscale import open_multiscale
 from wsi_seg.store.names import JOURNAL, LABELS, PARTIAL
 from wsi_seg.store.pyramid import reduced_strip
 from wsi_seg.store.shards import shard_checksum
-from wsi_seg.store.writer import discard, finish, tidy, write_rows
+from wsi_seg.store.writer import commit, delete, remove_if_empty, write_rows
 
 logger = logging.getLogger(__name__)
 
@@ -99,8 +99,8 @@ def tile_slides(
     started = time.perf_counter()
     options = _Options(codec, opening, overwrite)
     done, failures = _Batch(out, options, progress).run(found.names, workers)
-    tidy(out)
-    note_names(out)
+    remove_if_empty(out)
+    update_names(out)
     errors = {found.names[path]: error for path, error in failures.items()}
     errors |= found.clashes
     if len(errors) == 1 and not done:
@@ -203,7 +203,7 @@ class _Unit:
 
 
 class _SlideJob:
-    """One slide on its way into the collection."""
+    """One slide while it is written to the collection."""
 
     def __init__(self, slide: Slide, name: str, out: Path, options: _Options) -> None:
         self.source_bytes = source_bytes(slide.path)
@@ -225,7 +225,7 @@ class _SlideJob:
         )
         self._settings = _settings(self._info, slide.pyramid.mpp)
         if options.overwrite:
-            discard(self._partial)
+            delete(self._partial)
 
     def present(self) -> bool:
         """Whether the finished store is there; a store of another file is an error."""
@@ -242,7 +242,7 @@ class _SlideJob:
         return True
 
     def begin(self) -> None:
-        """Write all metadata, and take up the journal of an earlier run."""
+        """Write all metadata, and continue the journal of an earlier run."""
         self._plans = plan_levels(self._slide, self._options.codec)
         levels = tuple(LevelInfo(plan.encoding, plan.reason) for plan in self._plans)
         attributes = replace(self._info, levels=levels).to_json()
@@ -251,7 +251,7 @@ class _SlideJob:
         journal = Journal(journal_path, self._settings)
         if not journal.done:
             # Nothing is lost, and whatever a kill left half made is gone.
-            discard(self._partial)
+            delete(self._partial)
             journal = Journal(journal_path, self._settings)
         self._journal = journal
         create_levels(
@@ -279,14 +279,14 @@ class _SlideJob:
 
     def finish(self) -> None:
         """Add the tissue mask, and give the store its final name."""
-        discard(self._partial / LABELS)
+        delete(self._partial / LABELS)
         image = open_multiscale(self._partial)
         write_tissue(SlideStore(self._partial, self._name, image))
         (self._partial / JOURNAL).unlink()
-        finish(self._partial, self._final, replace=self._options.overwrite, known=self._digests())
+        commit(self._partial, self._final, replace=self._options.overwrite, known=self._digests())
 
     def _digests(self) -> dict[str, int]:
-        """Collect what the journal knows of each shard, so that none is read once more."""
+        """Collect what the journal knows of each shard, so that it is not read again."""
         found = {}
         for key, checksums in self._journal.done.items():
             level, row = key.split("/")
@@ -316,7 +316,7 @@ class _SlideJob:
     def _write(self, unit: _Unit) -> list[int | None]:
         plan, array = unit.plan, unit.array
         if plan.computed:
-            self._slide.close()  # it may hold the px of a whole picture
+            self._slide.close()  # it may hold the pixels of a whole picture
             source = read_level_array(self._partial / str(plan.level - 1))
             return write_rows(array, unit.y, reduced_strip(source, array, unit.y, nearest=False))
         if plan.streams is not None:

@@ -1,6 +1,6 @@
 """Owns the verbatim encoding: a slide's finished tile streams become chunks.
 
-They are copied unchanged but for comments and for what lies behind the px.
+They are copied unchanged but for comments and for what is behind the pixels.
 """
 
 import os
@@ -52,7 +52,7 @@ def verbatim_layout(extent: Extent, streams: TileStreams) -> LevelLayout:
 
 
 def mismatch(slide: Slide, level: int, streams: TileStreams) -> str:
-    """Compare the first, the middle and the last tile, decoded as chunks, with the slide's px.
+    """Compare the first, the middle and the last tile, decoded as chunks, with the slide's pixels.
 
     Returns
     -------
@@ -93,7 +93,7 @@ def mismatch(slide: Slide, level: int, streams: TileStreams) -> str:
             return f"tile {number}: {error}"
         compared += 1
         if not np.array_equal(found, expected):
-            return f"tile {number} gives other px when decoded alone"
+            return f"tile {number} gives other pixels when decoded alone"
     if failure is not None and not compared:
         raise failure
     return ""
@@ -148,7 +148,7 @@ def _tile_numbers(array: LevelArray, row: int, column: int) -> Iterator[int | No
 def _read_streams(
     descriptor: int, path: Path, streams: TileStreams, numbers: Sequence[int | None]
 ) -> list[bytes | None]:
-    """Read tiles; those that lie one behind the other in the file are read at one go."""
+    """Read tiles; those that follow each other in the file are read at once."""
     chunks: list[bytes | None] = [None] * len(numbers)
     places = np.array([p for p, n in enumerate(numbers) if n is not None and streams.sizes[n]], int)
     tiles = np.array([numbers[place] for place in places], int)

@@ -17,7 +17,7 @@ from wsi_seg.slides import open_slide
 from wsi_seg.slides.window import Window
 from wsi_seg.store.collection import Collection, SlideStore
 
-# Mean absolute difference of px that a lossy encoding may cause; another slide differs by more.
+# Mean absolute difference of pixels that a lossy encoding may cause; another slide differs by more.
 _LOSSY = 12.0
 # Places compared on each level; corners and the middle are always among them.
 _SAMPLES = 16
@@ -26,7 +26,7 @@ _SIDE_PX = 256
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was compared: levels that came from the slide, and px in all."""
+    """What was compared: levels that came from the slide, and pixels in all."""
 
     slide: str
     levels: int
@@ -94,7 +94,7 @@ def verify_slides(
 
 
 def verify_slide(store: SlideStore, source: Path, *, seed: int = 0) -> Verified:
-    """Compare sampled px of a store with its slide; levels computed by us are left out.
+    """Compare sampled pixels of a store with its slide; levels computed by us are left out.
 
     They must be equal, and where we recoded with loss, close to each other.
 
@@ -110,7 +110,7 @@ def verify_slide(store: SlideStore, source: Path, *, seed: int = 0) -> Verified:
     Raises
     ------
     StoreError
-        If any px differs, naming the region.
+        If any pixel differs, naming the region.
     SlideError
         If the slide cannot be read there.
     """
@@ -138,8 +138,8 @@ def verify_slide(store: SlideStore, source: Path, *, seed: int = 0) -> Verified:
 
 def tiled_window(store: SlideStore) -> Window | None:
     """Window that a slide was tiled with; None if that was left to its file."""
-    noted = store.info.window
-    return Window(*noted) if noted is not None and noted[0] < noted[1] else None
+    stored = store.info.window
+    return Window(*stored) if stored is not None and stored[0] < stored[1] else None
 
 
 def _same(ours: NDArray[np.uint8], theirs: NDArray[np.uint8], *, exact: bool) -> bool:

@@ -24,7 +24,7 @@ class History:
     minutes
         Time spent in all epochs, earlier runs of the same folder included.
     monitor
-        Figure that tells which epoch is better: the higher, but for ``val_loss``.
+        Figure that says which epoch is better: the higher, except for ``val_loss``.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -59,7 +59,7 @@ class History:
         return [row for _, row in sorted(gains, key=lambda pair: -pair[0])]
 
     def write_csv(self, path: Path, columns: Sequence[str]) -> None:
-        """Write all rows, whole or not at all.
+        """Write all rows, atomically.
 
         Raises
         ------

@@ -26,7 +26,7 @@ SlideCounts = Mapping[str, Mapping[str, Reliability]]
 
 
 def figures(scores: Scores, values: SlideCounts) -> Row:
-    """Figures of all slides held out; the higher the better, but for the loss.
+    """Figures of all slides held out; the higher the better, except for the loss.
 
     ``val_dice`` is the Dice of all pixels pooled, averaged over classes. ``val_dice_slide`` is that
     of each case, averaged over cases and classes; a class that is neither on a case nor found there

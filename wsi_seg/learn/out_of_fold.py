@@ -11,7 +11,7 @@ from wsi_seg.batch import require_none
 from wsi_seg.config import Recipe
 from wsi_seg.config.ensemble import EnsembleFile, EnsembleMember
 from wsi_seg.evaluate.scores import Scores
-from wsi_seg.infer.output import discard_others
+from wsi_seg.infer.output import delete_others
 from wsi_seg.infer.run import infer_with
 from wsi_seg.learn.validate import infer_options, score_slides
 from wsi_seg.predict.ensemble import ENSEMBLE, read_model
@@ -54,7 +54,7 @@ def predict_out_of_fold(
 ) -> dict[str, float]:
     """Predict the slides that each fold held out, and keep the predictions.
 
-    Predictions that exist are kept, so a rerun goes on; those of other weights are made again.
+    Predictions that exist are kept, so a rerun continues; those of other weights are made again.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def predict_out_of_fold(
     for checkpoint, slides, out in folds:
         model = read_model([checkpoint])
         # A finished run that was given more time may have found better weights.
-        discard_others(out, model.identity())
+        delete_others(out, model.identity())
         report = infer_with(model, slides, out, infer_options(recipe, "auto"), progress=progress)
         require_none(report.failures, done=len(report.slides))
         found.append(score_slides(out, slides, recipe.data.label, progress))

@@ -61,11 +61,11 @@ class PatchLosses:
         self._losses: list[float] = []
 
     def state(self) -> dict[str, list[float] | list[int]]:
-        """State that has to be saved to go on in mid-epoch."""
+        """State that has to be saved to continue within an epoch."""
         return {"losses": self._losses, "repeats": list(self._items.repeats)}
 
-    def take_up(self, state: dict[str, list[float] | list[int]]) -> None:
-        """Go on where a state was saved."""
+    def load_state(self, state: dict[str, list[float] | list[int]]) -> None:
+        """Continue from a saved state."""
         self._losses = [float(loss) for loss in state["losses"]]
         self._items.repeats = tuple(int(item) for item in state["repeats"])
 
@@ -111,7 +111,7 @@ def _counts(draws: Draws, again: int) -> dict[str, float]:
 
 
 def write_worst(path: Path, worst: Sequence[WorstPatch]) -> None:
-    """Write the worst patches as csv, whole or not at all.
+    """Write the worst patches as csv, atomically.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """Owns the check of position bias: what a network answers where there is nothing to see.
 
 Tiles of one colour, and tiles whose pieces were shuffled, are no more a structure in their middle
-than in their corners. A network that says otherwise has learned where annotated structures lay in
+than in their corners. A network that says otherwise has learned where annotated structures were in
 its patches, not what they look like.
 """
 
@@ -23,7 +23,7 @@ POSITION_BIAS = "position_bias.json"
 # Parts of a tile along each side. Pieces are shuffled, so the number must be even.
 _PARTS = 8
 
-# Differences between the middle and the corners up to this are not worth a warning: zeros around
+# Differences between the middle and the corners up to this give no warning: zeros around
 # a tile, which convolutions see, make some.
 _ALLOWED = 0.1
 
@@ -57,7 +57,7 @@ class PositionBias:
             raise ConfigError(f"{file} cannot be read ({error}); train again") from error
 
     def write(self, file: Path) -> None:
-        """Keep the figures, whole or not at all.
+        """Write the figures atomically.
 
         Raises
         ------

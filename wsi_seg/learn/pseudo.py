@@ -29,7 +29,7 @@ from wsi_seg.store import (
     DraftLayout,
     Predictions,
     SlideStore,
-    discard_label,
+    delete_label,
     writing,
 )
 from wsi_seg.store.names import LABELS
@@ -45,12 +45,12 @@ class PseudoOptions:
     Parameters
     ----------
     high, low
-        A pixel belongs to its likeliest class if that one's probability is at least ``high``; it is
+        A pixel belongs to its most probable class if its probability is at least ``high``; it is
         background if it is at most ``low``, and ignored (255) in between.
     foreground_only
         Tiles of ``patch_px`` without any pixel of a class are ignored instead of background.
     soft
-        The probabilities themselves are learned, and not only the ids made of them. Px are
+        The probabilities themselves are learned, and not only the ids made of them. Pixels are
         ignored like without.
     """
 
@@ -170,7 +170,7 @@ def _write_slide(
     ]
     if not objects:
         # Nothing says that an empty label is a guess, so none is kept, nor that of last round.
-        discard_label(slide.path, label)
+        delete_label(slide.path, label)
         return 0
     layout = DraftLayout(
         extents=slide.pyramid.extents, channels=None, mpp=slide.pyramid.mpp, coarser=False

@@ -1,4 +1,4 @@
-"""Owns the state that a run is taken up from: written whole, and where in which epoch it was."""
+"""Owns the state that a run is resumed from: written atomically, with its place in the epoch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ class Position:
 
 
 def save_state(trainer: lightning.Trainer, out: Path) -> None:
-    """Write the state of a run, whole or not at all; every rank has to call this.
+    """Write the state of a run atomically; every rank has to call this.
 
     lightning's own write is a move from the folder for temporary files, which is a copy where
     that is another file system.

@@ -18,7 +18,7 @@ from wsi_seg.store import (
     DraftLayout,
     LabelInfo,
     SlideStore,
-    halved,
+    dyadic_extents,
     read_thumbnail,
     writing,
 )
@@ -88,7 +88,7 @@ def _write_low(
     downsample: float,
 ) -> None:
     layout = DraftLayout(
-        extents=halved(Extent.of(values.shape), len(store.pyramid.extents)),
+        extents=dyadic_extents(Extent.of(values.shape), len(store.pyramid.extents)),
         channels=None,
         mpp=store.pyramid.mpp,
         downsample=downsample,

@@ -102,7 +102,7 @@ class ModelCard:
             )
 
     def view(self, tile_px: int | None = None) -> View:
-        """How the network looks at slides; with another tile, a fitted slide fills that."""
+        """How the network looks at slides; with another tile, a resized slide fills that."""
         return View(self.mpp, self.resize, tile_px or self.tile_px, self.context_slices)
 
     @property
@@ -203,7 +203,7 @@ class _CardFile(BaseModel):
 def save_checkpoint(path: Path, network: nn.Module, card: ModelCard) -> None:
     """Write a network and its card, and the card once more as JSON next to it for people.
 
-    Both files appear whole or not at all.
+    Both files are written atomically.
 
     Parameters
     ----------

@@ -278,7 +278,7 @@ class MemberPredictors:
         self._build = build
         self._limit = resident or len(model.members)
         self._loaded: OrderedDict[int, TilePredictor] = OrderedDict()
-        # Of members that were let go.
+        # Of members that were removed from memory.
         self._drifts = [PrecisionDrift()] * len(model.members)
 
     def __len__(self) -> int:

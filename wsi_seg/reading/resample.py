@@ -1,7 +1,7 @@
 """Owns reading a slide at any resolution: its level, area means for images, centres for labels.
 
 Training and inference both read by the rules of this module, so a model meets at inference the
-px that it was trained on.
+pixels that it was trained on.
 """
 
 import math
@@ -18,9 +18,9 @@ from wsi_seg.reading.readable import Readable
 # A slide whose finest level is coarser than asked for by more than this is refused.
 COARSEST_SLIDE = 1.2
 
-# Area weights are multiples of 1 / 4096 and rows are kept to 1 / 16 of a grey step in between:
-# then every product and sum below 2^24 is exact in float32, and a px has the same value in
-# every window that contains it, whatever the order of summation.
+# Area weights are multiples of 1 / 4096, and rows are kept to 1 / 16 of a grey step at first:
+# then every product and sum below 2^24 is exact in float32, and a pixel has the same value in
+# every tile that contains it, whatever the order of summation.
 _WEIGHT_STEPS = 4096
 _ROW_STEPS = 16
 
@@ -58,13 +58,13 @@ def scale_for(pyramid: Pyramid, mpp: float | None, *, name: str) -> Scale:
         return Scale(0, pyramid.extent)
     if pyramid.mpp is None:
         raise ResolutionError(
-            f"slide {name!r} has no mpp, and {mpp:g} um per px are asked for; give the slide's "
+            f"slide {name!r} has no mpp, and {mpp:g} um per pixel are asked for; give the slide's "
             "value with `wsi-seg tile --mpp`"
         )
     if pyramid.mpp > mpp * COARSEST_SLIDE:
         raise ResolutionError(
-            f"slide {name!r} has {pyramid.mpp:.4g} um per px at its finest level, and {mpp:g} are "
-            f"asked for; expected at most {mpp * COARSEST_SLIDE:.4g}"
+            f"slide {name!r} has {pyramid.mpp:.4g} um per pixel at its finest level, and {mpp:g} "
+            f"are asked for; expected at most {mpp * COARSEST_SLIDE:.4g}"
         )
     wanted = max(1.0, mpp / pyramid.mpp)
     level = pyramid.level_at_or_below(wanted)
@@ -78,7 +78,7 @@ def read_image(
 ) -> NDArray[np.uint8]:
     """Rectangle of a slide at the scale, area-averaged, ``(height, width, C)`` uint8.
 
-    The rectangle is given in px of ``scale.extent`` and lies inside it.
+    The rectangle is given in pixels of ``scale.extent`` and is inside it.
     """
     full = image.pyramid.extents[scale.level]
     if full == scale.extent:
@@ -183,7 +183,7 @@ def read_label(
     label
         Covers the whole slide at its level 0.
     extent
-        Size of the slide at the wanted resolution; the rectangle is in px of it, inside it.
+        Size of the slide at the wanted resolution; the rectangle is in pixels of it, inside it.
     """
     ratio = label.pyramid.extent.height / extent.height
     level = label.pyramid.level_at_or_below(max(1.0, ratio))
@@ -205,12 +205,12 @@ def read_label(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Taps:
-    """Which source px make up each output px of one axis, and how much each counts.
+    """Which source pixels make up each output pixel of one axis, and how much each counts.
 
     Parameters
     ----------
     pixels
-        Source px, shape ``(n, taps)`` int64, ascending in each row, inside the axis.
+        Source pixels, shape ``(n, taps)`` int64, ascending in each row, inside the axis.
     weights
         Shape ``(n, taps)`` float32, whole numbers of 1/4096; each row sums to 4096.
     """
@@ -220,28 +220,28 @@ class Taps:
 
     @property
     def count(self) -> int:
-        """Source px per output px."""
+        """Source pixels per output pixel."""
         return int(self.pixels.shape[1])
 
 
 def area_taps(start: int, count: int, *, full: int, small: int) -> Taps:
-    """Source px that are averaged into output px along one axis.
+    """Source pixels that are averaged into output pixels along one axis.
 
-    Output px ``i`` covers the source interval ``[i, i + 1) * full / small``; each source px counts
-    by the length it shares with that interval.
+    Output pixel ``i`` covers the source interval ``[i, i + 1) * full / small``; each source pixel
+    counts by the length it shares with that interval.
 
     Parameters
     ----------
     start, count
-        Output px ``[start, start + count)``.
+        Output pixels ``[start, start + count)``.
     full, small
-        Length of the source axis and of the output axis, in their own px.
+        Length of the source axis and of the output axis, in their own pixels.
     """
     ratio = full / small
     edges = np.arange(start, start + count) * ratio
     first = np.minimum(edges.astype(np.int64), full - 1)
     borders = first[:, None] + np.arange(math.ceil(ratio) + 2)
-    # Share of each output px that lies before each source border: differences are the weights.
+    # Share of each output pixel that is before each source border: differences are the weights.
     before = np.clip((borders - edges[:, None]) / ratio, 0, 1)
     before[borders >= full] = 1
     weights = np.diff(np.rint(before * _WEIGHT_STEPS), axis=1).astype(np.float32)
@@ -251,6 +251,6 @@ def area_taps(start: int, count: int, *, full: int, small: int) -> Taps:
 
 
 def _under_centres(start: int, count: int, *, full: int, small: int) -> NDArray[np.int64]:
-    """Source px under the centres of the output px ``[start, start + count)``."""
+    """Source pixels under the centres of the output pixels ``[start, start + count)``."""
     px = np.arange(start, start + count, dtype=np.int64)
     return (2 * px + 1) * full // (2 * small)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from wsi_seg.geometry import Extent, Pyramid, Region
 
-# A slide with few levels must not be held whole at a fine one: at most this many pixels a band.
+# A slide with few levels must not be in memory at a fine one: at most this many pixels a band.
 _BAND_PX = 2**23
 
 

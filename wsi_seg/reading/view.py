@@ -1,4 +1,4 @@
-"""Owns how a model looks at slides: at which resolution, fitted or not, with which neighbours.
+"""Owns how a model looks at slides: at which resolution, resized or not, with which context slices.
 
 Training and inference look through the same view, so a model meets at inference what it learned.
 """
@@ -22,14 +22,14 @@ class View:
     Parameters
     ----------
     mpp
-        Micrometres per px; None for px of level 0 as they are.
+        Micrometres per pixel; None for pixels of level 0 as they are.
     resize
         Resize each slide, whatever its size, to the square that the model sees: ``stretch`` fills
         it and changes the aspect, ``pad`` puts the whole slide inside and mirrors the rest,
-        ``crop`` fills it with the shorter side, and several windows cover the longer one. None
+        ``crop`` fills it with the shorter side, and several tiles cover the longer one. None
         keeps the slide's resolution.
     side
-        Side in px of that square.
+        Side in pixels of that square.
     context_slices
         Slices of the volume on either side that are seen with a slice. With any, each slice gives
         one channel of grey, in the order of z; with none, a slide gives RGB.
@@ -67,7 +67,7 @@ class View:
         return Scale(pyramid.level_at_or_below(max(1.0, finest)), extent)
 
     def image(self, store: SliceStore) -> Readable:
-        """Px of a slide as the model sees them.
+        """Pixels of a slide as the model sees them.
 
         Raises
         ------

@@ -27,7 +27,7 @@ MOST_SLIDES = 12
 MOST_CROPS = 10
 
 # Attributes with sections of their own; any others are figures of the run.
-_TOLD_ELSEWHERE = {"kind", "slide", "classes", "saved", "settings", "notes", "training", "mpp",
+_SHOWN_ELSEWHERE = {"kind", "slide", "classes", "saved", "settings", "notes", "training", "mpp",
                    "downsample"}  # fmt: skip
 
 
@@ -191,7 +191,7 @@ def _run_figures(store: SlideStore) -> dict[str, object]:
     """Figures that inference recorded: whatever it notes besides the known attributes."""
     flat: dict[str, object] = {}
     for key, value in store.attributes.items():
-        if key not in _TOLD_ELSEWHERE:
+        if key not in _SHOWN_ELSEWHERE:
             flat |= value if isinstance(value, Mapping) else {key: value}
     return {key: value for key, value in flat.items() if isinstance(value, int | float | str)}
 

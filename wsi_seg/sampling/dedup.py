@@ -124,7 +124,7 @@ def write_duplicates(collection: Path, found: Duplicates) -> Path:
 
 
 def read_duplicates(collection: Path) -> tuple[tuple[str, ...], ...]:
-    """Read the groups that were noted in a collection; none if nobody looked.
+    """Read the groups that were noted in a collection; none if they were not searched.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Owns finding what is damaged or unfinished in a collection, and putting it aside."""
+"""Owns finding what is damaged or unfinished in a collection, and moving it to quarantine."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -69,7 +69,7 @@ def audit_collection(collection: Stores, *, quarantine: bool = False, progress: 
         Slides or predictions, on a local disk.
     quarantine
         Whether stores with faults are moved to ``.quarantine`` inside of the collection, so that
-        no verb takes them and the one that made them makes them anew.
+        no verb takes them and the one that made them makes them again.
     progress
         Advanced by stores.
 
@@ -114,7 +114,7 @@ def _audit_store(store: Path, audit: Audit) -> list[str]:
 
 
 def _audit_group(group: Path, audit: Audit) -> list[str]:
-    """Check one image or label; of a prediction of class ids alone, what is noted about it."""
+    """Check one image or label; of a prediction of class ids alone, what is stored about it."""
     try:
         arrays = open_image(group).arrays
         digests = read_digests(group)

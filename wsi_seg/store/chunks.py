@@ -22,7 +22,7 @@ from wsi_seg.store.shards import MISSING, Shard
 Pixels = NDArray[np.uint8]
 Run = Sequence[tuple[int, int]]
 
-# Chunks that a read fetches without help: a window no larger than two chunks a side.
+# Chunks that a read fetches without help: a region no larger than two chunks a side.
 _ALONE = 9
 # Chunks that a thread fetches at one go; their shard is opened once.
 _RUN = 4
@@ -33,7 +33,7 @@ _INDEX_BYTES = 2**20
 def read_region(
     array: LevelArray, region: Region, *, cached: bool = True, out: Pixels | None = None
 ) -> Pixels:
-    """Read a region that lies inside the array.
+    """Read a region inside the array.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def read_region(
 
 
 class _Reading:
-    """One region on its way into an array."""
+    """One region while it is read into an array."""
 
     def __init__(
         self, array: LevelArray, region: Region, out: Pixels, cache: ChunkCache | None
@@ -122,7 +122,7 @@ class _Reading:
 def _share_out(fetch: Callable[[Run], None], runs: Sequence[Run]) -> None:
     """Fetch all runs, in this thread and, where there are many chunks, in those of the pool.
 
-    A window of a few chunks is fetched here alone: whoever wants many windows reads them in
+    A region of a few chunks is fetched here alone: callers that want many regions read them in
     threads of their own, and handing chunks over would cost more than it gains.
     """
     if sum(len(run) for run in runs) <= _ALONE:
@@ -145,14 +145,14 @@ def _share_out(fetch: Callable[[Run], None], runs: Sequence[Run]) -> None:
         work()
     finally:
         # Helpers that have not begun have nothing left to do.
-        begun = [helper for helper in helpers if not helper.cancel()]
-        wait(begun)
-    for helper in begun:
+        running = [helper for helper in helpers if not helper.cancel()]
+        wait(running)
+    for helper in running:
         helper.result()
 
 
 def read_encoded(array: LevelArray, row: int, column: int, cache: ChunkCache) -> bytes | None:
-    """Read the stream of one chunk as it lies in its shard, or None for a missing chunk."""
+    """Read the stream of one chunk as stored in its shard, or None for a missing chunk."""
     with _opened(array, row, column) as shard:
         span = _span(array, row, column, shard, cache)
         return None if span is None else shard.read(*span)

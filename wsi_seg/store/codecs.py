@@ -59,7 +59,7 @@ class Encoding:
         We write ``zstd``, ``jpeg`` and ``jpegxl`` ourselves; the others, and ``jpeg`` and
         ``jpegxl`` without ``loss``, are streams copied from a slide.
     predictor
-        Whether each px is stored as the difference to the px left of it (TIFF predictor 2).
+        Whether each pixel is stored as the difference to the pixel left of it (TIFF predictor 2).
     tables
         JPEG tables that all streams share, as a JPEG stream without image; empty if none.
     jpeg_rgb
@@ -135,7 +135,7 @@ class Encoding:
         raise StoreError(f"got encoding {self.kind!r} of copied streams; expected one we write")
 
     def _decode(self, data: bytes, shape: tuple[int, ...]) -> Pixels:
-        """Decode without ever making more than a chunk of px."""
+        """Decode without ever making more than a chunk of pixels."""
         if self.kind == "raw":
             return np.frombuffer(data, dtype=np.uint8)
         if self.kind == "zstd" or self.kind == "lzw" or self.kind == "deflate":

@@ -21,7 +21,7 @@ from wsi_seg.store.remote import is_address, located
 
 @dataclass(frozen=True, slots=True)
 class SlideStore:
-    """One slide's group: its image, and labels beside it.
+    """One slide's group: its image, and labels next to it.
 
     Parameters
     ----------
@@ -30,8 +30,8 @@ class SlideStore:
     name
         Name of the slide.
     image
-        The slide's px, or a prediction's probabilities; its class ids where only those were saved,
-        with what is noted about the prediction.
+        The slide's pixels, or a prediction's probabilities; class ids where only those were saved,
+        with what is stored about the prediction.
     """
 
     path: Path
@@ -45,12 +45,12 @@ class SlideStore:
 
     @property
     def attributes(self) -> Mapping[str, object]:
-        """What wsi_seg noted about the slide."""
+        """What wsi_seg stored about the slide."""
         return self.image.attributes
 
     @property
     def info(self) -> StoreInfo:
-        """What `wsi-seg tile` noted about the slide.
+        """What `wsi-seg tile` stored about the slide.
 
         Raises
         ------
@@ -61,7 +61,7 @@ class SlideStore:
 
     @property
     def prediction(self) -> PredictionInfo:
-        """What inference noted about the prediction.
+        """What inference stored about the prediction.
 
         Raises
         ------
@@ -172,11 +172,11 @@ class Stores:
     def names(self) -> tuple[str, ...]:
         """Names of the complete stores, sorted.
 
-        Behind an address they are those that the last command noted.
+        Behind an address they are those that the last command stored.
         """
         if is_address(self.path):
-            noted = wsi_seg_attributes(self.path / METADATA).get("slides")
-            return tuple(map(str, noted)) if isinstance(noted, list) else ()
+            stored = wsi_seg_attributes(self.path / METADATA).get("slides")
+            return tuple(map(str, stored)) if isinstance(stored, list) else ()
         return tuple(
             sorted(
                 child.name
@@ -257,11 +257,11 @@ def open_image(path: Path) -> Multiscale:
     StoreError
         If it is missing, damaged or not one of ours.
     """
-    noted = wsi_seg_attributes(path / METADATA)
-    if _saved(path, noted) != "labels":
+    stored = wsi_seg_attributes(path / METADATA)
+    if _saved(path, stored) != "labels":
         return open_multiscale(path)
     return replace(
-        open_multiscale(path / LABELS / PREDICTION_LABEL), name=path.name, attributes=noted
+        open_multiscale(path / LABELS / PREDICTION_LABEL), name=path.name, attributes=stored
     )
 
 

@@ -1,4 +1,4 @@
-"""Owns what is noted about slides, predictions and labels: typed, checked where it is read."""
+"""Owns what is stored about slides, predictions and labels: typed, checked where it is read."""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
@@ -109,7 +109,7 @@ class LevelInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreInfo(_Info):
-    """What `wsi-seg tile` notes about a slide.
+    """What `wsi-seg tile` stores about a slide.
 
     Parameters
     ----------
@@ -149,12 +149,12 @@ class StoreInfo(_Info):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictionInfo(_Info):
-    """What inference notes about the prediction of one slide.
+    """What inference stores about the prediction of one slide.
 
     Parameters
     ----------
     slide
-        Name of the slide; None where that was not noted.
+        Name of the slide; None where it is unknown.
     classes
         Class of each channel.
     saved
@@ -167,9 +167,9 @@ class PredictionInfo(_Info):
         How the model was trained, as its checkpoint says.
     min_object_um2
         Area below which nothing is an object of the model's classes; 0 for none.
-    windows, windows_skipped, windows_spared
-        Tiles that were predicted, left out as background, and spared by adaptive overlap;
-        None where that is not known.
+    tiles, tiles_skipped, tiles_skipped_by_first_pass
+        Tiles that were predicted, left out as background, and not needed a second time with
+        adaptive overlap; None where that is not known.
     quarantined
         Tiles that could not be read; the prediction is 0 there.
     seam_score, seam_score_first
@@ -193,9 +193,9 @@ class PredictionInfo(_Info):
     notes: tuple[str, ...] = ()
     training: Mapping[str, object] = field(default_factory=dict)
     min_object_um2: float = 0.0
-    windows: int | None = None
-    windows_skipped: int | None = None
-    windows_spared: int | None = None
+    tiles: int | None = None
+    tiles_skipped: int | None = None
+    tiles_skipped_by_first_pass: int | None = None
     quarantined: tuple[Quarantined, ...] = ()
     seam_score: float | None = None
     seam_score_first: float | None = None
@@ -206,12 +206,12 @@ class PredictionInfo(_Info):
     @property
     def tile_px(self) -> int | None:
         """Side of the model's tiles in pixels; None if several models saw different ones."""
-        noted = self.settings.get("tile_px")
-        return noted if isinstance(noted, int) and noted > 0 else None
+        side = self.settings.get("tile_px")
+        return side if isinstance(side, int) and side > 0 else None
 
     @property
     def slide_digest(self) -> str:
-        """Digest of the slide's store at the time; empty where it was not noted."""
+        """Digest of the slide's store at the time; empty where it is unknown."""
         return str(self.settings.get("slide_digest", ""))
 
     @property
@@ -222,7 +222,7 @@ class PredictionInfo(_Info):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelInfo(_Info):
-    """What is noted about a label.
+    """What is stored about a label.
 
     Parameters
     ----------
@@ -231,7 +231,7 @@ class LabelInfo(_Info):
     trusted
         Whether a tissue mask counts where it is empty, too: then nothing of the slide is predicted.
     note
-        What the module that wrote it wants to know again, such as the rule it was decided by.
+        What the module that wrote it reads again, such as the rule it was decided by.
     """
 
     kind: Literal["label"] = "label"

@@ -44,9 +44,9 @@ class Multiscale:
     channels
         Number of channels, or None for a 2-D label.
     attributes
-        What wsi_seg noted about it.
+        What wsi_seg stored about it.
     arrays
-        Levels as they lie on disk, finest first.
+        Levels as they are on disk, finest first.
     """
 
     path: Path
@@ -63,7 +63,7 @@ class Multiscale:
         Raises
         ------
         StoreError
-            If none are noted.
+            If none are stored.
         """
         if not self.names_classes:
             raise StoreError(f"{self.path} names no classes; expected one written by wsi-seg")
@@ -87,8 +87,8 @@ class Multiscale:
     @property
     def quarantined(self) -> tuple[Quarantined, ...]:
         """Tiles of a prediction that could not be read: y, x and reason. It is 0 there."""
-        noted = {"quarantined": self.attributes.get("quarantined", ())}
-        return PredictionInfo.from_json(noted, self.path).quarantined
+        stored = {"quarantined": self.attributes.get("quarantined", ())}
+        return PredictionInfo.from_json(stored, self.path).quarantined
 
     def chunk(self, level: int) -> Extent:
         """Size of what is decoded at a time, of one level."""
@@ -175,11 +175,11 @@ class Multiscale:
 
 def read_thumbnail(image: Readable, size: Extent) -> NDArray[np.uint8]:
     """Whole image at a size no larger than its level 0, ``(H, W, 3)``; see `area_averaged`."""
-    # Nobody reads these pixels again.
+    # These pixels are not read again.
     return area_averaged(image.pyramid, partial(image.read, cached=False), size)
 
 
-# Halving even the largest level leaves one px long before.
+# Halving even the largest level leaves one pixel long before.
 _MOST_LEVELS = 64
 
 
@@ -215,7 +215,7 @@ def open_multiscale(path: Path) -> Multiscale:
         If the group or one of its arrays is missing, damaged or not one of ours.
     """
     file = path / METADATA
-    noted = wsi_seg_attributes(file)  # refuses other formats
+    stored = wsi_seg_attributes(file)  # refuses other formats
     document = read_json(file).get("attributes")
     try:
         found = _Attributes.model_validate(document)
@@ -235,6 +235,6 @@ def open_multiscale(path: Path) -> Multiscale:
             mpp=None if ours.mpp is None else ours.mpp * ours.downsample,
         ),
         channels=arrays[0].channels,
-        attributes=noted,
+        attributes=stored,
         arrays=arrays,
     )

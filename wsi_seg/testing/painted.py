@@ -18,10 +18,10 @@ from wsi_seg.store import (
     LabelInfo,
     PredictionInfo,
     Saved,
-    completed,
     create_collection,
     create_group,
     create_multiscale,
+    extend_pyramid,
     fill_pyramid,
     open_collection,
     write_strip,
@@ -108,7 +108,7 @@ def write_prediction(path: Path, probability: NDArray[np.uint8], *, saved: Saved
 def _write(group: Path, pixels: NDArray[np.uint8], attributes: Mapping[str, object]) -> None:
     create_multiscale(
         group,
-        extents=completed([Extent.of(pixels.shape)]),
+        extents=extend_pyramid([Extent.of(pixels.shape)]),
         channels=None if pixels.ndim == 2 else 1,
         mpp=MPP,
         downsample=float(_DOWNSAMPLE),

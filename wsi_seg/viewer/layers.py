@@ -185,7 +185,7 @@ def _error_reader(
     is_class: NDArray[np.bool_],
     image: Multiscale,
 ) -> Callable[[Region], Pixels]:
-    """Probability, truth and nothing as the channels of one picture; ids of the truth are told."""
+    """Probability, truth and nothing as the channels of one picture; ids of the truth are given."""
     table = np.where(is_class, 255, 0).astype(np.uint8)
     table[IGNORE] = _NOT_COUNTED
 
