@@ -17,7 +17,7 @@ from wsi_seg.store import (
     create_collection,
     open_collection,
 )
-from wsi_seg.testing.memory import MemoryImage
+from wsi_seg.testing.memory import MemoryImage, MemoryStore
 
 CLASSES = ClassTable.named(["gland", "vessel"], ["#ff0000", "#00ff00"])
 
@@ -61,12 +61,8 @@ def test_overview_shows_outlines_in_the_class_colour(tmp_path):
     picture = np.full((1200, 800, 3), 200, dtype=np.uint8)
     ids = np.zeros((600, 400), dtype=np.uint8)
     ids[200:400, 100:300] = 1
-
-    class Slide:
-        image = MemoryImage(picture, mpp=0.5)
-        pyramid = image.pyramid
-
-    write_overview(Slide, [(MemoryImage(ids), CLASSES)], tmp_path / "o.png", longest_px=600)
+    store = MemoryStore(MemoryImage(picture, mpp=0.5))
+    write_overview(store, [(MemoryImage(ids), CLASSES)], tmp_path / "o.png", longest_px=600)
     drawn = np.asarray(Image.open(tmp_path / "o.png"))
     assert drawn.shape == (600, 400, 3)
     assert (drawn[200, 120:280] == (255, 0, 0)).all()
