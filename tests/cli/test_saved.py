@@ -24,6 +24,7 @@ from wsi_seg.testing.painted import NAME, paint_prediction, write_prediction
 from wsi_seg.viewer.app import make_app
 from wsi_seg.viewer.catalog import Catalog
 
+UNTURNED = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 HINT = "predict it again with `wsi-seg infer --save both --overwrite`"
 RECIPE = "classes: [{{name: gland}}]\ndata: {{stores: [{}], validation: 0}}\nmpp: 0.5\n"
 
@@ -224,7 +225,7 @@ def test_candidates_of_volumes_need_probabilities(predicted, tmp_path):
     (path / NAME).rename(path / "ct_z0001")
     extent = open_collection(path)["ct_z0001"].pyramid.extent
     size = (extent.width, extent.height, 3)
-    grids = {"ct": VolumeGrid(size, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), np.eye(3).tolist())}
+    grids = {"ct": VolumeGrid(size, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), UNTURNED)}
 
     def write():
         return write_candidates(open_collection(path), grids, tmp_path / "m.csv", progress=Silent())

@@ -14,7 +14,8 @@ from wsi_seg.slides.volume import VolumeGrid
 from wsi_seg.store import create_collection, create_multiscale, open_collection, write_strip
 from wsi_seg.store.lock import locked
 
-GRID = VolumeGrid((40, 60, 3), (0.5, 0.5, 2.0), (-10.0, 5.0, 100.0), np.eye(3).tolist())
+UNTURNED = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+GRID = VolumeGrid((40, 60, 3), (0.5, 0.5, 2.0), (-10.0, 5.0, 100.0), UNTURNED)
 
 
 def predict(folder, name, ids):

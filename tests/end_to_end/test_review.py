@@ -1,12 +1,9 @@
 """The loop closes: predict, review in the viewer, annotate, train on what was reviewed."""
 
-import json
-
 import pytest
 from starlette.testclient import TestClient
-from typer.testing import CliRunner
 
-from wsi_seg.cli.app import app
+from tests.commands import run_json as run
 from wsi_seg.masks.objects import read_objects
 from wsi_seg.store import open_collection
 from wsi_seg.testing.painted import paint_prediction
@@ -22,12 +19,6 @@ sampling: {mix: {objects: 0.5, tissue: 0.5}, patches_per_epoch: 8}
 model: {encoder: tu-mobilenetv3_small_050, weights: null}
 train: {epochs: 1, batch_size: 4, workers: 0, precision: fp32}
 """
-
-
-def run(*words):
-    result = CliRunner().invoke(app, [str(word) for word in (*words, "--json")])
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout.splitlines()[-1])
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 import json
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,8 @@ def write_prediction(collection, slide, probability):
     """Prediction of half the slide's size, with a class that the recipe does not have."""
     partial = collection / ".partial" / slide.name
     height, width = probability.shape
-    common = {"extents": [Extent(height=height, width=width)], "mpp": 0.5, "downsample": 2.0}
+    extents = [Extent(height=height, width=width)]
+    common: dict[str, Any] = {"extents": extents, "mpp": 0.5, "downsample": 2.0}
     rows = CLASSES.to_json()
     create_multiscale(
         partial,

@@ -1,6 +1,7 @@
 import io
 import json
 import shutil
+from typing import Any
 from urllib.parse import quote
 
 import imagecodecs
@@ -196,7 +197,7 @@ def test_other_hosts_need_the_token(seen):
     assert http.get("/slides").status_code == 200
 
 
-REVIEW = {
+REVIEW: dict[str, Any] = {
     "verdicts": {},
     "drawings": [{"class_name": "gland", "ring": [[1, 1], [90, 5], [40, 80]]}],
 }

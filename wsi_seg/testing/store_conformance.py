@@ -108,11 +108,11 @@ def _check_regions(image: Multiscale, levels: Sequence[NDArray[np.uint8]], *, ca
 
 
 def _regions(image: Multiscale, level: int) -> list[Region]:
-    """Regions in one chunk and over the borders of chunks, and at all edges; a hundred at most."""
+    """Regions in one chunk and over the borders of chunks, and at all edges; 25 at most."""
     extent, chunk = image.pyramid.extents[level], image.chunk(level)
     height, width = min(chunk.height + 3, extent.height), min(chunk.width // 2 + 1, extent.width)
-    ys = np.unique(np.linspace(0, extent.height - height, 10).astype(int)).tolist()
-    xs = np.unique(np.linspace(0, extent.width - width, 10).astype(int)).tolist()
+    ys = np.unique(np.linspace(0, extent.height - height, 5).astype(int)).tolist()
+    xs = np.unique(np.linspace(0, extent.width - width, 5).astype(int)).tolist()
     return [Region(level=level, y=y, x=x, height=height, width=width) for y in ys for x in xs]
 
 
