@@ -77,7 +77,7 @@ def test_the_lines_of_examples_are_kept_and_parse(words):
         called, *rest = example.split()
         command: Any = ALL[(called,)]
         if hasattr(command, "commands"):
-            command, *rest = command.commands[rest[0]], *rest[1:]
+            command = command.commands[rest.pop(0)]
         command.make_context(called, rest)
 
 

@@ -47,6 +47,8 @@ def test_two_scans_by_hand():
     assert found.sensitivity == (0, 0.5)
     assert found.at_rates == pytest.approx([0.125, 0.25, 0.5, 0.5, 0.5, 0.5, 0.5])
     assert found.cpm == pytest.approx(np.mean([0.125, 0.25, 0.5, 0.5, 0.5, 0.5, 0.5]))
+    assert found.low is not None
+    assert found.high is not None
     assert found.low <= found.cpm <= found.high
     assert froc([match_detections(candidates.of("a"), true.of("a"))]).low is None
 

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from monai.metrics import compute_dice, compute_iou
+from monai.metrics.meandice import compute_dice
+from monai.metrics.meaniou import compute_iou
 from skimage.measure import label as label_components
 from skimage.metrics import hausdorff_distance
 from sklearn.metrics import f1_score, jaccard_score

@@ -48,9 +48,13 @@ def test_level_at_or_below_never_takes_a_coarser_level_than_asked():
 
 
 def test_bad_pyramids_are_refused():
+    with pytest.raises(RegionError, match="without levels"):
+        Pyramid(())
     with pytest.raises(RegionError, match="no larger"):
         Pyramid((Extent(height=10, width=10), Extent(height=20, width=5)))
     with pytest.raises(ResolutionError, match="nan"):
         Pyramid((Extent(height=10, width=10),), float("nan"))
+    with pytest.raises(ResolutionError, match=r"mpp=0\.0"):
+        Pyramid((Extent(height=10, width=10),), 0.0)
     with pytest.raises(RegionError, match="level 1"):
         Pyramid((Extent(height=10, width=10),)).downsample(1)
