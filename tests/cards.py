@@ -20,6 +20,5 @@ _CARD = ModelCard(
 
 def make_card(*classes: str, **changes: Any) -> ModelCard:
     """Card of a U-Net of 64 px at 0.5 um per pixel; one class ``a`` if none are named."""
-    if classes:
-        changes["classes"] = ClassTable.named(list(classes))
-    return replace(_CARD, **changes)
+    named: dict[str, Any] = {"classes": ClassTable.named(list(classes))} if classes else {}
+    return replace(_CARD, **(named | changes))
