@@ -188,12 +188,11 @@ def test_guesses_of_an_earlier_round_go_when_nothing_is_sure_any_more(world):
 
 def test_guesses_are_learned_from_and_never_scored_by(world):
     only(world, "d")
-    before = {
-        seed: [s.name for s in split_slides(recipe)[0].validation]
-        for seed in range(5)
-        if (recipe := load_recipe(world / "recipe.yaml",
-                                  ("data.validation=0.3", f"seed={seed}")))
-    }  # fmt: skip
+    path = world / "recipe.yaml"
+    before = {}
+    for seed in range(5):
+        recipe = load_recipe(path, ("data.validation=0.3", f"seed={seed}"))
+        before[seed] = [store.name for store in split_slides(recipe)[0].validation]
     write(world)
     for seed, names in before.items():
         recipe = load_recipe(world / "recipe.yaml", ("data.validation=0.3", f"seed={seed}"))
