@@ -1,6 +1,7 @@
 # setup: environment in .venv    demo: the whole chain on made slides    test: all tests
 # pipelines: a step of every full recipe, in every phase
 # torture: long tests of kills and faults    fuzz: parsers on made-up input    audit: known holes
+# coverage: all tests, and how much of the package they run, by branches
 # check: lint, format, types, floors    bench, bench-full: benchmarks (bench-env: the peers)
 # viewer: the library of the viewer's page, from npm; wheels carry it
 # PYTHON=/path/to/python picks the interpreter the environment is made with.
@@ -10,10 +11,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test torture pipelines fuzz audit check bench bench-full bench-env viewer
+.PHONY: help setup demo test coverage torture pipelines fuzz audit check bench bench-full bench-env viewer
 
 help:
-	@sed -n '1,6s/^# //p' Makefile
+	@sed -n '1,7s/^# //p' Makefile
 
 setup: $(STAMP)
 
@@ -39,6 +40,12 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# Fails below 90 % of the package, and below 100 % of geometry and blending.
+coverage: $(STAMP)
+	$(BIN)/python -m pytest --cov --cov-report=
+	$(BIN)/coverage report --skip-covered --fail-under 100 --include 'wsi_seg/geometry/*,wsi_seg/infer/blend.py'
+	$(BIN)/coverage report --fail-under 90
 
 pipelines: $(STAMP)
 	$(BIN)/python -m pytest -m pipelines tests/pipelines --timeout 1800

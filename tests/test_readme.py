@@ -5,6 +5,7 @@ import runpy
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -48,7 +49,8 @@ def test_the_lines_of_python_run(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("line", LINES)
 def test_every_command_line_shown_parses(line):
     verb, *words = shlex.split(line)
-    command = typer.main.get_command(app).commands[verb]
+    program: Any = typer.main.get_command(app)
+    command = program.commands[verb]
     command.make_context(verb, words, resilient_parsing=False)
 
 

@@ -88,6 +88,7 @@ def test_rows_of_one_image_are_united(tmp_path):
         {"a": Extent(height=8, width=11), "b": Extent(height=8, width=11)},
         default_class="air",
     )
+    assert isinstance(found, dict)
     assert [item.geometry.area for item in found["a"].items] == [24, 1]
     assert found["b"].items == ()
     assert found["a"].items[0].geometry.bounds == (1, 2, 9, 5)
@@ -111,6 +112,7 @@ def test_the_masks_of_siim(shared_data):
         rows = list(csv.DictReader(file))
     extents = {row["ImageId"]: Extent(height=1024, width=1024) for row in rows}
     found = read_for_slides(path, extents, default_class="pneumothorax")
+    assert isinstance(found, dict)
     assert set(found) == set(extents)
     for name in list(extents)[:40]:
         masks = [row["EncodedPixels"] for row in rows if row["ImageId"] == name]

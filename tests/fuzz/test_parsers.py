@@ -87,9 +87,9 @@ def test_tiff_adoption(folder, which, edits):
     try:
         with open_slide(path) as slide:
             extent = slide.pyramid.extent
-            size = {"height": min(64, extent.height), "width": min(64, extent.width)}
-            found = slide.read(Region(level=0, y=0, x=0, **size))
-            assert found.shape == (size["height"], size["width"], 3)
+            shown = {"height": min(64, extent.height), "width": min(64, extent.width)}
+            found = slide.read(Region(level=0, y=0, x=0, **shown))
+            assert found.shape == (shown["height"], shown["width"], 3)
             assert slide.pyramid.mpp is None or 0 < slide.pyramid.mpp < 1e4
     except SlideError as error:
         message = str(error)
@@ -157,6 +157,7 @@ def test_shard_index(folder, pairs, body, count, sealed):
     except StoreError:
         return
     assume(count == len(pairs))
+    assert index is not None
     present = index[index[:, 0] != MISSING]
     assert all(int(offset) + int(size) <= len(body) for offset, size in present)
 

@@ -59,6 +59,7 @@ def test_a_tiny_sphere_gets_one_disc(volume, tmp_path):
     path, image = volume
     csv = write(tmp_path, image.TransformContinuousIndexToPhysicalPoint((30.0, 12.0, 3.4)), 0.1)
     found = read_for_slides(csv, {}, default_class="n", volumes={"1.2.7": volume_grid(path)})
+    assert isinstance(found, dict)
     assert list(found) == ["1.2.7_z0003"]
     assert found["1.2.7_z0003"].items[0].geometry.area >= 1
 
