@@ -4,6 +4,7 @@
 # coverage: all tests, and how much of the package they run, by branches
 # check: lint, format, types, floors    bench, bench-full: benchmarks (bench-env: the peers)
 # viewer: the library of the viewer's page, from npm; wheels carry it
+# docs: the site of README's pages, in site/; a broken link fails
 # PYTHON=/path/to/python picks the interpreter the environment is made with.
 
 VENV := .venv
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage torture pipelines fuzz audit check bench bench-full bench-env viewer
+.PHONY: help setup demo test coverage torture pipelines fuzz audit check bench bench-full bench-env viewer docs
 
 help:
 	@sed -n '1,7s/^# //p' Makefile
@@ -32,7 +33,7 @@ $(BIN)/python:
 
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  -e '.[all,dev]' -c constraints.txt
+	  -e '.[all,dev,docs]' -c constraints.txt
 	@touch $@
 
 demo: $(STAMP)
@@ -66,6 +67,9 @@ check: $(STAMP)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports
+
+docs: $(STAMP)
+	$(BIN)/mkdocs build
 
 # The peers pin other versions than we do, so they live apart (7 GB).
 bench-env: | $(BIN)/python
