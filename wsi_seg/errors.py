@@ -6,7 +6,7 @@
     ├── ConfigError (ValueError)             a recipe, option or class list is wrong
     ├── SlideError (ValueError)              a file cannot be read as a slide
     │   └── UnsupportedSlideError            it is a slide, of a kind we do not read
-    ├── RegionError (IndexError)             a region lies outside its level
+    ├── RegionError (IndexError)             a region is outside its level
     ├── ResolutionError (ValueError)         mpp is missing, or does not fit the model
     ├── StoreError (ValueError)              a store is damaged or not one of ours
     │   ├── StoreNotFoundError (FileNotFoundError)
@@ -43,7 +43,7 @@ class UnsupportedSlideError(SlideError):
 
 
 class RegionError(WsiSegError, IndexError):
-    """A region lies outside the level it names."""
+    """A region is outside the level it names."""
 
 
 class ResolutionError(WsiSegError, ValueError):

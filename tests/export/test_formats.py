@@ -48,7 +48,7 @@ def test_rle_csv_comes_back_through_our_reader(tmp_path, dialect, make_predictio
     label = make_prediction(tmp_path, labels)["slide"].label("prediction")
     write_rle_csv(tmp_path / "a.csv", [("slide", label)], dialect=dialect)
     text = (tmp_path / "a.csv").read_text()
-    extents = {"slide": Extent(700, 300)}
+    extents = {"slide": Extent(height=700, width=300)}
     found = read_rle_csv(tmp_path / "a.csv", text, extents, default_class=None, dialect=dialect)[
         "slide"
     ]
@@ -102,7 +102,9 @@ def test_coco_keeps_holes_and_comes_back_through_our_reader(tmp_path, make_predi
     labels = rings()
     label = make_prediction(tmp_path, labels, downsample=1.0)["slide"].label("prediction")
     path = tmp_path / "c.json"
-    count = write_coco(path, [("slide", Extent(700, 300), outlines(label, 0))], CLASSES)
+    count = write_coco(
+        path, [("slide", Extent(height=700, width=300), outlines(label, 0))], CLASSES
+    )
     assert count == 3
     found = read_coco(path, json.loads(path.read_text()))["slide"]
     region = Region(level=0, y=0, x=0, height=700, width=300)

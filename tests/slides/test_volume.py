@@ -145,6 +145,6 @@ def test_a_real_volume_equals_simpleitk(shared_data, tmp_path):
         middle = slides[len(slides) // 2]
         expected = grey(array[len(slides) // 2].astype(float), -1200, 600)
         slide = open_slide(middle)
-        assert slide.pyramid.extent == Extent(*array.shape[1:])
+        assert slide.pyramid.extent == Extent.of(array.shape[1:])
         assert slide.pyramid.mpp == pytest.approx(sum(image.GetSpacing()[:2]) * 500)
         check_slide(middle, [expected])

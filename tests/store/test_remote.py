@@ -20,7 +20,7 @@ from wsi_seg.store import create_collection, open_collection, shared_cache
 from wsi_seg.testing.coordinates import write_coordinate_tiff
 
 s3fs = pytest.importorskip("s3fs", reason="needs the extra `remote`")
-EXTENT = Extent(700, 900)
+EXTENT = Extent(height=700, width=900)
 
 
 @pytest.fixture(scope="module")

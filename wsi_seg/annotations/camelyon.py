@@ -36,7 +36,7 @@ def read_camelyon(
             collector.note_repair(name, outline)
         area = shapely.difference(shapely.make_valid(outline), holes)
         if area.is_empty:
-            collector.repairs.append(f"{name}: it lies within negative outlines, left out")
+            collector.repairs.append(f"{name}: it is within negative outlines, left out")
             continue
         collector.add(name, area, class_name, "expert")
     return collector.result()

@@ -72,7 +72,7 @@ def _key(path: Path, entry: Mapping[str, object], key: str) -> object:
 def _image(path: Path, entry: Mapping[str, object]) -> tuple[str, Extent]:
     name, height, width = entry.get("file_name"), entry.get("height"), entry.get("width")
     try:
-        return PurePosixPath(str(name)).stem, Extent(int(str(height)), int(str(width)))
+        return PurePosixPath(str(name)).stem, Extent(height=int(str(height)), width=int(str(width)))
     except (ValueError, RegionError) as error:
         raise AnnotationError(
             f"{path}: image {name!r} has height {height!r}, width {width!r}; expected whole numbers"
@@ -119,7 +119,7 @@ def _runs(counts: object) -> Runs:
     ends = np.cumsum(numbers)
     if (ends < 0).any():
         raise AnnotationError("got RLE counts beyond any image")
-    # Counts of px outside and inside take turns, and begin outside.
+    # Counts of pixels outside and inside take turns, and begin outside.
     inside = np.stack([ends[: len(ends) // 2 * 2 : 2], ends[1::2]], axis=1)
     return inside[inside[:, 1] > inside[:, 0]]
 

@@ -38,7 +38,7 @@ def read_geojson(path: Path, document: object, *, default_class: str | None) -> 
         crs = document.get("crs")
         if crs is not None:
             raise AnnotationError(
-                f"{path}: got a coordinate reference system ({str(crs)[:60]}); expected px of "
+                f"{path}: got a coordinate reference system ({str(crs)[:60]}); expected pixels of "
                 "level 0, which has none"
             )
         features = document.get("features", [document])

@@ -10,7 +10,7 @@ from wsi_seg.annotations.model import Annotations, Collector, polygon
 from wsi_seg.errors import AnnotationError, RegionError
 from wsi_seg.geometry import Extent
 
-# LabelMe draws lines and points this wide, in px, when it makes masks of them.
+# LabelMe draws lines and points this wide, in pixels, when it makes masks of them.
 _LINE_WIDTH_PX = 10.0
 _POINT_RADIUS_PX = 5.0
 
@@ -49,7 +49,7 @@ def _extent(path: Path, document: dict[str, object]) -> Extent | None:
     if height is None or width is None:
         return None
     try:
-        return Extent(int(str(height)), int(str(width)))
+        return Extent(height=int(str(height)), width=int(str(width)))
     except (ValueError, RegionError) as error:
         raise AnnotationError(
             f"{path}: got imageHeight {height!r}, imageWidth {width!r}; expected whole numbers"

@@ -19,7 +19,7 @@ Area = Polygon | MultiPolygon
 # Parts below this many px² are slivers left by drawing tools, not structures.
 SLIVER_PX2 = 1.0
 
-# Sides looked at to tell how often an outline crosses itself.
+# Sides looked at to see how often an outline crosses itself.
 _SAMPLED_SIDES = 500
 _FILE_TIMES = 10
 
@@ -31,7 +31,7 @@ class Annotation:
     Parameters
     ----------
     geometry
-        Valid polygon, or several with one meaning, ``(x, y)`` in level-0 px; holes kept.
+        Valid polygon, or several with one meaning, ``(x, y)`` in level-0 pixels; holes kept.
     class_name
         Name of the class.
     source
@@ -48,14 +48,14 @@ class Annotation:
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """All structures of one slide, in drawing order: later ones lie over earlier ones.
+    """All structures of one slide, in drawing order: later ones are over earlier ones.
 
     Parameters
     ----------
     items
         The structures.
     repairs
-        What had to be mended or left out, one sentence each.
+        What had to be repaired or left out, one sentence each.
     extent
         Size of the image that the file says it belongs to, None where it says nothing.
     """
@@ -67,7 +67,7 @@ class Annotations:
 
 @dataclass(slots=True)
 class Collector:
-    """Gathers the features of one file: checks them, mends what can be mended, notes what was.
+    """Gathers the features of one file: checks them, repairs what it can, notes what it did.
 
     Parameters
     ----------
@@ -82,8 +82,8 @@ class Collector:
     crossings: int = 0
 
     def note_repair(self, feature: str, geometry: BaseGeometry) -> None:
-        """Note what is wrong with a geometry that will be mended."""
-        self.repairs.append(f"{feature}: {shapely.is_valid_reason(geometry)}, mended")
+        """Note what is wrong with a geometry that will be repaired."""
+        self.repairs.append(f"{feature}: {shapely.is_valid_reason(geometry)}, repaired")
 
     def add(
         self,
@@ -100,7 +100,7 @@ class Collector:
         feature
             How the file calls it, for messages; for example ``feature 3``.
         geometry
-            Any geometry in level-0 px; what is no area is left out and noted.
+            Any geometry in level-0 pixels; what is not an area is left out and noted.
         class_name, source, weight
             See `Annotation`.
         """
@@ -110,7 +110,7 @@ class Collector:
                 f"{self.path}: got too many vertices at {feature}; {advice('vertices')}, or split "
                 "the file"
             )
-        mended = geometry
+        repaired = geometry
         if not geometry.is_valid:
             self.crossings += require_mendable(self.path, feature, geometry)
             if self.crossings > _FILE_TIMES * limits().crossings:
@@ -119,9 +119,9 @@ class Collector:
                     f"{advice('crossings')} in an outline"
                 )
             self.note_repair(feature, geometry)
-            mended = shapely.make_valid(geometry)
-        parts = [p for p in _polygons(mended) if p.area >= SLIVER_PX2]
-        dropped = _polygon_count(mended) - len(parts)
+            repaired = shapely.make_valid(geometry)
+        parts = [p for p in _polygons(repaired) if p.area >= SLIVER_PX2]
+        dropped = _polygon_count(repaired) - len(parts)
         if not parts:
             self.repairs.append(f"{feature}: a {geometry.geom_type} without area, left out")
             return
@@ -141,7 +141,7 @@ def require_mendable(path: Path, feature: str, geometry: BaseGeometry) -> int:
     Returns
     -------
     int
-        About how many pairs of its sides cross, judged by their boxes on a sample.
+        About how many pairs of its sides cross, estimated from their boxes on a sample.
 
     Raises
     ------
@@ -201,7 +201,7 @@ def ring(path: Path, feature: str, points: object) -> list[tuple[float, float]]:
     Raises
     ------
     AnnotationError
-        If it is no list of finite numbers, or has fewer than three vertices.
+        If it is not a list of finite numbers, or has fewer than three vertices.
     """
     if not isinstance(points, Sequence) or isinstance(points, str):
         raise AnnotationError(f"{path}: {feature}: got {type(points).__name__}; expected vertices")

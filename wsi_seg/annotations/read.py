@@ -11,10 +11,10 @@ from wsi_seg.annotations.camelyon import is_camelyon, read_camelyon
 from wsi_seg.annotations.coco import is_coco, read_coco
 from wsi_seg.annotations.geojson import is_geojson, read_geojson
 from wsi_seg.annotations.labelme import is_labelme, read_labelme
-from wsi_seg.annotations.luna16 import is_spheres, read_spheres
+from wsi_seg.annotations.luna16 import is_luna16, read_luna16
 from wsi_seg.annotations.model import Annotations
-from wsi_seg.annotations.rle import Dialect
 from wsi_seg.annotations.rle_csv import is_rle_csv, read_rle_csv
+from wsi_seg.choices import Dialect
 from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Extent
 from wsi_seg.json_text import parse_json
@@ -38,7 +38,7 @@ def read_annotations(path: Path | str, *, default_class: str | None = None) -> A
     Returns
     -------
     Annotations
-        Valid polygons in level-0 px, and what had to be repaired.
+        Valid polygons in level-0 pixels, and what had to be repaired.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def read_annotations(path: Path | str, *, default_class: str | None = None) -> A
     path = Path(path)
     content = _content(path)
     header = _csv_header(content)
-    many = is_spheres(header) or is_rle_csv(header)
+    many = is_luna16(header) or is_rle_csv(header)
     found = {} if many else _read(path, content, default_class)
     if not isinstance(found, Annotations):
         raise AnnotationError(
@@ -77,7 +77,7 @@ def read_for_slides(
     default_class
         Class of features that name none; None refuses them.
     dialect
-        How a csv writes runs; None tells it from the masks.
+        How a csv writes runs; None finds it from the masks.
     volumes
         Grids of the volumes that a csv of spheres names.
 
@@ -94,9 +94,9 @@ def read_for_slides(
     """
     content = _content(path)
     header = _csv_header(content)
-    if is_spheres(header):
+    if is_luna16(header):
         text = _text(path, content)
-        return read_spheres(path, text, volumes or {}, default_class=default_class)
+        return read_luna16(path, text, volumes or {}, default_class=default_class)
     if is_rle_csv(header):
         text = _text(path, content)
         return read_rle_csv(path, text, extents, default_class=default_class, dialect=dialect)

@@ -1,23 +1,22 @@
 """Owns run-length encoded masks: both dialects of the competitions, to and from masks and polygons.
 
-A mask is read column by column. ``absolute`` gives each run as its first px, counted from 1, and
-its length; ``relative`` as the px between it and the run before, and its length, ``-1`` for an
+A mask is read column by column. ``absolute`` gives each run as its first pixel, counted from 1, and
+its length; ``relative`` as the pixels between it and the run before, and its length, ``-1`` for an
 empty mask. Neither says how large the image is.
 """
 
 from collections.abc import Iterable
-from typing import Literal
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 from shapely.geometry import Polygon
 
+from wsi_seg.choices import Dialect
 from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Extent
 from wsi_seg.limits import advice, limits
 
-Dialect = Literal["relative", "absolute"]
 Runs = NDArray[np.int64]
 
 
@@ -47,7 +46,7 @@ def encode_rle(mask: NDArray[np.bool_], *, dialect: Dialect) -> str:
 
 
 def write_runs(runs: Runs, *, dialect: Dialect) -> str:
-    """Write runs, ``(n, 2)`` first px and px after the last, ascending; see `encode_rle`."""
+    """Write runs, ``(n, 2)`` first pixel and pixels after the last, ascending; see `encode_rle`."""
     begins, ends = runs[:, 0], runs[:, 1]
     if dialect == "relative":
         if not len(runs):
@@ -71,12 +70,12 @@ def read_runs(text: str, *, dialect: Dialect) -> Runs:
     Returns
     -------
     NDArray[np.int64]
-        ``(n, 2)`` first px and px after the last, column by column, ascending.
+        ``(n, 2)`` first pixel and pixels after the last, column by column, ascending.
 
     Raises
     ------
     AnnotationError
-        If it is no list of pairs, or runs overlap or are empty.
+        If it is not a list of pairs, or runs overlap or are empty.
     """
     if text.strip() in {"", "-1"}:
         return np.empty((0, 2), dtype=np.int64)
@@ -90,7 +89,7 @@ def read_runs(text: str, *, dialect: Dialect) -> Runs:
         raise AnnotationError(f"got RLE of {len(numbers)} numbers; expected pairs")
     begins, lengths = numbers[::2], numbers[1::2]
     if (lengths < 1).any() or (begins < 0).any():
-        raise AnnotationError("got RLE with a run of less than 1 px or before the first px")
+        raise AnnotationError("got RLE with a run of less than 1 px or before the first pixel")
     if dialect == "relative":
         begins = np.cumsum(begins) + np.cumsum(lengths) - lengths
     else:
@@ -109,11 +108,11 @@ def decode_rle(text: str, *, height: int, width: int, dialect: Dialect) -> NDArr
     Raises
     ------
     AnnotationError
-        If the text is wrong or a run ends behind the last px.
+        If the text is wrong or a run ends behind the last pixel.
     """
-    runs = require_inside(read_runs(text, dialect=dialect), Extent(height, width))
+    runs = require_inside(read_runs(text, dialect=dialect), Extent(height=height, width=width))
     steps = np.zeros(height * width + 1, dtype=np.int8)
-    # Runs may touch: what ends and begins at one px cancels out.
+    # Runs may touch: what ends and begins at one pixel cancels out.
     np.add.at(steps, runs[:, 0], 1)
     np.add.at(steps, runs[:, 1], -1)
     mask: NDArray[np.bool_] = np.cumsum(steps[:-1], dtype=np.int8).astype(bool)
@@ -121,16 +120,16 @@ def decode_rle(text: str, *, height: int, width: int, dialect: Dialect) -> NDArr
 
 
 def require_inside(runs: Runs, extent: Extent) -> Runs:
-    """Return the runs if they lie inside an image of this size.
+    """Return the runs if they are inside an image of this size.
 
     Raises
     ------
     AnnotationError
-        If one ends behind the last px.
+        If one ends behind the last pixel.
     """
     if len(runs) and int(runs[-1, 1]) > extent.area:
         raise AnnotationError(
-            f"got RLE up to px {int(runs[-1, 1])}; its image has {extent.area} ({extent}); is it "
+            f"RLE goes to pixel {int(runs[-1, 1])}; the image has {extent.area} ({extent}); is it "
             "of another size?"
         )
     return runs
@@ -142,7 +141,7 @@ def dialect_of(texts: Iterable[str]) -> Dialect:
     Raises
     ------
     AnnotationError
-        If masks of both dialects are among them, or none tells.
+        If masks of both dialects are among them, or it cannot be seen from them.
     """
     found: set[Dialect] = set()
     for text in texts:
@@ -158,19 +157,19 @@ def dialect_of(texts: Iterable[str]) -> Dialect:
                 found.add("absolute")
     # Offsets can grow by chance in a few short masks, starts can never shrink.
     if not found:
-        raise AnnotationError("its masks tell no RLE dialect; name it with --rle")
+        raise AnnotationError("the RLE dialect of its masks is unclear; name it with --rle")
     return "relative" if "relative" in found else "absolute"
 
 
 def outline_runs(runs: Runs, height: int) -> list[Polygon]:
-    """Polygons of the px of some runs, along px borders, one for each connected object.
+    """Polygons of the pixels of some runs, along pixel borders, one for each connected object.
 
     Parameters
     ----------
     runs
         ``(n, 2)`` as `read_runs` gives them; several masks of one image may follow each other.
     height
-        Height of the image in px.
+        Height of the image in pixels.
     """
     if not len(runs):
         return []

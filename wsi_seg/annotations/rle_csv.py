@@ -9,7 +9,8 @@ import numpy as np
 from shapely.geometry import MultiPolygon
 
 from wsi_seg.annotations.model import Annotations, Collector, require_class
-from wsi_seg.annotations.rle import Dialect, dialect_of, outline_runs, read_runs, require_inside
+from wsi_seg.annotations.rle import dialect_of, outline_runs, read_runs, require_inside
+from wsi_seg.choices import Dialect
 from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Extent
 from wsi_seg.limits import advice, limits
@@ -45,7 +46,7 @@ def read_rle_csv(
     default_class
         Class of rows that name none.
     dialect
-        How runs are written; None tells it from the masks.
+        How runs are written; None finds it from the masks.
 
     Returns
     -------

@@ -20,8 +20,9 @@ from wsi_seg.geometry import Extent
 from wsi_seg.ingest.verify import tiled_window
 from wsi_seg.masks.labels import write_mask
 from wsi_seg.progress import Progress
+from wsi_seg.reading.thumbnail import thumbnail_extent
 from wsi_seg.slides.window import HOUNSFIELD, Window
-from wsi_seg.store import SlideStore, read_thumbnail, thumbnail_extent
+from wsi_seg.store import SlideStore, read_thumbnail
 
 # Lungs are far larger than 2 mm, and a volume of 1,000 slices has 65 M voxels at this size.
 _LONGEST_PX = 256
@@ -88,7 +89,7 @@ def mask_lungs(
     Raises
     ------
     ConfigError
-        If no slide is a slice of a volume, or a rule is for a volume that is none of them.
+        If no slide is a slice of a volume, or a rule is for a volume that is not among them.
     BatchError
         If some volumes fail; the others are done.
     """

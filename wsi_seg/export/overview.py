@@ -11,7 +11,8 @@ from scipy import ndimage
 from wsi_seg.classes import ClassEntry, ClassTable
 from wsi_seg.export.files import written_whole
 from wsi_seg.reading.resample import read_label
-from wsi_seg.store import Multiscale, SlideStore, read_thumbnail, thumbnail_extent
+from wsi_seg.reading.thumbnail import thumbnail_extent
+from wsi_seg.store import Multiscale, SlideStore, read_thumbnail
 
 # Lengths of scale bars people read at a glance, in um.
 _BARS_UM = (50, 100, 200, 500, 1000, 2000, 5000, 10_000)

@@ -9,7 +9,7 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry import Polygon
 
-from wsi_seg.annotations.rle import Dialect
+from wsi_seg.choices import Dialect
 from wsi_seg.classes import ClassEntry
 from wsi_seg.errors import BatchError, StoreError, WsiSegError
 from wsi_seg.export.coco import write_coco
@@ -22,7 +22,7 @@ from wsi_seg.geometry import Extent, Region
 from wsi_seg.masks.vectorize import vectorize
 from wsi_seg.postprocess.objects import ObjectTable, Scale, measure
 from wsi_seg.postprocess.rule import Rule
-from wsi_seg.postprocess.strips import labelled
+from wsi_seg.postprocess.strips import label_strips
 from wsi_seg.postprocess.table import write_table
 from wsi_seg.postprocess.write import classes_of, decided_label
 from wsi_seg.progress import Progress
@@ -47,8 +47,8 @@ class ExportTargets:
     table
         Folder for object tables, as csv and parquet; probabilities are nan if none were saved.
     rle, coco
-        One csv file of run-length encoded masks, one COCO file, for all slides. Runs count px of
-        the prediction, whose size stands beside them; COCO's polygons those of level 0.
+        One csv file of run-length encoded masks, one COCO file, for all slides. Runs count pixels
+        of the prediction, whose size is given with them; COCO's polygons those of level 0.
     min_area_um2
         Objects smaller than this are left out of the polygons; px² of level 0 where mpp is
         unknown.
@@ -78,17 +78,17 @@ class ExportTargets:
 class ExportReport:
     """Files written, the number of objects by slide, and what is missing from them.
 
-    ``caveats`` tell of tiles that inference could not read, and of probabilities it did not save.
+    ``warnings`` name tiles that inference could not read, and probabilities it did not save.
     """
 
     files: tuple[str, ...]
     objects: dict[str, int]
-    caveats: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
         lines = [f"{slide}: {count} objects" for slide, count in self.objects.items()]
-        return [*lines, *self.caveats, *(f"wrote {file}" for file in self.files)]
+        return [*lines, *self.warnings, *(f"wrote {file}" for file in self.files)]
 
     def to_json(self) -> dict[str, object]:
         """Figures as plain JSON values."""
@@ -143,17 +143,17 @@ def export_collection(
     progress.finish()
     if failures:
         raise BatchError(failures, done=len(predictions) - len(failures))
-    return ExportReport(tuple(files), objects, _caveats(predictions, targets))
+    return ExportReport(tuple(files), objects, _warnings(predictions, targets))
 
 
-def _caveats(predictions: Collection, targets: ExportTargets) -> tuple[str, ...]:
-    caveats = [text for store in predictions if (text := store.caveat) is not None]
+def _warnings(predictions: Collection, targets: ExportTargets) -> tuple[str, ...]:
+    warnings = [text for store in predictions if (text := store.warning) is not None]
     plain = sum(store.saved == "labels" for store in predictions)
     if plain and (targets.ome_tiff or targets.table):
-        caveats.append(
+        warnings.append(
             f"probabilities of {plain} slides are in no file: only their class ids were saved"
         )
-    return tuple(caveats)
+    return tuple(warnings)
 
 
 def _write_slide(
@@ -190,8 +190,8 @@ def _measured(store: SlideStore, label: Multiscale) -> ObjectTable:
     """Objects of a label map of a prediction; see `ExportTargets.table`."""
     classes, scale = classes_of(label), Scale(_downsample(label), label.pyramid.mpp)
     if store.saved != "labels":
-        return measure(labelled(label, store.probabilities), classes, scale)
-    table = measure(labelled(label), classes, scale)
+        return measure(label_strips(label, store.probabilities), classes, scale)
+    table = measure(label_strips(label), classes, scale)
     unknown = np.full(len(table), np.nan)
     return replace(table, mean_probability=unknown, max_probability=unknown)
 
@@ -219,13 +219,13 @@ def _downsample(label: Multiscale) -> float:
 
 
 def _full_extent(label: Multiscale) -> Extent:
-    """Size of the slide's level 0, as far as its label map tells."""
+    """Size of the slide's level 0, as far as its label map knows."""
     extent, scale = label.pyramid.extent, _downsample(label)
-    return Extent(round(extent.height * scale), round(extent.width * scale))
+    return Extent(height=round(extent.height * scale), width=round(extent.width * scale))
 
 
 def outlines(label: Multiscale, min_area_um2: float) -> Iterator[tuple[ClassEntry, Polygon]]:
-    """Outline the objects of a prediction, in level-0 px of the slide, largest memory one strip.
+    """Outline the objects of a prediction, in level-0 pixels of the slide.
 
     Parameters
     ----------

@@ -18,7 +18,7 @@ from wsi_seg.infer.transfer import Budget, Transfers
 from wsi_seg.infer.watch import Watch
 from wsi_seg.predict.predictor import TilePredictor
 from wsi_seg.progress import Progress
-from wsi_seg.reading.resample import Readable
+from wsi_seg.reading.readable import Readable
 
 logger = logging.getLogger(__name__)
 

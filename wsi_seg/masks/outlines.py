@@ -70,8 +70,8 @@ def outline_mask(
     Returns
     -------
     Annotations
-        Polygons in level-0 px along the mask's px; objects are connected px of one class, or all
-        px of one number.
+        Polygons in level-0 pixels along the mask's pixels; objects are connected pixels of one
+        class, or all pixels of one number.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def outline_mask(
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(path, driver=_driver(path)) as image:
                 _require_labels(path, image)
-                down = _downsample(path, Extent(image.height, image.width), extent)
+                down = _downsample(path, Extent(height=image.height, width=image.width), extent)
                 found = list(vectorize(_strips(image)))
                 numbered = image.dtypes[0] != "uint8"
     except RasterioError as error:
@@ -115,9 +115,9 @@ def _require_labels(path: Path, image: rasterio.DatasetReader) -> None:
 
 
 def _downsample(path: Path, mask: Extent, slide: Extent) -> tuple[float, float]:
-    """Slide px per px of the mask, along y and x."""
+    """Slide pixels per pixel of the mask, along y and x."""
     tall, wide = slide.height / mask.height, slide.width / mask.width
-    # One px of rounding at the mask's border is no other shape.
+    # One pixel of rounding at the mask's border does not count as another shape.
     if tall < 1 or wide < 1 or abs(tall / wide - 1) > 1.5 / min(mask.height, mask.width):
         raise AnnotationError(
             f"{path} has {mask}, its slide has {slide}; expected the same, or the same shape at a "
@@ -127,10 +127,9 @@ def _downsample(path: Path, mask: Extent, slide: Extent) -> tuple[float, float]:
 
 
 def _strips(image: rasterio.DatasetReader) -> Iterator[Strip]:
-    for y in range(0, image.height, _STRIP_ROWS):
-        window = Window(0, y, image.width, min(_STRIP_ROWS, image.height - y))
-        rows = image.read(1, window=window)
-        yield y, rows if rows.dtype == np.uint8 else rows.astype(np.int32)
+    for strip in Extent(height=image.height, width=image.width).strips(_STRIP_ROWS):
+        rows = image.read(1, window=Window(strip.x, strip.y, strip.width, strip.height))
+        yield strip.y, rows if rows.dtype == np.uint8 else rows.astype(np.int32)
 
 
 def _names(

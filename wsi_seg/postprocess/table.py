@@ -76,7 +76,7 @@ def read_table(path: Path) -> ObjectTable:
         return ObjectTable(**columns)  # type: ignore[arg-type]
     except (OSError, ValueError, StopIteration) as error:
         raise StoreError(
-            f"{path} is no table of objects ({error}); write one with `wsi-seg export --table`"
+            f"{path} is not a table of objects ({error}); write one with `wsi-seg export --table`"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Owns keeping a decision: the label ``decision`` beside a prediction's own label map."""
+"""Owns keeping a decision: the label ``decision`` next to a prediction's own label map."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -9,10 +9,11 @@ from wsi_seg.errors import StoreError
 from wsi_seg.postprocess.decide import decide
 from wsi_seg.postprocess.label_map import predicted_label
 from wsi_seg.postprocess.rule import Rule
-from wsi_seg.postprocess.strips import Source, certain, likeliest
+from wsi_seg.postprocess.strips import Source, argmax_strips, certain_label_strips
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
     Multiscale,
+    PredictionInfo,
     SlideStore,
     create_multiscale,
     discard,
@@ -35,7 +36,7 @@ def write_decision(store: SlideStore, rule: Rule) -> Multiscale:
     Raises
     ------
     StoreError
-        If the store is no prediction, or the rule needs probabilities that were not saved.
+        If the store is not a prediction, or the rule needs probabilities that were not saved.
     ResolutionError
         If the rule needs an mpp and the slide has none.
     """
@@ -49,7 +50,7 @@ def write_decision(store: SlideStore, rule: Rule) -> Multiscale:
             "ids were saved; decide on these with --threshold 0.5, or predict it again with "
             "`wsi-seg infer --save both --overwrite`"
         )
-    read = certain if store.saved == "labels" else likeliest
+    read = certain_label_strips if store.saved == "labels" else argmax_strips
     px_area = rule.px_area(store.pyramid.mpp, name=store.name)
 
     def source(strip_px: int) -> Source:
@@ -71,8 +72,8 @@ def decided_label(store: SlideStore, rule: Rule | None) -> Multiscale:
     StoreError, ResolutionError
         See `write_decision`.
     """
-    least = store.attributes.get("min_object_um2", 0.0)
-    if rule is None and isinstance(least, int | float) and least and store.pyramid.mpp is not None:
+    least = PredictionInfo.from_json(store.attributes, store.path).min_object_um2
+    if rule is None and least and store.pyramid.mpp is not None:
         rule = Rule(min_object_area=least)
     return predicted_label(store) if rule is None else write_decision(store, rule)
 
@@ -85,7 +86,7 @@ def write_label(
     classes: ClassTable,
     note: dict[str, object],
 ) -> Multiscale:
-    """Write a label map beside a prediction, of its size; one of that name is replaced.
+    """Write a label map next to a prediction, of its size; one of that name is replaced.
 
     Parameters
     ----------
@@ -94,9 +95,9 @@ def write_label(
     name
         Of the label.
     source
-        Gives the px in strips of this many rows.
+        Gives the pixels in strips of this many rows.
     classes
-        Ids of the px.
+        Ids of the pixels.
     note
         Plain JSON values to keep with the label.
     """
@@ -130,7 +131,7 @@ def classes_of(image: Multiscale) -> ClassTable:
     Raises
     ------
     StoreError
-        If it names none.
+        If it does not name any.
     """
     rows = image.attributes.get("classes")
     if not isinstance(rows, list):

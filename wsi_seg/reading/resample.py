@@ -6,15 +6,14 @@ px that it was trained on.
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.errors import ResolutionError
+from wsi_seg.errors import RegionError, ResolutionError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.pyramid import SAME_MPP
-from wsi_seg.store import Multiscale
+from wsi_seg.reading.readable import Readable
 
 # A slide whose finest level is coarser than asked for by more than this is refused.
 COARSEST_SLIDE = 1.2
@@ -28,22 +27,6 @@ _ROW_STEPS = 16
 # What sums along columns, then along rows, are multiplied with before they are rounded.
 ROW_SCALE = _ROW_STEPS / _WEIGHT_STEPS
 COLUMN_SCALE = 1 / (_WEIGHT_STEPS * _ROW_STEPS)
-
-
-class Readable(Protocol):
-    """Px of a slide in levels: a `Multiscale`, or several seen as one."""
-
-    @property
-    def pyramid(self) -> Pyramid:
-        """Levels."""
-
-    def chunk(self, level: int) -> Extent:
-        """Size of what is decoded at a time."""
-
-    def read(
-        self, region: Region, *, cached: bool = True, out: NDArray[np.uint8] | None = None
-    ) -> NDArray[np.uint8]:
-        """Read a region, ``(H, W, C)`` uint8; see `Multiscale.read`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +106,75 @@ def read_image(
     return np.rint(wide * COLUMN_SCALE).astype(np.uint8)
 
 
+def read_centred(
+    image: Readable,
+    *,
+    name: str,
+    mpp: float,
+    centre_um: tuple[float, float],
+    size_px: tuple[int, int],
+    fill: int | None = None,
+) -> NDArray[np.uint8]:
+    """Rectangle of a slide at any resolution, area-averaged, around a point of the slide.
+
+    Parameters
+    ----------
+    image
+        Pixels of the slide.
+    name
+        Name of the slide, for messages.
+    mpp
+        Micrometres per pixel to read at.
+    centre_um
+        Centre of the rectangle, y and x in micrometres from the slide's upper left corner.
+    size_px
+        Height and width in pixels of ``mpp``.
+    fill
+        Value of pixels outside the slide, 0 to 255; None refuses such a rectangle.
+
+    Returns
+    -------
+    NDArray[np.uint8]
+        ``(height, width, C)``.
+
+    Raises
+    ------
+    RegionError
+        If the rectangle reaches out of the slide and there is no ``fill``.
+    ResolutionError
+        If the slide's mpp is unknown, or more than 20 % coarser.
+    """
+    scale = scale_for(image.pyramid, mpp, name=name)
+    full, here = image.pyramid.extent, scale.extent
+    base = image.pyramid.mpp or mpp
+    # Micrometres per pixel of what is read, along y and x.
+    steps = base * full.height / here.height, base * full.width / here.width
+    height, width = size_px
+    y, x = (round(c / s - n / 2) for c, s, n in zip(centre_um, steps, size_px, strict=True))
+    top, left, bottom, right = (
+        max(y, 0),
+        max(x, 0),
+        min(y + height, here.height),
+        min(x + width, here.width),
+    )
+    if (top, left, bottom, right) == (y, x, y + height, x + width):
+        return read_image(image, scale, y, x, height=height, width=width)
+    if fill is None:
+        raise RegionError(
+            f"slide {name!r}: got {width} x {height} pixels around {centre_um} um, which reach "
+            f"out of its {here} at {mpp:g} um per pixel; expected a rectangle inside, or fill="
+        )
+    if bottom <= top or right <= left:
+        channels = image.read(Region(level=scale.level, y=0, x=0, height=1, width=1)).shape[2:]
+        return np.full((height, width, *channels), fill, np.uint8)
+    inside = read_image(image, scale, top, left, height=bottom - top, width=right - left)
+    found = np.full((height, width, *inside.shape[2:]), fill, np.uint8)
+    found[top - y : bottom - y, left - x : right - x] = inside
+    return found
+
+
 def read_label(
-    label: Multiscale, extent: Extent, y: int, x: int, *, height: int, width: int
+    label: Readable, extent: Extent, y: int, x: int, *, height: int, width: int
 ) -> NDArray[np.uint8]:
     """Rectangle of a label map at any size of its slide, ``(height, width)`` uint8 class ids.
 

@@ -19,9 +19,6 @@ _MEMBER = re.compile(r"z[0-9]{4,}")
 # A slide whose coarsest level has more pixels than this is shown without a picture.
 _LARGEST_DRAWN_PX = 2**24
 
-# What `slide_name` makes of a slice: its volume or series, and z.
-SLICE_NAME = re.compile(r"(?P<volume>.+)_z(?P<z>\d{4,})")
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TileStreams:
@@ -121,8 +118,7 @@ class Slide(Protocol):
         extent = self.pyramid.extents[level]
         if extent.area > _LARGEST_DRAWN_PX:
             return None
-        whole = Region(level=level, y=0, x=0, height=extent.height, width=extent.width)
-        picture = Image.fromarray(self.read(whole))
+        picture = Image.fromarray(self.read(extent.region(level)))
         picture.thumbnail((LONGEST_PX, LONGEST_PX), Image.Resampling.BOX)
         return np.asarray(picture)
 

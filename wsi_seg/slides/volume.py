@@ -102,7 +102,7 @@ def open_slice(
     return PictureSlide(
         member_path(volume, z),
         volume.suffixes[-1].lstrip(".") if volume.suffix != ".gz" else "nii",
-        extent=Extent(height, width),
+        extent=Extent(height=height, width=width),
         resolution=chosen(mpp, spacing_resolution(reader.GetSpacing()[:2], "spacing")),
         decode=partial(_decode, volume, z, window),
     )

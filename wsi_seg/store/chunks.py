@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from wsi_seg.cores import available_cores
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Region
+from wsi_seg.reading.readable import destination
 from wsi_seg.store.arrays import LevelArray
 from wsi_seg.store.cache import ChunkCache, shared_cache, shared_pool
 from wsi_seg.store.shards import MISSING, Shard
@@ -60,29 +61,6 @@ def read_region(
     reading = _Reading(array, region, filled, shared_cache() if cached else None)
     _share_out(reading.fetch, reading.runs())
     return filled
-
-
-def destination(shape: tuple[int, ...], out: Pixels | None) -> Pixels:
-    """Array that a read fills: the caller's, or a new one.
-
-    Parameters
-    ----------
-    shape
-        Shape it must have.
-    out
-        Writable uint8 of this shape, contiguous or not; None for a new array.
-
-    Raises
-    ------
-    StoreError
-        If ``out`` is not so.
-    """
-    if out is None:
-        return np.empty(shape, dtype=np.uint8)
-    if out.shape != shape or out.dtype != np.uint8 or not out.flags.writeable:
-        kind = "writable" if out.flags.writeable else "read-only"
-        raise StoreError(f"got out {out.shape} {kind} {out.dtype}; expected {shape} writable uint8")
-    return out
 
 
 class _Reading:

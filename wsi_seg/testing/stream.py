@@ -9,7 +9,7 @@ from wsi_seg.infer.watch import Watch
 from wsi_seg.predict.device import DeviceTimer
 from wsi_seg.predict.predictor import TilePredictor
 from wsi_seg.progress import Silent
-from wsi_seg.reading.resample import Readable
+from wsi_seg.reading.readable import Readable
 
 
 def predicted(
