@@ -90,7 +90,7 @@ def test_what_is_too_small_for_the_model_is_left_out_unless_a_rule_decides(tmp_p
     create_collection(tmp_path / "p.zarr")
     group = tmp_path / "p.zarr" / "slide"
     create_multiscale(
-        group, extents=completed([Extent(40, 40)]), channels=1, mpp=0.5, name="slide",
+        group, extents=completed([Extent(height=40, width=40)]), channels=1, mpp=0.5, name="slide",
         attributes={
             "saved": "probabilities",
             "classes": ClassTable.named(["nucleus"]).to_json(),
