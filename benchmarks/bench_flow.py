@@ -25,16 +25,16 @@ from torch import Tensor
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.geometry import Region
-from wsi_seg.infer.blend import RowSink, RowSums
-from wsi_seg.infer.memory import MemoryPlan
-from wsi_seg.infer.output import SlideOutput
-from wsi_seg.infer.plan import InferOptions
-from wsi_seg.infer.report import InferReport
-from wsi_seg.infer.run import SerialExecutor, infer_with
-from wsi_seg.infer.runner import RunStats
-from wsi_seg.infer.save import StripSaver
-from wsi_seg.infer.source import Band, SourceRows
-from wsi_seg.infer.strips import OpenStrip, StripBuilder
+from wsi_seg.inference.blend import RowSink, RowSums
+from wsi_seg.inference.memory import MemoryPlan
+from wsi_seg.inference.output import SlideOutput
+from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.report import InferReport
+from wsi_seg.inference.run import SerialExecutor, infer_with
+from wsi_seg.inference.runner import RunStats
+from wsi_seg.inference.save import StripSaver
+from wsi_seg.inference.source import Band, SourceRows
+from wsi_seg.inference.strips import OpenStrip, StripBuilder
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.models import ModelCard
 from wsi_seg.predict.ensemble import Member, Model

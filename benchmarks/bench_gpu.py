@@ -28,12 +28,12 @@ from torch import nn
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.geometry import Region
-from wsi_seg.infer.memory import MemoryPlan
-from wsi_seg.infer.output import SlideOutput
-from wsi_seg.infer.plan import InferOptions
-from wsi_seg.infer.report import InferReport
-from wsi_seg.infer.run import SerialExecutor, infer_with
-from wsi_seg.infer.runner import RunStats
+from wsi_seg.inference.memory import MemoryPlan
+from wsi_seg.inference.output import SlideOutput
+from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.report import InferReport
+from wsi_seg.inference.run import SerialExecutor, infer_with
+from wsi_seg.inference.runner import RunStats
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.models import ModelCard, NetworkSpec, build_network
 from wsi_seg.predict.device import dtype_of

@@ -30,11 +30,11 @@ class First(Silent):
             os._exit(0)
 
 from wsi_seg.predict.ensemble import newest_model
-from wsi_seg.infer.plan import InferOptions
-from wsi_seg.infer.run import infer_collection
+from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.run import infer
 from wsi_seg.store import open_collection
 folder = Path(sys.argv[1])
-infer_collection(
+infer(
     open_collection(folder / "store.zarr"), newest_model(folder), folder / "pred.zarr",
     InferOptions(batch=1, allow_mpp_mismatch=True), overwrite=True, progress=First(),
 )

@@ -25,8 +25,8 @@ from torch.utils.data import DataLoader
 from wsi_seg.classes import ClassTable
 from wsi_seg.data.dataset import PatchDataset, PatchSource
 from wsi_seg.geometry import Region
-from wsi_seg.infer.plan import InferOptions
-from wsi_seg.infer.run import infer_with
+from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.run import infer_with
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.learn.fit import fit
 from wsi_seg.learn.sampler import patch_sampler

@@ -6,6 +6,7 @@ import runpy
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -169,7 +170,8 @@ def test_the_blocks_of_a_page_run_in_their_order(page, inputs):
 @pytest.mark.parametrize(("page", "words"), LINES, ids=[" ".join(words) for _, words in LINES])
 def test_every_command_line_shown_parses(page, words):
     verb, *rest = words
-    command = typer.main.get_command(app).commands[verb]
+    group: Any = typer.main.get_command(app)
+    command = group.commands[verb]
     if "VERB" not in words:
         command.make_context(verb, rest, resilient_parsing=False)
 

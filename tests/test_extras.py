@@ -44,8 +44,8 @@ def test_every_optional_library_is_in_its_extra():
 
 
 def test_the_base_install_has_what_the_main_verbs_import():
-    modules = ("ingest.run", "ingest.verify", "masks.annotate", "learn.train", "infer.run",
-               "infer.distribute", "export.run", "evaluate.compare")  # fmt: skip
+    modules = ("ingest.run", "ingest.verify", "masks.annotate", "learn.train", "inference.run",
+               "inference.distribute", "exporting.run", "evaluation.compare")  # fmt: skip
     # torchmetrics looks for matplotlib's package, which is installed here, and imports it.
     code = "; ".join(f"import wsi_seg.{n}" for n in modules)
     done = run(code, without=sorted(set(EXTRAS) - {"matplotlib"}))

@@ -40,21 +40,20 @@ def test_infer_loads_nothing_that_it_does_not_use():
         "pandas", "pyarrow", "pydicom", "rasterio", "scipy", "shapely", "skimage", "sklearn",
         "starlette", "tifffile", "torchmetrics", "zarr",
     }  # fmt: skip
-    assert loaded_by("import wsi_seg.predict.ensemble, wsi_seg.infer.run") & unused == set()
+    assert loaded_by("import wsi_seg.predict.ensemble, wsi_seg.inference.run") & unused == set()
 
 
 def test_dask_is_loaded_for_a_cluster_only():
-    code = (
-        "import sys, wsi_seg.infer.run; print('dask' in sys.modules, 'distributed' in sys.modules)"
-    )
+    code = "import sys, wsi_seg.inference.run as _; "
+    code += "print('dask' in sys.modules, 'distributed' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False False"
 
 
 def test_predictions_are_scored_and_exported_without_torch():
     """It takes 700 MB and seconds, whatever the slide."""
-    modules = ("export.run", "ct.candidates", "evaluate.compare", "evaluate.search",
-               "evaluate.recalibrate", "evaluate.ablation", "evaluate.maps")  # fmt: skip
+    modules = ("exporting.run", "ct.candidates", "evaluation.compare", "evaluation.search",
+               "evaluation.recalibrate", "evaluation.ablation", "evaluation.maps")  # fmt: skip
     code = f"import sys; {'; '.join(f'import wsi_seg.{name}' for name in modules)}"
     code += "; print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -2,65 +2,146 @@
 
 Public names are loaded on first use, so ``import wsi_seg`` costs next to nothing and imports
 neither torch nor dask nor rasterio.
+
+Examples
+--------
+>>> import wsi_seg
+>>> wsi_seg.tile_slides(["slides/"], "store.zarr")  # doctest: +SKIP
+>>> slides = wsi_seg.open_collection("store.zarr")  # doctest: +SKIP
+>>> slides["slide-1"].read(mpp=1.0, centre_um=(900, 900), size_px=(512, 512))  # doctest: +SKIP
+>>> wsi_seg.infer(slides, model="run/best.safetensors")  # doctest: +SKIP
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from wsi_seg.annotations import read_annotations
+    from wsi_seg.annotations import Annotations, read_annotations
     from wsi_seg.classes import ClassTable
-    from wsi_seg.config import load_recipe
-    from wsi_seg.errors import WsiSegError
-    from wsi_seg.evaluate.compare import evaluate_collection
+    from wsi_seg.config import Recipe, load_recipe
+    from wsi_seg.errors import BatchError, WsiSegError
+    from wsi_seg.evaluation.compare import evaluate
+    from wsi_seg.evaluation.scores import Scores
+    from wsi_seg.evaluation.search import SearchReport, search
+    from wsi_seg.exporting.run import ExportReport, ExportTargets, export
     from wsi_seg.geometry import Extent, Pyramid, Region, TileGrid
-    from wsi_seg.infer.plan import InferOptions, plan_slide
-    from wsi_seg.infer.run import infer_collection
-    from wsi_seg.learn.train import train
-    from wsi_seg.models.checkpoint import load_checkpoint
-    from wsi_seg.slides import open_slide
-    from wsi_seg.store import open_collection, open_predictions
+    from wsi_seg.inference.array import Predictor
+    from wsi_seg.inference.plan import InferOptions
+    from wsi_seg.inference.report import InferReport
+    from wsi_seg.inference.run import infer
+    from wsi_seg.inference.run_plan import RunPlan, plan_inference
+    from wsi_seg.ingest.report import TileReport
+    from wsi_seg.ingest.run import tile_slides
+    from wsi_seg.learn.train import TrainReport, train
+    from wsi_seg.masks.annotate import AnnotateReport, annotate
+    from wsi_seg.models import ModelCard, load_checkpoint
+    from wsi_seg.predict.ensemble import Model, read_model
+    from wsi_seg.reporting.write import ReportSources, report
+    from wsi_seg.slides import Slide, open_slide
+    from wsi_seg.store import (
+        Collection,
+        Multiscale,
+        Predictions,
+        SlideStore,
+        open_collection,
+        open_predictions,
+    )
+
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AnnotateReport": "wsi_seg.masks.annotate",
+    "Annotations": "wsi_seg.annotations",
+    "BatchError": "wsi_seg.errors",
     "ClassTable": "wsi_seg.classes",
+    "Collection": "wsi_seg.store",
+    "ExportReport": "wsi_seg.exporting.run",
+    "ExportTargets": "wsi_seg.exporting.run",
     "Extent": "wsi_seg.geometry",
-    "InferOptions": "wsi_seg.infer.plan",
+    "InferOptions": "wsi_seg.inference.plan",
+    "InferReport": "wsi_seg.inference.report",
+    "Model": "wsi_seg.predict.ensemble",
+    "ModelCard": "wsi_seg.models",
+    "Multiscale": "wsi_seg.store",
+    "Predictions": "wsi_seg.store",
+    "Predictor": "wsi_seg.inference.array",
     "Pyramid": "wsi_seg.geometry",
+    "Recipe": "wsi_seg.config",
     "Region": "wsi_seg.geometry",
+    "ReportSources": "wsi_seg.reporting.write",
+    "RunPlan": "wsi_seg.inference.run_plan",
+    "Scores": "wsi_seg.evaluation.scores",
+    "SearchReport": "wsi_seg.evaluation.search",
+    "Slide": "wsi_seg.slides",
+    "SlideStore": "wsi_seg.store",
     "TileGrid": "wsi_seg.geometry",
+    "TileReport": "wsi_seg.ingest.report",
+    "TrainReport": "wsi_seg.learn.train",
     "WsiSegError": "wsi_seg.errors",
-    "evaluate_collection": "wsi_seg.evaluate.compare",
-    "infer_collection": "wsi_seg.infer.run",
-    "load_checkpoint": "wsi_seg.models.checkpoint",
+    "annotate": "wsi_seg.masks.annotate",
+    "evaluate": "wsi_seg.evaluation.compare",
+    "export": "wsi_seg.exporting.run",
+    "infer": "wsi_seg.inference.run",
+    "load_checkpoint": "wsi_seg.models",
     "load_recipe": "wsi_seg.config",
     "open_collection": "wsi_seg.store",
     "open_predictions": "wsi_seg.store",
     "open_slide": "wsi_seg.slides",
-    "plan_slide": "wsi_seg.infer.plan",
+    "plan_inference": "wsi_seg.inference.run_plan",
     "read_annotations": "wsi_seg.annotations",
+    "read_model": "wsi_seg.predict.ensemble",
+    "report": "wsi_seg.reporting.write",
+    "search": "wsi_seg.evaluation.search",
+    "tile_slides": "wsi_seg.ingest.run",
     "train": "wsi_seg.learn.train",
 }
 
 __all__ = [
+    "AnnotateReport",
+    "Annotations",
+    "BatchError",
     "ClassTable",
+    "Collection",
+    "ExportReport",
+    "ExportTargets",
     "Extent",
     "InferOptions",
+    "InferReport",
+    "Model",
+    "ModelCard",
+    "Multiscale",
+    "Predictions",
+    "Predictor",
     "Pyramid",
+    "Recipe",
     "Region",
+    "ReportSources",
+    "RunPlan",
+    "Scores",
+    "SearchReport",
+    "Slide",
+    "SlideStore",
     "TileGrid",
+    "TileReport",
+    "TrainReport",
     "WsiSegError",
     "__version__",
-    "evaluate_collection",
-    "infer_collection",
+    "annotate",
+    "evaluate",
+    "export",
+    "infer",
     "load_checkpoint",
     "load_recipe",
     "open_collection",
     "open_predictions",
     "open_slide",
-    "plan_slide",
+    "plan_inference",
     "read_annotations",
+    "read_model",
+    "report",
+    "search",
+    "tile_slides",
     "train",
 ]
 

@@ -14,7 +14,7 @@ NamesBy = Literal["stem", "path"]
 # How run-length encoded masks count; see `annotations.rle`.
 Dialect = Literal["relative", "absolute"]
 
-# How overlapping tiles are merged; see `infer.blend`.
+# How overlapping tiles are merged; see `inference.blend`.
 Blend = Literal["gaussian", "linear", "constant", "crop"]
 
 # Test-time augmentation: the views that are predicted and averaged; see `predict.tta`.
@@ -32,7 +32,7 @@ Save = Literal["probabilities", "labels", "both"]
 # How the members of an ensemble become one prediction; see `predict.combine`.
 Mode = Literal["mean", "weighted", "geometric", "vote"]
 
-# How probabilities are calibrated; see `evaluate.recalibrate`.
+# How probabilities are calibrated; see `evaluation.recalibrate`.
 Method = Literal["temperature", "quantile"]
 
 # Unit of the areas of a rule, and what its least area is counted for; see `postprocess.rule`.

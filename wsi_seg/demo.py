@@ -219,12 +219,12 @@ def _train(stage: _Stage) -> Path:
 
 
 def _infer(stage: _Stage, checkpoint: Path) -> tuple[float, int]:
-    from wsi_seg.infer.plan import InferOptions
-    from wsi_seg.infer.run import infer_collection
+    from wsi_seg.inference.plan import InferOptions
+    from wsi_seg.inference.run import infer
     from wsi_seg.store import open_collection
 
     store, out = stage.path("test.zarr"), stage.path("test_pred.zarr")
-    report = infer_collection(
+    report = infer(
         open_collection(store), checkpoint, out, InferOptions(overlap=0.5), progress=stage.progress
     )
     report.require_whole()
@@ -236,11 +236,11 @@ def _infer(stage: _Stage, checkpoint: Path) -> tuple[float, int]:
 
 
 def _evaluate(stage: _Stage) -> tuple[float, float]:
-    from wsi_seg.evaluate.compare import evaluate_collection
+    from wsi_seg.evaluation.compare import evaluate
     from wsi_seg.store import open_collection, open_predictions
 
     prediction, truth = stage.path("test_pred.zarr"), stage.path("test.zarr")
-    scores = evaluate_collection(
+    scores = evaluate(
         open_predictions(prediction), open_collection(truth), label=LABEL, progress=stage.progress
     )
     pooled = scores.pooled("gland")
@@ -252,13 +252,13 @@ def _evaluate(stage: _Stage) -> tuple[float, float]:
 
 
 def _export(stage: _Stage, name: str, *, with_polygons: bool) -> None:
-    from wsi_seg.export.run import ExportTargets, export_collection
+    from wsi_seg.exporting.run import ExportTargets, export
     from wsi_seg.store import open_collection, open_predictions
 
     prediction, store = stage.path(f"{name}_pred.zarr"), stage.path(f"{name}.zarr")
     pictures, polygons = stage.path("overviews"), stage.path("polygons")
     targets = ExportTargets(geojson=polygons if with_polygons else None, overview=pictures)
-    export_collection(
+    export(
         open_predictions(prediction), open_collection(store), targets, progress=stage.progress
     ).require_whole()
     options = (
@@ -278,8 +278,8 @@ def _real_picture(stage: _Stage, checkpoint: Path) -> None:
     from PIL import Image
     from skimage import data
 
-    from wsi_seg.infer.plan import InferOptions
-    from wsi_seg.infer.run import infer_collection
+    from wsi_seg.inference.plan import InferOptions
+    from wsi_seg.inference.run import infer
     from wsi_seg.store import open_collection
 
     path, store = stage.path("slides/ihc.png"), stage.path("ihc.zarr")
@@ -290,9 +290,7 @@ def _real_picture(stage: _Stage, checkpoint: Path) -> None:
     _tile(stage, [path], store)
     out = stage.path("ihc_pred.zarr")
     options = InferOptions(overlap=0.5, allow_mpp_mismatch=True)
-    report = infer_collection(
-        open_collection(store), checkpoint, out, options, progress=stage.progress
-    )
+    report = infer(open_collection(store), checkpoint, out, options, progress=stage.progress)
     report.require_whole()
     stage.report(
         f"Prediction {out}: {report.tiles} tiles; a real picture, unlike what was learned",

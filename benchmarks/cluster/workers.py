@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from distributed import Worker
 
-from wsi_seg.infer import distribute, source
-from wsi_seg.infer.output import SlideOutput
-from wsi_seg.infer.save import StripRecord, StripSaver
+from wsi_seg.inference import distribute, source
+from wsi_seg.inference.output import SlideOutput
+from wsi_seg.inference.save import StripRecord, StripSaver
 
 # Seconds inside tasks, of all workers; asked for by the client.
 inside: list[float] = []

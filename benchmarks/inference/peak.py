@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from wsi_seg.classes import ClassTable
-from wsi_seg.infer.plan import InferOptions
-from wsi_seg.infer.run import infer_with
+from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.run import infer_with
 from wsi_seg.models import ModelCard
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection

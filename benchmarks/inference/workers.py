@@ -14,9 +14,9 @@ import torch
 from measure import Ratio, Results, medians
 
 from wsi_seg.classes import ClassTable
-from wsi_seg.infer.distribute import DaskExecutor, connected
-from wsi_seg.infer.plan import InferOptions
-from wsi_seg.infer.run import infer_with
+from wsi_seg.inference.distribute import DaskExecutor, connected
+from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.run import infer_with
 from wsi_seg.models import ModelCard, build_network, save_checkpoint
 from wsi_seg.predict.ensemble import read_model
 from wsi_seg.progress import Silent

@@ -15,11 +15,11 @@ import torch
 from torch import nn
 
 from wsi_seg.classes import ClassTable
-from wsi_seg.infer.ensemble import StripJob
-from wsi_seg.infer.output import SlideOutput
-from wsi_seg.infer.plan import InferOptions
-from wsi_seg.infer.run_plan import plan_run
-from wsi_seg.infer.runner import Runner
+from wsi_seg.inference.ensemble import StripJob
+from wsi_seg.inference.output import SlideOutput
+from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.run_plan import plan_inference
+from wsi_seg.inference.runner import Runner
 from wsi_seg.models import ModelCard
 from wsi_seg.predict.ensemble import Model
 from wsi_seg.predict.predictor import Predictor
@@ -53,7 +53,7 @@ def main() -> None:
     before = psutil.Process().memory_info().rss
     started = time.perf_counter()
     chosen = InferOptions(overlap=options.overlap, batch=4, device="cpu", skip_background=False)
-    plan = plan_run([store], model, chosen)
+    plan = plan_inference([store], model, chosen)
     planned = time.perf_counter() - started
     create_collection(options.out)
     output = SlideOutput(store, plan.slides[0], options.out, {}, save="both", overwrite=True)

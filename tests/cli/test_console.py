@@ -124,11 +124,13 @@ def _root_logger():
 @pytest.mark.usefixtures("_root_logger")
 def test_other_libraries_are_quiet(capsys):
     configure_logging("info")
-    logging.getLogger("wsi_seg.infer").info("ours")
+    logging.getLogger("wsi_seg.inference").info("ours")
     logging.getLogger("lightning.pytorch").warning("theirs")
     logging.getLogger("tifffile").error("corrupt tag")
     logging.getLogger("lightning.pytorch").error("grave")
-    assert capsys.readouterr().err == "INFO wsi_seg.infer: ours\nERROR lightning.pytorch: grave\n"
+    assert (
+        capsys.readouterr().err == "INFO wsi_seg.inference: ours\nERROR lightning.pytorch: grave\n"
+    )
     configure_logging("debug")
     logging.getLogger("tifffile").warning("tag")
     assert "tag" in capsys.readouterr().err

@@ -43,12 +43,12 @@ def test_a_plan_is_printed_and_nothing_is_done(files, tmp_path):
 
 
 def test_stopped_amid_overwriting_the_way_on_is_without_it(files, tmp_path, monkeypatch):
-    import wsi_seg.infer.run
+    import wsi_seg.inference.run
 
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(wsi_seg.infer.run, "infer_collection", stop)
+    monkeypatch.setattr(wsi_seg.inference.run, "infer", stop)
     words = ["infer", tmp_path / "store.zarr", "--checkpoint", files[0]]
     words += ["--out", tmp_path / "pred.zarr"]
     assert "stopped: the same command takes up" in run(*words)[1]

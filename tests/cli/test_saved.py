@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from wsi_seg.cli.app import app
 from wsi_seg.ct.candidates import write_candidates
-from wsi_seg.export.tiff import read_ome_tiff
+from wsi_seg.exporting.tiff import read_ome_tiff
 from wsi_seg.geometry import Region
 from wsi_seg.postprocess.rule import Rule, write_rule
 from wsi_seg.progress import Silent

@@ -11,8 +11,8 @@ from wsi_seg.ct.config import LungRule, LungRules, read_lung_rules
 from wsi_seg.ct.lung_masks import mask_lungs
 from wsi_seg.errors import BatchError, ConfigError
 from wsi_seg.geometry import Region
-from wsi_seg.infer.plan import InferOptions
-from wsi_seg.infer.run import infer_collection
+from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.run import infer
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.models import build_network, save_checkpoint
 from wsi_seg.progress import Silent
@@ -69,7 +69,7 @@ def test_a_slice_without_lung_is_not_predicted(chest_store, tmp_path):
     masked(chest_store, tmp_path)
     card = make_card(mpp=3000)
     save_checkpoint(tmp_path / "m.safetensors", build_network(card.spec), card)
-    report = infer_collection(
+    report = infer(
         open_collection(chest_store), tmp_path / "m.safetensors", tmp_path / "pred.zarr",
         InferOptions(precision="fp32", batch=4), progress=Silent(),
     )  # fmt: skip

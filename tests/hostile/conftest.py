@@ -102,6 +102,8 @@ def verbs():
 @pytest.fixture(scope="session")
 def network_verbs():
     """Verbs that need a network: the forks share torch."""
-    verbs = Verbs("torch", "wsi_seg.infer.run", "wsi_seg.report.preview", "wsi_seg.learn.train")
+    verbs = Verbs(
+        "torch", "wsi_seg.inference.run", "wsi_seg.reporting.preview", "wsi_seg.learn.train"
+    )
     yield verbs
     verbs.close()

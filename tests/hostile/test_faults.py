@@ -12,8 +12,8 @@ import torch
 from tests.cards import make_card
 from wsi_seg.errors import BatchError
 from wsi_seg.geometry import Extent
-from wsi_seg.infer.plan import InferOptions
-from wsi_seg.infer.run import infer_collection
+from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.run import infer
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.models import NetworkSpec, build_network, save_checkpoint
 from wsi_seg.progress import Silent
@@ -123,7 +123,7 @@ def test_a_full_disk_is_said_and_nothing_is_lost(network_verbs, folder, verb, fi
 def test_a_sector_that_cannot_be_read_costs_its_tiles_alone(folder, tmp_path, monkeypatch):
     store = open_collection(folder / "good" / "store.zarr")
     options = InferOptions(precision="fp32", batch=4, device="cpu", overlap=0.0)
-    infer_collection(store, folder / "m.safetensors", tmp_path / "calm", options, progress=Silent())
+    infer(store, folder / "m.safetensors", tmp_path / "calm", options, progress=Silent())
     read = shards.Shard._span
     broken: list[str] = []
 
@@ -137,7 +137,7 @@ def test_a_sector_that_cannot_be_read_costs_its_tiles_alone(folder, tmp_path, mo
     with monkeypatch.context() as patch:
         patch.setattr(shards.Shard, "_span", torn)
         shared_cache.cache_clear()
-        report = infer_collection(
+        report = infer(
             store, folder / "m.safetensors", tmp_path / "torn", options, progress=Silent()
         )
     shared_cache.cache_clear()

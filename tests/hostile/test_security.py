@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from wsi_seg.errors import CheckpointError, ConfigError
-from wsi_seg.infer import distribute
+from wsi_seg.inference import distribute
 from wsi_seg.learn.resume import LAST, position_of
 from wsi_seg.models import load_checkpoint
 

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from wsi_seg.config import save_recipe
 from wsi_seg.data.mix import mix_batch
 from wsi_seg.errors import CheckpointError, ConfigError, OutputError, StoreError
-from wsi_seg.evaluate.compare import evaluate_collection
-from wsi_seg.infer.run import infer_with
+from wsi_seg.evaluation.compare import evaluate
+from wsi_seg.inference.run import infer_with
 from wsi_seg.learn.task import SegmentationTask
 from wsi_seg.learn.train import train
 from wsi_seg.learn.validate import infer_options
@@ -231,7 +231,7 @@ def test_slides_of_any_size_are_learned_as_a_whole(recipe_for, tmp_path, mode):
     infer_with(model, [slides["c"]], tmp_path / "p.zarr", options, progress=Silent())
     found = open_predictions(tmp_path / "p.zarr")
     assert found["c"].pyramid.extent == slides["c"].pyramid.extent
-    scores = evaluate_collection(found, slides, label="annotations", progress=Silent())
+    scores = evaluate(found, slides, label="annotations", progress=Silent())
     assert scores.pooled("disc").dice == pytest.approx(card.scores["val_dice"], abs=1e-9)
 
 

@@ -9,9 +9,9 @@ from torch import nn
 from tests.cards import make_card
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import TrainingError
-from wsi_seg.evaluate.calibration import Reliability
-from wsi_seg.evaluate.scores import Counts, Scores, SlideScore
-from wsi_seg.evaluate.tiles import tile_dices
+from wsi_seg.evaluation.calibration import Reliability
+from wsi_seg.evaluation.scores import Counts, Scores, SlideScore
+from wsi_seg.evaluation.tiles import tile_dices
 from wsi_seg.geometry import Region
 from wsi_seg.learn import validate
 from wsi_seg.learn.history import History

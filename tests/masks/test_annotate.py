@@ -14,7 +14,7 @@ from wsi_seg.classes import ClassTable
 from wsi_seg.errors import AnnotationError, BatchError, OutputError
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.ingest.run import tile_slides
-from wsi_seg.masks.annotate import Reading, annotate_collection
+from wsi_seg.masks.annotate import Reading, annotate
 from wsi_seg.masks.labels import write_labels
 from wsi_seg.masks.objects import read_objects
 from wsi_seg.masks.rasterize import Rasterizer
@@ -54,7 +54,7 @@ def test_a_label_image_comes_back_pixel_for_pixel(slides, tmp_path, suffix):
     else:
         tifffile.imwrite(tmp_path / "a.tif", blocks(), tile=(32, 32), compression="zlib")
     reading = Reading(class_names=("first", "second"))
-    report = annotate_collection(slides, [tmp_path], name="m", reading=reading, progress=Silent())
+    report = annotate(slides, [tmp_path], name="m", reading=reading, progress=Silent())
     assert report.objects == {"a": 2}
     assert report.without == ("B",)
     assert np.array_equal(slides["a"].label("m").read(whole()), blocks())
@@ -67,16 +67,14 @@ def test_a_binary_mask_of_half_the_size_is_one_class(slides, tmp_path):
     mask = (blocks()[::2, ::2] > 0).astype(np.uint8) * 255
     Image.fromarray(mask).save(tmp_path / "a.png")
     with pytest.raises(BatchError, match="names no class"):
-        annotate_collection(slides, [tmp_path], name="b", progress=Silent()).require_whole()
+        annotate(slides, [tmp_path], name="b", progress=Silent()).require_whole()
     reading = Reading(default_class="tumour")
-    annotate_collection(slides, [tmp_path], name="b", reading=reading, progress=Silent())
+    annotate(slides, [tmp_path], name="b", reading=reading, progress=Silent())
     expected = mask.repeat(2, 0).repeat(2, 1) > 0
     assert np.array_equal(slides["a"].label("b").read(whole()) > 0, expected)
     Image.fromarray(mask[:-9]).save(tmp_path / "a.png")
     with pytest.raises(BatchError, match="140 x 90 px"):
-        annotate_collection(
-            slides, [tmp_path], name="b", reading=reading, progress=Silent()
-        ).require_whole()
+        annotate(slides, [tmp_path], name="b", reading=reading, progress=Silent()).require_whole()
 
 
 def test_numbered_objects_keep_their_numbers(slides, tmp_path):
@@ -86,7 +84,7 @@ def test_numbered_objects_keep_their_numbers(slides, tmp_path):
     numbers[60:70, 60:70] = 301  # a second part of it
     Image.fromarray(numbers).save(tmp_path / "b.png")
     reading = Reading(default_class="nucleus", source="hand", weight=0.25)
-    report = annotate_collection(slides, [tmp_path], name="n", reading=reading, progress=Silent())
+    report = annotate(slides, [tmp_path], name="n", reading=reading, progress=Silent())
     assert report.objects == {"B": 2}
     table = read_objects(slides["B"], "n")
     assert table.area.tolist() == [225 / 4, 400 / 4]
@@ -99,13 +97,11 @@ def test_255_is_ignore_among_class_ids_and_unknown_ids_are_named(slides, tmp_pat
     labels[70:80, 5:15] = 255
     Image.fromarray(labels).save(tmp_path / "a.png")
     reading = Reading(class_names=("first", "second"))
-    annotate_collection(slides, [tmp_path], name="i", reading=reading, progress=Silent())
+    annotate(slides, [tmp_path], name="i", reading=reading, progress=Silent())
     assert np.array_equal(slides["a"].label("i").read(whole()), labels)
     few = Reading(class_names=("first",))
     with pytest.raises(BatchError, match=r"class ids \[2\]"):
-        annotate_collection(
-            slides, [tmp_path], name="i", reading=few, progress=Silent()
-        ).require_whole()
+        annotate(slides, [tmp_path], name="i", reading=few, progress=Silent()).require_whole()
 
 
 def test_a_csv_and_a_coco_file_name_their_slides(slides, tmp_path):
@@ -113,7 +109,7 @@ def test_a_csv_and_a_coco_file_name_their_slides(slides, tmp_path):
     csv = tmp_path / "train.csv"
     csv.write_text(f"id,rle\nb,{encode_rle(mask, dialect='absolute')}\nother,1 4 9 2\n")
     reading = Reading(default_class="second")
-    report = annotate_collection(slides, [csv], name="r", reading=reading, progress=Silent())
+    report = annotate(slides, [csv], name="r", reading=reading, progress=Silent())
     assert report.objects == {"B": 1}
     assert np.array_equal(slides["B"].label("r").read(whole()) > 0, mask)
     coco = tmp_path / "instances.json"
@@ -125,7 +121,7 @@ def test_a_csv_and_a_coco_file_name_their_slides(slides, tmp_path):
         "categories": [{"id": 1, "name": "x"}],
     }
     coco.write_text(json.dumps(document))
-    report = annotate_collection(slides, [coco], name="r", progress=Silent())
+    report = annotate(slides, [coco], name="r", progress=Silent())
     assert report.objects == {"a": 1}
 
 
@@ -141,7 +137,7 @@ def test_sets_of_one_slide_are_drawn_over_each_other(slides, tmp_path):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "a.geojson").write_text(json.dumps([feature]))
     folders = [tmp_path / "one", tmp_path / "two"]
-    annotate_collection(slides, folders, name="sets", progress=Silent())
+    annotate(slides, folders, name="sets", progress=Silent())
     drawn = slides["a"].label("sets").read(whole())
     assert drawn[5, 5] == 2
     assert drawn[15, 15] == 1
@@ -153,11 +149,11 @@ def test_sets_of_one_slide_are_drawn_over_each_other(slides, tmp_path):
 def test_a_file_that_fits_no_slide_is_named(slides, tmp_path):
     (tmp_path / "c.geojson").write_text("[]")
     with pytest.raises(AnnotationError, match=r"c\.geojson fits no slide .* a, B|B, a"):
-        annotate_collection(slides, [tmp_path], progress=Silent())
+        annotate(slides, [tmp_path], progress=Silent())
     with pytest.raises(AnnotationError, match=r"c\.geojson fits no slide"):
-        annotate_collection(slides, [tmp_path / "c.geojson"], progress=Silent())
+        annotate(slides, [tmp_path / "c.geojson"], progress=Silent())
     (tmp_path / "a.geojson").write_text("[]")
-    report = annotate_collection(slides, [tmp_path], progress=Silent())
+    report = annotate(slides, [tmp_path], progress=Silent())
     assert report.unused == ("c.geojson",)
     assert "files that fit no slide: c.geojson" in report.lines()
     (tmp_path / "a.geojson").unlink()
@@ -165,10 +161,10 @@ def test_a_file_that_fits_no_slide_is_named(slides, tmp_path):
     Image.fromarray(colour).save(tmp_path / "a.png")
     (tmp_path / "c.geojson").unlink()
     with pytest.raises(BatchError, match="3 channels"):
-        annotate_collection(slides, [tmp_path], progress=Silent()).require_whole()
+        annotate(slides, [tmp_path], progress=Silent()).require_whole()
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
     with pytest.raises(BatchError, match="cannot be read as a mask"):
-        annotate_collection(slides, [tmp_path], progress=Silent()).require_whole()
+        annotate(slides, [tmp_path], progress=Silent()).require_whole()
 
 
 def test_touching_objects_are_separated_by_a_boundary(slides, tmp_path):
@@ -182,7 +178,7 @@ def test_touching_objects_are_separated_by_a_boundary(slides, tmp_path):
 
     (tmp_path / "a.geojson").write_text(json.dumps([box(10), box(30), box(80)]))
     reading = Reading(boundary_um=2.0)  # 4 px
-    report = annotate_collection(slides, [tmp_path], name="p", reading=reading, progress=Silent())
+    report = annotate(slides, [tmp_path], name="p", reading=reading, progress=Silent())
     assert report.objects == {"a": 3}
     assert report.classes == ("boundary", "cell")
     drawn = slides["a"].label("p").read(whole())
@@ -204,9 +200,7 @@ def test_areas_are_true_at_low_levels_with_samples():
 def test_slides_that_no_file_names_may_be_empty(slides, tmp_path):
     (tmp_path / "t.csv").write_text("ImageId,EncodedPixels\na,1 5\n")
     reading = Reading(default_class="gland", dialect="absolute", unlisted_empty=True)
-    report = annotate_collection(
-        slides, [tmp_path / "t.csv"], name="e", reading=reading, progress=Silent()
-    )
+    report = annotate(slides, [tmp_path / "t.csv"], name="e", reading=reading, progress=Silent())
     assert report.objects == {"a": 1, "B": 0}
     assert report.without == ()
     assert not slides["B"].label("e").read(whole()).any()
@@ -220,7 +214,7 @@ def test_labels_drawn_earlier_are_not_emptied(slides, tmp_path):
         reading = Reading(
             default_class="gland", dialect="absolute", unlisted_empty=file == "second.csv"
         )
-        report = annotate_collection(
+        report = annotate(
             slides, [tmp_path / file], name="kept", reading=reading, progress=Silent()
         )
     assert report.objects == {"a": 1}
@@ -231,7 +225,7 @@ def test_labels_drawn_earlier_are_not_emptied(slides, tmp_path):
 def test_slides_annotated_earlier_are_not_reported_as_missing(slides, tmp_path):
     for slide, without in (("a", ("B",)), ("B", ())):
         (tmp_path / "t.csv").write_text(f"ImageId,EncodedPixels\n{slide},1 5\n")
-        report = annotate_collection(
+        report = annotate(
             slides,
             [tmp_path / "t.csv"],
             name="later",

@@ -7,7 +7,7 @@ from wsi_seg.annotations import read_for_slides
 from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Region
 from wsi_seg.ingest.run import tile_slides
-from wsi_seg.masks.annotate import Reading, annotate_collection
+from wsi_seg.masks.annotate import Reading, annotate
 from wsi_seg.progress import Silent
 from wsi_seg.slides.volume import volume_grid
 from wsi_seg.store import open_collection
@@ -43,7 +43,7 @@ def test_discs_are_where_the_sphere_is(volume, tmp_path):
     tile_slides([path], tmp_path / "s.zarr", progress=Silent())
     slides = open_collection(tmp_path / "s.zarr")
     reading = Reading(default_class="nodule", volumes={"1.2.7": volume_grid(path)})
-    report = annotate_collection(slides, [csv], reading=reading, progress=Silent())
+    report = annotate(slides, [csv], reading=reading, progress=Silent())
     assert sorted(report.objects) == [f"1.2.7_z000{k}" for k in (2, 3, 4, 5, 6)]
     drawn = np.stack([
         slides[name].label("annotations").read(Region(level=0, y=0, x=0, height=40, width=50))

@@ -4,12 +4,12 @@ import csv
 import json
 
 from wsi_seg.config import load_recipe
-from wsi_seg.evaluate.compare import evaluate_collection
-from wsi_seg.export.run import ExportTargets, export_collection
-from wsi_seg.infer.plan import InferOptions
-from wsi_seg.infer.run import infer_collection
+from wsi_seg.evaluation.compare import evaluate
+from wsi_seg.exporting.run import ExportTargets, export
+from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.run import infer
 from wsi_seg.ingest.run import tile_slides
-from wsi_seg.masks.annotate import Reading, annotate_collection
+from wsi_seg.masks.annotate import Reading, annotate
 from wsi_seg.models.checkpoint import read_card, shipped_checkpoint
 from wsi_seg.predict.ensemble import newest_model, read_model
 from wsi_seg.progress import Silent
@@ -50,11 +50,11 @@ def test_nuclei_of_images_it_has_not_seen(shared_data, tmp_path):
         tile_slides(images, tmp_path / "s.zarr", opening=opening, progress=Silent())
     slides = open_collection(tmp_path / "s.zarr")
     masks = [folder / "masks" / f"{name}.png" for name in names]
-    annotate_collection(slides, masks, reading=Reading(default_class="nucleus"), progress=Silent())
+    annotate(slides, masks, reading=Reading(default_class="nucleus"), progress=Silent())
     model = read_model([shipped_checkpoint()])
-    infer_collection(slides, model, tmp_path / "p.zarr", InferOptions(), progress=Silent())
+    infer(slides, model, tmp_path / "p.zarr", InferOptions(), progress=Silent())
     found = open_predictions(tmp_path / "p.zarr")
-    scores = evaluate_collection(found, slides, label="annotations", progress=Silent())
+    scores = evaluate(found, slides, label="annotations", progress=Silent())
     assert scores.pooled("nucleus").dice >= 0.90
 
 
@@ -65,10 +65,10 @@ def test_hardly_any_object_on_a_slide_of_skin_is_too_small_or_large_for_a_nucleu
     tile_slides([slide], tmp_path / "s.zarr", progress=Silent())
     slides = open_collection(tmp_path / "s.zarr")
     model = read_model([shipped_checkpoint()])
-    infer_collection(slides, model, tmp_path / "p.zarr", InferOptions(), progress=Silent())
+    infer(slides, model, tmp_path / "p.zarr", InferOptions(), progress=Silent())
     found = open_predictions(tmp_path / "p.zarr")
     targets = ExportTargets(table=tmp_path)
-    export_collection(found, slides, targets, progress=Silent())
+    export(found, slides, targets, progress=Silent())
     with (tmp_path / f"{slide.stem}.csv").open() as file:
         areas = [float(row["area_um2"]) for row in csv.DictReader(file)]
     assert len(areas) > 500

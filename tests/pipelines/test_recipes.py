@@ -11,10 +11,10 @@ from shapely.geometry import box
 from wsi_seg.annotations import Annotation, Annotations
 from wsi_seg.classes import ClassTable
 from wsi_seg.config import Recipe, load_recipe
-from wsi_seg.evaluate.compare import evaluate_collection
+from wsi_seg.evaluation.compare import evaluate
 from wsi_seg.geometry import Extent
-from wsi_seg.infer.plan import InferOptions
-from wsi_seg.infer.run import infer_collection
+from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.run import infer
 from wsi_seg.learn.train import train
 from wsi_seg.masks.labels import write_labels
 from wsi_seg.models import NetworkSpec, build_network
@@ -111,14 +111,14 @@ def test_small_recipes_learn_predict_and_are_scored_for_a_step(path, slides, tmp
     recipe = one_step(load_recipe(path).stages[0], slides)
     train(recipe, tmp_path / "run", progress=Silent())
     predicted = tmp_path / "pred.zarr"
-    infer_collection(
+    infer(
         open_collection(slides),
         tmp_path / "run" / "best.safetensors",
         predicted,
         InferOptions(precision="fp32"),
         progress=Silent(),
     )
-    scores = evaluate_collection(
+    scores = evaluate(
         open_predictions(predicted), open_collection(slides), label="annotations", progress=Silent()
     )
     assert {score.slide for score in scores.slides} == set(open_collection(slides).names())

@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from wsi_seg.cli.app import app
 from wsi_seg.errors import BatchError, StoreError
-from wsi_seg.evaluate.pairing import require_same_slide
+from wsi_seg.evaluation.pairing import require_same_slide
 from wsi_seg.geometry import Extent
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.masks.labels import write_tissue

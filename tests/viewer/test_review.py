@@ -5,9 +5,9 @@ from shapely.geometry import box
 
 from wsi_seg.annotations import read_annotations
 from wsi_seg.classes import IGNORE
-from wsi_seg.evaluate.review_objects import ReviewObject
+from wsi_seg.evaluation.review_objects import ReviewObject
 from wsi_seg.geometry import Extent, Region
-from wsi_seg.masks.annotate import annotate_collection
+from wsi_seg.masks.annotate import annotate
 from wsi_seg.masks.objects import read_objects
 from wsi_seg.progress import Silent
 from wsi_seg.store import create_collection, create_multiscale, fill_pyramid, open_collection
@@ -69,9 +69,7 @@ def test_annotate_draws_right_wrong_and_unsure(tmp_path):
     fill_pyramid(group, nearest=False, progress=Silent())
     write_review(tmp_path / "review/slide.geojson", REVIEW, OBJECTS)
     collection = open_collection(tmp_path / "store.zarr")
-    report = annotate_collection(
-        collection, [tmp_path / "review"], name="review", progress=Silent()
-    )
+    report = annotate(collection, [tmp_path / "review"], name="review", progress=Silent())
     assert report.classes == ("gland",)
     (store,) = collection
     ids = store.label("review").read(Region(level=0, y=0, x=0, height=120, width=200))

@@ -101,13 +101,14 @@ def annotate(
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
-        from wsi_seg.masks.annotate import Reading, annotate_collection
+        from wsi_seg.masks.annotate import Reading
+        from wsi_seg.masks.annotate import annotate as run_annotate
         from wsi_seg.slides import slide_name
         from wsi_seg.slides.volume import volume_grid
         from wsi_seg.store import open_collection
 
         names, merged = _classes(classes)
-        report = annotate_collection(
+        report = run_annotate(
             open_collection(collection),
             annotations,
             name=name,

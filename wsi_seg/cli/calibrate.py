@@ -47,8 +47,8 @@ def calibrate(
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
-        from wsi_seg.evaluate.calibration import reliability
-        from wsi_seg.evaluate.recalibrate import Calibration, write_calibrated
+        from wsi_seg.evaluation.calibration import reliability
+        from wsi_seg.evaluation.recalibrate import Calibration, write_calibrated
         from wsi_seg.store import open_collection, open_predictions
 
         report = reliability(

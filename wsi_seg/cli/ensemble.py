@@ -54,7 +54,7 @@ def ensemble(
     shares = numbers(weights)
 
     def body(terminal: Terminal) -> dict[str, object]:
-        from wsi_seg.evaluate.ablation import ablate_members
+        from wsi_seg.evaluation.ablation import ablate_members
         from wsi_seg.store import open_collection, open_predictions
 
         collections = [open_predictions(path) for path in members]
@@ -69,7 +69,7 @@ def ensemble(
         terminal.table(("class", "member", "alone", "without", "gain", "95 %"), report.rows())
         terminal.say("\n".join(report.lines()))
         if variance is not None:
-            from wsi_seg.evaluate.maps import write_variance
+            from wsi_seg.evaluation.maps import write_variance
 
             for store in open_predictions(variance):
                 write_variance(store, [collection[store.name] for collection in collections])

@@ -63,8 +63,9 @@ def evaluate(
     file = rule_file(rule, threshold)
 
     def body(terminal: Terminal) -> dict[str, object]:
-        from wsi_seg.evaluate.compare import evaluate_collection, usual_measures
-        from wsi_seg.evaluate.table import write_scores
+        from wsi_seg.evaluation.compare import evaluate as run_evaluate
+        from wsi_seg.evaluation.compare import usual_measures
+        from wsi_seg.evaluation.table import write_scores
         from wsi_seg.postprocess.write import write_decision
         from wsi_seg.store import open_collection, open_predictions
         from wsi_seg.store.names import DECISION_LABEL, PREDICTION_LABEL
@@ -74,7 +75,7 @@ def evaluate(
         found_label = PREDICTION_LABEL if chosen is None else DECISION_LABEL
         if chosen is not None:
             terminal.say(rule_line(file, chosen))
-        scores = evaluate_collection(
+        scores = run_evaluate(
             predictions,
             open_collection(truth),
             label=label,
@@ -98,7 +99,7 @@ def evaluate(
         )
         terminal.show(scores)
         if maps:
-            from wsi_seg.evaluate.maps import write_maps
+            from wsi_seg.evaluation.maps import write_maps
 
             slides = open_collection(truth)
             kept = Counter(

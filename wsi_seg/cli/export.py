@@ -96,14 +96,15 @@ def export(
         )
 
     def body(terminal: Terminal) -> dict[str, object]:
-        from wsi_seg.export.run import ExportTargets, export_collection
+        from wsi_seg.exporting.run import ExportTargets
+        from wsi_seg.exporting.run import export as run_export
         from wsi_seg.store import open_collection, open_predictions
 
         file = rule_file(rule, threshold)
         chosen = chosen_rule(file, threshold, watershed_depth)
         if chosen is not None:
             terminal.say(rule_line(file, chosen))
-        report = export_collection(
+        report = run_export(
             open_predictions(prediction),
             open_collection(slides) if overview else None,
             ExportTargets(

@@ -145,11 +145,11 @@ def infer(
 
     def body(terminal: Terminal) -> dict[str, object]:
         terminal.progress.note("starting")
-        from wsi_seg.infer.memory import parse_bytes
-        from wsi_seg.infer.output import unfinished_settings
-        from wsi_seg.infer.plan import InferOptions
-        from wsi_seg.infer.run import infer_collection
-        from wsi_seg.infer.run_plan import plan_run
+        from wsi_seg.inference.memory import parse_bytes
+        from wsi_seg.inference.output import unfinished_settings
+        from wsi_seg.inference.plan import InferOptions
+        from wsi_seg.inference.run import infer as run_infer
+        from wsi_seg.inference.run_plan import plan_inference
         from wsi_seg.predict.ensemble import newest_model, read_model
         from wsi_seg.store import open_collection
 
@@ -176,13 +176,13 @@ def infer(
         if plan:
             stores = list(slides)
             unfinished = {} if overwrite else unfinished_settings(stores, out)
-            planned = plan_run(stores, model, options, unfinished=unfinished)
+            planned = plan_inference(stores, model, options, unfinished=unfinished)
             terminal.say("\n".join([f"model {file}" for file in files] + planned.lines()))
             chosen = [word for file in checkpoint or () for word in ("--checkpoint", file)]
             terminal.next_command("wsi-seg", "infer", collection, *chosen, "--out", out)
             planned.require_whole()
             return planned.to_json()
-        report = infer_collection(
+        report = run_infer(
             slides,
             model,
             out,

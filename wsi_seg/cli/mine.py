@@ -37,7 +37,7 @@ def mine(
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
-        from wsi_seg.evaluate.hard_negatives import mine as mine_slides
+        from wsi_seg.evaluation.hard_negatives import mine as mine_slides
         from wsi_seg.store import open_collection, open_predictions
 
         report = mine_slides(

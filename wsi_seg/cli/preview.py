@@ -28,7 +28,7 @@ def preview(
 
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.config import load_recipe
-        from wsi_seg.report.preview import preview_slides
+        from wsi_seg.reporting.preview import preview_slides
         from wsi_seg.store import open_collection
 
         loaded = load_recipe(recipe, settings or ())

@@ -58,9 +58,10 @@ def report(
         raise typer.BadParameter("--candidates and --findings go together")
 
     def body(terminal: Terminal) -> dict[str, object]:
-        from wsi_seg.report.write import ReportSources, write_report
+        from wsi_seg.reporting.write import ReportSources
+        from wsi_seg.reporting.write import report as run_report
 
-        written = write_report(
+        written = run_report(
             ReportSources(
                 target,
                 slides=slides,

@@ -106,8 +106,8 @@ def search(
     highs, lows, areas = (numbers(text) for text in (high_threshold, low_threshold, min_area))
 
     def body(terminal: Terminal) -> dict[str, object]:
-        from wsi_seg.evaluate.search import grid
-        from wsi_seg.evaluate.search import search as find
+        from wsi_seg.evaluation.search import grid
+        from wsi_seg.evaluation.search import search as find
         from wsi_seg.postprocess.rule import SCOPES, write_rule
         from wsi_seg.store import open_collection, open_predictions
 

@@ -93,7 +93,7 @@ def tile(
         from wsi_seg.ingest.plan import Codec
         from wsi_seg.ingest.run import tile_slides
         from wsi_seg.ingest.verify import verify_slides
-        from wsi_seg.masks.annotate import annotate_collection
+        from wsi_seg.masks.annotate import annotate
         from wsi_seg.slides.window import Opening, Window
         from wsi_seg.store import open_collection
 
@@ -121,9 +121,7 @@ def tile(
             summary["verified"] = checked.to_json()["slides"]
             failures = {**checked.failures, **failures}
         if annotations is not None:
-            drawn = annotate_collection(
-                open_collection(out), [annotations], progress=terminal.progress
-            )
+            drawn = annotate(open_collection(out), [annotations], progress=terminal.progress)
             terminal.show(drawn)
             summary["annotations"] = drawn.to_json()
             failures = {**drawn.failures, **failures}

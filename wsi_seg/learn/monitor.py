@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.evaluate.calibration import Reliability, pooled
-from wsi_seg.evaluate.scores import Counts, Scores
+from wsi_seg.evaluation.calibration import Reliability, pooled
+from wsi_seg.evaluation.scores import Counts, Scores
 from wsi_seg.learn.history import Row
 from wsi_seg.postprocess.rule import least_above
 from wsi_seg.reading.slices import SLICE_NAME

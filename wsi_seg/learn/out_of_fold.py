@@ -10,9 +10,9 @@ from wsi_seg.atomic import atomic_path
 from wsi_seg.batch import require_none
 from wsi_seg.config import Recipe
 from wsi_seg.config.ensemble import EnsembleFile, EnsembleMember
-from wsi_seg.evaluate.scores import Scores
-from wsi_seg.infer.output import delete_others
-from wsi_seg.infer.run import infer_with
+from wsi_seg.evaluation.scores import Scores
+from wsi_seg.inference.output import delete_others
+from wsi_seg.inference.run import infer_with
 from wsi_seg.learn.validate import infer_options, score_slides
 from wsi_seg.predict.ensemble import ENSEMBLE, read_model
 from wsi_seg.progress import Progress

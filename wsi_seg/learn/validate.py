@@ -16,11 +16,11 @@ from torch import nn
 from wsi_seg.batch import require_none
 from wsi_seg.config import Recipe
 from wsi_seg.errors import TrainingError
-from wsi_seg.evaluate.calibration import Reliability, slide_reliability
-from wsi_seg.evaluate.compare import evaluate_slide
-from wsi_seg.evaluate.scores import Measures, Scores
-from wsi_seg.infer.plan import InferOptions
-from wsi_seg.infer.run import infer_with
+from wsi_seg.evaluation.calibration import Reliability, slide_reliability
+from wsi_seg.evaluation.compare import evaluate_slide
+from wsi_seg.evaluation.scores import Measures, Scores
+from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.run import infer_with
 from wsi_seg.learn.history import History, Row
 from wsi_seg.learn.monitor import figures
 from wsi_seg.models.checkpoint import ModelCard, save_checkpoint

@@ -114,7 +114,7 @@ class Reading:
 PLAIN = Reading()
 
 
-def annotate_collection(
+def annotate(
     collection: Collection,
     paths: Sequence[Path],
     *,

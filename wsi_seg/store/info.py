@@ -173,7 +173,7 @@ class PredictionInfo(_Info):
     quarantined
         Tiles that could not be read; the prediction is 0 there.
     seam_score, seam_score_first
-        See `wsi_seg.infer.seams`; the latter before adaptive overlap.
+        See `wsi_seg.inference.seams`; the latter before adaptive overlap.
     calibration
         Method by which probabilities were calibrated afterwards; None if they were not.
     calibration_tables, calibrated_from

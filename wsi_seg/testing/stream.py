@@ -2,10 +2,10 @@
 
 from collections.abc import Collection
 
-from wsi_seg.infer.plan import Quarantined, SlidePlan
-from wsi_seg.infer.stream import Job, Sizes, TileStream
-from wsi_seg.infer.strips import PendingStrip, Strip, Wanted
-from wsi_seg.infer.waits import WaitTimes
+from wsi_seg.inference.plan import Quarantined, SlidePlan
+from wsi_seg.inference.stream import Job, Sizes, TileStream
+from wsi_seg.inference.strips import PendingStrip, Strip, Wanted
+from wsi_seg.inference.waits import WaitTimes
 from wsi_seg.predict.device import DeviceTimer
 from wsi_seg.predict.predictor import TilePredictor
 from wsi_seg.progress import Silent

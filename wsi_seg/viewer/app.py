@@ -26,7 +26,7 @@ from wsi_seg.errors import (
     StoreNotFoundError,
     WsiSegError,
 )
-from wsi_seg.evaluate.review_objects import list_review_objects
+from wsi_seg.evaluation.review_objects import list_review_objects
 from wsi_seg.reading.thumbnail import thumbnail_extent
 from wsi_seg.store import read_thumbnail
 from wsi_seg.viewer.auth import AuthMiddleware

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import shapely
 from shapely.geometry import Polygon
 
-from wsi_seg.evaluate.review_objects import ReviewObject
+from wsi_seg.evaluation.review_objects import ReviewObject
 
 
 class SlideObjects:

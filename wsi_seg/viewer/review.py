@@ -19,7 +19,7 @@ from shapely.geometry import Polygon
 from wsi_seg.atomic import atomic_path
 from wsi_seg.classes import IGNORE_NAME
 from wsi_seg.errors import AnnotationError
-from wsi_seg.evaluate.review_objects import ReviewObject
+from wsi_seg.evaluation.review_objects import ReviewObject
 
 # A review is drawn by hand; a request with more than this is something else.
 MAX_BYTES = 8 * 2**20

@@ -1,0 +1,123 @@
+"""The same plan on one process and on dask: byte for byte, for any slides, strips and workers."""
+
+import contextlib
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from distributed import Client, LocalCluster
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.cards import make_card
+from wsi_seg.inference.distribute import DaskExecutor
+from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.run import SerialExecutor, infer_with
+from wsi_seg.predict.ensemble import Member, Model
+from wsi_seg.progress import Silent
+from wsi_seg.store import open_collection
+from wsi_seg.testing.memory import PixelPredictor
+from wsi_seg.testing.stores import digests, make_store
+
+CARD = make_card("a", "b")
+MODEL = Model((Member(CARD, "toy"),))
+
+
+def of_place(tiles):
+    """A model that errs towards the borders of tiles, so that blending has something to do."""
+    ramp = np.linspace(0, 1, tiles.shape[1], dtype=np.float32)
+    red = tiles[..., 0].astype(np.float32) / 510 + ramp[:, None] * ramp / 2
+    return np.stack([red, tiles[..., 1].astype(np.float32) / 255], axis=1)
+
+
+def load(member, options, compiled):
+    """Make the predictor of a member: it travels to workers by its name."""
+    return PixelPredictor(of_place, channels=2)
+
+
+@pytest.fixture(scope="module")
+def clients():
+    """Clusters of one, two and three workers, in threads of this process."""
+    found = {}
+    for count in (1, 2, 3):
+        cluster = LocalCluster(
+            n_workers=count, threads_per_worker=1, processes=False, dashboard_address=None,
+            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+        )  # fmt: skip
+        found[count] = (Client(cluster), cluster)
+    yield {count: client for count, (client, _) in found.items()}
+    for client, cluster in found.values():
+        client.close()
+        cluster.close()
+
+
+@settings(max_examples=12)
+@given(
+    heights=st.lists(st.integers(40, 1700), min_size=1, max_size=3),
+    overlap=st.sampled_from([0.0, 0.25, 0.5]),
+    batch=st.integers(1, 9),
+    workers=st.sampled_from([1, 2, 3]),
+    save=st.sampled_from(["both", "labels", "probabilities"]),
+    stop=st.integers(0, 4),
+)
+def test_any_workers_and_any_kill_give_the_bytes_of_one_process(
+    clients, heights, overlap, batch, workers, save, stop
+):
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        for number, height in enumerate(heights):
+            make_store(root / "s.zarr", f"slide{number}", height, 70)
+        stores = list(open_collection(root / "s.zarr"))
+        options = InferOptions(
+            overlap=overlap, batch=batch, strip_px=512, precision="fp32", device="cpu", save=save
+        )
+        serial = SerialExecutor(MODEL, options, load=load)
+        infer_with(MODEL, stores, root / "serial", options, executor=serial, progress=Silent())
+        many = DaskExecutor(clients[workers], MODEL, options, load=load)
+        infer_with(MODEL, stores, root / "many", options, executor=many, progress=Silent())
+        assert digests(root / "many") == digests(root / "serial")
+
+        class Killed(BaseException):
+            pass
+
+        class Stop(Silent):
+            left = stop
+
+            def advance(self, amount):
+                self.left -= 1
+                if self.left < 0:
+                    raise Killed
+
+        cut = SerialExecutor(MODEL, options, load=load, progress=Stop())
+        with contextlib.suppress(Killed):  # a stop after the last batch stops nothing
+            infer_with(MODEL, stores, root / "cut", options, executor=cut, progress=Silent())
+        again = DaskExecutor(clients[workers], MODEL, options, load=load)
+        infer_with(MODEL, stores, root / "cut", options, executor=again, progress=Silent())
+        assert digests(root / "cut") == digests(root / "serial")
+
+
+def test_members_that_read_the_same_pixels_share_what_is_read(tmp_path, monkeypatch):
+    """Two members with one grid: each source pixel is read once, not once for each member."""
+    from wsi_seg.inference.source import SourceRows
+
+    make_store(tmp_path / "s.zarr", "one", 300, 210)
+    stores = list(open_collection(tmp_path / "s.zarr"))
+    options = InferOptions(batch=4, precision="fp32", device="cpu")
+    reads = []
+    real = SourceRows.read
+
+    def noted(self, unit, part):
+        reads.append(unit)
+        return real(self, unit, part)
+
+    monkeypatch.setattr(SourceRows, "read", noted)
+    counts = []
+    for members in (1, 2):
+        model = Model(tuple(Member(CARD, str(n)) for n in range(members)))
+        executor = SerialExecutor(model, options, load=load)
+        out = tmp_path / f"p{members}"
+        report = infer_with(model, stores, out, options, executor=executor, progress=Silent())
+        counts.append((len(reads), report.tiles))
+        reads.clear()
+    assert counts[1] == (counts[0][0], 2 * counts[0][1])

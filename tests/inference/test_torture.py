@@ -1,0 +1,150 @@
+"""Kills at any moment, of the process and of workers, do not change the bytes of the result."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from tests.cards import make_card
+from wsi_seg.inference.distribute import DaskExecutor, connected
+from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.run import infer, infer_with
+from wsi_seg.models import NetworkSpec, build_network, save_checkpoint
+from wsi_seg.predict.ensemble import read_model
+from wsi_seg.progress import Silent
+from wsi_seg.store import open_collection
+from wsi_seg.testing.stores import digests, make_store
+
+pytestmark = pytest.mark.torture
+
+OPTIONS = InferOptions(precision="fp32", batch=4, device="cpu", strip_px=512)
+
+
+@pytest.fixture
+def one_thread(monkeypatch):
+    """Threads decide in which order a convolution sums; with one there is one order."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A collection of a tall slide and a small one, and a checkpoint."""
+    folder = tmp_path_factory.mktemp("work")
+    make_store(folder / "store.zarr", "tall", 3300, 150)
+    make_store(folder / "store.zarr", "two", 64, 90)
+    torch.manual_seed(0)
+    card = make_card("gland")
+    save_checkpoint(
+        folder / "m.safetensors", build_network(NetworkSpec("Unet", "resnet18", 3, 1)), card
+    )
+    return folder
+
+
+def command(work, out):
+    summary = [sys.executable, "-m", "wsi_seg", "infer", work / "store.zarr", "--out", out]
+    summary += ["--checkpoint", work / "m.safetensors", "--precision", "fp32", "--device", "cpu"]
+    return [str(word) for word in summary]
+
+
+def begin(work, out):
+    """Start the command in a process of its own, and wait until it predicts."""
+    child = subprocess.Popen(
+        command(work, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while child.poll() is None and not (out / ".partial" / "two" / "journal.jsonl").exists():
+        time.sleep(0.005)
+    return child
+
+
+def test_killed_at_ten_moments_and_run_again(work, tmp_path, one_thread):
+    calm = tmp_path / "calm.zarr"
+    child = begin(work, calm)
+    started = time.monotonic()
+    assert child.wait() == 0
+    seconds, expected = time.monotonic() - started, digests(calm)
+    moments = np.random.default_rng(3).uniform(0, seconds, 10)
+    for turn, moment in enumerate(moments):
+        out = tmp_path / f"killed{turn}.zarr"
+        child = begin(work, out)
+        time.sleep(moment)
+        child.kill()
+        child.wait()
+        assert subprocess.run(command(work, out), check=False, capture_output=True).returncode == 0
+        assert digests(out) == expected
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_any_number_of_workers_gives_the_bytes_of_one_process(work, tmp_path, workers, one_thread):
+    collection = open_collection(work / "store.zarr")
+    model = read_model([work / "m.safetensors"])
+    infer(collection, model, tmp_path / "serial", OPTIONS, progress=Silent())
+    report = infer(
+        collection, model, tmp_path / "many", OPTIONS, cluster=f"local:{workers}",
+        progress=Silent(),
+    )  # fmt: skip
+    assert digests(tmp_path / "many") == digests(tmp_path / "serial")
+    needed = sum(slide.tiles for slide in report.slides)
+    assert needed <= report.tiles < 1.3 * needed  # the row between two tasks is predicted twice
+
+
+def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(work, tmp_path, one_thread):
+    collection = open_collection(work / "store.zarr")
+    model = read_model([work / "m.safetensors"])
+    infer(collection, model, tmp_path / "serial", OPTIONS, progress=Silent())
+    killed = []
+
+    with connected("local:2") as client:
+
+        def kill_one():
+            journal = tmp_path / "many" / ".partial" / "tall" / "journal.jsonl"
+            while not journal.exists() or journal.read_bytes().count(b"\n") < 2:
+                time.sleep(0.01)
+            pid = next(iter(client.run(os.getpid).values()))
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
+
+        killer = threading.Thread(target=kill_one)
+        killer.start()
+        infer_with(
+            model, list(collection), tmp_path / "many", OPTIONS, progress=Silent(),
+            executor=DaskExecutor(client, model, OPTIONS),
+        )  # fmt: skip
+        killer.join()
+    assert killed
+    assert digests(tmp_path / "many") == digests(tmp_path / "serial")
+
+
+def test_a_resume_predicts_hardly_more(work, tmp_path, one_thread):
+    collection = open_collection(work / "store.zarr")
+    model = read_model([work / "m.safetensors"])
+
+    class Stopped(BaseException):
+        pass
+
+    class Stop(Silent):
+        left = 60
+
+        def advance(self, amount):
+            self.left -= amount
+            if self.left < 0:
+                raise Stopped
+
+    calm = infer(collection, model, tmp_path / "calm", OPTIONS, progress=Silent())
+    done = 0
+    with pytest.raises(Stopped):
+        infer(collection, model, tmp_path / "cut", OPTIONS, progress=Stop())
+    again = infer(collection, model, tmp_path / "cut", OPTIONS, progress=Silent())
+    done += 60 + again.tiles
+    print(f"{done} tiles in two runs, {calm.tiles} in one")
+    assert done < calm.tiles * 1.3  # strips are small here: 512 rows of 3,300
+    assert digests(tmp_path / "cut") == digests(tmp_path / "calm")

@@ -1,0 +1,225 @@
+"""Owns how far probabilities can be trusted: reliability, and the maps that calibrate them.
+
+A prediction has 256 values, so all that is needed is how often each value came with the class and
+without it. That is counted over strips; nothing else is held.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from sklearn.isotonic import IsotonicRegression
+
+from wsi_seg.batch import require_none, run_each
+from wsi_seg.choices import Method
+from wsi_seg.classes import IGNORE
+from wsi_seg.errors import StoreError
+from wsi_seg.evaluation.pairing import require_same_classes, require_same_slide
+from wsi_seg.progress import Progress
+from wsi_seg.reading.resample import read_label
+from wsi_seg.store import Collection, Predictions, SlideStore
+
+_VALUES = 256
+_BINS = 10
+_STRIP_PX = 512
+
+# Rows counted at a time.
+_ROWS = 64
+
+# Temperatures that are tried: far beyond what networks need.
+_COLDEST, _HOTTEST = 0.05, 20.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reliability:
+    """Pixels of one class by the probability that was predicted.
+
+    Parameters
+    ----------
+    counts
+        ``(256, 2)`` int64: pixels with each value (value / 255), without the class and with it.
+    """
+
+    counts: NDArray[np.int64]
+
+    def __add__(self, other: "Reliability") -> "Reliability":
+        return Reliability(self.counts + other.counts)
+
+    def curve(self) -> tuple[list[float], list[float]]:
+        """Mean probability and share of pixels that have the class, in ten bins without empty ones.
+
+        As `sklearn.calibration.calibration_curve` has it.
+        """
+        said, true, px = self._binned()
+        full = px > 0
+        return (said[full] / px[full]).tolist(), (true[full] / px[full]).tolist()
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error (Guo et al., 2017): mean over pixels of the bins' gaps."""
+        said, true, px = self._binned()
+        return float(np.abs(said - true).sum() / max(1, px.sum()))
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy over pixels; 0 and 255 stand for half a step from the ends."""
+        return self._cross_entropy(_logits()) / max(1, int(self.counts.sum()))
+
+    def _cross_entropy(self, logits: NDArray[np.float64]) -> float:
+        """Sum over pixels, where each value stands for a logit."""
+        # log(1 + exp(z)) where the class is not, log(1 + exp(-z)) where it is.
+        each = np.stack([np.logaddexp(0, logits), np.logaddexp(0, -logits)], axis=1)
+        return float((self.counts * each).sum())
+
+    def _binned(self) -> tuple[NDArray[np.float64], ...]:
+        value = np.arange(_VALUES) / 255
+        group = np.searchsorted(np.linspace(0, 1, _BINS + 1)[1:-1], value)
+        px = self.counts.sum(axis=1)
+        columns = (px * value, self.counts[:, 1], px)
+        return tuple(np.bincount(group, weights=c, minlength=_BINS) for c in columns)
+
+    def to_json(self) -> dict[str, object]:
+        """Figures and curve as plain JSON values."""
+        said, true = self.curve()
+        return {
+            "ece": self.ece,
+            "temperature": self.temperature(),
+            "reliability": {"predicted": said, "true share": true},
+        }
+
+    def temperature(self) -> float:
+        """Find the number to divide logits by that makes the truth most probable; 1 without pixels.
+
+        Guo et al. (2017), *On calibration of modern neural networks*.
+        """
+        if not self.counts.sum():
+            return 1.0
+        logits = _logits()
+
+        def loss(log_t: float) -> float:
+            return self._cross_entropy(logits / np.exp(log_t))
+
+        bounds = float(np.log(_COLDEST)), float(np.log(_HOTTEST))
+        return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
+
+    def table(self, method: Method) -> NDArray[np.uint8]:
+        """Calibrated value of each value, ``(256,)`` uint8, never falling.
+
+        Parameters
+        ----------
+        method
+            ``temperature`` keeps the shape and corrects confidence; ``quantile`` gives each value
+            the share of pixels that have the class (isotonic regression), and needs more truth.
+        """
+        if method == "temperature":
+            calibrated = 1 / (1 + np.exp(-_logits() / self.temperature()))
+            return _values(calibrated)
+        px = self.counts.sum(axis=1)
+        value = np.arange(_VALUES)
+        if not px.any():
+            return value.astype(np.uint8)
+        share = self.counts[:, 1] / np.maximum(px, 1)
+        fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
+        fitted.fit(value[px > 0], share[px > 0], sample_weight=px[px > 0])
+        return _values(fitted.predict(value))
+
+
+def _values(probability: NDArray[np.float64]) -> NDArray[np.uint8]:
+    values: NDArray[np.uint8] = np.rint(probability * 255).astype(np.uint8)
+    return values
+
+
+def _logits() -> NDArray[np.float64]:
+    """Logit of each value; 0 and 255 stand for half a step from the ends."""
+    p = np.clip(np.arange(_VALUES) / 255, 0.5 / 255, 254.5 / 255)
+    logits: NDArray[np.float64] = np.log(p / (1 - p))
+    return logits
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationReport:
+    """Counts of each class over ``slides``; ``failures`` says why others could not be compared."""
+
+    classes: Mapping[str, Reliability]
+    slides: tuple[str, ...]
+    failures: Mapping[str, str]
+
+    def lines(self) -> list[str]:
+        """Figures as sentences for people."""
+        return [
+            f"{name}: calibration error {one.ece:.4f}, temperature {one.temperature():.3f} "
+            "(above 1: the model is too sure)"
+            for name, one in self.classes.items()
+        ]
+
+    def to_json(self) -> dict[str, object]:
+        """Figures as plain JSON values."""
+        classes = {name: one.to_json() for name, one in self.classes.items()}
+        return {"classes": classes, "failures": dict(self.failures)}
+
+    def require_whole(self) -> None:
+        """Raise a `BatchError` if some slides could not be compared; all others are."""
+        require_none(self.failures, done=len(self.slides))
+
+
+def reliability(
+    predictions: Predictions, slides: Collection, *, label: str, progress: Progress
+) -> CalibrationReport:
+    """Count the values of predictions with and without each class, over all slides.
+
+    Returns
+    -------
+    CalibrationReport
+        Its `CalibrationReport.require_whole` raises if a slide is missing, cannot be compared, or
+        has no probabilities.
+
+    Raises
+    ------
+    StoreError
+        If there are no predictions.
+    """
+    names = predictions.names()
+    if not names:
+        raise StoreError(f"{predictions.path} holds no predictions; run `wsi-seg infer` first")
+    batch = run_each(
+        names,
+        lambda name: slide_reliability(predictions[name], slides[name], label=label),
+        title="compare",
+        progress=progress,
+    )
+    return CalibrationReport(pooled(batch.results.values()), tuple(batch.results), batch.failures)
+
+
+def pooled(slides: Iterable[Mapping[str, Reliability]]) -> dict[str, Reliability]:
+    """Sum the counts of each class over slides."""
+    sums: dict[str, Reliability] = {}
+    for slide in slides:
+        for name, found in slide.items():
+            sums[name] = sums[name] + found if name in sums else found
+    return sums
+
+
+def slide_reliability(
+    prediction: SlideStore, truth: SlideStore, *, label: str
+) -> dict[str, Reliability]:
+    """Count the values of one slide; see `reliability`."""
+    found, true = prediction.probabilities, truth.label(label)
+    classes, true_classes = found.classes, true.classes
+    require_same_slide(prediction, truth)
+    require_same_classes(truth.name, classes, true_classes, label)
+    recode = classes.recoding(true_classes)
+    counts = {entry.name: np.zeros((_VALUES, 2), dtype=np.int64) for entry in classes}
+    extent = found.pyramid.extent
+    for region in extent.strips(_STRIP_PX):
+        values = found.read(region, cached=False)
+        ids = read_label(true, extent, region.y, 0, height=region.height, width=region.width)
+        ids = recode[ids]
+        for channel, entry in enumerate(classes):
+            for row in range(0, region.height, _ROWS):  # sums take eight bytes for each pixel
+                rows = slice(row, row + _ROWS)
+                pairs = values[rows, :, channel].astype(np.int64) * 2 + (ids[rows] == entry.id)
+                pairs = pairs[ids[rows] != IGNORE]
+                counts[entry.name] += np.bincount(pairs, minlength=2 * _VALUES).reshape(_VALUES, 2)
+    return {name: Reliability(count) for name, count in counts.items()}

@@ -1,0 +1,197 @@
+"""Owns comparing predictions with the truth, strip by strip: memory depends on a slide's width."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.batch import run_each
+from wsi_seg.classes import IGNORE
+from wsi_seg.errors import BatchError, StoreError
+from wsi_seg.evaluation.boundary import Outlines
+from wsi_seg.evaluation.calibration import Reliability, pooled, slide_reliability
+from wsi_seg.evaluation.matching import Matcher
+from wsi_seg.evaluation.pairing import (
+    PredictionTruthStrip,
+    lack_of_truth,
+    paired_strips,
+    require_same_classes,
+    require_same_slide,
+)
+from wsi_seg.evaluation.scores import Counts, Measures, Scores, SlideScore
+from wsi_seg.evaluation.tiles import tile_dices
+from wsi_seg.postprocess.label_map import predicted_label
+from wsi_seg.postprocess.strips import label_strips
+from wsi_seg.progress import Progress, Silent
+from wsi_seg.store import Collection, Predictions, SlideStore
+from wsi_seg.store.names import PREDICTION_LABEL
+
+_PIXELS_ONLY = Measures()
+
+# Outlines that people draw agree about as well; and tiles where a prediction names none.
+_TOLERANCE_UM = 2.0
+_TILE_PX = 512
+
+# Rows counted at a time.
+_ROWS = 64
+
+
+def usual_measures(predictions: Predictions, *, tolerance_um: float = _TOLERANCE_UM) -> Measures:
+    """All that is measured of a prediction unless less is asked for; tiles are the model's."""
+    names = predictions.names()
+    tile_px = predictions[names[0]].prediction.tile_px if names else None
+    return Measures(
+        objects=True,
+        tolerance_um=tolerance_um,
+        calibration=True,
+        tile_px=tile_px or _TILE_PX,
+    )
+
+
+def evaluate(
+    predictions: Predictions,
+    slides: Collection,
+    *,
+    label: str = "annotations",
+    found_label: str = PREDICTION_LABEL,
+    measures: Measures = _PIXELS_ONLY,
+    decide: Callable[[SlideStore], object] | None = None,
+    progress: Progress = Silent(),  # noqa: B008 (has no state)
+) -> Scores:
+    """Compare the label maps of a prediction collection with a label of the slides.
+
+    Slides without that label are left out and named in the result, and so are those that cannot
+    be compared: its `Scores.require_whole` raises an error for the latter.
+
+    Truth is compared at the prediction's level: its own level there, or the nearest finer one,
+    sampled at pixel centres. Pixels labelled 255 (ignore) do not count.
+
+    Parameters
+    ----------
+    predictions
+        Made by inference.
+    slides
+        Their stores, with the truth.
+    label
+        Name under ``labels/`` of the truth.
+    found_label
+        Name of the label that is scored: what inference wrote, or ``decision``.
+    measures
+        What is measured besides pixels.
+    decide
+        Called with each prediction before it is scored, for example to write ``found_label``.
+    progress
+        Advanced by megapixels.
+
+    Raises
+    ------
+    StoreError
+        If nothing can be compared.
+    BatchError
+        If no slide can be scored.
+    """
+    names = predictions.names()
+    if not names:
+        raise StoreError(f"{predictions.path} holds no predictions; run `wsi-seg infer` first")
+
+    def work(name: str) -> tuple[list[SlideScore], dict[str, Reliability]] | str:
+        if name not in slides:
+            raise StoreError(f"{slides.path} has no slide {name!r}")
+        prediction, truth = predictions[name], slides[name]
+        if (lack := lack_of_truth(truth, label)) is not None:
+            return lack
+        if decide is not None:
+            decide(prediction)
+        found = evaluate_slide(
+            prediction,
+            truth,
+            label=label,
+            found_label=found_label,
+            measures=measures,
+            progress=progress,
+        )
+        sure = measures.calibration and prediction.saved != "labels"
+        return found, slide_reliability(prediction, truth, label=label) if sure else {}
+
+    batch = run_each(names, work, title="evaluate", progress=progress)
+    unscored = {name: one for name, one in batch.results.items() if isinstance(one, str)}
+    scored = {name: one for name, one in batch.results.items() if not isinstance(one, str)}
+    scores = [score for found, _ in scored.values() for score in found]
+    sure = [one for _, one in scored.values() if one]
+    if not scores:
+        raise BatchError(batch.failures | unscored, done=0)
+    warnings = [text for name in scored if (text := predictions[name].warning) is not None]
+    if measures.calibration and len(sure) < len(scored):
+        warnings.append(
+            f"calibration not measured on {len(scored) - len(sure)} of {len(scored)} slides: only "
+            "their class ids were saved"
+        )
+    return Scores(
+        tuple(scores),
+        measures.tolerance_um,
+        pooled(sure) if sure else None,
+        tuple(unscored),
+        batch.failures,
+        tuple(warnings),
+    )
+
+
+def evaluate_slide(
+    prediction: SlideStore,
+    truth: SlideStore,
+    *,
+    label: str,
+    found_label: str = PREDICTION_LABEL,
+    measures: Measures = _PIXELS_ONLY,
+    progress: Progress,
+) -> list[SlideScore]:
+    """Score every class on one slide; see `evaluate`."""
+    found, true = predicted_label(prediction, found_label), truth.label(label)
+    found_classes = found.classes
+    require_same_slide(prediction, truth)
+    require_same_classes(truth.name, found_classes, true.classes, label)
+    size = len(found_classes) + 1
+    confusion = np.zeros((size, size), dtype=np.int64)
+    extent = found.pyramid.extent
+    matcher = Matcher() if measures.objects else None
+    outlines = Outlines(found_classes) if measures.tolerance_um is not None else None
+    progress.start(f"evaluate {truth.name}", extent.area / 1e6, "Mpx")
+    for strip in paired_strips(label_strips(found), found_classes, true, height=extent.height):
+        confusion += _confusion(strip, size)
+        if matcher is not None:
+            matcher.add(strip)
+        if outlines is not None:
+            outlines.add(strip)
+        progress.advance(strip.found.size / 1e6)
+    progress.finish()
+    objects = {} if matcher is None else matcher.counts(found_classes)
+    distances = {} if outlines is None else outlines.distances()
+    tiles = {} if measures.tile_px is None else tile_dices(found, true, measures.tile_px)
+    scores = []
+    for entry in found_classes:
+        tp = int(confusion[entry.id, entry.id])
+        fp = int(confusion[entry.id].sum()) - tp
+        fn = int(confusion[:, entry.id].sum()) - tp
+        scores.append(
+            SlideScore(
+                truth.name,
+                entry.name,
+                Counts(tp, fp, fn),
+                objects.get(entry.name),
+                distances.get(entry.name),
+                None if measures.tile_px is None else tiles[entry.name],
+                found.pyramid.mpp,
+            )
+        )
+    return scores
+
+
+def _confusion(strip: PredictionTruthStrip, size: int) -> NDArray[np.int64]:
+    """Pixels by the class found and the true one, ``(size, size)``."""
+    total = np.zeros(size * size, dtype=np.int64)
+    for row in range(0, len(strip.found), _ROWS):  # sums take eight bytes for each pixel
+        rows = slice(row, row + _ROWS)
+        found, true = strip.found[rows].astype(np.int64), strip.true[rows]
+        both = (found * size + true)[true != IGNORE]
+        total += np.bincount(both, minlength=size * size)
+    return total.reshape(size, size)

@@ -1,0 +1,199 @@
+"""Owns maps of where a prediction is wrong or unsure, kept as its labels.
+
+``errors``: right, false and missed pixels. ``energy``: ``T * logsumexp(logits / T)`` over
+background and class, high where the class is sure. ``uncertainty``: ``p (1 - p)``, high where p is
+near one half. ``variance``: that of p between the members of an ensemble, high where they disagree.
+The last three are of the most probable class, in 255 steps; the label's attributes say what a step
+is.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.classes import ClassTable
+from wsi_seg.evaluation.ablation import read_together, require_alike
+from wsi_seg.evaluation.pairing import paired_strips, require_same_classes, require_same_slide
+from wsi_seg.postprocess.label_map import predicted_label
+from wsi_seg.postprocess.strips import Source, Strip, argmax_strips, label_strips
+from wsi_seg.postprocess.write import write_label
+from wsi_seg.store import Multiscale, SlideStore
+
+ERRORS, ENERGY, UNCERTAINTY, VARIANCE = "errors", "energy", "uncertainty", "variance"
+
+# Rows whose variance is computed at a time.
+_ROWS = 64
+
+# The most that numbers from 0 to 1 can vary, in 255 steps.
+_VARIANCE_STEP = 0.25 / 255
+
+# Colours that also differ for people who see no red or no green.
+_STATES = ClassTable.named(["right", "false", "missed"], ["#009e73", "#d55e00", "#0072b2"])
+
+
+def write_maps(
+    prediction: SlideStore, truth: SlideStore, *, label: str, found_label: str
+) -> tuple[str, ...]:
+    """Write ``errors``, and ``energy`` and ``uncertainty`` where probabilities were saved.
+
+    See `write_errors` and `write_heat`.
+
+    Returns
+    -------
+    tuple[str, ...]
+        Names of the labels that were written.
+    """
+    write_errors(prediction, truth, label=label, found_label=found_label)
+    if prediction.saved == "labels":
+        return (ERRORS,)
+    write_heat(prediction, ENERGY)
+    write_heat(prediction, UNCERTAINTY)
+    return (ERRORS, ENERGY, UNCERTAINTY)
+
+
+def write_errors(
+    prediction: SlideStore, truth: SlideStore, *, label: str, found_label: str
+) -> Multiscale:
+    """Write which pixels are right (1), false (2: the truth is another class or none), missed (3).
+
+    Parameters
+    ----------
+    prediction, truth
+        Prediction and store of one slide.
+    label, found_label
+        Names of the true label, and of the one that is scored.
+
+    Raises
+    ------
+    StoreError
+        If the two cannot be compared.
+    """
+    found, true = predicted_label(prediction, found_label), truth.label(label)
+    classes = found.classes
+    require_same_slide(prediction, truth)
+    require_same_classes(truth.name, classes, true.classes, label)
+
+    def source(strip_px: int) -> Source:
+        def strips() -> Iterator[Strip]:
+            start = label_strips(found, strip_px=strip_px)
+            for strip in paired_strips(start, classes, true, height=found.pyramid.extent.height):
+                states = np.zeros_like(strip.found)
+                states[(strip.found == 0) & (strip.true != 0)] = 3
+                states[(strip.found != 0) & (strip.found != strip.true)] = 2
+                states[(strip.found != 0) & (strip.found == strip.true)] = 1
+                states[~strip.valid] = 0
+                yield Strip(strip.y, states, strip.probability)
+
+        return strips
+
+    return write_label(prediction, ERRORS, source, classes=_STATES, note={"scored": found_label})
+
+
+def energy_score_table(temperature: float = 1.0) -> tuple[NDArray[np.uint8], float]:
+    """Energy of each probability value, in steps, and the energy of one step.
+
+    Parameters
+    ----------
+    temperature
+        T; the logits of background and class are 0 and ``log(p / (1 - p))``, where the ends
+        count as half a step from 0 and 1.
+    """
+    p = np.clip(np.arange(256) / 255, 0.5 / 255, 254.5 / 255)
+    energy = temperature * np.logaddexp(0, np.log(p / (1 - p)) / temperature)
+    step = float(energy[-1] / 255)
+    return np.rint(energy / step).astype(np.uint8), step
+
+
+def uncertainty_table() -> tuple[NDArray[np.uint8], float]:
+    """``p (1 - p)`` of each probability value, in steps, and the size of one step."""
+    p = np.arange(256) / 255
+    step = 0.25 / 255
+    return np.rint(p * (1 - p) / step).astype(np.uint8), step
+
+
+def write_heat(prediction: SlideStore, name: str, *, temperature: float = 1.0) -> Multiscale:
+    """Write the energy or the uncertainty of each pixel.
+
+    Parameters
+    ----------
+    prediction
+        Prediction of one slide.
+    name
+        ``energy`` or ``uncertainty``.
+    temperature
+        Of the energy.
+
+    Raises
+    ------
+    StoreError
+        If the prediction holds class ids alone.
+    """
+    image = prediction.probabilities
+    table, step = energy_score_table(temperature) if name == ENERGY else uncertainty_table()
+
+    def source(strip_px: int) -> Source:
+        def strips() -> Iterator[Strip]:
+            for strip in argmax_strips(image, strip_px=strip_px)():
+                yield replace(strip, ids=table[strip.probability])
+
+        return strips
+
+    note: dict[str, object] = {"step": step, "temperature": temperature}
+    return write_label(prediction, name, source, classes=ClassTable(()), note=note)
+
+
+def write_variance(prediction: SlideStore, members: Sequence[SlideStore]) -> Multiscale:
+    """Write how much the members of an ensemble disagree about each pixel.
+
+    Parameters
+    ----------
+    prediction
+        The ensemble's prediction of one slide, which the label is kept with.
+    members
+        Their own predictions of it.
+
+    Raises
+    ------
+    StoreError
+        If they differ in slide, size or classes, or a member holds class ids alone.
+    """
+    require_alike([prediction, *members])
+    images = [member.probabilities for member in members]
+    extent = prediction.pyramid.extent
+
+    def source(strip_px: int) -> Source:
+        def strips() -> Iterator[Strip]:
+            for region in extent.strips(strip_px):
+                values = read_together(images, region)
+                parts = [
+                    variance_of([value[row : row + _ROWS] for value in values])
+                    for row in range(0, region.height, _ROWS)
+                ]
+                steps = np.concatenate(parts)
+                yield Strip(region.y, steps, np.zeros_like(steps))
+
+        return strips
+
+    note: dict[str, object] = {"step": _VARIANCE_STEP, "members": len(members)}
+    return write_label(prediction, VARIANCE, source, classes=ClassTable(()), note=note)
+
+
+def variance_of(values: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Variance between predictions of the class that is most probable on average, in 255 steps.
+
+    Parameters
+    ----------
+    values
+        ``(H, W, C)`` uint8 of each member, probability is value / 255.
+    """
+    total = np.sum(values, axis=0, dtype=np.int64)
+    best = total.argmax(axis=2)[..., None]
+    total = np.take_along_axis(total, best, axis=2)[..., 0]
+    squares = np.zeros_like(total)
+    for value in values:
+        squares += np.take_along_axis(value, best, axis=2)[..., 0].astype(np.int64) ** 2
+    count = len(values)
+    variance = (count * squares - total**2) / (255 * count) ** 2
+    return np.rint(variance / _VARIANCE_STEP).astype(np.uint8)

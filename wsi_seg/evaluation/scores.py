@@ -1,0 +1,301 @@
+"""Owns the scores and their report: of pixels, and optionally of tiles, objects and outlines.
+
+Figures of several slides come from counts, never from means of means, unless the name says so.
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from wsi_seg.batch import require_none
+from wsi_seg.evaluation.boundary import Distances
+from wsi_seg.evaluation.calibration import Reliability
+from wsi_seg.evaluation.intervals import dice_of, interval, mean_of
+from wsi_seg.evaluation.matching import ObjectCounts
+from wsi_seg.evaluation.pairing import unscored_lines
+from wsi_seg.notebook import lines_html
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Pixels of one class: found and true, found but false, true but missed."""
+
+    tp: int
+    fp: int
+    fn: int
+
+    @property
+    def dice(self) -> float:
+        """``2 tp / (2 tp + fp + fn)``; 1 where neither prediction nor truth has a pixel."""
+        total = 2 * self.tp + self.fp + self.fn
+        return 2 * self.tp / total if total else 1.0
+
+    @property
+    def iou(self) -> float:
+        """``tp / (tp + fp + fn)``; 1 where neither prediction nor truth has a pixel."""
+        total = self.tp + self.fp + self.fn
+        return self.tp / total if total else 1.0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """What is measured besides pixels.
+
+    Parameters
+    ----------
+    objects
+        Match objects; see `matching`.
+    tolerance_um
+        Measure distances between outlines, and count those up to this far as right (pixels of the
+        prediction where mpp is unknown); None measures none.
+    tile_px
+        Side of tiles that are scored on their own, in pixels of the prediction; None scores none.
+    calibration
+        Count how often each probability came true, where probabilities were saved.
+    """
+
+    objects: bool = False
+    tolerance_um: float | None = None
+    tile_px: int | None = None
+    calibration: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SlideScore:
+    """One class on one slide.
+
+    Parameters
+    ----------
+    slide, class_name
+        Which.
+    counts
+        Pixels.
+    objects, distances, tile_dices
+        As `Measures` asked for; the last are Dice of each tile that shows the class.
+    mpp
+        um per pixel of the prediction, None where unknown.
+    """
+
+    slide: str
+    class_name: str
+    counts: Counts
+    objects: ObjectCounts | None = None
+    distances: Distances | None = None
+    tile_dices: tuple[float, ...] | None = None
+    mpp: float | None = None
+
+    def figures(self, tolerance_um: float | None) -> dict[str, object]:
+        """All figures by name."""
+        c = self.counts
+        row: dict[str, object] = {"dice": c.dice, "iou": c.iou, "tp": c.tp, "fp": c.fp, "fn": c.fn}
+        if self.tile_dices is not None:
+            row["tile_dice"] = statistics.fmean(self.tile_dices) if self.tile_dices else None
+        if self.objects is not None:
+            row |= _object_figures(self.objects)
+        if self.distances is not None and tolerance_um is not None:
+            row[f"hd95_{self.unit}"] = self.hausdorff
+            row["surface_dice"] = self.distances.surface_dice(self.px(tolerance_um))
+        return row
+
+    @property
+    def unit(self) -> str:
+        """Unit of lengths: um, or pixels of the prediction."""
+        return "px" if self.mpp is None else "um"
+
+    @property
+    def hausdorff(self) -> float | None:
+        """Hausdorff 95 in `unit`; None where an outline is empty or beyond reach."""
+        found = None if self.distances is None else self.distances.hausdorff()
+        return None if found is None else found * (self.mpp or 1.0)
+
+    def px(self, length: float) -> float:
+        """Length given in `unit` as pixels of the prediction."""
+        return length / (self.mpp or 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Scores of a prediction collection against a truth collection.
+
+    ``unscored`` names slides without the true label, ``failures`` why others could not be scored;
+    ``warnings`` name tiles that inference could not read, and what could not be measured.
+    """
+
+    slides: tuple[SlideScore, ...]
+    tolerance_um: float | None = None
+    calibration: Mapping[str, Reliability] | None = None
+    unscored: tuple[str, ...] = ()
+    failures: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """Names of the slides that have scores."""
+        return tuple(dict.fromkeys(score.slide for score in self.slides))
+
+    def require_whole(self) -> None:
+        """Raise a `BatchError` if some slides could not be scored; the others are."""
+        require_none(self.failures, done=len(self.scored))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Classes in table order."""
+        return tuple(dict.fromkeys(score.class_name for score in self.slides))
+
+    def pooled(self, class_name: str) -> Counts:
+        """Sum the counts of one class over all slides."""
+        total = Counts(0, 0, 0)
+        for score in self.slides:
+            if score.class_name == class_name:
+                total += score.counts
+        return total
+
+    def slide_dice(self, class_name: str) -> tuple[float, float]:
+        """Mean and standard deviation over slides of the per-slide Dice of one class."""
+        values = [s.counts.dice for s in self.slides if s.class_name == class_name]
+        return statistics.fmean(values), statistics.pstdev(values)
+
+    @property
+    def mean_slide_dice(self) -> float:
+        """Per-slide Dice, averaged over slides and classes."""
+        return statistics.fmean(score.counts.dice for score in self.slides)
+
+    def of(self, class_name: str) -> list[SlideScore]:
+        """Scores of one class."""
+        return [score for score in self.slides if score.class_name == class_name]
+
+    def lines(self) -> list[str]:
+        """Sentences about each class for people."""
+        lines = []
+        for name in self.class_names:
+            pooled = self.pooled(name)
+            mean, spread = self.slide_dice(name)
+            lines.append(
+                f"{name}: Dice {mean:.4f} ± {spread:.4f} per slide, {pooled.dice:.4f} pooled; "
+                f"IoU {pooled.iou:.4f} pooled"
+            )
+            more = class_figures(self.of(name), self.tolerance_um)
+            lines += [f"  {line}" for line in class_lines(more)]
+            if self.calibration is not None and name in self.calibration:
+                lines.append(f"  calibration error {self.calibration[name].ece:.4f}")
+        lines += [*self.warnings, *unscored_lines(self.unscored)]
+        return lines + [f"{name} was not scored: {why}" for name, why in self.failures.items()]
+
+    def _repr_html_(self) -> str:
+        return lines_html(self.lines())
+
+    def to_json(self) -> dict[str, object]:
+        """All figures as plain JSON values."""
+        return {
+            "slides": [
+                {"slide": s.slide, "class": s.class_name} | s.figures(self.tolerance_um)
+                for s in self.slides
+            ],
+            "classes": {
+                name: {
+                    "pooled_dice": self.pooled(name).dice,
+                    "pooled_iou": self.pooled(name).iou,
+                    "slide_dice_mean": self.slide_dice(name)[0],
+                    "slide_dice_sd": self.slide_dice(name)[1],
+                }
+                | class_figures(self.of(name), self.tolerance_um)
+                for name in self.class_names
+            },
+            "mean_slide_dice": self.mean_slide_dice,
+            "unscored": list(self.unscored),
+            "failures": dict(self.failures),
+            "warnings": list(self.warnings),
+        } | (
+            {}
+            if self.calibration is None
+            else {"calibration": {name: one.to_json() for name, one in self.calibration.items()}}
+        )
+
+
+def _object_figures(objects: ObjectCounts) -> dict[str, object]:
+    return {
+        "objects_found": objects.found,
+        "objects_true": objects.true,
+        "object_precision": objects.precision,
+        "object_recall": objects.recall,
+        "object_f1": objects.f1,
+        "object_pq": objects.pq,
+        "object_ap": objects.ap,
+    }
+
+
+def class_figures(scores: Sequence[SlideScore], tolerance_um: float | None) -> dict[str, object]:
+    """Figures of one class over all slides, in addition to Dice and IoU."""
+    px = np.array([(s.counts.tp, s.counts.tp + s.counts.fp, s.counts.tp + s.counts.fn)
+                   for s in scores], dtype=np.float64)  # fmt: skip
+    dice = np.array([[s.counts.dice] for s in scores])
+    row = _ends("slide_dice_mean", interval(dice, mean_of))
+    row |= _ends("pooled_dice", interval(px, dice_of))
+    tiles = [value for s in scores for value in s.tile_dices or ()]
+    if tiles:
+        row["tile_dice_mean"] = statistics.fmean(tiles)
+    objects = [s.objects for s in scores if s.objects is not None]
+    if objects:
+        row |= _object_figures(sum(objects, ObjectCounts((), 0, 0)))
+        counts = np.array([(len(o.ious), o.found, o.true) for o in objects], dtype=np.float64)
+        row |= _ends("object_f1", interval(counts, dice_of))
+    if tolerance_um is not None:
+        row |= _outline_figures(scores, tolerance_um)
+    return row
+
+
+def _outline_figures(scores: Sequence[SlideScore], tolerance_um: float) -> dict[str, object]:
+    """Means over slides; those of another unit than the first slide's are not mixed with it."""
+    unit = scores[0].unit
+    same = [s for s in scores if s.unit == unit and s.distances is not None]
+    far = [s.hausdorff for s in same]
+    near = [value for value in far if value is not None]
+    surfaces = [
+        s.distances.surface_dice(s.px(tolerance_um)) for s in same if s.distances is not None
+    ]
+    return {
+        f"hd95_mean_{unit}": statistics.fmean(near) if near else None,
+        "hd95_undefined": len(far) - len(near),
+        f"tolerance_{unit}": tolerance_um,
+        "surface_dice_mean": statistics.fmean(surfaces) if surfaces else None,
+    }
+
+
+def _ends(name: str, found: tuple[float, float] | None) -> dict[str, object]:
+    return {} if found is None else {f"{name}_low": found[0], f"{name}_high": found[1]}
+
+
+def class_lines(row: Mapping[str, object]) -> list[str]:
+    """Say the figures of `class_figures`."""
+    lines = []
+    if "slide_dice_mean_low" in row:
+        lines.append(
+            f"95 % intervals over slides: {_range(row, 'slide_dice_mean')} per slide, "
+            f"{_range(row, 'pooled_dice')} pooled"
+        )
+    if "object_f1" in row:
+        lines.append(
+            f"objects: {row['objects_found']} found, {row['objects_true']} true; precision "
+            f"{row['object_precision']:.3f}, recall {row['object_recall']:.3f}, F1 "
+            f"{row['object_f1']:.3f}, PQ {row['object_pq']:.3f}, AP {row['object_ap']:.3f}"
+        )
+    unit = "um" if "tolerance_um" in row else "px"
+    if f"tolerance_{unit}" in row and row["surface_dice_mean"] is not None:
+        far = row[f"hd95_mean_{unit}"]
+        lines.append(
+            f"outlines: surface Dice {row['surface_dice_mean']:.3f} within "
+            f"{row[f'tolerance_{unit}']:g} {unit}, Hausdorff 95 "
+            f"{'undefined' if far is None else f'{far:.1f} {unit}'}, means over slides"
+        )
+    if "tile_dice_mean" in row:
+        lines.append(f"Dice {row['tile_dice_mean']:.4f}, mean over tiles that show the class")
+    return lines
+
+
+def _range(row: Mapping[str, object], name: str) -> str:
+    return f"{row[f'{name}_low']:.4f} to {row[f'{name}_high']:.4f}"

@@ -1,0 +1,329 @@
+"""Owns the search for a rule: every rule of a grid on out-of-fold predictions, scored two ways.
+
+The rule that is best on all slides has an optimistic score, because it was chosen by it. So each
+fold is also scored by the rule that is best on the other folds; the mean of those is what to
+expect of new slides.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.batch import require_none, run_each
+from wsi_seg.choices import Scope, Unit
+from wsi_seg.errors import BatchError, ConfigError, StoreError
+from wsi_seg.evaluation.pairing import (
+    PredictionTruthStrip,
+    lack_of_truth,
+    paired_strips,
+    require_same_classes,
+    require_same_slide,
+    unscored_lines,
+)
+from wsi_seg.postprocess.components import ConnectedComponents, Ints, over_runs
+from wsi_seg.postprocess.rule import Rule, least_above
+from wsi_seg.postprocess.strips import argmax_strips
+from wsi_seg.progress import Progress
+from wsi_seg.store import Collection, Predictions, SlideStore
+
+# Right, wrong, and not to be scored.
+_STATES = 3
+
+
+def grid(
+    highs: Sequence[float],
+    lows: Sequence[float],
+    min_areas: Sequence[float],
+    *,
+    unit: Unit = "um2",
+    per: Sequence[Scope] = ("image",),
+) -> tuple[Rule, ...]:
+    """All rules of these thresholds with ``low <= high``; without lows, both are the high one.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such rule.
+    """
+    rules = [
+        Rule(high, low, area, unit, one)
+        for one, high, area in itertools.product(per, highs, min_areas)
+        for low in (lows or (high,))
+        if low <= high
+    ]
+    if not rules:
+        raise ConfigError(
+            f"got high thresholds {list(highs)}, low ones {list(lows)}; expected a low one that is "
+            "at most a high one"
+        )
+    return tuple(dict.fromkeys(rules))
+
+
+@dataclass(frozen=True, slots=True)
+class FoldChoice:
+    """One fold: the rule that is best on all others, and what it scores here."""
+
+    fold: str
+    rule: Rule
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class SearchReport:
+    """Outcome of a search.
+
+    ``in_fold`` is the score of ``rule`` on the slides it was chosen by, ``cross_fold`` the mean
+    over slides of what other folds' choices score. ``unscored`` names slides without the true
+    label, ``failures`` why others could not be scored.
+    """
+
+    rule: Rule
+    in_fold: float
+    cross_fold: float
+    folds: tuple[FoldChoice, ...]
+    rules: int
+    slides: int
+    unscored: tuple[str, ...] = ()
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+    def require_whole(self) -> None:
+        """Raise a `BatchError` if some slides could not be scored; the others were used."""
+        require_none(self.failures, done=self.slides)
+
+    def lines(self) -> list[str]:
+        """Figures as sentences for people."""
+        return [
+            f"{self.rules} rules on {self.slides} slides in {len(self.folds)} folds",
+            f"best: {self.rule.describe()}",
+            f"Dice {self.in_fold:.4f} on the slides it was chosen by (optimistic)",
+            f"Dice {self.cross_fold:.4f} where each fold is scored by the others' choice",
+            *unscored_lines(self.unscored),
+            *(f"{name} was not scored: {why}" for name, why in self.failures.items()),
+        ]
+
+    def to_json(self) -> dict[str, object]:
+        """Figures as plain JSON values."""
+        return asdict(self)
+
+
+def search(
+    folds: Sequence[Predictions],
+    slides: Collection,
+    rules: Sequence[Rule],
+    *,
+    label: str,
+    parts: int = 5,
+    progress: Progress,
+) -> SearchReport:
+    """Find the rule with the best per-slide Dice, averaged over slides and classes.
+
+    Slides without the label are left out and named in the result, and so are those that cannot
+    be compared: its `SearchReport.require_whole` raises an error for the latter.
+
+    Parameters
+    ----------
+    folds
+        Predictions of each fold's own held-out slides; of a single collection, slides are dealt
+        out to ``parts`` folds by name.
+    slides
+        Their stores, with the label ``label``.
+    rules
+        See `grid`; of equally good ones the first wins.
+    parts
+        Number of folds to make of one collection.
+    progress
+        Advanced by slides.
+
+    Raises
+    ------
+    ConfigError
+        If there are fewer than two slides with truth, or two folds.
+    BatchError
+        If slides cannot be compared, and too few are left.
+    """
+    fold: list[int] = []
+    scores: list[NDArray[np.float64]] = []
+    failures: dict[str, str] = {}
+    unscored: dict[str, str] = {}
+    for number, predictions in enumerate(folds):
+
+        def work(name: str, found: Predictions = predictions) -> NDArray[np.float64] | str:
+            if name not in slides:
+                raise StoreError(f"{slides.path} has no slide {name!r}")
+            lack = lack_of_truth(slides[name], label)
+            return lack or slide_scores(found[name], slides[name], rules, label=label)
+
+        batch = run_each(predictions.names(), work, title="search", progress=progress)
+        failures |= batch.failures
+        for name, found in batch.results.items():
+            if isinstance(found, str):
+                unscored[name] = found
+            else:
+                scores.append(found)
+                fold.append(number)
+    if failures or (unscored and not scores):
+        _require_some(fold, len(folds), failures | unscored)
+    if len(scores) < 2:
+        raise ConfigError(
+            f"got {len(scores)} predicted slides with label {label!r}; expected at least 2, so "
+            "that no slide is scored by a rule that was chosen on it"
+        )
+    numbers = np.array(fold)
+    names = [str(collection.path.parent.name) for collection in folds]
+    if len(folds) == 1:
+        numbers = np.arange(len(scores)) % min(parts, len(scores))
+        names = [f"part {number}" for number in range(int(numbers.max()) + 1)]
+    report = choose(rules, np.stack(scores, axis=1), numbers, names)
+    return replace(report, unscored=tuple(unscored), failures=failures)
+
+
+def _require_some(fold: Sequence[int], folds: int, failures: Mapping[str, str]) -> None:
+    """Raise what failed where too little is left to choose by."""
+    if len(fold) < 2 or (folds > 1 and len(set(fold)) < 2):
+        raise BatchError(failures, done=len(fold))
+
+
+def choose(
+    rules: Sequence[Rule], scores: NDArray[np.float64], fold: NDArray[np.int64], names: list[str]
+) -> SearchReport:
+    """Choose by scores ``(rules, slides)``; ``fold`` is each slide's fold, by index of name."""
+    best = int(scores.mean(axis=1).argmax())
+    present = np.unique(fold)
+    if len(present) < 2:
+        raise ConfigError("got slides of one fold; expected at least two folds")
+    choices, cross = [], np.zeros(scores.shape[1])
+    for number in present:
+        here = fold == number
+        chosen = int(scores[:, ~here].mean(axis=1).argmax())
+        cross[here] = scores[chosen, here]
+        score = float(scores[chosen, here].mean())
+        choices.append(FoldChoice(names[int(number)], rules[chosen], score))
+    return SearchReport(
+        rule=rules[best],
+        in_fold=float(scores[best].mean()),
+        cross_fold=float(cross.mean()),
+        folds=tuple(choices),
+        rules=len(rules),
+        slides=scores.shape[1],
+    )
+
+
+def slide_scores(
+    prediction: SlideStore, truth: SlideStore, rules: Sequence[Rule], *, label: str
+) -> NDArray[np.float64]:
+    """Dice of one slide for each rule, averaged over classes, in one pass over the slide.
+
+    Both empty is 1. Only thresholds and ``min_area`` of a rule are looked at.
+    """
+    image, true = prediction.probabilities, truth.label(label)
+    classes = image.classes
+    require_same_slide(prediction, truth)
+    require_same_classes(truth.name, classes, true.classes, label)
+    px_areas = [rule.px_area(prediction.pyramid.mpp, name=prediction.name) for rule in rules]
+    images = _ImageCounts(len(classes) + 1)
+    per_object = {rule.low_threshold: rule for rule in rules if rule.per == "object"}
+    highs = sorted({rule.high_threshold for rule in rules if rule.per == "object"})
+    objects = {low: _ObjectCounts(low, highs) for low in per_object}
+    for strip in paired_strips(
+        argmax_strips(image), classes, true, height=image.pyramid.extent.height
+    ):
+        images.add(strip)
+        for counts in objects.values():
+            counts.add(strip)
+    for counts in objects.values():
+        counts.close(len(classes) + 1)
+    scores = []
+    for rule, px_area in zip(rules, px_areas, strict=True):
+        where = images if rule.per == "image" else objects[rule.low_threshold]
+        tp, found = where.of(rule, px_area)
+        total = found + images.true
+        dice = np.where(total > 0, 2 * tp / np.maximum(total, 1), 1.0)
+        scores.append(float(dice[1:].mean()))
+    return np.array(scores)
+
+
+class _ImageCounts:
+    """Pixels of each class by probability and by whether they are right: for any threshold."""
+
+    def __init__(self, size: int) -> None:
+        self._px = np.zeros((size, 256, _STATES), dtype=np.int64)
+        self.true = np.zeros(size, dtype=np.int64)
+
+    def add(self, strip: PredictionTruthStrip) -> None:
+        key = strip.found.astype(np.int32) * 256 + strip.probability
+        key *= _STATES
+        key += _state(strip)
+        counted = np.bincount(key.ravel(), minlength=self._px.size)
+        self._px += counted.reshape(self._px.shape)
+        self.true += np.bincount(strip.true.ravel(), minlength=256)[: len(self.true)]
+
+    def of(self, rule: Rule, px_area: float) -> tuple[Ints, Ints]:
+        """Right pixels and all scored pixels that the rule keeps of each class."""
+        high = self._px[:, least_above(rule.high_threshold) :].sum(axis=(1, 2))
+        kept = ~(high * px_area < rule.min_area)
+        low = self._px[:, least_above(rule.low_threshold) :].sum(axis=1)
+        return low[:, 0] * kept, low[:, :2].sum(axis=1) * kept
+
+
+class _ObjectCounts:
+    """Right and scored pixels, and those above high thresholds, of each object above a low one."""
+
+    def __init__(self, low: float, highs: Sequence[float]) -> None:
+        self._least = least_above(low)
+        self._highs = {high: n for n, high in enumerate(highs)}
+        self._components = ConnectedComponents()
+        self._rows: list[Ints] = []
+        self._sums = np.empty((0, 0), dtype=np.int64)
+        self._value = np.empty(0, dtype=np.int64)
+        self._size = 0
+
+    def add(self, strip: PredictionTruthStrip) -> None:
+        ids = strip.found * (strip.probability >= self._least)
+        runs = self._components.add(strip.y, ids)
+        offset = strip.y * ids.shape[1]
+        begin, end = runs.begin - offset, runs.end - offset
+        state = _state(strip)
+        masks = [state == 0, state < 2]
+        masks += [strip.probability >= least_above(high) for high in self._highs]
+        columns = [over_runs(np.add, mask, begin, end) for mask in masks]
+        table = np.stack([runs.label, runs.value.astype(np.int64), *columns], axis=1)
+        self._rows.append(_by_label(table))
+
+    def close(self, size: int) -> None:
+        """Join the labels, once all strips were seen."""
+        rows = np.concatenate([np.empty((0, 4 + len(self._highs)), dtype=np.int64), *self._rows])
+        groups = self._components.objects()
+        count = int(groups.max()) + 1 if len(groups) else 0
+        self._sums = np.zeros((count, rows.shape[1] - 2), dtype=np.int64)
+        np.add.at(self._sums, groups[rows[:, 0]], rows[:, 2:])
+        self._value = np.zeros(count, dtype=np.int64)
+        self._value[groups[rows[:, 0]]] = rows[:, 1]
+        self._size, self._rows = size, []
+
+    def of(self, rule: Rule, px_area: float) -> tuple[Ints, Ints]:
+        """Right pixels and all scored pixels that the rule keeps of each class."""
+        high = self._sums[:, 2 + self._highs[rule.high_threshold]]
+        kept = ~(high * px_area < rule.min_area)
+        right, scored = np.zeros(self._size, dtype=np.int64), np.zeros(self._size, dtype=np.int64)
+        np.add.at(right, self._value[kept], self._sums[kept, 0])
+        np.add.at(scored, self._value[kept], self._sums[kept, 1])
+        return right, scored
+
+
+def _by_label(table: Ints) -> Ints:
+    """Sum a strip's rows ``(label, value, numbers...)`` of equal label."""
+    labels, first, inverse = np.unique(table[:, 0], return_index=True, return_inverse=True)
+    joined = np.zeros((len(labels), table.shape[1]), dtype=np.int64)
+    np.add.at(joined, inverse, table)
+    joined[:, :2] = table[first, :2]
+    return joined
+
+
+def _state(strip: PredictionTruthStrip) -> NDArray[np.uint8]:
+    """0 where the class found is the true one, 1 where it is not, 2 where nothing is scored."""
+    state: NDArray[np.uint8] = (strip.found != strip.true).astype(np.uint8)
+    state[~strip.valid] = 2
+    return state

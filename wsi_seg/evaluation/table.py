@@ -1,0 +1,30 @@
+"""Owns scores as files: all figures as JSON, and a row for each slide and class as csv."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+from wsi_seg.atomic import write_atomic
+from wsi_seg.evaluation.scores import Scores
+
+
+def write_scores(folder: Path, scores: Scores) -> None:
+    """Write ``scores.json`` and ``slides.csv``, each whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        If they cannot be written.
+    """
+    rows = [
+        {"slide": s.slide, "class": s.class_name} | s.figures(scores.tolerance_um)
+        for s in scores.slides
+    ]
+    text = io.StringIO()
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomic(folder / "scores.json", json.dumps(scores.to_json(), indent=1))
+    write_atomic(folder / "slides.csv", text.getvalue())

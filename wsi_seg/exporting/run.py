@@ -1,0 +1,251 @@
+"""Owns exporting a whole prediction collection: one file per slide and format."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry import Polygon
+
+from wsi_seg.batch import require_none, run_each
+from wsi_seg.choices import Dialect
+from wsi_seg.classes import ClassEntry
+from wsi_seg.errors import StoreError
+from wsi_seg.exporting.coco import write_coco
+from wsi_seg.exporting.geojson import write_geojson
+from wsi_seg.exporting.overview import write_overview
+from wsi_seg.exporting.png import write_mask
+from wsi_seg.exporting.rle import write_rle_csv
+from wsi_seg.exporting.tiff import write_ome_tiff
+from wsi_seg.geometry import Extent
+from wsi_seg.masks.vectorize import vectorize
+from wsi_seg.postprocess.objects import ObjectTable, Scale, measure
+from wsi_seg.postprocess.rule import Rule
+from wsi_seg.postprocess.strips import label_strips
+from wsi_seg.postprocess.table import write_table
+from wsi_seg.postprocess.write import decided_label
+from wsi_seg.progress import Progress
+from wsi_seg.store import Collection, Multiscale, Predictions, SlideStore
+
+# Rows of a label map outlined at a time.
+_STRIP_PX = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ExportTargets:
+    """Where to write which format; None leaves a format out.
+
+    Parameters
+    ----------
+    geojson, png, overview
+        Folders for one polygon file (``.geojson.gz`` if ``packed``), one PNG of class ids, one
+        overview picture per slide.
+    ome_tiff
+        Folder for pyramidal OME-TIFFs of the label map, and of the probabilities if they were
+        saved.
+    table
+        Folder for object tables, as csv and parquet; probabilities are nan if none were saved.
+    rle, coco
+        One csv file of run-length encoded masks, one COCO file, for all slides. Runs count pixels
+        of the prediction, whose size is given with them; COCO's polygons those of level 0.
+    min_area_um2
+        Objects smaller than this are left out of the polygons; px² of level 0 where mpp is
+        unknown.
+    rule
+        Makes the decision that is exported, which is kept as the label ``decision``; None exports
+        the label map that inference wrote, without what the model's card calls too small.
+    packed
+        Whether polygon files are gzipped.
+    dialect
+        Of the run-length encoding; see `annotations.rle`.
+    """
+
+    geojson: Path | None = None
+    png: Path | None = None
+    overview: Path | None = None
+    ome_tiff: Path | None = None
+    table: Path | None = None
+    rle: Path | None = None
+    coco: Path | None = None
+    min_area_um2: float = 0.0
+    rule: Rule | None = None
+    packed: bool = False
+    dialect: Dialect = "absolute"
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """Files written, the number of objects by slide, and what is missing from them.
+
+    ``warnings`` name tiles that inference could not read, and probabilities it did not save;
+    ``slides`` were exported, ``failures`` says why others were not.
+    """
+
+    files: tuple[str, ...]
+    objects: dict[str, int]
+    warnings: tuple[str, ...] = ()
+    slides: tuple[str, ...] = ()
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        """Figures as sentences for people."""
+        lines = [f"{slide}: {count} objects" for slide, count in self.objects.items()]
+        return [*lines, *self.warnings, *(f"wrote {file}" for file in self.files)]
+
+    def to_json(self) -> dict[str, object]:
+        """Figures as plain JSON values."""
+        return asdict(self)
+
+    def require_whole(self) -> None:
+        """Raise a `BatchError` if some slides could not be exported; all others are done."""
+        require_none(self.failures, done=len(self.slides))
+
+
+def export(
+    predictions: Predictions,
+    slides: Collection | None,
+    targets: ExportTargets,
+    *,
+    progress: Progress,
+) -> ExportReport:
+    """Write every prediction in the formats asked for.
+
+    Parameters
+    ----------
+    predictions
+        Made by inference.
+    slides
+        The slides' own stores, which overview pictures need.
+    targets
+        What to write, and where.
+    progress
+        Advanced by slides.
+
+    Returns
+    -------
+    ExportReport
+        Its `ExportReport.require_whole` raises if some slides could not be exported.
+
+    Raises
+    ------
+    StoreError
+        If there are no predictions.
+    OutputError
+        If a file for all slides cannot be written.
+    """
+    if not predictions.names():
+        raise StoreError(f"{predictions.path} holds no predictions; run `wsi-seg infer` first")
+
+    def work(name: str) -> tuple[Multiscale, list[str], int | None]:
+        label = decided_label(predictions[name], targets.rule)
+        return label, *_write_slide(predictions[name], label, slides, targets)
+
+    batch = run_each(predictions.names(), work, title="export", progress=progress)
+    done = batch.results
+    files = [file for _, written, _ in done.values() for file in written]
+    files += _write_shared([(name, label) for name, (label, _, _) in done.items()], targets)
+    return ExportReport(
+        tuple(files),
+        {name: count for name, (_, _, count) in done.items() if count is not None},
+        _warnings(predictions, targets),
+        tuple(done),
+        batch.failures,
+    )
+
+
+def _warnings(predictions: Predictions, targets: ExportTargets) -> tuple[str, ...]:
+    warnings = [text for store in predictions if (text := store.warning) is not None]
+    plain = sum(store.saved == "labels" for store in predictions)
+    if plain and (targets.ome_tiff or targets.table):
+        warnings.append(
+            f"probabilities of {plain} slides are in no file: only their class ids were saved"
+        )
+    return tuple(warnings)
+
+
+def _write_slide(
+    store: SlideStore, label: Multiscale, slides: Collection | None, targets: ExportTargets
+) -> tuple[list[str], int | None]:
+    """Write the files of one slide; return their names, and the number of polygons."""
+    files, count, name = [], None, store.name
+    if targets.geojson is not None:
+        path = targets.geojson / f"{name}.geojson{'.gz' if targets.packed else ''}"
+        count = write_geojson(path, outlines(label, targets.min_area_um2))
+        files.append(path)
+    if targets.overview is not None and slides is not None:
+        files.append(targets.overview / f"{name}.png")
+        write_overview(slides[name], [(label, label.classes)], files[-1])
+    if targets.png is not None:
+        files.append(targets.png / f"{name}.png")
+        write_mask(files[-1], label)
+    if targets.ome_tiff is not None:
+        images = {"labels": label}
+        if store.saved != "labels":
+            images = {"probability": store.probabilities, **images}
+        for suffix, image in images.items():
+            files.append(targets.ome_tiff / f"{name}.{suffix}.ome.tif")
+            write_ome_tiff(files[-1], image)
+    if targets.table is not None:
+        table = _measured(store, label)
+        for suffix in ("csv", "parquet"):
+            files.append(targets.table / f"{name}.{suffix}")
+            write_table(files[-1], table, has_mpp=label.pyramid.mpp is not None)
+    return [str(path) for path in files], count
+
+
+def _measured(store: SlideStore, label: Multiscale) -> ObjectTable:
+    """Objects of a label map of a prediction; see `ExportTargets.table`."""
+    classes, scale = label.classes, Scale(label.downsample, label.pyramid.mpp)
+    if store.saved != "labels":
+        return measure(label_strips(label, store.probabilities), classes, scale)
+    table = measure(label_strips(label), classes, scale)
+    unknown = np.full(len(table), np.nan)
+    return replace(table, mean_probability=unknown, max_probability=unknown)
+
+
+def _write_shared(labels: list[tuple[str, Multiscale]], targets: ExportTargets) -> list[str]:
+    """Write the files that hold all slides."""
+    files = []
+    if targets.rle is not None and labels:
+        write_rle_csv(targets.rle, labels, dialect=targets.dialect)
+        files.append(str(targets.rle))
+    if targets.coco is not None and labels:
+        images = (
+            (name, _full_extent(label), outlines(label, targets.min_area_um2))
+            for name, label in labels
+        )
+        write_coco(targets.coco, images, labels[0][1].classes)
+        files.append(str(targets.coco))
+    return files
+
+
+def _full_extent(label: Multiscale) -> Extent:
+    """Size of the slide's level 0, as far as its label map knows."""
+    extent, scale = label.pyramid.extent, label.downsample
+    return Extent(height=round(extent.height * scale), width=round(extent.width * scale))
+
+
+def outlines(label: Multiscale, min_area_um2: float) -> Iterator[tuple[ClassEntry, Polygon]]:
+    """Outline the objects of a prediction, in level-0 pixels of the slide.
+
+    Parameters
+    ----------
+    label
+        Label map of one slide.
+    min_area_um2
+        Smaller objects are left out; px² of level 0 where mpp is unknown.
+    """
+    classes = {entry.id: entry for entry in label.classes}
+    scale = label.downsample
+    mpp = None if label.pyramid.mpp is None else label.pyramid.mpp / scale
+    for value, polygon in vectorize(_strips(label)):
+        scaled = shapely.transform(polygon, lambda xy: xy * scale)
+        if scaled.area * (1.0 if mpp is None else mpp**2) >= min_area_um2:
+            yield classes[value], scaled
+
+
+def _strips(label: Multiscale) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    for strip in label.pyramid.extent.strips(_STRIP_PX):
+        yield strip.y, label.read(strip)

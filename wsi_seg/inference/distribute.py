@@ -1,0 +1,401 @@
+"""Owns running a plan on many workers; the only room of dask.
+
+Each worker loads the model once, writes the strips of its parts straight into the output, and
+makes the coarser levels of slides; the journal is written here, as results come in. Sums are of
+whole numbers, so any number of workers gives the bytes of a run in one process.
+"""
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from importlib import import_module
+from itertools import islice
+from typing import Any
+
+import dask
+import torch
+from distributed import Client, KilledWorker, LocalCluster, as_completed
+
+from wsi_seg.cores import available_cores, share_cores
+from wsi_seg.errors import ConfigError, OutputError
+from wsi_seg.extras import naming_extra
+from wsi_seg.inference.ensemble import StripJob
+from wsi_seg.inference.memory import MemoryPlan
+from wsi_seg.inference.output import SlideOutput, StripTask, StripWriter
+from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.run_plan import RunPlan
+from wsi_seg.inference.runner import (
+    Load,
+    Runner,
+    RunStats,
+    Tuning,
+    UnfinishedSettings,
+    load_network,
+)
+from wsi_seg.inference.save import StripRecord
+from wsi_seg.inference.strips import PendingStrip
+from wsi_seg.predict.device import Device
+from wsi_seg.predict.ensemble import Model
+from wsi_seg.predict.predictor import PrecisionDrift
+from wsi_seg.progress import Progress, Silent
+
+# Parts that are with the scheduler at a time; more than any cluster's workers need in a while.
+_AT_ONCE = 2048
+
+
+# Strips of one slide, or of several, in the order they are produced.
+Part = tuple[StripTask, ...]
+
+# A part is this share of what is left for each worker, so parts get smaller towards the end and all
+# workers end at about the same time. One alone need not wait for others.
+_SHARE = 0.7
+
+# But not more than so many strips, or batches: what a worker that dies has done of it is lost. Nor
+# fewer strips while each worker can have them: neighbouring parts both predict a row of tiles.
+_MOST_STRIPS, _FEWEST_STRIPS = 16, 2
+_BATCHES = 8
+
+
+@contextlib.contextmanager
+def connected(cluster: str) -> Iterator[Client]:
+    """Connect to a cluster, and start it where it is local.
+
+    Parameters
+    ----------
+    cluster
+        ``local:N`` starts N processes here, ``cuda`` one for each GPU (``cuda:N`` for N of them),
+        ``slurm:N`` submits N jobs as dask-jobqueue is configured (``slurm`` one),
+        ``tcp://HOST:PORT`` is a scheduler that runs already.
+
+    Raises
+    ------
+    ConfigError
+        If it is another word, or a package that it needs is not installed.
+    """
+    kind, _, word = cluster.partition(":")
+    if kind == "local":
+        with (
+            _worker_environment(),
+            LocalCluster(
+                n_workers=_count(cluster, word),
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address=None,
+                # Even so it serves figures: at a port of its own, or a second cluster complains.
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+            ) as workers,
+            Client(workers) as client,
+        ):
+            yield client
+    elif kind == "cuda":
+        gpus = {"n_workers": _count(cluster, word)} if word else {}
+        how = {"dashboard_address": None, **gpus}
+        with (
+            _extra("dask_cuda", "LocalCUDACluster", "cuda", how) as workers,
+            Client(workers) as client,
+        ):
+            yield client
+    elif kind == "slurm":
+        # Its workers are other machines, so the scheduler has to listen to them; its page has not.
+        page = {"scheduler_options": {"dashboard_address": "127.0.0.1:0"}}
+        with _extra("dask_jobqueue", "SLURMCluster", "slurm", page) as workers:
+            workers.scale(jobs=_count(cluster, word) if word else 1)
+            with Client(workers) as client:
+                yield client
+    elif kind in ("tcp", "tls"):
+        try:
+            client = Client(cluster, timeout="10s")
+        except OSError as error:
+            raise ConfigError(f"got --cluster {cluster!r}, but nothing answers there") from error
+        with client:
+            yield client
+    else:
+        raise ConfigError(
+            f"got --cluster {cluster!r}; expected local:N, cuda[:N], slurm[:N] or tcp://HOST:PORT"
+        )
+
+
+def _count(cluster: str, word: str) -> int:
+    if not word.isdecimal() or int(word) < 1:
+        raise ConfigError(
+            f"got --cluster {cluster!r}; expected a number of 1 or more after the colon"
+        )
+    return int(word)
+
+
+@contextlib.contextmanager
+def _worker_environment() -> Iterator[None]:
+    """Start local workers without dask's setting of malloc, its profiler and its frequent tick.
+
+    The setting makes malloc give memory back at once, and a network asks for the same memory again
+    with every layer. The profiler reads every thread's stack a hundred times a second, and the tick
+    wakes every process fifty times a second.
+    """
+    key = "distributed.nanny.pre-spawn-environ"
+    environment = {
+        name: value
+        for name, value in dask.config.get(key).items()
+        if name != "MALLOC_TRIM_THRESHOLD_"
+    }
+    quiet = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s"}
+    with dask.config.set({key: environment, **quiet}):
+        yield
+
+
+def _extra(module: str, name: str, extra: str, options: Mapping[str, object]) -> Any:  # noqa: ANN401 (dask has no types)
+    """Start the cluster class of an optional package."""
+    with naming_extra(f"--cluster {extra}"):
+        return getattr(import_module(module), name)(**options)
+
+
+class DaskExecutor:
+    """Produces strips on the workers of a cluster.
+
+    One of them is asked where it computes, for this machine may have no GPU; all then compute so,
+    because workers of several kinds must not choose differently.
+
+    Parameters
+    ----------
+    client
+        From `connected`.
+    model, options
+        What predicts, and how; every worker must see the model's files.
+    progress
+        Advanced by tiles.
+    load
+        See `Runner`; travels to the workers.
+
+    Raises
+    ------
+    ConfigError
+        If the worker has no such device.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        model: Model,
+        options: InferOptions,
+        *,
+        progress: Progress = Silent(),  # noqa: B008 (has no state)
+        load: Load = load_network,
+    ) -> None:
+        self._client, self._progress = client, progress
+        place = client.submit(Device.here, options.device, options.precision, pure=False)
+        self.device: Device = place.result()
+        hosts = [one["host"] for one in client.scheduler_info(n_workers=-1)["workers"].values()]
+        self._workers = max(1, len(hosts))
+        self._worker = _Worker(
+            model,
+            replace(options, precision=self.device.precision),
+            load,
+            sharing=max(Counter(hosts).values(), default=1),
+        )
+
+    def tune(self, plan: RunPlan, unfinished: UnfinishedSettings) -> Tuning:
+        """Have one worker choose batch and compilation for all; see `Runner.tune`."""
+        self._progress.note("loading the model in a worker")
+        found: Tuning = self._client.submit(
+            self._worker.tune, plan, dict(unfinished), pure=False
+        ).result()
+        return found
+
+    def run(
+        self, outputs: Sequence[SlideOutput], memory: MemoryPlan, *, compiled: bool
+    ) -> RunStats:
+        """Produce what is left of slides; see `Executor.run`.
+
+        Raises
+        ------
+        OutputError
+            If workers die at the same strips several times. One that dies once is replaced.
+        """
+        tasks = [output.task for output in outputs]
+        parts = list(partition(tasks, workers=self._workers, batch=max(memory.batches)))
+        named = {output.plan.slide: output for output in outputs}
+        left = {output.plan.slide: set(output.task.strips) for output in outputs}
+        total = sum(task.tiles for part in parts for task in part)
+        self._progress.start("infer", total, "tiles")
+        tiles, drift = 0, PrecisionDrift()
+        work = partial(self._worker.work, memory, compiled)
+        queue = _TaskQueue(self._client, work, parts)
+        for task in tasks:
+            if not task.strips:
+                queue.finish(named[task.store.name])
+        for done, found in queue:
+            if isinstance(done, SlideOutput):
+                done.complete = True
+                continue
+            stats, records = found
+            for task, written in zip(done, records, strict=True):
+                output = named[task.store.name]
+                output.record(written)
+                left[task.store.name] -= task.strips
+                if not left[task.store.name]:
+                    queue.finish(output)
+                self._progress.advance(task.tiles)
+            tiles += stats.tiles
+            drift = PrecisionDrift.largest([drift, stats.drift])
+        self._progress.finish()
+        return RunStats(tiles, drift, {})  # wait times of workers are not collected
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """What a worker needs to know; it loads the model once and keeps it between tasks."""
+
+    model: Model
+    options: InferOptions
+    load: Load
+    sharing: int
+
+    def tune(self, plan: RunPlan, unfinished: UnfinishedSettings) -> Tuning:
+        """Choose batch and compilation."""
+        return self._runner().tune(plan, unfinished, Silent())
+
+    def work(
+        self, memory: MemoryPlan, compiled: bool, part: Part
+    ) -> tuple[RunStats, list[list[StripRecord]]]:
+        """Produce a part, and write it while it is produced."""
+        with StripWriter() as writer:
+            strip_jobs, records = [], []
+            for task in part:
+                written: list[StripRecord] = []
+                strip_jobs.append(_written_by(writer, task, written))
+                records.append(written)
+            stats = self._runner().produce(
+                strip_jobs,
+                memory,
+                compiled=compiled,
+                progress=Silent(),
+                written=writer.drain,
+            )
+        return stats, records
+
+    def _runner(self) -> Runner:
+        share_cores(self.sharing)
+        torch.set_num_threads(min(available_cores(), torch.get_num_threads()))
+        return _kept(self)
+
+
+def _written_by(writer: StripWriter, task: StripTask, written: list[StripRecord]) -> StripJob:
+    """Job whose strips the writer writes; their records are for the client."""
+    saver = task.saver()
+
+    def write(strip: PendingStrip) -> None:
+        written.append(saver.write(strip(), strip_job.quarantined))
+
+    strip_job = StripJob(task, lambda strip: writer.submit(lambda: write(strip)))
+    return strip_job
+
+
+@lru_cache(maxsize=1)
+def _kept(worker: _Worker) -> Runner:
+    return Runner(worker.model, worker.options, worker.load)
+
+
+class _TaskQueue:
+    """Parts and slides that are with the workers; iterating gives what each of them returned.
+
+    Only some thousand are submitted at a time, so neither the client nor the scheduler ever holds a
+    whole run, and workers that join late still get work.
+    """
+
+    def __init__(
+        self, client: Client, work: Callable[[Part], object], parts: Sequence[Part]
+    ) -> None:
+        self._client, self._work = client, work
+        self._waiting = iter(parts)
+        self._submitted: dict[Any, Part | SlideOutput] = {}  # by dask's futures
+        self._returned = as_completed()
+        for part in islice(self._waiting, _AT_ONCE):
+            self._submit(self._work, part)
+
+    def finish(self, output: SlideOutput) -> None:
+        """Have a slide's coarser levels made, before other work, so that slides get done."""
+        self._submit(_finish, output, priority=1)
+
+    def _submit(
+        self, work: Callable[..., object], what: Part | SlideOutput, priority: int = 0
+    ) -> None:
+        future = self._client.submit(work, what, pure=False, priority=priority)
+        self._submitted[future] = what
+        self._returned.add(future)
+
+    def __iter__(self) -> Iterator[tuple[Part | SlideOutput, Any]]:
+        for future in self._returned:
+            what = self._submitted.pop(future)
+            for part in islice(self._waiting, max(0, _AT_ONCE - len(self._submitted))):
+                self._submit(self._work, part)
+            try:
+                found = future.result()
+            except KilledWorker as error:
+                raise OutputError(_killed(what)) from error
+            yield what, found
+
+
+def _killed(what: Part | SlideOutput) -> str:
+    if isinstance(what, SlideOutput):
+        place = f"the coarser levels of slide {what.plan.slide!r}"
+    else:
+        first, last = what[0], what[-1]
+        place = f"slide {first.store.name!r}, strips from {min(first.strips)}"
+        place += f" to slide {last.store.name!r}, strip {max(last.strips)}"
+    return (
+        f"workers died several times on {place}, most often because memory ran out; repeat the "
+        "command with fewer workers, or with --max-ram"
+    )
+
+
+def _finish(output: SlideOutput) -> None:
+    """Finish a slide in a worker, so that the client does not wait for it."""
+    output.finish()
+
+
+def partition(tasks: Sequence[StripTask], *, workers: int, batch: int) -> Iterator[Part]:
+    """Cut tasks into parts that have every strip once (guided chunking).
+
+    Small slides share a part, so that it has a full batch if possible: the last one is padded.
+
+    Parameters
+    ----------
+    tasks
+        What is left of each slide, in the order it should be produced.
+    workers
+        How many work at a time.
+    batch
+        Tiles of one forward pass.
+
+    Yields
+    ------
+    Part
+        Groups of neighbouring strips.
+    """
+    left = float(sum(task.tiles for task in tasks))
+    share = _SHARE if workers > 1 else 1.0
+    part: list[StripTask] = []
+    wanted = tiles = 0.0
+    for task in tasks:
+        strips = sorted(task.strips)
+        each = task.tiles / max(1, len(strips))  # a mean will do: parts need not be equal
+        while strips:
+            if not part:
+                wanted, tiles = max(batch, _wanted(left / workers, share, each, batch)), 0.0
+            missing = round((wanted - tiles) / each) if each else len(strips)
+            count = min(max(1, missing), len(strips))
+            part.append(replace(task, strips=frozenset(strips[:count])))
+            del strips[:count]
+            tiles, left = tiles + count * each, left - count * each
+            if tiles >= wanted - each / 2:
+                yield tuple(part)
+                part = []
+    if part:
+        yield tuple(part)
+
+
+def _wanted(left: float, share: float, each: float, batch: int) -> float:
+    """Tiles of the next part, where so many are left for each worker and a strip has ``each``."""
+    fewest = min(left, _FEWEST_STRIPS * each)
+    return min(max(share * left, fewest), max(_MOST_STRIPS * each, _BATCHES * batch))

@@ -1,0 +1,261 @@
+"""Owns running the members of a model in step: their strips of the same rows become one.
+
+Members that read the same pixels with the same tiles share one stream: rows are read and uploaded
+once. The others have streams of their own, which continue as far as the next strip needs.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.inference.memory import MemoryPlan
+from wsi_seg.inference.output import StripTask
+from wsi_seg.inference.plan import Quarantined, SlidePlan
+from wsi_seg.inference.resample import resized, rows_under
+from wsi_seg.inference.stream import Job, Sizes, TileStream
+from wsi_seg.inference.strips import PendingStrip, Strip, StripSink, Wanted
+from wsi_seg.inference.transfer import Budget
+from wsi_seg.inference.waits import WaitTimes
+from wsi_seg.predict.combine import combine
+from wsi_seg.predict.ensemble import Model
+from wsi_seg.predict.predictor import TilePredictor
+from wsi_seg.progress import Progress
+from wsi_seg.store import shared_cache
+
+# Values that are combined at a time; intermediate sums take several times their bytes.
+_BLOCK = 2**20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StripJob:
+    """Strips of one slide to produce, whatever predicts them.
+
+    Parameters
+    ----------
+    task
+        Which strips.
+    sink
+        Takes each of them, in order.
+    quarantined
+        Filled with tiles that could not be read, see `stream.Job`.
+    """
+
+    task: StripTask
+    sink: StripSink
+    quarantined: list[Quarantined] = field(default_factory=list)
+
+
+def predict_strip_jobs(
+    strip_jobs: Sequence[StripJob],
+    model: Model,
+    predictors: Sequence[TilePredictor],
+    memory: MemoryPlan,
+    *,
+    progress: Progress,
+    waits: WaitTimes,
+) -> int:
+    """Produce the strips of all jobs; return the number of tiles predicted.
+
+    Parameters
+    ----------
+    strip_jobs
+        In the order they are produced.
+    model
+        The members and how they are combined.
+    predictors
+        Of each member.
+    memory
+        How much of each thing.
+    progress
+        Advanced by tiles.
+    waits
+        Measures what is waited for.
+    """
+    shared_cache().resize(memory.cache)
+    if len(predictors) == 1:
+        jobs = [
+            strip_job.task.job(0, (strip_job.sink,), strip_job.task.wanted, strip_job.quarantined)
+            for strip_job in strip_jobs
+        ]
+        stream = TileStream(jobs, predictors, memory.sizes(0), progress=progress, waits=waits)
+        return sum(stream)
+    streams = [
+        _MemberStream(strip_jobs, members, predictors, memory, progress=progress, waits=waits)
+        for members in _groups(strip_jobs, memory)
+    ]
+    budget = Budget(memory.strips, waits.writing)
+    for number, strip_job in enumerate(strip_jobs):
+        plan = strip_job.task.plan
+        for index in sorted(strip_job.task.strips):
+            needed = [part for one in streams for part in one.strips(number, plan.strips[index])]
+            needed.sort(key=lambda part: part.member)
+            strip_job.sink(_combined(index, plan, needed, model, budget))
+    return sum(one.finish() for one in streams)
+
+
+def _groups(strip_jobs: Sequence[StripJob], memory: MemoryPlan) -> list[tuple[int, ...]]:
+    """Members that can share a stream: equal grids on every slide, and all of them in memory."""
+    count = len(memory.batches)
+    if memory.resident < count:
+        return [(member,) for member in range(count)]
+    groups: dict[object, list[int]] = {}
+    for member in range(count):
+        grids = tuple(_grid(strip_job.task.plans[member]) for strip_job in strip_jobs)
+        groups.setdefault((memory.batches[member], grids), []).append(member)
+    return [tuple(members) for members in groups.values()]
+
+
+def _grid(plan: SlidePlan) -> object:
+    """Name what decides which pixels a member reads of a slide, and when."""
+    return plan.level, plan.extent, plan.tile_px, plan.ys, plan.xs, plan.keep.tobytes(), plan.view
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Strips of one member that are under a strip of the output; first row of each."""
+
+    member: int
+    plan: SlidePlan
+    strips: tuple[tuple[int, Callable[[], Strip]], ...]
+
+
+def _combined(
+    index: int, plan: SlidePlan, parts: Sequence[_Rows], model: Model, budget: Budget
+) -> PendingStrip:
+    """Make what waits for the members' strips and combines them, in blocks of rows."""
+    y, y_end = plan.strips[index]
+    nbytes = (y_end - y) * plan.extent.width * len(model.card.classes) * (len(parts) + 1)
+    budget.take(nbytes)
+
+    def arrived() -> Strip:
+        try:
+            return combined()
+        finally:
+            budget.give(nbytes)
+
+    def combined() -> Strip:
+        members = [_joined(part) for part in parts]
+        rows = np.empty((y_end - y, plan.extent.width, len(model.card.classes)), np.uint8)
+        step = max(1, _BLOCK // rows[0].size)
+        for top in range(y, y_end, step):
+            wanted = range(top, min(top + step, y_end))
+            found = [
+                _rows(member, first, part.plan, plan, wanted)
+                for part, (first, member) in zip(parts, members, strict=True)
+            ]
+            rows[top - y : wanted.stop - y] = combine(found, model.weights, model.mode)
+        return Strip(index, rows)
+
+    return arrived
+
+
+def _joined(part: _Rows) -> tuple[int, NDArray[np.uint8]]:
+    """First row and rows of a member's strips."""
+    found = [strip().probabilities for _, strip in part.strips]
+    rows = [one for one in found if one is not None]
+    return part.strips[0][0], rows[0] if len(rows) == 1 else np.concatenate(rows)
+
+
+def _rows(
+    member: NDArray[np.uint8], first: int, own: SlidePlan, plan: SlidePlan, wanted: range
+) -> NDArray[np.uint8]:
+    """Rows of a member, from ``first`` on, in pixels of the output."""
+    if own.extent == plan.extent:
+        return member[wanted.start - first : wanted.stop - first]
+    needed = rows_under(wanted, small=own.extent.height, full=plan.extent.height)
+    part = member[needed.start - first : needed.stop - first]
+    return resized(part, needed.start, wanted, small=own.extent, full=plan.extent)
+
+
+class _MemberStream:
+    """Strips of members that share a stream, made when they are asked for, from top to bottom."""
+
+    def __init__(
+        self,
+        strip_jobs: Sequence[StripJob],
+        members: tuple[int, ...],
+        predictors: Sequence[TilePredictor],
+        memory: MemoryPlan,
+        *,
+        progress: Progress,
+        waits: WaitTimes,
+    ) -> None:
+        self._tasks = [strip_job.task for strip_job in strip_jobs]
+        self._members = members
+        self._tiles = 0
+        # Of each member: number of the job, first row, row after, and the strip.
+        self._made: dict[int, deque[tuple[int, int, int, Callable[[], Strip]]]] = {
+            member: deque() for member in members
+        }
+        jobs: list[Job] = [
+            strip_job.task.job(
+                members[0],
+                tuple(self._sink(number, member, strip_job.task) for member in members),
+                Wanted(),
+                strip_job.quarantined,
+            )
+            for number, strip_job in enumerate(strip_jobs)
+        ]
+        # Strips are taken in this thread, so it must not wait for memory of theirs.
+        sizes: Sizes = replace(memory.sizes(members[0]), strips=None)
+        chosen = [predictors[member] for member in members]
+        self._stream = iter(TileStream(jobs, chosen, sizes, progress=progress, waits=waits))
+
+    def _sink(self, number: int, member: int, task: StripTask) -> StripSink:
+        strips = iter(sorted(task.strips_of(task.plans[member])))
+        bounds = task.plans[member].strips
+
+        def sink(strip: PendingStrip) -> None:
+            y, y_end = bounds[next(strips)]
+            self._made[member].append((number, y, y_end, _once(strip)))
+
+        return sink
+
+    def strips(self, number: int, wanted: tuple[int, int]) -> Iterator[_Rows]:
+        """Give the strips of each member that are under rows of a job's output."""
+        task = self._tasks[number]
+        for member in self._members:
+            plan = task.plans[member]
+            needed = range(*wanted)
+            if plan.extent != task.plan.extent:
+                full = task.plan.extent.height
+                needed = rows_under(needed, small=plan.extent.height, full=full)
+            yield _Rows(member, plan, tuple(self._under(member, number, needed)))
+
+    def finish(self) -> int:
+        """Run what is left; return the tiles predicted in all."""
+        self._tiles += sum(self._stream)
+        return self._tiles
+
+    def _under(
+        self, member: int, number: int, needed: range
+    ) -> list[tuple[int, Callable[[], Strip]]]:
+        """Give the strips of a member that hold some of its own rows; those before are dropped."""
+        made = self._made[member]
+        while made and (made[0][0], made[0][2]) < (number, needed.start + 1):
+            made.popleft()
+        while not made or (made[-1][0], made[-1][2]) < (number, needed.stop):
+            tiles = next(self._stream, None)
+            if tiles is None:
+                break
+            self._tiles += tiles
+        return [
+            (y, strip)
+            for strip_job, y, y_end, strip in made
+            if strip_job == number and y < needed.stop and y_end > needed.start
+        ]
+
+
+def _once(strip: PendingStrip) -> Callable[[], Strip]:
+    """Let a strip be asked for several times: rows of two strips of the output may need it."""
+    found: list[Strip] = []
+
+    def kept() -> Strip:
+        if not found:
+            found.append(strip())
+        return found[0]
+
+    return kept

@@ -1,0 +1,423 @@
+"""Owns the inference plan: which tiles of a slide are predicted, at which level, in which strips.
+
+A plan is plain data made before any work. Running it in one process, in many, or again after a
+kill gives the same bytes.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.choices import Blend, Compile, Save, Tta
+from wsi_seg.errors import ConfigError, ResolutionError
+from wsi_seg.geometry import Extent, Pyramid, TileGrid
+from wsi_seg.geometry.grid import strip_bounds
+from wsi_seg.inference.blend import MAX_OVERLAP, axis_weights
+from wsi_seg.models.checkpoint import ModelCard
+from wsi_seg.reading.readable import Readable
+from wsi_seg.reading.resample import COARSEST_SLIDE, Scale
+from wsi_seg.reading.view import View
+from wsi_seg.store import LabelInfo, Multiscale
+from wsi_seg.store.names import TISSUE
+
+# Strips are whole chunks of the output.
+STRIP_ROWS = 512
+
+# A row of chunks higher than this is read in portions, through the cache of decoded chunks.
+UNIT_ROWS = 1024
+
+# Classes up to which probabilities are saved too where nothing else is asked for.
+_PROBABILITIES_UP_TO = 4
+
+# Tile that could not be read: first row, first column, reason.
+Quarantined = tuple[int, int, str]
+
+
+class PlannedSlide(Protocol):
+    """What planning and predicting need of a slide: a `SlideStore`, or an array."""
+
+    @property
+    def name(self) -> str:
+        """Name of the slide."""
+
+    @property
+    def pyramid(self) -> Pyramid:
+        """Levels of the image."""
+
+    @property
+    def image(self) -> Readable:
+        """Pixels."""
+
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the labels."""
+
+    def label(self, name: str) -> Multiscale:
+        """Open a label."""
+
+    def sibling(self, name: str) -> "PlannedSlide | None":
+        """Another slide of the same collection."""
+
+
+@dataclass(frozen=True, slots=True)
+class InferOptions:
+    """What a user may choose about inference.
+
+    Parameters
+    ----------
+    overlap
+        Fraction of a tile that neighbouring tiles share, 0 to 0.9; or ``adaptive``: first 0,
+        then half a tile where it is needed, see `inference.adaptive`.
+    tile_px
+        Side of a tile at the inference level; None takes the model card's.
+    blend
+        How overlapping tiles are merged; see `blend.axis_weights`.
+    batch
+        Tiles per forward pass; 0 lets the predictor choose.
+    device, precision
+        ``auto``, or a torch device; ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+    tta
+        Test-time augmentation: ``none``, ``hflip``, ``flips`` or ``d4``.
+    skip_background
+        Leave out tiles in which the store's tissue mask has nothing.
+    allow_mpp_mismatch
+        Accept a slide of unknown or too coarse mpp; the override is recorded in the output.
+    compiled
+        Compile networks before they run: ``on``, ``off``, or ``auto``: on CUDA, where the tiles
+        that are planned save more time than it costs.
+    readers
+        Reads and decodes at a time; 0 is the cores of this process less two, at least two.
+    save
+        ``probabilities``, ``labels`` or ``both``; ``auto`` is both up to 4 classes, else labels.
+    mpp
+        Micrometres per pixel to read slides at in place of the model's.
+    level
+        Level to read as it is, in place of the one that fits the model's mpp.
+    max_ram
+        Bytes of main memory that the process may take; None takes what runs fastest.
+    strip_px
+        Rows that are written as a unit, a multiple of 512; None lets the memory plan choose.
+    """
+
+    overlap: float | Literal["adaptive"] = 0.5
+    tile_px: int | None = None
+    blend: Blend = "gaussian"
+    batch: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    tta: Tta = "none"
+    skip_background: bool = True
+    allow_mpp_mismatch: bool = False
+    compiled: Compile = "auto"
+    readers: int = 0
+    save: Save | Literal["auto"] = "auto"
+    mpp: float | None = None
+    level: int | None = None
+    max_ram: int | None = None
+    strip_px: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fraction <= MAX_OVERLAP:
+            raise ConfigError(
+                f"got overlap {self.overlap}; expected 0 to {MAX_OVERLAP}, or adaptive"
+            )
+        if self.tile_px is not None and not 1 <= self.tile_px <= 8192:
+            raise ConfigError(f"got tile {self.tile_px} px; expected 1 to 8192")
+        if self.batch < 0:
+            raise ConfigError(f"got batch {self.batch}; expected 0 (choose for me) or more")
+        if self.readers < 0:
+            raise ConfigError(f"got {self.readers} readers; expected 0 (choose for me) or more")
+        if self.mpp is not None and not 0 < self.mpp < math.inf:
+            raise ConfigError(f"got mpp {self.mpp}; expected a number above 0")
+        if self.mpp is not None and self.level is not None:
+            raise ConfigError(f"got mpp {self.mpp} and level {self.level}; expected one of them")
+        if self.strip_px is not None and (self.strip_px < 1 or self.strip_px % STRIP_ROWS):
+            raise ConfigError(
+                f"got strips of {self.strip_px} rows; expected a multiple of {STRIP_ROWS}"
+            )
+
+    def saved(self, classes: int) -> Save:
+        """Choose what is saved of a model with so many classes."""
+        if self.save != "auto":
+            return self.save
+        return "both" if classes <= _PROBABILITIES_UP_TO else "labels"
+
+    @property
+    def fraction(self) -> float:
+        """Overlap of the finest grid that may be predicted."""
+        return 0.5 if self.overlap == "adaptive" else self.overlap
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FirstPass:
+    """What an earlier run without overlap predicted, which stands for some tiles of a plan.
+
+    Parameters
+    ----------
+    image
+        Its probabilities, of the plan's extent.
+    keep
+        Which tiles of the plan it stands for, shape ``(len(ys), len(xs))``.
+    skipped
+        Tiles with tissue that neither run predicts.
+    """
+
+    image: Multiscale
+    keep: NDArray[np.bool_]
+    skipped: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SlidePlan:
+    """All decisions about one slide.
+
+    Parameters
+    ----------
+    slide
+        Name of the slide.
+    level
+        Level of the store that is read.
+    source
+        Size of that level.
+    extent
+        Size of the output: the level's own size, or smaller where the level is resampled.
+    downsample
+        Level-0 px per output pixel.
+    mpp
+        Micrometres per output pixel, None where unknown.
+    tile_px
+        Side of a tile in output pixels.
+    ys, xs
+        First row of each row of tiles, first column of each column of tiles.
+    blend
+        How overlapping tiles are merged.
+    keep
+        Which tiles are predicted, shape ``(len(ys), len(xs))``.
+    strip_px
+        Rows that one strip of the output has.
+    shard_px
+        Rows of the output that one file holds: those of a strip, but where ``native`` is given.
+    chunk
+        Size of what is decoded at a time.
+    view
+        How the model looks at the slide.
+    native
+        Size that a resized slide's result is brought back to, its own level 0; None where the
+        result stays as it was predicted.
+    notes
+        Overrides and repairs, one sentence each.
+    first_pass
+        With adaptive overlap, the run before; None elsewhere. See `adaptive.merged`.
+    """
+
+    slide: str
+    level: int
+    source: Extent
+    extent: Extent
+    downsample: float
+    mpp: float | None
+    tile_px: int
+    ys: tuple[int, ...]
+    xs: tuple[int, ...]
+    blend: Blend
+    keep: NDArray[np.bool_]
+    strip_px: int
+    shard_px: int
+    chunk: Extent
+    view: View
+    native: Extent | None = None
+    notes: tuple[str, ...] = field(default=())
+    first_pass: FirstPass | None = None
+
+    @property
+    def strips(self) -> tuple[tuple[int, int], ...]:
+        """First row and first row after, of each strip of the output."""
+        return strip_bounds(self.extent.height, self.strip_px)
+
+    @property
+    def resampled(self) -> bool:
+        """Whether the output has another size than the level that is read."""
+        return self.source != self.extent
+
+    @property
+    def unit_px(self) -> int:
+        """Rows of the level that are read at a time: a row of chunks, or a part of a high one."""
+        return min(self.chunk.height, UNIT_ROWS, self.source.height)
+
+    @property
+    def reduction(self) -> float:
+        """Pixels of the level that is read per pixel of the output, along a row."""
+        return self.source.width / self.extent.width
+
+    @property
+    def row_weights(self) -> NDArray[np.int32]:
+        """Blend weights along y, ``(len(ys), tile_px)``; not kept, since plans are pickled."""
+        return axis_weights(self.ys, self.tile_px, length=self.extent.height, blend=self.blend)
+
+    @property
+    def column_weights(self) -> NDArray[np.int32]:
+        """Blend weights along x, ``(len(xs), tile_px)``; not kept, since plans are pickled."""
+        return axis_weights(self.xs, self.tile_px, length=self.extent.width, blend=self.blend)
+
+    def with_strips(self, strip_px: int) -> "SlidePlan":
+        """Plan with strips and shards of so many rows; a resized slide stays one strip."""
+        strips = self.strip_px if self.native is not None else strip_px
+        return replace(self, strip_px=strips, shard_px=strip_px)
+
+    def rows_for(self, strips: frozenset[int]) -> tuple[int, ...]:
+        """Rows of tiles that touch any of these strips, ascending."""
+        bounds = [self.strips[index] for index in sorted(strips)]
+        tops = np.asarray(self.ys)
+        touched = np.zeros(len(tops), dtype=bool)
+        for y, y_end in bounds:
+            touched |= (tops < y_end) & (tops + self.tile_px > y)
+        return tuple(int(row) for row in np.flatnonzero(touched))
+
+    def columns_for(self, rows: Sequence[int]) -> range:
+        """Pixel columns that the tiles to predict in some rows of tiles cover; may be empty."""
+        tiles = np.flatnonzero(self.keep[list(rows)].any(axis=0))
+        if not len(tiles):
+            return range(0)
+        return range(self.xs[tiles[0]], self.xs[tiles[-1]] + self.tile_px)
+
+    def tiles_in(self, strips: frozenset[int]) -> int:
+        """Count the tiles to predict for these strips."""
+        return int(self.keep[list(self.rows_for(strips))].sum())
+
+
+def finest(plans: Sequence[SlidePlan]) -> SlidePlan:
+    """Plan with the largest output, the first of equal ones."""
+    return max(plans, key=lambda plan: plan.extent.area)
+
+
+def plan_slide(
+    store: PlannedSlide, card: ModelCard, options: InferOptions, *, strip_px: int
+) -> SlidePlan:
+    """Decide level, tiles and strips for one slide.
+
+    Raises
+    ------
+    ResolutionError
+        If the model needs an mpp that the slide does not have, or is too coarse for.
+    """
+    view = card.view(options.tile_px)
+    if options.mpp is not None or options.level is not None:
+        view, scale, notes = _asked_for(store, view, options)
+    else:
+        scale, notes = _scale(store, view, options)
+    level, extent, pyramid = scale.level, scale.extent, store.pyramid
+    tile_px, shard_px = view.side, strip_px
+    downsample = pyramid.downsample(level)
+    if card.resize is not None:
+        # A resized slide is small, and is brought back to its size as a whole.
+        downsample, strip_px = 1.0, extent.height
+    elif extent != pyramid.extents[level] and view.mpp is not None and pyramid.mpp is not None:
+        downsample = view.mpp / pyramid.mpp
+    # Rounded up, so that the overlap is never larger than asked for.
+    stride = math.ceil(tile_px * (1 - options.fraction) - 1e-9)
+    grid = TileGrid(extent, tile_px, stride)
+    ys, xs = grid.ys, grid.xs
+    keep = np.ones((len(ys), len(xs)), dtype=bool)
+    if options.skip_background and TISSUE in store.label_names():
+        tissue = store.label(TISSUE)
+        keep = _tiles_with_tissue(tissue, extent, grid)
+        if not keep.any() and not LabelInfo.from_json(tissue.attributes, tissue.path).trusted:
+            keep = ~keep
+            notes = (*notes, "the tissue mask is empty, so every tile was predicted")
+    return SlidePlan(
+        slide=store.name,
+        level=level,
+        source=pyramid.extents[level],
+        extent=extent,
+        downsample=downsample,
+        mpp=None if pyramid.mpp is None else pyramid.mpp * downsample,
+        tile_px=tile_px,
+        ys=ys,
+        xs=xs,
+        blend=options.blend,
+        keep=keep,
+        strip_px=strip_px,
+        shard_px=shard_px,
+        chunk=store.image.chunk(level),
+        view=view,
+        native=None if card.resize is None else pyramid.extent,
+        notes=notes,
+    )
+
+
+def _scale(store: PlannedSlide, view: View, options: InferOptions) -> tuple[Scale, tuple[str, ...]]:
+    """Level and output size by the rule that training reads by, and the override if one is used."""
+    try:
+        return view.scale(store.pyramid, name=store.name), ()
+    except ResolutionError as error:
+        if options.allow_mpp_mismatch:
+            return Scale(0, store.pyramid.extent), (f"read at level 0 as it is, though {error}",)
+        raise ResolutionError(
+            f"{error}, or accept level 0 as it is with --allow-mpp-mismatch"
+        ) from error
+
+
+def _asked_for(
+    store: PlannedSlide, view: View, options: InferOptions
+) -> tuple[View, Scale, tuple[str, ...]]:
+    """View, level and size for an mpp or a level that the user asked for."""
+    if view.resize is not None:
+        raise ConfigError(
+            f"slide {store.name!r}: got --mpp or --level, but the model resizes every slide to "
+            f"{view.side} px; leave them out"
+        )
+    pyramid, level = store.pyramid, options.level
+    if level is None:
+        mpp = options.mpp
+        seen = replace(view, mpp=mpp)
+        scale, notes = _scale(store, seen, options)
+    else:
+        if not 0 <= level < len(pyramid.extents):
+            raise ConfigError(
+                f"slide {store.name!r}: got level {level}; expected 0 to {len(pyramid.extents) - 1}"
+            )
+        mpp = None if pyramid.mpp is None else pyramid.mpp * pyramid.downsample(level)
+        seen, scale, notes = view, Scale(level, pyramid.extents[level]), ()
+    if view.mpp is None or (mpp is not None and _like(mpp, view.mpp)):
+        return seen, scale, notes
+    found = "unknown" if mpp is None else f"{mpp:.4g}"
+    what = f"slide {store.name!r} would be read at {found} um per pixel, and the model has seen "
+    what += f"{view.mpp:.4g}"
+    if not options.allow_mpp_mismatch:
+        raise ResolutionError(
+            f"{what}; expected within {COARSEST_SLIDE - 1:.0%}: leave out --mpp and --level, or "
+            "accept it with --allow-mpp-mismatch"
+        )
+    return seen, scale, (*notes, what)
+
+
+def _like(mpp: float, other: float) -> bool:
+    """Whether a model that has seen one mpp may be shown the other."""
+    return max(mpp / other, other / mpp) <= COARSEST_SLIDE
+
+
+def _tiles_with_tissue(tissue: Multiscale, extent: Extent, grid: TileGrid) -> NDArray[np.bool_]:
+    """Whether any tissue is in each tile, from sums over the low-resolution tissue mask."""
+    size = tissue.pyramid.extent
+    mask = tissue.read(size.region()) > 0
+    sums = np.zeros((size.height + 1, size.width + 1), dtype=np.int64)
+    sums[1:, 1:] = mask.cumsum(0).cumsum(1)
+
+    def bounds(starts: tuple[int, ...], full: int, small: int) -> tuple[NDArray[np.int64], ...]:
+        first = np.asarray(starts, dtype=np.int64)
+        after = np.minimum(first + grid.tile, full)
+        return first * small // full, np.minimum(small, -(-after * small // full))
+
+    y, y_end = bounds(grid.ys, extent.height, size.height)
+    x, x_end = bounds(grid.xs, extent.width, size.width)
+    inside = (
+        sums[np.ix_(y_end, x_end)]
+        - sums[np.ix_(y, x_end)]
+        - sums[np.ix_(y_end, x)]
+        + sums[np.ix_(y, x)]
+    )
+    found: NDArray[np.bool_] = inside > 0
+    return found

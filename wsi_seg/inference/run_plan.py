@@ -1,0 +1,212 @@
+"""Owns the plan of a whole run: every slide, every member, batch and memory, before any work."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
+
+from wsi_seg.batch import require_none, run_each
+from wsi_seg.inference.adaptive import require_adaptable, require_even_tile
+from wsi_seg.inference.memory import MemoryPlan, plan_memory
+from wsi_seg.inference.plan import InferOptions, PlannedSlide, SlidePlan, finest, plan_slide
+from wsi_seg.predict.batch import batch_for
+from wsi_seg.predict.device import Device
+from wsi_seg.predict.ensemble import Model
+from wsi_seg.progress import Silent
+
+# Rows of a strip before the memory plan has its say.
+_STRIP_PX = 1024
+
+Refine = Callable[[PlannedSlide, SlidePlan], SlidePlan]
+
+# Slides that are listed one by one for people.
+_LISTED = 20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunPlan:
+    """What a run will do; plain data that pickles.
+
+    Parameters
+    ----------
+    slides
+        Of each slide that can be predicted, the plan of each member of the model.
+    failures
+        Why the others cannot, keyed by slide.
+    memory
+        Batch, strips, cache, and what they take; None where no slide can be predicted.
+    device
+        Where and how networks compute.
+    first
+        With adaptive overlap, tiles of the pass without overlap; ``slides`` then name the most
+        that both passes may predict. None for a fixed overlap.
+    """
+
+    slides: tuple[tuple[SlidePlan, ...], ...]
+    failures: dict[str, str]
+    memory: MemoryPlan | None
+    device: Device
+    first: int | None = None
+
+    @property
+    def tiles(self) -> int:
+        """Tiles that will be predicted, of all members."""
+        return sum(int(plan.keep.sum()) for slide in self.slides for plan in slide)
+
+    @property
+    def skipped(self) -> int:
+        """Tiles without tissue."""
+        return sum(int((~plan.keep).sum()) for slide in self.slides for plan in slide)
+
+    def require_whole(self) -> None:
+        """Raise a `BatchError` if some slides cannot be predicted, as the run would."""
+        require_none(self.failures, done=len(self.slides))
+
+    def lines(self) -> list[str]:
+        """Plan as sentences for people."""
+        total = f"{len(self.slides)} slides, {self.tiles} tiles, {self.skipped} of background "
+        lines = [f"{total}left out; {self.device.name}, {self.device.precision}"]
+        if self.first is not None:
+            lines.append(f"adaptive overlap: {self.first} tiles first, all of them at most")
+        rows = [_slide_row(plans) for plans in self.slides]
+        lines += [
+            "{slide}: {height} x {width} px of level {level}, of {tile_px} px, {tiles} tiles, "
+            "{skipped} left out, {strips} strips".format_map(row)
+            for row in rows[:_LISTED]
+        ]
+        if len(rows) > _LISTED:
+            lines.append(f"and {len(rows) - _LISTED} more slides")
+        lines += [f"{slide} fails: {reason}" for slide, reason in self.failures.items()]
+        return lines + ([] if self.memory is None else self.memory.lines())
+
+    def to_json(self) -> dict[str, object]:
+        """Plan as plain JSON values."""
+        return {
+            "tiles": self.tiles,
+            "tiles_first": self.first,
+            "tiles_skipped": self.skipped,
+            "device": self.device.name,
+            "precision": self.device.precision,
+            "slides": [_slide_row(plans) for plans in self.slides],
+            "failures": self.failures,
+            "memory": None if self.memory is None else self.memory.to_json(),
+        }
+
+
+def plan_inference(
+    stores: Sequence[PlannedSlide],
+    model: Model,
+    options: InferOptions,
+    *,
+    device: Device | None = None,
+    refine: Refine | None = None,
+    unfinished: Mapping[str, Mapping[str, object]] = MappingProxyType({}),
+) -> RunPlan:
+    """Plan all slides with all members, then what they take in memory; nothing is predicted.
+
+    Parameters
+    ----------
+    stores, model, options
+        What is predicted of what, and how.
+    device
+        Where networks compute; None is here.
+    refine
+        Changes a slide's plan by the result of an earlier run.
+    unfinished
+        Settings of the slides whose output is unfinished, see `output.unfinished_settings`; they
+        keep their strips and batch, and the memory plan is made for that.
+
+    Raises
+    ------
+    ConfigError
+        If an option is wrong, or ``max_ram`` is too little.
+    """
+    adaptive = options.overlap == "adaptive"
+    if adaptive:
+        require_adaptable(model)
+    device = device or Device.here(options.device, options.precision)
+    slides, failures = _plan_slides(stores, model, options, refine)
+    memory = None
+    if slides:
+        memory = _plan_memory(slides, model, options, device, unfinished)
+        strips = {slide[0].slide: memory.strip_px for slide in slides}
+        strips |= {name: int(str(one["strip_px"])) for name, one in unfinished.items()}
+        slides = [tuple(one.with_strips(strips[one.slide]) for one in slide) for slide in slides]
+    first = None
+    if adaptive and refine is None:
+        first = plan_inference(stores, model, replace(options, overlap=0.0), device=device).tiles
+    return RunPlan(tuple(slides), failures, memory, device, first)
+
+
+def _plan_slides(
+    stores: Sequence[PlannedSlide], model: Model, options: InferOptions, refine: Refine | None
+) -> tuple[list[tuple[SlidePlan, ...]], dict[str, str]]:
+    """Plan every slide; say of the others why they cannot be predicted."""
+    named = {store.name: store for store in stores}
+    cards = [member.card for member in model.members]
+
+    def work(name: str) -> tuple[SlidePlan, ...]:
+        store = named[name]
+        plans = [plan_slide(store, card, options, strip_px=_STRIP_PX) for card in cards]
+        if options.overlap == "adaptive":
+            require_even_tile(plans[0])
+        return tuple(refine(store, plan) if refine else plan for plan in plans)
+
+    batch = run_each(named, work, title="plan", progress=Silent())
+    return list(batch.results.values()), batch.failures
+
+
+def _plan_memory(
+    slides: Sequence[tuple[SlidePlan, ...]],
+    model: Model,
+    options: InferOptions,
+    device: Device,
+    unfinished: Mapping[str, Mapping[str, object]],
+) -> MemoryPlan:
+    tiles = max(1, sum(int(plan.keep.sum()) for slide in slides for plan in slide))
+    batches = unfinished_batches(unfinished, len(model.members))
+    if batches is not None and 0 < options.batch < max(batches):
+        batches = None  # it is refused, with the difference named
+    fixed = options.batch > 0 or batches is not None
+    if batches is None:
+        batches = tuple(
+            min(options.batch or batch_for(device, plan.tile_px), tiles) for plan in slides[0]
+        )
+    strips = [int(str(settings["strip_px"])) for settings in unfinished.values()]
+    return plan_memory(
+        slides,
+        model.members,
+        batches,
+        fixed_batch=fixed,
+        device=device,
+        max_ram=options.max_ram,
+        strip_px=max([options.strip_px or 0, *strips]) or None,
+        readers=options.readers,
+    )
+
+
+def unfinished_batches(
+    unfinished: Mapping[str, Mapping[str, object]], members: int
+) -> tuple[int, ...] | None:
+    """Batches of unfinished work; None where nothing is unfinished."""
+    for settings in unfinished.values():
+        batches = settings.get("batch")
+        if isinstance(batches, list) and len(batches) == members:
+            return tuple(map(int, batches))
+    return None
+
+
+def _slide_row(plans: Sequence[SlidePlan]) -> dict[str, object]:
+    """Describe one slide: sizes of the finest member, tiles of all."""
+    plan = finest(plans)
+    return {
+        "slide": plan.slide,
+        **asdict(plan.native or plan.extent),
+        "level": plan.level,
+        "downsample": plan.downsample,
+        "mpp": plan.mpp,
+        "tile_px": plan.tile_px,
+        "tiles": sum(int(one.keep.sum()) for one in plans),
+        "skipped": sum(int((~one.keep).sum()) for one in plans),
+        "strips": len(plan.strips),
+        "notes": [note for one in plans for note in one.notes],
+    }

@@ -1,0 +1,196 @@
+"""Owns writing finished strips: label map, coarser levels, seam steps and checksums on the way."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wsi_seg.choices import Save
+from wsi_seg.errors import StoreError
+from wsi_seg.inference.adaptive import merged
+from wsi_seg.inference.plan import Quarantined, SlidePlan
+from wsi_seg.inference.resample import restore
+from wsi_seg.inference.seams import Steps, StepSums
+from wsi_seg.inference.strips import Strip
+from wsi_seg.postprocess.label_map import label_map
+from wsi_seg.store import CoarserLevels, Written, write_strip
+from wsi_seg.store.names import LABELS, PREDICTION_LABEL
+
+# Values whose steps are measured at a time.
+_BLOCK = 2**20
+
+# Shard row of a level that is written: level, row in the grid of shards.
+ShardRow = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class StripRecord:
+    """What the journal records about a strip that is safely on disk.
+
+    Parameters
+    ----------
+    index
+        Which strip.
+    steps
+        For the seam score; None where there is none.
+    levels, label_levels
+        Shard rows of coarser levels that were completed with this strip.
+    checksums
+        crc32c of the shards that were written, by their paths inside the group.
+    quarantined
+        Tiles that had to be left out so far.
+    """
+
+    index: int
+    steps: Steps | None = None
+    levels: tuple[ShardRow, ...] = ()
+    label_levels: tuple[ShardRow, ...] = ()
+    checksums: Mapping[str, int] = field(default_factory=dict)
+    quarantined: tuple[Quarantined, ...] = ()
+
+    def to_json(self) -> dict[str, object]:
+        """Plain JSON values."""
+        steps = self.steps
+        return {
+            "index": self.index,
+            "steps": None if steps is None else [steps.elsewhere, steps.border, steps.joint],
+            "levels": [list(rows) for rows in self.levels],
+            "label_levels": [list(rows) for rows in self.label_levels],
+            "checksums": dict(self.checksums),
+            "quarantined": [list(tile) for tile in self.quarantined],
+        }
+
+    @classmethod
+    def from_json(cls, document: object) -> "StripRecord":
+        """Record of what `to_json` gave."""
+        values = document if isinstance(document, dict) else {}
+        if missing := {one.name for one in fields(cls)} - set(values):
+            raise StoreError(
+                f"the journal of a prediction is damaged: got a strip without {sorted(missing)}; "
+                "start over with --overwrite"
+            )
+        steps = values["steps"]
+        return cls(
+            values["index"],
+            None if steps is None else Steps(*steps),
+            tuple((level, row) for level, row in values["levels"]),
+            tuple((level, row) for level, row in values["label_levels"]),
+            values["checksums"],
+            tuple((y, x, reason) for y, x, reason in values["quarantined"]),
+        )
+
+
+class StripSaver:
+    """Writes strips of one slide, from top to bottom; probabilities and labels at the same time.
+
+    Parameters
+    ----------
+    target
+        Unfinished group whose metadata exist.
+    plan
+        Plan whose grid the output has.
+    save
+        What is written.
+    """
+
+    def __init__(self, target: Path, plan: SlidePlan, save: Save) -> None:
+        self._plan = plan
+        self._image = _Writer(target, nearest=False) if save != "labels" else None
+        self._labels = (
+            _Writer(target, nearest=True, inside=f"{LABELS}/{PREDICTION_LABEL}/")
+            if save != "probabilities"
+            else None
+        )
+        columns = range(plan.extent.width)
+        self._sums = StepSums(plan, columns, torch.device("cpu"))
+
+    def write(self, strip: Strip, quarantined: Sequence[Quarantined]) -> StripRecord:
+        """Write a strip and whatever of the coarser levels it completes.
+
+        ``quarantined`` are the tiles that could not be read so far.
+        """
+        plan, unread = self._plan, tuple(quarantined)
+        if plan.native is not None:
+            assert strip.probabilities is not None
+            record = StripRecord(strip.index, quarantined=unread)
+            for y, rows in restore(strip.probabilities, plan.native, plan.shard_px):
+                record = self._write(record, y, rows, label_map(rows))
+            return record
+        strip = self._completed(strip, unread)
+        record = StripRecord(strip.index, strip.steps, quarantined=unread)
+        y = plan.strips[strip.index][0]
+        return self._write(record, y, strip.probabilities, strip.labels)
+
+    def _completed(self, strip: Strip, quarantined: Sequence[Quarantined]) -> Strip:
+        """Make what was not made on the device: of several members, or after a first pass."""
+        rows, labels, steps = strip.probabilities, strip.labels, strip.steps
+        if rows is None or (labels is not None and steps is not None):
+            return strip
+        y = self._plan.strips[strip.index][0]
+        rows = merged(self._plan, y, rows, quarantined)
+        labels = label_map(rows) if labels is None and self._labels is not None else labels
+        if steps is None and self._image is not None:
+            steps = self._steps(y, rows)
+        return replace(strip, probabilities=rows, labels=labels, steps=steps)
+
+    def _steps(self, y: int, rows: NDArray[np.uint8]) -> Steps:
+        follows = self._sums.follows(y)
+        sums = np.zeros(3, dtype=np.int64)
+        portion = max(1, _BLOCK // rows[0].size)
+        for top in range(0, len(rows), portion):
+            part = torch.from_numpy(rows[top : top + portion]).permute(2, 0, 1)
+            sums += self._sums.of(y + top, part, first=top == 0).numpy()
+        elsewhere, border, joint = sums.tolist()
+        return Steps(elsewhere, border, joint if follows else None)
+
+    def _write(
+        self,
+        record: StripRecord,
+        y: int,
+        rows: NDArray[np.uint8] | None,
+        labels: NDArray[np.uint8] | None,
+    ) -> StripRecord:
+        """Write rows of both, and what they complete of coarser levels, all at the same time."""
+        image, label = self._image, self._labels
+        with ThreadPoolExecutor(4) as threads:
+            written = [
+                (writer is image, threads.submit(part, y, values))
+                for writer, values in ((image, rows), (label, labels))
+                if writer is not None and values is not None
+                for part in (writer.finest, writer.coarser)
+            ]
+        for of_image, future in written:
+            found = future.result()
+            complete = tuple(found.rows)
+            record = replace(
+                record,
+                levels=record.levels + (complete if of_image else ()),
+                label_levels=record.label_levels + (() if of_image else complete),
+                checksums={**record.checksums, **found.checksums},
+            )
+        return record
+
+
+class _Writer:
+    """Writes one multiscale of the group: level 0, and coarser levels when they are complete."""
+
+    def __init__(self, target: Path, *, nearest: bool, inside: str = "") -> None:
+        self._group, self._inside = target / inside, inside
+        self._coarser = CoarserLevels(self._group, nearest=nearest)
+
+    def finest(self, y: int, rows: NDArray[np.uint8]) -> Written:
+        """Write rows of level 0."""
+        return self._named(Written([], write_strip(self._group, 0, y, rows)))
+
+    def coarser(self, y: int, rows: NDArray[np.uint8]) -> Written:
+        """Write the shard rows of coarser levels that are complete with rows of level 0."""
+        return self._named(self._coarser.put(y, rows))
+
+    def _named(self, written: Written) -> Written:
+        """Name files by their paths inside the slide's group."""
+        named = {self._inside + name: crc for name, crc in written.checksums.items()}
+        return Written(written.rows, named)

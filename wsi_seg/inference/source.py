@@ -1,0 +1,392 @@
+"""Owns the source pixels of inference: read ahead in threads, uploaded once, kept as a band.
+
+A *unit* is what is read at a time: the rows of one row of chunks, so that each chunk is decoded
+once, and of it only the chunks under tiles that are predicted.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wsi_seg.errors import WsiSegError
+from wsi_seg.geometry import Region
+from wsi_seg.inference.plan import UNIT_ROWS, SlidePlan
+from wsi_seg.inference.resample import Resampler
+from wsi_seg.inference.transfer import Budget, Transfers, copy_to_device
+from wsi_seg.reading.readable import Readable
+from wsi_seg.reading.resample import Scale, read_image
+from wsi_seg.store.cache import shared_pool
+
+logger = logging.getLogger(__name__)
+
+# Columns that one thread reads at a time.
+_READ_PX = 1024
+
+
+def read_tile(image: Readable, plan: SlidePlan, row: int, column: int) -> NDArray[np.uint8]:
+    """Read one tile by itself, ``(tile_px, tile_px, C)`` uint8, mirrored past the slide's border.
+
+    What a tile looks like by definition; inference cuts the same pixels from a band of rows.
+    """
+    y, x = plan.ys[row], plan.xs[column]
+    height = min(plan.tile_px, plan.extent.height - y)
+    width = min(plan.tile_px, plan.extent.width - x)
+    scale = Scale(plan.level, plan.extent)
+    pixels = read_image(image, scale, y, x, height=height, width=width)
+    below, right = plan.tile_px - height, plan.tile_px - width
+    if below or right:
+        pixels = np.pad(pixels, ((0, below), (0, right), (0, 0)), mode="reflect")
+    return pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Source pixels that cannot be decoded: a rectangle of the level that is read, and why."""
+
+    rows: range
+    columns: range
+    reason: str
+
+
+@dataclass(slots=True, eq=False)
+class Unit:
+    """Rows that are read at a time; filled by threads.
+
+    Parameters
+    ----------
+    rows, columns
+        Source pixels of the level.
+    parts
+        Column ranges that are needed; the others are left as they are in ``pixels``.
+    """
+
+    rows: range
+    columns: range
+    parts: tuple[range, ...]
+    pixels: torch.Tensor | None = None
+    reads: list[Future[None]] = field(default_factory=list)
+    damage: list[Damage] = field(default_factory=list)
+
+    def nbytes(self, channels: int) -> int:
+        """Bytes of its pixels."""
+        return len(self.rows) * len(self.columns) * channels
+
+
+class SourceRows:
+    """Which source pixels the tiles of some rows of tiles need.
+
+    Parameters
+    ----------
+    image, plan
+        Where they come from, and the grid of tiles.
+    rows
+        Rows of tiles, ascending.
+    """
+
+    def __init__(self, image: Readable, plan: SlidePlan, rows: Sequence[int]) -> None:
+        self.image, self.plan = image, plan
+        self.rows = [row for row in rows if plan.keep[row].any()]
+        self.columns = plan.columns_for(self.rows)
+        inside = range(self.columns.start, min(self.columns.stop, plan.extent.width))
+        self.resampler = Resampler(plan.source, plan.extent, inside) if plan.resampled else None
+        self._chunk = plan.chunk
+        self.source_columns = inside if self.resampler is None else self.resampler.source_columns
+
+    def source_rows(self, row: int) -> range:
+        """Source pixel rows that a row of tiles needs."""
+        y = self.plan.ys[row]
+        wanted = range(y, min(y + self.plan.tile_px, self.plan.extent.height))
+        return wanted if self.resampler is None else self.resampler.rows_under(wanted)
+
+    def source_columns_of(self, tile: int) -> range:
+        """Source pixel columns that a column of tiles needs."""
+        x = self.plan.xs[tile]
+        wanted = range(x, min(x + self.plan.tile_px, self.plan.extent.width))
+        return wanted if self.resampler is None else self.resampler.columns_under(wanted)
+
+    def units(self) -> Iterator[Unit]:
+        """Yield what is to be read, from top to bottom, each source row at most once."""
+        height = min(self._chunk.height, UNIT_ROWS)
+        needed: dict[int, NDArray[np.bool_]] = {}
+        for row in self.rows:
+            wanted, rows = self._chunks_under(row), self.source_rows(row)
+            first = rows.start // height
+            for number in [number for number in needed if number < first]:
+                yield self._unit(number, height, needed.pop(number))
+            for number in range(first, (rows.stop - 1) // height + 1):
+                needed[number] = needed[number] | wanted if number in needed else wanted
+        for number, wanted in needed.items():
+            yield self._unit(number, height, wanted)
+
+    def _chunks_under(self, row: int) -> NDArray[np.bool_]:
+        """Find the columns of chunks, from that of the first source column on, under a row."""
+        width, first = self._chunk.width, self.source_columns.start // self._chunk.width
+        changes = np.zeros((self.source_columns.stop - 1) // width + 2 - first, dtype=np.int64)
+        kept = np.flatnonzero(self.plan.keep[row])
+        spans = [self.source_columns_of(int(tile)) for tile in kept]
+        np.add.at(changes, [span.start // width - first for span in spans], 1)
+        np.add.at(changes, [(span.stop - 1) // width + 1 - first for span in spans], -1)
+        under: NDArray[np.bool_] = changes.cumsum()[:-1] > 0
+        return under
+
+    def _unit(self, number: int, height: int, wanted: NDArray[np.bool_]) -> Unit:
+        full = self.plan.source.height
+        rows = range(number * height, min((number + 1) * height, full))
+        first, width = self.source_columns.start // self._chunk.width, self._chunk.width
+        step = max(1, _READ_PX // width)
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], wanted, [False]]).astype(np.int8)))
+        parts = []
+        for begin, end in edges.reshape(-1, 2).tolist():
+            for column in range(begin, end, step):
+                after = min(column + step, end)
+                parts.append(
+                    range(
+                        max(self.source_columns.start, (first + column) * width),
+                        min(self.source_columns.stop, (first + after) * width),
+                    )
+                )
+        return Unit(rows, self.source_columns, tuple(parts))
+
+    def read(self, unit: Unit, part: range) -> None:
+        """Read some columns of a unit into its pixels; what cannot be decoded is noted."""
+        level, cached = self.plan.level, self._chunk.height > UNIT_ROWS
+        assert unit.pixels is not None
+        out = unit.pixels.numpy()
+
+        def fill(rows: range, columns: range) -> None:
+            region = Region(
+                level=level,
+                y=rows.start,
+                x=columns.start,
+                height=len(rows),
+                width=len(columns),
+            )
+            top, left = rows.start - unit.rows.start, columns.start - unit.columns.start
+            view = out[top : top + len(rows), left : left + len(columns)]
+            self.image.read(region, cached=cached, out=view)
+
+        try:
+            fill(unit.rows, part)
+        except WsiSegError:  # which chunks are damaged is found out one by one
+            for rows in _cut(unit.rows, self._chunk.height):
+                for columns in _cut(part, self._chunk.width):
+                    try:
+                        fill(rows, columns)
+                    except WsiSegError as error:
+                        unit.damage.append(Damage(rows, columns, str(error)))
+
+
+def _cut(span: range, size: int) -> Iterator[range]:
+    """Parts of a range between multiples of a size."""
+    for number in range(span.start // size, (span.stop - 1) // size + 1):
+        yield range(max(span.start, number * size), min(span.stop, (number + 1) * size))
+
+
+class ReadAhead:
+    """Units of several slides, read in the order in which they are needed, some ahead.
+
+    Parameters
+    ----------
+    sources
+        What is read of each slide.
+    transfers
+        Gives the buffers that are read into.
+    readers
+        Reads at a time.
+    nbytes
+        Bytes of units that are read or waiting at a time.
+    """
+
+    def __init__(
+        self, sources: Iterable[SourceRows], transfers: Transfers, *, readers: int, nbytes: int
+    ) -> None:
+        self._waiting = ((source, unit) for source in sources for unit in source.units())
+        self._ahead: deque[tuple[Unit, int]] = deque()
+        self._transfers, self._readers = transfers, readers
+        self._budget = Budget(nbytes)
+        self._next = next(self._waiting, None)
+        self._lock = threading.Lock()
+        self._reads: deque[tuple[Future[None], Callable[[], None]]] = deque()
+        self._active = 0
+        self._fill()
+
+    def take(self) -> Unit:
+        """Give the next unit, when it is read."""
+        unit, nbytes = self._ahead.popleft()
+        for read in unit.reads:
+            read.result()
+        self._budget.give(nbytes)
+        self._fill()
+        return unit
+
+    def close(self) -> None:
+        """Drop reads that have not started, and wait for those that have."""
+        with self._lock:
+            dropped, self._reads = self._reads, deque()
+        for future, _ in dropped:
+            future.cancel()
+        for unit, _ in self._ahead:
+            for future in unit.reads:
+                if not future.cancelled():
+                    future.exception()
+
+    def _fill(self) -> None:
+        """Begin to read more units, as many as may be in memory."""
+        while self._next is not None:
+            source, unit = self._next
+            channels = source.plan.view.channels
+            if not self._budget.try_take(nbytes := unit.nbytes(channels)):
+                return
+            unit.pixels = self._transfers.buffer(len(unit.rows), len(unit.columns), channels)
+            for part in unit.parts:
+                future: Future[None] = Future()
+                unit.reads.append(future)
+                self._reads.append((future, _bound(source, unit, part)))
+            self._ahead.append((unit, nbytes))
+            self._next = next(self._waiting, None)
+            self._start()
+
+    def _start(self) -> None:
+        """Have the pool read, so many at a time; others of the pool's work come between.
+
+        A read waits in the queue until a thread takes it: `close` finds it there where this is
+        interrupted before the pool knows of it.
+        """
+        with self._lock:
+            count = min(self._readers - self._active, len(self._reads))
+            self._active += count
+        for _ in range(count):
+            shared_pool().submit(self._run)
+
+    def _run(self) -> None:
+        with self._lock:
+            waiting = self._reads.popleft() if self._reads else None
+        if waiting is not None:
+            future, read = waiting
+            try:
+                read()
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(None)
+        with self._lock:
+            self._active -= 1
+        self._start()
+
+
+def _bound(source: SourceRows, unit: Unit, part: range) -> Callable[[], None]:
+    return lambda: source.read(unit, part)
+
+
+class Band:
+    """Source rows on the device, as high as a tile and a unit: a ring of rows, tiles are cut of it.
+
+    Parameters
+    ----------
+    source
+        Which rows of which slide.
+    ahead
+        Gives its units, in order.
+    transfers
+        Uploads them.
+    """
+
+    def __init__(self, source: SourceRows, ahead: ReadAhead, transfers: Transfers) -> None:
+        self.source, self._ahead, self._transfers = source, ahead, transfers
+        plan, self._columns = source.plan, source.columns
+        self._units = -1  # source rows that have arrived end here
+        self._damage: list[Damage] = []
+        unit_rows = plan.unit_px
+        if source.resampler is not None:
+            unit_rows = source.resampler.most_rows(unit_rows)
+        self._height = min(plan.tile_px + unit_rows, max(plan.extent.height, plan.tile_px))
+        self._ring = torch.empty(
+            (self._height, len(self._columns), plan.view.channels),
+            dtype=torch.uint8,
+            device=transfers.device,
+        )
+        self._right = _mirrored(plan.extent.width, plan.tile_px, transfers.device)
+        self._below = _mirrored(plan.extent.height, plan.tile_px, transfers.device)
+
+    def advance(self, row: int) -> None:
+        """Have all source rows of a row of tiles, waiting for those that are not read yet."""
+        needed = self.source.source_rows(row)
+        self._damage = [one for one in self._damage if one.rows.stop > needed.start]
+        while self._units < needed.stop:
+            unit = self._ahead.take()
+            self._units = unit.rows.stop
+            self._damage += unit.damage
+            assert unit.pixels is not None
+            fresh = self._transfers.upload(unit.pixels)
+            if self.source.resampler is None:
+                self._put(unit.rows.start, fresh)
+            else:
+                for y, rows in self.source.resampler.push(unit.rows.start, fresh):
+                    self._put(y, rows)
+        if self._below is not None:
+            self._ring[: len(self._below)] = self._ring[self._below]
+
+    def _put(self, y: int, rows: torch.Tensor) -> None:
+        if self._right is not None:
+            rows = rows[:, self._right]
+        done = 0
+        while done < len(rows):
+            top = (y + done) % self._height
+            count = min(len(rows) - done, self._height - top)
+            self._ring[top : top + count].copy_(rows[done : done + count])
+            done += count
+
+    def damaged(self, row: int, tiles: NDArray[np.int64]) -> dict[int, str]:
+        """Tiles of a row that cannot be read, by column, and why."""
+        rows = self.source.source_rows(row)
+        found: dict[int, str] = {}
+        for one in sorted(self._damage, key=lambda one: (one.rows.start, one.columns.start)):
+            if one.rows.start >= rows.stop or one.rows.stop <= rows.start:
+                continue
+            for tile in tiles.tolist():
+                span = self.source.source_columns_of(tile)
+                if span.start < one.columns.stop and span.stop > one.columns.start:
+                    found.setdefault(tile, one.reason)
+        return found
+
+    def cut(self, row: int, starts: NDArray[np.int64], out: torch.Tensor) -> None:
+        """Copy tiles of a row.
+
+        Parameters
+        ----------
+        row
+            Row of tiles.
+        starts
+            First pixel columns of the tiles, equally spaced.
+        out
+            ``(len(starts), tile_px, tile_px, C)`` uint8 on the device.
+        """
+        plan, width = self.source.plan, len(self._columns)
+        tile_px, channels = plan.tile_px, plan.view.channels
+        spacing = int(starts[1] - starts[0]) if len(starts) > 1 else 0
+        x, done = int(starts[0]) - self._columns.start, 0
+        while done < tile_px:
+            top = (plan.ys[row] + done) % self._height
+            count = min(tile_px - done, self._height - top)
+            tiles = self._ring.as_strided(
+                (len(starts), count, tile_px, channels),
+                (spacing * channels, width * channels, channels, 1),
+                (top * width + x) * channels,
+            )
+            out[:, done : done + count].copy_(tiles)
+            done += count
+
+
+def _mirrored(length: int, tile_px: int, device: torch.device) -> torch.Tensor | None:
+    """Pixels of an axis shorter than a tile, mirrored to fill it; None for a longer axis."""
+    if length >= tile_px:
+        return None
+    places = np.pad(np.arange(length), (0, tile_px - length), mode="reflect")
+    return copy_to_device(places, device)

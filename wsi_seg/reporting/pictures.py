@@ -1,0 +1,104 @@
+"""Owns the report's pictures: overviews with outlines, and crops of what was found or missed."""
+
+import io
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+from shapely.geometry import Polygon
+
+from wsi_seg.evaluation.review_objects import ReviewObject
+from wsi_seg.exporting.overview import write_overview
+from wsi_seg.geometry import Region
+from wsi_seg.postprocess.label_map import predicted_label
+from wsi_seg.store import SlideStore
+
+_OVERVIEW_PX = 1200
+_CROP_PX = 240
+_QUALITY = 82
+
+_MISSED = "#0072b2"
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """Picture around one object, and what to say below it."""
+
+    jpeg: bytes
+    caption: str
+
+
+def overview(slide: SlideStore, found: SlideStore) -> bytes:
+    """JPEG of the whole slide with the outlines of what was found."""
+    label = predicted_label(found)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "overview.png"
+        write_overview(slide, [(label, label.classes)], file, longest_px=_OVERVIEW_PX)
+        with Image.open(file) as image:
+            return jpeg_of(image)
+
+
+def wrong_objects(objects: Sequence[ReviewObject], count: int) -> list[ReviewObject]:
+    """Objects found that are mostly not true, and those missed; the largest errors first."""
+    wrong = [
+        one
+        for one in objects
+        if one.error_mass is not None
+        and (one.kind == "missed" or (one.overlap is not None and one.overlap < 0.5))
+    ]
+    return sorted(wrong, key=lambda one: -(one.error_mass or 0))[:count]
+
+
+def crop(slide: SlideStore, one: ReviewObject) -> Crop:
+    """Picture of one object in its surroundings."""
+    x, y, x_end, y_end = one.polygon.bounds
+    side = 1.8 * max(x_end - x, y_end - y, 32)
+    pyramid = slide.pyramid
+    level = pyramid.level_at_or_below(max(1.0, side / _CROP_PX))
+    extent = pyramid.extents[level]
+    wide, tall = pyramid.extent.width / extent.width, pyramid.extent.height / extent.height
+    region = Region(
+        level=level,
+        y=round(((y + y_end) - side) / 2 / tall),
+        x=round(((x + x_end) - side) / 2 / wide),
+        height=max(1, round(side / tall)),
+        width=max(1, round(side / wide)),
+    )
+    seen = region.clip(extent)
+    image = Image.new("RGB", (region.width, region.height), "#e8e8e8")
+    image.paste(Image.fromarray(slide.image.read(seen)), (seen.x - region.x, seen.y - region.y))
+    scale = _CROP_PX / region.width
+    image = image.resize((_CROP_PX, _CROP_PX), Image.Resampling.LANCZOS)
+    colour = _MISSED if one.kind == "missed" else one.colour
+    _outline(image, one.polygon, colour, region, (scale / wide, scale / tall))
+    unit = "µm²" if pyramid.mpp is not None else "px²"
+    what = "missed" if one.kind == "missed" else "found, not true"
+    return Crop(jpeg_of(image), f"{one.class_name}, {what}; {one.area:,.0f} {unit}")
+
+
+def _outline(
+    image: Image.Image,
+    polygon: Polygon,
+    colour: str,
+    region: Region,
+    scale: tuple[float, float],
+) -> None:
+    """Draw an outline, ``scale`` picture pixels per level-0 pixel along x and y."""
+    draw = ImageDraw.Draw(image)
+    factor = _CROP_PX / region.width
+    for ring in (polygon.exterior, *polygon.interiors):
+        points = [
+            (x * scale[0] - region.x * factor, y * scale[1] - region.y * factor)
+            for x, y in ring.coords
+        ]
+        draw.line(points, fill="#000000", width=5, joint="curve")
+        draw.line(points, fill=colour, width=3, joint="curve")
+
+
+def jpeg_of(image: Image.Image) -> bytes:
+    """Encode as JPEG."""
+    out = io.BytesIO()
+    image.convert("RGB").save(out, format="JPEG", quality=_QUALITY, optimize=True)
+    return out.getvalue()

@@ -1,0 +1,345 @@
+"""Owns pictures of what training would see: where patches are drawn, and how they look.
+
+For each slide one picture - the slide with tissue, labels and 200 drawn patches next to the map
+that they were drawn by - and one sheet of augmented patches with the outlines of their labels; and
+one picture over all slides of the mean label by its place in the patch, which is to be even.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from wsi_seg.atomic import atomic_path
+from wsi_seg.batch import require_none, run_each
+from wsi_seg.classes import ClassTable
+from wsi_seg.config import Recipe
+from wsi_seg.data.augment import Augmenter
+from wsi_seg.data.dataset import PatchSource
+from wsi_seg.errors import ConfigError, OutputError
+from wsi_seg.learn.position_bias import means_by_position, middle_and_corners
+from wsi_seg.learn.sampler import patch_sampler
+from wsi_seg.progress import Progress
+from wsi_seg.reading.resample import read_label
+from wsi_seg.reading.thumbnail import thumbnail_extent
+from wsi_seg.reading.view import View
+from wsi_seg.reporting.position_bias import position_picture
+from wsi_seg.sampling import Draws, Layer
+from wsi_seg.sampling.counters import Stream, random_bits
+from wsi_seg.sampling.maps import TrainingSlide
+from wsi_seg.store import SlideStore, read_thumbnail
+from wsi_seg.store.names import TISSUE
+
+Pixels = NDArray[np.uint8]
+
+_PICTURE_PX = 900
+_SHOWN = 200
+_SHEET = (4, 8)
+_SHEET_PX = 160
+# Draws that the map is counted from: enough for an even picture.
+_COUNTED = 40_000
+# Patches that the mean label is taken from.
+_AVERAGED = 1000
+_MAP_CELLS = 90
+_MARGIN_PX = 16
+_LINE_PX = 24
+_TISSUE_RGB = (0, 114, 178)
+
+# Okabe and Ito's palette, distinct for colour-blind readers.
+_LAYERS = {
+    Layer.OBJECTS: ("around objects", (0, 0, 0)),
+    Layer.TISSUE: ("tissue", (86, 180, 233)),
+    Layer.BACKGROUND: ("background", (120, 120, 120)),
+    Layer.BOUNDARY: ("boundaries", (204, 121, 167)),
+    Layer.HARD_NEGATIVES: ("hard negatives", (240, 228, 66)),
+    Layer.REGIONS: ("regions", (0, 158, 115)),
+    Layer.EMPTY: ("empty slides", (0, 114, 178)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewReport:
+    """Pictures that were written: two for each slide, and the mean label of each class.
+
+    ``slides`` are drawn, ``failures`` says why others are not.
+    """
+
+    out: Path
+    pictures: tuple[Path, ...]
+    slides: tuple[str, ...]
+    failures: Mapping[str, str]
+
+    def lines(self) -> list[str]:
+        """Figures as sentences for people."""
+        return [f"{len(self.pictures)} pictures in {self.out}"]
+
+    def to_json(self) -> dict[str, object]:
+        """Figures as plain JSON values."""
+        return asdict(self)
+
+    def require_whole(self) -> None:
+        """Raise a `BatchError` if some slides could not be drawn; all others are done."""
+        require_none(self.failures, done=len(self.slides))
+
+
+def preview_slides(
+    stores: Sequence[SlideStore], recipe: Recipe, out: Path, *, progress: Progress
+) -> PreviewReport:
+    """Draw the pictures of some slides.
+
+    Parameters
+    ----------
+    stores
+        The slides; those without the recipe's label are left out.
+    recipe
+        Says what is learned, where patches are drawn and how they are changed.
+    out
+        Folder for the pictures; made when absent.
+    progress
+        Advanced by slides.
+
+    Returns
+    -------
+    PreviewReport
+        Its `PreviewReport.require_whole` raises if some slides could not be drawn.
+
+    Raises
+    ------
+    ConfigError
+        If no slide has the label.
+    OutputError
+        If the folder cannot be made.
+    """
+    wanted = [store for store in stores if recipe.data.label in store.label_names()]
+    if not wanted:
+        raise ConfigError(
+            f"none of the {len(stores)} slides has the label {recipe.data.label!r}; run "
+            "`wsi-seg annotate`"
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
+    named = {store.name: store for store in wanted}
+
+    def work(name: str) -> tuple[TrainingSlide, tuple[Path, Path]]:
+        slide = TrainingSlide.of(named[name], recipe.data.label)
+        return slide, _preview(slide, recipe, out)
+
+    batch = run_each(named, work, title="preview", progress=progress)
+    pictures = [path for _, paths in batch.results.values() for path in paths]
+    if batch.results:
+        slides = [slide for slide, _ in batch.results.values()]
+        pictures.append(_save(_mean_labels(slides, recipe), out / "mean-label.png"))
+    return PreviewReport(out, tuple(pictures), tuple(batch.results), batch.failures)
+
+
+def _preview(slide: TrainingSlide, recipe: Recipe, out: Path) -> tuple[Path, Path]:
+    draws = _draws([slide], recipe, _COUNTED)
+    source = PatchSource.of(
+        slide.store, slide.label, classes=recipe.class_table, view=View.of(recipe)
+    )
+    whole = _slide_picture(slide.store, source, recipe, draws)
+    sheet = _sheet(source, recipe, draws)
+    return (
+        _save(whole, out / f"{slide.name}.png"),
+        _save(sheet, out / f"{slide.name}_patches.png"),
+    )
+
+
+def _save(picture: Image.Image, path: Path) -> Path:
+    with atomic_path(path) as temporary:
+        picture.save(temporary, format="PNG")
+    return path
+
+
+def _draws(slides: Sequence[TrainingSlide], recipe: Recipe, count: int) -> Draws:
+    sampling = recipe.sampling.model_copy(update={"patches_per_epoch": count})
+    names = {name for slide in slides for name in slide.objects.class_name}
+    # These slides need not have every class of the recipe.
+    table = zip(recipe.classes, recipe.class_table, strict=True)
+    classes = tuple(one for one, entry in table if names & {entry.name, *entry.parts})
+    one = recipe.model_copy(update={"sampling": sampling, "classes": classes or recipe.classes})
+    return patch_sampler(slides, one).epoch(0)
+
+
+def _mean_labels(slides: Sequence[TrainingSlide], recipe: Recipe) -> Image.Image:
+    """Mean label of each class by its place in the patch, before augmentation."""
+    draws = _draws(slides, recipe, _AVERAGED)
+    sources = [
+        PatchSource.of(slide.store, slide.label, classes=recipe.class_table, view=View.of(recipe))
+        for slide in slides
+    ]
+    classes = recipe.class_table
+    sums = np.zeros((len(classes), recipe.patch_px, recipe.patch_px))
+    for slide, y, x in zip(draws.slide[:_AVERAGED], draws.y, draws.x, strict=False):
+        label = sources[slide].truth(float(y), float(x), recipe.patch_px)
+        ids = label if label.ndim == 2 else label[..., 0]
+        for entry in classes:
+            sums[entry.id - 1] += ids == entry.id
+    means = [means_by_position(one / _AVERAGED) for one in sums]
+    legend = [
+        (f"{entry.name}: middle {middle:.3f}, corners {corners:.3f}", entry.rgb)
+        for entry, (middle, corners) in zip(
+            classes, (middle_and_corners(one) for one in means), strict=True
+        )
+    ]
+    title = f"mean label of {_AVERAGED:,} patches of {recipe.patch_px} px, by place"
+    return _framed([position_picture(one) for one in means], legend, title=title)
+
+
+def _slide_picture(
+    store: SlideStore, source: PatchSource, recipe: Recipe, draws: Draws
+) -> Image.Image:
+    full = store.pyramid.extent
+    extent = thumbnail_extent(full, _PICTURE_PX)
+    pixels = read_thumbnail(store.image, extent)
+    ids = source.recode[
+        read_label(source.label, extent, 0, 0, height=extent.height, width=extent.width)
+    ]
+    pixels = _with_labels(pixels, ids, recipe.class_table)
+    if TISSUE in store.label_names():
+        tissue = read_label(
+            store.label(TISSUE), extent, 0, 0, height=extent.height, width=extent.width
+        )
+        pixels[_outline(tissue)] = _TISSUE_RGB
+    left = Image.fromarray(pixels)
+    scale = extent.width / full.width
+    side = recipe.patch_px * full.width / source.scale.extent.width * scale
+    pencil = ImageDraw.Draw(left)
+    for index in range(min(_SHOWN, len(draws))):
+        y, x = float(draws.y[index]) * scale, float(draws.x[index]) * scale
+        colour = _LAYERS[Layer(int(draws.layer[index]))][1]
+        pencil.rectangle([x - side / 2, y - side / 2, x + side / 2, y + side / 2], outline=colour)
+    right = _heat(draws, full.height / full.width).resize(left.size, Image.Resampling.NEAREST)
+    return _framed(
+        [left, right],
+        _legend(recipe, draws),
+        title=f"{store.name}: {_SHOWN} patches, and how often each place is drawn",
+    )
+
+
+def _heat(draws: Draws, aspect: float) -> Image.Image:
+    """Map of how often each place was drawn; the darkest is never, the lightest most often."""
+    rows = max(1, round(_MAP_CELLS * min(1.0, aspect)))
+    columns = max(1, round(_MAP_CELLS * min(1.0, 1 / aspect)))
+    bottom, right = float(draws.y.max()), float(draws.x.max())
+    counts, _, _ = np.histogram2d(
+        draws.y, draws.x, bins=(rows, columns), range=((0, bottom + 1), (0, right + 1))
+    )
+    shade = np.sqrt(counts / max(1.0, float(np.quantile(counts, 0.995)))).clip(0, 1)
+    return Image.fromarray((colormaps["viridis"](shade)[..., :3] * 255).astype(np.uint8))
+
+
+def _sheet(source: PatchSource, recipe: Recipe, draws: Draws) -> Image.Image:
+    augmenter = Augmenter(recipe.augment)
+    side = recipe.patch_px
+    rows, columns = _SHEET
+    sheet = Image.new("RGB", (columns * _SHEET_PX, rows * _SHEET_PX), (255, 255, 255))
+    for index in range(min(rows * columns, len(draws))):
+        cut = augmenter.side_to_cut(side)
+        image, label = source.patch(float(draws.y[index]), float(draws.x[index]), cut)
+        raw = random_bits(recipe.seed, 0, stream=Stream.AUGMENT, first=index, count=1)[0]
+        image, label = augmenter(image, label, side=side, seeds=[int(w) >> 33 for w in raw])
+        place = (index % columns * _SHEET_PX, index // columns * _SHEET_PX)
+        sheet.paste(patch_picture(image, label, recipe, side_px=_SHEET_PX), place)
+    title = f"{side} px patches, augmented ({_named(recipe)})"
+    return _framed([sheet], _class_legend(recipe), title=title)
+
+
+def patch_picture(image: Pixels, label: Pixels, recipe: Recipe, *, side_px: int) -> Image.Image:
+    """Picture of a patch with the outlines of its truth.
+
+    Parameters
+    ----------
+    image, label
+        See `PatchSource.patch`.
+    recipe
+        Gives the classes' colours.
+    side_px
+        Side of the picture; its right and bottom line are white.
+    """
+    ids = label if label.ndim == 2 else label[..., 0]
+    if middle := recipe.data.context_slices:
+        image = np.repeat(image[..., middle : middle + 1], 3, axis=-1)
+    patch = Image.fromarray(image).resize((side_px, side_px), Image.Resampling.BOX)
+    small = Image.fromarray(ids).resize(patch.size, Image.Resampling.NEAREST)
+    pixels, ids = np.asarray(patch).copy(), np.asarray(small)
+    for entry in recipe.class_table:
+        pixels[_outline(ids == entry.id)] = entry.rgb
+    pixels[-1], pixels[:, -1] = 255, 255
+    return Image.fromarray(pixels)
+
+
+def _named(recipe: Recipe) -> str:
+    return recipe.augment if isinstance(recipe.augment, str) else "steps of the recipe"
+
+
+def _with_labels(pixels: Pixels, ids: Pixels, classes: ClassTable) -> Pixels:
+    """Pixels with each class tinted and outlined."""
+    tinted = pixels.copy()
+    for entry in classes:
+        inside = ids == entry.id
+        tinted[inside] = (0.65 * pixels[inside] + 0.35 * np.array(entry.rgb)).astype(np.uint8)
+        tinted[_outline(inside)] = entry.rgb
+    return tinted
+
+
+def _outline(mask: Pixels | NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels of a mask that touch one outside it."""
+    inside = np.pad(mask != 0, 1)
+    deep = inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
+    line: NDArray[np.bool_] = inside[1:-1, 1:-1] & ~deep
+    return line
+
+
+def _legend(recipe: Recipe, draws: Draws) -> list[tuple[str, tuple[int, int, int]]]:
+    kinds, counts = np.unique(draws.layer, return_counts=True)
+    shares = [
+        (f"{_LAYERS[Layer(kind)][0]} {count / len(draws):.0%}", _LAYERS[Layer(kind)][1])
+        for kind, count in zip(kinds.tolist(), counts.tolist(), strict=True)
+    ]
+    return [*_class_legend(recipe), ("tissue outline", _TISSUE_RGB), *shares]
+
+
+def _class_legend(recipe: Recipe) -> list[tuple[str, tuple[int, int, int]]]:
+    return [(entry.name, entry.rgb) for entry in recipe.class_table]
+
+
+def _framed(
+    pictures: Sequence[Image.Image],
+    legend: Sequence[tuple[str, tuple[int, int, int]]],
+    *,
+    title: str,
+) -> Image.Image:
+    """Pictures side by side under a title, above a legend that breaks into lines."""
+    font = ImageFont.load_default(15)
+    width = sum(p.width for p in pictures) + _MARGIN_PX * (len(pictures) + 1)
+    lines: list[list[tuple[int, str, tuple[int, int, int]]]] = [[]]
+    x = _MARGIN_PX
+    for text, colour in legend:
+        wide = int(font.getlength(text)) + 44
+        if x + wide > width and lines[-1]:
+            lines.append([])
+            x = _MARGIN_PX
+        lines[-1].append((x, text, colour))
+        x += wide
+    top = _MARGIN_PX + _LINE_PX
+    bottom = top + max(p.height for p in pictures) + _MARGIN_PX
+    page = Image.new("RGB", (width, bottom + len(lines) * _LINE_PX + 8), (255, 255, 255))
+    pencil = ImageDraw.Draw(page)
+    pencil.text((_MARGIN_PX, _MARGIN_PX - 4), title, fill=(20, 20, 20), font=font)
+    x = _MARGIN_PX
+    for picture in pictures:
+        page.paste(picture, (x, top))
+        x += picture.width + _MARGIN_PX
+    for number, line in enumerate(lines):
+        y = bottom + number * _LINE_PX
+        for x, text, colour in line:
+            pencil.rectangle([x, y + 3, x + 14, y + 15], fill=colour)
+            pencil.text((x + 20, y), text, fill=(20, 20, 20), font=font)
+    return page

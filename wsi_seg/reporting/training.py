@@ -1,0 +1,148 @@
+"""Owns the sections about a training run: its model, its curves, its draws and its recipe."""
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from wsi_seg.errors import ConfigError
+from wsi_seg.learn.position_bias import POSITION_BIAS
+from wsi_seg.reporting.page import Section, facts, figure, figures, preformatted, table
+from wsi_seg.reporting.plots import bar_plot, line_plot
+from wsi_seg.reporting.position_bias import position_section
+from wsi_seg.reporting.worst import WORST, worst_section
+
+RECIPE = "recipe.yaml"
+METRICS = "metrics.csv"
+
+# Before the names of columns that count draws.
+_DRAWN = "drawn_"
+
+# Columns of the metrics that are drawn together, and what their axis is called.
+_CHARTS = (
+    ("Loss", ("loss", "bce", "dice")),
+    ("Learning rate", ("lr",)),
+    ("Patches per second", ("patches_per_second",)),
+)
+
+_SCORES = ("val_dice", "val_dice_slide", "val_dice_objects", "val_triplet", "val_loss")
+
+_MOST_ROWS = 40
+
+Columns = dict[str, list[float | None]]
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder was written by training."""
+    return (folder / RECIPE).is_file() and any(folder.rglob(METRICS))
+
+
+def run_sections(folder: Path) -> list[Section]:
+    """Sections of one run; one with phases or folds has a part for each.
+
+    Raises
+    ------
+    ConfigError
+        If a file of the run cannot be read.
+    """
+    sections = []
+    parts = sorted(folder.rglob(METRICS), key=lambda file: (len(file.parts), file))
+    for file in parts:
+        part = file.parent.relative_to(folder).as_posix()
+        suffix = "" if part == "." else f" {part}"
+        sections.append(Section(f"Training{suffix}", _training(file)))
+        worst = file.with_name(WORST)
+        bias = file.with_name(POSITION_BIAS)
+        if bias.is_file():
+            sections.append(position_section(bias, f"Does the network know the position?{suffix}"))
+        if worst.is_file():
+            sections.append(worst_section(worst, folder / RECIPE, f"Worst patches{suffix}"))
+    recipe = _text(folder / RECIPE)
+    sections.append(Section("Recipe", preformatted(recipe)))
+    return sections
+
+
+def _training(file: Path) -> str:
+    columns = _metrics(file)
+    epochs = columns.get("epoch", [])
+    charts = [(title, [n for n in names if n in columns]) for title, names in _CHARTS]
+    charts.insert(1, ("Of slides held out", [n for n in _SCORES if n in columns]))
+    pooled = [name for name in columns if name.startswith("val_pooled_dice")]
+    if len(pooled) > 1:
+        charts.insert(2, ("Pooled Dice on slides held out", pooled))
+    plots = [
+        figure(line_plot({n: _points(epochs, columns[n]) for n in names}, "epoch", title), title)
+        for title, names in charts
+        if any(value is not None for name in names for value in columns[name])
+    ]
+    plots += [plot] if (plot := _draws(columns)) else []
+    shown = {name: values for name, values in columns.items() if not name.startswith(_DRAWN)}
+    rows = [
+        [None if value is None else int(value) if name == "epoch" else value for name, value in row]
+        for row in _rows(shown)[-_MOST_ROWS:]
+    ]
+    heads = [name.replace("_", " ") for name in shown]
+    return _card(file.parent) + figures(plots, "plots") + table(heads, rows, wide=True)
+
+
+def _card(folder: Path) -> str:
+    """Facts of the best model, from the card next to it."""
+    file = folder / "best.json"
+    if not file.is_file():
+        return ""
+    try:
+        card = json.loads(_text(file))
+    except ValueError as error:
+        raise ConfigError(f"{file} is not JSON ({error}); train again") from error
+    scores = card.get("scores")
+    shown = {
+        "model": f"{card.get('architecture')}, {card.get('encoder')}",
+        "um per pixel": card.get("mpp"),
+        "tile, px": card.get("tile_px"),
+    }
+    return facts(shown | (dict(scores) if isinstance(scores, Mapping) else {}))
+
+
+def _draws(columns: Columns) -> str:
+    """Plot of the patches that an epoch drew from each layer, on average."""
+    drawn = {
+        name.removeprefix(_DRAWN).replace("_", " "): [v for v in values if v is not None]
+        for name, values in columns.items()
+        if name.startswith(_DRAWN)
+    }
+    epochs = max((len(values) for values in drawn.values()), default=0)
+    counts = {name: sum(values) / epochs for name, values in drawn.items() if sum(values)}
+    if not counts:
+        return ""
+    return figure(bar_plot(counts, "patches"), f"Patches drawn in an epoch, mean of {epochs}")
+
+
+def _metrics(file: Path) -> Columns:
+    """Columns of the metrics; empty cells are None."""
+    rows = list(csv.reader(_text(file).splitlines()))
+    if not rows:
+        raise ConfigError(f"{file} is empty; expected one row per epoch")
+    try:
+        return {
+            name: [float(row[place]) if row[place] else None for row in rows[1:]]
+            for place, name in enumerate(rows[0])
+        }
+    except (ValueError, IndexError) as error:
+        raise ConfigError(f"{file}: {error}; expected numbers under each head") from error
+
+
+def _rows(columns: Columns) -> list[list[tuple[str, float | None]]]:
+    count = len(next(iter(columns.values()), []))
+    return [[(name, values[n]) for name, values in columns.items()] for n in range(count)]
+
+
+def _points(x: list[float | None], y: list[float | None]) -> tuple[list[float], list[float]]:
+    pairs = [(a, b) for a, b in zip(x, y, strict=True) if a is not None and b is not None]
+    return [a for a, _ in pairs], [b for _, b in pairs]
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}") from error

@@ -1,0 +1,53 @@
+"""Owns the pictures of the patches that a run learned worst."""
+
+import csv
+from pathlib import Path
+
+from wsi_seg.config import load_recipe
+from wsi_seg.data.dataset import PatchSource
+from wsi_seg.errors import WsiSegError
+from wsi_seg.reading.view import View
+from wsi_seg.reporting.page import Section, figure, figures, paragraph, picture
+from wsi_seg.reporting.pictures import jpeg_of
+from wsi_seg.reporting.preview import patch_picture
+from wsi_seg.store import open_collection
+
+WORST = "worst.csv"
+
+_SHOWN = 12
+_PICTURE_PX = 200
+
+
+def worst_section(file: Path, recipe_file: Path, title: str) -> Section:
+    """Patches of the last epoch with the highest loss, outlined by their truth.
+
+    Where the slides cannot be read any more, a sentence says so.
+    """
+    try:
+        parts = _pictures(file, recipe_file)
+    except WsiSegError as error:
+        return Section(title, paragraph(f"The patches cannot be shown: {error}"))
+    return Section(title, figures(parts, "crops"))
+
+
+def _pictures(file: Path, recipe_file: Path) -> list[str]:
+    recipe = load_recipe(recipe_file)
+    stores = {s.name: s for path in recipe.data.stores for s in open_collection(path)}
+    parts = []
+    with file.open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))[:_SHOWN]
+    for row in rows:
+        if row["slide"] not in stores:
+            continue  # its collection was changed since
+        source = PatchSource.of(
+            stores[row["slide"]],
+            recipe.data.label,
+            classes=recipe.class_table,
+            view=View.of(recipe),
+        )
+        image, label = source.patch(float(row["y"]), float(row["x"]), recipe.patch_px)
+        shown = patch_picture(image, label, recipe, side_px=_PICTURE_PX)
+        place = f"{row['slide']}, y {float(row['y']):.0f}, x {float(row['x']):.0f}"
+        caption = f"{place}; loss {float(row['loss']):.3g}"
+        parts.append(figure(picture(jpeg_of(shown), caption), caption))
+    return parts

@@ -1,0 +1,161 @@
+"""Owns putting a report together and writing it, whole or not at all."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsi_seg import __version__
+from wsi_seg.atomic import atomic_path
+from wsi_seg.ct.froc import froc_of_files
+from wsi_seg.errors import ConfigError, StoreError
+from wsi_seg.evaluation.compare import evaluate, usual_measures
+from wsi_seg.progress import Progress
+from wsi_seg.reporting.page import Section, page
+from wsi_seg.reporting.prediction import (
+    froc_section,
+    lowest_first,
+    picture_sections,
+    provenance_sections,
+    score_sections,
+)
+from wsi_seg.reporting.training import is_run, run_sections
+from wsi_seg.store import Collection, Predictions, open_collection, open_predictions
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSources:
+    """What a report is about.
+
+    Parameters
+    ----------
+    target
+        Prediction collection, or folder of a training run.
+    slides
+        Collection of the slides; a prediction's pictures and scores need it.
+    truth
+        Name of the true label; slides without it are not scored.
+    run
+        Folder of the run that made a prediction's model.
+    candidates, findings
+        csv files of candidates and of true findings, see `wsi_seg.ct.froc`; both or neither.
+    """
+
+    target: Path
+    slides: Path | None = None
+    truth: str = "annotations"
+    run: Path | None = None
+    candidates: Path | None = None
+    findings: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was written: the file, its parts, and slides without scores because of no truth."""
+
+    file: Path
+    sections: tuple[str, ...]
+    unscored: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """Figures as sentences for people."""
+        lines = [f"wrote {self.file}: {', '.join(self.sections)}"]
+        if self.unscored:
+            lines.append(f"not scored, for lack of truth: {', '.join(self.unscored)}")
+        return lines
+
+    def to_json(self) -> dict[str, object]:
+        """Figures as plain JSON values."""
+        return {
+            "file": str(self.file),
+            "sections": list(self.sections),
+            "unscored": list(self.unscored),
+        }
+
+
+def report(sources: ReportSources, out: Path, *, progress: Progress) -> Report:
+    """Write one HTML file that needs no other file.
+
+    Parameters
+    ----------
+    sources
+        What it is about.
+    out
+        File to write.
+    progress
+        Told how far scoring and pictures are.
+
+    Raises
+    ------
+    ConfigError
+        If the target is neither a run nor a prediction.
+    StoreError
+        If a collection cannot be read, or a prediction belongs to none of the slides.
+    """
+    if sources.run is not None and not is_run(sources.run):
+        raise ConfigError(
+            f"{sources.run} is not a training run; expected recipe.yaml and metrics.csv"
+        )
+    if is_run(sources.target):
+        title, sections = f"Training run {sources.target.resolve().name}", []
+        data: dict[str, object] = {}
+        unscored: tuple[str, ...] = ()
+        sections += run_sections(sources.target)
+    else:
+        title = f"Prediction {sources.target.resolve().name}"
+        sections, data, unscored = _prediction(sources, progress)
+        if sources.candidates is not None and sources.findings is not None:
+            found = froc_of_files(sources.candidates, sources.findings)
+            data = data | {"froc": found.to_json()}
+            sections.insert(min(2, len(sections)), froc_section(found))
+        if sources.run is not None:
+            sections += run_sections(sources.run)
+    text = page(title, f"wsi_seg {__version__}", sections, data)
+    with atomic_path(out) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Report(out, tuple(section.title for section in sections), unscored)
+
+
+def _prediction(
+    sources: ReportSources, progress: Progress
+) -> tuple[list[Section], dict[str, object], tuple[str, ...]]:
+    try:
+        predictions = open_predictions(sources.target)
+    except StoreError as error:
+        raise ConfigError(
+            f"{error}; expected a prediction, or a run with recipe.yaml and metrics.csv"
+        ) from error
+    if not predictions.names():
+        raise StoreError(f"{predictions.path} holds no predictions; run `wsi-seg infer` first")
+    if sources.slides is None:
+        return provenance_sections(predictions, recipe=sources.run is None), {}, predictions.names()
+    slides = open_collection(sources.slides)
+    _require_slides(predictions, slides)
+    unscored = tuple(
+        name for name in predictions.names() if sources.truth not in slides[name].label_names()
+    )
+    sections: list[Section] = []
+    data: dict[str, object] = {}
+    order = list(predictions.names())
+    if len(unscored) < len(order):
+        scores = evaluate(
+            predictions,
+            slides,
+            label=sources.truth,
+            measures=usual_measures(predictions),
+            progress=progress,
+        )
+        sections, data = score_sections(scores), scores.to_json()
+        worst = lowest_first(scores)
+        order = [*worst, *(name for name in order if name not in worst)]
+        unscored = (*scores.unscored, *scores.failures)
+    sections += picture_sections(predictions, slides, sources.truth, order=order, progress=progress)
+    sections += provenance_sections(predictions, recipe=sources.run is None)
+    return sections, data, unscored
+
+
+def _require_slides(predictions: Predictions, slides: Collection) -> None:
+    missing = sorted(set(predictions.names()) - set(slides.names()))
+    if missing:
+        raise StoreError(
+            f"{slides.path} has no slide {missing[0]!r}, which {predictions.path} predicts; "
+            "expected the collection that was predicted"
+        )
