@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from wsi_seg.evaluation.compare import evaluate
     from wsi_seg.evaluation.scores import Scores
     from wsi_seg.evaluation.search import SearchReport, search
-    from wsi_seg.exporting.run import ExportReport, ExportTargets, export
+    from wsi_seg.exporting.geojson import write_geojson
+    from wsi_seg.exporting.run import ExportReport, ExportTargets, export, outlines
     from wsi_seg.geometry import Extent, Pyramid, Region, TileGrid
     from wsi_seg.inference.array import Predictor
     from wsi_seg.inference.plan import InferOptions
@@ -88,6 +89,7 @@ _HOMES = {
     "open_collection": "wsi_seg.store",
     "open_predictions": "wsi_seg.store",
     "open_slide": "wsi_seg.slides",
+    "outlines": "wsi_seg.exporting.run",
     "plan_inference": "wsi_seg.inference.run_plan",
     "read_annotations": "wsi_seg.annotations",
     "read_model": "wsi_seg.predict.ensemble",
@@ -95,6 +97,7 @@ _HOMES = {
     "search": "wsi_seg.evaluation.search",
     "tile_slides": "wsi_seg.ingest.run",
     "train": "wsi_seg.learn.train",
+    "write_geojson": "wsi_seg.exporting.geojson",
 }
 
 __all__ = [
@@ -136,6 +139,7 @@ __all__ = [
     "open_collection",
     "open_predictions",
     "open_slide",
+    "outlines",
     "plan_inference",
     "read_annotations",
     "read_model",
@@ -143,6 +147,7 @@ __all__ = [
     "search",
     "tile_slides",
     "train",
+    "write_geojson",
 ]
 
 

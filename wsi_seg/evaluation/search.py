@@ -26,11 +26,15 @@ from wsi_seg.evaluation.pairing import (
 from wsi_seg.postprocess.components import ConnectedComponents, Ints, over_runs
 from wsi_seg.postprocess.rule import Rule, least_above
 from wsi_seg.postprocess.strips import argmax_strips
-from wsi_seg.progress import Progress
+from wsi_seg.progress import Progress, Silent
 from wsi_seg.store import Collection, Predictions, SlideStore
 
 # Right, wrong, and not to be scored.
 _STATES = 3
+
+
+# Thresholds that are tried where none are named.
+_HIGHS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
 
 def grid(
@@ -112,11 +116,11 @@ class SearchReport:
 def search(
     folds: Sequence[Predictions],
     slides: Collection,
-    rules: Sequence[Rule],
+    rules: Sequence[Rule] | None = None,
     *,
-    label: str,
+    label: str = "annotations",
     parts: int = 5,
-    progress: Progress,
+    progress: Progress = Silent(),  # noqa: B008 (has no state)
 ) -> SearchReport:
     """Find the rule with the best per-slide Dice, averaged over slides and classes.
 
@@ -131,7 +135,9 @@ def search(
     slides
         Their stores, with the label ``label``.
     rules
-        See `grid`; of equally good ones the first wins.
+        See `grid`; of equally good ones the first wins. None takes thresholds from 0.3 to 0.8.
+    label
+        Name of the true label.
     parts
         Number of folds to make of one collection.
     progress
@@ -144,6 +150,7 @@ def search(
     BatchError
         If slides cannot be compared, and too few are left.
     """
+    rules = rules or grid(_HIGHS, (), (0.0,))
     fold: list[int] = []
     scores: list[NDArray[np.float64]] = []
     failures: dict[str, str] = {}

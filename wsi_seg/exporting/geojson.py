@@ -13,7 +13,7 @@ from wsi_seg.atomic import atomic_path
 from wsi_seg.classes import ClassEntry
 
 
-def write_geojson(path: Path, objects: Iterable[tuple[ClassEntry, Polygon]]) -> int:
+def write_geojson(path: Path | str, objects: Iterable[tuple[ClassEntry, Polygon]]) -> int:
     """Write objects as a FeatureCollection, whole or not at all; return how many there were.
 
     Parameters
@@ -23,6 +23,7 @@ def write_geojson(path: Path, objects: Iterable[tuple[ClassEntry, Polygon]]) -> 
     objects
         Class and outline, ``(x, y)`` in level-0 pixels; consumed one by one.
     """
+    path = Path(path)
     with atomic_path(path) as temporary, _open(temporary, packed=path.suffix == ".gz") as file:
         return _write(file, objects)
 

@@ -26,7 +26,7 @@ from wsi_seg.postprocess.rule import Rule
 from wsi_seg.postprocess.strips import label_strips
 from wsi_seg.postprocess.table import write_table
 from wsi_seg.postprocess.write import decided_label
-from wsi_seg.progress import Progress
+from wsi_seg.progress import Progress, Silent
 from wsi_seg.store import Collection, Multiscale, Predictions, SlideStore
 
 # Rows of a label map outlined at a time.
@@ -108,7 +108,7 @@ def export(
     slides: Collection | None,
     targets: ExportTargets,
     *,
-    progress: Progress,
+    progress: Progress = Silent(),  # noqa: B008 (has no state)
 ) -> ExportReport:
     """Write every prediction in the formats asked for.
 
@@ -227,7 +227,7 @@ def _full_extent(label: Multiscale) -> Extent:
     return Extent(height=round(extent.height * scale), width=round(extent.width * scale))
 
 
-def outlines(label: Multiscale, min_area_um2: float) -> Iterator[tuple[ClassEntry, Polygon]]:
+def outlines(label: Multiscale, min_area_um2: float = 0.0) -> Iterator[tuple[ClassEntry, Polygon]]:
     """Outline the objects of a prediction, in level-0 pixels of the slide.
 
     Parameters

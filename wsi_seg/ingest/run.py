@@ -18,7 +18,7 @@ from wsi_seg.ingest.recode import recode_strip
 from wsi_seg.ingest.report import TiledSlide, TileReport
 from wsi_seg.ingest.verbatim import copy_shard_row
 from wsi_seg.masks.labels import write_tissue
-from wsi_seg.progress import Progress
+from wsi_seg.progress import Progress, Silent
 from wsi_seg.slides import (
     Slide,
     open_slide,
@@ -51,15 +51,15 @@ class _Options:
 
 
 def tile_slides(
-    paths: Sequence[Path],
-    out: Path,
+    paths: Sequence[Path | str],
+    out: Path | str,
     *,
     codec: Codec = AUTO,
     opening: Opening = Opening(),  # noqa: B008 (frozen)
     names: NamesBy = "stem",
     overwrite: bool = False,
     workers: int = 2,
-    progress: Progress,
+    progress: Progress = Silent(),  # noqa: B008 (has no state)
 ) -> TileReport:
     """Write slides into a collection, each with its tissue mask; repeat it to resume.
 
@@ -94,7 +94,8 @@ def tile_slides(
     BatchError
         If all slides fail.
     """
-    found = name_slides(paths, names)
+    out = Path(out)
+    found = name_slides([Path(path) for path in paths], names)
     create_collection(out)
     started = time.perf_counter()
     options = _Options(codec, opening, overwrite)

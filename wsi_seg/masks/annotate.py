@@ -16,7 +16,7 @@ from wsi_seg.masks import outlines
 from wsi_seg.masks.boundary import separate
 from wsi_seg.masks.labels import write_labels
 from wsi_seg.masks.outlines import is_mask, outline_mask
-from wsi_seg.progress import Progress
+from wsi_seg.progress import Progress, Silent
 from wsi_seg.slides.volume import VolumeGrid
 from wsi_seg.store import Collection, SlideStore
 
@@ -116,11 +116,11 @@ PLAIN = Reading()
 
 def annotate(
     collection: Collection,
-    paths: Sequence[Path],
+    paths: Sequence[Path | str],
     *,
     name: str = "annotations",
     reading: Reading = PLAIN,
-    progress: Progress,
+    progress: Progress = Silent(),  # noqa: B008 (has no state)
 ) -> AnnotateReport:
     """Draw annotation files into the slides whose names they bear.
 
@@ -151,7 +151,8 @@ def annotate(
     AnnotationError
         If there is no file, or none fits a slide, or one that is named itself fits none.
     """
-    read, failures, unused = _read_all(collection, _files(paths), reading, named=set(paths))
+    files = [Path(path) for path in paths]
+    read, failures, unused = _read_all(collection, _files(files), reading, named=set(files))
     if reading.unlisted_empty:
         rest = set(_without(collection, name)) - set(read) - set(failures)
         read |= {slide: Annotations((), ()) for slide in sorted(rest)}

@@ -9,12 +9,19 @@ from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent, Pyramid, Region
 
 
-class Readable(Protocol):
-    """Pixels of a slide in levels: a `Multiscale`, or several seen as one."""
+class RegionReader(Protocol):
+    """Pixels of a slide in levels: a file that is read, or a store."""
 
     @property
     def pyramid(self) -> Pyramid:
         """Levels."""
+
+    def read(self, region: Region) -> NDArray[np.uint8]:
+        """Read a region, ``(H, W, C)`` uint8."""
+
+
+class Readable(RegionReader, Protocol):
+    """Pixels of a slide in levels, by chunks: a `Multiscale`, or several seen as one."""
 
     def chunk(self, level: int) -> Extent:
         """Size of what is decoded at a time."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from wsi_seg.errors import RegionError, ResolutionError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.pyramid import SAME_MPP
-from wsi_seg.reading.readable import Readable
+from wsi_seg.reading.readable import Readable, RegionReader
 
 # A slide whose finest level is coarser than asked for by more than this is refused.
 COARSEST_SLIDE = 1.2
@@ -74,7 +74,7 @@ def scale_for(pyramid: Pyramid, mpp: float | None, *, name: str) -> Scale:
 
 
 def read_image(
-    image: Readable, scale: Scale, y: int, x: int, *, height: int, width: int
+    image: RegionReader, scale: Scale, y: int, x: int, *, height: int, width: int
 ) -> NDArray[np.uint8]:
     """Rectangle of a slide at the scale, area-averaged, ``(height, width, C)`` uint8.
 
@@ -107,7 +107,7 @@ def read_image(
 
 
 def read_centred(
-    image: Readable,
+    image: RegionReader,
     *,
     name: str,
     mpp: float,

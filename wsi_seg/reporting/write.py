@@ -8,7 +8,7 @@ from wsi_seg.atomic import atomic_path
 from wsi_seg.ct.froc import froc_of_files
 from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.evaluation.compare import evaluate, usual_measures
-from wsi_seg.progress import Progress
+from wsi_seg.progress import Progress, Silent
 from wsi_seg.reporting.page import Section, page
 from wsi_seg.reporting.prediction import (
     froc_section,
@@ -71,7 +71,12 @@ class Report:
         }
 
 
-def report(sources: ReportSources, out: Path, *, progress: Progress) -> Report:
+def report(
+    sources: ReportSources,
+    out: Path | str,
+    *,
+    progress: Progress = Silent(),  # noqa: B008 (has no state)
+) -> Report:
     """Write one HTML file that needs no other file.
 
     Parameters
@@ -90,6 +95,7 @@ def report(sources: ReportSources, out: Path, *, progress: Progress) -> Report:
     StoreError
         If a collection cannot be read, or a prediction belongs to none of the slides.
     """
+    out = Path(out)
     if sources.run is not None and not is_run(sources.run):
         raise ConfigError(
             f"{sources.run} is not a training run; expected recipe.yaml and metrics.csv"

@@ -120,7 +120,7 @@ class DicomSlide(Slide):
             self.mpp_source = found.source
             self.pyramid = Pyramid(tuple(level.extent for level in self._levels), found.mpp)
 
-    def read(self, region: Region) -> NDArray[np.uint8]:
+    def read_region(self, region: Region) -> NDArray[np.uint8]:
         """Read a region; see `wsi_seg.slides.Slide.read`."""
         self.pyramid.downsample(region.level)  # names the levels there are, if it is not one
         level = self._levels[region.level]

@@ -76,7 +76,7 @@ class OmeZarrSlide(Slide):
             extents = tuple(self._extent(array) for array in self._arrays)
             self.pyramid = Pyramid(extents, found.mpp)
 
-    def read(self, region: Region) -> NDArray[np.uint8]:
+    def read_region(self, region: Region) -> NDArray[np.uint8]:
         """Read a region; see `wsi_seg.slides.Slide.read`."""
         self.pyramid.downsample(region.level)  # names the levels there are, if it is not one
         require_inside(region, self.pyramid.extents[region.level], self.name)

@@ -60,7 +60,7 @@ class OpenSlideSlide(Slide):
         colour = str(properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "FFFFFF"))
         self._background = np.frombuffer(bytes.fromhex(colour), dtype=np.uint8)
 
-    def read(self, region: Region) -> NDArray[np.uint8]:
+    def read_region(self, region: Region) -> NDArray[np.uint8]:
         """Read a region; see `wsi_seg.slides.Slide.read`."""
         self.pyramid.downsample(region.level)  # names the levels there are, if it is not one
         require_inside(region, self.pyramid.extents[region.level], self.name)

@@ -61,7 +61,7 @@ class PictureSlide(Slide):
         self._pixels: NDArray[np.uint8] | None = None
         self._lock = threading.Lock()
 
-    def read(self, region: Region) -> NDArray[np.uint8]:
+    def read_region(self, region: Region) -> NDArray[np.uint8]:
         """Read a region; see `wsi_seg.slides.Slide.read`."""
         self.pyramid.downsample(region.level)  # names the levels there are, if it is not one
         require_inside(region, self.pyramid.extent, self.name)

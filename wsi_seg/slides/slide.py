@@ -8,11 +8,13 @@ from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from wsi_seg.codestreams.headers import StreamKind
+from wsi_seg.errors import RegionError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.notebook import LONGEST_PX, slide_html
+from wsi_seg.reading.resample import read_centred
+from wsi_seg.reading.thumbnail import area_averaged, thumbnail_extent
 
 _MEMBER = re.compile(r"z[0-9]{4,}")
 
@@ -90,7 +92,7 @@ class Slide(Protocol):
     mpp_source: str
     scene: int | None = None
 
-    def read(self, region: Region) -> NDArray[np.uint8]:
+    def read_region(self, region: Region) -> NDArray[np.uint8]:
         """Read a region that lies inside its level, as ``(H, W, 3)`` uint8 RGB.
 
         Raises
@@ -101,6 +103,38 @@ class Slide(Protocol):
             If the file is damaged there.
         """
         ...
+
+    def read(
+        self,
+        region: Region | None = None,
+        *,
+        mpp: float | None = None,
+        centre_um: tuple[float, float] = (0.0, 0.0),
+        size_px: tuple[int, int] = (0, 0),
+        fill: int | None = None,
+    ) -> NDArray[np.uint8]:
+        """Read a region of a level; or a rectangle at any resolution, see `read_centred`.
+
+        Examples
+        --------
+        >>> slide.read(Region(level=0, y=0, x=0, height=512, width=512))  # doctest: +SKIP
+        >>> slide.read(mpp=1.0, centre_um=(2000, 3000), size_px=(512, 512))  # doctest: +SKIP
+        """
+        if (region is None) == (mpp is None):
+            raise RegionError(
+                f"slide {self.name!r}: got region {region} and mpp {mpp}; expected one of them"
+            )
+        if region is not None:
+            return self.read_region(region)
+        assert mpp is not None
+        return read_centred(
+            self, name=self.name, mpp=mpp, centre_um=centre_um, size_px=size_px, fill=fill
+        )
+
+    def thumbnail(self, longest_px: int = 1024) -> NDArray[np.uint8]:
+        """Whole slide, area-averaged so that its longer side has at most so many pixels."""
+        size = thumbnail_extent(self.pyramid.extent, longest_px)
+        return area_averaged(self.pyramid, self.read_region, size)
 
     def streams(self, level: int) -> TileStreams | Recode:
         """Offer the finished tile streams of a level, or the reason why it has none."""
@@ -121,12 +155,9 @@ class Slide(Protocol):
     def _thumbnail(self) -> NDArray[np.uint8] | None:
         """Coarsest level made small; None where that level is large itself."""
         level = len(self.pyramid.extents) - 1
-        extent = self.pyramid.extents[level]
-        if extent.area > _LARGEST_DRAWN_PX:
+        if self.pyramid.extents[level].area > _LARGEST_DRAWN_PX:
             return None
-        picture = Image.fromarray(self.read(extent.region(level)))
-        picture.thumbnail((LONGEST_PX, LONGEST_PX), Image.Resampling.BOX)
-        return np.asarray(picture)
+        return self.thumbnail(LONGEST_PX)
 
     def __enter__(self) -> Self:
         return self

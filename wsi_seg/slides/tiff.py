@@ -95,7 +95,7 @@ class TiffSlide(Slide):
             self.pyramid = Pyramid(tuple(level.shown for level in self._levels), found.mpp)
         _require_whole(path, self._levels)
 
-    def read(self, region: Region) -> NDArray[np.uint8]:
+    def read_region(self, region: Region) -> NDArray[np.uint8]:
         """Read a region; see `wsi_seg.slides.Slide.read`."""
         self.pyramid.downsample(region.level)  # names the levels there are, if it is not one
         level = self._levels[region.level]

@@ -100,9 +100,26 @@ def _check_facts(slide: Slide, path: Path, mpp: float | None) -> None:
         assert not isinstance(streams, Recode) or streams.reason, "a recode without a reason"
         piece = slide.piece(level)
         assert piece.height >= 1, extent
+    check_around_a_point(slide)
     shown = slide._repr_html_()
     assert slide.name in shown, shown
     assert "data:image/jpeg" in shown, "no thumbnail"
+
+
+def check_around_a_point(slide: Slide) -> None:
+    """Raise AssertionError unless reading by an mpp gives the pixels of the level itself."""
+    extent, mpp = slide.pyramid.extent, slide.pyramid.mpp
+    if mpp is None:
+        return
+    height, width = min(extent.height, 40), min(extent.width, 30)
+    y, x = (extent.height - height) // 2, (extent.width - width) // 2
+    found = slide.read(
+        mpp=mpp, centre_um=((y + height / 2) * mpp, (x + width / 2) * mpp), size_px=(height, width)
+    )
+    expected = slide.read(Region(level=0, y=y, x=x, height=height, width=width))
+    assert np.array_equal(found, expected), "other pixels around a point"
+    longest = max(slide.thumbnail(20).shape[:2])
+    assert longest == min(20, max(extent.height, extent.width)), longest
 
 
 def _check_override(opener: Opener, path: Path) -> None:
