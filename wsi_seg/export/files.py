@@ -1,6 +1,7 @@
 """Owns writing a result file whole or not at all."""
 
 import contextlib
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     OutputError
         If the file or its folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.partial")
+    # A digest, because the name itself may be as long as a file system takes.
+    temporary = path.with_name(f".{zlib.crc32(path.name.encode()):08x}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

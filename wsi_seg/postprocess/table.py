@@ -50,7 +50,9 @@ def write_table(path: Path, table: ObjectTable, *, has_mpp: bool) -> None:
             arrays = {name: pyarrow.array(c.tolist()) for name, c in columns.items()}
             if not len(table):  # an empty list has no type
                 arrays = {name: pyarrow.array(c.astype(c.dtype)) for name, c in columns.items()}
-            pyarrow.parquet.write_table(pyarrow.table(arrays), temporary)
+            # A file, because pyarrow reads some paths as addresses.
+            with temporary.open("wb") as packed:
+                pyarrow.parquet.write_table(pyarrow.table(arrays), packed)
         temporary.replace(path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error

@@ -281,7 +281,7 @@ def _create_array(path: Path, number: int, level: LevelLayout, channels: int | N
     lead = () if channels is None else (channels,)
     try:
         zarr.create_array(
-            store=str(path),
+            store=zarr.storage.LocalStore(path),  # text would be read as an address
             name=str(number),
             shape=(*lead, level.extent.height, level.extent.width),
             dtype="uint8",
