@@ -39,9 +39,9 @@ def outline(group="Tumor", kind="Polygon", points=SQUARE):
 
 
 def test_groups_of_asap_are_classes(tmp_path):
-    text = asap(outline() + outline("Exclusion", "Spline") + outline(kind="Dot", points=[[1, 1]]))
+    text = asap(outline() + outline("Stroma", "Spline") + outline(kind="Dot", points=[[1, 1]]))
     found = read_annotations(write(tmp_path / "a.xml", text))
-    assert [item.class_name for item in found.items] == ["Tumor", "Exclusion"]
+    assert [item.class_name for item in found.items] == ["Tumor", "Stroma"]
     assert found.items[0].geometry.area == 100
     assert "without area" in found.repairs[0]
     bare = write(tmp_path / "b.xml", asap(outline("None")))
@@ -121,7 +121,7 @@ def test_every_kind_of_coco_segmentation(tmp_path):
     for kind in (rings, {"size": [6, 9], "counts": counts}, {"size": [6, 9],
                                                            "counts": packed(counts)}):  # fmt: skip
         path = write(tmp_path / "a.json", coco(kind))
-        found = read_for_slides(path, {"S1": Extent(6, 9)})["S1"]
+        found = read_for_slides(path, {"S1": Extent(6, 9)}).by_slide["S1"]
         assert found.extent == Extent(6, 9)
         assert found.items[0].class_name == "nucleus"
         assert found.items[0].geometry.equals(found.items[0].geometry.envelope)

@@ -58,7 +58,8 @@ def test_discs_lie_where_the_sphere_is(volume, tmp_path):
 def test_a_tiny_sphere_gets_one_disc(volume, tmp_path):
     path, image = volume
     csv = write(tmp_path, image.TransformContinuousIndexToPhysicalPoint((30.0, 12.0, 3.4)), 0.1)
-    found = read_for_slides(csv, {}, default_class="n", volumes={"1.2.7": volume_grid(path)})
+    volumes = {"1.2.7": volume_grid(path)}
+    found = read_for_slides(csv, {}, default_class="n", volumes=volumes).by_slide
     assert list(found) == ["1.2.7_z0003"]
     assert found["1.2.7_z0003"].items[0].geometry.area >= 1
 
@@ -80,4 +81,4 @@ def test_wrong_spheres_are_named(volume, tmp_path, place, diameter, reason):
 
 def test_the_file_of_luna_is_read(shared_data):
     path = shared_data / "cxr-ct-misc" / "ct" / "luna_annos.csv"
-    assert read_for_slides(path, {}, default_class="nodule") == {}
+    assert read_for_slides(path, {}, default_class="nodule").by_slide == {}

@@ -26,7 +26,7 @@ _NAMED = 5
 
 
 def named(names: Iterable[str]) -> str:
-    """Some names for a message, and how many more there are."""
+    """List some names for a message, and how many more there are."""
     listed = list(names)
     more = len(listed) - _NAMED
     return ", ".join(listed[:_NAMED]) + (f" and {more} more" if more > 0 else "")
@@ -69,7 +69,8 @@ class SlideNames:
                 fitting = known.get(_spellings(form)[rank], [])
                 if len(fitting) > 1:
                     raise AnnotationError(
-                        f"the name {name!r} fits several slides: {named(fitting)}; spell it like one"
+                        f"the name {name!r} fits several slides: {named(fitting)}; spell it as one "
+                        "of them"
                     )
                 if fitting:
                     return Fit(fitting[0], rank)
