@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from wsi_seg.annotations.coco import read_coco
+from wsi_seg.annotations import read_for_slides
 from wsi_seg.annotations.rle import decode_rle, encode_rle
-from wsi_seg.annotations.rle_csv import read_rle_csv
 from wsi_seg.classes import ClassTable
 from wsi_seg.export.coco import write_coco
 from wsi_seg.export.png import write_mask
@@ -48,10 +47,8 @@ def test_rle_csv_comes_back_through_our_reader(tmp_path, dialect, make_predictio
     label = make_prediction(tmp_path, labels)["slide"].label("prediction")
     write_rle_csv(tmp_path / "a.csv", [("slide", label)], dialect=dialect)
     text = (tmp_path / "a.csv").read_text()
-    extents = {"slide": Extent(700, 300)}
-    found = read_rle_csv(tmp_path / "a.csv", text, extents, default_class=None, dialect=dialect)[
-        "slide"
-    ]
+    extents = {"slide": Extent(height=700, width=300)}
+    found = read_for_slides(tmp_path / "a.csv", extents, dialect=dialect).by_slide["slide"]
     region = Region(level=0, y=0, x=0, height=700, width=300)
     drawn = Rasterizer(found.items, CLASSES).draw(region, (1.0, 1.0))
     np.testing.assert_array_equal(drawn, labels)
@@ -104,7 +101,7 @@ def test_coco_keeps_holes_and_comes_back_through_our_reader(tmp_path, make_predi
     path = tmp_path / "c.json"
     count = write_coco(path, [("slide", Extent(700, 300), outlines(label, 0))], CLASSES)
     assert count == 3
-    found = read_coco(path, json.loads(path.read_text()))["slide"]
+    found = read_for_slides(path, {"slide": Extent(height=700, width=300)}).by_slide["slide"]
     region = Region(level=0, y=0, x=0, height=700, width=300)
     drawn = Rasterizer(found.items, CLASSES).draw(region, (1.0, 1.0))
     np.testing.assert_array_equal(drawn, labels)

@@ -14,9 +14,11 @@ from urllib.parse import unquote, urlsplit
 
 from wsi_seg.errors import AnnotationError
 
-# Endings of pictures. Any other, such as the 7 of "slide.7", may be part of a slide's name.
+# Endings of pictures, and of label maps that we export. Any other, such as the 7 of "slide.7", may
+# be a part of a slide's name.
 _PICTURE = re.compile(
-    r"(\.ome)?\.(tiff?|btf|tf[28]|svs|svslide|ndpi|mrxs|scn|bif|vm[su]|vsi|czi|lif|nd2|qptiff|isyntax"
+    r"(\.labels)?(\.ome)?"
+    r"\.(tiff?|btf|tf[28]|svs|svslide|ndpi|mrxs|scn|bif|vm[su]|vsi|czi|lif|nd2|qptiff|isyntax"
     r"|dcm|dicom|zarr|ozx|png|jpe?g|jpe|jp2|j2k|jpx|jxl|bmp|webp|gif|avif|heic|mh[ad]|nii(\.gz)?|nrrd"
     r"|npy|lsm|pgm|ppm|pnm)$",
     re.IGNORECASE,

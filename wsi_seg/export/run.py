@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 from shapely.geometry import Polygon
 
@@ -13,12 +12,14 @@ from wsi_seg.annotations.rle import Dialect
 from wsi_seg.classes import ClassEntry
 from wsi_seg.errors import BatchError, StoreError, WsiSegError
 from wsi_seg.export.coco import write_coco
+from wsi_seg.export.files import file_name
 from wsi_seg.export.geojson import write_geojson
 from wsi_seg.export.overview import write_overview
+from wsi_seg.export.place import Place, downsample
 from wsi_seg.export.png import write_mask
 from wsi_seg.export.rle import write_rle_csv
 from wsi_seg.export.tiff import write_ome_tiff
-from wsi_seg.geometry import Extent, Region
+from wsi_seg.geometry import Region
 from wsi_seg.masks.vectorize import vectorize
 from wsi_seg.postprocess.label_map import predicted_label
 from wsi_seg.postprocess.objects import ObjectTable, Scale, measure
@@ -31,6 +32,7 @@ from wsi_seg.store import Collection, Multiscale, SlideStore
 
 # Rows of a label map outlined at a time.
 _STRIP_PX = 1024
+_LONGEST_SUFFIX = ".probability.ome.tif"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,11 @@ def _caveats(predictions: Collection, targets: ExportTargets) -> tuple[str, ...]
         caveats.append(
             f"probabilities of {plain} slides are in no file: only their class ids were saved"
         )
+    caveats += [
+        f"{name}: its name leaves no room for {_LONGEST_SUFFIX}; some files have a shorter name"
+        for name in predictions.names()
+        if file_name(name, _LONGEST_SUFFIX) != name + _LONGEST_SUFFIX
+    ]
     return tuple(caveats)
 
 
@@ -163,38 +170,53 @@ def _write_slide(
     """Write the files of one slide; return their names, and the number of polygons."""
     files, count, name = [], None, store.name
     if targets.geojson is not None:
-        path = targets.geojson / f"{name}.geojson{'.gz' if targets.packed else ''}"
+        path = targets.geojson / file_name(name, f".geojson{'.gz' if targets.packed else ''}")
         count = write_geojson(path, outlines(label, targets.min_area_um2))
         files.append(path)
     if targets.overview is not None and slides is not None:
-        files.append(targets.overview / f"{name}.png")
+        files.append(targets.overview / file_name(name, ".png"))
         write_overview(slides[name], [(label, classes_of(label))], files[-1])
     if targets.png is not None:
-        files.append(targets.png / f"{name}.png")
+        files.append(targets.png / file_name(name, ".png"))
         write_mask(files[-1], label)
     if targets.ome_tiff is not None:
         images = {"labels": label}
         if store.saved != "labels":
             images = {"probability": store.probabilities, **images}
         for suffix, image in images.items():
-            files.append(targets.ome_tiff / f"{name}.{suffix}.ome.tif")
+            files.append(targets.ome_tiff / file_name(name, f".{suffix}.ome.tif"))
             write_ome_tiff(files[-1], image)
     if targets.table is not None:
         table = _measured(store, label)
         for suffix in ("csv", "parquet"):
-            files.append(targets.table / f"{name}.{suffix}")
+            files.append(targets.table / file_name(name, f".{suffix}"))
             write_table(files[-1], table, has_mpp=label.pyramid.mpp is not None)
     return [str(path) for path in files], count
 
 
 def _measured(store: SlideStore, label: Multiscale) -> ObjectTable:
     """Objects of a label map of a prediction; see `ExportTargets.table`."""
-    classes, scale = classes_of(label), Scale(_downsample(label), label.pyramid.mpp)
+    classes, scale = classes_of(label), Scale(downsample(label), label.pyramid.mpp)
     if store.saved != "labels":
-        return measure(labelled(label, store.probabilities), classes, scale)
-    table = measure(labelled(label), classes, scale)
+        return _placed(measure(labelled(label, store.probabilities), classes, scale), label)
+    table = _placed(measure(labelled(label), classes, scale), label)
     unknown = np.full(len(table), np.nan)
     return replace(table, mean_probability=unknown, max_probability=unknown)
+
+
+def _placed(table: ObjectTable, label: Multiscale) -> ObjectTable:
+    """Objects at the places that their outlines have, which end where the slide does."""
+    place, scale = Place.of(label), downsample(label)
+    tall, wide = place.tall / scale, place.wide / scale
+    return replace(
+        table,
+        y=table.y * tall,
+        top=table.top * tall,
+        bottom=table.bottom * tall,
+        x=table.x * wide,
+        left=table.left * wide,
+        right=table.right * wide,
+    )
 
 
 def _write_shared(labels: list[tuple[str, Multiscale]], targets: ExportTargets) -> list[str]:
@@ -205,24 +227,12 @@ def _write_shared(labels: list[tuple[str, Multiscale]], targets: ExportTargets) 
         files.append(str(targets.rle))
     if targets.coco is not None and labels:
         images = (
-            (name, _full_extent(label), outlines(label, targets.min_area_um2))
+            (name, Place.of(label).extent, outlines(label, targets.min_area_um2))
             for name, label in labels
         )
         write_coco(targets.coco, images, classes_of(labels[0][1]))
         files.append(str(targets.coco))
     return files
-
-
-def _downsample(label: Multiscale) -> float:
-    scale = label.attributes.get("downsample", 1.0)
-    assert isinstance(scale, int | float)
-    return float(scale)
-
-
-def _full_extent(label: Multiscale) -> Extent:
-    """Size of the slide's level 0, as far as its label map tells."""
-    extent, scale = label.pyramid.extent, _downsample(label)
-    return Extent(round(extent.height * scale), round(extent.width * scale))
 
 
 def decided_label(store: SlideStore, rule: Rule | None) -> Multiscale:
@@ -241,10 +251,10 @@ def outlines(label: Multiscale, min_area_um2: float) -> Iterator[tuple[ClassEntr
         Smaller objects are left out; px² of level 0 where mpp is unknown.
     """
     classes = {entry.id: entry for entry in classes_of(label)}
-    scale = _downsample(label)
+    place, scale = Place.of(label), downsample(label)
     mpp = None if label.pyramid.mpp is None else label.pyramid.mpp / scale
     for value, polygon in vectorize(_strips(label)):
-        scaled = shapely.transform(polygon, lambda xy: xy * scale)
+        scaled = place.on_slide(polygon)
         if scaled.area * (1.0 if mpp is None else mpp**2) >= min_area_um2:
             yield classes[value], scaled
 

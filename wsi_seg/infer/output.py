@@ -170,6 +170,7 @@ class SlideOutput:
         attributes = {
             "kind": "prediction",
             "slide": self.store.name,
+            "slide_extent": self._slide_extent,
             "classes": card.classes.to_json(),
             "saved": self.save,
             "settings": dict(self._settings),
@@ -182,8 +183,18 @@ class SlideOutput:
         else:
             self._create(self._partial, len(card.classes), attributes)
         if self.save != "probabilities":
-            label = {"kind": "label", "classes": card.classes.to_json()}
+            label = {
+                "kind": "label",
+                "classes": card.classes.to_json(),
+                "slide_extent": self._slide_extent,
+            }
             self._create(self._partial / "labels" / LABEL, None, label)
+
+    @property
+    def _slide_extent(self) -> list[int]:
+        """Size of the slide, which its prediction at a lower resolution does not tell."""
+        extent = self.store.pyramid.extent
+        return [extent.height, extent.width]
 
     def _create(self, path: Path, channels: int | None, attributes: Mapping[str, object]) -> None:
         create_multiscale(

@@ -1,6 +1,7 @@
 """Owns object tables as files: csv and parquet, and reading both back."""
 
 import csv
+import zlib
 from dataclasses import fields
 from pathlib import Path
 
@@ -35,7 +36,8 @@ def write_table(path: Path, table: ObjectTable, *, has_mpp: bool) -> None:
     if path.suffix not in _SUFFIXES:
         raise OutputError(f"got table {path.name!r}; expected a name ending with .csv or .parquet")
     columns = {_title(name, has_mpp=has_mpp): getattr(table, name) for name in _COLUMNS}
-    temporary = path.with_name(f".{path.name}.partial")
+    # A digest, because the name itself may be as long as a file system takes.
+    temporary = path.with_name(f".{zlib.crc32(path.name.encode()):08x}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".csv":

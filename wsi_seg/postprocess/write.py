@@ -83,6 +83,8 @@ def write_label(
         Plain JSON values to keep with the label.
     """
     partial = store.path / ".partial" / name
+    if "slide_extent" in store.attributes:
+        note = {"slide_extent": store.attributes["slide_extent"], **note}
     discard(partial)
     downsample = store.attributes.get("downsample", 1.0)
     mpp = store.pyramid.mpp
