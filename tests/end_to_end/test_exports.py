@@ -132,7 +132,7 @@ def test_nothing_lies_outside_the_slide_and_sizes_are_its_own(exported):
 
 def test_a_decision_knows_the_size_of_the_slide_too(exported, tmp_path):
     folder, slides = exported
-    targets = ExportTargets(coco=tmp_path / "c.json", rule=Rule((0.4,)))
+    targets = ExportTargets(coco=tmp_path / "c.json", rule=Rule(top=0.4, bottom=0.4))
     predictions = open_collection(folder / "every.zarr")
     export_collection(predictions, None, targets, progress=Silent())
     found = read_back(slides, tmp_path / "c.json", "decided")

@@ -20,6 +20,7 @@ from wsi_seg.sampling.counters import Stream, generator
 from wsi_seg.sampling.folds import hold_out, make_folds
 from wsi_seg.sampling.importance import HARD, TISSUE
 from wsi_seg.store import Multiscale, SlideStore, open_collection
+from wsi_seg.store.remote import below
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class Split:
 
 def is_pseudo(store: SlideStore, label: str) -> bool:
     """Whether a label of a slide was predicted, not drawn; the table of its objects says so."""
-    if not (store.path / "labels" / label / FILE).exists():
+    if not below(store.path, "labels", label, FILE).exists():
         return False
     return bool((read_objects(store, label).source == PSEUDO).any())
 

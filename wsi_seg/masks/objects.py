@@ -14,6 +14,7 @@ from wsi_seg.annotations import Annotation
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.json_text import parse_json
 from wsi_seg.store import SlideStore
+from wsi_seg.store.remote import below
 
 FILE = "objects.json"
 
@@ -86,7 +87,7 @@ def read_objects(store: SlideStore, label: str) -> Objects:
     StoreError
         If there is none, or it is damaged.
     """
-    path = store.path / "labels" / label / FILE
+    path = below(store.path, "labels", label, FILE)
     try:
         columns: Any = parse_json(path.read_bytes())
         count = len(columns["area"])

@@ -18,6 +18,7 @@ from wsi_seg.reading.resample import Readable, Scale, scale_for
 from wsi_seg.slides.slide import SLICE_NAME
 from wsi_seg.store import Multiscale, open_multiscale
 from wsi_seg.store.chunks import destination
+from wsi_seg.store.remote import below
 
 _RGB = 3
 
@@ -142,7 +143,8 @@ def _stack(store: _Store, neighbours: int) -> SliceStack:
     for step in (-1, 1):
         side = [store.image]
         for distance in range(1, neighbours + 1):
-            path = store.image.path.with_name(f"{name['volume']}_z{z + step * distance:04d}")
+            other = f"{name['volume']}_z{z + step * distance:04d}"
+            path = below(store.image.path.parent, other)
             side.append(_slice(path, like=store.image) or side[-1])
             if side[-1] is side[-2]:
                 side += side[-1:] * (neighbours - distance)

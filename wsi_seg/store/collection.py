@@ -14,7 +14,7 @@ from wsi_seg.geometry import Pyramid
 from wsi_seg.notebook import LONGEST_PX, SHOWN, collection_html, slide_html
 from wsi_seg.store.layout import PARTIAL, label_list
 from wsi_seg.store.multiscale import Multiscale, open_multiscale, wsi_seg_attributes
-from wsi_seg.store.remote import is_address, located
+from wsi_seg.store.remote import below, is_address, located
 from wsi_seg.store.thumbnail import read_thumbnail, thumbnail_extent
 
 # Label of a prediction that inference writes: the class ids it decided on.
@@ -86,7 +86,9 @@ class SlideStore:
         """Names of the labels that are complete, sorted."""
         labels = self.path / "labels"
         return tuple(
-            name for name in sorted(label_list(labels)) if (labels / name / "zarr.json").is_file()
+            name
+            for name in sorted(label_list(labels))
+            if below(labels, name, "zarr.json").is_file()
         )
 
     def label(self, name: str) -> Multiscale:
@@ -100,7 +102,7 @@ class SlideStore:
         if name not in self.label_names():
             known = ", ".join(self.label_names()) or "none"
             raise StoreError(f"slide {self.name}: got label {name!r}; it has: {known}")
-        return open_multiscale(self.path / "labels" / name)
+        return open_multiscale(below(self.path, "labels", name))
 
     def __hash__(self) -> int:
         return hash(self.path)
@@ -154,7 +156,7 @@ class Collection:
         )
 
     def __getitem__(self, name: str) -> SlideStore:
-        path = self.path / name
+        path = below(self.path, name)
         if name not in self:
             if name in self.unfinished():
                 raise StoreIncompleteError(
