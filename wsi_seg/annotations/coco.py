@@ -40,11 +40,12 @@ def read_coco(path: Path, document: Mapping[str, object], slides: Iterable[str])
         If two images fit one slide, or something cannot be read.
     """
     images = {
-        _key(path, entry, "id"): _image(path, entry) for entry in _list(path, document, "images")
+        number: _image(path, number, entry)
+        for number, entry in _by_id(path, document, "images").items()
     }
     classes = {
-        _key(path, entry, "id"): str(entry.get("name"))
-        for entry in _list(path, document, "categories")
+        number: str(entry.get("name"))
+        for number, entry in _by_id(path, document, "categories").items()
     }
     collectors = {number: Collector(path) for number in images}
     for number, entry in enumerate(_list(path, document, "annotations")):
@@ -84,8 +85,22 @@ def _key(path: Path, entry: Mapping[str, object], key: str) -> object:
     return found
 
 
-def _image(path: Path, entry: Mapping[str, object]) -> tuple[str, Extent]:
-    name = str(entry.get("file_name"))
+def _by_id(
+    path: Path, document: Mapping[str, object], key: str
+) -> dict[object, Mapping[str, object]]:
+    found: dict[object, Mapping[str, object]] = {}
+    for entry in _list(path, document, key):
+        number = _key(path, entry, "id")
+        if number in found:
+            raise AnnotationError(f"{path}: got the id {number!r} twice in {key}; expected it once")
+        found[number] = entry
+    return found
+
+
+def _image(path: Path, number: object, entry: Mapping[str, object]) -> tuple[str, Extent]:
+    name = entry.get("file_name")
+    if not isinstance(name, str) or not name:
+        raise AnnotationError(f"{path}: image {number!r} has no file_name; expected a name")
     place = f"{path}: image {name!r}"
     return name, stated_extent(place, entry.get("height"), entry.get("width"))
 

@@ -13,7 +13,7 @@ from wsi_seg.annotations.labelme import is_labelme, read_labelme
 from wsi_seg.annotations.luna16 import is_spheres, read_spheres
 from wsi_seg.annotations.model import Annotations, AnnotationSets
 from wsi_seg.annotations.rle import Dialect
-from wsi_seg.annotations.rle_csv import IMAGE, MASK, is_rle_csv, read_rle_csv
+from wsi_seg.annotations.rle_csv import is_rle_csv, read_rle_csv
 from wsi_seg.annotations.table import headers, read_table
 from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Extent
@@ -145,10 +145,9 @@ def _read(
 def _unknown_columns(path: Path, content: bytes) -> str:
     found = max((header for _, header in headers(content)), key=len, default=())
     return (
-        f"{path}: got the columns {', '.join(found) or 'of no csv'}; expected one of images "
-        f"({', '.join(IMAGE[:4])} ...) and one of masks ({', '.join(MASK[:4])} ...), or those of "
-        "spheres (seriesuid, coordX, coordY, coordZ, diameter_mm), separated by commas, semicolons "
-        "or tabs"
+        f"{path}: got the columns {', '.join(found) or 'of no csv'}; expected images (id, ImageId, "
+        "filename ...) and masks (rle, EncodedPixels, encoding ...), or spheres (seriesuid, coordX, "
+        "coordY, coordZ, diameter_mm), separated by commas, semicolons or tabs"
     )
 
 

@@ -25,12 +25,12 @@ from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Extent
 
 # Usual names of columns, the likeliest first; compared by `table.plain`.
-IMAGE = (
+_IMAGE = (
     "imageid", "imgid", "slideid", "id", "image", "img", "slide", "imagename", "imgname",
     "slidename", "imagefile", "imagefilename", "filename", "file", "imagepath", "filepath", "path",
     "name",
 )  # fmt: skip
-MASK = (
+_MASK = (
     "encodedpixels", "rle", "encoding", "rlemask", "maskrle", "encodedmask", "encodedrle",
     "rleencoding", "rleencoded", "runs", "expected", "predicted", "segmentation", "annotation",
     "mask", "pixels",
@@ -60,7 +60,7 @@ class _Columns:
         joined = image is None
         if image is None:
             image = next(n for n, name in enumerate(table.header) if _is_joined(name))
-        mask = table.column(MASK)
+        mask = table.column(_MASK)
         assert mask is not None, "checked by is_rle_csv"
         size = (_matching(table, _HEIGHT), _matching(table, _WIDTH))
         return cls(image, mask, None if joined else table.column(_CLASS), size, joined)
@@ -101,8 +101,8 @@ class _Row:
 def is_rle_csv(header: Sequence[str]) -> bool:
     """Whether a csv file with these columns holds run-length encoded masks."""
     names = {plain(name) for name in header}
-    named = bool(names & set(IMAGE)) or any(map(_is_joined, header))
-    return named and bool(names & set(MASK))
+    named = bool(names & set(_IMAGE)) or any(map(_is_joined, header))
+    return named and bool(names & set(_MASK))
 
 
 def read_rle_csv(
@@ -214,7 +214,7 @@ def _objects(
 def _image_column(table: Table, names: SlideNames) -> int | None:
     """Column that names the images: of several the first in which a slide is named."""
     known = [plain(name) for name in table.header]
-    places = [known.index(name) for name in IMAGE if name in known]
+    places = [known.index(name) for name in _IMAGE if name in known]
     for place in places:
         if any(_fits(names, cells[place]) for _, cells in table.rows):
             return place
@@ -231,9 +231,7 @@ def _fits(names: SlideNames, name: str) -> bool:
 def _is_joined(column: str) -> bool:
     """Whether cells are an image and a class, joined by ``_``, as in ``ImageId_ClassId``."""
     name = plain(column)
-    return "_" in column and any(
-        name == image + kind for image in IMAGE for kind in (*_CLASS, "labelid")
-    )
+    return "_" in column and any(name == image + kind for image in _IMAGE for kind in _CLASS)
 
 
 def _matching(table: Table, pattern: re.Pattern[str]) -> int | None:

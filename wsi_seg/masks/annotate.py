@@ -21,6 +21,7 @@ from wsi_seg.masks.outlines import MASK_SUFFIXES, is_mask, outline_mask
 from wsi_seg.progress import Progress
 from wsi_seg.slides.volume import VolumeGrid
 from wsi_seg.store import Collection, SlideStore
+from wsi_seg.store.layout import require_label_name
 
 # Names in files that are drawn and are no class.
 _NO_CLASSES = frozenset({IGNORE_NAME, BACKGROUND_NAME})
@@ -118,9 +119,9 @@ def annotate_collection(
         The slides.
     paths
         Files, or folders of them. COCO's JSON and csv files name their slides; any other file is
-        paired with a slide by its name without suffix, the case ignored. Several files of one
+        paired with a slide by its name, by the rule of `annotations.names`. Several files of one
         slide are drawn in the order given, later over earlier. A folder may hold files of other
-        slides; a file that is named itself must fit one.
+        slides, and one file for each slide; a file that is named itself must fit one.
     name
         Name of the label.
     reading
@@ -132,9 +133,12 @@ def annotate_collection(
     ------
     AnnotationError
         If there is no file, or none fits a slide, or one that is named itself fits none.
+    OutputError
+        If no label can have the name.
     BatchError
         If some files cannot be read; the slides without such files are done.
     """
+    require_label_name(name)
     found = _read_all(collection, paths, reading)
     read, failures = found.read, found.failures
     if reading.rest_empty:

@@ -27,6 +27,7 @@ from wsi_seg.store import (
     tidy,
     write_strip,
 )
+from wsi_seg.store.layout import require_label_name
 
 TISSUE = "tissue"
 
@@ -173,6 +174,7 @@ def _write_label(
     believed: bool = False,
 ) -> None:
     """Make a label beside the store's image and give it its name when it is whole."""
+    require_label_name(name)
     partial = store.path / ".partial" / name
     discard(partial)
     about = {"kind": "label", "classes": classes.to_json(), "believed": believed}

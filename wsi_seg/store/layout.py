@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from wsi_seg.store.remote import require_local
 FORMAT = 1
 PARTIAL = ".partial"
 LOCK = ".lock"
+
+# Bytes that file systems take.
+_LONGEST_NAME = 255
 
 # A shard is as high as a strip and this many times as wide: fewer files, same memory.
 _SHARD_ASPECT = 8
@@ -240,6 +244,22 @@ def note_attributes(path: Path, attributes: Mapping[str, object]) -> None:
     ours = before.get("wsi_seg")
     noted = {**(ours if isinstance(ours, dict) else {}), **attributes}
     _write_group(path, {**before, "wsi_seg": noted})
+
+
+def require_label_name(name: str) -> None:
+    """Refuse the name of a label that is not the name of a folder of its own.
+
+    Raises
+    ------
+    OutputError
+        If it is empty, a path, hidden, longer than 255 bytes, or the name of a store's own file.
+    """
+    taken = name in {"", "zarr.json"} or name.startswith(".")
+    if taken or "/" in name or "\0" in name or len(os.fsencode(name)) > _LONGEST_NAME:
+        raise OutputError(
+            f"got the label name {name!r}; expected the name of a folder: no '/' in it, no dot at "
+            f"its begin, at most {_LONGEST_NAME} bytes"
+        )
 
 
 def list_label(labels: Path, name: str) -> None:
