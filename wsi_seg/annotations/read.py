@@ -146,8 +146,8 @@ def _unknown_columns(path: Path, content: bytes) -> str:
     found = max((header for _, header in headers(content)), key=len, default=())
     return (
         f"{path}: got the columns {', '.join(found) or 'of no csv'}; expected images (id, ImageId, "
-        "filename ...) and masks (rle, EncodedPixels, encoding ...), or spheres (seriesuid, coordX, "
-        "coordY, coordZ, diameter_mm), separated by commas, semicolons or tabs"
+        "filename ...) and masks (rle, EncodedPixels, encoding ...), or spheres (seriesuid, "
+        "coordX, coordY, coordZ, diameter_mm), separated by commas, semicolons or tabs"
     )
 
 

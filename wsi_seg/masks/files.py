@@ -1,6 +1,6 @@
 """Owns which annotation files are read, and the slide that the name of each fits."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,15 +110,16 @@ def _fit(names: SlideNames, file: Path) -> Fit | None:
 
 
 def _better(sources: Sequence[Source]) -> list[Source]:
-    """Files without their slide where another file of the folder fits that one better."""
-    best: dict[tuple[Path | None, str], int] = defaultdict(lambda: 9)
+    """Files without their slide where another one of the folder fits it better; pictures apart."""
+    best: dict[tuple[Path | None, bool, str], int] = {}
     for source in sources:
         if source.fit is not None:
-            key = source.folder, source.fit.slide
-            best[key] = min(best[key], source.fit.rank)
+            key = source.folder, source.is_picture, source.fit.slide
+            best[key] = min(best.get(key, source.fit.rank), source.fit.rank)
     return [
         source
-        if source.fit is None or source.fit.rank == best[source.folder, source.fit.slide]
+        if source.fit is None
+        or source.fit.rank == best[source.folder, source.is_picture, source.fit.slide]
         else Source(source.file, source.folder, None)
         for source in sources
     ]
