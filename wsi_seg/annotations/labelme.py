@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from shapely.affinity import translate
 from shapely.geometry import GeometryCollection, LineString, MultiPolygon, Point, box
@@ -75,7 +76,7 @@ def _shape(path: Path, name: str, shape: Mapping[str, object]) -> BaseGeometry:
         return polygon(path, name, [points])
     pairs = _pairs(path, name, points)
     if kind == "mask" and len(pairs) == 2:
-        return _mask(path, name, shape.get("mask"), pairs[0])
+        return _mask(path, name, shape.get("mask"), pairs)
     if kind == "rectangle" and len(pairs) == 2:
         (x1, y1), (x2, y2) = pairs
         return box(min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
@@ -90,22 +91,32 @@ def _shape(path: Path, name: str, shape: Mapping[str, object]) -> BaseGeometry:
     raise AnnotationError(f"{path}: {name}: got a {kind!r} of {len(pairs)} points; cannot draw it")
 
 
-def _mask(path: Path, name: str, packed: object, corner: tuple[float, float]) -> BaseGeometry:
-    """Outline a picture of a mask, whose first pixel lies at the corner."""
-    try:
-        picture = Image.open(
-            io.BytesIO(base64.b64decode(str(packed), validate=True)), formats=["PNG"]
+def _mask(path: Path, name: str, packed: object, box: list[tuple[float, float]]) -> BaseGeometry:
+    """Outline a mask, whose first pixel lies at the first corner and whose last at the second."""
+    x, y, x_last, y_last = (int(number) for corner in box for number in corner)
+    mask = _unpacked(path, name, packed)
+    height, width = mask.shape
+    if (height, width) != (y_last - y + 1, x_last - x + 1):
+        raise AnnotationError(
+            f"{path}: {name}: got a mask of {width} x {height} px in a box of "
+            f"{x_last - x + 1} x {y_last - y + 1}; expected the same"
         )
-        if picture.width * picture.height > limits().tile_pixels:
-            raise AnnotationError(f"{path}: {name}: its mask is too large; {advice('tile_pixels')}")
-        mask = np.asarray(picture.convert("L")) > 0
-    except (OSError, ValueError, SyntaxError) as error:
+    runs = read_runs(encode_rle(mask, dialect="absolute"), dialect="absolute")
+    return MultiPolygon([translate(part, x, y) for part in outline_runs(runs, height)])
+
+
+def _unpacked(path: Path, name: str, packed: object) -> NDArray[np.bool_]:
+    """Mask of a PNG in base64, ``(H, W)``."""
+    try:
+        content = io.BytesIO(base64.b64decode(str(packed), validate=True))
+        with Image.open(content, formats=["PNG"]) as picture:
+            if picture.width * picture.height <= limits().tile_pixels:
+                return np.asarray(picture.convert("L")) > 0
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise AnnotationError(
             f"{path}: {name}: got a mask that cannot be read; expected a PNG in base64"
         ) from error
-    runs = read_runs(encode_rle(mask, dialect="absolute"), dialect="absolute")
-    parts = [translate(part, *map(round, corner)) for part in outline_runs(runs, len(mask))]
-    return MultiPolygon(parts)
+    raise AnnotationError(f"{path}: {name}: its mask is too large; {advice('tile_pixels')}")
 
 
 def _pairs(path: Path, name: str, points: object) -> list[tuple[float, float]]:

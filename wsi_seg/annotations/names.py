@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from wsi_seg.errors import AnnotationError
 
@@ -144,6 +144,6 @@ def _forms(name: str) -> Iterator[str]:
     yield last
     yield _PICTURE.sub("", last)
     if _ADDRESS.match(name):
-        last = unquote(urlsplit(name.strip()).path).rpartition("/")[2]
+        last = unquote(re.split("[?#]", name.strip())[0].rpartition("/")[2])
         yield last
         yield _PICTURE.sub("", last)
