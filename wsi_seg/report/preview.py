@@ -19,7 +19,7 @@ from wsi_seg.config import Recipe
 from wsi_seg.data.augment import Augmenter
 from wsi_seg.data.dataset import PatchSource
 from wsi_seg.errors import BatchError, ConfigError, OutputError, WsiSegError
-from wsi_seg.export.files import written_whole
+from wsi_seg.export.files import file_name, written_whole
 from wsi_seg.learn.place import middle_and_corners, place_means
 from wsi_seg.learn.slides import patch_sampler
 from wsi_seg.masks import read_objects
@@ -129,8 +129,8 @@ def _preview(store: SlideStore, recipe: Recipe, out: Path) -> tuple[Path, Path]:
     slide = _slide_picture(store, source, recipe, draws)
     sheet = _sheet(source, recipe, draws)
     return (
-        _save(slide, out / f"{store.name}.png"),
-        _save(sheet, out / f"{store.name}_patches.png"),
+        _save(slide, out / file_name(store.name, ".png")),
+        _save(sheet, out / file_name(store.name, "_patches.png")),
     )
 
 

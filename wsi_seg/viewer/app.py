@@ -27,6 +27,7 @@ from wsi_seg.errors import (
     WsiSegError,
 )
 from wsi_seg.evaluate.judged import judge_objects
+from wsi_seg.export.files import file_name
 from wsi_seg.store import read_thumbnail, thumbnail_extent
 from wsi_seg.viewer.catalogue import Catalogue, View
 from wsi_seg.viewer.guard import Guard
@@ -114,7 +115,7 @@ class Desk:
         self.opened(name)
         if self.review is None:
             raise StoreNotFoundError("this viewer was started without review")
-        return self.review / f"{name}.geojson"
+        return self.review / file_name(name, ".geojson")
 
 
 def make_app(catalogue: Catalogue, *, review: Path | None, token: str | None) -> Starlette:
