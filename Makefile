@@ -31,7 +31,7 @@ $(BIN)/python:
 
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  -e '.[dev,pretrained,remote,volume]' -c constraints.txt
+	  -e '.[all,dev]' -c constraints.txt
 	@touch $@
 
 demo: $(STAMP)

@@ -93,7 +93,7 @@ def measure(workers: int, store: SlideStore, out: Path, options: argparse.Namesp
         cpu = {name: cpu_s(process) - cpu[name] for name, process in processes.items()}
         grown = psutil.Process().memory_info().rss - before
         inside = client.run(seconds_inside, workers=[first])[first]
-    # What no cluster can do without: reading runs beside the forward passes.
+    # What no cluster can do without: reading runs during the forward passes.
     strip = options.batch_s * WINDOWS / options.batch
     needed = slides * (options.strips * strip + options.finish_s)
     cost = {name: spent / len(inside) for name, spent in cpu.items()}

@@ -4,8 +4,8 @@ Goals: each under 1 GB, polygons in under a tenth of the time of inference on tw
 use both, the others one). Without a slide, it makes a prediction of 26,880 x 30,144 px with nuclei
 in half of it, of which many touch; inference is then what the shipped model takes for a few tiles,
 times the number of tiles. With a slide, the shipped model predicts it. The truth is what was found,
-moved by two px. Every step is a process of its own, and a busy machine changes CPU seconds little.
-Run it alone: ``python benchmarks/bench_decide.py [SLIDE] [--json]``.
+moved by two pixels. Every step is a process of its own, and a busy machine changes CPU seconds
+little. Run it alone: ``python benchmarks/bench_decide.py [SLIDE] [--json]``.
 """
 
 import argparse
@@ -24,7 +24,7 @@ CORES = 2
 
 EXPORTS = {
     "polygons": ("--geojson", "polygons"),
-    "polygons, parted": ("--geojson", "parted", "--threshold", "0.5", "--split", "0.5"),
+    "polygons, split": ("--geojson", "split", "--threshold", "0.5", "--watershed-depth", "0.5"),
     "tables": ("--table", "tables"),
     "run lengths": ("--rle", "masks.csv"),
     "PNG": ("--png", "png"),

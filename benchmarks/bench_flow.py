@@ -135,7 +135,11 @@ class Instant:
 
 
 class NoDevice:
-    """Stand-ins for everything that is work of the device; rows come down as a fixed picture."""
+    """Stand-ins for everything that is work of the device; a fixed picture is all that comes down.
+
+    A device writes finished rows into host memory by itself. So strips are handed the picture here;
+    copying it would be counted as work of the host.
+    """
 
     def __init__(self) -> None:
         y, x = torch.meshgrid(torch.arange(1024), torch.arange(4096), indexing="ij")
@@ -150,15 +154,16 @@ class NoDevice:
             sink(y, self._rows.expand(sums.channels, *self._rows.shape)[:, :height])
 
     def take(self, builder: StripBuilder, strip: OpenStrip, y: int, at: int, part: Tensor) -> None:
-        """Something that costs as much to encode as a prediction."""
-        rows = slice(at, at + part.shape[1])
+        """Give a strip something that costs as much to encode as a prediction."""
         if strip.probabilities is not None:
-            height, width, classes = strip.probabilities[rows].shape
-            picture = self._rows[:height, :width, None].expand(height, width, classes)
-            strip.probabilities[rows] = picture
+            height, width, classes = strip.probabilities.shape
+            picture = self._rows[:height, :width, None]
+            strip.probabilities = picture.expand(height, width, classes)
         if strip.labels is not None:
-            strip.labels[rows] = self._labels[: len(strip.labels[rows]), : strip.labels.shape[1]]
+            strip.labels = self._labels[: len(strip.labels), : strip.labels.shape[1]]
         strip.steps = self._none
+        # As in a run without interruption: then no row is read again for the seam score.
+        strip.follows = True
 
 
 def run(

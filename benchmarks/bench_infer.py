@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from wsi_seg.classes import ClassTable
-from wsi_seg.geometry import Extent, Region
+from wsi_seg.geometry import Extent
 from wsi_seg.infer.plan import InferOptions, plan_slide
 from wsi_seg.infer.run import infer_with
 from wsi_seg.ingest.run import tile_slides
@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--encoder", default="efficientnet-b0")
     parser.add_argument("--tile", type=int, default=512)
     parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--peers", type=Path, default=PEERS_PYTHON, help="their interpreter")
     parser.add_argument(
@@ -80,7 +81,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Results:
     (store,) = open_collection(folder / "store.zarr")
     network = build_network(NetworkSpec("Unet", options.encoder, 3, 1))
     card = card_of(options)
-    predictor = Predictor(network, card)
+    predictor = Predictor(network, card, precision=options.precision)
     tiles = random_tiles(predictor, options)
     predictor.predict(tiles)  # the first call chooses kernels
     save_file(network.state_dict(), folder / "network.safetensors")
@@ -170,7 +171,7 @@ def window_count(store: SlideStore, options: argparse.Namespace) -> int:
 def require_same(peer: Path, out: Path, store: SlideStore) -> None:
     """Stop where a peer's probabilities are not ours."""
     extent = store.pyramid.extent
-    whole = Region(level=0, y=0, x=0, height=extent.height, width=extent.width)
+    whole = extent.region()
     (prediction,) = open_collection(out)
     ours = prediction.image.read(whole)[:, :, 0] / np.float32(255)
     difference = float(np.abs(np.load(peer)[: extent.height, : extent.width] - ours).mean())
@@ -182,7 +183,7 @@ def infer_once(
     network: nn.Module, card: ModelCard, store: SlideStore, out: Path, options: argparse.Namespace
 ) -> float:
     """Tiles per second of one whole inference, reading, blending and writing included."""
-    plan = InferOptions(overlap=0.5, batch=options.batch)
+    plan = InferOptions(overlap=0.5, batch=options.batch, precision=options.precision)
     report = infer_with(Model.of(network, card), [store], out, plan, progress=Silent())
     return report.tiles_per_second
 
@@ -272,7 +273,7 @@ def workers(options: argparse.Namespace, folder: Path) -> Results:
 def resume(options: argparse.Namespace, folder: Path) -> Results:
     """Windows predicted twice because of one kill, from the plan of a square slide."""
     side = 4 * options.side
-    make_huge_store(folder / "store.zarr", "slide", Extent(side, side))
+    make_huge_store(folder / "store.zarr", "slide", Extent(height=side, width=side))
     (store,) = open_collection(folder / "store.zarr")
     chosen = InferOptions(overlap=0.5, skip_background=False)
     plan = plan_slide(store, card_of(options), chosen, strip_px=1024)

@@ -1,10 +1,10 @@
 """Random windows from a verbatim store: ours, bare decoding, zarr-python, OpenSlide, tifffile.
 
 All read the same windows in turn, with two threads each; every turn has new windows, and one
-window's px are compared. Ours runs as in a process that has been reading for a while: its cache of
-chunks is full of those of earlier turns (the first turn, which fills it, does not count; it holds a
-ninth of the slide at most). Ratios of medians count. Run it alone:
-``python benchmarks/bench_read.py [SLIDE] [--json]``; without a slide it paints one.
+window's pixels are compared. Ours runs as in a process that has been reading for a while: its cache
+of chunks is full of those of earlier turns (the first turn, which fills it, does not count; it
+holds a ninth of the slide at most). Ratios of medians count. Run it alone: ``python
+benchmarks/bench_read.py [SLIDE] [--json]``; without a slide it paints one.
 """
 
 import argparse
@@ -93,7 +93,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Results:
 
 
 def require_equal(readers: dict[str, Callable[[Region], object]], window: Region) -> None:
-    """Stop where a reader's px are not ours; decoders may round differently."""
+    """Stop where a reader's pixels are not ours; decoders may round differently."""
     ours = np.asarray(readers["ours"](window)).astype(int)
     for name, read in readers.items():
         pixels = read(window)

@@ -155,7 +155,7 @@ def huge_slide() -> SlideMap:
     corners = np.random.default_rng(0).uniform(0, SIDE_PX - 400, (OBJECTS, 2))
     return SlideMap(
         name="huge",
-        extent=Extent(SIDE_PX, SIDE_PX),
+        extent=Extent(height=SIDE_PX, width=SIDE_PX),
         px_area=0.25,
         cell_px=CELL_PX,
         tissue=tissue,

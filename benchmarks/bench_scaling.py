@@ -1,6 +1,6 @@
 """How memory and time of inference grow with area, height, width, classes and overlap.
 
-``python benchmarks/bench_scaling.py [--full] [--json]``. Slides are made stores of so many px,
+``python benchmarks/bench_scaling.py [--full] [--json]``. Slides are made stores of so many pixels,
 nearly all chunks missing; the network is one convolution; of each slide the first strips are
 produced, each in a process of its own. Memory is what the process takes beyond its libraries.
 Growth with workers: ``python benchmarks/bench_infer.py --only workers``.
@@ -75,7 +75,7 @@ def cases(sides: tuple[int, ...], *, full: bool) -> Iterator[Case]:
 
 def run(case: Case, folder: Path, options: argparse.Namespace) -> dict[str, float]:
     """Produce the first strips in a process of its own."""
-    make_huge_store(folder / "store.zarr", "slide", Extent(case.height, case.width))
+    make_huge_store(folder / "store.zarr", "slide", Extent(height=case.height, width=case.width))
     script = Path(__file__).parent / "scaling" / "strips.py"
     command = [sys.executable, script, folder / "store.zarr", folder / "pred.zarr"]
     command += ["--classes", case.classes, "--overlap", case.overlap, "--strips", options.strips]

@@ -22,7 +22,7 @@ from wsi_seg.ingest.run import tile_slides
 from wsi_seg.learn.fit import build_learner, fit
 from wsi_seg.learn.optim import build_optimizer
 from wsi_seg.learn.pace import training_precision
-from wsi_seg.learn.slides import Split, split_slides
+from wsi_seg.learn.split import Split, split_slides
 from wsi_seg.learn.task import SegmentationTask
 from wsi_seg.masks.labels import write_labels
 from wsi_seg.predict.device import pick_device

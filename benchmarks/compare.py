@@ -37,7 +37,7 @@ class Goal:
 
 
 def moved(new: Mapping[str, Ratio], old: Mapping[str, Ratio]) -> list[str]:
-    """Ratios whose turns lie apart from the baseline's by more than noise, as sentences.
+    """Ratios whose turns differ from the baseline's by more than noise, as sentences.
 
     Names that only one side has are left alone: machines have different peers.
     """

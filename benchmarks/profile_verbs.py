@@ -29,11 +29,13 @@ from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.run import infer_with
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.learn.fit import fit
-from wsi_seg.learn.slides import patch_sampler, split_slides
+from wsi_seg.learn.sampler import patch_sampler
+from wsi_seg.learn.split import split_slides
 from wsi_seg.models import ModelCard, build_network
 from wsi_seg.predict.ensemble import Model
 from wsi_seg.progress import Silent
 from wsi_seg.reading.view import View
+from wsi_seg.sampling.maps import TrainingSlide
 from wsi_seg.store import open_collection
 from wsi_seg.testing.tissue import CLASSES
 
@@ -139,7 +141,7 @@ def read(folder: Path, _: object) -> Callable[[], object]:
 def sample(folder: Path, recipe: object) -> Callable[[], object]:
     (store,) = open_collection(folder / "store.zarr")
     source = PatchSource.of(store, "annotations", classes=CLASSES, view=View(None))
-    sampler = patch_sampler([store], recipe, batch=8)
+    sampler = patch_sampler([TrainingSlide.of(store, "annotations")], recipe, batch=8)
     patches = PatchDataset([source], sampler, augment="light", patch_px=512, seed=0)
 
     def work() -> None:

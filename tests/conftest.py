@@ -34,7 +34,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Folder of real slides beside the checkout; tests that need it skip where it is absent."""
+    """Folder of real slides next to the checkout; tests that need it skip where it is absent."""
     if not SHARED.is_dir():
         pytest.skip("needs the real data in ../shared/data, which is not here")
     return SHARED
@@ -48,8 +48,8 @@ def write_store(tmp_path_factory):
         collection = tmp_path_factory.mktemp("data") / "store.zarr"
         create_collection(collection)
         partial = collection / ".partial" / name
-        extents = [Extent(*image.shape[:2])]
-        extents.append(Extent(*(-(-side // 2) for side in image.shape[:2])))
+        extents = [Extent.of(image.shape)]
+        extents.append(Extent.of([-(-side // 2) for side in image.shape]))
         create_multiscale(
             partial,
             extents=extents,

@@ -84,6 +84,8 @@ def test_overrides_are_typed(recipe_file):
         ("name.x=1", r"name: .*string"),
         ("name=[", "cannot read the value"),
         ("mpp=2020-01-01", "mpp: .*number"),
+        ("patch_px=0256", r"patch_px: .*integer"),
+        ("train.max_minutes=1:20", r"train\.max_minutes: .*number"),
     ],
 )
 def test_wrong_settings_name_the_key(recipe_file, override, message):
@@ -131,3 +133,8 @@ def test_a_collection_in_the_place_of_a_recipe_is_told_where_it_belongs(tmp_path
         load_recipe(tmp_path / "d.zarr")
     assert "expected a recipe" in str(caught.value)
     assert "data: {stores: [d.zarr]}" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["true positives", "1.5x", "falsetto", "3 classes", ".5."])
+def test_words_that_begin_like_a_number_or_truth_value_are_words(recipe_file, name):
+    assert load_recipe(recipe_file, [f"name={name}"]).name == name

@@ -51,10 +51,10 @@ def test_dask_is_loaded_for_a_cluster_only():
     assert out.stdout.strip() == "False False"
 
 
-def test_predictions_are_judged_and_exported_without_torch():
+def test_predictions_are_scored_and_exported_without_torch():
     """It takes 700 MB and seconds, whatever the slide."""
     modules = ("export.run", "ct.candidates", "evaluate.compare", "evaluate.search",
-               "evaluate.recalibrate", "evaluate.ensemble", "evaluate.maps")  # fmt: skip
+               "evaluate.recalibrate", "evaluate.ablation", "evaluate.maps")  # fmt: skip
     code = f"import sys; {'; '.join(f'import wsi_seg.{name}' for name in modules)}"
     code += "; print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

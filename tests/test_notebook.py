@@ -25,7 +25,12 @@ def make_collection(path, names):
     for name in names:
         group = path / name
         create_multiscale(
-            group, extents=[Extent(300, 500)], channels=3, mpp=0.5, attributes={}, name=name
+            group,
+            extents=[Extent(height=300, width=500)],
+            channels=3,
+            mpp=0.5,
+            attributes={},
+            name=name,
         )
         rows = strip_rows(group)
         for y in range(0, 300, rows):

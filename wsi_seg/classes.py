@@ -27,7 +27,7 @@ _OWN_NAMES = (
 # Map inside a label that says how much less than 1 each px weighs in training, in 1/255.
 DOUBT = "doubt"
 
-# Okabe and Ito's palette (2008), told apart by colour-blind readers; black is left out.
+# Okabe and Ito's palette (2008), distinct for colour-blind readers; black is left out.
 _PALETTE = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")
 
 
@@ -158,7 +158,7 @@ class ClassTable:
     def recoding(self, known: "ClassTable") -> NDArray[np.uint8]:
         """Table ``(256,)`` from the ids of a label with other classes to those of this one.
 
-        Classes that this one lacks become background, and px to ignore stay.
+        Classes that this one lacks become background, and pixels to ignore stay.
         """
         table = np.zeros(256, dtype=np.uint8)
         table[IGNORE] = IGNORE

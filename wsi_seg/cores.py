@@ -70,7 +70,7 @@ def quota_cores(own: Path = _OWN_GROUPS, groups: Path = _GROUPS) -> int | None:
     own
         File that lists the groups of this process.
     groups
-        Folder in which the groups lie.
+        Folder in which the groups are.
     """
     try:
         lines = own.read_text().splitlines()

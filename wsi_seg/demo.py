@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from wsi_seg.atomic import atomic_path, write_atomic
 from wsi_seg.errors import OutputError
 from wsi_seg.progress import Progress
 
-# Name, height and width in px, seed. The last slide is never learned from.
+# Name, height and width in pixels, seed. The last slide is never learned from.
 SLIDES = (("train", 9216, 12288, 7), ("val", 4608, 6144, 11), ("test", 9216, 12288, 23))
 LEARNED = ("train", "val")
 
@@ -16,7 +17,7 @@ MPP = 0.5
 LABEL = "annotations"
 
 RECIPE = """\
-# Finds glands at 2 um per px in two minutes on two CPU cores.
+# Finds glands at 2 um per pixel in two minutes on two CPU cores.
 name: demo
 seed: 1
 classes: [{name: gland}]
@@ -78,7 +79,7 @@ class DemoReport:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Stage:
-    """Where the demo works, and whom it tells."""
+    """Where the demo works, and where it reports."""
 
     out: Path
     say: Say
@@ -87,7 +88,7 @@ class _Stage:
     def path(self, name: str) -> Path:
         return self.out / name
 
-    def tell(self, what: str, command: str) -> None:
+    def report(self, what: str, command: str) -> None:
         self.say(f"{what}\n    $ {command}")
 
 
@@ -160,7 +161,7 @@ def _inform(stage: _Stage) -> None:
     with open_slide(path) as slide:
         size, levels = slide.pyramid.extent, len(slide.pyramid.extents)
         text = f"{slide.name}: {slide.format}, {size}, {levels} levels, {slide.pyramid.mpp} um/px"
-    stage.tell(text, f"wsi-seg info {path}")
+    stage.report(text, f"wsi-seg info {path}")
 
 
 def _tile(stage: _Stage, slides: Sequence[Path], store: Path) -> None:
@@ -170,7 +171,7 @@ def _tile(stage: _Stage, slides: Sequence[Path], store: Path) -> None:
     tile_slides(slides, store, progress=stage.progress).require_whole()
     collection = open_collection(store)
     names = " ".join(str(path) for path in slides)
-    stage.tell(
+    stage.report(
         f"Store {store}: {', '.join(collection.names())}", f"wsi-seg tile {names} --out {store}"
     )
 
@@ -189,7 +190,7 @@ def _annotate(stage: _Stage, store: Path, names: Sequence[str]) -> None:
         count += len(annotations.items)
         if LABEL not in collection[name].label_names():
             write_labels(collection[name], annotations, CLASSES, LABEL)
-    stage.tell(
+    stage.report(
         f"Labels {LABEL!r} in {store}: {count} outlines",
         f"wsi-seg annotate {store} {' '.join(str(file) for file in files)}",
     )
@@ -203,14 +204,14 @@ def _train(stage: _Stage) -> Path:
     recipe, run = stage.path("recipe.yaml"), stage.path("run")
     checkpoint = run / "best.safetensors"
     if not recipe.exists():
-        recipe.write_text(RECIPE, encoding="utf-8")
+        write_atomic(recipe, RECIPE)
     if not (run / "done").exists():
         train(load_recipe(recipe), run, progress=stage.progress)
         (run / "done").touch()
     scores = ", ".join(
         f"{name} {value:.4f}" for name, value in read_card(checkpoint).scores.items()
     )
-    stage.tell(f"Model {checkpoint}: {scores}", f"wsi-seg train {recipe} --out {run}")
+    stage.report(f"Model {checkpoint}: {scores}", f"wsi-seg train {recipe} --out {run}")
     return checkpoint
 
 
@@ -223,7 +224,7 @@ def _infer(stage: _Stage, checkpoint: Path) -> tuple[float, int]:
     report = infer_collection(
         open_collection(store), checkpoint, out, InferOptions(overlap=0.5), progress=stage.progress
     )
-    stage.tell(
+    stage.report(
         f"Prediction {out}: {report.tiles} tiles in {report.seconds:.1f} s",
         f"wsi-seg infer {store} --checkpoint {checkpoint} --overlap 0.5 --out {out}",
     )
@@ -239,7 +240,7 @@ def _evaluate(stage: _Stage) -> tuple[float, float]:
         open_collection(prediction), open_collection(truth), label=LABEL, progress=stage.progress
     )
     pooled = scores.pooled("gland")
-    stage.tell(
+    stage.report(
         f"Against the truth: Dice {pooled.dice:.4f}, IoU {pooled.iou:.4f}",
         f"wsi-seg evaluate {prediction} --truth {truth}",
     )
@@ -259,8 +260,8 @@ def _export(stage: _Stage, name: str, *, with_polygons: bool) -> None:
     options = (
         f"--geojson {polygons} --overview {pictures}" if with_polygons else f"--overview {pictures}"
     )
-    stage.tell(
-        f"Picture {pictures / name}.png", f"wsi-seg export {prediction} --store {store} {options}"
+    stage.report(
+        f"Picture {pictures / name}.png", f"wsi-seg export {prediction} --slides {store} {options}"
     )
 
 
@@ -279,17 +280,16 @@ def _real_picture(stage: _Stage, checkpoint: Path) -> None:
 
     path, store = stage.path("slides/ihc.png"), stage.path("ihc.zarr")
     if not path.exists():
-        partial = path.with_name(".ihc.partial.png")
         pixels = data.immunohistochemistry()  # type: ignore[no-untyped-call]
-        Image.fromarray(pixels).save(partial)
-        partial.replace(path)
+        with atomic_path(path) as partial:
+            Image.fromarray(pixels).save(partial, format="PNG")
     _tile(stage, [path], store)
     out = stage.path("ihc_pred.zarr")
     options = InferOptions(overlap=0.5, allow_mpp_mismatch=True)
     report = infer_collection(
         open_collection(store), checkpoint, out, options, progress=stage.progress
     )
-    stage.tell(
+    stage.report(
         f"Prediction {out}: {report.tiles} tiles; a real picture, unlike what was learned",
         f"wsi-seg infer {store} --checkpoint {checkpoint} --allow-mpp-mismatch --out {out}",
     )

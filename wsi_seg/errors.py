@@ -6,7 +6,7 @@
     ├── ConfigError (ValueError)             a recipe, option or class list is wrong
     ├── SlideError (ValueError)              a file cannot be read as a slide
     │   └── UnsupportedSlideError            it is a slide, of a kind we do not read
-    ├── RegionError (IndexError)             a region lies outside its level
+    ├── RegionError (IndexError)             a region is outside its level
     ├── ResolutionError (ValueError)         mpp is missing, or does not fit the model
     ├── StoreError (ValueError)              a store is damaged or not one of ours
     │   ├── StoreNotFoundError (FileNotFoundError)
@@ -16,6 +16,7 @@
     ├── TrainingError (RuntimeError)         training cannot go on
     ├── OutputError (OSError)                a result cannot be written where asked
     ├── BusyError (RuntimeError)          another command is writing there
+    ├── MissingLibraryError (ImportError)    an optional library is not installed
     └── BatchError (RuntimeError)            some slides failed; the others are done
 
 Each message says what was got, what was expected and what to do, naming slide and region. Each
@@ -42,7 +43,7 @@ class UnsupportedSlideError(SlideError):
 
 
 class RegionError(WsiSegError, IndexError):
-    """A region lies outside the level it names."""
+    """A region is outside the level it names."""
 
 
 class ResolutionError(WsiSegError, ValueError):
@@ -84,6 +85,10 @@ class OutputError(WsiSegError, OSError):
 
 class BusyError(WsiSegError, RuntimeError):
     """Another command is writing to the same folder."""
+
+
+class MissingLibraryError(WsiSegError, ImportError):
+    """An optional library is not installed."""
 
 
 class BatchError(WsiSegError, RuntimeError):

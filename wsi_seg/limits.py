@@ -21,9 +21,9 @@ class Limits:
     Parameters
     ----------
     level_pixels
-        Px of one level; the default is that of a square of 524,288 px a side.
+        Pixels of one level; the default is that of a square of 524,288 px a side.
     tile_pixels
-        Px that are decoded at one go: a tile, a strip, a plain picture.
+        Pixels that are decoded at one go: a tile, a strip, a plain picture.
     chunk_bytes
         Bytes that one tile, strip or chunk of a store may unpack to.
     tiles
@@ -41,7 +41,7 @@ class Limits:
     vertices
         Vertices of the outlines in one annotation file; numbers of a mask's runs.
     crossings
-        Sides of one outline that may cross each other, so that it can be mended; ten times as
+        Sides of one outline that may cross each other, so that it can be repaired; ten times as
         many in a file.
     """
 

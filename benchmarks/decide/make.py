@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from wsi_seg.classes import ClassTable
 from wsi_seg.geometry import Extent
 from wsi_seg.models.checkpoint import load_checkpoint, shipped_checkpoint
-from wsi_seg.postprocess.strips import Source, Strip, labelled
+from wsi_seg.postprocess.strips import Source, Strip, label_strips
 from wsi_seg.postprocess.write import write_label
 from wsi_seg.predict.predictor import Predictor
 from wsi_seg.progress import Silent
@@ -47,11 +47,11 @@ def main() -> None:
     options = parser.parse_args()
     figures: dict[str, object] = {}
     if options.what == "made":
-        extent = Extent(options.height, options.width)
+        extent = Extent(height=options.height, width=options.width)
         write_prediction(options.folder, extent)
         figures["cpu_s"] = inference_s(extent)
     (found,) = open_collection(options.folder / "pred.zarr")
-    write_truth(options.folder, lambda rows: labelled(found.label("prediction"), strip_px=rows))
+    write_truth(options.folder, lambda rows: label_strips(found.label("prediction"), strip_px=rows))
     print(json.dumps(figures))
 
 
@@ -86,7 +86,7 @@ def inference_s(extent: Extent) -> float:
 
 
 def write_truth(folder: Path, source: Callable[[int], Source]) -> None:
-    """Write the label ``annotations``: what was found, moved by two px."""
+    """Write the label ``annotations``: what was found, moved by two pixels."""
     (slide,) = open_collection(folder / "store.zarr")
 
     def moved(rows: int) -> Source:
@@ -101,7 +101,7 @@ def write_truth(folder: Path, source: Callable[[int], Source]) -> None:
 
 def nuclei(extent: Extent, rows: int) -> Iterator[Strip]:
     """Discs in places of chance in the left half; neighbours may touch."""
-    cells = Extent(-(-extent.height // CELL_PX), -(-extent.width // CELL_PX))
+    cells = Extent(height=-(-extent.height // CELL_PX), width=-(-extent.width // CELL_PX))
     rng = np.random.default_rng(0)
     size = (cells.height, cells.width)
     middle_y, middle_x = (rng.uniform(14, 34, size).astype(np.float32) for _ in range(2))

@@ -20,7 +20,7 @@ from PIL import Image
 from wsi_seg.geometry import Region
 from wsi_seg.slides import open_slide
 
-# The images name no scale; with this one, x2 to x4 are 1 to 2 um per px.
+# The images name no scale; with this one, x2 to x4 are 1 to 2 um per pixel.
 MPP = 0.5
 TILE = 512
 GLASS = (241, 240, 243)

@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def write_dicom(path: Path, pixels: np.ndarray) -> None:
-    """Write grey px as a plain DICOM file."""
+    """Write grey pixels as a plain DICOM file."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = DIGITAL_XRAY
     meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[path.stem])

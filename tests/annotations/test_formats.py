@@ -78,7 +78,7 @@ def test_negative_outlines_are_cut_out(tmp_path):
 
 
 def test_real_camelyon_outlines(shared_data):
-    """All 73 outlines of 8 files are read; the 6 that cross themselves are mended."""
+    """All 73 outlines of 8 files are read; the 6 that cross themselves are repaired."""
     files = sorted((shared_data / "camelyon16-polygons").glob("*.json"))
     found = [read_annotations(path, default_class="tumour") for path in files]
     stated = [json.loads(path.read_text()) for path in files]
@@ -121,8 +121,8 @@ def test_every_kind_of_coco_segmentation(tmp_path):
     for kind in (rings, {"size": [6, 9], "counts": counts}, {"size": [6, 9],
                                                            "counts": packed(counts)}):  # fmt: skip
         path = write(tmp_path / "a.json", coco(kind))
-        found = read_for_slides(path, {"S1": Extent(6, 9)}).by_slide["S1"]
-        assert found.extent == Extent(6, 9)
+        found = read_for_slides(path, {"S1": Extent(height=6, width=9)}).by_slide["S1"]
+        assert found.extent == Extent(height=6, width=9)
         assert found.items[0].class_name == "nucleus"
         assert found.items[0].geometry.equals(found.items[0].geometry.envelope)
         assert found.items[0].geometry.bounds == (2, 1, 7, 4)
@@ -133,7 +133,7 @@ def test_every_kind_of_coco_segmentation(tmp_path):
     [
         (coco([[1, 2, 3]]), "x, y pairs"),
         (coco({"size": [9, 6], "counts": [1]}), "size"),
-        (coco({"size": [6, 9], "counts": [50, 9]}), "px 59"),
+        (coco({"size": [6, 9], "counts": [50, 9]}), "pixel 59"),
         (coco({"size": [6, 9], "counts": [-1, 9]}), "below 0"),
         (coco({"size": [6, 9], "counts": "\u00e9"}), "letters"),
         (coco([[0, 0, 1, 0, 1, 1]], image_id=8), "names image 8"),

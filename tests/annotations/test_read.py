@@ -50,7 +50,7 @@ def test_bare_list_single_feature_and_gzip_are_the_same(tmp_path):
     assert read_annotations(single).items == read_annotations(packed).items == expected
 
 
-def test_multipolygons_slivers_lines_and_crossed_rings_are_mended_and_noted(tmp_path):
+def test_multipolygons_slivers_lines_and_crossed_rings_are_repaired_and_noted(tmp_path):
     sliver = [[20, 20], [20.5, 20], [20.5, 20.5], [20, 20]]
     bow = [[0, 0], [10, 10], [10, 0], [0, 10], [0, 0]]
     path = write(
@@ -102,7 +102,7 @@ def test_labelme_shapes_have_the_areas_they_show(tmp_path):
         "slide.json",
     )
     found = read_annotations(path)
-    assert found.extent == Extent(100, 120)
+    assert found.extent == Extent(height=100, width=120)
     areas = [item.geometry.area for item in found.items]
     circle, cap = 314.16, 78.5
     expected = [100, 90, circle, 100 + cap, 200 + cap, cap]
@@ -171,7 +171,7 @@ def test_real_labelme_files_are_all_read(shared_data):
     count = 0
     for path in sorted(folder.iterdir()):
         found = read_annotations(path)
-        assert found.extent == Extent(1024, 1360)
+        assert found.extent == Extent(height=1024, width=1360)
         labels |= {item.class_name for item in found.items}
         count += len(found.items)
     assert labels == {"gn", "gs", "gl", "gm"}

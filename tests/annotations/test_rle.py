@@ -53,7 +53,7 @@ def test_outlines_cover_the_px_and_nothing_else(mask):
         ("5 2 3 4", "overlap"),
         ("1 0", "less than 1 px"),
         ("0 4", "overlap"),
-        ("20 9", "px 28"),
+        ("20 9", "pixel 28"),
         ("9" * 30 + " 1", "whole numbers"),
     ],
 )
@@ -92,7 +92,11 @@ def test_rows_of_one_image_are_objects(tmp_path):
     rows = [["ImageId", " EncodedPixels"], ["b", "-1"]]
     rows += [["A.dcm", encode_rle(mask, dialect="relative")] for mask in (left, right)]
     path = write_csv(tmp_path / "train.csv", [*rows, ["elsewhere", "1 2"]])
-    sets = read_for_slides(path, {"a": Extent(8, 11), "b": Extent(8, 11)}, default_class="air")
+    sets = read_for_slides(
+        path,
+        {"a": Extent(height=8, width=11), "b": Extent(height=8, width=11)},
+        default_class="air",
+    )
     found = sets.by_slide
     assert [item.geometry.area for item in found["a"].items] == [9, 18 + 1]
     assert found["b"].items == ()
@@ -102,12 +106,12 @@ def test_rows_of_one_image_are_objects(tmp_path):
 
 def test_a_mask_of_another_size_names_line_and_file(tmp_path):
     path = write_csv(tmp_path / "m.csv", [["id", "rle"], ["a", "1 2 90 4"]])
-    with pytest.raises(AnnotationError, match=r"m\.csv: line 2: got RLE up to px 93"):
-        read_for_slides(path, {"a": Extent(8, 11)}, default_class="air")
+    with pytest.raises(AnnotationError, match=r"m\.csv: line 2: RLE goes to pixel 93"):
+        read_for_slides(path, {"a": Extent(height=8, width=11)}, default_class="air")
     with pytest.raises(AnnotationError, match="many images"):
         read_annotations(path, default_class="air")
     with pytest.raises(AnnotationError, match=r"line 2 names no class"):
-        read_for_slides(path, {"a": Extent(8, 11)})
+        read_for_slides(path, {"a": Extent(height=8, width=11)})
 
 
 def test_the_masks_of_siim(shared_data):
@@ -115,7 +119,7 @@ def test_the_masks_of_siim(shared_data):
     path = shared_data / "siim-rle" / "train-rle-subset.csv"
     with path.open() as file:
         rows = list(csv.DictReader(file))
-    extents = {row["ImageId"]: Extent(1024, 1024) for row in rows}
+    extents = {row["ImageId"]: Extent(height=1024, width=1024) for row in rows}
     found = read_for_slides(path, extents, default_class="pneumothorax").by_slide
     assert set(found) == set(extents)
     for name in list(extents)[:40]:

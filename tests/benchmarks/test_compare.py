@@ -1,4 +1,4 @@
-"""Judging benchmarks: only what lies beyond noise is said to have moved; misses give a reason."""
+"""Judging benchmarks: only what is beyond noise is said to have moved; misses give a reason."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 @pytest.fixture
 def judge(monkeypatch):
-    """The modules beside the scripts, which are run from their own folder."""
+    """The modules next to the scripts, which are run from their own folder."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import compare
     import measure

@@ -1,7 +1,6 @@
 import subprocess
 import sys
 
-import pytest
 from typer.testing import CliRunner
 
 from wsi_seg import __version__
@@ -17,13 +16,6 @@ def run(*words: str) -> tuple[int, str]:
 
 def test_version():
     assert run("--version") == (0, f"wsi-seg {__version__}\n")
-
-
-@pytest.mark.parametrize("verb", [command.callback.__name__ for command in app.registered_commands])
-def test_every_verb_explains_itself_and_has_json(verb):
-    code, text = run(verb, "--help")
-    assert code == 0
-    assert "--json" in text
 
 
 def test_a_misspelt_option_is_a_usage_error():

@@ -74,12 +74,12 @@ def test_interrupt_says_how_to_go_on(capsys):
     assert "same command" in capsys.readouterr().err
 
 
-def test_interrupt_amid_overwriting_says_that_it_must_not_begin_anew(capsys):
+def test_interrupt_amid_overwriting_says_that_it_must_not_start_again(capsys):
     def body(_: Terminal) -> dict[str, object]:
         raise KeyboardInterrupt
 
     with pytest.raises(typer.Exit):
-        run_verb(body, False, anew=True)
+        run_verb(body, False, overwrites=True)
     assert "the same command without --overwrite takes up" in capsys.readouterr().err
 
 

@@ -44,7 +44,7 @@ def test_a_wider_tolerance_forgives_more(painted):
     assert near["slides"][0]["dice"] == far["slides"][0]["dice"]
 
 
-def test_a_rule_is_judged_by_what_it_decides(painted, tmp_path):
+def test_a_rule_is_scored_by_what_it_decides(painted, tmp_path):
     write_rule(tmp_path / "rule.json", fixed(1.0), {})
     none = run(painted.prediction, "--truth", painted.store, "--rule", tmp_path / "rule.json")
     assert none["slides"][0]["tp"] == 0
@@ -55,11 +55,11 @@ def test_tiles_that_inference_could_not_read_are_told_with_scores_and_exports(pa
     prediction = shutil.copytree(painted.prediction, tmp_path / "p.zarr")
     note_attributes(prediction / "painted", {"quarantined": [[0, 256, "damaged"], [9, 9, "gone"]]})
     told = ["painted: 2 tiles could not be read; they count as background"]
-    assert run(prediction, "--truth", painted.store)["caveats"] == told
+    assert run(prediction, "--truth", painted.store)["warnings"] == told
     words = ["export", str(prediction), "--png", str(tmp_path)]
     done = CliRunner().invoke(app, words)
     assert told[0] in done.output
-    assert run(painted.prediction, "--truth", painted.store)["caveats"] == []
+    assert run(painted.prediction, "--truth", painted.store)["warnings"] == []
 
 
 @pytest.fixture
@@ -85,10 +85,10 @@ def test_a_slide_without_truth_is_a_note_beside_the_scores_of_the_others(several
     shutil.rmtree(prediction / "d")
     done = verb("evaluate", prediction, "--truth", store, "--out", tmp_path / "scores", "--maps")
     assert done.exit_code == 0, done.output
-    assert "1 slides not judged, for lack of truth: c" in done.stdout
+    assert "1 slides not scored, for lack of truth: c" in done.stdout
     kept = json.loads((tmp_path / "scores" / "scores.json").read_text())
     assert [row["slide"] for row in kept["slides"]] == ["a", "b"]
-    assert kept["unjudged"] == ["c"]
+    assert kept["unscored"] == ["c"]
     assert kept["calibration"]["gland"]["ece"] > 0
 
 
@@ -120,7 +120,7 @@ def test_search_uses_the_slides_that_have_truth(several, tmp_path):
     done = verb(*words)
     assert done.exit_code == 1
     assert "on 2 slides in 2 folds" in done.stdout
-    assert "1 slides not judged, for lack of truth: c" in done.stdout
+    assert "1 slides not scored, for lack of truth: c" in done.stdout
     assert "error: 1 of 3 slides failed, 2 are done" in done.stderr
     assert (tmp_path / "rule.json").exists()
     shutil.rmtree(prediction / "d")

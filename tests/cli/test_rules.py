@@ -25,10 +25,10 @@ def test_the_rule_of_the_options(tmp_path):
     write_rule(tmp_path / "rule.json", Rule(0.7, 0.4, 20), {})
     assert chosen_rule(None, None, 0.0) is None
     assert chosen_rule(None, 0.3, 0.0) == fixed(0.3)
-    assert chosen_rule(None, None, 2.0) == Rule(split=2.0)
-    assert chosen_rule(tmp_path / "rule.json", None, 2.0) == Rule(0.7, 0.4, 20, split=2.0)
-    write_rule(tmp_path / "rule.json", Rule(split=1.0), {})
-    assert chosen_rule(tmp_path / "rule.json", None, 0.0) == Rule(split=1.0)
+    assert chosen_rule(None, None, 2.0) == Rule(watershed_depth=2.0)
+    assert chosen_rule(tmp_path / "rule.json", None, 2.0) == Rule(0.7, 0.4, 20, watershed_depth=2.0)
+    write_rule(tmp_path / "rule.json", Rule(watershed_depth=1.0), {})
+    assert chosen_rule(tmp_path / "rule.json", None, 0.0) == Rule(watershed_depth=1.0)
 
 
 def test_the_rule_that_was_found_decides_for_all_verbs(painted, tmp_path, monkeypatch):
@@ -59,10 +59,10 @@ def touching(painted, tmp_path):
     return path
 
 
-@pytest.mark.parametrize("parting", ["option", "rule"])
-def test_touching_objects_are_parted_when_asked(painted, touching, tmp_path, parting):
-    write_rule(tmp_path / "rule.json", Rule(split=3.0), {})
-    options = ("--split", 3) if parting == "option" else ("--rule", tmp_path / "rule.json")
+@pytest.mark.parametrize("asked", ["option", "rule"])
+def test_touching_objects_are_split_when_asked(painted, touching, tmp_path, asked):
+    write_rule(tmp_path / "rule.json", Rule(watershed_depth=3.0), {})
+    options = ("--watershed-depth", 3) if asked == "option" else ("--rule", tmp_path / "rule.json")
     exported = run("export", touching, *options, "--geojson", tmp_path)
     assert json.loads(exported.output.splitlines()[-1])["objects"] == {"painted": 3}
     scores = run("evaluate", touching, "--truth", painted.store, *options)
@@ -71,7 +71,7 @@ def test_touching_objects_are_parted_when_asked(painted, touching, tmp_path, par
     assert json.loads(whole.output.splitlines()[-1])["slides"][0]["objects_found"] == 1
 
 
-def test_a_threshold_is_judged_without_a_rule(painted):
+def test_a_threshold_is_scored_without_a_rule(painted):
     found = {}
     for threshold in (0.5, 0.6):  # the one mistake has 0.55
         words = ("evaluate", painted.prediction, "--truth", painted.store)
@@ -80,21 +80,22 @@ def test_a_threshold_is_judged_without_a_rule(painted):
     assert found == {0.5: 12 * 15, 0.6: 0}
 
 
-def test_a_search_keeps_what_it_is_told_with_the_rule(painted, tmp_path):
+def test_a_search_keeps_the_other_options_with_the_rule(painted, tmp_path):
     twin = tmp_path / "twin"
     for folder, kind in ((painted.store, "store"), (painted.prediction, "pred")):
         shutil.copytree(folder, twin / f"{kind}.zarr")
         shutil.copytree(folder / "painted", twin / f"{kind}.zarr" / "other")
     done = run(
         "search", twin / "pred.zarr", "--truth", twin / "store.zarr", "--out", tmp_path / "r.json",
-        "--top", "0.4,0.5", "--split", 1.5, "--largest", 9, "--max-hole-area", 40,
-        "--min-object-area", 7, "--apart", 4, "--max-iou", 0.3,
+        "--high-threshold", "0.4,0.5", "--watershed-depth", 1.5, "--keep-largest", 9,
+        "--max-hole-area", 40, "--min-object-area", 7, "--min-distance", 4, "--nms-iou", 0.3,
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     rule = read_rule(tmp_path / "r.json")
-    assert (rule.split, rule.largest, rule.max_hole_area, rule.min_object_area) == (1.5, 9, 40, 7)
-    assert (rule.apart, rule.max_iou) == (4, 0.3)
-    assert rule.top in (0.4, 0.5)
+    assert (rule.watershed_depth, rule.keep_largest) == (1.5, 9)
+    assert (rule.max_hole_area, rule.min_object_area) == (40, 7)
+    assert (rule.min_distance, rule.nms_iou) == (4, 0.3)
+    assert rule.high_threshold in (0.4, 0.5)
 
 
 def test_a_rule_is_kept_in_a_folder_that_is_not_there_yet(tmp_path):

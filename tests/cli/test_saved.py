@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from wsi_seg.cli.app import app
-from wsi_seg.ct.candidates import write_marks
+from wsi_seg.ct.candidates import write_candidates
 from wsi_seg.export.tiff import read_ome_tiff
 from wsi_seg.geometry import Region
 from wsi_seg.postprocess.rule import Rule, write_rule
@@ -22,7 +22,7 @@ from wsi_seg.store import open_collection
 from wsi_seg.store.digests import write_digests
 from wsi_seg.testing.painted import NAME, paint_prediction, write_prediction
 from wsi_seg.viewer.app import make_app
-from wsi_seg.viewer.catalogue import Catalogue
+from wsi_seg.viewer.catalog import Catalog
 
 HINT = "predict it again with `wsi-seg infer --save both --overwrite`"
 RECIPE = "classes: [{{name: gland}}]\ndata: {{stores: [{}], validation: 0}}\nmpp: 0.5\n"
@@ -66,7 +66,7 @@ def test_evaluate_scores_px_objects_and_outlines_alike(painted, predicted):
     assert found["slides"] == both["slides"]
     assert ("calibration" in found) is (saved != "labels")
     unsure = "calibration not measured on 1 of 1 slides: only their class ids were saved"
-    assert found["caveats"] == ([unsure] if saved == "labels" else [])
+    assert found["warnings"] == ([unsure] if saved == "labels" else [])
     kept = {"errors"} if saved == "labels" else {"errors", "energy", "uncertainty"}
     (store,) = open_collection(path)
     assert set(store.label_names()) - {"prediction"} == kept
@@ -75,7 +75,7 @@ def test_evaluate_scores_px_objects_and_outlines_alike(painted, predicted):
 def test_evaluate_decides_by_class_ids_where_the_rule_allows_it(painted, predicted, tmp_path):
     path, saved = predicted
     both, truth = shutil.copytree(painted.prediction, tmp_path / "b"), ("--truth", painted.store)
-    for words in (("--threshold", 0.5), ("--split", 2.0)):
+    for words in (("--threshold", 0.5), ("--watershed-depth", 2.0)):
         found, other = (told("evaluate", one, *words, *truth)["slides"] for one in (path, both))
         assert found == other
     if saved == "labels":
@@ -100,12 +100,12 @@ def exported(path, folder, *words):
 def both(painted):
     """Files exported where both were saved."""
     folder = painted.store.parent / "both"
-    return exported(painted.prediction, folder, "--store", painted.store)[1]
+    return exported(painted.prediction, folder, "--slides", painted.store)[1]
 
 
 def test_export_writes_the_same_files(painted, both, predicted, tmp_path):
     path, saved = predicted
-    report, files = exported(path, tmp_path / "out", "--store", painted.store)
+    report, files = exported(path, tmp_path / "out", "--slides", painted.store)
     without = {f"ome-tiff/{NAME}.probability.ome.tif"} if saved == "labels" else set()
     assert both.keys() - files.keys() == without
     for name in ("rle", "coco", f"geojson/{NAME}.geojson", f"png/{NAME}.png"):
@@ -123,7 +123,7 @@ def test_export_writes_the_same_files(painted, both, predicted, tmp_path):
     pictures = [np.asarray(Image.open(f[f"overview/{NAME}.png"])) for f in (files, both)]
     assert (pictures[0] != pictures[1]).any(axis=2).mean() < 0.01
     missing = "probabilities of 1 slides are in no file: only their class ids were saved"
-    assert report["caveats"] == ([missing] if saved == "labels" else [])
+    assert report["warnings"] == ([missing] if saved == "labels" else [])
 
 
 def test_export_by_a_rule_says_where_probabilities_are_missing(predicted, tmp_path):
@@ -149,7 +149,7 @@ def test_verbs_that_need_probabilities_refuse_class_ids(painted, predicted, tmp_
         for name in (NAME, "other"):
             shutil.rmtree(store / name / "labels" / "annotations")
     words = {
-        "search": (path, *truth, "--top", "0.4,0.5", "--out", tmp_path / "rule.json"),
+        "search": (path, *truth, "--high-threshold", "0.4,0.5", "--out", tmp_path / "rule.json"),
         "calibrate": (path, *truth, "--apply", path, "--out", tmp_path / "c.zarr"),
         "mine": (store, path),
         "ensemble": (path, path, *truth, "--variance", path),
@@ -176,7 +176,7 @@ def test_the_variance_of_members_may_be_kept_beside_class_ids(painted, predicted
 
 def test_report_shows_the_same_pictures(painted, predicted, tmp_path):
     path, saved = predicted
-    report = told("report", path, "--store", painted.store, "--out", tmp_path / "r.html")
+    report = told("report", path, "--slides", painted.store, "--out", tmp_path / "r.html")
     shown = {"Scores", "Slides", "Overviews", "Largest errors", "Settings", "Inference"}
     assert set(report["sections"]) == shown | ({"Curves"} if saved != "labels" else set())
     text = (tmp_path / "r.html").read_text()
@@ -193,8 +193,8 @@ def test_verify_reads_them(predicted):
 
 def test_view_shows_them(painted, predicted):
     path, saved = predicted
-    catalogue = Catalogue(open_collection(painted.store), open_collection(path), "annotations")
-    http = TestClient(make_app(catalogue, review=None, token=None), base_url="http://127.0.0.1")
+    catalog = Catalog(open_collection(painted.store), open_collection(path), "annotations")
+    http = TestClient(make_app(catalog, review=None, token=None), base_url="http://127.0.0.1")
     layers = [one["id"] for one in http.get(f"/slides/{NAME}").json()["layers"]]
     known = {"image", "errors-0", "found-prediction", "label-annotations", "label-tissue"}
     assert set(layers) == known | {"importance"} | (
@@ -215,11 +215,11 @@ def test_view_shows_them(painted, predicted):
     objects = http.get(f"/slides/{NAME}/objects").json()
     (wrong,) = [one for one in objects if one["overlap"] == 0]
     area, sure = 60 * 48 * 0.25, 1.0 if saved == "labels" else 140 / 255
-    assert wrong["energy"] == pytest.approx(sure * area)
+    assert wrong["error_mass"] == pytest.approx(sure * area)
     assert wrong["probability"] == (None if saved == "labels" else pytest.approx(sure))
 
 
-def test_marks_of_volumes_need_probabilities(predicted, tmp_path):
+def test_candidates_of_volumes_need_probabilities(predicted, tmp_path):
     path, saved = predicted
     (path / NAME).rename(path / "ct_z0001")
     extent = open_collection(path)["ct_z0001"].pyramid.extent
@@ -227,13 +227,13 @@ def test_marks_of_volumes_need_probabilities(predicted, tmp_path):
     grids = {"ct": VolumeGrid(size, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), np.eye(3).tolist())}
 
     def write():
-        return write_marks(open_collection(path), grids, tmp_path / "m.csv", progress=Silent())
+        return write_candidates(open_collection(path), grids, tmp_path / "m.csv", progress=Silent())
 
     if saved == "labels":
         with pytest.raises(ValueError, match=HINT):
             write()
         assert not (tmp_path / "m.csv").exists()
         return
-    assert write().marks["ct"] > 1
+    assert write().candidates["ct"] > 1
     with (tmp_path / "m.csv").open() as file:
         assert {row["probability"] for row in csv.DictReader(file)} == {"0.5490", "0.7843"}

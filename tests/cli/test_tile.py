@@ -17,7 +17,7 @@ def run(*words):
 def make(tmp_path):
     folder = tmp_path / "slides"
     folder.mkdir()
-    write_coordinate_tiff(folder / "a.tif", extents=[Extent(100, 130)])
+    write_coordinate_tiff(folder / "a.tif", extents=[Extent(height=100, width=130)])
     geometry = {"type": "Polygon", "coordinates": [SQUARE]}
     properties = {"classification": {"name": "gland"}}
     feature = {"type": "Feature", "geometry": geometry, "properties": properties}

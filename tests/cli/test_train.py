@@ -47,7 +47,7 @@ def test_a_pickle_is_refused_by_convert(tmp_path):
     (tmp_path / "card.json").write_text(
         json.dumps(
             {
-                "format": 1,
+                "format": 2,
                 "architecture": "Unet",
                 "encoder": "resnet18",
                 "in_channels": 3,
@@ -61,6 +61,6 @@ def test_a_pickle_is_refused_by_convert(tmp_path):
             }
         )
     )
-    code, out, err = run("convert", tmp_path / "m.pth", "--card", tmp_path / "card.json")
+    code, out, err = run("import-weights", tmp_path / "m.pth", "--card", tmp_path / "card.json")
     assert code != 0
     assert "could run code" in " ".join((err + out).split())

@@ -28,7 +28,7 @@ VARIANTS = [
 @given(height=st.integers(1, 600), width=st.integers(1, 600))
 def test_streams_claim_what_they_decode_to(kind, encode, options, height, width):
     data = encode(np.zeros((height, width, 3), np.uint8), **options)
-    assert claimed_extent(bytes(data), kind) == Extent(height, width)
+    assert claimed_extent(bytes(data), kind) == Extent(height=height, width=width)
 
 
 @pytest.mark.parametrize("kind", ENCODERS)
@@ -40,7 +40,7 @@ def test_any_bytes_are_survived(kind, data, head):
 
 
 def test_a_claim_of_much_more_than_the_tile_is_refused():
-    tile = Extent(256, 256)
+    tile = Extent(height=256, width=256)
     require_claim(jpeg_claiming(512, 512), "jpeg", tile)
     for data, kind in (
         (jpeg_claiming(60000, 60000), "jpeg"),

@@ -1,4 +1,4 @@
-"""Streams without what they say beside their px."""
+"""Streams without what they say besides their pixels."""
 
 import io
 

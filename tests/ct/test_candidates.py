@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.cli.app import app
-from wsi_seg.ct.candidates import write_marks
+from wsi_seg.ct.candidates import write_candidates
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent
 from wsi_seg.progress import Silent
@@ -26,41 +26,43 @@ def predict(folder, name, ids):
         (path / name / "labels" / "prediction", None, ids),
     ):
         create_multiscale(
-            group, extents=[Extent(*ids.shape)], channels=channels, mpp=None,
+            group, extents=[Extent.of(ids.shape)], channels=channels, mpp=None,
             attributes={"classes": classes}, name=group.name,
         )  # fmt: skip
         write_strip(group, 0, 0, px)
     return path
 
 
-def test_marks_lie_where_the_objects_are_in_the_world(tmp_path):
+def test_candidates_are_where_the_objects_are_in_the_world(tmp_path):
     ids = np.zeros((30, 20), np.uint8)
     ids[9:12, 4:7] = 1  # at half the volume's resolution
     for z in range(3):
         path = predict(tmp_path, f"ct_z{z:04d}", ids if z < 2 else np.zeros_like(ids))
-    report = write_marks(open_collection(path), {"ct": GRID}, tmp_path / "m.csv", progress=Silent())
-    assert report.marks == {"ct": 1}
+    report = write_candidates(
+        open_collection(path), {"ct": GRID}, tmp_path / "m.csv", progress=Silent()
+    )
+    assert report.candidates == {"ct": 1}
     with (tmp_path / "m.csv").open() as file:
         (row,) = csv.DictReader(file)
-    # Px 4 to 6 end at 8 to 14 voxels, whose middle is 10.5; half a mm each.
+    # Pixels 4 to 6 end at 8 to 14 voxels, whose middle is 10.5; half a mm each.
     assert float(row["coordX"]) == pytest.approx(-10 + 10.5 * 0.5)
     assert float(row["coordY"]) == pytest.approx(5 + 20.5 * 0.5)
     assert float(row["coordZ"]) == pytest.approx(101)
     assert (row["seriesuid"], row["probability"], row["slices"]) == ("ct", "0.7843", "2")
 
 
-def test_of_marks_that_are_near_the_likelier_stays(tmp_path):
+def test_of_candidates_that_are_near_the_more_probable_stays(tmp_path):
     ids = np.zeros((30, 20), np.uint8)
     ids[9:12, 4:7] = 1
     ids[9:12, 8:12] = 1  # 4.5 mm away, and larger
     ids[25:28, 4:7] = 1
     path = predict(tmp_path, "ct_z0001", ids)
-    for apart_mm, count in ((4.4, 3), (4.6, 2)):
-        report = write_marks(
-            open_collection(path), {"ct": GRID}, tmp_path / "m.csv", apart_mm=apart_mm,
+    for distance_mm, count in ((4.4, 3), (4.6, 2)):
+        report = write_candidates(
+            open_collection(path), {"ct": GRID}, tmp_path / "m.csv", min_distance_mm=distance_mm,
             progress=Silent(),
         )  # fmt: skip
-        assert report.marks == {"ct": count}
+        assert report.candidates == {"ct": count}
     with (tmp_path / "m.csv").open() as file:
         assert [row["px"] for row in csv.DictReader(file)] == ["12", "9"]
 
@@ -68,10 +70,10 @@ def test_of_marks_that_are_near_the_likelier_stays(tmp_path):
 def test_what_is_no_volume_or_not_known_is_named(tmp_path):
     path = predict(tmp_path, "plain", np.zeros((30, 20), np.uint8))
     with pytest.raises(StoreError, match="no slices of volumes"):
-        write_marks(open_collection(path), {}, tmp_path / "m.csv", progress=Silent())
+        write_candidates(open_collection(path), {}, tmp_path / "m.csv", progress=Silent())
     predict(tmp_path, "ct_z0000", np.zeros((30, 20), np.uint8))
     with pytest.raises(StoreError, match="no volume file for 'ct'"):
-        write_marks(open_collection(path), {"b": GRID}, tmp_path / "m.csv", progress=Silent())
+        write_candidates(open_collection(path), {"b": GRID}, tmp_path / "m.csv", progress=Silent())
     assert not (tmp_path / "m.csv").exists()
 
 
@@ -80,7 +82,7 @@ def test_a_prediction_that_gets_a_decision_is_held(tmp_path, words, held):
     path = predict(tmp_path, "ct_z0000", np.zeros((30, 20), np.uint8))
     with locked(path, "wsi-seg infer"):
         done = CliRunner().invoke(
-            app, ["marks", str(path), "--volumes", str(tmp_path / "none.mhd"), *words]
+            app, ["ct", "candidates", str(path), "--volumes", str(tmp_path / "none.mhd"), *words]
         )
     assert done.exit_code == 1
     assert ("is in use by `wsi-seg infer`" in done.output) is held

@@ -1,4 +1,4 @@
-"""Lung masks of stores: written as tissue, shown, believed where empty, with rules of cases."""
+"""Lung masks of stores: written as tissue, shown, trusted where empty, with rules of cases."""
 
 import json
 
@@ -108,7 +108,7 @@ def test_the_verb_prints_volumes_and_flags(chest_store, tmp_path, capsys):
 
     with pytest.raises(SystemExit) as stopped:
         app(
-            ["lungs", str(chest_store), "--volumes", str(chest_store.parent / "ct.mhd"),
+            ["ct", "lungs", str(chest_store), "--volumes", str(chest_store.parent / "ct.mhd"),
              "--out", str(tmp_path), "--json"],
             prog_name="wsi-seg",
         )  # fmt: skip

@@ -139,4 +139,4 @@ def test_slides_of_unknown_mpp_serve_recipes_in_px(write_store, pixels):
     store = write_store(*pixels, mpp=None)
     image, _ = source(store, mpp=None).patch(50, 50, 10)
     assert np.array_equal(image, pixels[0][45:55, 45:55])
-    assert source(store, mpp=None).scale.extent == Extent(203, 151)
+    assert source(store, mpp=None).scale.extent == Extent(height=203, width=151)

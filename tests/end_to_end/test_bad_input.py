@@ -55,7 +55,7 @@ def test_an_empty_folder(tmp_path):
 def test_a_truncated_tiff_fails_and_the_other_slide_is_done(tmp_path):
     folder = tmp_path / "slides"
     folder.mkdir()
-    extents = [Extent(300, 200)]
+    extents = [Extent(height=300, width=200)]
     write_coordinate_tiff(folder / "good.tif", extents=extents)
     write_coordinate_tiff(folder / "cut.tif", extents=extents)
     data = (folder / "cut.tif").read_bytes()
@@ -81,7 +81,7 @@ def test_a_model_bound_to_an_mpp_on_a_slide_without_one(tmp_path, checkpoint):
 
 
 def test_an_unwritable_output(tmp_path, checkpoint):
-    write_coordinate_tiff(tmp_path / "a.tif", extents=[Extent(80, 90)])
+    write_coordinate_tiff(tmp_path / "a.tif", extents=[Extent(height=80, width=90)])
     (tmp_path / "file").write_text("mine")
     fails(run("tile", tmp_path / "a.tif", "--out", tmp_path / "file" / "s.zarr"), "cannot write")
     assert run("tile", tmp_path / "a.tif", "--out", tmp_path / "s.zarr").exit_code == 0
@@ -103,7 +103,7 @@ def test_a_recipe_with_a_misspelt_key(tmp_path):
 
 def test_a_missing_store_a_missing_model_and_a_pickle(tmp_path, checkpoint):
     fails(run("infer", tmp_path / "none.zarr", "--checkpoint", checkpoint), "wsi-seg tile")
-    write_coordinate_tiff(tmp_path / "a.tif", extents=[Extent(80, 90)])
+    write_coordinate_tiff(tmp_path / "a.tif", extents=[Extent(height=80, width=90)])
     run("tile", tmp_path / "a.tif", "--out", tmp_path / "s.zarr")
     out = tmp_path / "p.zarr"
     words = ("infer", tmp_path / "s.zarr", "--out", out, "--checkpoint")

@@ -48,7 +48,7 @@ def test_from_slides_to_polygons(tmp_path, monkeypatch):
     inferred = run("infer", "--overlap", "0.5")  # literally: store.zarr and run/ are found
     assert inferred["tiles"] == sum(slide["windows"] for slide in inferred["slides"]) > 0
     for store in open_collection(tmp_path / "pred.zarr"):
-        assert store.pyramid.extent == Extent(375, 475)
+        assert store.pyramid.extent == Extent(height=375, width=475)
         assert store.pyramid.mpp == 2.0
     scores = run("evaluate", "pred.zarr", "--truth", "store.zarr")
     assert {row["slide"] for row in scores["slides"]} == {"first", "second"}

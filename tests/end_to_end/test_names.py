@@ -29,7 +29,7 @@ from wsi_seg.models import ModelCard
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection
 from wsi_seg.viewer.app import make_app
-from wsi_seg.viewer.catalogue import Catalogue
+from wsi_seg.viewer.catalog import Catalog
 
 NAMES = (
     "S1", "S1#2", "a?b", "a;b", "a%20b", "a&b=c", "with space", " lead", "trail ", "tab\there",
@@ -184,7 +184,7 @@ def test_slides_of_any_name_are_predicted_and_exported(named, tmp_path):
             (item,) = read_annotations(tmp_path / "g" / f"{name}.geojson").items
             (mask,) = outline_mask(tmp_path / "p" / f"{name}.png", size, default_class="T").items
             assert item.geometry.area == mask.geometry.area == size.area
-    assert sum("shorter name" in text for text in report.caveats) == 2
+    assert sum("shorter name" in text for text in report.warnings) == 2
     for file in ("r.csv", "c.json"):
         reading = Reading(dialect="absolute")
         back = annotate_collection(
@@ -234,8 +234,8 @@ def test_a_folder_called_like_an_address_is_a_folder(tmp_path, monkeypatch, fold
 
 def test_slides_of_any_name_are_viewed(named):
     folder, pixels = named
-    catalogue = Catalogue(open_collection(folder / "s.zarr"), None, "annotations")
-    http = TestClient(make_app(catalogue, review=None, token=None), base_url="http://127.0.0.1")
+    catalog = Catalog(open_collection(folder / "s.zarr"), None, "annotations")
+    http = TestClient(make_app(catalog, review=None, token=None), base_url="http://127.0.0.1")
     for name in (name for name in NAMES if "%" not in name):  # the test client unquotes twice
         place = f"/slides/{quote(name, safe='')}"
         assert http.get(place).json()["name"] == name

@@ -11,7 +11,7 @@ from wsi_seg.masks.objects import read_objects
 from wsi_seg.store import open_collection
 from wsi_seg.testing.painted import paint_prediction
 from wsi_seg.viewer.app import make_app
-from wsi_seg.viewer.catalogue import Catalogue
+from wsi_seg.viewer.catalog import Catalog
 
 RECIPE = """
 classes: [{name: gland}]
@@ -34,15 +34,15 @@ def run(*words):
 def test_a_reviewed_prediction_is_learned_from(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     seen = paint_prediction(tmp_path)
-    catalogue = Catalogue(open_collection(seen.store), open_collection(seen.prediction), "")
+    catalog = Catalog(open_collection(seen.store), open_collection(seen.prediction), "")
     page = TestClient(
-        make_app(catalogue, review=tmp_path / "review", token=None), base_url="http://localhost"
+        make_app(catalog, review=tmp_path / "review", token=None), base_url="http://localhost"
     )
     objects = page.get("/slides/painted/objects").json()
-    judged = {one["id"]: "wrong" if one["box"] == [0, 0, 60, 48] else "right" for one in objects}
-    assert set(judged.values()) == {"wrong", "right"}
+    verdicts = {one["id"]: "wrong" if one["box"] == [0, 0, 60, 48] else "right" for one in objects}
+    assert set(verdicts.values()) == {"wrong", "right"}
     drawing = {"class_name": "gland", "ring": [[900, 900], [1000, 900], [1000, 1000]]}
-    review = {"verdicts": judged, "drawings": [drawing]}
+    review = {"verdicts": verdicts, "drawings": [drawing]}
     saved = page.put("/slides/painted/review", json=review, headers={"origin": "http://localhost"})
     assert saved.status_code == 200
     annotated = run("annotate", "store.zarr", "review", "--name", "review")

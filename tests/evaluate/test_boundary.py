@@ -9,7 +9,7 @@ from scipy.ndimage import binary_erosion, distance_transform_edt
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.evaluate.boundary import Outlines
-from wsi_seg.evaluate.truth import Pair
+from wsi_seg.evaluate.pairing import PredictionTruthStrip
 
 CLASSES = ClassTable.named(["gland"])
 MASKS = hnp.arrays(np.uint8, (17, 12), elements=st.sampled_from([0, 0, 1]))
@@ -19,12 +19,12 @@ def measured(found, true, height, reach=64):
     outlines = Outlines(CLASSES, reach_px=reach)
     for y in range(0, len(found), height):
         rows = found[y : y + height]
-        outlines.add(Pair(y, rows, np.zeros_like(rows), true[y : y + height]))
+        outlines.add(PredictionTruthStrip(y, rows, np.zeros_like(rows), true[y : y + height]))
     return outlines.distances()["gland"]
 
 
 def by_hand(found, true):
-    """Distances from the px of each outline to the other one."""
+    """Distances from the pixels of each outline to the other one."""
     edges = [mask & ~binary_erosion(mask) for mask in (found > 0, true > 0)]
     return [
         distance_transform_edt(~other)[edge] if other.any() else np.full(edge.sum(), np.inf)
@@ -37,7 +37,7 @@ def test_figures_are_those_of_whole_arrays_whatever_the_strips(found, true, heig
     ours = measured(found, true, height)
     there, back = by_hand(found, true)
     both = np.concatenate([there, back])
-    # A hair more than the tolerance is within it: um become px by a division.
+    # A hair more than the tolerance is within it: um become pixels by a division.
     near = (both**2 <= tolerance**2 + 1e-9).mean() if len(both) else 1.0
     assert ours.surface_dice(tolerance) == pytest.approx(near)
     if len(there) and len(back):

@@ -1,4 +1,4 @@
-"""How far probabilities can be believed, and the maps that mend them."""
+"""How far probabilities can be trusted, and the maps that calibrate them."""
 
 import json
 
@@ -129,7 +129,7 @@ def test_what_was_not_calibrated_is_never_replaced(painted):
     words += ["--apply", painted.prediction, "--out", painted.prediction]
     done = CliRunner().invoke(app, list(map(str, words)))
     assert done.exit_code == 1
-    assert "is no calibrated prediction" in done.output
+    assert "is not a calibrated prediction" in done.output
     assert (painted.prediction / "painted" / "zarr.json").read_bytes() == before
 
 

@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 
 from wsi_seg.cli.app import app
 from wsi_seg.evaluate.compare import evaluate_slide
-from wsi_seg.evaluate.maps import ENERGY, UNCERTAINTY, energy_table, uncertainty_table
+from wsi_seg.evaluate.maps import ENERGY, UNCERTAINTY, energy_score_table, uncertainty_table
 from wsi_seg.geometry import Region
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection
@@ -42,7 +42,7 @@ def test_colours_match_the_confusion_counts(mapped):
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 def test_energy_is_that_of_the_logits(temperature):
-    table, step = energy_table(temperature)
+    table, step = energy_score_table(temperature)
     logit = np.log(200 / 55)
     expected = temperature * logsumexp(np.array([0.0, logit]) / temperature)
     assert table[200] * step == pytest.approx(expected, abs=step)
@@ -58,6 +58,6 @@ def test_uncertainty_is_highest_at_one_half():
 
 def test_heat_maps_are_of_the_probabilities(mapped):
     painted, found = mapped
-    for name, (table, step) in ((ENERGY, energy_table()), (UNCERTAINTY, uncertainty_table())):
+    for name, (table, step) in ((ENERGY, energy_score_table()), (UNCERTAINTY, uncertainty_table())):
         assert np.array_equal(px_of(found, name), table[painted.probability])
         assert found.label(name).attributes["step"] == step

@@ -10,9 +10,9 @@ from skimage.measure import label as label_components
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.evaluate.matching import ObjectCounts, match_objects
-from wsi_seg.evaluate.truth import Pair
-from wsi_seg.postprocess.split import split_objects
+from wsi_seg.evaluate.pairing import PredictionTruthStrip
 from wsi_seg.postprocess.strips import Strip
+from wsi_seg.postprocess.watershed import split_objects
 
 CLASSES = ClassTable.named(["gland", "vessel"])
 IDS = hnp.arrays(np.uint8, (13, 11), elements=st.sampled_from([0, 0, 1, 2]))
@@ -21,7 +21,7 @@ IDS = hnp.arrays(np.uint8, (13, 11), elements=st.sampled_from([0, 0, 1, 2]))
 def strips(found, true, height):
     for y in range(0, len(found), height):
         rows = found[y : y + height]
-        yield Pair(y, rows, np.zeros_like(rows), true[y : y + height])
+        yield PredictionTruthStrip(y, rows, np.zeros_like(rows), true[y : y + height])
 
 
 def by_hand(found, true, number):
@@ -61,11 +61,11 @@ def test_parting_touching_nuclei_finds_more_of_them():
             place = np.array([cy, cx]) + rng.uniform(-1, 1, 2)
             true[np.hypot(y - place[0], x - place[1]) < 8.5] = 1
     found = ndimage.binary_dilation(true, iterations=2).astype(np.uint8)
-    parted = np.concatenate(
+    split = np.concatenate(
         [strip.ids for strip in split_objects(lambda: iter([Strip(0, found, found)]), 1.0)()]
     )
     before = match_objects(strips(found, true, 64), CLASSES)["gland"]
-    after = match_objects(strips(parted, true, 64), CLASSES)["gland"]
+    after = match_objects(strips(split, true, 64), CLASSES)["gland"]
     assert before.f1 < 0.5
     assert after.f1 > 0.95
     assert after.ap > before.ap + 0.2

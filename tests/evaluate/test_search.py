@@ -10,7 +10,7 @@ from wsi_seg.evaluate.search import choose, grid, slide_scores
 from wsi_seg.geometry import Extent
 from wsi_seg.postprocess.decide import decide
 from wsi_seg.postprocess.rule import Rule
-from wsi_seg.postprocess.strips import likeliest
+from wsi_seg.postprocess.strips import argmax_strips
 from wsi_seg.testing.memory import MemoryImage, MemoryStore
 
 CLASSES = ClassTable.named(["a", "b"])
@@ -21,7 +21,7 @@ CLASSES = ClassTable.named(["a", "b"])
     hnp.arrays(np.uint8, (13, 11), elements=st.sampled_from([0, 1, 2, 255])),
 )
 def test_scores_are_those_of_deciding_by_each_rule(probability, true):
-    rules = grid([0.4, 0.6], [0.3, 0.4], [0, 3, 8], unit="px", scopes=["image", "object"])
+    rules = grid([0.4, 0.6], [0.3, 0.4], [0, 3, 8], unit="px", per=["image", "object"])
     image, label = MemoryImage(probability), MemoryImage(true)
     image.attributes = label.attributes = {"classes": CLASSES.to_json()}
     prediction = MemoryStore(image, name="s")
@@ -29,7 +29,9 @@ def test_scores_are_those_of_deciding_by_each_rule(probability, true):
     scores = slide_scores(prediction, slide, rules, label="truth")
     valid = true != 255
     for rule, score in zip(rules, scores, strict=True):
-        strips = decide(likeliest(image, strip_px=5), rule, px_area=1, extent=Extent(13, 11))()
+        strips = decide(
+            argmax_strips(image, strip_px=5), rule, px_area=1, extent=Extent(height=13, width=11)
+        )()
         found = np.concatenate([strip.ids for strip in strips])
         dice = []
         for n in (1, 2):
@@ -45,7 +47,7 @@ def test_the_cross_fold_score_is_never_selected_on_itself():
     scores = np.array([[1.0, 0.0, 0.4], [0.0, 1.0, 0.4], [0.3, 0.3, 0.5]])
     report = choose(rules, scores, np.array([0, 1, 2]), ["f0", "f1", "f2"])
     assert report.in_fold == pytest.approx(1.4 / 3)
-    assert [c.rule.top for c in report.folds] == [0.5, 0.3, 0.3]
+    assert [c.rule.high_threshold for c in report.folds] == [0.5, 0.3, 0.3]
     assert [c.score for c in report.folds] == [0.0, 0.0, 0.4]
     assert report.cross_fold == pytest.approx(0.4 / 3)
     # A fold's own scores decide nothing about what it is scored by.
@@ -58,8 +60,8 @@ def test_the_cross_fold_score_is_never_selected_on_itself():
 def test_a_grid_leaves_out_what_cannot_be_and_one_fold_is_refused():
     rules = grid([0.75, 0.6], [0.3, 0.7], [1000, 2000])
     assert len(rules) == 6
-    assert all(rule.bottom <= rule.top for rule in rules)
-    with pytest.raises(ConfigError, match="expected a pair"):
+    assert all(rule.low_threshold <= rule.high_threshold for rule in rules)
+    with pytest.raises(ConfigError, match="at most a high one"):
         grid([0.2], [0.5], [0])
     with pytest.raises(ConfigError, match="two folds"):
         choose((Rule(),), np.ones((1, 2)), np.array([0, 0]), ["a"])

@@ -1,4 +1,4 @@
-"""Our figures beside those of MONAI, torchmetrics, scikit-learn and scikit-image, to 1e-6."""
+"""Our figures next to those of MONAI, torchmetrics, scikit-learn and scikit-image, to 1e-6."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def scored(found, true, name="s", **measures):
 
 @pytest.fixture
 def slides():
-    """Two slides, found and true: blobs of two classes, and px that are wrong here and there."""
+    """Two slides, found and true: blobs of two classes, and some pixels that are wrong."""
     rng, pairs = np.random.default_rng(4), []
     for shape in ((71, 53), (40, 99)):
         true = np.kron(rng.integers(0, 3, (8, 10)), np.ones((9, 10)))[: shape[0], : shape[1]]
@@ -126,10 +126,10 @@ def test_means_over_tiles_over_slides_and_over_px_differ_and_are_named():
     of_small = 2 * 8 / (9 + 20)
     assert gland["pooled_dice"] == pytest.approx(2 * 1608 / (1609 + 1620))
     assert gland["slide_dice_mean"] == pytest.approx((1 + of_small) / 2)
-    # Four tiles of the large slide, and of the small one that with the class and the false px.
+    # Four tiles of the large slide, and of the small one that with the class and the false pixels.
     assert gland["tile_dice_mean"] == pytest.approx((4 * 1 + 2 * 8 / 28 + 0) / 6)
     assert len({gland[k] for k in ("pooled_dice", "slide_dice_mean", "tile_dice_mean")}) == 3
-    # No px anywhere is 1; any px where none is true is 0.
+    # No pixels anywhere is 1; any pixel where none is true is 0.
     empty = np.zeros_like(large)
     vessel = [s.counts.dice for s in scores.of("vessel")]
     assert vessel == [1, 1]

@@ -31,7 +31,7 @@ def rings():
 def _make_prediction(folder, labels, downsample=2.0, mpp=0.5):
     path = folder / "pred.zarr"
     create_collection(path)
-    extents = completed([Extent(*labels.shape)])
+    extents = completed([Extent.of(labels.shape)])
     common = {"extents": extents, "mpp": mpp, "downsample": downsample, "shard_px": 512}
     group = path / "slide"
     create_multiscale(group, channels=2, attributes={"kind": "prediction"}, name="slide", **common)

@@ -99,7 +99,9 @@ def test_coco_keeps_holes_and_comes_back_through_our_reader(tmp_path, make_predi
     labels = rings()
     label = make_prediction(tmp_path, labels, downsample=1.0)["slide"].label("prediction")
     path = tmp_path / "c.json"
-    count = write_coco(path, [("slide", Extent(700, 300), outlines(label, 0))], CLASSES)
+    count = write_coco(
+        path, [("slide", Extent(height=700, width=300), outlines(label, 0))], CLASSES
+    )
     assert count == 3
     found = read_for_slides(path, {"slide": Extent(height=700, width=300)}).by_slide["slide"]
     region = Region(level=0, y=0, x=0, height=700, width=300)

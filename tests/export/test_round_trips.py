@@ -18,7 +18,7 @@ from wsi_seg.geometry import Extent, Region
 from wsi_seg.masks.outlines import outline_mask
 from wsi_seg.masks.rasterize import Rasterizer
 from wsi_seg.postprocess.objects import ObjectTable, Scale, measure
-from wsi_seg.postprocess.strips import labelled
+from wsi_seg.postprocess.strips import label_strips
 from wsi_seg.slides import open_slide
 from wsi_seg.store import write_strip
 
@@ -62,7 +62,7 @@ def test_label_maps_come_back_as_slides_and_as_masks(tmp_path, make_prediction, 
             np.testing.assert_array_equal(slide.read(whole)[:, :, 0], labels)
             assert slide.pyramid.mpp == pytest.approx(1.0)
     for path in (tmp_path / "l.ome.tif", tmp_path / "m.png"):
-        found = outline_mask(path, Extent(700, 300), class_names=CLASSES.names)
+        found = outline_mask(path, Extent(height=700, width=300), class_names=CLASSES.names)
         drawn = Rasterizer(found.items, CLASSES).draw(whole, (1.0, 1.0))
         np.testing.assert_array_equal(drawn, labels)
 
@@ -84,7 +84,9 @@ def test_a_ring_that_spans_the_slide_keeps_its_hole_in_every_export(
         (600 * 10 - 400 * 3, 1),
         (4687 * 55 - 4620 * 21, 1),
     ]
-    write_coco(tmp_path / "c.json", [("s", Extent(4700, 64), outlines(label, 0))], CLASSES)
+    write_coco(
+        tmp_path / "c.json", [("s", Extent(height=4700, width=64), outlines(label, 0))], CLASSES
+    )
     extents = {"s": Extent(height=4700, width=64)}
     coco = read_for_slides(tmp_path / "c.json", extents).by_slide["s"]
     whole = Region(level=0, y=0, x=0, height=4700, width=64)
@@ -104,7 +106,7 @@ def test_polygons_and_tables_from_strips_of_256_and_of_4096_rows_are_the_same(
         monkeypatch.setattr("wsi_seg.export.run._STRIP_PX", height)
         found = [(entry.name, polygon.normalize().wkb) for entry, polygon in outlines(label, 0)]
         polygons.append(sorted(found))
-        source = labelled(label, strip_px=height)
+        source = label_strips(label, strip_px=height)
         tables.append(measure(source, CLASSES, Scale(2.0, 1.0)))
     assert len(polygons[0]) == len(tables[0]) > 100
     assert polygons[0] == polygons[1]

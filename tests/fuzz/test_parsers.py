@@ -42,7 +42,7 @@ def folder():
 def tiff_bytes(codec, layout):
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "a.tif"
-        extents = (Extent(70, 90), Extent(35, 45))
+        extents = (Extent(height=70, width=90), Extent(height=35, width=45))
         write_coordinate_tiff(path, extents=extents, codec=codec, layout=layout, tile_px=32)
         return path.read_bytes()
 

@@ -37,7 +37,7 @@ def test_stride_beyond_the_tile_is_refused():
 
 @given(st.integers(1, 300), st.integers(1, 50), st.integers(1, 60), st.data())
 def test_rows_touching_finds_all_and_only_the_touching_rows(height, tile, strip, data):
-    grid = TileGrid(Extent(height, 9), tile, data.draw(st.integers(1, tile)))
+    grid = TileGrid(Extent(height=height, width=9), tile, data.draw(st.integers(1, tile)))
     for y, y_end in strip_bounds(height, strip):
         touching = [
             i for i, top in enumerate(grid.ys) if set(range(top, top + tile)) & set(range(y, y_end))
@@ -46,7 +46,7 @@ def test_rows_touching_finds_all_and_only_the_touching_rows(height, tile, strip,
 
 
 def test_grid_yields_regions_row_by_row():
-    grid = TileGrid(Extent(100, 150), 64, 64, level=1)
+    grid = TileGrid(Extent(height=100, width=150), 64, 64, level=1)
     regions = list(grid)
     assert len(grid) == len(regions) == 6
     assert [(r.y, r.x) for r in regions[:4]] == [(0, 0), (0, 64), (0, 86), (36, 0)]

@@ -4,11 +4,12 @@ from hypothesis import strategies as st
 
 from wsi_seg.errors import RegionError
 from wsi_seg.geometry import Extent, Region
+from wsi_seg.testing.strategies import extents
 
 
 def test_extent_refuses_emptiness_and_says_what_it_got():
     with pytest.raises(RegionError, match="0 x 7 px"):
-        Extent(0, 7)
+        Extent(height=0, width=7)
 
 
 @given(
@@ -17,7 +18,7 @@ def test_extent_refuses_emptiness_and_says_what_it_got():
 )  # fmt: skip
 def test_clip_keeps_exactly_the_px_that_exist(y, x, height, width, full_height, full_width):
     region = Region(level=0, y=y, x=x, height=height, width=width)
-    extent = Extent(full_height, full_width)
+    extent = Extent(height=full_height, width=full_width)
     rows = sorted(set(range(y, y + height)) & set(range(full_height)))
     columns = sorted(set(range(x, x + width)) & set(range(full_width)))
     if not rows or not columns:
@@ -34,3 +35,34 @@ def test_clip_keeps_exactly_the_px_that_exist(y, x, height, width, full_height, 
 def test_slices_are_rows_then_columns():
     region = Region(level=2, y=3, x=10, height=5, width=7)
     assert region.slices == (slice(3, 8), slice(10, 17))
+
+
+@given(extents(), st.integers(1, 70), st.integers(0, 3))
+def test_strips_are_the_level_from_top_to_bottom_and_nothing_twice(extent, rows, level):
+    strips = list(extent.strips(rows, level))
+    assert [row for strip in strips for row in range(strip.y, strip.y_end)] == [
+        *range(extent.height)
+    ]
+    assert {(strip.level, strip.x, strip.width) for strip in strips} == {(level, 0, extent.width)}
+    assert {strip.height for strip in strips[:-1]} <= {rows}
+    assert strips[0].y == 0
+
+
+def test_strips_of_a_region_stay_inside_of_it():
+    region = Region(level=1, y=5, x=2, height=5, width=3)
+    assert [(one.y, one.y_end) for one in region.strips(2)] == [(5, 7), (7, 9), (9, 10)]
+    assert {(one.level, one.x, one.width) for one in region.strips(2)} == {(1, 2, 3)}
+
+
+def test_strips_of_no_rows_are_refused():
+    with pytest.raises(RegionError, match="strips of 0 rows"):
+        next(Extent(height=3, width=3).strips(0))
+
+
+def test_a_whole_level_as_a_region():
+    region = Extent(height=3, width=4).region(2)
+    assert region == Region(level=2, y=0, x=0, height=3, width=4)
+
+
+def test_the_size_of_an_array_is_its_rows_and_columns():
+    assert Extent.of((3, 4, 5)) == Extent.of((3, 4)) == Extent(height=3, width=4)

@@ -13,7 +13,7 @@ from wsi_seg.testing.coordinates import Codec, Layout, write_coordinate_tiff
 
 Damage = Callable[[bytearray], bytearray]
 
-_EXTENTS = (Extent(210, 150), Extent(105, 75))
+_EXTENTS = (Extent(height=210, width=150), Extent(height=105, width=75))
 _TILE_PX = 32
 
 _SHORT, _LONG, _RATIONAL, _BYTE, _ASCII, _UNDEFINED, _SLONG, _DOUBLE = 3, 4, 5, 1, 2, 7, 9, 12

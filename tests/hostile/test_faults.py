@@ -152,7 +152,7 @@ def test_a_sector_that_cannot_be_read_costs_its_tiles_alone(folder, tmp_path, mo
 
 def test_a_slide_on_a_bad_sector_fails_and_the_other_is_done(tmp_path, monkeypatch):
     for name in "ab":
-        write_coordinate_tiff(tmp_path / f"{name}.tif", extents=[Extent(300, 200)])
+        write_coordinate_tiff(tmp_path / f"{name}.tif", extents=[Extent(height=300, width=200)])
     bad = (tmp_path / "b.tif").stat().st_ino
     read = os.pread
 
@@ -175,7 +175,7 @@ def test_a_slide_on_a_bad_sector_fails_and_the_other_is_done(tmp_path, monkeypat
 
 
 def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch):
-    write_coordinate_tiff(tmp_path / "a.tif", extents=[Extent(900, 700)], codec="zstd")
+    write_coordinate_tiff(tmp_path / "a.tif", extents=[Extent(height=900, width=700)], codec="zstd")
     tile_slides([tmp_path / "a.tif"], tmp_path / "calm.zarr", progress=Silent())
     jumps = iter([4e9, 0.0, 1e9, -5.0] * 10_000)
     monkeypatch.setattr(time, "time", lambda: next(jumps))

@@ -61,7 +61,7 @@ def require_right_px(path, store, folder):
     good = folder / f"good{path.suffix}"
     write_coordinate_tiff(
         good,
-        extents=(Extent(210, 150), Extent(105, 75)),
+        extents=(Extent(height=210, width=150), Extent(height=105, width=75)),
         codec="jpeg" if path.suffix == ".svs" else "deflate",
         tile_px=32,
         layout="svs" if path.suffix == ".svs" else "pages",
@@ -84,7 +84,7 @@ def test_names_and_links_that_lead_elsewhere(verbs, tmp_path):
     slides = tmp_path / "slides"
     slides.mkdir()
     (tmp_path / "out").mkdir()
-    write_coordinate_tiff(slides / "good.tif", extents=[Extent(80, 90)])
+    write_coordinate_tiff(slides / "good.tif", extents=[Extent(height=80, width=90)])
     content = (slides / "good.tif").read_bytes()
     (slides / "loop.tif").symlink_to(slides / "loop.tif")
     (slides / "up").symlink_to(slides)

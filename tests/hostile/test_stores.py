@@ -94,7 +94,7 @@ def test_every_verb_on_every_defect(network_verbs, folder, corpus, checkpoint):
             ("ensemble", prediction, prediction, "--truth", store),
             ("mine", store, prediction),
             ("export", store, "--geojson", out / "outlines"),
-            ("report", prediction, "--store", store, "--out", out / "report.html"),
+            ("report", prediction, "--slides", store, "--out", out / "report.html"),
             ("pseudo", prediction, store, "--recipe", "out/recipe.yaml"),
         ):
             shutil.rmtree(out, ignore_errors=True)
@@ -108,4 +108,4 @@ def test_every_verb_on_every_defect(network_verbs, folder, corpus, checkpoint):
         predicted.require_bounded()
         if defect.startswith(OF_PX) and defect not in ONLY_VERIFY:
             predicted.require_refused()
-        network_verbs("lungs", store, "--out", out / "lungs", folder=folder).require_bounded()
+        network_verbs("ct", "lungs", store, "--out", out / "lungs", folder=folder).require_bounded()

@@ -14,7 +14,7 @@ HARMLESS = {"xml-deep", "csv-nul", "json-huge-coordinates"}
 @pytest.fixture(scope="module")
 def folder(verbs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("texts")
-    write_coordinate_tiff(folder / "slide.tif", extents=[Extent(80, 90)])
+    write_coordinate_tiff(folder / "slide.tif", extents=[Extent(height=80, width=90)])
     (folder / "out").mkdir()
     made = verbs("tile", folder / "slide.tif", "--out", folder / "out" / "s.zarr", folder=folder)
     assert made.code == 0, f"{made}"

@@ -12,7 +12,7 @@ from torch import nn
 import wsi_seg.infer.save as save_module
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import BatchError, ConfigError
-from wsi_seg.geometry import Extent, Region
+from wsi_seg.geometry import Extent
 from wsi_seg.infer.adaptive import first_options, merged, refined
 from wsi_seg.infer.plan import InferOptions, plan_slide
 from wsi_seg.infer.run import infer_with
@@ -51,7 +51,7 @@ def write_store(collection, name, image, mpp=None):
     create_collection(collection)
     path = collection / name
     create_multiscale(
-        path, extents=completed([Extent(*image.shape[:2])]), channels=3, mpp=mpp,
+        path, extents=completed([Extent.of(image.shape)]), channels=3, mpp=mpp,
         attributes={"kind": "slide"}, name=name, chunk_px=32, shard_px=64,
     )  # fmt: skip
     for y in range(0, len(image), 64):
@@ -68,7 +68,7 @@ def with_a_square(height=200, width=230):
 def prediction(path, name="one"):
     store = open_collection(path)[name]
     extent = store.pyramid.extent
-    region = Region(level=0, y=0, x=0, height=extent.height, width=extent.width)
+    region = extent.region()
     return store.image.read(region)[..., 0]
 
 

@@ -155,7 +155,7 @@ def test_windows_without_tissue_are_zero_and_the_others_unchanged(overlap, blend
         predictor=predictor,
         batch=1,
     )
-    assert predictor.windows == plan.keep.sum()
+    assert predictor.tiles == plan.keep.sum()
     found = whole(done)[..., 0]
     covered = np.zeros((100, 120), dtype=bool)
     for r, c in zip(*np.nonzero(plan.keep), strict=True):
@@ -186,7 +186,7 @@ def test_one_batch_is_filled_across_slides():
     sizes = Sizes(batch=5, ahead=3000, strips=None, readers=2)
     stream = TileStream(jobs, [predictor], sizes, progress=Silent(), watch=watch)
     assert list(stream) == [5]
-    assert predictor.windows == 5
+    assert predictor.tiles == 5
     for n, store in enumerate(stores):
         np.testing.assert_array_equal(done[n][..., 0], store.image.levels[0][..., 0])
 

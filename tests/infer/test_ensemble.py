@@ -10,7 +10,6 @@ import yaml
 import wsi_seg.infer.save as save_module
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import BatchError, ConfigError
-from wsi_seg.geometry import Region
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.run import infer_collection
 from wsi_seg.infer.runner import load_network
@@ -54,7 +53,7 @@ def collection(tmp_path):
 def image(path, name="one"):
     store = open_collection(path)[name]
     extent = store.pyramid.extent
-    return store.image.read(Region(level=0, y=0, x=0, height=extent.height, width=extent.width))
+    return store.image.read(extent.region())
 
 
 @pytest.mark.parametrize("mode", ["mean", "geometric", "vote"])
@@ -81,7 +80,7 @@ def test_the_order_in_which_members_are_named_changes_no_byte(collection, files,
 
 
 def test_a_prediction_notes_what_any_member_learned_from(collection, tmp_path):
-    """By these notes `mine` and people tell which slides a model is no witness on."""
+    """By these notes `mine` and people tell which slides a model has learned from."""
     slides = ["one", "small", "other"]
     files = [
         save(

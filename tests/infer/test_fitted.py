@@ -21,7 +21,7 @@ OPTIONS = InferOptions(precision="fp32", batch=4)
 def make_store(collection, name, height, width):
     create_collection(collection)
     path = collection / name
-    extents = [Extent(height, width)]
+    extents = [Extent(height=height, width=width)]
     create_multiscale(path, extents=extents, channels=3, mpp=None, attributes={}, name=name)
     grey = np.random.default_rng(list(name.encode())).integers(
         0, 256, (height, width, 1), dtype=np.uint8
@@ -55,7 +55,7 @@ def whole(fitted, native, rows=1000):
 )  # fmt: skip
 def test_a_constant_stays_the_same_at_any_size(height, width, full_height, full_width, value):
     fitted = np.full((height, width, 2), value, np.uint8)
-    restored = whole(fitted, Extent(full_height, full_width))
+    restored = whole(fitted, Extent(height=full_height, width=full_width))
     assert restored.shape == (full_height, full_width, 2)
     assert (restored == value).all()
 
@@ -63,24 +63,24 @@ def test_a_constant_stays_the_same_at_any_size(height, width, full_height, full_
 def test_places_are_kept_and_strips_do_not_show():
     y, x = np.mgrid[:80, :80]
     fitted = np.stack([y * 3, x * 3], axis=-1).astype(np.uint8)
-    restored = whole(fitted, Extent(94, 172))
-    assert np.array_equal(restored, whole(fitted, Extent(94, 172), rows=7))
+    restored = whole(fitted, Extent(height=94, width=172))
+    assert np.array_equal(restored, whole(fitted, Extent(height=94, width=172), rows=7))
     expected = (np.arange(172) + 0.5) / 172 * 80 - 0.5
     inside = slice(2, -2)
     assert np.abs(restored[50, inside, 1] - 3 * expected[inside]).max() <= 0.51
-    assert np.array_equal(whole(fitted, Extent(80, 80)), fitted)
+    assert np.array_equal(whole(fitted, Extent(height=80, width=80)), fitted)
 
 
-@pytest.mark.parametrize(("fit", "windows"), [("stretch", 1), ("pad", 1), ("crop", 3)])
-def test_the_result_of_a_fitted_slide_has_the_slides_own_size(tmp_path, fit, windows):
+@pytest.mark.parametrize(("resize", "windows"), [("stretch", 1), ("pad", 1), ("crop", 3)])
+def test_the_result_of_a_fitted_slide_has_the_slides_own_size(tmp_path, resize, windows):
     make_store(tmp_path / "store.zarr", "crop", 94, 171)
     stores = list(open_collection(tmp_path / "store.zarr"))
     out = tmp_path / "pred.zarr"
     report = infer_with(
-        (Last(), card(fit=fit, mean=(0.5,) * 3)), stores, out, OPTIONS, progress=Silent()
+        (Last(), card(resize=resize, mean=(0.5,) * 3)), stores, out, OPTIONS, progress=Silent()
     )
     found = open_collection(out)["crop"]
-    assert found.pyramid.extent == Extent(94, 171)
+    assert found.pyramid.extent == Extent(height=94, width=171)
     assert (report.slides[0].height, report.slides[0].width) == (94, 171)
     assert report.tiles == windows
     ids = found.label("prediction").read(Region(level=0, y=0, x=0, height=94, width=171))
@@ -93,7 +93,7 @@ def test_a_model_of_slices_sees_those_above_and_below(tmp_path):
         make_store(tmp_path / "store.zarr", f"ct_z{z:04d}", 64, 64)
     stores = list(open_collection(tmp_path / "store.zarr"))
     out = tmp_path / "pred.zarr"
-    infer_with((Last(), card(neighbours=1)), stores, out, OPTIONS, progress=Silent())
+    infer_with((Last(), card(context_slices=1)), stores, out, OPTIONS, progress=Silent())
     found = open_collection(out)
     region = Region(level=0, y=0, x=0, height=64, width=64)
     for z, above in ((0, 1), (1, 2), (2, 2)):
@@ -107,9 +107,9 @@ def test_a_crop_of_1716_by_942_is_stretched_and_brought_back(tmp_path):
     make_store(tmp_path / "store.zarr", "crop", 942, 1716)
     stores = list(open_collection(tmp_path / "store.zarr"))
     out = tmp_path / "pred.zarr"
-    model = Last(), card(fit="stretch", tile_px=800, mean=(0.5,) * 3)
+    model = Last(), card(resize="stretch", tile_px=800, mean=(0.5,) * 3)
     infer_with(model, stores, out, OPTIONS, progress=Silent())
     ids = open_collection(out)["crop"].label("prediction")
-    assert ids.pyramid.extent == Extent(942, 1716)
+    assert ids.pyramid.extent == Extent(height=942, width=1716)
     px = ids.read(Region(level=0, y=0, x=0, height=942, width=1716))
     assert set(np.unique(px)) == {0, 1}

@@ -10,7 +10,7 @@ import pytest
 from wsi_seg.geometry import Extent
 from wsi_seg.testing.stores import make_huge_store
 
-HUGE = Extent(100_000, 100_000)
+HUGE = Extent(height=100_000, width=100_000)
 
 SCRIPT = """
 import json, resource, sys, time
@@ -95,7 +95,7 @@ def test_memory_does_not_grow_with_the_height_of_a_slide(tmp_path):
     peaks = []
     for height in (5_000, 20_000):
         folder = tmp_path / str(height)
-        make_huge_store(folder / "s.zarr", "wide", Extent(height, 50_000))
+        make_huge_store(folder / "s.zarr", "wide", Extent(height=height, width=50_000))
         found = begun(folder, strips=999, ram=0)
         assert found["tiles"] == found["windows"]
         peaks.append(found["peak"])

@@ -15,7 +15,7 @@ from wsi_seg.infer.memory import parse_bytes, resident_bytes
 from wsi_seg.infer.plan import InferOptions, plan_slide
 from wsi_seg.infer.run_plan import plan_run
 from wsi_seg.models import ModelCard, NetworkSpec
-from wsi_seg.models.footprint import footprint
+from wsi_seg.models.memory_estimate import estimate_memory
 from wsi_seg.predict.device import Device
 from wsi_seg.predict.ensemble import Member, Model
 from wsi_seg.store import open_collection
@@ -104,8 +104,8 @@ def test_sizes_that_are_none_are_refused(text):
         parse_bytes(text)
 
 
-def test_a_footprint_counts_parameters_without_holding_them():
-    found = footprint(NetworkSpec("Unet", "resnet18", 3, 1))
+def test_an_estimate_of_memory_counts_parameters_without_holding_them():
+    found = estimate_memory(NetworkSpec("Unet", "resnet18", 3, 1))
     assert found.parameters == pytest.approx(14.3e6, rel=0.01)
     assert found.values_per_px > 16
 
@@ -115,13 +115,13 @@ def test_another_level_or_mpp_is_read_where_the_model_knows_its_like():
     options = InferOptions(level=0)
     assert plan_slide(store, CARD, options, strip_px=64).level == 0
     near = plan_slide(store, CARD, InferOptions(mpp=0.55), strip_px=64)
-    assert near.extent == Extent(364, 273)
+    assert near.extent == Extent(height=364, width=273)
     assert near.mpp == pytest.approx(0.55)
     for far in (InferOptions(level=1), InferOptions(mpp=0.8)):
         with pytest.raises(ResolutionError, match="within 20%"):
             plan_slide(store, CARD, far, strip_px=64)
     forced = plan_slide(store, CARD, InferOptions(level=1, allow_mpp_mismatch=True), strip_px=64)
-    assert (forced.level, forced.extent, forced.downsample) == (1, Extent(200, 150), 2)
+    assert (forced.level, forced.extent, forced.downsample) == (1, Extent(height=200, width=150), 2)
     assert "would be read at 1 um per px" in forced.notes[0]
 
 

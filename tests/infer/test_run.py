@@ -53,12 +53,15 @@ def test_every_slide_is_predicted_at_its_exact_extent(collection, checkpoint, tm
     )
     predictions = open_collection(tmp_path / "pred.zarr")
     assert predictions.names() == ("one", "two")
-    for name, extent in (("one", Extent(300, 210)), ("two", Extent(64, 90))):
+    for name, extent in (
+        ("one", Extent(height=300, width=210)),
+        ("two", Extent(height=64, width=90)),
+    ):
         store = predictions[name]
         assert store.pyramid.extent == extent
         assert store.pyramid.mpp == 0.5
         assert store.image.channels == 2
-        whole = Region(level=0, y=0, x=0, height=extent.height, width=extent.width)
+        whole = extent.region()
         labels = store.label("prediction").read(whole)
         np.testing.assert_array_equal(labels, label_map(store.image.read(whole)))
     assert report.tiles == sum(slide.windows for slide in report.slides)
@@ -244,7 +247,7 @@ def test_a_cluster_gives_the_prediction_of_one_process(checkpoint, tmp_path, wor
     for name in ("tall", "two"):
         expected, found = open_collection(serial)[name], open_collection(many)[name]
         extent = expected.pyramid.extent
-        whole = Region(level=0, y=0, x=0, height=extent.height, width=extent.width)
+        whole = extent.region()
         differing = expected.image.read(whole) != found.image.read(whole)
         # Threads decide in which order a convolution sums; blending adds nothing to that.
         assert differing.mean() < 1e-4
@@ -276,7 +279,7 @@ def test_a_cluster_that_is_none_is_refused(collection, checkpoint, tmp_path):
             )
 
 
-def test_label_map_takes_the_likeliest_class_above_one_half():
+def test_label_map_takes_the_most_probable_class_above_one_half():
     probability = np.array([[[127, 100], [128, 100], [200, 201], [200, 200]]], dtype=np.uint8)
     np.testing.assert_array_equal(label_map(probability), [[0, 1, 2, 1]])
     np.testing.assert_array_equal(label_map(probability[..., :1]), [[0, 1, 1, 1]])

@@ -1,13 +1,18 @@
+import threading
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.data.dataset import PatchSource
 from wsi_seg.errors import ResolutionError
+from wsi_seg.infer import source as source_module
 from wsi_seg.infer.plan import InferOptions, plan_slide
-from wsi_seg.infer.source import read_tile
+from wsi_seg.infer.source import ReadAhead, SourceRows, read_tile
+from wsi_seg.infer.transfer import Transfers
 from wsi_seg.models.checkpoint import ModelCard
 from wsi_seg.reading.view import View
 from wsi_seg.testing.memory import MemoryImage, MemoryStore
@@ -85,3 +90,26 @@ def test_training_and_inference_see_the_same_px(mpp, row, column):
     centre_x = (plan.xs[column] + 16) * level0.width / extent.width
     pixels, _ = source.patch(centre_y, centre_x, 32)
     np.testing.assert_array_equal(pixels, tile)
+
+
+class Interrupted:
+    """Pool in whose place Ctrl-C strikes before it hears of the work."""
+
+    def submit(self, *_):
+        raise KeyboardInterrupt
+
+
+def test_a_ctrl_c_while_reads_are_handed_over_leaves_nothing_to_wait_for(monkeypatch):
+    store = MemoryStore(MemoryImage(np.zeros((4096, 64, 3), dtype=np.uint8)))
+    plan = plan_slide(store, card(None), InferOptions(overlap=0.0), strip_px=64)
+    rows = SourceRows(store.image, plan, range(len(plan.ys)))
+    first, *others = rows.units()
+    assert others
+    ahead = ReadAhead([rows], Transfers(torch.device("cpu")), readers=2, nbytes=first.nbytes(3))
+    monkeypatch.setattr(source_module, "shared_pool", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ahead.take()
+    closing = threading.Thread(target=ahead.close, daemon=True)
+    closing.start()
+    closing.join(10)
+    assert not closing.is_alive()

@@ -10,7 +10,6 @@ from PIL import Image, PngImagePlugin
 from pydicom import Dataset, dcmread
 
 from wsi_seg.errors import StoreError
-from wsi_seg.geometry import Region
 from wsi_seg.ingest.privacy import require_allowed
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.progress import Silent
@@ -155,7 +154,7 @@ def test_secrets_stay_outside(tmp_path, name):
     assert b"LABEL PICTURE" not in stored
     for store in open_collection(tmp_path / "out.zarr"):
         for level, extent in enumerate(store.pyramid.extents):
-            whole = Region(level=level, y=0, x=0, height=extent.height, width=extent.width)
+            whole = extent.region(level)
             found = store.image.read(whole)
             assert found.min() >= 100, "px of a label are darker than any of the slide"
 

@@ -32,12 +32,12 @@ from wsi_seg.store import open_collection
 from wsi_seg.testing.coordinates import write_coordinate_tiff
 from wsi_seg.testing.phantoms import write_mhd
 
-EXTENTS = (Extent(203, 333), Extent(81, 133))
+EXTENTS = (Extent(height=203, width=333), Extent(height=81, width=133))
 VERBATIM = Codec("verbatim")
 
 
 def whole(extent, level=0):
-    return Region(level=level, y=0, x=0, height=extent.height, width=extent.width)
+    return extent.region(level)
 
 
 def require_equal(path, out):
@@ -107,7 +107,7 @@ def test_predictor_is_kept(tmp_path):
 @pytest.mark.parametrize("tile_px", [64, 48, None])
 def test_recoded_equals_the_slide(tmp_path, tile_px):
     path, out = tmp_path / "slide.tif", tmp_path / "store.zarr"
-    write_coordinate_tiff(path, extents=(Extent(1203, 1333),), tile_px=tile_px)
+    write_coordinate_tiff(path, extents=(Extent(height=1203, width=1333),), tile_px=tile_px)
     report = tile_slides([path], out, codec=Codec("zstd"), progress=Silent())
     assert report.slides[0].levels == ("zstd", "computed")
     store = require_equal(path, out)
@@ -248,7 +248,9 @@ tile_slides([Path(sys.argv[1])], Path(sys.argv[2]), codec=Codec(sys.argv[3]), pr
 @pytest.mark.parametrize("codec", ["verbatim", "zstd"])
 def test_killed_and_resumed_equals_undisturbed(tmp_path, codec):
     path = tmp_path / "slide.tif"
-    write_coordinate_tiff(path, extents=(Extent(1600, 1500),), codec="zstd", tile_px=16)
+    write_coordinate_tiff(
+        path, extents=(Extent(height=1600, width=1500),), codec="zstd", tile_px=16
+    )
     tile_slides([path], tmp_path / "calm.zarr", codec=Codec(codec), progress=Silent())
     out = tmp_path / "killed.zarr"
     for moment in (0.01, 0.03, 0.06, 0.1):
@@ -267,7 +269,9 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path, codec):
 @pytest.mark.parametrize("codec", ["verbatim", "zstd"])
 def test_killed_at_twenty_moments(tmp_path, codec):
     path = tmp_path / "slide.tif"
-    write_coordinate_tiff(path, extents=(Extent(4100, 3900),), codec="zstd", tile_px=64)
+    write_coordinate_tiff(
+        path, extents=(Extent(height=4100, width=3900),), codec="zstd", tile_px=64
+    )
     started = time.monotonic()
     tile_slides([path], tmp_path / "calm.zarr", codec=Codec(codec), progress=Silent())
     seconds, calm = time.monotonic() - started, files_of(tmp_path / "calm.zarr")
@@ -286,7 +290,9 @@ def test_killed_at_twenty_moments(tmp_path, codec):
 @pytest.mark.parametrize("codec", ["verbatim", "zstd"])
 def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path, monkeypatch, codec):
     path = tmp_path / "slide.tif"
-    write_coordinate_tiff(path, extents=(Extent(1600, 1500),), codec="zstd", tile_px=64)
+    write_coordinate_tiff(
+        path, extents=(Extent(height=1600, width=1500),), codec="zstd", tile_px=64
+    )
     tile_slides([path], tmp_path / "calm.zarr", codec=Codec(codec), progress=Silent())
     sync, calls = os.fsync, itertools.count()
     room = 0
@@ -308,7 +314,7 @@ def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path, monkeypatch, codec):
 
 def test_a_shard_damaged_between_two_runs_is_written_again(tmp_path, monkeypatch):
     path, out = tmp_path / "slide.tif", tmp_path / "store.zarr"
-    write_coordinate_tiff(path, extents=(Extent(1300, 700),), tile_px=64)
+    write_coordinate_tiff(path, extents=(Extent(height=1300, width=700),), tile_px=64)
 
     def stop(store):
         shard = store.path / "0/c/0/0/0"
@@ -342,7 +348,9 @@ def test_many_small_slides_at_once_all_arrive(tmp_path):
     folder = tmp_path / "slides"
     folder.mkdir()
     for number in range(60):
-        write_coordinate_tiff(folder / f"s{number}.tif", extents=[Extent(20, 30)], tile_px=16)
+        write_coordinate_tiff(
+            folder / f"s{number}.tif", extents=[Extent(height=20, width=30)], tile_px=16
+        )
     report = tile_slides([folder], tmp_path / "s.zarr", workers=4, progress=Silent())
     assert len(report.slides) == 60
     assert not (tmp_path / "s.zarr" / ".partial").exists()

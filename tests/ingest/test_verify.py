@@ -12,9 +12,9 @@ from wsi_seg.testing.coordinates import write_coordinate_tiff
 
 @pytest.mark.parametrize("codec", ["verbatim", "zstd"])
 def test_a_true_copy_passes_and_another_slide_does_not(tmp_path, codec):
-    extents = [Extent(700, 900), Extent(350, 450)]
+    extents = [Extent(height=700, width=900), Extent(height=350, width=450)]
     write_coordinate_tiff(tmp_path / "a.tif", extents=extents)
-    write_coordinate_tiff(tmp_path / "b.tif", extents=[Extent(900, 700)])
+    write_coordinate_tiff(tmp_path / "b.tif", extents=[Extent(height=900, width=700)])
     tile_slides([tmp_path / "a.tif"], tmp_path / "s.zarr", codec=Codec(codec), progress=Silent())
     store = open_collection(tmp_path / "s.zarr")["a"]
     verified = verify_slide(store, tmp_path / "a.tif")
@@ -25,20 +25,20 @@ def test_a_true_copy_passes_and_another_slide_does_not(tmp_path, codec):
 
 
 def test_px_that_differ_are_found(tmp_path):
-    write_coordinate_tiff(tmp_path / "a.tif", extents=[Extent(200, 300)])
+    write_coordinate_tiff(tmp_path / "a.tif", extents=[Extent(height=200, width=300)])
     tile_slides([tmp_path / "a.tif"], tmp_path / "s.zarr", codec=Codec("zstd"), progress=Silent())
     (tmp_path / "other").mkdir()
     other = tmp_path / "other" / "a.tif"
-    write_coordinate_tiff(other, extents=[Extent(200, 300)], codec="jpeg")
+    write_coordinate_tiff(other, extents=[Extent(height=200, width=300)], codec="jpeg")
     with pytest.raises(StoreError, match=r"region level=0.*differs"):
         verify_slide(open_collection(tmp_path / "s.zarr")["a"], other)
 
 
 def test_corners_are_always_among_the_samples():
-    regions = sampled_regions(Extent(1000, 2000), 0, seed=3)
+    regions = sampled_regions(Extent(height=1000, width=2000), 0, seed=3)
     assert {(0, 0), (0, 1744), (744, 0), (744, 1744)} <= {(r.y, r.x) for r in regions}
-    assert all(region.inside(Extent(1000, 2000)) for region in regions)
-    assert len(sampled_regions(Extent(1, 1), 0, seed=0)) == 1
+    assert all(region.inside(Extent(height=1000, width=2000)) for region in regions)
+    assert len(sampled_regions(Extent(height=1, width=1), 0, seed=0)) == 1
 
 
 def test_every_readable_file_of_the_shared_data_is_copied_right(shared_data, tmp_path):

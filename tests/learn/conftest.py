@@ -33,7 +33,10 @@ def write_slide(collection, name, seed, *, labelled=True):
         image[(y - cy) ** 2 + (x - cx) ** 2 <= radius**2] -= (80, 100, 30)
         items.append(Annotation(Point(cx, cy).buffer(radius), "disc", "test"))
     partial = collection / ".partial" / name
-    extents = [Extent(height, width), Extent(-(-height // 2), -(-width // 2))]
+    extents = [
+        Extent(height=height, width=width),
+        Extent(height=-(-height // 2), width=-(-width // 2)),
+    ]
     create_multiscale(
         partial, extents=extents, channels=3, mpp=0.5, attributes={"kind": "slide"}, name=name
     )

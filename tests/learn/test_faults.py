@@ -7,7 +7,7 @@ from wsi_seg.errors import ConfigError, TrainingError
 from wsi_seg.learn.losses import SegmentationLoss
 from wsi_seg.learn.train import train
 from wsi_seg.models import load_checkpoint
-from wsi_seg.models.learner import LearningNetwork
+from wsi_seg.models.training_network import TrainingNetwork
 from wsi_seg.progress import Silent
 
 
@@ -31,7 +31,7 @@ def _one_thread():
 
 
 def train_until_fault(recipe, out, monkeypatch, owner, name, broken):
-    """Train one good epoch, then break something; the run can be taken up when it is mended."""
+    """Train one good epoch, then break something; the run can be taken up when it is repaired."""
     with monkeypatch.context() as patch:
         progress = FromEpoch(2, lambda: patch.setattr(owner, name, broken))
         with pytest.raises(TrainingError) as caught:
@@ -56,9 +56,9 @@ def test_a_device_that_is_full(recipe_for, tmp_path, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     message = train_until_fault(
-        recipe_for(), tmp_path, monkeypatch, LearningNetwork, "forward", broken
+        recipe_for(), tmp_path, monkeypatch, TrainingNetwork, "forward", broken
     )
-    assert "too little memory for 8 patches of 32 px; what was saved is intact" in message
+    assert "too little memory for 8 patches of 32 pixels; what was saved is intact" in message
     assert "--dry-run" in message
 
 
@@ -79,7 +79,7 @@ def test_a_head_needs_a_loss(recipe_for):
 
 
 def test_inner_depths_need_a_loss_of_px(recipe_for):
-    with pytest.raises(ConfigError, match=r"needs a loss of px beside loss\.bce_empty"):
+    with pytest.raises(ConfigError, match=r"needs a loss of pixels next to loss\.bce_empty"):
         recipe_for("model.deep_supervision=0.1", "loss={bce_empty: 1}")
 
 
@@ -105,7 +105,7 @@ def test_a_board_that_is_installed_gets_the_figures(recipe_for, tmp_path):
 
 
 def test_waiting_for_patches_is_in_the_log(recipe_for, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("wsi_seg.learn.watch._WAIT", 0.0)
+    monkeypatch.setattr("wsi_seg.learn.callback._WAIT", 0.0)
     with caplog.at_level("INFO", logger="wsi_seg"):
         report = train(recipe_for("train.epochs=1"), tmp_path, progress=Silent())
     assert "data_wait 0." in caplog.text

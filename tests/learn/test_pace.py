@@ -7,14 +7,14 @@ from wsi_seg.learn.optim import build_schedule
 from wsi_seg.learn.pace import end_in, steps_left, training_precision
 
 
-def rates(*, planned, fits, believed=lambda step, fits: fits - step):
-    """Learning rates of a run for which there is time for so many steps, as it is believed."""
+def rates(*, planned, fits, expected=lambda step, fits: fits - step):
+    """Learning rates of a run for which there is time for so many steps, as it is expected."""
     optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1, momentum=0.9)
     schedule = build_schedule(optimizer, ScheduleConfig(), epochs=1, steps_per_epoch=planned)
     found = []
     for step in range(min(planned, fits)):
         if step > 5:
-            end_in(schedule, min(believed(step, fits), planned - step))
+            end_in(schedule, min(expected(step, fits), planned - step))
         found.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
@@ -36,7 +36,7 @@ def test_a_shorter_run_goes_through_the_whole_cycle(fits):
 
 
 def test_a_slow_beginning_neither_ends_the_cycle_early_nor_oversteps_it():
-    found = rates(planned=100, fits=100, believed=lambda step, _: 20 if step < 40 else 1000)
+    found = rates(planned=100, fits=100, expected=lambda step, _: 20 if step < 40 else 1000)
     assert len(found) == 100
     assert found[-1] < 0.05 * max(found)
     assert found[60:] == sorted(found[60:], reverse=True)

@@ -13,7 +13,7 @@ from wsi_seg.learn import train as train_module
 from wsi_seg.learn.average import average_checkpoints
 from wsi_seg.learn.fit import Fitted
 from wsi_seg.learn.history import History
-from wsi_seg.learn.slides import split_slides
+from wsi_seg.learn.split import split_slides
 from wsi_seg.learn.train import train
 from wsi_seg.models import load_checkpoint, read_card, save_checkpoint
 from wsi_seg.models.checkpoint import digest_of

@@ -13,11 +13,12 @@ from wsi_seg.geometry import Extent, Region
 from wsi_seg.learn.patches import Patches
 from wsi_seg.learn.pseudo import PseudoOptions, write_pseudo_labels
 from wsi_seg.learn.resume import Position
-from wsi_seg.learn.slides import is_pseudo, split_slides
+from wsi_seg.learn.split import split_slides
 from wsi_seg.learn.train import train
 from wsi_seg.masks import read_objects
 from wsi_seg.progress import Silent
 from wsi_seg.reading.view import View
+from wsi_seg.sampling.maps import TrainingSlide
 from wsi_seg.store import (
     create_collection,
     create_multiscale,
@@ -34,7 +35,7 @@ def write_prediction(collection, slide, probability):
     """Prediction of half the slide's size, with a class that the recipe does not have."""
     partial = collection / ".partial" / slide.name
     height, width = probability.shape
-    common = {"extents": [Extent(height, width)], "mpp": 0.5, "downsample": 2.0}
+    common = {"extents": [Extent(height=height, width=width)], "mpp": 0.5, "downsample": 2.0}
     rows = CLASSES.to_json()
     create_multiscale(
         partial,
@@ -111,8 +112,8 @@ def test_held_out_and_drawn_slides_are_refused(world):
     assert "not overwritten" in caught.value.failures["a"]
     store = open_collection(world / "store.zarr")
     assert list(read_objects(store["a"], "annotations").source) == list(before)
-    assert is_pseudo(store["d"], "annotations")
-    assert not is_pseudo(store["a"], "annotations")
+    assert TrainingSlide.of(store["d"], "annotations").is_pseudo
+    assert not TrainingSlide.of(store["a"], "annotations").is_pseudo
 
 
 def test_px_are_sure_or_ignored(world):
@@ -166,7 +167,7 @@ def test_guesses_stay_until_the_next_ones_are_whole(world, monkeypatch):
             write(world, low=0.6)
     slide = open_collection(world / "store.zarr")["d"]
     assert set(np.unique(whole(slide.label("annotations")))) == {0, 1, 255}
-    assert is_pseudo(slide, "annotations")
+    assert TrainingSlide.of(slide, "annotations").is_pseudo
 
 
 def test_guesses_of_an_earlier_round_go_when_nothing_is_sure_any_more(world):
@@ -179,11 +180,11 @@ def test_guesses_of_an_earlier_round_go_when_nothing_is_sure_any_more(world):
     listed = json.loads((slide.path / "labels" / "zarr.json").read_text())["attributes"]["ome"]
     assert "annotations" not in listed["labels"]
     assert write(world).objects == {"d": 1}
-    assert is_pseudo(slide, "annotations")
+    assert TrainingSlide.of(slide, "annotations").is_pseudo
     assert "annotations" in slide.label_names()
 
 
-def test_guesses_are_learned_from_and_never_judged_by(world):
+def test_guesses_are_learned_from_and_never_scored_by(world):
     only(world, "d")
     before = {
         seed: [s.name for s in split_slides(recipe)[0].validation]

@@ -10,11 +10,18 @@ import torch
 from safetensors.torch import load_file
 
 from wsi_seg.config import save_recipe
+from wsi_seg.data.mix import mix_batch
 from wsi_seg.errors import CheckpointError, ConfigError, OutputError, StoreError
+from wsi_seg.evaluate.compare import evaluate_collection
+from wsi_seg.infer.run import infer_with
+from wsi_seg.learn.task import SegmentationTask
 from wsi_seg.learn.train import train
-from wsi_seg.models import load_checkpoint
+from wsi_seg.learn.validate import infer_options
+from wsi_seg.models import build_network, load_checkpoint
+from wsi_seg.models.training_network import TrainingNetwork
+from wsi_seg.predict.ensemble import read_model
 from wsi_seg.progress import Silent
-from wsi_seg.store import create_collection
+from wsi_seg.store import create_collection, open_collection
 
 
 class StopAt(Silent):
@@ -55,7 +62,7 @@ def test_a_run_learns_and_leaves_what_it_promises(recipe_for, tmp_path):
         "best.safetensors",
         "last.ckpt",
         "metrics.csv",
-        "place.json",
+        "position_bias.json",
         "recipe.yaml",
         "worst.csv",
     ]
@@ -114,8 +121,18 @@ def test_limits_end_a_run_and_its_rerun(recipe_for, tmp_path):
 
 def test_a_best_network_may_start_another_run(recipe_for, tmp_path):
     first = train(recipe_for("train.epochs=1"), tmp_path / "first", progress=Silent())
-    recipe = recipe_for("train.epochs=1", f"model.weights={first.checkpoint}")
-    assert train(recipe, tmp_path / "second", progress=Silent()).best.epochs == 1
+    # Steps this small leave weights where they start, so the other runs show where that was.
+    still = ("train.epochs=1", "optimizer={name: sgd, lr: 1e-12, weight_decay: 0}")
+    second = train(
+        recipe_for(*still, f"model.weights={first.checkpoint}"),
+        tmp_path / "second",
+        progress=Silent(),
+    )
+    other = train(recipe_for(*still), tmp_path / "other", progress=Silent())
+    start, taken, drawn = (load_file(run.checkpoint) for run in (first, second, other))
+    learned = [name for name in start if name.endswith("weight")]
+    assert all(torch.allclose(taken[name], start[name], atol=1e-6) for name in learned)
+    assert not all(torch.allclose(drawn[name], start[name], atol=1e-6) for name in learned)
 
 
 def test_patches_that_the_network_cannot_take_are_refused(recipe_for, tmp_path):
@@ -171,32 +188,64 @@ def test_two_processes_share_an_epoch(recipe_for, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["cutmix", "mixup"])
-def test_mixed_batches_train(recipe_for, tmp_path, kind):
-    recipe = recipe_for("train.epochs=1", f"mix_batches={{kind: {kind}, p: 1}}")
-    report = train(recipe, tmp_path, progress=Silent())
-    assert report.checkpoint.is_file()
+def test_the_loss_is_that_of_the_mixed_batch(recipe_for, card_of, kind):
+    recipe = recipe_for(f"mix_batches={{kind: {kind}, p: 1}}")
+    card = card_of(recipe)
+    learner = TrainingNetwork(build_network(card.spec), classes=1)
+    mixing, plain = (
+        SegmentationTask(learner, card, one, steps_per_epoch=1).eval()
+        for one in (recipe, recipe_for())
+    )
+    draws = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=draws)
+    labels = torch.randint(0, 2, (4, 32, 32), dtype=torch.uint8, generator=draws)
+    batch = images, labels, torch.ones(4)
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        found = mixing.training_step(batch, 0)["loss"]
+        torch.manual_seed(7)
+        mixed = mix_batch(*batch, recipe.mix_batches, classes=1)
+    assert torch.equal(found, plain.training_step(mixed, 0)["loss"])
+    assert not torch.equal(found, plain.training_step(batch, 0)["loss"])
 
 
-@pytest.mark.parametrize("settings", [("fit=stretch", "patch_px=64"), ("fit=crop", "patch_px=64")])
-def test_slides_of_any_size_are_learned_as_a_whole(recipe_for, tmp_path, settings):
-    recipe = recipe_for("mpp=null", "train.epochs=1", *settings)
-    train(recipe, tmp_path / "run", progress=Silent())
-    _, card = load_checkpoint(tmp_path / "run" / "best.safetensors")
-    assert (card.fit, card.tile_px) == (recipe.fit, 64)
-    assert 0 <= card.scores["val_dice"] <= 1  # against the truth at its own size
+@pytest.mark.parametrize("mode", ["stretch", "crop"])
+def test_slides_of_any_size_are_learned_as_a_whole(recipe_for, tmp_path, mode):
+    recipe = recipe_for("mpp=null", "train.epochs=1", f"resize={mode}", "patch_px=64")
+    report = train(recipe, tmp_path / "run", progress=Silent())
+    _, card = load_checkpoint(report.checkpoint)
+    assert (card.resize, card.tile_px) == (mode, 64)
+    (store,) = recipe.data.stores
+    slides = open_collection(store)
+    # A patch that covers the slide along an axis has it in its middle.
+    with (tmp_path / "run" / "worst.csv").open() as file:
+        for row in csv.DictReader(file):
+            extent = slides[row["slide"]].pyramid.extent
+            assert extent.height < extent.width
+            assert float(row["y"]) == pytest.approx(extent.height / 2, abs=0.06)
+            if mode == "stretch":
+                assert float(row["x"]) == pytest.approx(extent.width / 2, abs=0.06)
+    # Validation scores what inference makes, against the truth at the slide's own size.
+    options = infer_options(recipe, "cpu")
+    model = read_model([report.checkpoint])
+    infer_with(model, [slides["c"]], tmp_path / "p.zarr", options, progress=Silent())
+    found = open_collection(tmp_path / "p.zarr")
+    assert found["c"].pyramid.extent == slides["c"].pyramid.extent
+    scores = evaluate_collection(found, slides, label="annotations", progress=Silent())
+    assert scores.pooled("disc").dice == pytest.approx(card.scores["val_dice"], abs=1e-9)
 
 
 def test_slices_are_learned_with_their_neighbours(slides, recipe_for, tmp_path):
     with pytest.raises(StoreError, match="is no slice of a volume"):
-        train(recipe_for("data.neighbours=1"), tmp_path / "run", progress=Silent())
+        train(recipe_for("data.context_slices=1"), tmp_path / "run", progress=Silent())
     volume = tmp_path / "store.zarr"
     create_collection(volume)
     for z in range(3):
         shutil.copytree(slides / "store.zarr" / "a", volume / f"ct_z{z:04d}")
-    settings = (f"data.stores=[{volume}]", "data.neighbours=2", "data.validation=[ct_z0002]")
+    settings = (f"data.stores=[{volume}]", "data.context_slices=2", "data.validation=[ct_z0002]")
     train(recipe_for(*settings, "train.epochs=1"), tmp_path / "run", progress=Silent())
     network, card = load_checkpoint(tmp_path / "run" / "best.safetensors")
-    assert (card.neighbours, card.in_channels) == (2, 5)
+    assert (card.context_slices, card.in_channels) == (2, 5)
     assert network(torch.zeros(1, 5, 32, 32)).shape == (1, 1, 32, 32)
 
 
@@ -204,7 +253,7 @@ def test_a_square_that_does_not_fit_the_network_is_refused(recipe_for, tmp_path)
     network = "model={architecture: Linknet, encoder: resnet18, weights: null}"
     with pytest.raises(ConfigError, match=r"got patch_px 801.*needs a multiple of 32"):
         train(
-            recipe_for("mpp=null", "fit=stretch", "patch_px=801", network),
+            recipe_for("mpp=null", "resize=stretch", "patch_px=801", network),
             tmp_path,
             progress=Silent(),
         )

@@ -22,7 +22,7 @@ from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection, writer
 from wsi_seg.testing.coordinates import write_coordinate_tiff
 
-EXTENT = Extent(90, 140)
+EXTENT = Extent(height=90, width=140)
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +35,11 @@ def slides(tmp_path_factory):
 
 
 def whole():
-    return Region(level=0, y=0, x=0, height=EXTENT.height, width=EXTENT.width)
+    return EXTENT.region()
 
 
 def blocks():
-    """Label map of two classes, with a hole and a px at the border."""
+    """Label map of two classes, with a hole and a pixel at the border."""
     labels = np.zeros((EXTENT.height, EXTENT.width), np.uint8)
     labels[10:40, 20:60] = 1
     labels[20:25, 30:35] = 0
@@ -167,7 +167,7 @@ def test_a_file_that_fits_no_slide_is_named(slides, tmp_path):
         annotate_collection(slides, [tmp_path], progress=Silent())
 
 
-def test_touching_objects_are_parted_by_a_boundary(slides, tmp_path):
+def test_touching_objects_are_separated_by_a_boundary(slides, tmp_path):
     def box(x, side=20):
         ring = [[x, 10], [x + side, 10], [x + side, 40], [x, 40], [x, 10]]
         return {
@@ -189,7 +189,7 @@ def test_touching_objects_are_parted_by_a_boundary(slides, tmp_path):
 
 
 def test_areas_are_true_at_low_levels_with_samples():
-    """Stripes of a third of a px: one point at its centre sees none, or all of them."""
+    """Stripes of a third of a pixel: one point at its centre sees none, or all of them."""
     stripes = [Annotation(shapely.box(x + 5, 0, x + 9.6, 64), "a") for x in range(0, 64, 8)]
     rasterizer = Rasterizer(stripes, ClassTable.named(["a"]))
     region = Region(level=1, y=0, x=0, height=8, width=8)
@@ -199,7 +199,7 @@ def test_areas_are_true_at_low_levels_with_samples():
 
 def test_slides_that_no_file_names_may_be_empty(slides, tmp_path):
     (tmp_path / "t.csv").write_text("ImageId,EncodedPixels\na,1 5\n")
-    reading = Reading(default_class="gland", dialect="absolute", rest_empty=True)
+    reading = Reading(default_class="gland", dialect="absolute", unlisted_empty=True)
     report = annotate_collection(
         slides, [tmp_path / "t.csv"], name="e", reading=reading, progress=Silent()
     )
@@ -214,7 +214,7 @@ def test_labels_drawn_earlier_are_not_emptied(slides, tmp_path):
     (tmp_path / "second.csv").write_text("ImageId,EncodedPixels\na,1 5\n")
     for file in ("first.csv", "second.csv"):
         reading = Reading(
-            default_class="gland", dialect="absolute", rest_empty=file == "second.csv"
+            default_class="gland", dialect="absolute", unlisted_empty=file == "second.csv"
         )
         report = annotate_collection(
             slides, [tmp_path / file], name="kept", reading=reading, progress=Silent()

@@ -1,4 +1,4 @@
-"""Every shape that LabelMe knows, from its file to px."""
+"""Every shape that LabelMe knows, from its file to pixels."""
 
 import itertools
 import json
@@ -13,11 +13,11 @@ from wsi_seg.masks.rasterize import Rasterizer
 from wsi_seg.masks.vectorize import vectorize
 
 SIZE = 60, 80
-Y, X = np.mgrid[: SIZE[0], : SIZE[1]] + 0.5  # centres of px
+Y, X = np.mgrid[: SIZE[0], : SIZE[1]] + 0.5  # centres of pixels
 
 
 def near_line(points, distance):
-    """Px whose centre is at most so far from a line strip."""
+    """Pixels whose centre is at most so far from a line strip."""
     found = np.zeros(SIZE, dtype=bool)
     for (x0, y0), (x1, y1) in itertools.pairwise(points):
         length = max(1e-9, (x1 - x0) ** 2 + (y1 - y0) ** 2)

@@ -73,7 +73,7 @@ def test_a_tiny_sphere_gets_one_disc(volume, tmp_path):
         ((0, "nan", 0), 1, "finite"),
     ],
 )
-def test_wrong_spheres_are_named(volume, tmp_path, place, diameter, reason):
+def test_wrong_rows_are_named(volume, tmp_path, place, diameter, reason):
     grids = {"1.2.7": volume_grid(volume[0])}
     with pytest.raises(AnnotationError, match=reason):
         read_for_slides(write(tmp_path, place, diameter), {}, default_class="n", volumes=grids)

@@ -1,4 +1,4 @@
-"""Real outlines drawn, outlined and drawn again give the same px."""
+"""Real outlines drawn, outlined and drawn again give the same pixels."""
 
 import numpy as np
 import pytest

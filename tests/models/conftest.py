@@ -19,7 +19,7 @@ def card_for():
             mean=(0.5,) * spec.in_channels,
             std=(0.25,) * spec.in_channels,
             decoder_attention=spec.decoder_attention,
-            detail=spec.detail,
+            full_resolution_skip=spec.full_resolution_skip,
         )
 
     return make

@@ -128,6 +128,15 @@ def test_a_card_that_cannot_be_right_is_refused(tmp_path, network, card, change)
         load_checkpoint(path)
 
 
+def test_a_card_of_an_earlier_format_is_refused_by_a_sentence(tmp_path, network, card):
+    path = tmp_path / "model.safetensors"
+    values = card.to_json() | {"format": 1, "fit": None}
+    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    save_file(tensors, path, metadata={"wsi_seg": json.dumps(values)})
+    with pytest.raises(CheckpointError, match="it has format 1; expected 2; train again"):
+        load_checkpoint(path)
+
+
 @given(data=st.data())
 def test_a_damaged_file_is_a_clean_error(saved, tmp_path_factory, data):
     content = saved.read_bytes()

@@ -5,7 +5,7 @@ from safetensors.torch import save_file
 import wsi_seg.models.network as network_module
 from wsi_seg.errors import CheckpointError, ConfigError
 from wsi_seg.models import NetworkSpec, build_network, size_multiple
-from wsi_seg.models.footprint import footprint
+from wsi_seg.models.memory_estimate import estimate_memory
 from wsi_seg.models.network import blank_network, published_normalisation
 
 SMALL = "mobilenet_v2"
@@ -44,9 +44,9 @@ def test_a_blank_network_has_the_layers_and_no_random_draws():
 
 
 @pytest.mark.parametrize("encoder", ["resnet18", "efficientnet-b0", "mit_b0", "tu-resnet10t"])
-def test_a_footprint_is_found_without_computing_on_random_numbers(encoder):
+def test_memory_is_estimated_without_computing_on_random_numbers(encoder):
     before = torch.get_rng_state()
-    found = footprint(spec(encoder=encoder))
+    found = estimate_memory(spec(encoder=encoder))
     assert torch.equal(torch.get_rng_state(), before)
     network = build_network(spec(encoder=encoder))
     values = [*network.parameters(), *network.buffers()]

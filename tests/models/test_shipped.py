@@ -24,7 +24,10 @@ def test_its_card_and_recipe_agree_and_name_no_place():
     card = read_card(shipped_checkpoint())
     recipe = load_recipe(shipped_checkpoint().with_suffix(".yaml"))
     assert card.classes.names == recipe.class_table.names == ("nucleus",)
-    assert (card.encoder, card.detail) == (recipe.model.encoder, recipe.model.detail)
+    assert (card.encoder, card.full_resolution_skip) == (
+        recipe.model.encoder,
+        recipe.model.full_resolution_skip,
+    )
     assert card.tile_px == recipe.stages[-1].patch_px
     assert "/" not in json.dumps(card.to_json()).replace("/ ", "")
 

@@ -69,7 +69,7 @@ def slides(tmp_path_factory):
     names = [f"{volume}_z{z:04d}" for volume in "ab" for z in (0, 1)] + ["unseen_z0000"]
     for name in names:
         partial = collection / ".partial" / name
-        extents = [Extent(150, 170), Extent(75, 85)]
+        extents = [Extent(height=150, width=170), Extent(height=75, width=85)]
         create_multiscale(partial, extents=extents, channels=3, mpp=0.5, attributes={}, name=name)
         write_strip(partial, 0, 0, rng.integers(0, 256, (150, 170, 3), dtype=np.uint8))
         fill_pyramid(partial, nearest=False, progress=Silent())
@@ -93,7 +93,7 @@ def one_step(recipe, slides):
     values = recipe.model_dump(mode="json", exclude={"phases"})
     values["data"] |= {"stores": [str(slides)], "folds": None, "validation": ["unseen_z0000"]}
     values["data"] |= {"group_pattern": None, "train": ["a_z0000", "a_z0001", "b_z0000", "b_z0001"]}
-    if recipe.data.neighbours:
+    if recipe.data.context_slices:
         values["data"]["validation"] = ["b_z0001"]
         values["data"]["train"] = ["a_z0000", "a_z0001", "b_z0000"]
     values["model"]["weights"] = None

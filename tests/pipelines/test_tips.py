@@ -45,8 +45,9 @@ def test_recipe_keys_exist(key):
 
 @pytest.mark.parametrize("words", sorted({what for kind, what in NAMED if kind == "cli"}))
 def test_commands_and_options_exist(words):
-    verb, *options = words.split()
-    command = get_command(app).commands[verb]
+    command, options = get_command(app), words.split()
+    while hasattr(command, "commands"):
+        command = command.commands[options.pop(0)]
     known = {option for parameter in command.params for option in parameter.opts}
     assert set(options) <= known
 

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -20,7 +22,7 @@ from wsi_seg.postprocess.rule import (
     triplet,
     write_rule,
 )
-from wsi_seg.postprocess.strips import Strip, likeliest
+from wsi_seg.postprocess.strips import Strip, argmax_strips
 from wsi_seg.testing.memory import MemoryImage
 
 
@@ -31,8 +33,8 @@ def decided(probability, rule, *, height=7, mpp=None):
         array = np.rint(array * 255).astype(np.uint8)
     if array.ndim == 2:
         array = array[..., None]
-    source = likeliest(MemoryImage(array), strip_px=height)
-    extent = Extent(*array.shape[:2])
+    source = argmax_strips(MemoryImage(array), strip_px=height)
+    extent = Extent.of(array.shape)
     px_area = rule.px_area(mpp, name="s")
     return np.concatenate(
         [strip.ids for strip in decide(source, rule, px_area=px_area, extent=extent)()]
@@ -54,13 +56,13 @@ def test_the_triplet_of_the_pneumothorax_winners():
     assert decided(probability, doublet(0.75, 2000, unit="px")).sum() == 2000
 
 
-def test_per_object_the_strong_one_stays_and_the_weak_one_goes():
+def test_per_object_one_below_the_high_threshold_is_left_out():
     probability = np.full((30, 30), 0.1)
     probability[2:12, 2:12] = 0.5
     probability[4:9, 4:9] = 0.9
     probability[15:25, 15:25] = 0.5
     probability[16:18, 16:18] = 0.9
-    found = decided(probability, triplet(0.75, 25, 0.3, unit="px", scope="object"))
+    found = decided(probability, triplet(0.75, 25, 0.3, unit="px", per="object"))
     assert found[2:12, 2:12].all()
     assert found.sum() == 100
     assert decided(probability, triplet(0.75, 25, 0.3, unit="px")).sum() == 200
@@ -79,7 +81,7 @@ def test_areas_in_um2_decide_the_same_at_level_0_and_level_2():
     small[3:13, 3:13] = 0.9
     small[20:29, 20:30] = 0.9
     large = np.kron(small, np.ones((4, 4)))
-    rule = Rule(0.5, 0.3, 100 * 16 * 0.25, scope="object")
+    rule = Rule(0.5, 0.3, 100 * 16 * 0.25, per="object")
     coarse = decided(small, rule, mpp=2.0)
     fine = decided(large, rule, mpp=0.5)
     assert coarse.sum() == 100
@@ -106,7 +108,7 @@ def test_hysteresis_is_that_of_scikit_image(values, height):
 def test_holes_are_those_of_scikit_image(values, height, most):
     mask = values > 100
     rule = Rule(100 / 255, 100 / 255, unit="px", max_hole_area=most)
-    padded = np.pad(mask, 1)  # what reaches the border is no hole
+    padded = np.pad(mask, 1)  # what reaches the border is not a hole
     expected = remove_small_holes(padded, max_size=most, connectivity=1)[1:-1, 1:-1]
     outside, _ = ndimage.label(np.pad(~mask, 1, constant_values=True))
     expected[(outside == outside[0, 0])[1:-1, 1:-1]] = False
@@ -116,17 +118,17 @@ def test_holes_are_those_of_scikit_image(values, height, most):
 @given(PROBABILITIES, st.integers(1, 21), st.integers(1, 4))
 def test_small_objects_go_and_the_largest_stay(values, height, largest):
     mask = values > 100
-    labelled, count = ndimage.label(mask)
-    areas = np.bincount(labelled.ravel())[1:]
-    rule = Rule(100 / 255, 100 / 255, unit="px", min_object_area=3, largest=largest)
+    components, count = ndimage.label(mask)
+    areas = np.bincount(components.ravel())[1:]
+    rule = Rule(100 / 255, 100 / 255, unit="px", min_object_area=3, keep_largest=largest)
     order = np.argsort(-areas, kind="stable")[:largest]
     wanted = [n + 1 for n in order if areas[n] >= 3]
     found = decided(values, rule, height=height)
-    np.testing.assert_array_equal(found.astype(bool), np.isin(labelled, wanted))
+    np.testing.assert_array_equal(found.astype(bool), np.isin(components, wanted))
     assert count == len(areas)
 
 
-def test_several_classes_are_decided_apart_and_a_hole_takes_the_class_around_it():
+def test_several_classes_are_decided_separately_and_a_hole_takes_the_class_around_it():
     probability = np.zeros((20, 20, 2))
     probability[1:11, 1:11, 0] = 0.9
     probability[4:6, 4:6, 0] = 0.0
@@ -139,19 +141,34 @@ def test_several_classes_are_decided_apart_and_a_hole_takes_the_class_around_it(
 
 
 def test_rules_are_kept_as_json_and_nonsense_is_refused(tmp_path):
-    rule = triplet(0.7, 600, 0.3, scope="object")
+    rule = triplet(0.7, 600, 0.3, per="object")
     write_rule(tmp_path / "rule.json", rule, {"score": 0.5})
     assert read_rule(tmp_path / "rule.json") == rule
     with pytest.raises(ConfigError, match="wsi-seg search"):
         read_rule(tmp_path / "none.json")
-    (tmp_path / "rule.json").write_text('{"rule": {"top": 0.2, "bottom": 0.4}}')
-    with pytest.raises(ConfigError, match="bottom"):
+    (tmp_path / "rule.json").write_text('{"rule": {"high_threshold": 0.2, "low_threshold": 0.4}}')
+    with pytest.raises(ConfigError, match="low_threshold"):
         read_rule(tmp_path / "rule.json")
     with pytest.raises(ConfigError, match="areas"):
         Rule(min_area=-1)
 
 
-def test_a_source_is_read_anew_at_each_call():
+@pytest.mark.parametrize(
+    ("earlier", "now"),
+    [("top", "high_threshold"), ("bottom", "low_threshold"), ("scope", "per"),
+     ("largest", "keep_largest"), ("split", "watershed_depth"), ("apart", "min_distance"),
+     ("max_iou", "nms_iou")],
+)  # fmt: skip
+def test_a_rule_of_an_earlier_version_is_refused_by_the_new_names_of_its_keys(
+    tmp_path, earlier, now
+):
+    path = tmp_path / "rule.json"
+    path.write_text(json.dumps({"rule": {"min_area": 3, earlier: 1, "unit": "px"}}))
+    with pytest.raises(ConfigError, match=f"rule.json.*'{earlier}' is now '{now}'"):
+        read_rule(path)
+
+
+def test_a_source_is_read_again_at_each_call():
     strips = [Strip(0, np.ones((2, 2), np.uint8), np.full((2, 2), 200, np.uint8))]
-    source = decide(lambda: iter(strips), fixed(0.5), px_area=1, extent=Extent(2, 2))
+    source = decide(lambda: iter(strips), fixed(0.5), px_area=1, extent=Extent(height=2, width=2))
     assert [s.ids.sum() for s in source()] == [s.ids.sum() for s in source()] == [4]

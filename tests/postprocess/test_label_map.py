@@ -11,7 +11,7 @@ from wsi_seg.geometry import Extent, Region
 from wsi_seg.postprocess.decide import decide
 from wsi_seg.postprocess.label_map import label_map, predicted_label
 from wsi_seg.postprocess.rule import Rule, doublet, fixed, hysteresis
-from wsi_seg.postprocess.strips import certain, likeliest
+from wsi_seg.postprocess.strips import argmax_strips, certain_label_strips
 from wsi_seg.postprocess.write import classes_of
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
@@ -34,7 +34,7 @@ PROBABILITIES = hnp.array_shapes(min_dims=3, max_dims=3, max_side=9).flatmap(
 
 
 @given(PROBABILITIES)
-def test_the_likeliest_class_is_taken_where_it_is_above_one_half(probability):
+def test_the_most_probable_class_is_taken_where_it_is_above_one_half(probability):
     expected = np.where(probability.max(axis=2) > 127, probability.argmax(axis=2) + 1, 0)
     assert np.array_equal(label_map(probability), expected)
 
@@ -43,7 +43,7 @@ def test_the_likeliest_class_is_taken_where_it_is_above_one_half(probability):
 def prediction(tmp_path):
     """Prediction of three classes whose probabilities alone are saved, of odd sizes."""
     create_collection(tmp_path / "p.zarr")
-    group, extent = tmp_path / "p.zarr" / "slide", Extent(1301, 1051)
+    group, extent = tmp_path / "p.zarr" / "slide", Extent(height=1301, width=1051)
     create_multiscale(
         group, extents=completed([extent]), channels=3, mpp=0.5, downsample=2.0,
         attributes={"saved": "probabilities", "classes": CLASSES.to_json()}, name="slide",
@@ -90,21 +90,21 @@ RULES_AT_ONE_HALF = st.builds(
     Rule,
     min_area=st.integers(0, 9),
     unit=st.just("px"),
-    scope=st.sampled_from(["image", "object"]),
+    per=st.sampled_from(["image", "object"]),
     min_object_area=st.integers(0, 9),
-    largest=st.integers(0, 2),
+    keep_largest=st.integers(0, 2),
     max_hole_area=st.integers(0, 5),
-    split=st.sampled_from([0.0, 0.5]),
+    watershed_depth=st.sampled_from([0.0, 0.5]),
 )
 
 
 @given(PROBABILITIES, RULES_AT_ONE_HALF)
 def test_a_rule_at_one_half_decides_the_same_of_class_ids_alone(probability, rule):
     assert not rule.needs_probabilities
-    extent = Extent(*probability.shape[:2])
+    extent = Extent.of(probability.shape)
     sources = (
-        likeliest(MemoryImage(probability), strip_px=4),
-        certain(MemoryImage(label_map(probability)), strip_px=4),
+        argmax_strips(MemoryImage(probability), strip_px=4),
+        certain_label_strips(MemoryImage(label_map(probability)), strip_px=4),
     )
     all_px, ids_only = (
         np.concatenate([s.ids for s in decide(source, rule, px_area=1.0, extent=extent)()])
@@ -114,7 +114,8 @@ def test_a_rule_at_one_half_decides_the_same_of_class_ids_alone(probability, rul
 
 
 @pytest.mark.parametrize(
-    "rule", [fixed(0.6), doublet(0.4, 3), hysteresis(0.5, 0.4), Rule(apart=2.0), Rule(max_iou=0.5)]
+    "rule",
+    [fixed(0.6), doublet(0.4, 3), hysteresis(0.5, 0.4), Rule(min_distance=2.0), Rule(nms_iou=0.5)],
 )
 def test_other_rules_need_probabilities(rule):
     assert rule.needs_probabilities

@@ -7,20 +7,23 @@ from wsi_seg.errors import ResolutionError
 from wsi_seg.geometry import Extent, Pyramid
 from wsi_seg.reading.resample import area_taps, read_image, read_label, scale_for
 
-PYRAMID = Pyramid((Extent(1000, 800), Extent(500, 400), Extent(125, 100)), mpp=0.5)
+PYRAMID = Pyramid(
+    (Extent(height=1000, width=800), Extent(height=500, width=400), Extent(height=125, width=100)),
+    mpp=0.5,
+)
 
 
 @pytest.mark.parametrize(
     ("mpp", "level", "extent"),
     [
-        (None, 0, Extent(1000, 800)),
-        (0.5, 0, Extent(1000, 800)),
-        (0.45, 0, Extent(1000, 800)),
-        (1.0, 1, Extent(500, 400)),
-        (0.99, 1, Extent(500, 400)),
-        (2.0, 1, Extent(250, 200)),
-        (0.8, 0, Extent(625, 500)),
-        (8.0, 2, Extent(62, 50)),
+        (None, 0, Extent(height=1000, width=800)),
+        (0.5, 0, Extent(height=1000, width=800)),
+        (0.45, 0, Extent(height=1000, width=800)),
+        (1.0, 1, Extent(height=500, width=400)),
+        (0.99, 1, Extent(height=500, width=400)),
+        (2.0, 1, Extent(height=250, width=200)),
+        (0.8, 0, Extent(height=625, width=500)),
+        (8.0, 2, Extent(height=62, width=50)),
     ],
 )
 def test_the_coarsest_level_that_is_fine_enough_is_read(mpp, level, extent):
@@ -30,7 +33,7 @@ def test_the_coarsest_level_that_is_fine_enough_is_read(mpp, level, extent):
 
 def test_slides_that_cannot_serve_are_refused():
     with pytest.raises(ResolutionError, match=r"'a' has no mpp.*--mpp"):
-        scale_for(Pyramid((Extent(9, 9),)), 0.5, name="a")
+        scale_for(Pyramid((Extent(height=9, width=9),)), 0.5, name="a")
     with pytest.raises(ResolutionError, match=r"0\.5 um per px at its finest"):
         scale_for(PYRAMID, 0.25, name="a")
 
@@ -73,7 +76,7 @@ def test_a_level_that_fits_is_read_as_it_is(store, pixels):
 
 @given(height=st.integers(30, 203), y=st.integers(0, 20), x=st.integers(0, 10))
 def test_labels_are_those_under_the_centres(store, height, y, x):
-    extent = Extent(height, max(1, round(151 * height / 203)))
+    extent = Extent(height=height, width=max(1, round(151 * height / 203)))
     label = store.label("annotations")
     got = read_label(label, extent, y, x, height=10, width=8)
     level = label.pyramid.level_at_or_below(203 / height)

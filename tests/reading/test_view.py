@@ -22,24 +22,24 @@ from wsi_seg.store import (
 
 
 @pytest.mark.parametrize(
-    ("fit", "expected"),
+    ("resize", "expected"),
     [("stretch", (800, 800)), ("pad", (439, 800)), ("crop", (800, 1457))],
 )
-def test_a_slide_of_any_size_is_fitted_to_the_square(fit, expected):
-    pyramid = Pyramid((Extent(942, 1716),), None)
-    scale = View(None, fit=fit, side=800).scale(pyramid, name="crop")
+def test_a_slide_of_any_size_is_fitted_to_the_square(resize, expected):
+    pyramid = Pyramid((Extent(height=942, width=1716),), None)
+    scale = View(None, resize=resize, side=800).scale(pyramid, name="crop")
     assert (scale.extent.height, scale.extent.width) == expected
 
 
 def test_a_large_slide_is_fitted_from_a_level_that_is_fine_enough():
-    extents = halved(Extent(4000, 3000), 4)
-    scale = View(None, fit="stretch", side=500).scale(Pyramid(extents, 0.5), name="slide")
-    assert (scale.level, scale.extent) == (2, Extent(500, 500))
+    extents = halved(Extent(height=4000, width=3000), 4)
+    scale = View(None, resize="stretch", side=500).scale(Pyramid(extents, 0.5), name="slide")
+    assert (scale.level, scale.extent) == (2, Extent(height=500, width=500))
 
 
 def test_a_fitted_patch_is_the_whole_slide_with_its_label(store, pixels):
     classes = ClassTable.named(["gland", "vessel"])
-    view = View(None, fit="stretch", side=64)
+    view = View(None, resize="stretch", side=64)
     one = PatchSource.of(store, "annotations", classes=classes, view=view)
     image, label = one.patch(203 / 2, 151 / 2, 64)
     assert image.shape == (64, 64, 3)
@@ -51,7 +51,7 @@ def test_a_fitted_patch_is_the_whole_slide_with_its_label(store, pixels):
 
 def test_a_padded_slide_lies_in_the_middle_of_its_mirror_images(store):
     classes = ClassTable.named(["gland", "vessel"])
-    view = View(None, fit="pad", side=64)
+    view = View(None, resize="pad", side=64)
     one = PatchSource.of(store, "annotations", classes=classes, view=view)
     _, label = one.patch(203 / 2, 151 / 2, 64)
     width = round(64 * 151 / 203)
@@ -63,7 +63,7 @@ def test_a_padded_slide_lies_in_the_middle_of_its_mirror_images(store):
 
 
 def test_enlarging_keeps_means_and_places(store):
-    scale = View(None, fit="stretch", side=300).scale(store.pyramid, name="slide")
+    scale = View(None, resize="stretch", side=300).scale(store.pyramid, name="slide")
     big = read_image(store.image, scale, 0, 0, height=300, width=300)
     assert abs(int(big[150, 0, 0]) - 203 / 2) <= 1
     assert abs(int(big[0, 150, 1]) - 151 / 2) <= 1
@@ -78,7 +78,7 @@ def volume(tmp_path_factory):
         partial = collection / ".partial" / f"ct_z{z:04d}"
         create_multiscale(
             partial,
-            extents=[Extent(40, 50)],
+            extents=[Extent(height=40, width=50)],
             channels=3,
             mpp=None,
             attributes={"kind": "slide"},
@@ -91,7 +91,7 @@ def volume(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("z", "neighbours", "expected"),
+    ("z", "context_slices", "expected"),
     [
         (0, 1, [0, 0, 10]),
         (1, 1, [0, 10, 20]),
@@ -100,8 +100,8 @@ def volume(tmp_path_factory):
         (4, 2, [40, 40, 40, 40, 40]),
     ],
 )
-def test_neighbours_are_channels_repeated_past_ends_and_gaps(volume, z, neighbours, expected):
-    view = View(None, neighbours=neighbours)
+def test_neighbours_are_channels_repeated_past_ends_and_gaps(volume, z, context_slices, expected):
+    view = View(None, context_slices=context_slices)
     image = view.image(volume[f"ct_z{z:04d}"])
     px = image.read(Region(level=0, y=3, x=4, height=5, width=6))
     assert px.shape == (5, 6, view.channels)
@@ -116,7 +116,7 @@ def test_neighbours_are_channels_repeated_past_ends_and_gaps(volume, z, neighbou
 
 def test_only_slices_have_neighbours(store):
     with pytest.raises(StoreError, match="is no slice of a volume"):
-        View(None, neighbours=1).image(store)
+        View(None, context_slices=1).image(store)
 
 
 def test_slices_have_no_colours_to_change():

@@ -78,7 +78,7 @@ def leaves(value):
 
 def test_every_score_is_that_of_evaluate(seen, tmp_path):
     out = tmp_path / "report.html"
-    write_report(ReportSources(seen.prediction, store=seen.store), out, progress=Silent())
+    write_report(ReportSources(seen.prediction, slides=seen.store), out, progress=Silent())
     found = CliRunner().invoke(
         app, ["evaluate", str(seen.prediction), "--truth", str(seen.store), "--json"]
     )
@@ -86,7 +86,7 @@ def test_every_score_is_that_of_evaluate(seen, tmp_path):
     expected.pop("status")
     text = out.read_text()
     assert json.loads(Reader(text).data) == expected
-    # Scores come first; figures of other sections are none of evaluate's.
+    # Scores come first; figures of other sections do not come from evaluate.
     reader = Reader(text[: text.index('<section id="overviews"')])
     assert len(reader.values) >= 10
     assert set(reader.values) <= set(leaves(expected))
@@ -99,7 +99,7 @@ def test_the_file_needs_nothing_beside_it(seen, tmp_path):
     out = tmp_path / "report.html"
     run = make_run(tmp_path / "run")
     report = write_report(
-        ReportSources(seen.prediction, store=seen.store, run=run), out, progress=Silent()
+        ReportSources(seen.prediction, slides=seen.store, run=run), out, progress=Silent()
     )
     text = out.read_text()
     reader = Reader(text)
@@ -124,7 +124,7 @@ def test_the_file_needs_nothing_beside_it(seen, tmp_path):
 def test_equal_figures_make_equal_files(seen, tmp_path):
     files = [tmp_path / name for name in ("one.html", "two.html")]
     for file in files:
-        write_report(ReportSources(seen.prediction, store=seen.store), file, progress=Silent())
+        write_report(ReportSources(seen.prediction, slides=seen.store), file, progress=Silent())
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
@@ -139,15 +139,15 @@ def test_a_run_alone(tmp_path):
     assert {0.5, 0.25, 0.125, 0.75, 0.8125} <= set(values)
 
 
-def test_marks_in_volumes_get_their_curve(seen, tmp_path):
+def test_candidates_in_volumes_get_their_curve(seen, tmp_path):
     marks, places = tmp_path / "marks.csv", tmp_path / "places.csv"
     head = "seriesuid,coordX,coordY,coordZ,"
     marks.write_text(head + "probability\na,0,0,0,0.9\nb,0,0,0,0.8\n")
     places.write_text(head + "diameter_mm\na,1,0,0,6\nb,50,0,0,6\n")
     out = tmp_path / "report.html"
-    words = ["report", str(seen.prediction), "--marks", str(marks), "--out", str(out)]
+    words = ["report", str(seen.prediction), "--candidates", str(marks), "--out", str(out)]
     assert CliRunner().invoke(app, words).exit_code == 2
-    done = CliRunner().invoke(app, [*words, "--places", str(places), "--json"])
+    done = CliRunner().invoke(app, [*words, "--findings", str(places), "--json"])
     assert done.exit_code == 0, done.output
     assert "FROC" in json.loads(done.output.splitlines()[-1])["sections"]
     values = Reader(out.read_text()).values
@@ -177,7 +177,7 @@ def test_without_slides_or_truth_what_is_known_is_told(seen, tmp_path):
     bare = write_report(ReportSources(seen.prediction), out, progress=Silent())
     assert bare.sections == ("Settings",)
     assert bare.unscored == ("painted",)
-    other = ReportSources(seen.prediction, store=seen.store, truth="other")
+    other = ReportSources(seen.prediction, slides=seen.store, truth="other")
     report = write_report(other, out, progress=Silent())
     assert report.sections == ("Overviews", "Settings")
     assert "not scored" in report.lines()[1]
@@ -190,7 +190,7 @@ def test_slides_with_truth_are_scored_beside_one_without(seen, tmp_path):
     shutil.copytree(store / "painted", store / "bare")
     shutil.copytree(prediction / "painted", prediction / "bare")
     shutil.rmtree(store / "bare" / "labels" / "annotations")
-    sources = ReportSources(prediction, store=store)
+    sources = ReportSources(prediction, slides=store)
     report = write_report(sources, tmp_path / "report.html", progress=Silent())
     assert report.sections[:2] == ("Scores", "Slides")
     assert report.unscored == ("bare",)
@@ -201,10 +201,10 @@ def test_what_is_no_run_and_no_prediction_is_refused(seen, tmp_path):
     with pytest.raises(ConfigError, match=r"a run with recipe\.yaml"):
         write_report(ReportSources(tmp_path / "empty"), tmp_path / "r.html", progress=Silent())
     sources = ReportSources(seen.prediction, run=tmp_path / "empty")
-    with pytest.raises(ConfigError, match="no training run"):
+    with pytest.raises(ConfigError, match="not a training run"):
         write_report(sources, tmp_path / "r.html", progress=Silent())
     create_collection(tmp_path / "other.zarr")
-    sources = ReportSources(seen.prediction, store=tmp_path / "other.zarr")
+    sources = ReportSources(seen.prediction, slides=tmp_path / "other.zarr")
     with pytest.raises(StoreError, match="no slide 'painted'"):
         write_report(sources, tmp_path / "r.html", progress=Silent())
     run = make_run(tmp_path / "run")
@@ -248,20 +248,20 @@ def test_numbers_keep_their_value_and_text_stays_text():
     assert len(re.findall("</script>", whole)) == 1
 
 
-def test_a_network_that_knows_the_place_is_warned_of(tmp_path):
+def test_a_network_that_knows_the_position_is_warned_of(tmp_path):
     run = make_run(tmp_path / "run")
     even, uneven = np.full((8, 8), 0.25), np.full((8, 8), 0.25)
     uneven[2:6, 2:6] = 0.75
     answers = {"flat": {"gland": even.tolist()}, "shuffled": {"gland": uneven.tolist()}}
-    (run / "place.json").write_text(json.dumps({"answers": answers}))
+    (run / "position_bias.json").write_text(json.dumps({"answers": answers}))
     out = tmp_path / "report.html"
     report = write_report(ReportSources(run), out, progress=Silent())
-    assert report.sections[1] == "Does the network know the place?"
+    assert report.sections[1] == "Does the network know the position?"
     text = out.read_text()
     warned = "shuffled tiles are gland with probability 0.75 in the middle and 0.25 in the corners"
-    assert f"the network has learned the place: {warned}" in text
-    assert "place: flat tiles" not in text
+    assert f"the network has learned the position: {warned}" in text
+    assert "position: flat tiles" not in text
     assert text.count("data:image/jpeg") == 2
-    (run / "place.json").write_text("{}")
+    (run / "position_bias.json").write_text("{}")
     with pytest.raises(ConfigError, match="train again"):
         write_report(ReportSources(run), out, progress=Silent())

@@ -12,8 +12,8 @@ from wsi_seg.progress import Silent
 from wsi_seg.sampling.dedup import (
     FILE,
     _alike,
+    connected,
     find_duplicates,
-    joined,
     read_duplicates,
     write_duplicates,
 )
@@ -52,8 +52,8 @@ def test_copies_and_slides_encoded_anew_are_found(tmp_path):
 
 
 def test_links_add_up():
-    assert joined([["a", "b"], ["c", "d"], ["x"], ["b", "c"]]) == (("a", "b", "c", "d"),)
-    assert joined([]) == ()
+    assert connected([["a", "b"], ["c", "d"], ["x"], ["b", "c"]]) == (("a", "b", "c", "d"),)
+    assert connected([]) == ()
 
 
 def test_pairs_are_those_of_whole_matrices_and_memory_is_that_of_few_rows():

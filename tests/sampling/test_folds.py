@@ -11,7 +11,7 @@ from wsi_seg.sampling.folds import hold_out, make_folds
     slides=st.integers(6, 40), patients=st.integers(5, 12), count=st.integers(2, 5),
     seed=st.integers(0, 2**63 - 1),
 )  # fmt: skip
-def test_every_slide_is_held_out_once_and_no_group_is_parted(slides, patients, count, seed):
+def test_every_slide_is_held_out_once_and_no_group_is_split(slides, patients, count, seed):
     areas = {f"s{n}": float(n % 5 * 10) for n in range(slides)}
     groups = {f"s{n}": f"p{n % patients}" for n in range(0, slides, 2)}
     whole = {groups.get(name, name) for name in areas}

@@ -16,7 +16,7 @@ class Mask:
 
     def __init__(self, array):
         self.array = array
-        self.pyramid = Pyramid((Extent(*array.shape),))
+        self.pyramid = Pyramid((Extent.of(array.shape),))
 
     def read(self, region):
         return self.array[region.slices]
@@ -37,7 +37,7 @@ def mapped(extent, tissue, cell_px) -> SlideMap:
 )
 def test_cells_hold_the_tissue_that_lies_in_them(height, width, shrink, cells, seed):
     mask = np.random.default_rng(seed).random((height, width)) < 0.5
-    extent = Extent(height * shrink, width * shrink)
+    extent = Extent(height=height * shrink, width=width * shrink)
     found = mapped(extent, Mask(mask.astype(np.uint8)), cells * shrink)
     assert found.cell_areas.sum() == pytest.approx(extent.area)
     whole = float((found.tissue / 255 * found.cell_areas).sum())
@@ -48,19 +48,21 @@ def test_cells_hold_the_tissue_that_lies_in_them(height, width, shrink, cells, s
 def test_a_mask_aligned_with_the_cells_is_kept_exactly():
     mask = np.kron(np.array([[0, 1, 0], [1, 0, 1]], np.uint8), np.ones((5, 5), np.uint8))
     mask[0, 0] = 1
-    found = mapped(Extent(40, 60), Mask(mask), 20.0)
+    found = mapped(Extent(height=40, width=60), Mask(mask), 20.0)
     assert found.tissue.tolist() == [[round(255 / 25), 255, 0], [255, 0, 255]]
 
 
 def test_large_masks_are_read_in_bands_with_the_same_result(monkeypatch):
     mask = (np.random.default_rng(0).random((97, 41)) < 0.3).astype(np.uint8)
-    whole = mapped(Extent(970, 410), Mask(mask), 73.0)
+    whole = mapped(Extent(height=970, width=410), Mask(mask), 73.0)
     monkeypatch.setattr("wsi_seg.sampling.importance._BAND_PX", 11)
-    assert np.array_equal(mapped(Extent(970, 410), Mask(mask), 73.0).tissue, whole.tissue)
+    assert np.array_equal(
+        mapped(Extent(height=970, width=410), Mask(mask), 73.0).tissue, whole.tissue
+    )
 
 
 def test_without_a_mask_all_is_tissue():
-    assert (mapped(Extent(100, 55), None, 32.0).tissue == 255).all()
+    assert (mapped(Extent(height=100, width=55), None, 32.0).tissue == 255).all()
 
 
 @given(

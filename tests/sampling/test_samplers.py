@@ -10,7 +10,7 @@ from wsi_seg.config.sampling import GridConfig, SizesConfig, StrataConfig
 from wsi_seg.errors import ConfigError
 from wsi_seg.geometry import Extent
 from wsi_seg.sampling import GridSampler, Layer, PatchSampler, SlideMap
-from wsi_seg.sampling.objects import stratum_of, times_of
+from wsi_seg.sampling.objects import repeats_of, stratum_of
 from wsi_seg.sampling.samplers import epoch_length
 
 MIX = MixConfig(objects=0.5, tissue=0.4, background=0.1)
@@ -27,7 +27,7 @@ def slide_map(name="a", *, height=1000, width=777, cell_px=50.0, boxes=(), tissu
     sides = found[:, 2:] - found[:, :2]
     return SlideMap(
         name=name,
-        extent=Extent(height, width),
+        extent=Extent(height=height, width=width),
         px_area=area,
         cell_px=cell_px,
         tissue=tissue,
@@ -207,20 +207,22 @@ def test_boundary_and_hard_layers_are_drawn_where_they_are():
     covered[5, 5] = 255
     hard = np.zeros((16, 16), np.uint8)
     hard[9, 1], hard[9, 2] = 200, 50
-    one = slide_map(height=800, width=800, covered=covered, hard=hard, tissue=region(1))
-    drawn = sampler([one], MixConfig(boundary=0.5, hard=0.5), patches=20_000).epoch(0)
+    one = slide_map(height=800, width=800, covered=covered, hard_negatives=hard, tissue=region(1))
+    drawn = sampler([one], MixConfig(boundary=0.5, hard_negatives=0.5), patches=20_000).epoch(0)
     cells = np.stack([drawn.y // 50, drawn.x // 50])
     ring = cells[:, drawn.layer == Layer.BOUNDARY]
     assert {tuple(cell) for cell in ring.T} == {
         (y, x) for y in (4, 5, 6) for x in (4, 5, 6) if (y, x) != (5, 5)
     }
-    worst = cells[1, drawn.layer == Layer.HARD]
+    worst = cells[1, drawn.layer == Layer.HARD_NEGATIVES]
     assert (worst == 1).mean() == pytest.approx(0.8, abs=0.02)
 
 
 def test_a_layer_that_is_not_there_yet_leaves_its_share_to_the_others():
     one = slide_map(boxes=three_boxes())
-    drawn = sampler([one], MixConfig(objects=0.5, tissue=0.25, hard=0.25), patches=100).epoch(0)
+    drawn = sampler(
+        [one], MixConfig(objects=0.5, tissue=0.25, hard_negatives=0.25), patches=100
+    ).epoch(0)
     assert np.bincount(drawn.layer).tolist() == [50, 50]
 
 
@@ -228,9 +230,9 @@ def test_small_objects_count_more_often():
     """Edges 10, 30, 100 mm at 4, 3, 1 times; what is larger is kept."""
     sizes = SizesConfig(edges_mm=(10, 30, 100), times=(4, 3, 1))
     diameters = np.array([5, 9.99, 10, 29.9, 30, 99, 120])
-    assert times_of(diameters, sizes).tolist() == [4, 4, 3, 3, 1, 1, 1]
-    dropped = SizesConfig(edges_mm=(10, 30, 100), times=(4, 3, 1), beyond="drop")
-    assert times_of(diameters, dropped).tolist() == [4, 4, 3, 3, 1, 1, 0]
+    assert repeats_of(diameters, sizes).tolist() == [4, 4, 3, 3, 1, 1, 1]
+    dropped = SizesConfig(edges_mm=(10, 30, 100), repeats=(4, 3, 1), above="drop")
+    assert repeats_of(diameters, dropped).tolist() == [4, 4, 3, 3, 1, 1, 0]
     assert epoch_length(3280, 0.7) == 4685  # background of .3
     # Two squares of 10 and 50 um at 1 um per px, edges at 20 um.
     one = slide_map(boxes=[(0, 0, 10, 10), (100, 100, 150, 150)])

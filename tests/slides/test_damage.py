@@ -26,7 +26,7 @@ def write_volume(path):
 
 
 def write_tiff(codec, layout="pages"):
-    extents = (Extent(70, 90), Extent(35, 45))
+    extents = (Extent(height=70, width=90), Extent(height=35, width=45))
     return lambda path: write_coordinate_tiff(
         path, extents=extents, codec=codec, layout=layout, tile_px=32
     )

@@ -9,18 +9,18 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import UID, RLELossless
 
 from wsi_seg.errors import SlideError, UnsupportedSlideError
-from wsi_seg.geometry import Extent, Region
+from wsi_seg.geometry import Extent
 from wsi_seg.slides import open_slide
 from wsi_seg.testing.conformance import check_slide
 from wsi_seg.testing.coordinates import coordinate_pixels
 from wsi_seg.testing.dicoms import write_dicom_image, write_dicom_level
 
-EXTENTS = (Extent(203, 333), Extent(81, 133))
+EXTENTS = (Extent(height=203, width=333), Extent(height=81, width=133))
 CT = "1.2.840.10008.5.1.4.1.1.2"
 
 
 def whole(extent, level=0):
-    return Region(level=level, y=0, x=0, height=extent.height, width=extent.width)
+    return extent.region(level)
 
 
 LEVELS = [coordinate_pixels(whole(extent, i), extent) for i, extent in enumerate(EXTENTS)]
@@ -46,7 +46,7 @@ def test_levels_of_one_series_are_one_slide(tmp_path, frames):
         assert slide.name == "slide.7"
         assert slide.pyramid.mpp == pytest.approx(0.25)
         assert slide.mpp_source == "dicom"
-        assert slide.piece(0) == Extent(48, 64)
+        assert slide.piece(0) == Extent(height=48, width=64)
     assert open_slide(tmp_path / "slide.7", mpp=3).pyramid.mpp == 3
 
 
@@ -222,7 +222,7 @@ def test_a_real_slide_equals_openslide(shared_data):
     path = shared_data / "dicom" / "openslide" / "boxes_0.dcm"
     theirs = openslide.OpenSlide(path)
     width, height = theirs.dimensions
-    found = open_slide(path).read(whole(Extent(height, width)))
+    found = open_slide(path).read(whole(Extent(height=height, width=width)))
     assert np.array_equal(
         found, np.asarray(theirs.read_region((0, 0), 0, (width, height)))[..., :3]
     )

@@ -14,7 +14,7 @@ from wsi_seg.testing.coordinates import coordinate_pixels
 
 def pixels(height=57, width=91):
     region = Region(level=0, y=0, x=0, height=height, width=width)
-    return coordinate_pixels(region, Extent(height, width))
+    return coordinate_pixels(region, Extent(height=height, width=width))
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "webp"])

@@ -15,11 +15,8 @@ from wsi_seg.testing.conformance import check_slide
 from wsi_seg.testing.coordinates import coordinate_pixels, write_coordinate_tiff
 from wsi_seg.testing.omezarrs import write_ome_zarr
 
-EXTENTS = (Extent(203, 333), Extent(101, 166))
-LEVELS = [
-    coordinate_pixels(Region(level=i, y=0, x=0, height=e.height, width=e.width), e)
-    for i, e in enumerate(EXTENTS)
-]
+EXTENTS = (Extent(height=203, width=333), Extent(height=101, width=166))
+LEVELS = [coordinate_pixels(e.region(i), e) for i, e in enumerate(EXTENTS)]
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
@@ -29,7 +26,7 @@ def test_axes_are_taken_by_name(tmp_path, version, axes):
     check_slide(tmp_path / "a.ome.zarr", LEVELS, mpp=0.25)
     slide = open_slide(tmp_path / "a.ome.zarr")
     assert (slide.name, slide.format) == ("a", f"ome-zarr {version}")
-    assert slide.piece(0) == Extent(64, 48)
+    assert slide.piece(0) == Extent(height=64, width=48)
 
 
 @pytest.mark.parametrize(("unit", "factor"), [("nanometer", 1e3), ("millimeter", 1e-3)])

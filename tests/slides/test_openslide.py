@@ -11,7 +11,7 @@ from wsi_seg.slides.openslide import OpenSlideSlide, recognises
 from wsi_seg.testing.conformance import check_slide
 from wsi_seg.testing.coordinates import coordinate_pixels, write_coordinate_tiff
 
-EXTENTS = [Extent(300, 410), Extent(150, 205)]
+EXTENTS = [Extent(height=300, width=410), Extent(height=150, width=205)]
 
 
 @pytest.fixture
@@ -21,10 +21,7 @@ def path(tmp_path):
 
 
 def test_it_conforms(path):
-    levels = [
-        coordinate_pixels(Region(level=i, y=0, x=0, height=e.height, width=e.width), e)
-        for i, e in enumerate(EXTENTS)
-    ]
+    levels = [coordinate_pixels(e.region(i), e) for i, e in enumerate(EXTENTS)]
     check_slide(path, levels, mpp=0.25, opener=OpenSlideSlide)
 
 
@@ -33,7 +30,7 @@ def test_it_agrees_with_our_own_reader(path):
     assert theirs.pyramid == ours.pyramid
     assert theirs.mpp_source == "openslide"
     for level, extent in enumerate(EXTENTS):
-        whole = Region(level=level, y=0, x=0, height=extent.height, width=extent.width)
+        whole = extent.region(level)
         part = Region(level=level, y=31, x=47, height=55, width=63)
         for region in (whole, part):
             np.testing.assert_array_equal(theirs.read(region), ours.read(region))

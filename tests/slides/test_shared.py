@@ -5,7 +5,6 @@ import logging
 import pytest
 
 from wsi_seg.errors import SlideError
-from wsi_seg.geometry import Region
 from wsi_seg.slides import find_slides, open_slide
 from wsi_seg.testing.conformance import check_slide
 
@@ -44,9 +43,6 @@ def _levels(path):
         with open_slide(path) as slide:
             if slide.pyramid.extent.area > _MOST_PIXELS:
                 return []
-            return [
-                slide.read(Region(level=i, y=0, x=0, height=extent.height, width=extent.width))
-                for i, extent in enumerate(slide.pyramid.extents)
-            ]
+            return [slide.read(extent.region(i)) for i, extent in enumerate(slide.pyramid.extents)]
     except SlideError:
         return []

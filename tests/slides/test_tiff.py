@@ -7,12 +7,12 @@ import pytest
 import tifffile
 
 from wsi_seg.errors import SlideError, UnsupportedSlideError
-from wsi_seg.geometry import Extent, Region
+from wsi_seg.geometry import Extent
 from wsi_seg.slides import Recode, TileStreams, open_slide
 from wsi_seg.testing.conformance import check_slide
 from wsi_seg.testing.coordinates import coordinate_pixels, write_coordinate_tiff
 
-EXTENTS = (Extent(203, 333), Extent(81, 133), Extent(41, 66))
+EXTENTS = (Extent(height=203, width=333), Extent(height=81, width=133), Extent(height=41, width=66))
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def _quiet_tifffile(monkeypatch):
 
 
 def whole(extent, level=0):
-    return Region(level=level, y=0, x=0, height=extent.height, width=extent.width)
+    return extent.region(level)
 
 
 def read_all(slide):
@@ -134,7 +134,7 @@ def test_ome_states_its_own_mpp(tmp_path):
 
 def test_every_truncation_is_refused_or_read(tmp_path):
     path = tmp_path / "a.tif"
-    write_coordinate_tiff(path, extents=(Extent(70, 90),), codec="deflate")
+    write_coordinate_tiff(path, extents=(Extent(height=70, width=90),), codec="deflate")
     data = path.read_bytes()
     refused = 0
     for length in range(0, len(data), max(1, len(data) // 97)):

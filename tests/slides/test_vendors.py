@@ -153,7 +153,7 @@ def test_the_overview_of_a_leica_slide_is_never_taken(tmp_path):
     # Two scanned areas are put in their places by OpenSlide.
     two = write(tmp_path / "b.scn", leica(2), [OVERVIEW, RAMP, RAMP])
     slide = open_slide(two)
-    assert slide.pyramid.extent == Extent(304_000, 104_000)  # of the whole glass
+    assert slide.pyramid.extent == Extent(height=304_000, width=104_000)  # of the whole glass
     for x in (0, 160):
         found = slide.read(Region(level=0, y=0, x=x, height=96, width=128))
         assert np.array_equal(found, RAMP)

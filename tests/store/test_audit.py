@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from wsi_seg.cli.app import app
 from wsi_seg.errors import BatchError, StoreError
-from wsi_seg.evaluate.truth import require_same_slide
+from wsi_seg.evaluate.pairing import require_same_slide
 from wsi_seg.geometry import Extent
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.masks.labels import write_tissue
@@ -21,7 +21,9 @@ from wsi_seg.testing.coordinates import write_coordinate_tiff
 def original(tmp_path_factory):
     folder = tmp_path_factory.mktemp("audit")
     for name, codec in (("a", "deflate"), ("b", "jpeg")):
-        write_coordinate_tiff(folder / f"{name}.tif", extents=[Extent(700, 530)], codec=codec)
+        write_coordinate_tiff(
+            folder / f"{name}.tif", extents=[Extent(height=700, width=530)], codec=codec
+        )
     tile(folder, folder / "s.zarr")
     return folder
 

@@ -77,7 +77,7 @@ def visits(draw, height):
 @given(data=st.data(), pixels=images(), nearest=st.booleans())
 def test_any_rows_first_and_the_rest_at_the_end(data, pixels, nearest, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pyramid")
-    extents = halved(Extent(*pixels.shape[:2]), data.draw(st.integers(1, 5)))
+    extents = halved(Extent.of(pixels.shape), data.draw(st.integers(1, 5)))
     known = make_group(folder / "calm", pixels, extents)
     shutil.copytree(folder / "calm", folder / "put")
     known |= fill_pyramid(folder / "calm", nearest=nearest, progress=Silent())
@@ -96,7 +96,7 @@ def test_any_rows_first_and_the_rest_at_the_end(data, pixels, nearest, tmp_path_
 @given(pixels=images(), sizes=st.lists(st.integers(1, 30), min_size=1), nearest=st.booleans())
 def test_nothing_is_left_after_the_last_row(pixels, sizes, nearest, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pyramid")
-    make_group(folder, pixels, halved(Extent(*pixels.shape[:2]), 4))
+    make_group(folder, pixels, halved(Extent.of(pixels.shape), 4))
     levels, done, y, turn = CoarserLevels(folder, nearest=nearest), [], 0, 0
     while y < len(pixels):
         done += levels.put(y, pixels[y : y + sizes[turn % len(sizes)]]).rows
@@ -111,7 +111,12 @@ def test_nothing_is_left_after_the_last_row(pixels, sizes, nearest, tmp_path_fac
 
 def test_levels_that_are_no_halves_are_left_to_the_end(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (50, 41, 3), dtype=np.uint8)
-    extents = [Extent(50, 41), Extent(25, 21), Extent(10, 7), Extent(5, 4)]
+    extents = [
+        Extent(height=50, width=41),
+        Extent(height=25, width=21),
+        Extent(height=10, width=7),
+        Extent(height=5, width=4),
+    ]
     make_group(tmp_path / "calm", pixels, extents)
     shutil.copytree(tmp_path / "calm", tmp_path / "put")
     fill_pyramid(tmp_path / "calm", nearest=False, progress=Silent())
@@ -123,8 +128,10 @@ def test_levels_that_are_no_halves_are_left_to_the_end(tmp_path):
 
 def test_rows_before_a_lossy_encoding_are_not_what_a_reader_sees(tmp_path):
     layouts = [
-        LevelLayout(extent, Extent(8, 8), Extent(8, 8), Encoding("jpeg", loss=50))
-        for extent in halved(Extent(20, 20), 2)
+        LevelLayout(
+            extent, Extent(height=8, width=8), Extent(height=8, width=8), Encoding("jpeg", loss=50)
+        )
+        for extent in halved(Extent(height=20, width=20), 2)
     ]
     create_levels(tmp_path, layouts, channels=3, mpp=None, attributes={}, name="a")
     pixels = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
@@ -135,7 +142,11 @@ def test_rows_before_a_lossy_encoding_are_not_what_a_reader_sees(tmp_path):
     ("y", "shape"), [(0, (8, 9)), (0, (8, 9, 3)), (14, (8, 10, 3)), (-1, (8, 10, 3))]
 )
 def test_rows_that_do_not_fit_are_refused(tmp_path, y, shape):
-    make_group(tmp_path, np.zeros((20, 10, 3), np.uint8), [Extent(20, 10), Extent(10, 5)])
+    make_group(
+        tmp_path,
+        np.zeros((20, 10, 3), np.uint8),
+        [Extent(height=20, width=10), Extent(height=10, width=5)],
+    )
     levels = CoarserLevels(tmp_path, nearest=False)
     with pytest.raises(StoreError, match="expected whole rows"):
         levels.put(y, np.zeros(shape, np.uint8))
@@ -146,7 +157,7 @@ def test_rows_that_do_not_fit_are_refused(tmp_path, y, shape):
 def test_finishing_reads_no_shard_again(tmp_path, monkeypatch):
     """Neither of the image nor of its label, if all checksums were handed over."""
     pixels = np.random.default_rng(0).integers(0, 256, (50, 41, 3), dtype=np.uint8)
-    extents = halved(Extent(50, 41), 3)
+    extents = halved(Extent(height=50, width=41), 3)
     for name in ("whole", "known"):
         group, label = tmp_path / name, tmp_path / name / "labels" / "truth"
         known = make_group(group, pixels, extents)
@@ -171,7 +182,7 @@ def test_finishing_reads_no_shard_again(tmp_path, monkeypatch):
 def test_levels_equal_what_a_reader_reduces(tmp_path):
     """Through the reader: what is on disk is the mean of four of the finer level."""
     pixels = np.random.default_rng(0).integers(0, 256, (64, 48, 1), dtype=np.uint8)
-    make_group(tmp_path, pixels, halved(Extent(64, 48), 2))
+    make_group(tmp_path, pixels, halved(Extent(height=64, width=48), 2))
     CoarserLevels(tmp_path, nearest=False).put(0, pixels)
     found = open_multiscale(tmp_path).read(Region(level=1, y=0, x=0, height=32, width=24))
     fours = pixels.astype(int).reshape(32, 2, 24, 2, 1).sum(axis=(1, 3))

@@ -22,7 +22,7 @@ from wsi_seg.testing.coordinates import write_coordinate_tiff
 from wsi_seg.testing.stores import make_store
 
 s3fs = pytest.importorskip("s3fs", reason="needs the extra `remote`")
-EXTENT = Extent(700, 900)
+EXTENT = Extent(height=700, width=900)
 NAMES = (
     "a#b", "a?b", "a;b", "a%20b", "a%23b", "a&b=c", "with space", 'q"uote', "ap'os", "a+b", "[x]*",
     "日本語", "C:d", "a::b", "~x", "{y}", "a@b", "back\\slash",

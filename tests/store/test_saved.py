@@ -18,11 +18,11 @@ PROBABILITY = (np.arange(HEIGHT)[:, None] * 5 + np.arange(WIDTH) * 3).astype(np.
 WHOLE = Region(level=0, y=0, x=0, height=HEIGHT, width=WIDTH)
 
 
-@pytest.fixture(params=[*SAVED, None])
+@pytest.fixture(params=SAVED)
 def predicted(request, tmp_path):
     write_prediction(tmp_path / "p.zarr", PROBABILITY, saved=request.param)
     write_digests(tmp_path / "p.zarr" / NAME)
-    return tmp_path / "p.zarr", request.param or "both"
+    return tmp_path / "p.zarr", request.param
 
 
 def test_every_kind_opens_with_its_size_resolution_and_notes(predicted):
@@ -35,7 +35,7 @@ def test_every_kind_opens_with_its_size_resolution_and_notes(predicted):
     assert store.attributes["kind"] == "prediction"
     assert store.attributes["downsample"] == 4.0
     assert store.image.name == NAME
-    assert store.caveat == f"{NAME}: 1 tiles could not be read; they count as background"
+    assert store.warning == f"{NAME}: 1 tiles could not be read; they count as background"
     assert NAME in repr(store)
     assert f"{WIDTH} x {HEIGHT}" in open_collection(path)._repr_html_()
 
@@ -74,5 +74,5 @@ def test_class_ids_that_are_gone_and_unknown_words_are_refused(tmp_path):
     with pytest.raises(StoreError, match="labels/prediction"):
         open_collection(tmp_path / "p.zarr")[NAME]
     note_attributes(tmp_path / "p.zarr" / NAME, {"saved": ["labels"]})
-    with pytest.raises(StoreError, match=r"got saved=\['labels'\]; expected one of both, prob"):
+    with pytest.raises(StoreError, match=r"got saved=\"\['labels'\]\"; expected 'both', 'prob"):
         open_collection(tmp_path / "p.zarr")[NAME]

@@ -40,13 +40,13 @@ from wsi_seg.store.shards import Shard, read_index, write_shard
 from wsi_seg.testing.coordinates import coordinate_pixels, write_coordinate_tiff
 from wsi_seg.testing.stores import digests
 
-EXTENT = Extent(333, 271)
-EXTENTS = (EXTENT, Extent(167, 136))
+EXTENT = Extent(height=333, width=271)
+EXTENTS = (EXTENT, Extent(height=167, width=136))
 CLASSES = [{"name": "gland", "colour": "#d55e00"}]
 
 
 def whole(extent, level=0):
-    return Region(level=level, y=0, x=0, height=extent.height, width=extent.width)
+    return extent.region(level)
 
 
 def write_store(collection, *, name="slide", extents=EXTENTS, channels=3, torn=()):
@@ -313,14 +313,14 @@ def test_shards_give_back_their_chunks(tmp_path_factory, chunks):
 
 
 def test_a_pyramid_ends_below_1024():
-    extents = completed([Extent(5001, 333)])
+    extents = completed([Extent(height=5001, width=333)])
     assert [e.height for e in extents] == [5001, 2501, 1251, 626]
-    assert completed([Extent(9, 9)]) == (Extent(9, 9),)
+    assert completed([Extent(height=9, width=9)]) == (Extent(height=9, width=9),)
 
 
 def test_metadata_and_labels_follow_ome_zarr(tmp_path):
     """The community's own models judge: axes, scales, labels with as many levels as the image."""
-    write_coordinate_tiff(tmp_path / "a.tif", extents=[Extent(1500, 2100)], mpp=0.5)
+    write_coordinate_tiff(tmp_path / "a.tif", extents=[Extent(height=1500, width=2100)], mpp=0.5)
     tile_slides([tmp_path / "a.tif"], tmp_path / "s.zarr", progress=Silent())
     image = Image.from_zarr(zarr.open_group(str(tmp_path / "s.zarr" / "a"), mode="r"))
     assert image.labels is not None

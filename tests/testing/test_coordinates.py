@@ -12,7 +12,7 @@ from wsi_seg.testing.strategies import extents, regions
 
 
 def whole(extent: Extent, level: int = 0) -> Region:
-    return Region(level=level, y=0, x=0, height=extent.height, width=extent.width)
+    return extent.region(level)
 
 
 @given(st.data(), extents(), st.integers(0, 3))
@@ -25,7 +25,7 @@ def test_a_part_is_cut_from_the_whole(data, extent, level):
 
 
 def test_no_two_pixels_of_three_levels_are_alike():
-    extent = Extent(97, 131)
+    extent = Extent(height=97, width=131)
     levels = [coordinate_pixels(whole(extent, level), extent) for level in range(3)]
     colours = np.concatenate([level.reshape(-1, 3) for level in levels])
     assert len(np.unique(colours, axis=0)) == len(colours)
@@ -34,7 +34,7 @@ def test_no_two_pixels_of_three_levels_are_alike():
 @pytest.mark.parametrize("tile_px", [64, None])
 @pytest.mark.parametrize("codec", ["raw", "deflate", "lzw", "zstd", "jpeg", "jpeg2000", "webp"])
 def test_every_codec_gives_its_pixels_back(tmp_path: Path, codec, tile_px):
-    sizes = halved(Extent(211, 157), 3, downsample=2.6)
+    sizes = halved(Extent(height=211, width=157), 3, downsample=2.6)
     pyramid = write_coordinate_tiff(
         tmp_path / "a.tif", extents=sizes, codec=codec, tile_px=tile_px, bigtiff=True
     )
@@ -51,7 +51,7 @@ def test_every_codec_gives_its_pixels_back(tmp_path: Path, codec, tile_px):
 
 @pytest.mark.parametrize("layout", ["pages", "subifds", "svs"])
 def test_tifffile_sees_one_pyramid(tmp_path: Path, layout):
-    sizes = halved(Extent(301, 415), 3)
+    sizes = halved(Extent(height=301, width=415), 3)
     write_coordinate_tiff(tmp_path / "a.tif", extents=sizes, layout=layout, mpp=0.25)
     with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
         assert tiff.is_svs == (layout == "svs")
@@ -63,6 +63,6 @@ def test_tifffile_sees_one_pyramid(tmp_path: Path, layout):
 
 
 def test_resolution_is_left_out_on_request(tmp_path: Path):
-    write_coordinate_tiff(tmp_path / "a.tif", extents=[Extent(33, 20)], mpp=None)
+    write_coordinate_tiff(tmp_path / "a.tif", extents=[Extent(height=33, width=20)], mpp=None)
     with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
         assert tiff.pages[0].tags["XResolution"].value == (1, 1)

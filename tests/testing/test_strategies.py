@@ -11,6 +11,6 @@ def test_values_are_in_range(extent, tile, overlap):
     assert 0 <= overlap <= 0.6
 
 
-@given(strategies.regions(Extent(17, 1)))
+@given(strategies.regions(Extent(height=17, width=1)))
 def test_regions_lie_inside(region):
-    assert region.inside(Extent(17, 1))
+    assert region.inside(Extent(height=17, width=1))

@@ -16,8 +16,8 @@ from wsi_seg.geometry import Region
 from wsi_seg.reading.resample import read_label
 from wsi_seg.store import create_collection, open_collection
 from wsi_seg.viewer.app import make_app
-from wsi_seg.viewer.catalogue import Catalogue
-from wsi_seg.viewer.guard import LOOPBACK
+from wsi_seg.viewer.auth import LOOPBACK
+from wsi_seg.viewer.catalog import Catalog
 from wsi_seg.viewer.serve import ViewOptions, serve
 
 ADDRESS = "http://127.0.0.1"
@@ -25,8 +25,8 @@ ADDRESS = "http://127.0.0.1"
 
 def client(seen, *, review=None, token=None, base=ADDRESS, predicted=True):
     predictions = open_collection(seen.prediction) if predicted else None
-    catalogue = Catalogue(open_collection(seen.store), predictions, "annotations")
-    return TestClient(make_app(catalogue, review=review, token=token), base_url=base)
+    catalog = Catalog(open_collection(seen.store), predictions, "annotations")
+    return TestClient(make_app(catalog, review=review, token=token), base_url=base)
 
 
 def pixels(response):
@@ -98,7 +98,7 @@ def test_objects_have_the_figures_of_their_px(seen):
     assert wrong["box"] == [0, 0, 60, 48]
     assert wrong["area"] == pytest.approx(60 * 48 * 0.25)
     assert wrong["probability"] == pytest.approx(140 / 255)
-    assert wrong["energy"] == pytest.approx(140 / 255 * 60 * 48 * 0.25)
+    assert wrong["error_mass"] == pytest.approx(140 / 255 * 60 * 48 * 0.25)
     right = [one for one in objects if one["overlap"] == 1]
     assert right
     assert all(one["probability"] == pytest.approx(200 / 255) for one in right)

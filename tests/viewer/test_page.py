@@ -238,7 +238,7 @@ def test_a_review_is_drawn_saved_and_found_again(page, address):
     kept = json.loads((address[1] / "painted.geojson").read_text())["wsi_seg_review"]
     (ring,) = [drawing["ring"] for drawing in kept["drawings"]]
     x, y = [point[0] for point in ring], [point[1] for point in ring]
-    # The middle of the stage is (30, 24), four screen px are one px of the slide.
+    # The middle of the stage is (30, 24), four screen pixels are one pixel of the slide.
     assert min(x) == pytest.approx(67.5, abs=1)
     assert max(x) == pytest.approx(105, abs=1)
     assert min(y) == pytest.approx(49, abs=1)

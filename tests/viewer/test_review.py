@@ -5,7 +5,7 @@ from shapely.geometry import box
 
 from wsi_seg.annotations import read_annotations
 from wsi_seg.classes import IGNORE
-from wsi_seg.evaluate.judged import JudgedObject
+from wsi_seg.evaluate.review_objects import ReviewObject
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.masks.annotate import annotate_collection
 from wsi_seg.masks.objects import read_objects
@@ -15,7 +15,7 @@ from wsi_seg.viewer.review import Drawing, Review, read_review, write_review
 
 
 def seen_object(number, x):
-    return JudgedObject(number, "found", "gland", "#d55e00", box(x, 10, x + 20, 30), 400.0)
+    return ReviewObject(number, "found", "gland", "#d55e00", box(x, 10, x + 20, 30), 400.0)
 
 
 OBJECTS = [seen_object(number, 40 * number + 10) for number in range(4)]
@@ -60,7 +60,7 @@ def test_annotate_draws_right_wrong_and_unsure(tmp_path):
     group = tmp_path / "store.zarr/slide"
     create_multiscale(
         group,
-        extents=[Extent(120, 200)],
+        extents=[Extent(height=120, width=200)],
         channels=3,
         mpp=0.5,
         attributes={"kind": "slide"},

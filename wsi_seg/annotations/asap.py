@@ -13,10 +13,10 @@ from shapely.geometry.base import BaseGeometry
 from wsi_seg.annotations.model import (
     Annotations,
     Collector,
-    mend,
     polygon,
+    repair,
     require_class,
-    require_mendable,
+    require_repairable,
 )
 from wsi_seg.errors import AnnotationError
 from wsi_seg.limits import advice, limits
@@ -91,8 +91,8 @@ def _excluding(root: ElementTree.Element) -> set[str]:
 
 
 def _cut(path: Path, name: str, area: BaseGeometry) -> BaseGeometry:
-    require_mendable(path, name, area)
-    return mend(area)
+    require_repairable(path, name, area)
+    return repair(area)
 
 
 def _parse(path: Path, content: bytes) -> ElementTree.Element:

@@ -7,10 +7,10 @@ import shapely
 from wsi_seg.annotations.model import (
     Annotations,
     Collector,
-    mend,
     polygon,
+    repair,
     require_class,
-    require_mendable,
+    require_repairable,
 )
 from wsi_seg.errors import AnnotationError
 
@@ -37,8 +37,8 @@ def read_camelyon(
     collector = Collector(path)
     outlines = {kind: _outlines(path, document, kind) for kind in ("positive", "negative")}
     for name, hole in outlines["negative"]:
-        require_mendable(path, name, hole)
-    holes = shapely.union_all([mend(hole) for _, hole in outlines["negative"]])
+        require_repairable(path, name, hole)
+    holes = shapely.union_all([repair(hole) for _, hole in outlines["negative"]])
     for name, outline in outlines["positive"]:
         class_name = require_class(path, name, default_class)
         collector.add(name, outline, class_name, "expert", holes=holes)

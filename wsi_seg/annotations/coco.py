@@ -9,7 +9,7 @@ import shapely
 from shapely.geometry import MultiPolygon
 from shapely.geometry.base import BaseGeometry
 
-from wsi_seg.annotations.model import AnnotationSets, Collector, mend, polygon, require_mendable
+from wsi_seg.annotations.model import AnnotationSets, Collector, polygon, repair, require_repairable
 from wsi_seg.annotations.names import SlideNames
 from wsi_seg.annotations.rle import Runs, outline_runs, require_inside
 from wsi_seg.annotations.sizes import stated_extent
@@ -114,8 +114,8 @@ def _geometry(path: Path, name: str, value: object, extent: Extent) -> BaseGeome
         # COCO has no holes: the parts of one object are united.
         parts = [polygon(path, name, [ring]) for ring in rings]
         for part in parts:
-            require_mendable(path, name, part)
-        return shapely.union_all([mend(part) for part in parts])
+            require_repairable(path, name, part)
+        return shapely.union_all([repair(part) for part in parts])
     if not isinstance(value, dict) or value.get("size") != [extent.height, extent.width]:
         size = value.get("size") if isinstance(value, dict) else value
         raise AnnotationError(
@@ -145,7 +145,7 @@ def _runs(counts: object) -> Runs:
     ends = np.cumsum(numbers)
     if (ends < 0).any():
         raise AnnotationError("got RLE counts beyond any image")
-    # Counts of px outside and inside take turns, and begin outside.
+    # Counts of pixels outside and inside take turns, and begin outside.
     inside = np.stack([ends[: len(ends) // 2 * 2 : 2], ends[1::2]], axis=1)
     return inside[inside[:, 1] > inside[:, 0]]
 

@@ -20,7 +20,7 @@ from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Extent
 from wsi_seg.limits import advice, limits
 
-# LabelMe draws lines and points this wide, in px, when it makes masks of them.
+# LabelMe draws lines and points this wide, in pixels, when it makes masks of them.
 _LINE_WIDTH_PX = 10.0
 _POINT_RADIUS_PX = 5.0
 

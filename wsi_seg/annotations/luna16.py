@@ -19,12 +19,12 @@ _COLUMNS = ("seriesuid", "coordx", "coordy", "coordz", "diametermm")
 _LEAST_RADIUS_PX = 0.6
 
 
-def is_spheres(header: Sequence[str]) -> bool:
+def is_luna16(header: Sequence[str]) -> bool:
     """Whether a csv file with these columns holds spheres."""
     return set(_COLUMNS) <= {plain(column) for column in header}
 
 
-def read_spheres(
+def read_luna16(
     path: Path, table: Table, volumes: Mapping[str, VolumeGrid], *, default_class: str | None
 ) -> AnnotationSets:
     """Read the spheres of the volumes that are known, as discs on their slices.
@@ -79,7 +79,7 @@ def read_spheres(
             )
             slide = f"{series}_z{k:04}"
             collector = collectors.setdefault(slide, Collector(path))
-            # Voxel coordinates name centres, px coordinates corners.
+            # Voxel coordinates name centres, pixel coordinates corners.
             place = translate(outline, column + 0.5, y + 0.5)
             collector.add(f"line {line}", place, class_name, "expert")
     found = {slide: collector.result() for slide, collector in collectors.items()}

@@ -19,7 +19,7 @@ Area = Polygon | MultiPolygon
 # Parts below this many px² are slivers left by drawing tools, not structures.
 SLIVER_PX2 = 1.0
 
-# Sides looked at to tell how often an outline crosses itself.
+# Sides looked at to see how often an outline crosses itself.
 _SAMPLED_SIDES = 500
 _FILE_TIMES = 10
 
@@ -31,7 +31,7 @@ class Annotation:
     Parameters
     ----------
     geometry
-        Valid polygon, or several with one meaning, ``(x, y)`` in level-0 px; holes kept.
+        Valid polygon, or several with one meaning, ``(x, y)`` in level-0 pixels; holes kept.
     class_name
         Name of the class.
     source
@@ -48,14 +48,14 @@ class Annotation:
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """All structures of one slide, in drawing order: later ones lie over earlier ones.
+    """All structures of one slide, in drawing order: later ones are over earlier ones.
 
     Parameters
     ----------
     items
         The structures.
     repairs
-        What had to be mended or left out, one sentence each.
+        What had to be repaired or left out, one sentence each.
     extent
         Size of the image that the file says it belongs to, None where it says nothing.
     """
@@ -86,7 +86,7 @@ class AnnotationSets:
 
 @dataclass(slots=True)
 class Collector:
-    """Gathers the features of one file: checks them, mends what can be mended, notes what was.
+    """Gathers the features of one file: checks them, repairs what it can, notes what it did.
 
     Parameters
     ----------
@@ -101,8 +101,8 @@ class Collector:
     crossings: int = 0
 
     def note_repair(self, feature: str, geometry: BaseGeometry) -> None:
-        """Note what is wrong with a geometry that will be mended."""
-        self.repairs.append(f"{feature}: {shapely.is_valid_reason(geometry)}, mended")
+        """Note what is wrong with a geometry that will be repaired."""
+        self.repairs.append(f"{feature}: {shapely.is_valid_reason(geometry)}, repaired")
 
     def add(
         self,
@@ -121,7 +121,7 @@ class Collector:
         feature
             How the file calls it, for messages; for example ``feature 3``.
         geometry
-            Any geometry in level-0 px; what is no area is left out and noted.
+            Any geometry in level-0 pixels; what is not an area is left out and noted.
         class_name, source, weight
             See `Annotation`.
         holes
@@ -134,20 +134,20 @@ class Collector:
                 "the file"
             )
         if not geometry.is_valid:
-            self.crossings += require_mendable(self.path, feature, geometry)
+            self.crossings += require_repairable(self.path, feature, geometry)
             if self.crossings > _FILE_TIMES * limits().crossings:
                 raise AnnotationError(
                     f"{self.path}: its outlines cross themselves too often up to {feature}; "
                     f"{advice('crossings')} in an outline"
                 )
             self.note_repair(feature, geometry)
-        mended = mend(geometry)
-        if holes is not None and mended.intersects(holes):
-            mended = shapely.difference(mended, holes)
-            if mended.is_empty:
+        repaired = repair(geometry)
+        if holes is not None and repaired.intersects(holes):
+            repaired = shapely.difference(repaired, holes)
+            if repaired.is_empty:
                 self.repairs.append(f"{feature}: it lies within areas that are cut out, left out")
                 return
-        found = _polygons(mended)
+        found = _polygons(repaired)
         parts = [p for p in found if p.area >= SLIVER_PX2]
         dropped = len(found) - len(parts)
         if not parts:
@@ -163,13 +163,13 @@ class Collector:
         return Annotations(tuple(self.items), tuple(self.repairs), extent)
 
 
-def require_mendable(path: Path, feature: str, geometry: BaseGeometry) -> int:
-    """Refuse an outline that crosses itself so often that mending it would take hours.
+def require_repairable(path: Path, feature: str, geometry: BaseGeometry) -> int:
+    """Refuse an outline that crosses itself so often that repairing it would take hours.
 
     Returns
     -------
     int
-        About how many pairs of its sides cross, judged by their boxes on a sample.
+        About how many pairs of its sides cross, estimated from their boxes on a sample.
 
     Raises
     ------
@@ -206,14 +206,14 @@ def require_class(path: Path, feature: str, class_name: str | None) -> str:
     return class_name
 
 
-def mend(geometry: BaseGeometry) -> BaseGeometry:
+def repair(geometry: BaseGeometry) -> BaseGeometry:
     """Give the valid geometry that an outline means: its parts without their holes, united."""
     if geometry.is_valid and geometry.geom_type != "GeometryCollection":
         return geometry
-    return shapely.union_all([_mended(part) for part in _polygons(geometry)])
+    return shapely.union_all([_repaired(part) for part in _polygons(geometry)])
 
 
-def _mended(part: Polygon) -> BaseGeometry:
+def _repaired(part: Polygon) -> BaseGeometry:
     # Each ring alone, because GEOS makes a part of a hole that lies outside.
     shell, *holes = (
         shapely.make_valid(Polygon(ring), method="structure", keep_collapsed=False)
@@ -244,7 +244,7 @@ def ring(path: Path, feature: str, points: object) -> list[tuple[float, float]]:
     Raises
     ------
     AnnotationError
-        If it is no list of finite numbers, or has fewer than three vertices.
+        If it is not a list of finite numbers, or has fewer than three vertices.
     """
     if not isinstance(points, Sequence) or isinstance(points, str):
         raise AnnotationError(f"{path}: {feature}: got {type(points).__name__}; expected vertices")

@@ -10,11 +10,11 @@ from wsi_seg.annotations.camelyon import is_camelyon, read_camelyon
 from wsi_seg.annotations.coco import is_coco, read_coco
 from wsi_seg.annotations.geojson import is_geojson, read_geojson
 from wsi_seg.annotations.labelme import is_labelme, read_labelme
-from wsi_seg.annotations.luna16 import is_spheres, read_spheres
+from wsi_seg.annotations.luna16 import is_luna16, read_luna16
 from wsi_seg.annotations.model import Annotations, AnnotationSets
-from wsi_seg.annotations.rle import Dialect
 from wsi_seg.annotations.rle_csv import is_rle_csv, read_rle_csv
 from wsi_seg.annotations.table import headers, read_table
+from wsi_seg.choices import Dialect
 from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Extent
 from wsi_seg.json_text import parse_json
@@ -57,7 +57,7 @@ def read_annotations(path: Path | str, *, default_class: str | None = None) -> A
     Returns
     -------
     Annotations
-        Valid polygons in level-0 px, and what had to be repaired.
+        Valid polygons in level-0 pixels, and what had to be repaired.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def read_for_slides(
     default_class
         Class of features that name none; None refuses them.
     dialect
-        How a csv writes runs; None tells it from the masks.
+        How a csv writes runs; None finds it from the masks.
     volumes
         Grids of the volumes that a csv of spheres names.
 
@@ -109,9 +109,9 @@ def read_for_slides(
     """
     content = _content(path)
     for separator, header in headers(content):
-        if is_spheres(header):
+        if is_luna16(header):
             table = read_table(path, content, separator)
-            return read_spheres(path, table, volumes or {}, default_class=default_class)
+            return read_luna16(path, table, volumes or {}, default_class=default_class)
         if is_rle_csv(header):
             table = read_table(path, content, separator)
             return read_rle_csv(path, table, extents, default_class=default_class, dialect=dialect)

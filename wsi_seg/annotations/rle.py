@@ -1,23 +1,22 @@
 """Owns run-length encoded masks: both dialects of the competitions, to and from masks and polygons.
 
-A mask is read column by column. ``absolute`` gives each run as its first px, counted from 1, and
-its length; ``relative`` as the px between it and the run before, and its length, ``-1`` for an
+A mask is read column by column. ``absolute`` gives each run as its first pixel, counted from 1, and
+its length; ``relative`` as the pixels between it and the run before, and its length, ``-1`` for an
 empty mask. Neither says how large the image is.
 """
 
 from collections.abc import Iterable
-from typing import Literal
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 from shapely.geometry import Polygon
 
+from wsi_seg.choices import Dialect
 from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Extent
 from wsi_seg.limits import advice, limits
 
-Dialect = Literal["relative", "absolute"]
 Runs = NDArray[np.int64]
 
 _DIALECTS: tuple[Dialect, ...] = ("absolute", "relative")
@@ -49,7 +48,7 @@ def encode_rle(mask: NDArray[np.bool_], *, dialect: Dialect) -> str:
 
 
 def write_runs(runs: Runs, *, dialect: Dialect) -> str:
-    """Write runs, ``(n, 2)`` first px and px after the last, ascending; see `encode_rle`."""
+    """Write runs, ``(n, 2)`` first pixel and pixels after the last, ascending; see `encode_rle`."""
     begins, ends = runs[:, 0], runs[:, 1]
     if dialect == "relative":
         if not len(runs):
@@ -73,12 +72,12 @@ def read_runs(text: str, *, dialect: Dialect) -> Runs:
     Returns
     -------
     NDArray[np.int64]
-        ``(n, 2)`` first px and px after the last, column by column, ascending.
+        ``(n, 2)`` first pixel and pixels after the last, column by column, ascending.
 
     Raises
     ------
     AnnotationError
-        If it is no list of pairs, or runs overlap or are empty.
+        If it is not a list of pairs, or runs overlap or are empty.
     """
     if is_empty(text):
         return np.empty((0, 2), dtype=np.int64)
@@ -92,7 +91,7 @@ def read_runs(text: str, *, dialect: Dialect) -> Runs:
         raise AnnotationError(f"got RLE of {len(numbers)} numbers; expected pairs")
     begins, lengths = numbers[::2], numbers[1::2]
     if (lengths < 1).any() or (begins < 0).any():
-        raise AnnotationError("got RLE with a run of less than 1 px or before the first px")
+        raise AnnotationError("got RLE with a run of less than 1 px or before the first pixel")
     if dialect == "relative":
         begins = np.cumsum(begins) + np.cumsum(lengths) - lengths
     else:
@@ -112,11 +111,11 @@ def decode_rle(text: str, *, height: int, width: int, dialect: Dialect) -> NDArr
     Raises
     ------
     AnnotationError
-        If the text is wrong or a run ends behind the last px.
+        If the text is wrong or a run ends behind the last pixel.
     """
     runs = require_inside(read_runs(text, dialect=dialect), Extent(height=height, width=width))
     steps = np.zeros(height * width + 1, dtype=np.int8)
-    # Runs may touch: what ends and begins at one px cancels out.
+    # Runs may touch: what ends and begins at one pixel cancels out.
     np.add.at(steps, runs[:, 0], 1)
     np.add.at(steps, runs[:, 1], -1)
     mask: NDArray[np.bool_] = np.cumsum(steps[:-1], dtype=np.int8).astype(bool)
@@ -124,16 +123,16 @@ def decode_rle(text: str, *, height: int, width: int, dialect: Dialect) -> NDArr
 
 
 def require_inside(runs: Runs, extent: Extent) -> Runs:
-    """Return the runs if they lie inside an image of this size.
+    """Return the runs if they are inside an image of this size.
 
     Raises
     ------
     AnnotationError
-        If one ends behind the last px.
+        If one ends behind the last pixel.
     """
     if len(runs) and int(runs[-1, 1]) > extent.area:
         raise AnnotationError(
-            f"got RLE up to px {int(runs[-1, 1])}; its image has {extent.area} ({extent}); is it "
+            f"RLE goes to pixel {int(runs[-1, 1])}; the image has {extent.area} ({extent}); is it "
             "of another size?"
         )
     return runs
@@ -175,7 +174,7 @@ def dialect_of(masks: Iterable[tuple[str, Extent | None]]) -> tuple[Dialect, boo
     if not left:
         raise AnnotationError("some of its masks are absolute RLE alone, and some relative alone")
     if len(left) == 2 and not told and not empty:
-        raise AnnotationError("its masks tell no RLE dialect; name it with --rle")
+        raise AnnotationError("the RLE dialect of its masks is unclear; name it with --rle")
     sure = empty or len(left) == 1
     return ("absolute" if "absolute" in left else "relative"), sure
 
@@ -196,14 +195,14 @@ def _fits(text: str, dialect: Dialect, extent: Extent | None) -> bool:
 
 
 def outline_runs(runs: Runs, height: int) -> list[Polygon]:
-    """Polygons of the px of some runs, along px borders, one for each connected object.
+    """Polygons of the pixels of some runs, along pixel borders, one for each connected object.
 
     Parameters
     ----------
     runs
         ``(n, 2)`` as `read_runs` gives them; several masks of one image may follow each other.
     height
-        Height of the image in px.
+        Height of the image in pixels.
     """
     if not len(runs):
         return []

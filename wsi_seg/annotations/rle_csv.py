@@ -12,7 +12,6 @@ from shapely.geometry import MultiPolygon
 from wsi_seg.annotations.model import Annotations, AnnotationSets, Collector, require_class
 from wsi_seg.annotations.names import SlideNames
 from wsi_seg.annotations.rle import (
-    Dialect,
     dialect_of,
     is_empty,
     outline_runs,
@@ -21,6 +20,7 @@ from wsi_seg.annotations.rle import (
 )
 from wsi_seg.annotations.sizes import downsample_of, stated_extent
 from wsi_seg.annotations.table import Table, plain
+from wsi_seg.choices import Dialect
 from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Extent
 
@@ -130,7 +130,7 @@ def read_rle_csv(
     default_class
         Class of rows that name none.
     dialect
-        How runs are written; None tells it from the masks.
+        How runs are written; None finds it from the masks.
 
     Raises
     ------

@@ -1,69 +1,95 @@
 """Owns ``wsi-seg annotate``."""
 
-import enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from wsi_seg.choices import Dialect
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
 
 
-class RleDialect(enum.StrEnum):
-    """Ways to write runs."""
-
-    RELATIVE = "relative"
-    ABSOLUTE = "absolute"
-
-
 def annotate(
-    store: Annotated[Path, typer.Argument(help="Collection made by `wsi-seg tile`.")],
+    collection: Annotated[Path, typer.Argument(help="Collection made by `wsi-seg tile`.")],
     annotations: Annotated[
         list[Path], typer.Argument(help="Annotation files or folders, named like the slides.")
     ],
-    name: Annotated[str, typer.Option(help="Name of the label.")] = "annotations",
+    name: Annotated[str, typer.Option(help="Name of the label that is written.")] = "annotations",
     classes: Annotated[
         str,
         typer.Option(
-            help="Classes to keep, in the order of their ids: a,b,c; c=d,e merges d and e."
+            help="Classes to keep, in the order of their ids: a,b,c; c=d,e merges d and e into c.",
+            show_default="all, in alphabetical order",
         ),
     ] = "",
     default_class: Annotated[
-        str | None, typer.Option(help="Class of features that name none.")
+        str | None,
+        typer.Option(
+            help="Class of annotations that do not name one.",
+            show_default="they are an error",
+        ),
     ] = None,
     rle: Annotated[
-        RleDialect | None, typer.Option(help="How a csv writes runs; told from the masks if not.")
+        Dialect | None,
+        typer.Option(
+            help="How a csv of run-length encoded masks counts: from the last run, or from the "
+            "first pixel.",
+            show_default="found out from the masks",
+        ),
     ] = None,
     volumes: Annotated[
         list[Path] | None,
-        typer.Option(help="Volumes (mhd, nii) that a csv of spheres in mm speaks of."),
+        typer.Option(
+            help="Volume file (mhd, nii) that a csv of nodules in mm refers to; may be repeated.",
+            show_default="the csv is not of volumes",
+        ),
     ] = None,
     boundary_um: Annotated[
         float,
-        typer.Option(min=0, help="Width of a class `boundary` between touching objects; 0: none."),
+        typer.Option(
+            min=0,
+            help="Width in um of an extra class `boundary` between touching objects; 0: no such "
+            "class.",
+        ),
     ] = 0.0,
     samples: Annotated[
-        int, typer.Option(min=1, max=16, help="Points a side of a px that decide at low levels.")
+        int,
+        typer.Option(
+            min=1,
+            max=16,
+            help="Points per side of a pixel that are tested to decide its class at low levels.",
+        ),
     ] = 1,
     source: Annotated[
-        str | None, typer.Option(help="Who drew: expert, hand, pseudo, external, review.")
+        str | None,
+        typer.Option(
+            help="Who drew: expert, hand, pseudo, external or review.",
+            show_default="as the file says, else expert",
+        ),
     ] = None,
     weight: Annotated[
-        float | None, typer.Option(min=0, max=1, help="How much they count in training.")
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Weight of these annotations in the training loss.",
+            show_default="as the file says, else 1",
+        ),
     ] = None,
-    rest_empty: Annotated[
+    unlisted_empty: Annotated[
         bool,
         typer.Option(
-            "--rest-empty", help="Slides that no file names, now or before, have nothing on them."
+            "--unlisted-empty",
+            help="Treat slides that no annotation file names, now or earlier, as empty.",
         ),
     ] = False,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Draw polygons into the slides whose names they bear.
+    """Draw polygons into the slides of the same names.
 
-    Reads GeoJSON (QuPath's export, HuBMAP's form), LabelMe, COCO, CAMELYON-style JSON, ASAP's
-    XML, csv files of run-length encoded masks or of spheres in mm (seriesuid, coordX, coordY,
-    coordZ, diameter_mm), and masks as PNG or TIFF; the content decides.
+    Reads GeoJSON (QuPath's export, HuBMAP's form), LabelMe, COCO, CAMELYON's JSON, ASAP's XML,
+    csv files of run-length encoded masks or of LUNA16 nodules (seriesuid, coordX, coordY,
+    coordZ, diameter_mm), and masks as PNG or TIFF; the content decides which.
 
     For example:
 
@@ -71,7 +97,7 @@ def annotate(
       wsi-seg annotate store.zarr slide-1.geojson --classes gland,vessel
       wsi-seg annotate store.zarr polygons/ --classes glomerulus=gn,gs,gl,gm
       wsi-seg annotate store.zarr train.csv --default-class pneumothorax
-      wsi-seg annotate store.zarr predicted/ --name pseudo --source pseudo --weight 0.5
+      wsi-seg annotate store.zarr pred/ --name pseudo --source pseudo --weight 0.5
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
@@ -84,19 +110,19 @@ def annotate(
 
         names, merged = _classes(classes)
         report = annotate_collection(
-            open_collection(store),
+            open_collection(collection),
             annotations,
             name=name,
             reading=Reading(
                 names,
                 default_class,
-                None if rle is None else rle.value,
+                rle,
                 source,
                 weight,
                 {slide_name(path): volume_grid(path) for path in volumes or []},
                 boundary_um,
                 samples,
-                rest_empty,
+                unlisted_empty,
                 merged,
             ),
             progress=terminal.progress,
@@ -105,7 +131,7 @@ def annotate(
         terminal.next_command("wsi-seg", "train", "recipe.yaml", "--out", "run")
         return asdict(report)
 
-    run_verb(body, json_mode, writes=store)
+    run_verb(body, json_mode, writes=collection)
 
 
 def _classes(text: str) -> tuple[tuple[str, ...], dict[str, str]]:

@@ -1,7 +1,7 @@
 """Owns the program ``wsi-seg``: which verbs it has, and the options that all of them share."""
 
-import enum
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Literal
 
 import typer
 
@@ -9,20 +9,18 @@ from wsi_seg import __version__
 from wsi_seg.cli import (
     annotate,
     calibrate,
-    convert,
     dedup,
     demo,
     ensemble,
     evaluate,
     export,
-    froc,
+    import_weights,
     infer,
     info,
-    lungs,
-    marks,
     mine,
     preview,
     pseudo,
+    recipe,
     report,
     search,
     tile,
@@ -31,52 +29,43 @@ from wsi_seg.cli import (
     view,
 )
 from wsi_seg.cli.console import configure_logging
+from wsi_seg.cli.ct import candidates, froc, lungs
+from wsi_seg.cli.help import VerbGroup, help_text
 
-app = typer.Typer(
-    name="wsi-seg",
-    help="Segment gigapixel slides: stores, training, seamless inference, polygons.",
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+LogLevel = Literal["debug", "info", "warning", "error"]
 
-# In the order in which a slide meets them; --help lists them so.
-_VERBS = (
-    info.info,
-    tile.tile,
-    annotate.annotate,
-    dedup.dedup,
-    lungs.lungs,
-    verify.verify,
-    preview.preview,
-    train.train,
-    infer.infer,
-    evaluate.evaluate,
-    ensemble.ensemble,
-    marks.marks,
-    froc.froc,
-    calibrate.calibrate,
-    search.search,
-    mine.mine,
-    export.export,
-    view.view,
-    report.report,
-    pseudo.pseudo,
-    convert.convert,
-    demo.demo,
-)
-for _verb in _VERBS:
-    app.command()(_verb)
+# Headings of --help, and their verbs in the order in which a slide meets them.
+_GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Data": (info.info, tile.tile, annotate.annotate, dedup.dedup, verify.verify),
+    "Learn": (recipe.recipe, preview.preview, train.train, mine.mine, pseudo.pseudo),
+    "Predict": (infer.infer, export.export),
+    "Judge": (evaluate.evaluate, search.search, calibrate.calibrate, ensemble.ensemble),
+    "Look": (view.view, report.report),
+    "Tools": (demo.demo, import_weights.import_weights),
+}
 
 
-class LogLevel(enum.StrEnum):
-    """Least level of log records that are shown."""
+def _group(text: str) -> typer.Typer:
+    return typer.Typer(
+        cls=VerbGroup,
+        help=text,
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,  # typer's boxes cut words at 80 columns
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
 
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
+
+app = _group("Segment gigapixel slides: stores, training, seamless inference, polygons.")
+for _heading, _verbs in _GROUPS.items():
+    for _verb in _verbs:
+        app.command(help=help_text(_verb), rich_help_panel=_heading)(_verb)
+
+_ct = _group("CT volumes: lung masks, candidates and their FROC.")
+for _verb in (lungs.lungs, candidates.candidates, froc.froc):
+    _ct.command(help=help_text(_verb))(_verb)
+app.add_typer(_ct, name="ct", rich_help_panel="Tools")
 
 
 def _print_version(wanted: bool) -> None:
@@ -89,12 +78,14 @@ def _print_version(wanted: bool) -> None:
 def _options(
     log_level: Annotated[
         LogLevel,
-        typer.Option("--log-level", envvar="WSI_SEG_LOG_LEVEL", help="Log records to show."),
-    ] = LogLevel.WARNING,
+        typer.Option(
+            "--log-level", envvar="WSI_SEG_LOG_LEVEL", help="Least level of log records to show."
+        ),
+    ] = "warning",
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version."
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
 ) -> None:

@@ -1,45 +1,44 @@
 """Owns ``wsi-seg calibrate``."""
 
-import enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from wsi_seg.choices import Method
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
-
-
-class MethodName(enum.StrEnum):
-    """Ways to calibrate."""
-
-    TEMPERATURE = "temperature"
-    QUANTILE = "quantile"
+from wsi_seg.cli.options import LabelOption, TruthOption
 
 
 def calibrate(
-    prediction: Annotated[Path, typer.Argument(help="Prediction of slides with a truth.")],
-    truth: Annotated[Path, typer.Option(help="Collection with the true labels.")] = Path(
-        "store.zarr"
-    ),
-    label: Annotated[str, typer.Option(help="Name of the true label.")] = "annotations",
+    prediction: Annotated[
+        Path, typer.Argument(help="Prediction of slides that have the true label.")
+    ],
+    truth: TruthOption = Path("store.zarr"),
+    label: LabelOption = "annotations",
     method: Annotated[
-        MethodName, typer.Option(help="Mend confidence, or give each value its true share.")
-    ] = MethodName.TEMPERATURE,
+        Method,
+        typer.Option(
+            help="One temperature per class, or the measured share of the class for each "
+            "probability (quantile)."
+        ),
+    ] = "temperature",
     apply: Annotated[
-        Path | None, typer.Option(help="Prediction to calibrate; without it, figures are told.")
+        Path | None,
+        typer.Option(help="Prediction to calibrate.", show_default="only print how it is"),
     ] = None,
     out: Annotated[Path, typer.Option(help="Collection for the calibrated prediction.")] = Path(
         "calibrated.zarr"
     ),
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace slides that were calibrated otherwise.")
+        bool, typer.Option("--overwrite", help="Replace slides that were calibrated differently.")
     ] = False,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Tell how far probabilities can be believed, and calibrate others by it.
+    """Measure how reliable probabilities are, or calibrate.
 
-    Fit on predictions of slides that the model has not seen, such as out-of-fold ones. Run it
-    again after an interruption and it continues with the first unfinished slide.
+    Fit on out-of-fold predictions, of slides that the model did not learn from. Run it again
+    after an interruption and it continues with the first unfinished slide.
 
     For example:
 
@@ -58,10 +57,12 @@ def calibrate(
                 f"{name}: calibration error {one.ece:.4f}, temperature {one.temperature():.3f} "
                 "(above 1: the model is too sure)"
             )
-        if apply is not None:
+        if apply is None:
+            terminal.next_command("wsi-seg", "calibrate", prediction, "--apply", "pred.zarr")
+        else:
             write_calibrated(
                 open_collection(apply),
-                Calibration.fit(found, method.value),
+                Calibration.fit(found, method),
                 out,
                 overwrite=overwrite,
                 progress=terminal.progress,

@@ -14,6 +14,7 @@ import typer
 
 from wsi_seg.cli.bars import RichProgress
 from wsi_seg.errors import BatchError, WsiSegError
+from wsi_seg.extras import naming_extra
 
 __all__ = ["JsonFlag", "RichProgress", "Terminal", "configure_logging", "run_verb"]
 
@@ -22,7 +23,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 JsonFlag = Annotated[
     bool,
-    typer.Option("--json", help="Print one machine-readable JSON line last; text goes to stderr."),
+    typer.Option("--json", help="Print one line of JSON last, for programs; text goes to stderr."),
 ]
 
 
@@ -64,7 +65,7 @@ def run_verb(
     *,
     writes: Path | None = None,
     makes: bool = False,
-    anew: bool = False,
+    overwrites: bool = False,
 ) -> None:
     """Run the body of a verb and end the process the way the command line promises.
 
@@ -79,8 +80,8 @@ def run_verb(
         Folder that no other command may write to meanwhile.
     makes
         Whether the verb makes this folder where it is absent.
-    anew
-        Whether ``--overwrite`` was given, and would begin once more where it is repeated.
+    overwrites
+        Whether ``--overwrite`` was given, which would start from nothing again if repeated.
 
     Raises
     ------
@@ -92,15 +93,15 @@ def run_verb(
     code = 0
     try:
         try:
-            # There is one file for each verb, of its name.
-            with _held(writes, makes, verb=body.__module__.rpartition(".")[2]):
+            verb = _verb_of(body)
+            with _held(writes, makes, verb), naming_extra(f"wsi-seg {verb}"):
                 summary = {"status": "done", **body(terminal)}
         except WsiSegError as error:
             terminal.progress.close()
             summary, code = _report(error), FAILED
         except KeyboardInterrupt:
             terminal.progress.close()
-            same = "the same command without --overwrite" if anew else "the same command"
+            same = "the same command without --overwrite" if overwrites else "the same command"
             sys.stderr.write(f"stopped: {same} takes up the work where it stopped\n")
             summary, code = {"status": "stopped"}, INTERRUPTED
         finally:
@@ -113,6 +114,12 @@ def run_verb(
         code = FAILED
     if code:
         raise typer.Exit(code)
+
+
+def _verb_of(body: Callable[[Terminal], Mapping[str, object]]) -> str:
+    """Name of a verb; there is one file for each, named after it."""
+    path = body.__module__.removeprefix("wsi_seg.cli.")
+    return path.replace(".", " ").replace("_", "-")
 
 
 def _held(folder: Path | None, makes: bool, verb: str) -> AbstractContextManager[None]:
@@ -164,7 +171,7 @@ def _ours_or_grave(record: logging.LogRecord) -> bool:
 
 
 def _report(error: WsiSegError) -> dict[str, object]:
-    """Tell people what went wrong; return the same for programs."""
+    """Say what went wrong to people; return the same for programs."""
     summary: dict[str, object] = {"status": "failed", "error": str(error)}
     if not isinstance(error, BatchError):
         sys.stderr.write(f"error: {error}\n")
@@ -200,5 +207,5 @@ def _table(stream: TextIO, columns: Sequence[str], rows: Sequence[Sequence[str]]
 
 
 def _leave_pipe() -> None:
-    """Point stdout elsewhere, so that Python's flush at exit does not fail once more."""
+    """Point stdout elsewhere, so that Python's flush at exit does not fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

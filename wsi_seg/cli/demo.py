@@ -12,9 +12,13 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for all that the demo writes.")] = Path("demo"),
     json_mode: JsonFlag = False,
 ) -> None:
-    """Run the whole chain on slides it makes, and show how well it did.
+    """Run every step on slides it makes, and show the scores.
 
-    Takes a few minutes on two CPU cores and needs no network; run it again to go on.
+    Takes a few minutes on two CPU cores and needs no network; run it again to continue.
+
+    For example:
+
+      wsi-seg demo --out demo
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
@@ -24,7 +28,9 @@ def demo(
         terminal.say("\n".join(report.lines()))
         slides, found = out / "test.zarr", out / "test_pred.zarr"
         terminal.say(f"Look closer: wsi-seg view {slides} {found}")
-        terminal.say(f"Write a report: wsi-seg report {found} --store {slides} --run {out / 'run'}")
+        terminal.say(
+            f"Write a report: wsi-seg report {found} --slides {slides} --run {out / 'run'}"
+        )
         terminal.next_command("wsi-seg tile your/slides --out store.zarr")
         return report.to_json()
 

@@ -1,41 +1,48 @@
 """Owns ``wsi-seg ensemble``."""
 
-import enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from wsi_seg.choices import Mode
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
 from wsi_seg.cli.numbers import numbers
-
-
-class ModeName(enum.StrEnum):
-    """Ways to combine members."""
-
-    MEAN = "mean"
-    WEIGHTED = "weighted"
-    GEOMETRIC = "geometric"
-    VOTE = "vote"
+from wsi_seg.cli.options import LabelOption, TruthOption
 
 
 def ensemble(
-    members: Annotated[list[Path], typer.Argument(help="Prediction of each member.")],
-    truth: Annotated[Path, typer.Option(help="Collection with the true labels.")] = Path(
-        "store.zarr"
-    ),
-    label: Annotated[str, typer.Option(help="Name of the true label.")] = "annotations",
-    mode: Annotated[ModeName, typer.Option(help="How members are combined.")] = ModeName.MEAN,
+    members: Annotated[
+        list[Path], typer.Argument(help="Predictions of the members, one collection for each.")
+    ],
+    truth: TruthOption = Path("store.zarr"),
+    label: LabelOption = "annotations",
+    mode: Annotated[
+        Mode,
+        typer.Option(
+            help="How members are combined: mean or weighted mean of probabilities, geometric "
+            "(mean of logits), or majority vote."
+        ),
+    ] = "mean",
     weights: Annotated[
-        str, typer.Option(help="Weight of each member, with commas; empty: all alike.")
+        str,
+        typer.Option(
+            help="Weight of each member, with commas; only ratios matter.", show_default="all equal"
+        ),
     ] = "",
     variance: Annotated[
         Path | None,
-        typer.Option(help="The ensemble's own prediction: keep the label variance beside it."),
+        typer.Option(
+            help="Prediction of the whole ensemble, to which the variance between members is "
+            "added as the label `variance`.",
+            show_default="not written",
+        ),
     ] = None,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Tell what each member of an ensemble is worth: Dice with it, without it, and of it alone.
+    """Measure what each member adds to an ensemble.
+
+    Prints the Dice of each member alone, of the ensemble without it, and the gain by it.
 
     For example:
 
@@ -47,15 +54,15 @@ def ensemble(
     shares = numbers(weights)
 
     def body(terminal: Terminal) -> dict[str, object]:
-        from wsi_seg.evaluate.ensemble import judge_members
+        from wsi_seg.evaluate.ablation import ablate_members
         from wsi_seg.store import open_collection
 
         collections = [open_collection(path) for path in members]
-        report = judge_members(
+        report = ablate_members(
             collections,
             open_collection(truth),
             label=label,
-            mode=mode.value,
+            mode=mode,
             weights=shares or None,
             progress=terminal.progress,
         )
@@ -67,6 +74,7 @@ def ensemble(
             for store in open_collection(variance):
                 write_variance(store, [collection[store.name] for collection in collections])
             terminal.say(f"label variance of each slide in {variance}")
+        terminal.next_command("wsi-seg", "infer", truth, "--checkpoint", "run/ensemble.yaml")
         return report.to_json()
 
     run_verb(body, json_mode, writes=variance)

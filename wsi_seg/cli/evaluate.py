@@ -8,46 +8,52 @@ from typing import Annotated
 import typer
 
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
-from wsi_seg.cli.rules import SplitOption, chosen_rule, rule_file, rule_line
+from wsi_seg.cli.options import LabelOption, TruthOption
+from wsi_seg.cli.rules import (
+    RuleOption,
+    ThresholdOption,
+    WatershedOption,
+    chosen_rule,
+    rule_file,
+    rule_line,
+)
 
 
 def evaluate(
     prediction: Annotated[Path, typer.Argument(help="Collection made by `wsi-seg infer`.")],
-    truth: Annotated[Path, typer.Option(help="Collection with the true labels.")] = Path(
-        "store.zarr"
-    ),
-    label: Annotated[str, typer.Option(help="Name of the true label.")] = "annotations",
-    rule: Annotated[
-        Path | None,
-        typer.Option(
-            help="Judge what this rule decides; default: run/rule.json, if it is, else the label "
-            "map of `infer`."
-        ),
-    ] = None,
-    threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Judge px above this instead.")
-    ] = None,
-    split: SplitOption = 0.0,
+    truth: TruthOption = Path("store.zarr"),
+    label: LabelOption = "annotations",
+    rule: RuleOption = None,
+    threshold: ThresholdOption = None,
+    watershed_depth: WatershedOption = 0.0,
     tolerance_um: Annotated[
-        float, typer.Option(min=0, help="Outlines this near count as right (px without mpp).")
+        float,
+        typer.Option(
+            min=0,
+            help="Distance in um up to which an outline counts as right (in pixels where mpp is "
+            "unknown).",
+        ),
     ] = 2.0,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for scores.json, and slides.csv for tables.")
+        Path | None,
+        typer.Option(
+            help="Folder for scores.json and slides.csv.", show_default="they are only printed"
+        ),
     ] = None,
     maps: Annotated[
         bool,
         typer.Option(
             "--maps",
-            help="Keep labels beside the prediction: errors; energy and uncertainty where "
+            help="Add labels to the prediction: errors, and energy score and uncertainty where "
             "probabilities were saved.",
         ),
     ] = False,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Score predictions by px, tiles, objects and outlines, per slide and pooled.
+    """Score predictions by pixels, tiles, objects and outlines.
 
-    Slides without the true label are named and left out. If others cannot be scored, the exit
-    code is 1, after the scores of the rest.
+    Scores are given per slide and pooled. Slides without the true label are named and left out.
+    If others cannot be scored, the exit code is 1, after the scores of the rest.
 
     For example:
 
@@ -63,7 +69,7 @@ def evaluate(
         from wsi_seg.store import LABEL, open_collection
 
         predictions = open_collection(prediction)
-        chosen = chosen_rule(file, threshold, split)
+        chosen = chosen_rule(file, threshold, watershed_depth)
         found_label = LABEL if chosen is None else DECISION
         if chosen is not None:
             terminal.say(rule_line(file, chosen))
@@ -96,15 +102,16 @@ def evaluate(
             slides = open_collection(truth)
             kept = Counter(
                 write_maps(predictions[name], slides[name], label=label, found_label=found_label)
-                for name in scores.judged
+                for name in scores.scored
             )
             for names, count in kept.items():
                 terminal.say(f"labels {', '.join(names)} of {count} slides in {prediction}")
         if out is not None:
             write_scores(out, scores)
             terminal.say(f"wrote {out / 'scores.json'} and {out / 'slides.csv'}")
+        terminal.next_command("wsi-seg", "report", prediction, "--slides", truth)
         scores.require_whole()
         return scores.to_json()
 
-    writes = maps or split > 0 or (file, threshold) != (None, None)
+    writes = maps or watershed_depth > 0 or (file, threshold) != (None, None)
     run_verb(body, json_mode, writes=prediction if writes else None)

@@ -1,76 +1,94 @@
 """Owns ``wsi-seg export``."""
 
-import enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from wsi_seg.choices import Dialect
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
-from wsi_seg.cli.rules import SplitOption, chosen_rule, rule_file, rule_line
+from wsi_seg.cli.rules import (
+    RuleOption,
+    ThresholdOption,
+    WatershedOption,
+    chosen_rule,
+    rule_file,
+    rule_line,
+)
 
-
-class DialectName(enum.StrEnum):
-    """Dialects of run-length encoding."""
-
-    ABSOLUTE = "absolute"
-    RELATIVE = "relative"
+_NOT_WRITTEN = "not written"
 
 
 def export(
     prediction: Annotated[Path, typer.Argument(help="Collection made by `wsi-seg infer`.")] = Path(
         "pred.zarr"
     ),
-    store: Annotated[
-        Path, typer.Option(help="Collection of the slides; overview pictures need it.")
+    slides: Annotated[
+        Path, typer.Option(help="Collection of the slides; only overview pictures need it.")
     ] = Path("store.zarr"),
     geojson: Annotated[
-        Path | None, typer.Option(help="Folder for one polygon file per slide, for QuPath.")
+        Path | None,
+        typer.Option(
+            help="Folder for one polygon file per slide, for QuPath.", show_default=_NOT_WRITTEN
+        ),
     ] = None,
     png: Annotated[
-        Path | None, typer.Option(help="Folder for one PNG of class ids per slide.")
+        Path | None,
+        typer.Option(help="Folder for one PNG of class ids per slide.", show_default=_NOT_WRITTEN),
     ] = None,
     overview: Annotated[
-        Path | None, typer.Option(help="Folder for one picture with outlines per slide.")
+        Path | None,
+        typer.Option(
+            help="Folder for one picture with outlines per slide.", show_default=_NOT_WRITTEN
+        ),
     ] = None,
     ome_tiff: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for OME-TIFFs of class ids, and probabilities if they were saved."
+            help="Folder for OME-TIFFs of class ids, and of probabilities where they were saved.",
+            show_default=_NOT_WRITTEN,
         ),
     ] = None,
     table: Annotated[
-        Path | None, typer.Option(help="Folder for object tables, as csv and parquet.")
+        Path | None,
+        typer.Option(
+            help="Folder for tables of objects, as csv and parquet.", show_default=_NOT_WRITTEN
+        ),
     ] = None,
     rle: Annotated[
-        Path | None, typer.Option(help="File for run-length encoded masks of all slides.")
+        Path | None,
+        typer.Option(
+            help="csv file of run-length encoded masks of all slides.", show_default=_NOT_WRITTEN
+        ),
     ] = None,
     dialect: Annotated[
-        DialectName, typer.Option(help="How runs are written.")
-    ] = DialectName.ABSOLUTE,
-    coco: Annotated[Path | None, typer.Option(help="File for the objects of all slides.")] = None,
-    packed: Annotated[bool, typer.Option("--gz", help="Gzip polygon files.")] = False,
-    rule: Annotated[
+        Dialect,
+        typer.Option(help="How --rle counts: from the last run, or from the first pixel."),
+    ] = "absolute",
+    coco: Annotated[
         Path | None,
-        typer.Option(help="Rule found by `wsi-seg search`; default: run/rule.json, if it is."),
+        typer.Option(help="COCO file of the objects of all slides.", show_default=_NOT_WRITTEN),
     ] = None,
-    threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Keep px above this, whatever was found.")
-    ] = None,
-    split: SplitOption = 0.0,
+    packed: Annotated[bool, typer.Option("--gz", help="Compress polygon files with gzip.")] = False,
+    rule: RuleOption = None,
+    threshold: ThresholdOption = None,
+    watershed_depth: WatershedOption = 0.0,
     min_area_um2: Annotated[
-        float, typer.Option(help="Leave out polygons smaller than this (px² where mpp is unknown).")
+        float,
+        typer.Option(
+            help="Leave out polygons smaller than this many um2 (pixels where mpp is unknown)."
+        ),
     ] = 0.0,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Write predictions in the formats people use.
+    """Write predictions in the formats that other programs read.
 
     For example:
 
       wsi-seg export pred.zarr --geojson polygons/
-      wsi-seg export pred.zarr --store store.zarr --overview overviews/
+      wsi-seg export pred.zarr --slides store.zarr --overview overviews/
       wsi-seg export pred.zarr --rule run/rule.json --table tables/ --rle out.csv
-      wsi-seg export nuclei.zarr --threshold 0.4 --split 0.75 --table tables/
+      wsi-seg export pred.zarr --watershed-depth 0.75 --coco objects.json
     """
     if not any((geojson, png, overview, ome_tiff, table, rle, coco)):
         raise typer.BadParameter(
@@ -82,12 +100,12 @@ def export(
         from wsi_seg.store import open_collection
 
         file = rule_file(rule, threshold)
-        chosen = chosen_rule(file, threshold, split)
+        chosen = chosen_rule(file, threshold, watershed_depth)
         if chosen is not None:
             terminal.say(rule_line(file, chosen))
         report = export_collection(
             open_collection(prediction),
-            open_collection(store) if overview else None,
+            open_collection(slides) if overview else None,
             ExportTargets(
                 geojson=geojson,
                 png=png,
@@ -99,11 +117,12 @@ def export(
                 min_area_um2=min_area_um2,
                 rule=chosen,
                 packed=packed,
-                dialect=dialect.value,
+                dialect=dialect,
             ),
             progress=terminal.progress,
         )
         terminal.say("\n".join(report.lines()))
+        terminal.next_command("wsi-seg", "view", slides, prediction)
         return report.to_json()
 
     run_verb(body, json_mode, writes=prediction)

@@ -1,162 +1,136 @@
 """Owns ``wsi-seg infer``."""
 
-import enum
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from wsi_seg.choices import Blend, Compile, Mode, Precision, Save, Tta
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
 
 
-class BlendName(enum.StrEnum):
-    """Ways to merge overlapping tiles."""
-
-    GAUSSIAN = "gaussian"
-    LINEAR = "linear"
-    CONSTANT = "constant"
-    CROP = "crop"
-
-
-class TtaName(enum.StrEnum):
-    """Views that are predicted and averaged."""
-
-    NONE = "none"
-    HFLIP = "hflip"
-    FLIPS = "flips"
-    D4 = "d4"
-
-
-class PrecisionName(enum.StrEnum):
-    """Arithmetic of the forward pass."""
-
-    AUTO = "auto"
-    FP32 = "fp32"
-    BF16 = "bf16"
-    FP16 = "fp16"
-
-
-class CompileName(enum.StrEnum):
-    """Whether networks are compiled before they run."""
-
-    AUTO = "auto"
-    ON = "on"
-    OFF = "off"
-
-
-class SaveName(enum.StrEnum):
-    """What is written of a prediction."""
-
-    AUTO = "auto"
-    PROBABILITIES = "probabilities"
-    LABELS = "labels"
-    BOTH = "both"
-
-
-class CombineName(enum.StrEnum):
-    """Ways to combine several models."""
-
-    MEAN = "mean"
-    WEIGHTED = "weighted"
-    GEOMETRIC = "geometric"
-    VOTE = "vote"
-
-
 def infer(
-    store: Annotated[Path, typer.Argument(help="Collection made by `wsi-seg tile`.")] = Path(
+    collection: Annotated[Path, typer.Argument(help="Collection made by `wsi-seg tile`.")] = Path(
         "store.zarr"
     ),
     checkpoint: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Model file; several, or an ensemble's YAML file, are combined. "
-            "Default: run/ensemble.yaml, else the newest .safetensors file under run/, else the "
-            "model of nuclei in H&E that comes with wsi-seg."
+            help="Model file, or the YAML file of an ensemble; several are combined.",
+            show_default="run/ensemble.yaml, else the newest .safetensors file under run/, else "
+            "the model of nuclei in H&E that comes with wsi-seg",
         ),
     ] = None,
     combine: Annotated[
-        CombineName | None,
+        Mode | None,
         typer.Option(
             help="How several models become one: mean or weighted mean of probabilities, "
-            "geometric (mean of logits), vote (a tie is a no). Default: the file's, or mean."
+            "geometric (mean of logits), or majority vote (a tie is a no).",
+            show_default="as the ensemble's file says, else mean",
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Prediction collection.")] = Path("pred.zarr"),
+    out: Annotated[Path, typer.Option(help="Collection for the predictions.")] = Path("pred.zarr"),
     overlap: Annotated[
         str,
         typer.Option(
-            help="Fraction that neighbouring tiles share, 0 to 0.9; or adaptive: first none, then "
-            "half a tile where borders are unsure."
+            help="Fraction that neighbouring tiles share, 0 to 0.9; or adaptive: first 0, then "
+            "0.5 where tile borders disagree."
         ),
     ] = "0.5",
     tile: Annotated[
-        int | None, typer.Option(help="Tile side in px at the model's mpp; default: the model's.")
+        int | None,
+        typer.Option(
+            help="Side of a tile in pixels at the model's mpp.", show_default="the model's own"
+        ),
     ] = None,
     blend: Annotated[
-        BlendName, typer.Option(help="How overlapping tiles merge.")
-    ] = BlendName.GAUSSIAN,
+        Blend, typer.Option(help="How overlapping tiles are weighted; crop keeps only the centre.")
+    ] = "gaussian",
     tta: Annotated[
-        TtaName, typer.Option(help="Average over 1, 2, 4 or 8 flips and quarter turns.")
-    ] = TtaName.NONE,
+        Tta,
+        typer.Option(
+            help="Test-time augmentation: average over 1, 2, 4 or 8 flips and quarter turns."
+        ),
+    ] = "none",
     batch: Annotated[
-        str, typer.Option(help="Tiles per forward pass, or auto: what suits device and memory.")
+        str,
+        typer.Option(help="Tiles per forward pass; auto takes what suits device and memory."),
     ] = "auto",
     max_ram: Annotated[
         str | None,
-        typer.Option(help="Memory a process may take, such as 4GB; parts are chosen to fit."),
+        typer.Option(
+            help="Main memory that a process may take, such as 4GB.",
+            show_default="as much as runs fastest",
+        ),
     ] = None,
     precision: Annotated[
-        PrecisionName,
-        typer.Option(help="auto is bf16 where the hardware has it, fp16 on older GPUs, else fp32."),
-    ] = PrecisionName.AUTO,
+        Precision,
+        typer.Option(
+            help="Arithmetic; auto is bf16 where the hardware has it, fp16 on older GPUs, else "
+            "fp32."
+        ),
+    ] = "auto",
     compiled: Annotated[
-        CompileName,
+        Compile,
         typer.Option(
             "--compile",
-            help="Compile the network first (about a minute once, then seconds): twice as fast on "
-            "GPUs. auto: on a GPU, where the tiles planned are worth it.",
+            help="Compile the network first, which takes about a minute once and is twice as fast "
+            "on GPUs; auto does so on a GPU where enough tiles are planned.",
         ),
-    ] = CompileName.AUTO,
+    ] = "auto",
     readers: Annotated[
-        int, typer.Option(help="Reads at a time; 0 is the cores less two, at least two.")
+        int,
+        typer.Option(help="Reads at a time; 0 is the number of cores less two, at least two."),
     ] = 0,
     save: Annotated[
-        SaveName,
-        typer.Option(
-            help="probabilities, labels or both; auto is both up to 4 classes, else labels."
-        ),
-    ] = SaveName.AUTO,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+        Literal[Save, "auto"],
+        typer.Option(help="What is written; auto is both up to 4 classes, else labels."),
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")] = "auto",
     skip_background: Annotated[
         bool, typer.Option("--skip-background/--no-skip", help="Leave out tiles without tissue.")
     ] = True,
     allow_mpp_mismatch: Annotated[
         bool,
-        typer.Option("--allow-mpp-mismatch", help="Accept slides of unknown or too coarse mpp."),
+        typer.Option(
+            "--allow-mpp-mismatch", help="Accept slides whose mpp is unknown or too coarse."
+        ),
     ] = False,
     mpp: Annotated[
         float | None,
-        typer.Option(help="Read at this mpp; within 20 % of the model's, or see the option above."),
+        typer.Option(
+            help="Micrometres per pixel to read at, within 20 % of the model's unless a mismatch "
+            "is allowed.",
+            show_default="the model's own",
+        ),
     ] = None,
     level: Annotated[
-        int | None, typer.Option(help="Read this level as it is; checked as --mpp is.")
+        int | None,
+        typer.Option(
+            help="Pyramid level to read as it is, 0 the finest; checked like --mpp.",
+            show_default="the one that suits the mpp",
+        ),
     ] = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Print what would be done, and stop.")
     ] = False,
     cluster: Annotated[
         str | None,
-        typer.Option(help="local:N, cuda[:N], slurm[:N], tcp://HOST:PORT; default: this process."),
+        typer.Option(
+            help="Workers: local:N, cuda[:N], slurm[:N] or tcp://HOST:PORT.",
+            show_default="this process alone",
+        ),
     ] = None,
     overwrite: Annotated[
         bool,
         typer.Option(
-            "--overwrite", help="Predict anew; an old prediction stays until the new is whole."
+            "--overwrite",
+            help="Predict again; the old prediction stays until the new one is complete.",
         ),
     ] = False,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Predict every slide of a collection, seamlessly, in bounded memory.
+    """Predict every slide, without seams, in bounded memory.
 
     Run it again after an interruption and it continues with the first unfinished strip. Tiles that
     cannot be read are left at 0 and named; the exit code is then 1.
@@ -182,32 +156,34 @@ def infer(
         options = InferOptions(
             overlap=_overlap(overlap),
             tile_px=tile,
-            blend=blend.value,
-            tta=tta.value,
+            blend=blend,
+            tta=tta,
             batch=_batch(batch),
             device=device,
-            precision=precision.value,
+            precision=precision,
             skip_background=skip_background,
             allow_mpp_mismatch=allow_mpp_mismatch,
-            compiled=compiled.value,
+            compiled=compiled,
             readers=readers,
-            save=save.value,
+            save=save,
             mpp=mpp,
             level=level,
             max_ram=None if max_ram is None else parse_bytes(max_ram),
         )
-        collection = open_collection(store)
+        slides = open_collection(collection)
         files = checkpoint or [newest_model(Path("run"))]
-        model = read_model(files, None if combine is None else combine.value)
+        model = read_model(files, combine)
         if plan:
-            stores = [collection[name] for name in collection.names()]
+            stores = list(slides)
             begun = {} if overwrite else begun_settings(stores, out)
             planned = plan_run(stores, model, options, begun=begun)
             terminal.say("\n".join([f"model {file}" for file in files] + planned.lines()))
+            chosen = [word for file in checkpoint or () for word in ("--checkpoint", file)]
+            terminal.next_command("wsi-seg", "infer", collection, *chosen, "--out", out)
             planned.require_whole()
             return planned.to_json()
         report = infer_collection(
-            collection,
+            slides,
             model,
             out,
             options,
@@ -216,11 +192,13 @@ def infer(
             progress=terminal.progress,
         )
         terminal.say("\n".join([f"model {file}" for file in files] + report.lines()))
-        terminal.next_command("wsi-seg", "export", out, "--store", store, "--geojson", "polygons")
+        terminal.next_command(
+            "wsi-seg", "export", out, "--slides", collection, "--geojson", "polygons"
+        )
         report.require_whole()
         return report.to_json() | {"out": out}
 
-    run_verb(body, json_mode, writes=None if plan else out, makes=True, anew=overwrite)
+    run_verb(body, json_mode, writes=None if plan else out, makes=True, overwrites=overwrite)
 
 
 def _overlap(word: str) -> float | Literal["adaptive"]:

@@ -12,11 +12,17 @@ from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
 def info(
     slides: Annotated[list[Path], typer.Argument(help="Slide files, or folders of them.")],
     mpp: Annotated[
-        float | None, typer.Option(help="Micrometres per px; replaces what the files say.")
+        float | None,
+        typer.Option(
+            help="Micrometres per pixel at level 0, in place of what the files say.",
+            show_default="as the files say",
+        ),
     ] = None,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Show format, levels and mpp of slides, and what `tile` would do with each level.
+    """Show format, levels and mpp of slides before tiling.
+
+    Also shows what `wsi-seg tile` would do with each level.
 
     For example:
 

@@ -7,40 +7,42 @@ from typing import Annotated
 import typer
 
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
+from wsi_seg.cli.options import LabelOption
 
 
 def mine(
-    store: Annotated[Path, typer.Argument(help="Collection made by `wsi-seg tile`.")],
+    collection: Annotated[Path, typer.Argument(help="Collection made by `wsi-seg tile`.")],
     prediction: Annotated[
         Path, typer.Argument(help="Predictions of slides that the model did not learn from.")
     ],
-    label: Annotated[str, typer.Option(help="Label with the truth.")] = "annotations",
+    label: LabelOption = "annotations",
     ring_um: Annotated[
-        float, typer.Option(min=0, help="Ring around truth that is left out, in um.")
+        float, typer.Option(min=0, help="Width in um of a ring around the truth that is left out.")
     ] = 50.0,
     cap: Annotated[
-        float, typer.Option(min=0, max=1, help="Largest share of a slide that becomes hard.")
+        float,
+        typer.Option(min=0, max=1, help="Largest fraction of a slide that becomes hard negative."),
     ] = 0.02,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Write where the model was wrong as the layer `hard`, for the next round of training.
+    """Mine hard negatives: mark where the model was wrong.
 
-    Give the recipe a share of it, for example sampling.mix.hard=0.3. The same predictions give
-    the same layer.
+    They become the layer `hard_negatives`, for the next round of training. Give the recipe a share
+    of it, for example sampling.mix.hard_negatives=0.3. The same predictions give the same layer.
 
     For example:
 
       wsi-seg infer store.zarr --checkpoint run/best.safetensors
       wsi-seg mine store.zarr pred.zarr
-      wsi-seg train recipe.yaml --set sampling.mix.hard=0.3 --out run2
+      wsi-seg train recipe.yaml --set sampling.mix.hard_negatives=0.3 --out run2
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
-        from wsi_seg.evaluate.mining import mine as mine_slides
+        from wsi_seg.evaluate.hard_negatives import mine as mine_slides
         from wsi_seg.store import open_collection
 
         report = mine_slides(
-            open_collection(store),
+            open_collection(collection),
             open_collection(prediction),
             label=label,
             ring_um=ring_um,
@@ -49,8 +51,14 @@ def mine(
         )
         terminal.say("\n".join(report.lines()))
         terminal.next_command(
-            "wsi-seg", "train", "recipe.yaml", "--set", "sampling.mix.hard=0.3", "--out", "run2"
+            "wsi-seg",
+            "train",
+            "recipe.yaml",
+            "--set",
+            "sampling.mix.hard_negatives=0.3",
+            "--out",
+            "run2",
         )
         return asdict(report)
 
-    run_verb(body, json_mode, writes=store)
+    run_verb(body, json_mode, writes=collection)

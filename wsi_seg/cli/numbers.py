@@ -9,7 +9,7 @@ def numbers(text: str) -> tuple[float, ...]:
     Raises
     ------
     typer.BadParameter
-        If one is none.
+        If a part is not a number.
     """
     try:
         return tuple(float(part) for part in text.split(",") if part.strip())
@@ -23,7 +23,7 @@ def low_high(text: str) -> tuple[float, float] | None:
     Raises
     ------
     typer.BadParameter
-        If these are none.
+        If the text holds anything else.
     """
     found = numbers(text)
     if not found:

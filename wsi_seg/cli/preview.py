@@ -7,14 +7,13 @@ from typing import Annotated
 import typer
 
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
+from wsi_seg.cli.options import SetOption
 
 
 def preview(
     recipe: Annotated[Path, typer.Argument(help="Recipe that `wsi-seg train` takes.")],
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("preview"),
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a setting: KEY.KEY=VALUE.")
-    ] = None,
+    settings: SetOption = None,
     json_mode: JsonFlag = False,
 ) -> None:
     """Show what training would see, before it runs.
@@ -33,11 +32,11 @@ def preview(
         from wsi_seg.report.preview import preview_slides
         from wsi_seg.store import open_collection
 
-        loaded = load_recipe(recipe, overrides or [])
+        loaded = load_recipe(recipe, settings or ())
         stores = [store for path in loaded.data.stores for store in open_collection(path)]
         report = preview_slides(stores, loaded, out, progress=terminal.progress)
         terminal.say(str(report))
-        chosen = [word for setting in overrides or () for word in ("--set", setting)]
+        chosen = [word for setting in settings or () for word in ("--set", setting)]
         terminal.next_command("wsi-seg", "train", recipe, *chosen, "--out", "run")
         return asdict(report)
 

@@ -10,28 +10,35 @@ from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
 
 def pseudo(
     predictions: Annotated[Path, typer.Argument(help="Predictions of slides without truth.")],
-    store: Annotated[Path, typer.Argument(help="Collection of those slides.")],
+    collection: Annotated[Path, typer.Argument(help="Collection of those slides.")],
     recipe: Annotated[
         Path, typer.Option(help="Recipe of the run that will learn from them.")
     ] = Path("recipe.yaml"),
     fold: Annotated[
-        int | None, typer.Option(help="Fold that will learn from them; default: any.")
+        int | None,
+        typer.Option(
+            help="Number of the fold that will learn from them, from 0.", show_default="any fold"
+        ),
     ] = None,
-    high: Annotated[float, typer.Option(help="Least probability of a class's px.")] = 0.7,
-    low: Annotated[float, typer.Option(help="Highest probability of background.")] = 0.3,
+    high: Annotated[
+        float, typer.Option(help="Lowest probability, 0 to 1, at which a pixel gets a class.")
+    ] = 0.7,
+    low: Annotated[
+        float, typer.Option(help="Highest probability, 0 to 1, at which it is background.")
+    ] = 0.3,
     foreground_only: Annotated[
-        bool, typer.Option("--foreground-only", help="Ignore tiles that show no class at all.")
+        bool, typer.Option("--foreground-only", help="Ignore tiles without any class.")
     ] = False,
     soft: Annotated[
-        bool, typer.Option("--soft", help="Learn the probabilities, not only classes.")
+        bool, typer.Option("--soft", help="Learn the probabilities, not only the classes.")
     ] = False,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Write sure predictions into slides as labels to learn from.
+    """Turn confident predictions into pseudo-labels to learn from.
 
-    Px between the two probabilities are ignored. Slides that the run holds out
-    are refused, labels drawn by people never overwritten. The recipe's
-    data.pseudo_weight says how much such slides count.
+    Pixels between the two probabilities are ignored. Slides that the run holds out are refused,
+    and labels drawn by people are never overwritten. The recipe's data.pseudo_weight says how
+    much such slides count.
 
     For example:
 
@@ -46,7 +53,7 @@ def pseudo(
 
         report = write_pseudo_labels(
             open_collection(predictions),
-            open_collection(store),
+            open_collection(collection),
             load_recipe(recipe),
             PseudoOptions(high=high, low=low, foreground_only=foreground_only, soft=soft),
             fold=fold,
@@ -56,4 +63,4 @@ def pseudo(
         terminal.next_command("wsi-seg", "train", recipe, "--out", "run-pseudo")
         return report.to_json()
 
-    run_verb(body, json_mode, writes=store)
+    run_verb(body, json_mode, writes=collection)

@@ -12,41 +12,68 @@ def report(
     target: Annotated[
         Path, typer.Argument(help="Collection made by `wsi-seg infer`, or folder of a run.")
     ],
-    store: Annotated[
-        Path | None, typer.Option(help="Collection of the slides, for pictures and scores.")
+    slides: Annotated[
+        Path | None,
+        typer.Option(
+            help="Collection of the slides, for pictures and scores.",
+            show_default="without pictures and scores",
+        ),
     ] = None,
-    truth: Annotated[str, typer.Option(help="Label that counts as the truth.")] = "annotations",
+    truth: Annotated[
+        str, typer.Option(help="Name of the label that is the truth.")
+    ] = "annotations",
     run: Annotated[
-        Path | None, typer.Option(help="Run that made the model, for its training curves.")
+        Path | None,
+        typer.Option(
+            help="Run that made the model, for its training curves.", show_default="without curves"
+        ),
     ] = None,
-    marks: Annotated[
-        Path | None, typer.Option(help="csv of marks in mm, for the FROC curve (with --places).")
+    candidates: Annotated[
+        Path | None,
+        typer.Option(
+            help="csv of candidates in mm, for the FROC curve; needs --findings.",
+            show_default="without FROC curve",
+        ),
     ] = None,
-    places: Annotated[
-        Path | None, typer.Option(help="csv of the true places in mm; see `wsi-seg froc`.")
+    findings: Annotated[
+        Path | None,
+        typer.Option(
+            help="csv of the true findings in mm; see `wsi-seg ct froc`.",
+            show_default="without FROC curve",
+        ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="File to write.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
     json_mode: JsonFlag = False,
 ) -> None:
-    """Write one HTML file about a prediction or a run, to read, print and send on.
+    """Write one HTML file about a prediction or a run.
+
+    It holds its pictures and plots, and can be read, printed and sent by mail.
 
     For example:
 
       wsi-seg report run/
-      wsi-seg report pred.zarr --store store.zarr --run run/ --out report.html
+      wsi-seg report pred.zarr --slides store.zarr --run run/ --out report.html
     """
-    if (marks is None) != (places is None):
-        raise typer.BadParameter("--marks and --places go together")
+    if (candidates is None) != (findings is None):
+        raise typer.BadParameter("--candidates and --findings go together")
 
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.report.write import ReportSources, write_report
 
         written = write_report(
-            ReportSources(target, store=store, truth=truth, run=run, marks=marks, places=places),
+            ReportSources(
+                target,
+                slides=slides,
+                truth=truth,
+                run=run,
+                candidates=candidates,
+                findings=findings,
+            ),
             out,
             progress=terminal.progress,
         )
         terminal.say("\n".join(written.lines()))
+        terminal.next_command("python", "-m", "webbrowser", out)
         return written.to_json()
 
     run_verb(body, json_mode)

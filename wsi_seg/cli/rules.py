@@ -9,11 +9,30 @@ import typer
 if TYPE_CHECKING:
     from wsi_seg.postprocess.rule import Rule
 
-SplitOption = Annotated[
+RuleOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Decide by the rule in this file, which `search` writes.",
+        show_default="run/rule.json where it exists, else what `infer` decided",
+    ),
+]
+
+ThresholdOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        help="Decide by this probability in place of a rule: pixels above it are kept.",
+        show_default="decide by the rule",
+    ),
+]
+
+WatershedOption = Annotated[
     float,
     typer.Option(
         min=0,
-        help="Part touching objects at necks this deep (um; px where the rule counts px).",
+        help="Split touching objects by a watershed at necks at least this deep (um; pixels where "
+        "the rule counts pixels); 0 splits none.",
     ),
 ]
 
@@ -22,24 +41,26 @@ FOUND_RULE = Path("run/rule.json")
 
 
 def rule_file(named: Path | None, threshold: float | None) -> Path | None:
-    """File of the rule to decide by: the one named, or what was found, unless told a threshold."""
+    """File of the rule to decide by: the one named; what was found, where no threshold is given."""
     return named or (FOUND_RULE if threshold is None and FOUND_RULE.is_file() else None)
 
 
 def rule_line(file: Path | None, rule: "Rule") -> str:
-    """Tell which rule decides, and where it comes from."""
+    """Sentence about which rule decides, and where it comes from."""
     return f"{'rule' if file is None else f'rule of {file}'}: {rule.describe()}"
 
 
-def chosen_rule(file: Path | None, threshold: float | None, split: float) -> "Rule | None":
-    """Rule of a file or of a threshold, parted as asked; None stands for what infer decided.
+def chosen_rule(
+    file: Path | None, threshold: float | None, watershed_depth: float
+) -> "Rule | None":
+    """Rule of a file or of a threshold, with the watershed asked for; None: what infer decided.
 
     Raises
     ------
     typer.BadParameter
         If both a file and a threshold are given.
     ConfigError
-        If the file holds no rule.
+        If the file does not hold a rule.
     """
     if file is not None and threshold is not None:
         raise typer.BadParameter("choose one of --rule, --threshold")
@@ -48,4 +69,4 @@ def chosen_rule(file: Path | None, threshold: float | None, split: float) -> "Ru
     rule = None if threshold is None else fixed(threshold)
     if file is not None:
         rule = read_rule(file)
-    return replace(rule or Rule(), split=split) if split else rule
+    return replace(rule or Rule(), watershed_depth=watershed_depth) if watershed_depth else rule

@@ -1,30 +1,16 @@
 """Owns ``wsi-seg search``."""
 
-import enum
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from wsi_seg.choices import Scope, Unit
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
 from wsi_seg.cli.numbers import numbers
-from wsi_seg.cli.rules import SplitOption
-
-
-class ScopeName(enum.StrEnum):
-    """What strong px are counted for."""
-
-    IMAGE = "image"
-    OBJECT = "object"
-    BOTH = "both"
-
-
-class UnitName(enum.StrEnum):
-    """Unit of areas."""
-
-    UM2 = "um2"
-    PX = "px"
+from wsi_seg.cli.options import LabelOption, TruthOption
+from wsi_seg.cli.rules import WatershedOption
 
 
 def search(
@@ -32,83 +18,117 @@ def search(
         list[Path],
         typer.Argument(help="Out-of-fold predictions: one collection, or one for each fold."),
     ],
-    truth: Annotated[Path, typer.Option(help="Collection with the true labels.")] = Path(
-        "store.zarr"
-    ),
-    label: Annotated[str, typer.Option(help="Name of the true label.")] = "annotations",
-    top: Annotated[
-        str, typer.Option(help="Thresholds that strong px are above, with commas.")
+    truth: TruthOption = Path("store.zarr"),
+    label: LabelOption = "annotations",
+    high_threshold: Annotated[
+        str,
+        typer.Option(
+            help="Probabilities to try, with commas, that some pixels of an image or object must "
+            "be above."
+        ),
     ] = "0.3,0.4,0.5,0.6,0.7,0.8",
-    bottom: Annotated[
-        str, typer.Option(help="Thresholds that kept px are above; empty: the same as --top.")
+    low_threshold: Annotated[
+        str,
+        typer.Option(
+            help="Probabilities to try, with commas, above which its pixels are then kept "
+            "(hysteresis).",
+            show_default="the same as --high-threshold",
+        ),
     ] = "",
-    min_area: Annotated[str, typer.Option(help="Least areas of strong px, with commas.")] = "0",
-    unit: Annotated[UnitName, typer.Option(help="Unit of the areas.")] = UnitName.UM2,
-    scope: Annotated[
-        ScopeName, typer.Option(help="Count strong px of each image or of each object.")
-    ] = ScopeName.IMAGE,
+    min_area: Annotated[
+        str,
+        typer.Option(
+            help="Areas to try, with commas, that pixels above the high threshold must cover; "
+            "see --unit."
+        ),
+    ] = "0",
+    unit: Annotated[
+        Unit, typer.Option(help="Unit of all areas; lengths are in um or in px accordingly.")
+    ] = "um2",
+    per: Annotated[
+        Literal[Scope, "both"],
+        typer.Option(
+            help="What --min-area is counted for: each image or each object; or try both."
+        ),
+    ] = "image",
     min_object_area: Annotated[
-        float, typer.Option(min=0, help="Kept with the rule: smaller objects are left out.")
+        float,
+        typer.Option(min=0, help="Not searched: leave out objects smaller than this; see --unit."),
     ] = 0.0,
-    largest: Annotated[
-        int, typer.Option(min=0, help="Kept with the rule: largest objects of a class; 0: all.")
+    keep_largest: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Not searched: keep so many largest objects of each class; 0 keeps all."
+        ),
     ] = 0,
     max_hole_area: Annotated[
-        float, typer.Option(min=0, help="Kept with the rule: holes up to this are filled.")
+        float,
+        typer.Option(min=0, help="Not searched: fill holes up to this area; see --unit."),
     ] = 0.0,
-    split: SplitOption = 0.0,
-    apart: Annotated[
-        float, typer.Option(min=0, help="Kept with the rule: of nearer centres, the likelier.")
+    watershed_depth: WatershedOption = 0.0,
+    min_distance: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Not searched: of objects whose centres are nearer than this (um; px with --unit "
+            "px), keep the one of the higher probability.",
+        ),
     ] = 0.0,
-    max_iou: Annotated[
-        float, typer.Option(min=0, max=1, help="Kept with the rule: the same for boxes' overlap.")
+    nms_iou: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Not searched: the same for objects whose boxes overlap with a higher IoU "
+            "(non-maximum suppression); 1 keeps all.",
+        ),
     ] = 1.0,
-    parts: Annotated[
-        int, typer.Option(min=2, help="Folds to make of the slides of one collection.")
+    folds: Annotated[
+        int, typer.Option(min=2, help="Folds that the slides of a single collection are split in.")
     ] = 5,
-    out: Annotated[Path, typer.Option(help="File for the rule; export looks there.")] = Path(
-        "run/rule.json"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="File for the rule; `export` and `evaluate` look there.")
+    ] = Path("run/rule.json"),
     json_mode: JsonFlag = False,
 ) -> None:
-    """Find thresholds on predictions of slides that the model did not learn from.
+    """Find the best thresholds on out-of-fold predictions.
 
-    Prints the score on the slides the rule was chosen by, which is optimistic, and the score
-    that new slides may expect. Thresholds and areas of strong px are searched; what else is given
-    is kept with the rule, for `wsi-seg export` and `wsi-seg evaluate --rule`. Slides without the
-    true label are named and left out; if others fail, the exit code is 1, after the rest is done.
+    Prints the score on the slides that the rule was chosen by, which is optimistic, and the score
+    to expect on new slides. Options that are not searched are kept with the rule. Slides without
+    the true label are named and left out; if others fail, the exit code is 1, after the rest.
 
     For example:
 
       wsi-seg search run/fold_*/oof.zarr --truth store.zarr
-      wsi-seg search run/fold_*/oof.zarr --top 0.6,0.75 --bottom 0.3,0.4 --min-area 500,2000
+      wsi-seg search oof.zarr --high-threshold 0.6,0.75 --low-threshold 0.3,0.4
+      wsi-seg search oof.zarr --min-area 0,500,2000 --per object
     """
-    tops, bottoms, areas = (numbers(text) for text in (top, bottom, min_area))
+    highs, lows, areas = (numbers(text) for text in (high_threshold, low_threshold, min_area))
 
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.evaluate.search import grid
         from wsi_seg.evaluate.search import search as find
-        from wsi_seg.postprocess.rule import SCOPES, Scope, write_rule
+        from wsi_seg.postprocess.rule import SCOPES, write_rule
         from wsi_seg.store import open_collection
 
-        scopes: list[Scope] = [one for one in SCOPES if scope.value in (one, "both")]
-        rules = grid(tops, bottoms, areas, unit=unit.value, scopes=scopes)
+        scopes = [one for one in SCOPES if per in (one, "both")]
+        rules = grid(highs, lows, areas, unit=unit, per=scopes)
         report = find(
             [open_collection(path) for path in predictions],
             open_collection(truth),
             rules,
             label=label,
-            parts=parts,
+            parts=folds,
             progress=terminal.progress,
         )
         rule = replace(
             report.rule,
             min_object_area=min_object_area,
-            largest=largest,
+            keep_largest=keep_largest,
             max_hole_area=max_hole_area,
-            split=split,
-            apart=apart,
-            max_iou=max_iou,
+            watershed_depth=watershed_depth,
+            min_distance=min_distance,
+            nms_iou=nms_iou,
         )
         write_rule(out, rule, {**report.to_json(), "label": label})
         terminal.say("\n".join(report.lines()))

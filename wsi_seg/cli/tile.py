@@ -1,7 +1,6 @@
 """Owns ``wsi-seg tile``."""
 
 import contextlib
-import enum
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -9,55 +8,67 @@ from typing import Annotated
 
 import typer
 
+from wsi_seg.choices import CodecName
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
 from wsi_seg.cli.numbers import low_high
 from wsi_seg.errors import BatchError
 
 
-class CodecName(enum.StrEnum):
-    """Ways to encode px."""
-
-    AUTO = "auto"
-    VERBATIM = "verbatim"
-    ZSTD = "zstd"
-    JPEG = "jpeg"
-    JPEGXL = "jpegxl"
-
-
 def tile(
     slides: Annotated[list[Path], typer.Argument(help="Slide files, or folders of them.")],
-    out: Annotated[Path, typer.Option(help="Collection to make or add to.")] = Path("store.zarr"),
+    out: Annotated[Path, typer.Option(help="Collection to make or to add to.")] = Path(
+        "store.zarr"
+    ),
     codec: Annotated[
         CodecName,
-        typer.Option(help="auto copies the slide's own tiles where it can; the last three recode."),
-    ] = CodecName.AUTO,
-    quality: Annotated[int, typer.Option(min=1, max=100, help="Of --codec jpeg.")] = 90,
+        typer.Option(
+            help="auto copies the slide's own compressed tiles where it can, else zstd; verbatim "
+            "insists on copies; the others encode every level again."
+        ),
+    ] = "auto",
+    quality: Annotated[
+        int, typer.Option(min=1, max=100, help="JPEG quality, for --codec jpeg.")
+    ] = 90,
     distance: Annotated[
-        float, typer.Option(min=0, max=15, help="Of --codec jpegxl; 0 is lossless.")
+        float,
+        typer.Option(min=0, max=15, help="JPEG XL distance, for --codec jpegxl; 0 is lossless."),
     ] = 0.0,
     mpp: Annotated[
-        float | None, typer.Option(help="Micrometres per px; replaces what the files say.")
+        float | None,
+        typer.Option(
+            help="Micrometres per pixel at level 0, in place of what the files say.",
+            show_default="as the files say",
+        ),
     ] = None,
     window: Annotated[
         str,
-        typer.Option(help="LOW,HIGH: values shown as black and white in CT and plain DICOM."),
+        typer.Option(
+            help="Intensity window LOW,HIGH: values (HU in CT) shown as black and as white, in CT "
+            "and plain DICOM.",
+            show_default="as the files say",
+        ),
     ] = "",
-    workers: Annotated[int, typer.Option(min=1, help="Slides at the same time.")] = 2,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Number of slides that are tiled at the same time.")
+    ] = 2,
     annotations: Annotated[
         Path | None,
-        typer.Option(help="Folder of annotation files, named like the slides, to draw in."),
+        typer.Option(
+            help="Folder of annotation files, named like the slides, to draw into them.",
+            show_default="nothing is drawn",
+        ),
     ] = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Compare sampled places with the slides afterwards.")
+        bool, typer.Option("--verify", help="Compare samples with the slides afterwards.")
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Make stores anew that exist.")
+        bool, typer.Option("--overwrite", help="Make stores again that exist.")
     ] = False,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Turn slides into a collection of stores, each with its pyramid and a tissue mask.
+    """Turn slides into a collection of pyramids with tissue masks.
 
-    Run it again after an interruption and it goes on where it stopped.
+    Run it again after an interruption and it continues where it stopped.
 
     For example:
 
@@ -78,7 +89,7 @@ def tile(
         report = tile_slides(
             slides,
             out,
-            codec=Codec(codec.value, quality, distance),
+            codec=Codec(codec, quality, distance),
             opening=Opening(mpp, None if shown is None else Window(*shown)),
             overwrite=overwrite,
             workers=workers,
@@ -95,7 +106,7 @@ def tile(
                     progress=terminal.progress,
                 )
                 pixels = sum(v.pixels for v in checked) / 1e6
-                terminal.say(f"verified {pixels:.1f} Mpx: all the same")
+                terminal.say(f"verified {pixels:.1f} million pixels: all the same")
                 summary["verified"] = [asdict(v) for v in checked]
         if annotations is not None:
             with _collected(failures):

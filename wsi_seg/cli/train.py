@@ -6,24 +6,27 @@ from typing import Annotated
 import typer
 
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
+from wsi_seg.cli.options import SetOption
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="YAML file that says what to train.")],
+    recipe: Annotated[
+        Path, typer.Argument(help="YAML file that says what to train; see `wsi-seg recipe`.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("run"),
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Change one setting, e.g. train.epochs=3; may be repeated."),
-    ] = None,
+    settings: SetOption = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Only print weights, memory and the batch that fits."),
+        typer.Option(
+            "--dry-run", help="Only print parameters, memory and the batch size that fits."
+        ),
     ] = False,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Train a network by a recipe and keep the one that does best on the slides held out.
+    """Train a network by a recipe, and keep the best one.
 
-    Run it again after an interruption and it continues with the next batch.
+    The best is the one with the highest score on the slides held out. Run it again after an
+    interruption and it continues with the next batch.
 
     For example:
 
@@ -37,7 +40,7 @@ def train(
 
         loaded = load_recipe(recipe, settings or ())
         if dry_run:
-            from wsi_seg.learn.probe import dry_run as measure
+            from wsi_seg.learn.dry_run import dry_run as measure
 
             found = measure(loaded)
             terminal.say("\n".join(line for one in found for line in one.lines()))

@@ -9,18 +9,18 @@ from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
 
 
 def verify(
-    store: Annotated[
+    collection: Annotated[
         Path, typer.Argument(help="Collection made by `wsi-seg tile` or `wsi-seg infer`.")
     ],
     quarantine: Annotated[
         bool,
         typer.Option(
-            "--quarantine", help="Move damaged stores aside; then make them anew by the same verb."
+            "--quarantine", help="Move damaged stores away, so that the same verb makes them again."
         ),
     ] = False,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Find damage: compare every file with the digest taken when it was written.
+    """Find damage: compare every file with its checksum.
 
     Metadata, shard indices and completeness are checked too. The exit code is 1 if anything is
     wrong. To compare a store with its slide, use `wsi-seg tile --verify`.
@@ -32,16 +32,17 @@ def verify(
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
-        from wsi_seg.store import open_collection
+        from wsi_seg.store import LABEL, open_collection
         from wsi_seg.store.audit import audit_collection
 
-        audit = audit_collection(
-            open_collection(store), quarantine=quarantine, progress=terminal.progress
-        )
+        stores = open_collection(collection)
+        audit = audit_collection(stores, quarantine=quarantine, progress=terminal.progress)
         terminal.say(str(audit))
         for name, path in audit.quarantined.items():
             terminal.say(f"{name} is now {path}")
         audit.require_sound()
+        predicted = any(LABEL in store.label_names() for store in stores)
+        terminal.next_command("wsi-seg", "export" if predicted else "infer", collection)
         return {"stores": audit.sound, "files": audit.files, "bytes": audit.nbytes}
 
-    run_verb(body, json_mode, writes=store if quarantine else None)
+    run_verb(body, json_mode, writes=collection if quarantine else None)

@@ -9,26 +9,33 @@ from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
 
 
 def view(
-    store: Annotated[Path, typer.Argument(help="Collection made by `wsi-seg tile`.")],
+    collection: Annotated[Path, typer.Argument(help="Collection made by `wsi-seg tile`.")],
     prediction: Annotated[
-        Path | None, typer.Argument(help="Collection made by `wsi-seg infer`.")
+        Path | None,
+        typer.Argument(help="Collection made by `wsi-seg infer`.", show_default="only the slides"),
     ] = None,
-    truth: Annotated[str, typer.Option(help="Label that counts as the truth.")] = "annotations",
+    truth: Annotated[
+        str, typer.Option(help="Name of the label that is the truth.")
+    ] = "annotations",
     review: Annotated[
-        Path | None, typer.Option(help="Folder for reviews; default: review/ beside the store.")
+        Path | None,
+        typer.Option(help="Folder for reviews.", show_default="review/ next to the collection"),
     ] = None,
     read_only: Annotated[
-        bool, typer.Option("--read-only", help="No review: write nothing at all.")
+        bool, typer.Option("--read-only", help="Write nothing, so no reviews either.")
     ] = False,
     host: Annotated[
         str, typer.Option(help="Address to listen on; any but loopback asks for a token.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8123,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")
+    ] = 8123,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Look at slides, predictions and truth in a browser, and review what was found.
+    """Look at slides and predictions in a browser, and review.
 
-    Serves a page from this machine; stores are only read. Stop it with Ctrl-C.
+    Serves a page from this machine, with slides, predictions and truth; stores are only read.
+    Stop it with Ctrl-C.
 
     For example:
 
@@ -40,18 +47,20 @@ def view(
         from wsi_seg.store import open_collection
         from wsi_seg.viewer.serve import ViewOptions, serve
 
-        folder = None if read_only else review or store.parent / "review"
+        folder = None if read_only else review or collection.parent / "review"
         shown: list[str] = []
 
         def ready(address: str) -> None:
             shown.append(address)
             terminal.say(f"Open {address}")
-            if folder is not None:
+            if folder is None:
+                terminal.next_command("wsi-seg", "report", prediction or "run")
+            else:
                 terminal.say(f"Reviews are kept in {folder}")
-                terminal.next_command("wsi-seg", "annotate", store, folder, "--name", "review")
+                terminal.next_command("wsi-seg", "annotate", collection, folder, "--name", "review")
 
         serve(
-            open_collection(store),
+            open_collection(collection),
             None if prediction is None else open_collection(prediction),
             truth,
             ViewOptions(host=host, port=port, review=folder),

@@ -1,4 +1,4 @@
-"""Owns the size that a compressed stream claims for its px, read before they are allocated."""
+"""Owns the size that a compressed stream claims for its pixels, read before they are allocated."""
 
 import struct
 from collections.abc import Iterator
@@ -31,18 +31,18 @@ def claimed_extent(data: bytes, kind: ImageKind) -> Extent | None:
         }[kind](data)  # fmt: skip
     except (struct.error, ValueError):
         return None
-    return Extent(height, width) if height > 0 and width > 0 else None
+    return Extent(height=height, width=width) if height > 0 and width > 0 else None
 
 
 def require_claim(data: bytes, kind: ImageKind, tile: Extent) -> None:
-    """Refuse a stream that claims more px than the tile it stands for.
+    """Refuse a stream that claims more pixels than the tile it stands for.
 
     Some writers cut their streams smaller, others pad them a little.
 
     Raises
     ------
     ValueError
-        If it claims more than four times as many px.
+        If it claims more than four times as many pixels.
     """
     claimed = claimed_extent(data, kind)
     if claimed is not None and claimed.area > 4 * max(tile.area, 1 << 16):

@@ -1,7 +1,7 @@
-"""Owns leaving out what a tile's stream says beside its px: comments, EXIF, XMP, profiles.
+"""Owns leaving out what a tile's stream says besides its pixels: comments, EXIF, XMP, profiles.
 
 Tiles are copied unchanged but for this: such a segment may name the patient, the day or the
-scanner. Cutting it out changes no px.
+scanner. Cutting it out changes no pixel.
 """
 
 from collections.abc import Iterator

@@ -12,7 +12,7 @@ def jpeg_colours_unmarked(data: bytes) -> bool:
 
 
 def require_sound(data: bytes, kind: ImageKind, tile: Extent) -> None:
-    """Refuse a stream that claims too many px, or JPEG that is cut off, before it is decoded.
+    """Refuse a stream that claims too many pixels, or JPEG that is cut off, before it is decoded.
 
     Raises
     ------
@@ -25,7 +25,7 @@ def require_sound(data: bytes, kind: ImageKind, tile: Extent) -> None:
 
 
 def jpeg_is_whole(data: bytes) -> bool:
-    """Whether a JPEG stream has its end, and bytes for its px.
+    """Whether a JPEG stream has its end, and bytes for its pixels.
 
     Decoders fill what is missing without a word. Where it is not progressive, every 64 px take at
     least two bits: one Huffman code for the mean, one for the end of the block.

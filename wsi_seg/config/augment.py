@@ -4,140 +4,175 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from wsi_seg.config.section import Section, Share
+from wsi_seg.config.section import Section, Share, Unit
 
 Limit = Annotated[float, Field(ge=0, le=1)]
 Odd = Annotated[int, Field(ge=3, le=99)]
+Positive = Annotated[float, Field(gt=0)]
+Quality = Annotated[int, Field(ge=1, le=100)]
 
 
 class Chance(Section):
     """A change that happens with probability ``p``."""
 
     p: Share = 0.5
+    """Probability of the change; a weight among the others inside ``one_of``."""
 
 
 class AffineConfig(Chance):
-    """Turn (degrees either way), scale (from, to) and shift (part of the side either way)."""
+    """Rotate, scale and shift."""
 
-    rotate: float = Field(default=45, ge=0, le=180)
-    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.8, 1.2)
-    shift: Limit = 0.0625
+    rotate: Annotated[float, Unit("degrees")] = Field(default=45, ge=0, le=180)
+    """Largest rotation either way."""
+    scale: Annotated[tuple[Positive, Positive], Unit("factor")] = (0.8, 1.2)
+    """Smallest and largest scale."""
+    shift: Annotated[Limit, Unit("part of the side")] = 0.0625
+    """Largest shift either way."""
 
 
 class ElasticConfig(Chance):
-    """Displacements of up to ``alpha`` px, smoothed over ``sigma`` px."""
+    """Elastic deformation."""
 
-    alpha: float = Field(default=120, gt=0)
-    sigma: float = Field(default=6, gt=0)
+    alpha: Annotated[float, Unit("pixels")] = Field(default=120, gt=0)
+    """Largest displacement before smoothing."""
+    sigma: Annotated[float, Unit("pixels")] = Field(default=6, gt=0)
+    """Standard deviation of the Gaussian that smooths displacements."""
 
 
 class GridConfig(Chance):
-    """A grid of ``steps`` cells a side whose lines move by up to ``limit`` of a cell."""
+    """Distortion of a grid."""
 
-    steps: int = Field(default=5, ge=1, le=100)
-    limit: Limit = 0.3
+    steps: Annotated[int, Unit("cells a side")] = Field(default=5, ge=1, le=100)
+    """Size of the grid."""
+    limit: Annotated[Limit, Unit("part of a cell")] = 0.3
+    """Largest move of a line of the grid."""
 
 
 class StrengthConfig(Chance):
-    """A change of strength ``limit`` at most."""
+    """A change of limited strength."""
 
     limit: float = Field(default=0.2, ge=0, le=5)
+    """Largest strength: part of the side for ``perspective``, contrast for ``clahe``."""
 
 
 class BrightnessContrastConfig(Chance):
-    """Brightness and contrast, as parts of the full range."""
+    """Brightness and contrast."""
 
-    brightness: Limit = 0.2
-    contrast: Limit = 0.2
+    brightness: Annotated[Limit, Unit("part of the full range")] = 0.2
+    """Largest change of brightness either way."""
+    contrast: Annotated[Limit, Unit("part of the full range")] = 0.2
+    """Largest change of contrast either way."""
 
 
 class HsvConfig(Chance):
-    """Hue (0 to 180), saturation and value (0 to 255), either way."""
+    """Hue, saturation and value."""
 
     hue: float = Field(default=10, ge=0, le=180)
+    """Largest change of the hue either way, of 180."""
     saturation: float = Field(default=20, ge=0, le=255)
+    """Largest change of the saturation either way, of 255."""
     value: float = Field(default=10, ge=0, le=255)
+    """Largest change of the value either way, of 255."""
 
 
 class GammaConfig(Chance):
-    """Gamma in percent, from and to."""
+    """Gamma correction."""
 
-    limit: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (80, 120)
+    limit: Annotated[tuple[Positive, Positive], Unit("percent")] = (80, 120)
+    """Smallest and largest gamma."""
 
 
 class NoiseConfig(Chance):
-    """Gaussian noise; standard deviation as part of the full range, from and to."""
+    """Gaussian noise."""
 
-    std: tuple[Limit, Limit] = (0.01, 0.04)
+    std: Annotated[tuple[Limit, Limit], Unit("part of the full range")] = (0.01, 0.04)
+    """Smallest and largest standard deviation."""
 
 
 class BlurConfig(Chance):
-    """Gaussian blur; width of the window in px, from and to."""
+    """Gaussian blur."""
 
-    px: tuple[Odd, Odd] = (3, 5)
+    px: Annotated[tuple[Odd, Odd], Unit("pixels")] = (3, 5)
+    """Smallest and largest width of the kernel, both odd."""
 
 
 class CompressionConfig(Chance):
-    """JPEG of quality 1 to 100, from and to."""
+    """JPEG compression."""
 
-    quality: tuple[Annotated[int, Field(ge=1, le=100)], Annotated[int, Field(ge=1, le=100)]] = (
-        40,
-        90,
-    )
+    quality: tuple[Quality, Quality] = (40, 90)
+    """Lowest and highest JPEG quality."""
 
 
 class DropoutConfig(Chance):
-    """Holes in the image, not in the label; side as part of the patch, from and to."""
+    """Holes in the image, not in the label."""
 
     holes: int = Field(default=8, ge=1, le=1000)
-    side: tuple[Limit, Limit] = (0.05, 0.15)
+    """Largest number of holes."""
+    side: Annotated[tuple[Limit, Limit], Unit("part of the patch")] = (0.05, 0.15)
+    """Smallest and largest side of a hole."""
 
 
 class StainConfig(Chance):
-    """Haematoxylin, eosin and DAB times 1 +- ``scale``, and +- ``offset`` of optical density."""
+    """Amounts of haematoxylin, eosin and DAB."""
 
-    scale: Limit = 0.2
-    offset: Limit = 0.02
+    scale: Annotated[Limit, Unit("factor")] = 0.2
+    """Each stain is multiplied by up to 1 plus or minus this."""
+    offset: Annotated[Limit, Unit("optical density")] = 0.02
+    """Up to plus or minus this is added to each stain."""
 
 
 class OneOfConfig(Chance):
-    """One of several changes; their own ``p`` are weights among each other."""
+    """One of several changes."""
 
     of: tuple["StepConfig", ...] = Field(min_length=1)
+    """Changes to choose from; their own ``p`` are weights among each other."""
 
 
 class StepConfig(Section):
-    """One change: exactly one of these keys.
-
-    Geometry: ``hflip``, ``vflip``, ``rot90`` (one to three quarter turns), ``d4`` (any of the
-    eight), ``affine``, ``perspective`` (limit: part of the side), ``elastic``, ``grid``,
-    ``optical``. Colour: ``brightness_contrast``, ``hsv``, ``gamma``, ``clahe`` (limit: of
-    contrast), ``stain``, ``channel_shuffle``. Slices
-    seen as channels: ``slice_flip`` (their order). Quality: ``noise``, ``blur``, ``compression``,
-    ``dropout``. And ``one_of``.
-    """
+    """One change: exactly one of these keys."""
 
     hflip: Chance | None = None
+    """Flip left to right."""
     vflip: Chance | None = None
+    """Flip top to bottom."""
     rot90: Chance | None = None
+    """One to three quarter turns."""
     d4: Chance | None = None
+    """Any of the eight flips and quarter turns."""
     affine: AffineConfig | None = None
+    """Rotate, scale and shift."""
     perspective: StrengthConfig | None = None
+    """Change of perspective."""
     elastic: ElasticConfig | None = None
+    """Elastic deformation."""
     grid: GridConfig | None = None
+    """Distortion of a grid."""
     optical: StrengthConfig | None = None
+    """Distortion of a lens."""
     brightness_contrast: BrightnessContrastConfig | None = None
+    """Change of brightness and contrast."""
     hsv: HsvConfig | None = None
+    """Change of hue, saturation and value."""
     gamma: GammaConfig | None = None
+    """Gamma correction."""
     clahe: StrengthConfig | None = None
+    """Contrast-limited adaptive histogram equalisation."""
     stain: StainConfig | None = None
+    """Change of the amounts of haematoxylin, eosin and DAB."""
     channel_shuffle: Chance | None = None
+    """Shuffle the channels."""
     slice_flip: Chance | None = None
+    """Reverse the order of the slices that are seen as channels."""
     noise: NoiseConfig | None = None
+    """Gaussian noise."""
     blur: BlurConfig | None = None
+    """Gaussian blur."""
     compression: CompressionConfig | None = None
+    """JPEG compression."""
     dropout: DropoutConfig | None = None
+    """Holes in the image, not in the label."""
     one_of: OneOfConfig | None = None
+    """One of several changes."""
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -163,19 +198,14 @@ class StepConfig(Section):
 
 
 class MixBatchesConfig(Chance):
-    """Mix the patches of a batch with each other, with probability ``p``.
-
-    Parameters
-    ----------
-    kind
-        ``cutmix`` puts a box of one patch into another, around foreground where there is any;
-        ``mixup`` averages two patches and their labels.
-    alpha
-        Of the Beta distribution that the share of each is drawn from; 1 is uniform.
-    """
+    """Mix the patches of a batch with each other."""
 
     kind: Literal["cutmix", "mixup"] = "cutmix"
+    """``cutmix`` puts a box of one patch into another, around foreground where there is any;
+    ``mixup`` averages two patches and their labels."""
     alpha: float = Field(default=1.0, gt=0)
+    """Parameter of the Beta distribution that the share of each patch is drawn from; 1 is
+    uniform."""
 
 
 Preset = Literal["none", "d4", "light", "stain", "siim", "stas", "heavy"]

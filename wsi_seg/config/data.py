@@ -6,67 +6,47 @@ from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from wsi_seg.config.section import Section
+from wsi_seg.config.section import Section, Unit
 
 
 class ClassConfig(Section):
-    """One structure to segment.
-
-    Parameters
-    ----------
-    name
-        As annotations spell it, unless ``from`` says otherwise.
-    colour
-        ``#rrggbb``; null takes one from a palette.
-    from
-        Names in the annotations that are all this class; none is ``name`` alone.
-    """
+    """One structure to segment."""
 
     name: str
+    """Name of the class, as annotations spell it unless ``from`` says otherwise."""
     colour: str | None = None
+    """Colour ``#rrggbb``; null takes one from a palette."""
     merged: tuple[str, ...] = Field(default=(), alias="from")
+    """Names in the annotations that are all this class; an empty list is ``name`` alone."""
 
 
 class DataConfig(Section):
-    """Which slides are learned from, and which are held out.
-
-    Parameters
-    ----------
-    stores
-        Collections made by ``wsi-seg tile``.
-    label
-        Name under ``labels/`` of the truth.
-    train
-        Names of slides; null takes every slide that has the label and is not held out.
-    validation
-        Names of slides, or the fraction of slides that is drawn (by ``seed``) and held out;
-        0 holds out none, and then the last epoch counts as the best.
-    folds
-        Train so many times, each time holding out another part of the slides instead of
-        ``validation``; null trains once.
-    groups
-        Table (csv with columns slide, group) of slides that belong together, such as those of one
-        patient; they come to one side of every split.
-    group_pattern
-        The same from the names: a regular expression whose first part in brackets is the group,
-        for example ``([^-]+)-``.
-    neighbours
-        Slices of a volume on either side that a slice is seen with, each as one channel of grey
-        (2.5-D); past the ends the last slice is repeated. 0 sees RGB.
-    pseudo_weight
-        Weight in the loss of px on slides whose labels ``wsi-seg pseudo`` wrote; those drawn by
-        people weigh 1.
-    """
+    """Which slides are learned from, and which are held out."""
 
     stores: tuple[Path, ...] = Field(min_length=1)
+    """Collections made by ``wsi-seg tile``."""
     label: str = "annotations"
+    """Name of the label that is the truth."""
     train: tuple[str, ...] | None = None
+    """Names of slides to learn from; null takes every slide that has the label and is not held
+    out."""
     validation: tuple[str, ...] | Annotated[float, Field(ge=0, lt=1)] = 0.2
-    folds: Annotated[int, Field(ge=2)] | None = None
+    """Names of the slides held out, or the fraction of slides that is drawn by ``seed``; 0 holds
+    out no slide, and then the last epoch counts as the best."""
+    folds: Annotated[int | None, Field(ge=2)] = None
+    """Number of folds of a cross-validation, which replaces ``validation``; null trains once."""
     groups: Path | None = None
+    """Table (csv with columns slide, group) of slides that belong together, such as those of one
+    patient; a group is on one side of every split."""
     group_pattern: str | None = None
-    neighbours: int = Field(default=0, ge=0, le=32)
+    """The same from the names: a regular expression whose first part in brackets is the group,
+    for example ``([^-]+)-``."""
+    context_slices: Annotated[int, Unit("slices")] = Field(default=0, ge=0, le=32)
+    """Slices of a volume on either side that a slice is seen with, each as one channel of grey
+    (2.5-D), the last one repeated past the ends; 0 sees RGB."""
     pseudo_weight: float = Field(default=0.5, ge=0)
+    """Weight in the loss of pixels on slides whose labels ``wsi-seg pseudo`` wrote; those drawn
+    by people weigh 1."""
 
     @field_validator("group_pattern")
     @classmethod

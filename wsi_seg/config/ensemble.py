@@ -10,62 +10,42 @@ The file is YAML, its paths are relative to its own folder::
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, ValidationError
 
+from wsi_seg.choices import Mode
 from wsi_seg.config.section import Section
 from wsi_seg.config.text import read_yaml
 from wsi_seg.errors import ConfigError
 
-# How members become one prediction; see `predict.combine`.
-Mode = Literal["mean", "weighted", "geometric", "vote"]
-
 
 class EnsembleConfig(Section):
-    """What is made of the networks of all folds.
-
-    Parameters
-    ----------
-    average
-        Each fold's ``train.top_k`` networks become one whose weights are their mean, instead of
-        a member each.
-    out_of_fold
-        Predict every slide by the fold that has not seen it, and keep the predictions.
-    """
+    """What is made of the networks of all folds."""
 
     average: bool = False
+    """Average the weights of each fold's ``train.top_k`` networks to one network, in place of a
+    member each."""
     out_of_fold: bool = True
+    """Predict every slide by the fold that has not seen it, and keep the predictions."""
 
 
 class EnsembleMember(Section):
-    """One network of an ensemble.
-
-    Parameters
-    ----------
-    checkpoint
-        Its file, relative to the ensemble's.
-    weight
-        How much it counts, above 0; only shares matter.
-    """
+    """One network of an ensemble."""
 
     checkpoint: str
+    """Its file, relative to the ensemble's."""
     weight: Annotated[float, Field(gt=0)] = 1.0
+    """How much it counts; only ratios matter."""
 
 
 class EnsembleFile(Section):
-    """Networks that predict together.
-
-    Parameters
-    ----------
-    members
-        At least one.
-    mode
-        How they are combined.
-    """
+    """Networks that predict together."""
 
     members: Annotated[tuple[EnsembleMember, ...], Field(min_length=1)]
+    """At least one."""
     mode: Mode = "mean"
+    """How they are combined."""
 
 
 def read_ensemble(path: Path) -> EnsembleFile:

@@ -14,9 +14,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from wsi_seg.address import is_remote
+from wsi_seg.atomic import write_atomic
 from wsi_seg.config.recipe import Recipe
 from wsi_seg.config.text import apply_override, read_yaml
-from wsi_seg.errors import ConfigError, OutputError
+from wsi_seg.errors import ConfigError
 
 
 def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
@@ -63,12 +64,7 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
         If the file cannot be written.
     """
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    write_atomic(path, text)
 
 
 def _problems(error: ValidationError) -> str:
@@ -89,7 +85,7 @@ def _explain(loc: Sequence[int | str], kind: str, message: str) -> str:
 
 
 def _names_a_type(part: int | str) -> bool:
-    """Whether pydantic put this part in to tell the members of a union apart."""
+    """Whether pydantic put this part in, to name a member of a union."""
     return isinstance(part, str) and (part.startswith("constrained-") or "[" in part)
 
 

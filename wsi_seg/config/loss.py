@@ -2,15 +2,18 @@
 
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from wsi_seg.config.section import Section, Share
 
 
 class Term(Section):
-    """Weight of a loss term in the sum; 0 leaves the term out. A bare number is the weight."""
+    """Term of the loss. A bare number is its weight."""
 
     weight: float = Field(default=0.0, ge=0)
+    """Weight of the term in the sum; 0 leaves it out."""
 
     @model_validator(mode="before")
     @classmethod
@@ -19,74 +22,108 @@ class Term(Section):
             return {"weight": value}
         return value
 
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Take the bare number too."""
+        return {"anyOf": [{"type": "number", "minimum": 0}, handler(core_schema)]}
+
 
 class BceTerm(Term):
-    """Binary cross-entropy; px of a class count ``pos_weight`` times as much as the others."""
+    """Binary cross-entropy."""
 
     pos_weight: float = Field(default=1.0, gt=0)
+    """How many times as much a class's pixels count as the others."""
 
 
 class TopKTerm(Term):
-    """Cross-entropy of the hardest ``share`` of px alone."""
+    """Cross-entropy of the hardest pixels alone."""
 
     share: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Share of the pixels that count."""
 
 
 class HardTerm(Term):
     """Cross-entropy weighted by the error ``|p - t|`` to the power ``gamma``."""
 
     gamma: float = Field(default=1.0, ge=0)
+    """Power of the error."""
 
 
 class FocalTerm(Term):
-    """Focal loss; ``alpha`` is the weight of a class's px, ``1 - alpha`` of the others'."""
+    """Focal loss."""
 
     gamma: float = Field(default=2.0, ge=0)
+    """Power of the error."""
     alpha: Share | None = None
+    """Weight of a class's pixels, 1 - alpha of the others; null weighs all the same."""
 
 
 class TverskyTerm(Term):
-    """Tversky loss: ``fp`` and ``fn`` weigh false positives and misses (.5, .5 is Dice)."""
+    """Tversky loss; with ``fp`` and ``fn`` of 0.5 it is Dice."""
 
     fp: float = Field(default=0.3, ge=0)
+    """Weight of false positives."""
     fn: float = Field(default=0.7, ge=0)
+    """Weight of false negatives."""
 
 
 class HausdorffTerm(Term):
     """Squared error weighted by the distance from both outlines to the power ``alpha``."""
 
     alpha: float = Field(default=2.0, gt=0)
+    """Power of the distance."""
 
 
 class ContourTerm(Term):
-    """Active contour: the area that is wrong plus ``length`` times the outline's length."""
+    """Active contour: the area that is wrong, and the length of the outline."""
 
     length: float = Field(default=1.0, ge=0)
+    """Weight of the outline's length."""
 
 
 class LossConfig(Section):
-    """Terms of the loss; their definitions are in `wsi_seg.learn.losses`.
+    """Terms of the loss; a term that is not named is left out.
 
-    A term that is not named is left out. A recipe without this section has ``bce: 1, dice: 1``.
+    Their definitions are in `wsi_seg.learn.losses`. A recipe without this section has
+    ``{bce: 1, dice: 1}``.
     """
 
     bce: BceTerm = BceTerm()
+    """Binary cross-entropy."""
     bce_balanced: Term = Term()
+    """Half the mean over a class's pixels and half the mean over the others."""
     bce_topk: TopKTerm = TopKTerm()
+    """Cross-entropy of the hardest pixels alone."""
     bce_hard: HardTerm = HardTerm()
+    """Cross-entropy weighted by the error."""
     bce_empty: Term = Term()
+    """Cross-entropy of the class head: whether a class is in the patch."""
     focal: FocalTerm = FocalTerm()
+    """Focal loss (Lin et al., 2017)."""
     mse: Term = Term()
+    """Mean squared error of the probabilities (Brier score)."""
     dice: Term = Term()
+    """1 - Dice of the probabilities."""
     dice_positive: Term = Term()
+    """1 - Dice of each patch and class that has pixels, mean over those alone."""
     log_dice: Term = Term()
+    """-log of Dice: steep where there is hardly any overlap."""
     jaccard: Term = Term()
+    """1 - intersection over union of the probabilities."""
     tversky: TverskyTerm = TverskyTerm()
+    """1 - Tversky index (Salehi et al., 2017)."""
     mcc: Term = Term()
+    """1 - Matthews correlation (Abhishek and Hamarneh, 2021)."""
     lovasz: Term = Term()
+    """Lovász hinge, a convex surrogate of 1 - IoU (Berman et al., 2018)."""
     boundary: Term = Term()
+    """Mean of probability times signed distance to the true outline (Kervadec et al., 2019)."""
     hausdorff: HausdorffTerm = HausdorffTerm()
+    """Squared error weighted by distances to both outlines (Karimi and Salcudean, 2020)."""
     active_contour: ContourTerm = ContourTerm()
+    """Wrong area plus length of the outline (Chen et al., 2019)."""
 
     @property
     def terms(self) -> dict[str, Term]:

@@ -4,48 +4,38 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from wsi_seg.config.section import Section
+from wsi_seg.config.section import Section, Unit
 
 Positive = Annotated[float, Field(gt=0)]
 _Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerConfig(Section):
-    """Optimiser and its settings; what is null is the optimiser's own default.
-
-    Parameters
-    ----------
-    name
-        From torch (``sgd``, ``adam``, ``adamw``, ``radam``) or pytorch-optimizer
-        (``adabelief``, ``ranger``, ``lion``). All but ``sgd`` and ``adam`` decay weights apart
-        from the gradient.
-    lr, encoder_lr
-        Highest learning rate, and that of the encoder; null is the same.
-    weight_decay
-        Of all weights.
-    momentum
-        Of ``sgd`` alone; null is 0.9.
-    betas, eps
-        Of all others; ``lion`` has no ``eps``.
-    lookahead
-        Every 5 steps pull the weights half-way back to where they were (Zhang et al., 2019).
-        ``ranger`` has it built in.
-    clip_norm
-        Highest norm of all gradients together.
-    agc
-        Highest ratio of each unit's gradient norm to its weight norm (Brock et al., 2021).
-    """
+    """Optimiser and its settings; what is null is the optimiser's own default."""
 
     name: Literal["sgd", "adam", "adamw", "radam", "adabelief", "ranger", "lion"] = "adamw"
+    """Optimiser, of torch or pytorch-optimizer; all but ``sgd`` and ``adam`` decouple weight
+    decay from the gradient."""
     lr: Positive = 1e-3
+    """Highest learning rate."""
     encoder_lr: Positive | None = None
+    """Highest learning rate of the encoder; null is ``lr``."""
     weight_decay: float = Field(default=1e-4, ge=0)
+    """Weight decay of all weights."""
     momentum: _Beta | None = None
+    """Momentum, of ``sgd`` alone; null is 0.9."""
     betas: tuple[_Beta, _Beta] | None = None
+    """Decay rates of the moments, of all but ``sgd``."""
     eps: Positive | None = None
+    """Term that keeps denominators above 0, of all but ``sgd`` and ``lion``."""
     lookahead: bool = False
+    """Every 5 steps, pull the weights half-way back to where they were (Zhang et al., 2019);
+    ``ranger`` has it built in."""
     clip_norm: Positive | None = None
+    """Highest norm of all gradients together; null clips nothing."""
     agc: Positive | None = None
+    """Highest ratio of each unit's gradient norm to its weight norm (adaptive gradient clipping,
+    Brock et al., 2021); null clips nothing."""
 
     @model_validator(mode="after")
     def _options_fit(self) -> Self:
@@ -77,31 +67,36 @@ _OPTIONS: dict[str, dict[str, float | None]] = {
 class ScheduleConfig(Section):
     """How the learning rate changes; what is null is the schedule's own default.
 
-    ``one_cycle`` rises over the share ``rise`` of the run, then falls to nothing along a cosine.
+    ``one_cycle`` rises over the share ``rise`` of the run, then falls to 0 along a cosine.
     ``cosine`` falls to ``min_lr`` over ``epochs`` (null: the whole run), and climbs back if the
     run is longer. ``warm_restarts`` falls in the same way, then starts again, each time
     ``multiply`` as long. ``cyclic`` goes from ``min_lr`` up to ``lr`` and down again in
     ``epochs``. ``step`` multiplies by ``factor`` every ``epochs``. ``plateau`` multiplies by
     ``factor`` once ``train.monitor`` has not gained ``threshold`` for more than ``patience``
     validations. All but the last are advanced step by step.
-
-    Parameters
-    ----------
-    warmup_epochs
-        The learning rate first rises from a thousandth over so many epochs.
     """
 
     name: Literal[
         "constant", "step", "cosine", "warm_restarts", "cyclic", "one_cycle", "plateau"
     ] = "one_cycle"
-    epochs: Positive | None = None
-    multiply: Annotated[int, Field(ge=1)] | None = None
-    factor: Annotated[float, Field(gt=0, lt=1)] | None = None
-    patience: Annotated[int, Field(ge=0)] | None = None
-    threshold: Annotated[float, Field(ge=0)] | None = None
-    min_lr: Annotated[float, Field(ge=0)] | None = None
-    rise: Annotated[float, Field(gt=0, lt=1)] | None = None
-    warmup_epochs: Annotated[float, Field(ge=0)] | None = None
+    """Schedule of the learning rate."""
+    epochs: Annotated[Positive | None, Unit("epochs")] = None
+    """Length of one fall, cycle or step: null is the run for ``cosine``, 10 for ``step``, 2 for
+    ``cyclic`` and 1 for ``warm_restarts``."""
+    multiply: Annotated[int | None, Field(ge=1)] = None
+    """How many times as long each restart of ``warm_restarts`` is; null is 2."""
+    factor: Annotated[float | None, Field(gt=0, lt=1)] = None
+    """Factor of ``step`` and ``plateau``; null is 0.1."""
+    patience: Annotated[int | None, Field(ge=0), Unit("validations")] = None
+    """How long ``plateau`` waits for a gain; null is 2."""
+    threshold: Annotated[float | None, Field(ge=0)] = None
+    """Smallest gain that ``plateau`` counts; null is 0.0001."""
+    min_lr: Annotated[float | None, Field(ge=0)] = None
+    """Lowest learning rate; null is 0."""
+    rise: Annotated[float | None, Field(gt=0, lt=1), Unit("part of the run")] = None
+    """How long ``one_cycle`` rises; null is 0.1."""
+    warmup_epochs: Annotated[float | None, Field(ge=0), Unit("epochs")] = None
+    """How long the learning rate first rises from a thousandth; null is 0."""
 
     @model_validator(mode="after")
     def _options_fit(self) -> Self:
@@ -112,7 +107,7 @@ class ScheduleConfig(Section):
         return self
 
     def option(self, key: str) -> float:
-        """Value of an option that the schedule takes, its default where the recipe has none."""
+        """Value of an option that the schedule takes, its default where the recipe does not say."""
         value = getattr(self, key)
         default = _OPTIONS[self.name][key]
         return float(default or 0.0) if value is None else float(value)

@@ -11,14 +11,14 @@ from pydantic import (
     model_validator,
 )
 
-from wsi_seg.config.section import Section
+from wsi_seg.config.section import Section, Unit
 
 Changes = dict[str, JsonValue]
 
 # Keys of the model that decide its layers.
-_FIXED = {"architecture", "encoder", "weights", "decoder_attention", "detail"}
+_FIXED = {"architecture", "encoder", "weights", "decoder_attention", "full_resolution_skip"}
 
-# Sections that a phase replaces whole: their keys belong together.
+# Sections that a phase replaces as a whole: their keys belong together.
 _WHOLE = {"loss", "schedule", "mix"}
 
 
@@ -26,25 +26,30 @@ class PhaseConfig(Section):
     """One stage of a run. It starts from the best network of the stage before it.
 
     All but ``name`` are keys of the recipe with what they are in this stage. Sections change key
-    by key; ``loss``, ``schedule`` and ``sampling.mix`` are replaced whole. Optimiser and schedule
-    begin anew.
-
-    Parameters
-    ----------
-    name
-        Its folder inside the run's.
+    by key; ``loss``, ``schedule`` and ``sampling.mix`` are replaced as a whole. Optimiser and
+    schedule start again.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-    mpp: float | None = None
-    patch_px: int | None = None
+    """Name of the stage, and of its folder inside the run's."""
+    mpp: Annotated[float | None, Unit("um per pixel")] = None
+    """Changes ``mpp``."""
+    patch_px: Annotated[int | None, Unit("pixels")] = None
+    """Changes ``patch_px``."""
     augment: JsonValue = None
+    """Changes ``augment``."""
     sampling: Changes | None = None
+    """Changes keys of ``sampling``."""
     model: Changes | None = None
+    """Changes keys of ``model`` that leave its layers alone."""
     loss: Changes | None = None
+    """Replaces ``loss``."""
     optimizer: Changes | None = None
+    """Changes keys of ``optimizer``."""
     schedule: Changes | None = None
+    """Replaces ``schedule``."""
     train: Changes | None = None
+    """Changes keys of ``train``."""
 
     @model_validator(mode="after")
     def _same_network(self) -> Self:

@@ -15,70 +15,66 @@ from wsi_seg.config.model import ModelConfig
 from wsi_seg.config.optimizer import OptimizerConfig, ScheduleConfig
 from wsi_seg.config.phase import PhaseConfig
 from wsi_seg.config.sampling import SamplingConfig
-from wsi_seg.config.section import Section
+from wsi_seg.config.section import Section, Unit
 from wsi_seg.config.training import TrainConfig
 from wsi_seg.notebook import lines_html
 
 # See `reading.view.View`.
-Fit = Literal["stretch", "pad", "crop"]
+Resize = Literal["stretch", "pad", "crop"]
 
 # Stands for the number of the fold in the path of first weights.
 _FOLD = "{fold}"
 
 
 def _usual_augment(values: dict[str, Any]) -> Augment:
-    """Augmentation of a recipe that names none; slices seen as channels have no colour."""
+    """Augmentation where a recipe does not say; slices seen as channels have no colour."""
     data = values.get("data")
-    return "d4" if isinstance(data, DataConfig) and data.neighbours else "light"
+    return "d4" if isinstance(data, DataConfig) and data.context_slices else "light"
 
 
 class Recipe(Section):
-    """A training run.
-
-    Parameters
-    ----------
-    name
-        Free text for people.
-    seed
-        Decides slides held out, patches drawn, augmentation and first weights.
-    classes
-        In the order of the model's output channels.
-    mpp
-        Micrometres per px that the model works at; null takes px of level 0 as they are.
-    patch_px
-        Side of a training patch at that mpp; also the model's tile at inference.
-    fit
-        For small images: resize each to a square of ``patch_px``, whatever its size. ``stretch``
-        changes the aspect, ``pad`` mirrors what is missing, ``crop`` lets the longer side stick
-        out; at inference the result has the image's own size again. Null keeps the resolution.
-    augment
-        Preset: ``none``, ``d4`` (flips and quarter turns), ``light`` (d4 and slight changes of
-        colour, blur and noise), ``stain`` (any turn, scale, and strong changes of colour),
-        ``siim``, ``stas`` (lists of competitions' winners) or ``heavy``; or a list of steps. Where
-        it is not named it is ``light``, and ``d4`` with ``data.neighbours``, which have no colour.
-    mix_batches
-        CutMix or MixUp of the patches of a batch; null mixes none.
-    phases
-        Stages that the run goes through; none is one stage of the recipe as it is.
-    """
+    """A training run."""
 
     name: str = "model"
+    """Name of the model, free text for people."""
     seed: int = Field(default=0, ge=0, lt=2**63)
+    """Decides slides held out, patches drawn, augmentation and first weights."""
     classes: tuple[ClassConfig, ...] = Field(min_length=1)
+    """Structures to segment, in the order of the model's output channels."""
     data: DataConfig
-    mpp: Annotated[float, Field(gt=0)] | None
-    patch_px: int = Field(default=256, ge=8, le=4096)
-    fit: Fit | None = None
+    """Which slides are learned from, and which are held out."""
+    mpp: Annotated[float | None, Field(gt=0), Unit("um per pixel")]
+    """Resolution that the model works at; null takes pixels of level 0 as they are."""
+    patch_px: Annotated[int, Unit("pixels")] = Field(default=256, ge=8, le=4096)
+    """Side of a training patch at that mpp; also the model's tile at inference."""
+    resize: Resize | None = None
+    """For small images: resize each to a square of ``patch_px``, whatever its size. ``stretch``
+    changes the aspect, ``pad`` mirrors what is missing, ``crop`` cuts the longer side; at
+    inference the result has the image's own size again. Null keeps the resolution."""
     sampling: SamplingConfig = SamplingConfig()
+    """Where patches are drawn."""
     augment: Augment = Field(default_factory=_usual_augment)
+    """How patches are changed: a preset, or a list of steps, each with exactly one of the keys
+    below. ``d4`` is flips and quarter turns; ``light`` adds slight changes of colour, blur and
+    noise; ``stain`` any rotation, scale, and strong changes of colour; ``siim`` and ``stas`` are
+    the lists of competitions' winners. The default is ``light``, or ``d4`` with
+    ``data.context_slices``, which have no colour."""
     mix_batches: MixBatchesConfig | None = None
+    """CutMix or MixUp of the patches of a batch; null does neither."""
     model: ModelConfig = ModelConfig()
+    """Network that is trained."""
     loss: LossConfig = LossConfig(bce=BceTerm(weight=1), dice=Term(weight=1))
+    """What is minimised: a sum of terms, each named with its weight."""
     optimizer: OptimizerConfig = OptimizerConfig()
+    """How weights are changed."""
     schedule: ScheduleConfig = ScheduleConfig()
+    """How the learning rate changes."""
     train: TrainConfig = TrainConfig()
+    """How long, how fast and on what it trains."""
     phases: tuple[PhaseConfig, ...] = ()
+    """Stages that the run goes through; an empty list is one stage of the recipe as it is."""
     ensemble: EnsembleConfig = EnsembleConfig()
+    """What is made of the networks of all folds."""
 
     @property
     def stages(self) -> tuple["Recipe", ...]:
@@ -106,10 +102,10 @@ class Recipe(Section):
         names = [phase.name for phase in self.phases]
         if len(set(names)) < len(names):
             raise ValueError(f"phases are named {', '.join(names)}; expected each name once")
-        if self.fit is not None and self.mpp is not None:
+        if self.resize is not None and self.mpp is not None:
             raise ValueError(
-                f"got fit {self.fit} and mpp {self.mpp:g}; expected mpp null, because a slide that "
-                "is fitted to a square keeps no resolution"
+                f"got resize {self.resize} and mpp {self.mpp:g}; expected mpp null, because a "
+                "slide that is resized to a square does not keep its resolution"
             )
         if _FOLD in (self.model.weights or "") and self.data.folds is None:
             raise ValueError(f"model.weights names {_FOLD}; expected data.folds to be a number")
@@ -118,7 +114,7 @@ class Recipe(Section):
         if self.model.head is not None and not self.loss.bce_empty.weight:
             raise ValueError("model.head needs a loss of its own; expected loss.bce_empty above 0")
         if self.model.deep_supervision and set(self.loss.terms) == {"bce_empty"}:
-            raise ValueError("model.deep_supervision needs a loss of px beside loss.bce_empty")
+            raise ValueError("model.deep_supervision needs a loss of pixels next to loss.bce_empty")
         return self
 
     def of_fold(self, index: int) -> "Recipe":

@@ -4,36 +4,27 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from wsi_seg.config.section import Section, Share
+from wsi_seg.config.section import Section, Share, Unit
 
 
 class MixConfig(Section):
-    """How often each layer of the importance map is drawn from, in proportion to the others.
-
-    Parameters
-    ----------
-    objects
-        Around annotated objects, each in turn: anywhere that a patch touches the object's box.
-    regions
-        Wherever a patch touches a class of the label ``sampling.regions_label``; px of objects are
-        left out where ``objects`` is above 0.
-    tissue, background
-        Wherever a patch touches tissue; wherever it touches what is none, and no object.
-    empty
-        Uniform by area over slides without any object, such as negative X-rays.
-    boundary
-        Cells that the outline of an object crosses.
-    hard
-        Where the last model was wrong, see ``wsi-seg mine``.
-    """
+    """How often each layer of the importance map is drawn from, in proportion to the others."""
 
     objects: Share = 0
+    """Around annotated objects, each in turn: anywhere that a patch touches the object's box."""
     regions: dict[str, Share] = Field(default_factory=dict)
+    """Wherever a patch touches a class, by name, of the label ``sampling.regions_label``; pixels of
+    objects are left out where ``objects`` is above 0."""
     tissue: Share = 0
+    """Wherever a patch touches tissue."""
     boundary: Share = 0
-    hard: Share = 0
+    """Cells that the outline of an object crosses."""
+    hard_negatives: Share = 0
+    """Where the last model was wrong, see ``wsi-seg mine``."""
     background: Share = 0
+    """Wherever a patch touches what is not tissue, and no object."""
     empty: Share = 0
+    """Uniform by area over slides without any object, such as negative X-rays."""
 
     @model_validator(mode="after")
     def _anything(self) -> Self:
@@ -44,33 +35,27 @@ class MixConfig(Section):
     @property
     def total(self) -> float:
         """Sum that the shares are parts of."""
-        cells = self.tissue + self.boundary + self.hard + self.background + self.empty
-        return self.objects + sum(self.regions.values()) + cells
+        areas = self.tissue + self.background + self.empty
+        cells = self.boundary + self.hard_negatives
+        return self.objects + sum(self.regions.values()) + areas + cells
 
 
 class SizesConfig(Section):
-    """How often an object of some size counts: small ones more often.
+    """How often an object of some size counts: small ones more often."""
 
-    Parameters
-    ----------
-    edges_mm
-        Ascending diameters of circles of the objects' areas.
-    times
-        Times that an object below each edge counts in a round; as many as edges.
-    beyond
-        Objects from the last edge on: ``keep`` once, or ``drop``.
-    """
-
-    edges_mm: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1)
-    times: tuple[Annotated[int, Field(ge=0, le=1000)], ...]
-    beyond: Literal["keep", "drop"] = "keep"
+    edges_mm: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Unit("mm")] = Field(min_length=1)
+    """Ascending diameters of circles of the objects' areas."""
+    repeats: tuple[Annotated[int, Field(ge=0, le=1000)], ...]
+    """How many times an object below each edge counts in a round; as many as edges."""
+    above: Literal["keep", "drop"] = "keep"
+    """Objects from the last edge on: ``keep`` them once, or ``drop`` them."""
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
-        if len(self.times) != len(self.edges_mm) or list(self.edges_mm) != sorted(
+        if len(self.repeats) != len(self.edges_mm) or list(self.edges_mm) != sorted(
             set(self.edges_mm)
         ):
-            raise ValueError("expected ascending edges_mm and as many times")
+            raise ValueError("expected ascending edges_mm and as many repeats")
         return self
 
 
@@ -81,73 +66,55 @@ class StrataConfig(Section):
     """
 
     scale: float = Field(default=20.0, gt=0)
+    """Bins per patch covered."""
     bins: int = Field(default=4, ge=1, le=100)
+    """Number of the last bin."""
 
 
 class GridConfig(Section):
-    """Patches on a grid over the tissue instead of draws from the map.
+    """Patches on a grid over the tissue in place of draws from the map."""
 
-    Parameters
-    ----------
-    overlap
-        Fraction that neighbouring patches share.
-    shifted
-        Move the grid by another random offset in each epoch.
-    """
-
-    overlap: float = Field(default=0.0, ge=0, le=0.9)
+    overlap: Annotated[float, Unit("part of the side")] = Field(default=0.0, ge=0, le=0.9)
+    """How much neighbouring patches share."""
     shifted: bool = True
+    """Move the grid by another random offset in each epoch."""
 
 
 class SamplingConfig(Section):
-    """Where patches are drawn.
-
-    Parameters
-    ----------
-    mix
-        Shares of the layers of the importance map.
-    patches_per_epoch
-        Rounded up to whole batches; null draws each object once, the other layers in proportion.
-    per
-        What ``mix.objects`` takes in turn: each ``object``, or each ``slide`` that has any, for
-        small images that are positive as a whole.
-    regions_label
-        Label whose classes ``mix.regions`` names.
-    sizes, strata
-        How objects are chosen among each other; null takes each equally often.
-    balance
-        Draw objects of each ``class`` or ``source`` as often as those of any other.
-    sources
-        Share of the draws around objects that each source gets, such as ``expert: 3, pseudo: 1``,
-        in proportion to the others; objects of sources that are not named are not drawn around.
-        Null draws all alike. Who drew is what ``wsi-seg annotate --source`` or the file says.
-    grid
-        Draw a grid instead of the mix; null draws the mix.
-    weighted
-        Weigh each patch in the loss by 1 / (N p), p its chance among N cells, so that the loss is
-        that of the whole tissue; capped at 10.
-    replay
-        Share of an epoch that shows the patches with the highest loss of the epoch before once
-        more, each a single time.
-    cell_um
-        Side of a cell of the importance map in micrometres.
-    cell_px
-        The same in px of level 0, used where ``mpp`` is null.
-    """
+    """Where patches are drawn."""
 
     mix: MixConfig = MixConfig(objects=0.5, tissue=0.4, background=0.1)
-    patches_per_epoch: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = 1000
-    per: Literal["object", "slide"] = "object"
+    """Shares of the layers of the importance map."""
+    patches_per_epoch: Annotated[int | None, Field(ge=1, le=2**31 - 1), Unit("patches")] = 1000
+    """Length of an epoch, rounded up to full batches; null draws each object once, the other
+    layers in proportion."""
+    unit: Literal["object", "slide"] = "object"
+    """What ``mix.objects`` takes in turn: each ``object``, or each ``slide`` that has any, for
+    small images that are positive as a whole."""
     regions_label: str = "regions"
+    """Label whose classes ``mix.regions`` names."""
     sizes: SizesConfig | None = None
+    """How often an object of some size is chosen; null takes all sizes equally often."""
     strata: StrataConfig | None = None
+    """Bins of objects that are drawn equally often; null has no bins."""
     balance: Literal["none", "class", "source"] = "none"
-    sources: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)] | None = None
+    """Draw objects of each ``class`` or ``source`` as often as those of any other."""
+    sources: Annotated[dict[str, Annotated[float, Field(gt=0)]] | None, Field(min_length=1)] = None
+    """Share of the draws around objects that each source gets, such as ``expert: 3, pseudo: 1``,
+    in proportion to the others; objects of other sources are not drawn around. Null draws all
+    alike. The source is what ``wsi-seg annotate --source`` or the file says."""
     grid: GridConfig | None = None
+    """Draw patches on a grid in place of the mix; null draws the mix."""
     weighted: bool = False
-    replay: float = Field(default=0.0, ge=0, le=0.5)
-    cell_um: float = Field(default=32.0, gt=0)
-    cell_px: int = Field(default=64, ge=1)
+    """Weigh each patch in the loss by 1 / (N p), p its chance among N cells, capped at 10, so that
+    the loss is that of the whole tissue."""
+    replay: Annotated[float, Unit("part of an epoch")] = Field(default=0.0, ge=0, le=0.5)
+    """How much of an epoch shows the patches with the highest loss of the epoch before again,
+    each once."""
+    cell_um: Annotated[float, Unit("um")] = Field(default=32.0, gt=0)
+    """Side of a cell of the importance map."""
+    cell_px: Annotated[int, Unit("pixels of level 0")] = Field(default=64, ge=1)
+    """The same where ``mpp`` is null."""
 
     @model_validator(mode="after")
     def _one_use_of_sources(self) -> Self:

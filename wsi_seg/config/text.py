@@ -12,7 +12,7 @@ _MAX_BYTES = 2**20
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML of recipes: no aliases, no repeated keys; booleans and floats as in YAML 1.2."""
+    """YAML of recipes: no aliases, no repeated keys; booleans and numbers as in YAML 1.2."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -34,26 +34,30 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# What has no place in JSON has none in a recipe.
+# A recipe holds only what JSON can hold.
 _Loader.yaml_constructors = dict(yaml.SafeLoader.yaml_constructors)
 for _kind in ("binary", "set", "omap", "pairs", "timestamp"):
     _Loader.yaml_constructors.pop(f"tag:yaml.org,2002:{_kind}")
 
-# YAML 1.1 reads "1e-3" as text and "no" as false; dates have no place in a recipe.
+# YAML 1.1 reads "1e-3" as text, "no" as false, "012" as 10 and "1:20" as 80; dates have no place in
+# a recipe.
 _Loader.yaml_implicit_resolvers = {
     first: [
         (tag, pattern)
         for tag, pattern in resolvers
-        if not tag.endswith((":bool", ":timestamp", ":float"))
+        if not tag.endswith((":bool", ":timestamp", ":int", ":float"))
     ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF")
+    "tag:yaml.org,2002:bool", re.compile(r"(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9_]*)$"), list("-+0123456789")
 )
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\.\d+|\d+\.\d*|\d+(?=[eE]))([eE][-+]?\d+)?|[-+]?\.(inf|Inf)|\.(nan|NaN)"),
+    re.compile(r"([-+]?(\.\d+|\d+\.\d*|\d+(?=[eE]))([eE][-+]?\d+)?|[-+]?\.(inf|Inf)|\.(nan|NaN))$"),
     list("-+.0123456789"),
 )
 

@@ -1,4 +1,4 @@
-"""Owns writing the objects of volumes as marks in mm, in LUNA16's form."""
+"""Owns writing the objects of volumes as candidates in mm, in LUNA16's form."""
 
 import csv
 import itertools
@@ -13,9 +13,9 @@ from wsi_seg.errors import StoreError
 from wsi_seg.export.files import written_whole
 from wsi_seg.geometry import Extent
 from wsi_seg.postprocess.label_map import predicted_label
+from wsi_seg.postprocess.nms import nms_by_distance, score_order
 from wsi_seg.postprocess.rule import Rule
-from wsi_seg.postprocess.strips import Strip, labelled
-from wsi_seg.postprocess.suppress import kept_apart, likeliest_first
+from wsi_seg.postprocess.strips import Strip, label_strips
 from wsi_seg.postprocess.write import write_decision
 from wsi_seg.progress import Progress
 from wsi_seg.slides.volume import VolumeGrid
@@ -25,48 +25,48 @@ HEADER = ("seriesuid", "coordX", "coordY", "coordZ", "probability", "class_id", 
 
 
 @dataclass(frozen=True, slots=True)
-class MarksReport:
-    """Number of marks in each volume."""
+class CandidatesReport:
+    """Number of candidates in each volume."""
 
     file: Path
-    marks: Mapping[str, int]
+    candidates: Mapping[str, int]
 
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
-        lines = [f"{volume}: {count} marks" for volume, count in self.marks.items()]
+        lines = [f"{volume}: {count} candidates" for volume, count in self.candidates.items()]
         return [*lines, f"wrote {self.file}"]
 
     def to_json(self) -> dict[str, object]:
         """Figures as plain JSON values."""
-        return {"file": str(self.file), "marks": dict(self.marks)}
+        return {"file": str(self.file), "candidates": dict(self.candidates)}
 
 
-def write_marks(
+def write_candidates(
     predictions: Collection,
     grids: Mapping[str, VolumeGrid],
     path: Path,
     *,
     rule: Rule | None = None,
-    apart_mm: float = 0.0,
+    min_distance_mm: float = 0.0,
     progress: Progress,
-) -> MarksReport:
+) -> CandidatesReport:
     """Join the objects of slices into objects of volumes, and write the centre of each.
 
-    A mark's probability is the highest of its px.
+    A candidate's probability is the highest of its pixels.
 
     Parameters
     ----------
     predictions
         Of slices, whose names end with their number: ``ct_z0012``.
     grids
-        Where the voxels of each volume lie, by its name.
+        Where the voxels of each volume are, by its name.
     path
         csv file to write, whole or not at all.
     rule
         Makes the decision; None takes the label map that inference wrote.
-    apart_mm
-        Of marks nearer than this only the likelier stays: the one with the higher probability,
-        then with the higher mean, then with more px, then the first; 0 keeps all.
+    min_distance_mm
+        Of candidates nearer than this only one stays: that of the higher probability, then of the
+        higher mean, then with more pixels, then the first; 0 keeps all.
     progress
         Advanced by slices.
 
@@ -92,11 +92,11 @@ def write_marks(
         writer.writerow(HEADER)
         for volume, slices in volumes.items():
             objects, seen = _linked(predictions, slices, rule, progress)
-            rows = _rows(objects, grids[volume], seen, apart_mm)
+            rows = _rows(objects, grids[volume], seen, min_distance_mm)
             writer.writerows((volume, *row) for row in rows)
             counts[volume] = len(rows)
     progress.finish()
-    return MarksReport(path, counts)
+    return CandidatesReport(path, counts)
 
 
 def _linked(
@@ -114,25 +114,25 @@ def _linked(
         image = store.probabilities
         label = predicted_label(store) if rule is None else write_decision(store, rule)
         progress.advance(1)
-        return list(labelled(label, image)())
+        return list(label_strips(label, image)())
 
     return link_slices((z, read(name)) for z, name in slices), extent
 
 
 def _rows(
-    objects: VolumeObjects, grid: VolumeGrid, seen: Extent, apart_mm: float
+    objects: VolumeObjects, grid: VolumeGrid, seen: Extent, min_distance_mm: float
 ) -> list[tuple[object, ...]]:
     scale = np.array([grid.size[0] / seen.width, grid.size[1] / seen.height])
     voxels = objects.centre.copy()
-    # Voxel coordinates name centres, px coordinates corners.
+    # Voxel coordinates are of centres, pixel coordinates of corners.
     voxels[:, :2] = voxels[:, :2] * scale - 0.5
-    places = grid.world(voxels)
-    order = likeliest_first(objects.max_probability, objects.mean_probability, objects.px)
-    kept = kept_apart(places, order, distance=apart_mm).tolist()
+    centres = grid.world(voxels)
+    order = score_order(objects.max_probability, objects.mean_probability, objects.px)
+    kept = nms_by_distance(centres, order, min_distance=min_distance_mm).tolist()
     rows = [
-        (*(f"{value:.3f}" for value in place), f"{probability:.4f}", int(kind), int(px), int(deep))
-        for place, probability, kind, px, deep in zip(
-            places, objects.max_probability, objects.value, objects.px, objects.slices, strict=True
+        (*(f"{value:.3f}" for value in centre), f"{probability:.4f}", int(kind), int(px), int(deep))
+        for centre, probability, kind, px, deep in zip(
+            centres, objects.max_probability, objects.value, objects.px, objects.slices, strict=True
         )
     ]
     return list(itertools.compress(rows, kept))

@@ -26,7 +26,7 @@ class LungRule(Section):
     Parameters
     ----------
     threshold_hu
-        Lung is below this; -150 keeps nodules that lie on the wall.
+        Lung is below this; -150 keeps nodules on the wall.
     smooth_mm
         Spread of the Gaussian that takes out noise first.
     least_area_mm2, most_eccentric
@@ -34,7 +34,7 @@ class LungRule(Section):
     volume_l
         Least and largest volume of a piece in litres.
     large_area_mm2, off_axis_mm
-        A piece is dropped if its slices larger than the first lie, on average, farther than the
+        A piece is dropped if its slices larger than the first are, on average, farther than the
         second from the middle of the image: a table or clothes.
     keep
         Keep so many pieces at most, the largest ones; None keeps all.

@@ -1,8 +1,8 @@
-"""Owns FROC: how many true places are hit at how many false marks per scan; CPM and its interval.
+"""Owns FROC: the share of findings hit at some false positives per scan; CPM and its interval.
 
-The rules are those of LUNA16: a mark hits where it lies inside the radius of a true place; of
-several marks in one place the likeliest counts and the others are neither right nor wrong; marks
-in places to exclude do not count; a scan without true places counts like any other.
+The rules are those of LUNA16: a candidate hits a finding when it is inside its radius; of several
+candidates in one finding the most probable counts and the others are neither right nor wrong;
+candidates in findings to exclude do not count; a scan without findings counts like any other.
 """
 
 import csv
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wsi_seg.errors import AnnotationError, ConfigError
 
-# False marks per scan at which LUNA16 reads the curve; CPM is the mean over them.
+# False positives per scan at which LUNA16 reads the curve; CPM is the mean over them.
 RATES = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
 
 _DRAWS = 1000
@@ -25,8 +25,8 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Places:
-    """Marks or true places in scans.
+class Findings:
+    """Candidates or true findings in scans.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class Places:
     centre
         ``(n, 3)`` x, y, z in mm (any unit will do, if all have the same).
     value
-        ``(n,)`` probability of a mark, or diameter of a true place.
+        ``(n,)`` probability of a candidate, or diameter of a true finding.
     """
 
     scan: NDArray[np.str_]
@@ -45,24 +45,24 @@ class Places:
     def __len__(self) -> int:
         return len(self.scan)
 
-    def of(self, scan: str) -> "Places":
+    def of(self, scan: str) -> "Findings":
         """Those of one scan."""
         here = self.scan == scan
-        return Places(self.scan[here], self.centre[here], self.value[here])
+        return Findings(self.scan[here], self.centre[here], self.value[here])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ScanMarks:
-    """What the marks of one scan came to.
+class ScanDetections:
+    """Candidates of one scan, matched to its findings.
 
     Parameters
     ----------
     hits
-        Probability of the likeliest mark in each true place that was hit.
+        Probability of the most probable candidate in each true finding that was hit.
     false
-        Probabilities of the marks in no place.
+        Probabilities of the candidates outside all findings.
     true
-        Number of true places.
+        Number of true findings.
     """
 
     hits: Floats
@@ -70,21 +70,23 @@ class ScanMarks:
     true: int
 
 
-def judge_marks(marks: Places, true: Places, exclude: Places | None = None) -> ScanMarks:
-    """Judge the marks of one scan by the rules above."""
-    inside = _inside(marks, true)
+def match_detections(
+    candidates: Findings, true: Findings, exclude: Findings | None = None
+) -> ScanDetections:
+    """Match the candidates of one scan to its findings by the rules above."""
+    inside = _inside(candidates, true)
     hit = inside.any(axis=0)
-    best = np.where(inside, marks.value[:, None], -np.inf).max(axis=0, initial=-np.inf)
+    best = np.where(inside, candidates.value[:, None], -np.inf).max(axis=0, initial=-np.inf)
     wrong = ~inside.any(axis=1)
     if exclude is not None and len(exclude):
-        wrong &= ~_inside(marks, exclude).any(axis=1)
-    return ScanMarks(best[hit], marks.value[wrong], len(true))
+        wrong &= ~_inside(candidates, exclude).any(axis=1)
+    return ScanDetections(best[hit], candidates.value[wrong], len(true))
 
 
-def _inside(marks: Places, places: Places) -> NDArray[np.bool_]:
-    """Whether each mark lies in each place, ``(marks, places)``."""
-    squared = ((marks.centre[:, None] - places.centre[None]) ** 2).sum(axis=2)
-    found: NDArray[np.bool_] = squared < (places.value / 2) ** 2
+def _inside(candidates: Findings, findings: Findings) -> NDArray[np.bool_]:
+    """Whether each candidate is in each finding, ``(candidates, findings)``."""
+    squared = ((candidates.centre[:, None] - findings.centre[None]) ** 2).sum(axis=2)
+    found: NDArray[np.bool_] = squared < (findings.value / 2) ** 2
     return found
 
 
@@ -99,12 +101,12 @@ class Froc:
     at_rates
         Sensitivity at each of `rates`.
     rates
-        False marks per scan.
+        False positives per scan.
     cpm
         Mean of ``at_rates``.
     low, high
         95 % interval of ``cpm`` over scans; None for fewer than two scans.
-    scans, true, marks
+    scans, true, candidates
         Numbers of each.
     """
 
@@ -117,17 +119,17 @@ class Froc:
     high: float | None
     scans: int
     true: int
-    marks: int
+    candidates: int
 
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
         ends = "" if self.low is None else f" (95 % interval {self.low:.4f} to {self.high:.4f})"
         lines = [
-            f"{self.true} true places in {self.scans} scans, {self.marks} marks",
+            f"{self.true} true findings in {self.scans} scans, {self.candidates} candidates",
             f"CPM {self.cpm:.4f}{ends}",
         ]
         pairs = zip(self.rates, self.at_rates, strict=True)
-        return [*lines, *(f"  {rate:g} false marks per scan: {hit:.4f}" for rate, hit in pairs)]
+        return [*lines, *(f"  {rate:g} false positives per scan: {hit:.4f}" for rate, hit in pairs)]
 
     def to_json(self) -> dict[str, object]:
         """Figures and curve as plain JSON values."""
@@ -137,17 +139,17 @@ class Froc:
             "cpm_high": self.high,
             "scans": self.scans,
             "true": self.true,
-            "marks": self.marks,
+            "candidates": self.candidates,
             "rates": list(self.rates),
             "at_rates": list(self.at_rates),
             "froc": {
-                "false marks per scan": list(self.false_per_scan),
+                "false positives per scan": list(self.false_per_scan),
                 "sensitivity": list(self.sensitivity),
             },
         }
 
 
-def froc(scans: Sequence[ScanMarks], *, rates: Sequence[float] = RATES) -> Froc:
+def froc(scans: Sequence[ScanDetections], *, rates: Sequence[float] = RATES) -> Froc:
     """Read sensitivities from the curve of some scans; between its points it is straight.
 
     The interval draws scans again, with replacement (1,000 times, always the same draws).
@@ -155,10 +157,10 @@ def froc(scans: Sequence[ScanMarks], *, rates: Sequence[float] = RATES) -> Froc:
     Raises
     ------
     ConfigError
-        If there is no true place: nothing can be hit then.
+        If there is no true finding: nothing can be hit then.
     """
     if not sum(scan.true for scan in scans):
-        raise ConfigError("got no true place in any scan; FROC needs at least one")
+        raise ConfigError("got no true finding in any scan; FROC needs at least one")
     false, hit = _curve(scans)
     at = np.interp(rates, false, hit)
     low = high = None
@@ -180,12 +182,12 @@ def froc(scans: Sequence[ScanMarks], *, rates: Sequence[float] = RATES) -> Froc:
         high=high,
         scans=len(scans),
         true=sum(scan.true for scan in scans),
-        marks=sum(len(scan.hits) + len(scan.false) for scan in scans),
+        candidates=sum(len(scan.hits) + len(scan.false) for scan in scans),
     )
 
 
-def _curve(scans: Sequence[ScanMarks]) -> tuple[Floats, Floats]:
-    """Compute false marks per scan and sensitivity at every probability, ascending, from 0."""
+def _curve(scans: Sequence[ScanDetections]) -> tuple[Floats, Floats]:
+    """Compute false positives per scan and sensitivity at every probability, ascending, from 0."""
     hits = np.sort(np.concatenate([scan.hits for scan in scans]))
     false = np.sort(np.concatenate([scan.false for scan in scans]))
     thresholds = np.unique(np.concatenate([hits, false]))[::-1]
@@ -193,12 +195,12 @@ def _curve(scans: Sequence[ScanMarks]) -> tuple[Floats, Floats]:
     above_false = len(false) - np.searchsorted(false, thresholds)
     rate = np.concatenate([[0], above_false]) / len(scans)
     share = np.concatenate([[0], above_hits]) / sum(scan.true for scan in scans)
-    # Of several points at one rate the highest is what the marks reach there.
+    # Of several points at one rate the highest is what the candidates reach there.
     last = np.append(rate[1:] > rate[:-1], True)
     return rate[last], share[last]
 
 
-def read_places(path: Path, value: str) -> Places:
+def read_findings(path: Path, value: str) -> Findings:
     """Read a csv file in LUNA16's form: seriesuid, coordX, coordY, coordZ, and a value in mm or 1.
 
     Parameters
@@ -230,25 +232,25 @@ def read_places(path: Path, value: str) -> Places:
                 scans.append((row["seriesuid"] or "").strip())
                 rows.append([float(row[name] or "nan") for name in columns])
     except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
-        raise AnnotationError(f"{path} cannot be read as places: {error}") from error
+        raise AnnotationError(f"{path} cannot be read as findings: {error}") from error
     numbers = np.array(rows, dtype=np.float64).reshape(-1, 4)
     broken = np.flatnonzero(~np.isfinite(numbers).all(axis=1))
     if len(broken):
         raise AnnotationError(f"{path}: line {broken[0] + 2}: expected finite numbers")
-    return Places(np.array(scans, dtype=np.str_), numbers[:, :3], numbers[:, 3])
+    return Findings(np.array(scans, dtype=np.str_), numbers[:, :3], numbers[:, 3])
 
 
 def froc_of_files(
-    marks: Path, true: Path, *, scans: Sequence[str] | None = None, exclude: Path | None = None
+    candidates: Path, true: Path, *, scans: Sequence[str] | None = None, exclude: Path | None = None
 ) -> Froc:
     """FROC of csv files in LUNA16's form.
 
     Parameters
     ----------
-    marks, true, exclude
-        Marks with ``probability``; true places, and those to exclude, with ``diameter_mm``.
+    candidates, true, exclude
+        Candidates with ``probability``; true findings, and those to exclude, with ``diameter_mm``.
     scans
-        Names of all scans; None takes those that marks or truth name, which leaves out scans
+        Names of all scans; None takes those that candidates or truth name, which leaves out scans
         with neither.
 
     Raises
@@ -256,12 +258,14 @@ def froc_of_files(
     AnnotationError
         If a file cannot be read.
     """
-    found, places = read_places(marks, "probability"), read_places(true, "diameter_mm")
-    left_out = None if exclude is None else read_places(exclude, "diameter_mm")
-    names = sorted({*found.scan, *places.scan}) if scans is None else list(scans)
+    found, findings = read_findings(candidates, "probability"), read_findings(true, "diameter_mm")
+    left_out = None if exclude is None else read_findings(exclude, "diameter_mm")
+    names = sorted({*found.scan, *findings.scan}) if scans is None else list(scans)
     return froc(
         [
-            judge_marks(found.of(name), places.of(name), left_out.of(name) if left_out else None)
+            match_detections(
+                found.of(name), findings.of(name), left_out.of(name) if left_out else None
+            )
             for name in map(str, names)
         ]
     )

@@ -1,4 +1,4 @@
-"""Owns objects of volumes: those of neighbouring slices that lie over each other are one.
+"""Owns objects of volumes: those of neighbouring slices that overlap are one.
 
 Slices come in the order of z. Memory holds two of them, and a few numbers for each object that one
 slice has.
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from wsi_seg.postprocess.runs import Ints, Labeller, Runs, over_runs
+from wsi_seg.postprocess.components import ConnectedComponents, Ints, Runs, over_runs
 from wsi_seg.postprocess.strips import Strip
 from wsi_seg.slides.slide import SLICE_NAME
 
@@ -37,9 +37,10 @@ class VolumeObjects:
     value
         Class id.
     centre
-        Mean of the px, x, y, z; x and y in px of the prediction from the corner, z in slices.
+        Mean of the pixels, x, y, z; x and y in pixels of the prediction from the corner, z in
+        slices.
     px
-        Number of px.
+        Number of pixels.
     slices
         Number of slices.
     mean_probability, max_probability
@@ -69,12 +70,13 @@ class _Slice:
 def link_slices(slices: Iterable[tuple[int, Sequence[Strip]]]) -> VolumeObjects:
     """Join the objects of slices into objects of a volume.
 
-    Objects of one class are joined where they share a px (x and y) in slices with neighbouring z.
+    Objects of one class are joined where they share a pixel (x and y) in slices with neighbouring
+    z.
 
     Parameters
     ----------
     slices
-        z and the px of each slice, ascending; a gap in z parts what it cuts.
+        z and the pixels of each slice, ascending; a gap in z splits an object.
     """
     joins: list[Ints] = []
     rows: list[Ints] = []
@@ -91,12 +93,13 @@ def link_slices(slices: Iterable[tuple[int, Sequence[Strip]]]) -> VolumeObjects:
     return _joined(np.concatenate([np.empty((0, 7), np.int64), *rows]), joins)
 
 
-# Columns of the sums: class id, px, x, y, z (each summed over px), probability, its highest.
+# Columns of the sums: class id, pixels, x, y, z (each summed over pixels), probability, its
+# highest.
 def _measured(z: int, strips: Sequence[Strip], first: int) -> tuple[_Slice, Ints]:
-    labeller = Labeller()
+    components = ConnectedComponents()
     parts = []
     for strip in strips:
-        runs = labeller.add(strip.y, strip.ids)
+        runs = components.add(strip.y, strip.ids)
         width = strip.ids.shape[1]
         begin, end = runs.begin - strip.y * width, runs.end - strip.y * width
         total = over_runs(np.add, strip.probability, begin, end)
@@ -104,9 +107,9 @@ def _measured(z: int, strips: Sequence[Strip], first: int) -> tuple[_Slice, Ints
         y, x = np.divmod(runs.begin, width)
         sum_x = runs.length * (2 * x + runs.length - 1) // 2
         parts.append((runs, total, highest, sum_x, runs.length * y))
-    of_piece = labeller.objects()
+    of_label = components.objects()
     runs = _concatenated([part[0] for part in parts])
-    number = of_piece[runs.piece] if len(runs.piece) else runs.piece
+    number = of_label[runs.label] if len(runs.label) else runs.label
     count = int(number.max()) + 1 if len(number) else 0
     sums = np.zeros((count, 7), dtype=np.int64)
     sums[number, 0] = runs.value
@@ -123,13 +126,13 @@ def _concatenated(parts: Sequence[Runs]) -> Runs:
         np.concatenate([part.begin for part in parts]),
         np.concatenate([part.end for part in parts]),
         np.concatenate([part.value for part in parts]),
-        np.concatenate([part.piece for part in parts]),
+        np.concatenate([part.label for part in parts]),
         np.concatenate([part.shared for part in parts]),
     )
 
 
 def _touching(a: Runs, b: Runs) -> tuple[Ints, Ints]:
-    """Pairs of runs of one value in two slices that share a px."""
+    """Pairs of runs of one value in two slices that share a pixel."""
     first = np.searchsorted(b.end, a.begin, side="right")
     count = np.maximum(np.searchsorted(b.begin, a.end, side="left") - first, 0)
     upper = np.repeat(np.arange(len(a.begin)), count)
@@ -150,13 +153,13 @@ def _joined(sums: Ints, joins: Sequence[Ints]) -> VolumeObjects:
     np.maximum.at(highest, group, sums[:, 6])
     px = total[:, 1]
     # An object may have several parts in one slice.
-    apart = np.unique(np.stack([group, sums[:, 4] // np.maximum(sums[:, 1], 1)], axis=1), axis=0)
+    planes = np.unique(np.stack([group, sums[:, 4] // np.maximum(sums[:, 1], 1)], axis=1), axis=0)
     return VolumeObjects(
         value=value,
-        # x and y of px count from their corners, z of slices from their middles.
+        # x and y of pixels count from their corners, z of slices from their middles.
         centre=total[:, 2:5] / np.maximum(px, 1)[:, None] + (0.5, 0.5, 0.0),
         px=px,
-        slices=np.bincount(apart[:, 0], minlength=groups),
+        slices=np.bincount(planes[:, 0], minlength=groups),
         mean_probability=total[:, 5] / np.maximum(px, 1) / 255,
         max_probability=highest / 255,
     )

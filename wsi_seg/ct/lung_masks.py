@@ -88,7 +88,7 @@ def mask_lungs(
     Raises
     ------
     ConfigError
-        If no slide is a slice of a volume, or a rule is for a volume that is none of them.
+        If no slide is a slice of a volume, or a rule is for a volume that is not among them.
     BatchError
         If some volumes fail; the others are done.
     """

@@ -1,4 +1,4 @@
-"""Owns the mask of lungs in a CT volume: air inside the body, judged by volume and place."""
+"""Owns the mask of lungs in a CT volume: air inside the body, chosen by volume and position."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -40,9 +40,9 @@ def find_lungs(
 ) -> Lungs:
     """Find the lungs by the rule of DSB 2017's first place (Liao et al. 2019, section 3.1).
 
-    Air is what lies below a threshold after smoothing. Air that is joined to the corners of the
+    Air is what is below a threshold after smoothing. Air that is joined to the corners of the
     volume is outside the body. Of the rest those pieces are lung whose volume is likely and that
-    lie near the middle. Unlike there, a piece without a large slice is not dropped.
+    are near the middle. Unlike there, a piece without a large slice is not dropped.
 
     Parameters
     ----------

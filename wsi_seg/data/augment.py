@@ -46,7 +46,7 @@ class Augmenter:
         self._larger = LARGER if _names(steps) & _REACHING else 1.0
 
     def side_to_cut(self, side: int) -> int:
-        """Side of the square to cut for a patch of this side, in px."""
+        """Side of the square to cut for a patch of this side, in pixels."""
         return round(side * self._larger)
 
     def __call__(
@@ -91,8 +91,8 @@ def require_no_colour(augment: Augment) -> None:
     found = sorted(_names(steps) & _COLOUR)
     if found:
         raise ConfigError(
-            f"augment: {', '.join(found)} change colours, and with data.neighbours the channels "
-            "are slices; expected none of them, for example d4, or a list of other steps"
+            f"augment: {', '.join(found)} change colours, and with data.context_slices the "
+            "channels are slices; expected none of them, for example d4, or a list of other steps"
         )
 
 

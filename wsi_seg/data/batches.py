@@ -28,14 +28,14 @@ _COLOURS = {
 }
 _KNOWN = _TURNS | _COLOURS | {"affine", "dropout"}
 
-# Images, then maps of the same px.
+# Images, then maps of the same pixels.
 Batch = tuple[torch.Tensor, ...]
 
 
 def shared_out(augment: Augment) -> tuple[tuple[StepConfig, ...], tuple[StepConfig, ...]]:
-    """Part the steps of a recipe into those for the loader's processes and those for the device.
+    """Split the steps of a recipe into those for the loader's processes and those for the device.
 
-    The former come first, whatever their place in the recipe.
+    The former come first, whatever their order in the recipe.
     """
     steps = PRESETS[augment] if isinstance(augment, str) else augment
     known = [_is_known(step) for step in steps]
@@ -65,7 +65,7 @@ class BatchAugmenter:
         self._larger = LARGER if _reaches(self._steps) else 1.0
 
     def side_to_cut(self, side: int) -> int:
-        """Side of the square to cut for a patch of this side, in px."""
+        """Side of the square to cut for a patch of this side, in pixels."""
         return round(side * self._larger)
 
     def __call__(
@@ -78,8 +78,8 @@ class BatchAugmenter:
         images
             ``(B, C, H, W)`` uint8, H = W = `side_to_cut` of ``side``.
         maps
-            What belongs to their px, such as labels: ``(B, H, W)`` or ``(B, K, H, W)``; values are
-            never blended.
+            What belongs to their pixels, such as labels: ``(B, H, W)`` or ``(B, K, H, W)``; values
+            are never blended.
         side
             Side of the patches that are wanted.
 
@@ -87,7 +87,7 @@ class BatchAugmenter:
         -------
         tuple of torch.Tensor
             Images ``(B, C, side, side)`` float32, 0 to 255 (as they came where there are no
-            steps), then the maps as they came, ``side`` px a side.
+            steps), then the maps as they came, ``side`` pixels a side.
         """
         if not self._steps:
             return images, *maps
@@ -179,7 +179,7 @@ def _moved(batch: Batch, config: AffineConfig) -> Batch:
     scale = colours.between(count, *config.scale)
     shifts = [2 * colours.between(count, -config.shift, config.shift) for _ in range(2)]
     cos, sin = angle.cos() / scale, angle.sin() / scale
-    # From places of the result to places of the image, which grid_sample counts from -1 to 1.
+    # From positions in the result to positions in the image, which grid_sample counts from -1 to 1.
     rows = [torch.stack([cos, -sin, shifts[0]], 1), torch.stack([sin, cos, shifts[1]], 1)]
     matrix = torch.stack(rows, 1).to(images.device, non_blocking=True)
     grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
@@ -187,7 +187,7 @@ def _moved(batch: Batch, config: AffineConfig) -> Batch:
 
 
 def _nearest(one: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
-    """Map whose values are taken as they are, from the nearest px."""
+    """Map whose values are taken as they are, from the nearest pixel."""
     flat = one if one.ndim == 4 else one[:, None]
     moved = _sampled(flat.float(), grid, "nearest").to(one.dtype)
     return moved if one.ndim == 4 else moved[:, 0]

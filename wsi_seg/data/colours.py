@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from wsi_seg.config.augment import BlurConfig, HsvConfig, StainConfig, StepConfig
 
-# Widest Gaussian that a blur draws, and the narrowest, in px; as albumentations has it.
+# Widest Gaussian that a blur draws, and the narrowest, in pixels; as albumentations has it.
 _SIGMAS = (0.5, 3.0)
 
 

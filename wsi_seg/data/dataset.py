@@ -1,4 +1,4 @@
-"""Owns patches as tensors: place to pixels and label, augmented, ready for a data loader."""
+"""Owns patches as tensors: position to pixels and label, augmented, ready for a data loader."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from wsi_seg.errors import StoreError
 from wsi_seg.reading.resample import Readable, Scale, read_image, read_label
 from wsi_seg.reading.view import View
 from wsi_seg.sampling import Draws, GridSampler, PatchSampler
-from wsi_seg.sampling.counters import Stream, words
+from wsi_seg.sampling.counters import Stream, random_bits
 from wsi_seg.store import Multiscale, SlideStore, open_multiscale
 
 # Group inside a label's that holds its probabilities.
@@ -40,7 +40,7 @@ class PatchSource:
         Probabilities (value / 255) to learn instead of ids, one channel per class of the model;
         None where the truth is certain.
     doubt
-        How much less than 1 each px weighs, value / 255; None where all weigh 1.
+        How much less than 1 each pixel weighs, value / 255; None where all weigh 1.
     """
 
     image: Readable
@@ -75,9 +75,9 @@ class PatchSource:
     def patch(
         self, centre_y: float, centre_x: float, side: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Square patch around a centre given in level-0 px.
+        """Square patch around a centre given in level-0 pixels.
 
-        Past the slide's border image and label are mirrored, about the middle of the last px.
+        Past the slide's border image and label are mirrored, about the middle of the last pixel.
 
         Returns
         -------
@@ -153,7 +153,7 @@ class _Window:
         return int(self.columns.max()) - self.x + 1
 
     def shown(self, block: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Patch of the block of px from the first row and column to the last."""
+        """Patch of the block of pixels from the first row and column to the last."""
         ascending = (np.diff(self.rows) == 1).all() and (np.diff(self.columns) == 1).all()
         if ascending:
             return block
@@ -161,7 +161,7 @@ class _Window:
 
 
 def _mirrored(centre: float, side: int, length: int) -> NDArray[np.int64]:
-    """Px of an axis that a patch shows, in its order; past the ends they come back."""
+    """Pixels of an axis that a patch shows, in its order; past the ends they come back."""
     past = np.abs(round(centre - side / 2) + np.arange(side))
     turn = max(1, 2 * (length - 1))
     found: NDArray[np.int64] = np.abs((past + length - 1) % turn - (length - 1))
@@ -183,7 +183,7 @@ def _recode(slide: str, label: Multiscale, classes: ClassTable) -> NDArray[np.ui
 
 
 def _soft(label: Multiscale, classes: ClassTable) -> Multiscale | None:
-    """Probabilities beside a label, if it has any."""
+    """Probabilities inside a label, if it has any."""
     soft = _inside(label, SOFT)
     if soft is None:
         return None
@@ -207,9 +207,9 @@ class PatchDataset(Dataset[Patch]):
     """Patches of all epochs, one after the other: item ``epoch * len(sampler) + i``.
 
     An item is ``(image, label, weight)``: uint8 ``(C, side, side)``, uint8 class ids
-    ``(side, side)``, and float32 ``(side, side)`` or, where all px weigh 1, ``()``. Soft truth is
-    float32 probabilities ``(classes, side, side)``, NaN where they are to be ignored. It depends on
-    the item's number and the recipe alone, so worker processes need no seeds of their own. The
+    ``(side, side)``, and float32 ``(side, side)`` or, where all pixels weigh 1, ``()``. Soft truth
+    is float32 probabilities ``(classes, side, side)``, NaN where they are to be ignored. It depends
+    on the item's number and the recipe alone, so worker processes need no seeds of their own. The
     object may be pickled.
 
     Parameters
@@ -217,7 +217,7 @@ class PatchDataset(Dataset[Patch]):
     sources
         One per map of the sampler, in its order.
     sampler
-        Draws the places.
+        Draws the positions.
     augment
         See `Augmenter`.
     patch_px
@@ -251,8 +251,8 @@ class PatchDataset(Dataset[Patch]):
             self._augmenter = Augmenter(self._augment)
         side = self._augmenter.side_to_cut(self._patch_px)
         image, label = source.patch(float(draws.y[index]), float(draws.x[index]), side)
-        raw = words(self._seed, epoch, stream=Stream.AUGMENT, first=index, count=1)[0]
-        seeds = [int(word) >> 33 for word in raw]
+        raw = random_bits(self._seed, epoch, stream=Stream.AUGMENT, first=index, count=1)[0]
+        seeds = [int(bits) >> 33 for bits in raw]
         image, label = self._augmenter(image, label, side=self._patch_px, seeds=seeds)
         planes = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         weight = torch.ones(())
@@ -327,9 +327,9 @@ class EpochItems(Sampler[int]):
     def of(self, epoch: int) -> NDArray[np.int64]:
         """Items of an epoch, of all ranks, ``(length,)`` int64.
 
-        Repeats stand in the places of some of them, evenly spread.
+        Repeats replace some of them, evenly spread.
         """
         items = np.arange(epoch * self._length, (epoch + 1) * self._length)
-        places = np.arange(len(self.repeats)) * self._length // max(1, len(self.repeats))
-        items[places] = self.repeats
+        replaced = np.arange(len(self.repeats)) * self._length // max(1, len(self.repeats))
+        items[replaced] = self.repeats
         return items

@@ -37,7 +37,7 @@ def mix_batch(
         Ids or probabilities as they were after CutMix, probabilities after MixUp. What one of two
         patches ignores, their mean ignores.
     weights : torch.Tensor
-        Those of px as the px they belong to.
+        Those of pixels move with their pixels.
     """
     if len(images) < 2 or float(torch.rand(())) >= config.p:
         return images, labels, weights
@@ -64,7 +64,7 @@ def probabilities(ids: torch.Tensor, classes: int) -> torch.Tensor:
 def _cut(
     images: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, share: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Put a box of the patch before into each patch; around a px with foreground if it has any."""
+    """Put a box of the patch before into each patch, around foreground if it has any."""
     height, width = images.shape[-2:]
     tall, wide = (max(1, round(side * (1 - share) ** 0.5)) for side in (height, width))
     mixed, truth, worth = images.clone(), labels.clone(), weights.clone()
@@ -72,9 +72,9 @@ def _cut(
     if labels.is_floating_point():
         found = (labels.nan_to_num() > 0.5).any(dim=1)
     for index in range(len(images)):
-        places = found[index - 1].nonzero()
-        if len(places):
-            y, x = places[int(torch.randint(len(places), ()))].tolist()
+        positions = found[index - 1].nonzero()
+        if len(positions):
+            y, x = positions[int(torch.randint(len(positions), ()))].tolist()
         else:
             y, x = int(torch.randint(height, ())), int(torch.randint(width, ()))
         top = min(max(0, y - tall // 2), height - tall)

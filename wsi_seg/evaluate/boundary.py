@@ -1,8 +1,8 @@
 """Owns distances between outlines: Hausdorff 95 and surface Dice, strip by strip.
 
-The outline of a class is its px that have a neighbour (up, down, left, right) outside it; the edge
-of the slide is outside, px to ignore are not. Distances run between centres of px, and are exact
-up to a reach; what lies farther counts as infinitely far. So memory holds a strip and its
+The outline of a class is its pixels that have a neighbour (up, down, left, right) outside it; the
+edge of the slide is outside, pixels to ignore are not. Distances run between centres of pixels, and
+are exact up to a reach; what is farther counts as infinitely far. So memory holds a strip and its
 surroundings, never a slide.
 """
 
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from wsi_seg.classes import IGNORE, ClassTable
-from wsi_seg.evaluate.truth import Pair
+from wsi_seg.evaluate.pairing import PredictionTruthStrip
 
-# Px beyond which two outlines have nothing to do with each other.
+# Pixels beyond which two outlines have nothing to do with each other.
 REACH_PX = 512
 
-# Stands for the squared distance of what lies farther.
+# Stands for the squared distance of what is farther.
 BEYOND = 1 << 62
 
 Points = NDArray[np.int32]
@@ -28,7 +28,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Distances:
-    """Distances from each px of one outline to the other outline, as counts.
+    """Distances from each pixel of one outline to the other outline, as counts.
 
     Only distances that occur are kept, because a run of many slides keeps those of each.
 
@@ -36,16 +36,16 @@ class Distances:
     ----------
     there, back
         Found to true and true to found: ``(n, 2)`` squared distances in px², rising, and how many
-        px have them; those beyond the reach have `BEYOND`.
+        pixels have them; those beyond the reach have `BEYOND`.
     """
 
     there: Ints
     back: Ints
 
     def hausdorff(self, quantile: float = 0.95) -> float | None:
-        """Larger of the two directed quantiles, in px.
+        """Larger of the two directed quantiles, in pixels.
 
-        Quantiles lie between neighbouring values in proportion, as `numpy.quantile` has it. 0
+        Quantiles are between neighbouring values in proportion, as `numpy.quantile` has it. 0
         where both outlines are empty, None where it is beyond the reach or one is empty.
         """
         if not len(self.there) and not len(self.back):
@@ -54,7 +54,7 @@ class Distances:
         return None if None in both else max(value for value in both if value is not None)
 
     def surface_dice(self, tolerance_px: float) -> float:
-        """Share of both outlines that lies within a tolerance of the other; 1 if both are empty."""
+        """Share of both outlines that is within a tolerance of the other; 1 if both are empty."""
         squared, counts = np.concatenate([self.there, self.back]).T
         # A hair more, because a tolerance in um was divided.
         total, near = int(counts.sum()), min(tolerance_px**2 + 1e-9, BEYOND - 1)
@@ -80,7 +80,7 @@ def _quantile(side: Ints, quantile: float) -> float | None:
 
 @dataclass(slots=True)
 class _Rows:
-    """Outline px of some rows, by class id: found and true, ``(n, 2)`` y and x."""
+    """Outline pixels of some rows, by class id: found and true, ``(n, 2)`` y and x."""
 
     y: int
     y_end: int
@@ -102,7 +102,7 @@ class Outlines:
         self._ids = [entry.id for entry in classes]
         self._names = {entry.id: entry.name for entry in classes}
         self._reach = reach_px
-        self._before: Pair | None = None
+        self._before: PredictionTruthStrip | None = None
         self._above: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None
         self._near: deque[_Rows] = deque()
         self._waiting: deque[_Rows] = deque()
@@ -113,11 +113,11 @@ class Outlines:
             for true in (False, True)
         }
 
-    def add(self, pair: Pair) -> None:
+    def add(self, strip: PredictionTruthStrip) -> None:
         """Take the next strip."""
         if self._before is not None:
-            self._outline(self._before, pair)
-        self._before = pair
+            self._outline(self._before, strip)
+        self._before = strip
 
     def distances(self) -> dict[str, Distances]:
         """Distances of each class, once all strips are in."""
@@ -133,23 +133,23 @@ class Outlines:
             for number in self._ids
         }
 
-    def _outline(self, pair: Pair, below: Pair | None) -> None:
+    def _outline(self, strip: PredictionTruthStrip, below: PredictionTruthStrip | None) -> None:
         """Find the outlines of a strip, whose lower neighbour is known now."""
-        height = len(pair.found)
-        rows = _Rows(pair.y, pair.y + height)
-        found, drawn = (np.pad(ids, 1) for ids in (pair.found, pair.true))
+        height = len(strip.found)
+        rows = _Rows(strip.y, strip.y + height)
+        found, drawn = (np.pad(ids, 1) for ids in (strip.found, strip.true))
         if self._above is not None:
             found[0, 1:-1], drawn[0, 1:-1] = self._above
         if below is not None:
             found[-1, 1:-1], drawn[-1, 1:-1] = below.found[0], below.true[0]
         for true, framed in enumerate((found, drawn)):
             for number in self._ids:
-                # Where px to ignore begin, nobody knows whether an object ends.
-                edge = _edge(framed == number, (framed == number) | (drawn == IGNORE)) & pair.valid
+                # Where pixels to ignore begin, it is unknown whether an object ends.
+                edge = _edge(framed == number, (framed == number) | (drawn == IGNORE)) & strip.valid
                 y, x = np.nonzero(edge)
-                points = np.stack([y + pair.y, x], axis=1).astype(np.int32)
+                points = np.stack([y + strip.y, x], axis=1).astype(np.int32)
                 rows.points[number, bool(true)] = points
-        self._above = (pair.found[-1], pair.true[-1])
+        self._above = (strip.found[-1], strip.true[-1])
         self._near.append(rows)
         self._waiting.append(rows)
         # A strip is measured when all rows within reach below it are there.
@@ -171,7 +171,7 @@ class Outlines:
 
 
 def _edge(own: NDArray[np.bool_], inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Own px with a neighbour that is not inside; the frame of one px is not judged."""
+    """Own pixels with a neighbour that is not inside; the frame of one pixel is not measured."""
     deep = inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
     edge: NDArray[np.bool_] = own[1:-1, 1:-1] & ~deep
     return edge

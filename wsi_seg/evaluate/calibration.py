@@ -1,4 +1,4 @@
-"""Owns how far probabilities can be believed: reliability, and the maps that mend them.
+"""Owns how far probabilities can be trusted: reliability, and the maps that calibrate them.
 
 A prediction has 256 values, so all that is needed is how often each value came with the class and
 without it. That is counted over strips; nothing else is held.
@@ -6,22 +6,20 @@ without it. That is counted over strips; nothing else is held.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from sklearn.isotonic import IsotonicRegression
 
+from wsi_seg.choices import Method
 from wsi_seg.classes import IGNORE
 from wsi_seg.errors import StoreError
-from wsi_seg.evaluate.truth import require_same_classes, require_same_slide
+from wsi_seg.evaluate.pairing import require_same_classes, require_same_slide
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.postprocess.write import classes_of
 from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Collection, SlideStore
-
-Method = Literal["temperature", "quantile"]
 
 _VALUES = 256
 _BINS = 10
@@ -36,12 +34,12 @@ _COLDEST, _HOTTEST = 0.05, 20.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reliability:
-    """Px of one class by the probability that was predicted.
+    """Pixels of one class by the probability that was predicted.
 
     Parameters
     ----------
     counts
-        ``(256, 2)`` int64: px with each value (value / 255), without the class and with it.
+        ``(256, 2)`` int64: pixels with each value (value / 255), without the class and with it.
     """
 
     counts: NDArray[np.int64]
@@ -50,7 +48,7 @@ class Reliability:
         return Reliability(self.counts + other.counts)
 
     def curve(self) -> tuple[list[float], list[float]]:
-        """Mean probability and share of px that have the class, in ten bins; empty ones left out.
+        """Mean probability and share of pixels that have the class, in ten bins without empty ones.
 
         As `sklearn.calibration.calibration_curve` has it.
         """
@@ -60,17 +58,17 @@ class Reliability:
 
     @property
     def ece(self) -> float:
-        """Expected calibration error (Guo et al., 2017): mean over px of the bins' gaps."""
+        """Expected calibration error (Guo et al., 2017): mean over pixels of the bins' gaps."""
         said, true, px = self._binned()
         return float(np.abs(said - true).sum() / max(1, px.sum()))
 
     @property
     def loss(self) -> float:
-        """Mean cross-entropy over px; 0 and 255 stand for half a step from the ends."""
+        """Mean cross-entropy over pixels; 0 and 255 stand for half a step from the ends."""
         return self._cross_entropy(_logits()) / max(1, int(self.counts.sum()))
 
     def _cross_entropy(self, logits: NDArray[np.float64]) -> float:
-        """Sum over px, where each value stands for a logit."""
+        """Sum over pixels, where each value stands for a logit."""
         # log(1 + exp(z)) where the class is not, log(1 + exp(-z)) where it is.
         each = np.stack([np.logaddexp(0, logits), np.logaddexp(0, -logits)], axis=1)
         return float((self.counts * each).sum())
@@ -92,7 +90,7 @@ class Reliability:
         }
 
     def temperature(self) -> float:
-        """Find the number to divide logits by that makes the truth likeliest; 1 without px.
+        """Find the number to divide logits by that makes the truth most probable; 1 without pixels.
 
         Guo et al. (2017), *On calibration of modern neural networks*.
         """
@@ -113,11 +111,11 @@ class Reliability:
         ----------
         method
             ``temperature`` keeps the shape and mends confidence; ``quantile`` gives each value
-            the share of px that have the class (isotonic regression), and needs more truth.
+            the share of pixels that have the class (isotonic regression), and needs more truth.
         """
         if method == "temperature":
-            mended = 1 / (1 + np.exp(-_logits() / self.temperature()))
-            return _values(mended)
+            calibrated = 1 / (1 + np.exp(-_logits() / self.temperature()))
+            return _values(calibrated)
         px = self.counts.sum(axis=1)
         value = np.arange(_VALUES)
         if not px.any():
@@ -180,7 +178,7 @@ def slide_reliability(
         ids = read_label(true, extent, region.y, 0, height=region.height, width=region.width)
         ids = recode[ids]
         for channel, entry in enumerate(classes):
-            for row in range(0, region.height, _ROWS):  # sums take eight bytes for each px
+            for row in range(0, region.height, _ROWS):  # sums take eight bytes for each pixel
                 rows = slice(row, row + _ROWS)
                 pairs = values[rows, :, channel].astype(np.int64) * 2 + (ids[rows] == entry.id)
                 pairs = pairs[ids[rows] != IGNORE]

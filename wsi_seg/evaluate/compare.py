@@ -10,17 +10,17 @@ from wsi_seg.errors import BatchError, StoreError, WsiSegError
 from wsi_seg.evaluate.boundary import Outlines
 from wsi_seg.evaluate.calibration import Reliability, pooled, slide_reliability
 from wsi_seg.evaluate.matching import Matcher
-from wsi_seg.evaluate.scores import Counts, Measures, Scores, SlideScore
-from wsi_seg.evaluate.tiles import tile_dices
-from wsi_seg.evaluate.truth import (
-    Pair,
+from wsi_seg.evaluate.pairing import (
+    PredictionTruthStrip,
     lack_of_truth,
-    paired,
+    paired_strips,
     require_same_classes,
     require_same_slide,
 )
+from wsi_seg.evaluate.scores import Counts, Measures, Scores, SlideScore
+from wsi_seg.evaluate.tiles import tile_dices
 from wsi_seg.postprocess.label_map import predicted_label
-from wsi_seg.postprocess.strips import labelled
+from wsi_seg.postprocess.strips import label_strips
 from wsi_seg.postprocess.write import classes_of
 from wsi_seg.progress import Progress, Silent
 from wsi_seg.store import LABEL, Collection, SlideStore
@@ -61,10 +61,10 @@ def evaluate_collection(
     """Compare the label maps of a prediction collection with a label of the slides.
 
     Slides without that label are left out and named in the result, and so are those that cannot
-    be compared: call its `Scores.require_whole` to be told of the latter by an error.
+    be compared: its `Scores.require_whole` raises an error for the latter.
 
     Truth is compared at the prediction's level: its own level there, or the nearest finer one,
-    sampled at px centres. Px labelled 255 (ignore) do not count.
+    sampled at pixel centres. Pixels labelled 255 (ignore) do not count.
 
     Parameters
     ----------
@@ -75,11 +75,11 @@ def evaluate_collection(
     label
         Name under ``labels/`` of the truth.
     found_label
-        Name of the label that is judged: what inference wrote, or ``decision``.
+        Name of the label that is scored: what inference wrote, or ``decision``.
     measures
-        What is measured beside px.
+        What is measured besides pixels.
     decide
-        Called with each prediction before it is judged, for example to write ``found_label``.
+        Called with each prediction before it is scored, for example to write ``found_label``.
     progress
         Advanced by megapixels.
 
@@ -96,14 +96,14 @@ def evaluate_collection(
     scores: list[SlideScore] = []
     sure: list[dict[str, Reliability]] = []
     failures: dict[str, str] = {}
-    unjudged: dict[str, str] = {}
+    unscored: dict[str, str] = {}
     progress.start("evaluate", len(names), "slides")
     for name in names:
         try:
             if name not in truth:
                 raise StoreError(f"{truth.path} has no slide {name!r}")
             if (lack := lack_of_truth(truth[name], label)) is not None:
-                unjudged[name] = lack
+                unscored[name] = lack
                 continue
             if decide is not None:
                 decide(prediction[name])
@@ -124,21 +124,21 @@ def evaluate_collection(
             progress.advance(1)
     progress.finish()
     if not scores:
-        raise BatchError(failures | unjudged, done=0)
-    judged = dict.fromkeys(score.slide for score in scores)
-    caveats = [text for name in judged if (text := prediction[name].caveat) is not None]
-    if measures.calibration and len(sure) < len(judged):
-        caveats.append(
-            f"calibration not measured on {len(judged) - len(sure)} of {len(judged)} slides: only "
+        raise BatchError(failures | unscored, done=0)
+    scored = dict.fromkeys(score.slide for score in scores)
+    warnings = [text for name in scored if (text := prediction[name].warning) is not None]
+    if measures.calibration and len(sure) < len(scored):
+        warnings.append(
+            f"calibration not measured on {len(scored) - len(sure)} of {len(scored)} slides: only "
             "their class ids were saved"
         )
     return Scores(
         tuple(scores),
         measures.tolerance_um,
         pooled(sure) if sure else None,
-        tuple(unjudged),
+        tuple(unscored),
         failures,
-        tuple(caveats),
+        tuple(warnings),
     )
 
 
@@ -162,13 +162,13 @@ def evaluate_slide(
     matcher = Matcher() if measures.objects else None
     outlines = Outlines(found_classes) if measures.tolerance_um is not None else None
     progress.start(f"evaluate {truth.name}", extent.area / 1e6, "Mpx")
-    for pair in paired(labelled(found), found_classes, true, height=extent.height):
-        confusion += _confusion(pair, size)
+    for strip in paired_strips(label_strips(found), found_classes, true, height=extent.height):
+        confusion += _confusion(strip, size)
         if matcher is not None:
-            matcher.add(pair)
+            matcher.add(strip)
         if outlines is not None:
-            outlines.add(pair)
-        progress.advance(pair.found.size / 1e6)
+            outlines.add(strip)
+        progress.advance(strip.found.size / 1e6)
     progress.finish()
     objects = {} if matcher is None else matcher.counts(found_classes)
     distances = {} if outlines is None else outlines.distances()
@@ -192,12 +192,12 @@ def evaluate_slide(
     return scores
 
 
-def _confusion(pair: Pair, size: int) -> NDArray[np.int64]:
-    """Px by the class found and the true one, ``(size, size)``."""
+def _confusion(strip: PredictionTruthStrip, size: int) -> NDArray[np.int64]:
+    """Pixels by the class found and the true one, ``(size, size)``."""
     total = np.zeros(size * size, dtype=np.int64)
-    for row in range(0, len(pair.found), _ROWS):  # sums take eight bytes for each px
+    for row in range(0, len(strip.found), _ROWS):  # sums take eight bytes for each pixel
         rows = slice(row, row + _ROWS)
-        found, true = pair.found[rows].astype(np.int64), pair.true[rows]
+        found, true = strip.found[rows].astype(np.int64), strip.true[rows]
         both = (found * size + true)[true != IGNORE]
         total += np.bincount(both, minlength=size * size)
     return total.reshape(size, size)

@@ -1,6 +1,6 @@
 """Owns confidence intervals over slides: slides are drawn again, with replacement.
 
-Slides, not px, are what varies independently; one slide alone has no interval.
+Slides, not pixels, are what varies independently; one slide alone has no interval.
 """
 
 from collections.abc import Callable

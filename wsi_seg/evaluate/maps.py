@@ -1,9 +1,10 @@
-"""Owns maps of where a prediction is wrong or unsure, kept as labels beside it.
+"""Owns maps of where a prediction is wrong or unsure, kept as its labels.
 
-``errors``: right, false and missed px. ``energy``: ``T * logsumexp(logits / T)`` over background
-and class, high where the class is sure. ``uncertainty``: ``p (1 - p)``, high where p is near one
-half. ``variance``: that of p between the members of an ensemble, high where they disagree. The last
-three are of the likeliest class, in 255 steps; the label's attributes say what a step is.
+``errors``: right, false and missed pixels. ``energy``: ``T * logsumexp(logits / T)`` over
+background and class, high where the class is sure. ``uncertainty``: ``p (1 - p)``, high where p is
+near one half. ``variance``: that of p between the members of an ensemble, high where they disagree.
+The last three are of the most probable class, in 255 steps; the label's attributes say what a step
+is.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.classes import ClassTable
-from wsi_seg.evaluate.ensemble import read_together, require_alike
-from wsi_seg.evaluate.truth import paired, require_same_classes, require_same_slide
+from wsi_seg.evaluate.ablation import read_together, require_alike
+from wsi_seg.evaluate.pairing import paired_strips, require_same_classes, require_same_slide
 from wsi_seg.postprocess.label_map import predicted_label
-from wsi_seg.postprocess.strips import Source, Strip, labelled, likeliest
+from wsi_seg.postprocess.strips import Source, Strip, argmax_strips, label_strips
 from wsi_seg.postprocess.write import classes_of, write_label
 from wsi_seg.store import Multiscale, SlideStore
 
@@ -28,7 +29,7 @@ _ROWS = 64
 # The most that numbers from 0 to 1 can vary, in 255 steps.
 _VARIANCE_STEP = 0.25 / 255
 
-# Colours that people tell apart who see no red or no green.
+# Colours that also differ for people who see no red or no green.
 _STATES = ClassTable.named(["right", "false", "missed"], ["#009e73", "#d55e00", "#0072b2"])
 
 
@@ -55,14 +56,14 @@ def write_maps(
 def write_errors(
     prediction: SlideStore, truth: SlideStore, *, label: str, found_label: str
 ) -> Multiscale:
-    """Write which px are right (1), false (2: another class or none is true) and missed (3).
+    """Write which pixels are right (1), false (2: the truth is another class or none), missed (3).
 
     Parameters
     ----------
     prediction, truth
         Prediction and store of one slide.
     label, found_label
-        Names of the true label, and of the one that is judged.
+        Names of the true label, and of the one that is scored.
 
     Raises
     ------
@@ -76,21 +77,21 @@ def write_errors(
 
     def source(strip_px: int) -> Source:
         def strips() -> Iterator[Strip]:
-            start = labelled(found, strip_px=strip_px)
-            for pair in paired(start, classes, true, height=found.pyramid.extent.height):
-                states = np.zeros_like(pair.found)
-                states[(pair.found == 0) & (pair.true != 0)] = 3
-                states[(pair.found != 0) & (pair.found != pair.true)] = 2
-                states[(pair.found != 0) & (pair.found == pair.true)] = 1
-                states[~pair.valid] = 0
-                yield Strip(pair.y, states, pair.probability)
+            start = label_strips(found, strip_px=strip_px)
+            for strip in paired_strips(start, classes, true, height=found.pyramid.extent.height):
+                states = np.zeros_like(strip.found)
+                states[(strip.found == 0) & (strip.true != 0)] = 3
+                states[(strip.found != 0) & (strip.found != strip.true)] = 2
+                states[(strip.found != 0) & (strip.found == strip.true)] = 1
+                states[~strip.valid] = 0
+                yield Strip(strip.y, states, strip.probability)
 
         return strips
 
-    return write_label(prediction, ERRORS, source, classes=_STATES, note={"judged": found_label})
+    return write_label(prediction, ERRORS, source, classes=_STATES, note={"scored": found_label})
 
 
-def energy_table(temperature: float = 1.0) -> tuple[NDArray[np.uint8], float]:
+def energy_score_table(temperature: float = 1.0) -> tuple[NDArray[np.uint8], float]:
     """Energy of each probability value, in steps, and the energy of one step.
 
     Parameters
@@ -113,7 +114,7 @@ def uncertainty_table() -> tuple[NDArray[np.uint8], float]:
 
 
 def write_heat(prediction: SlideStore, name: str, *, temperature: float = 1.0) -> Multiscale:
-    """Write the energy or the uncertainty of each px.
+    """Write the energy or the uncertainty of each pixel.
 
     Parameters
     ----------
@@ -130,11 +131,11 @@ def write_heat(prediction: SlideStore, name: str, *, temperature: float = 1.0) -
         If the prediction holds class ids alone.
     """
     image = prediction.probabilities
-    table, step = energy_table(temperature) if name == ENERGY else uncertainty_table()
+    table, step = energy_score_table(temperature) if name == ENERGY else uncertainty_table()
 
     def source(strip_px: int) -> Source:
         def strips() -> Iterator[Strip]:
-            for strip in likeliest(image, strip_px=strip_px)():
+            for strip in argmax_strips(image, strip_px=strip_px)():
                 yield replace(strip, ids=table[strip.probability])
 
         return strips
@@ -144,12 +145,12 @@ def write_heat(prediction: SlideStore, name: str, *, temperature: float = 1.0) -
 
 
 def write_variance(prediction: SlideStore, members: Sequence[SlideStore]) -> Multiscale:
-    """Write how much the members of an ensemble disagree about each px.
+    """Write how much the members of an ensemble disagree about each pixel.
 
     Parameters
     ----------
     prediction
-        The ensemble's prediction of one slide, which the label is kept beside.
+        The ensemble's prediction of one slide, which the label is kept with.
     members
         Their own predictions of it.
 
@@ -181,7 +182,7 @@ def write_variance(prediction: SlideStore, members: Sequence[SlideStore]) -> Mul
 
 
 def variance_of(values: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Variance between predictions of the class that is likeliest on average, in 255 steps.
+    """Variance between predictions of the class that is most probable on average, in 255 steps.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """Owns which objects found are which true ones, and the scores that follow: F1, PQ, AP.
 
-Objects are px of one class that touch along a side. A pair matches where its IoU is above a
+Objects are pixels of one class that touch along a side. A pair matches where its IoU is above a
 threshold; from 0.5 on, no object can match two others, so nothing has to be assigned.
 """
 
@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.classes import ClassTable
-from wsi_seg.evaluate.truth import Pair
-from wsi_seg.postprocess.runs import Ints, Labeller, Runs
-from wsi_seg.postprocess.tally import Tally
+from wsi_seg.evaluate.pairing import PredictionTruthStrip
+from wsi_seg.postprocess.component_stats import ComponentStat
+from wsi_seg.postprocess.components import ConnectedComponents, Ints, Runs
 
 # Of the average precision of the 2018 Data Science Bowl.
 _AP_THRESHOLDS = np.arange(50, 100, 5) / 100
@@ -82,14 +82,14 @@ class Matcher:
         self._found, self._true = _Side(), _Side()
         self._pairs: list[tuple[Ints, Ints, Ints]] = []
 
-    def add(self, pair: Pair) -> None:
-        """Take the next strip; px to be ignored belong to no object."""
-        found = self._found.add(pair.y, np.where(pair.valid, pair.found, 0).astype(np.uint8))
-        true = self._true.add(pair.y, np.where(pair.valid, pair.true, 0).astype(np.uint8))
+    def add(self, strip: PredictionTruthStrip) -> None:
+        """Take the next strip; pixels to be ignored belong to no object."""
+        found = self._found.add(strip.y, np.where(strip.valid, strip.found, 0).astype(np.uint8))
+        true = self._true.add(strip.y, np.where(strip.valid, strip.true, 0).astype(np.uint8))
         upper, lower, shared = _shared(found, true)
         same = found.value[upper] == true.value[lower]
-        a, b = found.piece[upper[same]], true.piece[lower[same]]
-        # Runs are many more than pairs of pieces.
+        a, b = found.label[upper[same]], true.label[lower[same]]
+        # There are many more runs than pairs of labels.
         keys, group = np.unique(a << 32 | b, return_inverse=True)
         both = np.bincount(group, weights=shared[same], minlength=len(keys)).astype(np.int64)
         self._pairs.append((keys >> 32, keys & 0xFFFF_FFFF, both))
@@ -98,7 +98,7 @@ class Matcher:
         """Objects of each class, once all strips are in."""
         found, true = self._found.objects(), self._true.objects()
         a, b, shared = (np.concatenate(column) for column in zip(*self._pairs, strict=True))
-        a, b = found.of_piece[a], true.of_piece[b]
+        a, b = found.of_label[a], true.of_label[b]
         keys, group = np.unique(a * (len(true.area) + 1) + b, return_inverse=True)
         both = np.bincount(group, weights=shared, minlength=len(keys))
         a, b = keys // (len(true.area) + 1), keys % (len(true.area) + 1)
@@ -116,9 +116,9 @@ class Matcher:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Objects:
-    """Object of each piece; area and class id of each object."""
+    """Object of each provisional label; area and class id of each object."""
 
-    of_piece: Ints
+    of_label: Ints
     area: Ints
     value: Ints
 
@@ -127,22 +127,22 @@ class _Side:
     """Objects of one of the two label maps."""
 
     def __init__(self) -> None:
-        self._labeller = Labeller()
-        self._area, self._value = Tally(), Tally()
+        self._components = ConnectedComponents()
+        self._area, self._value = ComponentStat(), ComponentStat()
 
     def add(self, y: int, ids: NDArray[np.uint8]) -> Runs:
-        runs = self._labeller.add(y, ids)
+        runs = self._components.add(y, ids)
         self._area.add(runs, runs.length)
         self._value.highest(runs, runs.value)
         return runs
 
     def objects(self) -> _Objects:
-        of_piece = self._labeller.objects()
-        return _Objects(of_piece, self._area.of(of_piece), self._value.of(of_piece, highest=True))
+        of_label = self._components.objects()
+        return _Objects(of_label, self._area.of(of_label), self._value.of(of_label, highest=True))
 
 
 def _shared(a: Runs, b: Runs) -> tuple[Ints, Ints, Ints]:
-    """Pairs of runs of two label maps that cover the same px, and how many."""
+    """Pairs of runs of two label maps that cover the same pixels, and how many."""
     first = np.searchsorted(b.end, a.begin, side="right")
     count = np.maximum(np.searchsorted(b.begin, a.end, side="left") - first, 0)
     left = np.repeat(np.arange(len(a.begin)), count)
@@ -151,9 +151,11 @@ def _shared(a: Runs, b: Runs) -> tuple[Ints, Ints, Ints]:
     return left, right, shared
 
 
-def match_objects(pairs: Iterable[Pair], classes: ClassTable) -> dict[str, ObjectCounts]:
+def match_objects(
+    strips: Iterable[PredictionTruthStrip], classes: ClassTable
+) -> dict[str, ObjectCounts]:
     """Match the objects of a slide; see `Matcher`."""
     matcher = Matcher()
-    for pair in pairs:
-        matcher.add(pair)
+    for strip in strips:
+        matcher.add(strip)
     return matcher.counts(classes)

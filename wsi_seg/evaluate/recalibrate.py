@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_seg.choices import Method
 from wsi_seg.errors import StoreError
-from wsi_seg.evaluate.calibration import Method, Reliability
+from wsi_seg.evaluate.calibration import Reliability
 from wsi_seg.geometry import Region
 from wsi_seg.postprocess.label_map import label_map
 from wsi_seg.postprocess.write import classes_of
@@ -115,7 +116,7 @@ def _require_same(result: Path, asked: Mapping[str, object], *, overwrite: bool)
     noted = open_image(result).attributes
     if "calibration" not in noted:
         raise StoreError(
-            f"{result} exists and is no calibrated prediction, so it is not replaced; choose "
+            f"{result} exists and is not a calibrated prediction, so it is not replaced; choose "
             "another --out"
         )
     method = noted["calibration"], asked["calibration"]
@@ -124,10 +125,10 @@ def _require_same(result: Path, asked: Mapping[str, object], *, overwrite: bool)
         "calibration_tables": "other values were fitted",
         "calibrated_from": "another prediction was calibrated",
     }
-    told = [text for key, text in differences.items() if noted.get(key) != asked[key]]
-    if told and not overwrite:
+    changed = [text for key, text in differences.items() if noted.get(key) != asked[key]]
+    if changed and not overwrite:
         raise StoreError(
-            f"{result} was calibrated otherwise: {'; '.join(told)}; choose another --out, or "
+            f"{result} was calibrated otherwise: {'; '.join(changed)}; choose another --out, or "
             "replace what is there with --overwrite"
         )
 
@@ -149,8 +150,8 @@ def _write(store: SlideStore, calibration: Calibration, out: Path) -> None:
     mpp = store.pyramid.mpp
     label = partial / "labels" / LABEL
     notes = dict(store.attributes) | calibration.note(store) | {"saved": "both"}
-    told = {"kind": "label", "classes": classes.to_json()}
-    for path, channels, attributes in ((partial, len(classes), notes), (label, None, told)):
+    about = {"kind": "label", "classes": classes.to_json()}
+    for path, channels, attributes in ((partial, len(classes), notes), (label, None, about)):
         create_multiscale(
             path,
             extents=store.pyramid.extents,

@@ -1,4 +1,4 @@
-"""Owns what scores are and how they are told: of px, and by wish of tiles, objects and outlines.
+"""Owns the scores and their report: of pixels, and optionally of tiles, objects and outlines.
 
 Figures of several slides come from counts, never from means of means, unless the name says so.
 """
@@ -14,13 +14,13 @@ from wsi_seg.evaluate.boundary import Distances
 from wsi_seg.evaluate.calibration import Reliability
 from wsi_seg.evaluate.intervals import dice_of, interval, mean_of
 from wsi_seg.evaluate.matching import ObjectCounts
-from wsi_seg.evaluate.truth import unjudged_lines
+from wsi_seg.evaluate.pairing import unscored_lines
 from wsi_seg.notebook import lines_html
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Px of one class: found and true, found but false, true but missed."""
+    """Pixels of one class: found and true, found but false, true but missed."""
 
     tp: int
     fp: int
@@ -28,13 +28,13 @@ class Counts:
 
     @property
     def dice(self) -> float:
-        """``2 tp / (2 tp + fp + fn)``; 1 where neither prediction nor truth has a px."""
+        """``2 tp / (2 tp + fp + fn)``; 1 where neither prediction nor truth has a pixel."""
         total = 2 * self.tp + self.fp + self.fn
         return 2 * self.tp / total if total else 1.0
 
     @property
     def iou(self) -> float:
-        """``tp / (tp + fp + fn)``; 1 where neither prediction nor truth has a px."""
+        """``tp / (tp + fp + fn)``; 1 where neither prediction nor truth has a pixel."""
         total = self.tp + self.fp + self.fn
         return self.tp / total if total else 1.0
 
@@ -44,17 +44,17 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """What is measured beside px.
+    """What is measured besides pixels.
 
     Parameters
     ----------
     objects
         Match objects; see `matching`.
     tolerance_um
-        Measure distances between outlines, and count those up to this far as right (px of the
+        Measure distances between outlines, and count those up to this far as right (pixels of the
         prediction where mpp is unknown); None measures none.
     tile_px
-        Side of tiles that are scored on their own, in px of the prediction; None scores none.
+        Side of tiles that are scored on their own, in pixels of the prediction; None scores none.
     calibration
         Count how often each probability came true, where probabilities were saved.
     """
@@ -74,11 +74,11 @@ class SlideScore:
     slide, class_name
         Which.
     counts
-        Px.
+        Pixels.
     objects, distances, tile_dices
         As `Measures` asked for; the last are Dice of each tile that shows the class.
     mpp
-        um per px of the prediction, None where unknown.
+        um per pixel of the prediction, None where unknown.
     """
 
     slide: str
@@ -104,7 +104,7 @@ class SlideScore:
 
     @property
     def unit(self) -> str:
-        """Unit of lengths: um, or px of the prediction."""
+        """Unit of lengths: um, or pixels of the prediction."""
         return "px" if self.mpp is None else "um"
 
     @property
@@ -114,7 +114,7 @@ class SlideScore:
         return None if found is None else found * (self.mpp or 1.0)
 
     def px(self, length: float) -> float:
-        """Length given in `unit` as px of the prediction."""
+        """Length given in `unit` as pixels of the prediction."""
         return length / (self.mpp or 1.0)
 
 
@@ -122,26 +122,26 @@ class SlideScore:
 class Scores:
     """Scores of a prediction collection against a truth collection.
 
-    ``unjudged`` names slides without the true label, ``failures`` why others could not be scored;
-    ``caveats`` tell of tiles that inference could not read, and of what could not be measured.
+    ``unscored`` names slides without the true label, ``failures`` why others could not be scored;
+    ``warnings`` name tiles that inference could not read, and what could not be measured.
     """
 
     slides: tuple[SlideScore, ...]
     tolerance_um: float | None = None
     calibration: Mapping[str, Reliability] | None = None
-    unjudged: tuple[str, ...] = ()
+    unscored: tuple[str, ...] = ()
     failures: Mapping[str, str] = field(default_factory=dict)
-    caveats: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
-    def judged(self) -> tuple[str, ...]:
+    def scored(self) -> tuple[str, ...]:
         """Names of the slides that have scores."""
         return tuple(dict.fromkeys(score.slide for score in self.slides))
 
     def require_whole(self) -> None:
         """Raise a `BatchError` if some slides could not be scored; the others are."""
         if self.failures:
-            raise BatchError(self.failures, done=len(self.judged))
+            raise BatchError(self.failures, done=len(self.scored))
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -184,7 +184,7 @@ class Scores:
             lines += [f"  {line}" for line in class_lines(more)]
             if self.calibration is not None and name in self.calibration:
                 lines.append(f"  calibration error {self.calibration[name].ece:.4f}")
-        lines += [*self.caveats, *unjudged_lines(self.unjudged)]
+        lines += [*self.warnings, *unscored_lines(self.unscored)]
         return lines + [f"{name} was not scored: {why}" for name, why in self.failures.items()]
 
     def _repr_html_(self) -> str:
@@ -208,9 +208,9 @@ class Scores:
                 for name in self.class_names
             },
             "mean_slide_dice": self.mean_slide_dice,
-            "unjudged": list(self.unjudged),
+            "unscored": list(self.unscored),
             "failures": dict(self.failures),
-            "caveats": list(self.caveats),
+            "warnings": list(self.warnings),
         } | (
             {}
             if self.calibration is None
@@ -231,7 +231,7 @@ def _object_figures(objects: ObjectCounts) -> dict[str, object]:
 
 
 def class_figures(scores: Sequence[SlideScore], tolerance_um: float | None) -> dict[str, object]:
-    """Figures of one class over all slides, beside Dice and IoU."""
+    """Figures of one class over all slides, in addition to Dice and IoU."""
     px = np.array([(s.counts.tp, s.counts.tp + s.counts.fp, s.counts.tp + s.counts.fn)
                    for s in scores], dtype=np.float64)  # fmt: skip
     dice = np.array([[s.counts.dice] for s in scores])

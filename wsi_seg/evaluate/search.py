@@ -12,49 +12,53 @@ from dataclasses import asdict, dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_seg.choices import Scope, Unit
 from wsi_seg.errors import BatchError, ConfigError, StoreError, WsiSegError
-from wsi_seg.evaluate.truth import (
-    Pair,
+from wsi_seg.evaluate.pairing import (
+    PredictionTruthStrip,
     lack_of_truth,
-    paired,
+    paired_strips,
     require_same_classes,
     require_same_slide,
-    unjudged_lines,
+    unscored_lines,
 )
-from wsi_seg.postprocess.rule import Rule, Scope, Unit, least_above
-from wsi_seg.postprocess.runs import Ints, Labeller, over_runs
-from wsi_seg.postprocess.strips import likeliest
+from wsi_seg.postprocess.components import ConnectedComponents, Ints, over_runs
+from wsi_seg.postprocess.rule import Rule, least_above
+from wsi_seg.postprocess.strips import argmax_strips
 from wsi_seg.postprocess.write import classes_of
 from wsi_seg.progress import Progress
 from wsi_seg.store import Collection, SlideStore
 
-# Right, wrong, and not to be judged.
+# Right, wrong, and not to be scored.
 _STATES = 3
 
 
 def grid(
-    tops: Sequence[float],
-    bottoms: Sequence[float],
+    highs: Sequence[float],
+    lows: Sequence[float],
     min_areas: Sequence[float],
     *,
     unit: Unit = "um2",
-    scopes: Sequence[Scope] = ("image",),
+    per: Sequence[Scope] = ("image",),
 ) -> tuple[Rule, ...]:
-    """All rules of these numbers with ``bottom <= top``; no bottoms stand for ``bottom = top``.
+    """All rules of these thresholds with ``low <= high``; without lows, both are the high one.
 
     Raises
     ------
     ConfigError
-        If there is none.
+        If there is no such rule.
     """
     rules = [
-        Rule(top, bottom, area, unit, scope)
-        for scope, top, area in itertools.product(scopes, tops, min_areas)
-        for bottom in (bottoms or (top,))
-        if bottom <= top
+        Rule(high, low, area, unit, one)
+        for one, high, area in itertools.product(per, highs, min_areas)
+        for low in (lows or (high,))
+        if low <= high
     ]
     if not rules:
-        raise ConfigError(f"got tops {list(tops)}, bottoms {list(bottoms)}; expected a pair")
+        raise ConfigError(
+            f"got high thresholds {list(highs)}, low ones {list(lows)}; expected a low one that is "
+            "at most a high one"
+        )
     return tuple(dict.fromkeys(rules))
 
 
@@ -72,7 +76,7 @@ class SearchReport:
     """Outcome of a search.
 
     ``in_fold`` is the score of ``rule`` on the slides it was chosen by, ``cross_fold`` the mean
-    over slides of what other folds' choices score. ``unjudged`` names slides without the true
+    over slides of what other folds' choices score. ``unscored`` names slides without the true
     label, ``failures`` why others could not be scored.
     """
 
@@ -82,7 +86,7 @@ class SearchReport:
     folds: tuple[FoldChoice, ...]
     rules: int
     slides: int
-    unjudged: tuple[str, ...] = ()
+    unscored: tuple[str, ...] = ()
     failures: Mapping[str, str] = field(default_factory=dict)
 
     def require_whole(self) -> None:
@@ -97,7 +101,7 @@ class SearchReport:
             f"best: {self.rule.describe()}",
             f"Dice {self.in_fold:.4f} on the slides it was chosen by (optimistic)",
             f"Dice {self.cross_fold:.4f} where each fold is scored by the others' choice",
-            *unjudged_lines(self.unjudged),
+            *unscored_lines(self.unscored),
             *(f"{name} was not scored: {why}" for name, why in self.failures.items()),
         ]
 
@@ -118,7 +122,7 @@ def search(
     """Find the rule with the best per-slide Dice, averaged over slides and classes.
 
     Slides without the label are left out and named in the result, and so are those that cannot
-    be compared: call its `SearchReport.require_whole` to be told of the latter by an error.
+    be compared: its `SearchReport.require_whole` raises an error for the latter.
 
     Parameters
     ----------
@@ -128,7 +132,7 @@ def search(
     truth
         The slides, with the label ``label``.
     rules
-        See `grid`; equally good ones are told apart by their order, the first wins.
+        See `grid`; of equally good ones the first wins.
     parts
         Number of folds to make of one collection.
     progress
@@ -144,7 +148,7 @@ def search(
     fold: list[int] = []
     scores: list[NDArray[np.float64]] = []
     failures: dict[str, str] = {}
-    unjudged: dict[str, str] = {}
+    unscored: dict[str, str] = {}
     progress.start("search", sum(len(predictions) for predictions in folds), "slides")
     for number, predictions in enumerate(folds):
         for name in predictions.names():
@@ -152,7 +156,7 @@ def search(
                 if name not in truth:
                     raise StoreError(f"{truth.path} has no slide {name!r}")
                 if (lack := lack_of_truth(truth[name], label)) is not None:
-                    unjudged[name] = lack
+                    unscored[name] = lack
                 else:
                     scores.append(slide_scores(predictions[name], truth[name], rules, label=label))
                     fold.append(number)
@@ -160,8 +164,8 @@ def search(
                 failures[name] = str(error)
             progress.advance(1)
     progress.finish()
-    if failures or (unjudged and not scores):
-        _require_some(fold, len(folds), failures | unjudged)
+    if failures or (unscored and not scores):
+        _require_some(fold, len(folds), failures | unscored)
     if len(scores) < 2:
         raise ConfigError(
             f"got {len(scores)} predicted slides with label {label!r}; expected at least 2, so "
@@ -173,7 +177,7 @@ def search(
         numbers = np.arange(len(scores)) % min(parts, len(scores))
         names = [f"part {number}" for number in range(int(numbers.max()) + 1)]
     report = choose(rules, np.stack(scores, axis=1), numbers, names)
-    return replace(report, unjudged=tuple(unjudged), failures=failures)
+    return replace(report, unscored=tuple(unscored), failures=failures)
 
 
 def _require_some(fold: Sequence[int], folds: int, failures: Mapping[str, str]) -> None:
@@ -185,7 +189,7 @@ def _require_some(fold: Sequence[int], folds: int, failures: Mapping[str, str]) 
 def choose(
     rules: Sequence[Rule], scores: NDArray[np.float64], fold: NDArray[np.int64], names: list[str]
 ) -> SearchReport:
-    """Choose by scores ``(rules, slides)``; ``fold`` tells each slide's fold, by index of name."""
+    """Choose by scores ``(rules, slides)``; ``fold`` is each slide's fold, by index of name."""
     best = int(scores.mean(axis=1).argmax())
     present = np.unique(fold)
     if len(present) < 2:
@@ -220,18 +224,20 @@ def slide_scores(
     require_same_classes(truth.name, classes, classes_of(true), label)
     px_areas = [rule.px_area(prediction.pyramid.mpp, name=prediction.name) for rule in rules]
     images = _ImageCounts(len(classes) + 1)
-    per_object = {rule.bottom: rule for rule in rules if rule.scope == "object"}
-    tops = sorted({rule.top for rule in rules if rule.scope == "object"})
-    objects = {bottom: _ObjectCounts(bottom, tops) for bottom in per_object}
-    for pair in paired(likeliest(image), classes, true, height=image.pyramid.extent.height):
-        images.add(pair)
+    per_object = {rule.low_threshold: rule for rule in rules if rule.per == "object"}
+    highs = sorted({rule.high_threshold for rule in rules if rule.per == "object"})
+    objects = {low: _ObjectCounts(low, highs) for low in per_object}
+    for strip in paired_strips(
+        argmax_strips(image), classes, true, height=image.pyramid.extent.height
+    ):
+        images.add(strip)
         for counts in objects.values():
-            counts.add(pair)
+            counts.add(strip)
     for counts in objects.values():
         counts.close(len(classes) + 1)
     scores = []
     for rule, px_area in zip(rules, px_areas, strict=True):
-        where = images if rule.scope == "image" else objects[rule.bottom]
+        where = images if rule.per == "image" else objects[rule.low_threshold]
         tp, found = where.of(rule, px_area)
         total = found + images.true
         dice = np.where(total > 0, 2 * tp / np.maximum(total, 1), 1.0)
@@ -240,56 +246,56 @@ def slide_scores(
 
 
 class _ImageCounts:
-    """Px of each class by probability and by whether they are right: enough for any threshold."""
+    """Pixels of each class by probability and by whether they are right: for any threshold."""
 
     def __init__(self, size: int) -> None:
         self._px = np.zeros((size, 256, _STATES), dtype=np.int64)
         self.true = np.zeros(size, dtype=np.int64)
 
-    def add(self, pair: Pair) -> None:
-        key = pair.found.astype(np.int32) * 256 + pair.probability
+    def add(self, strip: PredictionTruthStrip) -> None:
+        key = strip.found.astype(np.int32) * 256 + strip.probability
         key *= _STATES
-        key += _state(pair)
+        key += _state(strip)
         counted = np.bincount(key.ravel(), minlength=self._px.size)
         self._px += counted.reshape(self._px.shape)
-        self.true += np.bincount(pair.true.ravel(), minlength=256)[: len(self.true)]
+        self.true += np.bincount(strip.true.ravel(), minlength=256)[: len(self.true)]
 
     def of(self, rule: Rule, px_area: float) -> tuple[Ints, Ints]:
-        """Right px and all judged px that the rule keeps of each class."""
-        strong = self._px[:, least_above(rule.top) :].sum(axis=(1, 2))
-        kept = ~(strong * px_area < rule.min_area)
-        weak = self._px[:, least_above(rule.bottom) :].sum(axis=1)
-        return weak[:, 0] * kept, weak[:, :2].sum(axis=1) * kept
+        """Right pixels and all scored pixels that the rule keeps of each class."""
+        high = self._px[:, least_above(rule.high_threshold) :].sum(axis=(1, 2))
+        kept = ~(high * px_area < rule.min_area)
+        low = self._px[:, least_above(rule.low_threshold) :].sum(axis=1)
+        return low[:, 0] * kept, low[:, :2].sum(axis=1) * kept
 
 
 class _ObjectCounts:
-    """Strong, right and judged px of each object above one bottom."""
+    """Right and scored pixels, and those above high thresholds, of each object above a low one."""
 
-    def __init__(self, bottom: float, tops: Sequence[float]) -> None:
-        self._least = least_above(bottom)
-        self._tops = {top: n for n, top in enumerate(tops)}
-        self._labeller = Labeller()
+    def __init__(self, low: float, highs: Sequence[float]) -> None:
+        self._least = least_above(low)
+        self._highs = {high: n for n, high in enumerate(highs)}
+        self._components = ConnectedComponents()
         self._rows: list[Ints] = []
         self._sums = np.empty((0, 0), dtype=np.int64)
         self._value = np.empty(0, dtype=np.int64)
         self._size = 0
 
-    def add(self, pair: Pair) -> None:
-        ids = pair.found * (pair.probability >= self._least)
-        runs = self._labeller.add(pair.y, ids)
-        offset = pair.y * ids.shape[1]
+    def add(self, strip: PredictionTruthStrip) -> None:
+        ids = strip.found * (strip.probability >= self._least)
+        runs = self._components.add(strip.y, ids)
+        offset = strip.y * ids.shape[1]
         begin, end = runs.begin - offset, runs.end - offset
-        state = _state(pair)
+        state = _state(strip)
         masks = [state == 0, state < 2]
-        masks += [pair.probability >= least_above(top) for top in self._tops]
+        masks += [strip.probability >= least_above(high) for high in self._highs]
         columns = [over_runs(np.add, mask, begin, end) for mask in masks]
-        table = np.stack([runs.piece, runs.value.astype(np.int64), *columns], axis=1)
-        self._rows.append(_by_piece(table))
+        table = np.stack([runs.label, runs.value.astype(np.int64), *columns], axis=1)
+        self._rows.append(_by_label(table))
 
     def close(self, size: int) -> None:
-        """Join the pieces, once all strips were seen."""
-        rows = np.concatenate([np.empty((0, 4 + len(self._tops)), dtype=np.int64), *self._rows])
-        groups = self._labeller.objects()
+        """Join the labels, once all strips were seen."""
+        rows = np.concatenate([np.empty((0, 4 + len(self._highs)), dtype=np.int64), *self._rows])
+        groups = self._components.objects()
         count = int(groups.max()) + 1 if len(groups) else 0
         self._sums = np.zeros((count, rows.shape[1] - 2), dtype=np.int64)
         np.add.at(self._sums, groups[rows[:, 0]], rows[:, 2:])
@@ -298,26 +304,26 @@ class _ObjectCounts:
         self._size, self._rows = size, []
 
     def of(self, rule: Rule, px_area: float) -> tuple[Ints, Ints]:
-        """Right px and all judged px that the rule keeps of each class."""
-        strong = self._sums[:, 2 + self._tops[rule.top]]
-        kept = ~(strong * px_area < rule.min_area)
-        right, judged = np.zeros(self._size, dtype=np.int64), np.zeros(self._size, dtype=np.int64)
+        """Right pixels and all scored pixels that the rule keeps of each class."""
+        high = self._sums[:, 2 + self._highs[rule.high_threshold]]
+        kept = ~(high * px_area < rule.min_area)
+        right, scored = np.zeros(self._size, dtype=np.int64), np.zeros(self._size, dtype=np.int64)
         np.add.at(right, self._value[kept], self._sums[kept, 0])
-        np.add.at(judged, self._value[kept], self._sums[kept, 1])
-        return right, judged
+        np.add.at(scored, self._value[kept], self._sums[kept, 1])
+        return right, scored
 
 
-def _by_piece(table: Ints) -> Ints:
-    """Sum a strip's rows ``(piece, value, numbers...)`` of equal piece."""
-    piece, first, inverse = np.unique(table[:, 0], return_index=True, return_inverse=True)
-    joined = np.zeros((len(piece), table.shape[1]), dtype=np.int64)
+def _by_label(table: Ints) -> Ints:
+    """Sum a strip's rows ``(label, value, numbers...)`` of equal label."""
+    labels, first, inverse = np.unique(table[:, 0], return_index=True, return_inverse=True)
+    joined = np.zeros((len(labels), table.shape[1]), dtype=np.int64)
     np.add.at(joined, inverse, table)
     joined[:, :2] = table[first, :2]
     return joined
 
 
-def _state(pair: Pair) -> NDArray[np.uint8]:
-    """0 where the class found is the true one, 1 where it is not, 2 where nothing is judged."""
-    state: NDArray[np.uint8] = (pair.found != pair.true).astype(np.uint8)
-    state[~pair.valid] = 2
+def _state(strip: PredictionTruthStrip) -> NDArray[np.uint8]:
+    """0 where the class found is the true one, 1 where it is not, 2 where nothing is scored."""
+    state: NDArray[np.uint8] = (strip.found != strip.true).astype(np.uint8)
+    state[~strip.valid] = 2
     return state

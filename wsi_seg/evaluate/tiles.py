@@ -1,4 +1,4 @@
-"""Owns Dice by tile: how a network does in the windows it sees, not on whole slides."""
+"""Owns Dice by tile: how a network does on the tiles it sees, not on whole slides."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,17 +13,17 @@ from wsi_seg.store import Multiscale
 def tile_dices(found: Multiscale, true: Multiscale, tile_px: int) -> dict[str, tuple[float, ...]]:
     """Dice of each tile that shows a class, by class.
 
-    Tiles lie side by side at the prediction's resolution. Those where neither prediction nor
+    Tiles are side by side at the prediction's resolution. Those where neither prediction nor
     truth shows the class are left out: their Dice would be 1 whatever the network does. So their
-    mean differs from the mean over slides and from the Dice of all px pooled, and falls below both
-    where errors lie in tiles with little of a class.
+    mean differs from the mean over slides and from the Dice of all pixels pooled, and falls below
+    both where errors are in tiles with little of a class.
 
     Parameters
     ----------
     found, true
         Label maps; classes are matched by name.
     tile_px
-        Side of a tile in px of ``found``.
+        Side of a tile in pixels of ``found``.
     """
     classes = classes_of(found)
     recode = classes.recoding(classes_of(true))

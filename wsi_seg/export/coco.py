@@ -29,7 +29,7 @@ def write_coco(path: Path, images: Iterable[tuple[str, Extent, Found]], classes:
     path
         File to write.
     images
-        Name and level-0 size of each slide, and its objects in level-0 px; consumed one by one.
+        Name and level-0 size of each slide, and its objects in level-0 pixels; consumed one by one.
     classes
         Categories.
     """
@@ -77,7 +77,7 @@ def _segmentation(polygon: Polygon, extent: Extent) -> object:
 
 
 def _counts(polygon: Polygon, extent: Extent) -> Iterator[int]:
-    """Numbers of px outside and inside, by turns, down the columns of the whole image."""
+    """Numbers of pixels outside and inside, by turns, down the columns of the whole image."""
     drawer = Rasterizer([Annotation(polygon, "drawn")], _DRAWN)
     left, top, right, bottom = polygon.bounds
     y, y_end = int(top), min(extent.height, int(np.ceil(bottom)))

@@ -21,7 +21,7 @@ def write_geojson(path: Path, objects: Iterable[tuple[ClassEntry, Polygon]]) -> 
     path
         File to write; gzipped if its name ends with ``.gz``.
     objects
-        Class and outline, ``(x, y)`` in level-0 px; consumed one by one.
+        Class and outline, ``(x, y)`` in level-0 pixels; consumed one by one.
     """
     with written_whole(path) as temporary, _open(temporary, packed=path.suffix == ".gz") as file:
         return _write(file, objects)

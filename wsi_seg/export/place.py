@@ -33,7 +33,7 @@ class Place:
     @classmethod
     def of(cls, label: Multiscale) -> "Place":
         """Read it from a label map; one from before the slide's size was noted tells it roughly."""
-        own, scale = label.pyramid.extent, downsample(label)
+        own, scale = label.pyramid.extent, label.downsample
         noted = label.attributes.get("slide_extent")
         if isinstance(noted, list):
             extent = Extent(height=int(noted[0]), width=int(noted[1]))
@@ -45,10 +45,3 @@ class Place:
         """Polygon in level-0 pixels of one in pixels of the prediction."""
         factors = np.array([self.wide, self.tall])
         return shapely.transform(polygon, lambda xy: (xy * factors).round(_DIGITS))
-
-
-def downsample(label: Multiscale) -> float:
-    """Level-0 pixels per pixel that a label map notes."""
-    scale = label.attributes.get("downsample", 1.0)
-    assert isinstance(scale, int | float)
-    return float(scale)

@@ -28,7 +28,7 @@ def write_mask(path: Path, label: Multiscale) -> None:
         palette[entry.id] = entry.rgb
     with written_whole(path) as temporary, temporary.open("wb") as file:
         file.write(b"\x89PNG\r\n\x1a\n")
-        # 8 bits a px, a palette, no interlacing.
+        # 8 bits a pixel, a palette, no interlacing.
         _chunk(file, b"IHDR", struct.pack(">IIBBBBB", extent.width, extent.height, 8, 3, 0, 0, 0))
         _chunk(file, b"PLTE", palette.tobytes())
         packer = zlib.compressobj(6)

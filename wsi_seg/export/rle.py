@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wsi_seg.annotations.rle import Dialect, Runs, write_runs
+from wsi_seg.annotations.rle import Runs, write_runs
+from wsi_seg.choices import Dialect
 from wsi_seg.export.files import written_whole
 from wsi_seg.geometry import Region
 from wsi_seg.postprocess.write import classes_of
@@ -30,7 +31,7 @@ def write_rle_csv(
     path
         File to write.
     labels
-        Name of each slide and its label map; runs count px of its level 0.
+        Name of each slide and its label map; runs count pixels of its level 0.
     dialect
         How runs are written; see `annotations.rle`.
     """
@@ -66,10 +67,10 @@ def _runs(mask: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> Runs:
 
 
 def _joined(runs: Runs) -> Runs:
-    """Join runs where one ends at the px at which the next begins."""
+    """Join runs where one ends at the pixel at which the next begins."""
     if not len(runs):
         return runs
-    apart = runs[1:, 0] != runs[:-1, 1]
-    begins = runs[np.concatenate([[True], apart]), 0]
-    ends = runs[np.concatenate([apart, [True]]), 1]
+    separate = runs[1:, 0] != runs[:-1, 1]
+    begins = runs[np.concatenate([[True], separate]), 0]
+    ends = runs[np.concatenate([separate, [True]]), 1]
     return np.stack([begins, ends], axis=1)

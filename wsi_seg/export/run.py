@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from shapely.geometry import Polygon
 
-from wsi_seg.annotations.rle import Dialect
+from wsi_seg.choices import Dialect
 from wsi_seg.classes import ClassEntry
 from wsi_seg.errors import BatchError, StoreError, WsiSegError
 from wsi_seg.export.coco import write_coco
-from wsi_seg.export.files import file_name
 from wsi_seg.export.geojson import write_geojson
+from wsi_seg.export.names import file_name
 from wsi_seg.export.overview import write_overview
-from wsi_seg.export.place import Place, downsample
+from wsi_seg.export.place import Place
 from wsi_seg.export.png import write_mask
 from wsi_seg.export.rle import write_rle_csv
 from wsi_seg.export.tiff import write_ome_tiff
@@ -24,7 +24,7 @@ from wsi_seg.masks.vectorize import vectorize
 from wsi_seg.postprocess.label_map import predicted_label
 from wsi_seg.postprocess.objects import ObjectTable, Scale, measure
 from wsi_seg.postprocess.rule import Rule
-from wsi_seg.postprocess.strips import labelled
+from wsi_seg.postprocess.strips import label_strips
 from wsi_seg.postprocess.table import write_table
 from wsi_seg.postprocess.write import classes_of, write_decision
 from wsi_seg.progress import Progress
@@ -50,8 +50,8 @@ class ExportTargets:
     table
         Folder for object tables, as csv and parquet; probabilities are nan if none were saved.
     rle, coco
-        One csv file of run-length encoded masks, one COCO file, for all slides. Runs count px of
-        the prediction, whose size stands beside them; COCO's polygons those of level 0.
+        One csv file of run-length encoded masks, one COCO file, for all slides. Runs count pixels
+        of the prediction, whose size is given with them; COCO's polygons those of level 0.
     min_area_um2
         Objects smaller than this are left out of the polygons; px² of level 0 where mpp is
         unknown.
@@ -81,17 +81,17 @@ class ExportTargets:
 class ExportReport:
     """Files written, the number of objects by slide, and what is missing from them.
 
-    ``caveats`` tell of tiles that inference could not read, and of probabilities it did not save.
+    ``warnings`` name tiles that inference could not read, and probabilities it did not save.
     """
 
     files: tuple[str, ...]
     objects: dict[str, int]
-    caveats: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
         lines = [f"{slide}: {count} objects" for slide, count in self.objects.items()]
-        return [*lines, *self.caveats, *(f"wrote {file}" for file in self.files)]
+        return [*lines, *self.warnings, *(f"wrote {file}" for file in self.files)]
 
     def to_json(self) -> dict[str, object]:
         """Figures as plain JSON values."""
@@ -146,22 +146,22 @@ def export_collection(
     progress.finish()
     if failures:
         raise BatchError(failures, done=len(predictions) - len(failures))
-    return ExportReport(tuple(files), objects, _caveats(predictions, targets))
+    return ExportReport(tuple(files), objects, _warnings(predictions, targets))
 
 
-def _caveats(predictions: Collection, targets: ExportTargets) -> tuple[str, ...]:
-    caveats = [text for store in predictions if (text := store.caveat) is not None]
+def _warnings(predictions: Collection, targets: ExportTargets) -> tuple[str, ...]:
+    warnings = [text for store in predictions if (text := store.warning) is not None]
     plain = sum(store.saved == "labels" for store in predictions)
     if plain and (targets.ome_tiff or targets.table):
-        caveats.append(
+        warnings.append(
             f"probabilities of {plain} slides are in no file: only their class ids were saved"
         )
-    caveats += [
+    warnings += [
         f"{name}: its name leaves no room for {_LONGEST_SUFFIX}; some files have a shorter name"
         for name in predictions.names()
         if file_name(name, _LONGEST_SUFFIX) != name + _LONGEST_SUFFIX
     ]
-    return tuple(caveats)
+    return tuple(warnings)
 
 
 def _write_slide(
@@ -196,17 +196,17 @@ def _write_slide(
 
 def _measured(store: SlideStore, label: Multiscale) -> ObjectTable:
     """Objects of a label map of a prediction; see `ExportTargets.table`."""
-    classes, scale = classes_of(label), Scale(downsample(label), label.pyramid.mpp)
+    classes, scale = classes_of(label), Scale(label.downsample, label.pyramid.mpp)
     if store.saved != "labels":
-        return _placed(measure(labelled(label, store.probabilities), classes, scale), label)
-    table = _placed(measure(labelled(label), classes, scale), label)
+        return _placed(measure(label_strips(label, store.probabilities), classes, scale), label)
+    table = _placed(measure(label_strips(label), classes, scale), label)
     unknown = np.full(len(table), np.nan)
     return replace(table, mean_probability=unknown, max_probability=unknown)
 
 
 def _placed(table: ObjectTable, label: Multiscale) -> ObjectTable:
     """Objects at the places that their outlines have, which end where the slide does."""
-    place, scale = Place.of(label), downsample(label)
+    place, scale = Place.of(label), label.downsample
     tall, wide = place.tall / scale, place.wide / scale
     return replace(
         table,
@@ -241,7 +241,7 @@ def decided_label(store: SlideStore, rule: Rule | None) -> Multiscale:
 
 
 def outlines(label: Multiscale, min_area_um2: float) -> Iterator[tuple[ClassEntry, Polygon]]:
-    """Outline the objects of a prediction, in level-0 px of the slide, largest memory one strip.
+    """Outline the objects of a prediction, in level-0 pixels of the slide.
 
     Parameters
     ----------
@@ -251,7 +251,7 @@ def outlines(label: Multiscale, min_area_um2: float) -> Iterator[tuple[ClassEntr
         Smaller objects are left out; px² of level 0 where mpp is unknown.
     """
     classes = {entry.id: entry for entry in classes_of(label)}
-    place, scale = Place.of(label), downsample(label)
+    place, scale = Place.of(label), label.downsample
     mpp = None if label.pyramid.mpp is None else label.pyramid.mpp / scale
     for value, polygon in vectorize(_strips(label)):
         scaled = place.on_slide(polygon)

@@ -21,7 +21,7 @@ _TILE_PX = 512
 def write_ome_tiff(path: Path, image: Multiscale) -> None:
     """Write all levels of a prediction or label map, whole or not at all.
 
-    Channels are planes named after the classes; levels lie in SubIFDs, as OME-TIFF has them.
+    Channels are planes named after the classes; levels are in SubIFDs, as OME-TIFF has them.
     Memory holds a few tiles.
 
     Parameters
@@ -81,7 +81,7 @@ def read_ome_tiff(path: Path, region: Region) -> NDArray[np.uint8]:
             planes = zarr.open_array(store, mode="r")
             if not isinstance(planes, zarr.Array) or planes.dtype != np.uint8:
                 raise StoreError(f"{path} holds no uint8 planes; expected an export of wsi-seg")
-            require_inside(region, Extent(*planes.shape[-2:]), path.name)
+            require_inside(region, Extent.of(planes.shape[-2:]), path.name)
             px = np.asarray(planes[(..., *region.slices)], dtype=np.uint8)
     except (OSError, IndexError, ValueError, tifffile.TiffFileError) as error:
         raise StoreError(f"{path} cannot be read as an OME-TIFF: {error}") from error

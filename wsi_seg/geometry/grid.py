@@ -1,4 +1,4 @@
-"""Owns tile grids: where the windows of a level start, and which of them touch some rows."""
+"""Owns tile grids: where the tiles of a level start, and which of them touch some rows."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ from wsi_seg.geometry.region import Extent, Region
 
 
 def axis_starts(length: int, tile: int, stride: int) -> tuple[int, ...]:
-    """Place the windows that cover one axis.
+    """Place the tiles that cover one axis.
 
-    Windows start every ``stride`` px; the last one is moved inwards so that it ends with the
-    axis. An axis shorter than a tile gets one window, which sticks out at its end. No start is
+    They start every ``stride`` pixels; the last one is moved inwards so that it ends with the
+    axis. An axis shorter than a tile gets one tile, which sticks out at its end. No start is
     negative and none occurs twice. Their number is ``max(0, ceil((length - tile) / stride)) + 1``.
 
     Parameters
     ----------
     length, tile, stride
-        In px of one level; ``1 <= stride <= tile``.
+        In pixels of one level; ``1 <= stride <= tile``.
     """
     if tile < 1 or not 1 <= stride <= tile:
         raise ConfigError(f"got tile={tile}, stride={stride}; expected 1 <= stride <= tile")
@@ -27,14 +27,14 @@ def axis_starts(length: int, tile: int, stride: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class TileGrid:
-    """Grid of equal square windows that covers a level completely.
+    """Grid of equal square tiles that covers a level completely.
 
     Parameters
     ----------
     extent
         Size of the level.
     tile, stride
-        Side of a window and distance between windows, in px of the level.
+        Side of a tile and distance between tiles, in pixels of the level.
     level
         Pyramid index that the regions will name.
     """
@@ -46,12 +46,12 @@ class TileGrid:
 
     @property
     def ys(self) -> tuple[int, ...]:
-        """Top rows of the windows, ascending."""
+        """Top rows of the tiles, ascending."""
         return axis_starts(self.extent.height, self.tile, self.stride)
 
     @property
     def xs(self) -> tuple[int, ...]:
-        """Left columns of the windows, ascending."""
+        """Left columns of the tiles, ascending."""
         return axis_starts(self.extent.width, self.tile, self.stride)
 
     def __len__(self) -> int:
@@ -64,7 +64,7 @@ class TileGrid:
                 yield Region(level=self.level, y=y, x=x, height=self.tile, width=self.tile)
 
     def rows_touching(self, y: int, y_end: int) -> range:
-        """Find the window rows, as indices into ``ys``, that touch the px rows ``[y, y_end)``."""
+        """Find the tile rows, as indices into ``ys``, that touch the pixel rows ``[y, y_end)``."""
         ys = self.ys
         touching = [i for i, top in enumerate(ys) if top < y_end and top + self.tile > y]
         return range(touching[0], touching[-1] + 1) if touching else range(0)

@@ -19,7 +19,7 @@ class Pyramid:
     extents
         Size of each level; level 0 is the largest.
     mpp
-        Micrometres per px of level 0, the mean of both axes, or None where unknown.
+        Micrometres per pixel of level 0, the mean of both axes, or None where unknown.
     """
 
     extents: tuple[Extent, ...]
@@ -43,7 +43,7 @@ class Pyramid:
         return self.extents[0]
 
     def downsample(self, level: int) -> float:
-        """Level-0 px per px of this level, at least 1.
+        """Level-0 pixels per pixel of this level, at least 1.
 
         Writers round a level's size up or down, so a whole number n is returned where both
         sides equal floor or ceil of the level-0 size over n; otherwise the mean of both ratios.
@@ -57,7 +57,7 @@ class Pyramid:
         return ratio
 
     def level_mpp(self, level: int) -> float | None:
-        """Micrometres per px of this level, or None where unknown."""
+        """Micrometres per pixel of this level, or None where unknown."""
         return None if self.mpp is None else self.mpp * self.downsample(level)
 
     def level_at_or_below(self, downsample: float) -> int:

@@ -1,13 +1,14 @@
 """Owns the two rectangles everything else speaks in: Extent (a size) and Region (a place)."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from wsi_seg.errors import RegionError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Extent:
-    """Full size of one level, in that level's px.
+    """Full size of one level, in that level's pixels.
 
     Parameters
     ----------
@@ -25,16 +26,60 @@ class Extent:
                 "expected at least 1 x 1"
             )
 
+    @classmethod
+    def of(cls, shape: Sequence[int]) -> "Extent":
+        """Size of an array of shape ``(H, W)`` or ``(H, W, C)``.
+
+        Examples
+        --------
+        >>> Extent.of((480, 640, 3))
+        Extent(height=480, width=640)
+        """
+        return cls(height=shape[0], width=shape[1])
+
     @property
     def area(self) -> int:
-        """Number of px."""
+        """Number of pixels."""
         return self.height * self.width
 
     def scaled(self, downsample: float) -> "Extent":
         """Size of this extent when every side shrinks by ``downsample``, at least 1 px."""
         return Extent(
-            max(1, round(self.height / downsample)), max(1, round(self.width / downsample))
+            height=max(1, round(self.height / downsample)),
+            width=max(1, round(self.width / downsample)),
         )
+
+    def region(self, level: int = 0) -> "Region":
+        """Whole level of this size as a region.
+
+        Examples
+        --------
+        >>> print(Extent(height=2, width=3).region())
+        region level=0 y=0 x=0 height=2 width=3
+        """
+        return Region(level=level, y=0, x=0, height=self.height, width=self.width)
+
+    def strips(self, rows: int, level: int = 0) -> Iterator["Region"]:
+        """Cut a level of this size into strips of full width, from top to bottom.
+
+        Parameters
+        ----------
+        rows
+            Height of each strip, at least 1; the last one may be lower.
+        level
+            Pyramid index that the regions name.
+
+        Raises
+        ------
+        RegionError
+            If ``rows`` is below 1.
+
+        Examples
+        --------
+        >>> [strip.y for strip in Extent(height=1200, width=800).strips(512)]
+        [0, 512, 1024]
+        """
+        return self.region(level).strips(rows)
 
     def __str__(self) -> str:
         return f"{self.width} x {self.height} px"
@@ -42,7 +87,7 @@ class Extent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Region:
-    """Rectangle at one level, half open, in that level's px.
+    """Rectangle at one level, half open, in that level's pixels.
 
     Pixel (0, 0) covers [0, 1) x [0, 1). ``y`` and ``x`` may be negative: such a region sticks
     out of the level and has to be clipped or padded by whoever reads it.
@@ -82,8 +127,16 @@ class Region:
         """``(rows, columns)`` slices into an array of the whole level."""
         return slice(self.y, self.y_end), slice(self.x, self.x_end)
 
+    def strips(self, rows: int) -> Iterator["Region"]:
+        """Cut into strips of full width, from top to bottom; see `Extent.strips`."""
+        if rows < 1:
+            raise RegionError(f"got strips of {rows} rows; expected at least 1")
+        for y in range(self.y, self.y_end, rows):
+            height = min(rows, self.y_end - y)
+            yield Region(level=self.level, y=y, x=self.x, height=height, width=self.width)
+
     def inside(self, extent: Extent) -> bool:
-        """Whether every px of the region exists in a level of this extent."""
+        """Whether every pixel of the region exists in a level of this extent."""
         return (
             self.y >= 0
             and self.x >= 0
@@ -97,12 +150,12 @@ class Region:
         Raises
         ------
         RegionError
-            If no px of the region exists.
+            If no pixel of the region exists.
         """
         y, x = max(0, self.y), max(0, self.x)
         y_end, x_end = min(self.y_end, extent.height), min(self.x_end, extent.width)
         if y_end <= y or x_end <= x:
-            raise RegionError(f"got {self}, which lies wholly outside a level of {extent}")
+            raise RegionError(f"got {self}, which is wholly outside a level of {extent}")
         return Region(level=self.level, y=y, x=x, height=y_end - y, width=x_end - x)
 
     def __str__(self) -> str:
@@ -113,7 +166,7 @@ class Region:
 
 
 def require_inside(region: Region, extent: Extent, name: str) -> None:
-    """Raise RegionError, naming the slide, unless the region lies inside the extent."""
+    """Raise RegionError, naming the slide, unless the region is inside the extent."""
     if not region.inside(extent):
         raise RegionError(
             f"{name}: got {region}; expected it inside level {region.level} of {extent}; "

@@ -26,7 +26,7 @@ from wsi_seg.infer.plan import FirstPass, InferOptions, Quarantined, SlidePlan, 
 from wsi_seg.infer.report import InferReport
 from wsi_seg.predict.ensemble import Model
 from wsi_seg.store import Multiscale, SlideStore, discard, open_collection
-from wsi_seg.store.layout import PARTIAL
+from wsi_seg.store.names import PARTIAL
 
 # Neighbouring px of 255 that differ by more across a border disagree: 0.2.
 _JUMP = 51
@@ -121,7 +121,7 @@ def require_adaptable(model: Model) -> None:
     ConfigError
         If there are several models, or one that resizes slides.
     """
-    if len(model.members) > 1 or model.card.fit is not None:
+    if len(model.members) > 1 or model.card.resize is not None:
         what = "several models" if len(model.members) > 1 else "a model that resizes slides"
         raise ConfigError(f"got adaptive overlap and {what}; expected a number such as 0.5")
 
@@ -246,13 +246,11 @@ def _disagreements(plan: SlidePlan, first: SlidePlan, image: Multiscale) -> NDAr
     counts = np.zeros(plan.keep.shape, dtype=np.int64)
     portion = max(1, _BLOCK // (extent.width * (image.channels or 1)))
     last: NDArray[np.uint8] | None = None
-    for y in range(0, extent.height, _BAND_PX):
-        height = min(_BAND_PX, extent.height - y)
-        region = Region(level=0, y=y, x=0, height=height, width=extent.width)
-        band = image.read(region, cached=False)
-        for top in range(0, height, portion):
+    for strip in extent.strips(_BAND_PX):
+        band = image.read(strip, cached=False)
+        for top in range(0, strip.height, portion):
             part = band[top : top + portion]
-            span = slice(y + top, y + top + len(part))
+            span = slice(strip.y + top, strip.y + top + len(part))
             jumps = _jumps(part, last, down[span], across)
             sums = np.add.reduceat(jumps, columns, axis=1, dtype=np.int64)
             owner = np.searchsorted(rows, np.arange(span.start, span.stop), side="right") - 1

@@ -11,17 +11,15 @@ over ten others: PROBABILITY_STEPS x (6 x PEAK)^2 < 2^31.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wsi_seg.choices import Blend
 from wsi_seg.errors import ConfigError
 from wsi_seg.infer.transfer import sent
 from wsi_seg.predict.predictor import PROBABILITY_STEPS
-
-Blend = Literal["gaussian", "linear", "constant", "crop"]
 
 # Weight in the middle of a tile. The floor of 1 / PEAK per axis keeps every pixel above zero.
 PEAK = 120

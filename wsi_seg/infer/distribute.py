@@ -20,6 +20,7 @@ from distributed import Client, KilledWorker, LocalCluster, as_completed
 
 from wsi_seg.cores import available_cores, share_cores
 from wsi_seg.errors import ConfigError, OutputError
+from wsi_seg.extras import naming_extra
 from wsi_seg.infer.ensemble import Work
 from wsi_seg.infer.memory import MemoryPlan
 from wsi_seg.infer.output import SlideOutput, StripTask, StripWriter
@@ -138,12 +139,8 @@ def _calm_workers() -> Iterator[None]:
 
 def _extra(module: str, name: str, extra: str, options: Mapping[str, object]) -> Any:  # noqa: ANN401 (dask has no types)
     """Start the cluster class of an optional package."""
-    try:
+    with naming_extra(f"--cluster {extra}"):
         return getattr(import_module(module), name)(**options)
-    except ImportError as error:
-        raise ConfigError(
-            f"got --cluster {extra}, which needs {module}; pip install 'wsi-seg[{extra}]'"
-        ) from error
 
 
 class DaskExecutor:

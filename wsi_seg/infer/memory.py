@@ -13,7 +13,7 @@ from wsi_seg.errors import ConfigError
 from wsi_seg.infer.plan import UNIT_ROWS, SlidePlan
 from wsi_seg.infer.stream import Sizes
 from wsi_seg.models import ModelCard
-from wsi_seg.models.footprint import footprint
+from wsi_seg.models.memory_estimate import estimate_memory
 from wsi_seg.predict.device import Device, dtype_of
 
 # Rows that a strip may have: whole chunks of the output, fewest first.
@@ -255,7 +255,7 @@ class _Needs:
     ) -> None:
         self._members: list[Sequence[SlidePlan]] = list(zip(*plans, strict=True))
         self._cards, self._value = cards, dtype_of(device.precision).itemsize
-        self._footprints = [footprint(card.spec) for card in cards]
+        self._estimates = [estimate_memory(card.spec) for card in cards]
         self._on_device = device.memory is not None
         self._process = resident_bytes() + (_GPU_LIBRARIES if self._on_device else 0)
         self._readers = readers or default_readers()
@@ -285,12 +285,12 @@ class _Needs:
         return [*found, {"rows_ahead": _AHEAD[2]}] if self._on_device else found
 
     def measured(self, choice: _Choice) -> MemoryPlan:
-        weights = sorted((size.parameters for size in self._footprints), reverse=True)
+        weights = sorted((size.parameters for size in self._estimates), reverse=True)
         # A copy that computes and one to compare it with; two more while one is loaded.
         copies = self._value + 4
         forward = reading = ahead = 0
         for batch, member, card, size in zip(
-            choice.batches, self._members, self._cards, self._footprints, strict=True
+            choice.batches, self._members, self._cards, self._estimates, strict=True
         ):
             px = batch * max(plan.tile_px for plan in member) ** 2
             values = size.values_per_px * self._value

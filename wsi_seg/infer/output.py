@@ -4,20 +4,22 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wsi_seg.infer.plan import STRIP_ROWS, Quarantined, Save, SlidePlan, finest
+from wsi_seg.choices import Save
+from wsi_seg.infer.plan import STRIP_ROWS, Quarantined, SlidePlan, finest
 from wsi_seg.infer.resample import rows_under
 from wsi_seg.infer.save import StripRecord, StripSaver
 from wsi_seg.infer.seams import seam_score
 from wsi_seg.infer.stream import Job
 from wsi_seg.infer.strips import StripSink, Wanted
 from wsi_seg.models import ModelCard
-from wsi_seg.postprocess.label_map import LABEL
 from wsi_seg.progress import Silent
 from wsi_seg.reading.resample import Readable
 from wsi_seg.store import (
+    LabelInfo,
+    PredictionInfo,
     SlideStore,
     completed,
     create_group,
@@ -30,10 +32,8 @@ from wsi_seg.store import (
 )
 from wsi_seg.store.digests import write_digests
 from wsi_seg.store.journal import Journal, begun_with
-from wsi_seg.store.layout import PARTIAL
-from wsi_seg.store.multiscale import wsi_seg_attributes
-
-_JOURNAL = "journal.jsonl"
+from wsi_seg.store.layout import wsi_seg_attributes
+from wsi_seg.store.names import JOURNAL, LABELS, METADATA, PARTIAL, PREDICTION_LABEL
 
 # Settings that were chosen at the start of a run; a prediction that is complete is no other one
 # because they would be chosen differently today.
@@ -157,9 +157,9 @@ class SlideOutput:
         self.complete = self._final.exists() and not (overwrite or self._partial.exists())
         folder = self._final if self.complete else self._partial
         if self.complete:
-            noted = begun_with(folder / _JOURNAL)
+            noted = begun_with(folder / JOURNAL)
             settings = {**settings, **{key: noted[key] for key in _CHOSEN if key in noted}}
-        self._journal = Journal(folder / _JOURNAL, settings, complete=self.complete)
+        self._journal = Journal(folder / JOURNAL, settings, complete=self.complete)
 
     def create(self, card: ModelCard, training: Mapping[str, object]) -> None:
         """Write the metadata of the group, to be filled strip by strip.
@@ -167,34 +167,33 @@ class SlideOutput:
         ``training`` tells how the model was trained. It must not name all slides: each of many
         small images would carry the list.
         """
-        attributes = {
-            "kind": "prediction",
-            "slide": self.store.name,
-            "slide_extent": self._slide_extent,
-            "classes": card.classes.to_json(),
-            "saved": self.save,
-            "settings": dict(self._settings),
-            "notes": list(self.notes),
-            "training": dict(training),
-        }
+        attributes = PredictionInfo(
+            slide=self.store.name,
+            slide_extent=self._slide_extent,
+            classes=card.classes,
+            saved=self.save,
+            settings=self._settings,
+            notes=self.notes,
+            training=training,
+        ).to_json()
         if self.save == "labels":
             scale = {"mpp": self.store.pyramid.mpp, "downsample": self.plan.downsample}
             create_group(self._partial, {**attributes, **scale})
         else:
             self._create(self._partial, len(card.classes), attributes)
         if self.save != "probabilities":
-            label = {
-                "kind": "label",
-                "classes": card.classes.to_json(),
-                "slide_extent": self._slide_extent,
-            }
-            self._create(self._partial / "labels" / LABEL, None, label)
+            label = self._partial / LABELS / PREDICTION_LABEL
+            self._create(
+                label,
+                None,
+                LabelInfo(classes=card.classes, slide_extent=self._slide_extent).to_json(),
+            )
 
     @property
-    def _slide_extent(self) -> list[int]:
-        """Size of the slide, which its prediction at a lower resolution does not tell."""
+    def _slide_extent(self) -> tuple[int, int]:
+        """Height and width of the slide."""
         extent = self.store.pyramid.extent
-        return [extent.height, extent.width]
+        return extent.height, extent.width
 
     def _create(self, path: Path, channels: int | None, attributes: Mapping[str, object]) -> None:
         create_multiscale(
@@ -246,9 +245,9 @@ class SlideOutput:
         """
         if self._partial.exists():
             records = self.records
-            label = self._partial / "labels" / LABEL
+            label = self._partial / LABELS / PREDICTION_LABEL
             known = {name: crc for one in records.values() for name, crc in one.checksums.items()}
-            inside = f"labels/{LABEL}/"
+            inside = f"{LABELS}/{PREDICTION_LABEL}/"
             ours = {name: crc for name, crc in known.items() if not name.startswith(inside)}
             if self.save != "labels":
                 done = {rows for one in records.values() for rows in one.levels}
@@ -262,37 +261,49 @@ class SlideOutput:
                     if name.startswith(inside)
                 }
                 write_digests(label, theirs)
-            note_attributes(self._partial, self._figures(records))
+            info = self._with_figures(_noted(self._partial), records)
+            note_attributes(self._partial, info.to_json())
             finish(self._partial, self._final, replace=True, known=ours)
         self.complete = True
 
-    def _figures(self, records: Mapping[int, StripRecord]) -> dict[str, object]:
-        """Tell what is known at the end, the same however often the work was interrupted."""
+    def _with_figures(
+        self, info: PredictionInfo, records: Mapping[int, StripRecord]
+    ) -> PredictionInfo:
+        """Add what is known at the end, the same however often the work was interrupted."""
         windows = sum(int(plan.keep.sum()) for plan in self.plans)
         skipped = sum(int((~plan.keep).sum()) for plan in self.plans)
-        quarantined = list(self.quarantined)
-        figures: dict[str, object] = {}
-        score: float | None = None
-        if (first := self.plan.first_pass) is not None:
-            known, count = first.image.attributes, int(first.keep.sum())
-            quarantined = sorted({*first.image.quarantined, *quarantined})
-            figures = {"seam_score_first": known.get("seam_score"), "windows_spared": first.spared}
-            windows, skipped = windows + count, skipped - count - first.spared
         steps = {index: one.steps for index, one in records.items() if one.steps is not None}
+        score: float | None = None
         if self.save != "labels":
             score = seam_score(open_multiscale(self._partial), self.plan, steps)
-        more: dict[str, object] = {
-            "seam_score": score,
-            "windows": windows,
-            "windows_skipped": skipped,
-            "quarantined": [list(tile) for tile in quarantined],
-        }
-        return {**figures, **more}
+        info = replace(
+            info,
+            windows=windows,
+            windows_skipped=skipped,
+            quarantined=self.quarantined,
+            seam_score=score,
+        )
+        if (first := self.plan.first_pass) is None:
+            return info
+        before = PredictionInfo.from_json(first.image.attributes, first.image.path)
+        count = int(first.keep.sum())
+        return replace(
+            info,
+            windows=windows + count,
+            windows_skipped=skipped - count - first.spared,
+            windows_spared=first.spared,
+            quarantined=tuple(sorted({*before.quarantined, *info.quarantined})),
+            seam_score_first=before.seam_score,
+        )
 
     @property
-    def figures(self) -> Mapping[str, object]:
-        """What was noted about the finished prediction, see `_figures`; empty before."""
-        return wsi_seg_attributes(self._final / "zarr.json") if self.complete else {}
+    def info(self) -> PredictionInfo:
+        """What is noted about the finished prediction; nothing before."""
+        return _noted(self._final) if self.complete else PredictionInfo()
+
+
+def _noted(group: Path) -> PredictionInfo:
+    return PredictionInfo.from_json(wsi_seg_attributes(group / METADATA), group)
 
 
 @contextmanager
@@ -319,7 +330,7 @@ def begun_settings(stores: Sequence[SlideStore], out: Path) -> dict[str, Mapping
     """
     found = {}
     for store in stores:
-        settings = begun_with(out / PARTIAL / store.name / _JOURNAL)
+        settings = begun_with(out / PARTIAL / store.name / JOURNAL)
         strip_px = settings.get("strip_px")
         if isinstance(strip_px, int) and strip_px > 0 and strip_px % STRIP_ROWS == 0:
             found[store.name] = settings
@@ -336,7 +347,7 @@ def discard_others(out: Path, identity: object) -> None:
     identity
         Of the model whose predictions stay; see `members.Model.identity`.
     """
-    for journal in [*out.glob(f"*/{_JOURNAL}"), *out.glob(f"{PARTIAL}/*/{_JOURNAL}")]:
+    for journal in [*out.glob(f"*/{JOURNAL}"), *out.glob(f"{PARTIAL}/*/{JOURNAL}")]:
         if begun_with(journal).get("checkpoint") != identity:
             discard(journal.parent)
 

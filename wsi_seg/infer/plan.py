@@ -12,15 +12,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_seg.choices import Blend, Compile, Save, Tta
 from wsi_seg.errors import ConfigError, ResolutionError
-from wsi_seg.geometry import Extent, Region, TileGrid
+from wsi_seg.geometry import Extent, TileGrid
 from wsi_seg.geometry.grid import strip_bounds
-from wsi_seg.infer.blend import MAX_OVERLAP, Blend, axis_weights
+from wsi_seg.infer.blend import MAX_OVERLAP, axis_weights
 from wsi_seg.models.checkpoint import ModelCard
-from wsi_seg.predict.tta import Tta
 from wsi_seg.reading.resample import COARSEST_SLIDE, Scale
 from wsi_seg.reading.view import View
-from wsi_seg.store import Multiscale, SlideStore
+from wsi_seg.store import LabelInfo, Multiscale, SlideStore
+from wsi_seg.store.names import TISSUE
 
 # Strips are whole chunks of the output.
 STRIP_ROWS = 512
@@ -30,8 +31,6 @@ UNIT_ROWS = 1024
 
 # Classes up to which probabilities are saved too where nothing else is asked for.
 _PROBABILITIES_UP_TO = 4
-
-Save = Literal["probabilities", "labels", "both"]
 
 # Tile that could not be read: first row, first column, reason.
 Quarantined = tuple[int, int, str]
@@ -86,7 +85,7 @@ class InferOptions:
     tta: Tta = "none"
     skip_background: bool = True
     allow_mpp_mismatch: bool = False
-    compiled: Literal["auto", "on", "off"] = "auto"
+    compiled: Compile = "auto"
     readers: int = 0
     save: Save | Literal["auto"] = "auto"
     mpp: float | None = None
@@ -286,7 +285,7 @@ def plan_slide(
     level, extent, pyramid = scale.level, scale.extent, store.pyramid
     tile_px, shard_px = view.side, strip_px
     downsample = pyramid.downsample(level)
-    if card.fit is not None:
+    if card.resize is not None:
         # A fitted slide is small, and is brought back to its size as a whole.
         downsample, strip_px = 1.0, extent.height
     elif extent != pyramid.extents[level] and view.mpp is not None and pyramid.mpp is not None:
@@ -296,9 +295,10 @@ def plan_slide(
     grid = TileGrid(extent, tile_px, stride)
     ys, xs = grid.ys, grid.xs
     keep = np.ones((len(ys), len(xs)), dtype=bool)
-    if options.skip_background and "tissue" in store.label_names():
-        keep = _windows_with_tissue(store, extent, grid)
-        if not keep.any() and not store.label("tissue").attributes.get("believed"):
+    if options.skip_background and TISSUE in store.label_names():
+        tissue = store.label(TISSUE)
+        keep = _windows_with_tissue(tissue, extent, grid)
+        if not keep.any() and not LabelInfo.from_json(tissue.attributes, tissue.path).trusted:
             keep = ~keep
             notes = (*notes, "the tissue mask is empty, so every tile was predicted")
     return SlidePlan(
@@ -317,7 +317,7 @@ def plan_slide(
         shard_px=shard_px,
         chunk=store.image.chunk(level),
         view=view,
-        native=None if card.fit is None else pyramid.extent,
+        native=None if card.resize is None else pyramid.extent,
         notes=notes,
     )
 
@@ -338,7 +338,7 @@ def _asked_for(
     store: SlideStore, view: View, options: InferOptions
 ) -> tuple[View, Scale, tuple[str, ...]]:
     """View, level and size for an mpp or a level that the user asked for."""
-    if view.fit is not None:
+    if view.resize is not None:
         raise ConfigError(
             f"slide {store.name!r}: got --mpp or --level, but the model resizes every slide to "
             f"{view.side} px; leave them out"
@@ -373,11 +373,10 @@ def _like(mpp: float, other: float) -> bool:
     return max(mpp / other, other / mpp) <= COARSEST_SLIDE
 
 
-def _windows_with_tissue(store: SlideStore, extent: Extent, grid: TileGrid) -> NDArray[np.bool_]:
+def _windows_with_tissue(tissue: Multiscale, extent: Extent, grid: TileGrid) -> NDArray[np.bool_]:
     """Whether any tissue lies in each window, from sums over the low-resolution tissue mask."""
-    tissue = store.label("tissue")
     size = tissue.pyramid.extent
-    mask = tissue.read(Region(level=0, y=0, x=0, height=size.height, width=size.width)) > 0
+    mask = tissue.read(size.region()) > 0
     sums = np.zeros((size.height + 1, size.width + 1), dtype=np.int64)
     sums[1:, 1:] = mask.cumsum(0).cumsum(1)
 

@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 from wsi_seg.geometry import Extent
 from wsi_seg.infer.transfer import sent
 from wsi_seg.reading.resample import COLUMN_SCALE, ROW_SCALE, Taps, area_taps
+from wsi_seg.store.cache import shared_pool
 
 # Values that are summed at a time, in main memory and in a device's own.
 _BLOCK = {"cpu": 2**19, "cuda": 2**25}
+# Values that a thread brings back at a time.
+_RESTORED = 2**18
 
 
 class Resampler:
@@ -136,10 +139,17 @@ def restore(
     strip : NDArray[np.uint8]
         ``(rows, native.width, C)``; the last one may have fewer rows.
     """
-    small = Extent(*fitted.shape[:2])
-    for y in range(0, native.height, rows):
-        wanted = range(y, min(y + rows, native.height))
-        yield y, resized(fitted, 0, wanted, small=small, full=native)
+    small, channels = Extent.of(fitted.shape), fitted.shape[2]
+    step = max(1, _RESTORED // (native.width * channels))
+    for wanted in native.strips(rows):
+        strip = np.empty((wanted.height, native.width, channels), dtype=np.uint8)
+
+        def fill(top: int, first: int = wanted.y, strip: NDArray[np.uint8] = strip) -> None:
+            part = range(first + top, first + min(top + step, len(strip)))
+            strip[top : top + step] = resized(fitted, 0, part, small=small, full=native)
+
+        list(shared_pool().map(fill, range(0, len(strip), step)))
+        yield wanted.y, strip
 
 
 def rows_under(wanted: range, *, small: int, full: int) -> range:
@@ -172,7 +182,7 @@ def resized(
     left, right, across = _between(np.arange(full.width), small.width, full.width)
     above, below, down = _between(np.asarray(wanted), small.height, full.height)
     tall = _mixed(part[above - top], part[below - top], down[:, None, None])
-    wide = _mixed(tall[:, left], tall[:, right], across[None, :, None])
+    wide = _mixed(tall.take(left, 1), tall.take(right, 1), across[None, :, None])
     return np.rint(wide).astype(np.uint8)
 
 

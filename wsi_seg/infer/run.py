@@ -298,8 +298,8 @@ def _settings(
     } | _each(
         {
             "tile_px": plan.tile_px,
-            "fit": plan.view.fit,
-            "neighbours": plan.view.neighbours,
+            "resize": plan.view.resize,
+            "context_slices": plan.view.context_slices,
             "level": plan.level,
             "height": plan.extent.height,
             "width": plan.extent.width,
@@ -352,24 +352,18 @@ def _run(
 
 
 def _result(output: SlideOutput) -> SlideResult:
-    plan, figures = output.plan, output.figures
-
-    def number(name: str) -> float | None:
-        value = figures.get(name)
-        return float(value) if isinstance(value, int | float) else None
-
-    quarantined = figures.get("quarantined")
+    plan, info = output.plan, output.info
     return SlideResult(
         slide=plan.slide,
         height=(plan.native or plan.extent).height,
         width=(plan.native or plan.extent).width,
         mpp=plan.mpp,
-        windows=int(number("windows") or 0),
-        skipped=int(number("windows_skipped") or 0),
-        spared=int(number("windows_spared") or 0),
-        quarantined=tuple(map(tuple, quarantined if isinstance(quarantined, list) else ())),
-        seam_score=number("seam_score"),
-        seam_score_first=number("seam_score_first"),
+        windows=info.windows or 0,
+        skipped=info.windows_skipped or 0,
+        spared=info.windows_spared or 0,
+        quarantined=info.quarantined,
+        seam_score=info.seam_score,
+        seam_score_first=info.seam_score_first,
         notes=output.notes,
     )
 

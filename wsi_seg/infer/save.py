@@ -9,14 +9,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wsi_seg.choices import Save
 from wsi_seg.errors import StoreError
 from wsi_seg.infer.adaptive import merged
-from wsi_seg.infer.plan import Quarantined, Save, SlidePlan
+from wsi_seg.infer.plan import Quarantined, SlidePlan
 from wsi_seg.infer.resample import restore
 from wsi_seg.infer.seams import Steps, StepSums
 from wsi_seg.infer.strips import Strip
-from wsi_seg.postprocess.label_map import LABEL, label_map
+from wsi_seg.postprocess.label_map import label_map
 from wsi_seg.store import CoarserLevels, Written, write_strip
+from wsi_seg.store.names import LABELS, PREDICTION_LABEL
 
 # Values whose steps are measured at a time.
 _BLOCK = 2**20
@@ -99,7 +101,7 @@ class StripSaver:
         self._plan = plan
         self._image = _Writer(target, nearest=False) if save != "labels" else None
         self._labels = (
-            _Writer(target, nearest=True, inside=f"labels/{LABEL}/")
+            _Writer(target, nearest=True, inside=f"{LABELS}/{PREDICTION_LABEL}/")
             if save != "probabilities"
             else None
         )

@@ -253,21 +253,28 @@ class ReadAhead:
             self._start()
 
     def _start(self) -> None:
-        """Hand reads to the pool, so many at a time; others of the pool's work come between."""
+        """Have the pool read, so many at a time; others of the pool's work come between.
+
+        A read waits in the queue until a thread takes it: `close` finds it there where this is
+        interrupted before the pool has heard of it.
+        """
         with self._lock:
             count = min(self._readers - self._active, len(self._reads))
-            begun = [self._reads.popleft() for _ in range(count)]
             self._active += count
-        for future, read in begun:
-            shared_pool().submit(self._run, future, read)
+        for _ in range(count):
+            shared_pool().submit(self._run)
 
-    def _run(self, future: Future[None], read: Callable[[], None]) -> None:
-        try:
-            read()
-        except BaseException as error:
-            future.set_exception(error)
-        else:
-            future.set_result(None)
+    def _run(self) -> None:
+        with self._lock:
+            taken = self._reads.popleft() if self._reads else None
+        if taken is not None:
+            future, read = taken
+            try:
+                read()
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(None)
         with self._lock:
             self._active -= 1
         self._start()

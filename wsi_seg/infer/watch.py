@@ -63,7 +63,7 @@ class Watch:
         """
         seconds = max(time.perf_counter() - self._began, 1e-9)
         return {
-            "device": min(1.0, self._timer.seconds_done / seconds),
+            "device": min(1.0, self._timer.seconds / seconds),
             "reading": self._reading / seconds,
             "writing": self._writing / seconds,
         }

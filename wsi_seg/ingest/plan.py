@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
+from wsi_seg.choices import CodecName
 from wsi_seg.errors import ConfigError, UnsupportedSlideError
 from wsi_seg.ingest.recode import recode_layout
 from wsi_seg.ingest.verbatim import mismatch, verbatim_layout
@@ -12,8 +12,6 @@ from wsi_seg.slides import Recode, Slide, TileStreams
 from wsi_seg.store.cache import shared_pool
 from wsi_seg.store.codecs import Encoding
 from wsi_seg.store.layout import LevelLayout, completed, strip_layout
-
-CodecName = Literal["auto", "verbatim", "zstd", "jpeg", "jpegxl"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +92,6 @@ class LevelPlan:
             return "computed"
         kind = self.layout.encoding.kind
         return kind if self.streams is None else f"verbatim {kind}"
-
-    def to_json(self) -> dict[str, str]:
-        """Give encoding and reason as plain JSON values."""
-        return {"encoding": self.encoding} | ({"reason": self.reason} if self.reason else {})
 
     def __str__(self) -> str:
         because = f" ({self.reason})" if self.reason else ""

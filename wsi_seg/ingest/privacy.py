@@ -23,7 +23,6 @@ ALLOWED = frozenset(
         "source.sha256_of_ends",  # cannot be turned back
         "levels.encoding",
         "levels.reason",  # a sentence of ours
-        "versions.store",
         "versions.tifffile",
         "versions.imagecodecs",
     }

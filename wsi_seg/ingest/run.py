@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -28,9 +28,11 @@ from wsi_seg.slides import (
 from wsi_seg.slides.window import Opening
 from wsi_seg.store.arrays import LevelArray, read_level_array
 from wsi_seg.store.collection import SlideStore
+from wsi_seg.store.info import LevelInfo, SourceInfo, StoreInfo
 from wsi_seg.store.journal import Journal
-from wsi_seg.store.layout import FORMAT, PARTIAL, create_collection, create_levels, note_names
-from wsi_seg.store.multiscale import open_multiscale, wsi_seg_attributes
+from wsi_seg.store.layout import create_collection, create_levels, note_names
+from wsi_seg.store.multiscale import open_multiscale
+from wsi_seg.store.names import JOURNAL, LABELS, METADATA, PARTIAL
 from wsi_seg.store.pyramid import reduced_strip
 from wsi_seg.store.shards import shard_checksum
 from wsi_seg.store.writer import discard, finish, tidy, write_rows
@@ -157,7 +159,7 @@ def _require_names(files: Sequence[Path]) -> None:
     first: dict[str, Path] = {}
     for file in files:
         name = slide_name(file)
-        if not name or name.startswith(".") or name == "zarr.json":
+        if not name or name.startswith(".") or name == METADATA:
             raise SlideError(f"{file}: got the name {name!r}, which no store can have; rename it")
         if name in first:
             raise SlideError(
@@ -263,16 +265,20 @@ class _SlideJob:
         self.source_bytes = source_bytes(slide.path)
         self._slide, self._options = slide, options
         self._final, self._partial = out / slide.name, out / PARTIAL / slide.name
-        self._settings: dict[str, object] = {
-            "source": {
-                "name": source_name(slide.path),
-                "bytes": self.source_bytes,
-                "sha256_of_ends": source_digest(slide.path),
-            },
-            "codec": str(options.codec),
-            "mpp": slide.pyramid.mpp,
-            "window": None if (shown := options.opening.window) is None else list(astuple(shown)),
-        }
+        shown = options.opening.window
+        self._info = StoreInfo(
+            source=SourceInfo(
+                name=source_name(slide.path),
+                bytes=self.source_bytes,
+                sha256_of_ends=source_digest(slide.path),
+            ),
+            codec=str(options.codec),
+            window=None if shown is None else (shown.low, shown.high),
+            mpp_source=slide.mpp_source,
+            reader=slide.format,
+            versions={name: version(name) for name in ("tifffile", "imagecodecs")},
+        )
+        self._settings = _settings(self._info, slide.pyramid.mpp)
         if options.overwrite:
             discard(self._partial)
 
@@ -280,8 +286,9 @@ class _SlideJob:
         """Whether the finished store is there; a store of another file is an error."""
         if self._options.overwrite or not self._final.exists():
             return False
-        there = wsi_seg_attributes(self._final / "zarr.json")
-        changed = [name for name in self._settings if there.get(name) != self._settings[name]]
+        store = self._store()
+        there, asked = _settings(store.info, store.image.slide_mpp), self._settings
+        changed = [name for name in asked if there[name] != asked[name]]
         if changed:
             raise StoreError(
                 f"{self._final} exists and differs in {' and '.join(changed)}; use --overwrite "
@@ -292,9 +299,10 @@ class _SlideJob:
     def begin(self) -> None:
         """Write all metadata, and take up the journal of an earlier run."""
         self._plans = plan_levels(self._slide, self._options.codec)
-        attributes = self._attributes(self._plans)
+        levels = tuple(LevelInfo(plan.encoding, plan.reason) for plan in self._plans)
+        attributes = replace(self._info, levels=levels).to_json()
         require_allowed(attributes)
-        journal_path = self._partial / "journal.jsonl"
+        journal_path = self._partial / JOURNAL
         journal = Journal(journal_path, self._settings)
         if not journal.done:
             # Nothing is lost, and whatever a kill left half made is gone.
@@ -326,10 +334,10 @@ class _SlideJob:
 
     def finish(self) -> None:
         """Add the tissue mask, and give the store its final name."""
-        discard(self._partial / "labels")
+        discard(self._partial / LABELS)
         image = open_multiscale(self._partial)
         write_tissue(SlideStore(self._partial, self._slide.name, image))
-        (self._partial / "journal.jsonl").unlink()
+        (self._partial / JOURNAL).unlink()
         finish(self._partial, self._final, replace=self._options.overwrite, known=self._digests())
 
     def _digests(self) -> dict[str, int]:
@@ -345,19 +353,20 @@ class _SlideJob:
     def report(self, *, skipped: bool) -> TiledSlide:
         """Figures of the finished store."""
         extent = self._slide.pyramid.extent
-        encodings = wsi_seg_attributes(self._final / "zarr.json").get("levels")
-        levels = encodings if isinstance(encodings, list) else []
         files = (file for file in self._final.rglob("*") if file.is_file())
         return TiledSlide(
             name=self._slide.name,
             height=extent.height,
             width=extent.width,
             mpp=self._slide.pyramid.mpp,
-            levels=tuple(str(level["encoding"]) for level in levels),
+            levels=tuple(level.encoding for level in self._store().info.levels),
             source_bytes=self.source_bytes,
             store_bytes=sum(file.stat().st_size for file in files),
             skipped=skipped,
         )
+
+    def _store(self) -> SlideStore:
+        return SlideStore(self._final, self._slide.name, open_multiscale(self._final))
 
     def _write(self, unit: _Unit) -> list[int | None]:
         plan, array = unit.plan, unit.array
@@ -369,19 +378,11 @@ class _SlideJob:
             return copy_shard_row(self._slide.path, plan.streams, array, unit.row)
         return recode_strip(self._slide, plan.level, array, unit.y)
 
-    def _attributes(self, plans: Sequence[LevelPlan]) -> dict[str, object]:
-        return {
-            "kind": "slide",
-            **self._settings,
-            "mpp_source": self._slide.mpp_source,
-            "reader": self._slide.format,
-            "levels": [plan.to_json() for plan in plans],
-            "versions": {
-                "store": str(FORMAT),
-                "tifffile": version("tifffile"),
-                "imagecodecs": version("imagecodecs"),
-            },
-        }
+
+def _settings(info: StoreInfo, mpp: float | None) -> dict[str, object]:
+    """Pick what decides the bytes of a store: only with the same it is continued, or kept."""
+    known = info.to_json()
+    return {name: known.get(name) for name in ("source", "codec", "window")} | {"mpp": mpp}
 
 
 def _checksums(unit: _Unit) -> list[int | None]:

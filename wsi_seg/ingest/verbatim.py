@@ -40,7 +40,9 @@ def verbatim_layout(extent: Extent, streams: TileStreams) -> LevelLayout:
     largest = int(streams.sizes.max(initial=0))
     while side > 1 and largest * side * side > _SHARD_BYTES:
         side //= 2
-    shard = Extent(streams.tile.height * min(side, rows), streams.tile.width * min(side, columns))
+    shard = Extent(
+        height=streams.tile.height * min(side, rows), width=streams.tile.width * min(side, columns)
+    )
     return LevelLayout(extent, streams.tile, shard, encoding_of(streams))
 
 

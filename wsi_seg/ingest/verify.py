@@ -115,10 +115,8 @@ def verify_slide(store: SlideStore, source: Path, *, seed: int = 0) -> Verified:
 
 def tiled_window(store: SlideStore) -> Window | None:
     """Window that a slide was tiled with; None if that was left to its file."""
-    match store.image.attributes.get("window"):
-        case [int() | float() as low, int() | float() as high] if low < high:
-            return Window(low, high)
-    return None
+    noted = store.info.window
+    return Window(*noted) if noted is not None and noted[0] < noted[1] else None
 
 
 def _same(ours: NDArray[np.uint8], theirs: NDArray[np.uint8], *, exact: bool) -> bool:

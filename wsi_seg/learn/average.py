@@ -67,8 +67,8 @@ def first_averaged_epoch(config: TrainConfig) -> int:
 def average_checkpoints(paths: Sequence[Path], out: Path) -> None:
     """Write one checkpoint whose weights are the mean of those of several.
 
-    They must come from one run, because weights of networks trained apart do not lie on one
-    slope. Whole numbers, such as BatchNorm's counters, are those of the first.
+    They must come from one run, because networks trained independently do not lie in one
+    basin of the loss. Whole numbers, such as BatchNorm's counters, are those of the first.
 
     Raises
     ------

@@ -17,17 +17,16 @@ from lightning.pytorch.strategies import Strategy
 from wsi_seg import __version__
 from wsi_seg.config import Recipe
 from wsi_seg.errors import CheckpointError, ConfigError, TrainingError
+from wsi_seg.learn.callback import TrainingCallback
 from wsi_seg.learn.history import History
 from wsi_seg.learn.pace import training_precision
 from wsi_seg.learn.patches import Patches, prepare_loading
-from wsi_seg.learn.place import PLACE, check_place
+from wsi_seg.learn.position_bias import POSITION_BIAS, measure_position_bias
 from wsi_seg.learn.resume import LAST, Position, position_of
-from wsi_seg.learn.slides import Split
+from wsi_seg.learn.split import Split
 from wsi_seg.learn.task import SegmentationTask
 from wsi_seg.learn.validate import BEST, TOP, Validation, top_name
-from wsi_seg.learn.watch import Watch
 from wsi_seg.models.checkpoint import ModelCard, read_card
-from wsi_seg.models.learner import LearningNetwork
 from wsi_seg.models.network import (
     NetworkSpec,
     Normalisation,
@@ -36,6 +35,7 @@ from wsi_seg.models.network import (
     published_normalisation,
     size_multiple,
 )
+from wsi_seg.models.training_network import TrainingNetwork
 from wsi_seg.predict.device import pick_device
 from wsi_seg.progress import Progress
 from wsi_seg.reading.view import View
@@ -71,7 +71,7 @@ class Fitted:
 def fit(
     recipe: Recipe, split: Split, out: Path, *, start: Path | None, progress: Progress
 ) -> Fitted:
-    """Train once, or take the same fit up after the last state that was saved.
+    """Train once, or resume the same fit from the last state that was saved.
 
     torch's global generator is left as it was.
 
@@ -86,7 +86,7 @@ def fit(
     start
         Checkpoint of ours whose weights come first; None takes the recipe's.
     progress
-        Is told of patches, and of tiles in validation.
+        Reports patches, and tiles in validation.
 
     Raises
     ------
@@ -119,33 +119,33 @@ def fit(
             augmenter=patches.augmenter,
         )
         validation = Validation(recipe, card, split.validation, out)
-        watch = Watch(validation, patches.ledger, progress=progress)
-        _run(task, patches, watch, recipe, out)
-        _check_place(patches, out)
-    top = watch.history.top(recipe.train.top_k)
+        callback = TrainingCallback(validation, patches.losses, progress=progress)
+        _run(task, patches, callback, recipe, out)
+        _check_position(patches, out)
+    top = callback.history.top(recipe.train.top_k)
     best = out / BEST
     return Fitted(
         best=best,
         top=tuple(out / TOP / f"{top_name(row)}.safetensors" for row in top)
         if recipe.train.top_k > 1
         else (best,),
-        history=watch.history,
+        history=callback.history,
         parameters=sum(p.numel() for p in learner.network.parameters()),
     )
 
 
 @rank_zero_only
-def _check_place(patches: Patches, out: Path) -> None:
-    """Ask the best network about tiles without content, and warn where it has learned the place."""
-    found = check_place(out / BEST, patches.first(), pick_device("auto"))
-    found.write(out / PLACE)
+def _check_position(patches: Patches, out: Path) -> None:
+    r"""Ask the best network about tiles without content, and warn of a bias\."""
+    found = measure_position_bias(out / BEST, patches.first(), pick_device("auto"))
+    found.write(out / POSITION_BIAS)
     for warning in found.warnings():
         logger.warning("%s", warning)
 
 
 def build_learner(
     recipe: Recipe, split: Split, *, start: Path | None
-) -> tuple[LearningNetwork, ModelCard]:
+) -> tuple[TrainingNetwork, ModelCard]:
     """Network before the first step, and the card it will be saved with."""
     model, classes, view = recipe.model, len(recipe.classes), View.of(recipe)
     weights = start or model.start
@@ -155,7 +155,7 @@ def build_learner(
         in_channels=view.channels,
         classes=classes,
         decoder_attention=model.decoder_attention,
-        detail=model.detail,
+        full_resolution_skip=model.full_resolution_skip,
     )
     network = build_network(spec, weights=weights)
     multiple = size_multiple(network)
@@ -164,12 +164,12 @@ def build_learner(
             f"got patch_px {recipe.patch_px}; {model.architecture} with encoder {model.encoder} "
             f"needs a multiple of {multiple}"
         )
-    learner = LearningNetwork(
+    learner = TrainingNetwork(
         network,
         classes=classes,
         head=model.head,
         dropout=model.dropout,
-        sides=model.deep_supervision > 0,
+        auxiliary=model.deep_supervision > 0,
         keep_norm=_keeps_norm(recipe, weights),
     )
     normalisation = _normalisation(spec, weights)
@@ -185,7 +185,7 @@ def build_learner(
         training={
             "name": recipe.name,
             "recipe": recipe.model_dump(mode="json", exclude={"data": {"stores"}}),
-            "train_slides": [store.name for store in split.train],
+            "train_slides": [slide.name for slide in split.train],
             "validation_slides": [store.name for store in split.validation],
             "versions": {
                 "wsi_seg": __version__,
@@ -194,9 +194,9 @@ def build_learner(
             },
         },
         decoder_attention=spec.decoder_attention,
-        fit=recipe.fit,
-        neighbours=recipe.data.neighbours,
-        detail=spec.detail,
+        resize=recipe.resize,
+        context_slices=recipe.data.context_slices,
+        full_resolution_skip=spec.full_resolution_skip,
     )
     return learner, card
 
@@ -220,7 +220,9 @@ def _normalisation(spec: NetworkSpec, start: str | Path | None) -> Normalisation
     return published_normalisation(spec, start)
 
 
-def _run(task: SegmentationTask, patches: Patches, watch: Watch, recipe: Recipe, out: Path) -> None:
+def _run(
+    task: SegmentationTask, patches: Patches, callback: TrainingCallback, recipe: Recipe, out: Path
+) -> None:
     device = pick_device("auto")
     bf16 = training_precision(recipe.train.precision, device) == "bf16"
     trainer = lightning.Trainer(
@@ -231,7 +233,7 @@ def _run(task: SegmentationTask, patches: Patches, watch: Watch, recipe: Recipe,
         precision="bf16-mixed" if bf16 else "32-true",
         max_epochs=recipe.train.epochs,
         accumulate_grad_batches=recipe.train.accumulate,
-        callbacks=[watch],
+        callbacks=[callback],
         logger=_board(recipe, out),
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -245,7 +247,7 @@ def _run(task: SegmentationTask, patches: Patches, watch: Watch, recipe: Recipe,
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             f"{device} has too little memory for {recipe.train.batch_size} patches of "
-            f"{recipe.patch_px} px; what was saved is intact; `wsi-seg train --dry-run` prints "
+            f"{recipe.patch_px} pixels; what was saved is intact; `wsi-seg train --dry-run` prints "
             "the largest train.batch_size that fits (train.accumulate makes up for a smaller one)"
         ) from error
     except SystemExit as stop:

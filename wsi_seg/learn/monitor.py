@@ -16,8 +16,8 @@ from wsi_seg.learn.history import Row
 from wsi_seg.postprocess.rule import least_above
 from wsi_seg.slides.slide import SLICE_NAME
 
-# Rules that ``triplet`` tries: a class counts as present where enough px are above a high
-# threshold, and then all px above a low one are taken. The last are px of the prediction.
+# Rules that ``triplet`` tries: a class counts as present where enough pixels are above a high
+# threshold, and then all pixels above a low one are taken. The last are pixels of the prediction.
 _TOPS = (0.5, 0.7, 0.9)
 _BOTTOMS = (0.2, 0.35, 0.5)
 _LEAST_PX = (0, 30, 100, 300, 1000, 3000)
@@ -28,11 +28,11 @@ SlideCounts = Mapping[str, Mapping[str, Reliability]]
 def figures(scores: Scores, values: SlideCounts) -> Row:
     """Figures of all slides held out; the higher the better, but for the loss.
 
-    ``val_dice`` is the Dice of all px pooled, averaged over classes. ``val_dice_slide`` is that of
-    each case, averaged over cases and classes; a class that is neither on a case nor found there
+    ``val_dice`` is the Dice of all pixels pooled, averaged over classes. ``val_dice_slide`` is that
+    of each case, averaged over cases and classes; a class that is neither on a case nor found there
     counts 1, one that is found where it is not counts 0. ``val_dice_objects`` is the same over the
     cases that show the class, and absent where none does. ``val_loss`` is the mean cross-entropy
-    of all px and classes. ``val_triplet`` is the best ``val_dice_slide`` of a few rules of two
+    of all pixels and classes. ``val_triplet`` is the best ``val_dice_slide`` of a few rules of two
     thresholds and an area.
 
     Parameters
@@ -40,7 +40,7 @@ def figures(scores: Scores, values: SlideCounts) -> Row:
     scores
         Of the label maps.
     values
-        Px of each slide and class by the probability that was predicted.
+        Pixels of each slide and class by the probability that was predicted.
     """
     cases: dict[tuple[str, str], Counts] = {}
     for score in scores.slides:

@@ -13,11 +13,12 @@ from wsi_seg.data.augment import Augmenter, require_no_colour
 from wsi_seg.data.batches import BatchAugmenter, shared_out
 from wsi_seg.data.dataset import EpochItems, PatchDataset, PatchSource
 from wsi_seg.data.presets import PRESETS
-from wsi_seg.learn.ledger import Ledger
+from wsi_seg.data.weighted import WeightedPatchDataset
+from wsi_seg.learn.patch_losses import PatchLosses
 from wsi_seg.learn.resume import Position
-from wsi_seg.learn.slides import Split, is_pseudo, patch_sampler
+from wsi_seg.learn.sampler import patch_sampler
+from wsi_seg.learn.split import Split
 from wsi_seg.learn.task import Batch
-from wsi_seg.learn.weighted import WeightedPatches
 from wsi_seg.predict.device import pick_device
 from wsi_seg.reading.view import View
 
@@ -37,7 +38,7 @@ class Patches(lightning.LightningDataModule):
 
     Attributes
     ----------
-    ledger
+    losses
         What is remembered of them.
     augmenter
         What is left to change once they are on the device.
@@ -47,11 +48,11 @@ class Patches(lightning.LightningDataModule):
         super().__init__()
         self._config, self._seed = recipe.train, recipe.seed
         view = View.of(recipe)
-        if recipe.data.neighbours:
+        if recipe.data.context_slices:
             require_no_colour(recipe.augment)
         sources = [
-            PatchSource.of(store, recipe.data.label, classes=recipe.class_table, view=view)
-            for store in split.train
+            PatchSource.of(slide.store, recipe.data.label, classes=recipe.class_table, view=view)
+            for slide in split.train
         ]
         # Whole steps only, so that each divides its gradients by the same number of patches.
         self._step = self._config.batch_size * self._config.devices * self._config.nodes
@@ -73,17 +74,16 @@ class Patches(lightning.LightningDataModule):
             epoch=position.epoch,
             skip=position.batches * self._config.batch_size,
         )
-        self.ledger = Ledger(
+        self.losses = PatchLosses(
             self._items,
             self._sampler,
-            [store.name for store in split.train],
+            [slide.name for slide in split.train],
             replay=recipe.sampling.replay,
         )
-        guessed = [is_pseudo(store, recipe.data.label) for store in split.train]
         soft = any(source.soft is not None for source in sources)
-        self._dataset = WeightedPatches(
+        self._dataset = WeightedPatchDataset(
             patches,
-            [recipe.data.pseudo_weight if guess else 1.0 for guess in guessed],
+            [recipe.data.pseudo_weight if slide.is_pseudo else 1.0 for slide in split.train],
             classes=len(recipe.classes) if soft else None,
             by_px=any(source.doubt is not None for source in sources),
         )
@@ -121,7 +121,9 @@ class Patches(lightning.LightningDataModule):
 def prepare_loading(recipe: Recipe) -> None:
     """Start the server that the loader's processes come from, so that no epoch waits for it."""
     if recipe.train.workers:
-        multiprocessing.set_forkserver_preload([WeightedPatches.__module__, Augmenter.__module__])
+        multiprocessing.set_forkserver_preload(
+            [WeightedPatchDataset.__module__, Augmenter.__module__]
+        )
         forkserver.ensure_running()
 
 

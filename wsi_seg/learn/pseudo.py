@@ -1,6 +1,6 @@
 """Owns pseudo-labels: sure predictions of slides without truth, written as labels to learn from.
 
-They are told from experts' labels by the source ``pseudo`` of their objects. Slides that a run
+They differ from experts' labels by the source ``pseudo`` of their objects. Slides that a run
 holds out never get any, because a network would then be judged by what another one guessed.
 """
 
@@ -18,11 +18,12 @@ from wsi_seg.config import Recipe
 from wsi_seg.data.dataset import SOFT
 from wsi_seg.errors import BatchError, ConfigError, StoreError, WsiSegError
 from wsi_seg.geometry import Region
-from wsi_seg.learn.slides import PSEUDO, is_pseudo, split_slides
+from wsi_seg.learn.split import split_slides
 from wsi_seg.masks.objects import measure_objects, write_objects
 from wsi_seg.masks.vectorize import vectorize
 from wsi_seg.postprocess.write import classes_of
 from wsi_seg.progress import Progress
+from wsi_seg.sampling.maps import PSEUDO, TrainingSlide
 from wsi_seg.store import (
     Collection,
     SlideStore,
@@ -46,10 +47,10 @@ class PseudoOptions:
     Parameters
     ----------
     high, low
-        A px belongs to its likeliest class if that one's probability is at least ``high``; it is
+        A pixel belongs to its likeliest class if that one's probability is at least ``high``; it is
         background if it is at most ``low``, and ignored (255) in between.
     foreground_only
-        Tiles of ``patch_px`` without any px of a class are ignored instead of background.
+        Tiles of ``patch_px`` without any pixel of a class are ignored instead of background.
     soft
         The probabilities themselves are learned, and not only the ids made of them. Px are
         ignored like without.
@@ -156,7 +157,7 @@ def _write_slide(
     prediction: SlideStore, slide: SlideStore, recipe: Recipe, options: PseudoOptions
 ) -> int:
     label = recipe.data.label
-    if label in slide.label_names() and not is_pseudo(slide, label):
+    if label in slide.label_names() and not TrainingSlide.of(slide, label).is_pseudo:
         raise StoreError(
             f"slide {slide.name!r} has label {label!r} from elsewhere, which is not overwritten"
         )
@@ -165,7 +166,7 @@ def _write_slide(
         Annotation(polygon, class_name, PSEUDO) for class_name, polygon in hard.outlines(slide)
     ]
     if not objects:
-        # Nothing says that an empty label is a guess, so there is none, nor that of last round.
+        # Nothing says that an empty label is a guess, so none is kept, nor that of last round.
         discard_label(slide.path, label)
         return 0
     partial = slide.path / ".partial" / label
@@ -239,14 +240,14 @@ class _Hardened:
             write_strip(path, 0, y, self._image.read(region)[..., self._channels])
 
     def at(self, height: int, width: int, y: int, rows: int) -> NDArray[np.uint8]:
-        """Class ids of some rows of a picture of this size: those at the px centres."""
+        """Class ids of some rows of a picture of this size: those at the pixel centres."""
         down = _nearest(np.arange(y, y + rows), height, self._extent.height)
         across = _nearest(np.arange(width), width, self._extent.width)
         found = self.rows(int(down[0]), int(down[-1] - down[0]) + 1)
         return found[np.ix_(down - down[0], across)]
 
     def outlines(self, slide: SlideStore) -> Iterator[tuple[str, shapely.Polygon]]:
-        """Class and outline of each object, in level-0 px of the slide."""
+        """Class and outline of each object, in level-0 pixels of the slide."""
         full = slide.pyramid.extent
         scale = np.array([full.width / self._extent.width, full.height / self._extent.height])
         names = self._classes.names
@@ -272,7 +273,7 @@ def _channels(prediction: SlideStore, classes: ClassTable) -> Sequence[int]:
 
 
 def _ignore_empty_tiles(ids: NDArray[np.uint8], tile: int) -> None:
-    """Ignore, in place, the tiles of a grid that show no px of a class."""
+    """Ignore, in place, the tiles of a grid that show no pixel of a class."""
     for y in range(0, ids.shape[0], tile):
         for x in range(0, ids.shape[1], tile):
             window = ids[y : y + tile, x : x + tile]
@@ -280,6 +281,6 @@ def _ignore_empty_tiles(ids: NDArray[np.uint8], tile: int) -> None:
                 window[:] = IGNORE
 
 
-def _nearest(places: NDArray[np.int64], length: int, source: int) -> NDArray[np.int64]:
-    """Px of a source that the centres of these px fall into."""
-    return np.minimum((places * 2 + 1) * source // (2 * length), source - 1)
+def _nearest(pixels: NDArray[np.int64], length: int, source: int) -> NDArray[np.int64]:
+    """Pixels of a source that the centres of these pixels fall into."""
+    return np.minimum((pixels * 2 + 1) * source // (2 * length), source - 1)

@@ -17,13 +17,13 @@ _KEY = "position"
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Place in a run: epochs and batches of the next one, counted from 0, that are done."""
+    """Position in a run: epochs and batches of the next one, counted from 0, that are done."""
 
     epoch: int = 0
     batches: int = 0
 
     def put(self, checkpoint: dict[str, Any]) -> None:
-        """Add the place to a state."""
+        """Add the position to a state."""
         checkpoint[_KEY] = [self.epoch, self.batches]
 
 
@@ -48,7 +48,7 @@ def save_state(trainer: lightning.Trainer, out: Path) -> None:
 
 
 def position_of(out: Path) -> Position | None:
-    """Place that a run in this folder was saved at; None if there is none.
+    """Position that a run in this folder was saved at; None if it was not.
 
     Raises
     ------

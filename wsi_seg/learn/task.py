@@ -1,4 +1,4 @@
-"""Owns one training step: px to normalised image, logits, loss, and what lightning has to know."""
+"""Owns one training step: normalise, predict, loss; and what lightning has to know."""
 
 import math
 from collections.abc import Callable
@@ -22,8 +22,8 @@ from wsi_seg.learn.losses import SegmentationLoss
 from wsi_seg.learn.losses.pixels import Pixels, ratio
 from wsi_seg.learn.optim import build_optimizer, build_plateau, build_schedule, clip_gradients
 from wsi_seg.models.checkpoint import ModelCard
-from wsi_seg.models.learner import LearningNetwork
-from wsi_seg.sampling.counters import Stream, words
+from wsi_seg.models.training_network import TrainingNetwork
+from wsi_seg.sampling.counters import Stream, random_bits
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -52,7 +52,7 @@ class SegmentationTask(lightning.LightningModule):
 
     def __init__(
         self,
-        learner: LearningNetwork,
+        learner: TrainingNetwork,
         card: ModelCard,
         recipe: Recipe,
         *,
@@ -63,7 +63,9 @@ class SegmentationTask(lightning.LightningModule):
         self.learner = learner.to(memory_format=torch.channels_last)
         self.average = build_average(learner.network, recipe.train)
         self._loss = SegmentationLoss(recipe.loss)
-        self._side_loss = _side_loss(recipe.loss) if recipe.model.deep_supervision else None
+        self._auxiliary_loss = (
+            _auxiliary_loss(recipe.loss) if recipe.model.deep_supervision else None
+        )
         self._recipe = recipe
         self._augmenter = augmenter
         self._steps_per_epoch = steps_per_epoch
@@ -91,19 +93,19 @@ class SegmentationTask(lightning.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Make dropout of this step independent of how the run got here."""
-        word = words(
+        bits = random_bits(
             self._recipe.seed,
             self.current_epoch,
             stream=Stream.NETWORK,
             first=batch_idx * self.trainer.world_size + self.trainer.global_rank,
             count=1,
         )[0, 0]
-        torch.manual_seed(int(word) >> 1)
+        torch.manual_seed(int(bits) >> 1)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Loss of ``(images, labels, weights)``; ``terms`` has it and what it is made of.
 
-        ``patches`` has `patch_losses`.
+        ``patches`` has `losses_of_patches`.
 
         Parameters
         ----------
@@ -120,15 +122,16 @@ class SegmentationTask(lightning.LightningModule):
         weight = weights if weights.ndim == 3 else weights.reshape(-1, 1, 1)
         pixels = images.to(memory_format=torch.channels_last).float()
         outputs = self.learner(pixels * self._scale + self._shift)
-        px = Pixels.of(outputs.logits, labels, weight=weight, presence=outputs.presence)
+        px = Pixels.of(outputs.logits, labels, weight=weight, class_logits=outputs.class_logits)
         terms = self._loss.terms(px)
         loss = self._loss.total(terms)
-        if self._side_loss is not None:
-            sides = [
-                self._side_loss(Pixels.of(side, labels, weight=weight)) for side in outputs.sides
+        if self._auxiliary_loss is not None:
+            auxiliary = [
+                self._auxiliary_loss(Pixels.of(logits, labels, weight=weight))
+                for logits in outputs.auxiliary
             ]
-            terms["sides"] = torch.stack(sides).sum()
-            loss = loss + self._recipe.model.deep_supervision * terms["sides"]
+            terms["auxiliary"] = torch.stack(auxiliary).sum()
+            loss = loss + self._recipe.model.deep_supervision * terms["auxiliary"]
         if not math.isfinite(loss.item()):
             raise TrainingError(
                 f"the loss became {loss.item()} in epoch {self.current_epoch + 1}, step "
@@ -141,13 +144,13 @@ class SegmentationTask(lightning.LightningModule):
         return {
             "loss": loss,
             "terms": {name: term.detach() for name, term in found.items()},
-            "patches": patch_losses(px),
+            "patches": losses_of_patches(px),
         }
 
     def _augmented(
         self, images: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor
     ) -> Batch:
-        """Change a batch; weights of each px move along with them."""
+        """Change a batch; weights of each pixel move along with them."""
         side = self._recipe.patch_px
         if weights.ndim == 3:
             images, labels, weights = self._augmenter(images, labels, weights, side=side)
@@ -214,12 +217,12 @@ class SegmentationTask(lightning.LightningModule):
 
 
 @torch.no_grad()
-def patch_losses(px: Pixels) -> torch.Tensor:
+def losses_of_patches(px: Pixels) -> torch.Tensor:
     """Mean cross-entropy of each patch, ``(B,)``; what the patch weighs does not count."""
     axes = (1, 2, 3)
     return ratio((px.bce * px.weight).sum(axes), px.weight.sum(axes))
 
 
-def _side_loss(config: LossConfig) -> SegmentationLoss:
+def _auxiliary_loss(config: LossConfig) -> SegmentationLoss:
     """Loss of the inner depths: all terms but that of the class head, which has no depth."""
     return SegmentationLoss(config.model_copy(update={"bce_empty": Term()}))

@@ -12,12 +12,13 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from wsi_seg.config import Recipe, load_recipe, save_recipe
 from wsi_seg.errors import ConfigError, OutputError
 from wsi_seg.learn.average import average_checkpoints
-from wsi_seg.learn.ensemble import ENSEMBLE, OUT_OF_FOLD, predict_out_of_fold, write_ensemble
+from wsi_seg.learn.callback import METRICS
 from wsi_seg.learn.fit import Fitted, fit
+from wsi_seg.learn.out_of_fold import ENSEMBLE, OUT_OF_FOLD, predict_out_of_fold, write_ensemble
 from wsi_seg.learn.resume import LAST
-from wsi_seg.learn.slides import Split, map_slides, split_slides
+from wsi_seg.learn.sampler import require_classes
+from wsi_seg.learn.split import Split, split_slides
 from wsi_seg.learn.validate import BEST
-from wsi_seg.learn.watch import METRICS
 from wsi_seg.notebook import lines_html
 from wsi_seg.progress import Progress, Silent
 
@@ -159,7 +160,7 @@ def train(
     *,
     progress: Progress = Silent(),  # noqa: B008 (has no state)
 ) -> TrainReport:
-    """Train by a recipe, or take the same run up where it was stopped.
+    """Train by a recipe, or resume the same run where it was stopped.
 
     A run without folds and phases writes ``best.safetensors`` (and its card as ``best.json``),
     ``last.ckpt`` (what it is taken up from), ``recipe.yaml`` (with all defaults) and
@@ -174,7 +175,7 @@ def train(
     out
         Folder of the run.
     progress
-        Is told of patches, and of tiles in validation.
+        Reports patches, and tiles in validation.
 
     Raises
     ------
@@ -270,7 +271,7 @@ def _require_classes(splits: Sequence[Split], recipe: Recipe) -> None:
     """Look for every class in every fold before days are spent on the first."""
     for index, split in enumerate(splits):
         try:
-            map_slides(split.train, recipe)
+            require_classes(split.train, recipe)
         except ConfigError as error:
             raise ConfigError(f"fold {index} cannot be trained: {error}") from error
 

@@ -62,7 +62,7 @@ class Validation:
     def score(self, network: nn.Module, device: str, progress: Progress) -> Row:
         """Score the slides held out.
 
-        There are the `figures` of all classes, and of each class the Dice of all px pooled, the
+        There are the `figures` of all classes, and of each class the Dice of all pixels pooled, the
         mean over slides, its standard deviation (``_sd``), and the mean over tiles that show it.
 
         Raises

@@ -10,7 +10,7 @@ import shapely
 
 from wsi_seg.annotations import Annotations, AnnotationSets, read_for_slides
 from wsi_seg.annotations.names import named
-from wsi_seg.annotations.rle import Dialect
+from wsi_seg.choices import Dialect
 from wsi_seg.classes import BACKGROUND_NAME, IGNORE_NAME, ClassTable, meant_by
 from wsi_seg.errors import AnnotationError, BatchError, WsiSegError
 from wsi_seg.geometry import Extent
@@ -52,7 +52,7 @@ class AnnotateReport:
         if self.without:
             lines.append(
                 f"slides without annotations: {named(self.without)} (if nothing is on them: "
-                "--rest-empty)"
+                "--unlisted-empty)"
             )
         if self.unused:
             lines.append(f"files that fit no slide: {named(self.unused)}")
@@ -67,21 +67,21 @@ class Reading:
     ----------
     class_names
         Classes in the order of their ids; empty takes all that occur, sorted by name. The class
-        ``ignore`` is none of them: its outlines are drawn as 255.
+        ``ignore`` is not one of them: its outlines are drawn as 255.
     merged
         Names in the files that are another class, and which.
     default_class
         Class of features that name none; None refuses them.
     dialect
-        How a csv writes runs; None tells it from the masks.
+        How a csv writes runs; None finds it from the masks.
     volumes
         Volumes whose slices the slides are, for csv files of spheres; by name.
     boundary_um
-        Width of strips of the class ``boundary`` between objects that touch, px of level 0 where
-        mpp is unknown; 0 draws none.
+        Width of strips of the class ``boundary`` between objects that touch, pixels of level 0
+        where mpp is unknown; 0 draws none.
     samples
-        Points a side of a px that decide its class at low levels; 1 takes the centre.
-    rest_empty
+        Points a side of a pixel that decide its class at low levels; 1 takes the centre.
+    unlisted_empty
         The files name everything there is: slides without such a label get one with nothing on
         it, and are learned from as such. Labels drawn earlier stay.
     source, weight
@@ -96,7 +96,7 @@ class Reading:
     volumes: Mapping[str, VolumeGrid] = field(default_factory=dict)
     boundary_um: float = 0.0
     samples: int = 1
-    rest_empty: bool = False
+    unlisted_empty: bool = False
     merged: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -141,7 +141,7 @@ def annotate_collection(
     require_label_name(name)
     found = _read_all(collection, paths, reading)
     read, failures = found.read, found.failures
-    if reading.rest_empty:
+    if reading.unlisted_empty:
         rest = set(_without(collection, name)) - set(read) - set(failures)
         read |= {slide: Annotations((), ()) for slide in sorted(rest)}
     if reading.boundary_um:

@@ -1,4 +1,4 @@
-"""Owns the strip between touching objects: a class of its own keeps them apart in a label map."""
+"""Owns the strip between touching objects: a class of its own separates them in a label map."""
 
 from collections.abc import Sequence
 
@@ -12,14 +12,14 @@ BOUNDARY = "boundary"
 
 
 def separate(items: Sequence[Annotation], width_px: float) -> tuple[Annotation, ...]:
-    """Find the strips between objects that lie closer to each other than a width.
+    """Find the strips between objects that are closer to each other than a width.
 
     Parameters
     ----------
     items
         Objects; overlapping ones get a strip over what they share.
     width_px
-        Width of the strip between two objects that touch, in level-0 px.
+        Width of the strip between two objects that touch, in level-0 pixels.
 
     Returns
     -------

@@ -1,37 +1,33 @@
 """Owns writing masks into a store: the tissue mask, and polygons as label maps at every level."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.annotations import Annotations
 from wsi_seg.classes import DOUBT, ClassTable
-from wsi_seg.geometry import Extent, Region
+from wsi_seg.geometry import Extent
 from wsi_seg.masks.boundary import BOUNDARY
 from wsi_seg.masks.objects import Objects, measure_objects, write_objects
 from wsi_seg.masks.rasterize import Rasterizer
 from wsi_seg.masks.tissue import find_tissue
-from wsi_seg.progress import Silent
 from wsi_seg.store import (
+    Draft,
+    DraftLayout,
+    LabelInfo,
     SlideStore,
-    create_multiscale,
-    discard,
-    fill_pyramid,
-    finish,
     halved,
     read_thumbnail,
-    strip_rows,
     thumbnail_extent,
-    tidy,
-    write_strip,
+    writing,
 )
 from wsi_seg.store.layout import require_label_name
+from wsi_seg.store.names import LABELS, TISSUE
 
-TISSUE = "tissue"
+__all__ = ["TISSUE", "write_labels", "write_mask", "write_tissue", "write_values"]
 
-# Longer side of the image that tissue is searched in: about 10 to 50 um per px.
+# Longer side of the image that tissue is searched in: about 10 to 50 um per pixel.
 _TISSUE_PX = 2048
 
 
@@ -45,7 +41,8 @@ def write_tissue(store: SlideStore) -> None:
     mask = find_tissue(read_thumbnail(store.image, extent))
 
     down = full.width / extent.width
-    _write_low(store, TISSUE, mask.astype(np.uint8), ClassTable.named([TISSUE]), down)
+    info = LabelInfo(classes=ClassTable.named([TISSUE]))
+    _write_low(store, TISSUE, mask.astype(np.uint8), info, downsample=down)
 
 
 def write_values(
@@ -62,15 +59,15 @@ def write_values(
     values
         ``(H, W)`` uint8 of the whole slide at a low resolution.
     downsample
-        Level-0 px per px of the map.
+        Level-0 pixels per pixel of the map.
     """
-    _write_low(store, name, values, ClassTable(()), downsample)
+    _write_low(store, name, values, LabelInfo(), downsample=downsample)
 
 
 def write_mask(store: SlideStore, mask: NDArray[np.bool_], *, downsample: float) -> None:
     """Keep a mask as the label ``tissue``, in place of the one found by colour.
 
-    Unlike that one it is believed where it is empty: then nothing of the slide is predicted.
+    Unlike that one it is trusted where it is empty: then nothing of the slide is predicted.
 
     Parameters
     ----------
@@ -79,29 +76,29 @@ def write_mask(store: SlideStore, mask: NDArray[np.bool_], *, downsample: float)
     mask
         ``(H, W)`` of the whole slide at a low resolution.
     downsample
-        Level-0 px per px of the mask.
+        Level-0 pixels per pixel of the mask.
     """
-    classes = ClassTable.named([TISSUE])
-    _write_low(store, TISSUE, mask.astype(np.uint8), classes, downsample, believed=True)
+    info = LabelInfo(classes=ClassTable.named([TISSUE]), trusted=True)
+    _write_low(store, TISSUE, mask.astype(np.uint8), info, downsample=downsample)
 
 
 def _write_low(
     store: SlideStore,
     name: str,
     values: NDArray[np.uint8],
-    classes: ClassTable,
-    down: float,
+    info: LabelInfo,
     *,
-    believed: bool = False,
+    downsample: float,
 ) -> None:
-    def fill(path: Path) -> None:
-        rows = strip_rows(path)
-        for y in range(0, len(values), rows):
-            write_strip(path, 0, y, values[y : y + rows])
-        fill_pyramid(path, nearest=True, progress=Silent())
-
-    extents = halved(Extent(*values.shape), len(store.pyramid.extents))
-    _write_label(store, name, extents, classes, fill, downsample=down, believed=believed)
+    layout = DraftLayout(
+        extents=halved(Extent.of(values.shape), len(store.pyramid.extents)),
+        channels=None,
+        mpp=store.pyramid.mpp,
+        downsample=downsample,
+    )
+    with writing(store.path / LABELS / name, layout, info.to_json()) as draft:
+        for strip in draft.strips():
+            draft.write(strip, values[strip.slices])
 
 
 def write_labels(
@@ -115,7 +112,7 @@ def write_labels(
     """Draw annotations into the store as the label ``name``, at every level of the image.
 
     Each level is drawn from the polygons themselves. Strips without any stay missing. Annotations
-    of the class ``ignore`` are drawn as 255 and are no objects, nor are strips of ``boundary``.
+    of the class ``ignore`` are drawn as 255 and are not objects, nor are strips of ``boundary``.
     Where some weigh less than 1, a map inside the label says so for training.
 
     Parameters
@@ -130,75 +127,29 @@ def write_labels(
     Returns
     -------
     Objects
-        The table that is kept beside the label.
+        The table that is kept with the label.
     """
+    require_label_name(name)
     wanted = set(classes.names) - {BOUNDARY}
     kept = [item for item in annotations.items if item.class_name in wanted]
-    rasterizer = Rasterizer(annotations.items, classes)
-    pyramid = store.pyramid
-
-    def fill(path: Path) -> None:
-        _draw(path, rasterizer, pyramid.extents, samples)
+    objects = measure_objects(kept, store.pyramid.mpp)
+    layout = replace(DraftLayout.like(store.image), coarser=False)
+    info = LabelInfo(classes=classes)
+    with writing(store.path / LABELS / name, layout, info.to_json()) as draft:
+        _draw(draft, Rasterizer(annotations.items, classes), samples)
         if any(item.weight < 1 for item in kept):
             doubts = Rasterizer.of_doubts(annotations.items, classes)
-            _make(path / DOUBT, store, pyramid.extents, {"kind": "doubt"})
-            _draw(path / DOUBT, doubts, pyramid.extents, 1)
-        write_objects(path, objects)
-
-    objects = measure_objects(kept, pyramid.mpp)
-    _write_label(store, name, pyramid.extents, classes, fill)
+            _draw(draft.inside(DOUBT, layout, LabelInfo().to_json()), doubts, 1)
+        write_objects(draft.path, objects)
     return objects
 
 
-def _draw(path: Path, rasterizer: Rasterizer, extents: Sequence[Extent], samples: int) -> None:
+def _draw(draft: Draft, rasterizer: Rasterizer, samples: int) -> None:
     """Draw all levels, each from the polygons themselves."""
+    full, extents = draft.layout.extents[0], draft.layout.extents
     for level, extent in enumerate(extents):
-        scale = extents[0].height / extent.height, extents[0].width / extent.width
-        rows = strip_rows(path, level)
-        for y in range(0, extent.height, rows):
-            height = min(rows, extent.height - y)
-            region = Region(level=level, y=y, x=0, height=height, width=extent.width)
-            drawn = rasterizer.draw(region, scale, samples=samples if level else 1)
+        scale = full.height / extent.height, full.width / extent.width
+        for strip in draft.strips(level):
+            drawn = rasterizer.draw(strip, scale, samples=samples if level else 1)
             if drawn.any():
-                write_strip(path, level, y, drawn)
-
-
-def _write_label(
-    store: SlideStore,
-    name: str,
-    extents: Iterable[Extent],
-    classes: ClassTable,
-    fill: Callable[[Path], None],
-    *,
-    downsample: float = 1.0,
-    believed: bool = False,
-) -> None:
-    """Make a label beside the store's image and give it its name when it is whole."""
-    require_label_name(name)
-    partial = store.path / ".partial" / name
-    discard(partial)
-    about = {"kind": "label", "classes": classes.to_json(), "believed": believed}
-    _make(partial, store, extents, about, downsample=downsample)
-    fill(partial)
-    finish(partial, store.path / "labels" / name, replace=True)
-    tidy(store.path)
-
-
-def _make(
-    path: Path,
-    store: SlideStore,
-    extents: Iterable[Extent],
-    about: Mapping[str, object],
-    *,
-    downsample: float = 1.0,
-) -> None:
-    """Make an empty map of the slide."""
-    create_multiscale(
-        path,
-        extents=list(extents),
-        channels=None,
-        mpp=store.pyramid.mpp,
-        downsample=downsample,
-        attributes=dict(about),
-        name=path.name,
-    )
+                draft.write(strip, drawn)

@@ -11,12 +11,14 @@ import shapely
 from numpy.typing import NDArray
 
 from wsi_seg.annotations import Annotation
-from wsi_seg.errors import OutputError, StoreError
+from wsi_seg.atomic import write_atomic
+from wsi_seg.errors import StoreError
 from wsi_seg.json_text import parse_json
 from wsi_seg.store import SlideStore
+from wsi_seg.store.names import LABELS, OBJECTS
 from wsi_seg.store.remote import below
 
-FILE = "objects.json"
+FILE = OBJECTS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,9 +28,9 @@ class Objects:
     Parameters
     ----------
     bbox
-        ``(n, 4)`` float64: y, x, y_end, x_end in level-0 px.
+        ``(n, 4)`` float64: y, x, y_end, x_end in level-0 pixels.
     centroid
-        ``(n, 2)`` float64: y, x in level-0 px.
+        ``(n, 2)`` float64: y, x in level-0 pixels.
     area
         ``(n,)`` float64 in um², in px² where the slide's mpp is unknown.
     class_name, source
@@ -64,7 +66,7 @@ def measure_objects(items: Sequence[Annotation], mpp: float | None) -> Objects:
 
 
 def write_objects(label: Path, objects: Objects) -> None:
-    """Keep the table beside the label's group metadata."""
+    """Keep the table next to the label's group metadata."""
     columns = {
         "bbox": objects.bbox.round(3).tolist(),
         "centroid": objects.centroid.round(3).tolist(),
@@ -73,10 +75,7 @@ def write_objects(label: Path, objects: Objects) -> None:
         "source": objects.source.tolist(),
         "weight": objects.weight.tolist(),
     }
-    try:
-        (label / FILE).write_text(json.dumps(columns), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"cannot write {label / FILE}: {error.strerror or error}") from error
+    write_atomic(label / OBJECTS, json.dumps(columns))
 
 
 def read_objects(store: SlideStore, label: str) -> Objects:
@@ -87,7 +86,7 @@ def read_objects(store: SlideStore, label: str) -> Objects:
     StoreError
         If there is none, or it is damaged.
     """
-    path = below(store.path, "labels", label, FILE)
+    path = below(store.path, LABELS, label, OBJECTS)
     try:
         columns: Any = parse_json(path.read_bytes())
         count = len(columns["area"])

@@ -74,8 +74,8 @@ def outline_mask(
     Returns
     -------
     Annotations
-        Polygons in level-0 px along the mask's px; objects are connected px of one class, or all
-        px of one number.
+        Polygons in level-0 pixels along the mask's pixels; objects are connected pixels of one
+        class, or all pixels of one number.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Owns polygons to label maps: any window at any downsample, never the whole slide."""
+"""Owns polygons to label maps: any region at any downsample, never the whole slide."""
 
 from collections.abc import Sequence
 
@@ -17,12 +17,12 @@ _APART = {IGNORE_NAME: IGNORE, BACKGROUND_NAME: BACKGROUND}
 
 
 class Rasterizer:
-    """Draws the annotations of one slide; finds those of a window through a spatial index.
+    """Draws the annotations of one slide; finds those of a region through a spatial index.
 
     Parameters
     ----------
     items
-        Structures in drawing order: later ones lie over earlier ones.
+        Structures in drawing order: later ones are over earlier ones.
     classes
         Gives the ids. Structures of the class ``ignore`` become 255, those of ``_background_``
         uncover what lies below them, others are left out.
@@ -46,16 +46,16 @@ class Rasterizer:
     def draw(
         self, region: Region, downsample: tuple[float, float], *, samples: int = 1
     ) -> NDArray[np.uint8]:
-        """Label map of a window; a px belongs to the structure that its centre lies in.
+        """Label map of a region; a pixel belongs to the structure that its centre is in.
 
         Parameters
         ----------
         region
-            Window in px of some level; it may stick out of the slide.
+            Region in pixels of some level; it may stick out of the slide.
         downsample
-            Level-0 px per px of that level, along y and along x.
+            Level-0 pixels per pixel of that level, along y and along x.
         samples
-            With more than one, a px belongs to what covers most of ``samples`` x ``samples``
+            With more than one, a pixel belongs to what covers most of ``samples`` x ``samples``
             points in it, so that areas are true at low levels, too.
 
         Returns
@@ -64,10 +64,10 @@ class Rasterizer:
             ``(region.height, region.width)`` class ids, 0 where there is nothing.
         """
         tall, wide = downsample
-        window = shapely.box(
+        box = shapely.box(
             region.x * wide, region.y * tall, region.x_end * wide, region.y_end * tall
         )
-        found = np.sort(self._tree.query(window))
+        found = np.sort(self._tree.query(box))
         if not found.size:
             return np.zeros((region.height, region.width), dtype=np.uint8)
         drawn: NDArray[np.uint8] = burn(
@@ -83,7 +83,7 @@ class Rasterizer:
 
 
 def _most(drawn: NDArray[np.uint8], samples: int) -> NDArray[np.uint8]:
-    """Value that most points of each px have; of equally many the lowest."""
+    """Value that most points of each pixel have; of equally many the lowest."""
     height, width = drawn.shape[0] // samples, drawn.shape[1] // samples
     points = drawn.reshape(height, samples, width, samples)
     best = np.zeros((height, width), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Owns the tissue mask: stained px told from glass by their saturation."""
+"""Owns the tissue mask: stained pixels, separated from glass by their saturation."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,13 +6,13 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 from skimage.morphology import remove_small_holes, remove_small_objects
 
-# Glass and scanner noise stay below this saturation (0 to 255); faint stain lies above.
+# Glass and scanner noise stay below this saturation (0 to 255); faint stain is above.
 _LEAST_SATURATION = 10
 
-# Px darker than this in every channel are ink, shadow or the scanner's frame.
+# Pixels darker than this in every channel are ink, shadow or the scanner's frame.
 _DARKEST = 40
 
-# Glass is among the brightest px, and no channel of it is darker than this.
+# Glass is among the brightest pixels, and no channel of it is darker than this.
 _BRIGHTEST_SHARE = 0.05
 _DARKEST_GLASS = 150
 
@@ -51,7 +51,7 @@ def find_tissue(
 
 
 def _threshold(rgb: NDArray[np.uint8]) -> tuple[float, NDArray[np.float32]]:
-    """Saturation above which px are stained (infinite if none are), and that of each px."""
+    """Saturation above which pixels are stained (infinite without any), and that of each pixel."""
     white = np.minimum(rgb * (np.float32(255) / _glass(rgb)), np.float32(255))
     saturation = white.max(axis=2) - white.min(axis=2)
     smooth = ndimage.gaussian_filter(saturation, sigma=_BLUR_PX)
@@ -59,7 +59,7 @@ def _threshold(rgb: NDArray[np.uint8]) -> tuple[float, NDArray[np.float32]]:
     if flat or float(smooth.std()) < _NOISE_SPREAD * float(saturation.std()):
         return np.inf, smooth
     otsu = float(threshold_otsu(smooth))  # type: ignore[no-untyped-call]
-    # Faint tissue beside strong stain: half of Otsu's threshold still lies above glass.
+    # Faint tissue next to strong stain: half of Otsu's threshold is still above glass.
     return max(float(_LEAST_SATURATION), 0.5 * otsu), smooth
 
 

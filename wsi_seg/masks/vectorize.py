@@ -1,6 +1,6 @@
 """Owns label maps to polygons, strip by strip: borders between strips leave no trace.
 
-Polygons follow px borders, so all coordinates are whole numbers until the end and unions are
+Polygons follow pixel borders, so all coordinates are whole numbers until the end and unions are
 exact. Memory holds one strip and the polygons that still touch its lower border.
 """
 
@@ -39,8 +39,8 @@ def vectorize(strips: Iterable[Strip]) -> Iterator[tuple[int, Polygon]]:
     value : int
         Class id of the object, never 0.
     polygon : Polygon
-        Valid polygon with holes, ``(x, y)`` in px of the label map, along px borders. Px that
-        touch at a corner only belong to different objects.
+        Valid polygon with holes, ``(x, y)`` in pixels of the label map, along pixel borders. Pixels
+        that touch at a corner only belong to different objects.
     """
     waiting: list[_Open] = []
     for y, rows in strips:
@@ -117,7 +117,7 @@ def _touching(upper: list[Polygon], lower: list[Polygon], y: int) -> Iterator[tu
 
 
 def _stretches(polygon: Polygon, y: int) -> NDArray[np.float64]:
-    """Stretches ``(x, x_end)`` of the polygon's borders that lie on the row border ``y``."""
+    """Stretches ``(x, x_end)`` of the polygon's borders that are on the row border ``y``."""
     found = [np.empty((0, 2))]
     for ring in (polygon.exterior, *polygon.interiors):
         points = shapely.get_coordinates(ring)

@@ -1,7 +1,7 @@
 """Owns checkpoints: one safetensors file that holds the weights and a model card, nothing else.
 
-The card is JSON in the file's own metadata, so weights and card cannot be parted; a copy for
-people lies beside the file. Such a file cannot run code when it is opened, so formats that can
+The card is JSON in the file's own metadata, so weights and card cannot be separated; a copy
+for people is next to the file. Such a file cannot run code when it is opened, so formats that can
 (pickles: ``.pt``, ``.pth``, ``.ckpt``) are refused.
 """
 
@@ -15,19 +15,20 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
 from wsi_seg.classes import ClassTable
-from wsi_seg.config.recipe import Fit
+from wsi_seg.config.recipe import Resize
 from wsi_seg.errors import CheckpointError, ConfigError, OutputError
 from wsi_seg.models.network import NetworkSpec, blank_network
 from wsi_seg.models.tensors import read_safetensors
 from wsi_seg.reading.view import View, channels_with
 
-FORMAT = 1
+# Form of a card: 2 since it says resize, context_slices and full_resolution_skip.
+FORMAT = 2
 
 _KEY = "wsi_seg"
 
@@ -49,7 +50,7 @@ class ModelCard:
     classes
         Classes in the order of the output channels.
     mpp
-        Micrometres per px that the network was trained at; None for px of level 0.
+        Micrometres per pixel that the network was trained at; None for pixels of level 0.
     tile_px
         Side of the patches that it was trained on.
     mean, std
@@ -58,9 +59,9 @@ class ModelCard:
         Validation scores by name, for example ``val_dice``.
     training
         How it was trained, as plain JSON values.
-    decoder_attention, detail
+    decoder_attention, full_resolution_skip
         See `NetworkSpec`.
-    fit, neighbours
+    resize, context_slices
         How the network looks at slides; see `reading.view.View`.
     """
 
@@ -75,13 +76,13 @@ class ModelCard:
     scores: dict[str, float] = field(default_factory=dict)
     training: dict[str, object] = field(default_factory=dict)
     decoder_attention: str | None = None
-    fit: Fit | None = None
-    neighbours: int = 0
-    detail: int = 0
+    resize: Resize | None = None
+    context_slices: int = 0
+    full_resolution_skip: int = 0
 
     def view(self, tile_px: int | None = None) -> View:
         """How the network looks at slides; with another tile, a fitted slide fills that."""
-        return View(self.mpp, self.fit, tile_px or self.tile_px, self.neighbours)
+        return View(self.mpp, self.resize, tile_px or self.tile_px, self.context_slices)
 
     @property
     def spec(self) -> NetworkSpec:
@@ -92,7 +93,7 @@ class ModelCard:
             self.in_channels,
             len(self.classes),
             self.decoder_attention,
-            self.detail,
+            self.full_resolution_skip,
         )
 
     def to_json(self) -> dict[str, object]:
@@ -114,7 +115,7 @@ class _CardFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    format: int = Field(ge=1, le=FORMAT)
+    format: int
     architecture: str
     encoder: str
     in_channels: int = Field(ge=1, le=1024)
@@ -126,9 +127,19 @@ class _CardFile(BaseModel):
     scores: dict[str, float]
     training: dict[str, object]
     decoder_attention: str | None = None
-    fit: Fit | None = None
-    neighbours: int = Field(default=0, ge=0, le=32)
-    detail: int = Field(default=0, ge=0, le=64)
+    resize: Resize | None = None
+    context_slices: int = Field(default=0, ge=0, le=32)
+    full_resolution_skip: int = Field(default=0, ge=0, le=64)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _format_of_today(cls, values: object) -> object:
+        if isinstance(values, dict) and values.get("format") != FORMAT:
+            raise ValueError(
+                f"it has format {values.get('format')!r}; expected {FORMAT}; train again, or use "
+                "the wsi_seg that wrote it"
+            )
+        return values
 
     def card(self) -> ModelCard:
         """Card in the form the rest of the code uses."""
@@ -137,10 +148,10 @@ class _CardFile(BaseModel):
                 f"got {len(self.mean)} means and {len(self.std)} deviations; "
                 f"expected {self.in_channels} of each"
             )
-        if self.neighbours and self.in_channels != channels_with(self.neighbours):
+        if self.context_slices and self.in_channels != channels_with(self.context_slices):
             raise ConfigError(
-                f"got {self.in_channels} channels and {self.neighbours} neighbours; expected "
-                f"{channels_with(self.neighbours)} channels"
+                f"got {self.in_channels} channels and {self.context_slices} context slices; "
+                f"expected {channels_with(self.context_slices)} channels"
             )
         return ModelCard(
             architecture=self.architecture,
@@ -154,14 +165,14 @@ class _CardFile(BaseModel):
             scores=self.scores,
             training=self.training,
             decoder_attention=self.decoder_attention,
-            fit=self.fit,
-            neighbours=self.neighbours,
-            detail=self.detail,
+            resize=self.resize,
+            context_slices=self.context_slices,
+            full_resolution_skip=self.full_resolution_skip,
         )
 
 
 def save_checkpoint(path: Path, network: nn.Module, card: ModelCard) -> None:
-    """Write a network and its card, and the card once more as JSON beside it for people.
+    """Write a network and its card, and the card once more as JSON next to it for people.
 
     Both files appear whole or not at all.
 
@@ -269,7 +280,7 @@ def weights_digest(path: Path) -> str:
     Raises
     ------
     CheckpointError
-        If it is no safetensors file.
+        If it is not a safetensors file.
     """
     _require_safetensors(path)
     with path.open("rb") as file:
@@ -277,7 +288,7 @@ def weights_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-# Model that comes with the package; its page is beside it.
+# Model that comes with the package; its page is next to it.
 _SHIPPED = Path(__file__).parent / "shipped" / "nuclei_he.safetensors"
 
 
@@ -287,7 +298,7 @@ def shipped_checkpoint() -> Path:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """Best checkpoint of the last training run under a folder; None if there is none."""
+    """Best checkpoint of the last training run under a folder; None without one."""
     # A run that keeps several networks writes others after the best.
     every = list(folder.rglob("best.safetensors")) or list(folder.rglob("*.safetensors"))
     found = sorted(every, key=lambda path: path.stat().st_mtime)

@@ -1,6 +1,6 @@
 """Owns taking over weights from files that can hold code, without ever running any.
 
-torch's own reader is told to accept tensors and plain containers only; whatever else is in the
+torch's own reader may accept tensors and plain containers only; whatever else is in the
 file makes it refuse the file.
 """
 
@@ -20,10 +20,10 @@ def convert_checkpoint(source: Path, card: Path, out: Path) -> ModelCard:
     Parameters
     ----------
     source
-        ``.pth``, ``.pt``, ``.ckpt`` or ``.bin``: names and tensors, alone or beside other plain
+        ``.pth``, ``.pt``, ``.ckpt`` or ``.bin``: names and tensors, alone or with other plain
         values. They have to be those of an smp network, one sigmoid per class.
     card
-        JSON of the form that lies beside every checkpoint of ours.
+        JSON of the form that is next to every checkpoint of ours.
     out
         Ends with ``.safetensors``.
 
@@ -31,7 +31,7 @@ def convert_checkpoint(source: Path, card: Path, out: Path) -> ModelCard:
     ------
     CheckpointError
         If the source holds more than tensors and plain values, or does not fit the card, or the
-        card is none.
+        card is not one.
     OutputError
         If the result cannot be written.
     """
@@ -56,7 +56,7 @@ def _read_card(path: Path) -> ModelCard:
     except OSError as error:
         raise CheckpointError(
             f"cannot read card {path} ({error.strerror or error}); expected JSON like the file "
-            "beside a checkpoint of `wsi-seg train`"
+            "next to a checkpoint of `wsi-seg train`"
         ) from error
     except (ValidationError, ConfigError, UnicodeDecodeError) as error:
         raise CheckpointError(

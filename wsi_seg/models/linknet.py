@@ -6,7 +6,7 @@ from torch import nn
 
 
 class _ConcatBlock(nn.Module):
-    """Decoder block that puts the skip beside its own channels and mixes them by a 1x1 layer."""
+    """Decoder block that appends the skip to its own channels and mixes them by a 1x1 layer."""
 
     def __init__(self, block: nn.Module, channels: int, skip_channels: int) -> None:
         super().__init__()

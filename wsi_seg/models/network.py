@@ -14,7 +14,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from wsi_seg.errors import CheckpointError, ConfigError
-from wsi_seg.models.detail import add_detail
+from wsi_seg.models.full_resolution import add_full_resolution_skip
 from wsi_seg.models.linknet import join_skips
 from wsi_seg.models.pretrained import (
     HUB,
@@ -45,7 +45,7 @@ ARCHITECTURES = {
 # Architectures whose decoder can have attention.
 _ATTENTIVE = ("unet", "unetplusplus", _LEAN)
 
-# Architectures whose decoder gives as many px as the image has.
+# Architectures whose decoder gives as many pixels as the image has.
 _FULL_SIZE = ("unet", "unetplusplus", "linknet", "manet", _CONCAT, _LEAN)
 
 # Prefix of encoders that smp takes from timm by their timm name.
@@ -77,7 +77,7 @@ class NetworkSpec:
         Channels of the output, one per class.
     decoder_attention
         ``scse`` lets the decoder weigh its channels and places (Unet and UnetPlusPlus).
-    detail
+    full_resolution_skip
         Channels of a skip at full resolution, which smp's networks lack; 0 adds none.
     """
 
@@ -86,7 +86,7 @@ class NetworkSpec:
     in_channels: int
     classes: int
     decoder_attention: str | None = None
-    detail: int = 0
+    full_resolution_skip: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ class _NoDraws(TorchFunctionMode):
 
 
 def size_multiple(network: nn.Module) -> int:
-    """Return the number of px that must divide height and width of the network's input."""
+    """Return the number of pixels that must divide height and width of the network's input."""
     if not getattr(network, "requires_divisible_input_shape", False):
         return 1
     encoder = network.get_submodule("encoder")
@@ -243,10 +243,10 @@ def _require_names(spec: NetworkSpec) -> None:
             f"{spec.architecture} takes no decoder_attention; expected one of "
             f"{', '.join(_ATTENTIVE)}, or leave it out"
         )
-    if spec.detail and spec.architecture.lower() not in _FULL_SIZE:
+    if spec.full_resolution_skip and spec.architecture.lower() not in _FULL_SIZE:
         raise ConfigError(
-            f"{spec.architecture} decodes at reduced resolution and takes no detail; expected one "
-            f"of {', '.join(_FULL_SIZE)}, or detail 0"
+            f"{spec.architecture} decodes at reduced resolution and takes no "
+            f"full_resolution_skip; set it to 0, or take one of {', '.join(_FULL_SIZE)}"
         )
     if spec.encoder.startswith(_TIMM):
         if not timm.is_model(spec.encoder.removeprefix(_TIMM)):
@@ -289,8 +289,8 @@ def _create(spec: NetworkSpec, encoder_weights: str | bool | None = None) -> nn.
         ) from error
     if architecture == _CONCAT:
         join_skips(network)
-    if spec.detail:
-        add_detail(network, image=spec.in_channels, detail=spec.detail)
+    if spec.full_resolution_skip:
+        add_full_resolution_skip(network, image=spec.in_channels, skip=spec.full_resolution_skip)
     return network
 
 

@@ -36,7 +36,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         try:
             return _unwrapped(read_safetensors(path))
         except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"cannot read weights {path}: {_words(error)}") from error
+            raise CheckpointError(f"cannot read weights {path}: {_reason(error)}") from error
     return _unwrapped(_torch_tensors(path))
 
 
@@ -67,7 +67,7 @@ def _torch_tensors(path: Path) -> dict[str, torch.Tensor]:
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise CheckpointError(
-            f"{path} cannot be read ({_words(error)[:100]}); expected a file written by "
+            f"{path} cannot be read ({_reason(error)[:100]}); expected a file written by "
             "torch.save, or .safetensors"
         ) from error
     for key in _NESTS:
@@ -89,5 +89,5 @@ def _unwrapped(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _words(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return " ".join(str(error).split())

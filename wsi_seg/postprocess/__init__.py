@@ -1,1 +1,1 @@
-"""Owns what lies between probabilities and decisions: thresholds, objects, and their search."""
+"""Owns how probabilities become decisions: thresholds, connected components, object tables."""

@@ -12,28 +12,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.geometry import Extent
+from wsi_seg.postprocess.component_stats import ComponentStat
+from wsi_seg.postprocess.components import ConnectedComponents, Ints, Runs, over_runs, paint_runs
+from wsi_seg.postprocess.nms import non_maximum_suppression
 from wsi_seg.postprocess.rule import Rule, least_above
-from wsi_seg.postprocess.runs import Ints, Labeller, Runs, over_runs, paint_runs
-from wsi_seg.postprocess.split import split_objects
 from wsi_seg.postprocess.strips import Source, Strip
-from wsi_seg.postprocess.suppress import clear_of_likelier
-from wsi_seg.postprocess.tally import Tally
+from wsi_seg.postprocess.watershed import split_objects
 
 # Gives each object its new value, from the runs that the first pass counted.
 _Values = NDArray[np.uint8]
 
 
 def decide(source: Source, rule: Rule, *, px_area: float, extent: Extent) -> Source:
-    """Apply a rule to the likeliest classes of a slide.
+    """Apply a rule to the most probable classes of a slide.
 
     Parameters
     ----------
     source
-        Likeliest class of each px and its probability.
+        Most probable class of each pixel and its probability.
     rule
         What is kept.
     px_area
-        Area of a px in the rule's unit.
+        Area of a pixel in the rule's unit.
     extent
         Size of the slide.
 
@@ -41,31 +41,31 @@ def decide(source: Source, rule: Rule, *, px_area: float, extent: Extent) -> Sou
     -------
     Source
         Class ids that were decided on; each of its iterations reads the source once, the first
-        one or two times more for each part of the rule.
+        one or two times more for each step of the rule.
     """
-    weak = _weak(source, least_above(rule.bottom))
-    if rule.scope == "image" and rule.min_area:
-        weak = _images(weak, rule, px_area)
-    if rule.split:
-        # A hole would look like a neck at each side of it, and a line that ends in one like a hole.
+    kept = _above(source, least_above(rule.low_threshold))
+    if rule.per == "image" and rule.min_area:
+        kept = _images(kept, rule, px_area)
+    if rule.watershed_depth:
+        # A hole would look like a neck on each side of it, and a line that ends in it like a hole.
         if rule.max_hole_area:
-            weak = _filled(weak, rule.max_hole_area / px_area, extent)
-        weak = split_objects(weak, rule.split / math.sqrt(px_area))
+            kept = _filled(kept, rule.max_hole_area / px_area, extent)
+        kept = split_objects(kept, rule.watershed_depth / math.sqrt(px_area))
     if _counts_objects(rule):
-        weak = _objects(weak, rule, px_area)
-    if rule.apart or rule.max_iou < 1:
-        weak = _clear(weak, rule, px_area)
-    if rule.max_hole_area and not rule.split:
-        weak = _filled(weak, rule.max_hole_area / px_area, extent)
-    return weak
+        kept = _objects(kept, rule, px_area)
+    if rule.min_distance or rule.nms_iou < 1:
+        kept = _suppressed(kept, rule, px_area)
+    if rule.max_hole_area and not rule.watershed_depth:
+        kept = _filled(kept, rule.max_hole_area / px_area, extent)
+    return kept
 
 
 def _counts_objects(rule: Rule) -> bool:
-    per_object = rule.scope == "object" and rule.min_area > 0
-    return per_object or rule.min_object_area > 0 or rule.largest > 0
+    per_object = rule.per == "object" and rule.min_area > 0
+    return per_object or rule.min_object_area > 0 or rule.keep_largest > 0
 
 
-def _weak(source: Source, least: int) -> Source:
+def _above(source: Source, least: int) -> Source:
     def strips() -> Iterator[Strip]:
         for strip in source():
             ids = strip.ids * (strip.probability >= least)
@@ -75,15 +75,15 @@ def _weak(source: Source, least: int) -> Source:
 
 
 def _images(source: Source, rule: Rule, px_area: float) -> Source:
-    """Leave out classes whose strong px cover too little of the slide."""
+    """Leave out classes whose pixels above the high threshold cover too little of the slide."""
 
     @functools.cache
     def kept() -> NDArray[np.bool_]:
-        strong = np.zeros(256, dtype=np.int64)
-        least = least_above(rule.top)
+        high = np.zeros(256, dtype=np.int64)
+        least = least_above(rule.high_threshold)
         for strip in source():
-            strong += np.bincount(strip.ids[strip.probability >= least], minlength=256)
-        return ~(strong * px_area < rule.min_area)
+            high += np.bincount(strip.ids[strip.probability >= least], minlength=256)
+        return ~(high * px_area < rule.min_area)
 
     def strips() -> Iterator[Strip]:
         for strip in source():
@@ -93,27 +93,27 @@ def _images(source: Source, rule: Rule, px_area: float) -> Source:
 
 
 def _objects(source: Source, rule: Rule, px_area: float) -> Source:
-    """Leave out objects that are too weak, too small, or not among the largest."""
-    least = least_above(rule.top)
+    """Leave out objects that are too improbable, too small, or not among the largest."""
+    least = least_above(rule.high_threshold)
 
     def values() -> tuple[Ints, _Values]:
-        labeller = Labeller()
-        areas, strong, classes = Tally(), Tally(), Tally()
+        components = ConnectedComponents()
+        areas, high, classes = ComponentStat(), ComponentStat(), ComponentStat()
         for strip in source():
-            runs = labeller.add(strip.y, strip.ids)
+            runs = components.add(strip.y, strip.ids)
             offset = strip.y * strip.ids.shape[1]
             areas.add(runs, runs.length)
             above = strip.probability >= least
-            strong.add(runs, over_runs(np.add, above, runs.begin - offset, runs.end - offset))
+            high.add(runs, over_runs(np.add, above, runs.begin - offset, runs.end - offset))
             classes.highest(runs, runs.value)
-        objects = labeller.objects()
+        objects = components.objects()
         area = areas.of(objects) * px_area
         value = classes.of(objects, highest=True)
         kept = ~(area < rule.min_object_area)
-        if rule.scope == "object":
-            kept &= ~(strong.of(objects) * px_area < rule.min_area)
-        if rule.largest:
-            kept &= _among_largest(np.where(kept, area, 0.0), value, rule.largest)
+        if rule.per == "object":
+            kept &= ~(high.of(objects) * px_area < rule.min_area)
+        if rule.keep_largest:
+            kept &= _among_largest(np.where(kept, area, 0.0), value, rule.keep_largest)
         return objects, (value * kept).astype(np.uint8)
 
     return _repainted(source, values)
@@ -128,12 +128,14 @@ def _among_largest(area: NDArray[np.float64], value: Ints, count: int) -> NDArra
     return kept
 
 
-def _clear(source: Source, rule: Rule, px_area: float) -> Source:
-    """Leave out objects that a likelier one is in the way of."""
-    distance_px = rule.apart / math.sqrt(px_area)
+def _suppressed(source: Source, rule: Rule, px_area: float) -> Source:
+    """Leave out objects that one of higher probability suppresses."""
+    min_distance_px = rule.min_distance / math.sqrt(px_area)
 
     def values() -> tuple[Ints, _Values]:
-        return clear_of_likelier(source, distance_px=distance_px, max_iou=rule.max_iou)
+        return non_maximum_suppression(
+            source, min_distance_px=min_distance_px, max_iou=rule.nms_iou
+        )
 
     return _repainted(source, values)
 
@@ -141,27 +143,32 @@ def _clear(source: Source, rule: Rule, px_area: float) -> Source:
 def _filled(source: Source, most_px: float, extent: Extent) -> Source:
     """Give small holes the class at their left.
 
-    A hole is background, connected along px sides, that reaches no border of the slide.
+    A hole is background, connected along pixel sides, that reaches no border of the slide.
     """
 
     def values() -> tuple[Ints, _Values]:
-        labeller = Labeller(background=True)
-        areas, classes, outside, left = Tally(), Tally(), Tally(), Tally()
+        components = ConnectedComponents(background=True)
+        areas, classes, outside, left = (
+            ComponentStat(),
+            ComponentStat(),
+            ComponentStat(),
+            ComponentStat(),
+        )
         for strip in source():
-            runs = labeller.add(strip.y, strip.ids)
+            runs = components.add(strip.y, strip.ids)
             areas.add(runs, runs.length)
             classes.highest(runs, runs.value)
             outside.highest(runs, _at_border(runs, extent))
-            # The run before the piece's first one, which lies to its left: its class.
+            # The run before a label's first one is to its left: its class.
             before = np.concatenate([[0], runs.value[:-1]])
-            first = np.unique(runs.piece, return_index=True)[1]
-            left.first(before[first])
-        objects = labeller.objects()
+            first = np.unique(runs.label, return_index=True)[1]
+            left.append(before[first])
+        objects = components.objects()
         value = classes.of(objects, highest=True)
         hole = (value == 0) & (outside.of(objects, highest=True) == 0)
         hole &= areas.of(objects) <= most_px
-        pieces = np.unique(objects, return_index=True)[1]
-        return objects, np.where(hole, left.firsts()[pieces], value).astype(np.uint8)
+        labels = np.unique(objects, return_index=True)[1]
+        return objects, np.where(hole, left.values()[labels], value).astype(np.uint8)
 
     return _repainted(source, values, background=True)
 
@@ -181,12 +188,12 @@ def _repainted(
 
     def strips() -> Iterator[Strip]:
         objects, new = decided()
-        labeller = Labeller(background=background)
+        components = ConnectedComponents(background=background)
         for strip in source():
-            runs = labeller.add(strip.y, strip.ids)
+            runs = components.add(strip.y, strip.ids)
             offset = strip.y * strip.ids.shape[1]
             painted = paint_runs(
-                new[objects[runs.piece]], runs.begin - offset, runs.end - offset, strip.ids.size
+                new[objects[runs.label]], runs.begin - offset, runs.end - offset, strip.ids.size
             )
             yield Strip(strip.y, painted.reshape(strip.ids.shape), strip.probability)
 

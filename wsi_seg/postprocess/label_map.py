@@ -18,7 +18,7 @@ _ROWS = 512
 
 
 def label_map(probability: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Class ids of uint8 probabilities: the likeliest class where it is above one half, else 0.
+    """Class ids of uint8 probabilities: the most probable class where it is above one half, else 0.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def label_map(probability: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return (probability[:, :, 0] > 127).view(np.uint8)
     ids = np.zeros(probability.shape[:2], dtype=np.uint8)
     best = np.full(probability.shape[:2], 127, dtype=np.uint8)
-    for channel in range(probability.shape[2]):  # argmax would take eight bytes for each px
+    for channel in range(probability.shape[2]):  # argmax would take eight bytes for each pixel
         better = probability[:, :, channel] > best
         ids[better] = channel + 1
         np.maximum(best, probability[:, :, channel], out=best)
@@ -49,7 +49,7 @@ def predicted_label(store: SlideStore, name: str = LABEL) -> Multiscale:
     store
         The prediction.
     name
-        What inference decided on, or a label that was written beside it later.
+        What inference decided on, or a label that was written next to it later.
 
     Raises
     ------

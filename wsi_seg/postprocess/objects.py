@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.classes import ClassTable
-from wsi_seg.postprocess.runs import Ints, Labeller, Runs, over_runs
+from wsi_seg.postprocess.components import ConnectedComponents, Ints, Runs, over_runs
 from wsi_seg.postprocess.strips import Source, Strip
 
 Floats = NDArray[np.float64]
@@ -18,14 +18,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How the px of a label map lie on the slide.
+    """Where the pixels of a label map are on the slide.
 
     Parameters
     ----------
     downsample
-        Level-0 px per px of the label map.
+        Level-0 pixels per pixel of the label map.
     mpp
-        um per px of the label map; None measures in px of level 0.
+        um per pixel of the label map; None measures in pixels of level 0.
     """
 
     downsample: float
@@ -33,13 +33,13 @@ class Scale:
 
     @property
     def unit(self) -> float:
-        """Length of a px in um; in px of level 0 where mpp is unknown."""
+        """Length of a pixel in um; in pixels of level 0 where mpp is unknown."""
         return self.downsample if self.mpp is None else self.mpp
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ObjectTable:
-    """Objects in raster order of their first px, one array of ``(n,)`` for each figure.
+    """Objects in raster order of their first pixel, one array of ``(n,)`` for each figure.
 
     Parameters
     ----------
@@ -48,14 +48,14 @@ class ObjectTable:
     class_name
         Name of the class.
     y, x
-        Centroid in level-0 px.
+        Centroid in level-0 pixels.
     top, left, bottom, right
-        Bounding box in level-0 px, half open.
+        Bounding box in level-0 pixels, half open.
     area
         In um²; in px² of level 0 where mpp is unknown. The same holds for lengths.
     perimeter
         Length of the outline with its holes by the Crofton formula in two directions: pi / 4 of
-        the length along px borders. Right on average over all directions.
+        the length along pixel borders. Right on average over all directions.
     eccentricity
         Of the ellipse with the same second moments: 0 for a disc, towards 1 for a line.
     mean_probability, max_probability
@@ -81,19 +81,19 @@ class ObjectTable:
 
 
 def measure(source: Source, classes: ClassTable, scale: Scale) -> ObjectTable:
-    """Measure the objects of a label map; px that touch at a corner only are not connected."""
-    labeller = Labeller()
+    """Measure the objects of a label map; pixels that touch at a corner only are not connected."""
+    components = ConnectedComponents()
     parts: list[_Sums] = []
     for strip in source():
-        runs = labeller.add(strip.y, strip.ids)
+        runs = components.add(strip.y, strip.ids)
         if len(runs.begin):
             parts.append(_sums_of(strip, runs))
-    return _table(_Sums.joined(parts, labeller.objects()), classes, scale)
+    return _table(_Sums.joined(parts, components.objects()), classes, scale)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Sums:
-    """Whole numbers that add up over the pieces of an object; ``edge`` counts px borders."""
+    """Whole numbers that add up over the labels of an object; ``edge`` counts pixel borders."""
 
     value: Ints
     area: Ints
@@ -129,7 +129,7 @@ class _Sums:
 
     @classmethod
     def joined(cls, parts: "list[_Sums]", objects: Ints) -> "_Sums":
-        """Combine the pieces of all strips into objects."""
+        """Combine the labels of all strips into objects."""
         columns = {}
         for name in cls.__dataclass_fields__:
             arrays = [np.empty(0, dtype=np.int64), *(getattr(part, name) for part in parts)]
@@ -165,8 +165,8 @@ def _sums_of(strip: Strip, runs: Runs) -> _Sums:
         "right": x + length,
         "highest": over_runs(np.maximum, strip.probability, begin, end),
     }
-    low = int(runs.piece.min())
-    return _Sums.grouped(columns, runs.piece - low, int(runs.piece.max()) - low + 1)
+    low = int(runs.label.min())
+    return _Sums.grouped(columns, runs.label - low, int(runs.label.max()) - low + 1)
 
 
 def _squares(end: Ints) -> Ints:
@@ -178,7 +178,7 @@ def _table(sums: _Sums, classes: ClassTable, scale: Scale) -> ObjectTable:
     names = np.array(["", *classes.names], dtype=np.str_)
     down, unit = scale.downsample, scale.unit
     area = sums.area.astype(np.float64)
-    # A px's centre lies half a px from its corner.
+    # A pixel's centre is half a pixel from its corner.
     y = (sums.y / np.maximum(sums.area, 1)).astype(np.float64) + 0.5
     x = (sums.x / np.maximum(sums.area, 1)).astype(np.float64) + 0.5
     return ObjectTable(
@@ -199,7 +199,7 @@ def _table(sums: _Sums, classes: ClassTable, scale: Scale) -> ObjectTable:
 
 
 def _eccentricity(sums: _Sums) -> Floats:
-    """``sqrt(1 - l2 / l1)`` of the eigenvalues of the covariance of the px; 0 for one px."""
+    """``sqrt(1 - l2 / l1)`` of the eigenvalues of the covariance of the pixels; 0 for one pixel."""
     count = sums.area.astype(object)
     square = np.maximum(sums.area, 1).astype(object) ** 2
     a = ((count * sums.yy - sums.y**2) / square).astype(np.float64)

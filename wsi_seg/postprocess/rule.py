@@ -1,13 +1,13 @@
 """Owns the rule that turns probabilities into a decision, and the file it is kept in.
 
-All four kinds of the literature are one rule with three numbers. A px is *strong* where its
-probability is above ``top`` and *weak* where it is above ``bottom``; an image or an object whose
-strong px cover less than ``min_area`` is left out, and of the others all weak px are kept:
+All four kinds of the literature are one rule with three numbers. An image or an object is left out
+where its pixels above the high threshold cover less than ``min_area``; of the others all pixels
+above the low threshold are kept:
 
-- fixed threshold: ``bottom = top``, ``min_area = 0``
-- doublet: ``bottom = top``
+- fixed threshold: the two are equal, ``min_area = 0``
+- doublet: the two are equal
 - triplet: all three, for each image or for each object
-- hysteresis: for each object, one strong px is enough
+- hysteresis: for each object, one pixel above the high threshold is enough
 
 Comparisons are strict, as in the first place of SIIM-ACR 2019: above is ``>``, less is ``<``.
 """
@@ -16,18 +16,27 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from wsi_seg.choices import Scope, Unit
 from wsi_seg.errors import ConfigError, OutputError, ResolutionError
 
 FILE = "rule.json"
 
-Unit = Literal["um2", "px"]
-Scope = Literal["image", "object"]
 SCOPES: tuple[Scope, ...] = ("image", "object")
+
+# Keys of rules that were written before the first release, and what they are called now.
+_EARLIER = {
+    "top": "high_threshold",
+    "bottom": "low_threshold",
+    "scope": "per",
+    "largest": "keep_largest",
+    "split": "watershed_depth",
+    "apart": "min_distance",
+    "max_iou": "nms_iou",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,54 +45,61 @@ class Rule:
 
     Parameters
     ----------
-    top, bottom
-        Probabilities, 0 to 1; ``bottom`` is at most ``top``.
+    high_threshold, low_threshold
+        Probabilities, 0 to 1, as in `skimage.filters.apply_hysteresis_threshold`; the low one is
+        at most the high one.
     min_area
-        Least area of strong px.
+        Least area of pixels above the high threshold.
     unit
-        Of all areas: um², so that the same is decided at any level, or px of the prediction.
-    scope
-        Whether strong px are counted for each class of an image, or for each object.
+        Of all areas: um², so that the same is decided at any level, or pixels of the prediction.
+    per
+        Whether ``min_area`` is for each class of an image, or for each object.
     min_object_area
         Smaller objects are left out.
-    largest
+    keep_largest
         Number of largest objects to keep of each class; 0 keeps all.
     max_hole_area
         Holes up to this area are filled, after objects were left out.
-    split
-        Objects are parted at necks whose half width is smaller by more than this length than
-        that of both sides; in um, or in px where ``unit`` is; 0 parts none. Then holes are
-        filled first, and objects are left out by what their parts are.
-    apart
-        Of objects, of whatever class, whose centroids are nearer than this length, only the
-        likelier stays, see `suppress.clear_of_likelier`; 0 keeps all.
-    max_iou
+    watershed_depth
+        Touching objects are split by a watershed of the distance to their outlines; this is the
+        ``h`` of its h-maxima: the half width of a cut neck is smaller by more than this than that
+        of both sides. In um, or in pixels where ``unit`` is; 0 splits none. Then holes are filled
+        first, and objects are left out by what they are after the split.
+    min_distance
+        Of objects, of whatever class, whose centroids are nearer than this length, only the one
+        of the higher probability stays, see `nms.non_maximum_suppression`; 0 keeps all.
+    nms_iou
         The same for objects whose bounding boxes overlap with an IoU above this; 1 keeps all.
+
+    Examples
+    --------
+    >>> Rule(high_threshold=0.7, low_threshold=0.4, min_area=200).describe()
+    'images with 200 um2 above 0.7, then all above 0.4'
     """
 
-    top: float = 0.5
-    bottom: float = 0.5
+    high_threshold: float = 0.5
+    low_threshold: float = 0.5
     min_area: float = 0.0
     unit: Unit = "um2"
-    scope: Scope = "image"
+    per: Scope = "image"
     min_object_area: float = 0.0
-    largest: int = 0
+    keep_largest: int = 0
     max_hole_area: float = 0.0
-    split: float = 0.0
-    apart: float = 0.0
-    max_iou: float = 1.0
+    watershed_depth: float = 0.0
+    min_distance: float = 0.0
+    nms_iou: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.bottom <= self.top <= 1:
+        if not 0 <= self.low_threshold <= self.high_threshold <= 1:
             raise ConfigError(
-                f"got thresholds top={self.top:g}, bottom={self.bottom:g}; expected "
-                "0 <= bottom <= top <= 1"
+                f"got high_threshold={self.high_threshold:g}, low_threshold="
+                f"{self.low_threshold:g}; expected 0 <= low_threshold <= high_threshold <= 1"
             )
-        sizes = (*self._sizes, self.largest)
+        sizes = (*self._sizes, self.keep_largest)
         if not all(math.isfinite(size) and size >= 0 for size in sizes):
             raise ConfigError(f"got {self}; expected areas, lengths and counts of at least 0")
-        if not 0 <= self.max_iou <= 1:
-            raise ConfigError(f"got max_iou={self.max_iou:g}; expected 0 to 1")
+        if not 0 <= self.nms_iou <= 1:
+            raise ConfigError(f"got nms_iou={self.nms_iou:g}; expected 0 to 1")
 
     @property
     def length_unit(self) -> str:
@@ -93,15 +109,22 @@ class Rule:
     @property
     def needs_probabilities(self) -> bool:
         """Whether it decides by more than the class ids that inference saves, cut at one half."""
-        return (self.top, self.bottom) != (0.5, 0.5) or self.apart > 0 or self.max_iou < 1
+        thresholds = (self.high_threshold, self.low_threshold)
+        return thresholds != (0.5, 0.5) or self.min_distance > 0 or self.nms_iou < 1
 
     @property
     def _sizes(self) -> tuple[float, ...]:
         """All areas and lengths."""
-        return (self.min_area, self.min_object_area, self.max_hole_area, self.split, self.apart)
+        return (
+            self.min_area,
+            self.min_object_area,
+            self.max_hole_area,
+            self.watershed_depth,
+            self.min_distance,
+        )
 
     def px_area(self, mpp: float | None, *, name: str) -> float:
-        """Area of one px of a prediction with this mpp, in the rule's unit.
+        """Area of one pixel of a prediction with this mpp, in the rule's unit.
 
         Raises
         ------
@@ -112,50 +135,50 @@ class Rule:
             return 1.0
         if mpp is None:
             raise ResolutionError(
-                f"slide {name!r} has no mpp, and the rule's areas are in um2; give them in px, or "
-                "the slide's mpp with `wsi-seg tile --mpp`"
+                f"slide {name!r} has no mpp, and the rule's areas are in um2; give them in "
+                "pixels, or the slide's mpp with `wsi-seg tile --mpp`"
             )
         return mpp**2
 
     def describe(self) -> str:
         """One line for people."""
-        text = f"above {self.top:g}"
-        if self.min_area or self.bottom < self.top:
-            text = f"{self.scope}s with {self.min_area:g} {self.unit} above {self.top:g}, "
-            text += f"then all above {self.bottom:g}"
-        if self.split:
-            text += f", parted at necks {self.split:g} {self.length_unit} deep"
-        if self.apart:
-            text += f", {self.apart:g} {self.length_unit} apart"
-        if self.max_iou < 1:
-            text += f", boxes with an IoU up to {self.max_iou:g}"
+        text = f"above {self.high_threshold:g}"
+        if self.min_area or self.low_threshold < self.high_threshold:
+            text = f"{self.per}s with {self.min_area:g} {self.unit} above {self.high_threshold:g}, "
+            text += f"then all above {self.low_threshold:g}"
+        if self.watershed_depth:
+            text += f", split by a watershed {self.watershed_depth:g} {self.length_unit} deep"
+        if self.min_distance:
+            text += f", centroids at least {self.min_distance:g} {self.length_unit} apart"
+        if self.nms_iou < 1:
+            text += f", boxes with an IoU up to {self.nms_iou:g}"
         return text
 
 
 def fixed(threshold: float) -> Rule:
-    """Rule that keeps all px above a threshold."""
-    return Rule(top=threshold, bottom=threshold)
+    """Rule that keeps all pixels above a threshold."""
+    return Rule(threshold, threshold)
 
 
-def doublet(top: float, min_area: float, *, unit: Unit = "um2", scope: Scope = "image") -> Rule:
-    """Rule that keeps px above ``top`` where they cover ``min_area``."""
-    return Rule(top, top, min_area, unit, scope)
+def doublet(high: float, min_area: float, *, unit: Unit = "um2", per: Scope = "image") -> Rule:
+    """Rule that keeps pixels above ``high`` where they cover ``min_area``."""
+    return Rule(high, high, min_area, unit, per)
 
 
 def triplet(
-    top: float, min_area: float, bottom: float, *, unit: Unit = "um2", scope: Scope = "image"
+    high: float, min_area: float, low: float, *, unit: Unit = "um2", per: Scope = "image"
 ) -> Rule:
-    """Rule that keeps px above ``bottom`` where those above ``top`` cover ``min_area``."""
-    return Rule(top, bottom, min_area, unit, scope)
+    """Rule that keeps pixels above ``low`` where those above ``high`` cover ``min_area``."""
+    return Rule(high, low, min_area, unit, per)
 
 
-def hysteresis(top: float, bottom: float) -> Rule:
-    """Rule that keeps objects above ``bottom`` which have a px above ``top``."""
-    return Rule(top, bottom, 1, "px", "object")
+def hysteresis(high: float, low: float) -> Rule:
+    """Rule that keeps objects above ``low`` which have a pixel above ``high``."""
+    return Rule(high, low, 1, "px", "object")
 
 
 def least_above(threshold: float) -> int:
-    """Lowest uint8 probability (value / 255) that is above a threshold; 256 if none is."""
+    """Lowest uint8 probability (value / 255) that is above a threshold; 256 if no value is."""
     return int((np.arange(256) / 255 <= threshold).sum())
 
 
@@ -185,12 +208,17 @@ def read_rule(path: Path) -> Rule:
     Raises
     ------
     ConfigError
-        If there is none, or it is damaged.
+        If there is no such file, it is damaged, or its keys are those of an earlier version.
     """
     try:
-        document = json.loads(path.read_bytes())
-        return TypeAdapter(Rule).validate_python(document["rule"])
+        found = json.loads(path.read_bytes())["rule"]
+        earlier = [key for key in _EARLIER if key in found]
+        rule = None if earlier else TypeAdapter(Rule).validate_python(found)
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise ConfigError(
-            f"{path} holds no rule ({error}); find one with `wsi-seg search`"
+            f"{path} does not hold a rule ({error}); find one with `wsi-seg search`"
         ) from error
+    if rule is None:
+        now = ", ".join(f"{key!r} is now {_EARLIER[key]!r}" for key in earlier)
+        raise ConfigError(f"{path} is a rule of an earlier version: {now}; rename these keys")
+    return rule

@@ -24,7 +24,7 @@ class Strip:
     ids
         ``(h, W)`` uint8 class ids.
     probability
-        ``(h, W)`` uint8, value / 255: how likely each px's class is.
+        ``(h, W)`` uint8, value / 255: of each pixel's class.
     """
 
     y: int
@@ -36,10 +36,10 @@ class Strip:
 Source = Callable[[], Iterator[Strip]]
 
 
-def likeliest(image: Multiscale, *, level: int = 0, strip_px: int = STRIP_PX) -> Source:
-    """Likeliest class of each px of a prediction, and its probability, without a threshold.
+def argmax_strips(image: Multiscale, *, level: int = 0, strip_px: int = STRIP_PX) -> Source:
+    """Most probable class of each pixel of a prediction, and its probability, without a threshold.
 
-    Of equal probabilities the first class wins; a px where all are 0 is background.
+    Of equal probabilities the first class wins; a pixel where all are 0 is background.
     """
 
     def strips() -> Iterator[Strip]:
@@ -57,8 +57,8 @@ def likeliest(image: Multiscale, *, level: int = 0, strip_px: int = STRIP_PX) ->
     return strips
 
 
-def certain(label: Multiscale, *, strip_px: int = STRIP_PX) -> Source:
-    """Pixels of a label map, each class with probability 1: for where none was saved."""
+def certain_label_strips(label: Multiscale, *, strip_px: int = STRIP_PX) -> Source:
+    """Pixels of a label map, each class with probability 1: where probabilities were not saved."""
 
     def strips() -> Iterator[Strip]:
         for y, ids in _read(label, 0, strip_px):
@@ -67,10 +67,10 @@ def certain(label: Multiscale, *, strip_px: int = STRIP_PX) -> Source:
     return strips
 
 
-def labelled(
+def label_strips(
     label: Multiscale, image: Multiscale | None = None, *, strip_px: int = STRIP_PX
 ) -> Source:
-    """Px of a label map, each with the probability of its class in a prediction of equal size.
+    """Pixels of a label map, each with the probability of its class in a prediction of equal size.
 
     Without a prediction, or where the class is not one of its channels, it is 0.
 

@@ -1,12 +1,12 @@
 """Owns object tables as files: csv and parquet, and reading both back."""
 
 import csv
-import zlib
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 
+from wsi_seg.atomic import partial_path
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.postprocess.objects import ObjectTable
 
@@ -36,8 +36,7 @@ def write_table(path: Path, table: ObjectTable, *, has_mpp: bool) -> None:
     if path.suffix not in _SUFFIXES:
         raise OutputError(f"got table {path.name!r}; expected a name ending with .csv or .parquet")
     columns = {_title(name, has_mpp=has_mpp): getattr(table, name) for name in _COLUMNS}
-    # A digest, because the name itself may be as long as a file system takes.
-    temporary = path.with_name(f".{zlib.crc32(path.name.encode()):08x}.partial")
+    temporary = partial_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".csv":
@@ -80,7 +79,7 @@ def read_table(path: Path) -> ObjectTable:
         return ObjectTable(**columns)  # type: ignore[arg-type]
     except (OSError, ValueError, StopIteration) as error:
         raise StoreError(
-            f"{path} is no table of objects ({error}); write one with `wsi-seg export --table`"
+            f"{path} is not a table of objects ({error}); write one with `wsi-seg export --table`"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Owns keeping a decision: the label ``decision`` beside a prediction's own label map."""
+"""Owns keeping a decision: the label ``decision`` next to a prediction's own label map."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -8,7 +8,7 @@ from wsi_seg.classes import ClassTable
 from wsi_seg.errors import StoreError
 from wsi_seg.postprocess.decide import decide
 from wsi_seg.postprocess.rule import Rule
-from wsi_seg.postprocess.strips import Source, certain, likeliest
+from wsi_seg.postprocess.strips import Source, argmax_strips, certain_label_strips
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
     Multiscale,
@@ -34,7 +34,7 @@ def write_decision(store: SlideStore, rule: Rule) -> Multiscale:
     Raises
     ------
     StoreError
-        If the store is no prediction, or the rule needs probabilities that were not saved.
+        If the store is not a prediction, or the rule needs probabilities that were not saved.
     ResolutionError
         If the rule needs an mpp and the slide has none.
     """
@@ -48,7 +48,7 @@ def write_decision(store: SlideStore, rule: Rule) -> Multiscale:
             "ids were saved; decide on these with --threshold 0.5, or predict it again with "
             "`wsi-seg infer --save both --overwrite`"
         )
-    read = certain if store.saved == "labels" else likeliest
+    read = certain_label_strips if store.saved == "labels" else argmax_strips
     px_area = rule.px_area(store.pyramid.mpp, name=store.name)
 
     def source(strip_px: int) -> Source:
@@ -67,7 +67,7 @@ def write_label(
     classes: ClassTable,
     note: dict[str, object],
 ) -> Multiscale:
-    """Write a label map beside a prediction, of its size; one of that name is replaced.
+    """Write a label map next to a prediction, of its size; one of that name is replaced.
 
     Parameters
     ----------
@@ -76,9 +76,9 @@ def write_label(
     name
         Of the label.
     source
-        Gives the px in strips of this many rows.
+        Gives the pixels in strips of this many rows.
     classes
-        Ids of the px.
+        Ids of the pixels.
     note
         Plain JSON values to keep with the label.
     """
@@ -114,7 +114,7 @@ def classes_of(image: Multiscale) -> ClassTable:
     Raises
     ------
     StoreError
-        If it names none.
+        If it does not name any.
     """
     rows = image.attributes.get("classes")
     if not isinstance(rows, list):

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.config.ensemble import Mode
+from wsi_seg.choices import Mode
 
 # Logits of 0 and 1 are infinite; these stand for them, and round back to 0 and 255.
 _EDGE = 2.0**-10

@@ -94,7 +94,7 @@ class Device:
 class DeviceTimer:
     """Sum of the times between entering and leaving, as the device saw them.
 
-    Entering and leaving never waits for the device.
+    Neither entering, leaving nor reading the sum waits for the device.
 
     Parameters
     ----------
@@ -122,13 +122,6 @@ class DeviceTimer:
 
     @property
     def seconds(self) -> float:
-        """Time spent so far; waits until the device has done all that was timed."""
-        if self._events:
-            self._events[-1][1].synchronize()
-        return self.seconds_done
-
-    @property
-    def seconds_done(self) -> float:
         """Time spent on what the device has finished by now, without waiting for the rest."""
         while self._events and self._events[0][1].query():
             begin, end = self._events.popleft()

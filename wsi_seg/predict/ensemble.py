@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from wsi_seg.config.ensemble import Mode, read_ensemble
+from wsi_seg.choices import Mode, Tta
+from wsi_seg.config.ensemble import read_ensemble
 from wsi_seg.errors import CheckpointError, ConfigError
 from wsi_seg.models import ModelCard, load_checkpoint, read_card
 from wsi_seg.models.checkpoint import (
@@ -19,7 +20,6 @@ from wsi_seg.models.checkpoint import (
 )
 from wsi_seg.predict.combine import COMBINED
 from wsi_seg.predict.predictor import PrecisionDrift, Predictor, TilePredictor
-from wsi_seg.predict.tta import Tta
 
 # What folds leave together, see `learn.ensemble`.
 ENSEMBLE = "ensemble.yaml"
@@ -181,7 +181,7 @@ def _require_same_classes(members: Sequence[Member]) -> None:
     for member in members[1:]:
         for name, ours, theirs in (
             ("classes", member.card.classes.names, first.card.classes.names),
-            ("fit", _fitted(member.card), _fitted(first.card)),
+            ("resize", _resized(member.card), _resized(first.card)),
         ):
             if ours != theirs:
                 raise ConfigError(
@@ -190,9 +190,9 @@ def _require_same_classes(members: Sequence[Member]) -> None:
                 )
 
 
-def _fitted(card: ModelCard) -> tuple[str, int] | None:
+def _resized(card: ModelCard) -> tuple[str, int] | None:
     """How a slide is resized as a whole, which only equal members can share."""
-    return None if card.fit is None else (card.fit, card.tile_px)
+    return None if card.resize is None else (card.resize, card.tile_px)
 
 
 def load_predictor(
@@ -243,7 +243,6 @@ class MemberPredictors:
         self._limit = resident or len(model.members)
         self._loaded: OrderedDict[int, TilePredictor] = OrderedDict()
         # Of members that were let go.
-        self._busy = [0.0] * len(model.members)
         self._drifts = [PrecisionDrift()] * len(model.members)
 
     def __len__(self) -> int:
@@ -254,7 +253,7 @@ class MemberPredictors:
         if index not in self._loaded:
             while len(self._loaded) >= self._limit:
                 least = next(iter(self._loaded))
-                self._busy[least], self._drifts[least] = self.busy(least), self.drift(least)
+                self._drifts[least] = self.drift(least)
                 del self._loaded[least]
             self._loaded[index] = self._build(self._members[index])
         self._loaded.move_to_end(index)
@@ -266,11 +265,6 @@ class MemberPredictors:
         All are loaded once here, so that a damaged one is found out before any work.
         """
         return [MemberPredictor(self, index) for index in range(len(self))]
-
-    def busy(self, index: int) -> float:
-        """Return the seconds that a member has computed, also while it was loaded before."""
-        predictor = self._loaded.get(index)
-        return self._busy[index] + (predictor.busy if isinstance(predictor, Predictor) else 0.0)
 
     def drift(self, index: int) -> PrecisionDrift:
         """Return what speed costs a member; see `Predictor.drift`."""
@@ -296,11 +290,6 @@ class MemberPredictor:
         """Run, and compile, the one shape that will be predicted; see `Predictor.warm_up`."""
         predictor = self._predictors.get(self._index)
         return predictor.warm_up(batch, tile_px) if isinstance(predictor, Predictor) else 0.0
-
-    @property
-    def busy(self) -> float:
-        """Seconds that the device has computed; waits until it has done what it was given."""
-        return self._predictors.busy(self._index)
 
     @property
     def drift(self) -> PrecisionDrift:

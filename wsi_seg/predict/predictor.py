@@ -11,12 +11,13 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from wsi_seg.choices import Tta
 from wsi_seg.errors import ConfigError
 from wsi_seg.models import ModelCard, size_multiple
-from wsi_seg.predict.device import DeviceTimer, dtype_of, pick_device, pick_precision
+from wsi_seg.predict.device import dtype_of, pick_device, pick_precision
 from wsi_seg.predict.fuse import fused
 from wsi_seg.predict.graph import GraphedNetwork
-from wsi_seg.predict.tta import Tta, predict_views
+from wsi_seg.predict.tta import predict_views
 
 # Probabilities are whole numbers of so many steps, 16 for each value of the uint8 result.
 PROBABILITY_STEPS = 16 * 255
@@ -164,7 +165,6 @@ class Predictor:
         self.channels = len(card.classes)
         self._tta: Tta = tta
         self._image_channels = len(card.mean)
-        self._timer = DeviceTimer(self.device)
         trained = _in_use(network)
         multiple, dtype = size_multiple(trained), dtype_of(self.precision)
         folded = fused(trained, self._image_channels)
@@ -192,13 +192,13 @@ class Predictor:
             If the device has too little memory for so many tiles.
         """
         # Not inference_mode: tensors made in it are of a kind that is compiled for once more.
-        with self._fitting(tiles), self._timer, torch.no_grad():
+        with self._fitting(tiles), torch.no_grad():
             return predict_views(self._predict_view, tiles, self._tta)
 
     def warm_up(self, batch: int, tile_px: int) -> float:
         """Run one pass of the shape that will be predicted, on random tiles, and compile for it.
 
-        It counts neither as `busy` nor for the `drift`.
+        It does not count for the `drift`.
 
         Returns
         -------
@@ -230,11 +230,6 @@ class Predictor:
         if self._compared is not None:
             self._compare(*self._compared)
         return PrecisionDrift() if self._drift is None else self._drift.result()
-
-    @property
-    def busy(self) -> float:
-        """Seconds that the device has computed; waits until it has done what it was given."""
-        return self._timer.seconds
 
     def _predict_view(self, tiles: torch.Tensor) -> torch.Tensor:
         found = self._network(tiles)

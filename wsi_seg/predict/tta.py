@@ -1,13 +1,11 @@
 """Owns test-time augmentation: flips and quarter turns of tiles, and their exact inverses."""
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 
+from wsi_seg.choices import Tta
 from wsi_seg.errors import ConfigError
-
-Tta = Literal["none", "hflip", "flips", "d4"]
 
 # Each view: whether the columns are reversed first, then the number of quarter turns. The first
 # view is the tile as it is.

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.config import Recipe
-from wsi_seg.config.recipe import Fit
+from wsi_seg.config.recipe import Resize
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.reading.resample import Readable, Scale, scale_for
@@ -40,44 +40,46 @@ class View:
     ----------
     mpp
         Micrometres per px; None for px of level 0 as they are.
-    fit
+    resize
         Resize each slide, whatever its size, to the square that the model sees: ``stretch`` fills
         it and changes the aspect, ``pad`` puts the whole slide inside and mirrors the rest,
         ``crop`` fills it with the shorter side, and several windows cover the longer one. None
         keeps the slide's resolution.
     side
         Side in px of that square.
-    neighbours
+    context_slices
         Slices of the volume on either side that are seen with a slice. With any, each slice gives
         one channel of grey, in the order of z; with none, a slide gives RGB.
     """
 
     mpp: float | None
-    fit: Fit | None = None
+    resize: Resize | None = None
     side: int = 0
-    neighbours: int = 0
+    context_slices: int = 0
 
     @classmethod
     def of(cls, recipe: Recipe) -> "View":
         """View that a recipe trains with."""
-        return cls(recipe.mpp, recipe.fit, recipe.patch_px, recipe.data.neighbours)
+        return cls(recipe.mpp, recipe.resize, recipe.patch_px, recipe.data.context_slices)
 
     @property
     def channels(self) -> int:
         """Channels of what is seen."""
-        return channels_with(self.neighbours)
+        return channels_with(self.context_slices)
 
     def scale(self, pyramid: Pyramid, *, name: str) -> Scale:
         """Level that is read and the size it is resampled to; see `scale_for`."""
-        if self.fit is None:
+        if self.resize is None:
             return scale_for(pyramid, self.mpp, name=name)
         full, side = pyramid.extent, self.side
-        if self.fit == "stretch":
-            extent = Extent(side, side)
+        if self.resize == "stretch":
+            extent = Extent(height=side, width=side)
         else:
-            longest = max if self.fit == "pad" else min
+            longest = max if self.resize == "pad" else min
             ratio = longest(full.height, full.width) / side
-            extent = Extent(max(1, round(full.height / ratio)), max(1, round(full.width / ratio)))
+            extent = Extent(
+                height=max(1, round(full.height / ratio)), width=max(1, round(full.width / ratio))
+            )
         finest = min(full.height / extent.height, full.width / extent.width)
         return Scale(pyramid.level_at_or_below(max(1.0, finest)), extent)
 
@@ -90,12 +92,12 @@ class View:
             If neighbours are asked for and the slide is no slice of a volume, or a neighbour has
             another size.
         """
-        return store.image if self.neighbours == 0 else _stack(store, self.neighbours)
+        return store.image if self.context_slices == 0 else _stack(store, self.context_slices)
 
 
-def channels_with(neighbours: int) -> int:
+def channels_with(context_slices: int) -> int:
     """Channels that a model sees with so many slices on either side."""
-    return 2 * neighbours + 1 if neighbours else _RGB
+    return 2 * context_slices + 1 if context_slices else _RGB
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,24 +132,24 @@ class SliceStack:
         return filled
 
 
-def _stack(store: _Store, neighbours: int) -> SliceStack:
+def _stack(store: _Store, context_slices: int) -> SliceStack:
     """Open a slice's neighbours; where one is missing, the one before it stands for the rest."""
     name = SLICE_NAME.fullmatch(store.name)
     if name is None:
         raise StoreError(
             f"slide {store.name!r} is no slice of a volume (expected a name like ct_z0012), and "
-            f"the model sees {neighbours} slices on either side"
+            f"the model sees {context_slices} slices on either side"
         )
     z = int(name["z"])
     sides: list[list[Multiscale]] = []
     for step in (-1, 1):
         side = [store.image]
-        for distance in range(1, neighbours + 1):
+        for distance in range(1, context_slices + 1):
             other = f"{name['volume']}_z{z + step * distance:04d}"
             path = below(store.image.path.parent, other)
             side.append(_slice(path, like=store.image) or side[-1])
             if side[-1] is side[-2]:
-                side += side[-1:] * (neighbours - distance)
+                side += side[-1:] * (context_slices - distance)
                 break
         sides.append(side[1:])
     return SliceStack((*reversed(sides[0]), store.image, *sides[1]))

@@ -10,7 +10,7 @@ from importlib.resources import files
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """Text of a table's cell; a number keeps its full value beside what is shown."""
+    """Text of a table's cell; a number keeps its full value with what is shown."""
 
     text: str
     value: float | None = None

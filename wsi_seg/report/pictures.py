@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 from shapely.geometry import Polygon
 
-from wsi_seg.evaluate.judged import JudgedObject
+from wsi_seg.evaluate.review_objects import ReviewObject
 from wsi_seg.export.overview import write_overview
 from wsi_seg.geometry import Region
 from wsi_seg.postprocess.label_map import predicted_label
@@ -41,18 +41,18 @@ def overview(slide: SlideStore, found: SlideStore) -> bytes:
             return jpeg_of(image)
 
 
-def wrong_objects(objects: Sequence[JudgedObject], count: int) -> list[JudgedObject]:
+def wrong_objects(objects: Sequence[ReviewObject], count: int) -> list[ReviewObject]:
     """Objects found that are mostly not true, and those missed; the largest errors first."""
     wrong = [
         one
         for one in objects
-        if one.energy is not None
+        if one.error_mass is not None
         and (one.kind == "missed" or (one.overlap is not None and one.overlap < 0.5))
     ]
-    return sorted(wrong, key=lambda one: -(one.energy or 0))[:count]
+    return sorted(wrong, key=lambda one: -(one.error_mass or 0))[:count]
 
 
-def crop(slide: SlideStore, one: JudgedObject) -> Crop:
+def crop(slide: SlideStore, one: ReviewObject) -> Crop:
     """Picture of one object in its surroundings."""
     x, y, x_end, y_end = one.polygon.bounds
     side = 1.8 * max(x_end - x, y_end - y, 32)
@@ -60,20 +60,20 @@ def crop(slide: SlideStore, one: JudgedObject) -> Crop:
     level = pyramid.level_at_or_below(max(1.0, side / _CROP_PX))
     extent = pyramid.extents[level]
     wide, tall = pyramid.extent.width / extent.width, pyramid.extent.height / extent.height
-    window = Region(
+    region = Region(
         level=level,
         y=round(((y + y_end) - side) / 2 / tall),
         x=round(((x + x_end) - side) / 2 / wide),
         height=max(1, round(side / tall)),
         width=max(1, round(side / wide)),
     )
-    seen = window.clip(extent)
-    image = Image.new("RGB", (window.width, window.height), "#e8e8e8")
-    image.paste(Image.fromarray(slide.image.read(seen)), (seen.x - window.x, seen.y - window.y))
-    scale = _CROP_PX / window.width
+    seen = region.clip(extent)
+    image = Image.new("RGB", (region.width, region.height), "#e8e8e8")
+    image.paste(Image.fromarray(slide.image.read(seen)), (seen.x - region.x, seen.y - region.y))
+    scale = _CROP_PX / region.width
     image = image.resize((_CROP_PX, _CROP_PX), Image.Resampling.LANCZOS)
     colour = _MISSED if one.kind == "missed" else one.colour
-    _outline(image, one.polygon, colour, window, (scale / wide, scale / tall))
+    _outline(image, one.polygon, colour, region, (scale / wide, scale / tall))
     unit = "µm²" if pyramid.mpp is not None else "px²"
     what = "missed" if one.kind == "missed" else "found, not true"
     return Crop(jpeg_of(image), f"{one.class_name}, {what}; {one.area:,.0f} {unit}")
@@ -83,15 +83,15 @@ def _outline(
     image: Image.Image,
     polygon: Polygon,
     colour: str,
-    window: Region,
+    region: Region,
     scale: tuple[float, float],
 ) -> None:
-    """Draw an outline, ``scale`` picture px per level-0 px along x and y."""
+    """Draw an outline, ``scale`` picture pixels per level-0 pixel along x and y."""
     draw = ImageDraw.Draw(image)
-    factor = _CROP_PX / window.width
+    factor = _CROP_PX / region.width
     for ring in (polygon.exterior, *polygon.interiors):
         points = [
-            (x * scale[0] - window.x * factor, y * scale[1] - window.y * factor)
+            (x * scale[0] - region.x * factor, y * scale[1] - region.y * factor)
             for x, y in ring.coords
         ]
         draw.line(points, fill="#000000", width=5, joint="curve")

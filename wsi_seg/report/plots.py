@@ -1,4 +1,4 @@
-"""Owns plots: matplotlib figures as inline SVG, told apart without colour."""
+"""Owns plots: matplotlib figures as inline SVG, readable without colour."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ def line_plot(
     x_label, y_label
         Names of the axes.
     diagonal
-        Whether the line ``y = x`` is drawn: where a reliability curve should lie.
+        Whether the line ``y = x`` is drawn: where a reliability curve should be.
     y_range
         Fixed range of y, or None for that of the values.
     """

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import yaml
 
 from wsi_seg.ct.froc import Froc
-from wsi_seg.evaluate.judged import JudgedObject, judge_objects
+from wsi_seg.evaluate.review_objects import ReviewObject, list_review_objects
 from wsi_seg.evaluate.scores import Scores
 from wsi_seg.progress import Progress
 from wsi_seg.report.page import (
@@ -22,12 +22,13 @@ from wsi_seg.report.pictures import crop, overview, wrong_objects
 from wsi_seg.report.plots import dot_plot, line_plot
 from wsi_seg.store import Collection, SlideStore
 
-# Pictures of more slides, or of more objects of one slide, nobody looks at in a report.
+# More slides, or more objects of one slide, are too many for a report.
 MOST_SLIDES = 12
 MOST_CROPS = 10
 
 # Attributes with sections of their own; any others are figures of the run.
-_TOLD_ELSEWHERE = {"kind", "slide", "classes", "settings", "notes", "training", "mpp", "downsample"}
+_TOLD_ELSEWHERE = {"kind", "slide", "classes", "saved", "settings", "notes", "training", "mpp",
+                   "downsample"}  # fmt: skip
 
 
 def score_sections(scores: Scores) -> list[Section]:
@@ -66,13 +67,13 @@ def score_sections(scores: Scores) -> list[Section]:
 def froc_section(found: Froc) -> Section:
     """FROC curve, sensitivities at the usual rates, and CPM with its interval."""
     curve = list(found.false_per_scan), list(found.sensitivity)
-    plot = line_plot({"sensitivity": curve}, "false marks per scan", "sensitivity")
-    told: dict[str, object] = {
+    plot = line_plot({"sensitivity": curve}, "false positives per scan", "sensitivity")
+    summary: dict[str, object] = {
         "CPM": found.cpm, "CPM low": found.low, "CPM high": found.high,
-        "scans": found.scans, "true places": found.true, "marks": found.marks,
+        "scans": found.scans, "true findings": found.true, "candidates": found.candidates,
     }  # fmt: skip
     rows = list(zip(found.rates, found.at_rates, strict=True))
-    body = facts(told) + table(["false marks per scan", "sensitivity"], rows)
+    body = facts(summary) + table(["false positives per scan", "sensitivity"], rows)
     return Section("FROC", body + figures([figure(plot, "FROC")], "plots"))
 
 
@@ -105,7 +106,7 @@ def picture_sections(
         true = slide.label(truth) if truth in slide.label_names() else None
         overviews.append(figure(picture(overview(slide, found), f"Overview of {name}"), name))
         if true is not None:
-            galleries += _gallery(slide, judge_objects(slide, found, true))
+            galleries += _gallery(slide, list_review_objects(slide, found, true))
         progress.advance(1)
     progress.finish()
     sections = []
@@ -117,7 +118,7 @@ def picture_sections(
     if galleries:
         text = (
             "Objects found that are mostly not true (in the class's colour), and true ones that "
-            "were missed (blue), by error energy: the sum of |probability - truth| over the "
+            "were missed (blue), by error mass: the sum of |probability - truth| over the "
             "object, where of class ids alone a probability is 0 or 1."
         )
         sections.append(Section("Largest errors", paragraph(text) + "".join(galleries)))
@@ -165,7 +166,7 @@ def lowest_first(scores: Scores) -> list[str]:
     return sorted(dice, key=lambda name: sum(dice[name]) / len(dice[name]))
 
 
-def _gallery(slide: SlideStore, objects: Sequence[JudgedObject]) -> list[str]:
+def _gallery(slide: SlideStore, objects: Sequence[ReviewObject]) -> list[str]:
     crops = [crop(slide, one) for one in wrong_objects(objects, MOST_CROPS)]
     if not crops:
         return []
@@ -175,7 +176,7 @@ def _gallery(slide: SlideStore, objects: Sequence[JudgedObject]) -> list[str]:
 
 def _trouble(stores: Sequence[SlideStore]) -> list[Section]:
     notes = [[store.name, note] for store in stores for note in _notes(store)]
-    unreadable = [[store.name, *window] for store in stores for window in store.image.quarantined]
+    unreadable = [[store.name, *tile] for store in stores for tile in store.image.quarantined]
     sections = []
     if notes:
         sections.append(Section("Notes", table(["slide", "note"], notes)))
@@ -187,7 +188,7 @@ def _trouble(stores: Sequence[SlideStore]) -> list[Section]:
 
 
 def _run_figures(store: SlideStore) -> dict[str, object]:
-    """Figures that inference recorded: whatever it notes beside the known attributes."""
+    """Figures that inference recorded: whatever it notes besides the known attributes."""
     flat: dict[str, object] = {}
     for key, value in store.attributes.items():
         if key not in _TOLD_ELSEWHERE:

@@ -1,6 +1,6 @@
 """Owns pictures of what training would see: where patches are drawn, and how they look.
 
-For each slide one picture - the slide with tissue, labels and 200 drawn patches beside the map
+For each slide one picture - the slide with tissue, labels and 200 drawn patches next to the map
 that they were drawn by - and one sheet of augmented patches with the outlines of their labels; and
 one picture over all slides of the mean label by its place in the patch, which is to be even.
 """
@@ -19,17 +19,18 @@ from wsi_seg.config import Recipe
 from wsi_seg.data.augment import Augmenter
 from wsi_seg.data.dataset import PatchSource
 from wsi_seg.errors import BatchError, ConfigError, OutputError, WsiSegError
-from wsi_seg.export.files import file_name, written_whole
-from wsi_seg.learn.place import middle_and_corners, place_means
-from wsi_seg.learn.slides import patch_sampler
-from wsi_seg.masks import read_objects
+from wsi_seg.export.files import written_whole
+from wsi_seg.export.names import file_name
+from wsi_seg.learn.position_bias import means_by_position, middle_and_corners
+from wsi_seg.learn.sampler import patch_sampler
 from wsi_seg.progress import Progress
 from wsi_seg.reading.resample import read_label
 from wsi_seg.reading.view import View
-from wsi_seg.report.place import place_picture
+from wsi_seg.report.position_bias import position_picture
 from wsi_seg.sampling import Draws, Layer
-from wsi_seg.sampling.counters import Stream, words
+from wsi_seg.sampling.counters import Stream, random_bits
 from wsi_seg.sampling.importance import TISSUE
+from wsi_seg.sampling.maps import TrainingSlide
 from wsi_seg.store import SlideStore, read_thumbnail, thumbnail_extent
 
 Pixels = NDArray[np.uint8]
@@ -47,13 +48,13 @@ _MARGIN_PX = 16
 _LINE_PX = 24
 _TISSUE_RGB = (0, 114, 178)
 
-# Okabe and Ito's palette, told apart by colour-blind readers.
+# Okabe and Ito's palette, distinct for colour-blind readers.
 _LAYERS = {
     Layer.OBJECTS: ("around objects", (0, 0, 0)),
     Layer.TISSUE: ("tissue", (86, 180, 233)),
     Layer.BACKGROUND: ("background", (120, 120, 120)),
     Layer.BOUNDARY: ("boundaries", (204, 121, 167)),
-    Layer.HARD: ("hard", (240, 228, 66)),
+    Layer.HARD_NEGATIVES: ("hard negatives", (240, 228, 66)),
     Layer.REGIONS: ("regions", (0, 158, 115)),
     Layer.EMPTY: ("empty slides", (0, 114, 178)),
 }
@@ -106,31 +107,33 @@ def preview_slides(
     except OSError as error:
         raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
     pictures: list[Path] = []
+    slides: list[TrainingSlide] = []
     failures: dict[str, str] = {}
     progress.start("preview", len(wanted), "slides")
     for store in wanted:
         try:
-            pictures += _preview(store, recipe, out)
+            slides.append(TrainingSlide.of(store, recipe.data.label))
+            pictures += _preview(slides[-1], recipe, out)
         except WsiSegError as error:
             failures[store.name] = str(error)
         progress.advance(1)
     progress.finish()
     if failures:
         raise BatchError(failures, done=len(wanted) - len(failures))
-    pictures.append(_save(_mean_labels(wanted, recipe), out / "mean-label.png"))
+    pictures.append(_save(_mean_labels(slides, recipe), out / "mean-label.png"))
     return PreviewReport(out, tuple(pictures))
 
 
-def _preview(store: SlideStore, recipe: Recipe, out: Path) -> tuple[Path, Path]:
-    draws = _draws([store], recipe, _COUNTED)
+def _preview(slide: TrainingSlide, recipe: Recipe, out: Path) -> tuple[Path, Path]:
+    draws = _draws([slide], recipe, _COUNTED)
     source = PatchSource.of(
-        store, recipe.data.label, classes=recipe.class_table, view=View.of(recipe)
+        slide.store, slide.label, classes=recipe.class_table, view=View.of(recipe)
     )
-    slide = _slide_picture(store, source, recipe, draws)
+    whole = _slide_picture(slide.store, source, recipe, draws)
     sheet = _sheet(source, recipe, draws)
     return (
-        _save(slide, out / file_name(store.name, ".png")),
-        _save(sheet, out / file_name(store.name, "_patches.png")),
+        _save(whole, out / file_name(slide.name, ".png")),
+        _save(sheet, out / file_name(slide.name, "_patches.png")),
     )
 
 
@@ -140,22 +143,22 @@ def _save(picture: Image.Image, path: Path) -> Path:
     return path
 
 
-def _draws(stores: Sequence[SlideStore], recipe: Recipe, count: int) -> Draws:
+def _draws(slides: Sequence[TrainingSlide], recipe: Recipe, count: int) -> Draws:
     sampling = recipe.sampling.model_copy(update={"patches_per_epoch": count})
-    names = {name for store in stores for name in read_objects(store, recipe.data.label).class_name}
+    names = {name for slide in slides for name in slide.objects.class_name}
     # These slides need not have every class of the recipe.
     table = zip(recipe.classes, recipe.class_table, strict=True)
     classes = tuple(one for one, entry in table if names & {entry.name, *entry.parts})
     one = recipe.model_copy(update={"sampling": sampling, "classes": classes or recipe.classes})
-    return patch_sampler(stores, one).epoch(0)
+    return patch_sampler(slides, one).epoch(0)
 
 
-def _mean_labels(stores: Sequence[SlideStore], recipe: Recipe) -> Image.Image:
+def _mean_labels(slides: Sequence[TrainingSlide], recipe: Recipe) -> Image.Image:
     """Mean label of each class by its place in the patch, before augmentation."""
-    draws = _draws(stores, recipe, _AVERAGED)
+    draws = _draws(slides, recipe, _AVERAGED)
     sources = [
-        PatchSource.of(store, recipe.data.label, classes=recipe.class_table, view=View.of(recipe))
-        for store in stores
+        PatchSource.of(slide.store, slide.label, classes=recipe.class_table, view=View.of(recipe))
+        for slide in slides
     ]
     classes = recipe.class_table
     sums = np.zeros((len(classes), recipe.patch_px, recipe.patch_px))
@@ -164,7 +167,7 @@ def _mean_labels(stores: Sequence[SlideStore], recipe: Recipe) -> Image.Image:
         ids = label if label.ndim == 2 else label[..., 0]
         for entry in classes:
             sums[entry.id - 1] += ids == entry.id
-    means = [place_means(one / _AVERAGED) for one in sums]
+    means = [means_by_position(one / _AVERAGED) for one in sums]
     legend = [
         (f"{entry.name}: middle {middle:.3f}, corners {corners:.3f}", entry.rgb)
         for entry, (middle, corners) in zip(
@@ -172,7 +175,7 @@ def _mean_labels(stores: Sequence[SlideStore], recipe: Recipe) -> Image.Image:
         )
     ]
     title = f"mean label of {_AVERAGED:,} patches of {recipe.patch_px} px, by place"
-    return _framed([place_picture(one) for one in means], legend, title=title)
+    return _framed([position_picture(one) for one in means], legend, title=title)
 
 
 def _slide_picture(
@@ -226,7 +229,7 @@ def _sheet(source: PatchSource, recipe: Recipe, draws: Draws) -> Image.Image:
     for index in range(min(rows * columns, len(draws))):
         cut = augmenter.side_to_cut(side)
         image, label = source.patch(float(draws.y[index]), float(draws.x[index]), cut)
-        raw = words(recipe.seed, 0, stream=Stream.AUGMENT, first=index, count=1)[0]
+        raw = random_bits(recipe.seed, 0, stream=Stream.AUGMENT, first=index, count=1)[0]
         image, label = augmenter(image, label, side=side, seeds=[int(w) >> 33 for w in raw])
         place = (index % columns * _SHEET_PX, index // columns * _SHEET_PX)
         sheet.paste(patch_picture(image, label, recipe, side_px=_SHEET_PX), place)
@@ -247,8 +250,8 @@ def patch_picture(image: Pixels, label: Pixels, recipe: Recipe, *, side_px: int)
         Side of the picture; its right and bottom line are white.
     """
     ids = label if label.ndim == 2 else label[..., 0]
-    if neighbours := recipe.data.neighbours:
-        image = np.repeat(image[..., neighbours : neighbours + 1], 3, axis=-1)
+    if middle := recipe.data.context_slices:
+        image = np.repeat(image[..., middle : middle + 1], 3, axis=-1)
     patch = Image.fromarray(image).resize((side_px, side_px), Image.Resampling.BOX)
     small = Image.fromarray(ids).resize(patch.size, Image.Resampling.NEAREST)
     pixels, ids = np.asarray(patch).copy(), np.asarray(small)
@@ -263,7 +266,7 @@ def _named(recipe: Recipe) -> str:
 
 
 def _with_labels(pixels: Pixels, ids: Pixels, classes: ClassTable) -> Pixels:
-    """Px with each class tinted and outlined."""
+    """Pixels with each class tinted and outlined."""
     tinted = pixels.copy()
     for entry in classes:
         inside = ids == entry.id
@@ -273,7 +276,7 @@ def _with_labels(pixels: Pixels, ids: Pixels, classes: ClassTable) -> Pixels:
 
 
 def _outline(mask: Pixels | NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Px of a mask that touch one outside it."""
+    """Pixels of a mask that touch one outside it."""
     inside = np.pad(mask != 0, 1)
     deep = inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
     line: NDArray[np.bool_] = inside[1:-1, 1:-1] & ~deep

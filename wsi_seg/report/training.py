@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from wsi_seg.errors import ConfigError
-from wsi_seg.learn.place import PLACE
+from wsi_seg.learn.position_bias import POSITION_BIAS
 from wsi_seg.report.page import Section, facts, figure, figures, preformatted, table
-from wsi_seg.report.place import place_section
 from wsi_seg.report.plots import bar_plot, line_plot
+from wsi_seg.report.position_bias import position_section
 from wsi_seg.report.worst import WORST, worst_section
 
 RECIPE = "recipe.yaml"
@@ -52,9 +52,9 @@ def run_sections(folder: Path) -> list[Section]:
         suffix = "" if part == "." else f" {part}"
         sections.append(Section(f"Training{suffix}", _training(file)))
         worst = file.with_name(WORST)
-        place = file.with_name(PLACE)
-        if place.is_file():
-            sections.append(place_section(place, f"Does the network know the place?{suffix}"))
+        bias = file.with_name(POSITION_BIAS)
+        if bias.is_file():
+            sections.append(position_section(bias, f"Does the network know the position?{suffix}"))
         if worst.is_file():
             sections.append(worst_section(worst, folder / RECIPE, f"Worst patches{suffix}"))
     recipe = _text(folder / RECIPE)
@@ -86,7 +86,7 @@ def _training(file: Path) -> str:
 
 
 def _card(folder: Path) -> str:
-    """Facts of the best model, from the card beside it."""
+    """Facts of the best model, from the card next to it."""
     file = folder / "best.json"
     if not file.is_file():
         return ""
@@ -97,7 +97,7 @@ def _card(folder: Path) -> str:
     scores = card.get("scores")
     shown = {
         "model": f"{card.get('architecture')}, {card.get('encoder')}",
-        "um per px": card.get("mpp"),
+        "um per pixel": card.get("mpp"),
         "tile, px": card.get("tile_px"),
     }
     return facts(shown | (dict(scores) if isinstance(scores, Mapping) else {}))

@@ -29,22 +29,22 @@ class ReportSources:
     ----------
     target
         Prediction collection, or folder of a training run.
-    store
+    slides
         Collection of the slides; a prediction's pictures and scores need it.
     truth
         Name of the true label; slides without it are not scored.
     run
         Folder of the run that made a prediction's model.
-    marks, places
-        csv files of marks and of true places, see `wsi_seg.ct.froc`; both or neither.
+    candidates, findings
+        csv files of candidates and of true findings, see `wsi_seg.ct.froc`; both or neither.
     """
 
     target: Path
-    store: Path | None = None
+    slides: Path | None = None
     truth: str = "annotations"
     run: Path | None = None
-    marks: Path | None = None
-    places: Path | None = None
+    candidates: Path | None = None
+    findings: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Report:
 
 
 def write_report(sources: ReportSources, out: Path, *, progress: Progress) -> Report:
-    """Write one HTML file that needs nothing beside it.
+    """Write one HTML file that needs no other file.
 
     Parameters
     ----------
@@ -91,7 +91,9 @@ def write_report(sources: ReportSources, out: Path, *, progress: Progress) -> Re
         If a collection cannot be read, or a prediction belongs to none of the slides.
     """
     if sources.run is not None and not is_run(sources.run):
-        raise ConfigError(f"{sources.run} is no training run; expected recipe.yaml and metrics.csv")
+        raise ConfigError(
+            f"{sources.run} is not a training run; expected recipe.yaml and metrics.csv"
+        )
     if is_run(sources.target):
         title, sections = f"Training run {sources.target.resolve().name}", []
         data: dict[str, object] = {}
@@ -100,8 +102,8 @@ def write_report(sources: ReportSources, out: Path, *, progress: Progress) -> Re
     else:
         title = f"Prediction {sources.target.resolve().name}"
         sections, data, unscored = _prediction(sources, progress)
-        if sources.marks is not None and sources.places is not None:
-            found = froc_of_files(sources.marks, sources.places)
+        if sources.candidates is not None and sources.findings is not None:
+            found = froc_of_files(sources.candidates, sources.findings)
             data = data | {"froc": found.to_json()}
             sections.insert(min(2, len(sections)), froc_section(found))
         if sources.run is not None:
@@ -123,9 +125,9 @@ def _prediction(
         ) from error
     if not predictions.names():
         raise StoreError(f"{predictions.path} holds no predictions; run `wsi-seg infer` first")
-    if sources.store is None:
+    if sources.slides is None:
         return provenance_sections(predictions, recipe=sources.run is None), {}, predictions.names()
-    slides = open_collection(sources.store)
+    slides = open_collection(sources.slides)
     _require_slides(predictions, slides)
     unscored = tuple(
         name for name in predictions.names() if sources.truth not in slides[name].label_names()
@@ -144,7 +146,7 @@ def _prediction(
         sections, data = score_sections(scores), scores.to_json()
         worst = lowest_first(scores)
         order = [*worst, *(name for name in order if name not in worst)]
-        unscored = (*scores.unjudged, *scores.failures)
+        unscored = (*scores.unscored, *scores.failures)
     sections += picture_sections(predictions, slides, sources.truth, order=order, progress=progress)
     sections += provenance_sections(predictions, recipe=sources.run is None)
     return sections, data, unscored

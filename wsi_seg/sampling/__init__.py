@@ -1,4 +1,4 @@
-"""Owns whom the model is fed: importance maps of slides, and patches drawn from them."""
+"""Owns sampling: importance maps of slides, and the patches that are drawn from them."""
 
 from wsi_seg.sampling.grids import GridSampler
 from wsi_seg.sampling.importance import CellTable, SlideMap, map_cells

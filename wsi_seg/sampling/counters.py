@@ -10,8 +10,8 @@ import enum
 import numpy as np
 from numpy.typing import NDArray
 
-# Words of 64 bits that one step of Philox's counter yields.
-WORDS = 4
+# Numbers of 64 bits that one step of Philox's counter yields.
+BITS64 = 4
 
 
 class Stream(enum.IntEnum):
@@ -19,17 +19,19 @@ class Stream(enum.IntEnum):
 
     LAYERS = 1
     OBJECTS = 2
-    PLACES = 3
+    POSITIONS = 3
     AUGMENT = 4
     SPLIT = 5
     NETWORK = 6
-    AROUND = 7
+    AROUND_OBJECTS = 7
 
 
-def words(seed: int, epoch: int, *, stream: Stream, first: int, count: int) -> NDArray[np.uint64]:
-    """Random words of the indices ``[first, first + count)``, shape ``(count, 4)`` uint64."""
+def random_bits(
+    seed: int, epoch: int, *, stream: Stream, first: int, count: int
+) -> NDArray[np.uint64]:
+    """Random bits of the indices ``[first, first + count)``, shape ``(count, 4)`` uint64."""
     bits = _philox(seed, epoch, stream, first)
-    raw: NDArray[np.uint64] = bits.random_raw(count * WORDS).reshape(count, WORDS)
+    raw: NDArray[np.uint64] = bits.random_raw(count * BITS64).reshape(count, BITS64)
     return raw
 
 
@@ -37,7 +39,7 @@ def uniforms(
     seed: int, epoch: int, *, stream: Stream, first: int, count: int
 ) -> NDArray[np.float64]:
     """Uniform numbers in [0, 1) of the indices ``[first, first + count)``, ``(count, 4)``."""
-    raw = words(seed, epoch, stream=stream, first=first, count=count)
+    raw = random_bits(seed, epoch, stream=stream, first=first, count=count)
     # The upper 53 bits, which a float64 holds exactly.
     return (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
 

@@ -1,7 +1,7 @@
-"""Owns finding copies of one slide in a collection, so that folds never part them.
+"""Owns finding copies of one slide in a collection, so that folds never separate them.
 
 Two slides are copies if their files have the same bytes (as far as tiling digested them), or the
-same shape and thumbnails that correlate: then one was encoded anew.
+same shape and thumbnails that correlate: then one was encoded again.
 """
 
 import json
@@ -20,9 +20,9 @@ from wsi_seg.store import Collection, SlideStore, read_thumbnail
 FILE = "duplicates.json"
 
 _THUMBNAIL_PX = 64
-# Encoding anew leaves 0.999 and more; neighbouring sections of one block stay below 0.98.
+# Encoding again leaves 0.999 and more; neighbouring sections of one block stay below 0.98.
 _LEAST_CORRELATION = 0.99
-# Grey levels by which a thumbnail must vary to be told from others at all.
+# Grey levels by which a thumbnail must vary to be compared with others at all.
 _LEAST_SPREAD = 2.0
 _SHAPE_TOLERANCE = 0.01
 
@@ -72,7 +72,7 @@ def find_duplicates(collection: Collection, *, progress: Progress) -> Duplicates
     first: dict[object, int] = {}
     pairs = list(_alike(pictures, shapes))
     pairs += [[first.setdefault(d, n), n] for n, d in enumerate(digests) if d is not None]
-    return Duplicates(len(names), joined([names[a], names[b]] for a, b in pairs))
+    return Duplicates(len(names), connected([names[a], names[b]] for a, b in pairs))
 
 
 def _alike(pictures: NDArray[np.float32], shapes: NDArray[np.float64]) -> Iterator[list[int]]:
@@ -84,8 +84,8 @@ def _alike(pictures: NDArray[np.float32], shapes: NDArray[np.float64]) -> Iterat
         yield from (np.argwhere(np.triu(same, 1)) + start).tolist()
 
 
-def joined(links: Iterable[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
-    """Join names that are linked, over any number of steps; names alone are left out."""
+def connected(links: Iterable[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    """Find the connected components of linked names; names without a link are left out."""
     groups: dict[str, set[str]] = {}
     for link in links:
         merged = set(link).union(*(groups.get(name, ()) for name in link))
@@ -140,7 +140,7 @@ def _digest(store: SlideStore) -> object:
 def _picture(store: SlideStore) -> NDArray[np.float32]:
     """Thumbnail with mean 0 and length 1, so that products are correlations; 0 if it is plain."""
     extent = store.pyramid.extent
-    size = Extent(min(_THUMBNAIL_PX, extent.height), min(_THUMBNAIL_PX, extent.width))
+    size = Extent(height=min(_THUMBNAIL_PX, extent.height), width=min(_THUMBNAIL_PX, extent.width))
     grey = read_thumbnail(store.image, size).mean(axis=2)
     if grey.shape != (_THUMBNAIL_PX, _THUMBNAIL_PX):
         rows = np.arange(_THUMBNAIL_PX) * size.height // _THUMBNAIL_PX

@@ -15,7 +15,7 @@ _BINS = 4
 def make_folds(
     areas: Mapping[str, float], groups: Mapping[str, str], count: int, *, seed: int
 ) -> tuple[tuple[str, ...], ...]:
-    """Part slides into folds.
+    """Split slides into folds.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ from wsi_seg.config.sampling import GridConfig
 from wsi_seg.errors import ConfigError
 from wsi_seg.sampling.counters import Stream, generator, uniforms
 from wsi_seg.sampling.importance import SlideMap
-from wsi_seg.sampling.places import lengths_of, shown_whole
+from wsi_seg.sampling.positions import lengths_of, shown_whole
 from wsi_seg.sampling.samplers import NO_OBJECT, Draws, Layer
 
 
@@ -25,7 +25,7 @@ class GridSampler:
     grid
         Overlap of neighbours, and whether the grid moves from epoch to epoch.
     sides
-        Height and width of a patch in level-0 px of each slide, ``(maps, 2)``.
+        Height and width of a patch in level-0 pixels of each slide, ``(maps, 2)``.
     seed
         Of the run.
     batch
@@ -51,7 +51,7 @@ class GridSampler:
         self._sides, self._lengths = sides, lengths_of(maps)
         self._strides = sides * (1 - grid.overlap)
         if grid.shifted:
-            # Steps that fill the slide: then a shift reaches every place as often.
+            # Steps that fill the slide: then a shift reaches every position as often.
             self._strides = self._lengths / np.ceil(self._lengths / self._strides)
         centres = [
             _centres(slide, side, stride, moved=grid.shifted)
@@ -76,7 +76,7 @@ class GridSampler:
         centres = self._centres[picked]
         if self._shifted:
             count = len(self.maps)
-            offset = uniforms(self._seed, epoch, stream=Stream.PLACES, first=0, count=count)
+            offset = uniforms(self._seed, epoch, stream=Stream.POSITIONS, first=0, count=count)
             shift = (offset[:, :2] - 0.5) * self._strides
             moved = np.clip(centres + shift[slide], 0, self._lengths[slide] - 1e-6)
             centres = shown_whole(moved, self._lengths[slide], self._sides[slide])

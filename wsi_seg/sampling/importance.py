@@ -1,7 +1,7 @@
 """Owns the importance map: a slide cut into cells, each with its share of tissue, and its objects.
 
 A map is small (a cell is about 32 um wide) and is made from the tissue mask's pyramid in bands of
-rows, so making it costs neither time nor memory that grows with the slide's px.
+rows, so making it costs neither time nor memory that grows with the slide's pixels.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ from wsi_seg.geometry import Extent, Region
 from wsi_seg.store import Multiscale
 
 TISSUE = "tissue"
-HARD = "hard"
+HARD_NEGATIVES = "hard_negatives"
 
 # Shares of a cell are kept in steps of 1/255.
 Share = NDArray[np.uint8]
@@ -37,13 +37,13 @@ class SlideMap:
     extent
         Of level 0.
     px_area
-        Area of a level-0 px in the unit that all maps of a run share (um2, or px).
+        Area of a level-0 pixel in the unit that all maps of a run share (um2, or pixels).
     cell_px
-        Side of a cell in level-0 px; cells of the last row and column may be cut by the border.
+        Side of a cell in level-0 pixels; cells of the last row and column may be cut by the border.
     tissue
         Share of each cell that is tissue, ``(rows, columns)`` uint8, 255 = all of it.
     boxes
-        Bounding boxes of the objects, ``(n, 4)`` float64: y, x, y_end, x_end in level-0 px.
+        Bounding boxes of the objects, ``(n, 4)`` float64: y, x, y_end, x_end in level-0 pixels.
     class_ids
         Class of each object, ``(n,)`` uint8.
     areas
@@ -52,7 +52,7 @@ class SlideMap:
         Who drew each object, ``(n,)`` text.
     covered
         Share of each cell that objects cover, as ``tissue``; None where nothing asks for it.
-    hard
+    hard_negatives
         How wrong the last model was in each cell, as ``tissue``; None before it was mined.
     regions
         Share of each cell that a region covers, as ``tissue``, by the region's class.
@@ -68,7 +68,7 @@ class SlideMap:
     areas: NDArray[np.float64]
     sources: NDArray[np.str_]
     covered: Share | None = None
-    hard: Share | None = None
+    hard_negatives: Share | None = None
     regions: Mapping[str, Share] = field(default_factory=dict)
 
     @property
@@ -117,11 +117,11 @@ def map_cells(
     extent
         Of the slide's level 0.
     cell_px
-        Side of a cell in level-0 px.
+        Side of a cell in level-0 pixels.
     value
-        Only px of this value count; None counts all that are not 0.
+        Only pixels of this value count; None counts all that are not 0.
     mean
-        Take the mean of the values instead of counting px.
+        Take the mean of the values instead of counting pixels.
 
     Returns
     -------
@@ -152,7 +152,7 @@ def _cell_means(
     shape: tuple[int, int],
     weigh: Callable[[NDArray[np.uint8]], NDArray[np.float64]],
 ) -> Share:
-    """Mean of the weighed px of each cell, from the coarsest level with at least 2 px per cell."""
+    """Mean of each cell's weighed pixels, from the coarsest level with at least 2 px per cell."""
     scale = extent.height / tissue.pyramid.extent.height
     level = tissue.pyramid.level_at_or_below(max(1.0, cell_px / scale / 2))
     size = tissue.pyramid.extents[level]
@@ -181,7 +181,7 @@ def _cell_means(
 
 
 def _borders(cells: int, step: float, length: int) -> NDArray[np.int64]:
-    """First px and first px after each cell along an axis, ``(cells, 2)``, at least 1 px each."""
+    """First pixel of each cell and first one after it, ``(cells, 2)``, at least 1 px each."""
     edges = np.rint(np.arange(cells + 1) * step).astype(np.int64)
     start = np.minimum(edges[:-1], length - 1)
     end = np.clip(edges[1:], start + 1, length)

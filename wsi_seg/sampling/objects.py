@@ -14,10 +14,10 @@ from wsi_seg.sampling.importance import SlideMap
 Indices = NDArray[np.int64]
 
 
-def times_of(diameters_mm: NDArray[np.float64], sizes: SizesConfig) -> Indices:
+def repeats_of(diameters_mm: NDArray[np.float64], sizes: SizesConfig) -> Indices:
     """Tell how often objects of these diameters count in a round, ``(n,)``."""
-    times = np.array([*sizes.times, 1 if sizes.beyond == "keep" else 0])
-    found: Indices = times[np.searchsorted(np.array(sizes.edges_mm), diameters_mm, side="right")]
+    repeats = np.array([*sizes.repeats, 1 if sizes.above == "keep" else 0])
+    found: Indices = repeats[np.searchsorted(np.array(sizes.edges_mm), diameters_mm, side="right")]
     return found
 
 
@@ -54,9 +54,9 @@ def object_groups(
         If no object is of a source that has a share.
     """
     areas = np.concatenate([m.areas * m.px_area for m in maps])
-    times = np.ones(len(areas), dtype=np.int64)
+    repeats = np.ones(len(areas), dtype=np.int64)
     if sampling.sizes is not None:
-        times = times_of(2e-3 * np.sqrt(areas / np.pi), sampling.sizes)
+        repeats = repeats_of(2e-3 * np.sqrt(areas / np.pi), sampling.sizes)
     key = np.zeros(len(areas), dtype=np.int64)
     if sampling.strata is not None:
         shares = [m.areas / area for m, area in zip(maps, patch_px2, strict=True)]
@@ -70,7 +70,7 @@ def object_groups(
     for kind in kinds:
         _, number = np.unique(kind, return_inverse=True)
         key = key * (int(number.max(initial=0)) + 1) + number
-    order = np.repeat(np.arange(len(areas)), times)
+    order = np.repeat(np.arange(len(areas)), repeats)
     if sampling.sources:
         order = order[np.isin(sources[order], list(sampling.sources))]
     groups = tuple(order[key[order] == value] for value in np.unique(key[order]))
@@ -91,7 +91,7 @@ def _source_shares(groups: Sequence[str], shares: Mapping[str, float]) -> tuple[
     return tuple(shares[name] / total / groups.count(name) for name in groups)
 
 
-def take_turns(
+def round_robin(
     groups: Sequence[Indices], shares: Sequence[float], count: int, *, seed: int, epoch: int
 ) -> Indices:
     """Objects of an epoch's object draws.

@@ -1,4 +1,4 @@
-"""Owns the draw: which places of which slides an epoch shows to the model, in which order.
+"""Owns the draw: which positions on which slides an epoch shows the model, in which order.
 
 Draw ``i`` of an epoch depends on (seed, epoch, i) and the recipe alone. Workers and ranks only
 share out the ``i``, so an epoch is the same on any number of them.
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from wsi_seg.config import MixConfig, SamplingConfig
 from wsi_seg.errors import ConfigError
-from wsi_seg.sampling.counters import WORDS, Stream, generator, uniforms
+from wsi_seg.sampling.counters import BITS64, Stream, generator, uniforms
 from wsi_seg.sampling.importance import BLOCK, CellTable, Share, SlideMap
-from wsi_seg.sampling.objects import object_groups, take_turns
-from wsi_seg.sampling.places import NUMBERS, ObjectPlaces, lengths_of, shown_whole, widened
+from wsi_seg.sampling.objects import object_groups, round_robin
+from wsi_seg.sampling.positions import NUMBERS, ObjectPositions, lengths_of, shown_whole, widened
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ NO_OBJECT = -1
 _LARGEST_WEIGHT = 10.0
 
 # Steps of the counter that a draw around an object takes.
-_STEPS = -(-NUMBERS // WORDS)
+_STEPS = -(-NUMBERS // BITS64)
 
 _FULL = 255
 
@@ -39,21 +39,21 @@ class Layer(enum.IntEnum):
     TISSUE = 1
     BACKGROUND = 2
     BOUNDARY = 3
-    HARD = 4
+    HARD_NEGATIVES = 4
     REGIONS = 5
     EMPTY = 6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Draws:
-    """Places of patches, one array entry each.
+    """Positions of patches, one array entry each.
 
     Parameters
     ----------
     slide
         Index into the sampler's maps, int32.
     y, x
-        Centre in level-0 px, float64, inside the slide.
+        Centre in level-0 pixels, float64, inside the slide.
     layer
         `Layer` it was drawn from, uint8.
     object_id
@@ -102,7 +102,7 @@ class PatchSampler:
     Object draws go through all objects in a fresh order before any comes again, so an epoch with
     at least as many object draws as objects has one for each. Patches lie anywhere that touches
     the object's box, or the layer's cells, so that their middle shows no more than their corners;
-    see `wsi_seg.sampling.places`. Centres lie inside the slide, patches may stick out.
+    see `wsi_seg.sampling.positions`. Centres lie inside the slide, patches may stick out.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ class PatchSampler:
         Section of the recipe. The share of tissue that no slide has falls to background, and the
         reverse; that of any other layer without cells to all others.
     sides
-        Height and width of a patch in level-0 px of each slide, ``(maps, 2)``.
+        Height and width of a patch in level-0 pixels of each slide, ``(maps, 2)``.
     seed
         Of the run.
     batch
@@ -138,7 +138,7 @@ class PatchSampler:
         self.maps = tuple(maps)
         self._seed, self._weighted = seed, sampling.weighted
         self._sides, self._lengths = sides, lengths_of(maps)
-        self._places = ObjectPlaces(maps, sides)
+        self._positions = ObjectPositions(maps, sides)
         self._groups, self._shares = object_groups(maps, sampling, sides.prod(axis=1))
         blocks = [-(-m.tissue.size // BLOCK) for m in maps]
         self._first_cell = np.cumsum([0, *blocks]) * BLOCK
@@ -149,7 +149,7 @@ class PatchSampler:
                 f"no object is annotated on the {len(maps)} training slides, and "
                 f"sampling.mix.objects is {mix.objects}; annotate some, or set it to 0"
             )
-        self._cells = _require_cells(_layers(maps, mix, sides, self._places), 1 - self._objects)
+        self._cells = _require_cells(_layers(maps, mix, sides, self._positions), 1 - self._objects)
         turns = sum(len(group) for group in self._groups)
         wanted = sampling.patches_per_epoch or epoch_length(turns, self._objects)
         self.length = -(-wanted // batch) * batch
@@ -166,7 +166,7 @@ class PatchSampler:
         kind = np.repeat(np.arange(len(self._per_layer)), self._per_layer)
         slot = generator(self._seed, epoch, stream=Stream.LAYERS).permutation(n)
         kind = kind[slot]
-        uniform = uniforms(self._seed, epoch, stream=Stream.PLACES, first=0, count=n)
+        uniform = uniforms(self._seed, epoch, stream=Stream.POSITIONS, first=0, count=n)
         layers = np.array([Layer.OBJECTS, *(cells.layer for cells in self._cells)], dtype=np.uint8)
         draws = Draws(
             slide=np.zeros(n, dtype=np.int32),
@@ -193,15 +193,15 @@ class PatchSampler:
         """Place the chosen draws; ``turn`` numbers them from 0 without gaps, in any order."""
         if not len(turn):
             return
-        picked = take_turns(self._groups, self._shares, len(turn), seed=self._seed, epoch=epoch)[
+        picked = round_robin(self._groups, self._shares, len(turn), seed=self._seed, epoch=epoch)[
             turn
         ]
         count = len(draws) * _STEPS
-        raw = uniforms(self._seed, epoch, stream=Stream.AROUND, first=0, count=count)
+        raw = uniforms(self._seed, epoch, stream=Stream.AROUND_OBJECTS, first=0, count=count)
         numbers = raw.reshape(len(draws), -1)[chosen, :NUMBERS]
         draws.object_id[chosen] = picked
-        draws.slide[chosen] = self._places.slide[picked]
-        draws.y[chosen], draws.x[chosen] = self._places.draw(picked, numbers).T
+        draws.slide[chosen] = self._positions.slide[picked]
+        draws.y[chosen], draws.x[chosen] = self._positions.draw(picked, numbers).T
 
     def _place_cells(
         self,
@@ -221,11 +221,11 @@ class PatchSampler:
         widths = np.array([m.extent.width for m in self.maps])[slide]
         row, column = np.divmod(cell - self._first_cell[slide], columns)
         draws.slide[chosen] = slide
-        for centres, place, length, share in (
+        for centres, cell_index, length, share in (
             (draws.y, row, heights, uniform[chosen, 1]),
             (draws.x, column, widths, uniform[chosen, 2]),
         ):
-            start = place * cell_px
+            start = cell_index * cell_px
             centres[chosen] = start + share * (np.minimum(start + cell_px, length) - start)
 
     def _weights(self, draws: Draws) -> NDArray[np.float64]:
@@ -246,17 +246,17 @@ class PatchSampler:
 
     def _object_chance(self, draws: Draws) -> NDArray[np.float64]:
         """Chance that an object draw falls into the cell of each draw."""
-        turns = np.zeros(len(self._places.slide))
+        turns = np.zeros(len(self._positions.slide))
         for group, share in zip(self._groups, self._shares, strict=True):
             np.add.at(turns, group, share / len(group))
         cell_px = np.array([m.cell_px for m in self.maps])[draws.slide]
-        density = self._places.density(draws.slide, draws.y, draws.x, turns)
+        density = self._positions.density(draws.slide, draws.y, draws.x, turns)
         chance: NDArray[np.float64] = density * cell_px**2
         return chance
 
 
 def _layers(
-    maps: Sequence[SlideMap], mix: MixConfig, sides: NDArray[np.float64], places: ObjectPlaces
+    maps: Sequence[SlideMap], mix: MixConfig, sides: NDArray[np.float64], positions: ObjectPositions
 ) -> list[_Cells]:
     """Layers of cells that the mix asks for."""
 
@@ -264,7 +264,7 @@ def _layers(
         cells = _widened(maps, found, sides)
         if kind is Layer.BACKGROUND:
             # It reaches into the tissue by half a patch, and would show objects at its rim alone.
-            cells = [share * places.free(number) for number, share in enumerate(cells)]
+            cells = [share * positions.free(number) for number, share in enumerate(cells)]
         return _cells(kind, share / mix.total, maps, cells)
 
     shares = {
@@ -275,7 +275,10 @@ def _layers(
             [np.full_like(m.tissue, 0 if len(m.boxes) else _FULL) for m in maps],
         ),
         Layer.BOUNDARY: (mix.boundary, [m.boundary for m in maps]),
-        Layer.HARD: (mix.hard, [_or_none(m, m.hard) for m in maps]),
+        Layer.HARD_NEGATIVES: (
+            mix.hard_negatives,
+            [_or_none(m, m.hard_negatives) for m in maps],
+        ),
     }
     layers = [layer(kind, share, found)
               for kind, (share, found) in shares.items()

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from wsi_seg.errors import SlideError, UnsupportedSlideError
+from wsi_seg.errors import MissingLibraryError, SlideError, UnsupportedSlideError
+from wsi_seg.extras import naming_extra
 from wsi_seg.slides.find import (
     DICOM_SUFFIXES,
     OPENSLIDE_SUFFIXES,
@@ -72,11 +73,13 @@ def open_slide(
     if not head:
         raise SlideError(f"{path}: is empty; expected a slide")
     if path.suffix.lower() in OPENSLIDE_SUFFIXES:
-        from wsi_seg.slides.openslide import OpenSlideSlide
+        with naming_extra(str(path)):
+            from wsi_seg.slides.openslide import OpenSlideSlide
 
         return OpenSlideSlide(path, mpp=mpp)
     if head[128:] == b"DICM" or path.suffix.lower() in DICOM_SUFFIXES:
-        from wsi_seg.slides.dicom import open_dicom
+        with naming_extra(str(path)):
+            from wsi_seg.slides.dicom import open_dicom
 
         return open_dicom(path, mpp=mpp, window=window)
     if head[:4] in _TIFF_MAGIC:
@@ -94,7 +97,8 @@ def open_slide(
 
 def _open_member(whole: Path, z: int, *, mpp: float | None, window: Window | None) -> Slide:
     if whole.is_dir():
-        from wsi_seg.slides.dicom import open_dicom_slice
+        with naming_extra(str(whole)):
+            from wsi_seg.slides.dicom import open_dicom_slice
 
         return open_dicom_slice(whole, z, mpp=mpp, window=window)
     from wsi_seg.slides.volume import open_slice
@@ -107,7 +111,8 @@ def _open_folder(path: Path, mpp: float | None) -> Slide:
 
     if is_zarr(path):
         return OmeZarrSlide(path, mpp=mpp)
-    from wsi_seg.slides.dicom import open_dicom
+    with naming_extra(str(path)):
+        from wsi_seg.slides.dicom import open_dicom
 
     return open_dicom(path, mpp=mpp)
 
@@ -118,9 +123,12 @@ def _open_tiff(path: Path, mpp: float | None) -> Slide:
 
     try:
         return TiffSlide(path, mpp=mpp)
-    except UnsupportedSlideError:
-        from wsi_seg.slides.openslide import OpenSlideSlide, recognises
-
+    except UnsupportedSlideError as ours:
+        try:
+            with naming_extra(str(path)):
+                from wsi_seg.slides.openslide import OpenSlideSlide, recognises
+        except MissingLibraryError:
+            raise ours from None
         if not recognises(path):
             raise
         return OpenSlideSlide(path, mpp=mpp)

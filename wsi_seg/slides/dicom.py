@@ -179,7 +179,7 @@ def _levels(instances: Sequence[Instance]) -> tuple[_Level, ...]:
             extent = _full_extent(instance)
             parts.setdefault((extent.height, extent.width), []).append(instance)
     order = sorted(parts, key=lambda size: -size[0] * size[1])
-    return tuple(_level(Extent(*size), parts[size]) for size in order)
+    return tuple(_level(Extent.of(size), parts[size]) for size in order)
 
 
 def _full_extent(instance: Instance) -> Extent:
@@ -193,7 +193,9 @@ def _full_extent(instance: Instance) -> Extent:
             f"{instance.path}: got {several} focal planes or optical paths; expected one; export "
             "one of them"
         )
-    return Extent(int(header.TotalPixelMatrixRows), int(header.TotalPixelMatrixColumns))
+    return Extent(
+        height=int(header.TotalPixelMatrixRows), width=int(header.TotalPixelMatrixColumns)
+    )
 
 
 def _level(extent: Extent, instances: Sequence[Instance]) -> _Level:

@@ -80,7 +80,7 @@ def open_image(path: Path, *, mpp: float | None = None) -> PictureSlide:
     return PictureSlide(
         path,
         kind,
-        extent=Extent(height, width),
+        extent=Extent(height=height, width=width),
         resolution=chosen(mpp, UNKNOWN),
         decode=partial(_decode, path, kind),
     )

@@ -204,7 +204,7 @@ def read_instance(path: Path) -> Instance:
         samples = _samples(header, syntax, path)
         if not header.get("Rows") or not header.get("Columns"):
             raise SlideError(f"{path}: is DICOM without a picture")
-        frame = Extent(int(header.Rows), int(header.Columns))
+        frame = Extent(height=int(header.Rows), width=int(header.Columns))
         frames = int(header.get("NumberOfFrames") or 1)
         nbytes = frame.area * samples.per_pixel * samples.allocated // 8
         _require_sizes(path, frame, frames=frames, nbytes=nbytes)

@@ -101,7 +101,7 @@ class OmeZarrSlide(Slide):
     def piece(self, level: int) -> Extent:
         """Size of a chunk."""
         chunk = dict(zip(self._axes, self._arrays[level].chunks, strict=True))
-        return Extent(chunk["y"], chunk["x"])
+        return Extent(height=chunk["y"], width=chunk["x"])
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -111,7 +111,7 @@ class OmeZarrSlide(Slide):
 
     def _extent(self, array: Any) -> Extent:  # noqa: ANN401 (a zarr array)
         size = dict(zip(self._axes, array.shape, strict=True))
-        return Extent(size["y"], size["x"])
+        return Extent(height=size["y"], width=size["x"])
 
     def _check(self, array: Any) -> None:  # noqa: ANN401 (a zarr array)
         size = dict(zip(self._axes, array.shape, strict=True))

@@ -14,7 +14,7 @@ from wsi_seg.geometry.region import require_inside
 from wsi_seg.slides.slide import Recode, Slide, slide_name
 
 # OpenSlide does not say how a level is cut; its own cache works in pieces of about this size.
-_PIECE = Extent(512, 512)
+_PIECE = Extent(height=512, width=512)
 
 
 def recognises(path: Path) -> bool:
@@ -50,7 +50,9 @@ class OpenSlideSlide(Slide):
         handle = self._open()
         properties = handle.properties
         self.format = str(properties.get(openslide.PROPERTY_NAME_VENDOR, "openslide"))
-        extents = tuple(Extent(height, width) for width, height in handle.level_dimensions)
+        extents = tuple(
+            Extent(height=height, width=width) for width, height in handle.level_dimensions
+        )
         found = _mpp(properties)
         self.mpp_source = "option" if mpp is not None else "none" if found is None else "openslide"
         self.pyramid = Pyramid(extents, found if mpp is None else mpp)

@@ -135,11 +135,11 @@ def read_level(series: Any, path: Path) -> TiffLevel:  # noqa: ANN401 (tifffile 
     planes, _, height, width, samples = page.shaped
     if min(height, width, samples, planes) < 1:
         raise SlideError(f"{path}: got a level of {width} x {height} px; expected at least 1 x 1")
-    extent = Extent(height, width)
+    extent = Extent(height=height, width=width)
     segment = (
-        Extent(page.tilelength, page.tilewidth)
+        Extent(height=page.tilelength, width=page.tilewidth)
         if page.is_tiled
-        else Extent(min(page.rowsperstrip, height), width)
+        else Extent(height=min(page.rowsperstrip, height), width=width)
     )
     _require_sizes(path, extent, segment, samples * (page.dtype.itemsize if page.dtype else 1))
     rows, columns = -(-height // segment.height), -(-width // segment.width)

@@ -121,8 +121,7 @@ class Slide(Protocol):
         extent = self.pyramid.extents[level]
         if extent.area > _LARGEST_DRAWN_PX:
             return None
-        whole = Region(level=level, y=0, x=0, height=extent.height, width=extent.width)
-        picture = Image.fromarray(self.read(whole))
+        picture = Image.fromarray(self.read(extent.region(level)))
         picture.thumbnail((LONGEST_PX, LONGEST_PX), Image.Resampling.BOX)
         return np.asarray(picture)
 

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.errors import SlideError, UnsupportedSlideError
+from wsi_seg.extras import naming_extra
 from wsi_seg.geometry import Extent
 from wsi_seg.slides.failures import explained
 from wsi_seg.slides.picture import PictureSlide
@@ -101,7 +102,7 @@ def open_slice(
     return PictureSlide(
         member_path(volume, z),
         volume.suffixes[-1].lstrip(".") if volume.suffix != ".gz" else "nii",
-        extent=Extent(height, width),
+        extent=Extent(height=height, width=width),
         resolution=chosen(mpp, spacing_resolution(reader.GetSpacing()[:2], "spacing")),
         decode=partial(_decode, volume, z, window),
     )
@@ -161,13 +162,8 @@ def volume_grid(volume: Path) -> VolumeGrid:
 
 
 def _simpleitk(volume: Path) -> Any:  # noqa: ANN401 (SimpleITK has no types)
-    try:
+    with naming_extra(str(volume)):
         import SimpleITK
-    except ImportError as error:
-        raise UnsupportedSlideError(
-            f"{volume}: volumes need SimpleITK, which is not installed; run: pip install "
-            "'wsi-seg[volume]'"
-        ) from error
     return SimpleITK
 
 

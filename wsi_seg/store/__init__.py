@@ -2,15 +2,14 @@
 
 from wsi_seg.store.cache import shared_cache
 from wsi_seg.store.collection import (
-    LABEL,
-    SAVED,
     Collection,
-    Saved,
     SlideStore,
     open_collection,
     open_image,
 )
 from wsi_seg.store.digests import store_digest
+from wsi_seg.store.draft import Draft, DraftLayout, writing
+from wsi_seg.store.info import SAVED, LabelInfo, PredictionInfo, Saved, StoreInfo
 from wsi_seg.store.layout import (
     completed,
     create_collection,
@@ -22,6 +21,7 @@ from wsi_seg.store.layout import (
     note_names,
 )
 from wsi_seg.store.multiscale import Multiscale, open_multiscale
+from wsi_seg.store.names import PREDICTION_LABEL as LABEL
 from wsi_seg.store.pyramid import CoarserLevels, Written, fill_pyramid
 from wsi_seg.store.thumbnail import read_thumbnail, thumbnail_extent
 from wsi_seg.store.writer import (
@@ -38,9 +38,14 @@ __all__ = [
     "SAVED",
     "CoarserLevels",
     "Collection",
+    "Draft",
+    "DraftLayout",
+    "LabelInfo",
     "Multiscale",
+    "PredictionInfo",
     "Saved",
     "SlideStore",
+    "StoreInfo",
     "Written",
     "completed",
     "create_collection",
@@ -64,4 +69,5 @@ __all__ = [
     "thumbnail_extent",
     "tidy",
     "write_strip",
+    "writing",
 ]

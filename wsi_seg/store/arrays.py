@@ -126,10 +126,10 @@ def read_level_array(path: Path) -> LevelArray:
     _require_sizes(file, metadata)
     return LevelArray(
         path=path,
-        extent=Extent(*metadata.shape[-2:]),
+        extent=Extent.of(metadata.shape[-2:]),
         channels=None if len(metadata.shape) == 2 else metadata.shape[0],
-        chunk=Extent(*sharding.chunk_shape[-2:]),
-        shard=Extent(*metadata.chunk_grid.configuration.chunk_shape[-2:]),
+        chunk=Extent.of(sharding.chunk_shape[-2:]),
+        shard=Extent.of(metadata.chunk_grid.configuration.chunk_shape[-2:]),
         encoding=Encoding.from_zarr([codec.model_dump() for codec in sharding.codecs]),
         version=_version(file),
     )

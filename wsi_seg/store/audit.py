@@ -10,9 +10,8 @@ from wsi_seg.store.arrays import LevelArray
 from wsi_seg.store.collection import Collection, open_image
 from wsi_seg.store.digests import file_digest, group_files, read_digests
 from wsi_seg.store.layout import label_list
+from wsi_seg.store.names import LABELS, QUARANTINE
 from wsi_seg.store.shards import read_index
-
-QUARANTINE = ".quarantine"
 
 
 @dataclass(slots=True)
@@ -98,7 +97,7 @@ def audit_collection(
 
 def _audit_store(store: Path, audit: Audit) -> list[str]:
     found = _audit_group(store, audit)
-    labels = store / "labels"
+    labels = store / LABELS
     if not labels.is_dir():
         return found
     try:

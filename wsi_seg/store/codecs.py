@@ -139,7 +139,7 @@ class Encoding:
         if self.kind == "zstd" or self.kind == "lzw" or self.kind == "deflate":
             unpacked = _UNPACK[self.kind](data, out=math.prod(shape))
             return np.frombuffer(unpacked, dtype=np.uint8)
-        require_sound(data, self.kind, Extent(*shape[:2]))
+        require_sound(data, self.kind, Extent.of(shape))
         if self.kind == "jpeg":
             jpeg: Pixels = imagecodecs.jpeg8_decode(
                 data,

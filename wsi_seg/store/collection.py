@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,17 +11,12 @@ from numpy.typing import NDArray
 from wsi_seg.errors import StoreError, StoreIncompleteError, StoreNotFoundError
 from wsi_seg.geometry import Pyramid
 from wsi_seg.notebook import LONGEST_PX, SHOWN, collection_html, slide_html
-from wsi_seg.store.layout import PARTIAL, label_list
-from wsi_seg.store.multiscale import Multiscale, open_multiscale, wsi_seg_attributes
+from wsi_seg.store.info import PredictionInfo, Saved, StoreInfo
+from wsi_seg.store.layout import label_list, wsi_seg_attributes
+from wsi_seg.store.multiscale import Multiscale, open_multiscale
+from wsi_seg.store.names import LABELS, METADATA, PARTIAL, PREDICTION_LABEL
 from wsi_seg.store.remote import below, is_address, located
 from wsi_seg.store.thumbnail import read_thumbnail, thumbnail_extent
-
-# Label of a prediction that inference writes: the class ids it decided on.
-LABEL = "prediction"
-
-# What inference saved of a prediction: probabilities, class ids (labels), or both.
-Saved = Literal["both", "probabilities", "labels"]
-SAVED: tuple[Saved, ...] = ("both", "probabilities", "labels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +49,30 @@ class SlideStore:
         return self.image.attributes
 
     @property
+    def info(self) -> StoreInfo:
+        """What `wsi-seg tile` noted about the slide.
+
+        Raises
+        ------
+        StoreError
+            If a value does not fit, for example because this is a prediction.
+        """
+        return StoreInfo.from_json(self.attributes, self.path)
+
+    @property
+    def prediction(self) -> PredictionInfo:
+        """What inference noted about the prediction.
+
+        Raises
+        ------
+        StoreError
+            If a value does not fit, for example because this is a slide.
+        """
+        return PredictionInfo.from_json(self.attributes, self.path)
+
+    @property
     def saved(self) -> Saved:
-        """What there is of a prediction; ``both`` in those from before there was a choice."""
+        """What there is of a prediction."""
         return _saved(self.path, self.attributes)
 
     @property
@@ -76,7 +92,7 @@ class SlideStore:
         return self.image
 
     @property
-    def caveat(self) -> str | None:
+    def warning(self) -> str | None:
         """Sentence about tiles of a prediction that could not be read; None if all could."""
         if not (unread := self.image.quarantined):
             return None
@@ -84,11 +100,9 @@ class SlideStore:
 
     def label_names(self) -> tuple[str, ...]:
         """Names of the labels that are complete, sorted."""
-        labels = self.path / "labels"
+        labels = self.path / LABELS
         return tuple(
-            name
-            for name in sorted(label_list(labels))
-            if below(labels, name, "zarr.json").is_file()
+            name for name in sorted(label_list(labels)) if below(labels, name, METADATA).is_file()
         )
 
     def label(self, name: str) -> Multiscale:
@@ -102,7 +116,7 @@ class SlideStore:
         if name not in self.label_names():
             known = ", ".join(self.label_names()) or "none"
             raise StoreError(f"slide {self.name}: got label {name!r}; it has: {known}")
-        return open_multiscale(below(self.path, "labels", name))
+        return open_multiscale(below(self.path, LABELS, name))
 
     def __hash__(self) -> int:
         return hash(self.path)
@@ -134,13 +148,13 @@ class Collection:
         Behind an address they are those that the last command noted.
         """
         if is_address(self.path):
-            noted = wsi_seg_attributes(self.path / "zarr.json").get("slides")
+            noted = wsi_seg_attributes(self.path / METADATA).get("slides")
             return tuple(map(str, noted)) if isinstance(noted, list) else ()
         return tuple(
             sorted(
                 child.name
                 for child in self.path.iterdir()
-                if not child.name.startswith(".") and (child / "zarr.json").is_file()
+                if not child.name.startswith(".") and (child / METADATA).is_file()
             )
         )
 
@@ -172,7 +186,7 @@ class Collection:
             return False
         if is_address(self.path) or name in ("", PARTIAL) or Path(name).name != name:
             return name in self.names()
-        return (self.path / name / "zarr.json").is_file()
+        return (self.path / name / METADATA).is_file()
 
     def __iter__(self) -> Iterator[SlideStore]:
         return (self[name] for name in self.names())
@@ -204,18 +218,16 @@ def open_image(path: Path) -> Multiscale:
     StoreError
         If it is missing, damaged or not one of ours.
     """
-    noted = wsi_seg_attributes(path / "zarr.json")
+    noted = wsi_seg_attributes(path / METADATA)
     if _saved(path, noted) != "labels":
         return open_multiscale(path)
-    return replace(open_multiscale(path / "labels" / LABEL), name=path.name, attributes=noted)
+    return replace(
+        open_multiscale(path / LABELS / PREDICTION_LABEL), name=path.name, attributes=noted
+    )
 
 
 def _saved(path: Path, attributes: Mapping[str, object]) -> Saved:
-    noted = attributes.get("saved", "both")
-    for saved in SAVED:
-        if noted == saved:
-            return saved
-    raise StoreError(f"{path}: got saved={noted!r}; expected one of {', '.join(SAVED)}")
+    return PredictionInfo.from_json({"saved": attributes.get("saved", "both")}, path).saved
 
 
 def open_collection(path: Path | str) -> Collection:
@@ -242,7 +254,7 @@ def open_collection(path: Path | str) -> Collection:
         raise StoreNotFoundError(
             f"there is no {path}; make it with `wsi-seg tile SLIDES --out {path}`"
         )
-    file = path / "zarr.json"
+    file = path / METADATA
     if not file.is_file():
         raise StoreError(
             f"{path} is not a collection of slides; expected a folder written by `wsi-seg tile`"
@@ -261,7 +273,7 @@ def open_collection(path: Path | str) -> Collection:
 def _open_address(path: Path) -> Collection:
     """Open a collection behind an address, with one request."""
     try:
-        ours = wsi_seg_attributes(path / "zarr.json")
+        ours = wsi_seg_attributes(path / METADATA)
     except StoreIncompleteError as error:
         raise StoreNotFoundError(
             f"there is no collection of slides at {path}; check the address"

@@ -12,15 +12,13 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from wsi_seg.atomic import write_atomic
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.store.arrays import read_json
+from wsi_seg.store.names import DIGESTS, JOURNAL, LABELS
 from wsi_seg.store.remote import is_address
 from wsi_seg.store.shards import shard_checksum
 
-NAME = "digests.json"
-
-# A prediction keeps its journal, whose lines are in the order in which workers were done.
-_JOURNAL = "journal.jsonl"
 ALGORITHM = "crc32c+tail"
 
 _TAIL_BYTES = 4
@@ -42,20 +40,20 @@ def write_digests(group: Path, known: Mapping[str, int] | None = None) -> None:
     OutputError
         If a file cannot be read, or the digests cannot be written.
     """
-    labels = group / "labels"
+    labels = group / LABELS
     taken = known or {}
     if labels.is_dir():
         for label in sorted(labels.iterdir()):
-            if label.is_dir() and not (label / NAME).is_file():
-                write_digests(label, _inside(f"labels/{label.name}/", taken))
-    taken = {name: crc for name, crc in taken.items() if not name.startswith("labels/")}
+            if label.is_dir() and not (label / DIGESTS).is_file():
+                write_digests(label, _inside(f"{LABELS}/{label.name}/", taken))
+    taken = {name: crc for name, crc in taken.items() if not name.startswith(f"{LABELS}/")}
     try:
         names = sorted({*group_files(group), *taken})
         found = {name: file_digest(group / name, crc=taken.get(name)) for name in names}
-        document = {"algorithm": ALGORITHM, "files": found}
-        (group / NAME).write_text(json.dumps(document, indent=0), encoding="utf-8")
     except OSError as error:
-        raise OutputError(f"cannot write {group / NAME}: {error.strerror or error}") from error
+        raise OutputError(f"cannot take digests of {group}: {error.strerror or error}") from error
+    document = {"algorithm": ALGORITHM, "files": found}
+    write_atomic(group / DIGESTS, json.dumps(document, indent=0))
 
 
 def _inside(folder: str, known: Mapping[str, int]) -> dict[str, int]:
@@ -92,23 +90,23 @@ def read_digests(group: Path) -> dict[str, str] | None:
     StoreError
         If they are damaged.
     """
-    if not (group / NAME).is_file():
+    if not (group / DIGESTS).is_file():
         return None
-    document = read_json(group / NAME)
+    document = read_json(group / DIGESTS)
     files = document.get("files")
     if document.get("algorithm") != ALGORITHM or not isinstance(files, dict):
-        raise StoreError(f"{group / NAME}: got no digests; expected one of each file")
+        raise StoreError(f"{group / DIGESTS}: got no digests; expected one of each file")
     for name, digest in files.items():
         if not isinstance(digest, str) or ".." in Path(name).parts or Path(name).is_absolute():
-            raise StoreError(f"{group / NAME}: got {name!r}, {digest!r}; expected a digest")
+            raise StoreError(f"{group / DIGESTS}: got {name!r}, {digest!r}; expected a digest")
     return files
 
 
 def store_digest(group: Path) -> str:
     """Name the content of a finished group, its labels aside; empty where digests are not kept."""
-    if is_address(group) or not (group / NAME).is_file():
+    if is_address(group) or not (group / DIGESTS).is_file():
         return ""
-    return hashlib.sha256((group / NAME).read_bytes()).hexdigest()
+    return hashlib.sha256((group / DIGESTS).read_bytes()).hexdigest()
 
 
 def group_files(group: Path) -> Iterator[str]:
@@ -118,8 +116,9 @@ def group_files(group: Path) -> Iterator[str]:
     """
     for folder, folders, files in group.walk():
         if folder == group:
-            folders[:] = [name for name in folders if name != "labels" and not name.startswith(".")]
+            folders[:] = [name for name in folders if name != LABELS and not name.startswith(".")]
         for name in files:
             path = (folder / name).relative_to(group).as_posix()
-            if path not in (NAME, _JOURNAL):
+            # Lines of a journal are in the order in which workers were done.
+            if path not in (DIGESTS, JOURNAL):
                 yield path

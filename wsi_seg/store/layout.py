@@ -8,15 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsi_seg.atomic import partial_path, write_atomic
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.geometry import Extent, Pyramid
 from wsi_seg.store.arrays import read_json
 from wsi_seg.store.codecs import Encoding
+from wsi_seg.store.names import LABELS, LOCK, METADATA, PARTIAL
 from wsi_seg.store.remote import require_local
 
-FORMAT = 1
-PARTIAL = ".partial"
-LOCK = ".lock"
+# Raised whenever what is written can no longer be read as before: 2 made attributes typed.
+FORMAT = 2
 
 # Bytes that file systems take.
 _LONGEST_NAME = 255
@@ -57,7 +58,10 @@ def strip_layout(
         raise StoreError(f"got shard_px={shard_px}, chunk_px={chunk_px}; expected a whole multiple")
     columns = min(_SHARD_ASPECT, -(-extent.width // shard_px))
     return LevelLayout(
-        extent, Extent(chunk_px, chunk_px), Extent(shard_px, shard_px * columns), encoding
+        extent,
+        Extent(height=chunk_px, width=chunk_px),
+        Extent(height=shard_px, width=shard_px * columns),
+        encoding,
     )
 
 
@@ -72,27 +76,27 @@ def create_collection(path: Path) -> None:
         If it cannot be written.
     """
     require_local(path)
-    file = path / "zarr.json"
+    file = path / METADATA
     if file.is_file():
-        attributes = read_json(file).get("attributes")
-        ours = attributes.get("wsi_seg") if isinstance(attributes, dict) else None
-        if not isinstance(ours, dict) or ours.get("kind") != "collection":
+        if wsi_seg_attributes(file).get("kind") != "collection":
             raise StoreError(f"{path} is a zarr group of another program; choose another --out")
         return
-    if path.exists() and (not path.is_dir() or {child.name for child in path.iterdir()} - {LOCK}):
+    harmless = {LOCK, partial_path(file).name}  # what a kill may leave of an earlier attempt
+    if path.exists() and not (
+        path.is_dir() and {child.name for child in path.iterdir()} <= harmless
+    ):
         raise OutputError(f"{path} exists and is not a collection; choose another --out")
     _write_collection(path, [])
 
 
 def note_names(path: Path) -> None:
     """Note in a collection which slides it has, for readers to whom a server lists no folder."""
-    listed = {folder.name for folder in path.iterdir() if (folder / "zarr.json").is_file()}
+    listed = {folder.name for folder in path.iterdir() if (folder / METADATA).is_file()}
     _write_collection(path, sorted(listed - {PARTIAL}))
 
 
 def _write_collection(path: Path, names: Sequence[str]) -> None:
-    ours = {"kind": "collection", "format": FORMAT, "slides": list(names)}
-    _write_group(path, {"wsi_seg": ours})
+    _write_ours(path, {"kind": "collection", "slides": list(names)})
 
 
 def create_multiscale(  # noqa: PLR0913 (all keywords, all of one group)
@@ -169,12 +173,12 @@ def create_levels(
     }
     if channels is None:
         ome["image-label"] = _image_label(attributes)
-    if path.parent.name == "labels":
+    if path.parent.name == LABELS:
         list_label(path.parent, path.name)
     for number, level in enumerate(levels):
-        if not (path / str(number) / "zarr.json").is_file():
+        if not (path / str(number) / METADATA).is_file():
             _create_array(path, number, level, channels)
-    _write_group(path, {"ome": ome, "wsi_seg": ours})
+    _write_ours(path, ours, ome=ome)
 
 
 def _multiscales(
@@ -234,16 +238,35 @@ def create_group(path: Path, attributes: Mapping[str, object]) -> None:
         If it cannot be written.
     """
     require_local(path)
-    _write_group(path, {"wsi_seg": attributes})
+    _write_ours(path, attributes)
 
 
 def note_attributes(path: Path, attributes: Mapping[str, object]) -> None:
     """Add plain JSON values to what is noted of a group under ``wsi_seg``; others stay."""
-    known = read_json(path / "zarr.json").get("attributes")
-    before = dict(known) if isinstance(known, dict) else {}
-    ours = before.get("wsi_seg")
-    noted = {**(ours if isinstance(ours, dict) else {}), **attributes}
-    _write_group(path, {**before, "wsi_seg": noted})
+    known = read_json(path / METADATA).get("attributes")
+    ome = known.get("ome") if isinstance(known, dict) else None
+    _write_ours(path, {**wsi_seg_attributes(path / METADATA), **attributes}, ome=ome)
+
+
+def wsi_seg_attributes(file: Path) -> Mapping[str, object]:
+    """Read the ``wsi_seg`` attributes of a group; empty if it has none.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be read, or was written in another format.
+    """
+    attributes = read_json(file).get("attributes")
+    found = attributes.get("wsi_seg") if isinstance(attributes, dict) else None
+    if not isinstance(found, dict):
+        return {}
+    if found.get("format") != FORMAT:
+        raise StoreError(
+            f"{file.parent} was written in format {found.get('format', 'before 2')}; this version "
+            f"of wsi_seg reads format {FORMAT}; make it again: slides with `wsi-seg tile`, their "
+            "labels with `wsi-seg annotate`, predictions with `wsi-seg infer`"
+        )
+    return {name: value for name, value in found.items() if name != "format"}
 
 
 def require_label_name(name: str) -> None:
@@ -282,7 +305,7 @@ def _write_label_list(labels: Path, names: Sequence[str]) -> None:
 
 def label_list(labels: Path) -> list[str]:
     """Names that the group ``labels`` lists; empty if there is no such group."""
-    file = labels / "zarr.json"
+    file = labels / METADATA
     if not file.is_file():
         return []
     attributes = read_json(file).get("attributes")
@@ -317,16 +340,17 @@ def _create_array(path: Path, number: int, level: LevelLayout, channels: int | N
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def _write_ours(
+    path: Path, ours: Mapping[str, object], *, ome: Mapping[str, object] | None = None
+) -> None:
+    """Write the metadata of a group with what wsi_seg notes about it."""
+    more = {} if ome is None else {"ome": ome}
+    _write_group(path, {**more, "wsi_seg": {**ours, "format": FORMAT}})
+
+
 def _write_group(path: Path, attributes: Mapping[str, object]) -> None:
-    """Write the metadata of a group whole: temporary file, then rename."""
     document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-    temporary = path / "zarr.json.tmp"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(document, indent=1, allow_nan=False), encoding="utf-8")
-        temporary.replace(path / "zarr.json")
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    write_atomic(path / METADATA, json.dumps(document, indent=1, allow_nan=False))
 
 
 def completed(extents: Sequence[Extent]) -> tuple[Extent, ...]:
@@ -346,5 +370,5 @@ def halved(extent: Extent, count: int) -> tuple[Extent, ...]:
     extents = [extent]
     for _ in range(count - 1):
         last = extents[-1]
-        extents.append(Extent(math.ceil(last.height / 2), math.ceil(last.width / 2)))
+        extents.append(Extent(height=math.ceil(last.height / 2), width=math.ceil(last.width / 2)))
     return tuple(extents)

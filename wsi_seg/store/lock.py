@@ -15,7 +15,7 @@ from pathlib import Path
 
 from wsi_seg.address import is_remote
 from wsi_seg.errors import BusyError, OutputError
-from wsi_seg.store.layout import LOCK
+from wsi_seg.store.names import LOCK
 
 
 @contextmanager

@@ -8,11 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
+from wsi_seg.classes import ClassTable
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
 from wsi_seg.store.arrays import LevelArray, read_json, read_level_array
 from wsi_seg.store.chunks import read_region
+from wsi_seg.store.info import LabelInfo, PredictionInfo, Quarantined
+from wsi_seg.store.layout import wsi_seg_attributes
+from wsi_seg.store.names import METADATA
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +47,38 @@ class Multiscale:
     arrays: tuple[LevelArray, ...]
 
     @property
-    def quarantined(self) -> list[tuple[int, int, str]]:
+    def classes(self) -> ClassTable:
+        """Classes of a label's ids, or of a prediction's channels.
+
+        Raises
+        ------
+        StoreError
+            If none are noted.
+        """
+        if not self.names_classes:
+            raise StoreError(f"{self.path} names no classes; expected one written by wsi-seg")
+        return LabelInfo.from_json({"classes": self.attributes["classes"]}, self.path).classes
+
+    @property
+    def names_classes(self) -> bool:
+        """Whether pixels are class ids, or channels belong to classes."""
+        return bool(self.attributes.get("classes"))
+
+    @property
+    def downsample(self) -> float:
+        """Level-0 pixels of the slide per pixel of this image's level 0."""
+        return _Ours.model_validate(self.attributes).downsample
+
+    @property
+    def slide_mpp(self) -> float | None:
+        """Micrometres per pixel of the slide's level 0, or None where unknown."""
+        return _Ours.model_validate(self.attributes).mpp
+
+    @property
+    def quarantined(self) -> tuple[Quarantined, ...]:
         """Tiles of a prediction that could not be read: y, x and reason. It is 0 there."""
-        noted = self.attributes.get("quarantined")
-        windows = [one for one in noted if len(one) == 3] if isinstance(noted, list) else []
-        return [(int(y), int(x), str(reason)) for y, x, reason in windows]
+        noted = {"quarantined": self.attributes.get("quarantined", ())}
+        return PredictionInfo.from_json(noted, self.path).quarantined
 
     def chunk(self, level: int) -> Extent:
         """Size of what is decoded at a time, of one level."""
@@ -123,7 +154,8 @@ def open_multiscale(path: Path) -> Multiscale:
     StoreError
         If the group or one of its arrays is missing, damaged or not one of ours.
     """
-    file = path / "zarr.json"
+    file = path / METADATA
+    noted = wsi_seg_attributes(file)  # refuses other formats
     document = read_json(file).get("attributes")
     try:
         found = _Attributes.model_validate(document)
@@ -143,13 +175,6 @@ def open_multiscale(path: Path) -> Multiscale:
             mpp=None if ours.mpp is None else ours.mpp * ours.downsample,
         ),
         channels=arrays[0].channels,
-        attributes=wsi_seg_attributes(file),
+        attributes=noted,
         arrays=arrays,
     )
-
-
-def wsi_seg_attributes(file: Path) -> Mapping[str, object]:
-    """Read the ``wsi_seg`` attributes of a group; empty if it has none."""
-    attributes = read_json(file).get("attributes")
-    found = attributes.get("wsi_seg") if isinstance(attributes, dict) else None
-    return found if isinstance(found, dict) else {}

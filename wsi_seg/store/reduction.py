@@ -18,7 +18,7 @@ _BLOCK_PX = 2**16
 
 def is_half(full: Extent, small: Extent) -> bool:
     """Whether a level is half the finer one, rounded up, so that `halve` makes it."""
-    return small == Extent(-(-full.height // 2), -(-full.width // 2))
+    return small == Extent(height=-(-full.height // 2), width=-(-full.width // 2))
 
 
 def halve(pixels: Pixels, out: Pixels, *, nearest: bool) -> None:

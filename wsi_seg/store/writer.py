@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_seg.atomic import sync
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.store.arrays import LevelArray, read_level_array
 from wsi_seg.store.cache import shared_pool
 from wsi_seg.store.digests import write_digests
-from wsi_seg.store.layout import PARTIAL, list_label, unlist_label
+from wsi_seg.store.layout import list_label, unlist_label
+from wsi_seg.store.names import LABELS, PARTIAL
 from wsi_seg.store.remote import require_local
 from wsi_seg.store.shards import write_shard
 
@@ -131,16 +133,16 @@ def finish(
             unsynced += [Path(folder) / name for name in files if "." in name]
             unsynced.append(Path(folder))
         with ThreadPoolExecutor(_WRITES) as threads:
-            list(threads.map(_sync, unsynced))
+            list(threads.map(sync, unsynced))
         final.parent.mkdir(parents=True, exist_ok=True)
-        if final.parent.name == "labels":
+        if final.parent.name == LABELS:
             list_label(final.parent, final.name)  # before the rename: a kill leaves no orphan
         old = _aside(partial.with_name(final.name), "old")
         if replace and final.exists():
             discard(old)
             final.rename(old)
         partial.rename(final)
-        _sync(final.parent)
+        sync(final.parent)
         if replace:
             discard(old)
     except OSError as error:
@@ -205,16 +207,8 @@ def discard_label(group: Path, name: str) -> None:
     OutputError
         If it cannot be removed.
     """
-    unlist_label(group / "labels", name)  # first: after a kill nobody reads what is left of it
-    discard(group / "labels" / name)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    unlist_label(group / LABELS, name)  # first: after a kill nobody reads what is left of it
+    discard(group / LABELS / name)
 
 
 def _cut(array: LevelArray, part: Pixels) -> Iterator[Pixels | None]:
@@ -243,6 +237,8 @@ def _padded(chunk: Pixels, array: LevelArray) -> Pixels:
 
 
 def _encode(array: LevelArray, chunk: Pixels | None) -> bytes | None:
-    if chunk is None or not chunk.any():
+    if chunk is None:
         return None
-    return array.encoding.encode(chunk)
+    chunk = np.ascontiguousarray(chunk)
+    # Faster than any(), which turns each value into a bool first.
+    return array.encoding.encode(chunk) if chunk.max() else None

@@ -38,10 +38,10 @@ def check_slide(
     path
         The file.
     levels
-        True px of each level, ``(H, W, 3)``, finest first; None takes what the reader gives for
-        full levels, so that only windows, threads, copies and refusals are checked.
+        True pixels of each level, ``(H, W, 3)``, finest first; None takes what the reader gives for
+        full levels, so that only regions, threads, copies and refusals are checked.
     mpp
-        Micrometres per px that the file states; None if it is not known here.
+        Micrometres per pixel that the file states; None if it is not known here.
     opener
         What opens the file.
     """
@@ -64,8 +64,7 @@ def check_slide(
 
 
 def _full(slide: Slide, level: int) -> Region:
-    extent = slide.pyramid.extents[level]
-    return Region(level=level, y=0, x=0, height=extent.height, width=extent.width)
+    return slide.pyramid.extents[level].region(level)
 
 
 def _check_facts(slide: Slide, path: Path, mpp: float | None) -> None:
@@ -134,4 +133,4 @@ def _check_refusals(slide: Slide) -> None:
             slide.read(region)
         except RegionError:
             continue
-        raise AssertionError(f"{region} was read, though it lies outside")
+        raise AssertionError(f"{region} was read, though it is outside")

@@ -1,4 +1,4 @@
-"""Owns TIFF files whose px say where they are: level, row and column are coded in the colour.
+"""Owns TIFF files whose pixels say where they are: level, row and column are coded in the colour.
 
 A reader that mixes up axes, levels, offsets or edge tiles cannot return the right colours.
 """
@@ -35,7 +35,7 @@ _COMPRESSION: dict[Codec, tuple[str | None, dict[str, object]]] = {
 
 
 def coordinate_pixels(region: Region, extent: Extent, *, smooth: bool = False) -> NDArray[np.uint8]:
-    """Px that code their own place: uint8, shape ``(height, width, 3)``.
+    """Pixels that code their own place: uint8, shape ``(height, width, 3)``.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def write_coordinate_tiff(
     tile_px
         Side of a tile, a multiple of 16; None writes strips of 16 rows.
     mpp
-        Micrometres per px of level 0; None writes no resolution.
+        Micrometres per pixel of level 0; None writes no resolution.
     layout
         ``pages``: a chain of pages, coarser levels marked as reduced. ``subifds``: coarser
         levels hang on the first page. ``svs``: as Aperio's scanners write it, mpp in the
@@ -124,7 +124,9 @@ def write_coordinate_tiff(
                 metadata=None,
             )
             if svs and level == 0:
-                _write_extra(tiff, 0, _svs_description(extents[0], Extent(48, 64), mpp))
+                _write_extra(
+                    tiff, 0, _svs_description(extents[0], Extent(height=48, width=64), mpp)
+                )
         if svs:
             _write_extra(tiff, 1, "Aperio Image Library v12.0.15\r\nlabel 64x48")
             _write_extra(tiff, 9, "Aperio Image Library v12.0.15\r\nmacro 64x48")
@@ -140,8 +142,7 @@ def _pixels(
     through a lossy codec.
     """
     if tile_px is None:
-        whole = Region(level=level, y=0, x=0, height=extent.height, width=extent.width)
-        return coordinate_pixels(whole, extent, smooth=smooth)
+        return coordinate_pixels(extent.region(level), extent, smooth=smooth)
     return (
         coordinate_pixels(
             Region(level=level, y=y, x=x, height=tile_px, width=tile_px), extent, smooth=smooth

@@ -17,7 +17,7 @@ _MICROSCOPY = "1.2.840.10008.5.1.4.1.1.77.1.6"
 _ROOT = "1.2.826.0.1.3680043.8.498."
 
 # Size of the frames of made-up slides.
-DICOM_TILE = Extent(48, 64)
+DICOM_TILE = Extent(height=48, width=64)
 
 Frames = Literal["raw", "jpeg", "jpeg2000"]
 _SYNTAX: dict[Frames, UID] = {
@@ -28,7 +28,7 @@ _SYNTAX: dict[Frames, UID] = {
 
 
 def new_dicom(sop_class: str, number: int, *, series: int = 1) -> FileDataset:
-    """Make a data set with what every DICOM file has; ``number`` tells files of a series apart."""
+    """Make a data set with what every DICOM file has; ``number`` is of the file in its series."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = UID(sop_class)
     meta.MediaStorageSOPInstanceUID = UID(f"{_ROOT}{series}.{number}")
@@ -62,7 +62,7 @@ def write_dicom_level(
     pixels
         The level, ``(H, W, 3)`` uint8.
     number
-        Tells the files of a series apart.
+        Of the file in its series.
     frames
         How frames are compressed.
     sparse
@@ -70,7 +70,7 @@ def write_dicom_level(
     flavour
         Third word of the image type: ``VOLUME``, ``LABEL``, ``OVERVIEW`` or ``THUMBNAIL``.
     mpp
-        Micrometres per px of this level.
+        Micrometres per pixel of this level.
     series
         Number of the series.
     """
@@ -127,7 +127,7 @@ def write_dicom_image(
     """
     header = new_dicom(sop_class, number, series=series)
     allocated = stored.dtype.itemsize * 8
-    _describe(header, Extent(*stored.shape), samples=1, bits=allocated, colours=colours)
+    _describe(header, Extent.of(stored.shape), samples=1, bits=allocated, colours=colours)
     header.BitsStored = bits or allocated
     header.HighBit = header.BitsStored - 1
     header.PixelRepresentation = int(stored.dtype.kind == "i")

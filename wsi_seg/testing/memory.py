@@ -1,15 +1,19 @@
 """Owns in-memory stand-ins for stores and models: what tests of planning and blending need."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wsi_seg.classes import ClassTable
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
 from wsi_seg.predict.predictor import quantise
+from wsi_seg.store import LabelInfo
 from wsi_seg.store.chunks import destination
+from wsi_seg.store.info import Quarantined
 
 
 class MemoryImage:
@@ -18,12 +22,28 @@ class MemoryImage:
     def __init__(
         self, *levels: NDArray[np.uint8], mpp: float | None = None, chunk_px: int = 48
     ) -> None:
-        self.name = "memory"
-        self._chunk = Extent(chunk_px, chunk_px)
+        self.name, self.path = "memory", Path("memory")
+        self._chunk = Extent(height=chunk_px, width=chunk_px)
         self.levels = levels
-        self.pyramid = Pyramid(tuple(Extent(*level.shape[:2]) for level in levels), mpp)
+        self.pyramid = Pyramid(tuple(Extent.of(level.shape) for level in levels), mpp)
         self.attributes: Mapping[str, object] = {}
-        self.quarantined: list[tuple[int, int, str]] = []
+
+    @property
+    def classes(self) -> ClassTable:
+        """Classes that the attributes name."""
+        return LabelInfo.from_json(
+            {"classes": self.attributes.get("classes", [])}, Path(self.name)
+        ).classes
+
+    @property
+    def quarantined(self) -> tuple[Quarantined, ...]:
+        """Tiles that could not be read; there are none in memory."""
+        return ()
+
+    @property
+    def downsample(self) -> float:
+        """Level-0 pixels of the slide per pixel of this image's level 0; 1 if not noted."""
+        return float(str(self.attributes.get("downsample", 1.0)))
 
     def chunk(self, level: int) -> Extent:
         """Size of what is read at a time."""
@@ -32,7 +52,7 @@ class MemoryImage:
     def read(
         self, region: Region, *, cached: bool = True, out: NDArray[np.uint8] | None = None
     ) -> NDArray[np.uint8]:
-        """Copy of the region's px; there is no cache."""
+        """Copy of the region's pixels; there is no cache."""
         require_inside(region, self.pyramid.extents[region.level], self.name)
         pixels = self.levels[region.level][region.slices]
         filled = destination(pixels.shape, out)
@@ -58,7 +78,7 @@ class MemoryStore:
 
 
 class PixelPredictor:
-    """Pointwise model: the probability of each px depends on its own colour alone.
+    """Pointwise model: the probability of each pixel depends on its own colour alone.
 
     Parameters
     ----------
@@ -74,11 +94,11 @@ class PixelPredictor:
         self._function = function
         self.channels = channels
         self.device = torch.device("cpu")
-        self.windows = 0
+        self.tiles = 0
 
     def predict(self, tiles: torch.Tensor) -> torch.Tensor:
         """Apply the function to every pixel."""
-        self.windows += len(tiles)
+        self.tiles += len(tiles)
         return quantise(torch.from_numpy(np.ascontiguousarray(self._function(tiles.numpy()))))
 
 

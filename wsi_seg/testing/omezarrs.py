@@ -28,13 +28,13 @@ def write_ome_zarr(
     path
         Folder of the group.
     levels
-        Px, finest first: ``(H, W, C)``, or already in the order of axes that have no c.
+        Pixels, finest first: ``(H, W, C)``, or already in the order of axes that have no c.
     axes
         Letters of the axes in the order they are stored; t and z have length 1.
     version
         Of OME-Zarr.
     mpp
-        Size of a px of level 0 in ``unit``; None writes a scale of 1.
+        Size of a pixel of level 0 in ``unit``; None writes a scale of 1.
     unit
         Name of the unit, or nothing.
     attributes

@@ -16,6 +16,8 @@ from wsi_seg.progress import Silent
 from wsi_seg.reading.resample import read_label
 from wsi_seg.store import (
     LABEL,
+    LabelInfo,
+    PredictionInfo,
     Saved,
     completed,
     create_collection,
@@ -30,7 +32,7 @@ from wsi_seg.testing.tissue import CLASSES, write_tissue_slide
 NAME = "painted"
 MPP = 0.5
 
-_EXTENT = Extent(2100, 2700)
+_EXTENT = Extent(height=2100, width=2700)
 _DOWNSAMPLE = 4
 
 # Probability, in steps of 1/255, of what is true, of what is not, and of the one mistake.
@@ -48,7 +50,7 @@ class PaintedPrediction:
     probability
         ``(H, W)`` uint8 at a quarter of the slide's size.
     mistake
-        Bounding box in level-0 px of the object that is found and not true: x, y, x_end, y_end.
+        Bounding box in level-0 pixels of the object that is found and not true: x, y, x_end, y_end.
     """
 
     store: Path
@@ -78,9 +80,7 @@ def paint_prediction(folder: Path) -> PaintedPrediction:
     )
 
 
-def write_prediction(
-    path: Path, probability: NDArray[np.uint8], *, saved: Saved | None = None
-) -> None:
+def write_prediction(path: Path, probability: NDArray[np.uint8], *, saved: Saved = "both") -> None:
     """Write a prediction collection of the painted slide.
 
     Parameters
@@ -90,15 +90,13 @@ def write_prediction(
     probability
         ``(H, W)`` uint8, value / 255.
     saved
-        What is saved of it; None saves both without saying so, as was done before there was a
-        choice.
+        What is saved of it.
     """
     create_collection(path)
-    group, classes = path / NAME, {"classes": CLASSES.to_json()}
-    about = {"kind": "prediction", "settings": {"tile_px": 256, "overlap": 0.5}, **classes}
-    label = {"kind": "label", **classes}
-    if saved is not None:
-        about["saved"] = saved
+    group = path / NAME
+    settings = {"tile_px": 256, "overlap": 0.5}
+    about = PredictionInfo(classes=CLASSES, settings=settings, saved=saved).to_json()
+    label = LabelInfo(classes=CLASSES).to_json()
     if saved == "labels":
         create_group(group, {**about, "mpp": MPP, "downsample": float(_DOWNSAMPLE)})
     else:
@@ -110,7 +108,7 @@ def write_prediction(
 def _write(group: Path, pixels: NDArray[np.uint8], attributes: Mapping[str, object]) -> None:
     create_multiscale(
         group,
-        extents=completed([Extent(*pixels.shape[:2])]),
+        extents=completed([Extent.of(pixels.shape)]),
         channels=None if pixels.ndim == 2 else 1,
         mpp=MPP,
         downsample=float(_DOWNSAMPLE),

@@ -32,7 +32,7 @@ def phantom_ct(
 ) -> tuple[NDArray[np.int16], list[Nodule]]:
     """CT volume of a chest: two lungs with vessels, some of them short, and nodules, some faint.
 
-    In one slice a vessel looks like a nodule; its neighbours tell most of them apart.
+    In one slice a vessel looks like a nodule; its neighbours show which most of them are.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def _place(
 
 
 def write_mhd(path: Path, volume: NDArray[np.int16], spacing: tuple[float, float, float]) -> None:
-    """Write a volume as MetaImage: a header and, beside it, the raw values.
+    """Write a volume as MetaImage: a header and, next to it, the raw values.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def write_mhd(path: Path, volume: NDArray[np.int16], spacing: tuple[float, float
 
 
 def phantom_xray(finding: NDArray[np.bool_], seed: int) -> NDArray[np.uint8]:
-    """Chest X-ray in which the px of a finding are darker and without vessels.
+    """Chest X-ray in which the pixels of a finding are darker and without vessels.
 
     Parameters
     ----------

@@ -9,6 +9,8 @@ import numpy as np
 from wsi_seg.geometry import Extent
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
+    LabelInfo,
+    StoreInfo,
     completed,
     create_collection,
     create_multiscale,
@@ -18,6 +20,7 @@ from wsi_seg.store import (
 from wsi_seg.store.arrays import read_level_array
 from wsi_seg.store.codecs import Encoding
 from wsi_seg.store.layout import LevelLayout, create_levels
+from wsi_seg.store.names import JOURNAL, LABELS, TISSUE
 from wsi_seg.store.shards import write_shard
 
 _SHARD_PX = 128
@@ -26,14 +29,14 @@ _SHARD_PX = 128
 def make_store(
     collection: Path, name: str, height: int, width: int, mpp: float | None = 0.5
 ) -> Path:
-    """Write a store of random px, the same for names of one length.
+    """Write a store of random pixels, the same for names of one length.
 
     Parameters
     ----------
     collection
         Made where absent.
     name, height, width, mpp
-        Of the slide, in px of level 0.
+        Of the slide, in pixels of level 0.
 
     Returns
     -------
@@ -44,18 +47,18 @@ def make_store(
     path = collection / name
     create_multiscale(
         path,
-        extents=completed([Extent(height, width)]),
+        extents=completed([Extent(height=height, width=width)]),
         channels=3,
         mpp=mpp,
-        attributes={"kind": "slide"},
+        attributes=StoreInfo().to_json(),
         name=name,
         chunk_px=_SHARD_PX // 2,
         shard_px=_SHARD_PX,
     )
     rng = np.random.default_rng(len(name))
-    for y in range(0, height, _SHARD_PX):
-        size = (min(_SHARD_PX, height - y), width, 3)
-        write_strip(path, 0, y, rng.integers(0, 256, size, dtype=np.uint8))
+    for strip in Extent(height=height, width=width).strips(_SHARD_PX):
+        size = (strip.height, width, 3)
+        write_strip(path, 0, strip.y, rng.integers(0, 256, size, dtype=np.uint8))
     fill_pyramid(path, nearest=False, progress=Silent())
     return path
 
@@ -65,7 +68,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "journal.jsonl"
+        if path.is_file() and path.name != JOURNAL
     }
 
 
@@ -95,21 +98,21 @@ def make_huge_store(collection: Path, name: str, extent: Extent, *, tissue_cells
     stream = bytes(imagecodecs.jpeg8_encode(pixels.repeat(16, 0).repeat(16, 1), level=80))
     layout = LevelLayout(
         extent,
-        Extent(chunk, chunk),
-        Extent(chunk * grid, chunk * grid),
+        Extent(height=chunk, width=chunk),
+        Extent(height=chunk * grid, width=chunk * grid),
         Encoding("jpeg"),
     )
-    create_levels(path, [layout], channels=3, mpp=0.5, attributes={"kind": "slide"}, name=name)
+    create_levels(path, [layout], channels=3, mpp=0.5, attributes=StoreInfo().to_json(), name=name)
     rows, columns = -(-extent.height // 256), -(-extent.width // 256)
-    tissue = path / "labels" / "tissue"
+    tissue = path / LABELS / TISSUE
     create_multiscale(
         tissue,
-        extents=[Extent(rows, columns)],
+        extents=[Extent(height=rows, width=columns)],
         channels=None,
         mpp=0.5,
         downsample=256,
-        attributes={"kind": "label"},
-        name="tissue",
+        attributes=LabelInfo().to_json(),
+        name=TISSUE,
     )
     mask = np.zeros((rows, columns), dtype=np.uint8)
     first = columns // 2

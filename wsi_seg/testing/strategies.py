@@ -10,21 +10,21 @@ OVERLAPS = (0.0, 0.125, 0.25, 1 / 3, 0.5, 0.6, 0.75)
 def extents(*, max_side: int = 200) -> st.SearchStrategy[Extent]:
     """Extents from 1 x 1 px on, mostly odd and not square."""
     side = st.integers(1, max_side)
-    return st.builds(Extent, side, side)
+    return st.builds(Extent, height=side, width=side)
 
 
 def extents_around(tile: int, *, max_tiles: int = 3) -> st.SearchStrategy[Extent]:
-    """Extents whose sides are whole numbers of tiles, give or take one px."""
+    """Extents whose sides are whole numbers of tiles, give or take one pixel."""
     side = st.builds(
         lambda count, more: max(1, count * tile + more),
         st.integers(0, max_tiles),
         st.integers(-1, 1),
     )
-    return st.builds(Extent, side, side)
+    return st.builds(Extent, height=side, width=side)
 
 
 def tiles(*, least: int = 1, greatest: int = 64) -> st.SearchStrategy[int]:
-    """Sides of tiles in px."""
+    """Sides of tiles in pixels."""
     return st.integers(least, greatest)
 
 

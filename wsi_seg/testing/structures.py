@@ -1,4 +1,4 @@
-"""Owns the objects in synthetic tissue: where glands and vessels lie, and how they look."""
+"""Owns the objects in synthetic tissue: where glands and vessels are, and how they look."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ class Structure:
     kind
         ``gland`` (capsule, pale gap, lobed tuft) is what there is to find; ``vessel`` (thick
         wall, empty or bloody) and ``knot`` (a crowd of nuclei without a capsule) are there to
-        be mistaken for it, and ``dust`` lies on the glass.
+        be mistaken for it, and ``dust`` is on the glass.
     y, x
-        Centre in level-0 px.
+        Centre in level-0 pixels.
     radius
-        Mean radius in level-0 px.
+        Mean radius in level-0 pixels.
     waves
         Shape ``(n, 3)``: order, amplitude and phase of the waves of the outline.
     tone
@@ -43,24 +43,24 @@ class Structure:
 
     @property
     def reach(self) -> float:
-        """Distance from the centre beyond which nothing is painted, in px."""
+        """Distance from the centre beyond which nothing is painted, in pixels."""
         return self.radius * 1.12 * (1 + float(np.abs(self.waves[:, 1]).sum()))
 
     def outline(self) -> NDArray[np.float64]:
-        """Corners ``(x, y)`` of the outline in level-0 px, shape ``(n, 2)``, first not repeated."""
+        """Corners ``(x, y)`` of the outline in level-0 pixels, ``(n, 2)``, first not repeated."""
         angle = np.linspace(0, 2 * np.pi, _OUTLINE_POINTS, endpoint=False)
         radius = self.radius * self._bulge(angle.astype(np.float32))
         return np.stack([self.x + radius * np.cos(angle), self.y + radius * np.sin(angle)], axis=1)
 
     def touches(self, y: int, x: int, height: int, width: int) -> bool:
-        """Whether anything of it may lie in this window."""
+        """Whether anything of it may be in this region."""
         return (
             y - self.reach < self.y < y + height + self.reach
             and x - self.reach < self.x < x + width + self.reach
         )
 
     def polar(self, ys: NDArray[np.intp], xs: NDArray[np.intp]) -> tuple[Plane, Plane]:
-        """Distance from the centre in units of the outline (1 on it), and angle, of each px."""
+        """Distance from the centre in units of the outline (1 on it), and angle, of each pixel."""
         dy = (ys - self.y + 0.5).astype(np.float32)[:, None]
         dx = (xs - self.x + 0.5).astype(np.float32)[None, :]
         angle: Plane = np.arctan2(dy, dx)
@@ -76,7 +76,7 @@ class Structure:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stain:
-    """Stains of some px, painted in place, and two patterns to paint with.
+    """Stains of some pixels, painted in place, and two patterns to paint with.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ class Stain:
     crowd
         Share of the possible nuclei that show, 0 to 1.
     texture, blobs
-        Strands, and roundish patches of a few px; both about -1 to 1.
+        Strands, and roundish patches of a few pixels; both about -1 to 1.
     """
 
     eosin: Plane
@@ -107,7 +107,7 @@ class Stain:
 
 
 def paint(structure: Structure, stain: Stain, y: int, x: int) -> None:
-    """Paint a structure into the stains of the window whose first px is ``(y, x)``."""
+    """Paint a structure into the stains of the region whose first pixel is ``(y, x)``."""
     height, width = stain.eosin.shape
     reach = structure.reach
     rows = slice(
@@ -127,7 +127,7 @@ def paint(structure: Structure, stain: Stain, y: int, x: int) -> None:
 def _edge(
     structure: Structure, rho: Plane, at: float | NDArray[np.floating], soft_px: float = 2.0
 ) -> Plane:
-    """1 inside ``rho < at``, 0 outside, a ramp of a few px between."""
+    """1 inside ``rho < at``, 0 outside, a ramp of a few pixels between."""
     ramp: Plane = ((at - rho) * (structure.radius / soft_px) + 0.5).clip(0, 1)
     return ramp
 
@@ -149,7 +149,7 @@ def _paint_gland(structure: Structure, stain: Stain, rho: Plane, angle: Plane) -
     _mix(stain.haematoxylin, 0.14 + 0.05 * stain.blobs, tuft)
     _mix(stain.crowd, 0.0, body)
     _mix(stain.crowd, 0.80, tuft)
-    # Flat nuclei lie along the capsule.
+    # Flat nuclei are along the capsule.
     lying = ((np.sin(angle * (7 + lobes) + 3 * phase + 2 * stain.texture) - 0.75) * 5).clip(0, 1)
     stain.haematoxylin[...] += 0.75 * lying * (body - _edge(structure, rho, 0.95))
 
@@ -189,13 +189,13 @@ def scatter(
     Parameters
     ----------
     depth
-        Distance of each px from the edge of the tissue, in px, positive inside.
+        Distance of each pixel from the edge of the tissue, in pixels, positive inside.
     extent
         Height and width of the slide.
     radii
-        Least and greatest radius per kind, in px.
+        Least and greatest radius per kind, in pixels.
     area_px
-        Px of slide per attempt to place one, per kind.
+        Pixels of slide per attempt to place one, per kind.
     """
     placed: list[Structure] = []
     for kind, (least, greatest) in radii.items():
@@ -213,7 +213,7 @@ def scatter_dust(rng: np.random.Generator, extent: tuple[int, int]) -> tuple[Str
 
 
 def shade(speck: Structure, light: NDArray[np.float32], y: int, x: int) -> None:
-    """Darken the window ``light``, shape (H, W, 3), whose first px is ``(y, x)``, by a speck."""
+    """Darken the region ``light``, shape (H, W, 3), whose first pixel is ``(y, x)``, by a speck."""
     rho, _ = speck.polar(np.arange(light.shape[0]) + y, np.arange(light.shape[1]) + x)
     light *= 1 - (0.25 + 0.5 * speck.tone) * _edge(speck, rho, 0.8, speck.radius * 0.8)[..., None]
 

@@ -13,8 +13,8 @@ from scipy.spatial import cKDTree
 
 Plane = NDArray[np.float32]
 
-# Largest window that may be looked up at once, in px.
-WINDOW_PX = 512
+# Largest region that may be looked up at once, in pixels.
+REGION_PX = 512
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,9 +24,9 @@ class Texture:
     Parameters
     ----------
     plane
-        Shape ``(period + WINDOW_PX, period + WINDOW_PX)``: wrapped, so that a window is a view.
+        Shape ``(period + REGION_PX, period + REGION_PX)``: wrapped, so that a region is a view.
     period
-        Px after which the pattern repeats.
+        Pixels after which the pattern repeats.
     """
 
     plane: Plane
@@ -35,17 +35,17 @@ class Texture:
     @classmethod
     def of(cls, pattern: Plane) -> "Texture":
         """Texture that repeats this square array."""
-        return cls(np.pad(pattern, (0, WINDOW_PX), mode="wrap"), pattern.shape[0])
+        return cls(np.pad(pattern, (0, REGION_PX), mode="wrap"), pattern.shape[0])
 
     def at(self, y: int, x: int, height: int, width: int) -> Plane:
-        """Window ``(height, width)`` at a place of the slide; a view, not to be written to."""
+        """Region ``(height, width)`` at a place of the slide; a view, not to be written to."""
         top, first = y % self.period, x % self.period
         return self.plane[top : top + height, first : first + width]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Field:
-    """Smooth values over a whole slide, known every ``spacing`` px and interpolated linearly."""
+    """Smooth values over a whole slide, known every ``spacing`` pixels, linear between."""
 
     nodes: Plane
     spacing: int
@@ -59,12 +59,12 @@ class Field:
 
 
 def node_shape(height: int, width: int, spacing: int) -> tuple[int, int]:
-    """Nodes that a field over this many px needs."""
+    """Nodes that a field over this many pixels needs."""
     return (height - 1) // spacing + 2, (width - 1) // spacing + 2
 
 
 def _interpolation(start: int, length: int, spacing: int) -> tuple[slice, Plane]:
-    """Nodes that some px lie between, and their weights, shape ``(length, nodes)``."""
+    """Nodes that some pixels are between, and their weights, shape ``(length, nodes)``."""
     place = np.arange(start, start + length) / spacing
     first = int(place[0])
     before = place.astype(np.intp)

@@ -21,7 +21,7 @@ from wsi_seg.errors import OutputError
 from wsi_seg.progress import Progress, Silent
 from wsi_seg.testing.structures import Kind, Stain, Structure, paint, scatter, scatter_dust, shade
 from wsi_seg.testing.textures import (
-    WINDOW_PX,
+    REGION_PX,
     Field,
     Plane,
     Texture,
@@ -34,8 +34,8 @@ from wsi_seg.testing.textures import (
 
 CLASSES = ClassTable.named(["gland"])
 
-_TILE = WINDOW_PX
-_SPACING = 32  # px between the nodes of low-res fields
+_TILE = REGION_PX
+_SPACING = 32  # pixels between the nodes of low-res fields
 _STEP = 4  # downsample from level to level
 _SMALLEST_LEVEL_PX = 1024
 
@@ -54,7 +54,7 @@ _AREA_UM2: dict[Kind, float] = {"gland": 22_000.0, "vessel": 200_000.0, "knot": 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TissueScene:
-    """Everything that decides the colour of each px of one synthetic slide."""
+    """Everything that decides the colour of each pixel of one synthetic slide."""
 
     height: int
     width: int
@@ -74,44 +74,44 @@ class TissueScene:
     cell_rank: Texture
 
     def tile(self, y: int, x: int) -> NDArray[np.uint8]:
-        """RGB of the tile whose first px is ``(y, x)``: uint8, shape ``(512, 512, 3)``."""
-        window = (y, x, min(_TILE, self.height - y), min(_TILE, self.width - x))
-        speckle = self.grain[0].at(*window) + self.grain[1].at(*window)
-        light = _GLASS + (2.5 * self.tint.at(*window) + 1.1 * speckle)[..., None]
-        depth = self.depth.at(*window) + 26 * self.edge.at(*window)
+        """RGB of the tile whose first pixel is ``(y, x)``: uint8, shape ``(512, 512, 3)``."""
+        region = (y, x, min(_TILE, self.height - y), min(_TILE, self.width - x))
+        speckle = self.grain[0].at(*region) + self.grain[1].at(*region)
+        light = _GLASS + (2.5 * self.tint.at(*region) + 1.1 * speckle)[..., None]
+        depth = self.depth.at(*region) + 26 * self.edge.at(*region)
         if depth.max() > -8:
-            stain = self._stain(window, speckle)
+            stain = self._stain(region, speckle)
             inside = (depth / 5 + 0.5).clip(0, 1)
             density = stain.haematoxylin[..., None] * _HAEMATOXYLIN
             density += stain.eosin[..., None] * _EOSIN
             light *= np.exp(-inside[..., None] * density)
         for speck in self.dust:
-            if speck.touches(*window):
+            if speck.touches(*region):
                 shade(speck, light, y, x)
         tile = np.full((_TILE, _TILE, 3), _GLASS, dtype=np.float32)
-        tile[: window[2], : window[3]] = light
+        tile[: region[2], : region[3]] = light
         return tile.clip(0, 255).astype(np.uint8)
 
-    def _stain(self, window: tuple[int, int, int, int], speckle: Plane) -> Stain:
-        tint, blobs = self.tint.at(*window), self.blobs.at(*window)
-        zone = (self.zone.at(*window) * 3 + 0.4 + 0.8 * self.edge.at(*window)).clip(0, 1)
+    def _stain(self, region: tuple[int, int, int, int], speckle: Plane) -> Stain:
+        tint, blobs = self.tint.at(*region), self.blobs.at(*region)
+        zone = (self.zone.at(*region) * 3 + 0.4 + 0.8 * self.edge.at(*region)).clip(0, 1)
         direction = (0.5 + 2 * tint).clip(0, 1)
-        rough, other = self.strands[0].at(*window), self.strands[1].at(*window)
+        rough, other = self.strands[0].at(*region), self.strands[1].at(*region)
         rough = rough + direction * (other - rough)
         stroma = 0.54 + 0.22 * rough + 0.06 * blobs
         stroma *= 1 - 0.8 * ((rough - 0.86) * 20).clip(0, 1)  # clefts, where it shrank
         stain = Stain(
-            eosin=stroma + zone * (0.95 * self.tubule.at(*window) - stroma),
+            eosin=stroma + zone * (0.95 * self.tubule.at(*region) - stroma),
             haematoxylin=np.full(zone.shape, 0.05, dtype=np.float32),
-            crowd=(0.16 + 0.14 * zone + 0.05 * tint) * (1 - zone * self.lumen.at(*window)),
+            crowd=(0.16 + 0.14 * zone + 0.05 * tint) * (1 - zone * self.lumen.at(*region)),
             texture=rough,
             blobs=blobs,
         )
         for structure in self.structures:
-            if structure.touches(*window):
-                paint(structure, stain, window[0], window[1])
-        shown = self.cells.at(*window) * (self.cell_rank.at(*window) < stain.crowd)
-        thick = 1 + 0.09 * tint + 0.9 * self.fold.at(*window).clip(0, 1)
+            if structure.touches(*region):
+                paint(structure, stain, region[0], region[1])
+        shown = self.cells.at(*region) * (self.cell_rank.at(*region) < stain.crowd)
+        thick = 1 + 0.09 * tint + 0.9 * self.fold.at(*region).clip(0, 1)
         np.multiply(stain.eosin, 1 - 0.5 * shown, out=stain.eosin)
         np.add(stain.eosin, 0.035 * speckle, out=stain.eosin)
         np.multiply(stain.eosin.clip(0, None), thick, out=stain.eosin)
@@ -121,7 +121,7 @@ class TissueScene:
 
 
 def make_scene(*, height: int, width: int, seed: int, mpp: float = 0.5) -> TissueScene:
-    """Decide on a slide; the same arguments give the same px."""
+    """Decide on a slide; the same arguments give the same pixels."""
     rng = np.random.default_rng(seed)
     shape = node_shape(height, width, _SPACING)
     depth = Field(_lobes(rng, shape), _SPACING)
@@ -163,7 +163,7 @@ def make_scene(*, height: int, width: int, seed: int, mpp: float = 0.5) -> Tissu
 
 
 def _lobes(rng: np.random.Generator, shape: tuple[int, int]) -> Plane:
-    """Distance from the edge of a few tissue lobes, in px, positive inside; one value per node."""
+    """Distance from the edge of a few tissue lobes, positive inside, in pixels; one per node."""
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
     y, x = y / shape[0], x / shape[1]
     inside = np.full(shape, -np.inf, dtype=np.float32)
@@ -192,7 +192,7 @@ def write_tissue_slide(
     mpp: float = 0.5,
     progress: Progress | None = None,
 ) -> Path:
-    """Write a synthetic stained slide, and its truth beside it.
+    """Write a synthetic stained slide, and its truth next to it.
 
     The slide is a pyramidal BigTIFF of JPEG tiles of 512 px; each level is a quarter of the one
     before. It is painted tile by tile, so memory does not grow with its height.
@@ -202,18 +202,18 @@ def write_tissue_slide(
     path
         Slide to write; it appears under this name only when it is whole.
     height, width
-        Level-0 px.
+        Level-0 pixels.
     seed
         The same seed gives the same slide.
     mpp
-        Micrometres per px.
+        Micrometres per pixel.
     progress
         Told of the megapixels painted.
 
     Returns
     -------
     Path
-        The truth: outlines of all glands as GeoJSON, level-0 px, as QuPath writes it.
+        The truth: outlines of all glands as GeoJSON, level-0 pixels, as QuPath writes it.
 
     Raises
     ------

@@ -26,11 +26,11 @@ from wsi_seg.errors import (
     StoreNotFoundError,
     WsiSegError,
 )
-from wsi_seg.evaluate.judged import judge_objects
-from wsi_seg.export.files import file_name
+from wsi_seg.evaluate.review_objects import list_review_objects
+from wsi_seg.export.names import file_name
 from wsi_seg.store import read_thumbnail, thumbnail_extent
-from wsi_seg.viewer.catalogue import Catalogue, View
-from wsi_seg.viewer.guard import Guard
+from wsi_seg.viewer.auth import AuthMiddleware
+from wsi_seg.viewer.catalog import Catalog, SlideView
 from wsi_seg.viewer.objects import SlideObjects
 from wsi_seg.viewer.review import MAX_BYTES, Review, read_review, write_review
 from wsi_seg.viewer.tiles import Tile, encode_jpeg
@@ -44,7 +44,7 @@ _THUMBNAIL_PX = 320
 # Slides whose layers and objects are kept open.
 _KEPT = 4
 
-# Outlines sent for one view; an eye tells no more apart.
+# Outlines sent for one view; nobody could see more.
 _MOST_OUTLINES = 3000
 
 _MINUTE = {"Cache-Control": "private, max-age=60"}
@@ -55,24 +55,24 @@ _LONG = {"Cache-Control": "private, max-age=86400, immutable"}  # addresses carr
 class _Opened:
     """A slide that is being looked at, and its objects once somebody asked for them."""
 
-    view: View
+    view: SlideView
     lock: threading.Lock = field(default_factory=threading.Lock)
     objects: SlideObjects | None = None
 
 
-class Desk:
+class SlideCache:
     """Keeps the slides that are being looked at open, the last few of them.
 
     Parameters
     ----------
-    catalogue
+    catalog
         What there is.
     review
         Folder of the reviews; None where nothing may be written.
     """
 
-    def __init__(self, catalogue: Catalogue, review: Path | None) -> None:
-        self.catalogue = catalogue
+    def __init__(self, catalog: Catalog, review: Path | None) -> None:
+        self.catalog = catalog
         self.review = review
         self._opened: OrderedDict[str, _Opened] = OrderedDict()
         self._lock = threading.Lock()
@@ -83,7 +83,7 @@ class Desk:
             if not fresh and name in self._opened:
                 self._opened.move_to_end(name)
                 return self._opened[name]
-        opened = _Opened(self.catalogue.view(name))
+        opened = _Opened(self.catalog.view(name))
         with self._lock:
             before = self._opened.get(name)
             if before is not None and _same(before.view, opened.view):
@@ -99,13 +99,13 @@ class Desk:
         opened = self.opened(name)
         with opened.lock:
             if opened.objects is None:
-                view, truth = opened.view, self.catalogue.truth
+                view, truth = opened.view, self.catalog.truth
                 true = view.slide.label(truth) if truth in view.slide.label_names() else None
-                opened.objects = SlideObjects(judge_objects(view.slide, view.found, true))
+                opened.objects = SlideObjects(list_review_objects(view.slide, view.found, true))
             return opened.objects
 
     def review_file(self, name: str) -> Path:
-        """Review of a slide that the catalogue names; see `View`.
+        """Review of a slide that the catalog names; see `SlideView`.
 
         Raises
         ------
@@ -118,12 +118,12 @@ class Desk:
         return self.review / file_name(name, ".geojson")
 
 
-def make_app(catalogue: Catalogue, *, review: Path | None, token: str | None) -> Starlette:
+def make_app(catalog: Catalog, *, review: Path | None, token: str | None) -> Starlette:
     """Application for one pair of collections.
 
     Parameters
     ----------
-    catalogue
+    catalog
         The slides.
     review
         Folder that reviews are written to; None allows no writing at all.
@@ -145,17 +145,17 @@ def make_app(catalogue: Catalogue, *, review: Path | None, token: str | None) ->
     ]
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(Guard, token=token)],
+        middleware=[Middleware(AuthMiddleware, token=token)],
         exception_handlers={WsiSegError: _failed, OSError: _failed},
     )
-    app.state.desk = Desk(catalogue, review)
+    app.state.cache = SlideCache(catalog, review)
     return app
 
 
-def _same(one: View, other: View) -> bool:
+def _same(one: SlideView, other: SlideView) -> bool:
     """Whether two looks at a slide saw the same arrays."""
 
-    def versions(view: View) -> list[object]:
+    def versions(view: SlideView) -> list[object]:
         return [
             (name, array.path, array.version)
             for name, layer in view.layers.items()
@@ -165,14 +165,14 @@ def _same(one: View, other: View) -> bool:
     return versions(one) == versions(other)
 
 
-Handler = Callable[[Desk, Request], Response]
+Handler = Callable[[SlideCache, Request], Response]
 
 
 def _answer(handler: Handler) -> Callable[[Request], object]:
     """Run a handler in a thread; it reads files."""
 
     async def endpoint(request: Request) -> Response:
-        return await run_in_threadpool(handler, request.app.state.desk, request)
+        return await run_in_threadpool(handler, request.app.state.cache, request)
 
     return endpoint
 
@@ -195,22 +195,22 @@ async def _page(request: Request) -> Response:
     return Response(page, media_type="text/html", headers={"Cache-Control": "no-cache"})
 
 
-def _slides(desk: Desk, request: Request) -> Response:
-    catalogue = desk.catalogue
-    predicted = catalogue.predictions
+def _slides(cache: SlideCache, request: Request) -> Response:
+    catalog = cache.catalog
+    predicted = catalog.predictions
     return JSONResponse(
         {
-            "title": catalogue.slides.path.name,
+            "title": catalog.slides.path.name,
             "prediction": None if predicted is None else predicted.path.name,
-            "review": desk.review is not None,
-            "slides": list(catalogue.names()),
+            "review": cache.review is not None,
+            "slides": list(catalog.names()),
         }
     )
 
 
-def _slide(desk: Desk, request: Request) -> Response:
+def _slide(cache: SlideCache, request: Request) -> Response:
     name = request.path_params["slide"]
-    view = desk.opened(name, fresh=True).view
+    view = cache.opened(name, fresh=True).view
     pyramid = view.slide.pyramid
     return JSONResponse(
         {
@@ -223,20 +223,20 @@ def _slide(desk: Desk, request: Request) -> Response:
     )
 
 
-def _thumbnail(desk: Desk, request: Request) -> Response:
-    image = desk.catalogue.slide(request.path_params["slide"]).image
+def _thumbnail(cache: SlideCache, request: Request) -> Response:
+    image = cache.catalog.slide(request.path_params["slide"]).image
     pixels = read_thumbnail(image, thumbnail_extent(image.pyramid.extent, _THUMBNAIL_PX))
     return _picture(encode_jpeg(pixels), _MINUTE)
 
 
-def _tile(desk: Desk, request: Request) -> Response:
+def _tile(cache: SlideCache, request: Request) -> Response:
     place = request.path_params
-    layer = desk.opened(place["slide"]).view.layer(place["layer"])
+    layer = cache.opened(place["slide"]).view.layer(place["layer"])
     return _picture(layer.tile(place["level"], place["row"], place["column"]), _LONG)
 
 
-def _values(desk: Desk, request: Request) -> Response:
-    view = desk.opened(request.path_params["slide"]).view
+def _values(cache: SlideCache, request: Request) -> Response:
+    view = cache.opened(request.path_params["slide"]).view
     x, y = _numbers(request, ("x", "y"))
     extent = view.slide.pyramid.extent
     if not (0 <= x < extent.width and 0 <= y < extent.height):
@@ -248,23 +248,23 @@ def _values(desk: Desk, request: Request) -> Response:
     return JSONResponse({name: value for name, value in values.items() if value is not None})
 
 
-def _objects(desk: Desk, request: Request) -> Response:
-    objects = desk.objects(request.path_params["slide"])
+def _objects(cache: SlideCache, request: Request) -> Response:
+    objects = cache.objects(request.path_params["slide"])
     return JSONResponse([item.to_json() for item in objects.items])
 
 
-def _outlines(desk: Desk, request: Request) -> Response:
+def _outlines(cache: SlideCache, request: Request) -> Response:
     x, y, x_end, y_end, tolerance = _numbers(request, ("x", "y", "x_end", "y_end", "tolerance"))
     if x_end <= x or y_end <= y or tolerance < 0:
-        raise RegionError("got an empty window; expected x < x_end, y < y_end, tolerance >= 0")
-    objects = desk.objects(request.path_params["slide"])
+        raise RegionError("got an empty region; expected x < x_end, y < y_end, tolerance >= 0")
+    objects = cache.objects(request.path_params["slide"])
     return JSONResponse(objects.outlines((x, y, x_end, y_end), tolerance, _MOST_OUTLINES))
 
 
-def _review(desk: Desk, request: Request) -> Response:
+def _review(cache: SlideCache, request: Request) -> Response:
     name = request.path_params["slide"]
-    path = desk.review_file(name)
-    return JSONResponse(read_review(path, desk.objects(name).items).model_dump())
+    path = cache.review_file(name)
+    return JSONResponse(read_review(path, cache.objects(name).items).model_dump())
 
 
 async def _save_review(request: Request) -> Response:
@@ -274,12 +274,12 @@ async def _save_review(request: Request) -> Response:
         if len(body) > MAX_BYTES:
             logger.warning("413 %s: more than %d bytes", request.url.path, MAX_BYTES)
             return JSONResponse({"error": f"more than {MAX_BYTES} bytes"}, status_code=413)
-    return await run_in_threadpool(_write_review, request.app.state.desk, request, body)
+    return await run_in_threadpool(_write_review, request.app.state.cache, request, body)
 
 
-def _write_review(desk: Desk, request: Request, body: bytes) -> Response:
+def _write_review(cache: SlideCache, request: Request, body: bytes) -> Response:
     name = request.path_params["slide"]
-    path = desk.review_file(name)
+    path = cache.review_file(name)
     try:
         review = Review.model_validate(json.loads(body))
     except ValidationError as error:
@@ -288,7 +288,7 @@ def _write_review(desk: Desk, request: Request, body: bytes) -> Response:
         raise AnnotationError(f"review of {name}: {place}: {first['msg']}") from error
     except (ValueError, RecursionError) as error:
         raise AnnotationError(f"review of {name}: got no JSON; expected a review") from error
-    write_review(path, review, desk.objects(name).items)
+    write_review(path, review, cache.objects(name).items)
     return JSONResponse({"file": path.name})
 
 
@@ -302,7 +302,7 @@ def _numbers(request: Request, names: tuple[str, ...]) -> list[float]:
     Raises
     ------
     RegionError
-        If one is missing or is none.
+        If one is missing or is not a number.
     """
     values = []
     for name in names:

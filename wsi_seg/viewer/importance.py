@@ -69,7 +69,7 @@ def importance(slide: SlideStore, tissue: Multiscale, truth: str | None) -> NDAr
 
 
 def _tissue_share(tissue: Multiscale, shape: tuple[int, int]) -> NDArray[np.float64]:
-    fine = Extent(shape[0] * _SAMPLES, shape[1] * _SAMPLES)
+    fine = Extent(height=shape[0] * _SAMPLES, width=shape[1] * _SAMPLES)
     mask = read_label(tissue, fine, 0, 0, height=fine.height, width=fine.width) == 1
     cells = mask.reshape(shape[0], _SAMPLES, shape[1], _SAMPLES)
     share: NDArray[np.float64] = cells.mean(axis=(1, 3))

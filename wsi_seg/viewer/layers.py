@@ -1,4 +1,4 @@
-"""Owns the layers of one slide: what can be laid over it, and the px of each layer's tiles.
+"""Owns the layers of one slide: what can be shown over it, and the pixels of each layer's tiles.
 
 Values travel as they are, in one-channel PNGs (two channels for errors), and get their colours in
 the browser, so that thresholds and colour maps change without another request.
@@ -50,7 +50,7 @@ class Layer:
     classes
         Classes of the ids, or the one class of a probability.
     read
-        Px of a region of one level of the source.
+        Pixels of a region of one level of the source.
     """
 
     id: str

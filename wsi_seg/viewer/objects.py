@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import shapely
 from shapely.geometry import Polygon
 
-from wsi_seg.evaluate.judged import JudgedObject
+from wsi_seg.evaluate.review_objects import ReviewObject
 
 
 class SlideObjects:
@@ -18,21 +18,21 @@ class SlideObjects:
         The objects; an object's id is its place here.
     """
 
-    def __init__(self, items: Sequence[JudgedObject]) -> None:
+    def __init__(self, items: Sequence[ReviewObject]) -> None:
         self.items = tuple(items)
         self._tree = shapely.STRtree([item.polygon for item in self.items])
 
     def outlines(
         self, box: tuple[float, float, float, float], tolerance: float, most: int
     ) -> list[dict[str, object]]:
-        """Outlines inside a window, simplified; the largest ones where there are many.
+        """Outlines inside a region, simplified; the largest ones where there are many.
 
         Parameters
         ----------
         box
-            x, y, x_end, y_end in level-0 px.
+            x, y, x_end, y_end in level-0 pixels.
         tolerance
-            Level-0 px by which an outline may be off.
+            Level-0 pixels by which an outline may be off.
         most
             Number of outlines at most.
         """

@@ -1,4 +1,4 @@
-"""Owns turning a chunk's JPEG stream into one a browser decodes to the same px, without decoding.
+"""Owns making a chunk's JPEG stream readable by a browser, of the same pixels, without decoding.
 
 A TIFF's stream may lack its tables, and says nothing about RGB components: both are put back in
 front of it (ITU T.81, and Adobe's technical note 5116 for the APP14 segment).

@@ -1,9 +1,9 @@
 """Owns a review: what people said about objects, kept as annotations that `annotate` reads.
 
 One GeoJSON file per slide. Objects marked right and outlines drawn are features of their class
-with source ``review``; objects marked unsure, and those nobody has looked at, are features of the
-class ``ignore``, so training neither learns nor unlearns them. Objects marked wrong are no
-features: there is background. They are kept under ``wsi_seg_review``, where GeoJSON readers do not
+with source ``review``; objects marked unsure, and those not looked at, are features of the
+class ``ignore``, so training neither learns nor unlearns them. Objects marked wrong are left
+out: there is background. They are kept under ``wsi_seg_review``, where GeoJSON readers do not
 look (RFC 7946, section 6.1).
 """
 
@@ -18,7 +18,7 @@ from shapely.geometry import Polygon
 
 from wsi_seg.classes import IGNORE_NAME
 from wsi_seg.errors import AnnotationError
-from wsi_seg.evaluate.judged import JudgedObject
+from wsi_seg.evaluate.review_objects import ReviewObject
 from wsi_seg.export.files import written_whole
 
 # A review is drawn by hand; a request with more than this is something else.
@@ -33,7 +33,7 @@ class _Strict(BaseModel):
 
 
 class Drawing(_Strict):
-    """Outline that a person drew, ``(x, y)`` in level-0 px, and its class."""
+    """Outline that a person drew, ``(x, y)`` in level-0 pixels, and its class."""
 
     class_name: str = Field(min_length=1, max_length=200)
     ring: list[Vertex] = Field(min_length=3, max_length=20_000)
@@ -46,8 +46,8 @@ class Review(_Strict):
     drawings: list[Drawing] = Field(default_factory=list, max_length=10_000)
 
 
-def read_review(path: Path, objects: Sequence[JudgedObject]) -> Review:
-    """Review in a file; empty where there is none. Verdicts find their objects by outline.
+def read_review(path: Path, objects: Sequence[ReviewObject]) -> Review:
+    """Review in a file; empty where there is no file. Verdicts find their objects by outline.
 
     Objects that were right and that a newer prediction lacks come back as outlines drawn by hand,
     without their holes, so a review outlives the prediction it was made on.
@@ -77,7 +77,7 @@ def read_review(path: Path, objects: Sequence[JudgedObject]) -> Review:
         raise AnnotationError(f"{path}: {error.errors()[0]['msg']}; move it away") from error
 
 
-def write_review(path: Path, review: Review, objects: Sequence[JudgedObject]) -> None:
+def write_review(path: Path, review: Review, objects: Sequence[ReviewObject]) -> None:
     """Keep a review, whole or not at all.
 
     Raises
@@ -90,7 +90,7 @@ def write_review(path: Path, review: Review, objects: Sequence[JudgedObject]) ->
     by_id = {item.id: item for item in objects}
     unknown = sorted(set(review.verdicts) - set(by_id))
     if unknown:
-        raise AnnotationError(f"got a verdict on object {unknown[0]}; there is none")
+        raise AnnotationError(f"got a verdict on object {unknown[0]}, which does not exist")
     features = [
         _feature(
             item.polygon,
@@ -116,7 +116,7 @@ def write_review(path: Path, review: Review, objects: Sequence[JudgedObject]) ->
         temporary.write_text(json.dumps(document), encoding="utf-8")
 
 
-def _class_in_training(item: JudgedObject, review: Review) -> str:
+def _class_in_training(item: ReviewObject, review: Review) -> str:
     return item.class_name if review.verdicts.get(item.id) == "right" else IGNORE_NAME
 
 
@@ -127,7 +127,7 @@ def _drawn(drawing: Drawing) -> Polygon:
     return polygon
 
 
-def _place(item: JudgedObject) -> str:
+def _place(item: ReviewObject) -> str:
     """Name of an object that outlives its number: kind, class and bounding box."""
     box = ",".join(f"{value:.1f}" for value in item.polygon.bounds)
     return f"{item.kind}:{item.class_name}:{box}"

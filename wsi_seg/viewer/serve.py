@@ -13,8 +13,8 @@ from starlette.applications import Starlette
 from wsi_seg.errors import ConfigError, OutputError, StoreNotFoundError
 from wsi_seg.store import Collection, shared_cache
 from wsi_seg.viewer.app import STATIC, make_app
-from wsi_seg.viewer.catalogue import Catalogue
-from wsi_seg.viewer.guard import LOOPBACK
+from wsi_seg.viewer.auth import LOOPBACK
+from wsi_seg.viewer.catalog import Catalog
 
 LIBRARY = STATIC / "vendor" / "openseadragon.min.js"
 
@@ -54,7 +54,7 @@ def serve(
     Parameters
     ----------
     slides, predictions, truth
-        See `Catalogue`.
+        See `Catalog`.
     options
         Address and review folder.
     ready
@@ -95,12 +95,12 @@ def prepare(
             f"the viewer's page lacks {LIBRARY.name}, which packages carry and a checkout gets by "
             "`make viewer`"
         )
-    catalogue = Catalogue(slides, predictions, truth)
-    catalogue.require_slides()
+    catalog = Catalog(slides, predictions, truth)
+    catalog.require_slides()
     if options.review is not None and options.review.exists() and not options.review.is_dir():
         raise OutputError(f"{options.review} is a file; expected a folder for reviews")
     token = None if options.host in LOOPBACK else secrets.token_urlsafe(24)
-    return make_app(catalogue, review=options.review, token=token), token
+    return make_app(catalog, review=options.review, token=token), token
 
 
 def _shown(host: str) -> str:

@@ -1,7 +1,7 @@
 """Owns deep-zoom tiles: the grid of each level, and the bytes of one tile.
 
 A level's own chunks are its tiles where they are of a handy size, so that finished JPEG and WebP
-streams go to the browser as they lie in the store.
+streams go to the browser as they are in the store.
 """
 
 from dataclasses import dataclass
@@ -34,15 +34,15 @@ class Tile:
 
 
 def tile_size(array: LevelArray) -> Extent:
-    """Size of the tiles a level is served in, in its px."""
+    """Size of the tiles a level is served in, in its pixels."""
     chunk = array.chunk
     if chunk.height in _SIDES_PX and chunk.width in _SIDES_PX:
         return chunk
-    return Extent(_TILE_PX, _TILE_PX)
+    return Extent(height=_TILE_PX, width=_TILE_PX)
 
 
 def tile_region(array: LevelArray, level: int, row: int, column: int) -> Region:
-    """Px of one tile, clipped to the level.
+    """Pixels of one tile, clipped to the level.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def level_array(image: Multiscale, level: int) -> LevelArray:
     RegionError
         If there is no such level.
     StoreNotFoundError
-        If the store was deleted or made anew since.
+        If the store was deleted or made again since.
     """
     image.pyramid.downsample(level)  # names the levels there are, if it is not one
     array = image.arrays[level]
@@ -80,7 +80,7 @@ def level_array(image: Multiscale, level: int) -> LevelArray:
             f"{array.path} is gone; open the page again when it is back"
         ) from error
     if (stat.st_ino, stat.st_mtime_ns) != array.version:
-        raise StoreNotFoundError(f"{array.path} was made anew; open the page again")
+        raise StoreNotFoundError(f"{array.path} was made again; open the page again")
     return array
 
 

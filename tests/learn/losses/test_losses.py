@@ -238,7 +238,7 @@ def test_empty_term_asks_whether_anything_is_there():
     expected = binary_cross_entropy_with_logits(torch.tensor([6.0, 6.0]), torch.tensor([1.0, 0.0]))
     assert loss_of("bce_empty", logits, label).item() == pytest.approx(expected.item(), abs=1e-6)
     head = torch.tensor([[3.0], [-2.0]])
-    px = Pixels.of(logits, label, presence=head)
+    px = Pixels.of(logits, label, class_logits=head)
     expected = binary_cross_entropy_with_logits(head[:, 0], torch.tensor([1.0, 0.0]))
     got = SegmentationLoss(LossConfig(bce_empty=1))(px)
     assert got.item() == pytest.approx(expected.item(), abs=1e-6)

@@ -1,7 +1,7 @@
-"""Owns losses: weighted sums of terms that all take logits and leave ignored px out.
+"""Owns losses: weighted sums of terms that all take logits and leave ignored pixels out.
 
 Classes are independent: the target of channel ``c`` is 1 where the class id is ``c + 1`` and 0
-elsewhere. Every term takes `Pixels`, so ignored px and weights of px mean the same in all.
+elsewhere. Every term takes `Pixels`, so ignored pixels and weights of pixels mean the same in all.
 """
 
 from collections.abc import Callable

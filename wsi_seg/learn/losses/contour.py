@@ -1,7 +1,7 @@
 """Owns loss terms that judge outlines: distances to them, and their length.
 
 Distances are in units of the patch's longer side, so a term's size does not depend on patch_px.
-Ignored px lie on neither side of an outline.
+Ignored pixels lie on neither side of an outline.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def boundary(px: Pixels, _: Term) -> torch.Tensor:
     """Mean of probability times signed distance to the true outline (Kervadec et al., 2019).
 
     The distance is negative inside, so the term falls below 0 where the network is right; a
-    patch without the class, or full of it, adds 0. Use it beside an area term, as its authors do.
+    patch without the class, or full of it, adds 0. Use it with an area term, as its authors do.
     """
     distance = _distances(px, px.target, _signed)
     return mean(px.probability * distance, px.weight)
@@ -39,12 +39,12 @@ def hausdorff(px: Pixels, term: HausdorffTerm) -> torch.Tensor:
 
 
 def active_contour(px: Pixels, term: ContourTerm) -> torch.Tensor:
-    """Wrong area plus length of the outline, both per px (Chen et al., CVPR 2019)."""
+    """Wrong area plus length of the outline, both per pixel (Chen et al., CVPR 2019)."""
     p = px.probability
     region = mean(p * (1 - px.target) ** 2 + (1 - p) * px.target**2, px.weight)
     down = p[:, :, 1:, :-1] - p[:, :, :-1, :-1]
     right = p[:, :, :-1, 1:] - p[:, :, :-1, :-1]
-    # A slope counts where all three px that it is made of do.
+    # A slope counts where all three pixels that it is made of do.
     w = px.weight
     shared = torch.minimum(w[:, :, :-1, :-1], torch.minimum(w[:, :, 1:, :-1], w[:, :, :-1, 1:]))
     slope = (down**2 + right**2 + _FLAT).sqrt() - _FLAT**0.5
@@ -67,7 +67,7 @@ def _distances(
 
 
 def _signed(inside: _Mask, outside: _Mask) -> NDArray[np.float64]:
-    """Distance to the nearest px on the other side, negative inside."""
+    """Distance to the nearest pixel on the other side, negative inside."""
     away: NDArray[np.float64] = distance_transform_edt(~inside)
     return np.where(inside, -distance_transform_edt(~outside), away)
 

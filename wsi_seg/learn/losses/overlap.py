@@ -1,6 +1,6 @@
-"""Owns loss terms that judge areas: Dice and its kin, from weighted counts of right and wrong px.
+"""Owns loss terms that judge areas: Dice and its kin, from weighted counts of pixels.
 
-All are pooled over the batch per class, then averaged over classes. A class without a px in the
+All are pooled over the batch per class, then averaged over classes. A class without a pixel in the
 batch adds 0, because its overlap is undefined (the rule of smp's ``DiceLoss``).
 """
 
@@ -17,7 +17,7 @@ _TINY = 1e-7
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Areas:
-    """Soft areas of each class (last axis), in weights of px."""
+    """Soft areas of each class (last axis), in weights of pixels."""
 
     hit: torch.Tensor
     false: torch.Tensor
@@ -49,7 +49,7 @@ def dice(px: Pixels, _: Term) -> torch.Tensor:
 
 
 def dice_positive(px: Pixels, _: Term) -> torch.Tensor:
-    """1 - Dice of each patch and class that has px, mean over those alone."""
+    """1 - Dice of each patch and class that has pixels, mean over those alone."""
     areas = _Areas.of(px, axes=(2, 3))
     present = areas.present.to(px.logits.dtype)
     return ratio(((1 - areas.dice) * present).sum(), present.sum())
@@ -68,7 +68,7 @@ def jaccard(px: Pixels, _: Term) -> torch.Tensor:
 
 
 def tversky(px: Pixels, term: TverskyTerm) -> torch.Tensor:
-    """1 - Tversky index: Dice with own weights of false px and misses (Salehi et al., 2017)."""
+    """1 - Tversky index: Dice with own weights of false pixels and misses (Salehi et al., 2017)."""
     areas = _Areas.of(px)
     wrong = term.fp * areas.false + term.fn * areas.missed
     return _mean_of_present(1 - ratio(areas.hit, areas.hit + wrong), areas)
@@ -78,7 +78,7 @@ def mcc(px: Pixels, _: Term) -> torch.Tensor:
     """1 - Matthews correlation of the probabilities (Abhishek and Hamarneh, ISBI 2021)."""
     areas = _Areas.of(px)
     total = px.weight.sum((0, 2, 3)).clamp(min=_TINY)
-    # As shares of all px: products of four areas in px would leave float32's digits.
+    # As shares of all pixels: products of four areas in pixels would leave float32's digits.
     tp, fp, fn = areas.hit / total, areas.false / total, areas.missed / total
     tn = 1 - tp - fp - fn
     spread = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
@@ -90,7 +90,7 @@ def mcc(px: Pixels, _: Term) -> torch.Tensor:
 def lovasz(px: Pixels, _: Term) -> torch.Tensor:
     """Lovász hinge: convex surrogate of 1 - Jaccard on logits (Berman et al., CVPR 2018).
 
-    Mean over the classes that have px in the batch; areas are weighted like in the other terms.
+    Mean over the classes that have pixels in the batch; areas are weighted like in the other terms.
     """
     classes = px.logits.shape[1]
     logits, target, weight = (

@@ -1,4 +1,4 @@
-"""Owns what every loss term gets: logits, target and weight of each px, and means over them."""
+"""Owns what every loss term gets: logits, target and weight of each pixel, and means over them."""
 
 from dataclasses import dataclass
 
@@ -19,15 +19,15 @@ class Pixels:
     target
         0 to 1, one channel per class.
     weight
-        At least 0; what has weight 0 (ignored px) changes no term and gets no gradient.
-    presence
+        At least 0; what has weight 0 (ignored pixels) changes no term and gets no gradient.
+    class_logits
         ``(B, C)`` logits of the class head: whether the class is in the patch at all.
     """
 
     logits: torch.Tensor
     target: torch.Tensor
     weight: torch.Tensor
-    presence: torch.Tensor | None = None
+    class_logits: torch.Tensor | None = None
 
     @classmethod
     def of(
@@ -36,20 +36,20 @@ class Pixels:
         label: torch.Tensor,
         *,
         weight: torch.Tensor | None = None,
-        presence: torch.Tensor | None = None,
+        class_logits: torch.Tensor | None = None,
     ) -> "Pixels":
         """Take class ids ``(B, H, W)`` apart: id ``c + 1`` is channel ``c``, 255 is ignored.
 
         Parameters
         ----------
         logits
-            ``(B, C, H, W)`` of any float; half precision is widened, because sums of many px
+            ``(B, C, H, W)`` of any float; half precision is widened, because sums of many pixels
             overflow it.
         label
             uint8 ids, or float targets ``(B, C, H, W)`` in 0..1 where NaN is ignored.
         weight
-            ``(B, H, W)`` at least 0; None weighs all px the same.
-        presence
+            ``(B, H, W)`` at least 0; None weighs all pixels the same.
+        class_logits
             See the class.
 
         Raises
@@ -73,13 +73,13 @@ class Pixels:
         weights = counts.to(wide.dtype)
         if weight is not None:
             weights = weights * weight[:, None].to(wide.dtype)
-        # A logit that is not finite under an ignored px would spoil sums by 0 * NaN.
+        # A logit that is not finite under an ignored pixel would spoil sums by 0 * NaN.
         kept = wide.masked_fill(weights == 0, 0.0)
         return cls(
             kept,
             target.masked_fill(weights == 0, 0.0),
             weights.expand_as(wide),
-            None if presence is None else presence.to(wide.dtype),
+            None if class_logits is None else class_logits.to(wide.dtype),
         )
 
     @property
@@ -89,7 +89,7 @@ class Pixels:
 
     @property
     def bce(self) -> torch.Tensor:
-        """Binary cross-entropy of each px and class, from logits, so it never overflows."""
+        """Binary cross-entropy of each pixel and class, from logits, so it never overflows."""
         return functional.binary_cross_entropy_with_logits(
             self.logits, self.target, reduction="none"
         )

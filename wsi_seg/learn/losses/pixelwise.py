@@ -1,4 +1,4 @@
-"""Owns loss terms that judge px one by one: cross-entropy in its forms, focal, squared error."""
+"""Owns loss terms that judge pixels one by one: forms of cross-entropy, squared error."""
 
 import math
 
@@ -10,9 +10,9 @@ from wsi_seg.learn.losses.pixels import Pixels, mean, ratio
 
 
 def bce(px: Pixels, term: BceTerm) -> torch.Tensor:
-    """Mean binary cross-entropy over px that count.
+    """Mean binary cross-entropy over pixels that count.
 
-    smp's own term divides by all px, ignored ones included, so torch's is used.
+    smp's own term divides by all pixels, ignored ones included, so torch's is used.
     """
     positive = px.logits.new_tensor(term.pos_weight)
     values = functional.binary_cross_entropy_with_logits(
@@ -22,9 +22,9 @@ def bce(px: Pixels, term: BceTerm) -> torch.Tensor:
 
 
 def bce_balanced(px: Pixels, _: Term) -> torch.Tensor:
-    """Half the mean over a class's px and half the mean over the others, mean over classes.
+    """Half the mean over a class's pixels and half the mean over the others, mean over classes.
 
-    So ten times as many negatives change nothing; a side without px adds 0.
+    So ten times as many negatives change nothing; a side without pixels adds 0.
     """
     values, axes = px.bce, (0, 2, 3)
     inside, outside = px.weight * px.target, px.weight * (1 - px.target)
@@ -34,7 +34,7 @@ def bce_balanced(px: Pixels, _: Term) -> torch.Tensor:
 
 
 def bce_topk(px: Pixels, term: TopKTerm) -> torch.Tensor:
-    """Mean cross-entropy of the hardest share of px and classes that count (OHEM).
+    """Mean cross-entropy of the hardest share of pixels and classes that count (OHEM).
 
     They are picked by values cut off from the gradient (Shrivastava et al., CVPR 2016).
     """
@@ -48,7 +48,7 @@ def bce_topk(px: Pixels, term: TopKTerm) -> torch.Tensor:
 
 
 def bce_hard(px: Pixels, term: HardTerm) -> torch.Tensor:
-    """Cross-entropy, each px weighted by its own error ``|p - t| ** gamma``.
+    """Cross-entropy, each pixel weighted by its own error ``|p - t| ** gamma``.
 
     Unlike in the focal loss the error is a constant to the gradient, and the weights are
     divided by their sum, so the term does not fade as the network gets better.
@@ -58,7 +58,7 @@ def bce_hard(px: Pixels, term: HardTerm) -> torch.Tensor:
 
 
 def focal(px: Pixels, term: FocalTerm) -> torch.Tensor:
-    """Mean of ``(1 - p_t) ** gamma * bce`` over px that count (Lin et al., ICCV 2017)."""
+    """Mean of ``(1 - p_t) ** gamma * bce`` over pixels that count (Lin et al., ICCV 2017)."""
     # 1 - p_t from the logit of the wrong answer, which keeps its digits where p_t is near 1.
     wrong = (px.logits * (1 - 2 * px.target)).sigmoid()
     values = wrong**term.gamma * px.bce
@@ -75,12 +75,12 @@ def mse(px: Pixels, _: Term) -> torch.Tensor:
 def bce_empty(px: Pixels, _: Term) -> torch.Tensor:
     """Cross-entropy of whether each class is in the patch at all, mean over patches and classes.
 
-    The logit comes from the class head; without one it is the largest of the patch's px.
+    The logit comes from the class head; without one it is the largest of the patch's pixels.
     """
     counted = px.weight > 0
     present = (px.target * counted).amax((2, 3)).gt(0.5).to(px.logits.dtype)
     known = counted.any(dim=3).any(dim=2).to(px.logits.dtype)
-    logit = px.presence
+    logit = px.class_logits
     if logit is None:
         lowest = torch.finfo(px.logits.dtype).min
         highest = px.logits.masked_fill(~counted, lowest).amax((2, 3))

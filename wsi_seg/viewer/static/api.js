@@ -19,8 +19,8 @@ export const openSlide = (slide) => answer(fetch(at(slide, "")));
 export const thumbnail = (slide) => at(slide, "/thumbnail");
 export const listObjects = (slide) => answer(fetch(at(slide, "/objects")));
 export const readReview = (slide) => answer(fetch(at(slide, "/review")));
-export const outlines = (slide, window) =>
-  answer(fetch(at(slide, `/outlines?${new URLSearchParams(window)}`)));
+export const outlines = (slide, region) =>
+  answer(fetch(at(slide, `/outlines?${new URLSearchParams(region)}`)));
 export const valuesAt = (slide, x, y, signal) =>
   answer(fetch(at(slide, `/values?x=${x}&y=${y}`), { signal }));
 export function writeReview(slide, review) {

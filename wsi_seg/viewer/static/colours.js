@@ -8,12 +8,12 @@ const MAPS = {
 };
 export const MAP_NAMES = Object.keys(MAPS);
 
-// Okabe and Ito's palette (2008), told apart by colour-blind readers.
+// Okabe and Ito's palette (2008), distinct for colour-blind readers.
 export const ERRORS = { hit: "#009e73", extra: "#d55e00", missed: "#0072b2" };
 
 const parse = (hex) => [0, 2, 4].map((at) => parseInt(hex.replace("#", "").slice(at, at + 2), 16));
 
-// Canvas px are red, green, blue, alpha in memory; all machines that run browsers are little-endian.
+// Canvas pixels are red, green, blue, alpha in memory; all machines that run browsers are little-endian.
 const packed = ([r, g, b], alpha = 255) => ((alpha << 24) | (b << 16) | (g << 8) | r) >>> 0;
 
 function sample(name, share) {

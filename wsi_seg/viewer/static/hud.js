@@ -1,4 +1,4 @@
-// Owns what lies over the picture: scale bar, coordinates and values under the cursor.
+// Owns what is over the picture: scale bar, coordinates and values under the cursor.
 
 import { valuesAt } from "./api.js";
 import { element } from "./dom.js";

@@ -26,12 +26,12 @@ viewer.innerTracker.keyHandler = null;
 viewer.innerTracker.keyDownHandler = null;
 
 let slide = null;
-let catalogue = null;
+let catalog = null;
 let objects = [];
 let chosen = null;
 let pointer = null;
 
-// Places in level-0 px and on the screen; zoom is screen px per level-0 px.
+// Places in level-0 pixels and on the screen; zoom is screen pixels per level-0 pixel.
 const view = {
   toSlide(screen) {
     const point = viewer.viewport.pointFromPixel(new OSD.Point(screen.x, screen.y), true);
@@ -41,7 +41,7 @@ const view = {
     return viewer.viewport.pixelFromPoint(new OSD.Point(point.x / slide.width, point.y / slide.width), true);
   },
   zoom: () => (viewer.viewport.getZoom(true) * viewer.viewport.getContainerSize().x) / slide.width,
-  window() {
+  region() {
     const seen = viewer.viewport.getBounds(true);
     return {
       x: seen.x * slide.width, y: seen.y * slide.width,
@@ -72,7 +72,7 @@ function remember() {
   clearTimeout(remembering);
   remembering = setTimeout(() => {
     if (!slide || !viewer.world.getItemCount()) return;
-    const seen = view.window();
+    const seen = view.region();
     const centre = { x: (seen.x + seen.x_end) / 2, y: (seen.y + seen.y_end) / 2 };
     writePlace({ slide: slide.name, ...centre, zoom: view.zoom(), ...layers.state() });
   }, 150);
@@ -87,7 +87,7 @@ async function open(name, place = {}) {
     for (const link of at("slides").querySelectorAll("a")) link.setAttribute("aria-current", link.dataset.slide === name);
     at("slide-name").textContent = document.title = name;
     const size = `${slide.width.toLocaleString("en")} × ${slide.height.toLocaleString("en")} px`;
-    at("facts").textContent = slide.mpp ? `${size} · ${+slide.mpp.toPrecision(4)} µm per px` : `${size} · µm per px unknown`;
+    at("facts").textContent = slide.mpp ? `${size} · ${+slide.mpp.toPrecision(4)} µm per pixel` : `${size} · µm per pixel unknown`;
     viewer.world.addOnceHandler("add-item", () => goTo(place));
     layers.open(slide, place);
     overlay.drawings = [];
@@ -131,7 +131,7 @@ async function openObjects() {
   objects = found;
   list.open(slide, objects);
   await overlay.open(slide, objects);
-  if (catalogue.review) await review.open(slide, reviewedClasses());
+  if (catalog.review) await review.open(slide, reviewedClasses());
 }
 
 /** Classes that can be drawn: those of the prediction, else those of the truth and other labels. */
@@ -160,14 +160,14 @@ function showChosen() {
     at(`mark-${name}`).disabled = !one;
   }
   at("erase").disabled = !drawn;
-  const judged = Object.keys(review.verdicts).length;
-  at("reviewed").textContent = objects.length ? `${judged} of ${objects.length.toLocaleString("en")} judged` : "";
+  const reviewed = Object.keys(review.verdicts).length;
+  at("reviewed").textContent = objects.length ? `${reviewed} of ${objects.length.toLocaleString("en")} reviewed` : "";
   at("chosen").textContent = one ? describe(one, slide.mpp)
     : drawn ? "An outline drawn here." : "Choose an object to judge it.";
 }
 
 function say(verdict) {
-  if (catalogue.review && typeof chosen === "number") review.say(chosen, verdict);
+  if (catalog.review && typeof chosen === "number") review.say(chosen, verdict);
 }
 
 function erase() {
@@ -215,7 +215,7 @@ const KEYS = [
   [["n"], "Next object", () => step(1)],
   [["p"], "Object before", () => step(-1)],
   [["1"], "Right", () => say("right")], [["2"], "Wrong", () => say("wrong")], [["3"], "Unsure", () => say("unsure")],
-  [["d"], "Draw", () => catalogue.review && setDrawing(!drawing())],
+  [["d"], "Draw", () => catalog.review && setDrawing(!drawing())],
   [["Delete", "Backspace"], "Erase what was drawn", erase],
   [["Escape"], "Stop drawing, choose nothing", () => { setDrawing(false); choose(null); }],
   [["["], "Lower threshold", () => layers.setThreshold(layers.threshold - 0.05)],
@@ -313,16 +313,16 @@ async function start() {
   if (narrow()) ["slides", "panel"].forEach(toggleSide);
   connect();
   try {
-    catalogue = await listSlides();
+    catalog = await listSlides();
   } catch (error) {
     tell(error.message);
     return;
   }
-  at("review-box").hidden = !catalogue.review;
-  listSlideLinks(catalogue.slides);
-  if (catalogue.slides.length === 1 && !narrow()) toggleSide("slides");
+  at("review-box").hidden = !catalog.review;
+  listSlideLinks(catalog.slides);
+  if (catalog.slides.length === 1 && !narrow()) toggleSide("slides");
   const place = readPlace();
-  await open(catalogue.slides.includes(place.slide) ? place.slide : catalogue.slides[0], place);
+  await open(catalog.slides.includes(place.slide) ? place.slide : catalog.slides[0], place);
 }
 
 start();

@@ -5,7 +5,7 @@ import { areaText, element } from "./dom.js";
 const MOST = 400; // rows; nobody reads further, the picture shows the others
 
 const RANKS = {
-  energy: ["Error energy", (a, b) => b.energy - a.energy],
+  error_mass: ["Error mass", (a, b) => b.error_mass - a.error_mass],
   area: ["Area", (a, b) => b.area - a.area],
   sure: ["Most probable", (a, b) => b.probability - a.probability],
   unsure: ["Least probable", (a, b) => a.probability - b.probability],
@@ -42,10 +42,10 @@ export class ObjectList {
   #offer() {
     const known = (name) => this.objects.some((one) => one[name] !== null);
     const ranks = Object.keys(RANKS).filter((name) =>
-      name === "area" || (name === "energy" ? known("energy") : known("probability")));
+      name === "area" || (name === "error_mass" ? known("error_mass") : known("probability")));
     fill(this.rank, ranks.map((name) => [name, RANKS[name][0]]));
     const kinds = Object.keys(KINDS).filter((name) =>
-      !["wrong", "missed"].includes(name) || known("energy"));
+      !["wrong", "missed"].includes(name) || known("error_mass"));
     fill(this.kind, kinds.map((name) => [name, KINDS[name][0]]));
   }
 
@@ -84,8 +84,8 @@ export class ObjectList {
     const chip = element("i", { className: "chip" });
     chip.style.background = one.colour;
     const text = `${one.kind === "missed" ? "missed, " : ""}${areaText(one.area, this.slide.mpp)}`;
-    const energy = this.rank.value === "energy";
-    const figure = energy ? `off ${areaText(one.energy, this.slide.mpp)}` : one.probability?.toFixed(2) ?? "";
+    const byError = this.rank.value === "error_mass";
+    const figure = byError ? `off ${areaText(one.error_mass, this.slide.mpp)}` : one.probability?.toFixed(2) ?? "";
     const verdict = this.verdicts[one.id] ?? "";
     const row = element("li", { title: describe(one, this.slide.mpp) }, chip, element("span", {}, text),
       element("span", { className: "quiet" }, figure), element("span", { className: `verdict ${verdict}` }, MARKS[verdict] ?? ""));
@@ -101,7 +101,7 @@ export function describe(one, mpp) {
   const parts = [`${one.class}, ${one.kind}`, areaText(one.area, mpp)];
   if (one.probability !== null) parts.push(`probability ${one.probability.toFixed(2)}`);
   if (one.overlap !== null) parts.push(`${Math.round(100 * one.overlap)} % true`);
-  if (one.energy !== null) parts.push(`error energy ${areaText(one.energy, mpp)}`);
+  if (one.error_mass !== null) parts.push(`error mass ${areaText(one.error_mass, mpp)}`);
   return parts.join(" · ");
 }
 

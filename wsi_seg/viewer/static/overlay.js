@@ -33,7 +33,7 @@ export class Overlay {
   /** Fetch the outlines around what is seen, as fine as the screen shows them. */
   async refresh() {
     if (!this.objects?.length) return this.draw();
-    const seen = this.view.window();
+    const seen = this.view.region();
     const [w, h] = [seen.x_end - seen.x, seen.y_end - seen.y];
     this.turn += 1;
     const turn = this.turn;
@@ -73,7 +73,7 @@ export class Overlay {
     this.group.setAttribute("transform", `translate(${origin.x} ${origin.y}) scale(${zoom})`);
   }
 
-  /** Id of what lies under a place: a drawing (`d0`) or an object; the last drawn wins. */
+  /** Id of what is under a place: a drawing (`d0`) or an object; the last drawn wins. */
   under(point) {
     const inside = (d) => this.probe.isPointInPath(new Path2D(d), point.x, point.y, "evenodd");
     const drawn = this.drawings.findLastIndex((drawing) => inside(path([drawing.ring])));

@@ -1,0 +1,57 @@
+"""Every verb ends with the command that comes next, and that command exists."""
+
+import re
+import shlex
+import shutil
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from wsi_seg.cli.app import app
+from wsi_seg.store.digests import write_digests
+from wsi_seg.testing.painted import paint_prediction
+
+
+@pytest.fixture(scope="module")
+def painted(tmp_path_factory):
+    """Collections of two slides each, as `search` needs."""
+    folder = tmp_path_factory.mktemp("next")
+    paint_prediction(folder)
+    for name in ("store.zarr", "pred.zarr"):
+        shutil.copytree(folder / name / "painted", folder / name / "other")
+        for slide in ("painted", "other"):
+            write_digests(folder / name / slide)
+    return folder
+
+
+WORDS = [
+    ("verify", "store.zarr"),
+    ("verify", "pred.zarr"),
+    ("dedup", "store.zarr"),
+    ("mine", "store.zarr", "pred.zarr"),
+    ("evaluate", "pred.zarr"),
+    ("search", "pred.zarr", "--high-threshold", "0.5"),
+    ("calibrate", "pred.zarr"),
+    ("calibrate", "pred.zarr", "--apply", "pred.zarr"),
+    ("ensemble", "pred.zarr", "pred.zarr"),
+    ("export", "--png", "png"),
+    ("report", "pred.zarr"),
+    ("recipe",),
+]
+
+
+@pytest.mark.parametrize("words", WORDS, ids=" ".join)
+def test_the_last_line_is_a_command_that_parses(painted, words, monkeypatch):
+    monkeypatch.chdir(painted)
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("Next: "), last
+    program, *rest = shlex.split(last.removeprefix("Next: "))
+    if program == "python":
+        assert re.fullmatch(r"-m webbrowser \S+", " ".join(rest))
+        return
+    assert program == "wsi-seg"
+    verb, *options = rest
+    get_command(app).commands[verb].make_context(verb, options)

@@ -1,0 +1,130 @@
+"""Hard negatives: only sure errors away from truth, only of slides the model did not see."""
+
+import json
+
+import numpy as np
+import pytest
+
+from wsi_seg.annotations import Annotations
+from wsi_seg.classes import ClassTable
+from wsi_seg.errors import BatchError
+from wsi_seg.evaluate.hard_negatives import _capped, mine
+from wsi_seg.geometry import Extent, Region
+from wsi_seg.ingest.run import tile_slides
+from wsi_seg.masks.annotate import annotate_collection
+from wsi_seg.masks.labels import write_labels
+from wsi_seg.progress import Silent
+from wsi_seg.store import (
+    create_collection,
+    create_multiscale,
+    finish,
+    open_collection,
+    write_strip,
+)
+from wsi_seg.testing.coordinates import write_coordinate_tiff
+
+EXTENT = Extent(height=160, width=240)
+
+
+@pytest.fixture
+def world(tmp_path):
+    """A slide with a square of truth, and a prediction at half its resolution."""
+    write_coordinate_tiff(tmp_path / "a.tif", extents=[EXTENT], mpp=0.5)
+    tile_slides([tmp_path / "a.tif"], tmp_path / "s.zarr", progress=Silent())
+    ring = [[40, 40], [80, 40], [80, 80], [40, 80], [40, 40]]
+    square = {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": {"classification": {"name": "x"}},
+    }
+    (tmp_path / "a.geojson").write_text(json.dumps([square]))
+    annotate_collection(
+        open_collection(tmp_path / "s.zarr"), [tmp_path / "a.geojson"], progress=Silent()
+    )
+    return tmp_path
+
+
+def predict(world, probability, train_slides=()):
+    out = world / "pred.zarr"
+    create_collection(out)
+    partial = out / ".partial" / "a"
+    create_multiscale(
+        partial,
+        extents=[Extent(height=80, width=120)],
+        channels=1,
+        mpp=0.5,
+        downsample=2.0,
+        attributes={"kind": "prediction", "training": {"learned_from_slide": "a" in train_slides}},
+        name="a",
+    )
+    write_strip(partial, 0, 0, probability[..., None])
+    finish(partial, out / "a")
+    return open_collection(world / "s.zarr"), open_collection(out)
+
+
+def errors():
+    found = np.zeros((80, 120), np.uint8)
+    found[18:42, 18:42] = 250  # truth, and two pixels around it
+    found[60:70, 60:70] = 240  # sure and wrong
+    found[60:70, 80:90] = 100  # wrong, not sure
+    return found
+
+
+def test_hard_px_are_sure_errors_beyond_the_ring(world):
+    slides, found = predict(world, errors())
+    report = mine(slides, found, ring_um=4.0, cap=1.0, progress=Silent())
+    assert report.slides[0].share == 100 / (80 * 120)
+    label = slides["a"].label("hard_negatives")
+    confidence = label.read(Region(level=0, y=0, x=0, height=80, width=120))
+    expected = np.zeros((80, 120), np.uint8)
+    expected[60:70, 60:70] = 240
+    assert np.array_equal(confidence, expected)
+    before = {p: p.read_bytes() for p in label.path.rglob("*") if p.is_file()}
+    mine(slides, found, ring_um=4.0, cap=1.0, progress=Silent())
+    assert before == {p: p.read_bytes() for p in label.path.rglob("*") if p.is_file()}
+
+
+def test_without_a_ring_near_misses_count(world):
+    slides, found = predict(world, errors())
+    report = mine(slides, found, ring_um=0.0, cap=1.0, progress=Silent())
+    assert report.slides[0].share == (100 + 24**2 - 20**2) / (80 * 120)
+
+
+def test_slides_that_the_model_learned_from_are_refused(world):
+    slides, found = predict(world, errors(), train_slides=["a", "b"])
+    with pytest.raises(BatchError, match="learned from slide 'a'"):
+        mine(slides, found, progress=Silent())
+    assert "hard_negatives" not in slides["a"].label_names()
+
+
+def test_the_cap_keeps_the_surest():
+    confidence = np.array([[255, 200, 200, 130, 0]], np.uint8)
+    assert _capped(confidence, 5).tolist() == confidence.tolist()
+    assert _capped(confidence, 3).tolist() == [[255, 200, 200, 0, 0]]
+    assert _capped(confidence, 1).tolist() == [[255, 0, 0, 0, 0]]
+    assert not _capped(confidence, 0).any()
+
+
+@pytest.mark.parametrize("top", [130, 255])
+def test_the_cap_is_filled_from_all_over_the_level_that_does_not_fit(top):
+    confidence = np.zeros((60, 80), np.uint8)
+    confidence[10:50, 20:70] = top
+    confidence[0, 0] = 255
+    kept = _capped(confidence, 200)
+    assert np.count_nonzero(kept) == 200
+    assert kept[0, 0] == 255
+    assert set(np.unique(kept)) == {0, top, 255}
+    assert not kept[confidence == 0].any()
+    blocks = (kept[10:50, 20:70] > 0).reshape(4, 10, 5, 10).sum(axis=(1, 3))
+    assert blocks.min() >= 8  # ten of each hundred pixels
+    assert blocks.max() <= 12
+    assert np.array_equal(_capped(confidence, 200), kept)
+
+
+def test_a_slide_with_nothing_on_it_has_no_ring(world):
+    found = np.zeros((80, 120), np.uint8)
+    found[:10, :10] = 240
+    slides, found = predict(world, found)
+    write_labels(slides["a"], Annotations((), ()), ClassTable.named(["x"]), "annotations")
+    report = mine(slides, found, ring_um=4.0, cap=1.0, progress=Silent())
+    assert report.slides[0].share == 100 / (80 * 120)

@@ -1,0 +1,84 @@
+"""Owns writing a file whole or not at all, so that it outlives a kill and a power cut."""
+
+import contextlib
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from wsi_seg.errors import OutputError
+
+# Bytes that file systems take.
+_LONGEST_NAME = 255
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path to write to; it takes the final name when the block ends well.
+
+    File and folder are on the disk when it returns. After an error the old file, if there was
+    one, is as it was, and nothing is left of the new one.
+
+    Parameters
+    ----------
+    path
+        The file's final name; its folder is made where absent.
+
+    Yields
+    ------
+    Path
+        Next to the final name, hidden: ``.name.partial``, or a digest where that is too long.
+
+    Raises
+    ------
+    OutputError
+        If the file or its folder cannot be written.
+
+    Examples
+    --------
+    >>> with atomic_path(folder / "scores.csv") as partial:  # doctest: +SKIP
+    ...     frame.to_csv(partial)
+    """
+    partial = partial_path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        sync(partial)
+        partial.replace(path)
+        sync(path.parent)
+    except OSError as error:
+        if isinstance(error, OutputError):  # of something else, written inside of the block
+            raise
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def partial_path(path: Path) -> Path:
+    """Name under which a file is written; a kill may leave it."""
+    name = f".{path.name}.partial"
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        name = f".{zlib.crc32(os.fsencode(path.name)):08x}.partial"
+    return path.with_name(name)
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Write a file that is at hand as bytes, or as text to be encoded as UTF-8.
+
+    Raises
+    ------
+    OutputError
+        If the file or its folder cannot be written.
+    """
+    with atomic_path(path) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the list of names in a folder, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

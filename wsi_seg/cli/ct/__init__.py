@@ -1,0 +1,1 @@
+"""The verbs of `wsi-seg ct`, one file each."""

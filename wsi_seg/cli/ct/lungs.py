@@ -1,0 +1,62 @@
+"""Owns ``wsi-seg ct lungs``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
+
+
+def lungs(
+    collection: Annotated[Path, typer.Argument(help="Collection of slices of CT volumes.")],
+    volumes: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Volume file (mhd, nii), read for the distance between slices; repeat the option "
+            "for each volume.",
+            show_default="as --rules says",
+        ),
+    ] = None,
+    rules: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML file with a rule, and rules of single cases.",
+            show_default="the rule of DSB 2017's first place",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("lungs"),
+    json_mode: JsonFlag = False,
+) -> None:
+    """Find lungs; they replace the slices' tissue masks.
+
+    Training then draws from lung, and `infer` skips the rest. A picture of each volume shows the
+    outline; volumes that look unusual are named. Correct those with a rule of their own:
+
+      cases: {scan7: {threshold_hu: -150, off_axis_mm: 92, keep: 2}}
+
+    For example:
+
+      wsi-seg ct lungs ct.zarr --volumes scan1.mhd --volumes scan2.mhd
+      wsi-seg ct lungs ct.zarr --rules lungs.yaml --out look
+    """
+
+    def body(terminal: Terminal) -> dict[str, object]:
+        from wsi_seg.ct.config import LungRules, read_lung_rules
+        from wsi_seg.ct.lung_masks import mask_lungs
+        from wsi_seg.slides.slide import slide_name
+        from wsi_seg.slides.volume import volume_grid
+        from wsi_seg.store import open_collection
+
+        report = mask_lungs(
+            list(open_collection(collection)),
+            LungRules() if rules is None else read_lung_rules(rules),
+            out,
+            slice_mm={slide_name(path): volume_grid(path).spacing[2] for path in volumes or []},
+            progress=terminal.progress,
+        )
+        terminal.say("\n".join(report.lines()))
+        terminal.next_command("wsi-seg", "annotate", collection, "nodules.csv")
+        return report.to_json()
+
+    run_verb(body, json_mode, writes=collection)

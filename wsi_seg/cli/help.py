@@ -1,0 +1,54 @@
+"""Owns how help is laid out: verbs in groups, no word cut, commands on lines of their own."""
+
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from typer.core import TyperGroup
+
+__all__ = ["VerbGroup", "help_text"]
+
+
+class Formatter(Protocol):
+    """The part of typer's formatter that lists definitions under a heading."""
+
+    def section(self, name: str) -> AbstractContextManager[None]:
+        """Write a heading; what follows is indented."""
+
+    def write_dl(self, rows: Sequence[tuple[str, str]]) -> None:
+        """Write terms and, next to each, what it means, wrapped."""
+
+
+class VerbGroup(TyperGroup):
+    """Verbs below the headings that their ``rich_help_panel`` names, with a sentence each."""
+
+    def format_commands(self, ctx: object, formatter: Formatter) -> None:
+        """Write the list of verbs."""
+        del ctx
+        width = max(map(len, self.commands))
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for name, verb in self.commands.items():
+            heading = getattr(verb, "rich_help_panel", None) or "Verbs"
+            summary = " ".join((verb.help or "").split("\n\n")[0].split())
+            groups.setdefault(heading, []).append((name.ljust(width), summary))
+        for heading, rows in groups.items():
+            with formatter.section(heading):
+                formatter.write_dl(rows)
+
+
+def help_text(verb: Callable[..., None]) -> str:
+    r"""Docstring of a verb, its indented paragraphs marked so that their lines are kept.
+
+    Examples
+    --------
+    >>> def verb():
+    ...     '''Do it.
+    ...
+    ...       wsi-seg verb
+    ...     '''
+    >>> help_text(verb)
+    'Do it.\n\n\x08\n  wsi-seg verb'
+    """
+    return re.sub(r"\n\n(?= )", "\n\n\b\n", inspect.getdoc(verb) or "")

@@ -1,0 +1,45 @@
+"""Owns ``wsi-seg import-weights``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
+
+
+def import_weights(
+    source: Annotated[Path, typer.Argument(help="File of weights: .pth, .pt, .ckpt or .bin.")],
+    card: Annotated[
+        Path,
+        typer.Option(
+            help="Model card: JSON like the one that `wsi-seg train` writes next to a checkpoint."
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint to write.", show_default="the source as .safetensors"),
+    ] = None,
+    json_mode: JsonFlag = False,
+) -> None:
+    """Make a checkpoint of weights that were trained elsewhere.
+
+    No code in their file is run, and a file that holds more than tensors is refused. The card
+    says which network it is.
+
+    For example:
+
+      wsi-seg import-weights model.pth --card model.json
+      wsi-seg import-weights fold0.ckpt --card unet.json --out fold0.safetensors
+    """
+
+    def body(terminal: Terminal) -> dict[str, object]:
+        from wsi_seg.models.convert import convert_checkpoint
+
+        target = out or source.with_suffix(".safetensors")
+        stated = convert_checkpoint(source, card, target)
+        terminal.say(f"{target}: {stated.architecture} with {stated.encoder}")
+        terminal.next_command("wsi-seg", "infer", "--checkpoint", target)
+        return {"checkpoint": str(target), "classes": list(stated.classes.names)}
+
+    run_verb(body, json_mode)

@@ -1,0 +1,301 @@
+"""Owns what each member of an ensemble is worth: the ensemble with it, without it, and it alone.
+
+Members are stored predictions of the same slides, combined pixel by pixel as inference combines
+them. Memory depends on the width of a slide and the number of members.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.choices import Mode
+from wsi_seg.classes import IGNORE, ClassTable
+from wsi_seg.errors import ConfigError, StoreError
+from wsi_seg.evaluate.intervals import dice_of, interval
+from wsi_seg.evaluate.pairing import require_same_classes, require_same_slide
+from wsi_seg.geometry import Region
+from wsi_seg.postprocess.label_map import label_map
+from wsi_seg.postprocess.strips import STRIP_PX
+from wsi_seg.postprocess.write import classes_of
+from wsi_seg.predict.combine import combine
+from wsi_seg.progress import Progress
+from wsi_seg.reading.resample import read_label
+from wsi_seg.store import Collection, Multiscale, SlideStore
+
+# Rows combined at a time: sums take eight bytes for each pixel and class.
+_ROWS = 64
+
+# Right pixels, pixels found, true pixels: of each combination, slide and class.
+_Counts = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """One member and one class; Dice is pooled over slides.
+
+    Parameters
+    ----------
+    member, class_name
+        Which.
+    alone
+        Dice of the member by itself.
+    without
+        Dice of the ensemble of all others.
+    gain
+        Dice of the whole ensemble less ``without``: below 0, the ensemble is better without it.
+    low, high
+        95 % interval of ``gain`` over slides; None for fewer than two slides.
+    """
+
+    member: str
+    class_name: str
+    alone: float
+    without: float
+    gain: float
+    low: float | None
+    high: float | None
+
+    @property
+    def harms(self) -> bool:
+        """Whether the ensemble is better without it: as far as the interval goes, if there is."""
+        return (self.gain if self.high is None else self.high) < 0
+
+
+@dataclass(frozen=True, slots=True)
+class AblationReport:
+    """What the members of an ensemble are worth.
+
+    Parameters
+    ----------
+    mode, weights
+        How they were combined.
+    slides
+        Number of slides.
+    dice
+        Of the whole ensemble, by class, pooled over slides.
+    contributions
+        One for each class and member.
+    """
+
+    mode: Mode
+    weights: tuple[float, ...]
+    slides: int
+    dice: dict[str, float]
+    contributions: tuple[Contribution, ...]
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Cells of a table: class, member, alone, without, gain, interval."""
+        return [
+            (
+                one.class_name,
+                one.member,
+                f"{one.alone:.4f}",
+                f"{one.without:.4f}",
+                f"{one.gain:+.4f}",
+                "" if one.low is None else f"{one.low:+.4f} {one.high:+.4f}",
+            )
+            for one in self.contributions
+        ]
+
+    def lines(self) -> list[str]:
+        """Sentences for people."""
+        about = f"{self.slides} slides, {len(self.weights)} members ({self.mode})"
+        lines = [f"{name}: Dice {dice:.4f} pooled over {about}" for name, dice in self.dice.items()]
+        spare = sorted({one.member for one in self.contributions if one.harms})
+        return lines + [f"the ensemble is better without {member}" for member in spare]
+
+    def to_json(self) -> dict[str, object]:
+        """All figures as plain JSON values."""
+        return asdict(self)
+
+
+def ablate_members(
+    members: Sequence[Collection],
+    truth: Collection,
+    *,
+    label: str,
+    mode: Mode = "mean",
+    weights: Sequence[float] | None = None,
+    progress: Progress,
+) -> AblationReport:
+    """Compare an ensemble with all its members, without each, and each alone, with the truth.
+
+    Parameters
+    ----------
+    members
+        Predictions of the same slides at the same level with the same classes.
+    truth
+        Stores of the slides.
+    label
+        Name under ``labels/`` of the truth.
+    mode
+        See `predict.combine.combine`.
+    weights
+        Of each member, above 0; None weighs all alike.
+    progress
+        Advanced by slides.
+
+    Raises
+    ------
+    ConfigError
+        If there are fewer than two members, or weights that do not fit them and the mode.
+    StoreError
+        If predictions are not of the same slides, do not fit each other or the truth, or hold
+        class ids alone.
+    """
+    weights = _checked(members, mode, weights)
+    names = _slides_of(members)
+    combinations = _combinations(len(members))
+    parts: list[_Counts] = []
+    classes = ClassTable(())
+    progress.start("ensemble", len(names), "slides")
+    for name in names:
+        if name not in truth:
+            raise StoreError(f"{truth.path} has no slide {name!r}, which was predicted")
+        stores = [collection[name] for collection in members]
+        classes = require_alike(stores)
+        for store in stores:
+            require_same_slide(store, truth[name])
+        true = truth[name].label(label)
+        require_same_classes(name, classes, classes_of(true), label)
+        rows = np.zeros((len(combinations), len(classes), 3))
+        for values, drawn in _blocks([store.probabilities for store in stores], true, classes):
+            for row, chosen in zip(rows, combinations, strict=True):
+                some = [values[n] for n in chosen]
+                found = label_map(combine(some, [weights[n] for n in chosen], mode))
+                row += _counts(found, drawn, len(classes))
+        parts.append(rows)
+        progress.advance(1)
+    progress.finish()
+    titles = _titles(members)
+    counts = np.stack(parts, axis=1)
+    everything = {entry.name: _dice(counts[0, :, n]) for n, entry in enumerate(classes)}
+    contributions = [
+        _contribution(title, entry.name, counts[:, :, n], member)
+        for n, entry in enumerate(classes)
+        for member, title in enumerate(titles)
+    ]
+    return AblationReport(mode, tuple(weights), len(names), everything, tuple(contributions))
+
+
+def _checked(
+    members: Sequence[Collection], mode: Mode, weights: Sequence[float] | None
+) -> Sequence[float]:
+    if len(members) < 2:
+        raise ConfigError(f"got {len(members)} prediction; expected those of at least two members")
+    weights = [1.0] * len(members) if weights is None else weights
+    if len(weights) != len(members) or min(weights) <= 0:
+        raise ConfigError(
+            f"got weights {list(weights)} for {len(members)} members; expected one above 0 for each"
+        )
+    if mode == "mean" and len(set(weights)) > 1:
+        raise ConfigError(f"got mode mean and the weights {list(weights)}; expected mode weighted")
+    return weights
+
+
+def _slides_of(members: Sequence[Collection]) -> tuple[str, ...]:
+    first = members[0]
+    for other in members[1:]:
+        for name in sorted(set(first.names()) ^ set(other.names())):
+            here, there = (first, other) if name in first else (other, first)
+            raise StoreError(
+                f"{here.path} predicts slide {name!r}, {there.path} does not; expected "
+                "predictions of the same slides"
+            )
+    if not first.names():
+        raise StoreError(f"{first.path} holds no predictions; run `wsi-seg infer` first")
+    return tuple(first.names())
+
+
+def require_alike(stores: Sequence[SlideStore]) -> ClassTable:
+    """Refuse predictions of one slide that cannot be combined; return their classes.
+
+    Raises
+    ------
+    StoreError
+        Naming what two of them say.
+    """
+    first = stores[0]
+    for other in stores[1:]:
+        for what, ours, theirs in (
+            ("slide", first.attributes.get("slide"), other.attributes.get("slide")),
+            ("size", first.pyramid.extent, other.pyramid.extent),
+            ("mpp", first.pyramid.mpp, other.pyramid.mpp),
+            ("classes", classes_of(first.image).names, classes_of(other.image).names),
+        ):
+            if ours != theirs:
+                raise StoreError(
+                    f"members differ in {what}: {first.path} has {ours}, {other.path} has "
+                    f"{theirs}; expected predictions of one slide with the same level and classes"
+                )
+    return classes_of(first.image)
+
+
+def _combinations(count: int) -> list[tuple[int, ...]]:
+    """All members; all but each; each alone."""
+    every = tuple(range(count))
+    without = [tuple(n for n in every if n != left) for left in every]
+    return [every, *without, *((n,) for n in every)]
+
+
+def read_together(images: Sequence[Multiscale], y: int, height: int) -> list[NDArray[np.uint8]]:
+    """Read the same rows of several predictions, each ``(height, W, C)`` uint8."""
+    width = images[0].pyramid.extent.width
+    region = Region(level=0, y=y, x=0, height=height, width=width)
+    return [image.read(region, cached=False) for image in images]
+
+
+def _blocks(
+    images: Sequence[Multiscale], true: Multiscale, classes: ClassTable
+) -> Iterator[tuple[list[NDArray[np.uint8]], NDArray[np.uint8]]]:
+    """Few rows of all predictions at a time, and their true ids."""
+    extent = images[0].pyramid.extent
+    recode = classes.recoding(classes_of(true))
+    for y in range(0, extent.height, STRIP_PX):
+        height = min(STRIP_PX, extent.height - y)
+        values = read_together(images, y, height)
+        drawn = recode[read_label(true, extent, y, 0, height=height, width=extent.width)]
+        for row in range(0, height, _ROWS):
+            rows = slice(row, row + _ROWS)
+            yield [value[rows] for value in values], drawn[rows]
+
+
+def _counts(found: NDArray[np.uint8], true: NDArray[np.uint8], classes: int) -> _Counts:
+    valid = true != IGNORE
+    found, true = found[valid], true[valid]
+    columns = (found[found == true], found, true)
+    tallies = [np.bincount(column, minlength=classes + 1)[1:] for column in columns]
+    return np.stack(tallies, axis=1).astype(np.float64)
+
+
+def _dice(slides: _Counts) -> float:
+    return float(dice_of(slides[None])[0])
+
+
+def _contribution(title: str, class_name: str, counts: _Counts, member: int) -> Contribution:
+    """Figures of one member from the ``(combinations, slides, 3)`` of one class."""
+    members = len(counts) // 2
+    everything, without, alone = counts[0], counts[1 + member], counts[1 + members + member]
+    ends = interval(np.concatenate([everything, without], axis=1), _gain)
+    return Contribution(
+        member=title,
+        class_name=class_name,
+        alone=_dice(alone),
+        without=_dice(without),
+        gain=_dice(everything) - _dice(without),
+        low=None if ends is None else ends[0],
+        high=None if ends is None else ends[1],
+    )
+
+
+def _gain(rows: _Counts) -> NDArray[np.float64]:
+    gain: NDArray[np.float64] = dice_of(rows[..., :3]) - dice_of(rows[..., 3:])
+    return gain
+
+
+def _titles(members: Sequence[Collection]) -> list[str]:
+    """Short names of collections, as far as these differ."""
+    short = [str(collection.path.name) for collection in members]
+    return short if len(set(short)) == len(short) else [str(one.path) for one in members]

@@ -1,0 +1,170 @@
+"""Owns hard-negative mining: where a model was sure of what is not there, for its next round.
+
+Confidence of a pixel is its largest probability, where that is above one half, no class is
+annotated and no annotated pixel is within a ring around it: a near miss at an outline is not a
+hard negative.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from wsi_seg.classes import IGNORE
+from wsi_seg.errors import BatchError, StoreError, WsiSegError
+from wsi_seg.evaluate.pairing import require_same_slide
+from wsi_seg.geometry import Region
+from wsi_seg.masks.labels import write_values
+from wsi_seg.progress import Progress
+from wsi_seg.reading.resample import read_label
+from wsi_seg.sampling.importance import HARD_NEGATIVES
+from wsi_seg.store import Collection, SlideStore
+
+# Longer side of the map at most; predictions have a level of about that size.
+_LARGEST_PX = 2048
+_LEAST = 128
+
+# Steps down and across of a dither whose lowest pixels are spread evenly over any area: 1 / g and 1
+# / g^2, g^3 = g + 1 (Roberts, 2018, *The unreasonable effectiveness of quasirandom sequences*).
+_SPREAD = (0.7548776662466927, 0.5698402909980532)
+
+
+@dataclass(frozen=True, slots=True)
+class MinedSlide:
+    """Result for one slide: the share of its pixels that are hard, and their mean confidence."""
+
+    name: str
+    share: float
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class MineReport:
+    """What was mined."""
+
+    slides: tuple[MinedSlide, ...]
+
+    def lines(self) -> list[str]:
+        """Figures as sentences for people."""
+        return [
+            f"{s.name}: {s.share:.2%} of the slide is hard, mean confidence {s.confidence:.2f}"
+            for s in self.slides
+        ]
+
+
+def mine(
+    collection: Collection,
+    prediction: Collection,
+    *,
+    label: str = "annotations",
+    ring_um: float = 50.0,
+    cap: float = 0.02,
+    progress: Progress,
+) -> MineReport:
+    """Write the layer ``hard_negatives`` of each predicted slide; a second time, it is the same.
+
+    Parameters
+    ----------
+    collection
+        Stores of the slides.
+    prediction
+        Made by a model that did not learn from these slides.
+    label
+        Name under ``labels/`` of the truth.
+    ring_um
+        Width of the ring around annotated pixels that is left out; pixels of level 0 where mpp is
+        unknown.
+    cap
+        Largest share of a slide that may become hard negatives; the surest errors are kept.
+    progress
+        Advanced by slides.
+
+    Raises
+    ------
+    StoreError
+        If there are no predictions.
+    BatchError
+        If some slides cannot be mined, for example because the model learned from them.
+    """
+    names = prediction.names()
+    if not names:
+        raise StoreError(f"{prediction.path} holds no predictions; run `wsi-seg infer` first")
+    mined, failures = [], {}
+    progress.start("mine", len(names), "slides")
+    for name in names:
+        try:
+            confidence, downsample = hard_px(
+                collection[name], prediction[name], label=label, ring_um=ring_um, cap=cap
+            )
+            write_values(collection[name], HARD_NEGATIVES, confidence, downsample=downsample)
+            found = confidence[confidence > 0]
+            mean = float(found.mean()) / 255 if found.size else 0.0
+            mined.append(MinedSlide(name, found.size / confidence.size, mean))
+        except WsiSegError as error:
+            failures[name] = str(error)
+        progress.advance(1)
+    progress.finish()
+    if failures:
+        raise BatchError(failures, done=len(mined))
+    return MineReport(tuple(mined))
+
+
+def hard_px(
+    slide: SlideStore, found: SlideStore, *, label: str, ring_um: float, cap: float
+) -> tuple[NDArray[np.uint8], float]:
+    """Confidence of each pixel at a low level, and its level-0 pixels per pixel; see `mine`.
+
+    Returns
+    -------
+    confidence : NDArray[np.uint8]
+        ``(H, W)``, probability * 255 on hard pixels, 0 elsewhere.
+    downsample : float
+        Of that level.
+
+    Raises
+    ------
+    StoreError
+        If the model learned from the slide, or the prediction is of another one or holds class
+        ids alone.
+    """
+    training = found.attributes.get("training")
+    if isinstance(training, dict) and training.get("learned_from_slide") is True:
+        raise StoreError(
+            f"{found.path}: its model learned from slide {slide.name!r}, so its "
+            "mistakes there do not show; mine predictions of slides that were held out"
+        )
+    require_same_slide(found, slide)
+    image, levels = found.probabilities, found.pyramid.extents
+    level = next(
+        (n for n, extent in enumerate(levels) if max(extent.height, extent.width) <= _LARGEST_PX),
+        len(levels) - 1,
+    )
+    extent = levels[level]
+    region = Region(level=level, y=0, x=0, height=extent.height, width=extent.width)
+    confidence: NDArray[np.uint8] = image.read(region, cached=False).max(axis=2)
+    downsample = slide.pyramid.extent.width / extent.width
+    truth = read_label(slide.label(label), extent, 0, 0, height=extent.height, width=extent.width)
+    ring_px = ring_um / ((slide.pyramid.mpp or 1.0) * downsample)
+    near = truth > 0
+    if near.any():  # else scipy measures from a place outside
+        near = ndimage.distance_transform_edt(~near) <= ring_px
+    confidence[(confidence < _LEAST) | near | (truth == IGNORE)] = 0
+    return _capped(confidence, round(cap * confidence.size)), downsample
+
+
+def _capped(confidence: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
+    """Keep the ``count`` pixels of highest confidence; of the last value, pixels from all over."""
+    counts = np.bincount(confidence.ravel(), minlength=256)
+    counts[0] = 0
+    least = np.cumsum(counts[::-1])[::-1]  # pixels of this value and more
+    if least[0] <= count:
+        return confidence
+    value = int(np.flatnonzero(least > count)[-1])
+    kept = confidence > value
+    y, x = np.nonzero(confidence == value)
+    # Pixels of one value are equally hard: the first ones would all be at the top of the slide.
+    spread = (y * _SPREAD[0] + x * _SPREAD[1]) % 1
+    chosen = np.argsort(spread, kind="stable")[: count - np.count_nonzero(kept)]
+    kept[y[chosen], x[chosen]] = True
+    return np.where(kept, confidence, 0).astype(np.uint8)

@@ -1,0 +1,44 @@
+"""Owns which extra of the package brings which optional library."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from wsi_seg.errors import MissingLibraryError
+
+EXTRAS = {
+    "dask_cuda": "cuda",
+    "dask_jobqueue": "slurm",
+    "matplotlib": "report",
+    "openslide": "openslide",
+    "pydicom": "dicom",
+    "SimpleITK": "volume",
+    "starlette": "viewer",
+    "tensorboard": "tensorboard",
+    "uvicorn": "viewer",
+}
+
+
+@contextmanager
+def naming_extra(subject: str) -> Iterator[None]:
+    """Name the extra to install where an import inside fails for the lack of it.
+
+    Parameters
+    ----------
+    subject
+        What needs the library: a file, a verb or an option.
+
+    Raises
+    ------
+    MissingLibraryError
+        If an optional library is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        if library not in EXTRAS:
+            raise
+        raise MissingLibraryError(
+            f"{subject} needs {library}, which is not installed; run: "
+            f"pip install 'wsi-seg[{EXTRAS[library]}]'"
+        ) from error

@@ -1,0 +1,250 @@
+"""Owns what happens around steps and epochs: progress, timing, saving, validation, the end."""
+
+import dataclasses
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from wsi_seg.learn.history import History, Row
+from wsi_seg.learn.pace import MEASURED_AFTER, end_in, steps_left
+from wsi_seg.learn.patch_losses import WORST, PatchLosses, write_worst
+from wsi_seg.learn.resume import Position, save_state
+from wsi_seg.learn.task import Batch, SegmentationTask
+from wsi_seg.learn.validate import Validation
+from wsi_seg.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+METRICS = "metrics.csv"
+
+# Share of an epoch that the network may wait for patches before that is worth a warning.
+_WAIT = 0.1
+
+
+@dataclasses.dataclass
+class _Epoch:
+    """Sums of the epoch that runs, so far; ``seconds`` and ``waited`` include earlier calls."""
+
+    terms: dict[str, float] = dataclasses.field(default_factory=dict)
+    patches: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+
+
+class TrainingCallback(Callback):
+    """Reports, saves, validates, keeps the best networks, and ends the run by its recipe.
+
+    Parameters
+    ----------
+    validation
+        Slides held out, and recipe and folder of the run.
+    patch_losses
+        Gets the loss of each patch.
+    progress
+        Reports patches.
+    """
+
+    def __init__(
+        self, validation: Validation, patch_losses: PatchLosses, *, progress: Progress
+    ) -> None:
+        self.history = History(monitor=f"val_{validation.recipe.train.monitor}")
+        self._patch_losses = patch_losses
+        self._validation, self._recipe = validation, validation.recipe
+        self._out: Path = validation.out
+        self._progress = progress
+        self._epoch = _Epoch()
+        self._position = Position()
+        self._ended = False
+        self._step_ended = self._saved = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Figures so far, for the file that training is taken up from."""
+        return {
+            "history": dataclasses.asdict(self.history),
+            "epoch": dataclasses.asdict(self._epoch),
+            "patch_losses": self._patch_losses.state(),
+            "ended": self._ended,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the figures of an earlier run."""
+        self.history = History(**state_dict["history"])
+        self._epoch = _Epoch(**state_dict["epoch"])
+        self._patch_losses.take_up(state_dict["patch_losses"])
+        self._ended = state_dict["ended"]
+
+    def on_save_checkpoint(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        checkpoint: dict[str, Any],
+    ) -> None:
+        """Say which batch comes next."""
+        self._position.put(checkpoint)
+
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """End at once a run that had already ended early; else take up its bar and clocks."""
+        trainer.should_stop = self._ended
+        self._step_ended = self._saved = time.perf_counter()
+        if self._epoch.patches:
+            self._begin_bar(trainer)
+            self._progress.advance(self._epoch.patches)
+
+    def on_train_epoch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Begin the epoch's bar and its clocks."""
+        self._begin_bar(trainer)
+        self._patch_losses.begin()
+        self._epoch = _Epoch()
+        self._step_ended = time.perf_counter()
+
+    def on_train_batch_start(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Count the time since the last step as waiting for data."""
+        self._epoch.waited += self._lap()
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: dict[str, Any],  # type: ignore[override]
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Add the step's figures up; save where it has been long enough."""
+        epoch, count = self._epoch, len(batch[0]) * trainer.world_size
+        epoch.patches += count
+        for name, term in outputs["terms"].items():
+            epoch.terms[name] = epoch.terms.get(name, 0.0) + float(term) * count
+        losses = pl_module.all_gather(outputs["patches"])
+        assert isinstance(losses, torch.Tensor)
+        self._patch_losses.record(losses)
+        self._progress.advance(count)
+        epoch.seconds += self._lap()
+        done = batch_idx + 1
+        whole_step = done % self._recipe.train.accumulate == 0
+        if whole_step:
+            self._keep_pace(trainer)
+        # The last batch is saved with its epoch, once that is validated.
+        if whole_step and done < trainer.num_training_batches and self._is_due(trainer):
+            self._save(trainer, Position(trainer.current_epoch, done))
+
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Validate, keep the best networks, write the figures, decide whether to go on."""
+        assert isinstance(pl_module, SegmentationTask)
+        self._progress.finish()
+        started = time.perf_counter()
+        epoch = self._epoch
+        seconds = epoch.seconds + epoch.waited
+        row: Row = {"epoch": float(trainer.current_epoch + 1)}
+        row |= {name: total / epoch.patches for name, total in epoch.terms.items()}
+        drawn, worst = self._patch_losses.end(trainer.current_epoch)
+        row |= drawn
+        row["lr"] = float(trainer.optimizers[0].param_groups[0]["lr"])
+        row["patches_per_second"] = epoch.patches / seconds
+        row["data_wait"] = epoch.waited / seconds
+        last = trainer.should_stop or trainer.current_epoch + 1 >= (trainer.max_epochs or 0)
+        # One process validates; what it found decides for all.
+        if trainer.is_global_zero and self._is_validated(row, last):
+            device = str(pl_module.device)
+            row |= self._validation.score(pl_module.network, device, self._progress)
+        minutes = (seconds + time.perf_counter() - started) / 60
+        row, minutes, last = trainer.strategy.broadcast((row, minutes, last))
+        self.history.rows.append(row)
+        self.history.minutes += minutes
+        gain = self.history.gain(row)
+        if gain is not None:
+            pl_module.validated(gain)
+        if trainer.is_global_zero:
+            self._write(trainer, pl_module)
+            write_worst(self._out / WORST, worst)
+        self._epoch = _Epoch()
+        self._ended = trainer.should_stop = last or self._stale()
+        self._save(trainer, Position(trainer.current_epoch + 1, 0))
+
+    def on_exception(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        exception: BaseException,
+    ) -> None:
+        """End the epoch's bar."""
+        self._progress.finish()
+
+    def _lap(self) -> float:
+        """Seconds since this was last asked."""
+        before, self._step_ended = self._step_ended, time.perf_counter()
+        return self._step_ended - before
+
+    def _begin_bar(self, trainer: lightning.Trainer) -> None:
+        title = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        batch = self._recipe.train.batch_size * trainer.world_size
+        self._progress.start(title, int(trainer.num_training_batches) * batch, "patches")
+
+    def _is_due(self, trainer: lightning.Trainer) -> bool:
+        due = time.perf_counter() - self._saved >= 60 * self._recipe.train.save_minutes
+        if trainer.world_size > 1:
+            due = bool(trainer.strategy.reduce_boolean_decision(due, all=False))
+        return due
+
+    def _save(self, trainer: lightning.Trainer, position: Position) -> None:
+        self._position = position
+        save_state(trainer, self._out)
+        # What saving took is neither waiting nor learning.
+        self._saved = self._step_ended = time.perf_counter()
+
+    def _is_validated(self, row: Row, last: bool) -> bool:
+        due = last or row["epoch"] % self._recipe.train.validate_every == 0
+        return bool(self._validation.slides) and due
+
+    def _stale(self) -> bool:
+        """Whether validation has not gained for as long as the recipe bears with."""
+        patience = self._recipe.train.early_stop
+        return patience is not None and self.history.validations_since_best >= patience
+
+    def _keep_pace(self, trainer: lightning.Trainer) -> None:
+        """Bring the learning rate down by the end of the time there is, and end the run then."""
+        limit = self._recipe.train.max_minutes
+        if limit is None:
+            return
+        spent = 60 * self.history.minutes + self._epoch.seconds + self._epoch.waited
+        left = steps_left(limit, spent, trainer.global_step)
+        # One process measures; all take the same strides.
+        left = trainer.strategy.broadcast(left)
+        batches = (trainer.max_epochs or 0) * int(trainer.num_training_batches)
+        planned = batches // self._recipe.train.accumulate - trainer.global_step
+        for config in trainer.lr_scheduler_configs if trainer.global_step > MEASURED_AFTER else ():
+            end_in(config.scheduler, min(left, planned))
+        trainer.should_stop = trainer.should_stop or left < 1
+
+    def _write(self, trainer: lightning.Trainer, task: SegmentationTask) -> None:
+        """Keep networks and figures of the epoch that just ended."""
+        row = self.history.rows[-1]
+        if self.history.gain(row) is not None or not self._validation.slides:
+            self._validation.keep(task.network, self.history)
+        columns = list(dict.fromkeys(name for one in self.history.rows for name in one))
+        self.history.write_csv(self._out / METRICS, columns)
+        for board in trainer.loggers:
+            board.log_metrics({k: v for k, v in row.items() if k != "epoch"}, int(row["epoch"]))
+        logger.info("%s", ", ".join(f"{name} {value:.4g}" for name, value in row.items()))
+        if row["data_wait"] > _WAIT and row["epoch"] == 1:
+            logger.warning(
+                "the network waited %.0f %% of the epoch for patches; raise train.workers (%d)",
+                100 * row["data_wait"],
+                self._recipe.train.workers,
+            )

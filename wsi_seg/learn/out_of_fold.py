@@ -1,0 +1,86 @@
+"""Owns what folds leave together: the ensemble's file, and predictions of slides not seen."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from wsi_seg.config import Recipe
+from wsi_seg.config.ensemble import EnsembleFile, EnsembleMember
+from wsi_seg.evaluate.scores import Scores
+from wsi_seg.export.files import written_whole
+from wsi_seg.infer.output import discard_others
+from wsi_seg.infer.run import infer_with
+from wsi_seg.learn.validate import infer_options, score_slides
+from wsi_seg.predict.ensemble import ENSEMBLE, read_model
+from wsi_seg.progress import Progress
+from wsi_seg.store import SlideStore
+
+__all__ = ["ENSEMBLE", "OUT_OF_FOLD", "predict_out_of_fold", "write_ensemble"]
+
+OUT_OF_FOLD = "oof.zarr"
+
+
+def write_ensemble(path: Path, members: Sequence[Path]) -> Path:
+    """Write the file that inference takes in place of a checkpoint; paths are relative to it.
+
+    Returns
+    -------
+    path : Path
+        The same.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    rows = tuple(
+        EnsembleMember(checkpoint=Path(os.path.relpath(member, path.parent)).as_posix())
+        for member in members
+    )
+    content = EnsembleFile(members=rows).model_dump(mode="json")
+    with written_whole(path) as file:
+        file.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def predict_out_of_fold(
+    recipe: Recipe,
+    folds: Sequence[tuple[Path, tuple[SlideStore, ...], Path]],
+    *,
+    progress: Progress,
+) -> dict[str, float]:
+    """Predict the slides that each fold held out, and keep the predictions.
+
+    Predictions that exist are kept, so a rerun goes on; those of other weights are made again.
+
+    Parameters
+    ----------
+    recipe
+        As in the last phase.
+    folds
+        Checkpoint, slides held out, and where to put their predictions.
+    progress
+        Reports tiles.
+
+    Returns
+    -------
+    dice : dict[str, float]
+        Of each class: mean over all slides of the per-slide Dice.
+    """
+    found: list[Scores] = []
+    for checkpoint, slides, out in folds:
+        model = read_model([checkpoint])
+        # A finished run that was given more time may have found better weights.
+        discard_others(out, model.identity())
+        infer_with(
+            model,
+            slides,
+            out,
+            infer_options(recipe, "auto"),
+            progress=progress,
+        )
+        found.append(score_slides(out, slides, recipe.data.label, progress))
+    scores = Scores(tuple(score for one in found for score in one.slides))
+    return {name: scores.slide_dice(name)[0] for name in scores.class_names}

@@ -1,0 +1,130 @@
+"""Owns what is remembered of an epoch's patches: their losses, the worst of them, what comes again.
+
+A patch is known by its index in the epoch, so nothing but losses has to be kept.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wsi_seg.data.dataset import EpochItems
+from wsi_seg.errors import OutputError
+from wsi_seg.sampling import Draws, GridSampler, PatchSampler
+from wsi_seg.sampling.samplers import Layer
+
+WORST = "worst.csv"
+
+_WORST = 24
+
+
+@dataclass(frozen=True, slots=True)
+class WorstPatch:
+    """A patch on which the loss was high: its slide, its centre in level-0 pixels, and the loss."""
+
+    slide: str
+    y: float
+    x: float
+    loss: float
+
+
+class PatchLosses:
+    """Losses of the patches of the epoch that runs, in the order in which they are shown.
+
+    Parameters
+    ----------
+    items
+        Order of the patches; gets those that come again.
+    sampler
+        Drew them.
+    slides
+        Names of the sampler's slides.
+    replay
+        Share of an epoch that shows the worst patches of the epoch before once more.
+    """
+
+    def __init__(
+        self,
+        items: EpochItems,
+        sampler: PatchSampler | GridSampler,
+        slides: Sequence[str],
+        *,
+        replay: float,
+    ) -> None:
+        self._items, self._sampler, self._slides = items, sampler, tuple(slides)
+        self._again = int(replay * len(sampler))
+        self._losses: list[float] = []
+
+    def state(self) -> dict[str, list[float] | list[int]]:
+        """State that has to be saved to go on in mid-epoch."""
+        return {"losses": self._losses, "repeats": list(self._items.repeats)}
+
+    def take_up(self, state: dict[str, list[float] | list[int]]) -> None:
+        """Go on where a state was saved."""
+        self._losses = [float(loss) for loss in state["losses"]]
+        self._items.repeats = tuple(int(item) for item in state["repeats"])
+
+    def begin(self) -> None:
+        """Begin an epoch."""
+        self._losses = []
+
+    def record(self, losses: torch.Tensor) -> None:
+        """Note the losses of a step: ``(B,)``, or ``(ranks, B)`` where there are several."""
+        # Item i is shown by rank i modulo ranks.
+        self._losses += (losses.T if losses.ndim == 2 else losses).flatten().tolist()
+
+    def end(self, epoch: int) -> tuple[dict[str, float], list[WorstPatch]]:
+        """Close an epoch, and choose what comes again in the next.
+
+        Returns
+        -------
+        counts : dict
+            Patches that were drawn, ``drawn_<layer>``, and of them ``drawn_again``.
+        worst : list of WorstPatch
+            Worst first.
+        """
+        # A run may end in the middle of an epoch.
+        draws, items = self._sampler.epoch(epoch), self._items.of(epoch)[: len(self._losses)]
+        # A patch comes again once at most: a wrong label would come again for ever.
+        fresh = np.flatnonzero(items >= epoch * len(self._sampler))
+        losses = np.array(self._losses)[fresh]
+        order = fresh[np.argsort(-losses, kind="stable")]
+        counts = _counts(draws, len(items) - len(fresh))
+        worst = [self._worst(draws, int(index)) for index in order[:_WORST]]
+        self._items.repeats = tuple(np.sort(items[order[: self._again]]).tolist())
+        return counts, worst
+
+    def _worst(self, draws: Draws, index: int) -> WorstPatch:
+        slide = self._slides[draws.slide[index]]
+        return WorstPatch(slide, float(draws.y[index]), float(draws.x[index]), self._losses[index])
+
+
+def _counts(draws: Draws, again: int) -> dict[str, float]:
+    found: NDArray[np.int64] = np.bincount(draws.layer, minlength=len(Layer))
+    counts = {f"drawn_{layer.name.lower()}": float(found[layer]) for layer in Layer if found[layer]}
+    return counts | ({"drawn_again": float(again)} if again else {})
+
+
+def write_worst(path: Path, worst: Sequence[WorstPatch]) -> None:
+    """Write the worst patches as csv, whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["slide", "y", "x", "loss"])
+    writer.writerows([w.slide, f"{w.y:.1f}", f"{w.x:.1f}", f"{w.loss:.6g}"] for w in worst)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text.getvalue(), encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error

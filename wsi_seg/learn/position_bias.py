@@ -1,0 +1,160 @@
+"""Owns the check of position bias: what a network answers where there is nothing to see.
+
+Tiles of one colour, and tiles whose pieces were shuffled, are no more a structure in their middle
+than in their corners. A network that says otherwise has learned where annotated structures lay in
+its patches, not what they look like.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wsi_seg.errors import ConfigError, OutputError
+from wsi_seg.models import load_checkpoint
+
+POSITION_BIAS = "position_bias.json"
+
+# Parts of a tile along each side. Pieces are shuffled, so the number must be even.
+_PARTS = 8
+
+# Differences between the middle and the corners up to this are not worth a warning: zeros around
+# a tile, which convolutions see, make some.
+_ALLOWED = 0.1
+
+Means = list[list[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class PositionBias:
+    """Mean answers by their position in a tile.
+
+    Parameters
+    ----------
+    answers
+        By the kind of tile and the class: ``(parts, parts)`` means of probabilities.
+    """
+
+    answers: Mapping[str, Mapping[str, Means]]
+
+    @classmethod
+    def read(cls, file: Path) -> "PositionBias":
+        """Read what `write` wrote.
+
+        Raises
+        ------
+        ConfigError
+            If the file cannot be read.
+        """
+        try:
+            return cls(**json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise ConfigError(f"{file} cannot be read ({error}); train again") from error
+
+    def write(self, file: Path) -> None:
+        """Keep the figures, whole or not at all.
+
+        Raises
+        ------
+        OutputError
+            If they cannot be written.
+        """
+        partial = file.with_name(f".{file.name}.partial")
+        try:
+            partial.write_text(json.dumps(asdict(self)), encoding="utf-8")
+            partial.replace(file)
+        except OSError as error:
+            raise OutputError(f"cannot write {file}: {error.strerror or error}") from error
+
+    def warnings(self) -> list[str]:
+        """Sentences about classes whose answer depends on the position."""
+        return [
+            f"the network has learned the position: {kind} tiles are {name} with probability "
+            f"{middle:.2f} in the middle and {corners:.2f} in the corners; look at the mean label "
+            "of `wsi-seg preview`, and train longer or with more varied slides"
+            for kind, name, middle, corners in self._figures()
+            if abs(middle - corners) > _ALLOWED
+        ]
+
+    def lines(self) -> list[str]:
+        """All figures as sentences, or the warnings alone."""
+        return self.warnings() or [
+            f"{kind} tiles are {name} with probability {middle:.2f} in the middle and "
+            f"{corners:.2f} in the corners"
+            for kind, name, middle, corners in self._figures()
+        ]
+
+    def _figures(self) -> Iterator[tuple[str, str, float, float]]:
+        for kind, classes in self.answers.items():
+            for name, means in classes.items():
+                yield kind, name, *middle_and_corners(np.array(means))
+
+
+def measure_position_bias(
+    checkpoint: Path, patches: torch.Tensor, device: torch.device
+) -> PositionBias:
+    """Ask a network about tiles without content, made of training patches.
+
+    Parameters
+    ----------
+    checkpoint
+        The network.
+    patches
+        ``(B, C, side, side)`` uint8; the side is a multiple of 8 px.
+    device
+        Where to compute.
+    """
+    network, card = load_checkpoint(checkpoint)
+    network.to(device).eval()
+    flat = patches.float().mean(dim=(2, 3), keepdim=True).expand_as(patches)
+    answers = {}
+    for kind, tiles in {"flat": flat, "shuffled": _shuffled(patches)}.items():
+        sums = np.zeros((len(card.classes), *patches.shape[2:]))
+        mean, std = (torch.tensor(v).reshape(1, -1, 1, 1) for v in (card.mean, card.std))
+        for tile in ((tiles / 255 - mean) / std).split(1):
+            with torch.inference_mode():
+                sums += network(tile.to(device)).float().sigmoid().sum(dim=0).cpu().numpy()
+        means = [means_by_position(one / len(tiles)).tolist() for one in sums]
+        answers[kind] = dict(zip(card.classes.names, means, strict=True))
+    return PositionBias(answers)
+
+
+def _shuffled(patches: torch.Tensor) -> torch.Tensor:
+    """Patches cut into pieces, those in another order, and the same moved by half a side.
+
+    So the middle and the corners show the same pieces in the end.
+    """
+    count, channels, side, _ = patches.shape
+    piece = side // _PARTS
+    order = torch.rand(
+        (count, 1, _PARTS**2, 1), generator=torch.Generator().manual_seed(0)
+    ).argsort(dim=2)
+    cut = patches.unfold(2, piece, piece).unfold(3, piece, piece)
+    cut = cut.reshape(count, channels, _PARTS**2, piece**2)
+    mixed = cut.gather(2, order.expand_as(cut)).reshape(
+        count, channels, _PARTS, _PARTS, piece, piece
+    )
+    tiles = mixed.permute(0, 1, 2, 4, 3, 5).reshape(count, channels, side, side)
+    moved = tiles.roll((side // 2, side // 2), dims=(2, 3))
+    return torch.cat([tiles, moved]).float()
+
+
+def means_by_position(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Means of the parts of a square, ``(side, side)`` to ``(parts, parts)``."""
+    edges = np.rint(np.linspace(0, len(values), _PARTS + 1)).astype(np.int64)
+    sums = np.add.reduceat(np.add.reduceat(values, edges[:-1], axis=0), edges[:-1], axis=1)
+    means: NDArray[np.float64] = sums / np.outer(np.diff(edges), np.diff(edges))
+    return means
+
+
+def middle_and_corners(means: NDArray[np.float64]) -> tuple[float, float]:
+    """Mean of the four parts in the middle, and of those in the corners."""
+    middle = len(means) // 2
+    corners = means[[0, 0, -1, -1], [0, -1, 0, -1]]
+    return float(means[middle - 1 : middle + 1, middle - 1 : middle + 1].mean()), float(
+        corners.mean()
+    )

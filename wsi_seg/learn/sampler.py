@@ -1,0 +1,73 @@
+"""Owns what draws the patches of a run: a sampler over the maps of its slides."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from wsi_seg.config import Recipe
+from wsi_seg.errors import ConfigError
+from wsi_seg.reading.view import View
+from wsi_seg.sampling import GridSampler, PatchSampler, SlideMap
+from wsi_seg.sampling.maps import TrainingSlide
+from wsi_seg.store import SlideStore
+
+
+def patch_sampler(
+    slides: Sequence[TrainingSlide], recipe: Recipe, *, batch: int = 1
+) -> PatchSampler | GridSampler:
+    """Make what draws the patches of a run, as the recipe says.
+
+    Raises
+    ------
+    ConfigError
+        If there is nothing to draw from, or sizes are in mm and mpp is unknown.
+    """
+    maps = map_slides(slides, recipe)
+    sampling = recipe.sampling
+    unknown = [slide.name for slide in slides if slide.store.pyramid.mpp is None]
+    if sampling.sizes is not None and (recipe.mpp is None or unknown):
+        raise ConfigError(
+            f"sampling.sizes is in mm; expected mpp in the recipe (got {recipe.mpp}) and on all "
+            f"slides (unknown: {', '.join(unknown) or 'none'}); give --mpp to `wsi-seg tile`"
+        )
+    sides = np.array([patch_sides(slide.store, recipe) for slide in slides])
+    if sampling.grid is not None:
+        return GridSampler(maps, sampling.grid, sides=sides, seed=recipe.seed, batch=batch)
+    return PatchSampler(maps, sampling, sides=sides, seed=recipe.seed, batch=batch)
+
+
+def map_slides(slides: Sequence[TrainingSlide], recipe: Recipe) -> tuple[SlideMap, ...]:
+    """Make the importance map of each slide.
+
+    Raises
+    ------
+    ConfigError
+        If one of the recipe's classes has no object on any of the slides.
+    """
+    require_classes(slides, recipe)
+    return tuple(slide.map(recipe, patch_sides(slide.store, recipe)) for slide in slides)
+
+
+def require_classes(slides: Sequence[TrainingSlide], recipe: Recipe) -> None:
+    """Look for an object of each of the recipe's classes.
+
+    Raises
+    ------
+    ConfigError
+        If one has none on any of the slides.
+    """
+    seen = np.concatenate([slide.class_ids(recipe) for slide in slides])
+    absent = [entry.name for entry in recipe.class_table if not (seen == entry.id).any()]
+    if absent:
+        raise ConfigError(
+            f"class {', '.join(absent)} has no object in label {recipe.data.label!r} of the "
+            f"{len(slides)} training slides ({', '.join(s.name for s in slides)}); expected at "
+            "least one; annotate some, train on other slides, or take the class out of the recipe"
+        )
+
+
+def patch_sides(store: SlideStore, recipe: Recipe) -> tuple[float, float]:
+    """Height and width of a patch in level-0 pixels of a slide."""
+    full, seen = store.pyramid.extent, View.of(recipe).scale(store.pyramid, name=store.name).extent
+    side = recipe.patch_px
+    return side * full.height / seen.height, side * full.width / seen.width

@@ -1,0 +1,156 @@
+"""Owns which slides a run learns from: opens them, and holds some out, once or once per fold."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsi_seg.config import Recipe
+from wsi_seg.errors import ConfigError
+from wsi_seg.sampling.counters import Stream, generator
+from wsi_seg.sampling.folds import hold_out, make_folds
+from wsi_seg.sampling.groups import group_slides
+from wsi_seg.sampling.maps import TrainingSlide
+from wsi_seg.store import SlideStore, open_collection
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Slides learned from, and slides held out."""
+
+    train: tuple[TrainingSlide, ...]
+    validation: tuple[SlideStore, ...]
+
+
+def split_slides(recipe: Recipe) -> tuple[Split, ...]:
+    """Open the recipe's collections and split their slides: once, or once per fold.
+
+    Slides with pseudo-labels are learned from in every fold and held out in none.
+
+    Raises
+    ------
+    ConfigError
+        If a name is unknown, is on both sides or occurs twice, or no slide is left to train on.
+    StoreError
+        If a collection or an object table cannot be opened.
+    """
+    stores = _open_all(recipe.data.stores)
+    label = recipe.data.label
+    labelled = {name: s for name, s in stores.items() if label in s.label_names()}
+    if not labelled:
+        known = sorted({found for s in stores.values() for found in s.label_names()})
+        raise ConfigError(
+            f"none of the {len(stores)} slides has a label {label!r}; they have "
+            f"{', '.join(known) or 'none'}; run `wsi-seg annotate`, or set data.label"
+        )
+    if recipe.data.train is None:
+        pool = sorted(labelled)
+    else:
+        pool = _require_names("data.train", recipe.data.train, stores, labelled)
+    slides = {name: TrainingSlide.of(stores[name], label) for name in pool}
+    if recipe.data.folds is not None:
+        parts = _folds(recipe, recipe.data.folds, slides)
+    else:
+        parts = (_held_out(recipe, slides, stores, labelled),)
+    return tuple(_split(stores, slides, held_out) for held_out in parts)
+
+
+def _split(
+    stores: Mapping[str, SlideStore], pool: Mapping[str, TrainingSlide], held_out: Sequence[str]
+) -> Split:
+    train = [name for name in pool if name not in held_out]
+    if not train:
+        raise ConfigError(
+            f"no slide is left to train on: all of {', '.join(pool)} are held out; name fewer in "
+            "data.validation"
+        )
+    if not held_out:
+        logger.warning("no slide is held out, so the last epoch counts as the best")
+    return Split(tuple(pool[n] for n in train), tuple(stores[n] for n in held_out))
+
+
+def _open_all(paths: Sequence[Path]) -> dict[str, SlideStore]:
+    stores: dict[str, SlideStore] = {}
+    for path in paths:
+        for store in open_collection(path):
+            if store.name in stores:
+                raise ConfigError(
+                    f"slide {store.name!r} is both in {stores[store.name].path.parent} and in "
+                    f"{path}; expected each name once in data.stores"
+                )
+            stores[store.name] = store
+    if not stores:
+        raise ConfigError(
+            f"there is no slide in {', '.join(map(str, paths))}; run `wsi-seg tile` first"
+        )
+    return stores
+
+
+def _folds(
+    recipe: Recipe, count: int, slides: Mapping[str, TrainingSlide]
+) -> tuple[Sequence[str], ...]:
+    """Slides that each fold holds out; every slide is held out once."""
+    areas = {
+        name: float(slide.objects.area.sum())
+        for name, slide in slides.items()
+        if not slide.is_pseudo
+    }
+    return make_folds(areas, group_slides(recipe.data, sorted(areas)), count, seed=recipe.seed)
+
+
+def _held_out(
+    recipe: Recipe,
+    slides: Mapping[str, TrainingSlide],
+    stores: Mapping[str, SlideStore],
+    labelled: Mapping[str, SlideStore],
+) -> list[str]:
+    wanted, label = recipe.data.validation, recipe.data.label
+    if not isinstance(wanted, float | int):
+        names = _require_names("data.validation", wanted, stores, labelled)
+        named = [slides.get(name) or TrainingSlide.of(labelled[name], label) for name in names]
+        guessed = [slide.name for slide in named if slide.is_pseudo]
+        if guessed:
+            raise ConfigError(
+                f"data.validation: slides {', '.join(guessed)} have pseudo-labels only; expected "
+                "slides that were labelled by people"
+            )
+        both = sorted(set(names) & set(recipe.data.train or ()))
+        if both:
+            raise ConfigError(f"slides {', '.join(both)} are in data.train and data.validation")
+        return names
+    if wanted == 0:
+        return []
+    pool = [name for name, slide in slides.items() if not slide.is_pseudo]
+    if len(pool) < 2:
+        raise ConfigError(
+            f"data.validation is {wanted:g}, but there is one labelled slide only ({pool[0]}); "
+            "label another one, or set data.validation to 0 to hold out none"
+        )
+    count = min(max(1, round(wanted * len(pool))), len(pool) - 1)
+    order = generator(recipe.seed, 0, stream=Stream.SPLIT).permutation(len(pool))
+    held_out = hold_out(pool, group_slides(recipe.data, pool), count, order)
+    if len(held_out) == len(pool):
+        raise ConfigError(
+            f"all {len(pool)} labelled slides are one group; expected several, or names in "
+            "data.validation"
+        )
+    return list(held_out)
+
+
+def _require_names(
+    key: str,
+    names: Sequence[str],
+    stores: Mapping[str, SlideStore],
+    labelled: Mapping[str, SlideStore],
+) -> list[str]:
+    for name in names:
+        if name not in stores:
+            raise ConfigError(f"{key}: got slide {name!r}; there are {', '.join(sorted(stores))}")
+        if name not in labelled:
+            known = ", ".join(stores[name].label_names()) or "none"
+            raise ConfigError(f"{key}: slide {name!r} lacks the label to learn; it has: {known}")
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{key}: got {', '.join(names)}; expected each slide once")
+    return list(names)

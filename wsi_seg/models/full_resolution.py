@@ -1,0 +1,59 @@
+"""Owns the skip at full resolution, which smp's decoders leave out: layers that see every pixel."""
+
+import torch
+from torch import nn
+
+
+class FullResolutionDecoder(nn.Module):
+    """A decoder whose result is mixed with what two layers find at full resolution.
+
+    smp's decoders skip from half resolution on, so borders of small objects come out blurred.
+
+    Parameters
+    ----------
+    decoder
+        Takes the encoder's features, of which the first is the image itself.
+    image, skip, decoded
+        Channels of the image, of the new layers, and of the decoder's result.
+    """
+
+    def __init__(self, decoder: nn.Module, *, image: int, skip: int, decoded: int) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.skip = nn.Sequential(*_layer(image, skip), *_layer(skip, skip))
+        self.mix = nn.Sequential(*_layer(skip + decoded, decoded))
+
+    @property
+    def blocks(self) -> nn.ModuleList | None:
+        """Depths of the decoder, where it has any."""
+        blocks = getattr(self.decoder, "blocks", None)
+        return blocks if isinstance(blocks, nn.ModuleList) else None
+
+    def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
+        """Decode; ``(B, decoded, H, W)``."""
+        both = torch.cat([self.decoder(features), self.skip(features[0])], dim=1)
+        mixed: torch.Tensor = self.mix(both)
+        return mixed
+
+
+def _layer(before: int, after: int) -> list[nn.Module]:
+    convolution = nn.Conv2d(before, after, 3, padding=1, bias=False)
+    return [convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+
+
+def add_full_resolution_skip(network: nn.Module, *, image: int, skip: int) -> None:
+    """Give a network a skip at full resolution.
+
+    Parameters
+    ----------
+    network
+        Of smp, with a decoder whose result has the image's size.
+    image, skip
+        See `FullResolutionDecoder`.
+    """
+    head = network.get_submodule("segmentation_head")
+    last = next(layer for layer in head.modules() if isinstance(layer, nn.Conv2d))
+    decoder = network.get_submodule("decoder")
+    network.decoder = FullResolutionDecoder(
+        decoder, image=image, skip=skip, decoded=last.in_channels
+    )

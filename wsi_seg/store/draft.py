@@ -1,0 +1,160 @@
+"""Owns writing an image or a label whole: begun aside, filled in strips, named when it is done."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.geometry import Extent, Region
+from wsi_seg.progress import Silent
+from wsi_seg.store.layout import create_multiscale
+from wsi_seg.store.multiscale import Multiscale
+from wsi_seg.store.names import LABELS, PARTIAL
+from wsi_seg.store.pyramid import fill_pyramid
+from wsi_seg.store.writer import discard, finish, strip_rows, tidy, write_strip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DraftLayout:
+    """Size and resolution of an image or label that is to be written.
+
+    Parameters
+    ----------
+    extents
+        Size of each level, finest first.
+    channels
+        Number of channels, or None for a 2-D label.
+    mpp
+        Micrometres per pixel of the slide's level 0, or None where unknown.
+    downsample
+        Level-0 pixels of the slide per pixel of this image's level 0.
+    coarser
+        Whether levels 1 and up are computed from level 0 in the end; else all are written.
+    """
+
+    extents: Sequence[Extent]
+    channels: int | None
+    mpp: float | None
+    downsample: float = 1.0
+    coarser: bool = True
+
+    @classmethod
+    def like(cls, image: Multiscale, *, channels: int | None = None) -> "DraftLayout":
+        """Size and resolution of an image that exists; of a label unless channels are given."""
+        return cls(
+            extents=image.pyramid.extents,
+            channels=channels,
+            mpp=image.slide_mpp,
+            downsample=image.downsample,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draft:
+    """Image or label that is being written; made by `writing`.
+
+    Parameters
+    ----------
+    path
+        Folder it is written to.
+    layout
+        Its size and resolution.
+    """
+
+    path: Path
+    layout: DraftLayout
+    _inside: list["Draft"] = field(default_factory=list)
+
+    def strips(self, level: int = 0) -> Iterator[Region]:
+        """Regions that `write` takes, from top to bottom."""
+        return self.layout.extents[level].strips(strip_rows(self.path, level), level)
+
+    def write(self, strip: Region, pixels: NDArray[np.uint8]) -> None:
+        """Write one strip; what is never written is 0.
+
+        Parameters
+        ----------
+        strip
+            One of `strips`.
+        pixels
+            ``(H, W, C)``, or ``(H, W)`` for a label, uint8.
+
+        Raises
+        ------
+        StoreError
+            If the pixels do not fit there.
+        OutputError
+            If they cannot be written.
+        """
+        write_strip(self.path, strip.level, strip.y, pixels)
+
+    def inside(self, name: str, layout: DraftLayout, attributes: Mapping[str, object]) -> "Draft":
+        """Begin another one in a folder of this one, such as ``labels/prediction``."""
+        draft = _begun(self.path / name, layout, attributes)
+        self._inside.append(draft)
+        return draft
+
+    def _complete(self) -> None:
+        for draft in (*self._inside, self):
+            if draft.layout.coarser:
+                nearest = draft.layout.channels is None
+                fill_pyramid(draft.path, nearest=nearest, progress=Silent())
+
+
+def _begun(path: Path, layout: DraftLayout, attributes: Mapping[str, object]) -> Draft:
+    create_multiscale(
+        path,
+        extents=layout.extents,
+        channels=layout.channels,
+        mpp=layout.mpp,
+        downsample=layout.downsample,
+        attributes=attributes,
+        name=path.name,
+    )
+    return Draft(path, layout)
+
+
+@contextmanager
+def writing(path: Path, layout: DraftLayout, attributes: Mapping[str, object]) -> Iterator[Draft]:
+    """Write an image or a label whole: it takes its name, or another's place, when the block ends.
+
+    Until then it lies in the folder of unfinished work, where nobody reads it; after an error it
+    stays there, and the next one begins afresh.
+
+    Parameters
+    ----------
+    path
+        Its name to be: a folder of a collection, or of the ``labels`` of a slide.
+    layout
+        Its size and resolution.
+    attributes
+        Plain JSON values to note; see `wsi_seg.store.info`.
+
+    Yields
+    ------
+    Draft
+        Takes its strips.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+
+    Examples
+    --------
+    >>> layout = DraftLayout.like(store.image)  # doctest: +SKIP
+    >>> with writing(store.path / "labels" / "mine", layout, {}) as draft:  # doctest: +SKIP
+    ...     for strip in draft.strips():
+    ...         draft.write(strip, ids[strip.slices])
+    """
+    group = path.parent.parent if path.parent.name == LABELS else path.parent
+    partial = group / PARTIAL / path.name
+    discard(partial)
+    draft = _begun(partial, layout, attributes)
+    yield draft
+    draft._complete()
+    finish(partial, path, replace=True)
+    tidy(group)

@@ -1,0 +1,85 @@
+"""Owns who may ask: hosts, the token, origins, and the headers that keep a page to itself."""
+
+import hmac
+import logging
+from urllib.parse import urlsplit
+
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp
+
+logger = logging.getLogger(__name__)
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+_COOKIE = "wsi-seg-token"
+
+# Scripts, styles, pictures and requests of this server only; pictures made in the page itself.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class AuthMiddleware(BaseHTTPMiddleware):
+    """Lets in loopback requests, or those with the token; writes from our own page only.
+
+    Parameters
+    ----------
+    app
+        What is guarded.
+    token
+        Secret that a browser shows once in the address and from then on as a cookie; None where
+        the server listens on loopback only.
+    """
+
+    def __init__(self, app: ASGIApp, token: str | None) -> None:
+        super().__init__(app)
+        self._token = token
+
+    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        """Answer, or refuse."""
+        response = self._refusal(request) or self._entry(request)
+        if response is None:
+            response = await call_next(request)
+        for name, value in _HEADERS.items():
+            response.headers[name] = value
+        return response
+
+    def _refusal(self, request: Request) -> Response | None:
+        host = urlsplit(f"//{request.headers.get('host', '')}").hostname
+        if self._token is None and host not in LOOPBACK:
+            # DNS rebinding: a foreign page whose name resolves to this machine sends that name.
+            return _refused(request, 403, "this server answers to 127.0.0.1 and localhost only")
+        if self._token is not None and not self._shown(request):
+            return _refused(request, 403, "open the address with its token, as the command prints")
+        if request.method not in ("GET", "HEAD"):
+            origin = request.headers.get("origin")
+            if origin is None or urlsplit(origin).netloc != request.headers.get("host"):
+                return _refused(request, 403, "only the viewer's own page may write")
+        return None
+
+    def _shown(self, request: Request) -> bool:
+        given = request.query_params.get("token") or request.cookies.get(_COOKIE) or ""
+        return hmac.compare_digest(given.encode(), (self._token or "").encode())
+
+    def _entry(self, request: Request) -> Response | None:
+        """Take the token out of the address, so that a copied link does not carry it."""
+        if self._token is None or "token" not in request.query_params:
+            return None
+        response = RedirectResponse("/", status_code=303)
+        response.set_cookie(_COOKIE, self._token, httponly=True, samesite="strict")
+        return response
+
+
+def _refused(request: Request, status: int, reason: str) -> JSONResponse:
+    logger.warning("refused %s %s: %s", request.method, request.url.path, reason)
+    return JSONResponse({"error": reason}, status_code=status)
