@@ -38,7 +38,7 @@ from wsi_seg.testing.stores import make_store
 
 HERE = Path(__file__).resolve().parent
 TILE_PX, STRIP_PX = 64, 512
-WINDOWS = STRIP_PX // TILE_PX  # of a strip
+TILES = STRIP_PX // TILE_PX  # of a strip
 CARD = ModelCard(
     architecture="Unet",
     encoder="resnet18",
@@ -59,8 +59,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[8, 64])
     parser.add_argument("--slides", type=int, default=0, help="0: four for each worker and 16")
     parser.add_argument("--strips", type=int, default=4, help="of each slide")
-    parser.add_argument("--batch", type=int, default=8, help="windows; a strip has eight")
-    parser.add_argument("--read-s", type=float, default=0.01, help="of a window")
+    parser.add_argument("--batch", type=int, default=8, help="tiles; a strip has eight")
+    parser.add_argument("--read-s", type=float, default=0.01, help="of a tile")
     parser.add_argument("--batch-s", type=float, default=0.6, help="of a forward pass")
     parser.add_argument("--finish-s", type=float, default=0.3, help="of a slide's coarser levels")
     parser.add_argument("--json", action="store_true")
@@ -81,10 +81,10 @@ def measure(workers: int, store: SlideStore, out: Path, options: argparse.Namesp
     slides = options.slides or 4 * workers + 16
     with cluster(workers, options, out.parent) as (client, scheduler, pretenders):
         first = min(client.scheduler_info(n_workers=-1)["workers"])
-        infer(begun(store, 4 * workers, out.with_suffix(".warm")), client, options)
+        infer(unfinished_outputs(store, 4 * workers, out.with_suffix(".warm")), client, options)
         client.run(forget, workers=[first])
         before = psutil.Process().memory_info().rss
-        outputs = begun(store, slides, out)
+        outputs = unfinished_outputs(store, slides, out)
         processes = {"client": psutil.Process(), "scheduler": scheduler, "workers": pretenders}
         cpu = {name: cpu_s(process) for name, process in processes.items()}
         started = time.perf_counter()
@@ -94,7 +94,7 @@ def measure(workers: int, store: SlideStore, out: Path, options: argparse.Namesp
         grown = psutil.Process().memory_info().rss - before
         inside = client.run(seconds_inside, workers=[first])[first]
     # What no cluster can do without: reading runs during the forward passes.
-    strip = options.batch_s * WINDOWS / options.batch
+    strip = options.batch_s * TILES / options.batch
     needed = slides * (options.strips * strip + options.finish_s)
     cost = {name: spent / len(inside) for name, spent in cpu.items()}
     # Client and scheduler run side by side; busier than half the time, they would be waited for.
@@ -105,7 +105,7 @@ def measure(workers: int, store: SlideStore, out: Path, options: argparse.Namesp
             f"{of}, idle between parts": Ratio.once(1 - sum(inside) / workers / wall),
             f"{of}, busy with what is needed": Ratio.once(needed / workers / wall),
             f"{of}, tiles predicted / needed": Ratio.once(
-                tiles / (slides * options.strips * WINDOWS)
+                tiles / (slides * options.strips * TILES)
             ),
         },
         {
@@ -134,7 +134,7 @@ def infer(outputs: list[SlideOutput], client: Client, options: argparse.Namespac
     return executor.run(outputs, memory_plan(options.batch), compiled=False).tiles
 
 
-def begun(store: SlideStore, count: int, out: Path) -> list[SlideOutput]:
+def unfinished_outputs(store: SlideStore, count: int, out: Path) -> list[SlideOutput]:
     """Begin outputs with real journals of so many slides, all like the same one."""
     outputs = []
     for number in range(count):

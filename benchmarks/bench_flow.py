@@ -53,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("slide", nargs="?", type=Path)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--side", type=int, default=8192, help="of the painted slide, in px")
+    parser.add_argument("--side", type=int, default=8192, help="of the painted slide, in pixels")
     parser.add_argument("--classes", type=int, default=1)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)

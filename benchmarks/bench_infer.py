@@ -42,7 +42,7 @@ from wsi_seg.testing.tissue import write_tissue_slide
 
 PEERS_PYTHON = Path(__file__).parents[1] / ".venv-peers" / "bin" / "python"
 PEERS = ("monai", "tiatoolbox", "lazyslide", "toolbelt")
-# Peers weigh windows differently and compute in fp32 where we take bf16.
+# Peers weigh tiles differently and compute in fp32 where we take bf16.
 LARGEST_MEAN_DIFFERENCE = 0.02
 
 
@@ -58,7 +58,9 @@ def main() -> None:
     parser.add_argument(
         "--only", action="append", choices=["rates", "memory", "workers", "resume", "small"]
     )
-    parser.add_argument("--side", type=int, default=16_384, help="of the slide for memory, in px")
+    parser.add_argument(
+        "--side", type=int, default=16_384, help="of the slide for memory, in pixels"
+    )
     parser.add_argument("--images", type=int, default=48, help="of one tile")
     parser.add_argument("--height", type=int, default=2048, help="of the painted slide")
     parser.add_argument("--json", action="store_true")
@@ -91,7 +93,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Results:
         "batch": options.batch,
         "precision": predictor.precision,
     }
-    windows = window_count(store, options)
+    count = tile_count(store, options)
 
     def ours(turn: int) -> float:
         return infer_once(network, card, store, folder / f"pred{turn}.zarr", options)
@@ -101,7 +103,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Results:
         found = run_peer(engine, precision, slide, weights, out, options)
         require_same(out, folder / f"pred{turn}.zarr", store)
         figures[f"{engine} {precision}, peak MB"] = found["peak_mb"]
-        return windows / found["seconds"]
+        return count / found["seconds"]
 
     works: dict[str, Callable[[int], float]] = {
         "end to end": ours,
@@ -158,8 +160,8 @@ def run_peer(
     return found
 
 
-def window_count(store: SlideStore, options: argparse.Namespace) -> int:
-    """Windows of a full grid at half overlap, the last of each row moved inwards."""
+def tile_count(store: SlideStore, options: argparse.Namespace) -> int:
+    """Tiles of a full grid at half overlap, the last of each row moved inwards."""
     stride = options.tile // 2
     extent = store.pyramid.extent
     rows, columns = (
@@ -271,7 +273,7 @@ def workers(options: argparse.Namespace, folder: Path) -> Results:
 
 
 def resume(options: argparse.Namespace, folder: Path) -> Results:
-    """Windows predicted twice because of one kill, from the plan of a square slide."""
+    """Tiles predicted twice because of one kill, from the plan of a square slide."""
     side = 4 * options.side
     make_huge_store(folder / "store.zarr", "slide", Extent(height=side, width=side))
     (store,) = open_collection(folder / "store.zarr")
@@ -279,10 +281,10 @@ def resume(options: argparse.Namespace, folder: Path) -> Results:
     plan = plan_slide(store, card_of(options), chosen, strip_px=1024)
     total, every = int(plan.keep.sum()), range(len(plan.strips))
     costs = []
-    for row in range(len(plan.ys)):  # killed when these rows of windows are done
+    for row in range(len(plan.ys)):  # killed when these rows of tiles are done
         done = frozenset(i for i in every if max(plan.rows_for(frozenset({i}))) <= row)
         left = frozenset(every) - done
-        again = plan.windows_in(left) if left else 0
+        again = plan.tiles_in(left) if left else 0
         costs.append((int(plan.keep[: row + 1].sum()) + again) / total - 1)
     return Results(
         {

@@ -3,8 +3,9 @@
 ``python benchmarks/bench_train.py [--encoder resnet18] [--patch 256] [--workers 1] [--json]``
 
 The whole way is the real `fit`: sampler, reader, augmentation, loader, loss, optimiser. The floor
-is a plain loop over one fixed batch with the same network, loss, precision and optimiser. Both are
-measured in turn; of each fit the second epoch counts, when the loader's processes have started.
+is a plain loop over one fixed batch with the same network, loss, precision and optimiser; without a
+GPU ``--spared 1`` gives it a thread less, which the loader needs. Both are measured in turn; of
+each fit the second epoch counts, when the loader's processes have started.
 """
 
 import argparse
@@ -36,7 +37,7 @@ data: {{stores: [{store}], label: annotations, validation: 0}}
 mpp: null
 patch_px: {patch}
 augment: {augment}
-model: {{architecture: Unet, encoder: {encoder}, weights: null}}
+model: {{architecture: {architecture}, encoder: {encoder}, weights: null}}
 train: {{epochs: 2, batch_size: {batch}, workers: {workers}}}
 sampling: {{patches_per_epoch: {patches}}}
 """
@@ -44,12 +45,14 @@ sampling: {{patches_per_epoch: {patches}}}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--architecture", default="Unet")
     parser.add_argument("--encoder", default="resnet18")
     parser.add_argument("--patch", type=int, default=256)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--patches", type=int, default=64, help="of an epoch")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--augment", default="light")
+    parser.add_argument("--spared", type=int, default=0, help="threads the floor does without")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -72,10 +75,14 @@ def measure(options: argparse.Namespace, folder: Path) -> Results:
         return row["patches_per_second"]
 
     def fixed(_: int) -> float:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(max(1, threads - options.spared))
         started, steps = time.perf_counter(), options.patches // options.batch
         for _ in range(steps):
             step()
-        return steps * options.batch / (time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        torch.set_num_threads(threads)
+        return steps * options.batch / seconds
 
     found = in_turn({"from slides": whole, "fixed tensors": fixed}, options.repeats)
     return Results(

@@ -11,10 +11,10 @@ from wsi_seg.classes import ClassTable
 from wsi_seg.geometry import Extent
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
+    commit,
     create_collection,
     create_multiscale,
     fill_pyramid,
-    finish,
     open_collection,
     strip_rows,
     write_strip,
@@ -72,7 +72,7 @@ def write_store(tmp_path_factory):
             for y in range(0, len(pixels), rows):
                 write_strip(path, 0, y, pixels[y : y + rows])
             fill_pyramid(path, nearest=path is truth, progress=Silent())
-        finish(partial, collection / name)
+        commit(partial, collection / name)
         return open_collection(collection)[name]
 
     return write

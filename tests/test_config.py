@@ -109,7 +109,7 @@ def test_wrong_settings_name_the_key(recipe_file, override, message):
         ("1: 2", "unknown key '1'"),
     ],
 )
-def test_files_that_are_no_recipe(tmp_path, text, message):
+def test_files_that_are_not_recipes(tmp_path, text, message):
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=message) as caught:
@@ -127,7 +127,7 @@ def test_missing_and_unreadable_files(tmp_path):
         load_recipe(tmp_path / "latin.yaml")
 
 
-def test_a_collection_in_the_place_of_a_recipe_is_told_where_it_belongs(tmp_path):
+def test_a_collection_in_place_of_a_recipe_is_explained(tmp_path):
     (tmp_path / "d.zarr").mkdir()
     with pytest.raises(ConfigError, match="is a folder") as caught:
         load_recipe(tmp_path / "d.zarr")

@@ -79,7 +79,7 @@ def test_processes_that_share_a_machine_get_their_part(eight, among, expected):
     assert cores.available_cores() == expected
 
 
-def test_a_share_among_nobody_is_refused(eight):
+def test_a_share_of_nothing_is_refused(eight):
     with pytest.raises(ConfigError, match="among 0"):
         cores.share_cores(0)
     assert cores.available_cores() == 8

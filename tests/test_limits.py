@@ -15,7 +15,7 @@ def test_defaults_hold_until_a_variable_raises_one(monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "many", "1e9", ""])
-def test_a_value_that_is_no_number_is_refused(monkeypatch, text):
+def test_a_value_that_is_not_a_number_is_refused(monkeypatch, text):
     monkeypatch.setenv("WSI_SEG_MAX_IFDS", text)
     with pytest.raises(ConfigError, match="WSI_SEG_MAX_IFDS"):
         limits()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from wsi_seg.learn.train import train
     from wsi_seg.models.checkpoint import load_checkpoint
     from wsi_seg.slides import open_slide
-    from wsi_seg.store import open_collection
+    from wsi_seg.store import open_collection, open_predictions
 
 __version__ = "0.1.0"
 
@@ -36,6 +36,7 @@ _HOMES = {
     "load_checkpoint": "wsi_seg.models.checkpoint",
     "load_recipe": "wsi_seg.config",
     "open_collection": "wsi_seg.store",
+    "open_predictions": "wsi_seg.store",
     "open_slide": "wsi_seg.slides",
     "plan_slide": "wsi_seg.infer.plan",
     "read_annotations": "wsi_seg.annotations",
@@ -56,6 +57,7 @@ __all__ = [
     "load_checkpoint",
     "load_recipe",
     "open_collection",
+    "open_predictions",
     "open_slide",
     "plan_slide",
     "read_annotations",

@@ -8,6 +8,9 @@ from typing import Literal
 # How the pixels of a store are encoded; see `ingest.plan.Codec`.
 CodecName = Literal["auto", "verbatim", "zstd", "jpeg", "jpegxl"]
 
+# What slides are named by; see `ingest.names`.
+NamesBy = Literal["stem", "path"]
+
 # How run-length encoded masks count; see `annotations.rle`.
 Dialect = Literal["relative", "absolute"]
 

@@ -6,6 +6,7 @@
     ├── ConfigError (ValueError)             a recipe, option or class list is wrong
     ├── SlideError (ValueError)              a file cannot be read as a slide
     │   └── UnsupportedSlideError            it is a slide, of a kind we do not read
+    │       └── UndecidedSlideError          only the user can say how to read it
     ├── RegionError (IndexError)             a region is outside its level
     ├── ResolutionError (ValueError)         mpp is missing, or does not fit the model
     ├── StoreError (ValueError)              a store is damaged or not one of ours
@@ -40,6 +41,10 @@ class SlideError(WsiSegError, ValueError):
 
 class UnsupportedSlideError(SlideError):
     """A file is a slide, but of a kind that wsi_seg does not read."""
+
+
+class UndecidedSlideError(UnsupportedSlideError):
+    """A file does not say how to read it: which of its images, or px of which size."""
 
 
 class RegionError(WsiSegError, IndexError):

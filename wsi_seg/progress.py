@@ -20,7 +20,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Progress that nobody watches."""
+    """Progress that is not shown."""
 
     def start(self, title: str, total: float, unit: str) -> None:
         """Do nothing."""

@@ -23,9 +23,9 @@ from wsi_seg.postprocess.write import write_label
 from wsi_seg.predict.predictor import Predictor
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
-    completed,
     create_collection,
     create_multiscale,
+    extend_pyramid,
     fill_pyramid,
     open_collection,
     strip_rows,
@@ -62,7 +62,7 @@ def write_prediction(folder: Path, extent: Extent) -> None:
     label = group / "labels" / "prediction"
     for path, channels, kind in ((group, 1, "prediction"), (label, None, "label")):
         create_multiscale(
-            path, extents=completed([extent]), channels=channels, mpp=MPP, name=path.name,
+            path, extents=extend_pyramid([extent]), channels=channels, mpp=MPP, name=path.name,
             attributes={"kind": kind, "classes": CLASSES.to_json()},
         )  # fmt: skip
     for strip in nuclei(extent, strip_rows(group)):

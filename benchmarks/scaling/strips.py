@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from wsi_seg.classes import ClassTable
-from wsi_seg.infer.ensemble import Work
+from wsi_seg.infer.ensemble import StripJob
 from wsi_seg.infer.output import SlideOutput
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.run_plan import plan_run
@@ -63,7 +63,7 @@ def main() -> None:
     started = time.perf_counter()
     assert plan.memory is not None
     saver = task.saver()
-    work = Work(task, lambda strip: saver.write(strip(), ()))
+    work = StripJob(task, lambda strip: saver.write(strip(), ()))
     runner = Runner(model, chosen, load=lambda *_: predictor)
     tiles = runner.produce([work], plan.memory, compiled=False, progress=Silent()).tiles
     seconds = time.perf_counter() - started
@@ -73,7 +73,7 @@ def main() -> None:
             "peak_mb": (peak - before) / 1e6,
             "plan_s": planned,
             "ms_per_tile": 1000 * seconds / tiles,
-            "tiles": plan.windows,
+            "tiles": plan.tiles,
             "strips": every,
         })
     )  # fmt: skip

@@ -74,3 +74,11 @@ def test_two_images_of_one_slide_are_refused_and_named():
 def test_every_slide_is_found_by_its_own_name(slides):
     names = SlideNames(slides)
     assert names.assign(FILE, slides) == ({slide: slide for slide in slides}, [])
+
+
+def test_folders_tell_slides_of_one_name_apart():
+    names = SlideNames(["a_s", "b_s", "x_c_s", "s"])
+    assert names.assign(FILE, ["a/s.tif", "data\\b\\S.TIF", "x/c/s.svs", "s.tif"])[0] == {
+        "a/s.tif": "a_s", "data\\b\\S.TIF": "b_s", "x/c/s.svs": "x_c_s", "s.tif": "s",
+    }  # fmt: skip
+    assert found("/".join(["d"] * 10_000) + "/s.tif", "d_s", "s") == "d_s"

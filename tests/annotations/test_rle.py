@@ -35,7 +35,7 @@ def test_published_examples():
 
 
 @given(MASKS)
-def test_outlines_cover_the_px_and_nothing_else(mask):
+def test_outlines_cover_the_pixels_and_nothing_else(mask):
     runs = read_runs(encode_rle(mask, dialect="absolute"), dialect="absolute")
     polygons = outline_runs(runs, mask.shape[0])
     y, x = np.nonzero(mask)
@@ -62,7 +62,7 @@ def test_wrong_masks_are_refused(text, reason):
         decode_rle(text, height=4, width=5, dialect="absolute")
 
 
-def test_the_dialect_is_told_from_the_masks():
+def test_the_dialect_is_inferred_from_the_masks():
     def told(*texts, extent=None):
         return dialect_of((text, extent) for text in texts)
 

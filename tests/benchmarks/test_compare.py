@@ -26,7 +26,7 @@ def judge(monkeypatch):
     ("low", "high", "is_moved"),
     [(1.9, 2.1, False), (2.15, 2.6, False), (2.5, 2.7, True), (1.2, 1.5, True), (1.2, 1.95, False)],
 )
-def test_only_turns_that_lie_apart_have_moved(judge, low, high, is_moved):
+def test_only_angles_that_differ_have_moved(judge, low, high, is_moved):
     compare, measure, _ = judge
     then = {"tile: a / b": measure.Ratio(2.0, 1.8, 2.2)}
     now = {"tile: a / b": measure.Ratio((low + high) / 2, low, high)}

@@ -91,7 +91,7 @@ def test_a_defect_is_not_hidden():
         run_verb(body, False)
 
 
-def test_a_closed_pipe_is_no_traceback():
+def test_a_closed_pipe_gives_no_traceback():
     code = (
         "from wsi_seg.cli.console import run_verb\n"
         "def body(terminal):\n"

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from wsi_seg.cli.app import app
 from wsi_seg.postprocess.rule import fixed, write_rule
-from wsi_seg.store import note_attributes
+from wsi_seg.store import update_attributes
 from wsi_seg.testing.painted import paint_prediction
 
 
@@ -22,7 +22,7 @@ def run(*words):
     return json.loads(done.output.splitlines()[-1])
 
 
-def test_every_kind_of_score_is_told_and_kept(painted, tmp_path):
+def test_every_kind_of_score_is_reported_and_kept(painted, tmp_path):
     found = run(painted.prediction, "--truth", painted.store, "--out", tmp_path / "scores")
     row = found["slides"][0]
     for name in ("dice", "iou", "tile_dice", "object_f1", "object_pq", "surface_dice"):
@@ -51,14 +51,18 @@ def test_a_rule_is_scored_by_what_it_decides(painted, tmp_path):
     assert none["slides"][0]["objects_found"] == 0
 
 
-def test_tiles_that_inference_could_not_read_are_told_with_scores_and_exports(painted, tmp_path):
+def test_tiles_that_inference_could_not_read_are_reported_with_scores_and_exports(
+    painted, tmp_path
+):
     prediction = shutil.copytree(painted.prediction, tmp_path / "p.zarr")
-    note_attributes(prediction / "painted", {"quarantined": [[0, 256, "damaged"], [9, 9, "gone"]]})
-    told = ["painted: 2 tiles could not be read; they count as background"]
-    assert run(prediction, "--truth", painted.store)["warnings"] == told
+    update_attributes(
+        prediction / "painted", {"quarantined": [[0, 256, "damaged"], [9, 9, "gone"]]}
+    )
+    expected = ["painted: 2 tiles could not be read; they count as background"]
+    assert run(prediction, "--truth", painted.store)["warnings"] == expected
     words = ["export", str(prediction), "--png", str(tmp_path)]
     done = CliRunner().invoke(app, words)
-    assert told[0] in done.output
+    assert expected[0] in done.output
     assert run(painted.prediction, "--truth", painted.store)["warnings"] == []
 
 
@@ -80,7 +84,7 @@ def verb(*words):
     return CliRunner().invoke(app, list(map(str, words)))
 
 
-def test_a_slide_without_truth_is_a_note_beside_the_scores_of_the_others(several, tmp_path):
+def test_a_slide_without_truth_is_a_note_next_to_the_scores_of_the_others(several, tmp_path):
     prediction, store = several
     shutil.rmtree(prediction / "d")
     done = verb("evaluate", prediction, "--truth", store, "--out", tmp_path / "scores", "--maps")

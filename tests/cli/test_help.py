@@ -47,9 +47,9 @@ def test_no_line_is_cut(words):
         assert not line.endswith(("...", "…")) or line.startswith("Usage:"), line
         assert not line.endswith("-"), f"an option or a word is cut: {line}"
     # What was written stands there whole, whatever the line breaks.
-    told = "".join(text.split())
+    compact = "".join(text.split())
     for parameter in ALL[words].params:
-        assert "".join((parameter.help or "").split()) in told
+        assert "".join((parameter.help or "").split()) in compact
         assert all(option in text.split() for option in parameter.opts if option[0] == "-")
         for choice in re.findall(r"<([^>]*\|[^>]*)>", parameter.display_type(None)):
             assert f"<{choice}>" in text
@@ -94,7 +94,7 @@ def test_verbs_are_listed_in_groups_in_one_sentence_each():
     "word", ["px", "told", "anew", "beside", "mended", "whom", "is none", "are none", "likelier"]
 )
 def test_help_is_in_plain_words(word):
-    allowed = {"--unit <um2|px>", "um2|px", "in px accordingly", "px with --unit px"}
+    allowed = {"--unit <um2|px>", "um2|px", "pixels with --unit px"}
     for words in ALL:
         text = " ".join(shown(words).split())
         for phrase in allowed:

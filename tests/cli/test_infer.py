@@ -41,7 +41,7 @@ def test_a_plan_is_printed_and_nothing_is_done(files, tmp_path):
     assert not (tmp_path / "pred.zarr").exists()
     code, text = run(*words, "--json")
     found = json.loads(text.splitlines()[-1])
-    assert found["windows"] == 6
+    assert found["tiles"] == 6
     assert found["memory"]["total"] > 0
 
 
@@ -67,7 +67,7 @@ def test_a_plan_refuses_what_the_run_would_refuse(files, tmp_path):
     assert "adaptive overlap and several models" in text
     code, text = run(*words, "--tile", 63)
     assert code == 1
-    assert "an even number of px" in text
+    assert "an even number of pixels" in text
 
 
 def test_a_plan_with_slides_that_fail_is_printed_and_exits_1(files, tmp_path):
@@ -89,7 +89,7 @@ def test_two_models_vote(files, tmp_path):
     assert found["memory"]["total"] > 0
 
 
-def test_words_that_are_no_sizes_are_refused(files, tmp_path):
+def test_text_that_is_not_a_size_is_refused(files, tmp_path):
     words = ("infer", tmp_path / "store.zarr", "--checkpoint", files[0])
     assert run(*words, "--batch", "many")[0] != 0
     assert run(*words, "--max-ram", "lots")[0] == 1
@@ -99,7 +99,7 @@ def test_words_that_are_no_sizes_are_refused(files, tmp_path):
 
 
 @pytest.mark.parametrize("word", ["²", "-1", "0", "1.5", "many"])
-def test_a_batch_that_is_no_number_is_refused(word):
+def test_a_batch_that_is_not_a_number_is_refused(word):
     code, text = run("infer", "none.zarr", "--batch", word)
     assert code == 2
     assert "expected auto or a number" in " ".join(text.split())

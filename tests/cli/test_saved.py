@@ -48,7 +48,7 @@ def run(*words, code=0):
     return done
 
 
-def told(*words):
+def summary_of(*words):
     return json.loads(run(*words).output.splitlines()[-1])
 
 
@@ -59,10 +59,10 @@ def refused(*words):
     return done.stderr
 
 
-def test_evaluate_scores_px_objects_and_outlines_alike(painted, predicted):
+def test_evaluate_scores_pixels_objects_and_outlines_alike(painted, predicted):
     path, saved = predicted
-    both = told("evaluate", painted.prediction, "--truth", painted.store)
-    found = told("evaluate", path, "--truth", painted.store, "--maps")
+    both = summary_of("evaluate", painted.prediction, "--truth", painted.store)
+    found = summary_of("evaluate", path, "--truth", painted.store, "--maps")
     assert found["slides"] == both["slides"]
     assert ("calibration" in found) is (saved != "labels")
     unsure = "calibration not measured on 1 of 1 slides: only their class ids were saved"
@@ -76,7 +76,9 @@ def test_evaluate_decides_by_class_ids_where_the_rule_allows_it(painted, predict
     path, saved = predicted
     both, truth = shutil.copytree(painted.prediction, tmp_path / "b"), ("--truth", painted.store)
     for words in (("--threshold", 0.5), ("--watershed-depth", 2.0)):
-        found, other = (told("evaluate", one, *words, *truth)["slides"] for one in (path, both))
+        found, other = (
+            summary_of("evaluate", one, *words, *truth)["slides"] for one in (path, both)
+        )
         assert found == other
     if saved == "labels":
         said = refused("evaluate", path, "--threshold", 0.6, *truth)
@@ -84,14 +86,14 @@ def test_evaluate_decides_by_class_ids_where_the_rule_allows_it(painted, predict
         assert "--threshold 0.5" in said
         assert not (path / NAME / ".partial").exists()
     else:
-        assert told("evaluate", path, "--threshold", 0.6, *truth)["slides"][0]["fp"] == 0
+        assert summary_of("evaluate", path, "--threshold", 0.6, *truth)["slides"][0]["fp"] == 0
 
 
 def exported(path, folder, *words):
-    """What was told of an export, and the bytes of every file by name."""
+    """The report of an export, and the bytes of every file by name."""
     targets = ("geojson", "png", "overview", "ome-tiff", "table", "rle", "coco")
     options = [part for name in targets for part in (f"--{name}", folder / name)]
-    report = told("export", path, *options, *words)
+    report = summary_of("export", path, *options, *words)
     files = {f.relative_to(folder).as_posix(): f for f in folder.rglob("*") if f.is_file()}
     return report, files
 
@@ -134,7 +136,7 @@ def test_export_by_a_rule_says_where_probabilities_are_missing(predicted, tmp_pa
         assert HINT in refused(*words)
         assert not (tmp_path / f"{NAME}.png").exists()
         return
-    assert told(*words)["files"] == [str(tmp_path / f"{NAME}.png")]
+    assert summary_of(*words)["files"] == [str(tmp_path / f"{NAME}.png")]
 
 
 @pytest.mark.parametrize("verb", ["search", "calibrate", "mine", "ensemble", "pseudo"])
@@ -167,7 +169,7 @@ def test_verbs_that_need_probabilities_refuse_class_ids(painted, predicted, tmp_
         assert (first.saved, first.label_names()) == ("both", ("prediction",))
 
 
-def test_the_variance_of_members_may_be_kept_beside_class_ids(painted, predicted):
+def test_the_variance_of_members_may_be_kept_next_to_class_ids(painted, predicted):
     path, _ = predicted
     members = [painted.prediction] * 2
     run("ensemble", *members, "--truth", painted.store, "--variance", path)
@@ -176,7 +178,7 @@ def test_the_variance_of_members_may_be_kept_beside_class_ids(painted, predicted
 
 def test_report_shows_the_same_pictures(painted, predicted, tmp_path):
     path, saved = predicted
-    report = told("report", path, "--slides", painted.store, "--out", tmp_path / "r.html")
+    report = summary_of("report", path, "--slides", painted.store, "--out", tmp_path / "r.html")
     shown = {"Scores", "Slides", "Overviews", "Largest errors", "Settings", "Inference"}
     assert set(report["sections"]) == shown | ({"Curves"} if saved != "labels" else set())
     text = (tmp_path / "r.html").read_text()
@@ -186,7 +188,7 @@ def test_report_shows_the_same_pictures(painted, predicted, tmp_path):
 
 def test_verify_reads_them(predicted):
     path, _ = predicted
-    assert told("verify", path)["stores"] == [NAME]
+    assert summary_of("verify", path)["stores"] == [NAME]
     (path / NAME / "zarr.json").write_text("{}")
     refused("verify", path)
 

@@ -1,5 +1,7 @@
 import json
 
+import numpy as np
+import tifffile
 from typer.testing import CliRunner
 
 from wsi_seg.cli.app import app
@@ -51,7 +53,27 @@ def test_a_bad_slide_does_not_keep_the_others_from_labels_and_verification(tmp_p
     assert open_collection(tmp_path / "s.zarr")["a"].label_names() == ("annotations", "tissue")
 
 
-def test_a_polygon_file_that_cannot_be_read_is_told_after_the_rest(tmp_path):
+def test_one_of_several_images_and_folders_that_tell_slides_apart(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        with tifffile.TiffWriter(tmp_path / name / "s.tif") as tiff:
+            for width in (64, 80):
+                tiff.write(np.zeros((48, width, 3), np.uint8), tile=(16, 16), metadata=None)
+    out = tmp_path / "s.zarr"
+    refused = run("tile", tmp_path, "--names", "path", "--out", out)
+    assert refused.exit_code == 1
+    assert "pick one with --scene" in refused.stderr
+    words = ("tile", tmp_path / "a", tmp_path / "b", "--scene", "1", "--out", out)
+    assert "two slides named 's'" in run(*words).stderr
+    result = run("tile", tmp_path, "--scene", "1", "--names", "path", "--verify", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert open_collection(out).names() == ("a_s", "b_s")
+    assert open_collection(out)["a_s"].pyramid.extent.width == 80
+    shown = run("info", tmp_path / "a" / "s.tif", "--scene", "2")
+    assert "64 x 48" in shown.stdout
+
+
+def test_a_polygon_file_that_cannot_be_read_is_reported_after_the_rest(tmp_path):
     folder = make(tmp_path)
     (folder / "bad.tif").write_text("not a slide")
     (tmp_path / "polygons" / "A.GeoJSON").write_text("{")
@@ -70,7 +92,7 @@ def test_info_says_what_tile_will_do(tmp_path):
     assert json.loads(result.stdout.splitlines()[-1])["status"] == "done"
 
 
-def test_info_tells_of_the_good_ones_beside_a_bad_one(tmp_path):
+def test_info_lists_the_good_ones_next_to_a_bad_one(tmp_path):
     make(tmp_path)
     (tmp_path / "bad.tif").write_text("not a slide")
     result = run("info", tmp_path)

@@ -67,7 +67,7 @@ def test_of_candidates_that_are_near_the_more_probable_stays(tmp_path):
         assert [row["px"] for row in csv.DictReader(file)] == ["12", "9"]
 
 
-def test_what_is_no_volume_or_not_known_is_named(tmp_path):
+def test_what_is_not_a_volume_or_not_known_is_named(tmp_path):
     path = predict(tmp_path, "plain", np.zeros((30, 20), np.uint8))
     with pytest.raises(StoreError, match="no slices of volumes"):
         write_candidates(open_collection(path), {}, tmp_path / "m.csv", progress=Silent())

@@ -49,7 +49,7 @@ def test_a_missing_slice_parts_objects():
     assert len(joined) == 2
 
 
-def test_slices_are_told_by_their_names():
+def test_slices_are_recognised_by_their_names():
     assert slices_by_volume(["b_z0001", "a_z0010", "a_z0002", "plain"]) == {
         "a": [(2, "a_z0002"), (10, "a_z0010")],
         "b": [(1, "b_z0001")],

@@ -76,7 +76,7 @@ def test_a_slice_without_lung_is_not_predicted(chest_store, tmp_path):
         open_collection(chest_store), tmp_path / "m.safetensors", tmp_path / "pred.zarr",
         InferOptions(precision="fp32", batch=4), progress=Silent(),
     )  # fmt: skip
-    tiles = {slide.slide: slide.windows for slide in report.slides}
+    tiles = {slide.slide: slide.tiles for slide in report.slides}
     assert tiles["ct_z0000"] == 0
     assert tiles["ct_z0005"] > 0
     predicted = open_collection(tmp_path / "pred.zarr")["ct_z0000"]
@@ -96,7 +96,7 @@ def test_rules_of_cases_build_on_the_common_rule(tmp_path):
 
 def test_what_is_missing_is_named(chest_store, tmp_path):
     with pytest.raises(BatchError, match="slice_mm"):
-        masked(chest_store, tmp_path, slice_mm={})
+        masked(chest_store, tmp_path, slice_mm={}).require_whole()
     with pytest.raises(ConfigError, match="rules for scan9; expected some of ct"):
         masked(chest_store, tmp_path, LungRules(cases={"scan9": LungRule()}))
     with pytest.raises(ConfigError, match="none a slice of a volume"):

@@ -25,7 +25,7 @@ def symmetries(array):
 
 
 def change(augment, *, seeds, image=IMAGE, label=LABEL, side=SIDE):
-    """Augment px that are tiled as often as the larger cut needs."""
+    """Augment pixels that are tiled as often as the larger cut needs."""
     augmenter = Augmenter(augment)
     times = -(-augmenter.side_to_cut(side) // side)
     cut = np.s_[: augmenter.side_to_cut(side), : augmenter.side_to_cut(side)]
@@ -115,7 +115,7 @@ def test_changes_that_reach_past_the_patch_get_a_larger_one():
         assert (Augmenter((turn,))(grey, ids, side=24, seeds=[seed])[0] == 90).all()
 
 
-def test_stains_unchanged_are_the_same_px_and_more_eosin_is_pinker():
+def test_stains_unchanged_are_the_same_pixels_and_more_eosin_is_pinker():
     every = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     assert np.array_equal(change_stains(every, [1, 1, 1], [0, 0, 0]), every)
     pink = np.full((4, 4, 3), (220, 140, 180), np.uint8)

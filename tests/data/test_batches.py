@@ -22,14 +22,14 @@ from wsi_seg.config.augment import (
 )
 from wsi_seg.data import colours
 from wsi_seg.data.augment import change_stains
-from wsi_seg.data.batches import BatchAugmenter, shared_out
+from wsi_seg.data.batches import BatchAugmenter, split_steps
 from wsi_seg.data.presets import PRESETS
 
 SIDE = 37
 
 
 def places(count, side=SIDE):
-    """Images whose px say where they are, and labels that say the same."""
+    """Images whose pixels say where they are, and labels that say the same."""
     y, x = np.mgrid[:side, :side]
     image = np.stack([y * 6, x * 6, (y + x) * 3]).astype(np.uint8)
     label = (y * side + x) % 200
@@ -94,7 +94,7 @@ def test_probabilities_that_are_ignored_stay_so():
 
 def test_a_patch_depends_on_torchs_seed_alone():
     images, labels = places(5)
-    _, steps = shared_out("light")
+    _, steps = split_steps("light")
     found = []
     for seed in (3, 3, 4):
         torch.manual_seed(seed)
@@ -164,16 +164,16 @@ def test_a_blur_keeps_a_constant():
 
 
 def test_what_has_no_version_here_stays_in_the_loader():
-    workers, device = shared_out("stain")
+    workers, device = split_steps("stain")
     assert [one.model_fields_set for one in workers] == [{"one_of"}]
     assert {"d4"} in [one.model_fields_set for one in device]
     for preset in PRESETS:
-        workers, device = shared_out(preset)
+        workers, device = split_steps(preset)
         assert len(workers) + len(device) == len(PRESETS[preset])
     mixed = step(
         one_of=OneOfConfig(of=(step(compression=CompressionConfig()), step(blur=BlurConfig())))
     )
-    assert shared_out((mixed,)) == ((mixed,), ())
+    assert split_steps((mixed,)) == ((mixed,), ())
 
 
 def test_no_steps_leave_the_batch_alone():

@@ -135,7 +135,7 @@ def test_ranks_share_an_epoch_out(length, ranks, epoch):
     assert sorted(shares) == list(range(epoch * length, (epoch + 1) * length))
 
 
-def test_slides_of_unknown_mpp_serve_recipes_in_px(write_store, pixels):
+def test_slides_of_unknown_mpp_serve_recipes_in_pixels(write_store, pixels):
     store = write_store(*pixels, mpp=None)
     image, _ = source(store, mpp=None).patch(50, 50, 10)
     assert np.array_equal(image, pixels[0][45:55, 45:55])

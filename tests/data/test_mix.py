@@ -8,7 +8,7 @@ ONES = torch.ones(())
 
 
 def batch():
-    """Four patches that show their number, with a square of truth each, one px ignored."""
+    """Four patches that show their number, with a square of truth each, one pixel ignored."""
     images = torch.arange(4, dtype=torch.uint8).reshape(4, 1, 1, 1).expand(4, 3, 20, 30) * 50
     labels = torch.zeros(4, 20, 30, dtype=torch.uint8)
     labels[:, 8:12, 10:14] = 2
@@ -59,7 +59,7 @@ def test_mixing_is_rare_if_asked_and_needs_two():
         assert torch.equal(truth, labels[: len(some)])
 
 
-def test_weights_of_px_go_with_their_px_and_those_of_patches_stay():
+def test_weights_of_pixels_go_with_their_pixels_and_those_of_patches_stay():
     images, labels = batch()
     labels += 1
     weights = torch.arange(4.0).reshape(4, 1, 1).expand(4, 20, 30).clone()

@@ -46,7 +46,7 @@ def test_from_slides_to_polygons(tmp_path, monkeypatch):
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     run("train", "recipe.yaml", "--out", "run")
     inferred = run("infer", "--overlap", "0.5")  # literally: store.zarr and run/ are found
-    assert inferred["tiles"] == sum(slide["windows"] for slide in inferred["slides"]) > 0
+    assert inferred["tiles"] == sum(slide["tiles"] for slide in inferred["slides"]) > 0
     for store in open_collection(tmp_path / "pred.zarr"):
         assert store.pyramid.extent == Extent(height=375, width=475)
         assert store.pyramid.mpp == 2.0

@@ -128,7 +128,7 @@ def test_the_variance_is_numpys():
     assert variance_of(extremes) == 255
 
 
-def test_the_variance_map_is_kept_beside_the_ensembles_prediction(painted, members):
+def test_the_variance_map_is_kept_next_to_the_ensembles_prediction(painted, members):
     paths, values = members
     words = ["ensemble", *map(str, paths), "--truth", str(painted.store)]
     done = CliRunner().invoke(app, [*words, "--variance", str(painted.prediction)])
@@ -143,7 +143,7 @@ def test_the_variance_map_is_kept_beside_the_ensembles_prediction(painted, membe
 
 
 @pytest.mark.parametrize(("high", "harms"), [(-0.01, True), (0.0, False), (None, True)])
-def test_a_member_harms_if_its_interval_lies_below_zero(high, harms):
+def test_a_member_harms_if_its_interval_is_below_zero(high, harms):
     low = None if high is None else -0.2
     one = Contribution("m", "gland", alone=0.5, without=0.8, gain=-0.1, low=low, high=high)
     report = AblationReport("mean", (1.0, 1.0), 3, {"gland": 0.7}, (one,))

@@ -47,7 +47,7 @@ def test_figures_are_those_of_whole_arrays_whatever_the_strips(found, true, heig
         assert ours.hausdorff() == (None if len(both) else 0.0)
 
 
-def test_what_lies_beyond_the_reach_is_infinitely_far():
+def test_what_is_beyond_the_reach_is_infinitely_far():
     found, true = np.zeros((40, 9), np.uint8), np.zeros((40, 9), np.uint8)
     found[2:5, 2:5], true[30:33, 2:5] = 1, 1
     assert measured(found, true, 5, reach=30).hausdorff() == pytest.approx(28)
@@ -56,7 +56,7 @@ def test_what_lies_beyond_the_reach_is_infinitely_far():
     assert far.surface_dice(20) == 0
 
 
-def test_px_to_ignore_have_no_outline():
+def test_pixels_to_ignore_have_no_outline():
     found, true = np.ones((6, 6), np.uint8), np.ones((6, 6), np.uint8)
     true[:, 3:] = 255
     distances = measured(found, true, 2)

@@ -56,7 +56,7 @@ def test_the_temperature_of_a_model_is_found_and_mends_it(temperature):
         assert found.ece > 0.05
 
 
-def test_no_px_at_all_changes_nothing():
+def test_no_pixels_at_all_change_nothing():
     nothing = Reliability(np.zeros((256, 2), dtype=np.int64))
     assert nothing.ece == 0
     assert nothing.temperature() == 1

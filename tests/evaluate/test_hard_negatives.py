@@ -15,9 +15,9 @@ from wsi_seg.masks.annotate import annotate_collection
 from wsi_seg.masks.labels import write_labels
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
+    commit,
     create_collection,
     create_multiscale,
-    finish,
     open_collection,
     write_strip,
 )
@@ -58,7 +58,7 @@ def predict(world, probability, train_slides=()):
         name="a",
     )
     write_strip(partial, 0, 0, probability[..., None])
-    finish(partial, out / "a")
+    commit(partial, out / "a")
     return open_collection(world / "s.zarr"), open_collection(out)
 
 
@@ -70,9 +70,9 @@ def errors():
     return found
 
 
-def test_hard_px_are_sure_errors_beyond_the_ring(world):
+def test_hard_pixels_are_sure_errors_beyond_the_ring(world):
     slides, found = predict(world, errors())
-    report = mine(slides, found, ring_um=4.0, cap=1.0, progress=Silent())
+    report = mine(found, slides, ring_um=4.0, cap=1.0, progress=Silent())
     assert report.slides[0].share == 100 / (80 * 120)
     label = slides["a"].label("hard_negatives")
     confidence = label.read(Region(level=0, y=0, x=0, height=80, width=120))
@@ -80,20 +80,20 @@ def test_hard_px_are_sure_errors_beyond_the_ring(world):
     expected[60:70, 60:70] = 240
     assert np.array_equal(confidence, expected)
     before = {p: p.read_bytes() for p in label.path.rglob("*") if p.is_file()}
-    mine(slides, found, ring_um=4.0, cap=1.0, progress=Silent())
+    mine(found, slides, ring_um=4.0, cap=1.0, progress=Silent())
     assert before == {p: p.read_bytes() for p in label.path.rglob("*") if p.is_file()}
 
 
 def test_without_a_ring_near_misses_count(world):
     slides, found = predict(world, errors())
-    report = mine(slides, found, ring_um=0.0, cap=1.0, progress=Silent())
+    report = mine(found, slides, ring_um=0.0, cap=1.0, progress=Silent())
     assert report.slides[0].share == (100 + 24**2 - 20**2) / (80 * 120)
 
 
 def test_slides_that_the_model_learned_from_are_refused(world):
     slides, found = predict(world, errors(), train_slides=["a", "b"])
     with pytest.raises(BatchError, match="learned from slide 'a'"):
-        mine(slides, found, progress=Silent())
+        mine(found, slides, progress=Silent()).require_whole()
     assert "hard_negatives" not in slides["a"].label_names()
 
 
@@ -126,5 +126,5 @@ def test_a_slide_with_nothing_on_it_has_no_ring(world):
     found[:10, :10] = 240
     slides, found = predict(world, found)
     write_labels(slides["a"], Annotations((), ()), ClassTable.named(["x"]), "annotations")
-    report = mine(slides, found, ring_um=4.0, cap=1.0, progress=Silent())
+    report = mine(found, slides, ring_um=4.0, cap=1.0, progress=Silent())
     assert report.slides[0].share == 100 / (80 * 120)

@@ -20,7 +20,7 @@ def test_it_nears_the_textbook_one_and_repeats():
     assert interval(values, mean_of) == (low, high)
 
 
-def test_pooled_dice_weighs_slides_by_their_px():
+def test_pooled_dice_weighs_slides_by_their_pixels():
     rows = np.array([[9.0, 10, 10], [0, 0, 0], [900, 1000, 1000]])
     assert dice_of(rows) == pytest.approx(909 / 1010)
     assert dice_of(np.zeros((1, 3, 3))).tolist() == [1.0]

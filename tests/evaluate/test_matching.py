@@ -45,7 +45,7 @@ def test_matches_are_those_of_whole_arrays_whatever_the_strips(found, true, heig
         assert sorted(one.ious) == pytest.approx(ious)
 
 
-def test_px_to_ignore_belong_to_no_object():
+def test_pixels_to_ignore_belong_to_no_object():
     true = np.array([[1, 1, 0, 255, 255]], dtype=np.uint8)
     found = np.array([[1, 1, 0, 1, 1]], dtype=np.uint8)
     counts = match_objects(strips(found, true, 1), CLASSES)["gland"]

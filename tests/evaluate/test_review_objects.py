@@ -7,10 +7,10 @@ from wsi_seg.evaluate.review_objects import list_review_objects
 from wsi_seg.geometry import Extent
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
-    completed,
     create_collection,
     create_group,
     create_multiscale,
+    extend_pyramid,
     fill_pyramid,
     open_collection,
     strip_rows,
@@ -25,7 +25,7 @@ def write(path, pixels, *, classes=CLASSES, nearest=True):
     channels = None if pixels.ndim == 2 else pixels.shape[2]
     create_multiscale(
         path,
-        extents=completed([Extent.of(pixels.shape)]),
+        extents=extend_pyramid([Extent.of(pixels.shape)]),
         channels=channels,
         mpp=MPP,
         attributes={"classes": classes.to_json()},

@@ -33,7 +33,7 @@ def pair(found, true, true_classes=CLASSES):
     hnp.arrays(np.uint8, (23, 17), elements=st.sampled_from([0, 1, 2])),
     hnp.arrays(np.uint8, (23, 17), elements=st.sampled_from([0, 1, 2, 255])),
 )
-def test_counts_are_those_of_whole_arrays_and_ignored_px_do_not_count(found, true):
+def test_counts_are_those_of_whole_arrays_and_ignored_pixels_do_not_count(found, true):
     scores = evaluate_slide(*pair(found, true), label="truth", progress=Silent())
     valid = true != 255
     for entry, score in zip(CLASSES, scores, strict=True):

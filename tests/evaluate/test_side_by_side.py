@@ -106,7 +106,7 @@ def test_numbers_of_objects_are_those_of_scikit_image(slides):
                 assert count == label_components(ids == entry.id, connectivity=1).max()
 
 
-def test_means_over_tiles_over_slides_and_over_px_differ_and_are_named():
+def test_means_over_tiles_over_slides_and_over_pixels_differ_and_are_named():
     """A slide with much of a class, found well; one with little of it, found badly."""
     large, small = np.zeros((40, 60), np.uint8), np.zeros((40, 60), np.uint8)
     large[:, :40] = 1

@@ -6,9 +6,9 @@ import pytest
 from wsi_seg.classes import ClassTable
 from wsi_seg.geometry import Extent
 from wsi_seg.store import (
-    completed,
     create_collection,
     create_multiscale,
+    extend_pyramid,
     open_collection,
     write_strip,
 )
@@ -31,7 +31,7 @@ def rings():
 def _make_prediction(folder, labels, downsample=2.0, mpp=0.5):
     path = folder / "pred.zarr"
     create_collection(path)
-    extents = completed([Extent.of(labels.shape)])
+    extents = extend_pyramid([Extent.of(labels.shape)])
     common = {"extents": extents, "mpp": mpp, "downsample": downsample, "shard_px": 512}
     group = path / "slide"
     create_multiscale(group, channels=2, attributes={"kind": "prediction"}, name="slide", **common)

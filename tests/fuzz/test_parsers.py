@@ -9,6 +9,7 @@ import io
 import json
 import struct
 import tempfile
+import zlib
 from pathlib import Path
 
 import google_crc32c
@@ -22,11 +23,14 @@ from PIL import Image
 from wsi_seg.annotations import AnnotationSets, read_annotations, read_for_slides
 from wsi_seg.annotations.names import SlideNames
 from wsi_seg.annotations.rle import read_runs
+from wsi_seg.codestreams.headers import jpeg2k_transforms
+from wsi_seg.codestreams.lengths import exactly
 from wsi_seg.config import load_recipe
 from wsi_seg.errors import AnnotationError, ConfigError, SlideError, StoreError
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.masks.outlines import is_mask, outline_mask
 from wsi_seg.slides import open_slide
+from wsi_seg.slides.vendors import ome_images, says_aside
 from wsi_seg.store.shards import MISSING, read_index
 from wsi_seg.testing.coordinates import write_coordinate_tiff
 
@@ -62,11 +66,30 @@ def mask_bytes(kind):
 
 
 MASKS = [mask_bytes("png"), mask_bytes("pages"), mask_bytes("numbers")]
-TIFFS = [tiff_bytes("deflate", "pages"), tiff_bytes("jpeg", "subifds"), tiff_bytes("lzw", "svs")]
+
+
+def planes_bytes():
+    """Three grey pages with a thumbnail in front, an orientation, and a value for left-out px."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "a.tif"
+        tags = [(274, "H", 1, 6, True), (42113, "s", 0, "7", True), (285, "s", 0, "slide", True)]
+        pixels = np.arange(48 * 64, dtype=np.uint8).reshape(48, 64)
+        with tifffile.TiffWriter(path) as tiff:
+            tiff.write(pixels[::4, ::4], subfiletype=1, metadata=None, description="thumbnail")
+            for _ in range(3):
+                tiff.write(pixels, tile=(32, 32), extratags=tags, photometric="minisblack",
+                           metadata=None, resolution=(20_000, 20_000))  # fmt: skip
+        return path.read_bytes()
+
+
+TIFFS = [
+    tiff_bytes("deflate", "pages"), tiff_bytes("jpeg", "subifds"), tiff_bytes("lzw", "svs"),
+    planes_bytes(),
+]  # fmt: skip
 
 
 @given(
-    which=st.integers(0, 2),
+    which=st.integers(0, 3),
     edits=st.lists(
         st.tuples(st.integers(0, 1500), st.sampled_from("BHIQ"), st.integers(0, 2**64 - 1)),
         min_size=1,
@@ -95,6 +118,46 @@ def test_tiff_adoption(folder, which, edits):
     else:
         return
     assert "a.tif" in message
+
+
+OME = b"""<OME><Image Name="macro"><Pixels SizeX="9" PhysicalSizeX="0,25" PhysicalSizeY="1e9"
+PhysicalSizeXUnit="nm"><Channel Name="DAPI" SamplesPerPixel="3"/></Pixels></Image></OME>"""
+
+
+@given(
+    edits=st.lists(st.tuples(st.integers(0, len(OME) - 1), st.integers(0, 255)), max_size=8),
+    number=st.text(alphabet="0123456789,.eE+- ", max_size=12),
+)
+def test_sizes_and_names_in_ome(edits, number):
+    data = bytearray(OME.replace(b"0,25", number.encode()))
+    for place, value in edits:
+        data[place % len(data)] = value
+    for image in ome_images(data.decode("utf-8", "replace")):
+        mpp = image.resolution.mpp
+        assert mpp is None or 0 < mpp < 1e4
+        assert says_aside(image.name) in {"", "label", "macro", "thumb", "thumbnail", "overview",
+                                          "preview"}  # fmt: skip
+
+
+@given(
+    data=st.binary(max_size=300),
+    kind=st.sampled_from(["raw", "lzw", "deflate", "zstd"]),
+    nbytes=st.integers(1, 400),
+)
+def test_lengths_of_streams(data, kind, nbytes):
+    try:
+        found = exactly(data, kind, nbytes)
+    except (ValueError, RuntimeError, zlib.error):
+        return
+    assert kind != "raw" or len(found) <= nbytes
+    assert exactly(found, kind, nbytes) == found
+
+
+@given(st.binary(max_size=60))
+@example(b"\xff\x4f\xff\x52\x00\x00")
+@example(b"\0\0\0\x0cjP  \0\0\0\x01jp2c")
+def test_transforms_of_jpeg_2000(data):
+    assert jpeg2k_transforms(data) in {True, False}
 
 
 @given(

@@ -11,7 +11,7 @@ from wsi_seg.geometry.grid import strip_bounds
 
 
 @given(st.integers(1, 400), st.integers(1, 64), st.data())
-def test_windows_cover_every_px_once_at_least_and_no_start_repeats(length, tile, data):
+def test_tiles_cover_every_pixel_once_at_least_and_no_start_repeats(length, tile, data):
     stride = data.draw(st.integers(1, tile))
     starts = axis_starts(length, tile, stride)
     covered = np.zeros(max(length, tile), dtype=int)

@@ -16,7 +16,7 @@ def test_extent_refuses_emptiness_and_says_what_it_got():
     st.integers(-30, 30), st.integers(-30, 30), st.integers(1, 40), st.integers(1, 40),
     st.integers(1, 25), st.integers(1, 25),
 )  # fmt: skip
-def test_clip_keeps_exactly_the_px_that_exist(y, x, height, width, full_height, full_width):
+def test_clip_keeps_exactly_the_pixels_that_exist(y, x, height, width, full_height, full_width):
     region = Region(level=0, y=y, x=x, height=height, width=width)
     extent = Extent(height=full_height, width=full_width)
     rows = sorted(set(range(y, y + height)) & set(range(full_height)))

@@ -32,12 +32,12 @@ class Outcome:
 
     def require_bounded(self):
         """No signal (time, crash), no unexpected exception, and bounded memory."""
-        told = f"{self}"
-        assert self.code in {0, 1}, told
-        assert "Traceback" not in self.stderr, told
-        assert "defect of wsi_seg" not in self.stderr, told
-        assert "llocate" not in self.stderr, told  # numpy met the bomb, not a limit
-        assert self.memory < MEMORY, told
+        report = f"{self}"
+        assert self.code in {0, 1}, report
+        assert "Traceback" not in self.stderr, report
+        assert "defect of wsi_seg" not in self.stderr, report
+        assert "llocate" not in self.stderr, report  # numpy met the bomb, not a limit
+        assert self.memory < MEMORY, report
 
     def require_refused(self, *said):
         """Exit code 1 and one sentence that names the file."""

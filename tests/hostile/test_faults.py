@@ -145,7 +145,7 @@ def test_a_sector_that_cannot_be_read_costs_its_tiles_alone(folder, tmp_path, mo
     shared_cache.cache_clear()
     (slide,) = report.slides
     lost = {(y, x) for y, x, reason in slide.quarantined if "Input/output error" in reason}
-    assert 0 < len(lost) < slide.windows
+    assert 0 < len(lost) < slide.tiles
     with pytest.raises(BatchError, match="Input/output error"):
         report.require_whole()
 

@@ -10,7 +10,7 @@ from wsi_seg.models import ModelCard, NetworkSpec, build_network, save_checkpoin
 from wsi_seg.testing.painted import NAME, paint_prediction
 from wsi_seg.testing.tissue import CLASSES
 
-# Damage of the slide's own px or sizes, which a prediction at the finest level must meet.
+# Damage of the slide's own pixels or sizes, which a prediction at the finest level must meet.
 OF_PX = ("chunk-", "codec-", "index-", "shard-", "shape-", "metadata-", "mpp-", "downsample-")
 # Of zarr's own codecs none has a bound; SECURITY.md says so.
 UNBOUNDED = {("tile", "chunk-bomb"), ("tile", "chunk-claims-more")}

@@ -1,4 +1,4 @@
-"""Adaptive overlap: fewer windows, the same wherever tiles agree, repeatable however it is run."""
+"""Adaptive overlap: fewer tiles, the same wherever tiles agree, repeatable however it is run."""
 
 from dataclasses import replace
 
@@ -20,9 +20,9 @@ from wsi_seg.models import ModelCard
 from wsi_seg.predict.ensemble import Member, Model
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
-    completed,
     create_collection,
     create_multiscale,
+    extend_pyramid,
     open_collection,
     write_strip,
 )
@@ -38,7 +38,7 @@ OPTIONS = InferOptions(overlap="adaptive", precision="fp32", batch=4)
 
 
 class Blinkered(nn.Module):
-    """Red as logit, but errs at a window's left border wherever the image is red."""
+    """Red as logit, but errs at a tile's left border wherever the image is red."""
 
     def forward(self, x):
         red = (x[:, :1] - 0.5) * 12
@@ -51,7 +51,7 @@ def write_store(collection, name, image, mpp=None):
     create_collection(collection)
     path = collection / name
     create_multiscale(
-        path, extents=completed([Extent.of(image.shape)]), channels=3, mpp=mpp,
+        path, extents=extend_pyramid([Extent.of(image.shape)]), channels=3, mpp=mpp,
         attributes={"kind": "slide"}, name=name, chunk_px=32, shard_px=64,
     )  # fmt: skip
     for y in range(0, len(image), 64):
@@ -59,7 +59,7 @@ def write_store(collection, name, image, mpp=None):
 
 
 def with_a_square(height=200, width=230):
-    """One red square that lies across borders of tiles; black elsewhere."""
+    """One red square across borders of tiles; black elsewhere."""
     image = np.zeros((height, width, 3), dtype=np.uint8)
     image[70:130, 50:120, 0] = 250
     return image
@@ -83,16 +83,16 @@ def run(stores, out, options=OPTIONS):
     return infer_with((Blinkered(), CARD), stores, out, options, progress=Silent())
 
 
-def test_windows_are_spared_and_seams_are_gone_where_tiles_disagreed(stores, tmp_path):
+def test_tiles_are_skipped_and_seams_are_gone_where_tiles_disagreed(stores, tmp_path):
     full = run(stores, tmp_path / "full", InferOptions(overlap=0.5, precision="fp32", batch=4))
     plain = run(stores, tmp_path / "plain", InferOptions(overlap=0.0, precision="fp32", batch=4))
     report = run(stores, tmp_path / "ours")
     one, two = report.slides
-    assert one.windows + one.spared == full.slides[0].windows
-    assert plain.slides[0].windows < one.windows < full.slides[0].windows / 2
-    assert two.windows == plain.slides[1].windows  # nothing to heal
+    assert one.tiles + one.skipped_by_first_pass == full.slides[0].tiles
+    assert plain.slides[0].tiles < one.tiles < full.slides[0].tiles / 2
+    assert two.tiles == plain.slides[1].tiles  # nothing to repair
     assert one.seam_score_first == plain.slides[0].seam_score > one.seam_score
-    assert report.tiles == one.windows + two.windows
+    assert report.tiles == one.tiles + two.tiles
     truth = with_a_square()[..., 0] > 127
 
     def wrong(name):
@@ -100,7 +100,7 @@ def test_windows_are_spared_and_seams_are_gone_where_tiles_disagreed(stores, tmp
 
     assert wrong("full") == 0
     assert wrong("ours") < wrong("plain") / 10
-    assert "spared" in "\n".join(report.lines())
+    assert "adaptive overlap skipped" in "\n".join(report.lines())
     assert not (tmp_path / ".ours.first").exists()
     again = run(stores, tmp_path / "ours")
     assert (again.tiles, again.slides) == (0, report.slides)
@@ -157,8 +157,10 @@ def test_a_slide_that_fails_does_not_stop_the_others(stores, tmp_path):
     card = replace(CARD, mpp=0.5)  # neither slide knows its own
     write_store(tmp_path / "s.zarr", "three", with_a_square(), mpp=0.5)
     every = list(open_collection(tmp_path / "s.zarr"))
+    report = infer_with((Blinkered(), card), every, tmp_path / "p", OPTIONS, progress=Silent())
+    assert list(report.failures) == ["one", "two"]
     with pytest.raises(BatchError, match="'one' has no mpp") as caught:
-        infer_with((Blinkered(), card), every, tmp_path / "p", OPTIONS, progress=Silent())
+        report.require_whole()
     assert caught.value.done == 1
     assert open_collection(tmp_path / "p").names() == ("three",)
     with pytest.raises(BatchError, match="2 of 2 slides failed"):
@@ -169,7 +171,7 @@ def test_no_first_pass_stays_where_nothing_can_go_on_from_it(stores, tmp_path):
     run(stores[:1], tmp_path / "p")
     other = replace(OPTIONS, tta="hflip")
     with pytest.raises(BatchError, match="one was made with other settings"):
-        run(stores, tmp_path / "p", other)
+        run(stores, tmp_path / "p", other).require_whole()
     assert open_collection(tmp_path / "p").names() == ("one", "two")
     assert not (tmp_path / ".p.first").exists()
     card = replace(CARD, mpp=0.5)
@@ -209,7 +211,7 @@ def test_any_number_of_workers_gives_the_same(tmp_path, workers):
     assert (prediction(tmp_path / "a") != prediction(tmp_path / "b")).mean() < 1e-4
 
 
-def test_overwriting_is_taken_up_after_a_stop_and_a_refusal(stores, tmp_path, monkeypatch):
+def test_overwriting_is_resumed_after_a_stop_and_a_refusal(stores, tmp_path, monkeypatch):
     """Stopped in the second run, refused once for other settings, repeated: the same bytes."""
     out = tmp_path / "p"
     options = replace(OPTIONS, tta="hflip")
@@ -234,13 +236,13 @@ def test_overwriting_is_taken_up_after_a_stop_and_a_refusal(stores, tmp_path, mo
         )  # fmt: skip
     monkeypatch.undo()
     with pytest.raises(BatchError, match="blend was"):
-        run(stores, out, replace(options, blend="linear"))
+        run(stores, out, replace(options, blend="linear")).require_whole()
     run(stores, out, options)
     assert digests(out) == digests(tmp_path / "whole")
     assert not (tmp_path / ".p.first").exists()
 
 
-def test_overwriting_stopped_in_the_first_run_goes_on_without_the_wish(
+def test_overwriting_stopped_in_the_first_run_continues_without_overwrite(
     stores, tmp_path, monkeypatch
 ):
     out = tmp_path / "p"

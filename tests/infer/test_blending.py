@@ -11,7 +11,7 @@ from wsi_seg.errors import StoreError
 from wsi_seg.infer.plan import InferOptions, plan_slide
 from wsi_seg.infer.source import read_tile
 from wsi_seg.infer.stream import Job, Sizes, TileStream
-from wsi_seg.infer.watch import Watch
+from wsi_seg.infer.waits import WaitTimes
 from wsi_seg.models.checkpoint import ModelCard
 from wsi_seg.postprocess.label_map import label_map
 from wsi_seg.predict.device import DeviceTimer
@@ -32,7 +32,7 @@ def card(**changes):
 
 
 def coordinates(height, width):
-    """RGB image in which every px says where it is."""
+    """RGB image in which every pixel says where it is."""
     y, x = np.mgrid[:height, :width]
     return np.stack([(y * 7 + x * 13) % 256, y % 256, x % 256], axis=-1).astype(np.uint8)
 
@@ -76,7 +76,7 @@ def test_awkward_sizes_come_out_whole(size, blend):
 
 
 def position_dependent(tiles):
-    """A model that errs towards the window's borders, so blending has something to do."""
+    """A model that errs towards the tile's borders, so blending has something to do."""
     ramp = np.linspace(0, 1, tiles.shape[1], dtype=np.float32)
     return (tiles[..., 0].astype(np.float32) / 510 + ramp[:, None] * ramp / 2)[:, None]
 
@@ -105,7 +105,7 @@ def test_strips_in_any_order_and_portion_give_the_bytes_of_one_run(
 
 
 def box_mean(tiles):
-    """Model that sees two px in every direction: mean of a 5 x 5 square, black outside."""
+    """Model that sees two pixels in every direction: mean of a 5 x 5 square, black outside."""
     red = tiles[..., 0].astype(np.float32)
     padded = np.pad(red, ((0, 0), (2, 2), (2, 2)))
     size = red.shape[1], red.shape[2]
@@ -143,7 +143,7 @@ def test_gaussian_blending_equals_the_weighted_mean_written_out():
 
 
 @given(st.floats(0, 0.75), BLENDS, st.integers(0, 2**32 - 1))
-def test_windows_without_tissue_are_zero_and_the_others_unchanged(overlap, blend, seed):
+def test_tiles_without_tissue_are_zero_and_the_others_unchanged(overlap, blend, seed):
     image = coordinates(100, 120)
     tissue = (np.random.default_rng(seed).random((10, 12)) < 0.1).astype(np.uint8)
     tissue[0, 0] = 1
@@ -182,9 +182,9 @@ def test_one_batch_is_filled_across_slides():
         plan = plan_slide(store, card(), InferOptions(), strip_px=64)
         sink = lambda strip, n=n: done.update({n: strip().probabilities})  # noqa: E731
         jobs.append(Job(plan, store.image, frozenset({0}), (sink,)))
-    watch = Watch(DeviceTimer(predictor.device))
+    waits = WaitTimes(DeviceTimer(predictor.device))
     sizes = Sizes(batch=5, ahead=3000, strips=None, readers=2)
-    stream = TileStream(jobs, [predictor], sizes, progress=Silent(), watch=watch)
+    stream = TileStream(jobs, [predictor], sizes, progress=Silent(), waits=waits)
     assert list(stream) == [5]
     assert predictor.tiles == 5
     for n, store in enumerate(stores):
@@ -252,14 +252,14 @@ def written_out(image, plan):
 def test_tiles_over_pixels_that_cannot_be_read_are_left_out_and_named(mpp):
     """One chunk cannot be decoded: its tiles are reported, all others are as without it."""
 
-    class Torn(MemoryImage):
+    class Unreadable(MemoryImage):
         def read(self, region, *, cached=True, out=None):
             if region.y < 70 <= region.y_end - 1 and region.x < 100 <= region.x_end - 1:
                 raise StoreError("chunk row=1 column=2 is damaged")
             return super().read(region, cached=cached, out=out)
 
     pixels = coordinates(200, 260)
-    image = Torn(pixels, mpp=0.5, chunk_px=40)
+    image = Unreadable(pixels, mpp=0.5, chunk_px=40)
     store = MemoryStore(image)
     plan = plan_slide(store, card(mpp=mpp), InferOptions(), strip_px=50)
     unread = []

@@ -67,7 +67,7 @@ def test_an_ensemble_is_its_members_predictions_combined(collection, files, tmp_
     for name in ("one", "small"):
         expected = combine([image(path, name) for path in single], [1.0] * 3, mode)
         np.testing.assert_array_equal(image(tmp_path / "all.zarr", name), expected)
-    assert report.tiles == sum(slide.windows for slide in report.slides)
+    assert report.tiles == sum(slide.tiles for slide in report.slides)
     settings = open_collection(tmp_path / "all.zarr")["one"].attributes["settings"]
     assert settings["checkpoint"]["mode"] == mode
     assert len({row["checkpoint"] for row in settings["checkpoint"]["members"]}) == 3
@@ -119,7 +119,7 @@ def test_members_of_other_tiles_encoders_and_mpp_predict_together(collection, fi
     ys = ((np.arange(150) + 0.5) * small.shape[0] / 150).astype(int)
     xs = ((np.arange(110) + 0.5) * small.shape[1] / 110).astype(int)
     nearest = small[ys][:, xs].astype(int)
-    # The coarse member is enlarged linearly; nearest px are close to that on average.
+    # The coarse member is enlarged linearly; nearest pixels are close to that on average.
     assert np.abs(found - (fine + nearest) / 2).mean() < 4
     assert report.slides[0].mpp == pytest.approx(0.5)
 
@@ -202,7 +202,7 @@ def test_an_ensemble_resumes_and_refuses_other_members(files, tmp_path, monkeypa
     with pytest.raises(BatchError, match="checkpoint was"):
         infer_collection(
             collection, read_model(files[1:]), tmp_path / "cut", OPTIONS, progress=Silent()
-        )
+        ).require_whole()
     infer_collection(collection, model, tmp_path / "cut", OPTIONS, progress=Silent())
     assert digests(tmp_path / "cut") == digests(tmp_path / "whole")
 

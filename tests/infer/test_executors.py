@@ -94,7 +94,7 @@ def test_any_workers_and_any_kill_give_the_bytes_of_one_process(
                     raise Killed
 
         cut = SerialExecutor(MODEL, options, load=load, progress=Stop())
-        with contextlib.suppress(Killed):  # a stop that comes after the last batch is none
+        with contextlib.suppress(Killed):  # a stop after the last batch stops nothing
             infer_with(MODEL, stores, root / "cut", options, executor=cut, progress=Silent())
         again = DaskExecutor(clients[workers], MODEL, options, load=load)
         infer_with(MODEL, stores, root / "cut", options, executor=again, progress=Silent())

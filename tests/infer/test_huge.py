@@ -1,4 +1,4 @@
-"""A slide of ten gigapixels: planned at once, and begun within the memory that was planned."""
+"""A slide of ten gigapixels: planned at once, and started within the memory that was planned."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 import psutil, torch
 from wsi_seg.classes import ClassTable
-from wsi_seg.infer.ensemble import Work
+from wsi_seg.infer.ensemble import StripJob
 from wsi_seg.infer.output import SlideOutput
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.run_plan import plan_run
@@ -41,7 +41,7 @@ started = time.process_time()
 plan = plan_run(list(open_collection(collection)), model, options)
 seconds = time.process_time() - started
 growth = psutil.Process().memory_info().rss - before
-found = {"seconds": seconds, "growth": growth, "windows": plan.windows,
+found = {"seconds": seconds, "growth": growth, "tiles_planned": plan.tiles,
          "skipped": plan.skipped, "total": plan.memory.total, "strip_px": plan.memory.strip_px}
 if strips:
     create_collection(out)
@@ -51,8 +51,10 @@ if strips:
     task = output.task
     first = frozenset(range(min(strips, len(plan.slides[0][0].strips))))
     saver = task.saver()
-    work = Work(replace(task, strips=first), lambda strip: saver.write(strip(), ()))
-    stats = Runner(model, options).produce([work], plan.memory, compiled=False, progress=Silent())
+    strip_job = StripJob(replace(task, strips=first), lambda strip: saver.write(strip(), ()))
+    stats = Runner(model, options).produce(
+        [strip_job], plan.memory, compiled=False, progress=Silent()
+    )
     found["tiles"] = stats.tiles
     found["written"] = len(list(task.target.glob("0/c/*/*/*")))
 found["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -60,7 +62,7 @@ print(json.dumps(found))
 """
 
 
-def begun(folder, *, strips, ram):
+def start_run(folder, *, strips, ram):
     command = [sys.executable, "-c", SCRIPT, folder / "s.zarr", folder / "p.zarr"]
     done = subprocess.run(
         [*map(str, command), str(strips), str(ram)],
@@ -72,9 +74,9 @@ def begun(folder, *, strips, ram):
 @pytest.mark.slow
 def test_ten_gigapixels_are_planned_at_once(tmp_path):
     make_huge_store(tmp_path / "s.zarr", "huge", HUGE)
-    found = begun(tmp_path, strips=0, ram=0)
-    assert found["windows"] + found["skipped"] == 390**2
-    assert 0 < found["windows"] < 5 * 390
+    found = start_run(tmp_path, strips=0, ram=0)
+    assert found["tiles_planned"] + found["skipped"] == 390**2
+    assert 0 < found["tiles_planned"] < 5 * 390
     assert found["growth"] < 200e6  # beyond torch itself, which takes more than that
     print(f"planned in {found['seconds']:.1f} s, {found['growth'] / 1e6:.0f} MB")
 
@@ -82,7 +84,7 @@ def test_ten_gigapixels_are_planned_at_once(tmp_path):
 @pytest.mark.torture
 def test_its_first_twenty_strips_stay_within_the_plan(tmp_path):
     make_huge_store(tmp_path / "s.zarr", "huge", HUGE)
-    found = begun(tmp_path, strips=20, ram=2.5e9)
+    found = start_run(tmp_path, strips=20, ram=2.5e9)
     assert found["tiles"] >= 160
     assert found["written"] >= 20
     assert found["total"] <= 2.5e9
@@ -96,8 +98,8 @@ def test_memory_does_not_grow_with_the_height_of_a_slide(tmp_path):
     for height in (5_000, 20_000):
         folder = tmp_path / str(height)
         make_huge_store(folder / "s.zarr", "wide", Extent(height=height, width=50_000))
-        found = begun(folder, strips=999, ram=0)
-        assert found["tiles"] == found["windows"]
+        found = start_run(folder, strips=999, ram=0)
+        assert found["tiles"] == found["tiles_planned"]
         peaks.append(found["peak"])
     print(f"peaks {peaks[0] / 1e6:.0f} and {peaks[1] / 1e6:.0f} MB")
     assert peaks[1] < 1.05 * peaks[0]

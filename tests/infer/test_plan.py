@@ -42,9 +42,9 @@ def test_a_plan_pickles_prints_and_names_everything(tmp_path):
     plan = plan_run(stores, MODEL, InferOptions(precision="fp32"))
     again = pickle.loads(pickle.dumps(plan))
     assert again.lines() == plan.lines()
-    assert again.windows == plan.windows == 9 * 6
+    assert again.tiles == plan.tiles == 9 * 6
     text = "\n".join(plan.lines())
-    for part in ("1 slides, 54 windows", "one: 300 x 210 px", "unknown fails", "memory: at most"):
+    for part in ("1 slides, 54 tiles", "one: 300 x 210 px", "unknown fails", "memory: at most"):
         assert part in text
     found = json.loads(json.dumps(plan.to_json()))
     assert found["slides"][0]["strips"] == 1
@@ -99,7 +99,7 @@ def test_sizes_are_read(text, expected):
 
 
 @pytest.mark.parametrize("text", ["", "lots", "-1GB", "0", "4XB", "1.2.3GB"])
-def test_sizes_that_are_none_are_refused(text):
+def test_sizes_that_are_not_sizes_are_refused(text):
     with pytest.raises(ConfigError, match="4GB"):
         parse_bytes(text)
 
@@ -122,7 +122,7 @@ def test_another_level_or_mpp_is_read_where_the_model_knows_its_like():
             plan_slide(store, CARD, far, strip_px=64)
     forced = plan_slide(store, CARD, InferOptions(level=1, allow_mpp_mismatch=True), strip_px=64)
     assert (forced.level, forced.extent, forced.downsample) == (1, Extent(height=200, width=150), 2)
-    assert "would be read at 1 um per px" in forced.notes[0]
+    assert "would be read at 1 um per pixel" in forced.notes[0]
 
 
 def test_levels_and_mpp_that_make_no_sense_are_refused():
@@ -130,12 +130,12 @@ def test_levels_and_mpp_that_make_no_sense_are_refused():
         plan_slide(pyramid(), CARD, InferOptions(level=3), strip_px=64)
     with pytest.raises(ConfigError, match="one of them"):
         InferOptions(level=1, mpp=0.5)
-    with pytest.raises(ResolutionError, match="unknown um per px"):
+    with pytest.raises(ResolutionError, match="unknown um per pixel"):
         plan_slide(pyramid(None), CARD, InferOptions(level=0), strip_px=64)
 
 
 def test_an_adaptive_plan_names_both_passes():
     plan = plan_run([pyramid()], MODEL, InferOptions(overlap="adaptive", precision="fp32"))
     first = plan_run([pyramid()], MODEL, InferOptions(overlap=0.0, precision="fp32"))
-    assert plan.first == first.windows < plan.windows
-    assert f"{first.windows} windows first" in "\n".join(plan.lines())
+    assert plan.first == first.tiles < plan.tiles
+    assert f"{first.tiles} tiles first" in "\n".join(plan.lines())

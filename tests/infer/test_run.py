@@ -14,7 +14,7 @@ from wsi_seg.errors import BatchError, ConfigError, StoreError, StoreIncompleteE
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.run import infer_collection
-from wsi_seg.infer.watch import described
+from wsi_seg.infer.waits import describe_shares
 from wsi_seg.models import ModelCard, NetworkSpec, build_network, save_checkpoint
 from wsi_seg.postprocess.label_map import label_map
 from wsi_seg.predict.predictor import Predictor
@@ -64,10 +64,10 @@ def test_every_slide_is_predicted_at_its_exact_extent(collection, checkpoint, tm
         whole = extent.region()
         labels = store.label("prediction").read(whole)
         np.testing.assert_array_equal(labels, label_map(store.image.read(whole)))
-    assert report.tiles == sum(slide.windows for slide in report.slides)
+    assert report.tiles == sum(slide.tiles for slide in report.slides)
     assert json.loads(json.dumps(report.to_json()))["tiles"] == report.tiles
     assert 0 < report.device_use <= 1
-    assert described(report.shares) in "\n".join(report.lines())
+    assert describe_shares(report.shares) in "\n".join(report.lines())
     assert not (tmp_path / "pred.zarr" / ".partial").exists()
 
 
@@ -156,11 +156,11 @@ def test_another_memory_budget_neither_refuses_nor_redoes_what_is_there(
     assert digests(tmp_path / "whole.zarr") == expected
     report = infer_collection(collection, checkpoint, tmp_path / "killed.zarr", OPTIONS)
     assert report.memory.strip_px == 1024
-    assert 0 < report.tiles < report.slides[0].windows
+    assert 0 < report.tiles < report.slides[0].tiles
     assert digests(tmp_path / "killed.zarr") == expected
 
 
-def test_an_old_prediction_stays_until_the_new_one_is_whole(checkpoint, tmp_path, monkeypatch):
+def test_an_old_prediction_stays_until_the_new_one_is_complete(checkpoint, tmp_path, monkeypatch):
     make_store(tmp_path / "store.zarr", "tall", 1300, 64)
     collection, out = open_collection(tmp_path / "store.zarr"), tmp_path / "pred.zarr"
     infer_collection(collection, checkpoint, out, OPTIONS)
@@ -172,10 +172,10 @@ def test_an_old_prediction_stays_until_the_new_one_is_whole(checkpoint, tmp_path
         infer_collection(collection, checkpoint, out, other, overwrite=True)
     monkeypatch.undo()
     assert digests(open_collection(out)["tall"].path) == old
-    with pytest.raises(BatchError, match="unfinished work begun with other settings"):
+    with pytest.raises(BatchError, match="unfinished work with other settings"):
         infer_collection(collection, checkpoint, out, OPTIONS)
     report = infer_collection(collection, checkpoint, out, other)
-    assert 0 < report.tiles < report.slides[0].windows
+    assert 0 < report.tiles < report.slides[0].tiles
     assert digests(out) == digests(tmp_path / "new.zarr")
     infer_collection(collection, checkpoint, out, OPTIONS, overwrite=True)
     assert digests(out / "tall") == old
@@ -186,8 +186,11 @@ def test_one_bad_slide_does_not_stop_the_others(checkpoint, tmp_path):
     make_store(tmp_path / "store.zarr", "good", 70, 70)
     make_store(tmp_path / "store.zarr", "unknown", 70, 70, mpp=None)
     collection = open_collection(tmp_path / "store.zarr")
+    report = infer_collection(collection, checkpoint, tmp_path / "pred.zarr", OPTIONS)
+    assert [slide.slide for slide in report.slides] == ["good"]
+    assert list(report.failures) == ["unknown"]
     with pytest.raises(BatchError, match="'unknown' has no mpp") as caught:
-        infer_collection(collection, checkpoint, tmp_path / "pred.zarr", OPTIONS, progress=Silent())
+        report.require_whole()
     assert caught.value.done == 1
     assert open_collection(tmp_path / "pred.zarr").names() == ("good",)
 
@@ -243,7 +246,7 @@ def test_a_cluster_gives_the_prediction_of_one_process(checkpoint, tmp_path, wor
     report = infer_collection(
         collection, checkpoint, many, OPTIONS, cluster=f"local:{workers}", progress=Silent()
     )
-    assert report.tiles >= sum(slide.windows for slide in report.slides)
+    assert report.tiles >= sum(slide.tiles for slide in report.slides)
     for name in ("tall", "two"):
         expected, found = open_collection(serial)[name], open_collection(many)[name]
         extent = expected.pyramid.extent
@@ -271,7 +274,7 @@ def test_finishing_a_slide_once_more_changes_nothing(checkpoint, tmp_path, monke
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
 
 
-def test_a_cluster_that_is_none_is_refused(collection, checkpoint, tmp_path):
+def test_an_unknown_cluster_is_refused(collection, checkpoint, tmp_path):
     for word in ("local", "local:0", "local:x", "cuda:0", "slurm:many", "moon"):
         with pytest.raises(ConfigError, match="--cluster"):
             infer_collection(

@@ -1,4 +1,4 @@
-"""The seam score sees windows where they show, and nothing else."""
+"""The seam score sees tiles where they show, and nothing else."""
 
 from dataclasses import replace
 
@@ -51,7 +51,7 @@ def score(pixels, made, *, cuts=()):
 
 def test_a_step_at_every_border_is_seen():
     pixels = noise(128, 160)
-    pixels[:, 32:64] += 60  # one column of windows is off
+    pixels[:, 32:64] += 60  # one column of tiles is off
     found = score(pixels, plan(128, 160))
     assert found is not None
     assert found > 3
@@ -59,7 +59,7 @@ def test_a_step_at_every_border_is_seen():
     assert flat == pytest.approx(1, abs=0.05)
 
 
-def test_a_step_inside_a_window_is_no_seam():
+def test_a_step_inside_a_tile_is_not_a_seam():
     pixels = noise(128, 160)
     pixels[50:, :] += 60
     found = score(pixels, plan(128, 160))
@@ -91,7 +91,7 @@ def test_a_strip_whose_steps_are_not_known_leaves_no_score():
 
 
 def expected(p, made):
-    """Score of a whole array, px by px."""
+    """Score of a whole array, pixel by pixel."""
     groups = {True: [], False: []}
     for axis, starts in ((0, made.ys), (1, made.xs)):
         steps = np.abs(np.diff(p, axis=axis)).mean(axis=1 - axis) * p.shape[1 - axis]
@@ -105,7 +105,7 @@ def expected(p, made):
 
 
 def test_the_plan_is_all_that_counts():
-    """The same px under a plan with other windows have another score."""
+    """The same pixels under a plan with other tiles have another score."""
     pixels = noise(128, 160)
     pixels[:, 32:64] += 60
     made = plan(128, 160)

@@ -14,7 +14,7 @@ from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.run import infer_collection
 from wsi_seg.models import ModelCard, NetworkSpec, build_network, save_checkpoint
 from wsi_seg.progress import Silent
-from wsi_seg.store import discard, open_collection
+from wsi_seg.store import delete, open_collection
 from wsi_seg.testing.stores import make_store
 
 # An hour is some thousand rounds; by a hundred a leak of 100 kB a round shows.
@@ -45,7 +45,7 @@ def test_nothing_grows(tmp_path):
             options,
             progress=Silent(),
         )
-        discard(tmp_path / "pred.zarr")
+        delete(tmp_path / "pred.zarr")
         gc.collect()
         memory = psutil.Process().memory_info().rss
         seen.append((memory, threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))))

@@ -26,7 +26,7 @@ def card(mpp):
     )  # fmt: skip
 
 
-def test_whole_number_reduction_is_the_block_mean_in_every_window():
+def test_whole_number_reduction_is_the_block_mean_in_every_tile():
     image = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
     store = MemoryStore(MemoryImage(image, mpp=0.5))
     plan = plan_slide(store, card(1.0), InferOptions(overlap=0.5), strip_px=64)
@@ -40,7 +40,7 @@ def test_whole_number_reduction_is_the_block_mean_in_every_window():
 
 
 @given(st.floats(1.03, 4), st.integers(40, 150), st.integers(40, 150))
-def test_windows_agree_where_they_overlap_at_any_reduction(factor, height, width):
+def test_tiles_agree_where_they_overlap_at_any_reduction(factor, height, width):
     image = np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
     store = MemoryStore(MemoryImage(image, mpp=0.5))
     plan = plan_slide(store, card(0.5 * factor), InferOptions(overlap=0.75), strip_px=64)
@@ -76,7 +76,7 @@ def test_mpp_that_cannot_serve_the_model_is_refused_and_the_override_recorded():
 
 
 @given(st.sampled_from([0.5, 0.8, 1.0, 1.7, 2.0]), st.integers(0, 3), st.integers(0, 3))
-def test_training_and_inference_see_the_same_px(mpp, row, column):
+def test_training_and_inference_see_the_same_pixels(mpp, row, column):
     rng = np.random.default_rng(1)
     levels = [rng.integers(0, 256, (400 >> k, 360 >> k, 3), dtype=np.uint8) for k in range(2)]
     store = MemoryStore(MemoryImage(*levels, mpp=0.5))

@@ -1,4 +1,4 @@
-"""Kills at any moment, of the process and of workers: the bytes are those of a calm run."""
+"""Kills at any moment, of the process and of workers, do not change the bytes of the result."""
 
 import os
 import signal
@@ -54,9 +54,9 @@ def work(tmp_path_factory):
 
 
 def command(work, out):
-    words = [sys.executable, "-m", "wsi_seg", "infer", work / "store.zarr", "--out", out]
-    words += ["--checkpoint", work / "m.safetensors", "--precision", "fp32", "--device", "cpu"]
-    return [str(word) for word in words]
+    summary = [sys.executable, "-m", "wsi_seg", "infer", work / "store.zarr", "--out", out]
+    summary += ["--checkpoint", work / "m.safetensors", "--precision", "fp32", "--device", "cpu"]
+    return [str(word) for word in summary]
 
 
 def begin(work, out):
@@ -96,7 +96,7 @@ def test_any_number_of_workers_gives_the_bytes_of_one_process(work, tmp_path, wo
         progress=Silent(),
     )  # fmt: skip
     assert digests(tmp_path / "many") == digests(tmp_path / "serial")
-    needed = sum(slide.windows for slide in report.slides)
+    needed = sum(slide.tiles for slide in report.slides)
     assert needed <= report.tiles < 1.3 * needed  # the row between two tasks is predicted twice
 
 

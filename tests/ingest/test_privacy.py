@@ -24,7 +24,7 @@ ALL = " ".join(SECRETS)
 
 
 def label(height=48, width=63):
-    """A picture whose px are a text: 'LABEL PICTURE!' again and again."""
+    """A picture whose pixels are a text: 'LABEL PICTURE!' again and again."""
     return np.resize(MARKER, (height, width, 3))
 
 
@@ -96,7 +96,8 @@ def write_zarr(path):
     write_ome_zarr(path / "0", [PIXELS], version="0.4", mpp=0.5, attributes=more)
     write_ome_zarr(path / "1", [label()], version="0.4", attributes=more)
     (path / "OME").mkdir()
-    (path / "OME" / "METADATA.ome.xml").write_text(f"<OME><Image Name='{ALL}'/></OME>")
+    images = "".join(f"<Image Name='{name}'><Pixels/></Image>" for name in (ALL, "label image"))
+    (path / "OME" / "METADATA.ome.xml").write_text(f"<OME>{images}</OME>")
 
 
 def write_volume(path):
@@ -156,7 +157,7 @@ def test_secrets_stay_outside(tmp_path, name):
         for level, extent in enumerate(store.pyramid.extents):
             whole = extent.region(level)
             found = store.image.read(whole)
-            assert found.min() >= 100, "px of a label are darker than any of the slide"
+            assert found.min() >= 100, "pixels of a label are darker than any of the slide"
 
 
 def test_the_svs_is_copied_verbatim(tmp_path):

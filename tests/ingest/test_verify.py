@@ -24,7 +24,7 @@ def test_a_true_copy_passes_and_another_slide_does_not(tmp_path, codec):
         verify_slide(store, tmp_path / "b.tif")
 
 
-def test_px_that_differ_are_found(tmp_path):
+def test_pixels_that_differ_are_found(tmp_path):
     write_coordinate_tiff(tmp_path / "a.tif", extents=[Extent(height=200, width=300)])
     tile_slides([tmp_path / "a.tif"], tmp_path / "s.zarr", codec=Codec("zstd"), progress=Silent())
     (tmp_path / "other").mkdir()

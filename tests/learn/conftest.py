@@ -10,10 +10,10 @@ from wsi_seg.geometry import Extent
 from wsi_seg.masks.labels import write_labels
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
+    commit,
     create_collection,
     create_multiscale,
     fill_pyramid,
-    finish,
     open_collection,
     strip_rows,
     write_strip,
@@ -45,7 +45,7 @@ def write_slide(collection, name, seed, *, labelled=True):
     for top in range(0, height, rows):
         write_strip(partial, 0, top, pixels[top : top + rows])
     fill_pyramid(partial, nearest=False, progress=Silent())
-    finish(partial, collection / name)
+    commit(partial, collection / name)
     if labelled:
         store = open_collection(collection)[name]
         write_labels(store, Annotations(tuple(items), ()), CLASSES, "annotations")

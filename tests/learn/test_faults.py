@@ -78,7 +78,7 @@ def test_a_head_needs_a_loss(recipe_for):
         recipe_for("model.head=avg")
 
 
-def test_inner_depths_need_a_loss_of_px(recipe_for):
+def test_inner_depths_need_a_loss_of_pixels(recipe_for):
     with pytest.raises(ConfigError, match=r"needs a loss of pixels next to loss\.bce_empty"):
         recipe_for("model.deep_supervision=0.1", "loss={bce_empty: 1}")
 

@@ -175,7 +175,7 @@ def train_toy(network, optimizer, steps):
         optimizer.step()
 
 
-def test_lookahead_equals_the_library_and_is_taken_up():
+def test_lookahead_equals_the_library_and_is_resumed():
     config = OptimizerConfig(name="adamw", lr=1e-2, lookahead=True)
     ours, theirs, again = Toy(), Toy(), Toy()
     optimizer = build_optimizer(ours, config)

@@ -20,9 +20,9 @@ from wsi_seg.progress import Silent
 from wsi_seg.reading.view import View
 from wsi_seg.sampling.maps import TrainingSlide
 from wsi_seg.store import (
+    commit,
     create_collection,
     create_multiscale,
-    finish,
     open_collection,
     write_strip,
     writer,
@@ -52,7 +52,7 @@ def write_prediction(collection, slide, probability):
         **common,
     )
     write_strip(partial, 0, 0, np.stack([255 - probability, probability], axis=-1))
-    finish(partial, collection / slide.name)
+    commit(partial, collection / slide.name)
 
 
 @pytest.fixture
@@ -105,8 +105,10 @@ def whole(label, level=0):
 
 def test_held_out_and_drawn_slides_are_refused(world):
     before = read_objects(open_collection(world / "store.zarr")["a"], "annotations").source
+    report = write(world)
+    assert (list(report.objects), list(report.failures)) == (["d"], ["a", "c"])
     with pytest.raises(BatchError) as caught:
-        write(world)
+        report.require_whole()
     assert caught.value.done == 1
     assert "slide 'c' is held out to judge the run" in caught.value.failures["c"]
     assert "not overwritten" in caught.value.failures["a"]
@@ -116,7 +118,7 @@ def test_held_out_and_drawn_slides_are_refused(world):
     assert not TrainingSlide.of(store["a"], "annotations").is_pseudo
 
 
-def test_px_are_sure_or_ignored(world):
+def test_pixels_are_sure_or_ignored(world):
     only(world, "d")
     assert write(world).objects == {"d": 1}
     slide = open_collection(world / "store.zarr")["d"]
@@ -148,13 +150,13 @@ def test_tiles_without_foreground_may_be_left_out(world):
     assert (ids == 1).sum() > 700
 
 
-def test_nothing_found_is_no_label(world):
+def test_nothing_found_gives_no_label(world):
     only(world, "d")
     assert write(world, high=0.99).objects == {"d": 0}
     assert "annotations" not in open_collection(world / "store.zarr")["d"].label_names()
 
 
-def test_guesses_stay_until_the_next_ones_are_whole(world, monkeypatch):
+def test_guesses_stay_until_the_next_ones_are_complete(world, monkeypatch):
     only(world, "d")
     write(world)
 
@@ -164,7 +166,7 @@ def test_guesses_stay_until_the_next_ones_are_whole(world, monkeypatch):
     with monkeypatch.context() as context:
         context.setattr(writer, "write_digests", fail)
         with pytest.raises(BatchError, match="the disk is full"):
-            write(world, low=0.6)
+            write(world, low=0.6).require_whole()
     slide = open_collection(world / "store.zarr")["d"]
     assert set(np.unique(whole(slide.label("annotations")))) == {0, 1, 255}
     assert TrainingSlide.of(slide, "annotations").is_pseudo

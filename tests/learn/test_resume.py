@@ -142,7 +142,7 @@ def test_killed_in_mid_epoch(recipe_for, tmp_path):
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
-def test_an_epoch_taken_up_has_the_items_that_are_left(ranks):
+def test_a_resumed_epoch_has_the_items_that_are_left(ranks):
     for rank in range(ranks):
         whole = EpochItems(12, rank=rank, ranks=ranks)
         whole.set_epoch(5)

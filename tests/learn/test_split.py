@@ -65,7 +65,7 @@ def test_a_class_without_objects_is_named(recipe_for):
         map_slides(split_slides(recipe)[0].train, recipe)
 
 
-def test_boxes_lie_inside_their_slides(recipe_for):
+def test_boxes_are_inside_their_slides(recipe_for):
     recipe = recipe_for()
     for one in map_slides(split_slides(recipe)[0].train, recipe):
         assert len(one.boxes) == len(one.class_ids) == 12
@@ -148,7 +148,7 @@ def test_names_are_merged_on_the_way(slides, tmp_path):
 
 
 def test_an_annotations_weight_reaches_the_loss(slides, tmp_path):
-    """Px under an outline of weight .25 count a quarter, those outside it all."""
+    """Pixels under an outline of weight .25 count a quarter, those outside it all."""
     import shutil
 
     import torch

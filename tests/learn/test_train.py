@@ -78,7 +78,7 @@ def test_a_run_learns_and_leaves_what_it_promises(recipe_for, tmp_path):
     assert network(torch.zeros(1, 3, 64, 64)).shape == (1, 1, 64, 64)
 
 
-def test_a_run_taken_up_equals_one_never_stopped(recipe_for, tmp_path):
+def test_a_resumed_run_equals_one_never_stopped(recipe_for, tmp_path):
     recipe = recipe_for("augment=light")
     whole = train(recipe, tmp_path / "whole", progress=Silent())
     with pytest.raises(KeyboardInterrupt):

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -15,9 +17,9 @@ from wsi_seg.learn.validate import Validation, score_slides
 from wsi_seg.models import build_network, load_checkpoint
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
+    commit,
     create_collection,
     create_multiscale,
-    finish,
     open_collection,
     write_strip,
 )
@@ -32,7 +34,7 @@ UNEQUAL = Scores(
 
 
 def values_of(scores):
-    """Px by probability of a network that says 0 or 1."""
+    """Pixels by probability of a network that says 0 or 1."""
     found = {}
     for one in scores.slides:
         counts = np.zeros((256, 2), dtype=np.int64)
@@ -41,8 +43,11 @@ def values_of(scores):
     return found
 
 
+NOTHING = SimpleNamespace(slides=(), failures={})  # what inference reports of no slides
+
+
 def test_figures_differ_and_are_named(recipe_for, tmp_path, monkeypatch):
-    monkeypatch.setattr(validate, "infer_with", lambda *words, **named: None)
+    monkeypatch.setattr(validate, "infer_with", lambda *words, **named: NOTHING)
     monkeypatch.setattr(validate, "score_slides", lambda *words, **named: UNEQUAL)
     monkeypatch.setattr(validate, "_values", lambda *words: values_of(UNEQUAL))
     row = Validation(recipe_for(), None, (), tmp_path).score(None, "cpu", Silent())
@@ -61,7 +66,7 @@ def test_figures_differ_and_are_named(recipe_for, tmp_path, monkeypatch):
 
 
 def slices(finds):
-    """250 slices, 12 with a nodule of 400 px: a silent network, or one with stray px on a fifth."""
+    """250 slices, 12 with a nodule of 400 px: a silent network, or stray pixels on a fifth."""
     found = []
     for z in range(250):
         true = 400 if z % 21 == 1 else 0
@@ -102,7 +107,7 @@ def test_slices_of_a_volume_are_one_case():
 
 def test_nothing_to_choose_by_is_an_error(recipe_for, tmp_path, monkeypatch):
     empty = Scores((SlideScore("a", "disc", Counts(0, 0, 0)),))
-    monkeypatch.setattr(validate, "infer_with", lambda *words, **named: None)
+    monkeypatch.setattr(validate, "infer_with", lambda *words, **named: NOTHING)
     monkeypatch.setattr(validate, "score_slides", lambda *words, **named: empty)
     monkeypatch.setattr(validate, "_values", lambda *words: values_of(empty))
     validation = Validation(recipe_for("train.monitor=dice_objects"), None, (), tmp_path)
@@ -155,7 +160,7 @@ def test_tiles_that_show_nothing_do_not_count(slides, tmp_path):
             name=path.name,
         )
     write_strip(partial / "labels" / "prediction", 0, 0, found)
-    finish(partial, tmp_path / "pred.zarr" / "a")
+    commit(partial, tmp_path / "pred.zarr" / "a")
     expected = []
     for y in range(0, extent.height, 64):
         for x in range(0, extent.width, 64):

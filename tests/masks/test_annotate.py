@@ -48,7 +48,7 @@ def blocks():
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_a_label_image_comes_back_px_for_px(slides, tmp_path, suffix):
+def test_a_label_image_comes_back_pixel_for_pixel(slides, tmp_path, suffix):
     if suffix == "png":
         Image.fromarray(blocks()).save(tmp_path / "A.PNG")
     else:
@@ -67,17 +67,19 @@ def test_a_binary_mask_of_half_the_size_is_one_class(slides, tmp_path):
     mask = (blocks()[::2, ::2] > 0).astype(np.uint8) * 255
     Image.fromarray(mask).save(tmp_path / "a.png")
     with pytest.raises(BatchError, match="names no class"):
-        annotate_collection(slides, [tmp_path], name="b", progress=Silent())
+        annotate_collection(slides, [tmp_path], name="b", progress=Silent()).require_whole()
     reading = Reading(default_class="tumour")
     annotate_collection(slides, [tmp_path], name="b", reading=reading, progress=Silent())
     expected = mask.repeat(2, 0).repeat(2, 1) > 0
     assert np.array_equal(slides["a"].label("b").read(whole()) > 0, expected)
     Image.fromarray(mask[:-9]).save(tmp_path / "a.png")
     with pytest.raises(BatchError, match="140 x 90 px"):
-        annotate_collection(slides, [tmp_path], name="b", reading=reading, progress=Silent())
+        annotate_collection(
+            slides, [tmp_path], name="b", reading=reading, progress=Silent()
+        ).require_whole()
 
 
-def test_numbered_objects_keep_their_numbers_apart(slides, tmp_path):
+def test_numbered_objects_keep_their_numbers(slides, tmp_path):
     numbers = np.zeros((EXTENT.height, EXTENT.width), np.uint16)
     numbers[5:20, 5:20] = 300
     numbers[5:20, 20:40] = 301  # touches the one before
@@ -101,7 +103,9 @@ def test_255_is_ignore_among_class_ids_and_unknown_ids_are_named(slides, tmp_pat
     assert np.array_equal(slides["a"].label("i").read(whole()), labels)
     few = Reading(class_names=("first",))
     with pytest.raises(BatchError, match=r"class ids \[2\]"):
-        annotate_collection(slides, [tmp_path], name="i", reading=few, progress=Silent())
+        annotate_collection(
+            slides, [tmp_path], name="i", reading=few, progress=Silent()
+        ).require_whole()
 
 
 def test_a_csv_and_a_coco_file_name_their_slides(slides, tmp_path):
@@ -132,7 +136,7 @@ def square(name, side, source):
     return {"type": "Feature", "geometry": geometry, "properties": properties}
 
 
-def test_sets_of_one_slide_lie_over_each_other(slides, tmp_path):
+def test_sets_of_one_slide_are_drawn_over_each_other(slides, tmp_path):
     for folder, feature in (("one", square("x", 20, "expert")), ("two", square("y", 10, "pseudo"))):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "a.geojson").write_text(json.dumps([feature]))
@@ -161,10 +165,10 @@ def test_a_file_that_fits_no_slide_is_named(slides, tmp_path):
     Image.fromarray(colour).save(tmp_path / "a.png")
     (tmp_path / "c.geojson").unlink()
     with pytest.raises(BatchError, match="3 channels"):
-        annotate_collection(slides, [tmp_path], progress=Silent())
+        annotate_collection(slides, [tmp_path], progress=Silent()).require_whole()
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
     with pytest.raises(BatchError, match="cannot be read as a mask"):
-        annotate_collection(slides, [tmp_path], progress=Silent())
+        annotate_collection(slides, [tmp_path], progress=Silent()).require_whole()
 
 
 def test_touching_objects_are_separated_by_a_boundary(slides, tmp_path):
@@ -224,7 +228,7 @@ def test_labels_drawn_earlier_are_not_emptied(slides, tmp_path):
     assert len(read_objects(slides["B"], "kept")) == 1
 
 
-def test_slides_annotated_earlier_are_not_told_to_be_without(slides, tmp_path):
+def test_slides_annotated_earlier_are_not_reported_as_missing(slides, tmp_path):
     for slide, without in (("a", ("B",)), ("B", ())):
         (tmp_path / "t.csv").write_text(f"ImageId,EncodedPixels\n{slide},1 5\n")
         report = annotate_collection(
@@ -237,7 +241,7 @@ def test_slides_annotated_earlier_are_not_told_to_be_without(slides, tmp_path):
         assert report.without == without
 
 
-def test_a_label_stays_until_the_next_one_is_whole(slides, monkeypatch):
+def test_a_label_stays_until_the_next_one_is_complete(slides, monkeypatch):
     square = Annotation(shapely.box(10, 10, 40, 40), "x", "expert")
     classes = ClassTable.named(["x"])
     write_labels(slides["a"], Annotations((square,), ()), classes, "late")

@@ -53,7 +53,7 @@ def drawn(folder, *shapes):
 
 
 @pytest.mark.parametrize("kind", SHAPES)
-def test_each_shape_covers_the_px_it_shows(tmp_path, kind):
+def test_each_shape_covers_the_pixels_it_shows(tmp_path, kind):
     points, expected = SHAPES[kind]
     found = drawn(tmp_path, (kind, points))
     if kind in ("polygon", "rectangle"):

@@ -37,7 +37,7 @@ def write(tmp_path, place, diameter, series="1.2.7"):
     return path
 
 
-def test_discs_lie_where_the_sphere_is(volume, tmp_path):
+def test_discs_are_where_the_sphere_is(volume, tmp_path):
     path, image = volume
     csv = write(tmp_path, image.TransformContinuousIndexToPhysicalPoint((30.0, 12.0, 4.0)), 9.0)
     tile_slides([path], tmp_path / "s.zarr", progress=Silent())

@@ -32,7 +32,7 @@ def test_blank_and_grey_images_have_none():
     assert not find_tissue(np.repeat(grey, 3, axis=2)).any()
 
 
-def test_black_frame_is_no_tissue():
+def test_black_frame_is_not_tissue():
     image = glass()
     image[:30] = (5, 0, 20)
     image[100:200, 100:200] = (190, 110, 160)
@@ -48,7 +48,7 @@ def test_real_slides_have_tissue_where_the_stain_is(shared_data):
         assert 0.02 < share < 0.9
 
 
-def test_noise_is_no_tissue():
+def test_noise_is_not_tissue():
     draws = np.random.default_rng(4)
     for centre, spread in ((128, 128), (200, 40), (230, 20)):
         noise = draws.uniform(centre - spread, centre + spread, (300, 400, 3))
@@ -61,7 +61,7 @@ def tinted(height=300, width=400, tint=(232, 222, 196), noise=4):
     return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
-def test_tinted_glass_is_no_tissue():
+def test_tinted_glass_is_not_tissue():
     assert not find_tissue(tinted()).any()
     assert not find_tissue(tinted(tint=(215, 225, 240), noise=0)).any()
 
@@ -75,7 +75,7 @@ def test_faint_tissue_on_tinted_glass_is_found():
     assert (mask & expected).sum() / (mask | expected).sum() > 0.9
 
 
-def test_blocks_of_a_lossy_codec_on_glass_are_no_tissue():
+def test_blocks_of_a_lossy_codec_on_glass_are_not_tissue():
     packed = io.BytesIO()
     Image.fromarray(glass()).save(packed, "JPEG", quality=20)
     assert not find_tissue(np.asarray(Image.open(packed))).any()

@@ -30,6 +30,7 @@ def card():
         std=(0.4, 0.5, 0.6),
         scores={"val_dice": 0.9},
         training={"slides": ["a", "b"]},
+        min_object_um2=12.5,
     )
 
 
@@ -57,7 +58,7 @@ def test_a_network_comes_back_with_its_card(saved, network, card):
         assert torch.equal(loaded(image), network(image))
 
 
-def test_the_card_beside_the_file_is_the_one_inside(saved, card):
+def test_the_card_next_to_the_file_is_the_one_inside(saved, card):
     assert json.loads(saved.with_suffix(".json").read_text()) == json.loads(
         json.dumps(card.to_json())
     )
@@ -85,7 +86,7 @@ def test_pickles_are_refused_by_content_and_never_run(tmp_path, name, zipped):
     assert not (tmp_path / "harm").exists()
 
 
-def test_a_header_as_long_as_a_pickle_mark_is_no_pickle(tmp_path):
+def test_a_header_as_long_as_a_pickle_mark_is_not_a_pickle(tmp_path):
     path = tmp_path / "model.safetensors"
     header = b'{"__metadata__":{}}'.ljust(0x0280)
     path.write_bytes(struct.pack("<Q", len(header)) + header)

@@ -69,7 +69,7 @@ def test_what_does_not_fit_is_explained(tmp_path, card):
         convert_checkpoint(tmp_path / "no.pth", card, tmp_path / "out.safetensors")
 
 
-def test_a_card_that_is_none_is_explained(tmp_path, card):
+def test_a_card_that_is_not_a_card_is_explained(tmp_path, card):
     with pytest.raises(CheckpointError, match="cannot read card"):
         convert_checkpoint(tmp_path / "model.pth", tmp_path / "no.json", tmp_path / "o.safetensors")
     card.write_text("{}")

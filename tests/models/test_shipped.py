@@ -5,6 +5,7 @@ import json
 
 from wsi_seg.config import load_recipe
 from wsi_seg.evaluate.compare import evaluate_collection
+from wsi_seg.export.run import ExportTargets, export_collection
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.run import infer_collection
 from wsi_seg.ingest.run import tile_slides
@@ -12,6 +13,7 @@ from wsi_seg.masks.annotate import Reading, annotate_collection
 from wsi_seg.models.checkpoint import read_card, shipped_checkpoint
 from wsi_seg.predict.ensemble import newest_model, read_model
 from wsi_seg.progress import Silent
+from wsi_seg.slides.window import Opening
 from wsi_seg.store import open_collection
 
 
@@ -35,14 +37,17 @@ def test_its_card_and_recipe_agree_and_name_no_place():
 def test_nuclei_of_images_it_has_not_seen(shared_data, tmp_path):
     folder = shared_data / "dsb2018-nuclei"
     with (folder / "index.csv").open() as file:
-        names = [
-            row["file"]
+        rows = [
+            row
             for row in csv.DictReader(file)
             if row["kind"].startswith("he") and row["suggested_split"] == "val"
         ]
+    names = [row["file"] for row in rows]
     assert len(names) == 12
-    images = [folder / "images" / f"{name}.png" for name in names]
-    tile_slides(images, tmp_path / "s.zarr", progress=Silent())
+    for mpp, groups in ((0.25, ("he2", "he5")), (0.5, ("he0", "he1", "he3", "he4"))):
+        images = [folder / "images" / f"{r['file']}.png" for r in rows if r["cluster"] in groups]
+        opening = Opening(mpp=mpp)
+        tile_slides(images, tmp_path / "s.zarr", opening=opening, progress=Silent())
     slides = open_collection(tmp_path / "s.zarr")
     masks = [folder / "masks" / f"{name}.png" for name in names]
     annotate_collection(slides, masks, reading=Reading(default_class="nucleus"), progress=Silent())
@@ -51,3 +56,20 @@ def test_nuclei_of_images_it_has_not_seen(shared_data, tmp_path):
     found = open_collection(tmp_path / "p.zarr")
     scores = evaluate_collection(found, slides, label="annotations", progress=Silent())
     assert scores.pooled("nucleus").dice >= 0.90
+
+
+def test_hardly_any_object_on_a_slide_of_skin_is_too_small_or_large_for_a_nucleus(
+    shared_data, tmp_path
+):
+    slide = shared_data / "slides-small" / "CMU-1-Small-Region.svs"
+    tile_slides([slide], tmp_path / "s.zarr", progress=Silent())
+    slides = open_collection(tmp_path / "s.zarr")
+    model = read_model([shipped_checkpoint()])
+    infer_collection(slides, model, tmp_path / "p.zarr", InferOptions(), progress=Silent())
+    found = open_collection(tmp_path / "p.zarr")
+    targets = ExportTargets(table=tmp_path)
+    export_collection(found, slides, targets, progress=Silent())
+    with (tmp_path / f"{slide.stem}.csv").open() as file:
+        areas = [float(row["area_um2"]) for row in csv.DictReader(file)]
+    assert len(areas) > 500
+    assert sum(not 10 <= area <= 400 for area in areas) < 0.03 * len(areas)

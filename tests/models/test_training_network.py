@@ -66,7 +66,7 @@ def test_attention_adds_layers_and_survives_the_checkpoint(architecture, tmp_pat
 
 
 @pytest.mark.parametrize("architecture", ["Unet", "UnetLean", "LinknetConcat", "MAnet"])
-def test_a_skip_at_full_resolution_sees_single_px(architecture, tmp_path, card_for):
+def test_a_skip_at_full_resolution_sees_single_pixels(architecture, tmp_path, card_for):
     given = spec(architecture, full_resolution_skip=4)
     network = build_network(given).eval()
     image = torch.zeros(1, 3, 64, 64)
@@ -112,7 +112,7 @@ def test_joined_skips_reach_every_depth():
     assert all(m.weight.grad.abs().max() > 0 for m in mixes[:-1])
 
 
-def test_a_generalised_mean_lies_between_mean_and_maximum():
+def test_a_generalised_mean_is_between_mean_and_maximum():
     x = torch.rand(2, 3, 5, 7)
     assert torch.allclose(GeneralisedMean(1.0)(x), x.mean((2, 3), keepdim=True), atol=1e-5)
     assert torch.allclose(GeneralisedMean(200.0)(x), x.amax((2, 3), keepdim=True), atol=0.05)

@@ -20,10 +20,10 @@ from wsi_seg.masks.labels import write_labels
 from wsi_seg.models import NetworkSpec, build_network
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
+    commit,
     create_collection,
     create_multiscale,
     fill_pyramid,
-    finish,
     open_collection,
     write_strip,
 )
@@ -73,7 +73,7 @@ def slides(tmp_path_factory):
         create_multiscale(partial, extents=extents, channels=3, mpp=0.5, attributes={}, name=name)
         write_strip(partial, 0, 0, rng.integers(0, 256, (150, 170, 3), dtype=np.uint8))
         fill_pyramid(partial, nearest=False, progress=Silent())
-        finish(partial, collection / name)
+        commit(partial, collection / name)
     return collection
 
 

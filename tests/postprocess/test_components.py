@@ -25,7 +25,7 @@ def painted(ids, height):
 
 
 @given(MAPS, st.integers(1, 25))
-def test_objects_are_those_of_scipy_numbered_by_first_px_whatever_the_strips(ids, height):
+def test_objects_are_those_of_scipy_numbered_by_first_pixel_whatever_the_strips(ids, height):
     found = painted(ids, height)
     expected = np.zeros(ids.shape, dtype=np.int64)
     for value in (1, 2):

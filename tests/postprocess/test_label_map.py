@@ -12,13 +12,13 @@ from wsi_seg.postprocess.decide import decide
 from wsi_seg.postprocess.label_map import label_map, predicted_label
 from wsi_seg.postprocess.rule import Rule, doublet, fixed, hysteresis
 from wsi_seg.postprocess.strips import argmax_strips, certain_label_strips
-from wsi_seg.postprocess.write import classes_of
+from wsi_seg.postprocess.write import decided_label
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
     Multiscale,
-    completed,
     create_collection,
     create_multiscale,
+    extend_pyramid,
     fill_pyramid,
     open_collection,
     strip_rows,
@@ -45,7 +45,7 @@ def prediction(tmp_path):
     create_collection(tmp_path / "p.zarr")
     group, extent = tmp_path / "p.zarr" / "slide", Extent(height=1301, width=1051)
     create_multiscale(
-        group, extents=completed([extent]), channels=3, mpp=0.5, downsample=2.0,
+        group, extents=extend_pyramid([extent]), channels=3, mpp=0.5, downsample=2.0,
         attributes={"saved": "probabilities", "classes": CLASSES.to_json()}, name="slide",
     )  # fmt: skip
     rng, rows = np.random.default_rng(0), strip_rows(group)
@@ -60,7 +60,7 @@ def test_a_label_map_that_was_not_saved_is_computed_as_it_is_read(prediction, mo
     label = pickle.loads(pickle.dumps(predicted_label(prediction)))
     assert label.channels is None
     assert label.pyramid == prediction.pyramid
-    assert classes_of(label) == CLASSES
+    assert label.classes == CLASSES
     read, most = Multiscale.read, []
 
     def watched(image, region, *, cached=True, out=None):
@@ -84,6 +84,29 @@ def test_other_labels_and_other_predictions_are_read_from_disk(prediction):
     assert type(predicted_label(prediction)) is not Multiscale  # stale ones do not count
     with pytest.raises(ValueError, match=r"got label 'decision'; it has: prediction"):
         predicted_label(prediction, "decision")
+
+
+def test_what_is_too_small_for_the_model_is_left_out_unless_a_rule_decides(tmp_path):
+    create_collection(tmp_path / "p.zarr")
+    group = tmp_path / "p.zarr" / "slide"
+    create_multiscale(
+        group, extents=extend_pyramid([Extent(height=40, width=40)]), channels=1, mpp=0.5,
+        name="slide",
+        attributes={
+            "saved": "probabilities",
+            "classes": ClassTable.named(["nucleus"]).to_json(),
+            "min_object_um2": 10.0,
+        },
+    )  # fmt: skip
+    found = np.zeros((40, 40, 1), dtype=np.uint8)
+    found[2:8, 2:8] = 200  # 9 um2
+    found[20:27, 20:27] = 200  # 12 um2
+    write_strip(group, 0, 0, found)
+    (store,) = open_collection(tmp_path / "p.zarr")
+    whole = Region(level=0, y=0, x=0, height=40, width=40)
+    assert decided_label(store, fixed(0.5)).read(whole, cached=False).sum() == 36 + 49
+    kept = decided_label(store, None).read(whole, cached=False)
+    assert kept.sum() == kept[20:27, 20:27].sum() == 49
 
 
 RULES_AT_ONE_HALF = st.builds(

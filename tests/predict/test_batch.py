@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsi_seg.predict.batch import batch_for, best_batch, fastest
-from wsi_seg.predict.compiling import worth_compiling
+from wsi_seg.predict.compiling import should_compile
 from wsi_seg.predict.device import Device
 
 
@@ -67,8 +67,8 @@ def test_the_largest_of_those_that_are_about_as_fast_is_taken(rates):
 
 @given(st.integers(1, 10**7), st.floats(1, 1e4))
 def test_compiling_pays_where_there_is_much_to_do(tiles, rate):
-    worth = worth_compiling(tiles, rate)
-    assert worth <= worth_compiling(2 * tiles, rate)  # more work never speaks against it
-    assert worth >= worth_compiling(tiles, 2 * rate)
-    assert not worth_compiling(2209, 1500)  # a slide of 12,288 px on an H200
-    assert worth_compiling(10**6, 1500)
+    found = should_compile(tiles, rate)
+    assert found <= should_compile(2 * tiles, rate)  # more work never speaks against it
+    assert found >= should_compile(tiles, 2 * rate)
+    assert not should_compile(2209, 1500)  # a slide of 12,288 px on an H200
+    assert should_compile(10**6, 1500)

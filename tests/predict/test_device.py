@@ -18,7 +18,7 @@ def test_devices_that_do_not_exist_are_refused(name):
         pick_device(name)
 
 
-def test_cuda_is_refused_where_there_is_none(monkeypatch):
+def test_cuda_is_refused_without_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert pick_device("auto") == CPU
     with pytest.raises(ConfigError, match="this machine has no usable CUDA device"):

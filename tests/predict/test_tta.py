@@ -17,7 +17,7 @@ def red(tiles):
 
 
 def by_position(tiles):
-    """A model that sees nothing but where a pixel lies."""
+    """A model that sees nothing but the position of a pixel."""
     _, height, width, _ = tiles.shape
     y, x = np.mgrid[:height, :width]
     values = torch.from_numpy((y * 100 + x).astype(np.int32))

@@ -34,12 +34,12 @@ def test_the_coarsest_level_that_is_fine_enough_is_read(mpp, level, extent):
 def test_slides_that_cannot_serve_are_refused():
     with pytest.raises(ResolutionError, match=r"'a' has no mpp.*--mpp"):
         scale_for(Pyramid((Extent(height=9, width=9),)), 0.5, name="a")
-    with pytest.raises(ResolutionError, match=r"0\.5 um per px at its finest"):
+    with pytest.raises(ResolutionError, match=r"0\.5 um per pixel at its finest"):
         scale_for(PYRAMID, 0.25, name="a")
 
 
 @given(full=st.integers(1, 400), data=st.data())
-def test_weights_share_each_source_px_out_once(full, data):
+def test_weights_share_each_source_pixel_out_once(full, data):
     small = data.draw(st.integers(1, full))
     taps = area_taps(0, small, full=full, small=small)
     assert (taps.weights >= 0).all()
@@ -50,7 +50,7 @@ def test_weights_share_each_source_px_out_once(full, data):
 
 
 @given(y=st.integers(0, 100), x=st.integers(0, 60), side=st.integers(1, 14))
-def test_a_px_has_one_value_in_every_window(store, y, x, side):
+def test_a_pixel_has_one_value_in_every_tile(store, y, x, side):
     scale = scale_for(store.pyramid, 0.87, name="a")
     whole = read_image(
         store.image, scale, 0, 0, height=scale.extent.height, width=scale.extent.width
@@ -59,7 +59,7 @@ def test_a_px_has_one_value_in_every_window(store, y, x, side):
     assert np.array_equal(part, whole[y : y + side, x : x + side])
 
 
-def test_resampled_px_lie_where_they_belong(store):
+def test_resampled_pixels_are_where_they_belong(store):
     scale = scale_for(store.pyramid, 0.8, name="a")
     part = read_image(store.image, scale, 20, 30, height=40, width=50)
     rows = (np.arange(20, 60) + 0.5) * 203 / scale.extent.height - 0.5

@@ -11,11 +11,11 @@ from wsi_seg.progress import Silent
 from wsi_seg.reading.resample import read_image
 from wsi_seg.reading.view import View
 from wsi_seg.store import (
+    commit,
     create_collection,
     create_multiscale,
+    dyadic_extents,
     fill_pyramid,
-    finish,
-    halved,
     open_collection,
     write_strip,
 )
@@ -25,19 +25,19 @@ from wsi_seg.store import (
     ("resize", "expected"),
     [("stretch", (800, 800)), ("pad", (439, 800)), ("crop", (800, 1457))],
 )
-def test_a_slide_of_any_size_is_fitted_to_the_square(resize, expected):
+def test_a_slide_of_any_size_is_resized_to_the_square(resize, expected):
     pyramid = Pyramid((Extent(height=942, width=1716),), None)
     scale = View(None, resize=resize, side=800).scale(pyramid, name="crop")
     assert (scale.extent.height, scale.extent.width) == expected
 
 
-def test_a_large_slide_is_fitted_from_a_level_that_is_fine_enough():
-    extents = halved(Extent(height=4000, width=3000), 4)
+def test_a_large_slide_is_resized_from_a_level_that_is_fine_enough():
+    extents = dyadic_extents(Extent(height=4000, width=3000), 4)
     scale = View(None, resize="stretch", side=500).scale(Pyramid(extents, 0.5), name="slide")
     assert (scale.level, scale.extent) == (2, Extent(height=500, width=500))
 
 
-def test_a_fitted_patch_is_the_whole_slide_with_its_label(store, pixels):
+def test_a_resized_patch_is_the_whole_slide_with_its_label(store, pixels):
     classes = ClassTable.named(["gland", "vessel"])
     view = View(None, resize="stretch", side=64)
     one = PatchSource.of(store, "annotations", classes=classes, view=view)
@@ -49,7 +49,7 @@ def test_a_fitted_patch_is_the_whole_slide_with_its_label(store, pixels):
     assert abs(int(image[0, 32, 1]) - 32.5 * 151 / 64) <= 1
 
 
-def test_a_padded_slide_lies_in_the_middle_of_its_mirror_images(store):
+def test_a_padded_slide_is_in_the_middle_of_its_mirror_images(store):
     classes = ClassTable.named(["gland", "vessel"])
     view = View(None, resize="pad", side=64)
     one = PatchSource.of(store, "annotations", classes=classes, view=view)
@@ -86,7 +86,7 @@ def volume(tmp_path_factory):
         )
         write_strip(partial, 0, 0, np.full((40, 50, 3), 10 * z, dtype=np.uint8))
         fill_pyramid(partial, nearest=False, progress=Silent())
-        finish(partial, collection / partial.name)
+        commit(partial, collection / partial.name)
     return open_collection(collection)
 
 
@@ -115,7 +115,7 @@ def test_neighbours_are_channels_repeated_past_ends_and_gaps(volume, z, context_
 
 
 def test_only_slices_have_neighbours(store):
-    with pytest.raises(StoreError, match="is no slice of a volume"):
+    with pytest.raises(StoreError, match="is not a slice of a volume"):
         View(None, context_slices=1).image(store)
 
 

@@ -95,7 +95,7 @@ def test_every_score_is_that_of_evaluate(seen, tmp_path):
         assert float(text.replace(",", "")) == pytest.approx(value, abs=5e-5, rel=5e-3)
 
 
-def test_the_file_needs_nothing_beside_it(seen, tmp_path):
+def test_the_file_needs_nothing_next_to_it(seen, tmp_path):
     out = tmp_path / "report.html"
     run = make_run(tmp_path / "run")
     report = write_report(
@@ -172,7 +172,7 @@ def test_the_worst_patches_are_shown_with_their_truth(seen, tmp_path):
     assert "The patches cannot be shown" in out.read_text()
 
 
-def test_without_slides_or_truth_what_is_known_is_told(seen, tmp_path):
+def test_without_slides_or_truth_what_is_known_is_reported(seen, tmp_path):
     out = tmp_path / "report.html"
     bare = write_report(ReportSources(seen.prediction), out, progress=Silent())
     assert bare.sections == ("Settings",)
@@ -183,7 +183,7 @@ def test_without_slides_or_truth_what_is_known_is_told(seen, tmp_path):
     assert "not scored" in report.lines()[1]
 
 
-def test_slides_with_truth_are_scored_beside_one_without(seen, tmp_path):
+def test_slides_with_truth_are_scored_next_to_one_without(seen, tmp_path):
     store, prediction = tmp_path / "store.zarr", tmp_path / "pred.zarr"
     shutil.copytree(seen.store, store)
     shutil.copytree(seen.prediction, prediction)
@@ -196,7 +196,7 @@ def test_slides_with_truth_are_scored_beside_one_without(seen, tmp_path):
     assert report.unscored == ("bare",)
 
 
-def test_what_is_no_run_and_no_prediction_is_refused(seen, tmp_path):
+def test_what_is_neither_a_run_nor_a_prediction_is_refused(seen, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=r"a run with recipe\.yaml"):
         write_report(ReportSources(tmp_path / "empty"), tmp_path / "r.html", progress=Silent())

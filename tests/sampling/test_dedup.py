@@ -27,8 +27,8 @@ def paint(seed, height=300, width=420):
     return coarse.repeat(30, 0).repeat(30, 1)[:height, :width]
 
 
-def test_copies_and_slides_encoded_anew_are_found(tmp_path):
-    """A copy of the bytes, and one encoded anew with loss; others, plain ones too, stay alone."""
+def test_copies_and_slides_encoded_again_are_found(tmp_path):
+    """A copy of the bytes, and one encoded again with loss; others, plain ones too, stay alone."""
     slides = tmp_path / "slides"
     slides.mkdir()
     for name, seed in (("one", 1), ("two", 2)):

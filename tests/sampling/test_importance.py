@@ -35,13 +35,13 @@ def mapped(extent, tissue, cell_px) -> SlideMap:
     cells=st.floats(8, 20),
     seed=st.integers(0, 99),
 )
-def test_cells_hold_the_tissue_that_lies_in_them(height, width, shrink, cells, seed):
+def test_cells_hold_the_tissue_inside_them(height, width, shrink, cells, seed):
     mask = np.random.default_rng(seed).random((height, width)) < 0.5
     extent = Extent(height=height * shrink, width=width * shrink)
     found = mapped(extent, Mask(mask.astype(np.uint8)), cells * shrink)
     assert found.cell_areas.sum() == pytest.approx(extent.area)
     whole = float((found.tissue / 255 * found.cell_areas).sum())
-    # Cell borders move by at most half a mask px, and the mask is noise.
+    # Cell borders move by at most half a pixel of the mask, and the mask is noise.
     assert whole == pytest.approx(mask.sum() * shrink**2, rel=0.03)
 
 

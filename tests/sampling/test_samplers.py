@@ -234,7 +234,7 @@ def test_small_objects_count_more_often():
     dropped = SizesConfig(edges_mm=(10, 30, 100), repeats=(4, 3, 1), above="drop")
     assert repeats_of(diameters, dropped).tolist() == [4, 4, 3, 3, 1, 1, 0]
     assert epoch_length(3280, 0.7) == 4685  # background of .3
-    # Two squares of 10 and 50 um at 1 um per px, edges at 20 um.
+    # Two squares of 10 and 50 um at 1 um per pixel, edges at 20 um.
     one = slide_map(boxes=[(0, 0, 10, 10), (100, 100, 150, 150)])
     sizes = SizesConfig(edges_mm=(0.02,), times=(3,))
     drawn = sampler([one], MixConfig(objects=1), patches=400, sizes=sizes).epoch(0)
@@ -243,7 +243,7 @@ def test_small_objects_count_more_often():
 
 
 def test_bins_of_area_are_drawn_as_often():
-    """Ratios .02, .03, .12, .5 lie in bins 0, 1, 2, 4 at scale 20 capped at 4."""
+    """Ratios .02, .03, .12, .5 are in bins 0, 1, 2, 4 at scale 20 capped at 4."""
     strata = StrataConfig(scale=20, bins=4)
     assert stratum_of(np.array([0.02, 0.03, 0.12, 0.5]), strata).tolist() == [0, 1, 2, 4]
     many_small = [(10 * n, 0, 10 * n + 10, 10) for n in range(9)]

@@ -17,6 +17,11 @@ def pixels(height=57, width=91):
     return coordinate_pixels(region, Extent(height=height, width=width))
 
 
+def clear(pixels, alpha):
+    """White where alpha is 0."""
+    return np.where(alpha[..., None] == 0, 255, pixels).astype(np.uint8)
+
+
 @pytest.mark.parametrize("suffix", ["png", "bmp", "webp"])
 def test_lossless_images_conform(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
@@ -33,7 +38,7 @@ def test_grey_palette_alpha_and_16_bit(tmp_path):
     Image.fromarray(wide).save(tmp_path / "wide.png")
     check_slide(tmp_path / "wide.png", [three])
     Image.fromarray(np.dstack([pixels(), grey])).save(tmp_path / "alpha.png")
-    check_slide(tmp_path / "alpha.png", [pixels()])
+    check_slide(tmp_path / "alpha.png", [clear(pixels(), grey)])
 
 
 def test_limits_and_damage(tmp_path, monkeypatch):
@@ -90,17 +95,26 @@ def test_sixteen_bits_and_extra_samples(tmp_path):
     scaled = np.rint(wide / 257).astype(np.uint8)
     for samples, expected in (
         (3, scaled[..., :3]),
-        (4, scaled[..., :3]),
+        (4, clear(scaled[..., :3], wide[..., 3])),
         (1, scaled[..., [0] * 3]),
     ):
         stored = np.ascontiguousarray(wide[..., :samples])
         (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(stored))
         check_slide(tmp_path / "a.png", [expected])
     Image.fromarray(pixels()[..., :2].copy(), "LA").save(tmp_path / "la.png")
-    check_slide(tmp_path / "la.png", [np.repeat(pixels()[..., :1], 3, axis=2)])
+    expected = clear(np.repeat(pixels()[..., :1], 3, axis=2), pixels()[..., 1])
+    check_slide(tmp_path / "la.png", [expected])
     palette = Image.fromarray(pixels()).quantize(16)
     palette.save(tmp_path / "p.png", transparency=3)
-    check_slide(tmp_path / "p.png", [np.array(palette.convert("RGB"))])
+    expected = clear(np.array(palette.convert("RGB")), np.asarray(palette) != 3)
+    check_slide(tmp_path / "p.png", [expected])
+    for suffix in ("webp", "gif"):
+        rgba = np.dstack([pixels(), np.where(pixels()[..., 1] % 2, 255, 0).astype(np.uint8)])
+        Image.fromarray(rgba).save(tmp_path / f"c.{suffix}", lossless=True)
+        with Image.open(tmp_path / f"c.{suffix}") as image:
+            shown = np.array(image.convert("RGBA"))
+        assert (shown[..., 3] == 0).any()
+        check_slide(tmp_path / f"c.{suffix}", [clear(shown[..., :3], shown[..., 3])])
 
 
 def test_a_jpeg_cut_short_is_refused(tmp_path):

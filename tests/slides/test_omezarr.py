@@ -44,10 +44,11 @@ def test_grey_is_repeated(tmp_path):
     check_slide(tmp_path / "b.zarr", [np.repeat(level[..., :1], 3, axis=2) for level in LEVELS])
 
 
-def test_alpha_is_left_out(tmp_path):
+def test_clear_px_are_white(tmp_path):
     levels = [np.dstack([level, level[..., 0]]) for level in LEVELS]
     write_ome_zarr(tmp_path / "a.zarr", levels, axes="cyx")
-    check_slide(tmp_path / "a.zarr", LEVELS)
+    white = [np.where(level[..., :1] == 0, 255, level).astype(np.uint8) for level in LEVELS]
+    check_slide(tmp_path / "a.zarr", white)
 
 
 def test_a_store_of_our_own_is_a_slide(tmp_path):

@@ -10,7 +10,7 @@ from wsi_seg.slides.vendors import (
     aperio_resolution,
     imagej_resolution,
     leica_images,
-    ome_resolution,
+    ome_images,
     openslide_resolution,
     philips_resolution,
     ventana_resolution,
@@ -74,11 +74,18 @@ def leica(parts=1):
     )
 
 
-OME = "<OME><Pixels PhysicalSize{}/></OME>"
+OME = "<OME><Image><Pixels PhysicalSize{}/></Image></OME>"
+
+
+def ome(xml):
+    (image,) = ome_images(xml)
+    return image.resolution
+
+
 VIPS = (
     '<?xml version="1.0"?><image><properties><property><name>openslide.mpp-x</name>'
     '<value type="VipsRefString">0.25</value></property><property><name>openslide.mpp-y</name>'
-    '<value type="VipsRefString">0.27</value></property></properties></image>'
+    '<value type="VipsRefString">0.252</value></property></properties></image>'
 )
 
 
@@ -87,19 +94,25 @@ VIPS = (
     [
         (aperio_resolution("Aperio v1|AppMag = 20|MPP = 0.4990"), 0.499, "aperio"),
         (aperio_resolution("Aperio v1|AppMag = 20|MPP = ?"), None, "none"),
-        (ome_resolution(OME.format('X="0.5" PhysicalSizeY="0.3"')), 0.4, "ome"),
-        (ome_resolution(OME.format('X="5" PhysicalSizeXUnit="Å"')), 5e-4, "ome"),
-        (ome_resolution(OME.format('X="5" PhysicalSizeXUnit="pixel"')), None, "none"),
-        (ome_resolution("<OME"), None, "none"),
+        (ome(OME.format('X="0.5" PhysicalSizeY="0.5"')), 0.5, "ome"),
+        (ome(OME.format('X="5" PhysicalSizeXUnit="Å"')), 5e-4, "ome"),
+        (ome(OME.format('X="5" PhysicalSizeXUnit="pixel"')), None, "none"),
+        (ome(OME.format('X="0,25" PhysicalSizeY="0,25"')), 0.25, "ome"),
+        (ome(OME.format('X="0.25" PhysicalSizeY="0.5"')), 0.375, "ome"),
         (philips_resolution(philips("0.000226", "0.000452")), 0.226, "philips"),
         (philips_resolution("<DataObject/>"), None, "none"),
         (ventana_resolution("<iScan Label='1' ScanRes='0.2325'/>"), 0.2325, "ventana"),
+        (ventana_resolution("<iScan ScanRes='0,2325'/>"), 0.2325, "ventana"),
+        (aperio_resolution("Aperio v1|AppMag = 20|MPP = 0,4990"), 0.499, "aperio"),
+        (aperio_resolution("Aperio v1|AppMag = 20|MPP = 1,234.5"), None, "none"),
+        (philips_resolution(philips("0,000226")), 0.226, "philips"),
         (ventana_resolution("<X ScanRes='0.2325'/>"), None, "none"),
-        (openslide_resolution(VIPS), 0.26, "openslide"),
+        (openslide_resolution(VIPS), 0.251, "openslide"),
+        (openslide_resolution(VIPS.replace(".", ",").replace(",mpp", ".mpp")), 0.251, "openslide"),
         (openslide_resolution("<image/>"), None, "none"),
-        (imagej_resolution("ImageJ=1.53\nunit=micron\n", 4.0), 0.25, "imagej"),
-        (imagej_resolution("ImageJ=1.53\nunit=\\u00B5m\n", 4.0), 0.25, "imagej"),
-        (imagej_resolution("ImageJ=1.53\nunit=pixel\n", 4.0), None, "none"),
+        (imagej_resolution("ImageJ=1.53\nunit=micron\n", 4.0, 4.0), 0.25, "imagej"),
+        (imagej_resolution("ImageJ=1.53\nunit=\\u00B5m\n", 4.0, 4.0), 0.25, "imagej"),
+        (imagej_resolution("ImageJ=1.53\nunit=pixel\n", 4.0, 4.0), None, "none"),
         (leica_images(leica())[1].resolution, 0.25, "leica"),
     ],
 )  # fmt: skip
@@ -109,7 +122,7 @@ def test_what_vendors_write(found, mpp, source):
 
 def test_every_place_is_found_in_a_file(tmp_path):
     path = tmp_path / "a.tif"
-    check_slide(write(path, VIPS), [RAMP], mpp=0.26)
+    check_slide(write(path, VIPS), [RAMP], mpp=0.251)
     check_slide(write(path, "Aperio Image\r\nv|MPP = 0.5"), [RAMP], mpp=0.5)
     cm = {"resolution": (40_000, 40_000), "resolutionunit": "CENTIMETER"}
     check_slide(write(path, "any", **cm), [RAMP], mpp=0.25)
@@ -118,7 +131,7 @@ def test_every_place_is_found_in_a_file(tmp_path):
     tifffile.imwrite(path, RAMP, imagej=True, resolution=(4, 4), metadata={"unit": "um"})
     check_slide(path, [RAMP], mpp=0.25)
     # The vendor's own metadata are believed before the tags.
-    check_slide(write(path, VIPS, **cm), [RAMP], mpp=0.26)
+    check_slide(write(path, VIPS, **cm), [RAMP], mpp=0.251)
 
 
 def test_hamamatsu_states_it_in_tags(tmp_path):

@@ -11,7 +11,7 @@ from wsi_seg.geometry import Extent
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.masks.labels import write_tissue
 from wsi_seg.progress import Silent
-from wsi_seg.store import note_attributes, open_collection, store_digest
+from wsi_seg.store import open_collection, store_digest, update_attributes
 from wsi_seg.store.audit import audit_collection
 from wsi_seg.store.digests import file_digest, read_digests
 from wsi_seg.testing.coordinates import write_coordinate_tiff
@@ -44,7 +44,7 @@ def audit(path, **options):
 
 def test_a_sound_collection_passes_and_every_file_was_read(store):
     found = audit(store)
-    found.require_sound()
+    found.require_whole()
     assert found.sound == ["a", "b"]
     files = [path for path in store.rglob("*") if path.is_file() and path.name != "digests.json"]
     outside = [path for path in files if path.parent == store or path.parent.name == "labels"]
@@ -76,7 +76,7 @@ def test_every_flipped_bit_is_found(store):
             data[place] ^= 1 << bit
             flipped += 1
         path.write_bytes(data)
-    audit(store).require_sound()
+    audit(store).require_whole()
     assert flipped > 20
 
 
@@ -87,7 +87,7 @@ def test_missing_cut_and_foreign_files_are_named(store):
     assert "0/c/0/0/0 is missing" in audit(store).faults["a"][0]
     shard.write_bytes(kept[:-3])
     with pytest.raises(BatchError, match="digest differs"):
-        audit(store).require_sound()
+        audit(store).require_whole()
     shard.write_bytes(kept)
     shutil.copy(shard, shard.with_name("7"))
     assert "0/c/0/0/7 is not among the digests" in audit(store).faults["a"][0]
@@ -103,7 +103,7 @@ def test_unfinished_work_is_named(store):
     assert "is unfinished; repeat" in audit(store).faults["c"][0]
 
 
-def test_a_damaged_store_is_put_aside_and_made_anew(original, store):
+def test_a_damaged_store_is_put_aside_and_made_again(original, store):
     digest = store_digest(store / "a")
     for _ in range(2):
         (store / "a/0/c/0/0/0").write_bytes(b"gone")
@@ -112,7 +112,7 @@ def test_a_damaged_store_is_put_aside_and_made_anew(original, store):
         assert open_collection(store).names() == ("b",)
         tile(original, store)
         assert store_digest(store / "a") == digest
-        audit(store).require_sound()
+        audit(store).require_whole()
     assert {path.name for path in (store / ".quarantine").iterdir()} == {"a", "a.2"}
 
 
@@ -131,16 +131,16 @@ def test_labels_may_come_and_go(store):
     assert store_digest(store / "a") == before
     (slide,) = (slide for slide in open_collection(store) if slide.name == "a")
     write_tissue(slide)
-    audit(store).require_sound()
+    audit(store).require_whole()
 
 
 def test_a_prediction_of_a_store_that_changed_is_refused(store, tmp_path):
     shutil.copytree(store, tmp_path / "p.zarr")
     settings = {"slide_digest": store_digest(store / "a")}
-    note_attributes(tmp_path / "p.zarr/a", {"slide": "a", "settings": settings})
+    update_attributes(tmp_path / "p.zarr/a", {"slide": "a", "settings": settings})
     prediction, truth = open_collection(tmp_path / "p.zarr")["a"], open_collection(store)["a"]
     require_same_slide(prediction, truth)
-    note_attributes(store / "a", {"mpp": 0.25})
+    update_attributes(store / "a", {"mpp": 0.25})
     audited = audit(store)
     assert "zarr.json has changed" in audited.faults["a"][0]
     digests = (store / "a/digests.json").read_text()

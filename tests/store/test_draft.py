@@ -11,9 +11,9 @@ from wsi_seg.store import (
     DraftLayout,
     LabelInfo,
     PredictionInfo,
-    completed,
     create_collection,
-    halved,
+    dyadic_extents,
+    extend_pyramid,
     open_collection,
     open_multiscale,
     writing,
@@ -22,7 +22,7 @@ from wsi_seg.testing.stores import make_store
 
 EXTENT = Extent(height=2300, width=700)
 IDS = np.random.default_rng(0).integers(0, 3, (EXTENT.height, EXTENT.width), dtype=np.uint8)
-LAYOUT = DraftLayout(extents=halved(EXTENT, 3), channels=None, mpp=0.5, downsample=2.0)
+LAYOUT = DraftLayout(extents=dyadic_extents(EXTENT, 3), channels=None, mpp=0.5, downsample=2.0)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_a_label_holds_what_was_written_at_every_level(slide):
     assert sorted(child.name for child in slide.path.iterdir()) == ["0", "labels", "zarr.json"]
 
 
-def test_an_older_one_stays_until_the_new_one_is_whole(slide):
+def test_an_older_one_stays_until_the_new_one_is_complete(slide):
     path = slide.path / "labels" / "mine"
     _write(path, IDS)
 
@@ -69,7 +69,7 @@ def test_an_older_one_stays_until_the_new_one_is_whole(slide):
 
 
 def test_all_levels_can_be_written_by_hand(slide):
-    layout = DraftLayout(extents=halved(EXTENT, 2), channels=None, mpp=None, coarser=False)
+    layout = DraftLayout(extents=dyadic_extents(EXTENT, 2), channels=None, mpp=None, coarser=False)
     with writing(slide.path / "labels" / "mine", layout, {}) as draft:
         for strip in draft.strips(1):
             draft.write(strip, np.full((strip.height, strip.width), 7, dtype=np.uint8))
@@ -80,8 +80,8 @@ def test_all_levels_can_be_written_by_hand(slide):
 
 def test_a_prediction_gets_its_name_together_with_the_label_inside(tmp_path):
     create_collection(tmp_path)
-    image = DraftLayout(extents=completed([EXTENT]), channels=2, mpp=None)
-    label = DraftLayout(extents=completed([EXTENT]), channels=None, mpp=None)
+    image = DraftLayout(extents=extend_pyramid([EXTENT]), channels=2, mpp=None)
+    label = DraftLayout(extents=extend_pyramid([EXTENT]), channels=None, mpp=None)
     with writing(tmp_path / "a", image, PredictionInfo().to_json()) as draft:
         inner = draft.inside("labels/prediction", label, LabelInfo().to_json())
         for strip in draft.strips():
@@ -95,7 +95,7 @@ def test_a_prediction_gets_its_name_together_with_the_label_inside(tmp_path):
     assert digests["files"]
 
 
-def test_a_layout_like_an_image_lies_upon_it(slide):
+def test_a_layout_like_an_image_covers_it(slide):
     _write(slide.path / "labels" / "mine", IDS)
     layout = DraftLayout.like(open_multiscale(slide.path / "labels" / "mine"), channels=3)
     assert layout == DraftLayout(

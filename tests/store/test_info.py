@@ -31,7 +31,7 @@ predictions = st.builds(
     saved=st.sampled_from(["both", "labels", "probabilities"]),
     settings=st.dictionaries(st.text(), st.integers() | st.text()),
     notes=st.lists(st.text()).map(tuple),
-    windows=st.integers(0, 9),
+    tiles=st.integers(0, 9),
     quarantined=st.lists(st.tuples(st.integers(), st.integers(), st.text())).map(tuple),
     seam_score=st.none() | st.floats(0, 9),
     calibration=st.none() | st.text(),
@@ -98,7 +98,7 @@ def _image(path, attributes, **more):
     return open_multiscale(path)
 
 
-def test_an_image_tells_its_classes_and_its_place_in_the_slide(tmp_path):
+def test_an_image_knows_its_classes_and_its_place_in_the_slide(tmp_path):
     image = _image(tmp_path / "a", LabelInfo(classes=CLASSES).to_json(), downsample=4.0)
     assert image.classes == CLASSES
     assert (image.downsample, image.slide_mpp, image.pyramid.mpp) == (4.0, 0.5, 2.0)

@@ -4,7 +4,7 @@ import pytest
 
 from wsi_seg.errors import StoreError
 from wsi_seg.store.digests import store_digest, write_digests
-from wsi_seg.store.journal import Journal, begun_with
+from wsi_seg.store.journal import Journal, read_settings
 
 
 def test_units_recorded_together_are_read_one_by_one(tmp_path):
@@ -40,10 +40,10 @@ def test_which_worker_is_done_first_does_not_change_a_group_s_digest(tmp_path):
 
 def test_other_settings_are_named_and_the_message_says_whether_work_can_go_on(tmp_path):
     path = tmp_path / "journal.jsonl"
-    assert begun_with(path) == {}
+    assert read_settings(path) == {}
     Journal(path, {"a": 1})
-    assert begun_with(path) == {"a": 1}
+    assert read_settings(path) == {"a": 1}
     with pytest.raises(StoreError, match=r"unfinished work .* a was 1 and is now 2; repeat"):
         Journal(path, {"a": 2})
-    with pytest.raises(StoreError, match=r"was made with other settings: a was 1 .* anew"):
+    with pytest.raises(StoreError, match=r"was made with other settings: a was 1 .* again"):
         Journal(path, {"a": 2}, complete=True)

@@ -29,7 +29,7 @@ def owner(tmp_path):
         process.kill()
 
 
-def test_a_second_command_is_told_who_is_first(owner, tmp_path):
+def test_a_second_command_names_the_first(owner, tmp_path):
     message = rf"in use by `wsi-seg tile` \(process {owner.pid} on .+, 20\d\d-.+\); wait"
     for _ in range(2):  # being refused changes nothing
         with pytest.raises(BusyError, match=message), locked(tmp_path / "s.zarr", "wsi-seg infer"):
@@ -47,7 +47,7 @@ def test_a_killed_owner_leaves_no_lock(owner, tmp_path):
     assert not (tmp_path / "s.zarr" / ".lock").exists()
 
 
-def test_a_note_of_a_process_number_that_is_used_again_is_no_lock(tmp_path):
+def test_a_note_of_a_process_number_that_is_used_again_is_not_a_lock(tmp_path):
     (tmp_path / ".lock").write_text(f'{{"verb": "x", "pid": {os.getpid()}, "host": "h"}}')
     with locked(tmp_path, "wsi-seg tile"):
         pass

@@ -12,10 +12,10 @@ from wsi_seg.geometry import Extent, Region
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
     CoarserLevels,
+    commit,
     create_multiscale,
+    dyadic_extents,
     fill_pyramid,
-    finish,
-    halved,
     open_multiscale,
     strip_rows,
     write_strip,
@@ -77,7 +77,7 @@ def visits(draw, height):
 @given(data=st.data(), pixels=images(), nearest=st.booleans())
 def test_any_rows_first_and_the_rest_at_the_end(data, pixels, nearest, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pyramid")
-    extents = halved(Extent.of(pixels.shape), data.draw(st.integers(1, 5)))
+    extents = dyadic_extents(Extent.of(pixels.shape), data.draw(st.integers(1, 5)))
     known = make_group(folder / "calm", pixels, extents)
     shutil.copytree(folder / "calm", folder / "put")
     known |= fill_pyramid(folder / "calm", nearest=nearest, progress=Silent())
@@ -96,7 +96,7 @@ def test_any_rows_first_and_the_rest_at_the_end(data, pixels, nearest, tmp_path_
 @given(pixels=images(), sizes=st.lists(st.integers(1, 30), min_size=1), nearest=st.booleans())
 def test_nothing_is_left_after_the_last_row(pixels, sizes, nearest, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pyramid")
-    make_group(folder, pixels, halved(Extent.of(pixels.shape), 4))
+    make_group(folder, pixels, dyadic_extents(Extent.of(pixels.shape), 4))
     levels, done, y, turn = CoarserLevels(folder, nearest=nearest), [], 0, 0
     while y < len(pixels):
         done += levels.put(y, pixels[y : y + sizes[turn % len(sizes)]]).rows
@@ -109,7 +109,7 @@ def test_nothing_is_left_after_the_last_row(pixels, sizes, nearest, tmp_path_fac
     shutil.rmtree(folder)
 
 
-def test_levels_that_are_no_halves_are_left_to_the_end(tmp_path):
+def test_levels_that_are_not_halves_are_left_to_the_end(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (50, 41, 3), dtype=np.uint8)
     extents = [
         Extent(height=50, width=41),
@@ -131,7 +131,7 @@ def test_rows_before_a_lossy_encoding_are_not_what_a_reader_sees(tmp_path):
         LevelLayout(
             extent, Extent(height=8, width=8), Extent(height=8, width=8), Encoding("jpeg", loss=50)
         )
-        for extent in halved(Extent(height=20, width=20), 2)
+        for extent in dyadic_extents(Extent(height=20, width=20), 2)
     ]
     create_levels(tmp_path, layouts, channels=3, mpp=None, attributes={}, name="a")
     pixels = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
@@ -157,7 +157,7 @@ def test_rows_that_do_not_fit_are_refused(tmp_path, y, shape):
 def test_finishing_reads_no_shard_again(tmp_path, monkeypatch):
     """Neither of the image nor of its label, if all checksums were handed over."""
     pixels = np.random.default_rng(0).integers(0, 256, (50, 41, 3), dtype=np.uint8)
-    extents = halved(Extent(height=50, width=41), 3)
+    extents = dyadic_extents(Extent(height=50, width=41), 3)
     for name in ("whole", "known"):
         group, label = tmp_path / name, tmp_path / name / "labels" / "truth"
         known = make_group(group, pixels, extents)
@@ -166,7 +166,7 @@ def test_finishing_reads_no_shard_again(tmp_path, monkeypatch):
         theirs |= fill_pyramid(label, nearest=True, progress=Silent())
         known |= {f"labels/truth/{path}": crc for path, crc in theirs.items()}
         if name == "whole":
-            finish(group, tmp_path / "done" / name)
+            commit(group, tmp_path / "done" / name)
     read, real = [], digests_module.shard_checksum
 
     def spied(path):
@@ -174,7 +174,7 @@ def test_finishing_reads_no_shard_again(tmp_path, monkeypatch):
         return real(path)
 
     monkeypatch.setattr(digests_module, "shard_checksum", spied)
-    finish(group, tmp_path / "done" / name, known=known)
+    commit(group, tmp_path / "done" / name, known=known)
     assert set(read) == {"zarr.json"}
     assert digests(tmp_path / "done" / "known") == digests(tmp_path / "done" / "whole")
 
@@ -182,7 +182,7 @@ def test_finishing_reads_no_shard_again(tmp_path, monkeypatch):
 def test_levels_equal_what_a_reader_reduces(tmp_path):
     """Through the reader: what is on disk is the mean of four of the finer level."""
     pixels = np.random.default_rng(0).integers(0, 256, (64, 48, 1), dtype=np.uint8)
-    make_group(tmp_path, pixels, halved(Extent(height=64, width=48), 2))
+    make_group(tmp_path, pixels, dyadic_extents(Extent(height=64, width=48), 2))
     CoarserLevels(tmp_path, nearest=False).put(0, pixels)
     found = open_multiscale(tmp_path).read(Region(level=1, y=0, x=0, height=32, width=24))
     fours = pixels.astype(int).reshape(32, 2, 24, 2, 1).sum(axis=(1, 3))

@@ -62,7 +62,7 @@ def test_any_ratio(pixels, data, nearest):
 
 @pytest.mark.parametrize("channels", [None, 1, 2, 3, 4, 7])
 def test_views_of_larger_arrays(channels):
-    """Parts of strips go in and out as they lie in memory, wide enough for vector code."""
+    """Parts of strips go in and out as they are in memory, wide enough for vector code."""
     tail = () if channels is None else (channels,)
     rng = np.random.default_rng(0)
     around = rng.integers(0, 256, (203, 403, *tail), dtype=np.uint8)

@@ -110,7 +110,7 @@ def address(request):
     return request.getfixturevalue(request.param)
 
 
-def test_every_px_arrives(address, local):
+def test_every_pixel_arrives(address, local):
     here, there = open_collection(local)["a"], open_collection(Path(address))["a"]
     assert there.pyramid == here.pyramid
     assert there.attributes == here.attributes
@@ -170,7 +170,7 @@ def test_nothing_is_written_there(address):
 
 
 def test_a_shard_that_is_gone_is_missing_chunks_and_a_cut_one_is_damaged(site, local, tmp_path):
-    # The server's folder is the module's: damage a copy beside it.
+    # The server's folder is the module's: damage a copy next to it.
     copy = local.parent / "damaged.zarr"
     shutil.copytree(local, copy)
     shards = sorted(path for path in (copy / "a" / "0" / "c").rglob("*") if path.is_file())

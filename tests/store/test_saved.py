@@ -8,7 +8,7 @@ import pytest
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Region
 from wsi_seg.progress import Silent
-from wsi_seg.store import SAVED, note_attributes, open_collection
+from wsi_seg.store import SAVED, open_collection, update_attributes
 from wsi_seg.store.audit import audit_collection
 from wsi_seg.store.digests import write_digests
 from wsi_seg.testing.painted import NAME, write_prediction
@@ -27,7 +27,7 @@ def predicted(request, tmp_path):
 
 def test_every_kind_opens_with_its_size_resolution_and_notes(predicted):
     path, saved = predicted
-    note_attributes(path / NAME, {"quarantined": [[0, 8, "gone"]]})
+    update_attributes(path / NAME, {"quarantined": [[0, 8, "gone"]]})
     (store,) = open_collection(path)
     assert store.saved == saved
     assert (store.pyramid.extent.height, store.pyramid.extent.width) == (HEIGHT, WIDTH)
@@ -40,7 +40,7 @@ def test_every_kind_opens_with_its_size_resolution_and_notes(predicted):
     assert f"{WIDTH} x {HEIGHT}" in open_collection(path)._repr_html_()
 
 
-def test_probabilities_are_there_or_the_way_to_them_is_told(predicted):
+def test_probabilities_are_there_or_the_error_says_how_to_get_them(predicted):
     path, saved = predicted
     (store,) = open_collection(path)
     if saved != "labels":
@@ -73,6 +73,6 @@ def test_class_ids_that_are_gone_and_unknown_words_are_refused(tmp_path):
     shutil.rmtree(tmp_path / "p.zarr" / NAME / "labels")
     with pytest.raises(StoreError, match="labels/prediction"):
         open_collection(tmp_path / "p.zarr")[NAME]
-    note_attributes(tmp_path / "p.zarr" / NAME, {"saved": ["labels"]})
+    update_attributes(tmp_path / "p.zarr" / NAME, {"saved": ["labels"]})
     with pytest.raises(StoreError, match=r"got saved=\"\['labels'\]\"; expected 'both', 'prob"):
         open_collection(tmp_path / "p.zarr")[NAME]

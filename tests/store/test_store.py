@@ -26,12 +26,13 @@ from wsi_seg.geometry import Extent, Region
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
-    completed,
+    commit,
     create_collection,
     create_multiscale,
+    extend_pyramid,
     fill_pyramid,
-    finish,
     open_collection,
+    open_predictions,
     strip_rows,
     write_strip,
 )
@@ -50,7 +51,7 @@ def whole(extent, level=0):
 
 
 def write_store(collection, *, name="slide", extents=EXTENTS, channels=3, torn=()):
-    """Store of coordinate px, with a label; returns level-0 px."""
+    """Store of coordinate pixels, with a label; returns level-0 pixels."""
     create_collection(collection)
     partial = collection / ".partial" / name
     label = partial / "labels" / "truth"
@@ -69,7 +70,7 @@ def write_store(collection, *, name="slide", extents=EXTENTS, channels=3, torn=(
     for file in torn:
         (partial / file).parent.mkdir(parents=True, exist_ok=True)
         (partial / file).write_bytes(b"{")
-    finish(partial, collection / name)
+    commit(partial, collection / name)
     return pixels
 
 
@@ -268,6 +269,24 @@ def test_messages_name_what_is_there(tmp_path):
         create_collection(tmp_path / "full")
 
 
+def test_slides_are_no_predictions(tmp_path):
+    with pytest.raises(StoreNotFoundError, match="wsi-seg infer"):
+        open_predictions(tmp_path / "none.zarr")
+    write_store(tmp_path / "store.zarr")
+    with pytest.raises(StoreError, match=r"holds slides.* give predictions first, then slides"):
+        open_predictions(tmp_path / "store.zarr")
+    create_collection(tmp_path / "pred.zarr")
+    attributes = {"kind": "prediction"}
+    path = tmp_path / "pred.zarr" / "slide"
+    layout = {"extents": EXTENTS, "channels": 1, "mpp": 0.5, "name": "slide"}
+    create_multiscale(path, attributes=attributes, **layout)
+    predictions = open_predictions(tmp_path / "pred.zarr")
+    assert predictions.names() == ("slide",)
+    assert predictions != open_collection(tmp_path / "pred.zarr")
+    assert repr(pickle.loads(pickle.dumps(predictions))) == repr(predictions)
+    assert repr(predictions).startswith("<Predictions ")
+
+
 def test_unfinished_stores_are_refused(tmp_path):
     path = tmp_path / "store.zarr"
     create_collection(path)
@@ -313,9 +332,9 @@ def test_shards_give_back_their_chunks(tmp_path_factory, chunks):
 
 
 def test_a_pyramid_ends_below_1024():
-    extents = completed([Extent(height=5001, width=333)])
+    extents = extend_pyramid([Extent(height=5001, width=333)])
     assert [e.height for e in extents] == [5001, 2501, 1251, 626]
-    assert completed([Extent(height=9, width=9)]) == (Extent(height=9, width=9),)
+    assert extend_pyramid([Extent(height=9, width=9)]) == (Extent(height=9, width=9),)
 
 
 def test_metadata_and_labels_follow_ome_zarr(tmp_path):

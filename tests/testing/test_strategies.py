@@ -12,5 +12,5 @@ def test_values_are_in_range(extent, tile, overlap):
 
 
 @given(strategies.regions(Extent(height=17, width=1)))
-def test_regions_lie_inside(region):
+def test_regions_are_inside(region):
     assert region.inside(Extent(height=17, width=1))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from starlette.testclient import TestClient
 
+from wsi_seg.classes import ClassTable
 from wsi_seg.errors import ConfigError, StoreError, StoreNotFoundError
 from wsi_seg.geometry import Region
 from wsi_seg.reading.resample import read_label
@@ -52,7 +53,7 @@ def assembled(http, layer):
     return whole[: level["height"], : level["width"]]
 
 
-def test_slide_tiles_are_the_store_s_own_streams_and_px(seen):
+def test_slide_tiles_are_the_store_s_own_streams_and_pixels(seen):
     http = client(seen)
     (store,) = open_collection(seen.store)
     extent = store.pyramid.extent
@@ -83,6 +84,20 @@ def test_errors_carry_probability_and_truth(seen):
     assert np.array_equal(found[:, :, 1], np.where(truth == 1, 255, 0))
 
 
+def test_errors_of_a_class_that_merges_others(seen, tmp_path):
+    shutil.copytree(seen.prediction, tmp_path / "pred.zarr")
+    merged = ClassTable.named(["structure"], merged=[["gland", "vessel"]])
+    group = tmp_path / "pred.zarr/painted/zarr.json"
+    about = json.loads(group.read_text())
+    about["attributes"]["wsi_seg"]["classes"] = merged.to_json()
+    group.write_text(json.dumps(about))
+    catalog = Catalog(
+        open_collection(seen.store), open_collection(tmp_path / "pred.zarr"), "annotations"
+    )
+    http = TestClient(make_app(catalog, review=None, token=None), base_url=ADDRESS)
+    assert np.array_equal(assembled(http, "errors-0"), assembled(client(seen), "errors-0"))
+
+
 def test_values_under_the_cursor(seen):
     http = client(seen)
     values = http.get("/slides/painted/values?x=20&y=20").json()
@@ -92,7 +107,7 @@ def test_values_under_the_cursor(seen):
         assert http.get(f"/slides/painted/values?{place}").status_code == 404
 
 
-def test_objects_have_the_figures_of_their_px(seen):
+def test_objects_have_the_figures_of_their_pixels(seen):
     objects = client(seen).get("/slides/painted/objects").json()
     (wrong,) = [one for one in objects if one["overlap"] == 0]
     assert wrong["box"] == [0, 0, 60, 48]
@@ -158,7 +173,7 @@ def test_requests_outside_what_there_is_are_refused(seen, path):
     assert http.get("/slides/painted").status_code == 200
 
 
-def test_a_store_that_is_deleted_or_damaged_is_told_and_survived(seen, tmp_path, caplog):
+def test_a_store_that_is_deleted_or_damaged_is_reported_and_survived(seen, tmp_path, caplog):
     shutil.copytree(seen.store, tmp_path / "store.zarr")
     http = client(type("S", (), {"store": tmp_path / "store.zarr", "prediction": seen.prediction}))
     tile = "/slides/painted/layers/image/0/0/0"

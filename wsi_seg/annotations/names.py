@@ -1,6 +1,7 @@
 """Owns which slide a name in a file means: one rule for files, COCO's images and rows of a csv.
 
-A name is compared whole, then without its folders, then also without the ending of a picture.
+A name is compared whole, then with its folders as `wsi-seg tile --names path` joins them, then
+without them and without the ending of a picture.
 What is spelled exactly alike goes first, then what differs in how letters with accents are made up
 (Unicode's NFC and NFD), then what differs in case.
 """
@@ -25,6 +26,7 @@ _PICTURE = re.compile(
 )
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _NAMED = 5
+_FOLDERS = 8
 
 
 def named(names: Iterable[str]) -> str:
@@ -136,11 +138,14 @@ def _spellings(name: str) -> tuple[str, str, str]:
 
 def _forms(name: str) -> Iterator[str]:
     """Name whole, stripped, without folders, without its ending; as paths and as addresses."""
+    yield name
+    yield name.strip()
+    *folders, last = re.split(r"[/\\]", name.strip())
+    for count in range(min(_FOLDERS, len(folders)), 0, -1):
+        yield "_".join([*folders[-count:], _PICTURE.sub("", last)])
     for whole in (name, name.strip()):
-        yield whole
         yield whole.rpartition("/")[2]
         yield _PICTURE.sub("", whole.rpartition("/")[2])
-    last = re.split(r"[/\\]", name.strip())[-1]
     yield last
     yield _PICTURE.sub("", last)
     if _ADDRESS.match(name):

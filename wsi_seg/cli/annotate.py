@@ -101,8 +101,6 @@ def annotate(
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
-        from dataclasses import asdict
-
         from wsi_seg.masks.annotate import Reading, annotate_collection
         from wsi_seg.slides import slide_name
         from wsi_seg.slides.volume import volume_grid
@@ -127,9 +125,10 @@ def annotate(
             ),
             progress=terminal.progress,
         )
-        terminal.say("\n".join(report.lines()))
+        terminal.show(report)
         terminal.next_command("wsi-seg", "train", "recipe.yaml", "--out", "run")
-        return asdict(report)
+        report.require_whole()
+        return report.to_json()
 
     run_verb(body, json_mode, writes=collection)
 

@@ -20,7 +20,7 @@ _TITLE_CHARACTERS = 20
 class RichProgress:
     """Progress on stderr: bars with rate and time left on a terminal, plain lines elsewhere.
 
-    Steps may be nested: `advance` and `finish` concern the step that was started last.
+    Steps may be nested: `advance` and `commit` concern the step that was started last.
     """
 
     def __init__(self) -> None:

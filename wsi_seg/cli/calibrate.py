@@ -49,26 +49,28 @@ def calibrate(
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.evaluate.calibration import reliability
         from wsi_seg.evaluate.recalibrate import Calibration, write_calibrated
-        from wsi_seg.store import open_collection
+        from wsi_seg.store import open_collection, open_predictions
 
-        found = reliability(open_collection(prediction), open_collection(truth), label=label)
-        for name, one in found.items():
-            terminal.say(
-                f"{name}: calibration error {one.ece:.4f}, temperature {one.temperature():.3f} "
-                "(above 1: the model is too sure)"
-            )
+        report = reliability(
+            open_predictions(prediction),
+            open_collection(truth),
+            label=label,
+            progress=terminal.progress,
+        )
+        terminal.show(report)
+        report.require_whole()
         if apply is None:
             terminal.next_command("wsi-seg", "calibrate", prediction, "--apply", "pred.zarr")
         else:
-            write_calibrated(
-                open_collection(apply),
-                Calibration.fit(found, method),
+            written = write_calibrated(
+                open_predictions(apply),
+                Calibration.fit(report.classes, method),
                 out,
                 overwrite=overwrite,
                 progress=terminal.progress,
             )
+            written.require_whole()
             terminal.next_command("wsi-seg", "export", str(out), "--ome-tiff", "probabilities")
-        figures = {name: one.to_json() for name, one in found.items()}
-        return {"classes": figures, "out": None if apply is None else str(out)}
+        return report.to_json() | {"out": None if apply is None else str(out)}
 
     run_verb(body, json_mode, writes=None if apply is None else out, makes=True)

@@ -12,6 +12,7 @@ from typing import Annotated, TextIO
 
 import typer
 
+from wsi_seg.batch import Report
 from wsi_seg.cli.bars import RichProgress
 from wsi_seg.errors import BatchError, WsiSegError
 from wsi_seg.extras import naming_extra
@@ -48,6 +49,10 @@ class Terminal:
         """Write one line, or several, for people."""
         self._text.write(text + "\n")
         self._text.flush()
+
+    def show(self, report: Report) -> None:
+        """Write the figures of a report."""
+        self.say("\n".join(report.lines()))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Write rows under column heads: drawn on a terminal, tab-separated elsewhere."""

@@ -1,6 +1,5 @@
 """Owns ``wsi-seg dedup``."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -30,8 +29,9 @@ def dedup(
         slides = open_collection(collection)
         found = find_duplicates(slides, progress=terminal.progress)
         path = write_duplicates(slides.path, found)
-        terminal.say(f"{found}\nnoted in {path}")
+        terminal.say("\n".join([*found.lines(), f"noted in {path}"]))
         terminal.next_command("wsi-seg", "train", "recipe.yaml", "--out", "run")
-        return asdict(found)
+        found.require_whole()
+        return found.to_json()
 
     run_verb(body, json_mode, writes=collection)

@@ -55,9 +55,9 @@ def ensemble(
 
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.evaluate.ablation import ablate_members
-        from wsi_seg.store import open_collection
+        from wsi_seg.store import open_collection, open_predictions
 
-        collections = [open_collection(path) for path in members]
+        collections = [open_predictions(path) for path in members]
         report = ablate_members(
             collections,
             open_collection(truth),
@@ -71,7 +71,7 @@ def ensemble(
         if variance is not None:
             from wsi_seg.evaluate.maps import write_variance
 
-            for store in open_collection(variance):
+            for store in open_predictions(variance):
                 write_variance(store, [collection[store.name] for collection in collections])
             terminal.say(f"label variance of each slide in {variance}")
         terminal.next_command("wsi-seg", "infer", truth, "--checkpoint", "run/ensemble.yaml")

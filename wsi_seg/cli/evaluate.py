@@ -65,12 +65,13 @@ def evaluate(
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.evaluate.compare import evaluate_collection, usual_measures
         from wsi_seg.evaluate.table import write_scores
-        from wsi_seg.postprocess.write import DECISION, write_decision
-        from wsi_seg.store import LABEL, open_collection
+        from wsi_seg.postprocess.write import write_decision
+        from wsi_seg.store import open_collection, open_predictions
+        from wsi_seg.store.names import DECISION_LABEL, PREDICTION_LABEL
 
-        predictions = open_collection(prediction)
+        predictions = open_predictions(prediction)
         chosen = chosen_rule(file, threshold, watershed_depth)
-        found_label = LABEL if chosen is None else DECISION
+        found_label = PREDICTION_LABEL if chosen is None else DECISION_LABEL
         if chosen is not None:
             terminal.say(rule_line(file, chosen))
         scores = evaluate_collection(
@@ -95,7 +96,7 @@ def evaluate(
                 for s in scores.slides
             ],
         )
-        terminal.say("\n".join(scores.lines()))
+        terminal.show(scores)
         if maps:
             from wsi_seg.evaluate.maps import write_maps
 

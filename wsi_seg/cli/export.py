@@ -97,14 +97,14 @@ def export(
 
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.export.run import ExportTargets, export_collection
-        from wsi_seg.store import open_collection
+        from wsi_seg.store import open_collection, open_predictions
 
         file = rule_file(rule, threshold)
         chosen = chosen_rule(file, threshold, watershed_depth)
         if chosen is not None:
             terminal.say(rule_line(file, chosen))
         report = export_collection(
-            open_collection(prediction),
+            open_predictions(prediction),
             open_collection(slides) if overview else None,
             ExportTargets(
                 geojson=geojson,
@@ -121,8 +121,9 @@ def export(
             ),
             progress=terminal.progress,
         )
-        terminal.say("\n".join(report.lines()))
+        terminal.show(report)
         terminal.next_command("wsi-seg", "view", slides, prediction)
+        report.require_whole()
         return report.to_json()
 
     run_verb(body, json_mode, writes=prediction)

@@ -146,7 +146,7 @@ def infer(
     def body(terminal: Terminal) -> dict[str, object]:
         terminal.progress.note("starting")
         from wsi_seg.infer.memory import parse_bytes
-        from wsi_seg.infer.output import begun_settings
+        from wsi_seg.infer.output import unfinished_settings
         from wsi_seg.infer.plan import InferOptions
         from wsi_seg.infer.run import infer_collection
         from wsi_seg.infer.run_plan import plan_run
@@ -175,8 +175,8 @@ def infer(
         model = read_model(files, combine)
         if plan:
             stores = list(slides)
-            begun = {} if overwrite else begun_settings(stores, out)
-            planned = plan_run(stores, model, options, begun=begun)
+            unfinished = {} if overwrite else unfinished_settings(stores, out)
+            planned = plan_run(stores, model, options, unfinished=unfinished)
             terminal.say("\n".join([f"model {file}" for file in files] + planned.lines()))
             chosen = [word for file in checkpoint or () for word in ("--checkpoint", file)]
             terminal.next_command("wsi-seg", "infer", collection, *chosen, "--out", out)

@@ -1,6 +1,5 @@
 """Owns ``wsi-seg info``."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +17,13 @@ def info(
             show_default="as the files say",
         ),
     ] = None,
+    scene: Annotated[
+        str | None,
+        typer.Option(
+            help="Number, from 1, or name of the image to take from files with several.",
+            show_default="the only one",
+        ),
+    ] = None,
     json_mode: JsonFlag = False,
 ) -> None:
     """Show format, levels and mpp of slides before tiling.
@@ -32,10 +38,10 @@ def info(
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.ingest.describe import describe_slides
 
-        report = describe_slides(slides, mpp=mpp)
-        terminal.say(str(report))
-        report.require_complete()
+        report = describe_slides(slides, mpp=mpp, scene=scene)
+        terminal.show(report)
+        report.require_whole()
         terminal.next_command("wsi-seg", "tile", *slides, "--out", "store.zarr")
-        return asdict(report)
+        return report.to_json()
 
     run_verb(body, json_mode)

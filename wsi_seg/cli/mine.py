@@ -1,6 +1,5 @@
 """Owns ``wsi-seg mine``."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +10,10 @@ from wsi_seg.cli.options import LabelOption
 
 
 def mine(
-    collection: Annotated[Path, typer.Argument(help="Collection made by `wsi-seg tile`.")],
-    prediction: Annotated[
+    predictions: Annotated[
         Path, typer.Argument(help="Predictions of slides that the model did not learn from.")
     ],
+    slides: Annotated[Path, typer.Argument(help="Collection of those slides.")],
     label: LabelOption = "annotations",
     ring_um: Annotated[
         float, typer.Option(min=0, help="Width in um of a ring around the truth that is left out.")
@@ -33,23 +32,23 @@ def mine(
     For example:
 
       wsi-seg infer store.zarr --checkpoint run/best.safetensors
-      wsi-seg mine store.zarr pred.zarr
+      wsi-seg mine pred.zarr store.zarr
       wsi-seg train recipe.yaml --set sampling.mix.hard_negatives=0.3 --out run2
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.evaluate.hard_negatives import mine as mine_slides
-        from wsi_seg.store import open_collection
+        from wsi_seg.store import open_collection, open_predictions
 
         report = mine_slides(
-            open_collection(collection),
-            open_collection(prediction),
+            open_predictions(predictions),
+            open_collection(slides),
             label=label,
             ring_um=ring_um,
             cap=cap,
             progress=terminal.progress,
         )
-        terminal.say("\n".join(report.lines()))
+        terminal.show(report)
         terminal.next_command(
             "wsi-seg",
             "train",
@@ -59,6 +58,7 @@ def mine(
             "--out",
             "run2",
         )
-        return asdict(report)
+        report.require_whole()
+        return report.to_json()
 
-    run_verb(body, json_mode, writes=collection)
+    run_verb(body, json_mode, writes=slides)

@@ -1,6 +1,5 @@
 """Owns ``wsi-seg preview``."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -35,9 +34,10 @@ def preview(
         loaded = load_recipe(recipe, settings or ())
         stores = [store for path in loaded.data.stores for store in open_collection(path)]
         report = preview_slides(stores, loaded, out, progress=terminal.progress)
-        terminal.say(str(report))
+        terminal.show(report)
         chosen = [word for setting in settings or () for word in ("--set", setting)]
         terminal.next_command("wsi-seg", "train", recipe, *chosen, "--out", "run")
-        return asdict(report)
+        report.require_whole()
+        return report.to_json()
 
     run_verb(body, json_mode)

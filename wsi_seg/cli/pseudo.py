@@ -49,18 +49,19 @@ def pseudo(
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.config import load_recipe
         from wsi_seg.learn.pseudo import PseudoOptions, write_pseudo_labels
-        from wsi_seg.store import open_collection
+        from wsi_seg.store import open_collection, open_predictions
 
         report = write_pseudo_labels(
-            open_collection(predictions),
+            open_predictions(predictions),
             open_collection(collection),
             load_recipe(recipe),
             PseudoOptions(high=high, low=low, foreground_only=foreground_only, soft=soft),
             fold=fold,
             progress=terminal.progress,
         )
-        terminal.say("\n".join(report.lines()))
+        terminal.show(report)
         terminal.next_command("wsi-seg", "train", recipe, "--out", "run-pseudo")
+        report.require_whole()
         return report.to_json()
 
     run_verb(body, json_mode, writes=collection)

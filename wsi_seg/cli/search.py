@@ -43,7 +43,7 @@ def search(
         ),
     ] = "0",
     unit: Annotated[
-        Unit, typer.Option(help="Unit of all areas; lengths are in um or in px accordingly.")
+        Unit, typer.Option(help="Unit of all areas; lengths are in um or pixels accordingly.")
     ] = "um2",
     per: Annotated[
         Literal[Scope, "both"],
@@ -70,8 +70,8 @@ def search(
         float,
         typer.Option(
             min=0,
-            help="Not searched: of objects whose centres are nearer than this (um; px with --unit "
-            "px), keep the one of the higher probability.",
+            help="Not searched: of objects whose centres are nearer than this (um; pixels with "
+            "--unit px), keep the one of the higher probability.",
         ),
     ] = 0.0,
     nms_iou: Annotated[
@@ -109,12 +109,12 @@ def search(
         from wsi_seg.evaluate.search import grid
         from wsi_seg.evaluate.search import search as find
         from wsi_seg.postprocess.rule import SCOPES, write_rule
-        from wsi_seg.store import open_collection
+        from wsi_seg.store import open_collection, open_predictions
 
         scopes = [one for one in SCOPES if per in (one, "both")]
         rules = grid(highs, lows, areas, unit=unit, per=scopes)
         report = find(
-            [open_collection(path) for path in predictions],
+            [open_predictions(path) for path in predictions],
             open_collection(truth),
             rules,
             label=label,
@@ -131,7 +131,7 @@ def search(
             nms_iou=nms_iou,
         )
         write_rule(out, rule, {**report.to_json(), "label": label})
-        terminal.say("\n".join(report.lines()))
+        terminal.show(report)
         terminal.say(f"wrote {out}")
         terminal.next_command(
             "wsi-seg", "export", "pred.zarr", "--rule", out, "--geojson", "polygons/"

@@ -1,17 +1,14 @@
 """Owns ``wsi-seg tile``."""
 
-import contextlib
-from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from wsi_seg.choices import CodecName
+from wsi_seg.batch import require_none
+from wsi_seg.choices import CodecName, NamesBy
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
 from wsi_seg.cli.numbers import low_high
-from wsi_seg.errors import BatchError
 
 
 def tile(
@@ -27,7 +24,7 @@ def tile(
         ),
     ] = "auto",
     quality: Annotated[
-        int, typer.Option(min=1, max=100, help="JPEG quality, for --codec jpeg.")
+        int, typer.Option(min=1, max=100, help="Quality of JPEG that is encoded.")
     ] = 90,
     distance: Annotated[
         float,
@@ -48,6 +45,20 @@ def tile(
             show_default="as the files say",
         ),
     ] = "",
+    scene: Annotated[
+        str | None,
+        typer.Option(
+            help="Number, from 1, or name of the image to take from files with several.",
+            show_default="the only one",
+        ),
+    ] = None,
+    names: Annotated[
+        NamesBy,
+        typer.Option(
+            help="Names of the slides: the file's own, or its folders and its own, to tell apart "
+            "files of one name."
+        ),
+    ] = "stem",
     workers: Annotated[
         int, typer.Option(min=1, help="Number of slides that are tiled at the same time.")
     ] = 2,
@@ -90,44 +101,35 @@ def tile(
             slides,
             out,
             codec=Codec(codec, quality, distance),
-            opening=Opening(mpp, None if shown is None else Window(*shown)),
+            opening=Opening(mpp, None if shown is None else Window(*shown), scene),
+            names=names,
             overwrite=overwrite,
             workers=workers,
             progress=terminal.progress,
         )
-        terminal.say(str(report))
-        summary, failures = asdict(report), dict(report.failures)
+        terminal.show(report)
+        summary, failures = report.to_json(), dict(report.failures)
         if verify:
-            with _collected(failures):
-                checked = verify_slides(
-                    slides,
-                    open_collection(out),
-                    except_for=report.failures,
-                    progress=terminal.progress,
-                )
-                pixels = sum(v.pixels for v in checked) / 1e6
-                terminal.say(f"verified {pixels:.1f} million pixels: all the same")
-                summary["verified"] = [asdict(v) for v in checked]
+            checked = verify_slides(
+                slides,
+                open_collection(out),
+                names=names,
+                except_for=report.failures,
+                progress=terminal.progress,
+            )
+            terminal.show(checked)
+            summary["verified"] = checked.to_json()["slides"]
+            failures = {**checked.failures, **failures}
         if annotations is not None:
-            with _collected(failures):
-                drawn = annotate_collection(
-                    open_collection(out), [annotations], progress=terminal.progress
-                )
-                terminal.say("\n".join(drawn.lines()))
-                summary["annotations"] = asdict(drawn)
-        if failures:
-            total = {slide.name for slide in report.slides} | set(failures)
-            raise BatchError(failures, done=len(total) - len(failures))
+            drawn = annotate_collection(
+                open_collection(out), [annotations], progress=terminal.progress
+            )
+            terminal.show(drawn)
+            summary["annotations"] = drawn.to_json()
+            failures = {**drawn.failures, **failures}
+        done = {slide.name for slide in report.slides} - set(failures)
+        require_none(failures, done=len(done))
         terminal.next_command("wsi-seg", "infer", out, "--overlap", "0.5")
         return summary
 
     run_verb(body, json_mode, writes=out, makes=True)
-
-
-@contextlib.contextmanager
-def _collected(failures: dict[str, str]) -> Iterator[None]:
-    """Keep what failed in a step for the end; the next step is for the slides that are done."""
-    try:
-        yield
-    except BatchError as error:
-        failures |= {**error.failures, **failures}

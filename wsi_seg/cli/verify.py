@@ -32,17 +32,16 @@ def verify(
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
-        from wsi_seg.store import LABEL, open_collection
+        from wsi_seg.store import open_collection
         from wsi_seg.store.audit import audit_collection
+        from wsi_seg.store.names import PREDICTION_LABEL
 
         stores = open_collection(collection)
         audit = audit_collection(stores, quarantine=quarantine, progress=terminal.progress)
-        terminal.say(str(audit))
-        for name, path in audit.quarantined.items():
-            terminal.say(f"{name} is now {path}")
-        audit.require_sound()
-        predicted = any(LABEL in store.label_names() for store in stores)
+        terminal.show(audit)
+        audit.require_whole()
+        predicted = any(PREDICTION_LABEL in store.label_names() for store in stores)
         terminal.next_command("wsi-seg", "export" if predicted else "infer", collection)
-        return {"stores": audit.sound, "files": audit.files, "bytes": audit.nbytes}
+        return audit.to_json()
 
     run_verb(body, json_mode, writes=collection if quarantine else None)

@@ -44,7 +44,7 @@ def view(
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
-        from wsi_seg.store import open_collection
+        from wsi_seg.store import open_collection, open_predictions
         from wsi_seg.viewer.serve import ViewOptions, serve
 
         folder = None if read_only else review or collection.parent / "review"
@@ -61,7 +61,7 @@ def view(
 
         serve(
             open_collection(collection),
-            None if prediction is None else open_collection(prediction),
+            None if prediction is None else open_predictions(prediction),
             truth,
             ViewOptions(host=host, port=port, review=folder),
             ready=ready,

@@ -58,6 +58,23 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
         place += 2 + length
 
 
+def jpeg2k_transforms(data: bytes) -> bool:
+    """Whether decoding a JPEG 2000 stream undoes a colour transform (ISO/IEC 15444-1, A.6.1)."""
+    stream = _jpeg2k_stream(data)
+    place = 2
+    while place + 9 <= len(stream) and stream[place] == 0xFF and stream[place + 1] != 0x90:
+        if stream[place + 1] == 0x52:  # COD: length, style, progression, layers, transform
+            return stream[place + 8] == 1
+        place += 2 + int.from_bytes(stream[place + 2 : place + 4], "big")
+    return False
+
+
+def _jpeg2k_stream(data: bytes) -> bytes:
+    if not data.startswith(_BOX_SIGNATURES):
+        return data
+    return next((body for name, body in _boxes(data) if name == b"jp2c"), b"")
+
+
 def _jpeg(data: bytes) -> tuple[int, int]:
     """Size in the frame header."""
     for marker, body in jpeg_segments(data):
@@ -68,9 +85,7 @@ def _jpeg(data: bytes) -> tuple[int, int]:
 
 def _jpeg2k(data: bytes) -> tuple[int, int]:
     """Size in the segment SIZ, the first of a code stream (ISO/IEC 15444-1, A.5.1)."""
-    stream = data
-    if data.startswith(_BOX_SIGNATURES):
-        stream = next((body for name, body in _boxes(data) if name == b"jp2c"), b"")
+    stream = _jpeg2k_stream(data)
     if stream[:4] != b"\xff\x4f\xff\x51":
         raise ValueError("no code stream")
     x_end, y_end, x, y = struct.unpack_from(">IIII", stream, 8)

@@ -8,18 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
+from wsi_seg.atomic import atomic_path
 from wsi_seg.ct.linking import VolumeObjects, link_slices, slices_by_volume
 from wsi_seg.errors import StoreError
-from wsi_seg.export.files import written_whole
 from wsi_seg.geometry import Extent
-from wsi_seg.postprocess.label_map import predicted_label
 from wsi_seg.postprocess.nms import nms_by_distance, score_order
 from wsi_seg.postprocess.rule import Rule
 from wsi_seg.postprocess.strips import Strip, label_strips
-from wsi_seg.postprocess.write import write_decision
+from wsi_seg.postprocess.write import decided_label
 from wsi_seg.progress import Progress
 from wsi_seg.slides.volume import VolumeGrid
-from wsi_seg.store import Collection
+from wsi_seg.store import Predictions
 
 HEADER = ("seriesuid", "coordX", "coordY", "coordZ", "probability", "class_id", "px", "slices")
 
@@ -42,7 +41,7 @@ class CandidatesReport:
 
 
 def write_candidates(
-    predictions: Collection,
+    predictions: Predictions,
     grids: Mapping[str, VolumeGrid],
     path: Path,
     *,
@@ -87,7 +86,7 @@ def write_candidates(
         )
     counts = {}
     progress.start("link", sum(map(len, volumes.values())), "slices")
-    with written_whole(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(HEADER)
         for volume, slices in volumes.items():
@@ -100,7 +99,7 @@ def write_candidates(
 
 
 def _linked(
-    predictions: Collection, slices: list[tuple[int, str]], rule: Rule | None, progress: Progress
+    predictions: Predictions, slices: list[tuple[int, str]], rule: Rule | None, progress: Progress
 ) -> tuple[VolumeObjects, Extent]:
     extent = predictions[slices[0][1]].pyramid.extent
 
@@ -112,7 +111,7 @@ def _linked(
                 f"{slices[0][1]} has {extent}; predict the volume again"
             )
         image = store.probabilities
-        label = predicted_label(store) if rule is None else write_decision(store, rule)
+        label = decided_label(store, rule)
         progress.advance(1)
         return list(label_strips(label, image)())
 

@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 
 from wsi_seg.postprocess.components import ConnectedComponents, Ints, Runs, over_runs
 from wsi_seg.postprocess.strips import Strip
-from wsi_seg.slides.slide import SLICE_NAME
+from wsi_seg.reading.slices import SLICE_NAME
 
 Floats = NDArray[np.float64]
 

@@ -4,24 +4,26 @@ A picture for each volume shows slices with the outline of the lungs, and what i
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from wsi_seg.atomic import atomic_path
+from wsi_seg.batch import require_none, run_each
 from wsi_seg.ct.config import LungRule, LungRules
 from wsi_seg.ct.linking import slices_by_volume
 from wsi_seg.ct.lungs import Lungs, find_lungs
-from wsi_seg.errors import BatchError, ConfigError, OutputError, WsiSegError
-from wsi_seg.export.files import written_whole
+from wsi_seg.errors import ConfigError
 from wsi_seg.geometry import Extent
 from wsi_seg.ingest.verify import tiled_window
 from wsi_seg.masks.labels import write_mask
 from wsi_seg.progress import Progress
+from wsi_seg.reading.thumbnail import thumbnail_extent
 from wsi_seg.slides.window import HOUNSFIELD, Window
-from wsi_seg.store import SlideStore, read_thumbnail, thumbnail_extent
+from wsi_seg.store import SlideStore, read_thumbnail
 
 # Lungs are far larger than 2 mm, and a volume of 1,000 slices has 65 M voxels at this size.
 _LONGEST_PX = 256
@@ -43,10 +45,11 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class LungReport:
-    """All volumes, and the folder of their pictures."""
+    """All volumes, the folder of their pictures, and why other volumes failed."""
 
     out: Path
     cases: tuple[Case, ...]
+    failures: Mapping[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """Text for a terminal, one line for each volume."""
@@ -59,7 +62,11 @@ class LungReport:
 
     def to_json(self) -> dict[str, object]:
         """Fields for ``--json``."""
-        return {"out": str(self.out), "cases": [asdict(case) for case in self.cases]}
+        return asdict(self)
+
+    def require_whole(self) -> None:
+        """Raise a `BatchError` if some volumes failed; all others are done."""
+        require_none(self.failures, done=len(self.cases))
 
 
 def mask_lungs(
@@ -83,14 +90,17 @@ def mask_lungs(
     slice_mm
         From slice to slice, by volume; a rule's own figure goes before it.
     progress
-        Advanced by slices.
+        Advanced by volumes.
+
+    Returns
+    -------
+    LungReport
+        Its `LungReport.require_whole` raises if some volumes failed.
 
     Raises
     ------
     ConfigError
         If no slide is a slice of a volume, or a rule is for a volume that is not among them.
-    BatchError
-        If some volumes fail; the others are done.
     """
     named = {store.name: store for store in stores}
     volumes = slices_by_volume(named)
@@ -104,20 +114,14 @@ def mask_lungs(
             f"got rules for {', '.join(unknown)}; expected some of {', '.join(volumes)}"
         )
     out.mkdir(parents=True, exist_ok=True)
-    cases, failures = [], {}
-    progress.start("lungs", sum(map(len, volumes.values())), "slices")
-    for volume, slices in volumes.items():
+
+    def work(volume: str) -> Case:
         rule = rules.of(volume)
-        try:
-            step = rule.slice_mm or slice_mm.get(volume)
-            cases.append(_mask_volume(volume, [named[name] for _, name in slices], rule, step, out))
-        except (WsiSegError, OSError) as error:
-            failures[volume] = str(error)
-        progress.advance(len(slices))
-    progress.finish()
-    if failures:
-        raise BatchError(failures, done=len(cases))
-    return LungReport(out, tuple(cases))
+        step = rule.slice_mm or slice_mm.get(volume)
+        return _mask_volume(volume, [named[name] for _, name in volumes[volume]], rule, step, out)
+
+    batch = run_each(volumes, work, title="lungs", unit="volumes", progress=progress)
+    return LungReport(out, tuple(batch.results.values()), batch.failures)
 
 
 def _mask_volume(
@@ -191,8 +195,5 @@ def _draw(
     title = f"{volume}: {litres} l" + (f" - look: {flags}" if flags else "")
     figure.suptitle(title, fontsize=10, color="#b22222" if flags else "black")
     figure.tight_layout()
-    try:
-        with written_whole(path) as temporary:
-            figure.savefig(temporary, format="png", dpi=110)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)

@@ -32,7 +32,7 @@ _KNOWN = _TURNS | _COLOURS | {"affine", "dropout"}
 Batch = tuple[torch.Tensor, ...]
 
 
-def shared_out(augment: Augment) -> tuple[tuple[StepConfig, ...], tuple[StepConfig, ...]]:
+def split_steps(augment: Augment) -> tuple[tuple[StepConfig, ...], tuple[StepConfig, ...]]:
     """Split the steps of a recipe into those for the loader's processes and those for the device.
 
     The former come first, whatever their order in the recipe.
@@ -57,7 +57,7 @@ class BatchAugmenter:
     Parameters
     ----------
     steps
-        From `shared_out`; each is applied in turn.
+        From `split_steps`; each is applied in turn.
     """
 
     def __init__(self, steps: Sequence[StepConfig]) -> None:

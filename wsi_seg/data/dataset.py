@@ -12,7 +12,8 @@ from wsi_seg.classes import DOUBT, IGNORE, ClassTable
 from wsi_seg.config.augment import Augment
 from wsi_seg.data.augment import Augmenter
 from wsi_seg.errors import StoreError
-from wsi_seg.reading.resample import Readable, Scale, read_image, read_label
+from wsi_seg.reading.readable import Readable
+from wsi_seg.reading.resample import Scale, read_image, read_label
 from wsi_seg.reading.view import View
 from wsi_seg.sampling import Draws, GridSampler, PatchSampler
 from wsi_seg.sampling.counters import Stream, random_bits
@@ -169,10 +170,7 @@ def _mirrored(centre: float, side: int, length: int) -> NDArray[np.int64]:
 
 
 def _recode(slide: str, label: Multiscale, classes: ClassTable) -> NDArray[np.uint8]:
-    rows = label.attributes.get("classes")
-    if not isinstance(rows, list):
-        raise StoreError(f"{label.path} names no classes; expected a label written by wsi-seg")
-    known = ClassTable.from_json(rows)
+    known = label.classes
     missing = classes.absent_from(known)
     if missing:
         raise StoreError(
@@ -187,8 +185,7 @@ def _soft(label: Multiscale, classes: ClassTable) -> Multiscale | None:
     soft = _inside(label, SOFT)
     if soft is None:
         return None
-    rows = soft.attributes.get("classes")
-    names = ClassTable.from_json(rows).names if isinstance(rows, list) else ()
+    names = soft.classes.names if soft.names_classes else ()
     if names != classes.names:
         raise StoreError(
             f"{soft.path} has probabilities of {', '.join(names) or 'no class'}; expected "
@@ -294,7 +291,7 @@ class EpochItems(Sampler[int]):
     rank, ranks
         This process and how many there are; each gets every ``ranks``-th item.
     epoch, skip
-        Epoch that a run is taken up in, and how many of this rank's items it has had of it.
+        Epoch that a run is resumed in, and how many of this rank's items it has had of it.
 
     Attributes
     ----------

@@ -67,7 +67,7 @@ def _cut(
     """Put a box of the patch before into each patch, around foreground if it has any."""
     height, width = images.shape[-2:]
     tall, wide = (max(1, round(side * (1 - share) ** 0.5)) for side in (height, width))
-    mixed, truth, worth = images.clone(), labels.clone(), weights.clone()
+    mixed, truth, mixed_weights = images.clone(), labels.clone(), weights.clone()
     found = (labels > 0) & (labels != IGNORE)
     if labels.is_floating_point():
         found = (labels.nan_to_num() > 0.5).any(dim=1)
@@ -83,5 +83,5 @@ def _cut(
         mixed[index][box] = images[index - 1][box]
         truth[index][box] = labels[index - 1][box]
         if weights.ndim == 3:
-            worth[index][box] = weights[index - 1][box]
-    return mixed, truth, worth
+            mixed_weights[index][box] = weights[index - 1][box]
+    return mixed, truth, mixed_weights

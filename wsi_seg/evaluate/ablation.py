@@ -18,11 +18,10 @@ from wsi_seg.evaluate.pairing import require_same_classes, require_same_slide
 from wsi_seg.geometry import Region
 from wsi_seg.postprocess.label_map import label_map
 from wsi_seg.postprocess.strips import STRIP_PX
-from wsi_seg.postprocess.write import classes_of
 from wsi_seg.predict.combine import combine
 from wsi_seg.progress import Progress
 from wsi_seg.reading.resample import read_label
-from wsi_seg.store import Collection, Multiscale, SlideStore
+from wsi_seg.store import Collection, Multiscale, Predictions, SlideStore
 
 # Rows combined at a time: sums take eight bytes for each pixel and class.
 _ROWS = 64
@@ -112,7 +111,7 @@ class AblationReport:
 
 
 def ablate_members(
-    members: Sequence[Collection],
+    members: Sequence[Predictions],
     truth: Collection,
     *,
     label: str,
@@ -159,7 +158,7 @@ def ablate_members(
         for store in stores:
             require_same_slide(store, truth[name])
         true = truth[name].label(label)
-        require_same_classes(name, classes, classes_of(true), label)
+        require_same_classes(name, classes, true.classes, label)
         rows = np.zeros((len(combinations), len(classes), 3))
         for values, drawn in _blocks([store.probabilities for store in stores], true, classes):
             for row, chosen in zip(rows, combinations, strict=True):
@@ -181,7 +180,7 @@ def ablate_members(
 
 
 def _checked(
-    members: Sequence[Collection], mode: Mode, weights: Sequence[float] | None
+    members: Sequence[Predictions], mode: Mode, weights: Sequence[float] | None
 ) -> Sequence[float]:
     if len(members) < 2:
         raise ConfigError(f"got {len(members)} prediction; expected those of at least two members")
@@ -195,7 +194,7 @@ def _checked(
     return weights
 
 
-def _slides_of(members: Sequence[Collection]) -> tuple[str, ...]:
+def _slides_of(members: Sequence[Predictions]) -> tuple[str, ...]:
     first = members[0]
     for other in members[1:]:
         for name in sorted(set(first.names()) ^ set(other.names())):
@@ -223,14 +222,14 @@ def require_alike(stores: Sequence[SlideStore]) -> ClassTable:
             ("slide", first.attributes.get("slide"), other.attributes.get("slide")),
             ("size", first.pyramid.extent, other.pyramid.extent),
             ("mpp", first.pyramid.mpp, other.pyramid.mpp),
-            ("classes", classes_of(first.image).names, classes_of(other.image).names),
+            ("classes", first.image.classes.names, other.image.classes.names),
         ):
             if ours != theirs:
                 raise StoreError(
                     f"members differ in {what}: {first.path} has {ours}, {other.path} has "
                     f"{theirs}; expected predictions of one slide with the same level and classes"
                 )
-    return classes_of(first.image)
+    return first.image.classes
 
 
 def _combinations(count: int) -> list[tuple[int, ...]]:
@@ -240,10 +239,8 @@ def _combinations(count: int) -> list[tuple[int, ...]]:
     return [every, *without, *((n,) for n in every)]
 
 
-def read_together(images: Sequence[Multiscale], y: int, height: int) -> list[NDArray[np.uint8]]:
-    """Read the same rows of several predictions, each ``(height, W, C)`` uint8."""
-    width = images[0].pyramid.extent.width
-    region = Region(level=0, y=y, x=0, height=height, width=width)
+def read_together(images: Sequence[Multiscale], region: Region) -> list[NDArray[np.uint8]]:
+    """Read the same region of several predictions, each ``(H, W, C)`` uint8."""
     return [image.read(region, cached=False) for image in images]
 
 
@@ -252,12 +249,11 @@ def _blocks(
 ) -> Iterator[tuple[list[NDArray[np.uint8]], NDArray[np.uint8]]]:
     """Few rows of all predictions at a time, and their true ids."""
     extent = images[0].pyramid.extent
-    recode = classes.recoding(classes_of(true))
-    for y in range(0, extent.height, STRIP_PX):
-        height = min(STRIP_PX, extent.height - y)
-        values = read_together(images, y, height)
-        drawn = recode[read_label(true, extent, y, 0, height=height, width=extent.width)]
-        for row in range(0, height, _ROWS):
+    recode = classes.recoding(true.classes)
+    for strip in extent.strips(STRIP_PX):
+        values = read_together(images, strip)
+        drawn = recode[read_label(true, extent, strip.y, 0, height=strip.height, width=strip.width)]
+        for row in range(0, strip.height, _ROWS):
             rows = slice(row, row + _ROWS)
             yield [value[rows] for value in values], drawn[rows]
 
@@ -295,7 +291,7 @@ def _gain(rows: _Counts) -> NDArray[np.float64]:
     return gain
 
 
-def _titles(members: Sequence[Collection]) -> list[str]:
+def _titles(members: Sequence[Predictions]) -> list[str]:
     """Short names of collections, as far as these differ."""
     short = [str(collection.path.name) for collection in members]
     return short if len(set(short)) == len(short) else [str(one.path) for one in members]

@@ -4,7 +4,7 @@ A prediction has 256 values, so all that is needed is how often each value came 
 without it. That is counted over strips; nothing else is held.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from sklearn.isotonic import IsotonicRegression
 
+from wsi_seg.batch import require_none, run_each
 from wsi_seg.choices import Method
 from wsi_seg.classes import IGNORE
 from wsi_seg.errors import StoreError
 from wsi_seg.evaluate.pairing import require_same_classes, require_same_slide
-from wsi_seg.geometry import Extent, Region
-from wsi_seg.postprocess.write import classes_of
+from wsi_seg.progress import Progress
 from wsi_seg.reading.resample import read_label
-from wsi_seg.store import Collection, SlideStore
+from wsi_seg.store import Collection, Predictions, SlideStore
 
 _VALUES = 256
 _BINS = 10
@@ -110,7 +110,7 @@ class Reliability:
         Parameters
         ----------
         method
-            ``temperature`` keeps the shape and mends confidence; ``quantile`` gives each value
+            ``temperature`` keeps the shape and corrects confidence; ``quantile`` gives each value
             the share of pixels that have the class (isotonic regression), and needs more truth.
         """
         if method == "temperature":
@@ -138,19 +138,58 @@ def _logits() -> NDArray[np.float64]:
     return logits
 
 
+@dataclass(frozen=True, slots=True)
+class CalibrationReport:
+    """Counts of each class over ``slides``; ``failures`` says why others could not be compared."""
+
+    classes: Mapping[str, Reliability]
+    slides: tuple[str, ...]
+    failures: Mapping[str, str]
+
+    def lines(self) -> list[str]:
+        """Figures as sentences for people."""
+        return [
+            f"{name}: calibration error {one.ece:.4f}, temperature {one.temperature():.3f} "
+            "(above 1: the model is too sure)"
+            for name, one in self.classes.items()
+        ]
+
+    def to_json(self) -> dict[str, object]:
+        """Figures as plain JSON values."""
+        classes = {name: one.to_json() for name, one in self.classes.items()}
+        return {"classes": classes, "failures": dict(self.failures)}
+
+    def require_whole(self) -> None:
+        """Raise a `BatchError` if some slides could not be compared; all others are."""
+        require_none(self.failures, done=len(self.slides))
+
+
 def reliability(
-    prediction: Collection, truth: Collection, *, label: str
-) -> Mapping[str, Reliability]:
-    """Count a prediction's values with and without each class, over all slides.
+    predictions: Predictions, slides: Collection, *, label: str, progress: Progress
+) -> CalibrationReport:
+    """Count the values of predictions with and without each class, over all slides.
+
+    Returns
+    -------
+    CalibrationReport
+        Its `CalibrationReport.require_whole` raises if a slide is missing, cannot be compared, or
+        has no probabilities.
 
     Raises
     ------
     StoreError
-        If a slide is missing, cannot be compared, or has no probabilities; see `truth`.
+        If there are no predictions.
     """
-    if not prediction.names():
-        raise StoreError(f"{prediction.path} holds no predictions; run `wsi-seg infer` first")
-    return pooled(slide_reliability(store, truth[store.name], label=label) for store in prediction)
+    names = predictions.names()
+    if not names:
+        raise StoreError(f"{predictions.path} holds no predictions; run `wsi-seg infer` first")
+    batch = run_each(
+        names,
+        lambda name: slide_reliability(predictions[name], slides[name], label=label),
+        title="compare",
+        progress=progress,
+    )
+    return CalibrationReport(pooled(batch.results.values()), tuple(batch.results), batch.failures)
 
 
 def pooled(slides: Iterable[Mapping[str, Reliability]]) -> dict[str, Reliability]:
@@ -167,13 +206,13 @@ def slide_reliability(
 ) -> dict[str, Reliability]:
     """Count the values of one slide; see `reliability`."""
     found, true = prediction.probabilities, truth.label(label)
-    classes, true_classes = classes_of(found), classes_of(true)
+    classes, true_classes = found.classes, true.classes
     require_same_slide(prediction, truth)
     require_same_classes(truth.name, classes, true_classes, label)
     recode = classes.recoding(true_classes)
     counts = {entry.name: np.zeros((_VALUES, 2), dtype=np.int64) for entry in classes}
     extent = found.pyramid.extent
-    for region in _strips(extent):
+    for region in extent.strips(_STRIP_PX):
         values = found.read(region, cached=False)
         ids = read_label(true, extent, region.y, 0, height=region.height, width=region.width)
         ids = recode[ids]
@@ -184,9 +223,3 @@ def slide_reliability(
                 pairs = pairs[ids[rows] != IGNORE]
                 counts[entry.name] += np.bincount(pairs, minlength=2 * _VALUES).reshape(_VALUES, 2)
     return {name: Reliability(count) for name, count in counts.items()}
-
-
-def _strips(extent: Extent) -> Iterator[Region]:
-    for y in range(0, extent.height, _STRIP_PX):
-        height = min(_STRIP_PX, extent.height - y)
-        yield Region(level=0, y=y, x=0, height=height, width=extent.width)

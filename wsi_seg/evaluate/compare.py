@@ -5,8 +5,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_seg.batch import run_each
 from wsi_seg.classes import IGNORE
-from wsi_seg.errors import BatchError, StoreError, WsiSegError
+from wsi_seg.errors import BatchError, StoreError
 from wsi_seg.evaluate.boundary import Outlines
 from wsi_seg.evaluate.calibration import Reliability, pooled, slide_reliability
 from wsi_seg.evaluate.matching import Matcher
@@ -21,9 +22,9 @@ from wsi_seg.evaluate.scores import Counts, Measures, Scores, SlideScore
 from wsi_seg.evaluate.tiles import tile_dices
 from wsi_seg.postprocess.label_map import predicted_label
 from wsi_seg.postprocess.strips import label_strips
-from wsi_seg.postprocess.write import classes_of
 from wsi_seg.progress import Progress, Silent
-from wsi_seg.store import LABEL, Collection, SlideStore
+from wsi_seg.store import Collection, Predictions, SlideStore
+from wsi_seg.store.names import PREDICTION_LABEL
 
 _PIXELS_ONLY = Measures()
 
@@ -35,25 +36,24 @@ _TILE_PX = 512
 _ROWS = 64
 
 
-def usual_measures(prediction: Collection, *, tolerance_um: float = _TOLERANCE_UM) -> Measures:
+def usual_measures(predictions: Predictions, *, tolerance_um: float = _TOLERANCE_UM) -> Measures:
     """All that is measured of a prediction unless less is asked for; tiles are the model's."""
-    names = prediction.names()
-    settings = prediction[names[0]].attributes.get("settings") if names else None
-    tile_px = settings.get("tile_px") if isinstance(settings, dict) else None
+    names = predictions.names()
+    tile_px = predictions[names[0]].prediction.tile_px if names else None
     return Measures(
         objects=True,
         tolerance_um=tolerance_um,
         calibration=True,
-        tile_px=tile_px if isinstance(tile_px, int) and tile_px > 0 else _TILE_PX,
+        tile_px=tile_px or _TILE_PX,
     )
 
 
 def evaluate_collection(
-    prediction: Collection,
-    truth: Collection,
+    predictions: Predictions,
+    slides: Collection,
     *,
     label: str = "annotations",
-    found_label: str = LABEL,
+    found_label: str = PREDICTION_LABEL,
     measures: Measures = _PIXELS_ONLY,
     decide: Callable[[SlideStore], object] | None = None,
     progress: Progress = Silent(),  # noqa: B008 (has no state)
@@ -68,10 +68,10 @@ def evaluate_collection(
 
     Parameters
     ----------
-    prediction
+    predictions
         Made by inference.
-    truth
-        Stores of the slides.
+    slides
+        Their stores, with the truth.
     label
         Name under ``labels/`` of the truth.
     found_label
@@ -90,43 +90,37 @@ def evaluate_collection(
     BatchError
         If no slide can be scored.
     """
-    names = prediction.names()
+    names = predictions.names()
     if not names:
-        raise StoreError(f"{prediction.path} holds no predictions; run `wsi-seg infer` first")
-    scores: list[SlideScore] = []
-    sure: list[dict[str, Reliability]] = []
-    failures: dict[str, str] = {}
-    unscored: dict[str, str] = {}
-    progress.start("evaluate", len(names), "slides")
-    for name in names:
-        try:
-            if name not in truth:
-                raise StoreError(f"{truth.path} has no slide {name!r}")
-            if (lack := lack_of_truth(truth[name], label)) is not None:
-                unscored[name] = lack
-                continue
-            if decide is not None:
-                decide(prediction[name])
-            found = evaluate_slide(
-                prediction[name],
-                truth[name],
-                label=label,
-                found_label=found_label,
-                measures=measures,
-                progress=progress,
-            )
-            if measures.calibration and prediction[name].saved != "labels":
-                sure.append(slide_reliability(prediction[name], truth[name], label=label))
-            scores += found
-        except WsiSegError as error:
-            failures[name] = str(error)
-        finally:
-            progress.advance(1)
-    progress.finish()
+        raise StoreError(f"{predictions.path} holds no predictions; run `wsi-seg infer` first")
+
+    def work(name: str) -> tuple[list[SlideScore], dict[str, Reliability]] | str:
+        if name not in slides:
+            raise StoreError(f"{slides.path} has no slide {name!r}")
+        prediction, truth = predictions[name], slides[name]
+        if (lack := lack_of_truth(truth, label)) is not None:
+            return lack
+        if decide is not None:
+            decide(prediction)
+        found = evaluate_slide(
+            prediction,
+            truth,
+            label=label,
+            found_label=found_label,
+            measures=measures,
+            progress=progress,
+        )
+        sure = measures.calibration and prediction.saved != "labels"
+        return found, slide_reliability(prediction, truth, label=label) if sure else {}
+
+    batch = run_each(names, work, title="evaluate", progress=progress)
+    unscored = {name: one for name, one in batch.results.items() if isinstance(one, str)}
+    scored = {name: one for name, one in batch.results.items() if not isinstance(one, str)}
+    scores = [score for found, _ in scored.values() for score in found]
+    sure = [one for _, one in scored.values() if one]
     if not scores:
-        raise BatchError(failures | unscored, done=0)
-    scored = dict.fromkeys(score.slide for score in scores)
-    warnings = [text for name in scored if (text := prediction[name].warning) is not None]
+        raise BatchError(batch.failures | unscored, done=0)
+    warnings = [text for name in scored if (text := predictions[name].warning) is not None]
     if measures.calibration and len(sure) < len(scored):
         warnings.append(
             f"calibration not measured on {len(scored) - len(sure)} of {len(scored)} slides: only "
@@ -137,7 +131,7 @@ def evaluate_collection(
         measures.tolerance_um,
         pooled(sure) if sure else None,
         tuple(unscored),
-        failures,
+        batch.failures,
         tuple(warnings),
     )
 
@@ -147,15 +141,15 @@ def evaluate_slide(
     truth: SlideStore,
     *,
     label: str,
-    found_label: str = LABEL,
+    found_label: str = PREDICTION_LABEL,
     measures: Measures = _PIXELS_ONLY,
     progress: Progress,
 ) -> list[SlideScore]:
     """Score every class on one slide; see `evaluate_collection`."""
     found, true = predicted_label(prediction, found_label), truth.label(label)
-    found_classes = classes_of(found)
+    found_classes = found.classes
     require_same_slide(prediction, truth)
-    require_same_classes(truth.name, found_classes, classes_of(true), label)
+    require_same_classes(truth.name, found_classes, true.classes, label)
     size = len(found_classes) + 1
     confusion = np.zeros((size, size), dtype=np.int64)
     extent = found.pyramid.extent

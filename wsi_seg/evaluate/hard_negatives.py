@@ -5,21 +5,22 @@ annotated and no annotated pixel is within a ring around it: a near miss at an o
 hard negative.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from wsi_seg.batch import require_none, run_each
 from wsi_seg.classes import IGNORE
-from wsi_seg.errors import BatchError, StoreError, WsiSegError
+from wsi_seg.errors import StoreError
 from wsi_seg.evaluate.pairing import require_same_slide
-from wsi_seg.geometry import Region
 from wsi_seg.masks.labels import write_values
 from wsi_seg.progress import Progress
 from wsi_seg.reading.resample import read_label
 from wsi_seg.sampling.importance import HARD_NEGATIVES
-from wsi_seg.store import Collection, SlideStore
+from wsi_seg.store import Collection, Predictions, SlideStore
 
 # Longer side of the map at most; predictions have a level of about that size.
 _LARGEST_PX = 2048
@@ -41,9 +42,10 @@ class MinedSlide:
 
 @dataclass(frozen=True, slots=True)
 class MineReport:
-    """What was mined."""
+    """What was mined; ``failures`` says why other slides were not."""
 
     slides: tuple[MinedSlide, ...]
+    failures: Mapping[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
@@ -52,10 +54,18 @@ class MineReport:
             for s in self.slides
         ]
 
+    def to_json(self) -> dict[str, object]:
+        """Figures as plain JSON values."""
+        return asdict(self)
+
+    def require_whole(self) -> None:
+        """Raise a `BatchError` if some slides could not be mined; all others are done."""
+        require_none(self.failures, done=len(self.slides))
+
 
 def mine(
-    collection: Collection,
-    prediction: Collection,
+    predictions: Predictions,
+    slides: Collection,
     *,
     label: str = "annotations",
     ring_um: float = 50.0,
@@ -66,10 +76,10 @@ def mine(
 
     Parameters
     ----------
-    collection
-        Stores of the slides.
-    prediction
+    predictions
         Made by a model that did not learn from these slides.
+    slides
+        Their stores.
     label
         Name under ``labels/`` of the truth.
     ring_um
@@ -80,38 +90,37 @@ def mine(
     progress
         Advanced by slides.
 
+    Returns
+    -------
+    MineReport
+        Its `MineReport.require_whole` raises if some slides could not be mined, for example
+        because the model learned from them.
+
     Raises
     ------
     StoreError
         If there are no predictions.
-    BatchError
-        If some slides cannot be mined, for example because the model learned from them.
     """
-    names = prediction.names()
+    names = predictions.names()
     if not names:
-        raise StoreError(f"{prediction.path} holds no predictions; run `wsi-seg infer` first")
-    mined, failures = [], {}
-    progress.start("mine", len(names), "slides")
-    for name in names:
-        try:
-            confidence, downsample = hard_px(
-                collection[name], prediction[name], label=label, ring_um=ring_um, cap=cap
-            )
-            write_values(collection[name], HARD_NEGATIVES, confidence, downsample=downsample)
-            found = confidence[confidence > 0]
-            mean = float(found.mean()) / 255 if found.size else 0.0
-            mined.append(MinedSlide(name, found.size / confidence.size, mean))
-        except WsiSegError as error:
-            failures[name] = str(error)
-        progress.advance(1)
-    progress.finish()
-    if failures:
-        raise BatchError(failures, done=len(mined))
-    return MineReport(tuple(mined))
+        raise StoreError(f"{predictions.path} holds no predictions; run `wsi-seg infer` first")
+
+    def work(name: str) -> MinedSlide:
+        slide = slides[name]
+        confidence, downsample = hard_px(
+            predictions[name], slide, label=label, ring_um=ring_um, cap=cap
+        )
+        write_values(slide, HARD_NEGATIVES, confidence, downsample=downsample)
+        found = confidence[confidence > 0]
+        mean = float(found.mean()) / 255 if found.size else 0.0
+        return MinedSlide(name, found.size / confidence.size, mean)
+
+    batch = run_each(names, work, title="mine", progress=progress)
+    return MineReport(tuple(batch.results.values()), batch.failures)
 
 
 def hard_px(
-    slide: SlideStore, found: SlideStore, *, label: str, ring_um: float, cap: float
+    found: SlideStore, slide: SlideStore, *, label: str, ring_um: float, cap: float
 ) -> tuple[NDArray[np.uint8], float]:
     """Confidence of each pixel at a low level, and its level-0 pixels per pixel; see `mine`.
 
@@ -128,8 +137,7 @@ def hard_px(
         If the model learned from the slide, or the prediction is of another one or holds class
         ids alone.
     """
-    training = found.attributes.get("training")
-    if isinstance(training, dict) and training.get("learned_from_slide") is True:
+    if found.prediction.training.get("learned_from_slide") is True:
         raise StoreError(
             f"{found.path}: its model learned from slide {slide.name!r}, so its "
             "mistakes there do not show; mine predictions of slides that were held out"
@@ -141,8 +149,7 @@ def hard_px(
         len(levels) - 1,
     )
     extent = levels[level]
-    region = Region(level=level, y=0, x=0, height=extent.height, width=extent.width)
-    confidence: NDArray[np.uint8] = image.read(region, cached=False).max(axis=2)
+    confidence: NDArray[np.uint8] = image.read(extent.region(level), cached=False).max(axis=2)
     downsample = slide.pyramid.extent.width / extent.width
     truth = read_label(slide.label(label), extent, 0, 0, height=extent.height, width=extent.width)
     ring_px = ring_um / ((slide.pyramid.mpp or 1.0) * downsample)

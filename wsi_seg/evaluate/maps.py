@@ -18,7 +18,7 @@ from wsi_seg.evaluate.ablation import read_together, require_alike
 from wsi_seg.evaluate.pairing import paired_strips, require_same_classes, require_same_slide
 from wsi_seg.postprocess.label_map import predicted_label
 from wsi_seg.postprocess.strips import Source, Strip, argmax_strips, label_strips
-from wsi_seg.postprocess.write import classes_of, write_label
+from wsi_seg.postprocess.write import write_label
 from wsi_seg.store import Multiscale, SlideStore
 
 ERRORS, ENERGY, UNCERTAINTY, VARIANCE = "errors", "energy", "uncertainty", "variance"
@@ -71,9 +71,9 @@ def write_errors(
         If the two cannot be compared.
     """
     found, true = predicted_label(prediction, found_label), truth.label(label)
-    classes = classes_of(found)
+    classes = found.classes
     require_same_slide(prediction, truth)
-    require_same_classes(truth.name, classes, classes_of(true), label)
+    require_same_classes(truth.name, classes, true.classes, label)
 
     def source(strip_px: int) -> Source:
         def strips() -> Iterator[Strip]:
@@ -165,15 +165,14 @@ def write_variance(prediction: SlideStore, members: Sequence[SlideStore]) -> Mul
 
     def source(strip_px: int) -> Source:
         def strips() -> Iterator[Strip]:
-            for y in range(0, extent.height, strip_px):
-                height = min(strip_px, extent.height - y)
-                values = read_together(images, y, height)
+            for region in extent.strips(strip_px):
+                values = read_together(images, region)
                 parts = [
                     variance_of([value[row : row + _ROWS] for value in values])
-                    for row in range(0, height, _ROWS)
+                    for row in range(0, region.height, _ROWS)
                 ]
                 steps = np.concatenate(parts)
-                yield Strip(y, steps, np.zeros_like(steps))
+                yield Strip(region.y, steps, np.zeros_like(steps))
 
         return strips
 

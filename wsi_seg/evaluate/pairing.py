@@ -13,7 +13,6 @@ from wsi_seg.classes import IGNORE, ClassTable
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent
 from wsi_seg.postprocess.strips import Source
-from wsi_seg.postprocess.write import classes_of
 from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Multiscale, SlideStore, store_digest
 
@@ -132,7 +131,7 @@ def paired_strips(
     height
         Rows of the prediction.
     """
-    recode = classes.recoding(classes_of(true))
+    recode = classes.recoding(true.classes)
     for strip in source():
         rows, width = strip.ids.shape
         extent = Extent(height=height, width=width)

@@ -2,35 +2,30 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_seg.batch import require_none, run_each
 from wsi_seg.choices import Method
 from wsi_seg.errors import StoreError
 from wsi_seg.evaluate.calibration import Reliability
-from wsi_seg.geometry import Region
 from wsi_seg.postprocess.label_map import label_map
-from wsi_seg.postprocess.write import classes_of
-from wsi_seg.progress import Progress, Silent
+from wsi_seg.progress import Progress
 from wsi_seg.store import (
-    LABEL,
-    Collection,
+    DraftLayout,
+    Predictions,
     SlideStore,
     create_collection,
-    create_multiscale,
-    discard,
-    fill_pyramid,
-    finish,
-    note_names,
     open_image,
+    remove_if_empty,
     store_digest,
-    strip_rows,
-    tidy,
-    write_strip,
+    update_names,
+    writing,
 )
+from wsi_seg.store.names import LABELS, PREDICTION_LABEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +58,35 @@ class Calibration:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class WriteReport:
+    """Slides that are calibrated now; ``failures`` says why others are not."""
+
+    out: Path
+    slides: tuple[str, ...]
+    failures: Mapping[str, str]
+
+    def lines(self) -> list[str]:
+        """Figures as sentences for people."""
+        return [f"{len(self.slides)} calibrated slides in {self.out}"]
+
+    def to_json(self) -> dict[str, object]:
+        """Figures as plain JSON values."""
+        return asdict(self)
+
+    def require_whole(self) -> None:
+        """Raise a `BatchError` if some slides are not calibrated; all others are."""
+        require_none(self.failures, done=len(self.slides))
+
+
 def write_calibrated(
-    prediction: Collection,
+    predictions: Predictions,
     calibration: Calibration,
     out: Path,
     *,
     overwrite: bool = False,
     progress: Progress,
-) -> None:
+) -> WriteReport:
     """Write a collection with calibrated probabilities and the label maps that follow.
 
     Slides that are in ``out`` with the same calibration of the same prediction are kept; each is
@@ -78,7 +94,7 @@ def write_calibrated(
 
     Parameters
     ----------
-    prediction
+    predictions
         What is calibrated.
     calibration
         How.
@@ -89,26 +105,31 @@ def write_calibrated(
     progress
         Advanced by slides.
 
+    Returns
+    -------
+    WriteReport
+        Its `WriteReport.require_whole` raises if a prediction has no probabilities, or a class
+        that was not calibrated; or a slide in ``out`` was calibrated otherwise and is not to be
+        replaced, or was not calibrated at all.
+
     Raises
     ------
-    StoreError
-        If a prediction has no probabilities, or a class that was not calibrated; or a slide in
-        ``out`` was calibrated otherwise and is not to be replaced, or was not calibrated at all.
     OutputError
         If ``out`` cannot be written.
     """
     create_collection(out)
-    there = {store.name for store in prediction if (out / store.name).exists()}
-    for name in sorted(there):
-        _require_same(out / name, calibration.note(prediction[name]), overwrite=overwrite)
-    progress.start("calibrate", len(prediction), "slides")
-    for store in prediction:
-        if overwrite or store.name not in there:
-            _write(store, calibration, out)
-        progress.advance(1)
-    progress.finish()
-    tidy(out)
-    note_names(out)
+
+    def work(name: str) -> None:
+        there = (out / name).exists()
+        if there:
+            _require_same(out / name, calibration.note(predictions[name]), overwrite=overwrite)
+        if overwrite or not there:
+            _write(predictions[name], calibration, out)
+
+    batch = run_each(predictions.names(), work, title="calibrate", progress=progress)
+    remove_if_empty(out)
+    update_names(out)
+    return WriteReport(out, tuple(batch.results), batch.failures)
 
 
 def _require_same(result: Path, asked: Mapping[str, object], *, overwrite: bool) -> None:
@@ -135,7 +156,7 @@ def _require_same(result: Path, asked: Mapping[str, object], *, overwrite: bool)
 
 def _write(store: SlideStore, calibration: Calibration, out: Path) -> None:
     image = store.probabilities
-    classes = classes_of(image)
+    classes = image.classes
     missing = [name for name in classes.names if name not in calibration.tables]
     if missing:
         raise StoreError(
@@ -143,33 +164,14 @@ def _write(store: SlideStore, calibration: Calibration, out: Path) -> None:
             f"one of {', '.join(calibration.tables)}"
         )
     tables = [calibration.tables[name] for name in classes.names]
-    partial = out / ".partial" / store.name
-    discard(partial)
-    downsample = store.attributes.get("downsample", 1.0)
-    assert isinstance(downsample, int | float)
-    mpp = store.pyramid.mpp
-    label = partial / "labels" / LABEL
     notes = dict(store.attributes) | calibration.note(store) | {"saved": "both"}
+    layout = DraftLayout.like(image, channels=len(classes))
     about = {"kind": "label", "classes": classes.to_json()}
-    for path, channels, attributes in ((partial, len(classes), notes), (label, None, about)):
-        create_multiscale(
-            path,
-            extents=store.pyramid.extents,
-            channels=channels,
-            mpp=None if mpp is None else mpp / downsample,
-            downsample=downsample,
-            attributes=attributes,
-            name=path.name,
-        )
-    extent, rows = store.pyramid.extent, strip_rows(partial)
-    for y in range(0, extent.height, rows):
-        height = min(rows, extent.height - y)
-        region = Region(level=0, y=y, x=0, height=height, width=extent.width)
-        values = image.read(region, cached=False)
-        for channel, table in enumerate(tables):
-            values[..., channel] = table[values[..., channel]]
-        write_strip(partial, 0, y, values)
-        write_strip(label, 0, y, label_map(values))
-    fill_pyramid(partial, nearest=False, progress=Silent())
-    fill_pyramid(label, nearest=True, progress=Silent())
-    finish(partial, out / store.name, replace=True)
+    with writing(out / store.name, layout, notes) as draft:
+        label = draft.inside(f"{LABELS}/{PREDICTION_LABEL}", DraftLayout.like(image), about)
+        for strip in draft.strips():
+            values = image.read(strip, cached=False)
+            for channel, table in enumerate(tables):
+                values[..., channel] = table[values[..., channel]]
+            draft.write(strip, values)
+            label.write(strip, label_map(values))

@@ -20,7 +20,6 @@ from wsi_seg.geometry import Region
 from wsi_seg.masks.rasterize import Rasterizer
 from wsi_seg.masks.vectorize import vectorize
 from wsi_seg.postprocess.label_map import predicted_label
-from wsi_seg.postprocess.write import classes_of
 from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Multiscale, SlideStore
 
@@ -138,7 +137,7 @@ def _outlined(
     kind: Kind, label: Multiscale, subject: _Subject
 ) -> list[tuple[Kind, ClassEntry, Polygon]]:
     """Largest objects of a label map, in level-0 pixels, in the order of their places."""
-    classes = {entry.id: entry for entry in classes_of(label)}
+    classes = {entry.id: entry for entry in label.classes}
     own = subject.full.width / label.pyramid.extent.width
     level = label.pyramid.level_at_or_below(max(1.0, subject.coarse / own))
     extent = label.pyramid.extents[level]
@@ -158,11 +157,9 @@ def _place(item: tuple[int, int, Polygon]) -> int:
 
 
 def _strips(label: Multiscale, level: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    extent = label.pyramid.extents[level]
-    for y in range(0, extent.height, _STRIP_PX):
-        height = min(_STRIP_PX, extent.height - y)
-        rows = label.read(Region(level=level, y=y, x=0, height=height, width=extent.width))
-        yield y, np.where(rows == IGNORE, 0, rows).astype(np.uint8)
+    for strip in label.pyramid.extents[level].strips(_STRIP_PX, level):
+        rows = label.read(strip)
+        yield strip.y, np.where(rows == IGNORE, 0, rows).astype(np.uint8)
 
 
 class _Measure:
@@ -172,9 +169,9 @@ class _Measure:
         self._subject, self._true = subject, subject.true
         self._image = None if subject.found is None else subject.found.image
         self._ids_only = subject.found is not None and subject.found.saved == "labels"
-        found_classes = [] if self._image is None else list(classes_of(self._image))
+        found_classes = [] if self._image is None else list(self._image.classes)
         self._ids = {entry.name: entry.id for entry in found_classes}
-        self._true_classes = None if subject.true is None else classes_of(subject.true)
+        self._true_classes = None if subject.true is None else subject.true.classes
 
     def of(self, kind: Kind, entry: ClassEntry, polygon: Polygon) -> ReviewObject | None:
         """Object with its figures, or None for a true one that was not missed."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from wsi_seg.errors import BatchError
+from wsi_seg.batch import require_none
 from wsi_seg.evaluate.boundary import Distances
 from wsi_seg.evaluate.calibration import Reliability
 from wsi_seg.evaluate.intervals import dice_of, interval, mean_of
@@ -140,8 +140,7 @@ class Scores:
 
     def require_whole(self) -> None:
         """Raise a `BatchError` if some slides could not be scored; the others are."""
-        if self.failures:
-            raise BatchError(self.failures, done=len(self.scored))
+        require_none(self.failures, done=len(self.scored))
 
     @property
     def class_names(self) -> tuple[str, ...]:

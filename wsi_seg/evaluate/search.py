@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_seg.batch import require_none, run_each
 from wsi_seg.choices import Scope, Unit
-from wsi_seg.errors import BatchError, ConfigError, StoreError, WsiSegError
+from wsi_seg.errors import BatchError, ConfigError, StoreError
 from wsi_seg.evaluate.pairing import (
     PredictionTruthStrip,
     lack_of_truth,
@@ -25,9 +26,8 @@ from wsi_seg.evaluate.pairing import (
 from wsi_seg.postprocess.components import ConnectedComponents, Ints, over_runs
 from wsi_seg.postprocess.rule import Rule, least_above
 from wsi_seg.postprocess.strips import argmax_strips
-from wsi_seg.postprocess.write import classes_of
 from wsi_seg.progress import Progress
-from wsi_seg.store import Collection, SlideStore
+from wsi_seg.store import Collection, Predictions, SlideStore
 
 # Right, wrong, and not to be scored.
 _STATES = 3
@@ -91,8 +91,7 @@ class SearchReport:
 
     def require_whole(self) -> None:
         """Raise a `BatchError` if some slides could not be scored; the others were used."""
-        if self.failures:
-            raise BatchError(self.failures, done=self.slides)
+        require_none(self.failures, done=self.slides)
 
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
@@ -111,8 +110,8 @@ class SearchReport:
 
 
 def search(
-    folds: Sequence[Collection],
-    truth: Collection,
+    folds: Sequence[Predictions],
+    slides: Collection,
     rules: Sequence[Rule],
     *,
     label: str,
@@ -129,8 +128,8 @@ def search(
     folds
         Predictions of each fold's own held-out slides; of a single collection, slides are dealt
         out to ``parts`` folds by name.
-    truth
-        The slides, with the label ``label``.
+    slides
+        Their stores, with the label ``label``.
     rules
         See `grid`; of equally good ones the first wins.
     parts
@@ -149,21 +148,22 @@ def search(
     scores: list[NDArray[np.float64]] = []
     failures: dict[str, str] = {}
     unscored: dict[str, str] = {}
-    progress.start("search", sum(len(predictions) for predictions in folds), "slides")
     for number, predictions in enumerate(folds):
-        for name in predictions.names():
-            try:
-                if name not in truth:
-                    raise StoreError(f"{truth.path} has no slide {name!r}")
-                if (lack := lack_of_truth(truth[name], label)) is not None:
-                    unscored[name] = lack
-                else:
-                    scores.append(slide_scores(predictions[name], truth[name], rules, label=label))
-                    fold.append(number)
-            except WsiSegError as error:
-                failures[name] = str(error)
-            progress.advance(1)
-    progress.finish()
+
+        def work(name: str, found: Predictions = predictions) -> NDArray[np.float64] | str:
+            if name not in slides:
+                raise StoreError(f"{slides.path} has no slide {name!r}")
+            lack = lack_of_truth(slides[name], label)
+            return lack or slide_scores(found[name], slides[name], rules, label=label)
+
+        batch = run_each(predictions.names(), work, title="search", progress=progress)
+        failures |= batch.failures
+        for name, found in batch.results.items():
+            if isinstance(found, str):
+                unscored[name] = found
+            else:
+                scores.append(found)
+                fold.append(number)
     if failures or (unscored and not scores):
         _require_some(fold, len(folds), failures | unscored)
     if len(scores) < 2:
@@ -219,9 +219,9 @@ def slide_scores(
     Both empty is 1. Only thresholds and ``min_area`` of a rule are looked at.
     """
     image, true = prediction.probabilities, truth.label(label)
-    classes = classes_of(image)
+    classes = image.classes
     require_same_slide(prediction, truth)
-    require_same_classes(truth.name, classes, classes_of(true), label)
+    require_same_classes(truth.name, classes, true.classes, label)
     px_areas = [rule.px_area(prediction.pyramid.mpp, name=prediction.name) for rule in rules]
     images = _ImageCounts(len(classes) + 1)
     per_object = {rule.low_threshold: rule for rule in rules if rule.per == "object"}

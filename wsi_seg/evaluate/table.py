@@ -5,7 +5,7 @@ import io
 import json
 from pathlib import Path
 
-from wsi_seg.errors import OutputError
+from wsi_seg.atomic import write_atomic
 from wsi_seg.evaluate.scores import Scores
 
 
@@ -17,7 +17,6 @@ def write_scores(folder: Path, scores: Scores) -> None:
     OutputError
         If they cannot be written.
     """
-    document = scores.to_json()
     rows = [
         {"slide": s.slide, "class": s.class_name} | s.figures(scores.tolerance_um)
         for s in scores.slides
@@ -27,12 +26,5 @@ def write_scores(folder: Path, scores: Scores) -> None:
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    contents = {"scores.json": json.dumps(document, indent=1), "slides.csv": text.getvalue()}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            partial = folder / f".{name}.partial"
-            partial.write_text(content, encoding="utf-8")
-            partial.replace(folder / name)
-    except OSError as error:
-        raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
+    write_atomic(folder / "scores.json", json.dumps(scores.to_json(), indent=1))
+    write_atomic(folder / "slides.csv", text.getvalue())

@@ -4,8 +4,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.classes import IGNORE
-from wsi_seg.geometry import Region
-from wsi_seg.postprocess.write import classes_of
 from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Multiscale
 
@@ -25,14 +23,13 @@ def tile_dices(found: Multiscale, true: Multiscale, tile_px: int) -> dict[str, t
     tile_px
         Side of a tile in pixels of ``found``.
     """
-    classes = classes_of(found)
-    recode = classes.recoding(classes_of(true))
+    classes = found.classes
+    recode = classes.recoding(true.classes)
     values: dict[str, list[float]] = {entry.name: [] for entry in classes}
     extent = found.pyramid.extent
-    for y in range(0, extent.height, tile_px):
-        height = min(tile_px, extent.height - y)
-        ours = found.read(Region(level=0, y=y, x=0, height=height, width=extent.width))
-        theirs = recode[read_label(true, extent, y, 0, height=height, width=extent.width)]
+    for row in extent.strips(tile_px):
+        ours = found.read(row)
+        theirs = recode[read_label(true, extent, row.y, 0, height=row.height, width=row.width)]
         for entry in classes:
             right = theirs == entry.id
             taken = (ours == entry.id) & (theirs != IGNORE)

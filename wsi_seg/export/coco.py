@@ -10,8 +10,8 @@ import shapely
 from shapely.geometry import Polygon
 
 from wsi_seg.annotations import Annotation
+from wsi_seg.atomic import atomic_path
 from wsi_seg.classes import ClassEntry, ClassTable
-from wsi_seg.export.files import written_whole
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.masks.rasterize import Rasterizer
 
@@ -34,7 +34,7 @@ def write_coco(path: Path, images: Iterable[tuple[str, Extent, Found]], classes:
         Categories.
     """
     sizes: list[dict[str, object]] = []
-    with written_whole(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         count = _write(file, images, sizes)
         categories = [{"id": entry.id, "name": entry.name} for entry in classes]
         # Images come last: their list is complete only now, and JSON knows no order.

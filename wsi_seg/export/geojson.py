@@ -9,8 +9,8 @@ from typing import IO
 import shapely
 from shapely.geometry import Polygon
 
+from wsi_seg.atomic import atomic_path
 from wsi_seg.classes import ClassEntry
-from wsi_seg.export.files import written_whole
 
 
 def write_geojson(path: Path, objects: Iterable[tuple[ClassEntry, Polygon]]) -> int:
@@ -23,7 +23,7 @@ def write_geojson(path: Path, objects: Iterable[tuple[ClassEntry, Polygon]]) -> 
     objects
         Class and outline, ``(x, y)`` in level-0 pixels; consumed one by one.
     """
-    with written_whole(path) as temporary, _open(temporary, packed=path.suffix == ".gz") as file:
+    with atomic_path(path) as temporary, _open(temporary, packed=path.suffix == ".gz") as file:
         return _write(file, objects)
 
 

@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
+from wsi_seg.atomic import atomic_path
 from wsi_seg.classes import ClassEntry, ClassTable
-from wsi_seg.export.files import written_whole
 from wsi_seg.reading.resample import read_label
-from wsi_seg.store import Multiscale, SlideStore, read_thumbnail, thumbnail_extent
+from wsi_seg.reading.thumbnail import thumbnail_extent
+from wsi_seg.store import Multiscale, SlideStore, read_thumbnail
 
 # Lengths of scale bars people read at a glance, in um.
 _BARS_UM = (50, 100, 200, 500, 1000, 2000, 5000, 10_000)
@@ -51,7 +52,7 @@ def write_overview(
     mpp = slide.pyramid.mpp
     per_px = None if mpp is None else mpp * slide.pyramid.extent.width / size.width
     _annotate(canvas, entries, per_px)
-    with written_whole(path) as temporary:
+    with atomic_path(path) as temporary:
         canvas.save(temporary, format="PNG")
 
 

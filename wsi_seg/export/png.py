@@ -7,10 +7,8 @@ from typing import IO
 
 import numpy as np
 
+from wsi_seg.atomic import atomic_path
 from wsi_seg.classes import IGNORE
-from wsi_seg.export.files import written_whole
-from wsi_seg.geometry import Region
-from wsi_seg.postprocess.write import classes_of
 from wsi_seg.store import Multiscale
 
 _STRIP_PX = 512
@@ -24,19 +22,17 @@ def write_mask(path: Path, label: Multiscale) -> None:
     extent = label.pyramid.extent
     palette = np.zeros((256, 3), dtype=np.uint8)
     palette[IGNORE] = 128
-    for entry in classes_of(label):
+    for entry in label.classes:
         palette[entry.id] = entry.rgb
-    with written_whole(path) as temporary, temporary.open("wb") as file:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(b"\x89PNG\r\n\x1a\n")
         # 8 bits a pixel, a palette, no interlacing.
         _chunk(file, b"IHDR", struct.pack(">IIBBBBB", extent.width, extent.height, 8, 3, 0, 0, 0))
         _chunk(file, b"PLTE", palette.tobytes())
         packer = zlib.compressobj(6)
-        for y in range(0, extent.height, _STRIP_PX):
-            height = min(_STRIP_PX, extent.height - y)
-            region = Region(level=0, y=y, x=0, height=height, width=extent.width)
+        for strip in extent.strips(_STRIP_PX):
             # Each row begins with its filter: 0, none.
-            rows = np.pad(label.read(region, cached=False), ((0, 0), (1, 0)))
+            rows = np.pad(label.read(strip, cached=False), ((0, 0), (1, 0)))
             _chunk(file, b"IDAT", packer.compress(rows.tobytes()))
         _chunk(file, b"IDAT", packer.flush())
         _chunk(file, b"IEND", b"")

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from wsi_seg.annotations.rle import Runs, write_runs
+from wsi_seg.atomic import atomic_path
 from wsi_seg.choices import Dialect
-from wsi_seg.export.files import written_whole
 from wsi_seg.geometry import Region
-from wsi_seg.postprocess.write import classes_of
 from wsi_seg.store import Multiscale
 
 HEADER = ("image_id", "class", "height", "width", "rle")
@@ -35,7 +34,7 @@ def write_rle_csv(
     dialect
         How runs are written; see `annotations.rle`.
     """
-    with written_whole(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(HEADER)
         for name, label in labels:
@@ -47,7 +46,7 @@ def write_rle_csv(
 
 def encode_label(label: Multiscale) -> Iterator[tuple[str, Runs]]:
     """Name and runs, ``(n, 2)`` down the columns, of each class of a label map."""
-    classes = classes_of(label)
+    classes = label.classes
     extent = label.pyramid.extent
     parts: dict[int, list[Runs]] = {entry.id: [] for entry in classes}
     for x in range(0, extent.width, _BAND_PX):

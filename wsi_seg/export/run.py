@@ -1,16 +1,17 @@
 """Owns exporting a whole prediction collection: one file per slide and format."""
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from shapely.geometry import Polygon
 
+from wsi_seg.batch import require_none, run_each
 from wsi_seg.choices import Dialect
 from wsi_seg.classes import ClassEntry
-from wsi_seg.errors import BatchError, StoreError, WsiSegError
+from wsi_seg.errors import StoreError
 from wsi_seg.export.coco import write_coco
 from wsi_seg.export.geojson import write_geojson
 from wsi_seg.export.names import file_name
@@ -19,16 +20,14 @@ from wsi_seg.export.place import Place
 from wsi_seg.export.png import write_mask
 from wsi_seg.export.rle import write_rle_csv
 from wsi_seg.export.tiff import write_ome_tiff
-from wsi_seg.geometry import Region
 from wsi_seg.masks.vectorize import vectorize
-from wsi_seg.postprocess.label_map import predicted_label
 from wsi_seg.postprocess.objects import ObjectTable, Scale, measure
 from wsi_seg.postprocess.rule import Rule
 from wsi_seg.postprocess.strips import label_strips
 from wsi_seg.postprocess.table import write_table
-from wsi_seg.postprocess.write import classes_of, write_decision
+from wsi_seg.postprocess.write import decided_label
 from wsi_seg.progress import Progress
-from wsi_seg.store import Collection, Multiscale, SlideStore
+from wsi_seg.store import Collection, Multiscale, Predictions, SlideStore
 
 # Rows of a label map outlined at a time.
 _STRIP_PX = 1024
@@ -57,7 +56,7 @@ class ExportTargets:
         unknown.
     rule
         Makes the decision that is exported, which is kept as the label ``decision``; None exports
-        the label map that inference wrote.
+        the label map that inference wrote, without what the model's card calls too small.
     packed
         Whether polygon files are gzipped.
     dialect
@@ -81,12 +80,15 @@ class ExportTargets:
 class ExportReport:
     """Files written, the number of objects by slide, and what is missing from them.
 
-    ``warnings`` name tiles that inference could not read, and probabilities it did not save.
+    ``warnings`` name tiles that inference could not read, and probabilities it did not save;
+    ``slides`` were exported, ``failures`` says why others were not.
     """
 
     files: tuple[str, ...]
     objects: dict[str, int]
     warnings: tuple[str, ...] = ()
+    slides: tuple[str, ...] = ()
+    failures: Mapping[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
@@ -97,9 +99,13 @@ class ExportReport:
         """Figures as plain JSON values."""
         return asdict(self)
 
+    def require_whole(self) -> None:
+        """Raise a `BatchError` if some slides could not be exported; all others are done."""
+        require_none(self.failures, done=len(self.slides))
+
 
 def export_collection(
-    predictions: Collection,
+    predictions: Predictions,
     slides: Collection | None,
     targets: ExportTargets,
     *,
@@ -118,38 +124,39 @@ def export_collection(
     progress
         Advanced by slides.
 
+    Returns
+    -------
+    ExportReport
+        Its `ExportReport.require_whole` raises if some slides could not be exported.
+
     Raises
     ------
-    BatchError
-        If some slides cannot be exported; all others are done.
+    StoreError
+        If there are no predictions.
+    OutputError
+        If a file for all slides cannot be written.
     """
     if not predictions.names():
         raise StoreError(f"{predictions.path} holds no predictions; run `wsi-seg infer` first")
-    files: list[str] = []
-    objects: dict[str, int] = {}
-    failures: dict[str, str] = {}
-    labels: list[tuple[str, Multiscale]] = []
-    progress.start("export", len(predictions), "slides")
-    for name in predictions.names():
-        try:
-            store = predictions[name]
-            label = decided_label(store, targets.rule)
-            written, count = _write_slide(store, label, slides, targets)
-            files += written
-            if count is not None:
-                objects[name] = count
-            labels.append((name, label))
-        except WsiSegError as error:
-            failures[name] = str(error)
-        progress.advance(1)
-    files += _write_shared(labels, targets)
-    progress.finish()
-    if failures:
-        raise BatchError(failures, done=len(predictions) - len(failures))
-    return ExportReport(tuple(files), objects, _warnings(predictions, targets))
+
+    def work(name: str) -> tuple[Multiscale, list[str], int | None]:
+        label = decided_label(predictions[name], targets.rule)
+        return label, *_write_slide(predictions[name], label, slides, targets)
+
+    batch = run_each(predictions.names(), work, title="export", progress=progress)
+    done = batch.results
+    files = [file for _, written, _ in done.values() for file in written]
+    files += _write_shared([(name, label) for name, (label, _, _) in done.items()], targets)
+    return ExportReport(
+        tuple(files),
+        {name: count for name, (_, _, count) in done.items() if count is not None},
+        _warnings(predictions, targets),
+        tuple(done),
+        batch.failures,
+    )
 
 
-def _warnings(predictions: Collection, targets: ExportTargets) -> tuple[str, ...]:
+def _warnings(predictions: Predictions, targets: ExportTargets) -> tuple[str, ...]:
     warnings = [text for store in predictions if (text := store.warning) is not None]
     plain = sum(store.saved == "labels" for store in predictions)
     if plain and (targets.ome_tiff or targets.table):
@@ -175,7 +182,7 @@ def _write_slide(
         files.append(path)
     if targets.overview is not None and slides is not None:
         files.append(targets.overview / file_name(name, ".png"))
-        write_overview(slides[name], [(label, classes_of(label))], files[-1])
+        write_overview(slides[name], [(label, label.classes)], files[-1])
     if targets.png is not None:
         files.append(targets.png / file_name(name, ".png"))
         write_mask(files[-1], label)
@@ -196,7 +203,7 @@ def _write_slide(
 
 def _measured(store: SlideStore, label: Multiscale) -> ObjectTable:
     """Objects of a label map of a prediction; see `ExportTargets.table`."""
-    classes, scale = classes_of(label), Scale(label.downsample, label.pyramid.mpp)
+    classes, scale = label.classes, Scale(label.downsample, label.pyramid.mpp)
     if store.saved != "labels":
         return _placed(measure(label_strips(label, store.probabilities), classes, scale), label)
     table = _placed(measure(label_strips(label), classes, scale), label)
@@ -230,14 +237,9 @@ def _write_shared(labels: list[tuple[str, Multiscale]], targets: ExportTargets) 
             (name, Place.of(label).extent, outlines(label, targets.min_area_um2))
             for name, label in labels
         )
-        write_coco(targets.coco, images, classes_of(labels[0][1]))
+        write_coco(targets.coco, images, labels[0][1].classes)
         files.append(str(targets.coco))
     return files
-
-
-def decided_label(store: SlideStore, rule: Rule | None) -> Multiscale:
-    """Label map of a prediction: what inference wrote, or what a rule decides."""
-    return predicted_label(store) if rule is None else write_decision(store, rule)
 
 
 def outlines(label: Multiscale, min_area_um2: float) -> Iterator[tuple[ClassEntry, Polygon]]:
@@ -250,7 +252,7 @@ def outlines(label: Multiscale, min_area_um2: float) -> Iterator[tuple[ClassEntr
     min_area_um2
         Smaller objects are left out; px² of level 0 where mpp is unknown.
     """
-    classes = {entry.id: entry for entry in classes_of(label)}
+    classes = {entry.id: entry for entry in label.classes}
     place, scale = Place.of(label), label.downsample
     mpp = None if label.pyramid.mpp is None else label.pyramid.mpp / scale
     for value, polygon in vectorize(_strips(label)):
@@ -260,7 +262,5 @@ def outlines(label: Multiscale, min_area_um2: float) -> Iterator[tuple[ClassEntr
 
 
 def _strips(label: Multiscale) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    extent = label.pyramid.extent
-    for y in range(0, extent.height, _STRIP_PX):
-        height = min(_STRIP_PX, extent.height - y)
-        yield y, label.read(Region(level=0, y=y, x=0, height=height, width=extent.width))
+    for strip in label.pyramid.extent.strips(_STRIP_PX):
+        yield strip.y, label.read(strip)

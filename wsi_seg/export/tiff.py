@@ -8,11 +8,10 @@ import tifffile
 import zarr
 from numpy.typing import NDArray
 
+from wsi_seg.atomic import atomic_path
 from wsi_seg.errors import StoreError
-from wsi_seg.export.files import written_whole
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.geometry.region import require_inside
-from wsi_seg.postprocess.write import classes_of
 from wsi_seg.store import Multiscale
 
 _TILE_PX = 512
@@ -32,12 +31,12 @@ def write_ome_tiff(path: Path, image: Multiscale) -> None:
         Probabilities, uint8 value / 255, or class ids.
     """
     mpp = image.pyramid.mpp
-    names = list(classes_of(image).names)
+    names = list(image.classes.names)
     size = {} if mpp is None else _physical(mpp)
     channels = {} if image.channels is None else {"Channel": {"Name": names}}
     axes = "YX" if image.channels is None else "CYX"
     with (
-        written_whole(path) as temporary,
+        atomic_path(path) as temporary,
         tifffile.TiffWriter(temporary, bigtiff=True, ome=True) as tiff,
     ):
         for level, extent in enumerate(image.pyramid.extents):

@@ -1,1 +1,1 @@
-"""Owns inference: plan the windows, stream them through a model, blend, write."""
+"""Owns inference: plan the tiles, stream them through a model, blend, write."""

@@ -1,18 +1,18 @@
-"""Owns adaptive overlap: which windows of the half-overlapping grid are worth predicting.
+"""Owns adaptive overlap: which tiles of the half-overlapping grid are predicted.
 
-First every tile is predicted without overlap. What it got wrong for want of context lies along the
-borders of tiles, and shows there as a jump: neighbours disagree. So a window across a border is
+First every tile is predicted without overlap. What it got wrong for want of context is at the
+borders of tiles, and shows there as a jump: neighbours disagree. So a tile across a border is
 predicted only where the first pass jumps; everywhere else the first pass stays as it is. Which
-windows that are depends on the first prediction alone, not on workers, strips or restarts.
+tiles that are depends on the first prediction alone, not on workers, strips or restarts.
 
-An error that is the same on both sides of a border does not show; only a fixed overlap heals it.
-Px near borders that are merely unsure were tried as a second sign: on the demo's slide they asked
-for a quarter more windows and changed no score. Against half overlap this predicts half the
-windows; a fixed overlap of 0.25 predicts as few and, with the models tried, scores as well. What
-is gained over that are slides where few borders of tiles cross anything.
+An error that is the same on both sides of a border does not show; only a fixed overlap repairs it.
+Pixels near borders that are merely unsure were tried as a second sign: on the demo's slide they
+asked for a quarter more tiles and changed no score. Against half overlap this predicts half the
+tiles; a fixed overlap of 0.25 predicts as few and, with the models tried, scores as well. Only
+slides where few borders of tiles cross anything gain over that.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,16 +22,23 @@ from numpy.typing import NDArray
 from wsi_seg.errors import BatchError, ConfigError
 from wsi_seg.geometry import Region
 from wsi_seg.infer.blend import axis_weights
-from wsi_seg.infer.plan import FirstPass, InferOptions, Quarantined, SlidePlan, plan_slide
+from wsi_seg.infer.plan import (
+    FirstPass,
+    InferOptions,
+    PlannedSlide,
+    Quarantined,
+    SlidePlan,
+    plan_slide,
+)
 from wsi_seg.infer.report import InferReport
 from wsi_seg.predict.ensemble import Model
-from wsi_seg.store import Multiscale, SlideStore, discard, open_collection
+from wsi_seg.store import Multiscale, SlideStore, delete, open_predictions
 from wsi_seg.store.names import PARTIAL
 
-# Neighbouring px of 255 that differ by more across a border disagree: 0.2.
+# Neighbouring pixels of 255 that differ by more across a border disagree: 0.2.
 _JUMP = 51
 
-# Px that have to, for a window to be predicted, as a share of the tile's side.
+# Pixels that have to, for a tile to be predicted, as a share of the tile's side.
 _ENOUGH = 1 / 32
 
 _BAND_PX = 512
@@ -47,9 +54,9 @@ def infer_twice(
     *,
     overwrite: bool,
 ) -> InferReport:
-    """Predict without overlap, then where that is not enough.
+    """Predict without overlap, then again where tiles disagree.
 
-    The first pass is a collection of its own beside the output, so it resumes as any other; it is
+    The first pass is a collection of its own next to the output, so it resumes as any other; it is
     removed at the end.
 
     Parameters
@@ -64,30 +71,31 @@ def infer_twice(
     ConfigError
         If there are several models, or one that resizes slides.
     BatchError
-        If some slides could not be predicted; all others are done.
+        If no slide could be predicted.
     """
     require_adaptable(model)
-    beside = out.with_name(f".{out.name}.first")
+    first_out = out.with_name(f".{out.name}.first")
     plain = first_options(options)
     left = [
         store
         for store in stores
         if overwrite or not (out / store.name).exists() or (out / PARTIAL / store.name).exists()
     ]
-    failures: dict[str, str] = {}
+    failures: Mapping[str, str] = {}
     first: InferReport | None = None
     if left:
         try:
-            first = run(left, beside, plain)
+            first = run(left, first_out, plain)
+            failures = first.failures
         except BatchError as error:
             failures = error.failures
-            if error.done == 0 and len(left) == len(stores):
-                if not len(open_collection(beside)):  # else first settings can go on from it
-                    _drop(beside)
+            if len(left) == len(stores):
+                if not len(open_predictions(first_out)):  # the first settings can still continue it
+                    _drop(first_out)
                 raise
-    known = open_collection(beside) if beside.exists() else None
+    known = open_predictions(first_out) if first_out.exists() else None
 
-    def refine(store: SlideStore, plan: SlidePlan) -> SlidePlan:
+    def refine(store: PlannedSlide, plan: SlidePlan) -> SlidePlan:
         if known is None or store.name not in known:
             return plan  # it is complete
         own = plan_slide(store, model.card, plain, strip_px=plan.strip_px)
@@ -97,24 +105,24 @@ def infer_twice(
         found = [store for store in stores if store.name not in failures]
         report = run(found, out, options, refine=refine)
     except BatchError as error:
-        # The first settings can go on from it where slides are unfinished.
+        # The first settings can continue it where slides are unfinished.
         if not any((out / PARTIAL / store.name).exists() for store in stores):
-            _drop(beside)
-        raise BatchError(failures | error.failures, done=error.done) from error
-    _drop(beside)
-    if failures:
-        raise BatchError(failures, done=len(report.slides))
+            _drop(first_out)
+        raise BatchError({**failures, **error.failures}, done=0) from error
+    if not report.failures or not any((out / PARTIAL / store.name).exists() for store in stores):
+        _drop(first_out)
+    report = replace(report, failures={**failures, **report.failures})
     return report if first is None else report.after(first)
 
 
-def _drop(beside: Path) -> None:
-    """Remove the first pass, unless slides of it are unfinished and can be gone on with."""
-    if beside.exists() and not open_collection(beside).unfinished():
-        discard(beside)
+def _drop(first_out: Path) -> None:
+    """Remove the first pass, unless slides of it are unfinished and can be continued."""
+    if first_out.exists() and not open_predictions(first_out).unfinished():
+        delete(first_out)
 
 
 def require_adaptable(model: Model) -> None:
-    """Refuse what adaptive overlap cannot be had with.
+    """Refuse a model that does not work with adaptive overlap.
 
     Raises
     ------
@@ -137,7 +145,7 @@ def require_even_tile(plan: SlidePlan) -> None:
     if plan.tile_px % 2:
         raise ConfigError(
             f"slide {plan.slide!r}: got a tile of {plan.tile_px} px and adaptive overlap; expected "
-            "an even number of px"
+            "an even number of pixels"
         )
 
 
@@ -169,12 +177,12 @@ def refined(plan: SlidePlan, first: SlidePlan, image: Multiscale) -> SlidePlan:
     known[np.ix_(rows, columns)] = first.keep
     for y, x, _ in image.quarantined:
         known[plan.ys.index(y), plan.xs.index(x)] = False
-    # Tiles of the first run are known, or could not be read: none is tried again.
+    # Tiles of the first run are known, or could not be read: they are not tried again.
     again = plan.keep & (_disagreements(plan, first, image) >= max(1, plan.tile_px * _ENOUGH))
     again[np.ix_(rows, columns)] = False
-    spared = plan.keep & ~again
-    spared[np.ix_(rows, columns)] = False
-    return replace(plan, keep=again, first_pass=FirstPass(image, known, int(spared.sum())))
+    skipped = plan.keep & ~again
+    skipped[np.ix_(rows, columns)] = False
+    return replace(plan, keep=again, first_pass=FirstPass(image, known, int(skipped.sum())))
 
 
 def merged(
@@ -215,14 +223,14 @@ def _weights(plan: SlidePlan, tiles: NDArray[np.bool_], span: range) -> NDArray[
     """Weight sum of some tiles over rows of the output, ``(len(span), width)``."""
     width, along_y, along_x = plan.extent.width, plan.row_weights, plan.column_weights
     total = np.zeros((len(span), width), dtype=np.int64)
-    for row, begun in enumerate(plan.ys):
-        first, after = max(span.start, begun), min(span.stop, begun + plan.tile_px)
+    for row, y in enumerate(plan.ys):
+        first, after = max(span.start, y), min(span.stop, y + plan.tile_px)
         if first >= after or not tiles[row].any():
             continue
         across = np.zeros(max(width, plan.tile_px), dtype=np.int64)
         for tile in np.flatnonzero(tiles[row]):
             across[plan.xs[tile] : plan.xs[tile] + plan.tile_px] += along_x[tile]
-        down = along_y[row, first - begun : after - begun]
+        down = along_y[row, first - y : after - y]
         total[first - span.start : after - span.start] += down[:, None] * across[:width]
     return total
 
@@ -232,12 +240,12 @@ def _axes(plan: SlidePlan, first: SlidePlan) -> tuple[tuple[Sequence[int], Seque
 
 
 def _disagreements(plan: SlidePlan, first: SlidePlan, image: Multiscale) -> NDArray[np.int64]:
-    """Count px that jump at borders of the first tiles, by the window whose middle is nearest.
+    """Count pixels that jump at borders of the first tiles, by the tile whose middle is nearest.
 
     Returns
     -------
     NDArray[np.int64]
-        Shape ``(rows, columns)`` of the plan's windows.
+        Shape ``(rows, columns)`` of the plan's tiles.
     """
     extent = plan.extent
     rows = _owned(plan.ys, plan.tile_px, extent.height)
@@ -265,32 +273,32 @@ def _jumps(
     down: NDArray[np.bool_],
     across: NDArray[np.bool_],
 ) -> NDArray[np.bool_]:
-    """Whether px at a border differ from the one before, ``(h, width)``."""
+    """Whether pixels at a border differ from the one before, ``(h, width)``."""
     found = np.zeros(rows.shape[:2], dtype=bool)
     at = np.flatnonzero(across)
-    found[:, at] |= _apart(rows[:, at], rows[:, at - 1])
+    found[:, at] |= _differ(rows[:, at], rows[:, at - 1])
     joined = rows if above is None else np.concatenate([above, rows])
     offset = len(joined) - len(rows)
     for row in np.flatnonzero(down):
         if row + offset > 0:
-            found[row] |= _apart(rows[row], joined[row + offset - 1])
+            found[row] |= _differ(rows[row], joined[row + offset - 1])
     return found
 
 
-def _apart(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def _differ(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.bool_]:
     difference = np.abs(one.astype(np.int16) - other.astype(np.int16))
-    apart: NDArray[np.bool_] = (difference > _JUMP).any(axis=-1)
-    return apart
+    differ: NDArray[np.bool_] = (difference > _JUMP).any(axis=-1)
+    return differ
 
 
 def _owned(starts: tuple[int, ...], tile_px: int, length: int) -> NDArray[np.int64]:
-    """First px that belongs to each window more than to any other."""
+    """First pixel that belongs to each tile more than to any other."""
     weights = axis_weights(starts, tile_px, length=length, blend="crop")
     return np.asarray(starts, dtype=np.int64) + weights.argmax(axis=1)
 
 
 def _borders(starts: tuple[int, ...], length: int) -> NDArray[np.bool_]:
-    """Whether a tile of the first pass begins at each px of an axis; the slide's edge is none."""
+    """Whether a tile of the first pass begins at each pixel of an axis, other than the first."""
     found = np.zeros(length, dtype=bool)
     found[[start for start in starts if 0 < start < length]] = True
     return found

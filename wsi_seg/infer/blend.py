@@ -6,7 +6,7 @@ such products are exact in int32, so the blended result does not depend on the o
 tiles arrive, on the batch, or on the device: serial, distributed and resumed runs agree byte
 for byte, and equal predictions blend to exactly themselves.
 
-The largest sum occurs with ``linear`` at overlap 0.9, where the last tile, moved inwards, lies
+The largest sum occurs with ``linear`` at overlap 0.9, where the last tile, moved inwards, is
 over ten others: PROBABILITY_STEPS x (6 x PEAK)^2 < 2^31.
 """
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from wsi_seg.choices import Blend
 from wsi_seg.errors import ConfigError
-from wsi_seg.infer.transfer import sent
+from wsi_seg.infer.transfer import copy_to_device
 from wsi_seg.predict.predictor import PROBABILITY_STEPS
 
 # Weight in the middle of a tile. The floor of 1 / PEAK per axis keeps every pixel above zero.
@@ -86,7 +86,7 @@ def _owned(starts: tuple[int, ...], tile_px: int, length: int) -> NDArray[np.int
 class RowSums:
     """Sums over as many rows as a tile is high, whatever the slide's height: a ring of rows.
 
-    Tiles arrive row of tiles by row of tiles. Row ``y`` of the slide lies in row ``y % tile_px``
+    Tiles arrive row of tiles by row of tiles. Row ``y`` of the slide is in row ``y % tile_px``
     of the ring, so nothing is ever moved. Equally spaced tiles of a row are added a few calls at a
     time, not one by one: those that do not overlap each other are one view of the sums.
 
@@ -121,8 +121,8 @@ class RowSums:
         self._tile_px, self.channels = row_weights.shape[1], channels
         self._columns = columns
         self._along_x = column_weights
-        self._row_weights = sent(row_weights, device)
-        self._column_weights = sent(column_weights, device)
+        self._row_weights = copy_to_device(row_weights, device)
+        self._column_weights = copy_to_device(column_weights, device)
         # Only ``crop`` weighs tiles differently.
         self._alike = bool((row_weights == row_weights[0]).all()) and bool(
             (column_weights == column_weights[0]).all()
@@ -140,7 +140,7 @@ class RowSums:
         totals = np.bincount(
             places.ravel(), self._along_x[tiles].ravel(), minlength=len(self._columns)
         )
-        total = sent(totals.astype(np.int32), self._sums.device)
+        total = copy_to_device(totals.astype(np.int32), self._sums.device)
         self._totals[row] = total if row not in self._totals else self._totals[row] + total
 
     def add(self, row: int, tiles: NDArray[np.int64], predictions: torch.Tensor) -> None:
@@ -157,14 +157,14 @@ class RowSums:
         for run in even_runs(self._xs[tiles]):
             count = len(run)
             spacing = int(run[1] - run[0]) if count > 1 else self._tile_px
-            apart = -(-self._tile_px // spacing)  # every so many tiles do not overlap
-            for offset in range(min(apart, count)):
-                chosen = slice(first + offset, first + count, apart)
+            step = -(-self._tile_px // spacing)  # every so many tiles do not overlap
+            for offset in range(min(step, count)):
+                chosen = slice(first + offset, first + count, step)
                 x = int(run[offset]) - self._columns.start
-                self._add_apart(row, tiles[chosen], x, apart * spacing, predictions[chosen])
+                self._add_disjoint(row, tiles[chosen], x, step * spacing, predictions[chosen])
             first += count
 
-    def _add_apart(
+    def _add_disjoint(
         self,
         row: int,
         tiles: NDArray[np.int64],
@@ -218,10 +218,10 @@ class RowSums:
         """Probabilities of some rows, ``(channels, rows, columns)`` uint8, rounded half up."""
         weight = torch.zeros_like(sums[0])
         for row, total in self._totals.items():
-            begun = int(self._ys[row])
-            first, after = max(top, begun), min(top + len(weight), begun + self._tile_px)
+            y = int(self._ys[row])
+            first, after = max(top, y), min(top + len(weight), y + self._tile_px)
             if first < after:
-                along_y = self._row_weights[row, first - begun : after - begun]
+                along_y = self._row_weights[row, first - y : after - y]
                 weight[first - top : after - top].addcmul_(along_y[:, None], total[None])
         means = torch.add(sums, weight, alpha=STEP // 2)
         means.div_(weight.clamp_(min=1).mul_(STEP), rounding_mode="floor")

@@ -21,14 +21,14 @@ from distributed import Client, KilledWorker, LocalCluster, as_completed
 from wsi_seg.cores import available_cores, share_cores
 from wsi_seg.errors import ConfigError, OutputError
 from wsi_seg.extras import naming_extra
-from wsi_seg.infer.ensemble import Work
+from wsi_seg.infer.ensemble import StripJob
 from wsi_seg.infer.memory import MemoryPlan
 from wsi_seg.infer.output import SlideOutput, StripTask, StripWriter
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.run_plan import RunPlan
-from wsi_seg.infer.runner import Begun, Load, Runner, RunStats, Tuning, load_network
+from wsi_seg.infer.runner import Load, Runner, RunStats, Tuning, UnfinishedSettings, load_network
 from wsi_seg.infer.save import StripRecord
-from wsi_seg.infer.strips import StripOnItsWay
+from wsi_seg.infer.strips import PendingStrip
 from wsi_seg.predict.device import Device
 from wsi_seg.predict.ensemble import Model
 from wsi_seg.predict.predictor import PrecisionDrift
@@ -46,7 +46,7 @@ Part = tuple[StripTask, ...]
 _SHARE = 0.7
 
 # But not more than so many strips, or batches: what a worker that dies has done of it is lost. Nor
-# fewer strips while each worker can have them: neighbouring parts both predict a row of windows.
+# fewer strips while each worker can have them: neighbouring parts both predict a row of tiles.
 _MOST_STRIPS, _FEWEST_STRIPS = 16, 2
 _BATCHES = 8
 
@@ -65,12 +65,12 @@ def connected(cluster: str) -> Iterator[Client]:
     Raises
     ------
     ConfigError
-        If the word is none of these, or a package that it needs is not installed.
+        If it is another word, or a package that it needs is not installed.
     """
     kind, _, word = cluster.partition(":")
     if kind == "local":
         with (
-            _calm_workers(),
+            _worker_environment(),
             LocalCluster(
                 n_workers=_count(cluster, word),
                 threads_per_worker=1,
@@ -119,12 +119,12 @@ def _count(cluster: str, word: str) -> int:
 
 
 @contextlib.contextmanager
-def _calm_workers() -> Iterator[None]:
-    """Start local workers without what dask does for memory and profiles of other programs.
+def _worker_environment() -> Iterator[None]:
+    """Start local workers without dask's setting of malloc, its profiler and its frequent tick.
 
-    It makes malloc give memory back at once, and a network asks for the same memory again with
-    every layer; it looks at every thread's stack a hundred times a second, and every process
-    wakes fifty times a second to see whether it still does.
+    The setting makes malloc give memory back at once, and a network asks for the same memory again
+    with every layer. The profiler reads every thread's stack a hundred times a second, and the tick
+    wakes every process fifty times a second.
     """
     key = "distributed.nanny.pre-spawn-environ"
     environment = {
@@ -132,8 +132,8 @@ def _calm_workers() -> Iterator[None]:
         for name, value in dask.config.get(key).items()
         if name != "MALLOC_TRIM_THRESHOLD_"
     }
-    calm = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s"}
-    with dask.config.set({key: environment, **calm}):
+    quiet = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s"}
+    with dask.config.set({key: environment, **quiet}):
         yield
 
 
@@ -187,11 +187,11 @@ class DaskExecutor:
             sharing=max(Counter(hosts).values(), default=1),
         )
 
-    def tune(self, plan: RunPlan, begun: Begun) -> Tuning:
+    def tune(self, plan: RunPlan, unfinished: UnfinishedSettings) -> Tuning:
         """Have one worker choose batch and compilation for all; see `Runner.tune`."""
         self._progress.note("loading the model in a worker")
         found: Tuning = self._client.submit(
-            self._worker.tune, plan, dict(begun), pure=False
+            self._worker.tune, plan, dict(unfinished), pure=False
         ).result()
         return found
 
@@ -206,11 +206,11 @@ class DaskExecutor:
             If workers die at the same strips several times. One that dies once is replaced.
         """
         tasks = [output.task for output in outputs]
-        parts = list(shared_out(tasks, workers=self._workers, batch=max(memory.batches)))
+        parts = list(partition(tasks, workers=self._workers, batch=max(memory.batches)))
         named = {output.plan.slide: output for output in outputs}
         left = {output.plan.slide: set(output.task.strips) for output in outputs}
-        windows = sum(task.windows for part in parts for task in part)
-        self._progress.start("infer", windows, "tiles")
+        total = sum(task.tiles for part in parts for task in part)
+        self._progress.start("infer", total, "tiles")
         tiles, drift = 0, PrecisionDrift()
         work = partial(self._worker.work, memory, compiled)
         queue = _TaskQueue(self._client, work, parts)
@@ -228,11 +228,11 @@ class DaskExecutor:
                 left[task.store.name] -= task.strips
                 if not left[task.store.name]:
                     queue.finish(output)
-                self._progress.advance(task.windows)
+                self._progress.advance(task.tiles)
             tiles += stats.tiles
             drift = PrecisionDrift.largest([drift, stats.drift])
         self._progress.finish()
-        return RunStats(tiles, drift, {})  # nobody adds up what workers wait for
+        return RunStats(tiles, drift, {})  # wait times of workers are not collected
 
 
 @dataclass(frozen=True)
@@ -244,22 +244,22 @@ class _Worker:
     load: Load
     sharing: int
 
-    def tune(self, plan: RunPlan, begun: Begun) -> Tuning:
+    def tune(self, plan: RunPlan, unfinished: UnfinishedSettings) -> Tuning:
         """Choose batch and compilation."""
-        return self._runner().tune(plan, begun, Silent())
+        return self._runner().tune(plan, unfinished, Silent())
 
     def work(
         self, memory: MemoryPlan, compiled: bool, part: Part
     ) -> tuple[RunStats, list[list[StripRecord]]]:
         """Produce a part, and write it while it is produced."""
         with StripWriter() as writer:
-            works, records = [], []
+            strip_jobs, records = [], []
             for task in part:
                 written: list[StripRecord] = []
-                works.append(_written_by(writer, task, written))
+                strip_jobs.append(_written_by(writer, task, written))
                 records.append(written)
             stats = self._runner().produce(
-                works,
+                strip_jobs,
                 memory,
                 compiled=compiled,
                 progress=Silent(),
@@ -273,15 +273,15 @@ class _Worker:
         return _kept(self)
 
 
-def _written_by(writer: StripWriter, task: StripTask, written: list[StripRecord]) -> Work:
-    """Work whose strips the writer writes; what it notes about them is for the client."""
+def _written_by(writer: StripWriter, task: StripTask, written: list[StripRecord]) -> StripJob:
+    """Job whose strips the writer writes; their records are for the client."""
     saver = task.saver()
 
-    def write(strip: StripOnItsWay) -> None:
-        written.append(saver.write(strip(), work.quarantined))
+    def write(strip: PendingStrip) -> None:
+        written.append(saver.write(strip(), strip_job.quarantined))
 
-    work = Work(task, lambda strip: writer.submit(lambda: write(strip)))
-    return work
+    strip_job = StripJob(task, lambda strip: writer.submit(lambda: write(strip)))
+    return strip_job
 
 
 @lru_cache(maxsize=1)
@@ -292,8 +292,8 @@ def _kept(worker: _Worker) -> Runner:
 class _TaskQueue:
     """Parts and slides that are with the workers; iterating gives what each of them returned.
 
-    Only some thousand are sent at a time, so neither the client nor the scheduler ever holds a
-    whole run, and workers that join late still find work.
+    Only some thousand are submitted at a time, so neither the client nor the scheduler ever holds a
+    whole run, and workers that join late still get work.
     """
 
     def __init__(
@@ -301,27 +301,27 @@ class _TaskQueue:
     ) -> None:
         self._client, self._work = client, work
         self._waiting = iter(parts)
-        self._sent: dict[Any, Part | SlideOutput] = {}  # by dask's futures
+        self._submitted: dict[Any, Part | SlideOutput] = {}  # by dask's futures
         self._returned = as_completed()
         for part in islice(self._waiting, _AT_ONCE):
-            self._send(self._work, part)
+            self._submit(self._work, part)
 
     def finish(self, output: SlideOutput) -> None:
         """Have a slide's coarser levels made, before other work, so that slides get done."""
-        self._send(_finish, output, priority=1)
+        self._submit(_finish, output, priority=1)
 
-    def _send(
+    def _submit(
         self, work: Callable[..., object], what: Part | SlideOutput, priority: int = 0
     ) -> None:
         future = self._client.submit(work, what, pure=False, priority=priority)
-        self._sent[future] = what
+        self._submitted[future] = what
         self._returned.add(future)
 
     def __iter__(self) -> Iterator[tuple[Part | SlideOutput, Any]]:
         for future in self._returned:
-            what = self._sent.pop(future)
-            for part in islice(self._waiting, max(0, _AT_ONCE - len(self._sent))):
-                self._send(self._work, part)
+            what = self._submitted.pop(future)
+            for part in islice(self._waiting, max(0, _AT_ONCE - len(self._submitted))):
+                self._submit(self._work, part)
             try:
                 found = future.result()
             except KilledWorker as error:
@@ -337,7 +337,7 @@ def _killed(what: Part | SlideOutput) -> str:
         place = f"slide {first.store.name!r}, strips from {min(first.strips)}"
         place += f" to slide {last.store.name!r}, strip {max(last.strips)}"
     return (
-        f"workers died again and again on {place}, most often for want of memory; repeat the "
+        f"workers died several times on {place}, most often because memory ran out; repeat the "
         "command with fewer workers, or with --max-ram"
     )
 
@@ -347,10 +347,10 @@ def _finish(output: SlideOutput) -> None:
     output.finish()
 
 
-def shared_out(tasks: Sequence[StripTask], *, workers: int, batch: int) -> Iterator[Part]:
-    """Cut tasks into parts, which together have every strip once.
+def partition(tasks: Sequence[StripTask], *, workers: int, batch: int) -> Iterator[Part]:
+    """Cut tasks into parts that have every strip once (guided chunking).
 
-    Small slides share a part: its last batch is padded, so it has a whole one wherever it can.
+    Small slides share a part, so that it has a full batch if possible: the last one is padded.
 
     Parameters
     ----------
@@ -366,22 +366,22 @@ def shared_out(tasks: Sequence[StripTask], *, workers: int, batch: int) -> Itera
     Part
         Groups of neighbouring strips.
     """
-    left = float(sum(task.windows for task in tasks))
+    left = float(sum(task.tiles for task in tasks))
     share = _SHARE if workers > 1 else 1.0
     part: list[StripTask] = []
-    wanted = windows = 0.0
+    wanted = tiles = 0.0
     for task in tasks:
         strips = sorted(task.strips)
-        each = task.windows / max(1, len(strips))  # a mean will do: parts need not be equal
+        each = task.tiles / max(1, len(strips))  # a mean will do: parts need not be equal
         while strips:
             if not part:
-                wanted, windows = max(batch, _wanted(left / workers, share, each, batch)), 0.0
-            missing = round((wanted - windows) / each) if each else len(strips)
+                wanted, tiles = max(batch, _wanted(left / workers, share, each, batch)), 0.0
+            missing = round((wanted - tiles) / each) if each else len(strips)
             count = min(max(1, missing), len(strips))
             part.append(replace(task, strips=frozenset(strips[:count])))
             del strips[:count]
-            windows, left = windows + count * each, left - count * each
-            if windows >= wanted - each / 2:
+            tiles, left = tiles + count * each, left - count * each
+            if tiles >= wanted - each / 2:
                 yield tuple(part)
                 part = []
     if part:
@@ -389,6 +389,6 @@ def shared_out(tasks: Sequence[StripTask], *, workers: int, batch: int) -> Itera
 
 
 def _wanted(left: float, share: float, each: float, batch: int) -> float:
-    """Windows of the next part, where so many are left for each worker and a strip has ``each``."""
+    """Tiles of the next part, where so many are left for each worker and a strip has ``each``."""
     fewest = min(left, _FEWEST_STRIPS * each)
     return min(max(share * left, fewest), max(_MOST_STRIPS * each, _BATCHES * batch))

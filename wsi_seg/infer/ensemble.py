@@ -1,7 +1,7 @@
 """Owns running the members of a model in step: their strips of the same rows become one.
 
 Members that read the same pixels with the same tiles share one stream: rows are read and uploaded
-once. The others have streams of their own, which go on as far as the next strip needs.
+once. The others have streams of their own, which continue as far as the next strip needs.
 """
 
 from collections import deque
@@ -16,21 +16,21 @@ from wsi_seg.infer.output import StripTask
 from wsi_seg.infer.plan import Quarantined, SlidePlan
 from wsi_seg.infer.resample import resized, rows_under
 from wsi_seg.infer.stream import Job, Sizes, TileStream
-from wsi_seg.infer.strips import Strip, StripOnItsWay, StripSink, Wanted
+from wsi_seg.infer.strips import PendingStrip, Strip, StripSink, Wanted
 from wsi_seg.infer.transfer import Budget
-from wsi_seg.infer.watch import Watch
+from wsi_seg.infer.waits import WaitTimes
 from wsi_seg.predict.combine import combine
 from wsi_seg.predict.ensemble import Model
 from wsi_seg.predict.predictor import TilePredictor
 from wsi_seg.progress import Progress
 from wsi_seg.store import shared_cache
 
-# Values that are combined at a time; the sums in between take several times their bytes.
+# Values that are combined at a time; intermediate sums take several times their bytes.
 _BLOCK = 2**20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Work:
+class StripJob:
     """Strips of one slide to produce, whatever predicts them.
 
     Parameters
@@ -48,20 +48,20 @@ class Work:
     quarantined: list[Quarantined] = field(default_factory=list)
 
 
-def predict_works(
-    works: Sequence[Work],
+def predict_strip_jobs(
+    strip_jobs: Sequence[StripJob],
     model: Model,
     predictors: Sequence[TilePredictor],
     memory: MemoryPlan,
     *,
     progress: Progress,
-    watch: Watch,
+    waits: WaitTimes,
 ) -> int:
-    """Produce the strips of all works; return the number of tiles predicted.
+    """Produce the strips of all jobs; return the number of tiles predicted.
 
     Parameters
     ----------
-    works
+    strip_jobs
         In the order they are produced.
     model
         The members and how they are combined.
@@ -71,38 +71,39 @@ def predict_works(
         How much of each thing.
     progress
         Advanced by tiles.
-    watch
-        Notes what is waited for.
+    waits
+        Measures what is waited for.
     """
     shared_cache().resize(memory.cache)
     if len(predictors) == 1:
         jobs = [
-            work.task.job(0, (work.sink,), work.task.wanted, work.quarantined) for work in works
+            strip_job.task.job(0, (strip_job.sink,), strip_job.task.wanted, strip_job.quarantined)
+            for strip_job in strip_jobs
         ]
-        stream = TileStream(jobs, predictors, memory.sizes(0), progress=progress, watch=watch)
+        stream = TileStream(jobs, predictors, memory.sizes(0), progress=progress, waits=waits)
         return sum(stream)
-    feeds = [
-        _Feed(works, members, predictors, memory, progress=progress, watch=watch)
-        for members in _groups(works, memory)
+    streams = [
+        _MemberStream(strip_jobs, members, predictors, memory, progress=progress, waits=waits)
+        for members in _groups(strip_jobs, memory)
     ]
-    budget = Budget(memory.strips, watch.writing)
-    for place, work in enumerate(works):
-        plan = work.task.plan
-        for index in sorted(work.task.strips):
-            needed = [part for feed in feeds for part in feed.strips(place, plan.strips[index])]
+    budget = Budget(memory.strips, waits.writing)
+    for number, strip_job in enumerate(strip_jobs):
+        plan = strip_job.task.plan
+        for index in sorted(strip_job.task.strips):
+            needed = [part for one in streams for part in one.strips(number, plan.strips[index])]
             needed.sort(key=lambda part: part.member)
-            work.sink(_combined(index, plan, needed, model, budget))
-    return sum(feed.finish() for feed in feeds)
+            strip_job.sink(_combined(index, plan, needed, model, budget))
+    return sum(one.finish() for one in streams)
 
 
-def _groups(works: Sequence[Work], memory: MemoryPlan) -> list[tuple[int, ...]]:
+def _groups(strip_jobs: Sequence[StripJob], memory: MemoryPlan) -> list[tuple[int, ...]]:
     """Members that can share a stream: equal grids on every slide, and all of them in memory."""
     count = len(memory.batches)
     if memory.resident < count:
         return [(member,) for member in range(count)]
     groups: dict[object, list[int]] = {}
     for member in range(count):
-        grids = tuple(_grid(work.task.plans[member]) for work in works)
+        grids = tuple(_grid(strip_job.task.plans[member]) for strip_job in strip_jobs)
         groups.setdefault((memory.batches[member], grids), []).append(member)
     return [tuple(members) for members in groups.values()]
 
@@ -114,7 +115,7 @@ def _grid(plan: SlidePlan) -> object:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Strips of one member that lie under a strip of the output; first row of each."""
+    """Strips of one member that are under a strip of the output; first row of each."""
 
     member: int
     plan: SlidePlan
@@ -123,7 +124,7 @@ class _Rows:
 
 def _combined(
     index: int, plan: SlidePlan, parts: Sequence[_Rows], model: Model, budget: Budget
-) -> StripOnItsWay:
+) -> PendingStrip:
     """Make what waits for the members' strips and combines them, in blocks of rows."""
     y, y_end = plan.strips[index]
     nbytes = (y_end - y) * plan.extent.width * len(model.card.classes) * (len(parts) + 1)
@@ -169,60 +170,60 @@ def _rows(
     return resized(part, needed.start, wanted, small=own.extent, full=plan.extent)
 
 
-class _Feed:
+class _MemberStream:
     """Strips of members that share a stream, made when they are asked for, from top to bottom."""
 
     def __init__(
         self,
-        works: Sequence[Work],
+        strip_jobs: Sequence[StripJob],
         members: tuple[int, ...],
         predictors: Sequence[TilePredictor],
         memory: MemoryPlan,
         *,
         progress: Progress,
-        watch: Watch,
+        waits: WaitTimes,
     ) -> None:
-        self._tasks = [work.task for work in works]
+        self._tasks = [strip_job.task for strip_job in strip_jobs]
         self._members = members
         self._tiles = 0
-        # Of each member: work, first row, row after, and the strip.
+        # Of each member: number of the job, first row, row after, and the strip.
         self._made: dict[int, deque[tuple[int, int, int, Callable[[], Strip]]]] = {
             member: deque() for member in members
         }
         jobs: list[Job] = [
-            work.task.job(
+            strip_job.task.job(
                 members[0],
-                tuple(self._sink(place, member, work.task) for member in members),
+                tuple(self._sink(number, member, strip_job.task) for member in members),
                 Wanted(),
-                work.quarantined,
+                strip_job.quarantined,
             )
-            for place, work in enumerate(works)
+            for number, strip_job in enumerate(strip_jobs)
         ]
         # Strips are taken in this thread, so it must not wait for memory of theirs.
         sizes: Sizes = replace(memory.sizes(members[0]), strips=None)
         chosen = [predictors[member] for member in members]
-        self._stream = iter(TileStream(jobs, chosen, sizes, progress=progress, watch=watch))
+        self._stream = iter(TileStream(jobs, chosen, sizes, progress=progress, waits=waits))
 
-    def _sink(self, place: int, member: int, task: StripTask) -> StripSink:
+    def _sink(self, number: int, member: int, task: StripTask) -> StripSink:
         strips = iter(sorted(task.strips_of(task.plans[member])))
         bounds = task.plans[member].strips
 
-        def sink(strip: StripOnItsWay) -> None:
+        def sink(strip: PendingStrip) -> None:
             y, y_end = bounds[next(strips)]
-            self._made[member].append((place, y, y_end, _once(strip)))
+            self._made[member].append((number, y, y_end, _once(strip)))
 
         return sink
 
-    def strips(self, place: int, wanted: tuple[int, int]) -> Iterator[_Rows]:
-        """Give the strips of each member that lie under rows of a work's output."""
-        task = self._tasks[place]
+    def strips(self, number: int, wanted: tuple[int, int]) -> Iterator[_Rows]:
+        """Give the strips of each member that are under rows of a job's output."""
+        task = self._tasks[number]
         for member in self._members:
             plan = task.plans[member]
             needed = range(*wanted)
             if plan.extent != task.plan.extent:
                 full = task.plan.extent.height
                 needed = rows_under(needed, small=plan.extent.height, full=full)
-            yield _Rows(member, plan, tuple(self._under(member, place, needed)))
+            yield _Rows(member, plan, tuple(self._under(member, number, needed)))
 
     def finish(self) -> int:
         """Run what is left; return the tiles predicted in all."""
@@ -230,25 +231,25 @@ class _Feed:
         return self._tiles
 
     def _under(
-        self, member: int, place: int, needed: range
+        self, member: int, number: int, needed: range
     ) -> list[tuple[int, Callable[[], Strip]]]:
-        """Give the strips of a member that hold some of its own rows; those before are let go."""
+        """Give the strips of a member that hold some of its own rows; those before are dropped."""
         made = self._made[member]
-        while made and (made[0][0], made[0][2]) < (place, needed.start + 1):
+        while made and (made[0][0], made[0][2]) < (number, needed.start + 1):
             made.popleft()
-        while not made or (made[-1][0], made[-1][2]) < (place, needed.stop):
+        while not made or (made[-1][0], made[-1][2]) < (number, needed.stop):
             tiles = next(self._stream, None)
             if tiles is None:
                 break
             self._tiles += tiles
         return [
             (y, strip)
-            for work, y, y_end, strip in made
-            if work == place and y < needed.stop and y_end > needed.start
+            for strip_job, y, y_end, strip in made
+            if strip_job == number and y < needed.stop and y_end > needed.start
         ]
 
 
-def _once(strip: StripOnItsWay) -> Callable[[], Strip]:
+def _once(strip: PendingStrip) -> Callable[[], Strip]:
     """Let a strip be asked for several times: rows of two strips of the output may need it."""
     found: list[Strip] = []
 

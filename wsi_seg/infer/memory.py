@@ -13,13 +13,13 @@ from wsi_seg.errors import ConfigError
 from wsi_seg.infer.plan import UNIT_ROWS, SlidePlan
 from wsi_seg.infer.stream import Sizes
 from wsi_seg.models import ModelCard
-from wsi_seg.models.memory_estimate import estimate_memory
 from wsi_seg.predict.device import Device, dtype_of
+from wsi_seg.predict.ensemble import Member
 
 # Rows that a strip may have: whole chunks of the output, fewest first.
 _STRIP_ROWS = (512, 1024)
 
-# Rows of tiles that are read ahead of the one at hand, fewest first; the last for a GPU only, whose
+# Rows of tiles that are read ahead of the current one, fewest first; the last for a GPU only, whose
 # tiles go faster than a burst of slow reads.
 _AHEAD = (1, 2, 4)
 
@@ -80,7 +80,7 @@ class MemoryPlan:
         Finished rows on their way to the disk, and source pixels on their way to the device; on
         CUDA both are pinned.
     on_device
-        Whether ``networks``, ``forward`` and ``bands`` lie in a GPU's own memory.
+        Whether ``networks``, ``forward`` and ``bands`` are in a GPU's own memory.
     limit
         What the user allowed, in bytes; None is no limit.
     """
@@ -103,7 +103,7 @@ class MemoryPlan:
 
     @property
     def device(self) -> int:
-        """Bytes of what lies with the network."""
+        """Bytes of what is where the network is."""
         return self.networks + self.forward + self.bands
 
     @property
@@ -149,7 +149,7 @@ def parse_bytes(text: str) -> int:
     Raises
     ------
     ConfigError
-        If it is no size.
+        If it is not a size.
     """
     found = re.fullmatch(r"\s*([0-9.]+(?:e\d+)?)\s*([KMGT]?)I?B?\s*", text, re.IGNORECASE)
     try:
@@ -174,7 +174,7 @@ class _Choice:
 
 def plan_memory(
     plans: Sequence[Sequence[SlidePlan]],
-    cards: Sequence[ModelCard],
+    members: Sequence[Member],
     batches: Sequence[int],
     *,
     fixed_batch: bool,
@@ -189,8 +189,8 @@ def plan_memory(
     ----------
     plans
         Of each slide, the plan of each member.
-    cards
-        Of each member.
+    members
+        Of the model; networks in memory are run once, to find out what they take.
     batches
         Tiles per forward pass of each member: at most, or exactly.
     fixed_batch
@@ -209,7 +209,7 @@ def plan_memory(
     ConfigError
         If even the smallest parts do not fit; says what would.
     """
-    needs = _Needs(plans, cards, device, readers)
+    needs = _Needs(plans, members, device, readers)
     own = tuple(batches)
     chosen = _Choice(
         batches=own if fixed_batch else (1,) * len(own),
@@ -225,11 +225,11 @@ def plan_memory(
             f"{math.ceil(plan.total / _MB)} MB{'' if fixed_batch else ', whatever the batch'}"
         )
     for larger in needs.steps(chosen, own, fixed_batch=fixed_batch, strip_px=strip_px):
-        wish = replace(chosen, **larger)
-        found = replace(needs.measured(wish), limit=max_ram)
+        candidate = replace(chosen, **larger)
+        found = replace(needs.measured(candidate), limit=max_ram)
         roomy = device.memory is None or found.device <= _DEVICE_SHARE * device.memory
         if roomy and (max_ram is None or found.total <= max_ram):
-            chosen, plan = wish, found
+            chosen, plan = candidate, found
     return plan
 
 
@@ -249,13 +249,14 @@ class _Needs:
     def __init__(
         self,
         plans: Sequence[Sequence[SlidePlan]],
-        cards: Sequence[ModelCard],
+        members: Sequence[Member],
         device: Device,
         readers: int,
     ) -> None:
         self._members: list[Sequence[SlidePlan]] = list(zip(*plans, strict=True))
+        cards = [member.card for member in members]
         self._cards, self._value = cards, dtype_of(device.precision).itemsize
-        self._estimates = [estimate_memory(card.spec) for card in cards]
+        self._estimates = [member.memory() for member in members]
         self._on_device = device.memory is not None
         self._process = resident_bytes() + (_GPU_LIBRARIES if self._on_device else 0)
         self._readers = readers or default_readers()
@@ -270,7 +271,7 @@ class _Needs:
         fixed_batch: bool,
         strip_px: int | None,
     ) -> list[dict[str, Any]]:
-        """List what is enlarged, most useful first; each where it fits beside what was before."""
+        """List what is enlarged, most useful first; each where it fits with what came before."""
         cache = max(map(self._chunk_row, *self._pairs()))
         cache = min(max(cache, smallest.cache), _CACHE[1])
         found: list[dict[str, Any]] = [{"resident": len(self._cards)}]
@@ -358,7 +359,7 @@ class _Needs:
 
 
 def _span_px(plan: SlidePlan) -> int:
-    """Columns that tiles to predict lie in, with the pixel on either side that is summed too."""
+    """Columns that tiles to predict cover, with the pixel on either side that is summed too."""
     return len(plan.columns_for(range(len(plan.ys)))) + 2
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wsi_seg.choices import Save
-from wsi_seg.infer.plan import STRIP_ROWS, Quarantined, SlidePlan, finest
+from wsi_seg.infer.plan import STRIP_ROWS, PlannedSlide, Quarantined, SlidePlan, finest
 from wsi_seg.infer.resample import rows_under
 from wsi_seg.infer.save import StripRecord, StripSaver
 from wsi_seg.infer.seams import seam_score
@@ -16,27 +16,27 @@ from wsi_seg.infer.stream import Job
 from wsi_seg.infer.strips import StripSink, Wanted
 from wsi_seg.models import ModelCard
 from wsi_seg.progress import Silent
-from wsi_seg.reading.resample import Readable
+from wsi_seg.reading.readable import Readable
 from wsi_seg.store import (
     LabelInfo,
     PredictionInfo,
     SlideStore,
-    completed,
+    commit,
     create_group,
     create_multiscale,
-    discard,
+    delete,
+    extend_pyramid,
     fill_pyramid,
-    finish,
-    note_attributes,
     open_multiscale,
+    update_attributes,
 )
 from wsi_seg.store.digests import write_digests
-from wsi_seg.store.journal import Journal, begun_with
+from wsi_seg.store.journal import Journal, read_settings
 from wsi_seg.store.layout import wsi_seg_attributes
 from wsi_seg.store.names import JOURNAL, LABELS, METADATA, PARTIAL, PREDICTION_LABEL
 
-# Settings that were chosen at the start of a run; a prediction that is complete is no other one
-# because they would be chosen differently today.
+# Settings that a run chooses at its start; a complete prediction stays valid when they would be
+# chosen differently now.
 _CHOSEN = ("strip_px", "batch", "compiled", "tiles")
 
 
@@ -58,7 +58,7 @@ class StripTask:
         What is written.
     """
 
-    store: SlideStore
+    store: PlannedSlide
     plans: tuple[SlidePlan, ...]
     target: Path
     strips: frozenset[int]
@@ -70,9 +70,9 @@ class StripTask:
         return finest(self.plans)
 
     @property
-    def windows(self) -> int:
+    def tiles(self) -> int:
         """Number of tiles that the strips need, of all members."""
-        return sum(plan.windows_in(self.strips_of(plan)) for plan in self.plans)
+        return sum(plan.tiles_in(self.strips_of(plan)) for plan in self.plans)
 
     @property
     def pixels(self) -> int:
@@ -102,13 +102,13 @@ class StripTask:
         wanted: Wanted,
         quarantined: list[Quarantined],
     ) -> Job:
-        """Work of one member for the stream: the strips of its plan that lie under ours."""
+        """Work of one member for the stream: the strips of its plan that are under ours."""
         plan = self.plans[member]
         image: Readable = plan.view.image(self.store)
         return Job(plan, image, self.strips_of(plan), sinks, wanted, quarantined)
 
     def strips_of(self, plan: SlidePlan) -> frozenset[int]:
-        """Find the strips of a member's plan that lie under ours."""
+        """Find the strips of a member's plan that are under ours."""
         own = self.plan
         if plan.extent == own.extent:
             return self.strips
@@ -121,7 +121,7 @@ class StripTask:
 
 
 class SlideOutput:
-    """Prediction of one slide: begun, continued, or already complete.
+    """Prediction of one slide: new, continued, or already complete.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ class SlideOutput:
     save
         What is written.
     overwrite
-        Start over; a prediction that exists stays until the new one is whole.
+        Start over; a prediction that exists stays until the new one is complete.
     """
 
     def __init__(
@@ -152,19 +152,19 @@ class SlideOutput:
         self._final = out / store.name
         self._partial = out / PARTIAL / store.name
         if overwrite:
-            discard(self._partial)
-        # Beside a complete one there is unfinished work where a run that overwrites was stopped.
+            delete(self._partial)
+        # A run that overwrites and was stopped leaves unfinished work next to a complete one.
         self.complete = self._final.exists() and not (overwrite or self._partial.exists())
         folder = self._final if self.complete else self._partial
         if self.complete:
-            noted = begun_with(folder / JOURNAL)
-            settings = {**settings, **{key: noted[key] for key in _CHOSEN if key in noted}}
+            stored = read_settings(folder / JOURNAL)
+            settings = {**settings, **{key: stored[key] for key in _CHOSEN if key in stored}}
         self._journal = Journal(folder / JOURNAL, settings, complete=self.complete)
 
     def create(self, card: ModelCard, training: Mapping[str, object]) -> None:
         """Write the metadata of the group, to be filled strip by strip.
 
-        ``training`` tells how the model was trained. It must not name all slides: each of many
+        ``training`` says how the model was trained. It must not name all slides: each of many
         small images would carry the list.
         """
         attributes = PredictionInfo(
@@ -175,6 +175,7 @@ class SlideOutput:
             settings=self._settings,
             notes=self.notes,
             training=training,
+            min_object_um2=card.min_object_um2,
         ).to_json()
         if self.save == "labels":
             scale = {"mpp": self.store.pyramid.mpp, "downsample": self.plan.downsample}
@@ -198,7 +199,7 @@ class SlideOutput:
     def _create(self, path: Path, channels: int | None, attributes: Mapping[str, object]) -> None:
         create_multiscale(
             path,
-            extents=completed([self.plan.native or self.plan.extent]),
+            extents=extend_pyramid([self.plan.native or self.plan.extent]),
             channels=channels,
             mpp=self.store.pyramid.mpp,
             downsample=self.plan.downsample,
@@ -221,7 +222,7 @@ class SlideOutput:
 
     @property
     def records(self) -> dict[int, StripRecord]:
-        """What was noted about each finished strip, in this run or an earlier one."""
+        """Record of each finished strip, in this run or an earlier one."""
         return {
             int(index): StripRecord.from_json(result)
             for index, result in self._journal.done.items()
@@ -234,7 +235,7 @@ class SlideOutput:
         return tuple(sorted(found))
 
     def record(self, records: Sequence[StripRecord]) -> None:
-        """Note strips that are safely on disk."""
+        """Record strips that are safely on disk."""
         self._journal.record_all({str(one.index): one.to_json() for one in records})
 
     def finish(self) -> None:
@@ -261,16 +262,16 @@ class SlideOutput:
                     if name.startswith(inside)
                 }
                 write_digests(label, theirs)
-            info = self._with_figures(_noted(self._partial), records)
-            note_attributes(self._partial, info.to_json())
-            finish(self._partial, self._final, replace=True, known=ours)
+            info = self._with_figures(_read_info(self._partial), records)
+            update_attributes(self._partial, info.to_json())
+            commit(self._partial, self._final, replace=True, known=ours)
         self.complete = True
 
     def _with_figures(
         self, info: PredictionInfo, records: Mapping[int, StripRecord]
     ) -> PredictionInfo:
         """Add what is known at the end, the same however often the work was interrupted."""
-        windows = sum(int(plan.keep.sum()) for plan in self.plans)
+        tiles = sum(int(plan.keep.sum()) for plan in self.plans)
         skipped = sum(int((~plan.keep).sum()) for plan in self.plans)
         steps = {index: one.steps for index, one in records.items() if one.steps is not None}
         score: float | None = None
@@ -278,8 +279,8 @@ class SlideOutput:
             score = seam_score(open_multiscale(self._partial), self.plan, steps)
         info = replace(
             info,
-            windows=windows,
-            windows_skipped=skipped,
+            tiles=tiles,
+            tiles_skipped=skipped,
             quarantined=self.quarantined,
             seam_score=score,
         )
@@ -289,71 +290,71 @@ class SlideOutput:
         count = int(first.keep.sum())
         return replace(
             info,
-            windows=windows + count,
-            windows_skipped=skipped - count - first.spared,
-            windows_spared=first.spared,
+            tiles=tiles + count,
+            tiles_skipped=skipped - count - first.skipped,
+            tiles_skipped_by_first_pass=first.skipped,
             quarantined=tuple(sorted({*before.quarantined, *info.quarantined})),
             seam_score_first=before.seam_score,
         )
 
     @property
     def info(self) -> PredictionInfo:
-        """What is noted about the finished prediction; nothing before."""
-        return _noted(self._final) if self.complete else PredictionInfo()
+        """What is stored about the finished prediction; empty before."""
+        return _read_info(self._final) if self.complete else PredictionInfo()
 
 
-def _noted(group: Path) -> PredictionInfo:
+def _read_info(group: Path) -> PredictionInfo:
     return PredictionInfo.from_json(wsi_seg_attributes(group / METADATA), group)
 
 
 @contextmanager
 def overwriting(stores: Sequence[SlideStore], out: Path) -> Iterator[None]:
-    """Note which predictions are to be made again, so that a run without the wish goes on with it.
+    """Mark the predictions that are made again, so that a later run continues without `overwrite`.
 
-    A prediction beside which there is unfinished work, even an empty folder, does not count as
+    A prediction that has unfinished work next to it, even an empty folder, does not count as
     complete.
     """
-    marks = [out / PARTIAL / store.name for store in stores if (out / store.name).exists()]
-    for mark in marks:
-        mark.mkdir(parents=True, exist_ok=True)
+    folders = [out / PARTIAL / store.name for store in stores if (out / store.name).exists()]
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
     yield
-    for mark in marks:
+    for folder in folders:
         with suppress(OSError):  # slides that could not be planned keep what they have
-            mark.rmdir()
+            folder.rmdir()
 
 
-def begun_settings(stores: Sequence[SlideStore], out: Path) -> dict[str, Mapping[str, object]]:
-    """Read the settings of those slides whose prediction is begun, by their names.
+def unfinished_settings(stores: Sequence[SlideStore], out: Path) -> dict[str, Mapping[str, object]]:
+    """Read the settings of those slides whose prediction is unfinished, by their names.
 
-    Strips, batch and whether networks are compiled were chosen by the memory and the device of
-    another moment, and only the same can be continued.
+    Strips, batch and whether networks are compiled were chosen for the memory and the device at the
+    time; work continues with the same ones only.
     """
     found = {}
     for store in stores:
-        settings = begun_with(out / PARTIAL / store.name / JOURNAL)
+        settings = read_settings(out / PARTIAL / store.name / JOURNAL)
         strip_px = settings.get("strip_px")
         if isinstance(strip_px, int) and strip_px > 0 and strip_px % STRIP_ROWS == 0:
             found[store.name] = settings
     return found
 
 
-def discard_others(out: Path, identity: object) -> None:
-    """Remove the predictions of a collection, begun or complete, that another model has made.
+def delete_others(out: Path, identity: object) -> None:
+    """Remove the predictions of a collection, unfinished or complete, that another model made.
 
     Parameters
     ----------
     out
         Prediction collection; need not exist.
     identity
-        Of the model whose predictions stay; see `members.Model.identity`.
+        Of the model whose predictions stay; see `ensemble.Model.identity`.
     """
     for journal in [*out.glob(f"*/{JOURNAL}"), *out.glob(f"{PARTIAL}/*/{JOURNAL}")]:
-        if begun_with(journal).get("checkpoint") != identity:
-            discard(journal.parent)
+        if read_settings(journal).get("checkpoint") != identity:
+            delete(journal.parent)
 
 
 class StripWriter:
-    """One thread that writes strips in order while the model goes on; its errors come back."""
+    """One thread that writes strips in order while the model continues; it keeps errors."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="wsi-write")

@@ -1,4 +1,4 @@
-"""Owns the inference plan: which windows of a slide are predicted, at which level, in which strips.
+"""Owns the inference plan: which tiles of a slide are predicted, at which level, in which strips.
 
 A plan is plain data made before any work. Running it in one process, in many, or again after a
 kill gives the same bytes.
@@ -7,20 +7,21 @@ kill gives the same bytes.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.choices import Blend, Compile, Save, Tta
 from wsi_seg.errors import ConfigError, ResolutionError
-from wsi_seg.geometry import Extent, TileGrid
+from wsi_seg.geometry import Extent, Pyramid, TileGrid
 from wsi_seg.geometry.grid import strip_bounds
 from wsi_seg.infer.blend import MAX_OVERLAP, axis_weights
 from wsi_seg.models.checkpoint import ModelCard
+from wsi_seg.reading.readable import Readable
 from wsi_seg.reading.resample import COARSEST_SLIDE, Scale
 from wsi_seg.reading.view import View
-from wsi_seg.store import LabelInfo, Multiscale, SlideStore
+from wsi_seg.store import LabelInfo, Multiscale
 from wsi_seg.store.names import TISSUE
 
 # Strips are whole chunks of the output.
@@ -36,6 +37,31 @@ _PROBABILITIES_UP_TO = 4
 Quarantined = tuple[int, int, str]
 
 
+class PlannedSlide(Protocol):
+    """What planning and predicting need of a slide: a `SlideStore`, or an array."""
+
+    @property
+    def name(self) -> str:
+        """Name of the slide."""
+
+    @property
+    def pyramid(self) -> Pyramid:
+        """Levels of the image."""
+
+    @property
+    def image(self) -> Readable:
+        """Pixels."""
+
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the labels."""
+
+    def label(self, name: str) -> Multiscale:
+        """Open a label."""
+
+    def sibling(self, name: str) -> Self | None:
+        """Another slide of the same collection."""
+
+
 @dataclass(frozen=True, slots=True)
 class InferOptions:
     """What a user may choose about inference.
@@ -43,12 +69,12 @@ class InferOptions:
     Parameters
     ----------
     overlap
-        Fraction of a tile that neighbouring tiles share, 0 to 0.9; or ``adaptive``: first none,
+        Fraction of a tile that neighbouring tiles share, 0 to 0.9; or ``adaptive``: first 0,
         then half a tile where it is needed, see `infer.adaptive`.
     tile_px
         Side of a tile at the inference level; None takes the model card's.
     blend
-        How overlapping tiles are merged; see `windows.axis_weights`.
+        How overlapping tiles are merged; see `blend.axis_weights`.
     batch
         Tiles per forward pass; 0 lets the predictor choose.
     device, precision
@@ -61,13 +87,13 @@ class InferOptions:
         Accept a slide of unknown or too coarse mpp; the override is recorded in the output.
     compiled
         Compile networks before they run: ``on``, ``off``, or ``auto``: on CUDA, where the tiles
-        that are planned are worth more than it costs.
+        that are planned save more time than it costs.
     readers
         Reads and decodes at a time; 0 is the cores of this process less two, at least two.
     save
         ``probabilities``, ``labels`` or ``both``; ``auto`` is both up to 4 classes, else labels.
     mpp
-        Micrometres per px to read slides at in place of the model's.
+        Micrometres per pixel to read slides at in place of the model's.
     level
         Level to read as it is, in place of the one that fits the model's mpp.
     max_ram
@@ -135,13 +161,13 @@ class FirstPass:
         Its probabilities, of the plan's extent.
     keep
         Which tiles of the plan it stands for, shape ``(len(ys), len(xs))``.
-    spared
+    skipped
         Tiles with tissue that neither run predicts.
     """
 
     image: Multiscale
     keep: NDArray[np.bool_]
-    spared: int
+    skipped: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,17 +185,17 @@ class SlidePlan:
     extent
         Size of the output: the level's own size, or smaller where the level is resampled.
     downsample
-        Level-0 px per output px.
+        Level-0 px per output pixel.
     mpp
-        Micrometres per output px, None where unknown.
+        Micrometres per output pixel, None where unknown.
     tile_px
-        Side of a window in output px.
+        Side of a tile in output pixels.
     ys, xs
-        First row of each window row, first column of each window column.
+        First row of each row of tiles, first column of each column of tiles.
     blend
-        How overlapping windows are merged.
+        How overlapping tiles are merged.
     keep
-        Which windows are predicted, shape ``(len(ys), len(xs))``.
+        Which tiles are predicted, shape ``(len(ys), len(xs))``.
     strip_px
         Rows that one strip of the output has.
     shard_px
@@ -179,10 +205,10 @@ class SlidePlan:
     view
         How the model looks at the slide.
     native
-        Size that a fitted slide's result is brought back to, its own level 0; None where the
+        Size that a resized slide's result is brought back to, its own level 0; None where the
         result stays as it was predicted.
     notes
-        Overrides and repairs worth recording, one sentence each.
+        Overrides and repairs, one sentence each.
     first_pass
         With adaptive overlap, the run before; None elsewhere. See `adaptive.merged`.
     """
@@ -223,26 +249,26 @@ class SlidePlan:
 
     @property
     def reduction(self) -> float:
-        """Px of the level that is read per px of the output, along a row."""
+        """Pixels of the level that is read per pixel of the output, along a row."""
         return self.source.width / self.extent.width
 
     @property
     def row_weights(self) -> NDArray[np.int32]:
-        """Blend weights along y, ``(len(ys), tile_px)``; made anew, since plans travel."""
+        """Blend weights along y, ``(len(ys), tile_px)``; not kept, since plans are pickled."""
         return axis_weights(self.ys, self.tile_px, length=self.extent.height, blend=self.blend)
 
     @property
     def column_weights(self) -> NDArray[np.int32]:
-        """Blend weights along x, ``(len(xs), tile_px)``; made anew, since plans travel."""
+        """Blend weights along x, ``(len(xs), tile_px)``; not kept, since plans are pickled."""
         return axis_weights(self.xs, self.tile_px, length=self.extent.width, blend=self.blend)
 
     def with_strips(self, strip_px: int) -> "SlidePlan":
-        """Plan with strips and shards of so many rows; a fitted slide stays one strip."""
+        """Plan with strips and shards of so many rows; a resized slide stays one strip."""
         strips = self.strip_px if self.native is not None else strip_px
         return replace(self, strip_px=strips, shard_px=strip_px)
 
     def rows_for(self, strips: frozenset[int]) -> tuple[int, ...]:
-        """Window rows that touch any of these strips, ascending."""
+        """Rows of tiles that touch any of these strips, ascending."""
         bounds = [self.strips[index] for index in sorted(strips)]
         tops = np.asarray(self.ys)
         touched = np.zeros(len(tops), dtype=bool)
@@ -251,14 +277,14 @@ class SlidePlan:
         return tuple(int(row) for row in np.flatnonzero(touched))
 
     def columns_for(self, rows: Sequence[int]) -> range:
-        """Pixel columns that the tiles to predict in some rows of tiles lie in; may be empty."""
+        """Pixel columns that the tiles to predict in some rows of tiles cover; may be empty."""
         tiles = np.flatnonzero(self.keep[list(rows)].any(axis=0))
         if not len(tiles):
             return range(0)
         return range(self.xs[tiles[0]], self.xs[tiles[-1]] + self.tile_px)
 
-    def windows_in(self, strips: frozenset[int]) -> int:
-        """Count the windows to predict for these strips."""
+    def tiles_in(self, strips: frozenset[int]) -> int:
+        """Count the tiles to predict for these strips."""
         return int(self.keep[list(self.rows_for(strips))].sum())
 
 
@@ -268,9 +294,9 @@ def finest(plans: Sequence[SlidePlan]) -> SlidePlan:
 
 
 def plan_slide(
-    store: SlideStore, card: ModelCard, options: InferOptions, *, strip_px: int
+    store: PlannedSlide, card: ModelCard, options: InferOptions, *, strip_px: int
 ) -> SlidePlan:
-    """Decide level, windows and strips for one slide.
+    """Decide level, tiles and strips for one slide.
 
     Raises
     ------
@@ -286,7 +312,7 @@ def plan_slide(
     tile_px, shard_px = view.side, strip_px
     downsample = pyramid.downsample(level)
     if card.resize is not None:
-        # A fitted slide is small, and is brought back to its size as a whole.
+        # A resized slide is small, and is brought back to its size as a whole.
         downsample, strip_px = 1.0, extent.height
     elif extent != pyramid.extents[level] and view.mpp is not None and pyramid.mpp is not None:
         downsample = view.mpp / pyramid.mpp
@@ -297,7 +323,7 @@ def plan_slide(
     keep = np.ones((len(ys), len(xs)), dtype=bool)
     if options.skip_background and TISSUE in store.label_names():
         tissue = store.label(TISSUE)
-        keep = _windows_with_tissue(tissue, extent, grid)
+        keep = _tiles_with_tissue(tissue, extent, grid)
         if not keep.any() and not LabelInfo.from_json(tissue.attributes, tissue.path).trusted:
             keep = ~keep
             notes = (*notes, "the tissue mask is empty, so every tile was predicted")
@@ -322,7 +348,7 @@ def plan_slide(
     )
 
 
-def _scale(store: SlideStore, view: View, options: InferOptions) -> tuple[Scale, tuple[str, ...]]:
+def _scale(store: PlannedSlide, view: View, options: InferOptions) -> tuple[Scale, tuple[str, ...]]:
     """Level and output size by the rule that training reads by, and the override if one is used."""
     try:
         return view.scale(store.pyramid, name=store.name), ()
@@ -335,7 +361,7 @@ def _scale(store: SlideStore, view: View, options: InferOptions) -> tuple[Scale,
 
 
 def _asked_for(
-    store: SlideStore, view: View, options: InferOptions
+    store: PlannedSlide, view: View, options: InferOptions
 ) -> tuple[View, Scale, tuple[str, ...]]:
     """View, level and size for an mpp or a level that the user asked for."""
     if view.resize is not None:
@@ -358,7 +384,7 @@ def _asked_for(
     if view.mpp is None or (mpp is not None and _like(mpp, view.mpp)):
         return seen, scale, notes
     found = "unknown" if mpp is None else f"{mpp:.4g}"
-    what = f"slide {store.name!r} would be read at {found} um per px, and the model has seen "
+    what = f"slide {store.name!r} would be read at {found} um per pixel, and the model has seen "
     what += f"{view.mpp:.4g}"
     if not options.allow_mpp_mismatch:
         raise ResolutionError(
@@ -373,8 +399,8 @@ def _like(mpp: float, other: float) -> bool:
     return max(mpp / other, other / mpp) <= COARSEST_SLIDE
 
 
-def _windows_with_tissue(tissue: Multiscale, extent: Extent, grid: TileGrid) -> NDArray[np.bool_]:
-    """Whether any tissue lies in each window, from sums over the low-resolution tissue mask."""
+def _tiles_with_tissue(tissue: Multiscale, extent: Extent, grid: TileGrid) -> NDArray[np.bool_]:
+    """Whether any tissue is in each tile, from sums over the low-resolution tissue mask."""
     size = tissue.pyramid.extent
     mask = tissue.read(size.region()) > 0
     sums = np.zeros((size.height + 1, size.width + 1), dtype=np.int64)

@@ -1,12 +1,13 @@
 """Owns the figures of a run: what people read at its end, and the same as JSON."""
 
 import statistics
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 
-from wsi_seg.errors import BatchError
+from wsi_seg.batch import require_none
 from wsi_seg.infer.memory import MemoryPlan
 from wsi_seg.infer.plan import Quarantined
-from wsi_seg.infer.watch import described
+from wsi_seg.infer.waits import describe_shares
 from wsi_seg.notebook import lines_html
 
 _SAVED = {
@@ -20,18 +21,18 @@ _SAVED = {
 class SlideResult:
     """What happened to one slide.
 
-    ``windows`` were predicted, ``skipped`` have no tissue, ``spared`` were not needed with adaptive
-    overlap. ``seam_score`` is explained in `infer.seams`; ``seam_score_first`` is that of the pass
-    without overlap.
+    ``tiles`` were predicted, ``skipped`` have no tissue, and ``skipped_by_first_pass`` did not need
+    another prediction with adaptive overlap. ``seam_score`` is explained in `infer.seams`;
+    ``seam_score_first`` is that of the pass without overlap.
     """
 
     slide: str
     height: int
     width: int
     mpp: float | None
-    windows: int
+    tiles: int
     skipped: int
-    spared: int
+    skipped_by_first_pass: int
     quarantined: tuple[Quarantined, ...]
     seam_score: float | None
     seam_score_first: float | None
@@ -44,11 +45,12 @@ class InferReport:
 
     ``tiles`` counts the tiles predicted in this run and ``seconds`` the time from the first read
     to the last write; ``pixels`` is their output area. ``start_seconds`` went before, of them
-    ``compile_seconds`` for compiling. ``shares`` tells in which shares of the time this process's
-    device computed, and reading and writing were waited for; empty where other processes did the
-    work. ``peak_memory`` is that of the whole process in bytes. ``label_change`` and
+    ``compile_seconds`` for compiling. ``shares`` are the shares of the time in which this process's
+    device computed, and in which it waited for reading and writing; empty where other processes did
+    the work. ``peak_memory`` is that of the whole process in bytes. ``label_change`` and
     ``value_change`` are the shares of pixels whose label, and whose value, differs from that of the
     network in float32 as it was trained, measured on the first tile. ``saved`` is what was written.
+    ``failures`` says why other slides were not predicted.
     """
 
     slides: tuple[SlideResult, ...]
@@ -65,6 +67,7 @@ class InferReport:
     value_change: float
     saved: str
     memory: MemoryPlan
+    failures: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def device_use(self) -> float:
@@ -97,7 +100,7 @@ class InferReport:
         rate += f", {self.mpx_per_second:.1f} Mpx/s)"
         memory = f"peak memory {self.peak_memory / 1e9:.2f} GB"
         memory += f" (planned: at most {self.memory.total / 1e9:.2f})"
-        busy = f"{described(self.shares)} of the time, " if self.shares else ""
+        busy = f"{describe_shares(self.shares)} of the time, " if self.shares else ""
         compiled = f", {self.compile_seconds:.1f} s of it compiling" if self.compile_seconds else ""
         lines = [
             f"{len(self.slides)} slides, {rate}, {skipped} tiles of background left out",
@@ -127,26 +130,27 @@ class InferReport:
         return lines_html(self.lines())
 
     def _adaptive(self) -> list[str]:
-        """Tell what adaptive overlap saved; nothing without it."""
-        spared = sum(slide.spared for slide in self.slides)
+        """Say how many tiles adaptive overlap skipped; nothing without it."""
+        skipped = sum(slide.skipped_by_first_pass for slide in self.slides)
         before = [s.seam_score_first for s in self.slides if s.seam_score_first is not None]
-        if not spared and not before:
+        if not skipped and not before:
             return []
-        every = spared + sum(slide.windows for slide in self.slides)
+        every = skipped + sum(slide.tiles for slide in self.slides)
         seams = f"; seam score without overlap {statistics.mean(before):.2f}" if before else ""
-        return [f"adaptive overlap spared {spared} of {every} tiles ({spared / every:.0%}){seams}"]
+        return [
+            f"adaptive overlap skipped {skipped} of {every} tiles ({skipped / every:.0%}){seams}"
+        ]
 
     def require_whole(self) -> None:
-        """Raise a `BatchError` if tiles of some slides could not be read; the rest is predicted."""
-        torn = [slide for slide in self.slides if slide.quarantined]
-        if torn:
-            reasons = {
-                slide.slide: f"predicted but for {len(slide.quarantined)} tiles, which are 0; the "
-                f"first, y={slide.quarantined[0][0]} x={slide.quarantined[0][1]}: "
-                f"{slide.quarantined[0][2]}"
-                for slide in torn
-            }
-            raise BatchError(reasons, done=len(self.slides) - len(torn))
+        """Raise a `BatchError` if slides, or tiles of some, failed; the rest is predicted."""
+        incomplete = {
+            slide.slide: f"predicted except {len(slide.quarantined)} tiles, which are 0; the "
+            f"first, y={slide.quarantined[0][0]} x={slide.quarantined[0][1]}: "
+            f"{slide.quarantined[0][2]}"
+            for slide in self.slides
+            if slide.quarantined
+        }
+        require_none({**self.failures, **incomplete}, done=len(self.slides) - len(incomplete))
 
     def to_json(self) -> dict[str, object]:
         """Figures as plain JSON values."""

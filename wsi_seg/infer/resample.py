@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from wsi_seg.geometry import Extent
-from wsi_seg.infer.transfer import sent
+from wsi_seg.infer.transfer import copy_to_device
 from wsi_seg.reading.resample import COLUMN_SCALE, ROW_SCALE, Taps, area_taps
 from wsi_seg.store.cache import shared_pool
 
@@ -100,14 +100,14 @@ def _summed(values: torch.Tensor, taps: Taps, axis: int) -> torch.Tensor:
     total: torch.Tensor | None = None
     for tap in range(taps.count):
         places, weights = taps.pixels[:, tap], taps.weights[:, tap].copy()
-        weight = sent(weights, values.device).reshape(shape)
-        part = _taken(values, places, axis)
+        weight = copy_to_device(weights, values.device).reshape(shape)
+        part = _select(values, places, axis)
         total = part * weight if total is None else total.addcmul_(part.float(), weight)
     assert total is not None
     return total
 
 
-def _taken(values: torch.Tensor, places: np.ndarray, axis: int) -> torch.Tensor:
+def _select(values: torch.Tensor, places: np.ndarray, axis: int) -> torch.Tensor:
     """Values at these places of an axis; a view where they are equally spaced."""
     steps = np.diff(places)
     if len(steps) == 0 or (steps[0] > 0 and (steps == steps[0]).all()):
@@ -115,17 +115,17 @@ def _taken(values: torch.Tensor, places: np.ndarray, axis: int) -> torch.Tensor:
         chosen = [slice(None)] * 3
         chosen[axis] = slice(int(places[0]), int(places[-1]) + 1, step)
         return values[tuple(chosen)]
-    return values.index_select(axis, sent(places.copy(), values.device))
+    return values.index_select(axis, copy_to_device(places.copy(), values.device))
 
 
 def restore(
-    fitted: NDArray[np.uint8], native: Extent, rows: int
+    result: NDArray[np.uint8], native: Extent, rows: int
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Bring the result of a fitted slide back to the slide's own size, linearly between pixels.
+    """Bring the result of a resized slide back to the slide's own size, linearly between pixels.
 
     Parameters
     ----------
-    fitted
+    result
         ``(H, W, C)`` uint8, the whole slide.
     native
         Size to bring it to.
@@ -139,14 +139,14 @@ def restore(
     strip : NDArray[np.uint8]
         ``(rows, native.width, C)``; the last one may have fewer rows.
     """
-    small, channels = Extent.of(fitted.shape), fitted.shape[2]
+    small, channels = Extent.of(result.shape), result.shape[2]
     step = max(1, _RESTORED // (native.width * channels))
     for wanted in native.strips(rows):
         strip = np.empty((wanted.height, native.width, channels), dtype=np.uint8)
 
         def fill(top: int, first: int = wanted.y, strip: NDArray[np.uint8] = strip) -> None:
             part = range(first + top, first + min(top + step, len(strip)))
-            strip[top : top + step] = resized(fitted, 0, part, small=small, full=native)
+            strip[top : top + step] = resized(result, 0, part, small=small, full=native)
 
         list(shared_pool().map(fill, range(0, len(strip), step)))
         yield wanted.y, strip
@@ -161,7 +161,7 @@ def rows_under(wanted: range, *, small: int, full: int) -> range:
 def resized(
     part: NDArray[np.uint8], top: int, wanted: range, *, small: Extent, full: Extent
 ) -> NDArray[np.uint8]:
-    """Rows of an image brought to another size, linearly between the centres of px.
+    """Rows of an image brought to another size, linearly between the centres of pixels.
 
     Parameters
     ----------
@@ -189,9 +189,9 @@ def resized(
 def _between(
     wanted: NDArray[np.int64], small: int, full: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Source px before and after each wanted px, and how far it lies from the first to the second.
+    """Source pixels before and after each wanted pixel, and its share of the way between them.
 
-    Past the first and the last centre the px at the border counts alone.
+    Past the first and the last centre the pixel at the border counts alone.
     """
     place = ((wanted + 0.5) * (small / full) - 0.5).clip(0, small - 1)
     before = place.astype(np.int64)
@@ -201,6 +201,6 @@ def _between(
 def _mixed(
     first: NDArray[np.generic], second: NDArray[np.generic], share: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    begun = first.astype(np.float32)
-    mixed: NDArray[np.float32] = begun + (second.astype(np.float32) - begun) * share
+    start = first.astype(np.float32)
+    mixed: NDArray[np.float32] = start + (second.astype(np.float32) - start) * share
     return mixed

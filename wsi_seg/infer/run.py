@@ -1,11 +1,10 @@
-"""Owns a whole inference: slides in, prediction collection out, resumable, in bounded memory.
+"""Owns inference from end to end: slides in, a prediction collection out, resumable.
 
 Each slide becomes a group with its probabilities (uint8, value / 255) as a pyramid and a label
-map beside them. It is written under ``.partial`` and renamed when whole; finished strips are
-recorded, so a rerun continues where the last one was stopped.
+map next to them, in bounded memory. It is written under ``.partial`` and renamed when complete;
+finished strips are recorded, so a rerun continues where the last one was stopped.
 """
 
-import logging
 import resource
 import sys
 import time
@@ -19,24 +18,25 @@ from typing import Protocol
 
 from torch import nn
 
-from wsi_seg.errors import BatchError, ConfigError, WsiSegError
+from wsi_seg.batch import Batch, run_each
+from wsi_seg.errors import BatchError, ConfigError
 from wsi_seg.infer.adaptive import infer_twice
-from wsi_seg.infer.ensemble import Work
+from wsi_seg.infer.ensemble import StripJob
 from wsi_seg.infer.memory import MemoryPlan
-from wsi_seg.infer.output import SlideOutput, StripWriter, begun_settings, overwriting
+from wsi_seg.infer.output import SlideOutput, StripWriter, overwriting, unfinished_settings
 from wsi_seg.infer.plan import InferOptions, SlidePlan
 from wsi_seg.infer.report import InferReport, SlideResult
 from wsi_seg.infer.run_plan import Refine, RunPlan, plan_run
 from wsi_seg.infer.runner import (
-    Begun,
     Load,
     Runner,
     RunStats,
     Tuning,
+    UnfinishedSettings,
     load_network,
     with_batches,
 )
-from wsi_seg.infer.strips import StripOnItsWay
+from wsi_seg.infer.strips import PendingStrip
 from wsi_seg.models import ModelCard
 from wsi_seg.predict.device import Device
 from wsi_seg.predict.ensemble import Model, read_model
@@ -46,12 +46,10 @@ from wsi_seg.store import (
     Collection,
     SlideStore,
     create_collection,
-    note_names,
+    remove_if_empty,
     store_digest,
-    tidy,
+    update_names,
 )
-
-logger = logging.getLogger(__name__)
 
 
 class Executor(Protocol):
@@ -59,9 +57,9 @@ class Executor(Protocol):
 
     @property
     def device(self) -> Device:
-        """Where networks compute."""
+        """Where netstrip_jobs compute."""
 
-    def tune(self, plan: RunPlan, begun: Begun) -> Tuning:
+    def tune(self, plan: RunPlan, unfinished: UnfinishedSettings) -> Tuning:
         """Choose batch and compilation; see `Runner.tune`."""
 
     def run(
@@ -95,19 +93,19 @@ class SerialExecutor:
         chosen = replace(options, precision=self.device.precision)
         self._runner, self._progress = Runner(model, chosen, load), progress
 
-    def tune(self, plan: RunPlan, begun: Begun) -> Tuning:
+    def tune(self, plan: RunPlan, unfinished: UnfinishedSettings) -> Tuning:
         """Choose batch and compilation; see `Runner.tune`."""
-        return self._runner.tune(plan, begun, self._progress)
+        return self._runner.tune(plan, unfinished, self._progress)
 
     def run(
         self, outputs: Sequence[SlideOutput], memory: MemoryPlan, *, compiled: bool
     ) -> RunStats:
         """Produce what is left of slides; see `Executor.run`."""
-        self._progress.start("infer", sum(output.task.windows for output in outputs), "tiles")
+        self._progress.start("infer", sum(output.task.tiles for output in outputs), "tiles")
         with StripWriter() as writer:
-            works = [_work(writer, output) for output in outputs]
+            strip_jobs = [_strip_job(writer, output) for output in outputs]
             stats = self._runner.produce(
-                works,
+                strip_jobs,
                 memory,
                 compiled=compiled,
                 progress=self._progress,
@@ -117,30 +115,31 @@ class SerialExecutor:
         return stats
 
 
-def _work(writer: StripWriter, output: SlideOutput) -> Work:
-    """Work whose strips are written and recorded by the writer; the last one ends the slide."""
+def _strip_job(writer: StripWriter, output: SlideOutput) -> StripJob:
+    """Job whose strips are written and recorded by the writer; the last one ends the slide."""
     task, saver = output.task, output.task.saver()
     left = set(task.strips)
     if not left:
         writer.submit(output.finish)
 
-    def write(strip: StripOnItsWay) -> None:
-        record = saver.write(strip(), work.quarantined)
+    def write(strip: PendingStrip) -> None:
+        record = saver.write(strip(), strip_job.quarantined)
         output.record([record])
         left.remove(record.index)
         if not left:
             output.finish()
 
-    work = Work(task, lambda strip: writer.submit(lambda: write(strip)))
-    return work
+    strip_job = StripJob(task, lambda strip: writer.submit(lambda: write(strip)))
+    return strip_job
 
 
 def infer_collection(
     collection: Collection,
-    checkpoint: Path | str | Model,
-    out: Path | str,
+    model: Path | str | Model | nn.Module,
+    out: Path | str = "pred.zarr",
     options: InferOptions = InferOptions(),  # noqa: B008 (frozen)
     *,
+    card: ModelCard | None = None,
     overwrite: bool = False,
     cluster: str | None = None,
     progress: Progress = Silent(),  # noqa: B008 (has no state)
@@ -151,30 +150,38 @@ def infer_collection(
     ----------
     collection
         The slides.
-    checkpoint
-        Model file, an ensemble's YAML file, or several as `predict.ensemble.read_model` gives
-        them; with a cluster, all its workers must see them, the slides and ``out``.
+    model
+        Model file, an ensemble's YAML file, several as `predict.ensemble.read_model` gives them,
+        or a module of one's own, which maps normalised ``(B, C, H, W)`` float32 to logits
+        ``(B, classes, H, W)``. With a cluster, all its workers must see files, slides and ``out``.
     out
         Prediction collection to make, continue or add to.
     options
         What the user chose.
+    card
+        With a module of one's own: its classes, mpp, tile and normalisation.
     overwrite
-        Predict again what exists; each stays until the new one is whole. Where that was
-        stopped, the same without it goes on.
+        Predict again what exists; each stays until the new one is complete. After an
+        interruption, repeat the command without it to continue.
     cluster
         See `distribute.connected`; None predicts in this process.
     progress
         Advanced by tiles.
 
+    Returns
+    -------
+    InferReport
+        Its `InferReport.require_whole` raises if some slides could not be predicted, or were
+        predicted before with other settings; all others are done.
+
     Raises
     ------
     BatchError
-        If some slides could not be predicted, or were predicted before with other settings; all
-        others are done.
+        If no slide could be predicted.
     OutputError
         If ``out`` cannot be written.
     """
-    model = checkpoint if isinstance(checkpoint, Model) else read_model([Path(checkpoint)])
+    model = _model(model, card)
     stores = [collection[name] for name in collection.names()]
     run = partial(infer_with, model, stores, Path(out), overwrite=overwrite, progress=progress)
     if cluster is None:
@@ -184,6 +191,17 @@ def infer_collection(
     with connected(cluster) as client:
         executor = DaskExecutor(client, model, options, progress=progress)
         return run(options, executor=executor)
+
+
+def _model(model: Path | str | Model | nn.Module, card: ModelCard | None) -> Model:
+    """Find out what predicts, from any of the forms it may be given in."""
+    if isinstance(model, nn.Module):
+        if card is None:
+            raise ConfigError("got a module without a card; expected card=ModelCard(...) with it")
+        return Model.of(model, card)
+    if card is not None:
+        raise ConfigError("got a card with a model that has its own; expected a module with it")
+    return model if isinstance(model, Model) else read_model([Path(model)])
 
 
 def infer_with(
@@ -198,7 +216,7 @@ def infer_with(
 ) -> InferReport:
     """Predict these slides with a model, or a network and its card; see `infer_collection`.
 
-    ``executor`` produces what is left of the slides; None does it here and now.
+    ``executor`` produces what is left of the slides; None is this process.
     """
     model = model if isinstance(model, Model) else Model.of(*model)
     executor = executor or SerialExecutor(model, options, progress=progress)
@@ -220,25 +238,28 @@ def _infer(
     refine: Refine | None = None,
 ) -> InferReport:
     """Predict in one run; ``refine`` changes plans by what an earlier one found."""
-    begun = {} if overwrite else begun_settings(stores, out)
-    plan = plan_run(stores, model, options, device=executor.device, refine=refine, begun=begun)
+    unfinished = {} if overwrite else unfinished_settings(stores, out)
+    plan = plan_run(
+        stores, model, options, device=executor.device, refine=refine, unfinished=unfinished
+    )
     create_collection(out)
-    failures = dict(plan.failures)
     if plan.memory is None:
-        if not failures:
+        if not plan.failures:
             raise ConfigError("got no slides to predict; expected at least one")
-        raise BatchError(failures, done=0)
+        raise BatchError(plan.failures, done=0)
     started = time.perf_counter()
-    tuning = executor.tune(plan, begun)
-    outputs = _begin(stores, plan, model, out, options, tuning, overwrite, failures)
+    tuning = executor.tune(plan, unfinished)
+    batch = _begin(stores, plan, model, out, options, tuning, overwrite)
+    outputs = list(batch.results.values())
     memory = with_batches(plan.memory, tuning)
     begin = time.perf_counter() - started
     report = _run(outputs, plan, memory, executor, replace(tuning, seconds=begin))
-    tidy(out)
-    note_names(out)
-    if failures:
-        raise BatchError(failures, done=len(outputs))
-    return report
+    remove_if_empty(out)
+    update_names(out)
+    failures = plan.failures | batch.failures
+    if not outputs:
+        raise BatchError(failures, done=0)
+    return replace(report, failures=failures)
 
 
 def _begin(
@@ -249,28 +270,24 @@ def _begin(
     options: InferOptions,
     tuning: Tuning,
     overwrite: bool,
-    failures: dict[str, str],
-) -> list[SlideOutput]:
+) -> Batch[SlideOutput]:
     """Begin or continue the output of every planned slide; note those that refuse."""
     named = {store.name: store for store in stores}
+    planned = {plans[0].slide: plans for plans in plan.slides}
     learned_from = model.learned_from
-    outputs: list[SlideOutput] = []
-    for plans in plan.slides:
-        store = named[plans[0].slide]
-        try:
-            settings = _settings(plans, model, options, plan.device.precision, tuning)
-            settings["slide_digest"] = store_digest(store.path)
-            save = options.saved(len(model.card.classes))
-            output = SlideOutput(store, plans, out, settings, save=save, overwrite=overwrite)
-            if not output.complete:
-                learned = {"learned_from_slide": store.name in learned_from}
-                output.create(model.card, model.training | learned)
-        except WsiSegError as error:
-            logger.info("%s failed: %s", store.name, error)
-            failures[store.name] = str(error)
-            continue
-        outputs.append(output)
-    return outputs
+
+    def work(name: str) -> SlideOutput:
+        store, plans = named[name], planned[name]
+        settings = _settings(plans, model, options, plan.device.precision, tuning)
+        settings["slide_digest"] = store_digest(store.path)
+        save = options.saved(len(model.card.classes))
+        output = SlideOutput(store, plans, out, settings, save=save, overwrite=overwrite)
+        if not output.complete:
+            learned = {"learned_from_slide": name in learned_from}
+            output.create(model.card, model.training | learned)
+        return output
+
+    return run_each(planned, work, title="begin", progress=Silent())
 
 
 def _settings(
@@ -358,9 +375,9 @@ def _result(output: SlideOutput) -> SlideResult:
         height=(plan.native or plan.extent).height,
         width=(plan.native or plan.extent).width,
         mpp=plan.mpp,
-        windows=info.windows or 0,
-        skipped=info.windows_skipped or 0,
-        spared=info.windows_spared or 0,
+        tiles=info.tiles or 0,
+        skipped=info.tiles_skipped or 0,
+        skipped_by_first_pass=info.tiles_skipped_by_first_pass or 0,
         quarantined=info.quarantined,
         seam_score=info.seam_score,
         seam_score_first=info.seam_score_first,

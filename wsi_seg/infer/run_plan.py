@@ -1,25 +1,22 @@
 """Owns the plan of a whole run: every slide, every member, batch and memory, before any work."""
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 
-from wsi_seg.errors import BatchError, WsiSegError
+from wsi_seg.batch import require_none, run_each
 from wsi_seg.infer.adaptive import require_adaptable, require_even_tile
 from wsi_seg.infer.memory import MemoryPlan, plan_memory
-from wsi_seg.infer.plan import InferOptions, SlidePlan, finest, plan_slide
+from wsi_seg.infer.plan import InferOptions, PlannedSlide, SlidePlan, finest, plan_slide
 from wsi_seg.predict.batch import batch_for
 from wsi_seg.predict.device import Device
 from wsi_seg.predict.ensemble import Model
-from wsi_seg.store import SlideStore
-
-logger = logging.getLogger(__name__)
+from wsi_seg.progress import Silent
 
 # Rows of a strip before the memory plan has its say.
 _STRIP_PX = 1024
 
-Refine = Callable[[SlideStore, SlidePlan], SlidePlan]
+Refine = Callable[[PlannedSlide, SlidePlan], SlidePlan]
 
 # Slides that are listed one by one for people.
 _LISTED = 20
@@ -40,7 +37,7 @@ class RunPlan:
     device
         Where and how networks compute.
     first
-        With adaptive overlap, windows of the pass without overlap; ``slides`` then name the most
+        With adaptive overlap, tiles of the pass without overlap; ``slides`` then name the most
         that both passes may predict. None for a fixed overlap.
     """
 
@@ -51,29 +48,28 @@ class RunPlan:
     first: int | None = None
 
     @property
-    def windows(self) -> int:
-        """Windows that will be predicted, of all members."""
+    def tiles(self) -> int:
+        """Tiles that will be predicted, of all members."""
         return sum(int(plan.keep.sum()) for slide in self.slides for plan in slide)
 
     @property
     def skipped(self) -> int:
-        """Windows without tissue."""
+        """Tiles without tissue."""
         return sum(int((~plan.keep).sum()) for slide in self.slides for plan in slide)
 
     def require_whole(self) -> None:
         """Raise a `BatchError` if some slides cannot be predicted, as the run would."""
-        if self.failures:
-            raise BatchError(self.failures, done=len(self.slides))
+        require_none(self.failures, done=len(self.slides))
 
     def lines(self) -> list[str]:
         """Plan as sentences for people."""
-        total = f"{len(self.slides)} slides, {self.windows} windows, {self.skipped} of background "
+        total = f"{len(self.slides)} slides, {self.tiles} tiles, {self.skipped} of background "
         lines = [f"{total}left out; {self.device.name}, {self.device.precision}"]
         if self.first is not None:
-            lines.append(f"adaptive overlap: {self.first} windows first, all of them at most")
+            lines.append(f"adaptive overlap: {self.first} tiles first, all of them at most")
         rows = [_slide_row(plans) for plans in self.slides]
         lines += [
-            "{slide}: {height} x {width} px of level {level}, tile {tile_px}, {windows} windows, "
+            "{slide}: {height} x {width} px of level {level}, of {tile_px} px, {tiles} tiles, "
             "{skipped} left out, {strips} strips".format_map(row)
             for row in rows[:_LISTED]
         ]
@@ -85,9 +81,9 @@ class RunPlan:
     def to_json(self) -> dict[str, object]:
         """Plan as plain JSON values."""
         return {
-            "windows": self.windows,
-            "windows_first": self.first,
-            "windows_skipped": self.skipped,
+            "tiles": self.tiles,
+            "tiles_first": self.first,
+            "tiles_skipped": self.skipped,
             "device": self.device.name,
             "precision": self.device.precision,
             "slides": [_slide_row(plans) for plans in self.slides],
@@ -97,13 +93,13 @@ class RunPlan:
 
 
 def plan_run(
-    stores: Sequence[SlideStore],
+    stores: Sequence[PlannedSlide],
     model: Model,
     options: InferOptions,
     *,
     device: Device | None = None,
     refine: Refine | None = None,
-    begun: Mapping[str, Mapping[str, object]] = MappingProxyType({}),
+    unfinished: Mapping[str, Mapping[str, object]] = MappingProxyType({}),
 ) -> RunPlan:
     """Plan all slides with all members, then what they take in memory; nothing is predicted.
 
@@ -114,10 +110,10 @@ def plan_run(
     device
         Where networks compute; None is here.
     refine
-        Changes a slide's plan by what an earlier run found.
-    begun
-        Settings of the slides whose output is begun, see `output.begun_settings`; they keep their
-        strips and batch, and the memory plan is made for that.
+        Changes a slide's plan by the result of an earlier run.
+    unfinished
+        Settings of the slides whose output is unfinished, see `output.unfinished_settings`; they
+        keep their strips and batch, and the memory plan is made for that.
 
     Raises
     ------
@@ -131,33 +127,32 @@ def plan_run(
     slides, failures = _plan_slides(stores, model, options, refine)
     memory = None
     if slides:
-        memory = _plan_memory(slides, model, options, device, begun)
+        memory = _plan_memory(slides, model, options, device, unfinished)
         strips = {slide[0].slide: memory.strip_px for slide in slides}
-        strips |= {name: int(str(one["strip_px"])) for name, one in begun.items()}
+        strips |= {name: int(str(one["strip_px"])) for name, one in unfinished.items()}
         slides = [tuple(one.with_strips(strips[one.slide]) for one in slide) for slide in slides]
     first = None
     if adaptive and refine is None:
-        first = plan_run(stores, model, replace(options, overlap=0.0), device=device).windows
+        first = plan_run(stores, model, replace(options, overlap=0.0), device=device).tiles
     return RunPlan(tuple(slides), failures, memory, device, first)
 
 
 def _plan_slides(
-    stores: Sequence[SlideStore], model: Model, options: InferOptions, refine: Refine | None
+    stores: Sequence[PlannedSlide], model: Model, options: InferOptions, refine: Refine | None
 ) -> tuple[list[tuple[SlidePlan, ...]], dict[str, str]]:
     """Plan every slide; say of the others why they cannot be predicted."""
-    failures: dict[str, str] = {}
-    slides: list[tuple[SlidePlan, ...]] = []
+    named = {store.name: store for store in stores}
     cards = [member.card for member in model.members]
-    for store in stores:
-        try:
-            plans = [plan_slide(store, card, options, strip_px=_STRIP_PX) for card in cards]
-            if options.overlap == "adaptive":
-                require_even_tile(plans[0])
-            slides.append(tuple(refine(store, plan) if refine else plan for plan in plans))
-        except WsiSegError as error:
-            logger.info("%s failed: %s", store.name, error)
-            failures[store.name] = str(error)
-    return slides, failures
+
+    def work(name: str) -> tuple[SlidePlan, ...]:
+        store = named[name]
+        plans = [plan_slide(store, card, options, strip_px=_STRIP_PX) for card in cards]
+        if options.overlap == "adaptive":
+            require_even_tile(plans[0])
+        return tuple(refine(store, plan) if refine else plan for plan in plans)
+
+    batch = run_each(named, work, title="plan", progress=Silent())
+    return list(batch.results.values()), batch.failures
 
 
 def _plan_memory(
@@ -165,21 +160,21 @@ def _plan_memory(
     model: Model,
     options: InferOptions,
     device: Device,
-    begun: Mapping[str, Mapping[str, object]],
+    unfinished: Mapping[str, Mapping[str, object]],
 ) -> MemoryPlan:
-    windows = max(1, sum(int(plan.keep.sum()) for slide in slides for plan in slide))
-    batches = begun_batches(begun, len(model.members))
+    tiles = max(1, sum(int(plan.keep.sum()) for slide in slides for plan in slide))
+    batches = unfinished_batches(unfinished, len(model.members))
     if batches is not None and 0 < options.batch < max(batches):
         batches = None  # it is refused, with the difference named
     fixed = options.batch > 0 or batches is not None
     if batches is None:
         batches = tuple(
-            min(options.batch or batch_for(device, plan.tile_px), windows) for plan in slides[0]
+            min(options.batch or batch_for(device, plan.tile_px), tiles) for plan in slides[0]
         )
-    strips = [int(str(settings["strip_px"])) for settings in begun.values()]
+    strips = [int(str(settings["strip_px"])) for settings in unfinished.values()]
     return plan_memory(
         slides,
-        [member.card for member in model.members],
+        model.members,
         batches,
         fixed_batch=fixed,
         device=device,
@@ -189,11 +184,11 @@ def _plan_memory(
     )
 
 
-def begun_batches(
-    begun: Mapping[str, Mapping[str, object]], members: int
+def unfinished_batches(
+    unfinished: Mapping[str, Mapping[str, object]], members: int
 ) -> tuple[int, ...] | None:
-    """Batches that unfinished work was begun with; None where there is none."""
-    for settings in begun.values():
+    """Batches of unfinished work; None where nothing is unfinished."""
+    for settings in unfinished.values():
         batches = settings.get("batch")
         if isinstance(batches, list) and len(batches) == members:
             return tuple(map(int, batches))
@@ -201,7 +196,7 @@ def begun_batches(
 
 
 def _slide_row(plans: Sequence[SlidePlan]) -> dict[str, object]:
-    """Tell what people want to know of one slide: sizes of the finest member, windows of all."""
+    """Describe one slide: sizes of the finest member, tiles of all."""
     plan = finest(plans)
     return {
         "slide": plan.slide,
@@ -210,7 +205,7 @@ def _slide_row(plans: Sequence[SlidePlan]) -> dict[str, object]:
         "downsample": plan.downsample,
         "mpp": plan.mpp,
         "tile_px": plan.tile_px,
-        "windows": sum(int(one.keep.sum()) for one in plans),
+        "tiles": sum(int(one.keep.sum()) for one in plans),
         "skipped": sum(int((~one.keep).sum()) for one in plans),
         "strips": len(plan.strips),
         "notes": [note for one in plans for note in one.notes],

@@ -1,4 +1,4 @@
-"""Owns predicting in one process: networks that are ready, their batch, and whole parts of work."""
+"""Owns predicting in one process: networks that are ready, their batch, and parts of a run."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 import torch
 
 from wsi_seg.allocator import keep_freed_memory
-from wsi_seg.infer.ensemble import Work, predict_works
+from wsi_seg.infer.ensemble import StripJob, predict_strip_jobs
 from wsi_seg.infer.memory import MemoryPlan
 from wsi_seg.infer.plan import InferOptions
-from wsi_seg.infer.run_plan import RunPlan, begun_batches
-from wsi_seg.infer.watch import Watch
+from wsi_seg.infer.run_plan import RunPlan, unfinished_batches
+from wsi_seg.infer.waits import WaitTimes
 from wsi_seg.predict.batch import best_batch
-from wsi_seg.predict.compiling import worth_compiling
+from wsi_seg.predict.compiling import should_compile
 from wsi_seg.predict.device import Device, DeviceTimer
 from wsi_seg.predict.ensemble import (
     Member,
@@ -25,7 +25,7 @@ from wsi_seg.predict.ensemble import (
 from wsi_seg.predict.predictor import PrecisionDrift, TilePredictor
 from wsi_seg.progress import Progress
 
-Begun = Mapping[str, Mapping[str, object]]
+UnfinishedSettings = Mapping[str, Mapping[str, object]]
 
 # Makes the predictor of a member: its network on the device, compiled or not.
 Load = Callable[[Member, InferOptions, bool], TilePredictor]
@@ -74,9 +74,9 @@ class RunStats:
     tiles
         Tiles predicted.
     drift
-        What the speed of the networks costs.
+        How reduced precision changes the result.
     shares
-        Shares of the time, see `Watch.shares`; empty where nobody measured them.
+        Shares of the time, see `Watch.shares`; empty where they were not measured.
     """
 
     tiles: int
@@ -94,7 +94,7 @@ class Runner:
     options
         What the user chose; precision must be that of the run.
     load
-        Makes the predictor of a member; tests put toys here.
+        Makes the predictor of a member.
     """
 
     def __init__(self, model: Model, options: InferOptions, load: Load = load_network) -> None:
@@ -114,17 +114,19 @@ class Runner:
             known = self._loaded = (compiled, memory.resident, members.each())
         return known[2]
 
-    def tune(self, plan: RunPlan, begun: Begun, progress: Progress) -> Tuning:
+    def tune(self, plan: RunPlan, unfinished: UnfinishedSettings, progress: Progress) -> Tuning:
         """Load networks, and choose batch and compilation for the whole run.
 
-        Unfinished work goes on with what it was begun with. On a CPU nothing is measured.
+        Unfinished work keeps its settings. On a CPU nothing is measured.
         """
         memory, options = plan.memory, self._options
         assert memory is not None
         started = time.perf_counter()
         progress.note("loading the model")
         compiled = (
-            _begun_compiled(begun) if options.compiled == "auto" else options.compiled == "on"
+            _unfinished_compiled(unfinished)
+            if options.compiled == "auto"
+            else options.compiled == "on"
         )
         predictors = self.predictors(memory, compiled=False if compiled is None else compiled)
         tiles = [
@@ -133,14 +135,14 @@ class Runner:
         batches, rates = memory.batches, None
         if _on_cuda(plan.device) and not compiled:
             progress.note("measuring the batch")
-            fixed = options.batch > 0 or begun_batches(begun, len(predictors)) is not None
+            fixed = options.batch > 0 or unfinished_batches(unfinished, len(predictors)) is not None
             found = [
                 best_batch(one, side, batch, fixed=fixed)
                 for one, side, batch in zip(predictors, tiles, batches, strict=True)
             ]
             batches, rates = tuple(batch for batch, _ in found), found[0][1]
             if compiled is None:
-                compiled = worth_compiling(plan.windows, rates[batches[0]])
+                compiled = should_compile(plan.tiles, rates[batches[0]])
         seconds = 0.0
         if compiled:
             progress.note("compiling the network: about a minute the first time")
@@ -155,34 +157,34 @@ class Runner:
 
     def produce(
         self,
-        works: Sequence[Work],
+        strip_jobs: Sequence[StripJob],
         memory: MemoryPlan,
         *,
         compiled: bool,
         progress: Progress,
         written: Callable[[], None] | None = None,
     ) -> RunStats:
-        """Produce the strips of all works, into their sinks; ``written`` waits for these."""
+        """Produce the strips of all jobs, into their sinks; ``written`` waits for these."""
         predictors = self.predictors(memory, compiled=compiled)
         if predictors[0].device.type == "cuda":
             torch.cuda.set_device(predictors[0].device)
         tiles, pixels = (
-            sum(getattr(work.task, name) for work in works) for name in ("windows", "pixels")
+            sum(getattr(one.task, name) for one in strip_jobs) for name in ("tiles", "pixels")
         )
-        watch = Watch(DeviceTimer(predictors[0].device), px_per_tile=pixels / max(1, tiles))
-        predicted = predict_works(
-            works, self._model, predictors, memory, progress=progress, watch=watch
+        waits = WaitTimes(DeviceTimer(predictors[0].device), px_per_tile=pixels / max(1, tiles))
+        predicted = predict_strip_jobs(
+            strip_jobs, self._model, predictors, memory, progress=progress, waits=waits
         )
         if written is not None:
-            with watch.writing():
+            with waits.writing():
                 written()
         drift = PrecisionDrift.largest(one.drift for one in predictors)
-        return RunStats(predicted, drift, watch.shares())
+        return RunStats(predicted, drift, waits.shares())
 
 
-def _begun_compiled(begun: Begun) -> bool | None:
-    """Whether unfinished work was begun with compiled networks; None where there is none."""
-    known = [settings["compiled"] for settings in begun.values() if "compiled" in settings]
+def _unfinished_compiled(unfinished: UnfinishedSettings) -> bool | None:
+    """Whether unfinished work was made by compiled networks; None if nothing is unfinished."""
+    known = [settings["compiled"] for settings in unfinished.values() if "compiled" in settings]
     return bool(known[0]) if known else None
 
 

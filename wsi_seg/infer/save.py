@@ -29,7 +29,7 @@ ShardRow = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class StripRecord:
-    """What the journal notes about a strip that is safely on disk.
+    """What the journal records about a strip that is safely on disk.
 
     Parameters
     ----------
@@ -65,22 +65,22 @@ class StripRecord:
         }
 
     @classmethod
-    def from_json(cls, noted: object) -> "StripRecord":
+    def from_json(cls, document: object) -> "StripRecord":
         """Record of what `to_json` gave."""
-        document = noted if isinstance(noted, dict) else {}
-        if missing := {one.name for one in fields(cls)} - set(document):
+        values = document if isinstance(document, dict) else {}
+        if missing := {one.name for one in fields(cls)} - set(values):
             raise StoreError(
                 f"the journal of a prediction is damaged: got a strip without {sorted(missing)}; "
                 "start over with --overwrite"
             )
-        steps = document["steps"]
+        steps = values["steps"]
         return cls(
-            document["index"],
+            values["index"],
             None if steps is None else Steps(*steps),
-            tuple((level, row) for level, row in document["levels"]),
-            tuple((level, row) for level, row in document["label_levels"]),
-            document["checksums"],
-            tuple((y, x, reason) for y, x, reason in document["quarantined"]),
+            tuple((level, row) for level, row in values["levels"]),
+            tuple((level, row) for level, row in values["label_levels"]),
+            values["checksums"],
+            tuple((y, x, reason) for y, x, reason in values["quarantined"]),
         )
 
 
@@ -165,18 +165,18 @@ class StripSaver:
             ]
         for of_image, future in written:
             found = future.result()
-            whole = tuple(found.rows)
+            complete = tuple(found.rows)
             record = replace(
                 record,
-                levels=record.levels + (whole if of_image else ()),
-                label_levels=record.label_levels + (() if of_image else whole),
+                levels=record.levels + (complete if of_image else ()),
+                label_levels=record.label_levels + (() if of_image else complete),
                 checksums={**record.checksums, **found.checksums},
             )
         return record
 
 
 class _Writer:
-    """Writes one multiscale of the group: level 0, and the coarser levels as they get whole."""
+    """Writes one multiscale of the group: level 0, and coarser levels when they are complete."""
 
     def __init__(self, target: Path, *, nearest: bool, inside: str = "") -> None:
         self._group, self._inside = target / inside, inside

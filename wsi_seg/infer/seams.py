@@ -2,7 +2,7 @@
 
 Compared are neighbouring pixels along rows and along columns, on borders of tiles and elsewhere. A
 score of 1 means that nothing shows where tiles begin and end; without overlap 2 to 10 is common.
-Steps are summed strip by strip while the rows are at hand; sums are of whole numbers, so the score
+Steps are summed strip by strip while rows are in memory; sums are of whole numbers, so the score
 does not depend on how a slide was cut into strips or who predicted them.
 """
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wsi_seg.geometry import Region
 from wsi_seg.infer.plan import SlidePlan
-from wsi_seg.infer.transfer import sent
+from wsi_seg.infer.transfer import copy_to_device
 from wsi_seg.store import Multiscale
 
 
@@ -26,9 +26,9 @@ class Steps:
     Parameters
     ----------
     elsewhere, border
-        Inside the strip, apart from borders of tiles and on them.
+        Inside the strip, away from borders of tiles and on them.
     joint
-        From the strip's first row to the row above it; None where that was not at hand.
+        From the strip's first row to the row above it; None where that was not in memory.
     """
 
     elsewhere: int
@@ -52,12 +52,12 @@ class StepSums:
     def __init__(self, plan: SlidePlan, columns: range, device: torch.device) -> None:
         self._down = borders(plan.ys, plan.tile_px, plan.extent.height)
         across = borders(plan.xs, plan.tile_px, plan.extent.width)
-        self._across = sent(across[columns.start + 1 : columns.stop].copy(), device)
-        self._down_there = sent(self._down, device)
+        self._across = copy_to_device(across[columns.start + 1 : columns.stop].copy(), device)
+        self._down_there = copy_to_device(self._down, device)
         self._above: tuple[int, torch.Tensor] | None = None
 
     def of(self, y: int, rows: torch.Tensor, *, first: bool) -> torch.Tensor:
-        """Sum the steps inside of some rows and to the row above them, if that is at hand.
+        """Sum the steps inside of some rows and to the row above them, if that is in memory.
 
         Parameters
         ----------
@@ -105,7 +105,7 @@ def seam_score(image: Multiscale, plan: SlidePlan, strips: Mapping[int, Steps]) 
     Parameters
     ----------
     image
-        Probabilities, level 0 complete: read where two strips met that were predicted apart.
+        Probabilities, level 0 complete: read where two strips meet that were predicted separately.
     plan
         What they were made by.
     strips

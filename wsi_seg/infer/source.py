@@ -19,8 +19,9 @@ from wsi_seg.errors import WsiSegError
 from wsi_seg.geometry import Region
 from wsi_seg.infer.plan import UNIT_ROWS, SlidePlan
 from wsi_seg.infer.resample import Resampler
-from wsi_seg.infer.transfer import Budget, Transfers, sent
-from wsi_seg.reading.resample import Readable, Scale, read_image
+from wsi_seg.infer.transfer import Budget, Transfers, copy_to_device
+from wsi_seg.reading.readable import Readable
+from wsi_seg.reading.resample import Scale, read_image
 from wsi_seg.store.cache import shared_pool
 
 logger = logging.getLogger(__name__)
@@ -173,7 +174,7 @@ class SourceRows:
 
         try:
             fill(unit.rows, part)
-        except WsiSegError:  # of which chunks it is true is found out one by one
+        except WsiSegError:  # which chunks are damaged is found out one by one
             for rows in _cut(unit.rows, self._chunk.height):
                 for columns in _cut(part, self._chunk.width):
                     try:
@@ -226,7 +227,7 @@ class ReadAhead:
         return unit
 
     def close(self) -> None:
-        """Drop reads that have not begun, and wait for those that have."""
+        """Drop reads that have not started, and wait for those that have."""
         with self._lock:
             dropped, self._reads = self._reads, deque()
         for future, _ in dropped:
@@ -256,7 +257,7 @@ class ReadAhead:
         """Have the pool read, so many at a time; others of the pool's work come between.
 
         A read waits in the queue until a thread takes it: `close` finds it there where this is
-        interrupted before the pool has heard of it.
+        interrupted before the pool knows of it.
         """
         with self._lock:
             count = min(self._readers - self._active, len(self._reads))
@@ -266,9 +267,9 @@ class ReadAhead:
 
     def _run(self) -> None:
         with self._lock:
-            taken = self._reads.popleft() if self._reads else None
-        if taken is not None:
-            future, read = taken
+            waiting = self._reads.popleft() if self._reads else None
+        if waiting is not None:
+            future, read = waiting
             try:
                 read()
             except BaseException as error:
@@ -388,4 +389,4 @@ def _mirrored(length: int, tile_px: int, device: torch.device) -> torch.Tensor |
     if length >= tile_px:
         return None
     places = np.pad(np.arange(length), (0, tile_px - length), mode="reflect")
-    return sent(places, device)
+    return copy_to_device(places, device)

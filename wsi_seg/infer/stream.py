@@ -1,4 +1,4 @@
-"""Owns the flow on one device: rows come up once, tiles are cut, predicted and blended there."""
+"""Owns the stream on one device: rows come up once, tiles are cut, predicted and blended there."""
 
 import logging
 from collections import deque
@@ -15,10 +15,10 @@ from wsi_seg.infer.plan import Quarantined, SlidePlan
 from wsi_seg.infer.source import Band, ReadAhead, SourceRows
 from wsi_seg.infer.strips import Accumulator, StripSink, Wanted
 from wsi_seg.infer.transfer import Budget, Transfers
-from wsi_seg.infer.watch import Watch
+from wsi_seg.infer.waits import WaitTimes
 from wsi_seg.predict.predictor import TilePredictor
 from wsi_seg.progress import Progress
-from wsi_seg.reading.resample import Readable
+from wsi_seg.reading.readable import Readable
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _LAUNCHED = 3
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much of each thing the flow may hold.
+    """How much of each thing the stream may hold.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class Sizes:
         Bytes of source pixels that are read or waiting.
     strips
         Bytes of finished rows that are coming down or waiting to be written; None is no limit,
-        for whoever takes strips in the same thread.
+        for a sink in the same thread.
     readers
         Reads at a time.
     """
@@ -78,7 +78,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Piece:
-    """Tiles of one row that lie in the batch at hand; a piece without tiles ends its job."""
+    """Tiles of one row that are in the current batch; a piece without tiles ends its job."""
 
     job: "_OpenJob"
     row: int = 0
@@ -87,10 +87,10 @@ class _Piece:
 
 
 class TileStream:
-    """Predicts the tiles of jobs, one batch at a time; iterate over it to make it go on.
+    """Predicts the tiles of jobs, one batch at a time; iterate over it to make it continue.
 
-    Batches are filled across rows and slides. Every batch has the same size, the last one filled
-    up with what was there, because libraries choose kernels by batch size and a pixel must not
+    Batches are filled across rows and slides. Every batch has the same size, the last one
+    padded with earlier tiles, because libraries choose kernels by batch size and a pixel must not
     depend on what shares its batch.
 
     Parameters
@@ -103,8 +103,8 @@ class TileStream:
         How much of each thing.
     progress
         Advanced by tiles.
-    watch
-        Notes what is waited for.
+    waits
+        Measures what is waited for.
     """
 
     def __init__(
@@ -114,12 +114,12 @@ class TileStream:
         sizes: Sizes,
         *,
         progress: Progress,
-        watch: Watch,
+        waits: WaitTimes,
     ) -> None:
         self._jobs, self._predictors, self._sizes = jobs, predictors, sizes
-        self._progress, self._watch = progress, watch
+        self._progress, self._waits = progress, waits
         self._transfers = Transfers(predictors[0].device)
-        self._budgets = [Budget(sizes.strips, watch.writing) for _ in predictors]
+        self._budgets = [Budget(sizes.strips, waits.writing) for _ in predictors]
         self._pieces: list[_Piece] = []
         self._used = 0
         self._launched: deque[torch.cuda.Event] = deque()
@@ -141,7 +141,7 @@ class TileStream:
                     yield from self._predict_rows(this, Band(source, ahead, self._transfers), batch)
                 self._pieces.append(_Piece(this))
                 if self._used == 0:
-                    self._blend([])  # nothing of it is in the batch at hand
+                    self._blend([])  # nothing of it is in the current batch
             if self._pieces and (tiles := self._predict(batch)):
                 yield tiles
         finally:
@@ -154,7 +154,7 @@ class TileStream:
 
     def _predict_rows(self, job: "_OpenJob", band: Band, batch: torch.Tensor) -> Iterator[int]:
         for row in band.source.rows:
-            with self._watch.reading():
+            with self._waits.reading():
                 band.advance(row)
             tiles = _readable(job.job, band, row)
             for run in even_runs(np.asarray(job.job.plan.xs)[tiles]):
@@ -169,9 +169,9 @@ class TileStream:
                         yield self._predict(batch)
 
     def _predict(self, batch: torch.Tensor | None) -> int:
-        """Predict the batch at hand and blend it; return its tiles."""
+        """Predict the current batch and blend it; return its tiles."""
         count, self._used = self._used, 0
-        with self._watch.device():
+        with self._waits.device():
             if batch is None or count == 0:
                 self._blend([])
             else:
@@ -184,7 +184,7 @@ class TileStream:
                 self._launched.popleft().synchronize()
         tiles = count * len(self._predictors)
         self._progress.advance(tiles)
-        self._progress.note(self._watch.words(tiles))
+        self._progress.note(self._waits.summary(tiles))
         return tiles
 
     def _blend(self, found: Sequence[torch.Tensor]) -> None:

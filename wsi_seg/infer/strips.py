@@ -1,4 +1,4 @@
-"""Owns finished rows: tiles are summed, rows come down from the device once, strips are whole."""
+"""Owns finished rows: sums of tiles, copied from the device once, and cut into strips."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ class Strip:
     probabilities
         ``(H, W, C)`` uint8, value / 255; None where only labels are wanted.
     labels
-        ``(H, W)`` uint8 class ids; None where whoever takes the strip makes them.
+        ``(H, W)`` uint8 class ids; None where the sink makes them.
     steps
-        For the seam score; None where whoever takes the strip measures them.
+        For the seam score; None where the sink measures them.
     """
 
     index: int
@@ -45,8 +45,8 @@ class Wanted:
 
 
 # Gives a strip once it has come down from the device, to be called once, in any thread.
-StripOnItsWay = Callable[[], Strip]
-StripSink = Callable[[StripOnItsWay], None]
+PendingStrip = Callable[[], Strip]
+StripSink = Callable[[PendingStrip], None]
 
 
 class Accumulator:
@@ -126,7 +126,7 @@ class Accumulator:
 
 
 class StripBuilder:
-    """Collects emitted rows into strips, and drops rows of strips nobody asked for."""
+    """Collects emitted rows into strips, and drops rows of other strips."""
 
     budget: Budget
     sink: StripSink
@@ -183,7 +183,7 @@ class StripBuilder:
         )
 
     def _take(self, strip: "OpenStrip", y: int, at: int, part: torch.Tensor) -> None:
-        """Make what is wanted of rows, and have it come down to where it lies in the strip."""
+        """Make what is wanted of rows, and have it come down to its place in the strip."""
         rows = slice(at, at + part.shape[1])
         if strip.probabilities is not None:
             last = part.permute(1, 2, 0).contiguous()
@@ -208,7 +208,7 @@ class OpenStrip:
     follows: bool
     steps: torch.Tensor | None = None
 
-    def closed(self, transfers: Transfers, budget: Budget) -> StripOnItsWay:
+    def closed(self, transfers: Transfers, budget: Budget) -> PendingStrip:
         """Make what waits for all rows and gives the strip; its memory is then given back."""
         sums: torch.Tensor | None = None
         if self.steps is not None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class Transfers:
-    """Copies that overlap with computing; on a CPU, where there is one memory, hardly any.
+    """Copies that overlap with computing; on a CPU, which has one memory, there are hardly any.
 
     Parameters
     ----------
@@ -67,11 +67,11 @@ def _stream(device: torch.device) -> torch.cuda.Stream | None:
 
 
 def _at_once() -> None:
-    """Nothing to wait for."""
+    """Return at once: there is nothing to wait for."""
 
 
-def sent(values: NDArray[np.generic], device: torch.device) -> torch.Tensor:
-    """Small values on the device, without waiting for what it computes meanwhile."""
+def copy_to_device(values: NDArray[np.generic], device: torch.device) -> torch.Tensor:
+    """Copy small values to the device, without waiting for its computations."""
     host = torch.from_numpy(values)
     if device.type != "cuda":
         return host.to(device)
@@ -79,7 +79,7 @@ def sent(values: NDArray[np.generic], device: torch.device) -> torch.Tensor:
 
 
 class Budget:
-    """Bytes that may be in use at a time; whoever wants more waits until others give some back.
+    """Bytes that may be in use at a time; who needs more waits until others give some back.
 
     Parameters
     ----------

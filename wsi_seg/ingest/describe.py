@@ -1,10 +1,11 @@
-"""Owns telling what a slide is and what tiling would do with it, without doing it."""
+"""Owns the description of a slide, and of what tiling would do with it, before doing it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from wsi_seg.errors import BatchError, WsiSegError
+from wsi_seg.batch import require_none
+from wsi_seg.errors import WsiSegError
 from wsi_seg.ingest.plan import plan_levels
 from wsi_seg.slides import Slide, find_slides, open_slide, slide_name, source_bytes
 
@@ -57,17 +58,32 @@ class InfoReport:
     slides: tuple[SlideDescription, ...]
     failures: Mapping[str, str]
 
-    def require_complete(self) -> None:
-        """Raise a `BatchError` if some files cannot be read."""
-        if self.failures:
-            raise BatchError(self.failures, done=len(self.slides))
+    def lines(self) -> list[str]:
+        """Describe each slide in sentences for people."""
+        return [str(slide) for slide in self.slides]
 
-    def __str__(self) -> str:
-        return "\n".join(str(slide) for slide in self.slides)
+    def to_json(self) -> dict[str, object]:
+        """Figures as plain JSON values."""
+        return asdict(self)
+
+    def require_whole(self) -> None:
+        """Raise a `BatchError` if some slides cannot be read; all others are done."""
+        require_none(self.failures, done=len(self.slides))
 
 
-def describe_slides(paths: Sequence[Path], *, mpp: float | None = None) -> InfoReport:
+def describe_slides(
+    paths: Sequence[Path], *, mpp: float | None = None, scene: str | None = None
+) -> InfoReport:
     """Describe slide files, and those in folders.
+
+    Parameters
+    ----------
+    paths
+        Slide files, and folders that are searched for them.
+    mpp
+        Micrometres per px that replace what the files say.
+    scene
+        Number or name of the image to take from files with several.
 
     Raises
     ------
@@ -78,7 +94,7 @@ def describe_slides(paths: Sequence[Path], *, mpp: float | None = None) -> InfoR
     found, failures = [], {}
     for file in files:
         try:
-            with open_slide(file, mpp=mpp) as slide:
+            with open_slide(file, mpp=mpp, scene=scene) as slide:
                 found.append(describe(slide))
         except WsiSegError as error:
             if len(files) == 1:

@@ -11,7 +11,10 @@ from wsi_seg.ingest.verbatim import mismatch, verbatim_layout
 from wsi_seg.slides import Recode, Slide, TileStreams
 from wsi_seg.store.cache import shared_pool
 from wsi_seg.store.codecs import Encoding
-from wsi_seg.store.layout import LevelLayout, completed, strip_layout
+from wsi_seg.store.layout import LevelLayout, extend_pyramid, strip_layout
+
+# Of the level computed right below copied JPEG: within one of 255 of the mean, on average.
+_NEXT_QUALITY = 97
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +24,11 @@ class Codec:
     Parameters
     ----------
     name
-        ``auto`` copies streams where it can and takes zstd elsewhere, ``verbatim`` insists on
-        copies for every level the slide has; the others recode all levels.
+        ``auto`` copies streams where it can and takes zstd elsewhere, but JPEG for levels computed
+        below copied JPEG; ``verbatim`` insists on copies for every level the slide has; the others
+        recode all levels.
     quality
-        Of ``jpeg``, 1 to 100.
+        Of JPEG that we encode, 1 to 100.
     distance
         Of ``jpegxl``, 0 (lossless) to 15; 1 looks the same to most eyes.
 
@@ -70,9 +74,9 @@ class LevelPlan:
     level
         Pyramid index in the store; the slide's own where it has that level.
     layout
-        How it will lie on disk.
+        How it is stored.
     streams
-        Streams to copy, or None if px are recoded or computed.
+        Streams to copy, or None if pixels are recoded or computed.
     computed
         Whether it is computed from the level above, because the slide lacks it.
     reason
@@ -114,8 +118,12 @@ def plan_levels(slide: Slide, codec: Codec = AUTO) -> tuple[LevelPlan, ...]:
         If ``verbatim`` is asked for and a level's streams cannot be copied.
     """
     levels = range(len(slide.pyramid.extents))
-    own = shared_pool().map(partial(_plan, slide, codec), levels)
-    return (*own, *_computed(slide, codec.encoding))
+    own = list(shared_pool().map(partial(_plan, slide, codec), levels))
+    below_jpeg = own[-1].streams is not None and own[-1].streams.kind == "jpeg"
+    if codec.name == "auto" and below_jpeg:  # without loss they would outgrow the slide
+        finest, coarser = (Encoding("jpeg", loss=loss) for loss in (_NEXT_QUALITY, codec.quality))
+        return (*own, *_computed(slide, finest, coarser))
+    return (*own, *_computed(slide, codec.encoding, codec.encoding))
 
 
 def _plan(slide: Slide, codec: Codec, level: int) -> LevelPlan:
@@ -123,7 +131,7 @@ def _plan(slide: Slide, codec: Codec, level: int) -> LevelPlan:
     copies = codec.name in {"auto", "verbatim"}
     found = slide.streams(level) if copies else Recode(f"--codec {codec.name}")
     if isinstance(found, TileStreams) and found.samples != 3 and found.kind != "jpeg":
-        found = Recode(f"{found.samples} samples per px, not 3")  # JPEG decodes grey to RGB
+        found = Recode(f"{found.samples} samples per pixel, not 3")  # JPEG decodes grey to RGB
     if isinstance(found, TileStreams):
         different = mismatch(slide, level, found)
         if not different:
@@ -138,12 +146,17 @@ def _plan(slide: Slide, codec: Codec, level: int) -> LevelPlan:
     return LevelPlan(level, layout, None, False, found.reason)
 
 
-def _computed(slide: Slide, encoding: Encoding) -> Sequence[LevelPlan]:
+def _computed(slide: Slide, finest: Encoding, coarser: Encoding) -> Sequence[LevelPlan]:
+    """Levels that the slide lacks; the finest of them is what networks most often look at."""
     own = len(slide.pyramid.extents)
-    extents = completed(slide.pyramid.extents)
+    extents = extend_pyramid(slide.pyramid.extents)
     return [
         LevelPlan(
-            level, strip_layout(extents[level], encoding=encoding), None, True, "not in the slide"
+            level,
+            strip_layout(extents[level], encoding=finest if level == own else coarser),
+            None,
+            True,
+            "not in the slide",
         )
         for level in range(own, len(extents))
     ]

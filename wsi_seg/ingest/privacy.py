@@ -1,4 +1,4 @@
-"""Owns what of a slide's file may enter a store besides px: this list, and nothing else.
+"""Owns what may enter a store from a slide's file, besides pixels: this list and nothing else.
 
 Never: label and overview pictures, names, dates, serial numbers, free text. The names of files
 and folders do enter, because stores are called by them; who names files after patients renames
@@ -16,6 +16,7 @@ ALLOWED = frozenset(
         "codec",  # as asked for
         "mpp",
         "window",  # two numbers, as asked for
+        "scene",  # a number
         "mpp_source",  # a word of ours, such as "aperio"
         "reader",  # a word of ours or of a library, such as "svs"
         "source.name",  # of the file, without its folder

@@ -1,4 +1,4 @@
-"""Owns recoding: px that a slide decodes are encoded anew, strip by strip."""
+"""Owns recoding: pixels that a slide decodes are encoded again, strip by strip."""
 
 from functools import partial
 

@@ -5,22 +5,23 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from wsi_seg.errors import BatchError, SlideError, StoreError, WsiSegError
+from wsi_seg.choices import NamesBy
+from wsi_seg.errors import SlideError, StoreError, WsiSegError
+from wsi_seg.ingest.names import name_slides
 from wsi_seg.ingest.plan import AUTO, Codec, LevelPlan, plan_levels
 from wsi_seg.ingest.privacy import require_allowed
 from wsi_seg.ingest.recode import recode_strip
+from wsi_seg.ingest.report import TiledSlide, TileReport
 from wsi_seg.ingest.verbatim import copy_shard_row
 from wsi_seg.masks.labels import write_tissue
 from wsi_seg.progress import Progress
 from wsi_seg.slides import (
     Slide,
-    find_slides,
     open_slide,
-    slide_name,
     source_bytes,
     source_digest,
     source_name,
@@ -30,61 +31,14 @@ from wsi_seg.store.arrays import LevelArray, read_level_array
 from wsi_seg.store.collection import SlideStore
 from wsi_seg.store.info import LevelInfo, SourceInfo, StoreInfo
 from wsi_seg.store.journal import Journal
-from wsi_seg.store.layout import create_collection, create_levels, note_names
+from wsi_seg.store.layout import create_collection, create_levels, update_names
 from wsi_seg.store.multiscale import open_multiscale
-from wsi_seg.store.names import JOURNAL, LABELS, METADATA, PARTIAL
+from wsi_seg.store.names import JOURNAL, LABELS, PARTIAL
 from wsi_seg.store.pyramid import reduced_strip
 from wsi_seg.store.shards import shard_checksum
-from wsi_seg.store.writer import discard, finish, tidy, write_rows
+from wsi_seg.store.writer import commit, delete, remove_if_empty, write_rows
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class TiledSlide:
-    """One slide that is in the collection now.
-
-    ``skipped`` says that it was there already; ``levels`` how each level is encoded.
-    """
-
-    name: str
-    height: int
-    width: int
-    mpp: float | None
-    levels: tuple[str, ...]
-    source_bytes: int
-    store_bytes: int
-    skipped: bool
-
-
-@dataclass(frozen=True, slots=True)
-class TileReport:
-    """Figures of one run; ``failures`` says why slides are missing, by their names."""
-
-    out: Path
-    slides: tuple[TiledSlide, ...]
-    seconds: float
-    failures: Mapping[str, str] = field(default_factory=dict)
-
-    def require_whole(self) -> None:
-        """Raise a `BatchError` if some slides failed; the others are done."""
-        if self.failures:
-            raise BatchError(self.failures, done=len(self.slides))
-
-    def __str__(self) -> str:
-        new = [slide for slide in self.slides if not slide.skipped]
-        size = sum(slide.store_bytes for slide in new)
-        source = sum(slide.source_bytes for slide in new)
-        ratio = f", {size / source:.2f}x the files" if source else ""
-        there = len(self.slides) - len(new)
-        made = f"{len(new)} slides tiled in {self.seconds:.1f} s, {size / 1e6:.1f} MB{ratio}"
-        lines = [f"{made}; {there} were there already"]
-        for slide in self.slides:
-            mpp = "mpp unknown" if slide.mpp is None else f"{slide.mpp:.4g} um/px"
-            lines.append(f"{slide.name}: {slide.width} x {slide.height} px, {mpp}, ")
-            lines[-1] += ", ".join(dict.fromkeys(slide.levels))
-        lines += [f"{name} failed: {reason}" for name, reason in self.failures.items()]
-        return "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +56,15 @@ def tile_slides(
     *,
     codec: Codec = AUTO,
     opening: Opening = Opening(),  # noqa: B008 (frozen)
+    names: NamesBy = "stem",
     overwrite: bool = False,
     workers: int = 2,
     progress: Progress,
 ) -> TileReport:
     """Write slides into a collection, each with its tissue mask; repeat it to resume.
 
-    Slides that fail are named in the result, so that work on the others can go on: call its
-    `TileReport.require_whole` in the end, to be told of them by an error.
+    Slides that fail, or have the name of another one, are named in the result, so that work on the
+    others can go on: call its `TileReport.require_whole` in the end, to raise an error for them.
 
     Parameters
     ----------
@@ -121,6 +76,8 @@ def tile_slides(
         How levels are encoded.
     opening
         Replaces what the files say.
+    names
+        See `wsi_seg.ingest.names.name_slides`.
     overwrite
         Whether stores that exist are made again.
     workers
@@ -131,42 +88,29 @@ def tile_slides(
     Raises
     ------
     SlideError
-        If there is no slide, two have the same name, or the only one fails.
+        If there is no slide, or the only one fails.
     OutputError
         If the collection cannot be written.
     BatchError
         If all slides fail.
     """
-    files = find_slides(list(paths))
-    _require_names(files)
+    found = name_slides(paths, names)
     create_collection(out)
     started = time.perf_counter()
     options = _Options(codec, opening, overwrite)
-    done, failures = _Batch(out, options, progress).run(files, workers)
-    tidy(out)
-    note_names(out)
-    if len(files) == 1 and failures:
-        raise failures[files[0]]
-    reasons = {slide_name(path): str(error) for path, error in failures.items()}
+    done, failures = _Batch(out, options, progress).run(found.names, workers)
+    remove_if_empty(out)
+    update_names(out)
+    errors = {found.names[path]: error for path, error in failures.items()}
+    errors |= found.clashes
+    if len(errors) == 1 and not done:
+        raise next(iter(errors.values()))
+    reasons = {name: str(error) for name, error in errors.items()}
     slides = tuple(sorted(done, key=lambda slide: slide.name))
     report = TileReport(out, slides, time.perf_counter() - started, reasons)
     if not slides:
         report.require_whole()
     return report
-
-
-def _require_names(files: Sequence[Path]) -> None:
-    first: dict[str, Path] = {}
-    for file in files:
-        name = slide_name(file)
-        if not name or name.startswith(".") or name == METADATA:
-            raise SlideError(f"{file}: got the name {name!r}, which no store can have; rename it")
-        if name in first:
-            raise SlideError(
-                f"got two slides named {name!r}: {first[name]} and {file}; rename one, or tile "
-                "them into two collections"
-            )
-        first[name] = file
 
 
 class _Batch:
@@ -178,15 +122,15 @@ class _Batch:
         self._lock = threading.Lock()
 
     def run(
-        self, files: Sequence[Path], workers: int
+        self, names: Mapping[Path, str], workers: int
     ) -> tuple[list[TiledSlide], dict[Path, WsiSegError]]:
         done: list[TiledSlide] = []
         failures: dict[Path, WsiSegError] = {}
-        total = sum(source_bytes(path) for path in files)
+        total = sum(source_bytes(path) for path in names)
         self._progress.start("tile", total / 1e6, "MB")
         with ThreadPoolExecutor(max(1, workers), thread_name_prefix="wsi-tile") as pool:
             jobs: dict[Future[TiledSlide], Path] = {
-                pool.submit(self._tile, path): path for path in files
+                pool.submit(self._tile, path, name): path for path, name in names.items()
             }
             try:
                 for job in as_completed(jobs):
@@ -217,10 +161,10 @@ class _Batch:
                 f"{path}: unexpected {type(error).__name__}: {error}; this is a defect of wsi_seg"
             )
 
-    def _tile(self, path: Path) -> TiledSlide:
+    def _tile(self, path: Path, name: str) -> TiledSlide:
         opening = self._options.opening
-        with open_slide(path, mpp=opening.mpp, window=opening.window) as slide:
-            job = _SlideJob(slide, self._out, self._options)
+        with open_slide(path, mpp=opening.mpp, window=opening.window, scene=opening.scene) as slide:
+            job = _SlideJob(slide, name, self._out, self._options)
             if job.present():
                 self._advance(job.source_bytes)
                 return job.report(skipped=True)
@@ -229,7 +173,7 @@ class _Batch:
             share = job.source_bytes / max(1, sum(unit.area for unit in units))
             for unit in units:
                 if self._stop.is_set():
-                    raise StoreError(f"{slide.name}: stopped; repeat the command to continue")
+                    raise StoreError(f"{name}: stopped; repeat the command to continue")
                 job.do(unit)
                 self._advance(unit.area * share)
             job.finish()
@@ -259,12 +203,12 @@ class _Unit:
 
 
 class _SlideJob:
-    """One slide on its way into the collection."""
+    """One slide while it is written to the collection."""
 
-    def __init__(self, slide: Slide, out: Path, options: _Options) -> None:
+    def __init__(self, slide: Slide, name: str, out: Path, options: _Options) -> None:
         self.source_bytes = source_bytes(slide.path)
-        self._slide, self._options = slide, options
-        self._final, self._partial = out / slide.name, out / PARTIAL / slide.name
+        self._slide, self._name, self._options = slide, name, options
+        self._final, self._partial = out / name, out / PARTIAL / name
         shown = options.opening.window
         self._info = StoreInfo(
             source=SourceInfo(
@@ -273,6 +217,7 @@ class _SlideJob:
                 sha256_of_ends=source_digest(slide.path),
             ),
             codec=str(options.codec),
+            scene=slide.scene,
             window=None if shown is None else (shown.low, shown.high),
             mpp_source=slide.mpp_source,
             reader=slide.format,
@@ -280,7 +225,7 @@ class _SlideJob:
         )
         self._settings = _settings(self._info, slide.pyramid.mpp)
         if options.overwrite:
-            discard(self._partial)
+            delete(self._partial)
 
     def present(self) -> bool:
         """Whether the finished store is there; a store of another file is an error."""
@@ -297,7 +242,7 @@ class _SlideJob:
         return True
 
     def begin(self) -> None:
-        """Write all metadata, and take up the journal of an earlier run."""
+        """Write all metadata, and continue the journal of an earlier run."""
         self._plans = plan_levels(self._slide, self._options.codec)
         levels = tuple(LevelInfo(plan.encoding, plan.reason) for plan in self._plans)
         attributes = replace(self._info, levels=levels).to_json()
@@ -306,7 +251,7 @@ class _SlideJob:
         journal = Journal(journal_path, self._settings)
         if not journal.done:
             # Nothing is lost, and whatever a kill left half made is gone.
-            discard(self._partial)
+            delete(self._partial)
             journal = Journal(journal_path, self._settings)
         self._journal = journal
         create_levels(
@@ -315,7 +260,7 @@ class _SlideJob:
             channels=3,
             mpp=self._slide.pyramid.mpp,
             attributes=attributes,
-            name=self._slide.name,
+            name=self._name,
         )
 
     def units(self) -> Iterator[_Unit]:
@@ -334,14 +279,14 @@ class _SlideJob:
 
     def finish(self) -> None:
         """Add the tissue mask, and give the store its final name."""
-        discard(self._partial / LABELS)
+        delete(self._partial / LABELS)
         image = open_multiscale(self._partial)
-        write_tissue(SlideStore(self._partial, self._slide.name, image))
+        write_tissue(SlideStore(self._partial, self._name, image))
         (self._partial / JOURNAL).unlink()
-        finish(self._partial, self._final, replace=self._options.overwrite, known=self._digests())
+        commit(self._partial, self._final, replace=self._options.overwrite, known=self._digests())
 
     def _digests(self) -> dict[str, int]:
-        """Collect what the journal knows of each shard, so that none is read once more."""
+        """Collect what the journal knows of each shard, so that it is not read again."""
         found = {}
         for key, checksums in self._journal.done.items():
             level, row = key.split("/")
@@ -355,7 +300,7 @@ class _SlideJob:
         extent = self._slide.pyramid.extent
         files = (file for file in self._final.rglob("*") if file.is_file())
         return TiledSlide(
-            name=self._slide.name,
+            name=self._name,
             height=extent.height,
             width=extent.width,
             mpp=self._slide.pyramid.mpp,
@@ -366,12 +311,12 @@ class _SlideJob:
         )
 
     def _store(self) -> SlideStore:
-        return SlideStore(self._final, self._slide.name, open_multiscale(self._final))
+        return SlideStore(self._final, self._name, open_multiscale(self._final))
 
     def _write(self, unit: _Unit) -> list[int | None]:
         plan, array = unit.plan, unit.array
         if plan.computed:
-            self._slide.close()  # it may hold the px of a whole picture
+            self._slide.close()  # it may hold the pixels of a whole picture
             source = read_level_array(self._partial / str(plan.level - 1))
             return write_rows(array, unit.y, reduced_strip(source, array, unit.y, nearest=False))
         if plan.streams is not None:
@@ -382,7 +327,7 @@ class _SlideJob:
 def _settings(info: StoreInfo, mpp: float | None) -> dict[str, object]:
     """Pick what decides the bytes of a store: only with the same it is continued, or kept."""
     known = info.to_json()
-    return {name: known.get(name) for name in ("source", "codec", "window")} | {"mpp": mpp}
+    return {name: known.get(name) for name in ("source", "codec", "scene", "window")} | {"mpp": mpp}
 
 
 def _checksums(unit: _Unit) -> list[int | None]:

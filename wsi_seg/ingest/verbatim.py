@@ -1,6 +1,10 @@
-"""Owns the verbatim encoding: a slide's finished tile streams become chunks, but for comments."""
+"""Owns the verbatim encoding: a slide's finished tile streams become chunks.
+
+They are copied unchanged but for comments and for what is behind the pixels.
+"""
 
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -8,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wsi_seg.codestreams.lengths import exactly
 from wsi_seg.codestreams.metadata import without_comments
 from wsi_seg.errors import SlideError, StoreError
 from wsi_seg.geometry import Extent, Region
@@ -43,11 +48,11 @@ def verbatim_layout(extent: Extent, streams: TileStreams) -> LevelLayout:
     shard = Extent(
         height=streams.tile.height * min(side, rows), width=streams.tile.width * min(side, columns)
     )
-    return LevelLayout(extent, streams.tile, shard, encoding_of(streams))
+    return LevelLayout(extent, streams.tile, shard, encoding_of(streams), streams.fill)
 
 
 def mismatch(slide: Slide, level: int, streams: TileStreams) -> str:
-    """Compare the first, the middle and the last tile, decoded as chunks, with the slide's px.
+    """Compare the first, the middle and the last tile, decoded as chunks, with the slide's pixels.
 
     Returns
     -------
@@ -88,7 +93,7 @@ def mismatch(slide: Slide, level: int, streams: TileStreams) -> str:
             return f"tile {number}: {error}"
         compared += 1
         if not np.array_equal(found, expected):
-            return f"tile {number} gives other px when decoded alone"
+            return f"tile {number} gives other pixels when decoded alone"
     if failure is not None and not compared:
         raise failure
     return ""
@@ -143,7 +148,7 @@ def _tile_numbers(array: LevelArray, row: int, column: int) -> Iterator[int | No
 def _read_streams(
     descriptor: int, path: Path, streams: TileStreams, numbers: Sequence[int | None]
 ) -> list[bytes | None]:
-    """Read tiles; those that lie one behind the other in the file are read at one go."""
+    """Read tiles; those that follow each other in the file are read at once."""
     chunks: list[bytes | None] = [None] * len(numbers)
     places = np.array([p for p, n in enumerate(numbers) if n is not None and streams.sizes[n]], int)
     tiles = np.array([numbers[place] for place in places], int)
@@ -161,5 +166,14 @@ def _read_streams(
                     f"{path}: ends inside tile {tiles[number]} at byte {begins[number]}; copy it "
                     "again"
                 )
-            chunks[int(places[number])] = without_comments(bytes(data[first:last]), streams.kind)
+            chunks[int(places[number])] = _plain(bytes(data[first:last]), streams)
     return chunks
+
+
+def _plain(data: bytes, streams: TileStreams) -> bytes:
+    """Make a stream that every reader decodes to the px of a tile, and to nothing else."""
+    nbytes = streams.tile.area * streams.samples
+    try:
+        return exactly(without_comments(data, streams.kind), streams.kind, nbytes)
+    except (ValueError, RuntimeError, zlib.error):
+        return data  # damaged; it is copied as it is, and reading it says so

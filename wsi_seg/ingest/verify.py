@@ -1,20 +1,23 @@
 """Owns comparing a store with the slide it was made from, on sampled places."""
 
-from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.errors import BatchError, StoreError, WsiSegError
+from wsi_seg.batch import require_none, run_each
+from wsi_seg.choices import NamesBy
+from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent, Region
+from wsi_seg.ingest.names import name_slides
 from wsi_seg.progress import Progress
-from wsi_seg.slides import find_slides, open_slide, slide_name
+from wsi_seg.slides import open_slide
 from wsi_seg.slides.window import Window
 from wsi_seg.store.collection import Collection, SlideStore
 
-# Mean absolute difference of px that a lossy encoding may cause; another slide differs by more.
+# Mean absolute difference of pixels that a lossy encoding may cause; another slide differs by more.
 _LOSSY = 12.0
 # Places compared on each level; corners and the middle are always among them.
 _SAMPLES = 16
@@ -23,20 +26,42 @@ _SIDE_PX = 256
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was compared: levels that came from the slide, and px in all."""
+    """What was compared: levels that came from the slide, and pixels in all."""
 
     slide: str
     levels: int
     pixels: int
 
 
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What was compared; ``failures`` says what differs or cannot be read, by slide."""
+
+    slides: tuple[Verified, ...]
+    failures: Mapping[str, str]
+
+    def lines(self) -> list[str]:
+        """Figures as sentences for people."""
+        pixels = sum(slide.pixels for slide in self.slides) / 1e6
+        return [f"verified {pixels:.1f} million pixels of {len(self.slides)} slides: all the same"]
+
+    def to_json(self) -> dict[str, object]:
+        """Figures as plain JSON values."""
+        return asdict(self)
+
+    def require_whole(self) -> None:
+        """Raise a `BatchError` if some slides differ; all others are done."""
+        require_none(self.failures, done=len(self.slides))
+
+
 def verify_slides(
     paths: Sequence[Path],
     collection: Collection,
     *,
+    names: NamesBy = "stem",
     except_for: Container[str] = (),
     progress: Progress,
-) -> list[Verified]:
+) -> VerifyReport:
     """Compare the stores of a collection with their slides; see `verify_slide`.
 
     Parameters
@@ -45,35 +70,31 @@ def verify_slides(
         The files and folders that were tiled.
     collection
         What they were tiled into.
+    names
+        How they were named; see `wsi_seg.ingest.names.name_slides`.
     except_for
         Names of slides to leave out, such as those that could not be tiled.
     progress
         Advanced by slides.
 
-    Raises
-    ------
-    BatchError
-        If some differ or cannot be read; all others are the same.
+    Returns
+    -------
+    VerifyReport
+        Its `VerifyReport.require_whole` raises if some differ or cannot be read.
     """
-    files = [file for file in find_slides(list(paths)) if slide_name(file) not in except_for]
-    verified: list[Verified] = []
-    failures: dict[str, str] = {}
-    progress.start("verify", len(files), "slides")
-    for file in files:
-        name = slide_name(file)
-        try:
-            verified.append(verify_slide(collection[name], file))
-        except WsiSegError as error:
-            failures[name] = str(error)
-        progress.advance(1)
-    progress.finish()
-    if failures:
-        raise BatchError(failures, done=len(verified))
-    return verified
+    found = name_slides(paths, names)
+    named = {name: file for file, name in found.names.items() if name not in except_for}
+    batch = run_each(
+        named,
+        lambda name: verify_slide(collection[name], named[name]),
+        title="verify",
+        progress=progress,
+    )
+    return VerifyReport(tuple(batch.results.values()), batch.failures)
 
 
 def verify_slide(store: SlideStore, source: Path, *, seed: int = 0) -> Verified:
-    """Compare sampled px of a store with its slide; levels computed by us are left out.
+    """Compare sampled pixels of a store with its slide; levels computed by us are left out.
 
     They must be equal, and where we recoded with loss, close to each other.
 
@@ -89,12 +110,14 @@ def verify_slide(store: SlideStore, source: Path, *, seed: int = 0) -> Verified:
     Raises
     ------
     StoreError
-        If any px differs, naming the region.
+        If any pixel differs, naming the region.
     SlideError
         If the slide cannot be read there.
     """
     compared = pixels = 0
-    with open_slide(source, window=tiled_window(store)) as slide:
+    window, scene = tiled_window(store), store.image.attributes.get("scene")
+    number = str(scene) if isinstance(scene, int) else None
+    with open_slide(source, window=window, scene=number) as slide:
         for level, extent in enumerate(slide.pyramid.extents):
             if store.pyramid.extents[level] != extent:
                 raise StoreError(
@@ -115,8 +138,8 @@ def verify_slide(store: SlideStore, source: Path, *, seed: int = 0) -> Verified:
 
 def tiled_window(store: SlideStore) -> Window | None:
     """Window that a slide was tiled with; None if that was left to its file."""
-    noted = store.info.window
-    return Window(*noted) if noted is not None and noted[0] < noted[1] else None
+    stored = store.info.window
+    return Window(*stored) if stored is not None and stored[0] < stored[1] else None
 
 
 def _same(ours: NDArray[np.uint8], theirs: NDArray[np.uint8], *, exact: bool) -> bool:

@@ -67,7 +67,7 @@ def first_averaged_epoch(config: TrainConfig) -> int:
 def average_checkpoints(paths: Sequence[Path], out: Path) -> None:
     """Write one checkpoint whose weights are the mean of those of several.
 
-    They must come from one run, because networks trained independently do not lie in one
+    They must come from one run, because networks trained independently are not in one
     basin of the loss. Whole numbers, such as BatchNorm's counters, are those of the first.
 
     Raises

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 METRICS = "metrics.csv"
 
-# Share of an epoch that the network may wait for patches before that is worth a warning.
+# Share of an epoch that the network may wait for patches before there is a warning.
 _WAIT = 0.1
 
 
@@ -63,7 +63,7 @@ class TrainingCallback(Callback):
         self._step_ended = self._saved = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Figures so far, for the file that training is taken up from."""
+        """Figures so far, for the file that training is resumed from."""
         return {
             "history": dataclasses.asdict(self.history),
             "epoch": dataclasses.asdict(self._epoch),
@@ -72,10 +72,10 @@ class TrainingCallback(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the figures of an earlier run."""
+        """Continue from the figures of an earlier run."""
         self.history = History(**state_dict["history"])
         self._epoch = _Epoch(**state_dict["epoch"])
-        self._patch_losses.take_up(state_dict["patch_losses"])
+        self._patch_losses.load_state(state_dict["patch_losses"])
         self._ended = state_dict["ended"]
 
     def on_save_checkpoint(
@@ -90,7 +90,7 @@ class TrainingCallback(Callback):
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """End at once a run that had already ended early; else take up its bar and clocks."""
+        """End at once a run that had already ended early; else resume its bar and timers."""
         trainer.should_stop = self._ended
         self._step_ended = self._saved = time.perf_counter()
         if self._epoch.patches:
@@ -145,7 +145,7 @@ class TrainingCallback(Callback):
     def on_train_epoch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Validate, keep the best networks, write the figures, decide whether to go on."""
+        """Validate, keep the best networks, write the figures, decide whether to continue."""
         assert isinstance(pl_module, SegmentationTask)
         self._progress.finish()
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Owns one fit: one recipe, one split of the slides, one folder; taken up at the next batch."""
+"""Owns one fit: one recipe, one split of the slides, one folder; resumed at the next batch."""
 
 import logging
 import signal

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wsi_seg.errors import OutputError
+from wsi_seg.atomic import write_atomic
 
 Row = dict[str, float]
 
@@ -24,7 +24,7 @@ class History:
     minutes
         Time spent in all epochs, earlier runs of the same folder included.
     monitor
-        Figure that tells which epoch is better: the higher, but for ``val_loss``.
+        Figure that says which epoch is better: the higher, except for ``val_loss``.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -59,7 +59,7 @@ class History:
         return [row for _, row in sorted(gains, key=lambda pair: -pair[0])]
 
     def write_csv(self, path: Path, columns: Sequence[str]) -> None:
-        """Write all rows, whole or not at all.
+        """Write all rows, atomically.
 
         Raises
         ------
@@ -71,9 +71,4 @@ class History:
         writer.writeheader()
         for row in self.rows:
             writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
-        partial = path.with_name(f".{path.name}.partial")
-        try:
-            partial.write_text(text.getvalue(), encoding="utf-8")
-            partial.replace(path)
-        except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        write_atomic(path, text.getvalue())

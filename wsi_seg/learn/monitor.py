@@ -14,7 +14,7 @@ from wsi_seg.evaluate.calibration import Reliability, pooled
 from wsi_seg.evaluate.scores import Counts, Scores
 from wsi_seg.learn.history import Row
 from wsi_seg.postprocess.rule import least_above
-from wsi_seg.slides.slide import SLICE_NAME
+from wsi_seg.reading.slices import SLICE_NAME
 
 # Rules that ``triplet`` tries: a class counts as present where enough pixels are above a high
 # threshold, and then all pixels above a low one are taken. The last are pixels of the prediction.
@@ -26,7 +26,7 @@ SlideCounts = Mapping[str, Mapping[str, Reliability]]
 
 
 def figures(scores: Scores, values: SlideCounts) -> Row:
-    """Figures of all slides held out; the higher the better, but for the loss.
+    """Figures of all slides held out; the higher the better, except for the loss.
 
     ``val_dice`` is the Dice of all pixels pooled, averaged over classes. ``val_dice_slide`` is that
     of each case, averaged over cases and classes; a class that is neither on a case nor found there

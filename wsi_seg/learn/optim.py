@@ -63,8 +63,8 @@ def _create(groups: list[dict[str, Any]], config: OptimizerConfig) -> Optimizer:
 def _add_lookahead(optimizer: Optimizer) -> None:
     """Make the optimiser pull its weights back every few steps.
 
-    The slow weights are kept in the optimiser's own state, so they are saved and taken up with
-    it; pytorch-optimizer's wrapper keys them by tensor and cannot be taken up.
+    The slow weights are kept in the optimiser's own state, so they are saved and restored with
+    it; pytorch-optimizer's wrapper keys them by tensor and cannot be resumed.
     """
     first = {p: p.detach().clone() for group in optimizer.param_groups for p in group["params"]}
     for group in optimizer.param_groups:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import yaml
 
+from wsi_seg.atomic import atomic_path
+from wsi_seg.batch import require_none
 from wsi_seg.config import Recipe
 from wsi_seg.config.ensemble import EnsembleFile, EnsembleMember
 from wsi_seg.evaluate.scores import Scores
-from wsi_seg.export.files import written_whole
-from wsi_seg.infer.output import discard_others
+from wsi_seg.infer.output import delete_others
 from wsi_seg.infer.run import infer_with
 from wsi_seg.learn.validate import infer_options, score_slides
 from wsi_seg.predict.ensemble import ENSEMBLE, read_model
@@ -40,7 +41,7 @@ def write_ensemble(path: Path, members: Sequence[Path]) -> Path:
         for member in members
     )
     content = EnsembleFile(members=rows).model_dump(mode="json")
-    with written_whole(path) as file:
+    with atomic_path(path) as file:
         file.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
 
@@ -53,7 +54,7 @@ def predict_out_of_fold(
 ) -> dict[str, float]:
     """Predict the slides that each fold held out, and keep the predictions.
 
-    Predictions that exist are kept, so a rerun goes on; those of other weights are made again.
+    Predictions that exist are kept, so a rerun continues; those of other weights are made again.
 
     Parameters
     ----------
@@ -73,14 +74,9 @@ def predict_out_of_fold(
     for checkpoint, slides, out in folds:
         model = read_model([checkpoint])
         # A finished run that was given more time may have found better weights.
-        discard_others(out, model.identity())
-        infer_with(
-            model,
-            slides,
-            out,
-            infer_options(recipe, "auto"),
-            progress=progress,
-        )
+        delete_others(out, model.identity())
+        report = infer_with(model, slides, out, infer_options(recipe, "auto"), progress=progress)
+        require_none(report.failures, done=len(report.slides))
         found.append(score_slides(out, slides, recipe.data.label, progress))
     scores = Scores(tuple(score for one in found for score in one.slides))
     return {name: scores.slide_dice(name)[0] for name in scores.class_names}

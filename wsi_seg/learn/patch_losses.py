@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wsi_seg.atomic import write_atomic
 from wsi_seg.data.dataset import EpochItems
-from wsi_seg.errors import OutputError
 from wsi_seg.sampling import Draws, GridSampler, PatchSampler
 from wsi_seg.sampling.samplers import Layer
 
@@ -61,11 +61,11 @@ class PatchLosses:
         self._losses: list[float] = []
 
     def state(self) -> dict[str, list[float] | list[int]]:
-        """State that has to be saved to go on in mid-epoch."""
+        """State that has to be saved to continue within an epoch."""
         return {"losses": self._losses, "repeats": list(self._items.repeats)}
 
-    def take_up(self, state: dict[str, list[float] | list[int]]) -> None:
-        """Go on where a state was saved."""
+    def load_state(self, state: dict[str, list[float] | list[int]]) -> None:
+        """Continue from a saved state."""
         self._losses = [float(loss) for loss in state["losses"]]
         self._items.repeats = tuple(int(item) for item in state["repeats"])
 
@@ -111,7 +111,7 @@ def _counts(draws: Draws, again: int) -> dict[str, float]:
 
 
 def write_worst(path: Path, worst: Sequence[WorstPatch]) -> None:
-    """Write the worst patches as csv, whole or not at all.
+    """Write the worst patches as csv, atomically.
 
     Raises
     ------
@@ -122,9 +122,4 @@ def write_worst(path: Path, worst: Sequence[WorstPatch]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["slide", "y", "x", "loss"])
     writer.writerows([w.slide, f"{w.y:.1f}", f"{w.x:.1f}", f"{w.loss:.6g}"] for w in worst)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text.getvalue(), encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    write_atomic(path, text.getvalue())

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from wsi_seg.config import Recipe
 from wsi_seg.config.augment import StepConfig
 from wsi_seg.data.augment import Augmenter, require_no_colour
-from wsi_seg.data.batches import BatchAugmenter, shared_out
+from wsi_seg.data.batches import BatchAugmenter, split_steps
 from wsi_seg.data.dataset import EpochItems, PatchDataset, PatchSource
 from wsi_seg.data.presets import PRESETS
 from wsi_seg.data.weighted import WeightedPatchDataset
@@ -34,7 +34,7 @@ class Patches(lightning.LightningDataModule):
     recipe, split
         Of the fit.
     position
-        Where it is taken up.
+        Where it is resumed.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class Patches(lightning.LightningDataModule):
         self._sampler = patch_sampler(
             split.train, recipe, batch=self._step * self._config.accumulate
         )
-        before, after = _shared_out(recipe)
+        before, after = _split_steps(recipe)
         self.augmenter = BatchAugmenter(after)
         self._patch_px = recipe.patch_px
         patches = PatchDataset(
@@ -127,10 +127,10 @@ def prepare_loading(recipe: Recipe) -> None:
         forkserver.ensure_running()
 
 
-def _shared_out(recipe: Recipe) -> tuple[tuple[StepConfig, ...], tuple[StepConfig, ...]]:
+def _split_steps(recipe: Recipe) -> tuple[tuple[StepConfig, ...], tuple[StepConfig, ...]]:
     """Return the steps for the loader's processes, and those for the device."""
     choice = recipe.train.augment_on
     if choice == "device" or (choice == "auto" and pick_device("auto").type == "cuda"):
-        return shared_out(recipe.augment)
+        return split_steps(recipe.augment)
     steps = PRESETS[recipe.augment] if isinstance(recipe.augment, str) else recipe.augment
     return steps, ()

@@ -1,7 +1,7 @@
 """Owns the check of position bias: what a network answers where there is nothing to see.
 
 Tiles of one colour, and tiles whose pieces were shuffled, are no more a structure in their middle
-than in their corners. A network that says otherwise has learned where annotated structures lay in
+than in their corners. A network that says otherwise has learned where annotated structures were in
 its patches, not what they look like.
 """
 
@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsi_seg.errors import ConfigError, OutputError
+from wsi_seg.atomic import write_atomic
+from wsi_seg.errors import ConfigError
 from wsi_seg.models import load_checkpoint
 
 POSITION_BIAS = "position_bias.json"
@@ -22,7 +23,7 @@ POSITION_BIAS = "position_bias.json"
 # Parts of a tile along each side. Pieces are shuffled, so the number must be even.
 _PARTS = 8
 
-# Differences between the middle and the corners up to this are not worth a warning: zeros around
+# Differences between the middle and the corners up to this give no warning: zeros around
 # a tile, which convolutions see, make some.
 _ALLOWED = 0.1
 
@@ -56,19 +57,14 @@ class PositionBias:
             raise ConfigError(f"{file} cannot be read ({error}); train again") from error
 
     def write(self, file: Path) -> None:
-        """Keep the figures, whole or not at all.
+        """Write the figures atomically.
 
         Raises
         ------
         OutputError
             If they cannot be written.
         """
-        partial = file.with_name(f".{file.name}.partial")
-        try:
-            partial.write_text(json.dumps(asdict(self)), encoding="utf-8")
-            partial.replace(file)
-        except OSError as error:
-            raise OutputError(f"cannot write {file}: {error.strerror or error}") from error
+        write_atomic(file, json.dumps(asdict(self)))
 
     def warnings(self) -> list[str]:
         """Sentences about classes whose answer depends on the position."""

@@ -4,37 +4,35 @@ They differ from experts' labels by the source ``pseudo`` of their objects. Slid
 holds out never get any, because a network would then be judged by what another one guessed.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
 from wsi_seg.annotations import Annotation
+from wsi_seg.batch import require_none, run_each
 from wsi_seg.classes import IGNORE, ClassTable
 from wsi_seg.config import Recipe
 from wsi_seg.data.dataset import SOFT
-from wsi_seg.errors import BatchError, ConfigError, StoreError, WsiSegError
-from wsi_seg.geometry import Region
+from wsi_seg.errors import ConfigError, StoreError
+from wsi_seg.geometry import Extent, Region
 from wsi_seg.learn.split import split_slides
 from wsi_seg.masks.objects import measure_objects, write_objects
 from wsi_seg.masks.vectorize import vectorize
-from wsi_seg.postprocess.write import classes_of
 from wsi_seg.progress import Progress
 from wsi_seg.sampling.maps import PSEUDO, TrainingSlide
 from wsi_seg.store import (
     Collection,
+    Draft,
+    DraftLayout,
+    Predictions,
     SlideStore,
-    create_multiscale,
-    discard,
-    discard_label,
-    finish,
-    strip_rows,
-    tidy,
-    write_strip,
+    delete_label,
+    writing,
 )
+from wsi_seg.store.names import LABELS
 
 # Rows of a prediction outlined at a time.
 _STRIP_PX = 1024
@@ -47,12 +45,12 @@ class PseudoOptions:
     Parameters
     ----------
     high, low
-        A pixel belongs to its likeliest class if that one's probability is at least ``high``; it is
+        A pixel belongs to its most probable class if its probability is at least ``high``; it is
         background if it is at most ``low``, and ignored (255) in between.
     foreground_only
         Tiles of ``patch_px`` without any pixel of a class are ignored instead of background.
     soft
-        The probabilities themselves are learned, and not only the ids made of them. Px are
+        The probabilities themselves are learned, and not only the ids made of them. Pixels are
         ignored like without.
     """
 
@@ -71,10 +69,11 @@ class PseudoOptions:
 
 @dataclass(frozen=True, slots=True)
 class PseudoReport:
-    """Name of the label, and its objects by slide."""
+    """Name of the label, its objects by slide, and why other slides have none."""
 
     label: str
     objects: dict[str, int]
+    failures: Mapping[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
@@ -87,9 +86,13 @@ class PseudoReport:
         """Figures as plain JSON values."""
         return asdict(self)
 
+    def require_whole(self) -> None:
+        """Raise a `BatchError` if some slides got no label; all others are done."""
+        require_none(self.failures, done=len(self.objects))
+
 
 def write_pseudo_labels(
-    predictions: Collection,
+    predictions: Predictions,
     slides: Collection,
     recipe: Recipe,
     options: PseudoOptions,
@@ -116,33 +119,33 @@ def write_pseudo_labels(
     progress
         Advanced by slides.
 
+    Returns
+    -------
+    PseudoReport
+        Its `PseudoReport.require_whole` raises if some slides are held out, have an expert's
+        label, cannot be read, or have no probabilities.
+
     Raises
     ------
-    BatchError
-        If some slides are held out, have an expert's label, cannot be read, or have no
-        probabilities; all others are done.
+    StoreError
+        If there are no predictions.
+    ConfigError
+        If the recipe has no such fold.
     """
     if not predictions.names():
         raise StoreError(f"{predictions.path} holds no predictions; run `wsi-seg infer` first")
     held_out = _held_out(recipe, fold)
-    counts: dict[str, int] = {}
-    failures: dict[str, str] = {}
-    progress.start("pseudo", len(predictions), "slides")
-    for name in predictions.names():
-        try:
-            if name in held_out:
-                raise ConfigError(
-                    f"slide {name!r} is held out to judge the run; expected slides that it may "
-                    "learn from"
-                )
-            counts[name] = _write_slide(predictions[name], slides[name], recipe, options)
-        except WsiSegError as error:
-            failures[name] = str(error)
-        progress.advance(1)
-    progress.finish()
-    if failures:
-        raise BatchError(failures, done=len(counts))
-    return PseudoReport(recipe.data.label, counts)
+
+    def work(name: str) -> int:
+        if name in held_out:
+            raise ConfigError(
+                f"slide {name!r} is held out to judge the run; expected slides that it may learn "
+                "from"
+            )
+        return _write_slide(predictions[name], slides[name], recipe, options)
+
+    batch = run_each(predictions.names(), work, title="pseudo", progress=progress)
+    return PseudoReport(recipe.data.label, batch.results, batch.failures)
 
 
 def _held_out(recipe: Recipe, fold: int | None) -> set[str]:
@@ -167,30 +170,21 @@ def _write_slide(
     ]
     if not objects:
         # Nothing says that an empty label is a guess, so none is kept, nor that of last round.
-        discard_label(slide.path, label)
+        delete_label(slide.path, label)
         return 0
-    partial = slide.path / ".partial" / label
-    discard(partial)
-    create_multiscale(
-        partial,
-        extents=list(slide.pyramid.extents),
-        channels=None,
-        mpp=slide.pyramid.mpp,
-        attributes={"kind": "label", "classes": recipe.class_table.to_json()},
-        name=label,
+    layout = DraftLayout(
+        extents=slide.pyramid.extents, channels=None, mpp=slide.pyramid.mpp, coarser=False
     )
-    for level, extent in enumerate(slide.pyramid.extents):
-        rows = strip_rows(partial, level)
-        for y in range(0, extent.height, rows):
-            height = min(rows, extent.height - y)
-            drawn = hard.at(extent.height, extent.width, y, height)
-            if drawn.any():
-                write_strip(partial, level, y, drawn)
-    if options.soft:
-        hard.write_soft(partial / SOFT, slide)
-    write_objects(partial, measure_objects(objects, slide.pyramid.mpp))
-    finish(partial, slide.path / "labels" / label, replace=True)
-    tidy(slide.path)
+    about = {"kind": "label", "classes": recipe.class_table.to_json()}
+    with writing(slide.path / LABELS / label, layout, about) as draft:
+        for level, extent in enumerate(slide.pyramid.extents):
+            for strip in draft.strips(level):
+                drawn = hard.at(extent, strip)
+                if drawn.any():
+                    draft.write(strip, drawn)
+        if options.soft:
+            hard.write_soft(draft, slide)
+        write_objects(draft.path, measure_objects(objects, slide.pyramid.mpp))
     return len(objects)
 
 
@@ -220,29 +214,23 @@ class _Hardened:
             _ignore_empty_tiles(ids, tile)
         return ids[y - top : y - top + height]
 
-    def write_soft(self, path: Path, slide: SlideStore) -> None:
-        """Keep the probabilities, at the size of the prediction."""
-        extent = self._extent
-        create_multiscale(
-            path,
-            extents=[extent],
+    def write_soft(self, draft: Draft, slide: SlideStore) -> None:
+        """Keep the probabilities in a label, at the size of the prediction."""
+        layout = DraftLayout(
+            extents=[self._extent],
             channels=len(self._channels),
             mpp=slide.pyramid.mpp,
-            downsample=slide.pyramid.extent.width / extent.width,
-            attributes={"kind": "probabilities", "classes": self._classes.to_json()},
-            name=SOFT,
+            downsample=slide.pyramid.extent.width / self._extent.width,
         )
-        rows = strip_rows(path)
-        for y in range(0, extent.height, rows):
-            region = Region(
-                level=0, y=y, x=0, height=min(rows, extent.height - y), width=extent.width
-            )
-            write_strip(path, 0, y, self._image.read(region)[..., self._channels])
+        about = {"kind": "probabilities", "classes": self._classes.to_json()}
+        soft = draft.inside(SOFT, layout, about)
+        for strip in soft.strips():
+            soft.write(strip, self._image.read(strip)[..., self._channels])
 
-    def at(self, height: int, width: int, y: int, rows: int) -> NDArray[np.uint8]:
-        """Class ids of some rows of a picture of this size: those at the pixel centres."""
-        down = _nearest(np.arange(y, y + rows), height, self._extent.height)
-        across = _nearest(np.arange(width), width, self._extent.width)
+    def at(self, extent: Extent, strip: Region) -> NDArray[np.uint8]:
+        """Class ids in a strip of a picture of this size: those at the pixel centres."""
+        down = _nearest(np.arange(strip.y, strip.y_end), extent.height, self._extent.height)
+        across = _nearest(np.arange(extent.width), extent.width, self._extent.width)
         found = self.rows(int(down[0]), int(down[-1] - down[0]) + 1)
         return found[np.ix_(down - down[0], across)]
 
@@ -255,14 +243,14 @@ class _Hardened:
             yield names[value - 1], shapely.transform(polygon, lambda xy: xy * scale)
 
     def _strips(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        for y in range(0, self._extent.height, _STRIP_PX):
-            ids = self.rows(y, min(_STRIP_PX, self._extent.height - y))
-            yield y, np.where(ids == IGNORE, 0, ids).astype(np.uint8)
+        for strip in self._extent.strips(_STRIP_PX):
+            ids = self.rows(strip.y, strip.height)
+            yield strip.y, np.where(ids == IGNORE, 0, ids).astype(np.uint8)
 
 
 def _channels(prediction: SlideStore, classes: ClassTable) -> Sequence[int]:
     """Channel of the prediction that belongs to each class of the recipe."""
-    found = classes_of(prediction.probabilities).names
+    found = prediction.probabilities.classes.names
     missing = [name for name in classes.names if name not in found]
     if missing:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Owns the state that a run is taken up from: written whole, and where in which epoch it was."""
+"""Owns the state that a run is resumed from: written atomically, with its place in the epoch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,8 @@ from typing import Any
 import lightning
 import torch
 
-from wsi_seg.errors import CheckpointError, OutputError
+from wsi_seg.atomic import atomic_path, partial_path
+from wsi_seg.errors import CheckpointError
 
 LAST = "last.ckpt"
 
@@ -28,7 +29,7 @@ class Position:
 
 
 def save_state(trainer: lightning.Trainer, out: Path) -> None:
-    """Write the state of a run, whole or not at all; every rank has to call this.
+    """Write the state of a run atomically; every rank has to call this.
 
     lightning's own write is a move from the folder for temporary files, which is a copy where
     that is another file system.
@@ -38,13 +39,11 @@ def save_state(trainer: lightning.Trainer, out: Path) -> None:
     OutputError
         If it cannot be written.
     """
-    partial = out / f".{LAST}.partial"
-    try:
+    if not trainer.is_global_zero:  # takes part, and writes nothing
+        trainer.save_checkpoint(partial_path(out / LAST))
+        return
+    with atomic_path(out / LAST) as partial:
         trainer.save_checkpoint(partial)
-        if trainer.is_global_zero:
-            partial.replace(out / LAST)
-    except OSError as error:
-        raise OutputError(f"cannot write {out / LAST}: {error.strerror or error}") from error
 
 
 def position_of(out: Path) -> Position | None:

@@ -84,7 +84,7 @@ class SegmentationTask(lightning.LightningModule):
         return self.learner.network
 
     def on_train_start(self) -> None:
-        """Freeze the encoder where a run is taken up in a frozen epoch."""
+        """Freeze the encoder where a run is resumed in a frozen epoch."""
         self._freeze()
 
     def on_train_epoch_start(self) -> None:

@@ -1,4 +1,4 @@
-"""Owns the run: recipe in, best checkpoint out, through all folds and phases; a rerun goes on."""
+"""Owns the run: recipe in, best checkpoint out, through all folds and phases; a rerun continues."""
 
 import logging
 import shutil

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from torch import nn
 
+from wsi_seg.batch import require_none
 from wsi_seg.config import Recipe
 from wsi_seg.errors import TrainingError
 from wsi_seg.evaluate.calibration import Reliability, slide_reliability
@@ -24,7 +25,7 @@ from wsi_seg.learn.history import History, Row
 from wsi_seg.learn.monitor import figures
 from wsi_seg.models.checkpoint import ModelCard, save_checkpoint
 from wsi_seg.progress import Progress
-from wsi_seg.store import SlideStore, open_collection
+from wsi_seg.store import SlideStore, open_predictions
 
 BEST = "best.safetensors"
 TOP = "top"
@@ -72,13 +73,14 @@ class Validation:
         """
         with tempfile.TemporaryDirectory(prefix=".validation-", dir=self.out) as folder:
             found = Path(folder) / "pred.zarr"
-            infer_with(
+            report = infer_with(
                 (network, self.card),
                 self.slides,
                 found,
                 infer_options(self.recipe, device),
                 progress=progress,
             )
+            require_none(report.failures, done=len(report.slides))
             label = self.recipe.data.label
             scores = score_slides(found, self.slides, label, progress, tile_px=self.recipe.patch_px)
             row = figures(scores, _values(found, self.slides, label))
@@ -124,7 +126,7 @@ def top_name(row: Row) -> str:
 def _values(
     predictions: Path, slides: Sequence[SlideStore], label: str
 ) -> dict[str, dict[str, Reliability]]:
-    found = open_collection(predictions)
+    found = open_predictions(predictions)
     return {
         store.name: slide_reliability(found[store.name], store, label=label) for store in slides
     }
@@ -139,7 +141,7 @@ def score_slides(
     tile_px: int | None = None,
 ) -> Scores:
     """Compare predictions with the truth of the same slides."""
-    found = open_collection(predictions)
+    found = open_predictions(predictions)
     measures = Measures(tile_px=tile_px)
     return Scores(
         tuple(

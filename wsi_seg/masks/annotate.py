@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +10,10 @@ import shapely
 
 from wsi_seg.annotations import Annotations, AnnotationSets, read_for_slides
 from wsi_seg.annotations.names import named
+from wsi_seg.batch import require_none, run_each
 from wsi_seg.choices import Dialect
 from wsi_seg.classes import BACKGROUND_NAME, IGNORE_NAME, ClassTable, meant_by
-from wsi_seg.errors import AnnotationError, BatchError, WsiSegError
+from wsi_seg.errors import AnnotationError, WsiSegError
 from wsi_seg.geometry import Extent
 from wsi_seg.masks.boundary import separate
 from wsi_seg.masks.files import Source, is_own_picture, list_sources
@@ -31,7 +32,8 @@ _NO_CLASSES = frozenset({IGNORE_NAME, BACKGROUND_NAME})
 class AnnotateReport:
     """What was annotated: objects by slide, repairs by file; slides and files left without.
 
-    ``notes`` say what is not drawn, one sentence each.
+    ``notes`` say what is not drawn, one sentence each; ``failures`` why files of other slides were
+    not drawn.
     """
 
     objects: dict[str, int]
@@ -40,6 +42,15 @@ class AnnotateReport:
     without: tuple[str, ...]
     unused: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, object]:
+        """Figures as plain JSON values."""
+        return asdict(self)
+
+    def require_whole(self) -> None:
+        """Raise a `BatchError` if files of some slides cannot be read; all others are done."""
+        require_none(self.failures, done=len(self.objects))
 
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
@@ -129,14 +140,18 @@ def annotate_collection(
     progress
         Advanced by slides.
 
+    Returns
+    -------
+    AnnotateReport
+        Its `AnnotateReport.require_whole` raises if some files cannot be read; nothing is drawn
+        into their slides.
+
     Raises
     ------
     AnnotationError
         If there is no file, or none fits a slide, or one that is named itself fits none.
     OutputError
         If no label can have the name.
-    BatchError
-        If some files cannot be read; the slides without such files are done.
     """
     require_label_name(name)
     found = _read_all(collection, paths, reading)
@@ -148,24 +163,21 @@ def annotate_collection(
         read = {name: _separated(a, collection[name], reading) for name, a in read.items()}
     named_there = {item.class_name for a in read.values() for item in a.items}
     classes = ClassTable.named(reading.class_names or sorted(named_there - _NO_CLASSES))
-    progress.start("annotate", len(read), "slides")
-    counts: dict[str, int] = {}
-    for slide, annotations in read.items():
-        store = collection[slide]
-        counts[slide] = len(
-            write_labels(store, annotations, classes, name, samples=reading.samples)
+
+    def work(slide: str) -> int:
+        return len(
+            write_labels(collection[slide], read[slide], classes, name, samples=reading.samples)
         )
-        progress.advance(1)
-    progress.finish()
-    if failures:
-        raise BatchError(failures, done=len(read))
+
+    batch = run_each(read, work, title="annotate", progress=progress)
     return AnnotateReport(
-        objects=counts,
+        objects=batch.results,
         classes=classes.names,
         repairs={slide: a.repairs for slide, a in read.items() if a.repairs},
         without=_without(collection, name),
         unused=tuple(found.unused),
         notes=(*found.notes, *_left_out(read, classes)),
+        failures=failures | batch.failures,
     )
 
 

@@ -12,20 +12,18 @@ from wsi_seg.masks.boundary import BOUNDARY
 from wsi_seg.masks.objects import Objects, measure_objects, write_objects
 from wsi_seg.masks.rasterize import Rasterizer
 from wsi_seg.masks.tissue import find_tissue
+from wsi_seg.reading.thumbnail import thumbnail_extent
 from wsi_seg.store import (
     Draft,
     DraftLayout,
     LabelInfo,
     SlideStore,
-    halved,
+    dyadic_extents,
     read_thumbnail,
-    thumbnail_extent,
     writing,
 )
 from wsi_seg.store.layout import require_label_name
 from wsi_seg.store.names import LABELS, TISSUE
-
-__all__ = ["TISSUE", "write_labels", "write_mask", "write_tissue", "write_values"]
 
 # Longer side of the image that tissue is searched in: about 10 to 50 um per pixel.
 _TISSUE_PX = 2048
@@ -91,7 +89,7 @@ def _write_low(
     downsample: float,
 ) -> None:
     layout = DraftLayout(
-        extents=halved(Extent.of(values.shape), len(store.pyramid.extents)),
+        extents=dyadic_extents(Extent.of(values.shape), len(store.pyramid.extents)),
         channels=None,
         mpp=store.pyramid.mpp,
         downsample=downsample,

@@ -18,8 +18,6 @@ from wsi_seg.store import SlideStore
 from wsi_seg.store.names import LABELS, OBJECTS
 from wsi_seg.store.remote import below
 
-FILE = OBJECTS
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Objects:

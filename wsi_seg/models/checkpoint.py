@@ -8,8 +8,6 @@ for people is next to the file. Such a file cannot run code when it is opened, s
 import dataclasses
 import hashlib
 import json
-import os
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
+from wsi_seg.atomic import write_atomic
 from wsi_seg.classes import ClassTable
 from wsi_seg.config.recipe import Resize
 from wsi_seg.errors import CheckpointError, ConfigError, OutputError
@@ -39,13 +38,15 @@ _MAX_HEADER_BYTES = 2**24
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
     """What has to be known about a network to use it rightly.
 
     Parameters
     ----------
-    architecture, encoder, in_channels
+    architecture, encoder
+        See `NetworkSpec`; None for a module of one's own, which no file can be built from.
+    in_channels
         See `NetworkSpec`.
     classes
         Classes in the order of the output channels.
@@ -63,30 +64,61 @@ class ModelCard:
         See `NetworkSpec`.
     resize, context_slices
         How the network looks at slides; see `reading.view.View`.
+    min_object_um2
+        Area below which nothing is an object of these classes; exports leave it out. 0 for none.
+
+    Examples
+    --------
+    >>> card = ModelCard(
+    ...     classes=ClassTable.named(["gland"]),
+    ...     mpp=0.5,
+    ...     tile_px=512,
+    ...     mean=(0.485, 0.456, 0.406),
+    ...     std=(0.229, 0.224, 0.225),
+    ... )
     """
 
-    architecture: str
-    encoder: str
-    in_channels: int
     classes: ClassTable
     mpp: float | None
     tile_px: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    architecture: str | None = None
+    encoder: str | None = None
+    in_channels: int = 3
     scores: dict[str, float] = field(default_factory=dict)
     training: dict[str, object] = field(default_factory=dict)
     decoder_attention: str | None = None
     resize: Resize | None = None
     context_slices: int = 0
     full_resolution_skip: int = 0
+    min_object_um2: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not len(self.mean) == len(self.std) == self.in_channels:
+            raise ConfigError(
+                f"got {len(self.mean)} means and {len(self.std)} deviations; "
+                f"expected {self.in_channels} of each"
+            )
 
     def view(self, tile_px: int | None = None) -> View:
-        """How the network looks at slides; with another tile, a fitted slide fills that."""
+        """How the network looks at slides; with another tile, a resized slide fills that."""
         return View(self.mpp, self.resize, tile_px or self.tile_px, self.context_slices)
 
     @property
     def spec(self) -> NetworkSpec:
-        """What to build."""
+        """What to build.
+
+        Raises
+        ------
+        ConfigError
+            If the card is that of a module of one's own.
+        """
+        if self.architecture is None or self.encoder is None:
+            raise ConfigError(
+                "got a card without architecture and encoder; expected the names of an smp "
+                "network, because a checkpoint is built from its card"
+            )
         return NetworkSpec(
             self.architecture,
             self.encoder,
@@ -130,6 +162,7 @@ class _CardFile(BaseModel):
     resize: Resize | None = None
     context_slices: int = Field(default=0, ge=0, le=32)
     full_resolution_skip: int = Field(default=0, ge=0, le=64)
+    min_object_um2: float = Field(default=0.0, ge=0)
 
     @model_validator(mode="before")
     @classmethod
@@ -143,11 +176,6 @@ class _CardFile(BaseModel):
 
     def card(self) -> ModelCard:
         """Card in the form the rest of the code uses."""
-        if not len(self.mean) == len(self.std) == self.in_channels:
-            raise ConfigError(
-                f"got {len(self.mean)} means and {len(self.std)} deviations; "
-                f"expected {self.in_channels} of each"
-            )
         if self.context_slices and self.in_channels != channels_with(self.context_slices):
             raise ConfigError(
                 f"got {self.in_channels} channels and {self.context_slices} context slices; "
@@ -168,13 +196,14 @@ class _CardFile(BaseModel):
             resize=self.resize,
             context_slices=self.context_slices,
             full_resolution_skip=self.full_resolution_skip,
+            min_object_um2=self.min_object_um2,
         )
 
 
 def save_checkpoint(path: Path, network: nn.Module, card: ModelCard) -> None:
     """Write a network and its card, and the card once more as JSON next to it for people.
 
-    Both files appear whole or not at all.
+    Both files are written atomically.
 
     Parameters
     ----------
@@ -198,9 +227,9 @@ def save_checkpoint(path: Path, network: nn.Module, card: ModelCard) -> None:
     }
     values = card.to_json()
     metadata = {_KEY: json.dumps(values, allow_nan=False), "format": "pt"}
-    _write_whole(path, save(tensors, metadata))
+    write_atomic(path, save(tensors, metadata))
     pretty = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
-    _write_whole(path.with_suffix(".json"), (pretty + "\n").encode())
+    write_atomic(path.with_suffix(".json"), pretty + "\n")
 
 
 def load_checkpoint(path: Path | str) -> tuple[nn.Module, ModelCard]:
@@ -274,6 +303,16 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def module_digest(network: nn.Module) -> str:
+    """SHA-256 of a network's values and their names, in memory."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        data = value.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8)
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(data.numpy().data)
+    return digest.hexdigest()
+
+
 def weights_digest(path: Path) -> str:
     """SHA-256 of a checkpoint's tensors alone, whatever its card says.
 
@@ -324,19 +363,3 @@ def _require_safetensors(path: Path) -> None:
         f"checkpoint {path} is not a safetensors file, or is cut short ({size} bytes, header of "
         f"{length}); expected a file written by `wsi-seg train`"
     )
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write under another name, flush to the disk, then rename."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error

@@ -40,22 +40,52 @@ def estimate_memory(spec: NetworkSpec) -> MemoryEstimate:
     (mit_b0) cannot be built.
     """
     with torch.random.fork_rng(devices=[]):
-        network = blank_network(spec).eval()
+        return measure_network(blank_network(spec).eval(), spec.in_channels, _SIDE)[0]
+
+
+def measure_network(
+    network: nn.Module, in_channels: int, side: int
+) -> tuple[MemoryEstimate, tuple[int, ...]]:
+    """Run a network once on an image of zeros, and note the shapes of what its layers give.
+
+    Parameters
+    ----------
+    network
+        In eval mode.
+    in_channels, side
+        Shape of the image.
+
+    Returns
+    -------
+    MemoryEstimate
+        What it takes.
+    tuple[int, ...]
+        Shape of what it gives; empty where that is not a tensor.
+    """
     outputs: list[int] = []
     kept: list[int] = []
-    for module in network.modules():
-        if not list(module.children()):
-            module.register_forward_hook(lambda _, __, out: outputs.extend(_sizes(out)))
+    hooks = [
+        module.register_forward_hook(lambda _, __, out: outputs.extend(_sizes(out)))
+        for module in network.modules()
+        if not list(module.children())
+    ]
     encoder = getattr(network, "encoder", None)
     if isinstance(encoder, nn.Module):
-        encoder.register_forward_hook(lambda _, __, out: kept.extend(_sizes(out)))
-    with trial_pass():
-        network(torch.zeros(1, spec.in_channels, _SIDE, _SIDE))
+        hooks.append(encoder.register_forward_hook(lambda _, __, out: kept.extend(_sizes(out))))
     values = [*network.parameters(), *network.buffers()]
-    return MemoryEstimate(
+    device = values[0].device if values else torch.device("cpu")
+    try:
+        with trial_pass():
+            found = network(torch.zeros(1, in_channels, side, side, device=device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    outputs.extend(_sizes(found))
+    estimate = MemoryEstimate(
         parameters=sum(value.numel() for value in values),
-        values_per_px=(_ALIVE * max(outputs) + sum(kept)) / _SIDE**2,
+        values_per_px=(_ALIVE * max(outputs, default=0) + sum(kept)) / side**2,
     )
+    return estimate, tuple(found.shape) if isinstance(found, torch.Tensor) else ()
 
 
 def _sizes(output: object) -> list[int]:

@@ -58,7 +58,7 @@ class GeneralisedMean(nn.Module):
 
 
 def class_head(channels: int, classes: int, pooling: Pooling, dropout: float) -> nn.Module:
-    """Head that tells from the deepest features whether each class is in the patch at all."""
+    """Head that predicts from the deepest features whether each class is in the patch."""
     pools = {"avg": nn.AdaptiveAvgPool2d(1), "max": nn.AdaptiveMaxPool2d(1)}
     pool = pools[pooling] if pooling in pools else GeneralisedMean()
     return nn.Sequential(pool, nn.Flatten(), nn.Dropout(dropout), nn.Linear(channels, classes))
@@ -139,7 +139,7 @@ class TrainingNetwork(nn.Module):
         return self
 
     def freeze_encoder(self, frozen: bool) -> None:
-        """Stop, or let go on, the learning of the encoder.
+        """Freeze or unfreeze the encoder.
 
         A frozen encoder is in eval mode, so BatchNorm keeps its statistics and drop path rests.
         """

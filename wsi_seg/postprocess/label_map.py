@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.geometry import Region
-from wsi_seg.store import LABEL, Multiscale, SlideStore
-from wsi_seg.store.chunks import destination
+from wsi_seg.reading.readable import destination
+from wsi_seg.store import Multiscale, SlideStore
+from wsi_seg.store.names import PREDICTION_LABEL
 
-__all__ = ["LABEL", "label_map", "predicted_label"]
+__all__ = ["label_map", "predicted_label"]
 
 # Rows of probabilities that are held at a time: a chunk's.
 _ROWS = 512
@@ -41,7 +42,7 @@ def label_map(probability: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return ids
 
 
-def predicted_label(store: SlideStore, name: str = LABEL) -> Multiscale:
+def predicted_label(store: SlideStore, name: str = PREDICTION_LABEL) -> Multiscale:
     """Label map of a prediction, computed as it is read where only probabilities were saved.
 
     Parameters
@@ -56,12 +57,12 @@ def predicted_label(store: SlideStore, name: str = LABEL) -> Multiscale:
     StoreError
         If there is no such label.
     """
-    if name != LABEL or store.saved != "probabilities":
+    if name != PREDICTION_LABEL or store.saved != "probabilities":
         return store.label(name)
     image = store.probabilities
     return _Computed(
         path=image.path,
-        name=LABEL,
+        name=PREDICTION_LABEL,
         pyramid=image.pyramid,
         channels=None,
         attributes=image.attributes,
@@ -79,10 +80,7 @@ class _Computed(Multiscale):
     ) -> NDArray[np.uint8]:
         """Class ids of a region, ``(H, W)``; memory holds few rows of probabilities."""
         ids = destination((region.height, region.width), out)
-        for y in range(0, region.height, _ROWS):
-            height = min(_ROWS, region.height - y)
-            rows = Region(
-                level=region.level, y=region.y + y, x=region.x, height=height, width=region.width
-            )
-            ids[y : y + height] = label_map(Multiscale.read(self, rows, cached=cached))
+        for rows in region.strips(_ROWS):
+            own = slice(rows.y - region.y, rows.y_end - region.y)
+            ids[own] = label_map(Multiscale.read(self, rows, cached=cached))
         return ids

@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from wsi_seg.atomic import write_atomic
 from wsi_seg.choices import Scope, Unit
-from wsi_seg.errors import ConfigError, OutputError, ResolutionError
+from wsi_seg.errors import ConfigError, ResolutionError
 
 FILE = "rule.json"
 
@@ -192,14 +193,7 @@ def write_rule(path: Path, rule: Rule, found: dict[str, object]) -> None:
     OutputError
         If it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        text = json.dumps({"rule": asdict(rule), "found": found}, indent=1)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    write_atomic(path, json.dumps({"rule": asdict(rule), "found": found}, indent=1))
 
 
 def read_rule(path: Path) -> Rule:

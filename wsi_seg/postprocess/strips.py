@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.errors import StoreError
-from wsi_seg.geometry import Extent, Region
+from wsi_seg.geometry import Region
 from wsi_seg.store import Multiscale
 
 STRIP_PX = 512
@@ -100,8 +100,5 @@ def label_strips(
 
 
 def _read(image: Multiscale, level: int, strip_px: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    extent: Extent = image.pyramid.extents[level]
-    for y in range(0, extent.height, strip_px):
-        height = min(strip_px, extent.height - y)
-        region = Region(level=level, y=y, x=0, height=height, width=extent.width)
-        yield y, image.read(region, cached=False)
+    for strip in image.pyramid.extents[level].strips(strip_px, level):
+        yield strip.y, image.read(strip, cached=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsi_seg.atomic import partial_path
+from wsi_seg.atomic import atomic_path
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.postprocess.objects import ObjectTable
 
@@ -36,11 +36,9 @@ def write_table(path: Path, table: ObjectTable, *, has_mpp: bool) -> None:
     if path.suffix not in _SUFFIXES:
         raise OutputError(f"got table {path.name!r}; expected a name ending with .csv or .parquet")
     columns = {_title(name, has_mpp=has_mpp): getattr(table, name) for name in _COLUMNS}
-    temporary = partial_path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as partial:
         if path.suffix == ".csv":
-            with temporary.open("w", newline="", encoding="utf-8") as file:
+            with partial.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
                 writer.writerow(columns)
                 writer.writerows(zip(*(c.tolist() for c in columns.values()), strict=True))
@@ -52,13 +50,8 @@ def write_table(path: Path, table: ObjectTable, *, has_mpp: bool) -> None:
             if not len(table):  # an empty list has no type
                 arrays = {name: pyarrow.array(c.astype(c.dtype)) for name, c in columns.items()}
             # A file, because pyarrow reads some paths as addresses.
-            with temporary.open("wb") as packed:
+            with partial.open("wb") as packed:
                 pyarrow.parquet.write_table(pyarrow.table(arrays), packed)
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_table(path: Path) -> ObjectTable:

@@ -1,28 +1,16 @@
 """Owns keeping a decision: the label ``decision`` next to a prediction's own label map."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from pathlib import Path
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import StoreError
 from wsi_seg.postprocess.decide import decide
+from wsi_seg.postprocess.label_map import predicted_label
 from wsi_seg.postprocess.rule import Rule
 from wsi_seg.postprocess.strips import Source, argmax_strips, certain_label_strips
-from wsi_seg.progress import Silent
-from wsi_seg.store import (
-    Multiscale,
-    SlideStore,
-    create_multiscale,
-    discard,
-    fill_pyramid,
-    finish,
-    strip_rows,
-    tidy,
-    write_strip,
-)
-
-DECISION = "decision"
+from wsi_seg.store import DraftLayout, Multiscale, SlideStore, strip_rows, writing
+from wsi_seg.store.names import DECISION_LABEL, LABELS
 
 
 def write_decision(store: SlideStore, rule: Rule) -> Multiscale:
@@ -38,8 +26,8 @@ def write_decision(store: SlideStore, rule: Rule) -> Multiscale:
     ResolutionError
         If the rule needs an mpp and the slide has none.
     """
-    if DECISION in store.label_names():
-        found = store.label(DECISION)
+    if DECISION_LABEL in store.label_names():
+        found = store.label(DECISION_LABEL)
         if found.attributes.get("rule") == asdict(rule):
             return found
     if store.saved == "labels" and rule.needs_probabilities:
@@ -55,8 +43,25 @@ def write_decision(store: SlideStore, rule: Rule) -> Multiscale:
         start = read(store.image, strip_px=strip_px)
         return decide(start, rule, px_area=px_area, extent=store.pyramid.extent)
 
-    classes = classes_of(store.image)
-    return write_label(store, DECISION, source, classes=classes, note={"rule": asdict(rule)})
+    note = {"rule": asdict(rule)}
+    return write_label(store, DECISION_LABEL, source, classes=store.image.classes, note=note)
+
+
+def decided_label(store: SlideStore, rule: Rule | None) -> Multiscale:
+    """Label map of a prediction: what a rule decides; without one, what inference wrote.
+
+    Of the latter, objects are left out that are too small for the model's classes, where its card
+    says so and the slide's mpp is known.
+
+    Raises
+    ------
+    StoreError, ResolutionError
+        See `write_decision`.
+    """
+    least = store.prediction.min_object_um2
+    if rule is None and least and store.pyramid.mpp is not None:
+        rule = Rule(min_object_area=least)
+    return predicted_label(store) if rule is None else write_decision(store, rule)
 
 
 def write_label(
@@ -65,7 +70,7 @@ def write_label(
     source: Callable[[int], Source],
     *,
     classes: ClassTable,
-    note: dict[str, object],
+    note: Mapping[str, object],
 ) -> Multiscale:
     """Write a label map next to a prediction, of its size; one of that name is replaced.
 
@@ -82,41 +87,12 @@ def write_label(
     note
         Plain JSON values to keep with the label.
     """
-    partial = store.path / ".partial" / name
+    path, layout = store.path / LABELS / name, DraftLayout.like(store.image)
     if "slide_extent" in store.attributes:
         note = {"slide_extent": store.attributes["slide_extent"], **note}
-    discard(partial)
-    downsample = store.attributes.get("downsample", 1.0)
-    mpp = store.pyramid.mpp
-    if not isinstance(downsample, int | float):
-        raise StoreError(f"{store.path}: got downsample {downsample!r}; expected a number")
-    create_multiscale(
-        partial,
-        extents=store.pyramid.extents,
-        channels=None,
-        mpp=None if mpp is None else mpp / downsample,
-        downsample=downsample,
-        attributes={"kind": "label", "classes": classes.to_json(), **note},
-        name=name,
-    )
-    for strip in source(strip_rows(partial))():
-        write_strip(partial, 0, strip.y, strip.ids)
-    fill_pyramid(partial, nearest=True, progress=Silent())
-    final: Path = store.path / "labels" / name
-    finish(partial, final, replace=True)
-    tidy(store.path)
+    about: dict[str, object] = {"kind": "label", "classes": classes.to_json(), **note}
+    with writing(path, layout, about) as draft:
+        strips = source(strip_rows(draft.path))()
+        for region, strip in zip(draft.strips(), strips, strict=True):
+            draft.write(region, strip.ids)
     return store.label(name)
-
-
-def classes_of(image: Multiscale) -> ClassTable:
-    """Classes that a prediction or label names.
-
-    Raises
-    ------
-    StoreError
-        If it does not name any.
-    """
-    rows = image.attributes.get("classes")
-    if not isinstance(rows, list):
-        raise StoreError(f"{image.path} names no classes; expected one written by wsi-seg")
-    return ClassTable.from_json(rows)

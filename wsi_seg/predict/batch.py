@@ -64,7 +64,7 @@ def best_batch(
 
 
 def fastest(rates: Mapping[int, float]) -> int:
-    """Largest batch that is as fast as any but for 1 %: each batch has costs outside the network.
+    """Largest batch within 1 % of the fastest: each batch has costs outside the network.
 
     Examples
     --------

@@ -1,8 +1,8 @@
 """Owns how the predictions of several networks become one.
 
-What is combined are blended probabilities, not windows: each member is predicted on its own grid,
+What is combined are blended probabilities, not tiles: each member is predicted on its own grid,
 at its own tile and mpp, and rounded to 1 / 255 as a prediction of its own would be. So an ensemble
-gives the same px as its members' stored predictions combined afterwards, whether they were in
+gives the same pixels as its members' stored predictions combined afterwards, whether they were in
 memory together or one after the other.
 """
 
@@ -29,7 +29,7 @@ COMBINED: dict[Mode, Literal["probabilities", "logits", "votes"]] = {
 def combine(
     predictions: Sequence[NDArray[np.uint8]], weights: Sequence[float], mode: Mode
 ) -> NDArray[np.uint8]:
-    """Combine predictions of the same px.
+    """Combine predictions of the same pixels.
 
     Parameters
     ----------
@@ -47,8 +47,8 @@ def combine(
     Returns
     -------
     NDArray[np.uint8]
-        Equal predictions come back as they are, and the order of members does not matter but for
-        the last bit of a weighted sum.
+        Equal predictions come back as they are, and the order of members does not matter except
+        for the last bit of a weighted sum.
     """
     total = float(np.sum(weights))
     sums = np.zeros(predictions[0].shape)

@@ -1,4 +1,4 @@
-"""Owns whether compiling a network pays."""
+"""Owns whether a network is compiled: where that saves more time than it costs."""
 
 # Seconds that compiling a network costs the first time, measured on an H100 (10 to 25); it is
 # faster from the disk.
@@ -8,7 +8,7 @@ _SECONDS = 30
 _SPEEDUP = 1.9
 
 
-def worth_compiling(tiles: int, tiles_per_second: float) -> bool:
+def should_compile(tiles: int, tiles_per_second: float) -> bool:
     """Whether a network should be compiled on CUDA: whether it saves more time than it costs.
 
     Parameters

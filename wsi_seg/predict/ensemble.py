@@ -11,15 +11,20 @@ from torch import nn
 from wsi_seg.choices import Mode, Tta
 from wsi_seg.config.ensemble import read_ensemble
 from wsi_seg.errors import CheckpointError, ConfigError
-from wsi_seg.models import ModelCard, load_checkpoint, read_card
+from wsi_seg.models import ModelCard, load_checkpoint, read_card, size_multiple
 from wsi_seg.models.checkpoint import (
     digest_of,
+    module_digest,
     newest_checkpoint,
     shipped_checkpoint,
     weights_digest,
 )
+from wsi_seg.models.memory_estimate import MemoryEstimate, estimate_memory, measure_network
 from wsi_seg.predict.combine import COMBINED
 from wsi_seg.predict.predictor import PrecisionDrift, Predictor, TilePredictor
+
+# Side of the image that networks in memory are tried on.
+_TRIAL_PX = 128
 
 # What folds leave together, see `learn.ensemble`.
 ENSEMBLE = "ensemble.yaml"
@@ -57,6 +62,18 @@ class Member:
             raise CheckpointError("a member of an ensemble has neither a file nor a network")
         return load_checkpoint(self.path)[0]
 
+    def memory(self) -> MemoryEstimate:
+        """Estimate what the network takes; measured where it is in memory.
+
+        Raises
+        ------
+        ConfigError
+            If a network in memory gives anything but one logit map for each class.
+        """
+        if self.network is None:
+            return estimate_memory(self.card.spec)
+        return _measured(self.network, self.card)
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -75,7 +92,8 @@ class Model:
 
     @classmethod
     def of(cls, network: nn.Module, card: ModelCard, digest: str = "") -> "Model":
-        """Model of one network in memory."""
+        """Model of one network in memory; its weights are its digest where none is given."""
+        digest = digest or module_digest(network)
         return cls((Member(card, digest, network=network),))
 
     @property
@@ -106,6 +124,24 @@ class Model:
             return self.members[0].digest
         rows = [{"checkpoint": m.digest, "weight": m.weight} for m in self.members]
         return {"mode": self.mode, "combined": COMBINED[self.mode], "members": rows}
+
+
+def _measured(network: nn.Module, card: ModelCard) -> MemoryEstimate:
+    """Run a network once on zeros: what it takes, and whether it fits its card."""
+    side = min(card.tile_px, _TRIAL_PX)
+    side += -side % size_multiple(network)
+    training = network.training
+    try:
+        found, shape = measure_network(network.eval(), card.in_channels, side)
+    finally:
+        network.train(training)
+    expected = (1, len(card.classes), side, side)
+    if shape != expected:
+        raise ConfigError(
+            f"got a network that gives {shape} for an image (1, {card.in_channels}, {side}, "
+            f"{side}); expected {expected}: a logit of each class for each pixel"
+        )
+    return found
 
 
 def newest_model(folder: Path) -> Path:
@@ -242,7 +278,7 @@ class MemberPredictors:
         self._build = build
         self._limit = resident or len(model.members)
         self._loaded: OrderedDict[int, TilePredictor] = OrderedDict()
-        # Of members that were let go.
+        # Of members that were removed from memory.
         self._drifts = [PrecisionDrift()] * len(model.members)
 
     def __len__(self) -> int:

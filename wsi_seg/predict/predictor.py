@@ -55,7 +55,7 @@ class PrecisionDrift:
     Parameters
     ----------
     labels
-        Pixels whose probability lies on the other side of one half.
+        Pixels whose probability is on the other side of one half.
     values
         Pixels whose probability differs when it is rounded to 1 / 255.
     """
@@ -236,12 +236,12 @@ class Predictor:
         if self._exact is not None:
             first, fast = (part[:_COMPARED].to("cpu", copy=True) for part in (tiles, found))
             self._compared, self._exact = (self._exact, first, fast), None
-            if self.device.type == "cuda":  # it goes on meanwhile
+            if self.device.type == "cuda":  # it computes meanwhile
                 self._compare(*self._compared)
         return found
 
     def _compare(self, exact: nn.Module, tiles: torch.Tensor, found: torch.Tensor) -> None:
-        """Measure the drift, in a thread; the exact network is let go afterwards."""
+        """Measure the drift, in a thread; the exact network is released afterwards."""
         thread = ThreadPoolExecutor(1, thread_name_prefix="wsi-drift")
         self._drift, self._compared = thread.submit(_drift, exact, tiles, found), None
         thread.shutdown(wait=False)

@@ -1,49 +1,32 @@
 """Owns reading a slide at any resolution: its level, area means for images, centres for labels.
 
 Training and inference both read by the rules of this module, so a model meets at inference the
-px that it was trained on.
+pixels that it was trained on.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.errors import ResolutionError
+from wsi_seg.errors import RegionError, ResolutionError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.pyramid import SAME_MPP
-from wsi_seg.store import Multiscale
+from wsi_seg.reading.readable import Readable
 
 # A slide whose finest level is coarser than asked for by more than this is refused.
 COARSEST_SLIDE = 1.2
 
-# Area weights are multiples of 1 / 4096 and rows are kept to 1 / 16 of a grey step in between:
-# then every product and sum below 2^24 is exact in float32, and a px has the same value in
-# every window that contains it, whatever the order of summation.
+# Area weights are multiples of 1 / 4096, and rows are kept to 1 / 16 of a grey step at first:
+# then every product and sum below 2^24 is exact in float32, and a pixel has the same value in
+# every tile that contains it, whatever the order of summation.
 _WEIGHT_STEPS = 4096
 _ROW_STEPS = 16
 
 # What sums along columns, then along rows, are multiplied with before they are rounded.
 ROW_SCALE = _ROW_STEPS / _WEIGHT_STEPS
 COLUMN_SCALE = 1 / (_WEIGHT_STEPS * _ROW_STEPS)
-
-
-class Readable(Protocol):
-    """Px of a slide in levels: a `Multiscale`, or several seen as one."""
-
-    @property
-    def pyramid(self) -> Pyramid:
-        """Levels."""
-
-    def chunk(self, level: int) -> Extent:
-        """Size of what is decoded at a time."""
-
-    def read(
-        self, region: Region, *, cached: bool = True, out: NDArray[np.uint8] | None = None
-    ) -> NDArray[np.uint8]:
-        """Read a region, ``(H, W, C)`` uint8; see `Multiscale.read`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +58,13 @@ def scale_for(pyramid: Pyramid, mpp: float | None, *, name: str) -> Scale:
         return Scale(0, pyramid.extent)
     if pyramid.mpp is None:
         raise ResolutionError(
-            f"slide {name!r} has no mpp, and {mpp:g} um per px are asked for; give the slide's "
+            f"slide {name!r} has no mpp, and {mpp:g} um per pixel are asked for; give the slide's "
             "value with `wsi-seg tile --mpp`"
         )
     if pyramid.mpp > mpp * COARSEST_SLIDE:
         raise ResolutionError(
-            f"slide {name!r} has {pyramid.mpp:.4g} um per px at its finest level, and {mpp:g} are "
-            f"asked for; expected at most {mpp * COARSEST_SLIDE:.4g}"
+            f"slide {name!r} has {pyramid.mpp:.4g} um per pixel at its finest level, and {mpp:g} "
+            f"are asked for; expected at most {mpp * COARSEST_SLIDE:.4g}"
         )
     wanted = max(1.0, mpp / pyramid.mpp)
     level = pyramid.level_at_or_below(wanted)
@@ -95,7 +78,7 @@ def read_image(
 ) -> NDArray[np.uint8]:
     """Rectangle of a slide at the scale, area-averaged, ``(height, width, C)`` uint8.
 
-    The rectangle is given in px of ``scale.extent`` and lies inside it.
+    The rectangle is given in pixels of ``scale.extent`` and is inside it.
     """
     full = image.pyramid.extents[scale.level]
     if full == scale.extent:
@@ -123,8 +106,75 @@ def read_image(
     return np.rint(wide * COLUMN_SCALE).astype(np.uint8)
 
 
+def read_centred(
+    image: Readable,
+    *,
+    name: str,
+    mpp: float,
+    centre_um: tuple[float, float],
+    size_px: tuple[int, int],
+    fill: int | None = None,
+) -> NDArray[np.uint8]:
+    """Rectangle of a slide at any resolution, area-averaged, around a point of the slide.
+
+    Parameters
+    ----------
+    image
+        Pixels of the slide.
+    name
+        Name of the slide, for messages.
+    mpp
+        Micrometres per pixel to read at.
+    centre_um
+        Centre of the rectangle, y and x in micrometres from the slide's upper left corner.
+    size_px
+        Height and width in pixels of ``mpp``.
+    fill
+        Value of pixels outside the slide, 0 to 255; None refuses such a rectangle.
+
+    Returns
+    -------
+    NDArray[np.uint8]
+        ``(height, width, C)``.
+
+    Raises
+    ------
+    RegionError
+        If the rectangle reaches out of the slide and there is no ``fill``.
+    ResolutionError
+        If the slide's mpp is unknown, or more than 20 % coarser.
+    """
+    scale = scale_for(image.pyramid, mpp, name=name)
+    full, here = image.pyramid.extent, scale.extent
+    base = image.pyramid.mpp or mpp
+    # Micrometres per pixel of what is read, along y and x.
+    steps = base * full.height / here.height, base * full.width / here.width
+    height, width = size_px
+    y, x = (round(c / s - n / 2) for c, s, n in zip(centre_um, steps, size_px, strict=True))
+    top, left, bottom, right = (
+        max(y, 0),
+        max(x, 0),
+        min(y + height, here.height),
+        min(x + width, here.width),
+    )
+    if (top, left, bottom, right) == (y, x, y + height, x + width):
+        return read_image(image, scale, y, x, height=height, width=width)
+    if fill is None:
+        raise RegionError(
+            f"slide {name!r}: got {width} x {height} pixels around {centre_um} um, which reach "
+            f"out of its {here} at {mpp:g} um per pixel; expected a rectangle inside, or fill="
+        )
+    if bottom <= top or right <= left:
+        channels = image.read(Region(level=scale.level, y=0, x=0, height=1, width=1)).shape[2:]
+        return np.full((height, width, *channels), fill, np.uint8)
+    inside = read_image(image, scale, top, left, height=bottom - top, width=right - left)
+    found = np.full((height, width, *inside.shape[2:]), fill, np.uint8)
+    found[top - y : bottom - y, left - x : right - x] = inside
+    return found
+
+
 def read_label(
-    label: Multiscale, extent: Extent, y: int, x: int, *, height: int, width: int
+    label: Readable, extent: Extent, y: int, x: int, *, height: int, width: int
 ) -> NDArray[np.uint8]:
     """Rectangle of a label map at any size of its slide, ``(height, width)`` uint8 class ids.
 
@@ -133,7 +183,7 @@ def read_label(
     label
         Covers the whole slide at its level 0.
     extent
-        Size of the slide at the wanted resolution; the rectangle is in px of it, inside it.
+        Size of the slide at the wanted resolution; the rectangle is in pixels of it, inside it.
     """
     ratio = label.pyramid.extent.height / extent.height
     level = label.pyramid.level_at_or_below(max(1.0, ratio))
@@ -155,12 +205,12 @@ def read_label(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Taps:
-    """Which source px make up each output px of one axis, and how much each counts.
+    """Which source pixels make up each output pixel of one axis, and how much each counts.
 
     Parameters
     ----------
     pixels
-        Source px, shape ``(n, taps)`` int64, ascending in each row, inside the axis.
+        Source pixels, shape ``(n, taps)`` int64, ascending in each row, inside the axis.
     weights
         Shape ``(n, taps)`` float32, whole numbers of 1/4096; each row sums to 4096.
     """
@@ -170,28 +220,28 @@ class Taps:
 
     @property
     def count(self) -> int:
-        """Source px per output px."""
+        """Source pixels per output pixel."""
         return int(self.pixels.shape[1])
 
 
 def area_taps(start: int, count: int, *, full: int, small: int) -> Taps:
-    """Source px that are averaged into output px along one axis.
+    """Source pixels that are averaged into output pixels along one axis.
 
-    Output px ``i`` covers the source interval ``[i, i + 1) * full / small``; each source px counts
-    by the length it shares with that interval.
+    Output pixel ``i`` covers the source interval ``[i, i + 1) * full / small``; each source pixel
+    counts by the length it shares with that interval.
 
     Parameters
     ----------
     start, count
-        Output px ``[start, start + count)``.
+        Output pixels ``[start, start + count)``.
     full, small
-        Length of the source axis and of the output axis, in their own px.
+        Length of the source axis and of the output axis, in their own pixels.
     """
     ratio = full / small
     edges = np.arange(start, start + count) * ratio
     first = np.minimum(edges.astype(np.int64), full - 1)
     borders = first[:, None] + np.arange(math.ceil(ratio) + 2)
-    # Share of each output px that lies before each source border: differences are the weights.
+    # Share of each output pixel that is before each source border: differences are the weights.
     before = np.clip((borders - edges[:, None]) / ratio, 0, 1)
     before[borders >= full] = 1
     weights = np.diff(np.rint(before * _WEIGHT_STEPS), axis=1).astype(np.float32)
@@ -201,6 +251,6 @@ def area_taps(start: int, count: int, *, full: int, small: int) -> Taps:
 
 
 def _under_centres(start: int, count: int, *, full: int, small: int) -> NDArray[np.int64]:
-    """Source px under the centres of the output px ``[start, start + count)``."""
+    """Source pixels under the centres of the output pixels ``[start, start + count)``."""
     px = np.arange(start, start + count, dtype=np.int64)
     return (2 * px + 1) * full // (2 * small)

@@ -13,7 +13,6 @@ from wsi_seg.evaluate.review_objects import ReviewObject
 from wsi_seg.export.overview import write_overview
 from wsi_seg.geometry import Region
 from wsi_seg.postprocess.label_map import predicted_label
-from wsi_seg.postprocess.write import classes_of
 from wsi_seg.store import SlideStore
 
 _OVERVIEW_PX = 1200
@@ -36,7 +35,7 @@ def overview(slide: SlideStore, found: SlideStore) -> bytes:
     label = predicted_label(found)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "overview.png"
-        write_overview(slide, [(label, classes_of(label))], file, longest_px=_OVERVIEW_PX)
+        write_overview(slide, [(label, label.classes)], file, longest_px=_OVERVIEW_PX)
         with Image.open(file) as image:
             return jpeg_of(image)
 

@@ -20,14 +20,14 @@ from wsi_seg.report.page import (
 )
 from wsi_seg.report.pictures import crop, overview, wrong_objects
 from wsi_seg.report.plots import dot_plot, line_plot
-from wsi_seg.store import Collection, SlideStore
+from wsi_seg.store import Collection, Predictions, SlideStore
 
 # More slides, or more objects of one slide, are too many for a report.
 MOST_SLIDES = 12
 MOST_CROPS = 10
 
 # Attributes with sections of their own; any others are figures of the run.
-_TOLD_ELSEWHERE = {"kind", "slide", "classes", "saved", "settings", "notes", "training", "mpp",
+_SHOWN_ELSEWHERE = {"kind", "slide", "classes", "saved", "settings", "notes", "training", "mpp",
                    "downsample"}  # fmt: skip
 
 
@@ -78,7 +78,7 @@ def froc_section(found: Froc) -> Section:
 
 
 def picture_sections(
-    predictions: Collection,
+    predictions: Predictions,
     slides: Collection,
     truth: str,
     *,
@@ -125,7 +125,7 @@ def picture_sections(
     return sections
 
 
-def provenance_sections(predictions: Collection, *, recipe: bool) -> list[Section]:
+def provenance_sections(predictions: Predictions, *, recipe: bool) -> list[Section]:
     """Tell settings, model, notes and quarantined tiles, as the prediction recorded them.
 
     ``recipe`` adds the recipe of the model, where no run's own is shown.
@@ -191,7 +191,7 @@ def _run_figures(store: SlideStore) -> dict[str, object]:
     """Figures that inference recorded: whatever it notes besides the known attributes."""
     flat: dict[str, object] = {}
     for key, value in store.attributes.items():
-        if key not in _TOLD_ELSEWHERE:
+        if key not in _SHOWN_ELSEWHERE:
             flat |= value if isinstance(value, Mapping) else {key: value}
     return {key: value for key, value in flat.items() if isinstance(value, int | float | str)}
 

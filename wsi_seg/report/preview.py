@@ -5,8 +5,8 @@ that they were drawn by - and one sheet of augmented patches with the outlines o
 one picture over all slides of the mean label by its place in the patch, which is to be even.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,24 +14,26 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from wsi_seg.atomic import atomic_path
+from wsi_seg.batch import require_none, run_each
 from wsi_seg.classes import ClassTable
 from wsi_seg.config import Recipe
 from wsi_seg.data.augment import Augmenter
 from wsi_seg.data.dataset import PatchSource
-from wsi_seg.errors import BatchError, ConfigError, OutputError, WsiSegError
-from wsi_seg.export.files import written_whole
+from wsi_seg.errors import ConfigError, OutputError
 from wsi_seg.export.names import file_name
 from wsi_seg.learn.position_bias import means_by_position, middle_and_corners
 from wsi_seg.learn.sampler import patch_sampler
 from wsi_seg.progress import Progress
 from wsi_seg.reading.resample import read_label
+from wsi_seg.reading.thumbnail import thumbnail_extent
 from wsi_seg.reading.view import View
 from wsi_seg.report.position_bias import position_picture
 from wsi_seg.sampling import Draws, Layer
 from wsi_seg.sampling.counters import Stream, random_bits
-from wsi_seg.sampling.importance import TISSUE
 from wsi_seg.sampling.maps import TrainingSlide
-from wsi_seg.store import SlideStore, read_thumbnail, thumbnail_extent
+from wsi_seg.store import SlideStore, read_thumbnail
+from wsi_seg.store.names import TISSUE
 
 Pixels = NDArray[np.uint8]
 
@@ -62,13 +64,27 @@ _LAYERS = {
 
 @dataclass(frozen=True, slots=True)
 class PreviewReport:
-    """Pictures that were written: two for each slide, and the mean label of each class."""
+    """Pictures that were written: two for each slide, and the mean label of each class.
+
+    ``slides`` are drawn, ``failures`` says why others are not.
+    """
 
     out: Path
     pictures: tuple[Path, ...]
+    slides: tuple[str, ...]
+    failures: Mapping[str, str]
 
-    def __str__(self) -> str:
-        return f"{len(self.pictures)} pictures in {self.out}"
+    def lines(self) -> list[str]:
+        """Figures as sentences for people."""
+        return [f"{len(self.pictures)} pictures in {self.out}"]
+
+    def to_json(self) -> dict[str, object]:
+        """Figures as plain JSON values."""
+        return asdict(self)
+
+    def require_whole(self) -> None:
+        """Raise a `BatchError` if some slides could not be drawn; all others are done."""
+        require_none(self.failures, done=len(self.slides))
 
 
 def preview_slides(
@@ -87,14 +103,17 @@ def preview_slides(
     progress
         Advanced by slides.
 
+    Returns
+    -------
+    PreviewReport
+        Its `PreviewReport.require_whole` raises if some slides could not be drawn.
+
     Raises
     ------
     ConfigError
         If no slide has the label.
     OutputError
-        If a picture cannot be written.
-    BatchError
-        If some slides fail; the others are done.
+        If the folder cannot be made.
     """
     wanted = [store for store in stores if recipe.data.label in store.label_names()]
     if not wanted:
@@ -106,22 +125,18 @@ def preview_slides(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
-    pictures: list[Path] = []
-    slides: list[TrainingSlide] = []
-    failures: dict[str, str] = {}
-    progress.start("preview", len(wanted), "slides")
-    for store in wanted:
-        try:
-            slides.append(TrainingSlide.of(store, recipe.data.label))
-            pictures += _preview(slides[-1], recipe, out)
-        except WsiSegError as error:
-            failures[store.name] = str(error)
-        progress.advance(1)
-    progress.finish()
-    if failures:
-        raise BatchError(failures, done=len(wanted) - len(failures))
-    pictures.append(_save(_mean_labels(slides, recipe), out / "mean-label.png"))
-    return PreviewReport(out, tuple(pictures))
+    named = {store.name: store for store in wanted}
+
+    def work(name: str) -> tuple[TrainingSlide, tuple[Path, Path]]:
+        slide = TrainingSlide.of(named[name], recipe.data.label)
+        return slide, _preview(slide, recipe, out)
+
+    batch = run_each(named, work, title="preview", progress=progress)
+    pictures = [path for _, paths in batch.results.values() for path in paths]
+    if batch.results:
+        slides = [slide for slide, _ in batch.results.values()]
+        pictures.append(_save(_mean_labels(slides, recipe), out / "mean-label.png"))
+    return PreviewReport(out, tuple(pictures), tuple(batch.results), batch.failures)
 
 
 def _preview(slide: TrainingSlide, recipe: Recipe, out: Path) -> tuple[Path, Path]:
@@ -138,7 +153,7 @@ def _preview(slide: TrainingSlide, recipe: Recipe, out: Path) -> tuple[Path, Pat
 
 
 def _save(picture: Image.Image, path: Path) -> Path:
-    with written_whole(path) as temporary:
+    with atomic_path(path) as temporary:
         picture.save(temporary, format="PNG")
     return path
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_seg import __version__
+from wsi_seg.atomic import atomic_path
 from wsi_seg.ct.froc import froc_of_files
 from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.evaluate.compare import evaluate_collection, usual_measures
-from wsi_seg.export.files import written_whole
 from wsi_seg.progress import Progress
 from wsi_seg.report.page import Section, page
 from wsi_seg.report.prediction import (
@@ -18,7 +18,7 @@ from wsi_seg.report.prediction import (
     score_sections,
 )
 from wsi_seg.report.training import is_run, run_sections
-from wsi_seg.store import Collection, open_collection
+from wsi_seg.store import Collection, Predictions, open_collection, open_predictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def write_report(sources: ReportSources, out: Path, *, progress: Progress) -> Re
         if sources.run is not None:
             sections += run_sections(sources.run)
     text = page(title, f"wsi_seg {__version__}", sections, data)
-    with written_whole(out) as temporary:
+    with atomic_path(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return Report(out, tuple(section.title for section in sections), unscored)
 
@@ -118,7 +118,7 @@ def _prediction(
     sources: ReportSources, progress: Progress
 ) -> tuple[list[Section], dict[str, object], tuple[str, ...]]:
     try:
-        predictions = open_collection(sources.target)
+        predictions = open_predictions(sources.target)
     except StoreError as error:
         raise ConfigError(
             f"{error}; expected a prediction, or a run with recipe.yaml and metrics.csv"
@@ -152,7 +152,7 @@ def _prediction(
     return sections, data, unscored
 
 
-def _require_slides(predictions: Collection, slides: Collection) -> None:
+def _require_slides(predictions: Predictions, slides: Collection) -> None:
     missing = sorted(set(predictions.names()) - set(slides.names()))
     if missing:
         raise StoreError(

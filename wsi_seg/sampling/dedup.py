@@ -5,14 +5,16 @@ same shape and thumbnails that correlate: then one was encoded again.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.errors import OutputError, StoreError
+from wsi_seg.atomic import write_atomic
+from wsi_seg.batch import require_none, run_each
+from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent
 from wsi_seg.progress import Progress
 from wsi_seg.store import Collection, SlideStore, read_thumbnail
@@ -32,16 +34,29 @@ _ROWS = 128
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """Groups of slides that are copies of each other; slides without a copy are in none."""
+    """Groups of slides that are copies of each other; slides without a copy are in none.
+
+    ``slides`` were compared, ``failures`` says why others could not be.
+    """
 
     slides: int
     groups: tuple[tuple[str, ...], ...]
+    failures: Mapping[str, str] = field(default_factory=dict)
 
-    def __str__(self) -> str:
+    def lines(self) -> list[str]:
+        """Name the groups in sentences for people."""
         if not self.groups:
-            return f"{self.slides} slides, no two of them are copies"
-        lines = [f"{self.slides} slides, {len(self.groups)} groups of copies:"]
-        return "\n".join([*lines, *("  " + " = ".join(group) for group in self.groups)])
+            return [f"{self.slides} slides, no two of them are copies"]
+        groups = [f"  {' = '.join(group)}" for group in self.groups]
+        return [f"{self.slides} slides, {len(self.groups)} groups of copies:", *groups]
+
+    def to_json(self) -> dict[str, object]:
+        """Figures as plain JSON values."""
+        return asdict(self)
+
+    def require_whole(self) -> None:
+        """Raise a `BatchError` if some slides could not be compared; all others are done."""
+        require_none(self.failures, done=self.slides)
 
 
 def find_duplicates(collection: Collection, *, progress: Progress) -> Duplicates:
@@ -57,22 +72,23 @@ def find_duplicates(collection: Collection, *, progress: Progress) -> Duplicates
     progress
         Advanced by slides.
     """
-    names = collection.names()
-    digests: list[object] = []
-    shapes = np.empty(len(names))
-    pictures = np.zeros((len(names), _THUMBNAIL_PX**2), dtype=np.float32)
-    progress.start("compare", len(names), "slides")
-    for number, name in enumerate(names):
+
+    def work(name: str) -> tuple[object, float, NDArray[np.float32]]:
         store = collection[name]
-        digests.append(_digest(store))
-        shapes[number] = store.pyramid.extent.width / store.pyramid.extent.height
-        pictures[number] = _picture(store)
-        progress.advance(1)
-    progress.finish()
+        extent = store.pyramid.extent
+        return _digest(store), extent.width / extent.height, _picture(store)
+
+    batch = run_each(collection.names(), work, title="compare", progress=progress)
+    names, found = list(batch.results), list(batch.results.values())
+    digests = [digest for digest, _, _ in found]
+    shapes = np.array([shape for _, shape, _ in found], dtype=np.float64)
+    pictures = np.array([picture for _, _, picture in found], dtype=np.float32)
+    pictures = pictures.reshape(len(names), _THUMBNAIL_PX**2)  # also where there are none
     first: dict[object, int] = {}
     pairs = list(_alike(pictures, shapes))
     pairs += [[first.setdefault(d, n), n] for n, d in enumerate(digests) if d is not None]
-    return Duplicates(len(names), connected([names[a], names[b]] for a, b in pairs))
+    groups = connected([names[a], names[b]] for a, b in pairs)
+    return Duplicates(len(names), groups, batch.failures)
 
 
 def _alike(pictures: NDArray[np.float32], shapes: NDArray[np.float64]) -> Iterator[list[int]]:
@@ -103,17 +119,12 @@ def write_duplicates(collection: Path, found: Duplicates) -> Path:
         If the file cannot be written.
     """
     path = collection / FILE
-    partial = path.with_name(f".{FILE}.partial")
-    try:
-        partial.write_text(json.dumps({"groups": found.groups}, indent=1), encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    write_atomic(path, json.dumps({"groups": found.groups}, indent=1))
     return path
 
 
 def read_duplicates(collection: Path) -> tuple[tuple[str, ...], ...]:
-    """Read the groups that were noted in a collection; none if nobody looked.
+    """Read the groups that were noted in a collection; none if they were not searched.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Owns folds: slides in parts held out in turn, patients whole, foreground spread evenly."""
+"""Owns folds: slides in parts held out in turn, patients together, foreground spread evenly."""
 
 from collections.abc import Mapping, Sequence
 
@@ -81,7 +81,7 @@ def hold_out(
 
 
 def _strata(areas: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """Bins of area, none with fewer slides than there are folds; slides without any apart."""
+    """Bins of area, none with fewer slides than there are folds; slides without any separately."""
     for bins in range(_BINS, 0, -1):
         edges = (
             np.quantile(areas[areas > 0], np.linspace(0, 1, bins + 1)[1:-1])

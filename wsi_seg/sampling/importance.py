@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.store import Multiscale
 
-TISSUE = "tissue"
 HARD_NEGATIVES = "hard_negatives"
 
 # Shares of a cell are kept in steps of 1/255.
@@ -192,7 +191,7 @@ def _borders(cells: int, step: float, length: int) -> NDArray[np.int64]:
 class CellTable:
     """Cells of all slides that a layer has, for draws in O(log n), one byte for each cell.
 
-    Cells lie in blocks of 64; a draw finds its block by the blocks' running sum, then its cell
+    Cells are in blocks of 64; a draw finds its block by the blocks' running sum, then its cell
     among 64. Cells are counted through the maps one after the other, each map from a new block.
 
     Parameters
@@ -202,7 +201,7 @@ class CellTable:
     cumulative
         Running sum of the blocks' weights times their factors, ``(blocks,)`` float64.
     factors
-        Of each block: what one unit of weight is worth, ``(blocks,)`` float32.
+        Of each block: the factor of its weights, ``(blocks,)`` float32.
     """
 
     weights: NDArray[np.uint8]
@@ -211,16 +210,16 @@ class CellTable:
 
     @classmethod
     def of(cls, layers: Sequence[tuple[Share, float]]) -> "CellTable":
-        """Table of one layer: for each map the weights of its cells and what a unit is worth."""
+        """Table of one layer: for each map the weights of its cells and their factor."""
         blocks, factors = [], []
         for weights, factor in layers:
             flat = np.zeros((-(-weights.size // BLOCK), BLOCK), dtype=np.uint8)
             flat.ravel()[: weights.size] = weights.ravel()
             blocks.append(flat)
             factors.append(np.full(len(flat), factor, dtype=np.float32))
-        table, worth = np.concatenate(blocks), np.concatenate(factors)
-        sums = table.sum(axis=1, dtype=np.float64) * worth
-        return cls(table, np.cumsum(sums), worth)
+        table, factors_of_blocks = np.concatenate(blocks), np.concatenate(factors)
+        sums = table.sum(axis=1, dtype=np.float64) * factors_of_blocks
+        return cls(table, np.cumsum(sums), factors_of_blocks)
 
     @property
     def total(self) -> float:

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from wsi_seg.classes import ClassTable
 from wsi_seg.config import Recipe
 from wsi_seg.masks import Objects, read_objects
-from wsi_seg.sampling.importance import HARD_NEGATIVES, TISSUE, Share, SlideMap, map_cells
+from wsi_seg.sampling.importance import HARD_NEGATIVES, Share, SlideMap, map_cells
 from wsi_seg.store import SlideStore
+from wsi_seg.store.names import TISSUE
 
 # Source of objects that a network found.
 PSEUDO = "pseudo"
@@ -149,8 +150,8 @@ class TrainingSlide:
         name, wanted = recipe.sampling.regions_label, recipe.sampling.mix.regions
         if not wanted or not self._has(name):
             return {}
-        rows = self.store.label(name).attributes.get("classes")
-        classes = ClassTable.from_json(rows) if isinstance(rows, list) else ClassTable(())
+        label = self.store.label(name)
+        classes = label.classes if label.names_classes else ClassTable(())
         return {
             region: self._share(_Cells(name, cell_px, value=classes.id_of(region)))
             for region in wanted

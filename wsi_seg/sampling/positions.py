@@ -4,10 +4,10 @@ A label has the same mean at every position in a patch if centres are uniform ov
 from which the patch would touch what it is drawn for: over an object's box, or over a layer's
 cells, widened by half a patch. Centres inside the object alone would put it into the middle. Past a
 slide's border patches are mirrored, so centres stay inside the slide. A slide that is no longer
-than a patch along an axis is seen whole, in the patch's middle.
+than a patch along an axis is seen completely, in the patch's middle.
 
-Where objects lie close together their widened boxes overlap, and the middle of the crowd would be
-drawn most often; each position counts by 1 / (number of widened boxes over it), which evens it out.
+Where objects are close together their widened boxes overlap, and the middle of the cluster would be
+drawn most often; each position counts by 1 / (number of widened boxes over it), which balances it.
 """
 
 from collections.abc import Sequence
@@ -80,15 +80,15 @@ class ObjectPositions:
         self._boxes = np.concatenate(
             [_widened_boxes(*each) for each in zip(maps, sides, strict=True)]
         )
-        crowds = [
-            _crowd(m, side, self._boxes[self.slide == number])
+        grids = [
+            _box_counts(m, side, self._boxes[self.slide == number])
             for number, (m, side) in enumerate(zip(maps, sides, strict=True))
         ]
-        self._columns = np.array([crowd.shape[1] for crowd in crowds])
-        self._rows = np.array([crowd.shape[0] for crowd in crowds])
+        self._columns = np.array([grid.shape[1] for grid in grids])
+        self._rows = np.array([grid.shape[0] for grid in grids])
         self._cell_px = np.array([m.cell_px for m in maps])
-        self._first = np.cumsum([0, *(crowd.size for crowd in crowds)])
-        self._crowd = np.concatenate([crowd.ravel() for crowd in crowds])
+        self._first = np.cumsum([0, *(grid.size for grid in grids)])
+        self._counts = np.concatenate([grid.ravel() for grid in grids])
 
     def draw(self, objects: NDArray[np.int64], uniform: Floats) -> Floats:
         """Draw one centre around each of some objects.
@@ -107,18 +107,18 @@ class ObjectPositions:
         """
         low, high = self._boxes[objects, None, :2], self._boxes[objects, None, 2:]
         tried = low + uniform[:, 1:].reshape(-1, _TRIED, 2) * (high - low)
-        worth = self._worth(self.slide[objects, None], tried[..., 0], tried[..., 1])
+        weights = self._weights(self.slide[objects, None], tried[..., 0], tried[..., 1])
         # A position where no object is seen is taken where all tried ones are such.
-        worth[~worth.any(axis=1)] = 1.0
-        sums = np.cumsum(worth, axis=1)
+        weights[~weights.any(axis=1)] = 1.0
+        sums = np.cumsum(weights, axis=1)
         taken = (sums <= uniform[:, :1] * sums[:, -1:]).sum(axis=1)
         centres: Floats = tried[np.arange(len(objects)), taken]
         return centres
 
     def free(self, number: int) -> NDArray[np.bool_]:
         """Cells of a slide in which a patch may be centred without touching an object."""
-        none: NDArray[np.bool_] = self._crowd_of(number) == 0
-        return none
+        free: NDArray[np.bool_] = self._counts_of(number) == 0
+        return free
 
     def density(self, slide: NDArray[np.int32], y: Floats, x: Floats, turns: Floats) -> Floats:
         """Chance per px² that a draw around an object has its centre at each position.
@@ -131,32 +131,32 @@ class ObjectPositions:
             Chance of each object, ``(objects,)``.
         """
         found = np.zeros(len(y))
-        worth = self._worth(slide, y, x)
+        weights = self._weights(slide, y, x)
         for number in np.unique(slide):
-            mine, ours = np.flatnonzero(slide == number), self.slide == number
+            points, ours = np.flatnonzero(slide == number), self.slide == number
             low, high = self._boxes[ours, :2], self._boxes[ours, 2:]
-            whole = np.prod(high - low, axis=1) * self._mean_worth(int(number))
-            each = np.divide(turns[ours], whole, out=np.zeros(len(whole)), where=whole > 0)
-            for part in np.array_split(mine, -(-len(mine) // _POINTS_AT_ONCE)):
+            areas = np.prod(high - low, axis=1) * self._mean_weights(int(number))
+            each = np.divide(turns[ours], areas, out=np.zeros(len(areas)), where=areas > 0)
+            for part in np.array_split(points, -(-len(points) // _POINTS_AT_ONCE)):
                 at = np.stack([y[part], x[part]], axis=1)[:, None]
                 over = ((low <= at) & (at <= high)).all(axis=2)
-                found[part] = (over @ each) * worth[part]
+                found[part] = (over @ each) * weights[part]
         return found
 
-    def _worth(self, slide: NDArray[np.integer], y: Floats, x: Floats) -> Floats:
+    def _weights(self, slide: NDArray[np.integer], y: Floats, x: Floats) -> Floats:
         """1 / (widened boxes over a position); 0 where a patch would touch no object."""
         row = np.minimum((y / self._cell_px[slide]).astype(np.int64), self._rows[slide] - 1)
         column = np.minimum((x / self._cell_px[slide]).astype(np.int64), self._columns[slide] - 1)
-        crowd = self._crowd[self._first[slide] + row * self._columns[slide] + column]
-        worth: Floats = np.divide(1.0, crowd, out=np.zeros(crowd.shape), where=crowd > 0)
-        return worth
+        counts = self._counts[self._first[slide] + row * self._columns[slide] + column]
+        weights: Floats = np.divide(1.0, counts, out=np.zeros(counts.shape), where=counts > 0)
+        return weights
 
-    def _mean_worth(self, number: int) -> Floats:
+    def _mean_weights(self, number: int) -> Floats:
         """Mean over each object's widened box, of one slide."""
-        crowd = self._crowd_of(number)
-        shape = crowd.shape
+        counts = self._counts_of(number)
+        shape = counts.shape
         sums = np.zeros((shape[0] + 1, shape[1] + 1))
-        sums[1:, 1:] = np.divide(1.0, crowd, out=np.zeros(shape), where=crowd > 0)
+        sums[1:, 1:] = np.divide(1.0, counts, out=np.zeros(shape), where=counts > 0)
         sums = sums.cumsum(axis=0).cumsum(axis=1)
         top, left, bottom, right = _cells_under(
             self._boxes[self.slide == number], float(self._cell_px[number]), shape
@@ -165,9 +165,9 @@ class ObjectPositions:
         means: Floats = inside / ((bottom - top) * (right - left))
         return means
 
-    def _crowd_of(self, number: int) -> NDArray[np.uint16]:
-        crowd = self._crowd[self._first[number] : self._first[number + 1]]
-        return crowd.reshape(self._rows[number], self._columns[number])
+    def _counts_of(self, number: int) -> NDArray[np.uint16]:
+        counts = self._counts[self._first[number] : self._first[number + 1]]
+        return counts.reshape(self._rows[number], self._columns[number])
 
 
 def _widened_boxes(slide: SlideMap, side: Floats) -> Floats:
@@ -181,7 +181,7 @@ def _widened_boxes(slide: SlideMap, side: Floats) -> Floats:
     )
 
 
-def _crowd(slide: SlideMap, side: Floats, boxes: Floats) -> NDArray[np.uint16]:
+def _box_counts(slide: SlideMap, side: Floats, boxes: Floats) -> NDArray[np.uint16]:
     """Widened boxes over each cell; 0 where a patch would touch no object."""
     shape = slide.tissue.shape
     steps = np.zeros((shape[0] + 1, shape[1] + 1), dtype=np.int32)

@@ -100,9 +100,9 @@ class PatchSampler:
     """Draws patch centres: around each object in turn, and uniformly over layers of cells.
 
     Object draws go through all objects in a fresh order before any comes again, so an epoch with
-    at least as many object draws as objects has one for each. Patches lie anywhere that touches
+    at least as many object draws as objects has one for each. Patches may be anywhere that touches
     the object's box, or the layer's cells, so that their middle shows no more than their corners;
-    see `wsi_seg.sampling.positions`. Centres lie inside the slide, patches may stick out.
+    see `wsi_seg.sampling.positions`. Centres are inside the slide, patches may stick out.
 
     Parameters
     ----------
@@ -297,8 +297,8 @@ def _layers(
 
 
 def _cells(kind: Layer, share: float, maps: Sequence[SlideMap], weights: Sequence[Share]) -> _Cells:
-    worth = [m.cell_px**2 * m.px_area for m in maps]
-    return _Cells(kind, share, CellTable.of(list(zip(weights, worth, strict=True))))
+    factors = [m.cell_px**2 * m.px_area for m in maps]
+    return _Cells(kind, share, CellTable.of(list(zip(weights, factors, strict=True))))
 
 
 def _widened(

@@ -2,8 +2,14 @@
 
 from pathlib import Path
 
-from wsi_seg.errors import MissingLibraryError, SlideError, UnsupportedSlideError
+from wsi_seg.errors import (
+    MissingLibraryError,
+    SlideError,
+    UndecidedSlideError,
+    UnsupportedSlideError,
+)
 from wsi_seg.extras import naming_extra
+from wsi_seg.slides.containers import known_container
 from wsi_seg.slides.find import (
     DICOM_SUFFIXES,
     OPENSLIDE_SUFFIXES,
@@ -13,6 +19,7 @@ from wsi_seg.slides.find import (
     search_slides,
     volume_suffix,
 )
+from wsi_seg.slides.omezarr_images import is_zarr
 from wsi_seg.slides.slide import Recode, Slide, TileStreams, slide_name, split_member
 from wsi_seg.slides.sources import source_bytes, source_digest, source_name
 from wsi_seg.slides.window import Window
@@ -37,7 +44,11 @@ _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def open_slide(
-    path: Path | str, *, mpp: float | None = None, window: Window | None = None
+    path: Path | str,
+    *,
+    mpp: float | None = None,
+    window: Window | None = None,
+    scene: str | None = None,
 ) -> Slide:
     """Open a slide or plain image, by its content.
 
@@ -51,6 +62,9 @@ def open_slide(
     window
         Values shown as black and as white in plain DICOM images and volumes; replaces what the
         file says.
+    scene
+        Number, from 1, or name of the image to take from a file with several; other files have
+        only the scene 1.
 
     Raises
     ------
@@ -58,13 +72,32 @@ def open_slide(
         If the file does not exist, is not a slide, or is damaged.
     UnsupportedSlideError
         If it is a slide of a kind that is not read.
+    UndecidedSlideError
+        If only the user can say how to read it: which of its images (``scene``), or px of which
+        size (``mpp``).
     """
     path = Path(path)
     member = split_member(path)
+    if member is None and path.is_dir() and is_zarr(path):
+        from wsi_seg.slides.omezarr import OmeZarrSlide
+
+        return OmeZarrSlide(path, mpp=mpp, scene=scene)
+    head = b"" if member or path.is_dir() else _head(path)
+    if head[:4] in _TIFF_MAGIC and path.suffix.lower() not in OPENSLIDE_SUFFIXES:
+        return _open_tiff(path, mpp, scene)
+    if scene not in {None, "1"}:
+        raise SlideError(f"{path}: got --scene {scene}; expected 1, for it holds one image")
     if member is not None:
         return _open_member(*member, mpp=mpp, window=window)
-    if path.is_dir():
-        return _open_folder(path, mpp)
+    if path.is_dir() or head[128:] == b"DICM" or path.suffix.lower() in DICOM_SUFFIXES:
+        with naming_extra(str(path)):
+            from wsi_seg.slides.dicom import open_dicom
+
+        return open_dicom(path, mpp=mpp, window=window)
+    return _open_file(path, head, mpp)
+
+
+def _head(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             head = file.read(132)
@@ -72,24 +105,25 @@ def open_slide(
         raise SlideError(f"{path}: cannot be read: {error.strerror or error}") from error
     if not head:
         raise SlideError(f"{path}: is empty; expected a slide")
+    return head
+
+
+def _open_file(path: Path, head: bytes, mpp: float | None) -> Slide:
+    """Open a file that is neither TIFF nor DICOM."""
     if path.suffix.lower() in OPENSLIDE_SUFFIXES:
         with naming_extra(str(path)):
             from wsi_seg.slides.openslide import OpenSlideSlide
 
         return OpenSlideSlide(path, mpp=mpp)
-    if head[128:] == b"DICM" or path.suffix.lower() in DICOM_SUFFIXES:
-        with naming_extra(str(path)):
-            from wsi_seg.slides.dicom import open_dicom
-
-        return open_dicom(path, mpp=mpp, window=window)
-    if head[:4] in _TIFF_MAGIC:
-        return _open_tiff(path, mpp)
     if volume_suffix(path):
         from wsi_seg.slides.volume import depth
 
         raise SlideError(
             f"{path}: is a volume of {depth(path)} slices; name one of them, as {path}/z0000"
         )
+    known = known_container(path, head)
+    if known:
+        raise UnsupportedSlideError(f"{path}: {known}")
     from wsi_seg.slides.image import open_image
 
     return open_image(path, mpp=mpp)
@@ -106,29 +140,20 @@ def _open_member(whole: Path, z: int, *, mpp: float | None, window: Window | Non
     return open_slice(whole, z, mpp=mpp, window=window)
 
 
-def _open_folder(path: Path, mpp: float | None) -> Slide:
-    from wsi_seg.slides.omezarr import OmeZarrSlide, is_zarr
-
-    if is_zarr(path):
-        return OmeZarrSlide(path, mpp=mpp)
-    with naming_extra(str(path)):
-        from wsi_seg.slides.dicom import open_dicom
-
-    return open_dicom(path, mpp=mpp)
-
-
-def _open_tiff(path: Path, mpp: float | None) -> Slide:
+def _open_tiff(path: Path, mpp: float | None, scene: str | None) -> Slide:
     """Open a TIFF by ourselves, or through OpenSlide where it is of a kind only that reads."""
     from wsi_seg.slides.tiff import TiffSlide
 
     try:
-        return TiffSlide(path, mpp=mpp)
+        return TiffSlide(path, mpp=mpp, scene=scene)
+    except UndecidedSlideError:
+        raise
     except UnsupportedSlideError as ours:
         try:
             with naming_extra(str(path)):
                 from wsi_seg.slides.openslide import OpenSlideSlide, recognises
         except MissingLibraryError:
             raise ours from None
-        if not recognises(path):
+        if scene is not None or not recognises(path):
             raise
         return OpenSlideSlide(path, mpp=mpp)

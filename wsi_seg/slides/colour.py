@@ -1,5 +1,6 @@
-"""Owns turning the samples a TIFF holds into RGB: grey, palette, 16 bit, YCbCr, alpha."""
+"""Owns turning stored samples into RGB: grey, palette, 16 bit, YCbCr, alpha, CIELAB."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,14 +22,17 @@ class Colour:
         Significant bits of a sample; the full range is scaled to 0 to 255.
     palette
         ``(N, 3)`` uint8 for the model ``palette``.
+    alpha
+        Number of the sample that is 0 where a px is clear: there it becomes white, as glass is.
     """
 
     model: Model
     bits: int
     palette: NDArray[np.uint8] | None = None
+    alpha: int | None = None
 
     def to_rgb(self, samples: NDArray[np.generic]) -> NDArray[np.uint8]:
-        """Convert samples to RGB; alpha and other extra samples are left out.
+        """Convert samples to RGB; alpha above 0 and other extra samples are left out.
 
         Parameters
         ----------
@@ -40,6 +44,26 @@ class Colour:
         NDArray[np.uint8]
             ``(H, W, 3)``.
         """
+        pixels = self._opaque(samples)
+        if self.alpha is not None:
+            clear = samples[:, :, self.alpha] == 0
+            if clear.any():
+                pixels = np.where(clear[:, :, None], np.uint8(255), pixels)
+        return pixels
+
+    def blank(self, samples: int) -> NDArray[np.generic]:
+        """Give the samples of a white px, ``(samples,)``; of a palette, of its lightest colour."""
+        full = (1 << self.bits) - 1
+        values = np.full(samples, full, np.uint16)
+        if self.model == "palette" and self.palette is not None:
+            values[0] = self.palette.sum(axis=1, dtype=np.int64).argmax()
+        if self.model == "white-is-zero":
+            values[0] = 0
+        if self.model == "ycbcr":
+            values[1:3] = 1 << (self.bits - 1)
+        return values
+
+    def _opaque(self, samples: NDArray[np.generic]) -> NDArray[np.uint8]:
         if self.model == "palette" and self.palette is not None:
             return np.asarray(self.palette[samples[:, :, 0].astype(np.intp)])
         colours = 1 if self.model in {"grey", "white-is-zero"} else 3
@@ -65,3 +89,25 @@ def ycbcr_to_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     cb, cr = cb - 128, cr - 128
     rgb = np.stack([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], axis=2)
     return np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
+
+
+# CIELAB of DICOM and ICC is relative to the white D50; sRGB to D65 (matrix after Bradford).
+_D50 = np.array([0.9642, 1.0, 0.8249])
+_SRGB_OF_D50 = np.array(
+    [[3.1339, -1.6169, -0.4906], [-0.9785, 1.9160, 0.0333], [0.0720, -0.2290, 1.4057]]
+)
+
+
+def cielab_to_rgb(values: Sequence[int]) -> NDArray[np.uint8]:
+    """Convert a colour as DICOM writes CIELAB, three numbers of 0 to 65,535, to RGB, ``(3,)``.
+
+    See DICOM PS3.3 C.10.7.1.1.
+    """
+    lightness, a, b = (float(value) / 65535 for value in values)
+    y = (100 * lightness + 16) / 116
+    roots = np.array([y + (255 * a - 128) / 500, y, y - (255 * b - 128) / 200])
+    xyz = _D50 * np.where(roots > 6 / 29, roots**3, (roots - 4 / 29) * 3 * (6 / 29) ** 2)
+    linear = (_SRGB_OF_D50 @ xyz).clip(0, 1)
+    shown = np.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear)
+    rgb: NDArray[np.uint8] = np.rint(255 * shown).astype(np.uint8)
+    return rgb

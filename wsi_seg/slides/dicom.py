@@ -19,7 +19,7 @@ from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
 from wsi_seg.limits import advice, limits
-from wsi_seg.slides.colour import Colour
+from wsi_seg.slides.colour import Colour, cielab_to_rgb
 from wsi_seg.slides.instances import Instance, dicom_explained, read_instance
 from wsi_seg.slides.picture import PictureSlide
 from wsi_seg.slides.resolution import UNKNOWN, Resolution, chosen, spacing_resolution
@@ -27,9 +27,6 @@ from wsi_seg.slides.series import levels_of_series, slice_file
 from wsi_seg.slides.slide import Recode, Slide, member_path, slide_name
 from wsi_seg.slides.tiles import paste
 from wsi_seg.slides.window import HOUNSFIELD, Window, grey_rgb
-
-# Glass: what a scanner leaves out is as bright as the background.
-_ABSENT = 255
 
 
 def open_dicom(path: Path, *, mpp: float | None = None, window: Window | None = None) -> Slide:
@@ -81,7 +78,7 @@ def _open_plain(named: Path, path: Path, mpp: float | None, window: Window | Non
         named,
         "dicom",
         extent=instance.frame,
-        resolution=chosen(mpp, found),
+        resolution=chosen(mpp, found, path, microscope=False),
         decode=partial(_decode_plain, path, window),
     )
 
@@ -118,7 +115,8 @@ class DicomSlide(Slide):
         instances = [read_instance(file) for file in files]
         self._levels = _levels(instances)
         with dicom_explained(path):
-            found = chosen(mpp, _tiled_resolution(self._levels[0].instances[0].header))
+            stated = _tiled_resolution(self._levels[0].instances[0].header)
+            found = chosen(mpp, stated, path)
             self.mpp_source = found.source
             self.pyramid = Pyramid(tuple(level.extent for level in self._levels), found.mpp)
 
@@ -127,7 +125,8 @@ class DicomSlide(Slide):
         self.pyramid.downsample(region.level)  # names the levels there are, if it is not one
         level = self._levels[region.level]
         require_inside(region, level.extent, self.name)
-        out = np.full((region.height, region.width, 3), _ABSENT, np.uint8)
+        out = np.empty((region.height, region.width, 3), np.uint8)
+        out[...] = level.absent
         tile = level.tile
         for row in range(region.y // tile.height, -(-region.y_end // tile.height)):
             for column in range(region.x // tile.width, -(-region.x_end // tile.width)):
@@ -163,12 +162,14 @@ class _Level:
     """One level: its files, and which frame of which file is at each place of the grid.
 
     ``places`` is ``(rows, columns, 2)``: number of the file, -1 where there is none, and frame.
+    ``absent`` is the colour where there is none, ``(3,)``: what the file states, else white.
     """
 
     extent: Extent
     tile: Extent
     instances: tuple[Instance, ...]
     places: NDArray[np.int64]
+    absent: NDArray[np.uint8]
 
 
 def _levels(instances: Sequence[Instance]) -> tuple[_Level, ...]:
@@ -223,7 +224,14 @@ def _level(extent: Extent, instances: Sequence[Instance]) -> _Level:
             )
         places[cells[:, 0], cells[:, 1], 0] = number
         places[cells[:, 0], cells[:, 1], 1] = np.arange(len(cells))
-    return _Level(extent, first.frame, tuple(instances), places)
+    return _Level(extent, first.frame, tuple(instances), places, _absent(first.header))
+
+
+def _absent(header: Any) -> NDArray[np.uint8]:  # noqa: ANN401 (pydicom's type)
+    stated = header.get("RecommendedAbsentPixelCIELabValue")
+    if stated is None or len(stated) != 3:
+        return np.full(3, 255, np.uint8)
+    return cielab_to_rgb([int(value) for value in stated])
 
 
 def _cells(instance: Instance, grid: tuple[int, int]) -> NDArray[np.int64]:

@@ -8,12 +8,13 @@ overviews of DICOM slides; Zarr groups that are no image. A file that is named i
 
 import logging
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from wsi_seg.errors import SlideError
-from wsi_seg.slides.omezarr import is_ome_zarr, is_zarr
+from wsi_seg.slides.omezarr_images import is_ome_zarr, is_zarr, no_image
 from wsi_seg.slides.slide import slide_name
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,8 @@ _SCANNER_SUFFIXES = OPENSLIDE_SUFFIXES | {".ndpi", ".scn", ".svs"}
 _TIFF_SUFFIXES = {".tif", ".tiff"}
 _PICTURE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
 _FILE_SUFFIXES = _SCANNER_SUFFIXES | _TIFF_SUFFIXES | _PICTURE_SUFFIXES
+# Files and folders in which a slide of this ending keeps its px.
+_COMPANIONS = {".mrxs": ("",), ".mhd": (".raw", ".zraw", ".RAW")}
 _BESIDE = re.compile(r"(?:^|[-_. ])(thumb|thumbnail|macro|label|overview|preview|mask)s?$")
 
 
@@ -39,25 +42,47 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a search took, in order of paths and of slices, and what it did not."""
+    """What a search took, in order of paths and of slices, and what it did not.
+
+    Parameters
+    ----------
+    slides
+        The slides.
+    skipped
+        What looks like slides and was not taken.
+    others
+        How many other files there are of each ending.
+    roots
+        Folder that each slide was found in; none for files that are named themselves.
+    """
 
     slides: tuple[Path, ...]
     skipped: tuple[Skipped, ...]
+    others: Mapping[str, int] = field(default_factory=dict)
+    roots: Mapping[Path, Path] = field(default_factory=dict)
 
 
 def find_slides(paths: list[Path]) -> list[Path]:
     """List the slides among these files and in these folders; see `search_slides`.
 
-    What is skipped is logged as one warning.
+    What is skipped, and what other files there are, is logged as one warning each.
     """
     found = search_slides(paths)
+    log_left(found)
+    return list(found.slides)
+
+
+def log_left(found: Found) -> None:
+    """Warn of what a search left: how many, and of which kinds."""
+    if found.others:
+        kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(found.others.items()))
+        logger.warning("left out by their names: %s; name a file itself to try it", kinds)
     if found.skipped:
         first = found.skipped[0]
         logger.warning(
             "skipped %d beside the slides, such as %s (%s); name a file itself to take it",
             len(found.skipped), first.path, first.reason,
         )  # fmt: skip
-    return list(found.slides)
 
 
 def search_slides(paths: list[Path]) -> Found:
@@ -72,6 +97,8 @@ def search_slides(paths: list[Path]) -> Found:
     """
     slides: list[Path] = []
     skipped: list[Skipped] = []
+    others: Counter[str] = Counter()
+    roots: dict[Path, Path] = {}
     for path in paths:
         if not path.is_dir():
             slides += _slices(path) if volume_suffix(path) and path.is_file() else [path]
@@ -79,10 +106,12 @@ def search_slides(paths: list[Path]) -> Found:
         inside = list(_search(path))
         taken = [item for item in inside if isinstance(item, Path)]
         skipped += (item for item in inside if isinstance(item, Skipped))
+        others.update(item.ending for item in inside if isinstance(item, _Other))
         if not taken:
-            raise SlideError(_no_slide(path, skipped))
+            raise SlideError(_no_slide(path, skipped, others))
         slides += taken
-    return Found(tuple(dict.fromkeys(slides)), tuple(skipped))
+        roots |= dict.fromkeys(taken, path)
+    return Found(tuple(dict.fromkeys(slides)), tuple(skipped), others, roots)
 
 
 def volume_suffix(path: Path) -> str:
@@ -91,13 +120,20 @@ def volume_suffix(path: Path) -> str:
     return ending if ending in VOLUME_SUFFIXES else ""
 
 
-def _search(folder: Path) -> Iterator[Path | Skipped]:
+@dataclass(frozen=True, slots=True)
+class _Other:
+    """A file that is no slide by its name."""
+
+    ending: str
+
+
+def _search(folder: Path) -> Iterator[Path | Skipped | _Other]:
     """Take or skip everything in a folder."""
     if is_zarr(folder):
         if is_ome_zarr(folder):
             yield folder
         else:
-            yield Skipped(folder, "a Zarr group that is no image")
+            yield Skipped(folder, no_image(folder))
         return
     try:
         inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
@@ -109,10 +145,17 @@ def _search(folder: Path) -> Iterator[Path | Skipped]:
     slides = [path for path in files if not _beside(path)]
     suffixes = {path.suffix.lower() for path in slides}
     tiffs = {path.stem for path in slides if path.suffix.lower() in _TIFF_SUFFIXES}
+    companions = {
+        path.with_suffix(ending).name
+        for path in files
+        for ending in _COMPANIONS.get(path.suffix.lower(), ())
+    }
     for path in inside:
         beside = _beside(path)
         if path.is_dir():
             # Links to folders may lead in circles.
+            if path.name in companions:
+                continue
             reason = "a link to a folder" if path.is_symlink() else beside
             yield from [Skipped(path, reason)] if reason else _search(path)
         elif volume_suffix(path) or path.suffix.lower() in _FILE_SUFFIXES:
@@ -121,6 +164,19 @@ def _search(folder: Path) -> Iterator[Path | Skipped]:
                 yield Skipped(path, reason)
             else:
                 yield from _slices(path) if volume_suffix(path) else [path]
+        elif path.is_file() and path.name not in companions and not _may_be_dicom(path):
+            ending = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
+            yield _Other(ending.lower() or "without an ending")
+
+
+def _may_be_dicom(path: Path) -> bool:
+    if path.suffix:
+        return path.suffix.lower() in DICOM_SUFFIXES
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 def _take_dicom(folder: Path, files: list[Path]) -> Iterator[Path | Skipped]:
@@ -159,11 +215,15 @@ def _slices(volume: Path) -> list[Path]:
         return [volume]  # opening it says what is wrong
 
 
-def _no_slide(folder: Path, skipped: list[Skipped]) -> str:
+def _no_slide(folder: Path, skipped: list[Skipped], others: Mapping[str, int]) -> str:
+    if skipped and skipped[-1].path == folder:
+        return f"{folder}: holds no slide: is {skipped[-1].reason}"
     if skipped:
         return (
             f"{folder}: holds no slide, but {len(skipped)} that are skipped, such as "
             f"{skipped[0].path} ({skipped[0].reason}); name files themselves to take them"
         )
     suffixes = sorted(_FILE_SUFFIXES | DICOM_SUFFIXES | VOLUME_SUFFIXES | {".zarr"})
-    return f"{folder}: holds no slide; expected files ending in {', '.join(suffixes)}"
+    kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(others.items()))
+    left = f", but {kinds}" if kinds else ""
+    return f"{folder}: holds no slide{left}; expected files ending in {', '.join(suffixes)}"

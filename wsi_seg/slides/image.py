@@ -1,13 +1,12 @@
 """Owns plain images (PNG, JPEG, BMP ...) as slides of one level; Pillow lives here.
 
 How samples become RGB: grey is repeated; palettes are looked up; one bit is black and white;
-16 bit is scaled from 0 to 65,535; alpha is left out. An EXIF orientation is applied, so px lie as
-viewers and annotation tools show them. JPEG and PNG are decoded by imagecodecs, which needs half
-the memory of Pillow and keeps 16-bit colour.
+16 bit is scaled from 0 to 65,535; clear px (alpha 0) are white, other alpha is left out. An EXIF
+orientation is applied, so px lie as viewers and annotation tools show them. JPEG and PNG are
+decoded by imagecodecs, which needs half the memory of Pillow and keeps 16-bit colour.
 """
 
 import warnings
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent
 from wsi_seg.slides.colour import Colour
 from wsi_seg.slides.failures import explained
+from wsi_seg.slides.orientation import upright, upright_extent
 from wsi_seg.slides.picture import PictureSlide
 from wsi_seg.slides.resolution import UNKNOWN, chosen
 
@@ -29,20 +29,10 @@ _SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I"}
 # Pillow would hand PostScript to a program, and old formats to old code.
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM")
 _ORIENTATION = 0x0112
-_ON_ITS_SIDE = {5, 6, 7, 8}
 _BAND = 1024
 # Modes whose samples are stored as they are; palettes and single bits are left to Pillow.
 _DIRECT = {"L", "LA", "RGB", "RGBA", "I;16"}
-# What undoes each EXIF orientation.
-_UPRIGHT: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
-    2: lambda pixels: pixels[:, ::-1],
-    3: lambda pixels: pixels[::-1, ::-1],
-    4: lambda pixels: pixels[::-1],
-    5: lambda pixels: pixels.swapaxes(0, 1),
-    6: lambda pixels: pixels.swapaxes(0, 1)[:, ::-1],
-    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
-    8: lambda pixels: pixels.swapaxes(0, 1)[::-1],
-}
+_CLEAR = {"LA", "PA", "RGBA", "RGBa", "La"}
 
 
 def open_image(path: Path, *, mpp: float | None = None) -> PictureSlide:
@@ -66,8 +56,7 @@ def open_image(path: Path, *, mpp: float | None = None) -> PictureSlide:
         kind = (image.format or "image").lower()
         width, height = image.size
         mode, frames = image.mode, getattr(image, "n_frames", 1)
-        if _orientation(image) in _ON_ITS_SIDE:
-            height, width = width, height
+        extent = upright_extent(Extent(height=height, width=width), _orientation(image))
         palette = mode != "P" or image.palette is not None
     if not palette:
         raise SlideError(f"{path}: got colours without their palette; the file is damaged")
@@ -80,8 +69,8 @@ def open_image(path: Path, *, mpp: float | None = None) -> PictureSlide:
     return PictureSlide(
         path,
         kind,
-        extent=Extent(height=height, width=width),
-        resolution=chosen(mpp, UNKNOWN),
+        extent=extent,
+        resolution=chosen(mpp, UNKNOWN, path),
         decode=partial(_decode, path, kind),
     )
 
@@ -118,8 +107,9 @@ def _decode(path: Path, kind: str) -> NDArray[np.uint8]:
         elif image.mode in _SIXTEEN_BIT:
             samples = np.asarray(image).clip(0, 65535).astype(np.uint16)
         else:
-            samples = np.array(image if image.mode == "RGB" else image.convert("RGB"))
-    return _UPRIGHT.get(orientation, np.asarray)(_rgb(samples))
+            clear = image.mode in _CLEAR or "transparency" in image.info
+            samples = np.array(image.convert("RGBA" if clear else "RGB"))
+    return upright(_rgb(samples), orientation)
 
 
 def _decode_directly(path: Path, kind: str) -> NDArray[np.generic]:
@@ -133,9 +123,11 @@ def _decode_directly(path: Path, kind: str) -> NDArray[np.generic]:
 
 def _rgb(samples: NDArray[np.generic]) -> NDArray[np.uint8]:
     samples = samples.reshape(*samples.shape[:2], -1)
-    colour = Colour("grey" if samples.shape[2] < 3 else "rgb", 8 * samples.dtype.itemsize)
-    if samples.dtype == np.uint8 and samples.shape[2] >= 3:
-        return samples[..., :3].view(np.uint8)
+    count, bits = samples.shape[2], 8 * samples.dtype.itemsize
+    if samples.dtype == np.uint8 and count == 3:
+        return samples.view(np.uint8)
+    alpha = count - 1 if count in {2, 4} else None
+    colour = Colour("grey" if count < 3 else "rgb", bits, alpha=alpha)
     pixels = np.empty((*samples.shape[:2], 3), np.uint8)
     for y in range(0, len(samples), _BAND):  # converting widens to 32 bit
         pixels[y : y + _BAND] = colour.to_rgb(samples[y : y + _BAND])

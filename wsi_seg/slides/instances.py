@@ -21,6 +21,7 @@ from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent
 from wsi_seg.limits import advice, limits
 from wsi_seg.slides.colour import ycbcr_to_rgb
+from wsi_seg.slides.dicom_colours import FAMILIES, Family, is_read, needs_conversion
 from wsi_seg.slides.failures import explained
 from wsi_seg.slides.tiles import pread
 
@@ -30,16 +31,11 @@ pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 _UNDEFINED = 0xFFFFFFFF
 _ITEM = b"\xfe\xff\x00\xe0"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
-_RLE = "1.2.840.10008.1.2.5"
-_JPEG = {"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"}
-_JPEG_2000 = {f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 201, 202, 203)}
-_DECODERS: dict[str, Callable[[bytes], Any]] = {
-    "1.2.840.10008.1.2.4.57": imagecodecs.jpegsof3_decode,
-    "1.2.840.10008.1.2.4.70": imagecodecs.jpegsof3_decode,
-    "1.2.840.10008.1.2.4.80": imagecodecs.jpegls_decode,
-    "1.2.840.10008.1.2.4.81": imagecodecs.jpegls_decode,
-} | dict.fromkeys(_JPEG_2000, imagecodecs.jpeg2k_decode)
-_COLOURS = {"MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
+_DECODERS: dict[Family, Callable[[bytes], Any]] = {
+    "lossless jpeg": imagecodecs.jpegsof3_decode,
+    "jpeg-ls": imagecodecs.jpegls_decode,
+    "jpeg 2000": imagecodecs.jpeg2k_decode,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,25 +125,33 @@ class Instance:
             return pixels
 
     def _decode(self, data: bytes) -> NDArray[np.generic]:
+        family, samples = FAMILIES[self.syntax], self.samples
+        stream = data if family == "plain" else _joined(data)
+        pixels = self._samples_of(stream, family)
+        pixels = pixels.reshape(*pixels.shape[:2], -1)
+        if pixels.itemsize == samples.dtype.itemsize:
+            pixels = pixels.view(samples.dtype)
+        if needs_conversion(family, samples.colours, stream):
+            return ycbcr_to_rgb(pixels.astype(np.uint8, copy=False))
+        return pixels
+
+    def _samples_of(self, stream: bytes, family: Family) -> NDArray[np.generic]:
+        """Decode a stream as far as its codec does."""
         samples, shape = self.samples, (self.frame.height, self.frame.width)
-        if not pydicom.uid.UID(self.syntax).is_encapsulated:
+        if family == "plain":
             little = pydicom.uid.UID(self.syntax).is_little_endian
-            flat = np.frombuffer(data, samples.dtype.newbyteorder("<" if little else ">"))
-            return self._colours(self._arranged(flat))
-        stream = _joined(data)
-        if self.syntax == _RLE:
+            flat = np.frombuffer(stream, samples.dtype.newbyteorder("<" if little else ">"))
+            return self._arranged(flat)
+        if family == "rle":
             dtype = samples.dtype.newbyteorder("<")
             flat = np.frombuffer(imagecodecs.dicomrle_decode(stream, dtype), dtype)
-            return self._colours(_interleaved(flat, shape, samples.per_pixel, planar=True))
-        if self.syntax in _JPEG:
+            return _interleaved(flat, shape, samples.per_pixel, planar=True)
+        if family == "jpeg":
             require_sound(stream, "jpeg", self.frame)
             rgb = "RGB" if samples.colours == "RGB" and jpeg_colours_unmarked(stream) else None
-            pixels = np.asarray(imagecodecs.jpeg8_decode(stream, colorspace=rgb, outcolorspace=rgb))
-        else:
-            require_claim(stream, "jpeg2k" if self.syntax in _JPEG_2000 else "jpeg", self.frame)
-            pixels = np.asarray(_DECODERS[self.syntax](stream))
-        pixels = pixels.reshape(*pixels.shape[:2], -1)
-        return pixels.view(samples.dtype) if pixels.itemsize == samples.dtype.itemsize else pixels
+            return np.asarray(imagecodecs.jpeg8_decode(stream, colorspace=rgb, outcolorspace=rgb))
+        require_claim(stream, "jpeg2k" if family == "jpeg 2000" else "jpeg", self.frame)
+        return np.asarray(_DECODERS[family](stream))
 
     def _arranged(self, flat: NDArray[np.generic]) -> NDArray[np.generic]:
         """Shape uncompressed samples; bits that do not count are dropped."""
@@ -161,11 +165,6 @@ class Instance:
         shifted = np.left_shift(pixels.astype(samples.dtype), unused)
         arranged: NDArray[np.generic] = np.right_shift(shifted, samples.allocated - samples.stored)
         return arranged
-
-    def _colours(self, pixels: NDArray[np.generic]) -> NDArray[np.generic]:
-        if not self.samples.colours.startswith("YBR"):
-            return pixels
-        return ycbcr_to_rgb(pixels.astype(np.uint8, copy=False))
 
 
 def is_dicom(path: Path) -> bool:
@@ -249,8 +248,7 @@ def _require_sizes(path: Path, frame: Extent, *, frames: int, nbytes: int) -> No
 
 
 def _samples(header: Any, syntax: str, path: Path) -> Samples:  # noqa: ANN401 (pydicom's type)
-    encapsulated = pydicom.uid.UID(syntax).is_encapsulated
-    if encapsulated and syntax not in {_RLE, *_JPEG, *_DECODERS}:
+    if syntax not in FAMILIES:
         raise UnsupportedSlideError(
             f"{path}: got {pydicom.uid.UID(syntax).name}; expected frames that are uncompressed, "
             "JPEG, JPEG 2000, JPEG-LS or RLE; convert it"
@@ -264,13 +262,13 @@ def _samples(header: Any, syntax: str, path: Path) -> Samples:  # noqa: ANN401 (
         planar=bool(header.get("PlanarConfiguration", 0)),
         colours=str(header.get("PhotometricInterpretation", "")),
     )
-    subsampled = found.colours == "YBR_FULL_422" and not encapsulated
     bits = found.allocated in {8, 16} and 0 < found.stored <= found.allocated
-    if found.colours not in _COLOURS or found.per_pixel not in {1, 3} or not bits or subsampled:
+    family = FAMILIES[syntax]
+    if not bits or not is_read(family, found.colours, samples=found.per_pixel, stored=found.stored):
         raise UnsupportedSlideError(
             f"{path}: got {found.per_pixel} samples per px of {found.stored} bits, "
-            f"{found.colours or 'no colours'}{', uncompressed' if subsampled else ''}; expected "
-            "grey, RGB or YBR_FULL of 2 to 16 bits; convert it"
+            f"{found.colours or 'no colours'}, {family}; expected grey, RGB or YBR_FULL of 2 to 16 "
+            "bits; convert it"
         )
     return found
 

@@ -1,8 +1,10 @@
 """Owns OME-Zarr images (0.4 in Zarr v2, 0.5 in Zarr v3) as slides.
 
 Axes are taken from the metadata by name: y and x, with or without c; t and z only of length 1.
-px are uint8: one channel is grey, three are RGB, of four the last is alpha and left out. Of a
-bioformats2raw folder the first image is taken, never the label and overview behind it.
+px are uint8: one channel is grey, three are RGB, of four the last is alpha: px where it is 0 are
+white. Chunks that are missing have the array's fill value. Of a bioformats2raw folder the image is
+taken that its metadata leave as the slide, never a label or overview; see
+`wsi_seg.slides.omezarr_images`.
 """
 
 import math
@@ -16,30 +18,22 @@ from numpy.typing import NDArray
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
-from wsi_seg.json_text import parse_json
 from wsi_seg.limits import advice, limits
+from wsi_seg.slides.channels import require_named_colours
+from wsi_seg.slides.colour import Colour
 from wsi_seg.slides.failures import explained
-from wsi_seg.slides.resolution import UNKNOWN, Resolution, chosen, unit_resolution
+from wsi_seg.slides.omezarr_images import find_image
+from wsi_seg.slides.resolution import (
+    UNKNOWN,
+    Resolution,
+    chosen,
+    micrometres,
+    sized,
+    written,
+)
 from wsi_seg.slides.slide import Recode, Slide, slide_name
 
-_VERSIONS = {"0.4", "0.5"}
-_MARKERS = ("zarr.json", ".zgroup", ".zarray")
 _MOST_LEVELS = 64
-_BIOFORMATS = "bioformats2raw.layout"
-
-
-def is_zarr(folder: Path) -> bool:
-    """Whether a folder is a Zarr group or array of any kind."""
-    return any((folder / name).is_file() for name in _MARKERS)
-
-
-def is_ome_zarr(folder: Path) -> bool:
-    """Whether a Zarr group is an OME-Zarr image, of whatever version."""
-    try:
-        attributes = _attributes(folder)
-    except SlideError:
-        return False
-    return "multiscales" in attributes or _BIOFORMATS in attributes
 
 
 class OmeZarrSlide(Slide):
@@ -51,29 +45,32 @@ class OmeZarrSlide(Slide):
         Folder of the group.
     mpp
         Micrometres per px of level 0 that replace what the metadata say.
+    scene
+        Number, from 1, or name of the image to take from a folder with several.
 
     Raises
     ------
     SlideError
         If the metadata are damaged.
     UnsupportedSlideError
-        If the version, the axes or the px are of a kind that is not read.
+        If the version, the axes, the channels or the px are of a kind that is not read, or if there
+        are several images that may be the slide.
     """
 
-    def __init__(self, path: Path, *, mpp: float | None = None) -> None:
+    def __init__(self, path: Path, *, mpp: float | None = None, scene: str | None = None) -> None:
         self.path = path
         self.name = slide_name(path)
-        self._override = mpp
+        self._override, self._scene = mpp, scene
         with _explained(path):
-            group = path / "0" if _BIOFORMATS in _attributes(path) else path
-            version, scales = _multiscales(group)
+            image, self.scene = find_image(path, scene)
+            group, version, scales = image.group, image.version, image.scales
             self._axes = [str(axis["name"]) for axis in scales["axes"]]
             if len(scales["datasets"]) > _MOST_LEVELS:
                 raise SlideError(f"{path}: got {len(scales['datasets'])} levels; expected a few")
             self._arrays = [_open_level(group, entry["path"]) for entry in scales["datasets"]]
             for array in self._arrays:
-                self._check(array)
-            found = chosen(mpp, _resolution(scales, self._axes))
+                self._check(array, image.channels, image.colours)
+            found = chosen(mpp, _resolution(scales, self._axes), path)
             self.format = f"ome-zarr {version}"
             self.mpp_source = found.source
             extents = tuple(self._extent(array) for array in self._arrays)
@@ -84,7 +81,7 @@ class OmeZarrSlide(Slide):
         self.pyramid.downsample(region.level)  # names the levels there are, if it is not one
         require_inside(region, self.pyramid.extents[region.level], self.name)
         rows, columns = region.slices
-        wanted: dict[str, int | slice] = {"y": rows, "x": columns, "c": slice(0, 3)}
+        wanted: dict[str, int | slice] = {"y": rows, "x": columns, "c": slice(None)}
         with _explained(self.path):
             array = self._arrays[region.level]
             part = np.asarray(array[tuple(wanted.get(axis, 0) for axis in self._axes)])
@@ -92,7 +89,9 @@ class OmeZarrSlide(Slide):
         if "c" not in kept:
             part, kept = part[..., None], [*kept, "c"]
         pixels = part.transpose([kept.index(axis) for axis in ("y", "x", "c")])
-        return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+        count = pixels.shape[2]
+        colour = Colour("grey" if count == 1 else "rgb", 8, alpha=3 if count == 4 else None)
+        return colour.to_rgb(pixels)
 
     def streams(self, level: int) -> Recode:
         """Offer no streams: chunks hold other axes, or other codecs, than a store."""
@@ -107,13 +106,18 @@ class OmeZarrSlide(Slide):
         """Nothing is held open."""
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _reopen, (self.path, self._override)
+        return _reopen, (self.path, self._override, self._scene)
 
     def _extent(self, array: Any) -> Extent:  # noqa: ANN401 (a zarr array)
         size = dict(zip(self._axes, array.shape, strict=True))
         return Extent(height=size["y"], width=size["x"])
 
-    def _check(self, array: Any) -> None:  # noqa: ANN401 (a zarr array)
+    def _check(
+        self,
+        array: Any,  # noqa: ANN401 (a zarr array)
+        channels: tuple[str, ...],
+        colours: tuple[str, ...],
+    ) -> None:
         size = dict(zip(self._axes, array.shape, strict=True))
         others = {axis: n for axis, n in size.items() if axis not in {"y", "x", "c"} and n > 1}
         if "y" not in size or "x" not in size or others or size.get("c", 1) not in {1, 3, 4}:
@@ -121,6 +125,8 @@ class OmeZarrSlide(Slide):
                 f"{self.path}: got axes {size}; expected y and x, 1, 3 or 4 channels c, and "
                 "length 1 of any other; save one plane in colour or grey"
             )
+        if size.get("c", 1) > 1:
+            require_named_colours(self.path, channels, colours)
         bound = limits()
         if math.prod(array.shape) > 4 * bound.level_pixels:
             raise SlideError(f"{self.path}: got a level of {size}; {advice('level_pixels')}")
@@ -132,46 +138,13 @@ class OmeZarrSlide(Slide):
             )
 
 
-def _reopen(path: Path, mpp: float | None) -> OmeZarrSlide:
-    return OmeZarrSlide(path, mpp=mpp)
+def _reopen(path: Path, mpp: float | None, scene: str | None) -> OmeZarrSlide:
+    return OmeZarrSlide(path, mpp=mpp, scene=scene)
 
 
 def _explained(path: Path) -> AbstractContextManager[None]:
     what, expected = "cannot be read as OME-Zarr: ", "a whole OME-Zarr 0.4 or 0.5 image"
     return explained(path, what, expected, also=(ExceptionGroup,))  # zarr reads chunks in tasks
-
-
-def _attributes(folder: Path) -> dict[str, Any]:
-    """OME attributes of a group, as 0.4 names them."""
-    with _explained(folder):
-        if (folder / "zarr.json").is_file():
-            found = _read(folder / "zarr.json")["attributes"].get("ome", {})
-        else:
-            found = _read(folder / ".zattrs")
-    return found if isinstance(found, dict) else {}
-
-
-def _read(file: Path) -> Any:  # noqa: ANN401 (parsed JSON)
-    if file.stat().st_size > limits().metadata_bytes:
-        raise SlideError(f"{file} has {file.stat().st_size} bytes; {advice('metadata_bytes')}")
-    return parse_json(file.read_bytes())
-
-
-def _multiscales(group: Path) -> tuple[str, dict[str, Any]]:
-    """Version and first multiscales entry of a group."""
-    attributes = _attributes(group)
-    if not attributes.get("multiscales"):
-        raise UnsupportedSlideError(
-            f"{group}: got a Zarr group without multiscales; expected an OME-Zarr image; name the "
-            "folder of one image"
-        )
-    scales = attributes["multiscales"][0]
-    version = str(attributes.get("version") or scales.get("version"))
-    if version not in _VERSIONS:
-        raise UnsupportedSlideError(
-            f"{group}: got OME-Zarr {version}; expected 0.4 or 0.5; convert it"
-        )
-    return version, scales
 
 
 def _open_level(group: Path, name: str) -> Any:  # noqa: ANN401 (a zarr array)
@@ -198,7 +171,8 @@ def _resolution(scales: dict[str, Any], axes: list[str]) -> Resolution:
             if transformation.get("type") == "scale":
                 stated = True
                 for axis, factor in zip(axes, transformation["scale"], strict=True):
-                    sizes[axis] *= float(factor)
+                    sizes[axis] *= written(str(factor)) or math.nan
     if not stated:
         return UNKNOWN
-    return unit_resolution([(sizes[axis], units[axis]) for axis in "yx"], "ome")
+    x, y = (sizes[axis] * micrometres(units[axis]) for axis in "xy")
+    return sized(x, y, "ome")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from wsi_seg.errors import SlideError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
+from wsi_seg.slides.resolution import UNKNOWN, Resolution, chosen, sized, written
 from wsi_seg.slides.slide import Recode, Slide, slide_name
 
 # OpenSlide does not say how a level is cut; its own cache works in pieces of about this size.
@@ -53,9 +54,9 @@ class OpenSlideSlide(Slide):
         extents = tuple(
             Extent(height=height, width=width) for width, height in handle.level_dimensions
         )
-        found = _mpp(properties)
-        self.mpp_source = "option" if mpp is not None else "none" if found is None else "openslide"
-        self.pyramid = Pyramid(extents, found if mpp is None else mpp)
+        found = chosen(mpp, _resolution(properties), path)
+        self.mpp_source = found.source
+        self.pyramid = Pyramid(extents, found.mpp)
         colour = str(properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "FFFFFF"))
         self._background = np.frombuffer(bytes.fromhex(colour), dtype=np.uint8)
 
@@ -84,7 +85,7 @@ class OpenSlideSlide(Slide):
         return _PIECE
 
     def close(self) -> None:
-        """Close the file; the next read opens it anew."""
+        """Close the file; the next read opens it again."""
         with self._lock:
             if self._handle is not None:
                 self._handle.close()
@@ -107,12 +108,11 @@ def _reopen(path: Path, mpp: float | None) -> OpenSlideSlide:
     return OpenSlideSlide(path, mpp=mpp)
 
 
-def _mpp(properties: Any) -> float | None:  # noqa: ANN401 (openslide has no types)
-    """Mean of both axes, None where it is absent or no positive number."""
-    try:
-        x = float(properties[openslide.PROPERTY_NAME_MPP_X])
-        y = float(properties[openslide.PROPERTY_NAME_MPP_Y])
-    except (KeyError, ValueError):
-        return None
+def _resolution(properties: Any) -> Resolution:  # noqa: ANN401 (openslide has no types)
+    x, y = (
+        written(properties.get(name))
+        for name in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)
+    )
+    found = UNKNOWN if x is None or y is None else sized(x, y, "openslide")
     # Tags of printers and screens are no microscope's; the same bounds as for TIFF.
-    return (x + y) / 2 if 0.01 <= (x + y) / 2 <= 20 else None
+    return found if found.mpp is None or 0.01 <= found.mpp <= 20 else UNKNOWN

@@ -6,21 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
 from wsi_seg.codestreams.headers import StreamKind
+from wsi_seg.codestreams.lengths import exactly
 from wsi_seg.codestreams.metadata import without_comments
-from wsi_seg.errors import SlideError, UnsupportedSlideError
+from wsi_seg.errors import SlideError
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.limits import advice, limits
 from wsi_seg.slides.colour import Colour, Model
+from wsi_seg.slides.orientation import upright_extent
 from wsi_seg.slides.slide import Recode, TileStreams
+from wsi_seg.slides.tiff_colours import IMAGE_STREAMS, blank_samples, read_colour, word
+from wsi_seg.slides.tiff_images import Planes
 
-_APERIO_YCBCR = 33003
-_IMAGE_STREAMS = {7, 33005, 34712, 50001, 50002, 52546}
-# Old-style JPEG is converted to RGB as well.
-_CONVERTING = _IMAGE_STREAMS | {6}
+_ORIENTATION = 274
 
 _KINDS: dict[int, StreamKind] = {
     1: "raw",
@@ -36,15 +36,6 @@ _KINDS: dict[int, StreamKind] = {
     50002: "jpegxl",
     52546: "jpegxl",
 }
-_MODELS: dict[int, Model] = {
-    0: "white-is-zero",
-    1: "grey",
-    2: "rgb",
-    3: "palette",
-    6: "rgb",  # decoders of JPEG and JPEG 2000 convert
-}
-
-
 # Samples per px of the streams that can be copied, by colour model.
 _SAMPLES: dict[Model, tuple[int, ...]] = {
     "rgb": (3, 4),
@@ -73,6 +64,12 @@ class TiffLevel:
         Place and length of each tile or strip in the file, in bytes.
     colour
         What the samples mean.
+    blank
+        Samples of a px that the file leaves out, ``(samples * planes,)``.
+    orientation
+        How the level is turned upright; see `wsi_seg.slides.orientation`.
+    sources
+        Page of each plane, where these are pages of their own; else the page alone.
     """
 
     page: Any
@@ -83,12 +80,42 @@ class TiffLevel:
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
     colour: Colour
+    blank: NDArray[np.generic]
+    orientation: int
+    sources: tuple[Any, ...]
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of tiles or strips."""
         rows = -(-self.extent.height // self.segment.height)
         return rows, -(-self.extent.width // self.segment.width)
+
+    @property
+    def shown(self) -> Extent:
+        """Size of the level when it is upright."""
+        return upright_extent(self.extent, self.orientation)
+
+    def decode(self, data: bytes, number: int) -> NDArray[np.generic] | None:
+        """Decode the bytes of a tile or strip, ``(H, W, S)``; None if there is nothing in them."""
+        rows, columns = self.grid
+        plane, place = divmod(number, rows * columns)
+        inside = number if self.page.shaped[0] > 1 else place
+        source = self.sources[plane] if len(self.sources) > 1 else self.page
+        more = {"jpegtables": source.jpegtables, "jpegheader": self.page.jpegheader}
+        try:
+            pixels, _, _ = self.page.decode(data, inside, **more)
+        except (ValueError, RuntimeError):
+            cut = self._cut(data)
+            if cut == data:
+                raise
+            pixels, _, _ = self.page.decode(cut, inside, **more)
+        return None if pixels is None else np.asarray(pixels[0])
+
+    def _cut(self, data: bytes) -> bytes:
+        """Leave out what a stream holds behind its last px; see `wsi_seg.codestreams.lengths`."""
+        kind = _KINDS.get(int(self.page.compression))
+        size = self.segment.area * self.samples * self.page.dtype.itemsize
+        return data if kind is None else exactly(data, kind, size)
 
     def touching(self, region: Region) -> Iterator[int]:
         """Numbers of the tiles or strips that touch a region, of all planes."""
@@ -109,20 +136,32 @@ def tile_streams(level: TiffLevel) -> TileStreams | Recode:
     if reason:
         return Recode(reason)
     page, compression = level.page, int(level.page.compression)
+    blank = level.colour.to_rgb(level.blank.astype(page.dtype)[None, None])[0, 0]
     return TileStreams(
         tile=level.segment,
         kind=_KINDS[compression],
-        predictor=int(page.predictor) == 2 and compression not in _IMAGE_STREAMS,
+        predictor=int(page.predictor) == 2 and compression not in IMAGE_STREAMS,
         tables=without_comments(page.jpegtables or b"", "jpeg"),
         jpeg_rgb=int(page.photometric) == 2 and not page.is_jfif,
         offsets=level.offsets,
         sizes=level.sizes,
         samples=level.samples,
+        fill=int(blank[0]),
     )
 
 
-def read_level(series: Any, path: Path) -> TiffLevel:  # noqa: ANN401 (tifffile has no types)
-    """Read one level of a tifffile series.
+def read_level(planes: Planes, main: Any, path: Path) -> TiffLevel:  # noqa: ANN401 (no types)
+    """Read one level.
+
+    Parameters
+    ----------
+    planes
+        Pages of the level.
+    main
+        Page of level 0, which speaks for levels that do not state an orientation or a value of px
+        that are left out.
+    path
+        The file.
 
     Raises
     ------
@@ -131,9 +170,9 @@ def read_level(series: Any, path: Path) -> TiffLevel:  # noqa: ANN401 (tifffile 
     UnsupportedSlideError
         If its px have no meaning as RGB, or its tiles are too large to be decoded one by one.
     """
-    page = series.keyframe
-    planes, _, height, width, samples = page.shaped
-    if min(height, width, samples, planes) < 1:
+    page = planes.pages[0]
+    own, _, height, width, samples = page.shaped
+    if min(height, width, samples, own) < 1:
         raise SlideError(f"{path}: got a level of {width} x {height} px; expected at least 1 x 1")
     extent = Extent(height=height, width=width)
     segment = (
@@ -142,27 +181,40 @@ def read_level(series: Any, path: Path) -> TiffLevel:  # noqa: ANN401 (tifffile 
         else Extent(height=min(page.rowsperstrip, height), width=width)
     )
     _require_sizes(path, extent, segment, samples * (page.dtype.itemsize if page.dtype else 1))
-    rows, columns = -(-height // segment.height), -(-width // segment.width)
-    expected = rows * columns * planes
-    offsets = np.array(page.dataoffsets[:expected], dtype=np.int64)
-    sizes = np.array(page.databytecounts[:expected], dtype=np.int64)
-    if min(len(offsets), len(sizes)) < expected:
-        raise SlideError(
-            f"{path}: got places of {min(len(offsets), len(sizes))} tiles or strips; "
-            f"expected {expected}; the file is damaged"
-        )
+    count = own * max(len(planes.pages), planes.joined)
+    tiles = own * -(-height // segment.height) * -(-width // segment.width)
+    offsets, sizes = _places(planes, tiles, path)
+    colour = read_colour(page, path, planes=count // own)
     level = TiffLevel(
         page=page,
         extent=extent,
         segment=segment,
         samples=samples,
-        planes=planes,
+        planes=count,
         offsets=offsets,
         sizes=sizes,
-        colour=_colour(page, path),
+        colour=colour,
+        blank=blank_samples(page, main, colour, samples * count),
+        orientation=int(page.tags.valueof(_ORIENTATION) or main.tags.valueof(_ORIENTATION, 1)),
+        sources=planes.pages,
     )
     page.decode  # noqa: B018 (builds the decoder now: the file's types are checked on opening)
     return level
+
+
+def _places(planes: Planes, tiles: int, path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Place and length of each tile or strip, page by page."""
+    found = []
+    for page in planes.pages:
+        offsets = np.array(page.dataoffsets[:tiles], dtype=np.int64)
+        sizes = np.array(page.databytecounts[:tiles], dtype=np.int64)
+        if min(len(offsets), len(sizes)) < tiles:
+            raise SlideError(
+                f"{path}: got places of {min(len(offsets), len(sizes))} tiles or strips; "
+                f"expected {tiles}; the file is damaged"
+            )
+        found += [(offsets + plane * page.nbytes, sizes) for plane in range(planes.joined)]
+    return np.concatenate([one for one, _ in found]), np.concatenate([one for _, one in found])
 
 
 def _require_sizes(path: Path, extent: Extent, segment: Extent, pixel_bytes: int) -> None:
@@ -182,54 +234,25 @@ def _require_sizes(path: Path, extent: Extent, segment: Extent, pixel_bytes: int
         )
 
 
-def _colour(page: Any, path: Path) -> Colour:  # noqa: ANN401 (tifffile has no types)
-    photometric, compression = int(page.photometric), int(page.compression)
-    if photometric not in _MODELS:
-        raise UnsupportedSlideError(
-            f"{path}: got {_word(page.photometric)} colours; expected grey, palette, RGB or YCbCr; "
-            "convert it to RGB"
-        )
-    model = _MODELS[photometric]
-    if compression == _APERIO_YCBCR or (photometric == 6 and compression not in _CONVERTING):
-        model = "ycbcr"
-    if compression not in tifffile.TIFF.DECOMPRESSORS:
-        raise UnsupportedSlideError(
-            f"{path}: got compression {compression}, which is not known; convert it"
-        )
-    dtype, bits = page.dtype, page.bitspersample
-    if dtype is None or dtype.kind not in "bu" or not isinstance(bits, int) or bits > 16:
-        raise UnsupportedSlideError(
-            f"{path}: got samples of {dtype}, {bits} bits; expected unsigned integers of 1 to 16 "
-            "bits; convert it"
-        )
-    palette = None
-    if model == "palette":
-        palette = (np.asarray(page.colormap).T >> 8).astype(np.uint8)
-    elif model in {"rgb", "ycbcr"} and page.samplesperpixel < 3:
-        raise SlideError(f"{path}: got {page.samplesperpixel} samples per px; expected 3")
-    return Colour(model, bits, palette)
-
-
-def _word(value: int) -> str:
-    """Name of a TIFF enumeration's member, or the bare number of an unknown one."""
-    return str(getattr(value, "name", value))
-
-
 def _recode_reason(level: TiffLevel) -> str:
     """Why a level's streams cannot be copied; empty if they can."""
     page = level.page
     compression, predictor = int(page.compression), int(page.predictor)
+    left_out = bool((level.sizes == 0).any())
+    white = level.colour.to_rgb(level.blank.astype(page.dtype)[None, None])
     reasons = (
         (not page.is_tiled, "strips"),
+        (level.orientation in range(2, 9), f"orientation {level.orientation}"),
+        (left_out and len(set(white.flat)) > 1, "tiles left out that are not grey"),
         (level.planes != 1, "separate colour planes"),
         (level.colour.bits != 8, f"{level.colour.bits} bits per sample"),
-        (not _SAMPLES[level.colour.model], f"{_word(page.photometric)} colours"),
+        (not _SAMPLES[level.colour.model], f"{word(page.photometric)} colours"),
         (level.samples not in _SAMPLES[level.colour.model], f"{level.samples} samples per px"),
         (level.samples == 4 and compression == 7, "JPEG with alpha"),
-        (compression not in _KINDS, f"compression {_word(page.compression)}"),
+        (compression not in _KINDS, f"compression {word(page.compression)}"),
         (predictor not in {1, 2}, f"predictor {predictor}"),
-        (int(page.fillorder) != 1 and compression not in _IMAGE_STREAMS, "reversed bit order"),
+        (int(page.fillorder) != 1 and compression not in IMAGE_STREAMS, "reversed bit order"),
         (bool(page.jpegheader), "a JPEG header shared by the tiles"),
-        (int(page.photometric) == 6 and compression != 7, f"{_word(page.compression)} in YCbCr"),
+        (int(page.photometric) == 6 and compression != 7, f"{word(page.compression)} in YCbCr"),
     )
     return next((reason for applies, reason in reasons if applies), "")

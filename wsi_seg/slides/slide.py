@@ -19,9 +19,6 @@ _MEMBER = re.compile(r"z[0-9]{4,}")
 # A slide whose coarsest level has more pixels than this is shown without a picture.
 _LARGEST_DRAWN_PX = 2**24
 
-# What `slide_name` makes of a slice: its volume or series, and z.
-SLICE_NAME = re.compile(r"(?P<volume>.+)_z(?P<z>\d{4,})")
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TileStreams:
@@ -45,6 +42,8 @@ class TileStreams:
         Samples per px: 1 for grey, 3 for RGB, 4 for RGB and alpha.
     offsets, sizes
         Place and length of each stream in the file, in bytes; size 0 for a missing tile.
+    fill
+        Grey value of px in tiles that are missing.
     """
 
     tile: Extent
@@ -55,6 +54,7 @@ class TileStreams:
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
     samples: int = 3
+    fill: int = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,8 @@ class Slide(Protocol):
         Extents of all levels, and mpp or None where the file does not say.
     mpp_source
         Where mpp comes from, such as ``aperio`` or ``option``; ``none`` if unknown.
+    scene
+        Number, from 1, of the image in its file, if one was asked for.
     """
 
     path: Path
@@ -86,6 +88,7 @@ class Slide(Protocol):
     format: str
     pyramid: Pyramid
     mpp_source: str
+    scene: int | None = None
 
     def read(self, region: Region) -> NDArray[np.uint8]:
         """Read a region that lies inside its level, as ``(H, W, 3)`` uint8 RGB.

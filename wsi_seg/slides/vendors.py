@@ -8,36 +8,67 @@ import re
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-from wsi_seg.slides.resolution import UNKNOWN, Resolution, stated
+from wsi_seg.slides.resolution import (
+    UNKNOWN,
+    Resolution,
+    micrometres,
+    sized,
+    spacing_resolution,
+    written,
+)
 
-_OME_UNITS = {
-    "pm": 1e-6, "Å": 1e-4, "nm": 1e-3, "um": 1.0, "µm": 1.0, "μm": 1.0, "mm": 1e3, "cm": 1e4,
-    "dm": 1e5, "m": 1e6, "in": 25_400.0,
-}  # fmt: skip
-_IMAGEJ_UNITS = {
-    "nm": 1e-3, "um": 1.0, "µm": 1.0, "\\u00B5m": 1.0, "micron": 1.0, "microns": 1.0,
-    "micrometer": 1.0, "mm": 1e3, "cm": 1e4, "inch": 25_400.0,
-}  # fmt: skip
+# Pictures of the glass, its label or the whole slide at a glance; labels may name patients.
+_ASIDE = re.compile(r"(?<![a-z])(label|macro|thumb|thumbnail|overview|preview)(?![a-z])", re.I)
 
 
 def aperio_resolution(description: str) -> Resolution:
     """Read ``MPP = 0.499`` of an Aperio image description."""
     found = re.search(r"\|\s*MPP\s*=([^|\r\n]*)", description)  # all of it: 1e9 is not 1
-    return stated(found.group(1), "aperio") if found else UNKNOWN
+    return sized(written(found.group(1)), None, "aperio") if found else UNKNOWN
 
 
-def ome_resolution(xml: str) -> Resolution:
-    """Read PhysicalSizeX and PhysicalSizeY of the first image of an OME-XML document."""
+@dataclass(frozen=True, slots=True)
+class OmeImage:
+    """One image of an OME-XML document.
+
+    Parameters
+    ----------
+    name
+        What the file calls it.
+    resolution
+        Of a px.
+    channels
+        Names of the channels; empty for those without a name.
+    samples
+        Samples per px of the first channel: 3 where colours are one channel.
+    """
+
+    name: str
+    resolution: Resolution
+    channels: tuple[str, ...]
+    samples: int
+
+
+def ome_images(xml: str) -> tuple[OmeImage, ...]:
+    """List the images of an OME-XML document, in its order; none if it is not XML."""
     root = _parsed(xml)
-    pixels = None if root is None else root.find(".//{*}Pixels")
-    if pixels is None:
-        return UNKNOWN
-    sizes = []
-    for axis in "XY":
-        size, unit = pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm")
-        if size is not None:
-            sizes.append((size, _OME_UNITS.get(unit, 0.0)))
-    return stated_mean(sizes, "ome")
+    found = []
+    for image in [] if root is None else root.iterfind(".//{*}Image"):
+        pixels = image.find("{*}Pixels")
+        if pixels is None:
+            continue
+        x, y = (_ome_size(pixels, axis) for axis in "XY")
+        channels = pixels.findall("{*}Channel")
+        names = tuple(channel.get("Name", "") for channel in channels)
+        samples = channels[0].get("SamplesPerPixel", "1") if channels else "1"
+        count = int(samples) if samples.isdecimal() else 1
+        found.append(OmeImage(image.get("Name", ""), sized(x, y, "ome"), names, count))
+    return tuple(found)
+
+
+def _ome_size(pixels: ElementTree.Element, axis: str) -> float | None:
+    unit = pixels.get(f"PhysicalSize{axis}Unit", "µm")
+    return written(pixels.get(f"PhysicalSize{axis}"), unit)
 
 
 def ome_planes(xml: str) -> int:
@@ -60,37 +91,45 @@ def philips_resolution(xml: str) -> Resolution:
             continue
         for entry in image.iterfind(".//Attribute[@Name='DICOM_PIXEL_SPACING']"):
             sizes = (entry.text or "").replace('"', " ").split()
-            spacings.append(stated_mean([(size, 1000.0) for size in sizes], "philips"))
+            spacings.append(spacing_resolution(sizes, "philips"))
     known = [found for found in spacings if found.mpp is not None]
     return min(known, key=lambda found: found.mpp or 0, default=UNKNOWN)
 
 
 def ventana_resolution(xmp: str) -> Resolution:
     """Read ``ScanRes="0.2325"`` of the iScan element of a Ventana slide."""
-    found = re.search(r"<iScan\b[^>]*\bScanRes\s*=\s*[\"']([0-9.]+)[\"']", xmp)
-    return stated(found.group(1), "ventana") if found else UNKNOWN
+    found = re.search(r"<iScan\b[^>]*\bScanRes\s*=\s*[\"']([0-9.,]+)[\"']", xmp)
+    return sized(written(found.group(1)), None, "ventana") if found else UNKNOWN
 
 
 def openslide_resolution(description: str) -> Resolution:
     """Read ``openslide.mpp-x`` and ``-y``, which libvips copies into what it writes."""
-    sizes = []
-    for axis in "xy":
-        found = re.search(
-            rf"<name>openslide\.mpp-{axis}</name>\s*<value[^>]*>\s*([0-9.eE+-]+)\s*</value>",
+    x, y = (
+        re.search(
+            rf"<name>openslide\.mpp-{axis}</name>\s*<value[^>]*>\s*([0-9.,eE+-]+)\s*</value>",
             description,
         )
-        if found:
-            sizes.append((found.group(1), 1.0))
-    return stated_mean(sizes, "openslide")
+        for axis in "xy"
+    )
+    return sized(x and written(x.group(1)), y and written(y.group(1)), "openslide")
 
 
-def imagej_resolution(description: str, px_per_unit: float | None) -> Resolution:
-    """Read ``unit=micron`` of an ImageJ description; the tag XResolution counts px per unit."""
+def imagej_resolution(description: str, x: float | None, y: float | None) -> Resolution:
+    """Read ``unit=micron`` of an ImageJ description; x and y count px per unit."""
     found = re.search(r"^unit=(.*)$", description, re.MULTILINE)
-    factor = _IMAGEJ_UNITS.get(found.group(1).strip()) if found else None
-    if factor is None or not px_per_unit:
-        return UNKNOWN
-    return stated(str(factor / px_per_unit), "imagej")
+    unit = micrometres(found.group(1)) if found else math.nan
+    return sized(unit / x if x else None, unit / y if y else None, "imagej")
+
+
+def says_aside(text: str) -> str:
+    """Word by which a name or description calls its image a label, macro or thumbnail; or nothing.
+
+    Of a description with fields, such as Aperio's, only what comes before them counts.
+    """
+    if text.lstrip().startswith("<"):
+        return ""
+    found = _ASIDE.search(text.partition("|")[0][:500])
+    return found.group(1).lower() if found else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,20 +152,9 @@ def leica_images(xml: str) -> tuple[LeicaImage, ...]:
                 return ()
             (height, width), (rows, columns) = _size(view), _size(pixels)
             whole = height >= glass[0] and width >= glass[1]
-            mean = (height / max(1, rows) + width / max(1, columns)) / 2000  # from nm
-            images.append(LeicaImage(whole, stated(str(mean), "leica")))
+            y, x = height / max(1, rows) / 1000, width / max(1, columns) / 1000  # from nm
+            images.append(LeicaImage(whole, sized(x, y, "leica")))
     return tuple(images)
-
-
-def stated_mean(sizes: list[tuple[str, float]], source: str) -> Resolution:
-    """Take the mean of sizes with the micrometres of their units; unknown if one is no number."""
-    try:
-        found = [float(size) * unit for size, unit in sizes]
-    except ValueError:
-        return UNKNOWN
-    if not found or min(found) <= 0:
-        return UNKNOWN
-    return stated(str(sum(found) / len(found)), source)
 
 
 def _size(element: ElementTree.Element) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from wsi_seg.extras import naming_extra
 from wsi_seg.geometry import Extent
 from wsi_seg.slides.failures import explained
 from wsi_seg.slides.picture import PictureSlide
-from wsi_seg.slides.resolution import chosen, spacing_resolution
+from wsi_seg.slides.resolution import Resolution, chosen, spacing_resolution
 from wsi_seg.slides.slide import member_path
 from wsi_seg.slides.window import HOUNSFIELD, Window, grey_rgb
 
@@ -103,9 +103,14 @@ def open_slice(
         member_path(volume, z),
         volume.suffixes[-1].lstrip(".") if volume.suffix != ".gz" else "nii",
         extent=Extent(height=height, width=width),
-        resolution=chosen(mpp, spacing_resolution(reader.GetSpacing()[:2], "spacing")),
+        resolution=chosen(mpp, _resolution(reader), volume, microscope=False),
         decode=partial(_decode, volume, z, window),
     )
+
+
+def _resolution(reader: Any) -> Resolution:  # noqa: ANN401 (SimpleITK has no types)
+    x, y = reader.GetSpacing()[:2]
+    return spacing_resolution((y, x), "spacing")
 
 
 @dataclass(frozen=True, slots=True)

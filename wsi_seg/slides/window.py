@@ -36,10 +36,13 @@ class Opening:
         Micrometres per px of level 0.
     window
         Values shown as black and as white in plain DICOM images and volumes.
+    scene
+        Number or name of the image to take from a file with several.
     """
 
     mpp: float | None = None
     window: Window | None = None
+    scene: str | None = None
 
 
 # Lung, soft tissue and vessels; for CT values whose file states no window.

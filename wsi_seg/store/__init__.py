@@ -3,38 +3,38 @@
 from wsi_seg.store.cache import shared_cache
 from wsi_seg.store.collection import (
     Collection,
+    Predictions,
     SlideStore,
+    Stores,
     open_collection,
     open_image,
+    open_predictions,
 )
 from wsi_seg.store.digests import store_digest
 from wsi_seg.store.draft import Draft, DraftLayout, writing
 from wsi_seg.store.info import SAVED, LabelInfo, PredictionInfo, Saved, StoreInfo
 from wsi_seg.store.layout import (
-    completed,
     create_collection,
     create_group,
     create_multiscale,
-    halved,
+    dyadic_extents,
+    extend_pyramid,
     list_label,
-    note_attributes,
-    note_names,
+    update_attributes,
+    update_names,
 )
-from wsi_seg.store.multiscale import Multiscale, open_multiscale
-from wsi_seg.store.names import PREDICTION_LABEL as LABEL
+from wsi_seg.store.multiscale import Multiscale, open_multiscale, read_thumbnail
 from wsi_seg.store.pyramid import CoarserLevels, Written, fill_pyramid
-from wsi_seg.store.thumbnail import read_thumbnail, thumbnail_extent
 from wsi_seg.store.writer import (
-    discard,
-    discard_label,
-    finish,
+    commit,
+    delete,
+    delete_label,
+    remove_if_empty,
     strip_rows,
-    tidy,
     write_strip,
 )
 
 __all__ = [
-    "LABEL",
     "SAVED",
     "CoarserLevels",
     "Collection",
@@ -43,31 +43,33 @@ __all__ = [
     "LabelInfo",
     "Multiscale",
     "PredictionInfo",
+    "Predictions",
     "Saved",
     "SlideStore",
     "StoreInfo",
+    "Stores",
     "Written",
-    "completed",
+    "commit",
     "create_collection",
     "create_group",
     "create_multiscale",
-    "discard",
-    "discard_label",
+    "delete",
+    "delete_label",
+    "dyadic_extents",
+    "extend_pyramid",
     "fill_pyramid",
-    "finish",
-    "halved",
     "list_label",
-    "note_attributes",
-    "note_names",
     "open_collection",
     "open_image",
     "open_multiscale",
+    "open_predictions",
     "read_thumbnail",
+    "remove_if_empty",
     "shared_cache",
     "store_digest",
     "strip_rows",
-    "thumbnail_extent",
-    "tidy",
+    "update_attributes",
+    "update_names",
     "write_strip",
     "writing",
 ]

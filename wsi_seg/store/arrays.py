@@ -1,4 +1,4 @@
-"""Owns one level's array as it lies on disk: sizes, chunk and shard grids, and file names."""
+"""Owns one level's array as stored on disk: sizes, chunk and shard grids, and file names."""
 
 import math
 import zlib
@@ -31,13 +31,15 @@ class LevelArray:
     channels
         Number of channels, or None for a 2-D label.
     chunk
-        Size of a chunk in px; all channels lie in one chunk.
+        Size of a chunk in pixels; all channels are in one chunk.
     shard
-        Size of a shard in px, a multiple of the chunk's.
+        Size of a shard in pixels, a multiple of the chunk's.
     encoding
         What the bytes of a chunk mean.
+    fill
+        Value of the px of chunks that are missing.
     version
-        Changes whenever the array is made anew, so that caches notice.
+        Changes whenever the array is made again, so that caches notice.
     """
 
     path: Path
@@ -46,6 +48,7 @@ class LevelArray:
     chunk: Extent
     shard: Extent
     encoding: Encoding
+    fill: int = 0
     version: tuple[int, int] = (0, 0)
 
     @property
@@ -60,7 +63,7 @@ class LevelArray:
         return size if self.channels is None else (*size, self.channels)
 
     def shape(self, height: int, width: int) -> tuple[int, ...]:
-        """Shape of an array of this many px, ``(H, W, C)`` or ``(H, W)``."""
+        """Shape of an array of this many pixels, ``(H, W, C)`` or ``(H, W)``."""
         return (height, width) if self.channels is None else (height, width, self.channels)
 
     def shard_path(self, row: int, column: int) -> Path:
@@ -99,6 +102,7 @@ class _Metadata(BaseModel):
     data_type: Literal["uint8"]
     shape: list[int] = Field(min_length=2, max_length=3)
     chunk_grid: _Grid
+    fill_value: int = Field(default=0, ge=0, le=255)
     codecs: list[_Sharding] = Field(min_length=1, max_length=1)
 
 
@@ -131,6 +135,7 @@ def read_level_array(path: Path) -> LevelArray:
         chunk=Extent.of(sharding.chunk_shape[-2:]),
         shard=Extent.of(metadata.chunk_grid.configuration.chunk_shape[-2:]),
         encoding=Encoding.from_zarr([codec.model_dump() for codec in sharding.codecs]),
+        fill=metadata.fill_value,
         version=_version(file),
     )
 
@@ -141,8 +146,8 @@ def _require_sizes(file: Path, metadata: _Metadata) -> None:
     shape, channels = metadata.shape[-2:], math.prod(metadata.shape[:-2])
     shard = metadata.chunk_grid.configuration.chunk_shape
     chunk = metadata.codecs[0].configuration.chunk_shape
-    whole = all(size > 0 for sizes in (metadata.shape, shard, chunk) for size in sizes)
-    fitting = whole and all(a % b == 0 for a, b in zip(shard[-2:], chunk[-2:], strict=True))
+    positive = all(size > 0 for sizes in (metadata.shape, shard, chunk) for size in sizes)
+    fitting = positive and all(a % b == 0 for a, b in zip(shard[-2:], chunk[-2:], strict=True))
     if not fitting or len({len(metadata.shape), len(shard), len(chunk)}) > 1:
         raise StoreError(
             f"{file}: got shape {metadata.shape}, shards {shard}, chunks {chunk}; expected sizes "
@@ -160,7 +165,7 @@ def _require_sizes(file: Path, metadata: _Metadata) -> None:
 
 
 def _version(file: Path) -> tuple[int, int]:
-    if is_address(file):  # what it holds: not every server tells when it was written
+    if is_address(file):  # what it holds: not every server reports when it was written
         return (0, zlib.crc32(file.read_bytes()))
     stat = file.stat()
     return (stat.st_ino, stat.st_mtime_ns)

@@ -1,13 +1,14 @@
-"""Owns finding what is damaged or unfinished in a collection, and putting it aside."""
+"""Owns finding what is damaged or unfinished in a collection, and moving it to quarantine."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wsi_seg.errors import BatchError, OutputError, StoreError, WsiSegError
+from wsi_seg.batch import require_none, run_each
+from wsi_seg.errors import OutputError, StoreError, WsiSegError
 from wsi_seg.progress import Progress
 from wsi_seg.store.arrays import LevelArray
-from wsi_seg.store.collection import Collection, open_image
+from wsi_seg.store.collection import Stores, open_image
 from wsi_seg.store.digests import file_digest, group_files, read_digests
 from wsi_seg.store.layout import label_list
 from wsi_seg.store.names import LABELS, QUARANTINE
@@ -36,25 +37,30 @@ class Audit:
     nbytes: int = 0
     quarantined: dict[str, Path] = field(default_factory=dict)
 
-    def __str__(self) -> str:
-        return (
-            f"{len(self.sound)} stores are sound: {self.files} files, {self.nbytes / 1e6:.1f} MB "
-            "compared with their digests"
-        )
+    @property
+    def failures(self) -> dict[str, str]:
+        """First fault of each store."""
+        return {
+            name: found[0] + (f" (and {len(found) - 1} more)" if len(found) > 1 else "")
+            for name, found in self.faults.items()
+        }
 
-    def require_sound(self) -> None:
+    def lines(self) -> list[str]:
+        """Figures as sentences for people."""
+        compared = f"{self.files} files, {self.nbytes / 1e6:.1f} MB compared with their digests"
+        moved = [f"{name} is now {path}" for name, path in self.quarantined.items()]
+        return [f"{len(self.sound)} stores are sound: {compared}", *moved]
+
+    def to_json(self) -> dict[str, object]:
+        """Figures as plain JSON values."""
+        return {"stores": self.sound, "files": self.files, "bytes": self.nbytes}
+
+    def require_whole(self) -> None:
         """Raise a `BatchError` that names the first fault of each store, if there is one."""
-        if self.faults:
-            reasons = {
-                name: found[0] + (f" (and {len(found) - 1} more)" if len(found) > 1 else "")
-                for name, found in self.faults.items()
-            }
-            raise BatchError(reasons, done=len(self.sound))
+        require_none(self.failures, done=len(self.sound))
 
 
-def audit_collection(
-    collection: Collection, *, quarantine: bool = False, progress: Progress
-) -> Audit:
+def audit_collection(collection: Stores, *, quarantine: bool = False, progress: Progress) -> Audit:
     """Compare every file of a collection with its digest, and check metadata and shard indices.
 
     Parameters
@@ -63,7 +69,7 @@ def audit_collection(
         Slides or predictions, on a local disk.
     quarantine
         Whether stores with faults are moved to ``.quarantine`` inside of the collection, so that
-        no verb takes them and the one that made them makes them anew.
+        no verb takes them and the one that made them makes them again.
     progress
         Advanced by stores.
 
@@ -72,24 +78,20 @@ def audit_collection(
     Audit
         What was found; unfinished stores are faults, and are never moved.
 
-    Raises
-    ------
-    OutputError
-        If a store cannot be moved.
     """
     audit = Audit()
-    names = collection.names()
-    progress.start("verify", len(names), "stores")
-    for name in names:
-        found = _audit_store(collection.path / name, audit)
-        if found:
+
+    def work(name: str) -> None:
+        if found := _audit_store(collection.path / name, audit):
             audit.faults[name] = found
         else:
             audit.sound.append(name)
         if found and quarantine:
             audit.quarantined[name] = _put_aside(collection.path, name)
-        progress.advance(1)
-    progress.finish()
+
+    batch = run_each(collection.names(), work, title="verify", unit="stores", progress=progress)
+    for name, reason in batch.failures.items():
+        audit.faults.setdefault(name, []).append(reason)
     for name in collection.unfinished():
         audit.faults.setdefault(name, []).append("is unfinished; repeat the command that writes it")
     return audit
@@ -112,7 +114,7 @@ def _audit_store(store: Path, audit: Audit) -> list[str]:
 
 
 def _audit_group(group: Path, audit: Audit) -> list[str]:
-    """Check one image or label; of a prediction of class ids alone, what is noted about it."""
+    """Check one image or label; of a prediction of class ids alone, what is stored about it."""
     try:
         arrays = open_image(group).arrays
         digests = read_digests(group)

@@ -104,7 +104,7 @@ def shared_pool() -> ThreadPoolExecutor:
     return _pool(available_cores())
 
 
-@functools.lru_cache(maxsize=1)  # threads of a pool that nobody holds end by themselves
+@functools.lru_cache(maxsize=1)  # threads of an unreferenced pool end by themselves
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="wsi-decode")
 

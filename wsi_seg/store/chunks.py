@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from wsi_seg.cores import available_cores
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Region
+from wsi_seg.reading.readable import destination
 from wsi_seg.store.arrays import LevelArray
 from wsi_seg.store.cache import ChunkCache, shared_cache, shared_pool
 from wsi_seg.store.shards import MISSING, Shard
@@ -21,7 +22,7 @@ from wsi_seg.store.shards import MISSING, Shard
 Pixels = NDArray[np.uint8]
 Run = Sequence[tuple[int, int]]
 
-# Chunks that a read fetches without help: a window no larger than two chunks a side.
+# Chunks that a read fetches without help: a region no larger than two chunks a side.
 _ALONE = 9
 # Chunks that a thread fetches at one go; their shard is opened once.
 _RUN = 4
@@ -32,7 +33,7 @@ _INDEX_BYTES = 2**20
 def read_region(
     array: LevelArray, region: Region, *, cached: bool = True, out: Pixels | None = None
 ) -> Pixels:
-    """Read a region that lies inside the array.
+    """Read a region inside the array.
 
     Parameters
     ----------
@@ -48,7 +49,8 @@ def read_region(
     Returns
     -------
     NDArray[np.uint8]
-        ``(H, W, C)``, or ``(H, W)`` for a label; missing chunks are 0. The caller owns it.
+        ``(H, W, C)``, or ``(H, W)`` for a label; missing chunks have the array's fill value.
+        The caller owns it.
 
     Raises
     ------
@@ -62,31 +64,8 @@ def read_region(
     return filled
 
 
-def destination(shape: tuple[int, ...], out: Pixels | None) -> Pixels:
-    """Array that a read fills: the caller's, or a new one.
-
-    Parameters
-    ----------
-    shape
-        Shape it must have.
-    out
-        Writable uint8 of this shape, contiguous or not; None for a new array.
-
-    Raises
-    ------
-    StoreError
-        If ``out`` is not so.
-    """
-    if out is None:
-        return np.empty(shape, dtype=np.uint8)
-    if out.shape != shape or out.dtype != np.uint8 or not out.flags.writeable:
-        kind = "writable" if out.flags.writeable else "read-only"
-        raise StoreError(f"got out {out.shape} {kind} {out.dtype}; expected {shape} writable uint8")
-    return out
-
-
 class _Reading:
-    """One region on its way into an array."""
+    """One region while it is read into an array."""
 
     def __init__(
         self, array: LevelArray, region: Region, out: Pixels, cache: ChunkCache | None
@@ -129,20 +108,21 @@ class _Reading:
         return self._array.path, self._array.version, row, column
 
     def _paste(self, row: int, column: int, pixels: Pixels | None) -> None:
-        """Copy the part of a chunk that lies in the region; 0 if it is missing."""
+        """Copy the part of a chunk that lies in the region; the fill value if it is missing."""
         chunk, region = self._array.chunk, self._region
         top, left = row * chunk.height, column * chunk.width
         y, x = max(top, region.y), max(left, region.x)
         y_end = min(top + chunk.height, region.y_end)
         x_end = min(left + chunk.width, region.x_end)
         part = self._out[y - region.y : y_end - region.y, x - region.x : x_end - region.x]
-        part[:] = 0 if pixels is None else pixels[y - top : y_end - top, x - left : x_end - left]
+        fill = self._array.fill
+        part[:] = fill if pixels is None else pixels[y - top : y_end - top, x - left : x_end - left]
 
 
 def _share_out(fetch: Callable[[Run], None], runs: Sequence[Run]) -> None:
     """Fetch all runs, in this thread and, where there are many chunks, in those of the pool.
 
-    A window of a few chunks is fetched here alone: whoever wants many windows reads them in
+    A region of a few chunks is fetched here alone: callers that want many regions read them in
     threads of their own, and handing chunks over would cost more than it gains.
     """
     if sum(len(run) for run in runs) <= _ALONE:
@@ -165,14 +145,14 @@ def _share_out(fetch: Callable[[Run], None], runs: Sequence[Run]) -> None:
         work()
     finally:
         # Helpers that have not begun have nothing left to do.
-        begun = [helper for helper in helpers if not helper.cancel()]
-        wait(begun)
-    for helper in begun:
+        running = [helper for helper in helpers if not helper.cancel()]
+        wait(running)
+    for helper in running:
         helper.result()
 
 
 def read_encoded(array: LevelArray, row: int, column: int, cache: ChunkCache) -> bytes | None:
-    """Read the stream of one chunk as it lies in its shard, or None for a missing chunk."""
+    """Read the stream of one chunk as stored in its shard, or None for a missing chunk."""
     with _opened(array, row, column) as shard:
         span = _span(array, row, column, shard, cache)
         return None if span is None else shard.read(*span)

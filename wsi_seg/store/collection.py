@@ -1,4 +1,4 @@
-"""Owns collections: the folder of stores, and each slide's store with its image and labels."""
+"""Owns collections of slides and of predictions, and each slide's store: its image and labels."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from wsi_seg.errors import StoreError, StoreIncompleteError, StoreNotFoundError
 from wsi_seg.geometry import Pyramid
 from wsi_seg.notebook import LONGEST_PX, SHOWN, collection_html, slide_html
+from wsi_seg.reading.resample import read_centred
 from wsi_seg.store.info import PredictionInfo, Saved, StoreInfo
 from wsi_seg.store.layout import label_list, wsi_seg_attributes
 from wsi_seg.store.multiscale import Multiscale, open_multiscale
 from wsi_seg.store.names import LABELS, METADATA, PARTIAL, PREDICTION_LABEL
 from wsi_seg.store.remote import below, is_address, located
-from wsi_seg.store.thumbnail import read_thumbnail, thumbnail_extent
 
 
 @dataclass(frozen=True, slots=True)
 class SlideStore:
-    """One slide's group: its image, and labels beside it.
+    """One slide's group: its image, and labels next to it.
 
     Parameters
     ----------
@@ -30,8 +30,8 @@ class SlideStore:
     name
         Name of the slide.
     image
-        The slide's px, or a prediction's probabilities; its class ids where only those were saved,
-        with what is noted about the prediction.
+        The slide's pixels, or a prediction's probabilities; class ids where only those were saved,
+        with what is stored about the prediction.
     """
 
     path: Path
@@ -45,12 +45,12 @@ class SlideStore:
 
     @property
     def attributes(self) -> Mapping[str, object]:
-        """What wsi_seg noted about the slide."""
+        """What wsi_seg stored about the slide."""
         return self.image.attributes
 
     @property
     def info(self) -> StoreInfo:
-        """What `wsi-seg tile` noted about the slide.
+        """What `wsi-seg tile` stored about the slide.
 
         Raises
         ------
@@ -61,7 +61,7 @@ class SlideStore:
 
     @property
     def prediction(self) -> PredictionInfo:
-        """What inference noted about the prediction.
+        """What inference stored about the prediction.
 
         Raises
         ------
@@ -118,6 +118,33 @@ class SlideStore:
             raise StoreError(f"slide {self.name}: got label {name!r}; it has: {known}")
         return open_multiscale(below(self.path, LABELS, name))
 
+    def read(
+        self,
+        *,
+        mpp: float,
+        centre_um: tuple[float, float],
+        size_px: tuple[int, int],
+        fill: int | None = None,
+    ) -> NDArray[np.uint8]:
+        """Read a rectangle of the slide at any resolution; see `read_centred`.
+
+        Examples
+        --------
+        >>> slide.read(mpp=1.0, centre_um=(2000, 3000), size_px=(512, 512))  # doctest: +SKIP
+        """
+        return read_centred(
+            self.image, name=self.name, mpp=mpp, centre_um=centre_um, size_px=size_px, fill=fill
+        )
+
+    def thumbnail(self, longest_px: int = 1024) -> NDArray[np.uint8]:
+        """Whole slide as a picture; see `Multiscale.thumbnail`."""
+        return self.image.thumbnail(longest_px)
+
+    def sibling(self, name: str) -> "SlideStore | None":
+        """Open another slide of the same collection; None if there is none of this name."""
+        path = below(self.path.parent, name)
+        return SlideStore(path, name, open_image(path)) if (path / METADATA).is_file() else None
+
     def __hash__(self) -> int:
         return hash(self.path)
 
@@ -131,8 +158,8 @@ class SlideStore:
 
 
 @dataclass(frozen=True, slots=True)
-class Collection:
-    """Folder of stores. Made by `open_collection`.
+class Stores:
+    """Folder of stores: a `Collection` of slides, or `Predictions` of them.
 
     Parameters
     ----------
@@ -145,11 +172,11 @@ class Collection:
     def names(self) -> tuple[str, ...]:
         """Names of the complete stores, sorted.
 
-        Behind an address they are those that the last command noted.
+        Behind an address they are those that the last command stored.
         """
         if is_address(self.path):
-            noted = wsi_seg_attributes(self.path / METADATA).get("slides")
-            return tuple(map(str, noted)) if isinstance(noted, list) else ()
+            stored = wsi_seg_attributes(self.path / METADATA).get("slides")
+            return tuple(map(str, stored)) if isinstance(stored, list) else ()
         return tuple(
             sorted(
                 child.name
@@ -195,7 +222,7 @@ class Collection:
         return len(self.names())
 
     def __repr__(self) -> str:
-        return f"<Collection {self.path}: {len(self)} slides>"
+        return f"<{type(self).__name__} {self.path}: {len(self)} slides>"
 
     def _repr_html_(self) -> str:
         images = ((name, self[name].image) for name in self.names()[:SHOWN])
@@ -203,11 +230,23 @@ class Collection:
         return collection_html(str(self.path), slides, len(self))
 
 
+class Collection(Stores):
+    """Folder of slides. Made by `open_collection`."""
+
+    __slots__ = ()
+
+
+class Predictions(Stores):
+    """Folder of predictions of slides, of the same names. Made by `open_predictions`."""
+
+    __slots__ = ()
+
+
 def _thumbnail(image: Multiscale) -> NDArray[np.uint8] | None:
     """Picture of a slide for a notebook; None for probabilities."""
     if image.channels != 3:
         return None
-    return read_thumbnail(image, thumbnail_extent(image.pyramid.extent, LONGEST_PX))
+    return image.thumbnail(LONGEST_PX)
 
 
 def open_image(path: Path) -> Multiscale:
@@ -218,11 +257,11 @@ def open_image(path: Path) -> Multiscale:
     StoreError
         If it is missing, damaged or not one of ours.
     """
-    noted = wsi_seg_attributes(path / METADATA)
-    if _saved(path, noted) != "labels":
+    stored = wsi_seg_attributes(path / METADATA)
+    if _saved(path, stored) != "labels":
         return open_multiscale(path)
     return replace(
-        open_multiscale(path / LABELS / PREDICTION_LABEL), name=path.name, attributes=noted
+        open_multiscale(path / LABELS / PREDICTION_LABEL), name=path.name, attributes=stored
     )
 
 
@@ -231,7 +270,7 @@ def _saved(path: Path, attributes: Mapping[str, object]) -> Saved:
 
 
 def open_collection(path: Path | str) -> Collection:
-    """Open a collection that `wsi-seg tile` or `wsi-seg infer` made.
+    """Open a collection of slides that `wsi-seg tile` made.
 
     Parameters
     ----------
@@ -247,37 +286,74 @@ def open_collection(path: Path | str) -> Collection:
     StoreError
         If it is something else, or an address that cannot be read.
     """
+    return Collection(_located(path, "slides", "wsi-seg tile SLIDES --out"))
+
+
+def open_predictions(path: Path | str) -> Predictions:
+    """Open a collection of predictions that `wsi-seg infer` made.
+
+    Parameters
+    ----------
+    path
+        Its folder, or an address such as ``s3://bucket/pred.zarr`` (then it is read only).
+
+    Raises
+    ------
+    StoreNotFoundError
+        If there is nothing at the path.
+    StoreIncompleteError
+        If it holds unfinished predictions only.
+    StoreError
+        If it holds slides, is something else, or is an address that cannot be read.
+
+    Examples
+    --------
+    >>> predictions = open_predictions("pred.zarr")  # doctest: +SKIP
+    >>> predictions["a"].prediction.classes.names  # doctest: +SKIP
+    ('gland',)
+    """
+    predictions = Predictions(_located(path, "predictions", "wsi-seg infer SLIDES --out"))
+    for name in predictions.names()[:1]:  # the others were made by the same verb
+        if wsi_seg_attributes(predictions.path / name / METADATA).get("kind") == "slide":
+            raise StoreError(
+                f"{predictions.path} holds slides; expected predictions, which `wsi-seg infer` "
+                "makes: give predictions first, then slides"
+            )
+    return predictions
+
+
+def _located(path: Path | str, content: str, verb: str) -> Path:
+    """Path of a collection that can be read; the verb would make it."""
     path = located(Path(path) if isinstance(path, str) else path)
     if is_address(path):
-        return _open_address(path)
+        return _reachable(path, content)
     if not path.exists():
-        raise StoreNotFoundError(
-            f"there is no {path}; make it with `wsi-seg tile SLIDES --out {path}`"
-        )
+        raise StoreNotFoundError(f"there is no {path}; make it with `{verb} {path}`")
     file = path / METADATA
     if not file.is_file():
+        made = " ".join(verb.split()[:2])
         raise StoreError(
-            f"{path} is not a collection of slides; expected a folder written by `wsi-seg tile`"
+            f"{path} is not a collection of {content}; expected a folder written by `{made}`"
         )
     if wsi_seg_attributes(file).get("kind") != "collection":
         raise StoreError(f"{path} is a zarr group of another kind; expected a collection")
-    collection = Collection(path)
-    if not collection.names() and collection.unfinished():
+    stores = Stores(path)
+    if not stores.names() and stores.unfinished():
         raise StoreIncompleteError(
-            f"{path} holds unfinished stores only ({', '.join(collection.unfinished())}); "
+            f"{path} holds unfinished stores only ({', '.join(stores.unfinished())}); "
             "repeat the command that writes them"
         )
-    return collection
+    return path
 
 
-def _open_address(path: Path) -> Collection:
-    """Open a collection behind an address, with one request."""
+def _reachable(path: Path, content: str) -> Path:
+    """Address of a collection, checked with one request."""
     try:
         ours = wsi_seg_attributes(path / METADATA)
     except StoreIncompleteError as error:
         raise StoreNotFoundError(
-            f"there is no collection of slides at {path}; check the address"
+            f"there is no collection of {content} at {path}; check the address"
         ) from error
     if ours.get("kind") != "collection":
         raise StoreError(f"{path} is a zarr group of another kind; expected a collection")
-    return Collection(path)
+    return path

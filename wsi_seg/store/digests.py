@@ -1,9 +1,9 @@
-"""Owns the digests of a finished group: one of each of its files, noted when it is finished.
+"""Owns the digests of a finished group: one of each of its files, stored when it is finished.
 
 A digest is the file's crc32c, then its last four bytes. The index of a shard ends with a crc32c of
 its own, and a checksum over bytes that end with their own checksum is the same for all of them; so
-the crc32c alone would not see the index. Digests find what disks and copies damage, not what
-somebody forges. A label has its own, so a slide's stay the same while labels come and go.
+the crc32c alone would not see the index. Digests find what disks and copies damage, not
+forgery. A label has its own, so a slide's stay the same while labels come and go.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ _TAIL_BYTES = 4
 
 
 def write_digests(group: Path, known: Mapping[str, int] | None = None) -> None:
-    """Note the digests of a group's files, and of its labels that have none.
+    """Write the digests of a group's files, and of its labels that have none.
 
     Parameters
     ----------
@@ -103,16 +103,16 @@ def read_digests(group: Path) -> dict[str, str] | None:
 
 
 def store_digest(group: Path) -> str:
-    """Name the content of a finished group, its labels aside; empty where digests are not kept."""
+    """Name the content of a finished group without its labels; empty where digests are not kept."""
     if is_address(group) or not (group / DIGESTS).is_file():
         return ""
     return hashlib.sha256((group / DIGESTS).read_bytes()).hexdigest()
 
 
 def group_files(group: Path) -> Iterator[str]:
-    """Relative paths of the files of a group that decide its px or tell about them.
+    """Relative paths of the files of a group that decide its pixels or describe them.
 
-    Its digests, its journal, its labels and unfinished work are none of them.
+    Its digests, its journal, its labels and unfinished work are left out.
     """
     for folder, folders, files in group.walk():
         if folder == group:

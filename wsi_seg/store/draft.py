@@ -1,4 +1,4 @@
-"""Owns writing an image or a label whole: begun aside, filled in strips, named when it is done."""
+"""Owns writing an image or a label: under a temporary name, in strips, renamed when complete."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from wsi_seg.store.layout import create_multiscale
 from wsi_seg.store.multiscale import Multiscale
 from wsi_seg.store.names import LABELS, PARTIAL
 from wsi_seg.store.pyramid import fill_pyramid
-from wsi_seg.store.writer import discard, finish, strip_rows, tidy, write_strip
+from wsi_seg.store.writer import commit, delete, remove_if_empty, strip_rows, write_strip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +93,7 @@ class Draft:
 
     def inside(self, name: str, layout: DraftLayout, attributes: Mapping[str, object]) -> "Draft":
         """Begin another one in a folder of this one, such as ``labels/prediction``."""
-        draft = _begun(self.path / name, layout, attributes)
+        draft = _start_draft(self.path / name, layout, attributes)
         self._inside.append(draft)
         return draft
 
@@ -104,7 +104,7 @@ class Draft:
                 fill_pyramid(draft.path, nearest=nearest, progress=Silent())
 
 
-def _begun(path: Path, layout: DraftLayout, attributes: Mapping[str, object]) -> Draft:
+def _start_draft(path: Path, layout: DraftLayout, attributes: Mapping[str, object]) -> Draft:
     create_multiscale(
         path,
         extents=layout.extents,
@@ -119,9 +119,9 @@ def _begun(path: Path, layout: DraftLayout, attributes: Mapping[str, object]) ->
 
 @contextmanager
 def writing(path: Path, layout: DraftLayout, attributes: Mapping[str, object]) -> Iterator[Draft]:
-    """Write an image or a label whole: it takes its name, or another's place, when the block ends.
+    """Write an image or a label: it takes its name, or another's place, when the block ends.
 
-    Until then it lies in the folder of unfinished work, where nobody reads it; after an error it
+    Until then it is in the folder of unfinished work, which is never read; after an error it
     stays there, and the next one begins afresh.
 
     Parameters
@@ -131,7 +131,7 @@ def writing(path: Path, layout: DraftLayout, attributes: Mapping[str, object]) -
     layout
         Its size and resolution.
     attributes
-        Plain JSON values to note; see `wsi_seg.store.info`.
+        Plain JSON values to store; see `wsi_seg.store.info`.
 
     Yields
     ------
@@ -152,9 +152,9 @@ def writing(path: Path, layout: DraftLayout, attributes: Mapping[str, object]) -
     """
     group = path.parent.parent if path.parent.name == LABELS else path.parent
     partial = group / PARTIAL / path.name
-    discard(partial)
-    draft = _begun(partial, layout, attributes)
+    delete(partial)
+    draft = _start_draft(partial, layout, attributes)
     yield draft
     draft._complete()
-    finish(partial, path, replace=True)
-    tidy(group)
+    commit(partial, path, replace=True)
+    remove_if_empty(group)

@@ -1,4 +1,4 @@
-"""Owns what is noted about slides, predictions and labels: typed, checked where it is read."""
+"""Owns what is stored about slides, predictions and labels: typed, checked where it is read."""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
@@ -109,7 +109,7 @@ class LevelInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreInfo(_Info):
-    """What `wsi-seg tile` notes about a slide.
+    """What `wsi-seg tile` stores about a slide.
 
     Parameters
     ----------
@@ -117,6 +117,8 @@ class StoreInfo(_Info):
         The file; None where a store was written by other code.
     codec
         How levels were to be encoded.
+    scene
+        Image of a file with several, counted from 0; None where there is one.
     window
         Grey values shown as black and white, if they were given.
     mpp_source
@@ -137,6 +139,7 @@ class StoreInfo(_Info):
     kind: Literal["slide"] = "slide"
     source: SourceInfo | None = None
     codec: str = ""
+    scene: int | None = None
     window: tuple[float, float] | None = None
     mpp_source: str = ""
     reader: str = ""
@@ -146,12 +149,12 @@ class StoreInfo(_Info):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictionInfo(_Info):
-    """What inference notes about the prediction of one slide.
+    """What inference stores about the prediction of one slide.
 
     Parameters
     ----------
     slide
-        Name of the slide; None where that was not noted.
+        Name of the slide; None where it is unknown.
     slide_extent
         Height and width of the slide, which a prediction at a lower resolution does not show.
     classes
@@ -164,9 +167,11 @@ class PredictionInfo(_Info):
         Sentences about overrides and repairs.
     training
         How the model was trained, as its checkpoint says.
-    windows, windows_skipped, windows_spared
-        Tiles that were predicted, left out as background, and spared by adaptive overlap;
-        None where that is not known.
+    min_object_um2
+        Area below which nothing is an object of the model's classes; 0 for none.
+    tiles, tiles_skipped, tiles_skipped_by_first_pass
+        Tiles that were predicted, left out as background, and not needed a second time with
+        adaptive overlap; None where that is not known.
     quarantined
         Tiles that could not be read; the prediction is 0 there.
     seam_score, seam_score_first
@@ -190,9 +195,10 @@ class PredictionInfo(_Info):
     settings: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     training: Mapping[str, object] = field(default_factory=dict)
-    windows: int | None = None
-    windows_skipped: int | None = None
-    windows_spared: int | None = None
+    min_object_um2: float = 0.0
+    tiles: int | None = None
+    tiles_skipped: int | None = None
+    tiles_skipped_by_first_pass: int | None = None
     quarantined: tuple[Quarantined, ...] = ()
     seam_score: float | None = None
     seam_score_first: float | None = None
@@ -203,12 +209,12 @@ class PredictionInfo(_Info):
     @property
     def tile_px(self) -> int | None:
         """Side of the model's tiles in pixels; None if several models saw different ones."""
-        noted = self.settings.get("tile_px")
-        return noted if isinstance(noted, int) and noted > 0 else None
+        side = self.settings.get("tile_px")
+        return side if isinstance(side, int) and side > 0 else None
 
     @property
     def slide_digest(self) -> str:
-        """Digest of the slide's store at the time; empty where it was not noted."""
+        """Digest of the slide's store at the time; empty where it is unknown."""
         return str(self.settings.get("slide_digest", ""))
 
     @property
@@ -219,7 +225,7 @@ class PredictionInfo(_Info):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelInfo(_Info):
-    """What is noted about a label.
+    """What is stored about a label.
 
     Parameters
     ----------
@@ -230,7 +236,7 @@ class LabelInfo(_Info):
     slide_extent
         See `PredictionInfo`; None for labels of a slide itself.
     note
-        What the module that wrote it wants to know again, such as the rule it was decided by.
+        What the module that wrote it reads again, such as the rule it was decided by.
     """
 
     kind: Literal["label"] = "label"

@@ -1,4 +1,4 @@
-"""Owns the journal beside unfinished work: which units are done, and under which settings."""
+"""Owns the journal next to unfinished work: which units are done, and under which settings."""
 
 import json
 import os
@@ -27,7 +27,7 @@ class Journal:
     Raises
     ------
     StoreError
-        If the journal was begun with other settings; the message names the differences.
+        If the journal was started with other settings; the message names the differences.
     """
 
     def __init__(self, path: Path, settings: Settings, *, complete: bool = False) -> None:
@@ -73,10 +73,10 @@ class Journal:
         self._done |= results
 
     def _require_same(self, first: Mapping[str, object], *, complete: bool) -> None:
-        begun = first.get("settings")
-        if begun == self._settings:
+        stored = first.get("settings")
+        if stored == self._settings:
             return
-        before = begun if isinstance(begun, dict) else {}
+        before = stored if isinstance(stored, dict) else {}
         names = sorted(set(before) | set(self._settings))
         changes = [
             f"{name} was {before.get(name)!r} and is now {self._settings.get(name)!r}"
@@ -86,24 +86,24 @@ class Journal:
         if complete:
             raise StoreError(
                 f"{self.path.parent} was made with other settings: {'; '.join(changes)}; "
-                "--overwrite makes it anew"
+                "--overwrite makes it again"
             )
         raise StoreError(
-            f"{self.path.parent} holds unfinished work begun with other settings: "
+            f"{self.path.parent} holds unfinished work with other settings: "
             f"{'; '.join(changes)}; repeat the first settings to continue, or start over with "
             "--overwrite"
         )
 
 
-def begun_with(path: Path) -> Settings:
-    """Read the settings that a journal was begun with; empty where there is none."""
+def read_settings(path: Path) -> Settings:
+    """Read the settings that a journal was started with; empty if there is no journal."""
     lines = _whole_lines(path)
     settings = lines[0]["settings"] if lines else None
     return settings if isinstance(settings, dict) else {}
 
 
 def _whole_lines(path: Path) -> list[dict[str, object]]:
-    """Lines of the journal that parse; a torn or damaged line is left out."""
+    """Lines of the journal that parse; a cut or damaged line is left out."""
     if not path.is_file():
         return []
     lines = []

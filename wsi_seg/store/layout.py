@@ -28,7 +28,7 @@ _SHARD_ASPECT = 8
 
 @dataclass(frozen=True, slots=True)
 class LevelLayout:
-    """How one level lies on disk.
+    """How one level is stored.
 
     Parameters
     ----------
@@ -38,12 +38,15 @@ class LevelLayout:
         Size of a chunk, and of a shard as a multiple of it.
     encoding
         What the bytes of a chunk mean.
+    fill
+        Value of the px of chunks that are missing.
     """
 
     extent: Extent
     chunk: Extent
     shard: Extent
     encoding: Encoding = Encoding()  # noqa: RUF009 (frozen)
+    fill: int = 0
 
 
 def strip_layout(
@@ -89,8 +92,8 @@ def create_collection(path: Path) -> None:
     _write_collection(path, [])
 
 
-def note_names(path: Path) -> None:
-    """Note in a collection which slides it has, for readers to whom a server lists no folder."""
+def update_names(path: Path) -> None:
+    """List in a collection the slides that it has, for readers of servers that list no folder."""
     listed = {folder.name for folder in path.iterdir() if (folder / METADATA).is_file()}
     _write_collection(path, sorted(listed - {PARTIAL}))
 
@@ -124,11 +127,11 @@ def create_multiscale(  # noqa: PLR0913 (all keywords, all of one group)
     channels
         Number of channels, or None for a 2-D label.
     mpp
-        Micrometres per px of the slide's level 0, or None where unknown.
+        Micrometres per pixel of the slide's level 0, or None where unknown.
     downsample
-        Level-0 px of the slide per px of this image's level 0.
+        Level-0 pixels of the slide per pixel of this image's level 0.
     attributes
-        Plain JSON values to note under ``wsi_seg``; ``mpp`` and ``downsample`` are added.
+        Plain JSON values to store under ``wsi_seg``; ``mpp`` and ``downsample`` are added.
     name
         Name to give it.
     chunk_px, shard_px
@@ -230,7 +233,7 @@ def create_group(path: Path, attributes: Mapping[str, object]) -> None:
     path
         Group folder.
     attributes
-        Plain JSON values to note under ``wsi_seg``.
+        Plain JSON values to store under ``wsi_seg``.
 
     Raises
     ------
@@ -241,8 +244,8 @@ def create_group(path: Path, attributes: Mapping[str, object]) -> None:
     _write_ours(path, attributes)
 
 
-def note_attributes(path: Path, attributes: Mapping[str, object]) -> None:
-    """Add plain JSON values to what is noted of a group under ``wsi_seg``; others stay."""
+def update_attributes(path: Path, attributes: Mapping[str, object]) -> None:
+    """Add plain JSON values to the attributes of a group under ``wsi_seg``; others stay."""
     known = read_json(path / METADATA).get("attributes")
     ome = known.get("ome") if isinstance(known, dict) else None
     _write_ours(path, {**wsi_seg_attributes(path / METADATA), **attributes}, ome=ome)
@@ -333,7 +336,7 @@ def _create_array(path: Path, number: int, level: LevelLayout, channels: int | N
             filters=codecs.filters or None,
             serializer=codecs.serializer,
             compressors=codecs.compressors or None,
-            fill_value=0,
+            fill_value=level.fill,
             dimension_names=["y", "x"] if channels is None else ["c", "y", "x"],
         )
     except OSError as error:
@@ -343,7 +346,7 @@ def _create_array(path: Path, number: int, level: LevelLayout, channels: int | N
 def _write_ours(
     path: Path, ours: Mapping[str, object], *, ome: Mapping[str, object] | None = None
 ) -> None:
-    """Write the metadata of a group with what wsi_seg notes about it."""
+    """Write the metadata of a group with the attributes of wsi_seg."""
     more = {} if ome is None else {"ome": ome}
     _write_group(path, {**more, "wsi_seg": {**ours, "format": FORMAT}})
 
@@ -353,16 +356,16 @@ def _write_group(path: Path, attributes: Mapping[str, object]) -> None:
     write_atomic(path / METADATA, json.dumps(document, indent=1, allow_nan=False))
 
 
-def completed(extents: Sequence[Extent]) -> tuple[Extent, ...]:
-    """Complete a pyramid: below its last level, halves until the longer side is <= 1,024 px."""
+def extend_pyramid(extents: Sequence[Extent]) -> tuple[Extent, ...]:
+    """Extend a pyramid below its last level: halves until the longer side is at most 1,024 px."""
     full = list(extents)
     while max(full[-1].height, full[-1].width) > 1024:
-        full.append(halved(full[-1], 2)[1])
+        full.append(dyadic_extents(full[-1], 2)[1])
     return tuple(full)
 
 
-def halved(extent: Extent, count: int) -> tuple[Extent, ...]:
-    """Pyramid of ``count`` levels, each half the one above it.
+def dyadic_extents(extent: Extent, count: int) -> tuple[Extent, ...]:
+    """Extents of ``count`` levels, each half the one above it.
 
     OME-Zarr 0.5 wants a label to have as many levels as its image; this is for labels whose
     level 0 is coarser than the image's.

@@ -1,7 +1,7 @@
-"""Owns keeping two commands off one folder: a lock of the kernel, and a note of who holds it.
+"""Owns keeping two commands off one folder: a lock of the kernel, and a note about its holder.
 
-The lock ends with its process, however that ends, so none is ever stale; the note only tells whom
-to wait for. What is read takes no lock: nothing unfinished can be read.
+The lock ends with its process, however that ends, so no lock is ever stale; the note only says
+which command to wait for. Reading takes no lock: nothing unfinished can be read.
 """
 
 import fcntl
@@ -62,7 +62,7 @@ def locked(folder: Path, verb: str, *, make: bool = False) -> Iterator[None]:
 
 
 def _acquire(path: Path) -> int:
-    """Open and lock the file; again if its last owner removed it in between."""
+    """Open and lock the file; again if its last owner removed it meanwhile."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -84,14 +84,14 @@ def _acquire(path: Path) -> int:
 
 
 def _note(verb: str) -> str:
-    begun = time.strftime("%Y-%m-%d %H:%M:%S %z")
+    started = time.strftime("%Y-%m-%d %H:%M:%S %z")
     host = socket.gethostname()
-    return json.dumps({"verb": verb, "pid": os.getpid(), "host": host, "begun": begun})
+    return json.dumps({"verb": verb, "pid": os.getpid(), "host": host, "started": started})
 
 
 def _owner(note: bytes) -> str:
     try:
         found = json.loads(note)
-        return f"`{found['verb']}` (process {found['pid']} on {found['host']}, {found['begun']})"
+        return f"`{found['verb']}` (process {found['pid']} on {found['host']}, {found['started']})"
     except (ValueError, LookupError, TypeError):
         return "another command"

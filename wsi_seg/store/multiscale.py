@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +14,19 @@ from wsi_seg.classes import ClassTable
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
+from wsi_seg.reading.readable import Readable
+from wsi_seg.reading.thumbnail import area_averaged, thumbnail_extent
 from wsi_seg.store.arrays import LevelArray, read_json, read_level_array
 from wsi_seg.store.chunks import read_region
 from wsi_seg.store.info import LabelInfo, PredictionInfo, Quarantined
 from wsi_seg.store.layout import wsi_seg_attributes
+from wsi_seg.store.level import Index, LevelPixels
 from wsi_seg.store.names import METADATA
+
+if TYPE_CHECKING:
+    import dask.array
+    import zarr
+    from zarr.core.metadata import ArrayV3Metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +44,9 @@ class Multiscale:
     channels
         Number of channels, or None for a 2-D label.
     attributes
-        What wsi_seg noted about it.
+        What wsi_seg stored about it.
     arrays
-        Levels as they lie on disk, finest first.
+        Levels as they are on disk, finest first.
     """
 
     path: Path
@@ -53,7 +63,7 @@ class Multiscale:
         Raises
         ------
         StoreError
-            If none are noted.
+            If none are stored.
         """
         if not self.names_classes:
             raise StoreError(f"{self.path} names no classes; expected one written by wsi-seg")
@@ -77,8 +87,8 @@ class Multiscale:
     @property
     def quarantined(self) -> tuple[Quarantined, ...]:
         """Tiles of a prediction that could not be read: y, x and reason. It is 0 there."""
-        noted = {"quarantined": self.attributes.get("quarantined", ())}
-        return PredictionInfo.from_json(noted, self.path).quarantined
+        stored = {"quarantined": self.attributes.get("quarantined", ())}
+        return PredictionInfo.from_json(stored, self.path).quarantined
 
     def chunk(self, level: int) -> Extent:
         """Size of what is decoded at a time, of one level."""
@@ -115,11 +125,61 @@ class Multiscale:
         require_inside(region, self.pyramid.extents[region.level], self.name)
         return read_region(self.arrays[region.level], region, cached=cached, out=out)
 
+    def level(self, level: int) -> LevelPixels:
+        """One level as an array that reads what is asked for.
+
+        Raises
+        ------
+        RegionError
+            If the level does not exist.
+        """
+        self.pyramid.downsample(level)  # names the levels there are, if it is not one
+        return LevelPixels(self, level, self.pyramid.extents[level])
+
+    def __getitem__(self, key: Index | tuple[Index, ...]) -> NDArray[np.uint8]:
+        """Read rows and columns of level 0; see `LevelPixels`.
+
+        Examples
+        --------
+        >>> image[1000:1512, 2000:2512].shape  # doctest: +SKIP
+        (512, 512, 3)
+        """
+        return self.level(0)[key]
+
+    def to_dask(self, level: int = 0) -> "dask.array.Array":
+        """One level as a lazy dask array, ``(H, W, C)`` or ``(H, W)`` uint8."""
+        return self.level(level).to_dask()
+
+    def to_zarr(self, level: int = 0) -> "zarr.Array[ArrayV3Metadata]":
+        """One level as zarr-python opens it: read-only, axes ``c, y, x``, or ``y, x``."""
+        import zarr
+        from zarr.storage import LocalStore
+
+        self.pyramid.downsample(level)  # names the levels there are, if it is not one
+        return zarr.open_array(LocalStore(self.arrays[level].path, read_only=True), mode="r")
+
+    def thumbnail(self, longest_px: int = 1024) -> NDArray[np.uint8]:
+        """Whole image, area-averaged so that its longer side has at most so many pixels.
+
+        Returns
+        -------
+        NDArray[np.uint8]
+            ``(H, W, 3)`` RGB.
+        """
+        size = thumbnail_extent(self.pyramid.extent, longest_px)
+        return read_thumbnail(self, size)
+
     def __hash__(self) -> int:
         return hash((self.path, self.name))
 
 
-# Halving even the largest level leaves one px long before.
+def read_thumbnail(image: Readable, size: Extent) -> NDArray[np.uint8]:
+    """Whole image at a size no larger than its level 0, ``(H, W, 3)``; see `area_averaged`."""
+    # These pixels are not read again.
+    return area_averaged(image.pyramid, partial(image.read, cached=False), size)
+
+
+# Halving even the largest level leaves one pixel long before.
 _MOST_LEVELS = 64
 
 
@@ -155,7 +215,7 @@ def open_multiscale(path: Path) -> Multiscale:
         If the group or one of its arrays is missing, damaged or not one of ours.
     """
     file = path / METADATA
-    noted = wsi_seg_attributes(file)  # refuses other formats
+    stored = wsi_seg_attributes(file)  # refuses other formats
     document = read_json(file).get("attributes")
     try:
         found = _Attributes.model_validate(document)
@@ -175,6 +235,6 @@ def open_multiscale(path: Path) -> Multiscale:
             mpp=None if ours.mpp is None else ours.mpp * ours.downsample,
         ),
         channels=arrays[0].channels,
-        attributes=noted,
+        attributes=stored,
         arrays=arrays,
     )

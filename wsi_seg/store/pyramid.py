@@ -1,4 +1,4 @@
-"""Owns coarser levels: from rows of level 0 while they are at hand, or from a level on disk."""
+"""Owns coarser levels: from rows of level 0 while they are in memory, or from a level on disk."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ class Written:
 
 
 class CoarserLevels:
-    """Computes and writes levels 1 and up from rows of level 0, while these are at hand.
+    """Computes and writes levels 1 and up from rows of level 0, while these are in memory.
 
     Levels are made as far as each is half the finer one, and that one is encoded without loss;
     `fill_pyramid` does the rest, with the same bytes. Memory: one row of shards of each level.
@@ -108,7 +108,7 @@ def _follows(source: LevelArray, target: LevelArray) -> bool:
 
 
 class _Level:
-    """One coarser level on its way, row of shards by row of shards."""
+    """One coarser level while it is made, row of shards by row of shards."""
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class _Level:
         yield from self._placed(y, rows)
 
     def _placed(self, y: int, rows: Pixels) -> Iterator[tuple[int, Pixels]]:
-        """Halve finer rows, whole pairs of them, into their place."""
+        """Halve finer rows, in pairs, into their place."""
         height, top = self._array.shard.height, y // 2
         while len(rows):
             begin = top % height
@@ -253,7 +253,7 @@ def reduced_strip(source: LevelArray, target: LevelArray, y: int, *, nearest: bo
 def _reduce_block(
     source: LevelArray, target: LevelArray, place: tuple[int, int], out: Pixels, *, nearest: bool
 ) -> None:
-    """Fill the part of a level that lies at a place, row and column, from the finer level."""
+    """Fill the part of a level at a row and column from the finer level."""
     full, small, (height, width) = source.extent, target.extent, out.shape[:2]
     y_edges = cell_edges((place[0], place[0] + height), full.height, small.height)
     x_edges = cell_edges((place[1], place[1] + width), full.width, small.width)

@@ -50,12 +50,12 @@ def halve(pixels: Pixels, out: Pixels, *, nearest: bool) -> None:
 
 def _mean_of_four(pixels: Pixels, out: Pixels) -> None:
     height, width = out.shape[:2]
-    whole = pixels.ndim == 2 or pixels.shape[2] in _WHOLE_IN_OPENCV
+    by_opencv = pixels.ndim == 2 or pixels.shape[2] in _WHOLE_IN_OPENCV
     step = max(1, _BLOCK_PX // width)
     for y in range(0, height, step):
         target = out[y : y + step]
         source = pixels[2 * y : 2 * (y + len(target))]
-        if whole:
+        if by_opencv:
             import cv2  # here, for few commands reduce levels
 
             cv2.resize(source, (width, len(target)), dst=target, interpolation=cv2.INTER_AREA)

@@ -120,12 +120,12 @@ def size_of(path: Path) -> int:
     FileNotFoundError
         If there is no such file.
     StoreError
-        If it cannot be told.
+        If it is not known.
     """
     with readable(path):
         size = _file_system(path).info(_name(path))["size"]
     if size is None:
-        raise StoreError(f"cannot read {path}: its server does not tell sizes")
+        raise StoreError(f"cannot read {path}: its server does not report sizes")
     return int(size)
 
 

@@ -1,4 +1,4 @@
-"""Owns the shard file: finished chunk streams one after another, then an index of where they lie.
+"""Owns the shard file: finished chunk streams one after another, then an index of where they are.
 
 The layout is that of the zarr v3 codec ``sharding_indexed`` with its index at the end: one pair
 of little-endian uint64 ``(offset, nbytes)`` for each chunk in C order, both ``2^64 - 1`` for a
@@ -25,7 +25,7 @@ _CRC_BYTES = 4
 
 
 def write_shard(path: Path, chunks: Sequence[bytes | None]) -> int | None:
-    """Write one shard whole: temporary file, fsync, rename.
+    """Write one shard: temporary file, fsync, rename.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ class Shard:
         Raises
         ------
         StoreError
-            If the file is too short, the checksum is wrong, or a chunk lies outside the file.
+            If the file is too short, the checksum is wrong, or a chunk is outside the file.
         """
         size = self._count * _PAIR_BYTES + _CRC_BYTES
         try:

@@ -1,4 +1,4 @@
-"""Owns writing pixels: strips of shards, each whole or not at all, and the last rename."""
+"""Owns writing pixels: strips of shards, each complete or absent, and the last rename."""
 
 import contextlib
 import os
@@ -34,7 +34,7 @@ def strip_rows(path: Path, level: int = 0) -> int:
 
 
 def write_strip(path: Path, level: int, y: int, rows: Pixels) -> dict[str, int]:
-    """Write one strip: every shard of these rows, each whole or not at all.
+    """Write one strip: every shard of these rows, each complete or absent.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def shard_checksums(array: LevelArray, y: int, checksums: Sequence[int | None]) 
 
 
 def write_rows(array: LevelArray, y: int, rows: Pixels) -> list[int | None]:
-    """Write one strip of a level whose metadata are at hand; see `write_strip`.
+    """Write one strip of a level whose metadata are known; see `write_strip`.
 
     Returns
     -------
@@ -105,10 +105,10 @@ def write_rows(array: LevelArray, y: int, rows: Pixels) -> list[int | None]:
         return list(threads.map(write, range(len(shards))))
 
 
-def finish(
+def commit(
     partial: Path, final: Path, *, replace: bool = False, known: Mapping[str, int] | None = None
 ) -> None:
-    """Note the digests of finished work, and give it its final name in one step.
+    """Write the digests of finished work, and give it its final name in one step.
 
     Parameters
     ----------
@@ -139,28 +139,28 @@ def finish(
             list_label(final.parent, final.name)  # before the rename: a kill leaves no orphan
         old = _aside(partial.with_name(final.name), "old")
         if replace and final.exists():
-            discard(old)
+            delete(old)
             final.rename(old)
         partial.rename(final)
         sync(final.parent)
         if replace:
-            discard(old)
+            delete(old)
     except OSError as error:
         raise OutputError(
             f"cannot rename {partial} to {final}: {error.strerror or error}"
         ) from error
 
 
-def tidy(group: Path) -> None:
+def remove_if_empty(group: Path) -> None:
     """Remove the group's folder for unfinished work if nothing is left in it.
 
-    Not done by `finish`: another slide may be about to begin there.
+    Not done by `commit`: another slide may be about to begin there.
     """
     with contextlib.suppress(OSError):
         (group / PARTIAL).rmdir()
 
 
-def discard(path: Path) -> None:
+def delete(path: Path) -> None:
     """Remove a group and everything in it, if it exists.
 
     Raises
@@ -169,13 +169,13 @@ def discard(path: Path) -> None:
         If it cannot be removed.
     """
     require_local(path)
-    doomed = _aside(path, "gone")
+    removed = _aside(path, "gone")
     try:
-        if doomed.exists():
-            shutil.rmtree(doomed)
-        # A kill amid removing must not leave a group that looks like one.
-        path.rename(doomed)
-        shutil.rmtree(doomed)
+        if removed.exists():
+            shutil.rmtree(removed)
+        # A kill while it is removed must not leave a group that looks like one.
+        path.rename(removed)
+        shutil.rmtree(removed)
     except FileNotFoundError:
         return
     except OSError as error:
@@ -199,7 +199,7 @@ def _sweep(group: Path) -> None:
                 (Path(folder) / name).unlink(missing_ok=True)
 
 
-def discard_label(group: Path, name: str) -> None:
+def delete_label(group: Path, name: str) -> None:
     """Remove a label of a slide, if it exists.
 
     Raises
@@ -208,7 +208,7 @@ def discard_label(group: Path, name: str) -> None:
         If it cannot be removed.
     """
     unlist_label(group / LABELS, name)  # first: after a kill nobody reads what is left of it
-    discard(group / LABELS / name)
+    delete(group / LABELS / name)
 
 
 def _cut(array: LevelArray, part: Pixels) -> Iterator[Pixels | None]:
@@ -241,4 +241,5 @@ def _encode(array: LevelArray, chunk: Pixels | None) -> bytes | None:
         return None
     chunk = np.ascontiguousarray(chunk)
     # Faster than any(), which turns each value into a bool first.
-    return array.encoding.encode(chunk) if chunk.max() else None
+    blank = (chunk == array.fill).all() if array.fill else not chunk.max()
+    return None if blank else array.encoding.encode(chunk)

@@ -11,8 +11,8 @@ from wsi_seg.classes import ClassTable
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
 from wsi_seg.predict.predictor import quantise
+from wsi_seg.reading.readable import destination
 from wsi_seg.store import LabelInfo
-from wsi_seg.store.chunks import destination
 from wsi_seg.store.info import Quarantined
 
 

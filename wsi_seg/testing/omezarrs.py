@@ -17,8 +17,9 @@ def write_ome_zarr(
     *,
     axes: str = "cyx",
     version: Literal["0.4", "0.5"] = "0.5",
-    mpp: float | None = None,
+    mpp: float | tuple[float, float] | None = None,
     unit: str = "micrometer",
+    fill_value: int = 0,
     attributes: Mapping[str, object] | None = None,
 ) -> None:
     """Write an OME-Zarr image.
@@ -34,7 +35,9 @@ def write_ome_zarr(
     version
         Of OME-Zarr.
     mpp
-        Size of a pixel of level 0 in ``unit``; None writes a scale of 1.
+        Size of a pixel of level 0 in ``unit``, or sizes along y and x; None writes a scale of 1.
+    fill_value
+        Value of px in chunks that are missing.
     unit
         Name of the unit, or nothing.
     attributes
@@ -46,11 +49,16 @@ def write_ome_zarr(
         stored = _arranged(level, axes)
         chunks = tuple({"y": 64, "x": 48}.get(axis, 1) for axis in axes)
         array = group.create_array(
-            str(number), shape=stored.shape, dtype=stored.dtype, chunks=chunks
+            str(number),
+            shape=stored.shape,
+            dtype=stored.dtype,
+            chunks=chunks,
+            fill_value=fill_value,
         )
         array[...] = stored
-        size = (mpp or 1.0) * levels[0].shape[0] / level.shape[0]
-        scale = [size if axis in "yx" else 1.0 for axis in axes]
+        down = levels[0].shape[0] / level.shape[0]
+        y, x = mpp if isinstance(mpp, tuple) else (mpp or 1.0, mpp or 1.0)
+        scale = [{"y": y * down, "x": x * down}.get(axis, 1.0) for axis in axes]
         transformation = {"type": "scale", "scale": scale}
         datasets.append({"path": str(number), "coordinateTransformations": [transformation]})
     names = [

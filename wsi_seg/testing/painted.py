@@ -15,18 +15,18 @@ from wsi_seg.postprocess.label_map import label_map
 from wsi_seg.progress import Silent
 from wsi_seg.reading.resample import read_label
 from wsi_seg.store import (
-    LABEL,
     LabelInfo,
     PredictionInfo,
     Saved,
-    completed,
     create_collection,
     create_group,
     create_multiscale,
+    extend_pyramid,
     fill_pyramid,
     open_collection,
     write_strip,
 )
+from wsi_seg.store.names import LABELS, PREDICTION_LABEL
 from wsi_seg.testing.tissue import CLASSES, write_tissue_slide
 
 NAME = "painted"
@@ -102,13 +102,13 @@ def write_prediction(path: Path, probability: NDArray[np.uint8], *, saved: Saved
     else:
         _write(group, probability[:, :, None], about)
     if saved != "probabilities":
-        _write(group / "labels" / LABEL, label_map(probability[:, :, None]), label)
+        _write(group / LABELS / PREDICTION_LABEL, label_map(probability[:, :, None]), label)
 
 
 def _write(group: Path, pixels: NDArray[np.uint8], attributes: Mapping[str, object]) -> None:
     create_multiscale(
         group,
-        extents=completed([Extent.of(pixels.shape)]),
+        extents=extend_pyramid([Extent.of(pixels.shape)]),
         channels=None if pixels.ndim == 2 else 1,
         mpp=MPP,
         downsample=float(_DOWNSAMPLE),

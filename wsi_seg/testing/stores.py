@@ -11,9 +11,9 @@ from wsi_seg.progress import Silent
 from wsi_seg.store import (
     LabelInfo,
     StoreInfo,
-    completed,
     create_collection,
     create_multiscale,
+    extend_pyramid,
     fill_pyramid,
     write_strip,
 )
@@ -47,7 +47,7 @@ def make_store(
     path = collection / name
     create_multiscale(
         path,
-        extents=completed([Extent(height=height, width=width)]),
+        extents=extend_pyramid([Extent(height=height, width=width)]),
         channels=3,
         mpp=mpp,
         attributes=StoreInfo().to_json(),

@@ -4,12 +4,12 @@ from collections.abc import Collection
 
 from wsi_seg.infer.plan import Quarantined, SlidePlan
 from wsi_seg.infer.stream import Job, Sizes, TileStream
-from wsi_seg.infer.strips import Strip, StripOnItsWay, Wanted
-from wsi_seg.infer.watch import Watch
+from wsi_seg.infer.strips import PendingStrip, Strip, Wanted
+from wsi_seg.infer.waits import WaitTimes
 from wsi_seg.predict.device import DeviceTimer
 from wsi_seg.predict.predictor import TilePredictor
 from wsi_seg.progress import Silent
-from wsi_seg.reading.resample import Readable
+from wsi_seg.reading.readable import Readable
 
 
 def predicted(
@@ -39,16 +39,16 @@ def predicted(
     """
     done: dict[int, Strip] = {}
 
-    def sink(strip: StripOnItsWay) -> None:
+    def sink(strip: PendingStrip) -> None:
         found = strip()
         done[found.index] = found
 
     wanted = frozenset(range(len(plan.strips)) if strips is None else strips)
     unread = [] if quarantined is None else quarantined
     job = Job(plan, image, wanted, (sink,), Wanted(labels=True, steps=True), unread)
-    watch = Watch(DeviceTimer(predictor.device))
+    waits = WaitTimes(DeviceTimer(predictor.device))
     stream = TileStream(
-        [job], [predictor], Sizes(batch, ahead, None, 2), progress=Silent(), watch=watch
+        [job], [predictor], Sizes(batch, ahead, None, 2), progress=Silent(), waits=waits
     )
     sum(stream)
     return done

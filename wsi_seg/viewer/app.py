@@ -28,7 +28,8 @@ from wsi_seg.errors import (
 )
 from wsi_seg.evaluate.review_objects import list_review_objects
 from wsi_seg.export.names import file_name
-from wsi_seg.store import read_thumbnail, thumbnail_extent
+from wsi_seg.reading.thumbnail import thumbnail_extent
+from wsi_seg.store import read_thumbnail
 from wsi_seg.viewer.auth import AuthMiddleware
 from wsi_seg.viewer.catalog import Catalog, SlideView
 from wsi_seg.viewer.objects import SlideObjects

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from wsi_seg.errors import StoreError, StoreNotFoundError
-from wsi_seg.store import Collection, SlideStore
+from wsi_seg.store import Collection, Predictions, SlideStore, Stores
 from wsi_seg.viewer.layers import Layer, slide_layers
 
 
@@ -57,7 +57,7 @@ class Catalog:
     """
 
     slides: Collection
-    predictions: Collection | None
+    predictions: Predictions | None
     truth: str
 
     def names(self) -> tuple[str, ...]:
@@ -119,7 +119,7 @@ class Catalog:
                 f"{self.slides.path} has slides {', '.join(names)}; expected the same names"
             )
 
-    def _listed(self, collection: Collection) -> tuple[str, ...]:
+    def _listed(self, collection: Stores) -> tuple[str, ...]:
         try:
             return collection.names()
         except OSError as error:

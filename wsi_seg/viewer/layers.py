@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from wsi_seg.classes import IGNORE, ClassTable
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent, Region
-from wsi_seg.masks.labels import TISSUE
 from wsi_seg.postprocess.label_map import predicted_label
-from wsi_seg.postprocess.write import classes_of
 from wsi_seg.reading.resample import read_label
-from wsi_seg.store import LABEL, Multiscale, SlideStore
+from wsi_seg.store import Multiscale, SlideStore
+from wsi_seg.store.names import PREDICTION_LABEL, TISSUE
 from wsi_seg.viewer.importance import importance_reader
 from wsi_seg.viewer.tiles import Tile, encode_png, image_tile, level_array, tile_region, tile_size
 
@@ -137,7 +136,10 @@ def slide_layers(slide: SlideStore, found: SlideStore | None, truth: str) -> dic
 def _prediction_layers(found: SlideStore, true: Multiscale | None) -> list[Layer]:
     """Probabilities where they were saved, errors, and labels; class ids err or do not."""
     layers, image = [], found.image
-    for channel, entry in enumerate(classes_of(image)):
+    classes = image.classes
+    # Which class of the prediction each id of the truth counts as; several may be one.
+    meant = None if true is None else classes.recoding(true.classes)
+    for channel, entry in enumerate(classes):
         only = ClassTable.named([entry.name], [entry.colour])
         if found.saved == "labels":
             read = _class_reader(image, entry.id)
@@ -145,17 +147,17 @@ def _prediction_layers(found: SlideStore, true: Multiscale | None) -> list[Layer
             read = _channel_reader(image, channel)
             title = f"Probability, {entry.name}"
             layers.append(Layer(f"probability-{channel}", title, "probability", image, only, read))
-        if true is not None and entry.name in classes_of(true).names:
-            both = _error_reader(read, true, classes_of(true).id_of(entry.name), image)
+        if true is not None and meant is not None and entry.id in meant:
+            both = _error_reader(read, true, meant == entry.id, image)
             title = f"Errors, {entry.name}"
             layers.append(Layer(f"errors-{channel}", title, "errors", image, only, both))
-    return layers + _label_layers(found, "found", {LABEL: "Found"})
+    return layers + _label_layers(found, "found", {PREDICTION_LABEL: "Found"})
 
 
 def _label_layers(store: SlideStore, prefix: str, titles: Mapping[str, str]) -> list[Layer]:
     """Labels of a store; one without classes holds values. A damaged one is left out."""
     layers = []
-    computed = {LABEL} if store.saved == "probabilities" else set()
+    computed = {PREDICTION_LABEL} if store.saved == "probabilities" else set()
     for name in sorted({*store.label_names(), *computed}):
         try:
             label = predicted_label(store, name)
@@ -163,7 +165,7 @@ def _label_layers(store: SlideStore, prefix: str, titles: Mapping[str, str]) -> 
             logger.warning("label %s of %s is left out: %s", name, store.name, error)
             continue
         kind: Kind = "classes" if "classes" in label.attributes else "values"
-        classes = classes_of(label) if kind == "classes" else ClassTable(())
+        classes = label.classes if kind == "classes" else ClassTable(())
         title = titles.get(name, name.replace("_", " ").capitalize())
         layers.append(Layer(f"{prefix}-{name}", title, kind, label, classes, label.read))
     return layers
@@ -178,11 +180,13 @@ def _class_reader(image: Multiscale, class_id: int) -> Callable[[Region], Pixels
 
 
 def _error_reader(
-    probability: Callable[[Region], Pixels], true: Multiscale, class_id: int, image: Multiscale
+    probability: Callable[[Region], Pixels],
+    true: Multiscale,
+    is_class: NDArray[np.bool_],
+    image: Multiscale,
 ) -> Callable[[Region], Pixels]:
-    """Probability, truth and nothing as the channels of one picture."""
-    table = np.zeros(256, dtype=np.uint8)
-    table[class_id] = 255
+    """Probability, truth and nothing as the channels of one picture; ids of the truth are given."""
+    table = np.where(is_class, 255, 0).astype(np.uint8)
     table[IGNORE] = _NOT_COUNTED
 
     def read(region: Region) -> Pixels:

@@ -16,10 +16,10 @@ import shapely
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from shapely.geometry import Polygon
 
+from wsi_seg.atomic import atomic_path
 from wsi_seg.classes import IGNORE_NAME
 from wsi_seg.errors import AnnotationError
 from wsi_seg.evaluate.review_objects import ReviewObject
-from wsi_seg.export.files import written_whole
 
 # A review is drawn by hand; a request with more than this is something else.
 MAX_BYTES = 8 * 2**20
@@ -112,7 +112,7 @@ def write_review(path: Path, review: Review, objects: Sequence[ReviewObject]) ->
             "drawings": [drawing.model_dump() for drawing in review.drawings],
         },
     }
-    with written_whole(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(document), encoding="utf-8")
 
 

@@ -11,7 +11,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from wsi_seg.errors import ConfigError, OutputError, StoreNotFoundError
-from wsi_seg.store import Collection, shared_cache
+from wsi_seg.store import Collection, Predictions, shared_cache
 from wsi_seg.viewer.app import STATIC, make_app
 from wsi_seg.viewer.auth import LOOPBACK
 from wsi_seg.viewer.catalog import Catalog
@@ -43,7 +43,7 @@ class ViewOptions:
 
 def serve(
     slides: Collection,
-    predictions: Collection | None,
+    predictions: Predictions | None,
     truth: str,
     options: ViewOptions,
     *,
@@ -87,7 +87,7 @@ def serve(
 
 
 def prepare(
-    slides: Collection, predictions: Collection | None, truth: str, options: ViewOptions
+    slides: Collection, predictions: Predictions | None, truth: str, options: ViewOptions
 ) -> tuple[Starlette, str | None]:
     """Application and token for these options; see `serve`."""
     if not LIBRARY.is_file():

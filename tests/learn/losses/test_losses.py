@@ -51,7 +51,7 @@ def test_perfect_logits_are_near_the_minimum(name):
     assert best < loss_of(name, wrong, label).item()
 
 
-def test_ignored_px_have_no_gradient_and_change_nothing(name):
+def test_ignored_pixels_have_no_gradient_and_change_nothing(name):
     logits, label = example(2, shape=(12, 9))
     label[:, 8:] = 255
     logits.requires_grad_()
@@ -76,15 +76,15 @@ def test_extremes_stay_finite(name, value, fill, dtype):
     assert torch.isfinite(logits.grad).all()
 
 
-def test_a_weight_of_two_is_the_px_twice(name):
+def test_a_weight_of_two_is_the_pixel_twice(name):
     if name in {"boundary", "hausdorff", "active_contour", "bce_empty", "bce_topk"}:
-        pytest.skip("depends on where px lie, or on their number")
+        pytest.skip("depends on where pixels are, or on their number")
     logits, label = example(3, shape=(6, 5))
     weight = torch.ones(2, 6, 5)
     weight[:, 2] = 2
     rows = [0, 1, 2, 2, 3, 4, 5]
     twice = loss_of(name, logits[:, :, rows], label[:, rows])
-    if name == "dice_positive":  # its empty patches are patches, however many px they have
+    if name == "dice_positive":  # its empty patches are patches, however many pixels they have
         assert label.flatten(1).eq(1).any()
     assert loss_of(name, logits, label, weight=weight).item() == pytest.approx(
         twice.item(), abs=1e-5
@@ -182,7 +182,7 @@ def test_log_dice_uses_the_coefficient():
     assert loss_of("log_dice", logits, label).item() == pytest.approx(-math.log(dice), abs=1e-5)
 
 
-def test_bce_divides_by_px_that_count():
+def test_bce_divides_by_pixels_that_count():
     logits, label = example(10)
     label[:, 3:] = 255
     kept = binary_cross_entropy_with_logits(logits[:, :, :3], one_hot(label, 2)[:, :, :3])

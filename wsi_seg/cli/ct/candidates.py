@@ -42,13 +42,13 @@ def candidates(
         from wsi_seg.ct.candidates import write_candidates
         from wsi_seg.slides.slide import slide_name
         from wsi_seg.slides.volume import volume_grid
-        from wsi_seg.store import open_collection
+        from wsi_seg.store import open_predictions
 
         chosen = chosen_rule(file, threshold, 0.0)
         if chosen is not None:
             terminal.say(rule_line(file, chosen))
         report = write_candidates(
-            open_collection(prediction),
+            open_predictions(prediction),
             {slide_name(path): volume_grid(path) for path in volumes},
             out,
             rule=chosen,

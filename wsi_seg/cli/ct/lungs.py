@@ -55,8 +55,9 @@ def lungs(
             slice_mm={slide_name(path): volume_grid(path).spacing[2] for path in volumes or []},
             progress=terminal.progress,
         )
-        terminal.say("\n".join(report.lines()))
+        terminal.show(report)
         terminal.next_command("wsi-seg", "annotate", collection, "nodules.csv")
+        report.require_whole()
         return report.to_json()
 
     run_verb(body, json_mode, writes=collection)

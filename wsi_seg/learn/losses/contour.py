@@ -1,7 +1,7 @@
 """Owns loss terms that judge outlines: distances to them, and their length.
 
 Distances are in units of the patch's longer side, so a term's size does not depend on patch_px.
-Ignored pixels lie on neither side of an outline.
+Ignored pixels are on neither side of an outline.
 """
 
 from collections.abc import Callable

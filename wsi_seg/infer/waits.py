@@ -1,4 +1,4 @@
-"""Owns what a run waits for: the device, reading or writing, as shares of the time."""
+"""Owns wait times of a run: for the device, for reading and for writing, as shares of the time."""
 
 import time
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from wsi_seg.predict.device import DeviceTimer
 
 
-class Watch:
+class WaitTimes:
     """Sums the seconds that the thread that feeds a device waits, and those the device computes.
 
     Parameters
@@ -23,7 +23,7 @@ class Watch:
         self._tiles = 0
         self._began = time.perf_counter()
         self._reading = self._writing = 0.0
-        self._said = (0.0, "")
+        self._last_summary = (0.0, "")
         self._timing = False
 
     @contextmanager
@@ -68,28 +68,28 @@ class Watch:
             "writing": self._writing / seconds,
         }
 
-    def words(self, tiles: int) -> str:
-        """Rate and shares in a few words after more tiles; measured again once a second."""
+    def summary(self, tiles: int) -> str:
+        """Rate and shares as a short text after more tiles; measured again once a second."""
         self._tiles += tiles
         now = time.perf_counter()
-        if now - self._said[0] > 1:
+        if now - self._last_summary[0] > 1:
             rate = self._tiles * self._px_per_tile / 1e6 / max(now - self._began, 1e-9)
-            self._said = (now, f"{rate:.3g} Mpx/s, {described(self.shares())}")
-        return self._said[1]
+            self._last_summary = (now, f"{rate:.3g} Mpx/s, {describe_shares(self.shares())}")
+        return self._last_summary[1]
 
 
-def described(shares: dict[str, float]) -> str:
+def describe_shares(shares: dict[str, float]) -> str:
     """``device 97 %``, and what is waited for where that takes a noticeable share.
 
     Examples
     --------
-    >>> described({"device": 0.6, "reading": 0.38, "writing": 0.01})
+    >>> describe_shares({"device": 0.6, "reading": 0.38, "writing": 0.01})
     'device 60 %, waiting for reading 38 %'
     """
-    words = [f"device {shares['device']:.0%}".replace("%", " %")]
-    words += [
+    parts = [f"device {shares['device']:.0%}".replace("%", " %")]
+    parts += [
         f"waiting for {part} {shares[part]:.0%}".replace("%", " %")
         for part in ("reading", "writing")
         if shares[part] >= 0.02
     ]
-    return ", ".join(words)
+    return ", ".join(parts)

@@ -21,7 +21,7 @@ def total(starts, tile, length, blend):
 
 
 @given(st.sampled_from(BLENDS), st.integers(1, 500), st.integers(1, 96), st.floats(0, MAX_OVERLAP))
-def test_every_px_has_weight_and_no_sum_overflows_int32(blend, length, tile, overlap):
+def test_every_pixel_has_weight_and_no_sum_overflows_int32(blend, length, tile, overlap):
     stride = max(1, int(np.ceil(tile * (1 - overlap) - 1e-9)))
     sums = total(axis_starts(length, tile, stride), tile, length, blend)
     assert (sums > 0).all()
@@ -30,7 +30,7 @@ def test_every_px_has_weight_and_no_sum_overflows_int32(blend, length, tile, ove
 
 
 @given(st.integers(1, 300), st.integers(1, 64), st.data())
-def test_crop_gives_each_px_to_the_window_whose_middle_is_nearest(length, tile, data):
+def test_crop_gives_each_pixel_to_the_tile_whose_middle_is_nearest(length, tile, data):
     starts = axis_starts(length, tile, data.draw(st.integers(1, tile)))
     weights = axis_weights(starts, tile, length=length, blend="crop")
     assert (total(starts, tile, length, "crop") == 1).all()

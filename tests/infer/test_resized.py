@@ -71,8 +71,8 @@ def test_places_are_kept_and_strips_do_not_show():
     assert np.array_equal(whole(fitted, Extent(height=80, width=80)), fitted)
 
 
-@pytest.mark.parametrize(("resize", "windows"), [("stretch", 1), ("pad", 1), ("crop", 3)])
-def test_the_result_of_a_fitted_slide_has_the_slides_own_size(tmp_path, resize, windows):
+@pytest.mark.parametrize(("resize", "tiles"), [("stretch", 1), ("pad", 1), ("crop", 3)])
+def test_the_result_of_a_resized_slide_has_the_slides_own_size(tmp_path, resize, tiles):
     make_store(tmp_path / "store.zarr", "crop", 94, 171)
     stores = list(open_collection(tmp_path / "store.zarr"))
     out = tmp_path / "pred.zarr"
@@ -82,7 +82,7 @@ def test_the_result_of_a_fitted_slide_has_the_slides_own_size(tmp_path, resize, 
     found = open_collection(out)["crop"]
     assert found.pyramid.extent == Extent(height=94, width=171)
     assert (report.slides[0].height, report.slides[0].width) == (94, 171)
-    assert report.tiles == windows
+    assert report.tiles == tiles
     ids = found.label("prediction").read(Region(level=0, y=0, x=0, height=94, width=171))
     assert ids.shape == (94, 171)
     assert set(np.unique(ids)) == {0, 1}

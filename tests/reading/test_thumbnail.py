@@ -3,12 +3,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsi_seg.geometry import Extent
-from wsi_seg.store import read_thumbnail, thumbnail_extent
-from wsi_seg.store import thumbnail as module
+from wsi_seg.reading import thumbnail as module
+from wsi_seg.reading.thumbnail import thumbnail_extent
+from wsi_seg.store import read_thumbnail
 from wsi_seg.testing.memory import MemoryImage
 
 
-def test_px_are_area_means_whatever_the_bands(monkeypatch):
+def test_pixels_are_area_means_whatever_the_bands(monkeypatch):
     image = np.random.default_rng(0).integers(0, 256, (900, 1300, 3), dtype=np.uint8)
     expected = image.reshape(450, 2, 650, 2, 3).mean(axis=(1, 3))
     for band in (2**25, 1300 * 100):

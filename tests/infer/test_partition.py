@@ -6,19 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_seg.infer.distribute import shared_out
+from wsi_seg.infer.distribute import partition
 
 
 @dataclass(frozen=True)
 class Slide:
-    """Strips of a slide that need so many windows each, and one more for each part."""
+    """Strips of a slide that need so many tiles each, and one more for each part."""
 
     name: int
     strips: frozenset[int]
     each: int = 5
 
     @property
-    def windows(self):
+    def tiles(self):
         return len(self.strips) * self.each
 
 
@@ -34,42 +34,42 @@ def slides(counts, each=5):
 )
 def test_every_strip_is_in_one_part_and_parts_are_neighbours(counts, each, workers, batch):
     tasks = slides(counts, each)
-    parts = list(shared_out(tasks, workers=workers, batch=batch))
+    parts = list(partition(tasks, workers=workers, batch=batch))
     found = [(task.name, strip) for part in parts for task in part for strip in sorted(task.strips)]
     assert found == [(task.name, strip) for task in tasks for strip in sorted(task.strips)]
     for part in parts:
         assert all(max(t.strips) - min(t.strips) + 1 == len(t.strips) for t in part)
     for part in parts[:-1]:
-        assert each == 0 or sum(task.windows for task in part) >= batch - each
+        assert each == 0 or sum(task.tiles for task in part) >= batch - each
 
 
 @pytest.mark.parametrize("workers", [1, 2, 7, 64])
 def test_the_last_parts_are_small_and_none_is_large(workers):
-    parts = list(shared_out(slides([200] * 4), workers=workers, batch=4))
+    parts = list(partition(slides([200] * 4), workers=workers, batch=4))
     sizes = [sum(len(task.strips) for task in part) for part in parts]
     assert max(sizes) <= 16
     assert sum(sizes[-workers:]) <= max(2 * workers, 16)
 
 
 def test_one_worker_gets_parts_as_large_as_can_be():
-    parts = list(shared_out(slides([17]), workers=1, batch=4))
+    parts = list(partition(slides([17]), workers=1, batch=4))
     assert [len(task.strips) for part in parts for task in part] == [16, 1]
 
 
 def test_few_strips_reach_all_workers():
-    parts = list(shared_out(slides([49]), workers=49, batch=4))
+    parts = list(partition(slides([49]), workers=49, batch=4))
     assert len(parts) == 49
 
 
 def test_small_slides_share_parts_that_fill_batches():
-    parts = list(shared_out(slides([1] * 1000, each=1), workers=4, batch=16))
+    parts = list(partition(slides([1] * 1000, each=1), workers=4, batch=16))
     sizes = [len(part) for part in parts]
     assert min(sizes[:-1]) >= 16
     assert max(sizes) <= 128
 
 
 def test_many_large_slides_are_hardly_cut():
-    """Neighbouring parts both predict the windows between them, so cuts cost."""
-    parts = list(shared_out(slides([12] * 1000), workers=64, batch=4))
+    """Neighbouring parts both predict the tiles between them, so cuts cost."""
+    parts = list(partition(slides([12] * 1000), workers=64, batch=4))
     cuts = sum(len(part) for part in parts) - 1000
     assert cuts < 900  # one strip each would be 11,000

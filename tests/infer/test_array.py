@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from wsi_seg.classes import ClassTable
+from wsi_seg.errors import BatchError, ConfigError, RegionError
+from wsi_seg.infer.array import Predictor
+from wsi_seg.infer.plan import InferOptions
+from wsi_seg.infer.run import infer_collection
+from wsi_seg.models import ModelCard
+from wsi_seg.store import open_collection
+
+
+class Red(nn.Module):
+    """Own module: the logit of a class is how red, or green, a pixel is."""
+
+    def __init__(self, classes=1):
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(8.0))
+        self.classes = classes
+
+    def forward(self, images):
+        return self.gain * (images[:, : self.classes] - 0.5)
+
+
+def card(**changes):
+    values = {
+        "classes": ClassTable.named(["red"]),
+        "mpp": 0.5,
+        "tile_px": 64,
+        "mean": (0.0, 0.0, 0.0),
+        "std": (1.0, 1.0, 1.0),
+    }
+    return ModelCard(**(values | changes))
+
+
+OPTIONS = InferOptions(overlap=0.5, precision="fp32", device="cpu", batch=4)
+
+
+@pytest.fixture
+def rgb():
+    return np.random.default_rng(0).integers(0, 256, (205, 131, 3), dtype=np.uint8)
+
+
+def expected(rgb):
+    return 1 / (1 + np.exp(-8 * (rgb[..., :1] / 255 - 0.5)))
+
+
+@pytest.mark.parametrize("shape", [(205, 131), (1, 1), (64, 64), (30, 200), (700, 90)])
+def test_an_array_of_any_size_is_predicted_as_a_whole(shape):
+    rgb = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    found = Predictor.of(Red(), card(), OPTIONS)(rgb)
+    assert (found.shape, found.dtype) == ((*shape, 1), np.float32)
+    assert np.abs(found - expected(rgb)).max() <= 0.51 / 255 + 1 / 16 / 255
+
+
+def test_labels_are_the_most_probable_class_above_one_half(rgb):
+    classes = ClassTable.named(["red", "green"])
+    predictor = Predictor.of(Red(2), card(classes=classes), OPTIONS)
+    assert predictor.classes == classes
+    found = predictor(rgb)
+    labels = predictor.labels(rgb)
+    assert (labels.shape, labels.dtype) == ((205, 131), np.uint8)
+    assert np.array_equal(labels == 0, (found <= 127 / 255).all(axis=2))
+    clear = np.abs(found[..., 0] - found[..., 1]) > 0.1
+    best = np.where(found.max(axis=2) > 127 / 255, found.argmax(axis=2) + 1, 0)
+    assert np.array_equal(labels[clear], best[clear])
+
+
+def test_an_array_equals_the_slide_of_its_pixels(store, pixels, tmp_path):
+    collection = open_collection(store.path.parent)
+    report = infer_collection(collection, Red(), tmp_path / "p.zarr", OPTIONS, card=card())
+    assert report.tiles > 0
+    slide = open_collection(tmp_path / "p.zarr")["slide"]
+    found = Predictor.of(Red(), card(), OPTIONS)(pixels[0])
+    assert np.array_equal(np.rint(found * 255).astype(np.uint8), slide.image[:, :])
+    assert np.array_equal(Predictor.of(Red(), card(), OPTIONS).labels(pixels[0]),
+                          slide.label("prediction")[:, :])  # fmt: skip
+
+
+def test_an_array_of_another_scale_is_resampled_and_brought_back(rgb):
+    smooth = np.repeat(np.repeat(rgb[:40, :30], 4, 0), 4, 1)
+    found = Predictor.of(Red(), card(mpp=1.0), OPTIONS)(smooth, mpp=0.5)
+    assert found.shape == (160, 120, 1)
+    middle = found[1::4, 1::4]
+    assert np.abs(middle - expected(rgb[:40, :30])).mean() < 0.1
+    with pytest.raises(BatchError, match="at most"):
+        Predictor.of(Red(), card(mpp=0.1), OPTIONS)(rgb, mpp=0.5)
+
+
+def test_what_is_not_a_picture_is_refused(rgb):
+    predictor = Predictor.of(Red(), card(), OPTIONS)
+    for wrong in (rgb[..., 0], rgb.astype(np.float32), rgb[..., :2], rgb[:0]):
+        with pytest.raises(RegionError, match=r"got an array \("):
+            predictor(wrong)
+    with pytest.raises(ConfigError, match="adaptive"):
+        Predictor.of(Red(), card(), InferOptions(overlap="adaptive"))
+
+
+def test_a_module_that_does_not_fit_its_card_is_refused(store, tmp_path):
+    collection = open_collection(store.path.parent)
+    out = tmp_path / "p.zarr"
+    with pytest.raises(ConfigError, match=r"a logit of each class for each pixel"):
+        infer_collection(collection, Red(2), out, OPTIONS, card=card())
+    with pytest.raises(ConfigError, match=r"expected card=ModelCard"):
+        infer_collection(collection, Red(), out, OPTIONS)
+    with pytest.raises(ConfigError, match="2 means"):
+        card(mean=(0.0, 0.0))
+
+
+def test_another_weight_is_another_model(store, tmp_path):
+    collection = open_collection(store.path.parent)
+    out = tmp_path / "p.zarr"
+    infer_collection(collection, Red(), out, OPTIONS, card=card())
+    changed = Red()
+    changed.gain.data += 1
+    with pytest.raises(BatchError, match="checkpoint"):
+        infer_collection(collection, changed, out, OPTIONS, card=card())

@@ -1,0 +1,99 @@
+"""Owns the one policy for many slides: what fails is noted by name, all others are done."""
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from wsi_seg.errors import BatchError, WsiSegError
+from wsi_seg.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+
+class Report(Protocol):
+    """What a verb reports: its figures, and which slides failed."""
+
+    def lines(self) -> list[str]:
+        """Figures as sentences for people."""
+
+    def to_json(self) -> dict[str, object]:
+        """Figures as plain JSON values."""
+
+    def require_whole(self) -> None:
+        """Raise a `BatchError` if some slides failed; all others are done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch[R]:
+    """Outcome of `run_each`.
+
+    Parameters
+    ----------
+    results
+        What the work returned, by name, in the order of the names.
+    failures
+        Why the others failed, by name.
+    """
+
+    results: dict[str, R]
+    failures: dict[str, str]
+
+
+def run_each[R](
+    names: Collection[str],
+    work: Callable[[str], R],
+    *,
+    title: str,
+    unit: str = "slides",
+    progress: Progress,
+) -> Batch[R]:
+    """Work on each slide; one that fails stops no other.
+
+    Parameters
+    ----------
+    names
+        Names of the slides.
+    work
+        Called with each name. Of its errors those of ours are noted; any other is a defect and
+        passes through.
+    title, unit
+        Shown with the progress.
+    progress
+        Advanced by slides, failed ones too.
+
+    Returns
+    -------
+    Batch
+        Results and failures.
+
+    Examples
+    --------
+    >>> from wsi_seg.progress import Silent
+    >>> batch = run_each(("a", "b"), str.upper, title="upper", progress=Silent())
+    >>> batch.results
+    {'a': 'A', 'b': 'B'}
+    """
+    batch: Batch[R] = Batch({}, {})
+    progress.start(title, len(names), unit)
+    for name in names:
+        try:
+            batch.results[name] = work(name)
+        except WsiSegError as error:
+            logger.info("%s failed: %s", name, error)
+            batch.failures[name] = str(error)
+        progress.advance(1)
+    progress.finish()
+    return batch
+
+
+def require_none(failures: Mapping[str, str], *, done: int) -> None:
+    """Raise a `BatchError` if there are failures.
+
+    Raises
+    ------
+    BatchError
+        Names each of them, and how many slides are done.
+    """
+    if failures:
+        raise BatchError(failures, done=done)

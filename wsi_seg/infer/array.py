@@ -1,0 +1,214 @@
+"""Owns predicting arrays: a picture in memory is tiled and blended as a slide is."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from wsi_seg.classes import ClassTable
+from wsi_seg.errors import BatchError, ConfigError, RegionError, StoreError
+from wsi_seg.geometry import Extent, Pyramid, Region
+from wsi_seg.geometry.region import require_inside
+from wsi_seg.infer.ensemble import StripJob
+from wsi_seg.infer.output import StripTask
+from wsi_seg.infer.plan import InferOptions
+from wsi_seg.infer.resample import resized
+from wsi_seg.infer.run_plan import plan_run
+from wsi_seg.infer.runner import Load, Runner, load_network
+from wsi_seg.infer.strips import PendingStrip
+from wsi_seg.models import ModelCard
+from wsi_seg.postprocess.label_map import label_map
+from wsi_seg.predict.device import Device
+from wsi_seg.predict.ensemble import Model, read_model
+from wsi_seg.progress import Silent
+from wsi_seg.reading.readable import destination
+from wsi_seg.store import Multiscale
+
+# Side of what is read at a time; nothing is decoded.
+_CHUNK_PX = 512
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ArrayImage:
+    """An array that is read like the image of a slide of one level.
+
+    Parameters
+    ----------
+    pixels
+        ``(H, W, C)`` uint8.
+    mpp
+        Micrometres per pixel; None where unknown.
+    """
+
+    pixels: NDArray[np.uint8]
+    mpp: float | None
+
+    @property
+    def pyramid(self) -> Pyramid:
+        """One level, of the array's size."""
+        return Pyramid((Extent.of(self.pixels.shape),), self.mpp)
+
+    def chunk(self, level: int) -> Extent:
+        """Size of what is read at a time."""
+        return Extent(height=_CHUNK_PX, width=_CHUNK_PX)
+
+    def read(
+        self, region: Region, *, cached: bool = True, out: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
+        """Copy a region; there is no cache."""
+        require_inside(region, self.pyramid.extent, "the array")
+        pixels = self.pixels[region.slices]
+        filled = destination(pixels.shape, out)
+        filled[...] = pixels
+        return filled
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ArraySlide:
+    """An array as a slide without labels."""
+
+    image: ArrayImage
+    name: str = "array"
+
+    @property
+    def pyramid(self) -> Pyramid:
+        """Levels of the image."""
+        return self.image.pyramid
+
+    def label_names(self) -> tuple[str, ...]:
+        """No labels, so no tissue mask: every tile is predicted."""
+        return ()
+
+    def label(self, name: str) -> Multiscale:
+        """No labels."""
+        raise StoreError(f"an array has no label {name!r}")
+
+    def sibling(self, name: str) -> "ArraySlide | None":
+        """No other slices."""
+        return None
+
+
+class Predictor:
+    """Predicts arrays of any size, tiled and blended like slides.
+
+    Parameters
+    ----------
+    model
+        What predicts: one network or an ensemble.
+    options
+        Overlap, blending, device and so on, as for slides. Adaptive overlap is for slides alone.
+    load
+        Makes the predictor of a member.
+
+    Examples
+    --------
+    >>> predictor = Predictor.load("run/best.safetensors")  # doctest: +SKIP
+    >>> probabilities = predictor(rgb)  # (H, W, classes) float32  # doctest: +SKIP
+    >>> labels = predictor.labels(rgb)  # (H, W) uint8, 0 is background  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        options: InferOptions = InferOptions(),  # noqa: B008 (frozen)
+        *,
+        load: Load = load_network,
+    ) -> None:
+        if options.overlap == "adaptive":
+            raise ConfigError("got overlap adaptive for an array; expected a fraction, 0 to 0.9")
+        self._device = Device.here(options.device, options.precision)
+        self._options = replace(options, precision=self._device.precision)
+        self._model, self._runner = model, Runner(model, self._options, load)
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: Path | str,
+        options: InferOptions = InferOptions(),  # noqa: B008 (frozen)
+    ) -> "Predictor":
+        """Load a checkpoint, or an ensemble's YAML file.
+
+        Raises
+        ------
+        CheckpointError
+            If the file is missing, damaged or not a checkpoint.
+        """
+        return cls(read_model([Path(checkpoint)]), options)
+
+    @classmethod
+    def of(
+        cls,
+        network: nn.Module,
+        card: ModelCard,
+        options: InferOptions = InferOptions(),  # noqa: B008 (frozen)
+    ) -> "Predictor":
+        """Predict with a module of one's own; the card says how it looks at pixels."""
+        return cls(Model.of(network, card), options)
+
+    @property
+    def classes(self) -> ClassTable:
+        """Classes, in the order of the channels."""
+        return self._model.card.classes
+
+    def __call__(
+        self, pixels: NDArray[np.uint8], *, mpp: float | None = None
+    ) -> NDArray[np.float32]:
+        """Predict an array.
+
+        Parameters
+        ----------
+        pixels
+            ``(H, W, 3)`` uint8 RGB.
+        mpp
+            Micrometres per pixel of the array; None takes its pixels as the model's own.
+
+        Returns
+        -------
+        NDArray[np.float32]
+            ``(H, W, classes)`` probabilities 0 to 1, in steps of 1 / 255 as slides have them.
+
+        Raises
+        ------
+        RegionError
+            If the array has another form.
+        ResolutionError
+            If it is too coarse for the model.
+        """
+        return self._predicted(pixels, mpp).astype(np.float32) / np.float32(255)
+
+    def labels(self, pixels: NDArray[np.uint8], *, mpp: float | None = None) -> NDArray[np.uint8]:
+        """Class ids of an array, ``(H, W)`` uint8: the most probable class above 1/2, else 0."""
+        return label_map(self._predicted(pixels, mpp))
+
+    def _predicted(self, pixels: NDArray[np.uint8], mpp: float | None) -> NDArray[np.uint8]:
+        card = self._model.card
+        if pixels.ndim != 3 or pixels.shape[2] != card.in_channels or pixels.dtype != np.uint8:
+            raise RegionError(
+                f"got an array {pixels.shape} of {pixels.dtype}; expected (height, width, "
+                f"{card.in_channels}) of uint8"
+            )
+        if 0 in pixels.shape:
+            raise RegionError(f"got an array {pixels.shape}; expected at least one pixel")
+        slide = ArraySlide(ArrayImage(pixels, card.mpp if mpp is None else mpp))
+        plan = plan_run([slide], self._model, self._options, device=self._device)
+        if plan.memory is None:
+            raise BatchError(plan.failures, done=0)
+        (plans,) = plan.slides
+        task = StripTask(
+            slide, plans, Path(), frozenset(range(len(plans[0].strips))), save="probabilities"
+        )
+        strips: dict[int, NDArray[np.uint8]] = {}
+
+        def take(strip: PendingStrip) -> None:
+            found = strip()
+            assert found.probabilities is not None
+            strips[found.index] = found.probabilities
+
+        self._runner.produce([StripJob(task, take)], plan.memory, compiled=False, progress=Silent())
+        found = np.concatenate([strips[index] for index in sorted(strips)])
+        small, full = Extent.of(found.shape), Extent.of(pixels.shape)
+        if small == full:
+            return found
+        return resized(found, 0, range(full.height), small=small, full=full)

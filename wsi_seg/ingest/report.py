@@ -1,0 +1,58 @@
+"""Owns the figures of a run of `wsi-seg tile`, and how they read."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from wsi_seg.batch import require_none
+
+
+@dataclass(frozen=True, slots=True)
+class TiledSlide:
+    """One slide that is in the collection now.
+
+    ``skipped`` says that it was there already; ``levels`` how each level is encoded.
+    """
+
+    name: str
+    height: int
+    width: int
+    mpp: float | None
+    levels: tuple[str, ...]
+    source_bytes: int
+    store_bytes: int
+    skipped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TileReport:
+    """Figures of one run; ``failures`` says why slides are missing, by their names."""
+
+    out: Path
+    slides: tuple[TiledSlide, ...]
+    seconds: float
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+    def require_whole(self) -> None:
+        """Raise a `BatchError` if some slides failed; all others are done."""
+        require_none(self.failures, done=len(self.slides))
+
+    def to_json(self) -> dict[str, object]:
+        """Figures as plain JSON values."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """Figures as sentences for people."""
+        new = [slide for slide in self.slides if not slide.skipped]
+        size = sum(slide.store_bytes for slide in new)
+        source = sum(slide.source_bytes for slide in new)
+        ratio = f", {size / source:.2f}x the files" if source else ""
+        there = len(self.slides) - len(new)
+        made = f"{len(new)} slides tiled in {self.seconds:.1f} s, {size / 1e6:.1f} MB{ratio}"
+        lines = [f"{made}; {there} were there already"]
+        for slide in self.slides:
+            mpp = "mpp unknown" if slide.mpp is None else f"{slide.mpp:.4g} um/px"
+            lines.append(f"{slide.name}: {slide.width} x {slide.height} px, {mpp}, ")
+            lines[-1] += ", ".join(dict.fromkeys(slide.levels))
+        lines += [f"{name} failed: {reason}" for name, reason in self.failures.items()]
+        return lines

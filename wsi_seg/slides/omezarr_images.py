@@ -1,0 +1,214 @@
+"""Owns which image of an OME-Zarr folder is the slide: metadata only, no px.
+
+A folder holds one image, or several: those that bioformats2raw writes side by side, or the entries
+of one group's ``multiscales``. Plates, wells, labels and collections are no images, and are told.
+"""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsi_seg.errors import SlideError, UnsupportedSlideError
+from wsi_seg.geometry import Extent
+from wsi_seg.json_text import parse_json
+from wsi_seg.limits import advice, limits
+from wsi_seg.slides.failures import explained
+from wsi_seg.slides.resolution import micrometres, sized
+from wsi_seg.slides.scenes import Scene, main_scene
+from wsi_seg.slides.vendors import OmeImage, ome_images, says_aside
+
+_VERSIONS = {"0.4", "0.5"}
+_MARKERS = ("zarr.json", ".zgroup", ".zarray")
+_BIOFORMATS = "bioformats2raw.layout"
+_MOST_IMAGES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class OmeZarrImage:
+    """One image.
+
+    Parameters
+    ----------
+    group
+        Folder of its group.
+    version
+        Of OME-Zarr.
+    scales
+        Its entry of ``multiscales``.
+    channels, colours
+        Names of the channels, and their colours as hex digits; empty where nothing is said.
+    """
+
+    group: Path
+    version: str
+    scales: dict[str, Any]
+    channels: tuple[str, ...]
+    colours: tuple[str, ...]
+
+
+def is_zarr(folder: Path) -> bool:
+    """Whether a folder is a Zarr group or array of any kind."""
+    return any((folder / name).is_file() for name in _MARKERS)
+
+
+def is_ome_zarr(folder: Path) -> bool:
+    """Whether a Zarr group is an OME-Zarr image, of whatever version."""
+    try:
+        attributes = _attributes(folder)
+    except SlideError:
+        return False
+    return "multiscales" in attributes or _BIOFORMATS in attributes
+
+
+def no_image(folder: Path) -> str:
+    """Tell what a Zarr group is that is no OME-Zarr image, and what to name instead of it."""
+    try:
+        attributes = _attributes(folder)
+        if "plate" in attributes:
+            wells = attributes["plate"]["wells"]
+            well = folder / wells[0]["path"]
+            image = well / _attributes(well)["well"]["images"][0]["path"]
+            return f"an OME-Zarr plate of {len(wells)} wells; name one image, such as {image}"
+        if "well" in attributes:
+            image = folder / attributes["well"]["images"][0]["path"]
+            return f"a well of an OME-Zarr plate; name one image, such as {image}"
+        if "labels" in attributes:
+            return "a group of OME-Zarr labels; name the image above it"
+    except (SlideError, LookupError, TypeError):
+        pass
+    return "a Zarr group that is no image"
+
+
+def find_image(path: Path, scene: str | None) -> tuple[OmeZarrImage, int | None]:
+    """Choose the image of a folder that is the slide; see `wsi_seg.slides.scenes`.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    scene
+        Number or name of the image to take, where there are several.
+
+    Returns
+    -------
+    OmeZarrImage
+        The image.
+    int or None
+        Its number, if one was asked for.
+
+    Raises
+    ------
+    SlideError
+        If the metadata are damaged, or there is no such image.
+    UnsupportedSlideError
+        If the folder is no image, or it must be said which image to take.
+    """
+    groups = _groups(path) if _BIOFORMATS in _attributes(path) else [path]
+    described = _described(path, len(groups)) or [None] * len(groups)
+    found = [
+        (image, about)
+        for group, about in zip(groups, described, strict=True)
+        for image in _images(group)
+    ]
+    if len(found) == 1 and scene is None:
+        return found[0][0], None
+    index, number = main_scene(path, [_scene(image, about) for image, about in found], scene)
+    return found[index][0], number
+
+
+def _groups(path: Path) -> list[Path]:
+    """Images side by side, in the order of their numbers."""
+    found = [child for child in path.iterdir() if child.name.isdecimal() and is_zarr(child)]
+    if not found:
+        raise SlideError(f"{path}: holds no image of the layout of bioformats2raw")
+    if len(found) > _MOST_IMAGES:
+        raise SlideError(f"{path}: got {len(found)} images; expected a few")
+    return sorted(found, key=lambda child: int(child.name))
+
+
+def _described(path: Path, count: int) -> tuple[OmeImage, ...]:
+    """Read what bioformats2raw keeps of the images; nothing unless it is of all of them."""
+    file = path / "OME" / "METADATA.ome.xml"
+    if not file.is_file() or file.stat().st_size > limits().metadata_bytes:
+        return ()
+    found = ome_images(file.read_text(encoding="utf-8", errors="replace"))
+    return found if len(found) == count else ()
+
+
+def _scene(image: OmeZarrImage, about: OmeImage | None) -> Scene:
+    name = str(image.scales.get("name") or "") if about is None else about.name
+    axes = [str(axis["name"]) for axis in image.scales["axes"]]
+    first = image.scales["datasets"][0]
+    shape = dict(zip(axes, _shape(image.group / str(first["path"])), strict=True))
+    extent = Extent(height=int(shape["y"]), width=int(shape["x"]))
+    mpp = None if about is None else about.resolution.mpp
+    if about is None:
+        scale = first.get("coordinateTransformations", [{}])[0].get("scale", [])
+        units = [micrometres(str(axis.get("unit", ""))) for axis in image.scales["axes"]]
+        sizes = {
+            axis: float(size) * unit for axis, size, unit in zip(axes, scale, units, strict=False)
+        }
+        x, y = sizes.get("x"), sizes.get("y")
+        mpp = sized(x, y, "ome").mpp
+    return Scene(name, extent, mpp, says_aside(name))
+
+
+def _shape(array: Path) -> list[int]:
+    file = array / "zarr.json"
+    shape: list[int] = _read(file if file.is_file() else array / ".zarray")["shape"]
+    return shape
+
+
+def _images(group: Path) -> list[OmeZarrImage]:
+    """Entries of a group's ``multiscales``, with what ``omero`` says of its channels."""
+    attributes = _attributes(group)
+    if not attributes.get("multiscales"):
+        what = no_image(group)
+        if what.startswith("a Zarr group"):
+            what = (
+                "a Zarr group without multiscales; expected an OME-Zarr image; name the folder of "
+                "one image"
+            )
+        raise UnsupportedSlideError(f"{group}: got {what}")
+    omero = attributes.get("omero")
+    listed = omero.get("channels", ()) if isinstance(omero, dict) else ()
+    names = tuple(str(channel.get("label") or "") for channel in listed)
+    colours = tuple(str(channel.get("color") or "") for channel in listed)
+    return [
+        OmeZarrImage(group, _version(group, attributes, scales), scales, names, colours)
+        for scales in attributes["multiscales"]
+    ]
+
+
+def _version(group: Path, attributes: dict[str, Any], scales: dict[str, Any]) -> str:
+    """Version that is stated; 0.4 only recommends to, so else the one that the layout is of."""
+    stated = attributes.get("version") or scales.get("version")
+    if stated is None and all(isinstance(axis, dict) for axis in scales.get("axes") or [""]):
+        return "0.5" if (group / "zarr.json").is_file() else "0.4"
+    if str(stated) not in _VERSIONS:
+        what = stated or "without a version"
+        raise UnsupportedSlideError(
+            f"{group}: got OME-Zarr {what}; expected 0.4 or 0.5; convert it"
+        )
+    return str(stated)
+
+
+def _explained(path: Path) -> AbstractContextManager[None]:
+    return explained(path, "cannot be read as OME-Zarr: ", "a whole OME-Zarr 0.4 or 0.5 image")
+
+
+def _attributes(folder: Path) -> dict[str, Any]:
+    """OME attributes of a group, as 0.4 names them."""
+    with _explained(folder):
+        if (folder / "zarr.json").is_file():
+            found = _read(folder / "zarr.json")["attributes"].get("ome", {})
+        else:
+            found = _read(folder / ".zattrs")
+    return found if isinstance(found, dict) else {}
+
+
+def _read(file: Path) -> Any:  # noqa: ANN401 (parsed JSON)
+    if file.stat().st_size > limits().metadata_bytes:
+        raise SlideError(f"{file} has {file.stat().st_size} bytes; {advice('metadata_bytes')}")
+    return parse_json(file.read_bytes())

@@ -1,0 +1,151 @@
+"""Owns what the samples of a TIFF page mean: colours, alpha, and px that are left out."""
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from wsi_seg.errors import SlideError, UnsupportedSlideError
+from wsi_seg.slides.channels import require_colours
+from wsi_seg.slides.colour import Colour, Model
+
+logger = logging.getLogger(__name__)
+
+IMAGE_STREAMS = {7, 33005, 34712, 50001, 50002, 52546}
+"""Compressions that are image formats of their own: JPEG, JPEG 2000, WebP, JPEG XL."""
+
+_APERIO_YCBCR = 33003
+# Old-style JPEG is converted to RGB as well.
+_CONVERTING = IMAGE_STREAMS | {6}
+_MODELS: dict[int, Model] = {
+    0: "white-is-zero",
+    1: "grey",
+    2: "rgb",
+    3: "palette",
+    6: "rgb",  # decoders of JPEG and JPEG 2000 convert
+}
+_ALPHA = {1, 2}
+_GDAL_NODATA = 42113
+
+
+def read_colour(page: Any, path: Path, *, planes: int) -> Colour:  # noqa: ANN401 (no types)
+    """Read what the samples of a page mean.
+
+    Parameters
+    ----------
+    page
+        tifffile's page.
+    path
+        The file.
+    planes
+        Pages like this one that make up a picture together: 1, or 3 for red, green and blue.
+
+    Raises
+    ------
+    SlideError
+        If its tags contradict each other.
+    UnsupportedSlideError
+        If its px have no meaning as RGB.
+    """
+    model = _model(page, path)
+    dtype, bits = page.dtype, page.bitspersample
+    if dtype is None or dtype.kind not in "bu" or not isinstance(bits, int) or bits > 16:
+        raise UnsupportedSlideError(
+            f"{path}: got samples of {dtype}, {bits} bits; expected unsigned integers of 1 to 16 "
+            "bits; convert it"
+        )
+    if planes > 1:
+        return Colour("rgb", bits)
+    palette = None
+    if model == "palette":
+        palette = (np.asarray(page.colormap).T >> 8).astype(np.uint8)
+    model, alpha = _extra_samples(page, model, bits, path)
+    return Colour(model, bits, palette, alpha)
+
+
+def _model(page: Any, path: Path) -> Model:  # noqa: ANN401 (tifffile has no types)
+    photometric, compression = int(page.photometric), int(page.compression)
+    if photometric not in _MODELS:
+        raise UnsupportedSlideError(
+            f"{path}: got {word(page.photometric)} colours; expected grey, palette, RGB or YCbCr; "
+            "convert it to RGB"
+        )
+    if compression not in tifffile.TIFF.DECOMPRESSORS:
+        raise UnsupportedSlideError(
+            f"{path}: got compression {compression}, which is not known; convert it"
+        )
+    if compression == _APERIO_YCBCR or (photometric == 6 and compression not in _CONVERTING):
+        return "ycbcr"
+    return _MODELS[photometric]
+
+
+def _extra_samples(
+    page: Any,  # noqa: ANN401 (tifffile has no types)
+    model: Model,
+    bits: int,
+    path: Path,
+) -> tuple[Model, int | None]:
+    """Colour model of samples beyond those it needs, and the number of the one that is alpha."""
+    count, needed = int(page.samplesperpixel), 3 if model in {"rgb", "ycbcr"} else 1
+    if count < needed:
+        raise SlideError(f"{path}: got {count} samples per px; expected {needed}")
+    if count == needed:
+        return model, None
+    extra = [int(kind) for kind in page.extrasamples]
+    if count == needed + 1 and extra and extra[0] in _ALPHA:
+        return model, needed
+    if model == "grey" and not _ALPHA & set(extra):
+        require_colours(path, count, (), bits=bits)
+        return "rgb", None
+    if model == "rgb" and count == needed + 1:
+        logger.warning("%s: left out a fourth sample that is not called alpha", path)
+        return model, None
+    raise UnsupportedSlideError(
+        f"{path}: got {count} samples per px of {word(page.photometric)} colours; expected "
+        f"{needed}, and alpha; save it as RGB"
+    )
+
+
+def blank_samples(
+    page: Any,  # noqa: ANN401 (tifffile has no types)
+    main: Any,  # noqa: ANN401
+    colour: Colour,
+    count: int,
+) -> NDArray[np.generic]:
+    """Give the samples of px that a file leaves out: the value that GDAL states, else white.
+
+    Parameters
+    ----------
+    page, main
+        Page of the level, and of level 0, which speaks for levels that state nothing.
+    colour
+        What the samples mean.
+    count
+        Samples per px of all planes.
+
+    Returns
+    -------
+    NDArray
+        ``(count,)``.
+    """
+    blank = colour.blank(count)
+    text = page.tags.valueof(_GDAL_NODATA) or main.tags.valueof(_GDAL_NODATA)
+    try:
+        stated = float(str(text).strip(" \0"))
+    except ValueError:
+        return blank
+    if not math.isfinite(stated) or not 0 <= stated < 1 << colour.bits:
+        return blank
+    filled = np.full_like(blank, round(stated))
+    if colour.alpha is not None:
+        filled[colour.alpha] = blank[colour.alpha]
+    return filled
+
+
+def word(value: int) -> str:
+    """Name of a TIFF enumeration's member, or the bare number of an unknown one."""
+    return str(getattr(value, "name", value))
