@@ -97,7 +97,7 @@ def test_a_slide_is_never_its_own_mask(tmp_path):
     write_pictures(tmp_path / "d", "x1")
     slides = tiled(tmp_path / "d", tmp_path / "s.zarr")
     with pytest.raises(BatchError, match=r"x1\.png is slide 'x1' itself; expected a mask"):
-        annotate_collection(slides, [tmp_path / "d" / "x1.png"], progress=Silent())
+        annotate_collection(slides, [tmp_path / "d" / "x1.png"], progress=Silent()).require_whole()
     (tmp_path / "d" / "x1.json").write_text(labelme(("T", BOX)))
     files = sorted((tmp_path / "d").iterdir())
     report = annotate_collection(slides, files, progress=Silent())
@@ -116,13 +116,13 @@ def test_two_files_of_one_folder_for_one_slide_are_refused(slides, tmp_path):
     (tmp_path / "d" / "a.json").write_text(labelme(("T", BOX)))
     (tmp_path / "d" / "B.json").write_text(labelme(("T", BOX)))
     with pytest.raises(BatchError, match=r"a\.geojson and a\.json both annotate it") as caught:
-        annotate_collection(slides, [tmp_path / "d"], progress=Silent())
+        annotate_collection(slides, [tmp_path / "d"], progress=Silent()).require_whole()
     assert set(caught.value.failures) == {"a"}
     assert pixels(slides, "B") == {1: 1600}
     (tmp_path / "d" / "a.json").unlink()
     (tmp_path / "d" / "all.json").write_text(coco("B.tif", "a.tif"))
     with pytest.raises(BatchError, match="both annotate it"):
-        annotate_collection(slides, [tmp_path / "d"], progress=Silent())
+        annotate_collection(slides, [tmp_path / "d"], progress=Silent()).require_whole()
     files = [tmp_path / "d" / name for name in ("all.json", "a.geojson")]
     report = annotate_collection(slides, files, progress=Silent())
     assert report.objects == {"B": 1, "a": 2}
@@ -242,7 +242,7 @@ def test_labels_may_have_any_other_name(slides, tmp_path, name):
 def test_files_that_are_no_annotation_are_called_by_their_kind(slides, tmp_path, content, said):
     (tmp_path / "a.bin").write_bytes(content)
     with pytest.raises(BatchError, match=said):
-        annotate_collection(slides, [tmp_path / "a.bin"], progress=Silent())
+        annotate_collection(slides, [tmp_path / "a.bin"], progress=Silent()).require_whole()
 
 
 def test_a_file_that_fits_nothing_names_what_it_holds(slides, tmp_path):

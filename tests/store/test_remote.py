@@ -17,7 +17,7 @@ from wsi_seg.ingest.run import tile_slides
 from wsi_seg.masks.labels import write_tissue, write_values
 from wsi_seg.progress import Silent
 from wsi_seg.store import create_collection, open_collection, shared_cache
-from wsi_seg.store.layout import note_names
+from wsi_seg.store.layout import update_names
 from wsi_seg.testing.coordinates import write_coordinate_tiff
 from wsi_seg.testing.stores import make_store
 
@@ -39,7 +39,7 @@ def local(tmp_path_factory):
         write_tissue(open_collection(folder / "named.zarr")[name])
         label = open_collection(folder / "named.zarr")[name]
         write_values(label, name, np.full((7, 9), 5, np.uint8), downsample=10.0)
-    note_names(folder / "named.zarr")
+    update_names(folder / "named.zarr")
     return folder / "s.zarr"
 
 
