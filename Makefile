@@ -1,8 +1,10 @@
 # setup: environment in .venv    demo: the whole chain on made slides    test: all tests
 # pipelines: a step of every full recipe, in every phase
 # torture: long tests of kills and faults    fuzz: parsers on made-up input    audit: known holes
+# coverage: all tests, and how much of the package they run, by branches
 # check: lint, format, types, floors    bench, bench-full: benchmarks (bench-env: the peers)
 # viewer: the library of the viewer's page, from npm; wheels carry it
+# docs: the site of README's pages, in site/; a broken link fails
 # PYTHON=/path/to/python picks the interpreter the environment is made with.
 
 VENV := .venv
@@ -10,10 +12,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test torture pipelines fuzz audit check bench bench-full bench-env viewer
+.PHONY: help setup demo test coverage torture pipelines fuzz audit check bench bench-full bench-env viewer docs
 
 help:
-	@sed -n '1,6s/^# //p' Makefile
+	@sed -n '1,7s/^# //p' Makefile
 
 setup: $(STAMP)
 
@@ -31,7 +33,7 @@ $(BIN)/python:
 
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  -e '.[all,dev]' -c constraints.txt
+	  -e '.[all,dev,docs]' -c constraints.txt
 	@touch $@
 
 demo: $(STAMP)
@@ -39,6 +41,12 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# Fails below 90 % of the package, and below 100 % of geometry and blending.
+coverage: $(STAMP)
+	$(BIN)/python -m pytest --cov --cov-report=
+	$(BIN)/coverage report --skip-covered --fail-under 100 --include 'wsi_seg/geometry/*,wsi_seg/infer/blend.py'
+	$(BIN)/coverage report --fail-under 90
 
 pipelines: $(STAMP)
 	$(BIN)/python -m pytest -m pipelines tests/pipelines --timeout 1800
@@ -59,6 +67,9 @@ check: $(STAMP)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports
+
+docs: $(STAMP)
+	$(BIN)/mkdocs build
 
 # The peers pin other versions than we do, so they live apart (7 GB).
 bench-env: | $(BIN)/python

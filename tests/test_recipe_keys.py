@@ -84,7 +84,7 @@ def test_units_stand_with_numbers_that_have_one():
 
 
 def test_defaults_of_sections():
-    assert yaml.safe_load(KEYS["sampling.mix"].default) == {
+    assert yaml.safe_load(KEYS["sampling.mix"].default or "") == {
         "objects": 0.5, "tissue": 0.4, "background": 0.1,
     }  # fmt: skip
     assert KEYS["loss.tversky"].default == ""

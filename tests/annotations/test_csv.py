@@ -167,8 +167,8 @@ def test_the_dialect_is_told_from_all_rows(tmp_path_factory, images, dialect, se
         pairs = [np.array(text.split()).reshape(-1, 2) for text in masks]
         shuffled = [np.random.default_rng(seed).permutation(p) for p in pairs]
         masks = [" ".join(pair.ravel()) for pair in shuffled]
-    rows = [f"slide,{text}" for text in masks] + [f"slide2,{empty}", "elsewhere,-1"]
-    rows = np.random.default_rng(seed).permutation(rows)
+    listed = [*(f"slide,{text}" for text in masks), f"slide2,{empty}", "elsewhere,-1"]
+    rows = np.random.default_rng(seed).permutation(listed)
     sets = read(tmp_path_factory.mktemp("d"), "\n".join(["id,rle", *rows]), dialect=dialect)
     expected = np.any([mask(*boxes) for boxes in images], axis=0)
     assert np.array_equal(drawn(sets.by_slide["slide"]) > 0, expected)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_seg.annotations import read_annotations, read_for_slides
+from wsi_seg.annotations import AnnotationSets, read_annotations, read_for_slides
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Extent, Region
@@ -84,7 +84,9 @@ def test_the_same_rule_in_coco_and_camelyon(tmp_path_factory, shells, holes):
         "annotations": [{"image_id": 1, "category_id": 1, "segmentation": flat}],
     }
     extents = {"a": Extent(height=SIDE, width=SIDE)}
-    found = read_for_slides(write(folder, coco, "c.json"), extents).by_slide["a"]
+    sets = read_for_slides(write(folder, coco, "c.json"), extents)
+    assert isinstance(sets, AnnotationSets)
+    found = sets.by_slide["a"]
     assert np.array_equal(drawn(found.items, "T") == 1, painted([(box, []) for box in shells]))
     camelyon = {
         "positive": [{"vertices": ring(shell)} for shell in shells],
@@ -153,10 +155,9 @@ def nested(depth, holder):
     """Objects inside of objects, each one pixel smaller."""
     whole = None
     for level in range(depth)[::-1]:
-        inner = [] if whole is None else [whole]
-        whole = box_feature(f"c{level}", (level, level, SIDE - level, SIDE - level))
+        inner, whole = whole, box_feature(f"c{level}", (level, level, SIDE - level, SIDE - level))
         where = whole if holder == "feature" else whole["properties"]
-        where["childObjects"] = inner
+        where["childObjects"] = [] if inner is None else [inner]
     return whole
 
 

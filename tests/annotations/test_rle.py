@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from wsi_seg.annotations import read_annotations, read_for_slides
+from wsi_seg.annotations import AnnotationSets, read_annotations, read_for_slides
 from wsi_seg.annotations.rle import decode_rle, dialect_of, encode_rle, outline_runs, read_runs
 from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Extent
@@ -97,6 +97,7 @@ def test_rows_of_one_image_are_objects(tmp_path):
         {"a": Extent(height=8, width=11), "b": Extent(height=8, width=11)},
         default_class="air",
     )
+    assert isinstance(sets, AnnotationSets)
     found = sets.by_slide
     assert [item.geometry.area for item in found["a"].items] == [9, 18 + 1]
     assert found["b"].items == ()
@@ -120,7 +121,9 @@ def test_the_masks_of_siim(shared_data):
     with path.open() as file:
         rows = list(csv.DictReader(file))
     extents = {row["ImageId"]: Extent(height=1024, width=1024) for row in rows}
-    found = read_for_slides(path, extents, default_class="pneumothorax").by_slide
+    sets = read_for_slides(path, extents, default_class="pneumothorax")
+    assert isinstance(sets, AnnotationSets)
+    found = sets.by_slide
     assert set(found) == set(extents)
     for name in list(extents)[:40]:
         masks = [row["EncodedPixels"] for row in rows if row["ImageId"] == name]

@@ -56,10 +56,14 @@ def test_a_missed_goal_gives_its_reason(judge):
 
 def test_every_ratio_is_of_turns_that_alternate(judge):
     _, measure, _ = judge
-    order = []
+    order: list[tuple[str, int]] = []
 
     def work(name, value):
-        return lambda turn: order.append((name, turn)) or value
+        def done(turn):
+            order.append((name, turn))
+            return value
+
+        return done
 
     found = measure.in_turn({"a": work("a", 2.0), "b": work("b", 4.0)}, 2, warm=1)
     assert order == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2), ("b", 2)]

@@ -1,10 +1,10 @@
 import io
 import re
 import sys
+import time
 
 import pytest
 
-from wsi_seg.cli import bars
 from wsi_seg.cli.bars import RichProgress, clock, counted, left, number, rated
 
 
@@ -16,7 +16,7 @@ class FakeTerminal(io.StringIO):
 @pytest.fixture
 def clock_s(monkeypatch) -> list[float]:
     now = [100.0]
-    monkeypatch.setattr(bars.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return now
 
 

@@ -15,6 +15,8 @@ def test_the_recipe_fits_what_the_demo_writes(tmp_path: Path):
     assert recipe.class_table.names == CLASSES.names
     assert recipe.data.label == demo.LABEL
     assert recipe.data.stores == (tmp_path.resolve() / "learn.zarr",)
+    assert isinstance(recipe.data.train, tuple)
+    assert isinstance(recipe.data.validation, tuple)
     assert (*recipe.data.train, *recipe.data.validation) == demo.LEARNED
 
 

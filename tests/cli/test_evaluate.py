@@ -5,6 +5,7 @@ import shutil
 import pytest
 from typer.testing import CliRunner
 
+from tests.commands import run_json
 from wsi_seg.cli.app import app
 from wsi_seg.postprocess.rule import fixed, write_rule
 from wsi_seg.store import update_attributes
@@ -17,9 +18,7 @@ def painted(tmp_path_factory):
 
 
 def run(*words):
-    done = CliRunner().invoke(app, ["evaluate", *map(str, words), "--json"])
-    assert done.exit_code == 0, done.output
-    return json.loads(done.output.splitlines()[-1])
+    return run_json("evaluate", *words)
 
 
 def test_every_kind_of_score_is_reported_and_kept(painted, tmp_path):

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import typer
@@ -74,9 +75,9 @@ def test_the_lines_of_examples_are_kept_and_parse(words):
     assert examples, "expected an example"
     for example in (line.partition(" > ")[0] for line in examples):
         called, *rest = example.split()
-        command = ALL[(called,)]
+        command: Any = ALL[(called,)]
         if hasattr(command, "commands"):
-            command, *rest = command.commands[rest[0]], *rest[1:]
+            command = command.commands[rest.pop(0)]
         command.make_context(called, rest)
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from wsi_seg.classes import ClassTable
+from tests.cards import make_card
 from wsi_seg.cli.app import app
-from wsi_seg.models import ModelCard, NetworkSpec, build_network, save_checkpoint
+from wsi_seg.models import NetworkSpec, build_network, save_checkpoint
 from wsi_seg.testing.stores import make_store
 
 
@@ -23,10 +23,7 @@ def files(tmp_path):
     paths = []
     for seed in range(2):
         torch.manual_seed(seed)
-        card = ModelCard(
-            architecture="Unet", encoder="resnet18", in_channels=3, mpp=0.5, tile_px=64,
-            classes=ClassTable.named(["a"]), mean=(0.5,) * 3, std=(0.25,) * 3,
-        )  # fmt: skip
+        card = make_card()
         paths.append(tmp_path / f"{seed}.safetensors")
         save_checkpoint(paths[-1], build_network(NetworkSpec("Unet", "resnet18", 3, 1)), card)
     return paths
@@ -52,15 +49,15 @@ def test_stopped_amid_overwriting_the_way_on_is_without_it(files, tmp_path, monk
         raise KeyboardInterrupt
 
     monkeypatch.setattr(wsi_seg.infer.run, "infer_collection", stop)
-    words = ("infer", tmp_path / "store.zarr", "--checkpoint", files[0])
-    words += ("--out", tmp_path / "pred.zarr")
+    words = ["infer", tmp_path / "store.zarr", "--checkpoint", files[0]]
+    words += ["--out", tmp_path / "pred.zarr"]
     assert "stopped: the same command takes up" in run(*words)[1]
     assert "stopped: the same command without --overwrite" in run(*words, "--overwrite")[1]
 
 
 def test_a_plan_refuses_what_the_run_would_refuse(files, tmp_path):
-    words = ("infer", tmp_path / "store.zarr", "--plan", "--overlap", "adaptive")
-    words += ("--checkpoint", files[0])
+    words = ["infer", tmp_path / "store.zarr", "--plan", "--overlap", "adaptive"]
+    words += ["--checkpoint", files[0]]
     assert run(*words)[0] == 0
     code, text = run(*words, "--checkpoint", files[1])
     assert code == 1

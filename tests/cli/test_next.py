@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -54,4 +55,5 @@ def test_the_last_line_is_a_command_that_parses(painted, words, monkeypatch):
         return
     assert program == "wsi-seg"
     verb, *options = rest
-    get_command(app).commands[verb].make_context(verb, options)
+    known: Any = get_command(app)
+    known.commands[verb].make_context(verb, options)

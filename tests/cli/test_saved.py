@@ -18,12 +18,13 @@ from wsi_seg.geometry import Region
 from wsi_seg.postprocess.rule import Rule, write_rule
 from wsi_seg.progress import Silent
 from wsi_seg.slides.volume import VolumeGrid
-from wsi_seg.store import open_collection
+from wsi_seg.store import open_collection, open_predictions
 from wsi_seg.store.digests import write_digests
 from wsi_seg.testing.painted import NAME, paint_prediction, write_prediction
 from wsi_seg.viewer.app import make_app
 from wsi_seg.viewer.catalog import Catalog
 
+UNTURNED = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 HINT = "predict it again with `wsi-seg infer --save both --overwrite`"
 RECIPE = "classes: [{{name: gland}}]\ndata: {{stores: [{}], validation: 0}}\nmpp: 0.5\n"
 
@@ -195,7 +196,7 @@ def test_verify_reads_them(predicted):
 
 def test_view_shows_them(painted, predicted):
     path, saved = predicted
-    catalog = Catalog(open_collection(painted.store), open_collection(path), "annotations")
+    catalog = Catalog(open_collection(painted.store), open_predictions(path), "annotations")
     http = TestClient(make_app(catalog, review=None, token=None), base_url="http://127.0.0.1")
     layers = [one["id"] for one in http.get(f"/slides/{NAME}").json()["layers"]]
     known = {"image", "errors-0", "found-prediction", "label-annotations", "label-tissue"}
@@ -226,10 +227,12 @@ def test_candidates_of_volumes_need_probabilities(predicted, tmp_path):
     (path / NAME).rename(path / "ct_z0001")
     extent = open_collection(path)["ct_z0001"].pyramid.extent
     size = (extent.width, extent.height, 3)
-    grids = {"ct": VolumeGrid(size, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), np.eye(3).tolist())}
+    grids = {"ct": VolumeGrid(size, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), UNTURNED)}
 
     def write():
-        return write_candidates(open_collection(path), grids, tmp_path / "m.csv", progress=Silent())
+        return write_candidates(
+            open_predictions(path), grids, tmp_path / "m.csv", progress=Silent()
+        )
 
     if saved == "labels":
         with pytest.raises(ValueError, match=HINT):

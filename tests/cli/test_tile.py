@@ -2,18 +2,13 @@ import json
 
 import numpy as np
 import tifffile
-from typer.testing import CliRunner
 
-from wsi_seg.cli.app import app
+from tests.commands import run
 from wsi_seg.geometry import Extent
 from wsi_seg.store import open_collection
 from wsi_seg.testing.coordinates import write_coordinate_tiff
 
 SQUARE = [[5, 5], [25, 5], [25, 25], [5, 25], [5, 5]]
-
-
-def run(*words):
-    return CliRunner().invoke(app, [str(word) for word in words])
 
 
 def make(tmp_path):

@@ -25,8 +25,9 @@ def test_it_serves_until_it_is_interrupted(tmp_path):
     (tmp_path / "store.zarr/slide").mkdir()
     (tmp_path / "store.zarr/slide/zarr.json").write_text("{}")
     command = [sys.executable, "-m", "wsi_seg", "view", "store.zarr", "--port", "0"]
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=tmp_path, **streams) as server:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=tmp_path, stdout=pipe, stderr=pipe, text=True) as server:
+        assert server.stdout is not None
         try:
             said = [server.stdout.readline() for _ in range(3)]
             address = said[0].split()[-1]

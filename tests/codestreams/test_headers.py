@@ -1,3 +1,5 @@
+from collections.abc import Buffer, Callable
+
 import imagecodecs
 import numpy as np
 import pytest
@@ -5,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.hostile.made_tiffs import jpeg2k_claiming, jpeg_claiming
-from wsi_seg.codestreams.headers import claimed_extent, require_claim
+from wsi_seg.codestreams.headers import ImageKind, claimed_extent, require_claim
 from wsi_seg.geometry import Extent
 
-ENCODERS = {
+ENCODERS: dict[str, Callable[..., Buffer]] = {
     "jpeg": imagecodecs.jpeg8_encode,
     "jpeg2k": imagecodecs.jpeg2k_encode,
     "webp": imagecodecs.webp_encode,
@@ -42,9 +44,10 @@ def test_any_bytes_are_survived(kind, data, head):
 def test_a_claim_of_much_more_than_the_tile_is_refused():
     tile = Extent(height=256, width=256)
     require_claim(jpeg_claiming(512, 512), "jpeg", tile)
-    for data, kind in (
+    claims: list[tuple[bytes, ImageKind]] = [
         (jpeg_claiming(60000, 60000), "jpeg"),
         (jpeg2k_claiming(9999, 9999), "jpeg2k"),
-    ):
+    ]
+    for data, kind in claims:
         with pytest.raises(ValueError, match="claims"):
             require_claim(data, kind, tile)

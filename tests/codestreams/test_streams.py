@@ -16,7 +16,7 @@ def test_bytes_are_read_by_place(tmp_path):
 
 def test_what_a_jpeg_says_of_itself():
     pixels = np.zeros((24, 40, 3), np.uint8)
-    data = imagecodecs.jpeg8_encode(pixels)
+    data = bytes(imagecodecs.jpeg8_encode(pixels))
     assert not jpeg_colours_unmarked(data)
     bare = data[:2] + data[4 + int.from_bytes(data[4:6], "big") :]  # without the JFIF segment
     assert jpeg_colours_unmarked(bare)

@@ -11,10 +11,16 @@ from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent
 from wsi_seg.progress import Silent
 from wsi_seg.slides.volume import VolumeGrid
-from wsi_seg.store import create_collection, create_multiscale, open_collection, write_strip
+from wsi_seg.store import (
+    create_collection,
+    create_multiscale,
+    open_predictions,
+    write_strip,
+)
 from wsi_seg.store.lock import locked
 
-GRID = VolumeGrid((40, 60, 3), (0.5, 0.5, 2.0), (-10.0, 5.0, 100.0), np.eye(3).tolist())
+UNTURNED = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+GRID = VolumeGrid((40, 60, 3), (0.5, 0.5, 2.0), (-10.0, 5.0, 100.0), UNTURNED)
 
 
 def predict(folder, name, ids):
@@ -39,7 +45,7 @@ def test_candidates_are_where_the_objects_are_in_the_world(tmp_path):
     for z in range(3):
         path = predict(tmp_path, f"ct_z{z:04d}", ids if z < 2 else np.zeros_like(ids))
     report = write_candidates(
-        open_collection(path), {"ct": GRID}, tmp_path / "m.csv", progress=Silent()
+        open_predictions(path), {"ct": GRID}, tmp_path / "m.csv", progress=Silent()
     )
     assert report.candidates == {"ct": 1}
     with (tmp_path / "m.csv").open() as file:
@@ -59,7 +65,7 @@ def test_of_candidates_that_are_near_the_more_probable_stays(tmp_path):
     path = predict(tmp_path, "ct_z0001", ids)
     for distance_mm, count in ((4.4, 3), (4.6, 2)):
         report = write_candidates(
-            open_collection(path), {"ct": GRID}, tmp_path / "m.csv", min_distance_mm=distance_mm,
+            open_predictions(path), {"ct": GRID}, tmp_path / "m.csv", min_distance_mm=distance_mm,
             progress=Silent(),
         )  # fmt: skip
         assert report.candidates == {"ct": count}
@@ -70,10 +76,10 @@ def test_of_candidates_that_are_near_the_more_probable_stays(tmp_path):
 def test_what_is_not_a_volume_or_not_known_is_named(tmp_path):
     path = predict(tmp_path, "plain", np.zeros((30, 20), np.uint8))
     with pytest.raises(StoreError, match="no slices of volumes"):
-        write_candidates(open_collection(path), {}, tmp_path / "m.csv", progress=Silent())
+        write_candidates(open_predictions(path), {}, tmp_path / "m.csv", progress=Silent())
     predict(tmp_path, "ct_z0000", np.zeros((30, 20), np.uint8))
     with pytest.raises(StoreError, match="no volume file for 'ct'"):
-        write_candidates(open_collection(path), {"b": GRID}, tmp_path / "m.csv", progress=Silent())
+        write_candidates(open_predictions(path), {"b": GRID}, tmp_path / "m.csv", progress=Silent())
     assert not (tmp_path / "m.csv").exists()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsi_seg.classes import ClassTable
+from tests.cards import make_card
 from wsi_seg.ct.config import LungRule, LungRules, read_lung_rules
 from wsi_seg.ct.lung_masks import mask_lungs
 from wsi_seg.errors import BatchError, ConfigError
@@ -14,7 +14,7 @@ from wsi_seg.geometry import Region
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.run import infer_collection
 from wsi_seg.ingest.run import tile_slides
-from wsi_seg.models import ModelCard, build_network, save_checkpoint
+from wsi_seg.models import build_network, save_checkpoint
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection
 from wsi_seg.testing.phantoms import write_mhd
@@ -67,10 +67,7 @@ def test_masks_replace_the_tissue_and_a_picture_shows_them(chest_store, tmp_path
 
 def test_a_slice_without_lung_is_not_predicted(chest_store, tmp_path):
     masked(chest_store, tmp_path)
-    card = ModelCard(
-        architecture="Unet", encoder="resnet18", in_channels=3, classes=ClassTable.named(["a"]),
-        mpp=3000, tile_px=64, mean=(0.5,) * 3, std=(0.25,) * 3,
-    )  # fmt: skip
+    card = make_card(mpp=3000)
     save_checkpoint(tmp_path / "m.safetensors", build_network(card.spec), card)
     report = infer_collection(
         open_collection(chest_store), tmp_path / "m.safetensors", tmp_path / "pred.zarr",

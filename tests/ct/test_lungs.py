@@ -23,8 +23,8 @@ def chest(*, lungs=((0, -75), (0, 75)), radius=50):
     y = (np.arange(SHAPE[1]) - (SHAPE[1] - 1) / 2) / 65
     x = (np.arange(SHAPE[2]) - (SHAPE[2] - 1) / 2) / 85
     volume[:, (y[:, None] ** 2 + x[None, :] ** 2) < 1] = 40
-    for place in lungs:
-        cylinder(volume, *place, radius, -850)
+    for y_mm, x_mm in lungs:
+        cylinder(volume, y_mm, x_mm, radius, -850)
     return volume
 
 

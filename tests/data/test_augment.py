@@ -1,5 +1,5 @@
 import json
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -73,7 +73,7 @@ def test_none_changes_nothing():
     assert np.array_equal(label, LABEL)
 
 
-STEPS = [
+STEPS: list[dict[str, Any]] = [
     {"hflip": {"p": 1}}, {"vflip": {"p": 1}}, {"rot90": {"p": 1}}, {"d4": {"p": 1}},
     {"affine": {"p": 1}}, {"perspective": {"p": 1}}, {"elastic": {"p": 1}}, {"grid": {"p": 1}},
     {"optical": {"p": 1}}, {"brightness_contrast": {"p": 1}}, {"hsv": {"p": 1}},

@@ -6,18 +6,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner
 
-from wsi_seg.classes import ClassTable
-from wsi_seg.cli.app import app
+from tests.cards import make_card
+from tests.commands import run
 from wsi_seg.geometry import Extent
-from wsi_seg.models import ModelCard, NetworkSpec, build_network, save_checkpoint
+from wsi_seg.models import NetworkSpec, build_network, save_checkpoint
 from wsi_seg.store import open_collection
 from wsi_seg.testing.coordinates import write_coordinate_tiff
-
-
-def run(*words):
-    return CliRunner().invoke(app, [str(word) for word in words])
 
 
 def fails(result, said):
@@ -30,11 +25,7 @@ def fails(result, said):
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
-    card = ModelCard(
-        architecture="Unet", encoder="resnet18", in_channels=3,
-        classes=ClassTable.named(["gland"]), mpp=0.5, tile_px=64,
-        mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25),
-    )  # fmt: skip
+    card = make_card("gland")
     path = tmp_path_factory.mktemp("model") / "run" / "best.safetensors"
     path.parent.mkdir()
     save_checkpoint(path, build_network(NetworkSpec("Unet", "resnet18", 3, 1)), card)

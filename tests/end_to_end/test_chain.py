@@ -1,12 +1,9 @@
 """The chain as a user types it, on two small made slides: every verb, every result."""
 
-import json
-
 import pytest
-from typer.testing import CliRunner
 
+from tests.commands import run_json as run
 from wsi_seg.annotations import read_annotations
-from wsi_seg.cli.app import app
 from wsi_seg.geometry import Extent
 from wsi_seg.store import open_collection
 from wsi_seg.testing.tissue import write_tissue_slide
@@ -21,12 +18,6 @@ sampling: {mix: {objects: 0.5, tissue: 0.5}, patches_per_epoch: 16}
 model: {architecture: Unet, encoder: resnet18, weights: null}
 train: {epochs: 1, batch_size: 4, workers: 0, precision: fp32}
 """
-
-
-def run(*words):
-    result = CliRunner().invoke(app, [str(word) for word in (*words, "--json")])
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout.splitlines()[-1])
 
 
 @pytest.mark.slow

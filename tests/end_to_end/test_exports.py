@@ -21,7 +21,13 @@ from wsi_seg.models import ModelCard
 from wsi_seg.postprocess.rule import Rule
 from wsi_seg.postprocess.table import read_table
 from wsi_seg.progress import Silent
-from wsi_seg.store import create_collection, create_multiscale, open_collection, write_strip
+from wsi_seg.store import (
+    create_collection,
+    create_multiscale,
+    open_collection,
+    open_predictions,
+    write_strip,
+)
 
 SIZES = {"odd": (257, 259), "tall": (301, 64), "wide": (33, 401), "even": (128, 256)}
 
@@ -77,7 +83,7 @@ def exported(request, tmp_path_factory):
             table=folder / kind / "t", rle=folder / kind / "r.csv", coco=folder / kind / "c.json",
         )  # fmt: skip
         export_collection(
-            open_collection(folder / f"{kind}.zarr"), None, targets, progress=Silent()
+            open_predictions(folder / f"{kind}.zarr"), None, targets, progress=Silent()
         )
     return folder, slides
 
@@ -132,8 +138,10 @@ def test_nothing_lies_outside_the_slide_and_sizes_are_its_own(exported):
 
 def test_a_decision_knows_the_size_of_the_slide_too(exported, tmp_path):
     folder, slides = exported
-    targets = ExportTargets(coco=tmp_path / "c.json", rule=Rule(top=0.4, bottom=0.4))
-    predictions = open_collection(folder / "every.zarr")
+    targets = ExportTargets(
+        coco=tmp_path / "c.json", rule=Rule(high_threshold=0.4, low_threshold=0.4)
+    )
+    predictions = open_predictions(folder / "every.zarr")
     export_collection(predictions, None, targets, progress=Silent())
     found = read_back(slides, tmp_path / "c.json", "decided")
     assert all((ids == 1).all() for ids in found.values())

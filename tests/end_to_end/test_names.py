@@ -27,7 +27,7 @@ from wsi_seg.masks.annotate import Reading, annotate_collection
 from wsi_seg.masks.outlines import outline_mask
 from wsi_seg.models import ModelCard
 from wsi_seg.progress import Silent
-from wsi_seg.store import open_collection
+from wsi_seg.store import open_collection, open_predictions
 from wsi_seg.viewer.app import make_app
 from wsi_seg.viewer.catalog import Catalog
 
@@ -89,7 +89,7 @@ def infer(slides, out):
     stores = [slides[name] for name in slides.names()]
     options = InferOptions(precision="fp32", batch=4, tile_px=64)
     infer_with((Dark(), CARD), stores, out, options, overwrite=True, progress=Silent())
-    return open_collection(out)
+    return open_predictions(out)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_slides_of_any_name_are_tiled(named):
     top = {child.name for child in (folder / "s.zarr").iterdir()}
     assert top == {*NAMES, "zarr.json"}
     bare = zarr.open_array(zarr.storage.LocalStore(folder / "s.zarr" / "S1#2" / "0"), mode="r")
-    assert np.array_equal(np.moveaxis(bare[:], 0, -1), pixels["S1#2"])
+    assert np.array_equal(np.moveaxis(np.asarray(bare[:]), 0, -1), pixels["S1#2"])
 
 
 def test_slides_of_any_name_are_annotated(named):

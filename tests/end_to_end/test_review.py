@@ -1,14 +1,11 @@
 """The loop closes: predict, review in the viewer, annotate, train on what was reviewed."""
 
-import json
-
 import pytest
 from starlette.testclient import TestClient
-from typer.testing import CliRunner
 
-from wsi_seg.cli.app import app
+from tests.commands import run_json as run
 from wsi_seg.masks.objects import read_objects
-from wsi_seg.store import open_collection
+from wsi_seg.store import open_collection, open_predictions
 from wsi_seg.testing.painted import paint_prediction
 from wsi_seg.viewer.app import make_app
 from wsi_seg.viewer.catalog import Catalog
@@ -24,17 +21,11 @@ train: {epochs: 1, batch_size: 4, workers: 0, precision: fp32}
 """
 
 
-def run(*words):
-    result = CliRunner().invoke(app, [str(word) for word in (*words, "--json")])
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout.splitlines()[-1])
-
-
 @pytest.mark.slow
 def test_a_reviewed_prediction_is_learned_from(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     seen = paint_prediction(tmp_path)
-    catalog = Catalog(open_collection(seen.store), open_collection(seen.prediction), "")
+    catalog = Catalog(open_collection(seen.store), open_predictions(seen.prediction), "")
     page = TestClient(
         make_app(catalog, review=tmp_path / "review", token=None), base_url="http://localhost"
     )

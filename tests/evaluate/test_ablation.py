@@ -15,7 +15,7 @@ from wsi_seg.geometry import Region
 from wsi_seg.predict.combine import combine
 from wsi_seg.progress import Silent
 from wsi_seg.reading.resample import read_label
-from wsi_seg.store import open_collection
+from wsi_seg.store import open_collection, open_predictions
 from wsi_seg.testing.painted import NAME, paint_prediction, write_prediction
 
 
@@ -55,7 +55,7 @@ def truth_of(painted):
 def test_figures_are_those_of_whole_arrays(painted, members, mode, weights):
     paths, values = members
     report = ablate_members(
-        [open_collection(path) for path in paths], open_collection(painted.store),
+        [open_predictions(path) for path in paths], open_collection(painted.store),
         label="annotations", mode=mode, weights=weights, progress=Silent(),
     )  # fmt: skip
     truth, shares = truth_of(painted), weights or (1, 1, 1)
@@ -95,7 +95,7 @@ def test_a_member_that_harms_is_named_and_intervals_are_over_slides(painted, mem
 
 def test_what_cannot_be_combined_is_refused_naming_both(painted, members, tmp_path):
     paths, values = members
-    collections = [open_collection(path) for path in paths]
+    collections = [open_predictions(path) for path in paths]
     truth = open_collection(painted.store)
 
     def ablate(some, **more):

@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from monai.metrics.hausdorff_distance import compute_hausdorff_distance
+from monai.metrics.surface_dice import compute_surface_dice
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
 from wsi_seg.classes import ClassTable
@@ -67,16 +70,14 @@ def test_pixels_to_ignore_have_no_outline():
 @pytest.mark.filterwarnings("ignore::FutureWarning:monai.*")
 @pytest.mark.parametrize("tolerance", [0.0, 1.0, 2.5])
 def test_monai_has_the_same_figures(tolerance):
-    torch = pytest.importorskip("torch")
-    metrics = pytest.importorskip("monai.metrics")
     y, x = np.mgrid[:60, :80]
     found = (np.hypot(y - 30, x - 40) < 17).astype(np.uint8)
     true = (np.hypot(y - 27, (x - 45) / 1.3) < 18).astype(np.uint8)
     ours = measured(found, true, 16)
     one, other = (torch.from_numpy(mask)[None, None].float() for mask in (found, true))
-    theirs = metrics.compute_hausdorff_distance(one, other, include_background=True, percentile=95)
+    theirs = compute_hausdorff_distance(one, other, include_background=True, percentile=95)
     assert ours.hausdorff() == pytest.approx(float(theirs), abs=1e-6)
-    surface = metrics.compute_surface_dice(
+    surface = compute_surface_dice(
         one, other, class_thresholds=[tolerance], include_background=True
     )
     assert ours.surface_dice(tolerance) == pytest.approx(float(surface), abs=1e-6)

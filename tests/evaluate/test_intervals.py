@@ -14,7 +14,9 @@ def test_equal_slides_have_an_interval_without_width():
 
 def test_it_nears_the_textbook_one_and_repeats():
     values = np.random.default_rng(1).normal(0.8, 0.1, (60, 1))
-    low, high = interval(values, mean_of)
+    found = interval(values, mean_of)
+    assert found is not None
+    low, high = found
     half = 1.96 * values.std() / 60**0.5
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.004)
     assert interval(values, mean_of) == (low, high)

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 from skimage.measure import label as label_components
+from torchmetrics.detection import PanopticQuality
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.evaluate.matching import ObjectCounts, match_objects
@@ -86,13 +88,11 @@ def test_figures_of_a_worked_example():
 
 
 def test_torchmetrics_has_the_same_panoptic_quality():
-    torch = pytest.importorskip("torch")
-    detection = pytest.importorskip("torchmetrics.detection")
     rng = np.random.default_rng(0)
     true = np.kron(rng.integers(0, 2, (6, 7)), np.ones((5, 5))).astype(np.uint8)
     found = true.copy()
     found[3:9] = np.roll(true, 2, axis=1)[3:9]
-    metric = detection.PanopticQuality(things={1}, stuffs={0}, return_per_class=True)
+    metric = PanopticQuality(things={1}, stuffs={0}, return_per_class=True)
 
     def pairs_of(ids):
         instances = label_components(ids, connectivity=1)

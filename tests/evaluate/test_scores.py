@@ -15,9 +15,7 @@ CLASSES = ClassTable.named(["gland", "vessel"])
 
 
 def label(*levels, classes=CLASSES):
-    image = MemoryImage(*levels)
-    image.attributes = {"classes": classes.to_json()}
-    return image
+    return MemoryImage(*levels, attributes={"classes": classes.to_json()})
 
 
 def pair(found, true, true_classes=CLASSES):

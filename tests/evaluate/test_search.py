@@ -22,8 +22,9 @@ CLASSES = ClassTable.named(["a", "b"])
 )
 def test_scores_are_those_of_deciding_by_each_rule(probability, true):
     rules = grid([0.4, 0.6], [0.3, 0.4], [0, 3, 8], unit="px", per=["image", "object"])
-    image, label = MemoryImage(probability), MemoryImage(true)
-    image.attributes = label.attributes = {"classes": CLASSES.to_json()}
+    classes = {"classes": CLASSES.to_json()}
+    image = MemoryImage(probability, attributes=classes)
+    label = MemoryImage(true, attributes=classes)
     prediction = MemoryStore(image, name="s")
     slide = MemoryStore(MemoryImage(np.zeros((13, 11, 3), np.uint8)), name="s", truth=label)
     scores = slide_scores(prediction, slide, rules, label="truth")

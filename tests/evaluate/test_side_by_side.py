@@ -1,10 +1,16 @@
 """Our figures next to those of MONAI, torchmetrics, scikit-learn and scikit-image, to 1e-6."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
+from monai.metrics.meandice import compute_dice
+from monai.metrics.meaniou import compute_iou
 from skimage.measure import label as label_components
 from skimage.metrics import hausdorff_distance
 from sklearn.metrics import f1_score, jaccard_score
+from torchmetrics.segmentation import DiceScore, MeanIoU
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import StoreError
@@ -16,12 +22,10 @@ from wsi_seg.testing.memory import MemoryImage, MemoryStore
 CLASSES = ClassTable.named(["gland", "vessel"])
 
 
-def store(ids, name="s", **labels):
-    picture = MemoryImage(np.zeros((*ids.shape, 3), np.uint8))
-    images = {}
-    for key, px in labels.items():
-        images[key] = MemoryImage(px)
-        images[key].attributes = {"classes": CLASSES.to_json()}
+def store(ids, name="s", noted=None, **labels):
+    picture = MemoryImage(np.zeros((*ids.shape, 3), np.uint8), attributes=noted)
+    classes = {"classes": CLASSES.to_json()}
+    images = {key: MemoryImage(px, attributes=classes) for key, px in labels.items()}
     return MemoryStore(picture, name=name, **images)
 
 
@@ -44,7 +48,9 @@ def slides():
 
 
 def test_dice_and_iou_are_those_of_scikit_learn(slides):
-    scores = Scores(tuple(s for n, pair in enumerate(slides) for s in scored(*pair, f"s{n}")))
+    scores = Scores(
+        tuple(s for n, (found, true) in enumerate(slides) for s in scored(found, true, f"s{n}"))
+    )
     found, true = (np.concatenate([pair[side].ravel() for pair in slides]) for side in (0, 1))
     for entry in CLASSES:
         pooled = scores.pooled(entry.name)
@@ -57,29 +63,29 @@ def test_dice_and_iou_are_those_of_scikit_learn(slides):
 
 
 def test_dice_and_iou_are_those_of_torchmetrics(slides):
-    torch = pytest.importorskip("torch")
-    segmentation = pytest.importorskip("torchmetrics.segmentation")
     for found, true in slides:
         ours = scored(found, true)
-        one, other = (torch.from_numpy(ids.astype(np.int64))[None] for ids in (found, true))
-        options = {"num_classes": 3, "include_background": False, "input_format": "index"}
-        dice = segmentation.DiceScore(average="none", **options)(one, other)
-        iou = segmentation.MeanIoU(per_class=True, **options)(one, other)
-        assert [s.counts.dice for s in ours] == pytest.approx(dice.ravel().tolist(), abs=1e-6)
-        assert [s.counts.iou for s in ours] == pytest.approx(iou.ravel().tolist(), abs=1e-6)
+        found_ids, true_ids = (
+            torch.from_numpy(ids.astype(np.int64))[None] for ids in (found, true)
+        )
+        dice = DiceScore(3, include_background=False, average="none", input_format="index")
+        iou = MeanIoU(3, include_background=False, per_class=True, input_format="index")
+        for metric, values in (
+            (dice, [one.counts.dice for one in ours]),
+            (iou, [one.counts.iou for one in ours]),
+        ):
+            assert values == pytest.approx(metric(found_ids, true_ids).ravel().tolist(), abs=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning:monai.*")
 def test_dice_and_iou_are_those_of_monai(slides):
-    torch = pytest.importorskip("torch")
-    metrics = pytest.importorskip("monai.metrics")
     for found, true in slides:
         one, other = (
             torch.from_numpy(np.stack([ids == n for n in (1, 2)])[None]).float()
             for ids in (found, true)
         )
-        dice = metrics.compute_dice(one, other, include_background=True)
-        iou = metrics.compute_iou(one, other, include_background=True)
+        dice = compute_dice(one, other, include_background=True)
+        iou = compute_iou(one, other, include_background=True)
         ours = scored(found, true)
         assert [s.counts.dice for s in ours] == pytest.approx(dice[0].tolist(), abs=1e-6)
         assert [s.counts.iou for s in ours] == pytest.approx(iou[0].tolist(), abs=1e-6)
@@ -121,7 +127,7 @@ def test_means_over_tiles_over_slides_and_over_pixels_differ_and_are_named():
             for one in scored(*pair, name, tile_px=20)
         )
     )
-    document = scores.to_json()
+    document: Any = scores.to_json()
     gland = document["classes"]["gland"]
     of_small = 2 * 8 / (9 + 20)
     assert gland["pooled_dice"] == pytest.approx(2 * 1608 / (1609 + 1620))
@@ -138,11 +144,11 @@ def test_means_over_tiles_over_slides_and_over_pixels_differ_and_are_named():
 
 def test_another_slide_and_another_level_are_refused_naming_both():
     ids = np.zeros((50, 40), np.uint8)
-    found, true = store(ids, "a", prediction=ids), store(ids, "b", truth=ids)
-    found.image.attributes = {"slide": "a"}
+    found = store(ids, "a", {"slide": "a"}, prediction=ids)
+    true = store(ids, "b", truth=ids)
     with pytest.raises(StoreError, match=r"made for slide 'a'.*slide 'b'"):
         evaluate_slide(found, true, label="truth", progress=Silent())
-    found, true = store(ids, "a", prediction=ids), store(ids, "a", truth=ids)
-    found.image.attributes = {"slide": "a", "downsample": 4.0}
+    found = store(ids, "a", {"slide": "a", "downsample": 4.0}, prediction=ids)
+    true = store(ids, "a", truth=ids)
     with pytest.raises(StoreError, match=r"4 times below level 0.*is 1 times; expected the same"):
         evaluate_slide(found, true, label="truth", progress=Silent())

@@ -15,9 +15,9 @@ from wsi_seg.masks.rasterize import Rasterizer
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
     create_collection,
-    open_collection,
+    open_predictions,
 )
-from wsi_seg.testing.memory import MemoryImage
+from wsi_seg.testing.memory import MemoryImage, MemoryStore
 
 CLASSES = ClassTable.named(["gland", "vessel"], ["#ff0000", "#00ff00"])
 
@@ -61,12 +61,8 @@ def test_overview_shows_outlines_in_the_class_colour(tmp_path):
     picture = np.full((1200, 800, 3), 200, dtype=np.uint8)
     ids = np.zeros((600, 400), dtype=np.uint8)
     ids[200:400, 100:300] = 1
-
-    class Slide:
-        image = MemoryImage(picture, mpp=0.5)
-        pyramid = image.pyramid
-
-    write_overview(Slide, [(MemoryImage(ids), CLASSES)], tmp_path / "o.png", longest_px=600)
+    store = MemoryStore(MemoryImage(picture, mpp=0.5))
+    write_overview(store, [(MemoryImage(ids), CLASSES)], tmp_path / "o.png", longest_px=600)
     drawn = np.asarray(Image.open(tmp_path / "o.png"))
     assert drawn.shape == (600, 400, 3)
     assert (drawn[200, 120:280] == (255, 0, 0)).all()
@@ -76,6 +72,6 @@ def test_overview_shows_outlines_in_the_class_colour(tmp_path):
 
 def test_an_empty_collection_says_what_to_do(tmp_path):
     create_collection(tmp_path / "empty.zarr")
-    empty = open_collection(tmp_path / "empty.zarr")
+    empty = open_predictions(tmp_path / "empty.zarr")
     with pytest.raises(StoreError, match="wsi-seg infer"):
         export_collection(empty, None, ExportTargets(geojson=tmp_path), progress=Silent())

@@ -109,9 +109,9 @@ def test_tiff_adoption(folder, which, edits):
     try:
         with open_slide(path) as slide:
             extent = slide.pyramid.extent
-            size = {"height": min(64, extent.height), "width": min(64, extent.width)}
-            found = slide.read(Region(level=0, y=0, x=0, **size))
-            assert found.shape == (size["height"], size["width"], 3)
+            shown = {"height": min(64, extent.height), "width": min(64, extent.width)}
+            found = slide.read(Region(level=0, y=0, x=0, **shown))
+            assert found.shape == (shown["height"], shown["width"], 3)
             assert slide.pyramid.mpp is None or 0 < slide.pyramid.mpp < 1e4
     except SlideError as error:
         message = str(error)
@@ -179,6 +179,7 @@ def test_shard_index(folder, pairs, body, count, sealed):
     except StoreError:
         return
     assume(count == len(pairs))
+    assert index is not None
     present = index[index[:, 0] != MISSING]
     assert all(int(offset) + int(size) <= len(body) for offset, size in present)
 
@@ -342,6 +343,7 @@ def test_tables(folder, rows, separator, line, encoding, dialect):
     except AnnotationError as error:
         message = str(error)
     else:
+        assert isinstance(sets, AnnotationSets)
         assert set(sets.by_slide) <= set(extents)
         for name, found in sets.by_slide.items():
             for item in found.items:
@@ -422,8 +424,8 @@ def test_masks(folder, which, edits):
     try:
         if not is_mask(path):
             return
-        size = Extent(height=40, width=30)
-        found = outline_mask(path, size, class_names=("a", "b"), default_class="a")
+        extent = Extent(height=40, width=30)
+        found = outline_mask(path, extent, class_names=("a", "b"), default_class="a")
     except AnnotationError as error:
         message = str(error)
     else:

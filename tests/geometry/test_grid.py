@@ -51,3 +51,8 @@ def test_grid_yields_regions_row_by_row():
     assert len(grid) == len(regions) == 6
     assert [(r.y, r.x) for r in regions[:4]] == [(0, 0), (0, 64), (0, 86), (36, 0)]
     assert {r.level for r in regions} == {1}
+
+
+def test_rows_past_the_grid_touch_no_tile():
+    grid = TileGrid(Extent(height=9, width=9), tile=4, stride=4)
+    assert grid.rows_touching(20, 30) == range(0)

@@ -31,6 +31,7 @@ def test_downsample_keeps_a_true_fraction():
     pyramid = Pyramid((Extent(height=3000, width=2000), Extent(height=1154, width=769)))
     assert math.isclose(pyramid.downsample(1), 2.6, rel_tol=1e-3)
     assert pyramid.level_mpp(1) is None
+    assert pyramid.extent == Extent(height=3000, width=2000)
 
 
 def test_level_at_or_below_never_takes_a_coarser_level_than_asked():
@@ -48,9 +49,13 @@ def test_level_at_or_below_never_takes_a_coarser_level_than_asked():
 
 
 def test_bad_pyramids_are_refused():
+    with pytest.raises(RegionError, match="without levels"):
+        Pyramid(())
     with pytest.raises(RegionError, match="no larger"):
         Pyramid((Extent(height=10, width=10), Extent(height=20, width=5)))
     with pytest.raises(ResolutionError, match="nan"):
         Pyramid((Extent(height=10, width=10),), float("nan"))
+    with pytest.raises(ResolutionError, match=r"mpp=0\.0"):
+        Pyramid((Extent(height=10, width=10),), 0.0)
     with pytest.raises(RegionError, match="level 1"):
         Pyramid((Extent(height=10, width=10),)).downsample(1)

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from wsi_seg.errors import RegionError
 from wsi_seg.geometry import Extent, Region
+from wsi_seg.geometry.region import require_inside
 from wsi_seg.testing.strategies import extents
 
 
@@ -66,3 +67,24 @@ def test_a_whole_level_as_a_region():
 
 def test_the_size_of_an_array_is_its_rows_and_columns():
     assert Extent.of((3, 4, 5)) == Extent.of((3, 4)) == Extent(height=3, width=4)
+
+
+def test_an_extent_shrinks_on_both_sides_and_never_to_nothing():
+    extent = Extent(height=40, width=10)
+    assert extent.area == 400
+    assert extent.scaled(4) == Extent(height=10, width=2)
+    assert extent.scaled(100) == Extent(height=1, width=1)
+
+
+@pytest.mark.parametrize(("level", "height", "width"), [(-1, 1, 1), (0, 0, 1), (0, 1, 0)])
+def test_a_region_without_pixels_or_level_is_refused(level, height, width):
+    with pytest.raises(RegionError, match="at least 1 x 1 px"):
+        Region(level=level, y=0, x=0, height=height, width=width)
+
+
+def test_a_region_that_sticks_out_is_refused_by_the_name_of_the_slide():
+    extent = Extent(height=4, width=6)
+    require_inside(extent.region(), extent, "a")
+    for y, x in ((-1, 0), (0, -1), (1, 0), (0, 1)):
+        with pytest.raises(RegionError, match=r"a: got region level=0 .*6 x 4 px; clip it first"):
+            require_inside(Region(level=0, y=y, x=x, height=4, width=6), extent, "a")

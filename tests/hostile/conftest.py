@@ -67,6 +67,8 @@ class Verbs:
         before = files_of(folder)
         asked = {"words": words, "folder": str(folder)}
         asked |= {"seconds": seconds, "file_bytes": file_bytes}
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
         outcome = Outcome(words, **json.loads(self._process.stdout.readline()))

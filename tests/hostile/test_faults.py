@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from tests.cards import make_card
 from wsi_seg.errors import BatchError
 from wsi_seg.geometry import Extent
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.run import infer_collection
 from wsi_seg.ingest.run import tile_slides
-from wsi_seg.models import ModelCard, NetworkSpec, build_network, save_checkpoint
+from wsi_seg.models import NetworkSpec, build_network, save_checkpoint
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection, shards, shared_cache
 from wsi_seg.testing.coordinates import write_coordinate_tiff
@@ -42,10 +43,7 @@ def folder(tmp_path_factory):
         (folder / name).mkdir()
     paint_prediction(folder / "good")
     torch.manual_seed(0)
-    card = ModelCard(
-        architecture="Unet", encoder=ENCODER, in_channels=3, classes=CLASSES,
-        mpp=2.0, tile_px=64, mean=(0.5,) * 3, std=(0.25,) * 3,
-    )  # fmt: skip
+    card = make_card(encoder=ENCODER, classes=CLASSES, mpp=2.0)
     save_checkpoint(
         folder / "m.safetensors", build_network(NetworkSpec("Unet", ENCODER, 3, 1)), card
     )
@@ -127,7 +125,7 @@ def test_a_sector_that_cannot_be_read_costs_its_tiles_alone(folder, tmp_path, mo
     options = InferOptions(precision="fp32", batch=4, device="cpu", overlap=0.0)
     infer_collection(store, folder / "m.safetensors", tmp_path / "calm", options, progress=Silent())
     read = shards.Shard._span
-    broken = []
+    broken: list[str] = []
 
     def torn(shard, offset, nbytes):
         path = shard.path

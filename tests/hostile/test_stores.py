@@ -5,8 +5,9 @@ import shutil
 import pytest
 import torch
 
+from tests.cards import make_card
 from tests.hostile.made_stores import write_hostile_stores
-from wsi_seg.models import ModelCard, NetworkSpec, build_network, save_checkpoint
+from wsi_seg.models import NetworkSpec, build_network, save_checkpoint
 from wsi_seg.testing.painted import NAME, paint_prediction
 from wsi_seg.testing.tissue import CLASSES
 
@@ -47,10 +48,7 @@ def corpus(folder):
 @pytest.fixture(scope="module")
 def checkpoint(folder):
     torch.manual_seed(0)
-    card = ModelCard(
-        architecture="Unet", encoder="tu-mobilenetv3_small_050", in_channels=3, classes=CLASSES,
-        mpp=0.5, tile_px=256, mean=(0.5,) * 3, std=(0.25,) * 3,
-    )  # fmt: skip
+    card = make_card(encoder="tu-mobilenetv3_small_050", classes=CLASSES, tile_px=256)
     path = folder / "model.safetensors"
     spec = NetworkSpec("Unet", "tu-mobilenetv3_small_050", 3, len(CLASSES))
     save_checkpoint(path, build_network(spec), card)

@@ -10,13 +10,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 import wsi_seg.infer.save as save_module
-from wsi_seg.classes import ClassTable
+from tests.cards import make_card
 from wsi_seg.errors import BatchError, ConfigError
 from wsi_seg.geometry import Extent
 from wsi_seg.infer.adaptive import first_options, merged, refined
 from wsi_seg.infer.plan import InferOptions, plan_slide
 from wsi_seg.infer.run import infer_with
-from wsi_seg.models import ModelCard
 from wsi_seg.predict.ensemble import Member, Model
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
@@ -30,10 +29,7 @@ from wsi_seg.testing.memory import MemoryImage, MemoryStore, PixelPredictor, red
 from wsi_seg.testing.stores import digests
 from wsi_seg.testing.stream import predicted
 
-CARD = ModelCard(
-    architecture="Unet", encoder="resnet18", in_channels=3, classes=ClassTable.named(["a"]),
-    mpp=None, tile_px=32, mean=(0.0,) * 3, std=(1.0,) * 3,
-)  # fmt: skip
+CARD = make_card(mpp=None, tile_px=32, mean=(0.0,) * 3, std=(1.0,) * 3)
 OPTIONS = InferOptions(overlap="adaptive", precision="fp32", batch=4)
 
 
@@ -113,7 +109,7 @@ def test_stopped_anywhere_and_run_again_gives_the_same_bytes(stores, tmp_path, m
     class Killed(BaseException):
         pass
 
-    real, left = save_module.write_strip, [0]
+    real, left = write_strip, [0]
 
     def dying(*args):
         left[0] -= 1
@@ -140,8 +136,10 @@ def test_a_pointwise_model_is_unchanged_and_strips_do_not_matter(height, width, 
     plan = plan_slide(store, CARD, OPTIONS, strip_px=strip_px)
     first = plan_slide(store, CARD, first_options(OPTIONS), strip_px=strip_px)
     known = MemoryImage(image[..., :1])
-    known.channels = 1
     second = refined(plan, first, known)
+    assert second.first_pass is not None
+    assert second.keep is not None
+    assert first.keep is not None
     assert not (second.keep & second.first_pass.keep).any()
     assert second.first_pass.keep.sum() == first.keep.size
     predictor = PixelPredictor(red_as_probability)
@@ -149,6 +147,7 @@ def test_a_pointwise_model_is_unchanged_and_strips_do_not_matter(height, width, 
     for index, strip in predicted(second, store.image, predictor, batch=3).items():
         alone = predicted(second, store.image, predictor, strips=[index])[index]
         np.testing.assert_array_equal(alone.probabilities, strip.probabilities)
+        assert strip.probabilities is not None
         found.append(merged(second, second.strips[index][0], strip.probabilities))
     np.testing.assert_array_equal(np.concatenate(found)[..., 0], image[..., 0])
 
@@ -221,7 +220,7 @@ def test_overwriting_is_resumed_after_a_stop_and_a_refusal(stores, tmp_path, mon
     class Killed(BaseException):
         pass
 
-    real, left = save_module.write_strip, [6]  # both slides of the first run, then one strip
+    real, left = write_strip, [6]  # both slides of the first run, then one strip
 
     def dying(*args):
         left[0] -= 1

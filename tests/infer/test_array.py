@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -25,7 +27,7 @@ class Red(nn.Module):
 
 
 def card(**changes):
-    values = {
+    values: dict[str, Any] = {
         "classes": ClassTable.named(["red"]),
         "mpp": 0.5,
         "tile_px": 64,

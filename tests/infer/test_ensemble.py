@@ -1,6 +1,7 @@
 """Several networks as one: files, refusals, and whole inferences on small stores."""
 
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,17 +9,18 @@ import torch
 import yaml
 
 import wsi_seg.infer.save as save_module
+from tests.cards import make_card
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import BatchError, ConfigError
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.run import infer_collection
 from wsi_seg.infer.runner import load_network
-from wsi_seg.models import ModelCard, NetworkSpec, build_network, save_checkpoint
+from wsi_seg.models import build_network, save_checkpoint
 from wsi_seg.models.checkpoint import weights_digest
 from wsi_seg.predict.combine import combine
 from wsi_seg.predict.ensemble import MemberPredictors, newest_model, read_model
 from wsi_seg.progress import Silent
-from wsi_seg.store import open_collection
+from wsi_seg.store import open_collection, write_strip
 from wsi_seg.testing.stores import digests, make_store
 
 OPTIONS = InferOptions(precision="fp32", batch=4)
@@ -26,13 +28,8 @@ OPTIONS = InferOptions(precision="fp32", batch=4)
 
 def save(path, seed, **changes):
     torch.manual_seed(seed)
-    values = {
-        "architecture": "Unet", "encoder": "resnet18", "in_channels": 3,
-        "classes": ClassTable.named(["gland", "vessel"]), "mpp": 0.5, "tile_px": 64,
-        "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25),
-    } | changes  # fmt: skip
-    card = ModelCard(**values)
-    network = build_network(NetworkSpec(card.architecture, card.encoder, 3, len(card.classes)))
+    card = make_card("gland", "vessel", **changes)
+    network = build_network(card.spec)
     save_checkpoint(path, network, card)
     return path
 
@@ -68,7 +65,7 @@ def test_an_ensemble_is_its_members_predictions_combined(collection, files, tmp_
         expected = combine([image(path, name) for path in single], [1.0] * 3, mode)
         np.testing.assert_array_equal(image(tmp_path / "all.zarr", name), expected)
     assert report.tiles == sum(slide.tiles for slide in report.slides)
-    settings = open_collection(tmp_path / "all.zarr")["one"].attributes["settings"]
+    settings: Any = open_collection(tmp_path / "all.zarr")["one"].attributes["settings"]
     assert settings["checkpoint"]["mode"] == mode
     assert len({row["checkpoint"] for row in settings["checkpoint"]["members"]}) == 3
 
@@ -100,9 +97,8 @@ def test_a_prediction_notes_what_any_member_learned_from(collection, tmp_path):
     assert training == {"name": "folds", "learned_from_slide": True}  # by one of the two
     alone = infer_collection(collection, read_model(files[:1]), tmp_path / "q.zarr", OPTIONS)
     assert alone.tiles
-    assert not open_collection(tmp_path / "q.zarr")["one"].attributes["training"][
-        "learned_from_slide"
-    ]
+    noted: Any = open_collection(tmp_path / "q.zarr")["one"].attributes
+    assert not noted["training"]["learned_from_slide"]
 
 
 def test_members_of_other_tiles_encoders_and_mpp_predict_together(collection, files, tmp_path):
@@ -187,7 +183,7 @@ def test_an_ensemble_resumes_and_refuses_other_members(files, tmp_path, monkeypa
     class Killed(BaseException):
         pass
 
-    real, left = save_module.write_strip, [3]
+    real, left = write_strip, [3]
 
     def dying(*args):
         left[0] -= 1

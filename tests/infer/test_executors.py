@@ -10,21 +10,17 @@ from distributed import Client, LocalCluster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsi_seg.classes import ClassTable
+from tests.cards import make_card
 from wsi_seg.infer.distribute import DaskExecutor
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.run import SerialExecutor, infer_with
-from wsi_seg.models import ModelCard
 from wsi_seg.predict.ensemble import Member, Model
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection
 from wsi_seg.testing.memory import PixelPredictor
 from wsi_seg.testing.stores import digests, make_store
 
-CARD = ModelCard(
-    architecture="Unet", encoder="resnet18", in_channels=3, mpp=0.5, tile_px=64,
-    classes=ClassTable.named(["a", "b"]), mean=(0.5,) * 3, std=(0.25,) * 3,
-)  # fmt: skip
+CARD = make_card("a", "b")
 MODEL = Model((Member(CARD, "toy"),))
 
 
@@ -110,9 +106,12 @@ def test_members_that_read_the_same_pixels_share_what_is_read(tmp_path, monkeypa
     options = InferOptions(batch=4, precision="fp32", device="cpu")
     reads = []
     real = SourceRows.read
-    monkeypatch.setattr(
-        SourceRows, "read", lambda self, unit, part: (reads.append(unit), real(self, unit, part))
-    )
+
+    def noted(self, unit, part):
+        reads.append(unit)
+        return real(self, unit, part)
+
+    monkeypatch.setattr(SourceRows, "read", noted)
     counts = []
     for members in (1, 2):
         model = Model(tuple(Member(CARD, str(n)) for n in range(members)))

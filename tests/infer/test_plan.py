@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_seg.classes import ClassTable
+from tests.cards import make_card
 from wsi_seg.errors import ConfigError, ResolutionError
 from wsi_seg.geometry import Extent
 from wsi_seg.infer.memory import parse_bytes, resident_bytes
 from wsi_seg.infer.plan import InferOptions, plan_slide
 from wsi_seg.infer.run_plan import plan_run
-from wsi_seg.models import ModelCard, NetworkSpec
+from wsi_seg.models import NetworkSpec
 from wsi_seg.models.memory_estimate import estimate_memory
 from wsi_seg.predict.device import Device
 from wsi_seg.predict.ensemble import Member, Model
@@ -22,10 +22,7 @@ from wsi_seg.store import open_collection
 from wsi_seg.testing.memory import MemoryImage, MemoryStore
 from wsi_seg.testing.stores import make_store
 
-CARD = ModelCard(
-    architecture="Unet", encoder="resnet18", in_channels=3, classes=ClassTable.named(["a"]),
-    mpp=0.5, tile_px=64, mean=(0.5,) * 3, std=(0.25,) * 3,
-)  # fmt: skip
+CARD = make_card()
 MODEL = Model((Member(CARD, "x"),))
 
 
@@ -48,6 +45,7 @@ def test_a_plan_pickles_prints_and_names_everything(tmp_path):
         assert part in text
     found = json.loads(json.dumps(plan.to_json()))
     assert found["slides"][0]["strips"] == 1
+    assert plan.memory is not None
     assert found["memory"]["total"] == plan.memory.total
     assert not (tmp_path / "pred.zarr").exists()
 
@@ -55,7 +53,9 @@ def test_a_plan_pickles_prints_and_names_everything(tmp_path):
 def test_the_batch_fits_the_memory_of_the_gpu():
     def planned(memory, batch=0):
         device = Device("cuda:0", "bf16", memory)
-        return plan_run([large], MODEL, InferOptions(batch=batch), device=device).memory
+        found = plan_run([large], MODEL, InferOptions(batch=batch), device=device).memory
+        assert found is not None
+        return found
 
     large = MemoryStore(MemoryImage(np.zeros((4_000, 4_000, 3), np.uint8), mpp=0.5))
     much, little = planned(100 * 10**9), planned(2 * 10**9)
@@ -69,8 +69,10 @@ def test_memory_is_solved_within_what_is_allowed(megabytes, batch):
     store = pyramid()
     limit = resident_bytes() + megabytes * 10**6
     plan = plan_run([store], MODEL, InferOptions(precision="fp32", max_ram=limit, batch=batch))
+    assert plan.memory is not None
     assert plan.memory.total <= limit
     free = plan_run([store], MODEL, InferOptions(precision="fp32"))
+    assert free.memory is not None
     assert plan.memory.batches[0] <= max(batch, free.memory.batches[0])
 
 
@@ -83,10 +85,13 @@ def test_more_memory_never_means_smaller_parts_and_too_little_is_refused():
     tight = plan_run(
         [store], MODEL, InferOptions(precision="fp32", max_ram=int(least * 1.1) + 10**6)
     ).memory
+    assert tight is not None
+    assert free is not None
     assert tight.total < free.total
     assert tight.batches <= free.batches
     assert tight.strip_px <= free.strip_px
     fixed = plan_run([store], MODEL, InferOptions(precision="fp32", batch=3)).memory
+    assert fixed is not None
     assert fixed.batches == (3,)
 
 

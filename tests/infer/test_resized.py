@@ -6,12 +6,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_seg.classes import ClassTable
+from tests.cards import make_card
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.resample import restore
 from wsi_seg.infer.run import infer_with
-from wsi_seg.models import ModelCard
 from wsi_seg.progress import Silent
 from wsi_seg.store import create_collection, create_multiscale, open_collection, write_strip
 
@@ -37,12 +36,7 @@ class Last(torch.nn.Module):
 
 
 def card(**changes):
-    given = {
-        "architecture": "Unet", "encoder": "resnet18", "in_channels": 3,
-        "classes": ClassTable.named(["only"]), "mpp": None, "tile_px": 64,
-        "mean": (0.0,) * 3, "std": (0.1,) * 3,
-    }  # fmt: skip
-    return ModelCard(**(given | changes))
+    return make_card("only", **({"mpp": None, "mean": (0.0,) * 3, "std": (0.1,) * 3} | changes))
 
 
 def whole(fitted, native, rows=1000):

@@ -9,29 +9,25 @@ import torch
 
 import wsi_seg.infer.output as output_module
 import wsi_seg.infer.save as save_module
-from wsi_seg.classes import ClassTable
+from tests.cards import make_card
 from wsi_seg.errors import BatchError, ConfigError, StoreError, StoreIncompleteError
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.run import infer_collection
 from wsi_seg.infer.waits import describe_shares
-from wsi_seg.models import ModelCard, NetworkSpec, build_network, save_checkpoint
+from wsi_seg.models import NetworkSpec, build_network, save_checkpoint
 from wsi_seg.postprocess.label_map import label_map
 from wsi_seg.predict.predictor import Predictor
 from wsi_seg.progress import Silent
-from wsi_seg.store import open_collection
+from wsi_seg.store import open_collection, write_strip
 from wsi_seg.testing.stores import digests, make_store
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
-    classes = ClassTable.named(["gland", "vessel"])
-    network = build_network(NetworkSpec("Unet", "resnet18", 3, len(classes)))
-    card = ModelCard(
-        architecture="Unet", encoder="resnet18", in_channels=3, classes=classes, mpp=0.5,
-        tile_px=64, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25),
-    )  # fmt: skip
+    network = build_network(NetworkSpec("Unet", "resnet18", 3, 2))
+    card = make_card("gland", "vessel")
     path = tmp_path_factory.mktemp("run") / "best.safetensors"
     save_checkpoint(path, network, card)
     return path
@@ -97,7 +93,7 @@ def test_stopped_anywhere_and_run_again_gives_the_same_bytes(checkpoint, tmp_pat
         pass
 
     calls = {"left": 0}
-    real = save_module.write_strip
+    real = write_strip
 
     def dying(*args):
         if calls["left"] == 0:
@@ -127,7 +123,7 @@ def stopped_after(strips, monkeypatch):
     class Killed(BaseException):
         pass
 
-    left, real = [strips], save_module.write_strip
+    left, real = [strips], write_strip
 
     def dying(*args):
         if left[0] == 0:

@@ -8,22 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_seg.classes import ClassTable
+from tests.cards import make_card
 from wsi_seg.infer.plan import InferOptions, plan_slide
 from wsi_seg.infer.seams import Steps, StepSums, seam_score
-from wsi_seg.models import ModelCard
 from wsi_seg.testing.memory import MemoryImage, MemoryStore
 
-CARD = ModelCard(
-    architecture="Unet",
-    encoder="resnet18",
-    in_channels=3,
-    classes=ClassTable.named(["thing"]),
-    mpp=None,
-    tile_px=32,
-    mean=(0.5, 0.5, 0.5),
-    std=(0.25, 0.25, 0.25),
-)
+CARD = make_card(mpp=None, tile_px=32)
 
 
 def plan(height, width, overlap=0.0):
@@ -44,7 +34,7 @@ def score(pixels, made, *, cuts=()):
         follows = sums.follows(y)
         rows = torch.from_numpy(pixels[y:y_end]).permute(2, 0, 1)
         parts = [sums.of(y + n, rows[:, n : n + 7], first=n == 0) for n in range(0, y_end - y, 7)]
-        elsewhere, border, joint = sum(parts).tolist()
+        elsewhere, border, joint = torch.stack(list(parts)).sum(0).tolist()
         steps[index] = Steps(elsewhere, border, joint if follows else None)
     return seam_score(image, made, steps)
 
@@ -92,7 +82,7 @@ def test_a_strip_whose_steps_are_not_known_leaves_no_score():
 
 def expected(p, made):
     """Score of a whole array, pixel by pixel."""
-    groups = {True: [], False: []}
+    groups: dict[bool, list[tuple[float, int]]] = {True: [], False: []}
     for axis, starts in ((0, made.ys), (1, made.xs)):
         steps = np.abs(np.diff(p, axis=axis)).mean(axis=1 - axis) * p.shape[1 - axis]
         for index, step in enumerate(steps, 1):

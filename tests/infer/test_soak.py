@@ -9,10 +9,10 @@ import psutil
 import pytest
 import torch
 
-from wsi_seg.classes import ClassTable
+from tests.cards import make_card
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.run import infer_collection
-from wsi_seg.models import ModelCard, NetworkSpec, build_network, save_checkpoint
+from wsi_seg.models import NetworkSpec, build_network, save_checkpoint
 from wsi_seg.progress import Silent
 from wsi_seg.store import delete, open_collection
 from wsi_seg.testing.stores import make_store
@@ -28,10 +28,7 @@ SLACK_BYTES = 16 << 20
 def test_nothing_grows(tmp_path):
     make_store(tmp_path / "store.zarr", "one", 200, 150)
     make_store(tmp_path / "store.zarr", "two", 64, 90)
-    card = ModelCard(
-        architecture="Unet", encoder="tu-mobilenetv3_small_050", in_channels=3, mpp=0.5,
-        tile_px=64, classes=ClassTable.named(["gland"]), mean=(0.5,) * 3, std=(0.25,) * 3,
-    )  # fmt: skip
+    card = make_card("gland", encoder="tu-mobilenetv3_small_050")
     spec = NetworkSpec("Unet", "tu-mobilenetv3_small_050", 3, 1)
     save_checkpoint(tmp_path / "m.safetensors", build_network(spec), card)
     options = InferOptions(precision="fp32", batch=4, device="cpu")

@@ -6,24 +6,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_seg.classes import ClassTable
+from tests.cards import make_card
 from wsi_seg.data.dataset import PatchSource
 from wsi_seg.errors import ResolutionError
 from wsi_seg.infer import source as source_module
 from wsi_seg.infer.plan import InferOptions, plan_slide
 from wsi_seg.infer.source import ReadAhead, SourceRows, read_tile
 from wsi_seg.infer.transfer import Transfers
-from wsi_seg.models.checkpoint import ModelCard
 from wsi_seg.reading.view import View
 from wsi_seg.testing.memory import MemoryImage, MemoryStore
 
 
 def card(mpp):
-    return ModelCard(
-        architecture="Unet", encoder="resnet18", in_channels=3,
-        classes=ClassTable.named(["thing"]), mpp=mpp, tile_px=32,
-        mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), scores={}, training={},
-    )  # fmt: skip
+    return make_card(mpp=mpp, tile_px=32, mean=(0.0,) * 3, std=(1.0,) * 3)
 
 
 def test_whole_number_reduction_is_the_block_mean_in_every_tile():

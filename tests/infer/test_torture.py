@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from wsi_seg.classes import ClassTable
+from tests.cards import make_card
 from wsi_seg.infer.distribute import DaskExecutor, connected
 from wsi_seg.infer.plan import InferOptions
 from wsi_seg.infer.run import infer_collection, infer_with
-from wsi_seg.models import ModelCard, NetworkSpec, build_network, save_checkpoint
+from wsi_seg.models import NetworkSpec, build_network, save_checkpoint
 from wsi_seg.predict.ensemble import read_model
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection
@@ -43,10 +43,7 @@ def work(tmp_path_factory):
     make_store(folder / "store.zarr", "tall", 3300, 150)
     make_store(folder / "store.zarr", "two", 64, 90)
     torch.manual_seed(0)
-    card = ModelCard(
-        architecture="Unet", encoder="resnet18", in_channels=3, mpp=0.5, tile_px=64,
-        classes=ClassTable.named(["gland"]), mean=(0.5,) * 3, std=(0.25,) * 3,
-    )  # fmt: skip
+    card = make_card("gland")
     save_checkpoint(
         folder / "m.safetensors", build_network(NetworkSpec("Unet", "resnet18", 3, 1)), card
     )

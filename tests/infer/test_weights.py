@@ -1,3 +1,5 @@
+from typing import Any, cast
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -52,4 +54,4 @@ def test_gaussian_is_the_fields_convention():
 
 def test_unknown_blend_is_refused():
     with pytest.raises(ConfigError, match="cubic"):
-        axis_weights((0,), 8, length=8, blend="cubic")
+        axis_weights((0,), 8, length=8, blend=cast("Any", "cubic"))

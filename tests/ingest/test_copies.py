@@ -1,6 +1,7 @@
 """What copied streams and computed levels hold: read the same by others, close to the mean."""
 
 import zlib
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -60,7 +61,7 @@ def test_streams_that_go_on_are_cut(tmp_path, kind):
         )  # fmt: skip
     tile_slides([path], tmp_path / "s.zarr", progress=Silent()).require_whole()
     (store,) = open_collection(tmp_path / "s.zarr")
-    plain = zarr.open_array(str(store.path / "0"), mode="r")[:]
+    plain: Any = zarr.open_array(str(store.path / "0"), mode="r")[:]
     assert np.array_equal(np.moveaxis(plain, 0, -1), RGB)
     assert np.array_equal(store.image.read(Region(level=0, y=0, x=0, height=200, width=300)), RGB)
 
@@ -68,10 +69,11 @@ def test_streams_that_go_on_are_cut(tmp_path, kind):
 @pytest.mark.parametrize("kind", ["lzw", "deflate", "zstd", "raw"])
 def test_streams_that_end_in_time_are_not_touched(kind):
     data = bytes(range(200)) * 3
-    stream = {
+    codecs: dict[str, Any] = {
         "lzw": imagecodecs.lzw_encode, "deflate": zlib.compress, "raw": bytes,
         "zstd": imagecodecs.zstd_encode,
-    }[kind](data)  # fmt: skip
+    }  # fmt: skip
+    stream = codecs[kind](data)
     assert exactly(bytes(stream), kind, len(data)) == bytes(stream)
 
 

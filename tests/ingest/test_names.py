@@ -46,7 +46,7 @@ def test_folders_tell_slides_apart(tmp_path):
     heights = [open_collection(out)[name].pyramid.extent.height for name in names]
     assert heights == [40, 41, 42]
     checked = verify_slides([folder], open_collection(out), names="path", progress=Silent())
-    assert [one.slide for one in checked] == list(names)
+    assert [one.slide for one in checked.slides] == list(names)
 
 
 def test_files_that_are_named_have_their_own_folder(tmp_path):

@@ -44,7 +44,9 @@ def write_svs(path):
             stream = bytes(imagecodecs.jpeg8_encode(part, level=90))
             tiles.append(stream[:2] + segment(0xFE) + segment(0xE1) + stream[2:])
     description = f"Aperio Image Library v12\r\n160x128|AppMag = 20|MPP = 0.5|User = {ALL}"
-    tags = [(tag, "s", 0, ALL, True) for tag in (270 + 1, 272, 315, 316, 33432)]
+    tags: list[tuple[int, str, int, str | bytes, bool]] = [
+        (tag, "s", 0, ALL, True) for tag in (270 + 1, 272, 315, 316, 33432)
+    ]
     tags.append((700, "B", len(ALL), ALL.encode(), True))
     with tifffile.TiffWriter(path) as tiff:
         tiff.write(

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,7 @@ from wsi_seg.learn.average import WeightAverage, build_average, first_averaged_e
 
 
 def network(value):
-    made = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
+    made: Any = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
     with torch.no_grad():
         for p in made.parameters():
             p.fill_(value)
@@ -17,7 +19,7 @@ def network(value):
 
 
 def test_a_moving_average_follows_its_definition():
-    average = WeightAverage(network(0.0), 0.9)
+    average: Any = WeightAverage(network(0.0), 0.9)
     average.update_parameters(network(1.0))  # the first is taken as it is
     average.update_parameters(network(2.0))
     kept = min(0.9, 2 / 11)  # of the first, after one step
@@ -27,7 +29,7 @@ def test_a_moving_average_follows_its_definition():
 
 
 def test_equal_parts_are_a_mean_and_counters_are_not_averaged():
-    average = WeightAverage(network(0.0), None)
+    average: Any = WeightAverage(network(0.0), None)
     for value in (1.0, 2.0, 6.0):
         average.update_parameters(network(value))
     assert average.module[0].weight.flatten().tolist() == pytest.approx([3.0, 3.0])
@@ -43,7 +45,7 @@ def test_what_the_recipe_asks_for():
 
 
 def test_a_moving_average_forgets_its_beginning_in_a_short_run():
-    average = WeightAverage(network(0.0), 0.999)
+    average: Any = WeightAverage(network(0.0), 0.999)
     average.update_parameters(network(0.0))
     for _ in range(30):
         average.update_parameters(network(1.0))

@@ -1,4 +1,5 @@
 import copy
+from typing import Any
 
 import pytest
 import pytorch_optimizer
@@ -100,6 +101,7 @@ def test_plateau_equals_torch():
     config = ScheduleConfig(name="plateau", threshold=1e-7, min_lr=1e-7)
     assert build_schedule(optimizer, config, epochs=9, steps_per_epoch=1) is None
     ours = build_plateau(optimizer, config)
+    assert ours is not None
     reference = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)
     theirs = lr_scheduler.ReduceLROnPlateau(
         reference, "max", factor=0.1, patience=2, threshold=1e-7, min_lr=1e-7
@@ -131,7 +133,7 @@ def test_every_optimiser_finds_a_known_optimum(name, lookahead):
     assert p.detach().flatten().tolist() == pytest.approx([1, 2, 3, 4], abs=0.05)
 
 
-REFERENCES = {
+REFERENCES: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "sgd": (torch.optim.SGD, {"momentum": 0.9}, {}),
     "adam": (torch.optim.Adam, {"betas": (0.8, 0.99)}, {"betas": (0.8, 0.99)}),
     "adamw": (torch.optim.AdamW, {}, {}),
@@ -207,7 +209,7 @@ def test_the_encoder_may_have_its_own_rate():
 
 
 def test_gradients_are_clipped_together_and_by_unit():
-    network = Toy()
+    network: Any = Toy()
     (1e4 * network(torch.ones(1, 3))).sum().backward()
     clip_gradients(network, OptimizerConfig(clip_norm=0.1))
     norm = torch.cat([p.grad.flatten() for p in network.parameters()]).norm()

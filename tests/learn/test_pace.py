@@ -11,6 +11,7 @@ def rates(*, planned, fits, expected=lambda step, fits: fits - step):
     """Learning rates of a run for which there is time for so many steps, as it is expected."""
     optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1, momentum=0.9)
     schedule = build_schedule(optimizer, ScheduleConfig(), epochs=1, steps_per_epoch=planned)
+    assert schedule is not None
     found = []
     for step in range(min(planned, fits)):
         if step > 5:

@@ -1,6 +1,7 @@
 """Phases, folds, and what they leave."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -221,7 +222,8 @@ def test_predictions_out_of_fold_follow_weights_that_more_training_has_changed(
     save_checkpoint(best, network, card)
     train(recipe, tmp_path, progress=Silent())
     for store in open_collection(tmp_path / "fold_0" / "oof.zarr"):
-        assert store.attributes["settings"]["checkpoint"] == digest_of(best)
+        noted: Any = store.attributes
+        assert noted["settings"]["checkpoint"] == digest_of(best)
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
 
 

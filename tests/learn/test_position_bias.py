@@ -1,5 +1,7 @@
 """The check after training: does the network answer by position, where there is nothing to see?"""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -33,7 +35,7 @@ def answers(monkeypatch, recipe_for, card_of):
         card = card_of(recipe_for())
         monkeypatch.setattr(position_bias, "load_checkpoint", lambda _: (Knows(logits), card))
         patches = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
-        return measure_position_bias("best.safetensors", patches, torch.device("cpu"))
+        return measure_position_bias(Path("best.safetensors"), patches, torch.device("cpu"))
 
     return check
 

@@ -1,5 +1,6 @@
 import json
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from wsi_seg.store import (
     create_collection,
     create_multiscale,
     open_collection,
+    open_predictions,
     write_strip,
     writer,
 )
@@ -35,7 +37,8 @@ def write_prediction(collection, slide, probability):
     """Prediction of half the slide's size, with a class that the recipe does not have."""
     partial = collection / ".partial" / slide.name
     height, width = probability.shape
-    common = {"extents": [Extent(height=height, width=width)], "mpp": 0.5, "downsample": 2.0}
+    extents = [Extent(height=height, width=width)]
+    common: dict[str, Any] = {"extents": extents, "mpp": 0.5, "downsample": 2.0}
     rows = CLASSES.to_json()
     create_multiscale(
         partial,
@@ -83,7 +86,7 @@ train: {epochs: 1, batch_size: 8, precision: fp32, workers: 0}
 
 def write(world, *settings, **options):
     return write_pseudo_labels(
-        open_collection(world / "pred.zarr"),
+        open_predictions(world / "pred.zarr"),
         open_collection(world / "store.zarr"),
         load_recipe(world / "recipe.yaml", settings),
         PseudoOptions(**options),
@@ -188,12 +191,11 @@ def test_guesses_of_an_earlier_round_go_when_nothing_is_sure_any_more(world):
 
 def test_guesses_are_learned_from_and_never_scored_by(world):
     only(world, "d")
-    before = {
-        seed: [s.name for s in split_slides(recipe)[0].validation]
-        for seed in range(5)
-        if (recipe := load_recipe(world / "recipe.yaml",
-                                  ("data.validation=0.3", f"seed={seed}")))
-    }  # fmt: skip
+    path = world / "recipe.yaml"
+    before = {}
+    for seed in range(5):
+        recipe = load_recipe(path, ("data.validation=0.3", f"seed={seed}"))
+        before[seed] = [store.name for store in split_slides(recipe)[0].validation]
     write(world)
     for seed, names in before.items():
         recipe = load_recipe(world / "recipe.yaml", ("data.validation=0.3", f"seed={seed}"))
@@ -236,7 +238,7 @@ def test_wrong_probabilities_are_explained(world):
         PseudoOptions(high=0.2, low=0.3)
     with pytest.raises(ConfigError, match="got fold 7"):
         write_pseudo_labels(
-            open_collection(world / "pred.zarr"),
+            open_predictions(world / "pred.zarr"),
             open_collection(world / "store.zarr"),
             load_recipe(world / "recipe.yaml"),
             PseudoOptions(),

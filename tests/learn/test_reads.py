@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def opened():
 
 def times_of(counts, collection, inside):
     """Times that files under a path inside each slide were opened, by slide."""
-    found = Counter()
+    found: Counter[str] = Counter()
     for path, count in counts.items():
         if path.startswith(str(collection)) and inside in path:
             found[Path(path).relative_to(collection).parts[0]] += count
@@ -82,7 +83,7 @@ def test_all_folds_and_phases_read_tables_and_masks_once(recipe_for, masked):
     assert times_of(counts, masked, "objects.json") == dict.fromkeys("abc", 1)
     assert times_of(counts, masked, "labels/tissue/1/c") == dict.fromkeys("abc", 1)
     # What was read is handed on, not copied, and nobody can change it for the others.
-    by_slide = {}
+    by_slide: dict[str, list[Any]] = {}
     for sampler in samplers:
         for one in sampler.maps:
             by_slide.setdefault(one.name, []).append(one)

@@ -16,7 +16,7 @@ def test_labelled_slides_are_split(recipe_for):
 
 
 def test_a_fraction_is_drawn_by_the_seed(recipe_for):
-    found = set()
+    found: set[str] = set()
     for seed in range(20):
         recipe = recipe_for("data.validation=0.3", f"seed={seed}")
         (split,) = split_slides(recipe)
@@ -164,10 +164,10 @@ def test_an_annotations_weight_reaches_the_loss(slides, tmp_path):
     from wsi_seg.store import open_collection
 
     shutil.copytree(slides / "store.zarr", tmp_path / "store.zarr")
-    for store, weight in zip(
+    for store, counts in zip(
         open_collection(tmp_path / "store.zarr"), (0.25, 1, 1, 1), strict=True
     ):
-        items = (Annotation(box(50, 50, 90, 80), "disc", "x", weight),)
+        items = (Annotation(box(50, 50, 90, 80), "disc", "x", counts),)
         write_labels(store, Annotations(items, ()), ClassTable.named(["disc"]), "annotations")
     (tmp_path / "recipe.yaml").write_text(
         "classes: [{name: disc}]\ndata: {stores: [store.zarr], validation: 0.0}\nmpp: null\n"
@@ -176,7 +176,7 @@ def test_an_annotations_weight_reaches_the_loss(slides, tmp_path):
     recipe = load_recipe(tmp_path / "recipe.yaml")
     (split,) = split_slides(recipe)
     patches = Patches(recipe, split, Position())
-    seen = set()
+    seen: set[float] = set()
     for item in range(60):
         _, label, weight = patches._dataset[item]
         assert weight.shape == label.shape
@@ -186,4 +186,5 @@ def test_an_annotations_weight_reaches_the_loss(slides, tmp_path):
         assert (weight[label == 0] == 1).all()
     assert seen == {0.25, 1.0}
     px = Pixels.of(torch.zeros(1, 1, 64, 64), label[None], weight=weight[None])
+    assert px.weight is not None
     assert torch.equal(px.weight[0, 0], weight)

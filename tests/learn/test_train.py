@@ -21,7 +21,7 @@ from wsi_seg.models import build_network, load_checkpoint
 from wsi_seg.models.training_network import TrainingNetwork
 from wsi_seg.predict.ensemble import read_model
 from wsi_seg.progress import Silent
-from wsi_seg.store import create_collection, open_collection
+from wsi_seg.store import create_collection, open_collection, open_predictions
 
 
 class StopAt(Silent):
@@ -229,7 +229,7 @@ def test_slides_of_any_size_are_learned_as_a_whole(recipe_for, tmp_path, mode):
     options = infer_options(recipe, "cpu")
     model = read_model([report.checkpoint])
     infer_with(model, [slides["c"]], tmp_path / "p.zarr", options, progress=Silent())
-    found = open_collection(tmp_path / "p.zarr")
+    found = open_predictions(tmp_path / "p.zarr")
     assert found["c"].pyramid.extent == slides["c"].pyramid.extent
     scores = evaluate_collection(found, slides, label="annotations", progress=Silent())
     assert scores.pooled("disc").dice == pytest.approx(card.scores["val_dice"], abs=1e-9)

@@ -1,9 +1,12 @@
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from tests.cards import make_card
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import TrainingError
 from wsi_seg.evaluate.calibration import Reliability
@@ -35,7 +38,7 @@ UNEQUAL = Scores(
 
 def values_of(scores):
     """Pixels by probability of a network that says 0 or 1."""
-    found = {}
+    found: dict[str, Any] = {}
     for one in scores.slides:
         counts = np.zeros((256, 2), dtype=np.int64)
         counts[255], counts[0] = (one.counts.fp, one.counts.tp), (100, one.counts.fn)
@@ -50,7 +53,7 @@ def test_figures_differ_and_are_named(recipe_for, tmp_path, monkeypatch):
     monkeypatch.setattr(validate, "infer_with", lambda *words, **named: NOTHING)
     monkeypatch.setattr(validate, "score_slides", lambda *words, **named: UNEQUAL)
     monkeypatch.setattr(validate, "_values", lambda *words: values_of(UNEQUAL))
-    row = Validation(recipe_for(), None, (), tmp_path).score(None, "cpu", Silent())
+    row = Validation(recipe_for(), make_card(), (), tmp_path).score(nn.Identity(), "cpu", Silent())
     sure = -np.log(0.5 / 255)
     assert row == {
         "val_dice": 2010 / 2020,
@@ -110,9 +113,9 @@ def test_nothing_to_choose_by_is_an_error(recipe_for, tmp_path, monkeypatch):
     monkeypatch.setattr(validate, "infer_with", lambda *words, **named: NOTHING)
     monkeypatch.setattr(validate, "score_slides", lambda *words, **named: empty)
     monkeypatch.setattr(validate, "_values", lambda *words: values_of(empty))
-    validation = Validation(recipe_for("train.monitor=dice_objects"), None, (), tmp_path)
+    validation = Validation(recipe_for("train.monitor=dice_objects"), make_card(), (), tmp_path)
     with pytest.raises(TrainingError, match="no slide held out shows any class"):
-        validation.score(None, "cpu", Silent())
+        validation.score(nn.Identity(), "cpu", Silent())
 
 
 def test_the_best_are_kept_and_no_others(recipe_for, tmp_path, card_of):

@@ -57,9 +57,9 @@ def write_pictures(folder, *names, kind="grey16"):
     folder.mkdir(parents=True, exist_ok=True)
     for seed, name in enumerate(names):
         pixels = np.random.default_rng(seed).integers(0, 9, (128, 160), np.uint16) * 200
-        picture = {"grey16": pixels, "grey8": pixels.astype(np.uint8)}.get(kind)
-        if kind == "colour8":
-            picture = np.repeat(pixels[..., None].astype(np.uint8), 3, axis=2)
+        grey = pixels.astype(np.uint8)
+        colour = np.repeat(grey[..., None], 3, axis=2)
+        picture = {"grey16": pixels, "grey8": grey, "colour8": colour}[kind]
         Image.fromarray(picture).save(folder / f"{name}.png")
 
 

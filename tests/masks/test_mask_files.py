@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,7 +91,7 @@ def test_an_animated_png_is_refused(tmp_path):
 
 def write_pyramid(path, *, subifds, marked):
     with tifffile.TiffWriter(path) as tiff:
-        common = {"photometric": "minisblack", "tile": (16, 16), "metadata": None}
+        common: Any = {"photometric": "minisblack", "tile": (16, 16), "metadata": None}
         tiff.write(BOTH, subifds=2 if subifds else None, **common)
         for step in (2, 4):
             tiff.write(BOTH[::step, ::step], subfiletype=int(marked), **common)

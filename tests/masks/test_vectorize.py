@@ -68,6 +68,7 @@ def test_nothing_gives_nothing():
 @pytest.mark.parametrize("downsample", [1.0, 4.0, 2.6])
 def test_rasterising_windows_gives_the_whole_cut_up(downsample):
     star = shapely.Point(61.3, 47.7).buffer(30).difference(shapely.Point(61.3, 47.7).buffer(11))
+    assert isinstance(star, shapely.Polygon)
     items = [Annotation(star, "a"), Annotation(shapely.box(50.3, 20.3, 90.7, 40.7), "b")]
     size = int(120 / downsample)
     rasterizer = Rasterizer(items, CLASSES)

@@ -1,8 +1,11 @@
+from dataclasses import replace
+from typing import Any
+
 import pytest
+import segmentation_models_pytorch as smp
 import torch
 from safetensors.torch import save_file
 
-import wsi_seg.models.network as network_module
 from wsi_seg.errors import CheckpointError, ConfigError
 from wsi_seg.models import NetworkSpec, build_network, size_multiple
 from wsi_seg.models.memory_estimate import estimate_memory
@@ -12,8 +15,8 @@ SMALL = "mobilenet_v2"
 
 
 def spec(**changes):
-    given = {"architecture": "Unet", "encoder": SMALL, "in_channels": 3, "classes": 2}
-    return NetworkSpec(**(given | changes))
+    usual = NetworkSpec(architecture="Unet", encoder=SMALL, in_channels=3, classes=2)
+    return replace(usual, **changes)
 
 
 @pytest.mark.parametrize(
@@ -103,20 +106,20 @@ def test_unknown_published_weights_are_loud():
 
 def test_encoder_weights_from_a_local_file(tmp_path):
     torch.manual_seed(1)
-    source = build_network(spec())
+    source: Any = build_network(spec())
     path = tmp_path / "encoder.safetensors"
     save_file(source.encoder.state_dict(), path)
-    built = build_network(spec(architecture="FPN"), weights=path)
+    built: Any = build_network(spec(architecture="FPN"), weights=path)
     pairs = zip(source.encoder.parameters(), built.encoder.parameters(), strict=True)
     assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
 
 
 def test_a_whole_network_may_start_another_with_other_classes(tmp_path):
     torch.manual_seed(1)
-    source = build_network(spec())
+    source: Any = build_network(spec())
     path = tmp_path / "whole.safetensors"
     save_file(source.state_dict(), path)
-    built = build_network(spec(classes=5), weights=path)
+    built: Any = build_network(spec(classes=5), weights=path)
     assert torch.equal(next(built.decoder.parameters()), next(source.decoder.parameters()))
     assert built.segmentation_head[0].out_channels == 5
     with pytest.raises(CheckpointError, match="do not fit"):
@@ -135,8 +138,6 @@ def test_files_of_weights_that_cannot_be_read_are_refused(tmp_path):
 def test_normalisation_is_the_one_of_the_weights(monkeypatch):
     assert published_normalisation(spec(), None).mean == (0.485, 0.456, 0.406)
     stated = {"input_space": "BGR", "input_range": [0, 255], "mean": [1], "std": [1]}
-    monkeypatch.setattr(
-        network_module.smp.encoders, "get_preprocessing_params", lambda *names: stated
-    )
+    monkeypatch.setattr(smp.encoders, "get_preprocessing_params", lambda *names: stated)
     with pytest.raises(CheckpointError, match="BGR"):
         published_normalisation(spec(), "imagenet")

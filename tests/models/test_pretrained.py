@@ -1,4 +1,6 @@
 import json
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import timm
@@ -21,8 +23,14 @@ CATS = {285, 282, 281}
 
 
 def spec(**changes):
-    given = {"architecture": "Linknet", "encoder": LITE, "in_channels": 3, "classes": 1}
-    return NetworkSpec(**(given | changes))
+    usual = NetworkSpec(architecture="Linknet", encoder=LITE, in_channels=3, classes=1)
+    return replace(usual, **changes)
+
+
+def packaged(encoder):
+    path = packaged_weights(encoder)
+    assert path is not None, "make setup installs the packages"
+    return read_tensors(path)
 
 
 @pytest.mark.parametrize(("size", "side"), [(0, 224), (1, 240), (2, 260)])
@@ -43,8 +51,8 @@ def test_packaged_weights_know_a_cat(size, side):
 
 
 def test_imagenet_weights_of_an_encoder_come_from_its_package():
-    network = build_network(spec(), weights="imagenet")
-    tensors = read_tensors(packaged_weights(LITE))
+    network: Any = build_network(spec(), weights="imagenet")
+    tensors = packaged(LITE)
     assert torch.equal(network.encoder.model.conv_stem.weight, tensors["_conv_stem.weight"])
     last = network.encoder.model.blocks[-1][-1].bn3.running_var
     assert torch.equal(last, tensors["_blocks.15._bn2.running_var"])
@@ -76,10 +84,11 @@ def test_an_encoder_is_filled_from_files_that_name_layers_differently(tmp_path, 
         models = pytest.importorskip("torchvision.models")
         state = models.efficientnet_b0(weights=None).state_dict()
     else:
-        state = build_network(spec(encoder="efficientnet-b0")).encoder.state_dict()
+        original: Any = build_network(spec(encoder="efficientnet-b0"))
+        state = original.encoder.state_dict()
         state |= {"_fc.weight": torch.zeros(1000, 1280), "_fc.bias": torch.zeros(1000)}
     torch.save({"state_dict": {f"module.{n}": t for n, t in state.items()}}, tmp_path / "w.pth")
-    network = build_network(spec(encoder=encoder), weights=tmp_path / "w.pth")
+    network: Any = build_network(spec(encoder=encoder), weights=tmp_path / "w.pth")
     given = [t for n, t in state.items() if not n.endswith("num_batches_tracked")]
     ours = [
         t for n, t in network.encoder.state_dict().items() if not n.endswith("num_batches_tracked")
@@ -91,7 +100,7 @@ def test_torchvision_names_of_a_resnet_fit_timm_and_smp(tmp_path):
     state = timm.create_model("resnet18").state_dict()
     save_file(state, tmp_path / "w.safetensors")
     for encoder in ("resnet18", "tu-resnet18"):
-        network = build_network(spec(encoder=encoder), weights=tmp_path / "w.safetensors")
+        network: Any = build_network(spec(encoder=encoder), weights=tmp_path / "w.safetensors")
         filled = network.encoder.state_dict()
         assert all(torch.equal(t, state[n.removeprefix("model.")]) for n, t in filled.items())
 
@@ -106,8 +115,8 @@ def test_files_of_another_encoder_are_refused(tmp_path):
 
 
 def test_the_first_layer_is_adapted_to_grey():
-    network = build_network(spec(in_channels=1), weights="imagenet")
-    stem = read_tensors(packaged_weights(LITE))["_conv_stem.weight"]
+    network: Any = build_network(spec(in_channels=1), weights="imagenet")
+    stem = packaged(LITE)["_conv_stem.weight"]
     assert torch.allclose(network.encoder.model.conv_stem.weight, stem.sum(1, keepdim=True))
 
 
@@ -118,7 +127,7 @@ def test_a_model_of_the_hub_brings_its_weights_and_its_normalisation(tmp_path, m
     (tmp_path / "config.json").write_text(json.dumps(stated))
     monkeypatch.setattr(pretrained, "hf_hub_download", lambda repo, file: tmp_path / file)
     wanted = spec(encoder="resnet18")
-    network = build_network(wanted, weights="hf-hub:owner/name")
+    network: Any = build_network(wanted, weights="hf-hub:owner/name")
     assert torch.equal(network.encoder.conv1.weight, state["conv1.weight"])
     assert published_normalisation(wanted, "hf-hub:owner/name").mean == (0.1, 0.2, 0.3)
 

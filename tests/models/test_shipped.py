@@ -14,7 +14,7 @@ from wsi_seg.models.checkpoint import read_card, shipped_checkpoint
 from wsi_seg.predict.ensemble import newest_model, read_model
 from wsi_seg.progress import Silent
 from wsi_seg.slides.window import Opening
-from wsi_seg.store import open_collection
+from wsi_seg.store import open_collection, open_predictions
 
 
 def test_it_is_taken_where_nothing_was_trained(tmp_path):
@@ -53,7 +53,7 @@ def test_nuclei_of_images_it_has_not_seen(shared_data, tmp_path):
     annotate_collection(slides, masks, reading=Reading(default_class="nucleus"), progress=Silent())
     model = read_model([shipped_checkpoint()])
     infer_collection(slides, model, tmp_path / "p.zarr", InferOptions(), progress=Silent())
-    found = open_collection(tmp_path / "p.zarr")
+    found = open_predictions(tmp_path / "p.zarr")
     scores = evaluate_collection(found, slides, label="annotations", progress=Silent())
     assert scores.pooled("nucleus").dice >= 0.90
 
@@ -66,7 +66,7 @@ def test_hardly_any_object_on_a_slide_of_skin_is_too_small_or_large_for_a_nucleu
     slides = open_collection(tmp_path / "s.zarr")
     model = read_model([shipped_checkpoint()])
     infer_collection(slides, model, tmp_path / "p.zarr", InferOptions(), progress=Silent())
-    found = open_collection(tmp_path / "p.zarr")
+    found = open_predictions(tmp_path / "p.zarr")
     targets = ExportTargets(table=tmp_path)
     export_collection(found, slides, targets, progress=Silent())
     with (tmp_path / f"{slide.stem}.csv").open() as file:

@@ -1,4 +1,6 @@
 import logging
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import segmentation_models_pytorch as smp
@@ -16,8 +18,8 @@ ENCODERS = {"DPT": "tu-vit_tiny_patch16_224"}
 
 
 def spec(architecture="Unet", **changes):
-    given = {"encoder": ENCODERS.get(architecture, ENCODER), "in_channels": 3, "classes": 2}
-    return NetworkSpec(architecture, **(given | changes))
+    usual = NetworkSpec(architecture, ENCODERS.get(architecture, ENCODER), 3, 2)
+    return replace(usual, **changes)
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +88,8 @@ def test_inner_depths_are_found_behind_the_skip():
     learner = TrainingNetwork(
         build_network(spec("Unet", full_resolution_skip=4)), classes=2, auxiliary=True
     )
-    assert len(learner.auxiliary) == len(build_network(spec("Unet")).decoder.blocks) - 1
+    plain: Any = build_network(spec("Unet"))
+    assert len(learner.auxiliary) == len(plain.decoder.blocks) - 1
 
 
 def test_a_skip_at_full_resolution_elsewhere_is_refused():
@@ -100,7 +103,7 @@ def test_attention_elsewhere_is_refused():
 
 
 def test_joined_skips_reach_every_depth():
-    joined = build_network(spec("LinknetConcat"))
+    joined: Any = build_network(spec("LinknetConcat"))
     mixes = [block.mix for block in joined.decoder.blocks]
     added = build_network(spec("Linknet"))
     assert [m is None for m in mixes] == [False] * 4 + [True]
@@ -123,7 +126,7 @@ def test_a_generalised_mean_is_between_mean_and_maximum():
 
 @pytest.mark.parametrize("pooling", ["avg", "max", "gem"])
 def test_a_head_reads_the_pooled_deepest_features_and_learns(pooling):
-    learner = TrainingNetwork(build_network(spec()), classes=2, head=pooling, dropout=0.2)
+    learner: Any = TrainingNetwork(build_network(spec()), classes=2, head=pooling, dropout=0.2)
     x = torch.randn(3, 3, 96, 64)
     learner.eval()
     deepest = learner.network.encoder(x)[-1]
@@ -143,9 +146,9 @@ def test_a_head_reads_the_pooled_deepest_features_and_learns(pooling):
 
 @pytest.mark.parametrize("architecture", ["Unet", "UnetLean", "Linknet", "MAnet", "LinknetConcat"])
 def test_inner_depths_have_outputs_that_are_not_saved(architecture):
-    network = build_network(spec(architecture))
+    network: Any = build_network(spec(architecture))
     names = set(network.state_dict())
-    learner = TrainingNetwork(network, classes=2, auxiliary=True)
+    learner: Any = TrainingNetwork(network, classes=2, auxiliary=True)
     outputs = learner(torch.randn(2, 3, 64, 64))
     assert [logits.shape for logits in outputs.auxiliary] == [(2, 2, 64, 64)] * 4
     sum(logits.square().sum() for logits in outputs.auxiliary).backward()
@@ -172,7 +175,7 @@ def test_a_frozen_encoder_keeps_its_statistics():
     learner = TrainingNetwork(build_network(spec()), classes=2)
     learner.freeze_encoder(True)
     learner.train()
-    encoder = learner.network.encoder
+    encoder: Any = learner.network.encoder
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     norms = [m for m in encoder.modules() if isinstance(m, nn.BatchNorm2d)]
     assert norms

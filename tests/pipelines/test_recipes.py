@@ -25,6 +25,7 @@ from wsi_seg.store import (
     create_multiscale,
     fill_pyramid,
     open_collection,
+    open_predictions,
     write_strip,
 )
 
@@ -118,7 +119,7 @@ def test_small_recipes_learn_predict_and_are_scored_for_a_step(path, slides, tmp
         progress=Silent(),
     )
     scores = evaluate_collection(
-        open_collection(predicted), open_collection(slides), label="annotations", progress=Silent()
+        open_predictions(predicted), open_collection(slides), label="annotations", progress=Silent()
     )
     assert {score.slide for score in scores.slides} == set(open_collection(slides).names())
 

@@ -34,7 +34,7 @@ def test_each_row_names_something_or_says_why_not():
 
 @pytest.mark.parametrize("key", sorted({what for kind, what in NAMED if kind == "recipe"}))
 def test_recipe_keys_exist(key):
-    here = [Recipe]
+    here: list[type[BaseModel]] = [Recipe]
     for part in key.split("."):
         found = [s.model_fields[part].annotation for s in here if part in s.model_fields]
         assert found, f"{key}: no {part}"

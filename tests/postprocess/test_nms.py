@@ -16,7 +16,7 @@ COORDINATES = st.integers(0, 12)
 
 def greedy(count, order, conflicts):
     """Keep each in turn that is in conflict with none kept so far."""
-    kept = []
+    kept: list[int] = []
     for index in order:
         if not any(conflicts(index, other) for other in kept):
             kept.append(index)

@@ -6,9 +6,10 @@ import pytest
 import torch
 import yaml
 
+from tests.cards import make_card
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import CheckpointError, ConfigError
-from wsi_seg.models import ModelCard, NetworkSpec, build_network, save_checkpoint
+from wsi_seg.models import build_network, save_checkpoint
 from wsi_seg.models.checkpoint import shipped_checkpoint
 from wsi_seg.predict.ensemble import (
     Member,
@@ -23,13 +24,8 @@ from wsi_seg.predict.predictor import PrecisionDrift
 
 def save(path, seed, **changes):
     torch.manual_seed(seed)
-    values = {
-        "architecture": "Unet", "encoder": "resnet18", "in_channels": 3,
-        "classes": ClassTable.named(["gland", "vessel"]), "mpp": 0.5, "tile_px": 64,
-        "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25),
-    } | changes  # fmt: skip
-    card = ModelCard(**values)
-    network = build_network(NetworkSpec(card.architecture, card.encoder, 3, len(card.classes)))
+    card = make_card("gland", "vessel", **changes)
+    network = build_network(card.spec)
     save_checkpoint(path, network, card)
     return path
 
@@ -57,7 +53,7 @@ class Toy:
 
 def toys(resident):
     Toy.made.clear()
-    model = Model(tuple(Member(None, str(n), weight=n) for n in range(3)))
+    model = Model(tuple(Member(make_card(), str(n), weight=n) for n in range(3)))
     predictors = MemberPredictors(model, Toy, resident=resident)
     return predictors, predictors.each()
 

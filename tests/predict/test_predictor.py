@@ -2,15 +2,15 @@
 
 import gc
 import weakref
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from wsi_seg.classes import ClassTable
+from tests.cards import make_card
 from wsi_seg.errors import ConfigError
 from wsi_seg.models import (
-    ModelCard,
     NetworkSpec,
     build_network,
     load_checkpoint,
@@ -22,11 +22,8 @@ from wsi_seg.predict.predictor import PROBABILITY_STEPS, PrecisionDrift, Predict
 
 
 def card_of(classes=1, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)):
-    return ModelCard(
-        architecture="Unet", encoder="resnet18", in_channels=len(mean),
-        classes=ClassTable.named([f"c{index}" for index in range(classes)]),
-        mpp=None, tile_px=64, mean=mean, std=std,
-    )  # fmt: skip
+    names = [f"c{index}" for index in range(classes)]
+    return make_card(*names, in_channels=len(mean), mpp=None, mean=mean, std=std)
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +67,9 @@ class Pointwise(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.encoder = nn.Identity()
-        self.encoder.output_stride = 8
+        encoder: Any = nn.Identity()
+        encoder.output_stride = 8
+        self.encoder = encoder
         self.mix = nn.Conv2d(5, 2, 1)
 
     def forward(self, x):

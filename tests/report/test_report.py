@@ -10,11 +10,12 @@ from typer.testing import CliRunner
 from wsi_seg.cli.app import app
 from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.evaluate.compare import evaluate_collection
+from wsi_seg.evaluate.scores import Scores
 from wsi_seg.progress import Silent
 from wsi_seg.report.page import Section, cell, facts, page, table
 from wsi_seg.report.prediction import score_sections
 from wsi_seg.report.write import ReportSources, write_report
-from wsi_seg.store import create_collection, open_collection
+from wsi_seg.store import create_collection, open_collection, open_predictions
 from wsi_seg.testing.painted import paint_prediction
 
 
@@ -217,22 +218,20 @@ def test_what_is_neither_a_run_nor_a_prediction_is_refused(seen, tmp_path):
 
 def test_curves_of_richer_figures_are_drawn(seen):
     scores = evaluate_collection(
-        open_collection(seen.prediction),
+        open_predictions(seen.prediction),
         open_collection(seen.store),
         label="annotations",
         progress=Silent(),
     )
 
-    class Richer:
-        slides, class_names = scores.slides, scores.class_names
-
+    class Richer(Scores):
         def to_json(self):
             curve = {"confidence": [0.1, 0.5, 0.9], "frequency": [0.2, 0.4, 0.95]}
             return scores.to_json() | {"reliability": {"gland": curve}}
 
-    titles = [section.title for section in score_sections(Richer())]
+    titles = [section.title for section in score_sections(Richer(scores.slides))]
     assert titles == ["Scores", "Slides", "Curves"]
-    (curves,) = [one for one in score_sections(Richer()) if one.title == "Curves"]
+    (curves,) = [one for one in score_sections(Richer(scores.slides)) if one.title == "Curves"]
     assert "reliability gland" in curves.body
     assert "<svg" in curves.body
 

@@ -38,15 +38,15 @@ def painted(*, height=1200, width=1000, side=100, objects=6, seed=0, cell=16):
     rng = np.random.default_rng(seed)
     shape = height, width
     tissue = ellipse(shape, (-0.1 * height, 0.1 * width, 0.8 * height, 0.95 * width))
-    label, boxes = np.zeros(shape, bool), []
-    while len(boxes) < objects:
+    label, drawn = np.zeros(shape, bool), list[np.ndarray]()
+    while len(drawn) < objects:
         top, left = rng.uniform(0, height - side), rng.uniform(0, width - side)
         box = np.array([top, left, top + side, left + side * rng.uniform(0.7, 1)])
         if side < 250 and not tissue[int(top + side / 2), int(left + side / 2)]:
             continue
-        boxes.append(box)
+        drawn.append(box)
         label |= ellipse(shape, box)
-    boxes = np.array(boxes).reshape(-1, 4)
+    boxes = np.array(drawn).reshape(-1, 4)
     hard = np.zeros_like(shares(tissue, cell))
     hard[rng.random(hard.shape) < 0.15] = 200
     found = SlideMap(

@@ -228,7 +228,7 @@ def test_a_layer_that_is_not_there_yet_leaves_its_share_to_the_others():
 
 def test_small_objects_count_more_often():
     """Edges 10, 30, 100 mm at 4, 3, 1 times; what is larger is kept."""
-    sizes = SizesConfig(edges_mm=(10, 30, 100), times=(4, 3, 1))
+    sizes = SizesConfig(edges_mm=(10, 30, 100), repeats=(4, 3, 1))
     diameters = np.array([5, 9.99, 10, 29.9, 30, 99, 120])
     assert repeats_of(diameters, sizes).tolist() == [4, 4, 3, 3, 1, 1, 1]
     dropped = SizesConfig(edges_mm=(10, 30, 100), repeats=(4, 3, 1), above="drop")
@@ -236,7 +236,7 @@ def test_small_objects_count_more_often():
     assert epoch_length(3280, 0.7) == 4685  # background of .3
     # Two squares of 10 and 50 um at 1 um per pixel, edges at 20 um.
     one = slide_map(boxes=[(0, 0, 10, 10), (100, 100, 150, 150)])
-    sizes = SizesConfig(edges_mm=(0.02,), times=(3,))
+    sizes = SizesConfig(edges_mm=(0.02,), repeats=(3,))
     drawn = sampler([one], MixConfig(objects=1), patches=400, sizes=sizes).epoch(0)
     assert np.bincount(drawn.object_id).tolist() == [300, 100]
     assert len(sampler([one], MixConfig(objects=1), patches=None, sizes=sizes)) == 4

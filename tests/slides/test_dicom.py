@@ -131,11 +131,11 @@ def test_radiographs_are_shown_as_stated(tmp_path):
     write_dicom_image(path, stored, colours="MONOCHROME1")
     check_slide(path, [np.repeat(255 - stored[:, :, None], 3, 2)])
     deep = ramp(np.uint16) >> 4
-    spacing = {"ImagerPixelSpacing": [0.2, 0.2]}
+    spacing: dict[str, object] = {"ImagerPixelSpacing": [0.2, 0.2]}
     write_dicom_image(path, deep, bits=12, attributes=spacing)
     check_slide(path, [grey(deep, 0, 4095)], mpp=200)
     spacing["PixelSpacing"] = [0.1, 0.1]
-    window = {"WindowCenter": [1000, 7], "WindowWidth": [401, 8]}
+    window: dict[str, object] = {"WindowCenter": [1000, 7], "WindowWidth": [401, 8]}
     write_dicom_image(path, deep, bits=12, attributes=spacing | window)
     check_slide(path, [grey(deep, 799.5, 1199.5)], mpp=100)
 

@@ -1,6 +1,7 @@
 """Every pair of a compression and a photometric interpretation of DICOM: right px, or refused."""
 
 import io
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 from pydicom import dcmread, dcmwrite
 from pydicom.encaps import encapsulate
-from pydicom.pixels.encoders import RLELosslessEncoder
+from pydicom.pixels.encoders.base import RLELosslessEncoder
 from pydicom.uid import UID
 
 from wsi_seg.codestreams.headers import jpeg2k_transforms
@@ -51,7 +52,7 @@ def encoded(family, colours, syntax):
     if family == "plain":
         return stored.tobytes(), shown
     if family == "rle":
-        options = {
+        options: dict[str, Any] = {
             "rows": SIZE[0], "columns": SIZE[1], "samples_per_pixel": 1 if grey else 3,
             "photometric_interpretation": "MONOCHROME2" if grey else "RGB", "bits_allocated": 8,
             "bits_stored": 8, "pixel_representation": 0, "number_of_frames": 1,
@@ -64,7 +65,7 @@ def encoded(family, colours, syntax):
                                                   outcolorspace="RGB")), shown  # fmt: skip
         return jpeg(pixels, 1 if colours == "YBR_FULL_422" else 0), shown
     if family == "lossless jpeg":
-        space = {} if grey else {"colorspace": "RGB", "outcolorspace": "RGB"}
+        space: dict[str, Any] = {} if grey else {"colorspace": "RGB", "outcolorspace": "RGB"}
         return bytes(imagecodecs.jpeg8_encode(stored, lossless=True, **space)), shown
     if family == "jpeg-ls":
         return bytes(imagecodecs.jpegls_encode(stored)), shown

@@ -1,6 +1,7 @@
 """Axes, planes, channels and alpha: colours are joined, and what is no colour is refused."""
 
 import json
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -16,8 +17,8 @@ from wsi_seg.testing.omezarrs import write_ome_zarr
 
 RGB = (np.arange(90 * 110 * 3) * 37 % 251).astype(np.uint8).reshape(90, 110, 3)
 PLANES = np.ascontiguousarray(np.moveaxis(RGB, 2, 0))
-TILED = {"tile": (32, 32), "compression": "zlib"}
-GREY = {"photometric": "minisblack"}
+TILED: dict[str, Any] = {"tile": (32, 32), "compression": "zlib"}
+GREY: dict[str, Any] = {"photometric": "minisblack"}
 
 
 @pytest.mark.parametrize("options", [{}, TILED, {"tile": (32, 32)}, {"rowsperstrip": 16}], ids=str)
@@ -77,7 +78,7 @@ def test_ome_channels_that_are_colours(tmp_path, names):
 def test_samples_of_one_page(tmp_path, separate, photometric, shape):
     path = tmp_path / "a.tif"
     pixels = PLANES if separate else RGB
-    extra = {} if photometric == "rgb" else {"extrasamples": ["unspecified"] * 2}
+    extra: dict[str, Any] = {} if photometric == "rgb" else {"extrasamples": ["unspecified"] * 2}
     tifffile.imwrite(
         path, pixels.reshape(shape + pixels.shape), photometric=photometric,
         planarconfig="separate" if separate else "contig", **extra, **TILED,
@@ -114,7 +115,9 @@ DEEP = PLANES.astype(np.uint16) * 257
 )
 def test_more_channels_than_colours_are_refused(tmp_path, pixels, options, word):
     samples = pixels.shape[2] if options.get("planarconfig") == "contig" else len(pixels)
-    extra = {"extrasamples": ["unspecified"] * (samples - 1)} if "planarconfig" in options else {}
+    extra: dict[str, Any] = {}
+    if "planarconfig" in options:
+        extra["extrasamples"] = ["unspecified"] * (samples - 1)
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, pixels, **GREY, **extra, **options)
     refuse(path, word)

@@ -1,5 +1,7 @@
 """Tiles and strips that a file says were never written: white, or the value that it states."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import tifffile
@@ -10,18 +12,18 @@ from tests.slides.tags import Tags
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.ingest.verify import verify_slide
-from wsi_seg.masks.labels import TISSUE
 from wsi_seg.progress import Silent
 from wsi_seg.slides import open_slide
 from wsi_seg.slides.colour import cielab_to_rgb
 from wsi_seg.store import open_collection
+from wsi_seg.store.names import TISSUE
 from wsi_seg.testing.conformance import check_left_out, check_slide
-from wsi_seg.testing.coordinates import coordinate_pixels, dyadic_extents, write_coordinate_tiff
+from wsi_seg.testing.coordinates import coordinate_pixels, halved, write_coordinate_tiff
 from wsi_seg.testing.dicoms import write_dicom_level
 from wsi_seg.testing.omezarrs import write_ome_zarr
 
 EXTENT = Extent(height=203, width=333)
-EXTENTS = dyadic_extents(EXTENT, 2)
+EXTENTS = halved(EXTENT, 2)
 TILE = 64
 NODATA = 42113
 
@@ -81,7 +83,7 @@ def test_jpeg_tiles_are_copied_and_the_others_white(tmp_path, smooth):
     assert (found[:64, :64] == 255).all()
     assert (found[128:, 192:] == 255).all()
     assert np.array_equal(found[64:128], truth[64:128])
-    plain = zarr.open_array(str(store.path / "0"), mode="r")[:]
+    plain: Any = zarr.open_array(str(store.path / "0"), mode="r")[:]
     assert np.array_equal(np.moveaxis(plain, 0, -1), found)
 
 
@@ -116,7 +118,9 @@ def test_strips(tmp_path):
 def test_every_model_of_colours(tmp_path, photometric, dtype):
     path = tmp_path / "a.tif"
     pixels = (np.arange(70 * 90 * 3) * 37 % 251).astype(dtype).reshape(70, 90, 3)
-    more = {"colormap": np.linspace(0, 65535, 768).astype(np.uint16).reshape(3, 256)}
+    more: dict[str, Any] = {
+        "colormap": np.linspace(0, 65535, 768).astype(np.uint16).reshape(3, 256)
+    }
     more["colormap"][:, 7] = 65535
     tifffile.imwrite(
         path, pixels if photometric == "rgb" else pixels[..., 0], photometric=photometric,
@@ -135,10 +139,11 @@ def test_planes(tmp_path):
     planes = (np.arange(3 * 64 * 96) * 37 % 251).astype(np.uint8).reshape(3, 64, 96)
     truth = np.moveaxis(planes, 0, 2)
     place = Region(level=0, y=0, x=32, height=32, width=32)
-    for more in (
+    layouts: list[dict[str, Any]] = [
         {"photometric": "rgb", "planarconfig": "separate"},
         {"photometric": "minisblack"},
-    ):
+    ]
+    for more in layouts:
         tifffile.imwrite(path, planes, tile=(32, 32), compression="zlib", metadata=None, **more)
         with Tags(path) as tags:
             if "planarconfig" in more:

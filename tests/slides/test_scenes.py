@@ -1,6 +1,8 @@
 """Which image of a file is the slide: by what files say, never by their order."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,8 +21,8 @@ FULL = (np.arange(256 * 320 * 3) * 37 % 251).astype(np.uint8).reshape(256, 320, 
 LEVELS = [np.ascontiguousarray(FULL[::step, ::step]) for step in (1, 2, 4)]
 OTHER = np.ascontiguousarray(FULL[::-1, :200])
 LABEL = np.full((96, 112, 3), 77, np.uint8)
-PLAIN = {"photometric": "rgb", "compression": "zlib", "metadata": None}
-TILED = {"tile": (64, 64), **PLAIN}
+PLAIN: dict[str, Any] = {"photometric": "rgb", "compression": "zlib", "metadata": None}
+TILED: dict[str, Any] = {"tile": (64, 64), **PLAIN}
 
 
 def resolution(mpp):
@@ -35,7 +37,7 @@ def write(path, *pages, **options):
     return path
 
 
-MARKED = {"subfiletype": 1}
+MARKED: dict[str, Any] = {"subfiletype": 1}
 STRIPS = {"tile": None, "rowsperstrip": 16}
 
 
@@ -202,7 +204,7 @@ def whole(pixels):
 
 def test_reductions_are_told_by_shape_and_field():
     full = Scene("", Extent(height=1001, width=1500), 0.5)
-    path = None
+    path = Path("a.tif")
     for small, taken in (
         (Scene("", Extent(height=500, width=750), 1.0), True),
         (Scene("", Extent(height=501, width=750), None), True),

@@ -1,5 +1,7 @@
 """Micrometres per px from every place vendors put them; labels and overviews never taken."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import tifffile
@@ -135,8 +137,12 @@ def test_every_place_is_found_in_a_file(tmp_path):
 
 
 def test_hamamatsu_states_it_in_tags(tmp_path):
-    tags = [(65420, "I", 1, 1, True), (65421, "f", 1, 20.0, True)]
-    page = {"resolution": (21_900, 21_900), "resolutionunit": "CENTIMETER", "extratags": tags}
+    tags: list[tuple[object, ...]] = [(65420, "I", 1, 1, True), (65421, "f", 1, 20.0, True)]
+    page: dict[str, Any] = {
+        "resolution": (21_900, 21_900),
+        "resolutionunit": "CENTIMETER",
+        "extratags": tags,
+    }
     with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
         make = [(271, "s", 0, "Hamamatsu", True)]
         for pixels, lens in ((RAMP, 20.0), (OVERVIEW, -1.0)):

@@ -14,13 +14,14 @@ from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection, store_digest, update_attributes
 from wsi_seg.store.audit import audit_collection
 from wsi_seg.store.digests import file_digest, read_digests
-from wsi_seg.testing.coordinates import write_coordinate_tiff
+from wsi_seg.testing.coordinates import Codec, write_coordinate_tiff
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
     folder = tmp_path_factory.mktemp("audit")
-    for name, codec in (("a", "deflate"), ("b", "jpeg")):
+    codecs: dict[str, Codec] = {"a": "deflate", "b": "jpeg"}
+    for name, codec in codecs.items():
         write_coordinate_tiff(
             folder / f"{name}.tif", extents=[Extent(height=700, width=530)], codec=codec
         )
@@ -54,7 +55,9 @@ def test_a_sound_collection_passes_and_every_file_was_read(store):
 
 def test_what_the_journal_knew_is_what_the_files_hold(store):
     for name in "ab":
-        for file, digest in read_digests(store / name).items():
+        digests = read_digests(store / name)
+        assert digests is not None
+        for file, digest in digests.items():
             assert file_digest(store / name / file) == digest, file
 
 

@@ -24,6 +24,7 @@ def owner(tmp_path):
     """Another process that holds the folder."""
     command = [sys.executable, "-c", textwrap.dedent(HOLD), str(tmp_path / "s.zarr")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         yield process
         process.kill()

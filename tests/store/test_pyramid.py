@@ -23,6 +23,7 @@ from wsi_seg.store import (
 from wsi_seg.store import digests as digests_module
 from wsi_seg.store.codecs import Encoding
 from wsi_seg.store.layout import LevelLayout, create_levels
+from wsi_seg.store.shards import shard_checksum
 from wsi_seg.testing.stores import digests
 
 SHARD_PX = 8
@@ -44,7 +45,8 @@ def make_group(path, pixels, extents):
 
 
 def write_level(path, pixels):
-    checksums, rows = {}, strip_rows(path)
+    checksums: dict[str, int] = {}
+    rows = strip_rows(path)
     for y in range(0, len(pixels), rows):
         checksums |= write_strip(path, 0, y, pixels[y : y + rows])
     return checksums
@@ -82,7 +84,9 @@ def test_any_rows_first_and_the_rest_at_the_end(data, pixels, nearest, tmp_path_
     shutil.copytree(folder / "calm", folder / "put")
     known |= fill_pyramid(folder / "calm", nearest=nearest, progress=Silent())
 
-    levels, done, found = CoarserLevels(folder / "put", nearest=nearest), set(), {}
+    levels = CoarserLevels(folder / "put", nearest=nearest)
+    done: set[tuple[int, int]] = set()
+    found: dict[str, int] = {}
     for y, y_end in data.draw(visits(len(pixels))):
         written = levels.put(y, pixels[y:y_end])
         done |= set(written.rows)
@@ -167,7 +171,7 @@ def test_finishing_reads_no_shard_again(tmp_path, monkeypatch):
         known |= {f"labels/truth/{path}": crc for path, crc in theirs.items()}
         if name == "whole":
             commit(group, tmp_path / "done" / name)
-    read, real = [], digests_module.shard_checksum
+    read, real = [], shard_checksum
 
     def spied(path):
         read.append(path.name)

@@ -6,6 +6,7 @@ import pickle
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,6 +40,7 @@ from wsi_seg.store import (
 from wsi_seg.store.cache import ChunkCache, shared_cache, shared_pool
 from wsi_seg.store.shards import Shard, read_index, write_shard
 from wsi_seg.testing.coordinates import coordinate_pixels, write_coordinate_tiff
+from wsi_seg.testing.store_conformance import check_store, zarr_levels
 from wsi_seg.testing.stores import digests
 
 EXTENT = Extent(height=333, width=271)
@@ -55,7 +57,13 @@ def write_store(collection, *, name="slide", extents=EXTENTS, channels=3, torn=(
     create_collection(collection)
     partial = collection / ".partial" / name
     label = partial / "labels" / "truth"
-    layout = {"extents": extents, "mpp": 0.5, "chunk_px": 32, "shard_px": 64, "name": name}
+    layout: dict[str, Any] = {
+        "extents": extents,
+        "mpp": 0.5,
+        "chunk_px": 32,
+        "shard_px": 64,
+        "name": name,
+    }
     pixels = coordinate_pixels(whole(extents[0]), extents[0])
     pixels[70:140, :100] = 0  # chunks that are all 0, and so not written
     create_multiscale(partial, channels=channels, attributes={"kind": "slide"}, **layout)
@@ -83,12 +91,10 @@ def test_what_a_kill_left_of_half_written_files_is_swept_up(tmp_path):
 def test_fast_reader_equals_zarr(tmp_path):
     pixels = write_store(tmp_path / "store.zarr")
     store = open_collection(tmp_path / "store.zarr")["slide"]
-    group = zarr.open(str(tmp_path / "store.zarr" / "slide"), mode="r")
-    for level, extent in enumerate(store.pyramid.extents):
-        plain = np.moveaxis(np.asarray(group[str(level)]), 0, -1)
-        assert np.array_equal(store.image.read(whole(extent, level)), plain)
-        plain = np.asarray(group[f"labels/truth/{level}"])
-        assert np.array_equal(store.label("truth").read(whole(extent, level)), plain)
+    group = tmp_path / "store.zarr" / "slide"
+    check_store(lambda: store.image, zarr_levels(group), mpp=0.5)
+    truth = zarr_levels(group / "labels" / "truth")
+    check_store(lambda: store.label("truth"), truth, mpp=0.5)
     assert np.array_equal(store.image.read(whole(EXTENT)), pixels)
     assert (store.pyramid.mpp, store.image.channels, store.label_names()) == (0.5, 3, ("truth",))
 
@@ -137,18 +143,26 @@ def test_an_array_that_does_not_fit_is_not_filled(tmp_path, shape, dtype):
 def test_a_read_opens_and_decodes_nothing_twice(tmp_path, monkeypatch, cached):
     pixels = write_store(tmp_path / "store.zarr")
     image = open_collection(tmp_path / "store.zarr")["slide"].image
-    opened, indices, spans = [], [], []
-    index, read, start = Shard.index, Shard.read, os.open
-    monkeypatch.setattr(os, "open", lambda *of: opened.append(of[0]) or start(*of))
-    monkeypatch.setattr(Shard, "index", lambda shard: indices.append(shard.path) or index(shard))
-    monkeypatch.setattr(
-        Shard, "read", lambda shard, *span: spans.append((shard.path, *span)) or read(shard, *span)
-    )
+    opened: list[tuple[object, ...]] = []
+    indices: list[tuple[Shard]] = []
+    spans: list[tuple[Any, ...]] = []
+    index, read = Shard.index, Shard.read
+
+    def noting(seen, call):
+        def noted(*given):
+            seen.append(given)
+            return call(*given)
+
+        return noted
+
+    monkeypatch.setattr(os, "open", noting(opened, os.open))
+    monkeypatch.setattr(Shard, "index", noting(indices, index))
+    monkeypatch.setattr(Shard, "read", noting(spans, read))
     assert np.array_equal(image.read(whole(EXTENT), cached=cached), pixels)
-    assert len(indices) == len(set(indices)) == 6
+    assert len(indices) == len({shard.path for (shard,) in indices}) == 6
     assert (
         len(spans)
-        == len(set(spans))
+        == len({(shard.path, *span) for shard, *span in spans})
         == np.count_nonzero(
             [
                 pixels[y : y + 32, x : x + 32].any()
@@ -236,9 +250,14 @@ def test_a_chunk_is_never_decoded_twice_at_once():
         assert cache.nbytes <= 1000
 
 
+def noted(group) -> Any:
+    """What OME-Zarr says of a group, read with zarr-python."""
+    return zarr.open_group(str(group), mode="r").attrs["ome"]
+
+
 def test_ome_metadata(tmp_path):
     write_store(tmp_path / "store.zarr")
-    ome = zarr.open(str(tmp_path / "store.zarr" / "slide"), mode="r").attrs["ome"]
+    ome = noted(tmp_path / "store.zarr" / "slide")
     scales = [
         level["coordinateTransformations"][0]["scale"]
         for level in ome["multiscales"][0]["datasets"]
@@ -246,10 +265,11 @@ def test_ome_metadata(tmp_path):
     assert ome["version"] == "0.5"
     assert scales == [[1.0, 0.5, 0.5], [1.0, 1.0, 1.0]]
     assert [axis["name"] for axis in ome["multiscales"][0]["axes"]] == ["c", "y", "x"]
-    labels = zarr.open(str(tmp_path / "store.zarr/slide/labels"), mode="r")
-    assert labels.attrs["ome"]["labels"] == ["truth"]
-    colours = labels["truth"].attrs["ome"]["image-label"]["colors"]
-    assert colours == [{"label-value": 1, "rgba": [213, 94, 0, 255]}]
+    labels = tmp_path / "store.zarr" / "slide" / "labels"
+    assert noted(labels)["labels"] == ["truth"]
+    assert noted(labels / "truth")["image-label"]["colors"] == [
+        {"label-value": 1, "rgba": [213, 94, 0, 255]}
+    ]
 
 
 def test_messages_name_what_is_there(tmp_path):
@@ -278,7 +298,7 @@ def test_slides_are_no_predictions(tmp_path):
     create_collection(tmp_path / "pred.zarr")
     attributes = {"kind": "prediction"}
     path = tmp_path / "pred.zarr" / "slide"
-    layout = {"extents": EXTENTS, "channels": 1, "mpp": 0.5, "name": "slide"}
+    layout: dict[str, Any] = {"extents": EXTENTS, "channels": 1, "mpp": 0.5, "name": "slide"}
     create_multiscale(path, attributes=attributes, **layout)
     predictions = open_predictions(tmp_path / "pred.zarr")
     assert predictions.names() == ("slide",)
@@ -327,6 +347,7 @@ def test_shards_give_back_their_chunks(tmp_path_factory, chunks):
         if chunk is None:
             assert index is None or index[number, 0] == 2**64 - 1
         else:
+            assert index is not None
             offset, size = (int(n) for n in index[number])
             assert data[offset : offset + size] == chunk
 

@@ -58,11 +58,11 @@ def test_tifffile_sees_one_pyramid(tmp_path: Path, layout):
         levels = tiff.series[0].levels
         assert [level.shape[:2] for level in levels] == [(e.height, e.width) for e in sizes]
         if layout == "svs":
-            assert "MPP = 0.2500" in tiff.pages[0].description
+            assert "MPP = 0.2500" in tiff.pages.first.description
             assert [series.name for series in tiff.series[1:]] == ["Thumbnail", "Label", "Macro"]
 
 
 def test_resolution_is_left_out_on_request(tmp_path: Path):
     write_coordinate_tiff(tmp_path / "a.tif", extents=[Extent(height=33, width=20)], mpp=None)
     with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
-        assert tiff.pages[0].tags["XResolution"].value == (1, 1)
+        assert tiff.pages.first.tags["XResolution"].value == (1, 1)

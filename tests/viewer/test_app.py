@@ -1,6 +1,7 @@
 import io
 import json
 import shutil
+from typing import Any
 from urllib.parse import quote
 
 import imagecodecs
@@ -15,7 +16,7 @@ from wsi_seg.classes import ClassTable
 from wsi_seg.errors import ConfigError, StoreError, StoreNotFoundError
 from wsi_seg.geometry import Region
 from wsi_seg.reading.resample import read_label
-from wsi_seg.store import create_collection, open_collection
+from wsi_seg.store import create_collection, open_collection, open_predictions
 from wsi_seg.viewer.app import make_app
 from wsi_seg.viewer.auth import LOOPBACK
 from wsi_seg.viewer.catalog import Catalog
@@ -25,7 +26,7 @@ ADDRESS = "http://127.0.0.1"
 
 
 def client(seen, *, review=None, token=None, base=ADDRESS, predicted=True):
-    predictions = open_collection(seen.prediction) if predicted else None
+    predictions = open_predictions(seen.prediction) if predicted else None
     catalog = Catalog(open_collection(seen.store), predictions, "annotations")
     return TestClient(make_app(catalog, review=review, token=token), base_url=base)
 
@@ -78,7 +79,7 @@ def test_errors_carry_probability_and_truth(seen):
     found = assembled(client(seen), "errors-0")
     assert np.array_equal(found[:, :, 0], seen.probability)
     (store,) = open_collection(seen.store)
-    (prediction,) = open_collection(seen.prediction)
+    (prediction,) = open_predictions(seen.prediction)
     size = prediction.pyramid.extent
     truth = read_label(store.label("annotations"), size, 0, 0, height=size.height, width=size.width)
     assert np.array_equal(found[:, :, 1], np.where(truth == 1, 255, 0))
@@ -92,7 +93,7 @@ def test_errors_of_a_class_that_merges_others(seen, tmp_path):
     about["attributes"]["wsi_seg"]["classes"] = merged.to_json()
     group.write_text(json.dumps(about))
     catalog = Catalog(
-        open_collection(seen.store), open_collection(tmp_path / "pred.zarr"), "annotations"
+        open_collection(seen.store), open_predictions(tmp_path / "pred.zarr"), "annotations"
     )
     http = TestClient(make_app(catalog, review=None, token=None), base_url=ADDRESS)
     assert np.array_equal(assembled(http, "errors-0"), assembled(client(seen), "errors-0"))
@@ -211,7 +212,7 @@ def test_other_hosts_need_the_token(seen):
     assert http.get("/slides").status_code == 200
 
 
-REVIEW = {
+REVIEW: dict[str, Any] = {
     "verdicts": {},
     "drawings": [{"class_name": "gland", "ring": [[1, 1], [90, 5], [40, 80]]}],
 }
@@ -268,7 +269,7 @@ def test_what_cannot_be_shown_or_served_is_refused(seen, tmp_path, monkeypatch):
     quiet = {"ready": lambda address: None}
     with pytest.raises(StoreError, match="no slides"):
         serve(open_collection(tmp_path / "empty.zarr"), None, "a", ViewOptions(), **quiet)
-    empty = open_collection(tmp_path / "empty.zarr")
+    empty = open_predictions(tmp_path / "empty.zarr")
     with pytest.raises(StoreError, match="same names"):
         serve(slides, empty, "a", ViewOptions(), **quiet)
     with pytest.raises(ConfigError, match="cannot listen"):

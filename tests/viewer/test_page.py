@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 
-from wsi_seg.store import open_collection
+from wsi_seg.store import open_collection, open_predictions
 from wsi_seg.viewer.serve import LIBRARY, ViewOptions, prepare
 
 webdriver = pytest.importorskip("selenium.webdriver")
@@ -48,7 +48,7 @@ def address(seen, tmp_path_factory):
     review = tmp_path_factory.mktemp("page") / "review"
     app, _ = prepare(
         open_collection(seen.store),
-        open_collection(seen.prediction),
+        open_predictions(seen.prediction),
         "annotations",
         ViewOptions(review=review),
     )

@@ -1,4 +1,5 @@
 import io
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -16,7 +17,7 @@ def picture():
 
 def stream(*, rgb=False, drop=()):
     """JPEG of the picture, split into the segments to drop (with SOI and EOI) and the rest."""
-    colours = {"colorspace": "RGB", "outcolorspace": "RGB"} if rgb else {}
+    colours: dict[str, Any] = {"colorspace": "RGB", "outcolorspace": "RGB"} if rgb else {}
     data = bytes(imagecodecs.jpeg8_encode(picture(), level=90, **colours))
     kept, dropped, place = b"", b"", 2
     while data[place + 1] != 0xDA:

@@ -7,7 +7,7 @@ kill gives the same bytes.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +58,7 @@ class PlannedSlide(Protocol):
     def label(self, name: str) -> Multiscale:
         """Open a label."""
 
-    def sibling(self, name: str) -> Self | None:
+    def sibling(self, name: str) -> "PlannedSlide | None":
         """Another slide of the same collection."""
 
 

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ class SliceStore(Protocol):
     def image(self) -> Readable:
         """Pixels of the slice."""
 
-    def sibling(self, name: str) -> Self | None:
+    def sibling(self, name: str) -> "SliceStore | None":
         """Another slide of the same collection."""
 
 

@@ -248,7 +248,7 @@ def check_left_out(path: Path, levels: Levels, places: Sequence[Region], colour:
     check_slide(path, expected)
 
 
-def check_names(write: Callable[[Path], None], folder: Path, suffix: str) -> None:
+def check_names(write: Callable[[Path], object], folder: Path, suffix: str) -> None:
     """Raise AssertionError unless a file is read under any name.
 
     Parameters

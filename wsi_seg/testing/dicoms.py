@@ -1,6 +1,6 @@
 """Owns made-up DICOM files: whole slides in tiles, and plain images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -102,7 +102,7 @@ def write_dicom_image(
     sop_class: str = "1.2.840.10008.5.1.4.1.1.1",
     colours: str = "MONOCHROME2",
     bits: int | None = None,
-    attributes: dict[str, object] | None = None,
+    attributes: Mapping[str, object] | None = None,
     number: int = 1,
     series: int = 1,
 ) -> None:

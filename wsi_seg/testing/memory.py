@@ -7,43 +7,53 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsi_seg.classes import ClassTable
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
 from wsi_seg.predict.predictor import quantise
 from wsi_seg.reading.readable import destination
-from wsi_seg.store import LabelInfo
-from wsi_seg.store.info import Quarantined
+from wsi_seg.store import Multiscale, SlideStore
 
 
-class MemoryImage:
-    """Multiscale image or label whose levels are arrays ``(H, W, C)`` or ``(H, W)`` uint8."""
+class MemoryImage(Multiscale):
+    """Multiscale image or label whose levels are arrays ``(H, W, C)`` or ``(H, W)`` uint8.
+
+    Parameters
+    ----------
+    levels
+        Pixels of each level, finest first.
+    mpp
+        Micrometres per pixel of level 0; None if it is not known.
+    chunk_px
+        Side of what is said to be read at a time.
+    attributes
+        What wsi_seg would have noted about it.
+    """
+
+    levels: tuple[NDArray[np.uint8], ...]
+    _chunk: Extent
 
     def __init__(
-        self, *levels: NDArray[np.uint8], mpp: float | None = None, chunk_px: int = 48
+        self,
+        *levels: NDArray[np.uint8],
+        mpp: float | None = None,
+        chunk_px: int = 48,
+        attributes: Mapping[str, object] | None = None,
     ) -> None:
-        self.name, self.path = "memory", Path("memory")
-        self._chunk = Extent(height=chunk_px, width=chunk_px)
-        self.levels = levels
-        self.pyramid = Pyramid(tuple(Extent.of(level.shape) for level in levels), mpp)
-        self.attributes: Mapping[str, object] = {}
+        finest = levels[0]
+        super().__init__(
+            path=Path("memory"),
+            name="memory",
+            pyramid=Pyramid(tuple(Extent.of(level.shape) for level in levels), mpp),
+            channels=None if finest.ndim == 2 else finest.shape[2],
+            attributes={} if attributes is None else attributes,
+            arrays=(),
+        )
+        # A subclass of a frozen class with slots may not set what it adds in the usual way.
+        object.__setattr__(self, "levels", levels)
+        object.__setattr__(self, "_chunk", Extent(height=chunk_px, width=chunk_px))
 
-    @property
-    def classes(self) -> ClassTable:
-        """Classes that the attributes name."""
-        return LabelInfo.from_json(
-            {"classes": self.attributes.get("classes", [])}, Path(self.name)
-        ).classes
-
-    @property
-    def quarantined(self) -> tuple[Quarantined, ...]:
-        """Tiles that could not be read; there are none in memory."""
-        return ()
-
-    @property
-    def downsample(self) -> float:
-        """Level-0 pixels of the slide per pixel of this image's level 0; 1 if not noted."""
-        return float(str(self.attributes.get("downsample", 1.0)))
+    __eq__ = object.__eq__  # the same facts do not mean the same pixels
+    __hash__ = object.__hash__
 
     def chunk(self, level: int) -> Extent:
         """Size of what is read at a time."""
@@ -60,13 +70,14 @@ class MemoryImage:
         return filled
 
 
-class MemoryStore:
+class MemoryStore(SlideStore):
     """Slide store with one image and any labels."""
 
+    _labels: dict[str, MemoryImage]
+
     def __init__(self, image: MemoryImage, *, name: str = "memory", **labels: MemoryImage) -> None:
-        self.image, self.name, self._labels = image, name, labels
-        self.probabilities, self.pyramid = image, image.pyramid
-        self.saved = "both"
+        super().__init__(path=image.path, name=name, image=image)
+        object.__setattr__(self, "_labels", labels)
 
     def label_names(self) -> tuple[str, ...]:
         """Names of the labels."""

@@ -1,0 +1,231 @@
+"""What the README and the pages of docs/ show is true of the code: their blocks run."""
+
+import ast
+import re
+import runpy
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer.main
+import yaml
+from typer.testing import CliRunner
+
+import wsi_seg
+from wsi_seg.annotations.rle import encode_rle
+from wsi_seg.cli.app import app
+from wsi_seg.testing.dicoms import write_dicom_image
+from wsi_seg.testing.phantoms import phantom_xray
+from wsi_seg.testing.tissue import write_tissue_slide
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")))
+}
+
+# Blocks that are only read, and why; their pages say the same above them.
+NOT_RUN = {
+    ("README.md", "sets up an environment"),
+    ("docs/index.md", "installs packages"),
+    ("docs/howto/gpu-cluster.md", "needs GPUs or a cluster"),
+    ("docs/howto/own-slides.md", "serves a page until it is stopped"),
+}
+
+# Recipes of pages are run with the smallest network, for one step.
+SMALL = {
+    "patch_px": 64,
+    "model": {"encoder": "tu-mobilenetv3_small_050", "weights": None},
+    "train": {"epochs": 1, "batch_size": 2, "workers": 0, "precision": "fp32"},
+}
+
+# Names of the front door that are still to come. A block that uses one is only parsed, and so are
+# the lines that take what it would write; this goes when it is empty.
+TO_COME = {"ModelCard", "Predictor", "annotate", "evaluate", "export", "infer", "open_predictions"}
+TO_COME -= set(wsi_seg.__all__)
+
+FENCE = re.compile(
+    r'^(?:<!-- not run: (?P<reason>.+?) -->\n)?'
+    r'```(?P<kind>\w+)(?: title="(?P<title>.+?)")?\n(?P<text>.*?)^```$',
+    re.DOTALL | re.MULTILINE,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Block:
+    kind: str
+    title: str | None
+    text: str
+    reason: str | None
+
+
+def blocks(page):
+    return [
+        Block(hit["kind"], hit["title"], hit["text"], hit["reason"])
+        for hit in FENCE.finditer(PAGES[page])
+    ]
+
+
+def commands(block):
+    """Words after ``wsi-seg`` of each line of a block."""
+    lines = [shlex.split(line, comments=True) for line in block.text.splitlines()]
+    return [words[1:] for words in lines if words and words[0] == "wsi-seg"]
+
+
+def names_used(text):
+    return set(re.findall(r"\bwsi_seg\.(\w+)", text))
+
+
+RUN = [page for page in PAGES if any(block.kind in ("sh", "python") for block in blocks(page))]
+LINES = [
+    (page, words) for page in RUN for block in blocks(page) if block.kind == "sh"
+    for words in commands(block)
+]  # fmt: skip
+PYTHON = [(page, b.text) for page in RUN for b in blocks(page) if b.kind == "python"]
+
+
+@pytest.fixture
+def inputs(tmp_path, monkeypatch):
+    """Slides with polygons, and X-rays with runs, in the folder that blocks run in."""
+
+    def make(page):
+        if page.endswith("x-rays.md"):
+            write_xrays(tmp_path)
+        else:
+            write_slides(tmp_path, "glomerulus" if "kidney" in page else "gland")
+        if page.endswith(("own-network.md", "gpu-cluster.md")):
+            run_line(["tile", "slides/", "--out", "store.zarr"])
+        return tmp_path
+
+    monkeypatch.chdir(tmp_path)
+    return make
+
+
+def write_slides(folder, name):
+    (folder / "slides").mkdir()
+    (folder / "polygons").mkdir()
+    for number, seed in ((1, 1), (2, 4)):  # both have glands
+        path = folder / f"slides/slide-{number}.tif"
+        truth = write_tissue_slide(path, height=1000, width=1300, seed=seed)
+        text = truth.read_text().replace('"gland"', f'"{name}"')
+        (folder / "polygons" / truth.name).write_text(text)
+        truth.unlink()
+
+
+def write_xrays(folder):
+    (folder / "dicom").mkdir()
+    rows = ["ImageId,EncodedPixels"]
+    for number in range(8):
+        finding = np.zeros((128, 128), dtype=bool)
+        finding[30:60, 20 : 30 + 5 * number] = number % 2
+        write_dicom_image(folder / f"dicom/x{number}.dcm", phantom_xray(finding, number))
+        runs = encode_rle(finding, dialect="relative") if number % 2 else "-1"
+        rows.append(f"x{number},{runs}")
+    (folder / "train.csv").write_text("\n".join(rows) + "\n")
+
+
+def write_file(block, folder):
+    text = block.text
+    if block.kind == "yaml":
+        recipe = yaml.safe_load(text)
+        sampling = recipe.get("sampling", {}) | {"patches_per_epoch": 4}
+        text = yaml.safe_dump(recipe | SMALL | {"sampling": sampling})
+    (folder / block.title).write_text(text)
+
+
+def run_line(words):
+    globbed = [
+        name for word in words
+        for name in (sorted(map(str, Path().glob(word))) if "*" in word else [word])
+    ]  # fmt: skip
+    done = CliRunner().invoke(app, globbed)
+    assert done.exit_code == 0, (words, done.output)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", RUN)
+def test_the_blocks_of_a_page_run_in_their_order(page, inputs):
+    folder = inputs(page)
+    missing = set()
+    for block in blocks(page):
+        if block.reason or block.kind == "text" or (block.title or "").startswith("~"):
+            continue
+        if block.kind == "python":
+            if names_used(block.text) & TO_COME:
+                missing |= set(re.findall(r'out="(.+?)"', block.text))
+            else:
+                (folder / "block.py").write_text(block.text)
+                runpy.run_path("block.py")
+        elif block.kind == "sh":
+            for words in commands(block):
+                if not missing & set(words):
+                    run_line(words)
+        else:
+            write_file(block, folder)
+
+
+@pytest.mark.parametrize(("page", "words"), LINES, ids=[" ".join(words) for _, words in LINES])
+def test_every_command_line_shown_parses(page, words):
+    verb, *rest = words
+    command = typer.main.get_command(app).commands[verb]
+    if "VERB" not in words:
+        command.make_context(verb, rest, resilient_parsing=False)
+
+
+@pytest.mark.parametrize(("page", "text"), PYTHON, ids=[page for page, _ in PYTHON])
+def test_every_block_of_python_parses(page, text):
+    ast.parse(text)
+
+
+@pytest.mark.parametrize(("page", "text"), PYTHON, ids=[page for page, _ in PYTHON])
+def test_every_block_of_python_uses_public_names(page, text):
+    assert names_used(text) <= set(wsi_seg.__all__) | TO_COME
+
+
+def test_lines_and_blocks_were_found():
+    assert len(LINES) >= 40
+    assert len(PYTHON) >= 7
+
+
+def test_blocks_that_are_not_run_are_known():
+    marked = {(page, b.reason) for page in PAGES for b in blocks(page) if b.reason}
+    assert marked == NOT_RUN
+    # A mark that is not right above its block would be no mark.
+    assert sum(text.count("<!-- not run") for text in PAGES.values()) == len(NOT_RUN)
+
+
+def test_the_four_tasks_of_a_newcomer_take_six_lines():
+    tour = PAGES["docs/index.md"].split("## Four things from Python")[1]
+    tasks = [hit["text"] for hit in FENCE.finditer(tour) if hit["kind"] == "python"]
+    assert len(tasks) == 4
+    for text in tasks:
+        assert len([line for line in text.splitlines() if line.strip()]) <= 6, text
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_to_a_file(page):
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", PAGES[page]):
+        if "://" not in target:
+            assert (ROOT / page).parent.joinpath(target).exists(), target
+
+
+def test_every_page_is_in_the_navigation():
+    def pages(entry):
+        if isinstance(entry, str):
+            return {entry}
+        parts = entry.values() if isinstance(entry, dict) else entry
+        return set().union(*map(pages, parts))
+
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    assert pages(nav) == {page.removeprefix("docs/") for page in PAGES} - {"README.md"}
+
+
+def test_the_readme_is_one_screen_and_a_half():
+    assert len(PAGES["README.md"].splitlines()) <= 100
+
+
+def test_every_folder_named_exists():
+    for name in re.findall(r"`(\w+)/`", PAGES["README.md"].split("## More")[1]):
+        assert (ROOT / name).is_dir(), name
