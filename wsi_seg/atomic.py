@@ -2,10 +2,14 @@
 
 import contextlib
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from wsi_seg.errors import OutputError
+
+# Bytes that file systems take.
+_LONGEST_NAME = 255
 
 
 @contextlib.contextmanager
@@ -23,7 +27,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Yields
     ------
     Path
-        Next to the final name, hidden: ``.name.partial``.
+        Next to the final name, hidden: ``.name.partial``, or a digest where that is too long.
 
     Raises
     ------
@@ -53,7 +57,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def partial_path(path: Path) -> Path:
     """Name under which a file is written; a kill may leave it."""
-    return path.with_name(f".{path.name}.partial")
+    name = f".{path.name}.partial"
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        name = f".{zlib.crc32(os.fsencode(path.name)):08x}.partial"
+    return path.with_name(name)
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:

@@ -16,11 +16,30 @@ IGNORE = 255
 # Annotations of this class are drawn as 255: there nothing is learned and nothing is scored.
 IGNORE_NAME = "ignore"
 
-# Map inside a label that says how much less than 1 each pixel weighs in training, in 1/255.
+# Annotations of this class uncover what earlier ones drew; LabelMe's name for them.
+BACKGROUND_NAME = "_background_"
+
+_OWN_NAMES = (
+    (re.compile(r"__ignore__|ignore\*(: .*)?", re.IGNORECASE), IGNORE_NAME),  # LabelMe's, QuPath's
+    (re.compile(r"__?background__?", re.IGNORECASE), BACKGROUND_NAME),
+)
+
+# Map inside a label that says how much less than 1 each px weighs in training, in 1/255.
 DOUBT = "doubt"
 
 # Okabe and Ito's palette (2008), distinct for colour-blind readers; black is left out.
 _PALETTE = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")
+
+
+def meant_by(name: str) -> str:
+    """Class that a name of an annotation means, where programs keep it for their own use.
+
+    Examples
+    --------
+    >>> meant_by("__ignore__"), meant_by("Ignore*"), meant_by("gland")
+    ('ignore', 'ignore', 'gland')
+    """
+    return next((own for spelled, own in _OWN_NAMES if spelled.fullmatch(name)), name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import shapely
 
-from wsi_seg.annotations import read_annotations, read_for_slides
+from wsi_seg.annotations import AnnotationSets, read_annotations, read_for_slides
 from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Extent
 
@@ -40,9 +40,9 @@ def outline(group="Tumor", kind="Polygon", points=SQUARE):
 
 
 def test_groups_of_asap_are_classes(tmp_path):
-    text = asap(outline() + outline("Exclusion", "Spline") + outline(kind="Dot", points=[[1, 1]]))
+    text = asap(outline() + outline("Stroma", "Spline") + outline(kind="Dot", points=[[1, 1]]))
     found = read_annotations(write(tmp_path / "a.xml", text))
-    assert [item.class_name for item in found.items] == ["Tumor", "Exclusion"]
+    assert [item.class_name for item in found.items] == ["Tumor", "Stroma"]
     assert found.items[0].geometry.area == 100
     assert "without area" in found.repairs[0]
     bare = write(tmp_path / "b.xml", asap(outline("None")))
@@ -122,9 +122,9 @@ def test_every_kind_of_coco_segmentation(tmp_path):
     for kind in (rings, {"size": [6, 9], "counts": counts}, {"size": [6, 9],
                                                            "counts": packed(counts)}):  # fmt: skip
         path = write(tmp_path / "a.json", coco(kind))
-        by_slide = read_for_slides(path, {"S1": Extent(height=6, width=9)})
-        assert isinstance(by_slide, dict)
-        found = by_slide["S1"]
+        sets = read_for_slides(path, {"S1": Extent(height=6, width=9)})
+        assert isinstance(sets, AnnotationSets)
+        found = sets.by_slide["S1"]
         assert found.extent == Extent(height=6, width=9)
         assert found.items[0].class_name == "nucleus"
         assert found.items[0].geometry.equals(found.items[0].geometry.envelope)
@@ -147,3 +147,73 @@ def test_every_kind_of_coco_segmentation(tmp_path):
 def test_hostile_coco_gives_one_sentence(tmp_path, document, reason):
     with pytest.raises(AnnotationError, match=reason):
         read_for_slides(write(tmp_path / "a.json", document), {})
+
+
+def grouped(outlines, groups):
+    """ASAP's XML of outlines, and of pairs of a group and the one it belongs to."""
+    listed = "".join(f'<Group Name="{name}" PartOfGroup="{of}"/>' for name, of in groups)
+    return (
+        '<?xml version="1.0"?>\n<ASAP_Annotations><Annotations>' + "".join(outlines)
+        + f"</Annotations><AnnotationGroups>{listed}</AnnotationGroups></ASAP_Annotations>"
+    )  # fmt: skip
+
+
+SMALL = [[2, 2], [5, 2], [5, 5], [2, 5]]
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    ("name", "groups"),
+    [
+        ("_2", []), ("Exclusion", []), ("exclusions", []), ("EXCLUDE", []), ("excluded", []),
+        ("fold", [("Exclusion", "None"), ("artefact", "Exclusion"), ("fold", "artefact")]),
+    ],
+)  # fmt: skip
+def test_groups_that_exclude_are_cut_out_of_all_others(tmp_path, name, groups, first):
+    outlines = [outline("_0"), outline("_1"), outline(name, points=SMALL)]
+    text = grouped(outlines[::-1] if first else outlines, groups)
+    found = read_annotations(write(tmp_path / "a.xml", text))
+    areas = {item.class_name: item.geometry.area for item in found.items}
+    assert areas == {"_0": 91, "_1": 91, name: 9}
+    assert found.repairs == ()
+
+
+def test_what_is_wholly_excluded_is_told_and_circles_of_groups_end(tmp_path):
+    text = grouped([outline("_0", points=SMALL), outline("_2")], [("a", "b"), ("b", "a")])
+    found = read_annotations(write(tmp_path / "a.xml", text))
+    assert [item.class_name for item in found.items] == ["_2"]
+    assert "lies within areas that are cut out" in found.repairs[0]
+    plain = grouped([outline("normal"), outline("excluder", points=SMALL)], [])
+    found = read_annotations(write(tmp_path / "b.xml", plain))
+    assert [item.geometry.area for item in found.items] == [100, 9]
+
+
+@pytest.mark.parametrize(
+    ("declared", "encoding"),
+    [
+        ("UTF-8", "utf-8"), ("utf-8", "utf-8-sig"), ("UTF-16", "utf-16"), ("UTF-16", "utf-16-le"),
+        ("UTF-16", "utf-16-be"), ("ISO-8859-1", "latin-1"), ("windows-1252", "cp1252"),
+        ("ISO-8859-15", "iso8859-15"), ("utf-32", "utf-32"),
+    ],
+)  # fmt: skip
+def test_xml_is_read_in_the_encoding_that_it_declares(tmp_path, declared, encoding):
+    head = f'<?xml version="1.0" encoding="{declared}"?>'
+    text = asap(outline("Tumör")).replace('<?xml version="1.0"?>', head)
+    (tmp_path / "a.xml").write_bytes(text.encode(encoding))
+    assert read_annotations(tmp_path / "a.xml").items[0].class_name == "Tumör"
+
+
+@pytest.mark.parametrize("declared", ["klingon", "hex", "unicode_escape", "idna", "utf-7", "rot13"])
+def test_xml_in_other_encodings_is_refused_naming_them(tmp_path, declared):
+    head = f'<?xml version="1.0" encoding="{declared}"?>'
+    text = asap(outline()).replace('<?xml version="1.0"?>', head)
+    with pytest.raises(AnnotationError, match=f"the encoding '{declared}'; save it in UTF-8"):
+        read_annotations(write(tmp_path / "a.xml", text))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+def test_entities_are_refused_in_any_encoding(tmp_path, encoding):
+    text = '<!DOCTYPE a [<!ENTITY b "bb">]><ASAP_Annotations>&b;</ASAP_Annotations>'
+    (tmp_path / "a.xml").write_bytes(text.encode(encoding))
+    with pytest.raises(AnnotationError, match=r"declares entities|is not text|is not JSON"):
+        read_annotations(tmp_path / "a.xml")

@@ -119,7 +119,7 @@ def test_labelme_shapes_have_the_areas_they_show(tmp_path):
         (b'{"type": "FeatureCollection", "features": [3]}', "feature 0 is int"),
         (b'{"shapes": [{"label": "a", "shape_type": "blob", "points": []}]}', "shape 0.*blob"),
         (b'{"shapes": [{"points": []}]}', "shape 0 has no label"),
-        (b'{"shapes": [], "imageHeight": "x", "imageWidth": 3}', "imageHeight 'x'"),
+        (b'{"shapes": [], "imageHeight": "x", "imageWidth": 3}', "imageHeight .*'x'"),
         (b"\x1f\x8bgarbage", "cannot be read"),
     ],
 )

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from wsi_seg.annotations import read_annotations, read_for_slides
+from wsi_seg.annotations import AnnotationSets, read_annotations, read_for_slides
 from wsi_seg.annotations.rle import decode_rle, dialect_of, encode_rle, outline_runs, read_runs
 from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Extent
@@ -63,10 +63,19 @@ def test_wrong_masks_are_refused(text, reason):
 
 
 def test_the_dialect_is_inferred_from_the_masks():
-    assert dialect_of(["3 2 1 4", "-1"]) == "relative"
-    assert dialect_of(["3 2 9 4", ""]) == "absolute"
+    def told(*texts, extent=None):
+        return dialect_of((text, extent) for text in texts)
+
+    assert told("3 2 1 4 2 2", "-1") == ("relative", True)
+    assert told("3 2 9 4", "") == ("absolute", False)
+    assert told("9 4 3 2", "-1") == ("absolute", False)
+    assert told("9 4 3 2", "-1", extent=Extent(height=4, width=4)) == ("absolute", True)
+    assert told("0 5") == ("relative", True)
+    assert told("", "-1") == ("absolute", True)
     with pytest.raises(AnnotationError, match="--rle"):
-        dialect_of(["3 2", ""])
+        told("3 2", "")
+    with pytest.raises(AnnotationError, match="absolute RLE alone, and some relative alone"):
+        told("3 2 1 4 2 2", "12 2 3 2", extent=Extent(height=4, width=4))
 
 
 def write_csv(path, rows):
@@ -75,7 +84,7 @@ def write_csv(path, rows):
     return path
 
 
-def test_rows_of_one_image_are_united(tmp_path):
+def test_rows_of_one_image_are_objects(tmp_path):
     left, right = np.zeros((8, 11), bool), np.zeros((8, 11), bool)
     left[2:5, 1:4] = True
     right[2:5, 3:9] = True
@@ -83,16 +92,17 @@ def test_rows_of_one_image_are_united(tmp_path):
     rows = [["ImageId", " EncodedPixels"], ["b", "-1"]]
     rows += [["A.dcm", encode_rle(mask, dialect="relative")] for mask in (left, right)]
     path = write_csv(tmp_path / "train.csv", [*rows, ["elsewhere", "1 2"]])
-    found = read_for_slides(
+    sets = read_for_slides(
         path,
         {"a": Extent(height=8, width=11), "b": Extent(height=8, width=11)},
         default_class="air",
     )
-    assert isinstance(found, dict)
-    assert [item.geometry.area for item in found["a"].items] == [24, 1]
+    assert isinstance(sets, AnnotationSets)
+    found = sets.by_slide
+    assert [item.geometry.area for item in found["a"].items] == [9, 18 + 1]
     assert found["b"].items == ()
-    assert found["a"].items[0].geometry.bounds == (1, 2, 9, 5)
-    assert "elsewhere" not in found
+    assert found["a"].items[1].geometry.bounds == (3, 2, 11, 8)
+    assert sets.strangers == ("elsewhere",)
 
 
 def test_a_mask_of_another_size_names_line_and_file(tmp_path):
@@ -111,8 +121,9 @@ def test_the_masks_of_siim(shared_data):
     with path.open() as file:
         rows = list(csv.DictReader(file))
     extents = {row["ImageId"]: Extent(height=1024, width=1024) for row in rows}
-    found = read_for_slides(path, extents, default_class="pneumothorax")
-    assert isinstance(found, dict)
+    sets = read_for_slides(path, extents, default_class="pneumothorax")
+    assert isinstance(sets, AnnotationSets)
+    found = sets.by_slide
     assert set(found) == set(extents)
     for name in list(extents)[:40]:
         masks = [row["EncodedPixels"] for row in rows if row["ImageId"] == name]

@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from wsi_seg.annotations.coco import read_coco
+from wsi_seg.annotations import AnnotationSets, read_for_slides
 from wsi_seg.annotations.rle import decode_rle, encode_rle
-from wsi_seg.annotations.rle_csv import read_rle_csv
 from wsi_seg.classes import ClassTable
 from wsi_seg.exporting.coco import write_coco
 from wsi_seg.exporting.png import write_mask
@@ -49,9 +48,9 @@ def test_rle_csv_comes_back_through_our_reader(tmp_path, dialect, make_predictio
     write_rle_csv(tmp_path / "a.csv", [("slide", label)], dialect=dialect)
     text = (tmp_path / "a.csv").read_text()
     extents = {"slide": Extent(height=700, width=300)}
-    found = read_rle_csv(tmp_path / "a.csv", text, extents, default_class=None, dialect=dialect)[
-        "slide"
-    ]
+    sets = read_for_slides(tmp_path / "a.csv", extents, dialect=dialect)
+    assert isinstance(sets, AnnotationSets)
+    found = sets.by_slide["slide"]
     region = Region(level=0, y=0, x=0, height=700, width=300)
     drawn = Rasterizer(found.items, CLASSES).draw(region, (1.0, 1.0))
     np.testing.assert_array_equal(drawn, labels)
@@ -105,7 +104,9 @@ def test_coco_keeps_holes_and_comes_back_through_our_reader(tmp_path, make_predi
         path, [("slide", Extent(height=700, width=300), outlines(label, 0))], CLASSES
     )
     assert count == 3
-    found = read_coco(path, json.loads(path.read_text()))["slide"]
+    sets = read_for_slides(path, {"slide": Extent(height=700, width=300)})
+    assert isinstance(sets, AnnotationSets)
+    found = sets.by_slide["slide"]
     region = Region(level=0, y=0, x=0, height=700, width=300)
     drawn = Rasterizer(found.items, CLASSES).draw(region, (1.0, 1.0))
     np.testing.assert_array_equal(drawn, labels)

@@ -1,6 +1,5 @@
 """Exports read back by our own readers, and the same whatever the strips they were made of."""
 
-import json
 from dataclasses import fields
 
 import numpy as np
@@ -8,8 +7,7 @@ import pytest
 import shapely
 from scipy import ndimage
 
-from wsi_seg.annotations import read_annotations
-from wsi_seg.annotations.coco import read_coco
+from wsi_seg.annotations import AnnotationSets, read_annotations, read_for_slides
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import StoreError
 from wsi_seg.exporting.coco import write_coco
@@ -92,7 +90,10 @@ def test_a_ring_that_spans_the_slide_keeps_its_hole_in_every_export(
     write_coco(
         tmp_path / "c.json", [("s", Extent(height=4700, width=64), outlines(label, 0))], CLASSES
     )
-    coco = read_coco(tmp_path / "c.json", json.loads((tmp_path / "c.json").read_text()))["s"]
+    extents = {"s": Extent(height=4700, width=64)}
+    sets = read_for_slides(tmp_path / "c.json", extents)
+    assert isinstance(sets, AnnotationSets)
+    coco = sets.by_slide["s"]
     whole = Region(level=0, y=0, x=0, height=4700, width=64)
     for items in (found.items, coco.items):
         drawn = Rasterizer(items, CLASSES).draw(whole, (1.0, 1.0))

@@ -4,6 +4,8 @@
 are kept as examples.
 """
 
+import base64
+import io
 import json
 import struct
 import tempfile
@@ -16,14 +18,17 @@ import pytest
 import tifffile
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from PIL import Image
 
-from wsi_seg.annotations import read_annotations
+from wsi_seg.annotations import AnnotationSets, read_annotations, read_for_slides
+from wsi_seg.annotations.names import SlideNames
 from wsi_seg.annotations.rle import read_runs
 from wsi_seg.codestreams.headers import jpeg2k_transforms
 from wsi_seg.codestreams.lengths import exactly
 from wsi_seg.config import load_recipe
 from wsi_seg.errors import AnnotationError, ConfigError, SlideError, StoreError
 from wsi_seg.geometry import Extent, Region
+from wsi_seg.masks.outlines import is_mask, outline_mask
 from wsi_seg.slides import open_slide
 from wsi_seg.slides.vendors import ome_images, says_aside
 from wsi_seg.store.shards import MISSING, read_index
@@ -44,6 +49,23 @@ def tiff_bytes(codec, layout):
         extents = (Extent(height=70, width=90), Extent(height=35, width=45))
         write_coordinate_tiff(path, extents=extents, codec=codec, layout=layout, tile_px=32)
         return path.read_bytes()
+
+
+def mask_bytes(kind):
+    ids = np.zeros((40, 30), np.uint8)
+    ids[3:20, 5:25] = 1
+    ids[22:38, 5:25] = 2
+    file = io.BytesIO()
+    if kind == "png":
+        Image.fromarray(ids).save(file, "PNG")
+    elif kind == "pages":
+        tifffile.imwrite(file, ids, tile=(16, 16), compression="zlib", photometric="minisblack")
+    else:
+        tifffile.imwrite(file, ids.astype(np.int32), photometric="minisblack")
+    return file.getvalue()
+
+
+MASKS = [mask_bytes("png"), mask_bytes("pages"), mask_bytes("numbers")]
 
 
 def planes_bytes():
@@ -183,26 +205,88 @@ def test_rle(text, dialect):
     assert (runs[1:, 0] >= runs[:-1, 1]).all()
 
 
+def png_bytes():
+    file = io.BytesIO()
+    Image.fromarray(np.eye(3, dtype=bool)).save(file, "PNG")
+    return file.getvalue()
+
+
 NUMBERS = st.one_of(st.integers(-9, 99), st.floats(), st.text(max_size=3), st.none())
 RINGS = st.lists(st.lists(NUMBERS, max_size=3), max_size=7)
-GEOMETRIES = st.fixed_dictionaries(
+NAMES = st.one_of(NUMBERS, st.lists(st.one_of(NUMBERS, st.lists(NUMBERS, max_size=2)), max_size=3))
+AREAS = st.fixed_dictionaries(
     {
         "type": st.sampled_from(["Polygon", "MultiPolygon", "Point", "Circle", 7]),
         "coordinates": st.recursive(RINGS, lambda inner: st.lists(inner, max_size=3), max_leaves=6),
     }
 )
+GEOMETRIES = st.recursive(
+    AREAS,
+    lambda inner: st.fixed_dictionaries(
+        {
+            "type": st.just("GeometryCollection"),
+            "geometries": st.one_of(NUMBERS, st.lists(inner, max_size=3)),
+        }
+    ),
+    max_leaves=3,
+)
 PROPERTIES = st.dictionaries(
     st.sampled_from(["classification", "class", "label", "weight", "source"]),
-    st.one_of(NUMBERS, st.dictionaries(st.sampled_from(["name", "names"]), NUMBERS)),
+    st.one_of(NAMES, st.dictionaries(st.sampled_from(["name", "names"]), NAMES)),
+)
+FEATURES = st.recursive(
+    st.fixed_dictionaries(
+        {"geometry": st.one_of(st.none(), GEOMETRIES), "properties": PROPERTIES},
+        optional={"nucleusGeometry": NUMBERS, "type": st.sampled_from(["Feature", "Cell", None])},
+    ),
+    lambda inner: st.fixed_dictionaries(
+        {
+            "type": st.just("Feature"),
+            "properties": st.fixed_dictionaries({"childObjects": st.lists(inner, max_size=3)}),
+            "children": st.one_of(NUMBERS, st.lists(inner, max_size=2)),
+        }
+    ),
+    max_leaves=4,
+)
+PACKED = st.sampled_from(
+    ["", "AAAA", "iVBORw0KGgo=", base64.b64encode(png_bytes()).decode(), "\u00e9"]
 )
 SHAPES = st.fixed_dictionaries(
-    {"label": NUMBERS, "points": RINGS, "shape_type": st.sampled_from(["polygon", "circle", 3])}
+    {
+        "label": NUMBERS,
+        "points": RINGS,
+        "shape_type": st.sampled_from(
+            ["polygon", "circle", "mask", "rectangle", "rotation", None, 3]
+        ),
+    },
+    optional={"mask": st.one_of(NUMBERS, PACKED)},
+)
+IMAGES = st.fixed_dictionaries(
+    {"id": NUMBERS, "file_name": st.one_of(NUMBERS, st.sampled_from(["s", "a/s.tif", "S.PNG"]))},
+    optional={"height": NUMBERS, "width": NUMBERS},
+)
+DRAWN = st.fixed_dictionaries(
+    {"image_id": NUMBERS, "category_id": NUMBERS},
+    optional={"segmentation": st.one_of(NUMBERS, RINGS)},
 )
 DOCUMENTS = st.one_of(
-    st.lists(st.fixed_dictionaries({"geometry": GEOMETRIES, "properties": PROPERTIES})),
+    st.lists(FEATURES, max_size=4),
+    GEOMETRIES,
+    st.fixed_dictionaries(
+        {
+            "type": st.just("FeatureCollection"),
+            "features": st.one_of(NUMBERS, st.lists(st.one_of(FEATURES, GEOMETRIES))),
+        }
+    ),
     st.fixed_dictionaries({"shapes": st.lists(SHAPES), "imageHeight": NUMBERS}),
     st.fixed_dictionaries({"positive": NUMBERS, "negative": st.lists(SHAPES)}),
-    st.fixed_dictionaries({"images": st.lists(NUMBERS), "annotations": st.lists(PROPERTIES)}),
+    st.fixed_dictionaries(
+        {
+            "images": st.lists(st.one_of(NUMBERS, IMAGES)),
+            "annotations": st.lists(st.one_of(PROPERTIES, DRAWN)),
+            "categories": st.one_of(NUMBERS, st.lists(IMAGES)),
+        }
+    ),
 )
 
 
@@ -218,13 +302,136 @@ def test_annotations(folder, content):
     path = folder / "a.json"
     path.write_bytes(content)
     try:
+        found = read_for_slides(path, {"s": Extent(height=9, width=9)}, default_class="a")
+    except AnnotationError as error:
+        message = str(error)
+    else:
+        sets = found.by_slide.values() if isinstance(found, AnnotationSets) else [found]
+        items = [item for one in sets for item in one.items]
+        assert all(item.geometry.is_valid and item.geometry.area > 0 for item in items)
+        return
+    assert "a.json" in message
+
+
+CELLS = st.one_of(
+    st.sampled_from(
+        ["id", "ImageId", "rle", "EncodedPixels", "height", "img_width", "class", "ImageId_ClassId",
+         "seriesuid", "coordX", "coordY", "coordZ", "diameter_mm", "s", "S.TIF", "t_1", "-1", "",
+         "1 3", "2 1 1 4", "9 2 1 3", "1 9999999", "4", "8.0", '"', '""', "nan", "\u00e9"]
+    ),
+    st.text(max_size=4),
+)  # fmt: skip
+
+
+@given(
+    rows=st.lists(st.lists(CELLS, max_size=6), max_size=6),
+    separator=st.sampled_from(",;\t|"),
+    line=st.sampled_from(["\n", "\r\n", "\r\r\n", "\r", "\n\n"]),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-32"]),
+    dialect=st.sampled_from([None, "absolute", "relative"]),
+)
+@example([["id", "rle"]], ",", "\n", "utf-8", None)
+@example([["id", "rle"], ["s", "1 3 9 2"]], ";", "\r\r\n", "utf-16", None)
+@example([["ImageId_ClassId", "rle"], ["s_", "1 3"], ["s_1", ""]], ",", "\n", "utf-8", "absolute")
+def test_tables(folder, rows, separator, line, encoding, dialect):
+    path = folder / "a.csv"
+    text = line.join(separator.join(row) for row in rows)
+    path.write_bytes(text.encode(encoding, "replace"))
+    extents = {"s": Extent(height=4, width=8), "t": Extent(height=7, width=3)}
+    try:
+        sets = read_for_slides(path, extents, default_class="a", dialect=dialect)
+    except AnnotationError as error:
+        message = str(error)
+    else:
+        assert isinstance(sets, AnnotationSets)
+        assert set(sets.by_slide) <= set(extents)
+        for name, found in sets.by_slide.items():
+            for item in found.items:
+                x, y, x_end, y_end = item.geometry.bounds
+                assert 0 <= x < x_end <= extents[name].width
+                assert 0 <= y < y_end <= extents[name].height
+        return
+    assert "a.csv" in message
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["_0", "_2", "Exclusion", "None", "", "a", "b"]),
+            st.lists(st.tuples(st.integers(-9, 30), st.integers(-9, 30)), max_size=6),
+        ),
+        max_size=4,
+    ),
+    st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["a", "b", "Exclusion", "None"]))),
+    st.sampled_from(["utf-8", "utf-16", "utf-16-be", "utf-32", "latin-1", "hex", "\u00e9"]),
+    st.sampled_from(["utf-8", "utf-16", "latin-1"]),
+)
+def test_xml(folder, outlines, groups, declared, encoding):
+    drawn = "".join(
+        f'<Annotation Type="Polygon" PartOfGroup="{group}"><Coordinates>'
+        + "".join(f'<Coordinate X="{x}" Y="{y}"/>' for x, y in points)
+        + "</Coordinates></Annotation>"
+        for group, points in outlines
+    )
+    listed = "".join(f'<Group Name="{name}" PartOfGroup="{of}"/>' for name, of in groups)
+    text = f'<?xml version="1.0" encoding="{declared}"?><ASAP_Annotations>{drawn}{listed}'
+    path = folder / "a.xml"
+    path.write_bytes(f"{text}</ASAP_Annotations>".encode(encoding, "replace"))
+    try:
         found = read_annotations(path, default_class="a")
     except AnnotationError as error:
         message = str(error)
     else:
         assert all(item.geometry.is_valid and item.geometry.area > 0 for item in found.items)
         return
-    assert "a.json" in message
+    assert "a.xml" in message
+
+
+@given(
+    names=st.lists(st.text(max_size=8), max_size=5),
+    slides=st.lists(st.text(min_size=1, max_size=8), max_size=5),
+)
+@example(names=["http://[x/s.tif"], slides=["s"])
+@example(names=["\u0130.TIF", "i\u0307"], slides=["i\u0307"])
+def test_names(names, slides):
+    try:
+        found, strangers = SlideNames(slides).assign(Path("a.csv"), names)
+    except AnnotationError as error:
+        message = str(error)
+    else:
+        assert sorted([*found, *strangers]) == sorted(set(names))
+        assert len(set(found.values())) == len(found)
+        assert set(found.values()) <= set(slides)
+        return
+    assert "a.csv" in message
+
+
+@given(
+    which=st.integers(0, 2),
+    edits=st.lists(
+        st.tuples(st.integers(0, 700), st.sampled_from("BHI"), st.integers(0, 2**32 - 1)),
+        min_size=1,
+        max_size=4,
+    ),
+)
+def test_masks(folder, which, edits):
+    data = bytearray(MASKS[which])
+    for place, form, value in edits:
+        size = struct.calcsize(form)
+        struct.pack_into(f"<{form}", data, min(place, len(data) - size), value % 256**size)
+    path = folder / "a.mask"
+    path.write_bytes(data)
+    try:
+        if not is_mask(path):
+            return
+        extent = Extent(height=40, width=30)
+        found = outline_mask(path, extent, class_names=("a", "b"), default_class="a")
+    except AnnotationError as error:
+        message = str(error)
+    else:
+        assert all(item.geometry.is_valid and item.geometry.area > 0 for item in found.items)
+        return
+    assert "a.mask" in message
 
 
 WORDS = st.sampled_from(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from wsi_seg.annotations import read_for_slides
+from wsi_seg.annotations import AnnotationSets, read_for_slides
 from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Region
 from wsi_seg.ingest.run import tile_slides
@@ -58,8 +58,10 @@ def test_discs_are_where_the_sphere_is(volume, tmp_path):
 def test_a_tiny_sphere_gets_one_disc(volume, tmp_path):
     path, image = volume
     csv = write(tmp_path, image.TransformContinuousIndexToPhysicalPoint((30.0, 12.0, 3.4)), 0.1)
-    found = read_for_slides(csv, {}, default_class="n", volumes={"1.2.7": volume_grid(path)})
-    assert isinstance(found, dict)
+    volumes = {"1.2.7": volume_grid(path)}
+    sets = read_for_slides(csv, {}, default_class="n", volumes=volumes)
+    assert isinstance(sets, AnnotationSets)
+    found = sets.by_slide
     assert list(found) == ["1.2.7_z0003"]
     assert found["1.2.7_z0003"].items[0].geometry.area >= 1
 
@@ -81,4 +83,7 @@ def test_wrong_rows_are_named(volume, tmp_path, place, diameter, reason):
 
 def test_the_file_of_luna_is_read(shared_data):
     path = shared_data / "cxr-ct-misc" / "ct" / "luna_annos.csv"
-    assert read_for_slides(path, {}, default_class="nodule") == {}
+    sets = read_for_slides(path, {}, default_class="nodule")
+    assert isinstance(sets, AnnotationSets)
+    assert sets.by_slide == {}
+    assert sets.strangers

@@ -7,20 +7,27 @@ import shutil
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from wsi_seg.address import is_remote
 from wsi_seg.errors import OutputError, StoreError, StoreNotFoundError
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.ingest.run import tile_slides
-from wsi_seg.masks.labels import write_tissue
+from wsi_seg.masks.labels import write_tissue, write_values
 from wsi_seg.progress import Silent
 from wsi_seg.store import create_collection, open_collection, shared_cache
+from wsi_seg.store.layout import update_names
 from wsi_seg.testing.coordinates import write_coordinate_tiff
 from wsi_seg.testing.store_conformance import check_store, zarr_levels
+from wsi_seg.testing.stores import make_store
 
 s3fs = pytest.importorskip("s3fs", reason="needs the extra `remote`")
 EXTENT = Extent(height=700, width=900)
+NAMES = (
+    "a#b", "a?b", "a;b", "a%20b", "a%23b", "a&b=c", "with space", 'q"uote', "ap'os", "a+b", "[x]*",
+    "日本語", "C:d", "a::b", "~x", "{y}", "a@b", "back\\slash",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +35,12 @@ def local(tmp_path_factory):
     folder = tmp_path_factory.mktemp("local")
     write_coordinate_tiff(folder / "a.tif", extents=[EXTENT], codec="jpeg", tile_px=64)
     tile_slides([folder / "a.tif"], folder / "s.zarr", progress=Silent())
+    for seed, name in enumerate(NAMES):
+        make_store(folder / "named.zarr", name, 70 + seed, 90 + seed)
+        write_tissue(open_collection(folder / "named.zarr")[name])
+        label = open_collection(folder / "named.zarr")[name]
+        write_values(label, name, np.full((7, 9), 5, np.uint8), downsample=10.0)
+    update_names(folder / "named.zarr")
     return folder / "s.zarr"
 
 
@@ -50,6 +63,9 @@ def bucket(local):
         files = s3fs.S3FileSystem()
         files.mkdir("slides")
         files.put(str(local), "slides/s.zarr", recursive=True)
+        for file in (local.parent / "named.zarr").rglob("*"):  # `put` reads names as patterns
+            if file.is_file():
+                files.pipe_file(f"slides/{file.relative_to(local.parent)}", file.read_bytes())
         yield "s3://slides/s.zarr"
     server.stop()
 
@@ -109,6 +125,24 @@ def test_every_pixel_arrives(address, local):
     check_store(
         lambda: open_collection(Path(address))["a"].label("tissue"), levels, mpp=label.pyramid.mpp
     )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_no_part_of_an_address(address, local, name):
+    here = open_collection(local.parent / "named.zarr")[name]
+    collection = open_collection(Path(address.replace("s.zarr", "named.zarr")))
+    if "::" in name and address.startswith("s3"):
+        with pytest.raises(StoreError, match="'::' joins addresses"):
+            collection[name]
+        return
+    there = collection[name]
+    extent = here.pyramid.extent
+    region = Region(level=0, y=0, x=0, height=extent.height, width=extent.width)
+    assert there.pyramid == here.pyramid
+    assert np.array_equal(there.image.read(region), here.image.read(region))
+    assert there.label_names() == here.label_names() == tuple(sorted([name, "tissue"]))
+    small = Region(level=0, y=0, x=0, height=7, width=9)
+    assert (there.label(name).read(small) == 5).all()
 
 
 def test_a_store_travels_to_other_processes(address):

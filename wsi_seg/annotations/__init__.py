@@ -1,6 +1,6 @@
 """Owns reading annotations: structures that people or programs outlined on slides."""
 
-from wsi_seg.annotations.model import Annotation, Annotations
+from wsi_seg.annotations.model import Annotation, Annotations, AnnotationSets
 from wsi_seg.annotations.read import read_annotations, read_for_slides
 
-__all__ = ["Annotation", "Annotations", "read_annotations", "read_for_slides"]
+__all__ = ["Annotation", "AnnotationSets", "Annotations", "read_annotations", "read_for_slides"]

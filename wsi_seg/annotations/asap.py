@@ -1,13 +1,23 @@
 """Owns reading the XML of ASAP: outlines in groups, each group a class."""
 
+import codecs
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
+import shapely
 from shapely.geometry import GeometryCollection
 from shapely.geometry.base import BaseGeometry
 
-from wsi_seg.annotations.model import Annotations, Collector, polygon, require_class
+from wsi_seg.annotations.model import (
+    Annotations,
+    Collector,
+    polygon,
+    repair,
+    require_class,
+    require_repairable,
+)
 from wsi_seg.errors import AnnotationError
 from wsi_seg.limits import advice, limits
 
@@ -15,39 +25,78 @@ _AREAS = {"Polygon", "Spline", "Rectangle"}
 _LONG_ORDER = 10  # digits
 _NO_AREAS = {"Dot", "PointSet", "Measurement"}
 
+# CAMELYON16 cuts the group _2 out of _0 and _1.
+_EXCLUDING = re.compile("_2|exclu(sions?|de|ded|ding)", re.IGNORECASE)
+
+_MARKS = {
+    b"\xef\xbb\xbf": "utf-8-sig",
+    b"\xff\xfe\x00\x00": "utf-32",
+    b"\x00\x00\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+    b"<\x00": "utf-16-le",
+    b"\x00<": "utf-16-be",
+}
+_DECLARED = re.compile(rb"<\?xml[^>]*?encoding\s*=\s*[\"']([\w.:-]{1,40})[\"']")
+_READ = re.compile("ascii|utf-(8|16|32)|iso8859|cp125|gb|big5|shift_jis|euc_|koi8|mac")
+
 
 def is_xml(content: bytes) -> bool:
-    """Whether a file's content begins like XML."""
-    return content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
+    """Whether a file's content begins like XML, in any encoding."""
+    return content[:64].lstrip(b"\xef\xbb\xbf\xff\xfe\x00 \t\r\n").startswith(b"<")
 
 
 def read_asap(path: Path, content: bytes, *, default_class: str | None) -> Annotations:
     """Read ASAP's annotations.
+
+    Outlines of groups that exclude, such as CAMELYON16's ``_2``, are cut out of all others,
+    whether that class is kept or not.
 
     Parameters
     ----------
     path
         The file, for messages.
     content
-        Its bytes, XML in UTF-8.
+        Its bytes, XML in the encoding that it declares.
     default_class
         Class of outlines in no group.
     """
     collector = Collector(path)
-    for number, element in enumerate(_parse(path, content).iter("Annotation")):
+    root = _parse(path, content)
+    excluding = _excluding(root)
+    outlines = []
+    for number, element in enumerate(root.iter("Annotation")):
         name = f"annotation {number} ({element.get('Name', '')[:40]})"
         group = element.get("PartOfGroup", "")
         class_name = require_class(path, name, group if group not in {"", "None"} else None
                                    or default_class)  # fmt: skip
-        collector.add(name, _geometry(path, name, element), class_name, "expert")
+        outlines.append((name, _geometry(path, name, element), class_name))
+    cut = [_cut(path, name, area) for name, area, group in outlines if group in excluding]
+    holes = shapely.union_all(cut)
+    for name, area, group in outlines:
+        collector.add(name, area, group, "expert", holes=None if group in excluding else holes)
     return collector.result()
 
 
+def _excluding(root: ElementTree.Element) -> set[str]:
+    """Find groups that exclude by their own name or by that of a group that they belong to."""
+    parents = {group.get("Name", ""): group.get("PartOfGroup", "") for group in root.iter("Group")}
+    names = parents.keys() | {element.get("PartOfGroup", "") for element in root.iter("Annotation")}
+    found = {name for name in names if _EXCLUDING.fullmatch(name.strip())}
+    left = names - found
+    while more := {name for name in left if parents.get(name) in found}:
+        found |= more
+        left -= more
+    return found
+
+
+def _cut(path: Path, name: str, area: BaseGeometry) -> BaseGeometry:
+    require_repairable(path, name, area)
+    return repair(area)
+
+
 def _parse(path: Path, content: bytes) -> ElementTree.Element:
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise AnnotationError(f"{path} is not text in UTF-8; expected ASAP's XML") from error
+    text = _decoded(path, content)
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         # Entities can make gigabytes of a few lines, or name other files; ASAP writes none.
         raise AnnotationError(f"{path} declares entities; expected plain XML as ASAP writes it")
@@ -60,6 +109,27 @@ def _parse(path: Path, content: bytes) -> ElementTree.Element:
     if root.tag != "ASAP_Annotations":
         raise AnnotationError(f"{path}: got XML of {root.tag[:40]!r}; expected ASAP_Annotations")
     return root
+
+
+def _decoded(path: Path, content: bytes) -> str:
+    """Text in the encoding that its first bytes tell, else the one that it declares, or UTF-8."""
+    declared = _DECLARED.match(content[:200].lstrip())
+    encoding = next(
+        (encoding for mark, encoding in _MARKS.items() if content.startswith(mark)),
+        declared.group(1).decode() if declared else "utf-8",
+    )
+    try:
+        known = _READ.match(codecs.lookup(encoding).name)
+    except LookupError:
+        known = None
+    if known is None:
+        raise AnnotationError(f"{path}: got XML in the encoding {encoding!r}; save it in UTF-8")
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise AnnotationError(
+            f"{path} is not text in {encoding.removesuffix('-sig').upper()}; expected ASAP's XML"
+        ) from error
 
 
 def _geometry(path: Path, name: str, element: ElementTree.Element) -> BaseGeometry:

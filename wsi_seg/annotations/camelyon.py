@@ -4,7 +4,14 @@ from pathlib import Path
 
 import shapely
 
-from wsi_seg.annotations.model import Annotations, Collector, polygon, require_class
+from wsi_seg.annotations.model import (
+    Annotations,
+    Collector,
+    polygon,
+    repair,
+    require_class,
+    require_repairable,
+)
 from wsi_seg.errors import AnnotationError
 
 
@@ -29,16 +36,12 @@ def read_camelyon(
     """
     collector = Collector(path)
     outlines = {kind: _outlines(path, document, kind) for kind in ("positive", "negative")}
-    holes = shapely.union_all([shapely.make_valid(hole) for _, hole in outlines["negative"]])
+    for name, hole in outlines["negative"]:
+        require_repairable(path, name, hole)
+    holes = shapely.union_all([repair(hole) for _, hole in outlines["negative"]])
     for name, outline in outlines["positive"]:
         class_name = require_class(path, name, default_class)
-        if not outline.is_valid:
-            collector.note_repair(name, outline)
-        area = shapely.difference(shapely.make_valid(outline), holes)
-        if area.is_empty:
-            collector.repairs.append(f"{name}: it is within negative outlines, left out")
-            continue
-        collector.add(name, area, class_name, "expert")
+        collector.add(name, outline, class_name, "expert", holes=holes)
     return collector.result()
 
 

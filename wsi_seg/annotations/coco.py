@@ -1,16 +1,19 @@
 """Owns reading COCO: one JSON for many images, outlines as polygons or run-length encoded."""
 
-from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 import shapely
 from shapely.geometry import MultiPolygon
 from shapely.geometry.base import BaseGeometry
 
-from wsi_seg.annotations.model import Annotations, Collector, polygon, require_mendable
+from wsi_seg.annotations.model import AnnotationSets, Collector, polygon, repair, require_repairable
+from wsi_seg.annotations.names import SlideNames
 from wsi_seg.annotations.rle import Runs, outline_runs, require_inside
-from wsi_seg.errors import AnnotationError, RegionError
+from wsi_seg.annotations.sizes import stated_extent
+from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Extent
 
 
@@ -19,7 +22,7 @@ def is_coco(document: object) -> bool:
     return isinstance(document, dict) and {"images", "annotations"} <= document.keys()
 
 
-def read_coco(path: Path, document: Mapping[str, object]) -> dict[str, Annotations]:
+def read_coco(path: Path, document: Mapping[str, object], slides: Iterable[str]) -> AnnotationSets:
     """Read the annotations of all images.
 
     Parameters
@@ -28,18 +31,21 @@ def read_coco(path: Path, document: Mapping[str, object]) -> dict[str, Annotatio
         The file, for messages.
     document
         Its parsed JSON.
+    slides
+        Names of the slides.
 
-    Returns
-    -------
-    dict[str, Annotations]
-        By name of the image's file without its suffix.
+    Raises
+    ------
+    AnnotationError
+        If two images fit one slide, or something cannot be read.
     """
     images = {
-        _key(path, entry, "id"): _image(path, entry) for entry in _list(path, document, "images")
+        number: _image(path, number, entry)
+        for number, entry in _by_id(path, document, "images").items()
     }
     classes = {
-        _key(path, entry, "id"): str(entry.get("name"))
-        for entry in _list(path, document, "categories")
+        number: str(entry.get("name"))
+        for number, entry in _by_id(path, document, "categories").items()
     }
     collectors = {number: Collector(path) for number in images}
     for number, entry in enumerate(_list(path, document, "annotations")):
@@ -52,7 +58,17 @@ def read_coco(path: Path, document: Mapping[str, object]) -> dict[str, Annotatio
             )
         geometry = _geometry(path, name, entry.get("segmentation"), images[image][1])
         collectors[image].add(name, geometry, classes[category], "expert")
-    return {stem: collectors[number].result(extent) for number, (stem, extent) in images.items()}
+    names = [name for name, _ in images.values()]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    fitting, strangers = SlideNames(slides).assign(path, names)
+    if doubled := [name for name in twice if name in fitting]:
+        raise AnnotationError(f"{path} lists the image {doubled[0]!r} twice; expected each once")
+    found = {
+        fitting[name]: collectors[number].result(extent)
+        for number, (name, extent) in images.items()
+        if name in fitting
+    }
+    return AnnotationSets(found, tuple(strangers))
 
 
 def _list(path: Path, document: Mapping[str, object], key: str) -> list[dict[str, object]]:
@@ -69,14 +85,24 @@ def _key(path: Path, entry: Mapping[str, object], key: str) -> object:
     return found
 
 
-def _image(path: Path, entry: Mapping[str, object]) -> tuple[str, Extent]:
-    name, height, width = entry.get("file_name"), entry.get("height"), entry.get("width")
-    try:
-        return PurePosixPath(str(name)).stem, Extent(height=int(str(height)), width=int(str(width)))
-    except (ValueError, RegionError) as error:
-        raise AnnotationError(
-            f"{path}: image {name!r} has height {height!r}, width {width!r}; expected whole numbers"
-        ) from error
+def _by_id(
+    path: Path, document: Mapping[str, object], key: str
+) -> dict[object, Mapping[str, object]]:
+    found: dict[object, Mapping[str, object]] = {}
+    for entry in _list(path, document, key):
+        number = _key(path, entry, "id")
+        if number in found:
+            raise AnnotationError(f"{path}: got the id {number!r} twice in {key}; expected it once")
+        found[number] = entry
+    return found
+
+
+def _image(path: Path, number: object, entry: Mapping[str, object]) -> tuple[str, Extent]:
+    name = entry.get("file_name")
+    if not isinstance(name, str) or not name:
+        raise AnnotationError(f"{path}: image {number!r} has no file_name; expected a name")
+    place = f"{path}: image {name!r}"
+    return name, stated_extent(place, entry.get("height"), entry.get("width"))
 
 
 def _geometry(path: Path, name: str, value: object, extent: Extent) -> BaseGeometry:
@@ -88,8 +114,8 @@ def _geometry(path: Path, name: str, value: object, extent: Extent) -> BaseGeome
         # COCO has no holes: the parts of one object are united.
         parts = [polygon(path, name, [ring]) for ring in rings]
         for part in parts:
-            require_mendable(path, name, part)
-        return shapely.union_all([shapely.make_valid(part) for part in parts])
+            require_repairable(path, name, part)
+        return shapely.union_all([repair(part) for part in parts])
     if not isinstance(value, dict) or value.get("size") != [extent.height, extent.width]:
         size = value.get("size") if isinstance(value, dict) else value
         raise AnnotationError(

@@ -1,6 +1,6 @@
-"""Owns reading GeoJSON: collections (QuPath's export), bare lists (HuBMAP's form), features."""
+"""Owns reading GeoJSON: QuPath's export with child objects, HuBMAP's bare lists, any top level."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from shapely.geometry import GeometryCollection, MultiPolygon
@@ -9,20 +9,30 @@ from shapely.geometry.base import BaseGeometry
 from wsi_seg.annotations.model import Annotations, Collector, polygon, require_class
 from wsi_seg.errors import AnnotationError
 
+_NO_AREAS = {"Point", "MultiPoint", "LineString", "MultiLineString"}
+_GEOMETRIES = {"Polygon", "MultiPolygon", "GeometryCollection", *_NO_AREAS}
+
+# Where QuPath and others keep the objects inside of an object.
+_CHILDREN = ("childObjects", "children")
+_CLASS = ("classification", "class", "class_name", "className", "label", "category")
+
 
 def is_geojson(document: object) -> bool:
-    """Whether parsed JSON looks like GeoJSON features."""
+    """Whether parsed JSON looks like GeoJSON."""
     if isinstance(document, list):
-        return all(isinstance(f, dict) and "geometry" in f for f in document)
-    return isinstance(document, dict) and document.get("type") in (
-        "FeatureCollection",
-        "Feature",
-        "GeometryCollection",
-    )
+        return all(is_geojson(inner) for inner in document)
+    if not isinstance(document, dict):
+        return False
+    kind = document.get("type")
+    if isinstance(kind, str) and kind in {"FeatureCollection", "Feature", *_GEOMETRIES}:
+        return True
+    return "geometry" in document
 
 
 def read_geojson(path: Path, document: object, *, default_class: str | None) -> Annotations:
-    """Read GeoJSON features.
+    """Read GeoJSON: collections, features, geometries, and lists of them.
+
+    Children of an object are drawn over it. The nucleus of a cell is a part of it.
 
     Parameters
     ----------
@@ -33,31 +43,65 @@ def read_geojson(path: Path, document: object, *, default_class: str | None) -> 
     default_class
         Class of features that name none; None refuses them.
     """
-    features = document
-    if isinstance(document, dict):
-        crs = document.get("crs")
+    collector = Collector(path)
+    nuclei = 0
+    for number, feature in enumerate(_features(path, document)):
+        name = f"feature {number}"
+        nuclei += feature.get("nucleusGeometry") is not None
+        geometry = feature.get("geometry")
+        if geometry is None:
+            if not _children(feature):
+                collector.repairs.append(f"{name}: it has no geometry, left out")
+            continue
+        class_name = require_class(path, name, _class_of(path, name, feature) or default_class)
+        area = _geometry(path, name, geometry)
+        weight = _weight_of(path, name, feature)
+        collector.add(name, area, class_name, _source_of(feature), weight)
+    if nuclei:
+        collector.repairs.append(f"{nuclei} nuclei of cells are not drawn apart from their cells")
+    return collector.result()
+
+
+def _features(path: Path, document: object) -> Iterator[Mapping[str, object]]:
+    """All features, each before its children, however they are nested."""
+    waiting = [document]
+    number = 0
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, list):
+            waiting += found[::-1]
+            continue
+        if not isinstance(found, dict):
+            raise AnnotationError(
+                f"{path}: feature {number} is {type(found).__name__}; expected an object"
+            )
+        crs = found.get("crs")
         if crs is not None:
             raise AnnotationError(
                 f"{path}: got a coordinate reference system ({str(crs)[:60]}); expected pixels of "
                 "level 0, which has none"
             )
-        features = document.get("features", [document])
-    if not isinstance(features, list):
-        raise AnnotationError(f"{path}: got {type(features).__name__} as features; expected a list")
-    collector = Collector(path)
-    for number, feature in enumerate(features):
-        name = f"feature {number}"
-        if not isinstance(feature, dict):
-            raise AnnotationError(f"{path}: {name} is {type(feature).__name__}; expected an object")
-        geometry = feature.get("geometry")
-        if geometry is None:
-            collector.repairs.append(f"{name}: it has no geometry, left out")
+        if "features" in found:
+            inner = found["features"]
+            if not isinstance(inner, list):
+                raise AnnotationError(
+                    f"{path}: got {type(inner).__name__} as features; expected a list"
+                )
+            waiting += inner[::-1]
             continue
-        class_name = require_class(path, name, _class_of(feature) or default_class)
-        area = _geometry(path, name, geometry)
-        weight = _weight_of(path, name, feature)
-        collector.add(name, area, class_name, _source_of(feature), weight)
-    return collector.result()
+        number += 1
+        yield {"geometry": found} if found.get("type") in _GEOMETRIES else found
+        waiting += _children(found)[::-1]
+
+
+def _children(feature: Mapping[str, object]) -> list[object]:
+    return [
+        child
+        for holder in (feature, _properties(feature))
+        for key in _CHILDREN
+        if isinstance(inner := holder.get(key), list)
+        for child in inner
+    ]
 
 
 def _properties(feature: Mapping[str, object]) -> Mapping[str, object]:
@@ -65,18 +109,31 @@ def _properties(feature: Mapping[str, object]) -> Mapping[str, object]:
     return found if isinstance(found, dict) else {}
 
 
-def _class_of(feature: Mapping[str, object]) -> str | None:
+def _class_of(path: Path, name: str, feature: Mapping[str, object]) -> str | None:
     """Class as QuPath writes it, or under the names other programs use."""
     properties = _properties(feature)
-    classification = properties.get("classification")
-    if isinstance(classification, dict):
-        names = classification.get("names")
-        first = names[0] if isinstance(names, list) and names else None
-        classification = classification.get("name") or first
-    for value in (classification, properties.get("class"), properties.get("label")):
-        if isinstance(value, str) and value.strip():
-            return value.strip()
+    for key in _CLASS:
+        found = _spelled(properties.get(key))
+        if found is None:
+            raise AnnotationError(
+                f"{path}: {name}: got {key} {str(properties[key])[:60]}; expected the name of a "
+                "class"
+            )
+        if found:
+            return found
     return None
+
+
+def _spelled(value: object) -> str | None:
+    """Name of a class in any form, lists joined as QuPath does; None if it is no name."""
+    if isinstance(value, dict):
+        return _spelled(value.get("names") or value.get("name"))
+    if isinstance(value, list):
+        parts = [_spelled(part) for part in value]
+        return None if None in parts else ": ".join(part for part in parts if part)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value.strip() if isinstance(value, str) else ("" if value is None else None)
 
 
 def _source_of(feature: Mapping[str, object]) -> str:
@@ -99,6 +156,9 @@ def _geometry(path: Path, name: str, value: object) -> BaseGeometry:
         return polygon(path, name, coordinates)
     if kind == "MultiPolygon" and isinstance(coordinates, list):
         return MultiPolygon([polygon(path, name, rings) for rings in coordinates])
-    if kind in ("Point", "MultiPoint", "LineString", "MultiLineString"):
+    members = value.get("geometries")
+    if kind == "GeometryCollection" and isinstance(members, list):
+        return GeometryCollection([_geometry(path, name, member) for member in members])
+    if kind in _NO_AREAS:
         return GeometryCollection()  # no area: the collector leaves it out and says so
     raise AnnotationError(f"{path}: {name}: got geometry {str(kind)[:40]!r}; expected a Polygon")

@@ -1,18 +1,31 @@
-"""Owns reading LabelMe JSON: polygons, rectangles, circles, lines, line strips and points."""
+"""Owns reading LabelMe JSON: polygons, rectangles, circles, lines, points and masks."""
 
+import base64
+import io
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
-from shapely.geometry import GeometryCollection, LineString, Point, box
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from shapely.affinity import translate
+from shapely.geometry import GeometryCollection, LineString, MultiPolygon, Point, box
 from shapely.geometry.base import BaseGeometry
 
 from wsi_seg.annotations.model import Annotations, Collector, polygon
-from wsi_seg.errors import AnnotationError, RegionError
+from wsi_seg.annotations.rle import encode_rle, outline_runs, read_runs
+from wsi_seg.annotations.sizes import stated_extent
+from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Extent
+from wsi_seg.limits import advice, limits
 
 # LabelMe draws lines and points this wide, in pixels, when it makes masks of them.
 _LINE_WIDTH_PX = 10.0
 _POINT_RADIUS_PX = 5.0
+
+# Kinds whose points are the corners of an outline; null is a polygon of old versions.
+_OUTLINES = ("polygon", "None", "rotation", "oriented_rectangle", "quadrilateral")
 
 
 def is_labelme(document: object) -> bool:
@@ -36,30 +49,34 @@ def read_labelme(path: Path, document: dict[str, object]) -> Annotations:
     collector = Collector(path)
     for number, shape in enumerate(shapes):
         name = f"shape {number}"
-        label = shape.get("label") if isinstance(shape, dict) else None
-        if not isinstance(label, str) or not label.strip():
+        label = _label(shape)
+        if not label:
             raise AnnotationError(f"{path}: {name} has no label; expected a class name")
-        geometry = _shape(path, name, str(shape.get("shape_type", "polygon")), shape.get("points"))
-        collector.add(name, geometry, label.strip(), "expert")
+        collector.add(name, _shape(path, name, shape), label, "expert")
     return collector.result(_extent(path, document))
 
 
-def _extent(path: Path, document: dict[str, object]) -> Extent | None:
+def _label(shape: object) -> str:
+    label = shape.get("label") if isinstance(shape, dict) else None
+    if isinstance(label, int) and not isinstance(label, bool):
+        return str(label)
+    return label.strip() if isinstance(label, str) else ""
+
+
+def _extent(path: Path, document: Mapping[str, object]) -> Extent | None:
     height, width = document.get("imageHeight"), document.get("imageWidth")
     if height is None or width is None:
         return None
-    try:
-        return Extent(height=int(str(height)), width=int(str(width)))
-    except (ValueError, RegionError) as error:
-        raise AnnotationError(
-            f"{path}: got imageHeight {height!r}, imageWidth {width!r}; expected whole numbers"
-        ) from error
+    return stated_extent(f"{path}: imageHeight and imageWidth", height, width)
 
 
-def _shape(path: Path, name: str, kind: str, points: object) -> BaseGeometry:
-    if kind == "polygon":
+def _shape(path: Path, name: str, shape: Mapping[str, object]) -> BaseGeometry:
+    kind, points = str(shape.get("shape_type", "polygon")), shape.get("points")
+    if kind in _OUTLINES or (kind == "rectangle" and isinstance(points, list) and len(points) == 4):
         return polygon(path, name, [points])
     pairs = _pairs(path, name, points)
+    if kind == "mask" and len(pairs) == 2:
+        return _mask(path, name, shape.get("mask"), pairs)
     if kind == "rectangle" and len(pairs) == 2:
         (x1, y1), (x2, y2) = pairs
         return box(min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
@@ -72,6 +89,34 @@ def _shape(path: Path, name: str, kind: str, points: object) -> BaseGeometry:
     if kind == "points":
         return GeometryCollection([Point(pair).buffer(_POINT_RADIUS_PX) for pair in pairs])
     raise AnnotationError(f"{path}: {name}: got a {kind!r} of {len(pairs)} points; cannot draw it")
+
+
+def _mask(path: Path, name: str, packed: object, box: list[tuple[float, float]]) -> BaseGeometry:
+    """Outline a mask, whose first pixel lies at the first corner and whose last at the second."""
+    x, y, x_last, y_last = (int(number) for corner in box for number in corner)
+    mask = _unpacked(path, name, packed)
+    height, width = mask.shape
+    if (height, width) != (y_last - y + 1, x_last - x + 1):
+        raise AnnotationError(
+            f"{path}: {name}: got a mask of {width} x {height} px in a box of "
+            f"{x_last - x + 1} x {y_last - y + 1}; expected the same"
+        )
+    runs = read_runs(encode_rle(mask, dialect="absolute"), dialect="absolute")
+    return MultiPolygon([translate(part, x, y) for part in outline_runs(runs, height)])
+
+
+def _unpacked(path: Path, name: str, packed: object) -> NDArray[np.bool_]:
+    """Mask of a PNG in base64, ``(H, W)``."""
+    try:
+        content = io.BytesIO(base64.b64decode(str(packed), validate=True))
+        with Image.open(content, formats=["PNG"]) as picture:
+            if picture.width * picture.height <= limits().tile_pixels:
+                return np.asarray(picture.convert("L")) > 0
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise AnnotationError(
+            f"{path}: {name}: got a mask that cannot be read; expected a PNG in base64"
+        ) from error
+    raise AnnotationError(f"{path}: {name}: its mask is too large; {advice('tile_pixels')}")
 
 
 def _pairs(path: Path, name: str, points: object) -> list[tuple[float, float]]:

@@ -1,6 +1,5 @@
 """Owns reading csv files of spheres in mm (LUNA16's form): discs on the slices of volumes."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,11 +7,13 @@ import numpy as np
 from shapely.affinity import scale, translate
 from shapely.geometry import Point
 
-from wsi_seg.annotations.model import Annotations, Collector, require_class
+from wsi_seg.annotations.model import AnnotationSets, Collector, require_class
+from wsi_seg.annotations.names import SlideNames
+from wsi_seg.annotations.table import Table, plain
 from wsi_seg.errors import AnnotationError
 from wsi_seg.slides.volume import VolumeGrid
 
-_COLUMNS = ("seriesuid", "coordx", "coordy", "coordz", "diameter_mm")
+_COLUMNS = ("seriesuid", "coordx", "coordy", "coordz", "diametermm")
 
 # A sphere thinner than a slice still gets a disc of this radius on the nearest one.
 _LEAST_RADIUS_PX = 0.6
@@ -20,12 +21,12 @@ _LEAST_RADIUS_PX = 0.6
 
 def is_luna16(header: Sequence[str]) -> bool:
     """Whether a csv file with these columns holds spheres."""
-    return set(_COLUMNS) <= {column.strip().lower() for column in header}
+    return set(_COLUMNS) <= {plain(column) for column in header}
 
 
 def read_luna16(
-    path: Path, text: str, volumes: Mapping[str, VolumeGrid], *, default_class: str | None
-) -> dict[str, Annotations]:
+    path: Path, table: Table, volumes: Mapping[str, VolumeGrid], *, default_class: str | None
+) -> AnnotationSets:
     """Read the spheres of the volumes that are known, as discs on their slices.
 
     On slice ``k`` a sphere of radius ``r`` is a disc of radius ``sqrt(r^2 - dz^2)``, dz being the
@@ -35,8 +36,8 @@ def read_luna16(
     ----------
     path
         The file, for messages.
-    text
-        Its content: a header that names columns, then a row for each sphere.
+    table
+        A row for each sphere.
     volumes
         Grids by the names that the file calls series; others are passed over.
     default_class
@@ -44,17 +45,19 @@ def read_luna16(
 
     Returns
     -------
-    dict[str, Annotations]
+    AnnotationSets
         By slide, ``<series>_z0012``.
     """
-    reader = csv.DictReader(text.splitlines())
-    reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or []]
+    header = [plain(name) for name in table.header]
+    rows = [(line, dict(zip(header, cells, strict=True))) for line, cells in table.rows]
+    known, strangers = SlideNames(volumes).assign(path, (row["seriesuid"] for _, row in rows))
     collectors: dict[str, Collector] = {}
-    for line, row in enumerate(reader, 2):
-        series, numbers = _parse(path, line, row)
-        grid = volumes.get(series)
-        if grid is None:
+    for line, row in rows:
+        numbers = _parse(path, line, row)
+        series = known.get(row["seriesuid"])
+        if series is None:
             continue
+        grid = volumes[series]
         class_name = require_class(path, f"line {line}", default_class)
         column, y, z = grid.voxels(np.array([numbers[:3]]))[0].tolist()
         radius = numbers[3] / 2
@@ -79,16 +82,17 @@ def read_luna16(
             # Voxel coordinates name centres, pixel coordinates corners.
             place = translate(outline, column + 0.5, y + 0.5)
             collector.add(f"line {line}", place, class_name, "expert")
-    return {slide: collector.result() for slide, collector in collectors.items()}
+    found = {slide: collector.result() for slide, collector in collectors.items()}
+    return AnnotationSets(found, tuple(strangers))
 
 
-def _parse(path: Path, line: int, row: Mapping[str, str | None]) -> tuple[str, list[float]]:
+def _parse(path: Path, line: int, row: Mapping[str, str]) -> list[float]:
     try:
-        numbers = [float(row[name] or "") for name in _COLUMNS[1:]]
-    except (ValueError, TypeError) as error:
+        numbers = [float(row[name]) for name in _COLUMNS[1:]]
+    except ValueError as error:
         raise AnnotationError(f"{path}: line {line}: {error}; expected numbers in mm") from error
     if not np.isfinite(numbers).all() or numbers[3] <= 0:
         raise AnnotationError(
             f"{path}: line {line}: got {numbers}; expected finite places and a diameter above 0"
         )
-    return str(row["seriesuid"]).strip(), numbers
+    return numbers

@@ -1,14 +1,14 @@
 """Owns what an annotation is: one valid polygon with a class name and a source."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import shapely
 from shapely.geometry import MultiPolygon, Polygon
-from shapely.geometry.base import BaseGeometry
+from shapely.geometry.base import BaseGeometry, BaseMultipartGeometry
 
 from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Extent
@@ -65,6 +65,25 @@ class Annotations:
     extent: Extent | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class AnnotationSets:
+    """Annotations of a file that names its slides itself.
+
+    Parameters
+    ----------
+    by_slide
+        Of each slide that the file names.
+    strangers
+        Names of its images that fit no slide.
+    notes
+        What of the file was not understood or had to be guessed, one sentence each.
+    """
+
+    by_slide: Mapping[str, Annotations]
+    strangers: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
 @dataclass(slots=True)
 class Collector:
     """Gathers the features of one file: checks them, repairs what it can, notes what it did.
@@ -92,6 +111,8 @@ class Collector:
         class_name: str,
         source: str,
         weight: float = 1.0,
+        *,
+        holes: BaseGeometry | None = None,
     ) -> None:
         """Take one feature.
 
@@ -103,6 +124,8 @@ class Collector:
             Any geometry in level-0 pixels; what is not an area is left out and noted.
         class_name, source, weight
             See `Annotation`.
+        holes
+            Valid area that is cut out.
         """
         self.vertices += int(shapely.get_num_coordinates(geometry))
         if self.vertices > limits().vertices:
@@ -110,18 +133,23 @@ class Collector:
                 f"{self.path}: got too many vertices at {feature}; {advice('vertices')}, or split "
                 "the file"
             )
-        repaired = geometry
         if not geometry.is_valid:
-            self.crossings += require_mendable(self.path, feature, geometry)
+            self.crossings += require_repairable(self.path, feature, geometry)
             if self.crossings > _FILE_TIMES * limits().crossings:
                 raise AnnotationError(
                     f"{self.path}: its outlines cross themselves too often up to {feature}; "
                     f"{advice('crossings')} in an outline"
                 )
             self.note_repair(feature, geometry)
-            repaired = shapely.make_valid(geometry)
-        parts = [p for p in _polygons(repaired) if p.area >= SLIVER_PX2]
-        dropped = _polygon_count(repaired) - len(parts)
+        repaired = repair(geometry)
+        if holes is not None and repaired.intersects(holes):
+            repaired = shapely.difference(repaired, holes)
+            if repaired.is_empty:
+                self.repairs.append(f"{feature}: it lies within areas that are cut out, left out")
+                return
+        found = _polygons(repaired)
+        parts = [p for p in found if p.area >= SLIVER_PX2]
+        dropped = len(found) - len(parts)
         if not parts:
             self.repairs.append(f"{feature}: a {geometry.geom_type} without area, left out")
             return
@@ -135,8 +163,8 @@ class Collector:
         return Annotations(tuple(self.items), tuple(self.repairs), extent)
 
 
-def require_mendable(path: Path, feature: str, geometry: BaseGeometry) -> int:
-    """Refuse an outline that crosses itself so often that mending it would take hours.
+def require_repairable(path: Path, feature: str, geometry: BaseGeometry) -> int:
+    """Refuse an outline that crosses itself so often that repairing it would take hours.
 
     Returns
     -------
@@ -178,14 +206,29 @@ def require_class(path: Path, feature: str, class_name: str | None) -> str:
     return class_name
 
 
+def repair(geometry: BaseGeometry) -> BaseGeometry:
+    """Give the valid geometry that an outline means: its parts without their holes, united."""
+    if geometry.is_valid and geometry.geom_type != "GeometryCollection":
+        return geometry
+    return shapely.union_all([_repaired(part) for part in _polygons(geometry)])
+
+
+def _repaired(part: Polygon) -> BaseGeometry:
+    # Each ring alone, because GEOS makes a part of a hole that lies outside.
+    shell, *holes = (
+        shapely.make_valid(Polygon(ring), method="structure", keep_collapsed=False)
+        for ring in (part.exterior, *part.interiors)
+    )
+    return shapely.difference(shell, shapely.union_all(holes))
+
+
 def _polygons(geometry: BaseGeometry) -> list[Polygon]:
-    """Polygons inside any geometry; lines and points have none."""
-    parts = shapely.get_parts(shapely.get_parts(geometry))
-    return [part for part in parts if isinstance(part, Polygon)]
-
-
-def _polygon_count(geometry: BaseGeometry) -> int:
-    return len(_polygons(geometry))
+    """Polygons inside any geometry, at any depth; lines and points have none."""
+    if isinstance(geometry, Polygon):
+        return [geometry]
+    if not isinstance(geometry, BaseMultipartGeometry):
+        return []
+    return [part for inner in geometry.geoms for part in _polygons(inner)]
 
 
 def ring(path: Path, feature: str, points: object) -> list[tuple[float, float]]:

@@ -1,9 +1,8 @@
 """Owns opening an annotation file: size limits, and the choice of format by content."""
 
-import csv
 import gzip
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from wsi_seg.annotations.asap import is_xml, read_asap
@@ -12,8 +11,9 @@ from wsi_seg.annotations.coco import is_coco, read_coco
 from wsi_seg.annotations.geojson import is_geojson, read_geojson
 from wsi_seg.annotations.labelme import is_labelme, read_labelme
 from wsi_seg.annotations.luna16 import is_luna16, read_luna16
-from wsi_seg.annotations.model import Annotations
+from wsi_seg.annotations.model import Annotations, AnnotationSets
 from wsi_seg.annotations.rle_csv import is_rle_csv, read_rle_csv
+from wsi_seg.annotations.table import headers, read_table
 from wsi_seg.choices import Dialect
 from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Extent
@@ -21,7 +21,26 @@ from wsi_seg.json_text import parse_json
 from wsi_seg.limits import advice, limits
 from wsi_seg.slides.volume import VolumeGrid
 
-SUFFIXES = (".geojson", ".json", ".xml", ".csv", ".geojson.gz", ".json.gz", ".csv.gz")
+_TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+SUFFIXES = (".geojson", ".json", ".xml", ".geojson.gz", ".json.gz", ".xml.gz", *_TABLES)
+
+# Files that are no annotation: what they begin with, and what they are.
+_OTHERS = {
+    b"\xff\xd8\xff": "a JPEG picture, whose losses change class ids",
+    b"\x93NUMPY": "an array of NumPy (.npy)",
+    b"PK\x03\x04": "a ZIP archive (.zip, .npz, .xlsx)",
+    b"BM": "a BMP picture",
+    b"GIF8": "a GIF picture",
+    b"RIFF": "a WebP picture",
+    b"\x00\x00\x00\x0cjP": "a JPEG 2000 picture",
+    b"\xff\x4f\xff\x51": "a JPEG 2000 picture",
+    b"\x89HDF": "an HDF5 file",
+    b"MATLAB": "a MATLAB file",
+    b"%PDF": "a PDF file",
+    b"\x80\x04": "a pickle of Python, which can run code",
+    b"\x80\x05": "a pickle of Python, which can run code",
+    b"SQLite": "an SQLite file",
+}
 
 
 def read_annotations(path: Path | str, *, default_class: str | None = None) -> Annotations:
@@ -46,11 +65,8 @@ def read_annotations(path: Path | str, *, default_class: str | None = None) -> A
         If the file cannot be read, naming the file and the feature.
     """
     path = Path(path)
-    content = _content(path)
-    header = _csv_header(content)
-    many = is_luna16(header) or is_rle_csv(header)
-    found = {} if many else _read(path, content, default_class)
-    if not isinstance(found, Annotations):
+    found = read_for_slides(path, {}, default_class=default_class)
+    if isinstance(found, AnnotationSets):
         raise AnnotationError(
             f"{path} holds annotations of many images; give it to a collection of them"
         )
@@ -64,7 +80,7 @@ def read_for_slides(
     default_class: str | None = None,
     dialect: Dialect | None = None,
     volumes: Mapping[str, VolumeGrid] | None = None,
-) -> Annotations | dict[str, Annotations]:
+) -> Annotations | AnnotationSets:
     """Read an annotation file, which may belong to one slide or name its slides itself.
 
     Parameters
@@ -83,9 +99,8 @@ def read_for_slides(
 
     Returns
     -------
-    Annotations or dict[str, Annotations]
-        Those of one slide, or by the names of slides; the latter also of slides that are not
-        among ``extents``, where the file holds all that is needed.
+    Annotations or AnnotationSets
+        Those of one slide, or of the slides that the file names.
 
     Raises
     ------
@@ -93,25 +108,27 @@ def read_for_slides(
         If the file cannot be read, naming the file and the feature.
     """
     content = _content(path)
-    header = _csv_header(content)
-    if is_luna16(header):
-        text = _text(path, content)
-        return read_luna16(path, text, volumes or {}, default_class=default_class)
-    if is_rle_csv(header):
-        text = _text(path, content)
-        return read_rle_csv(path, text, extents, default_class=default_class, dialect=dialect)
-    return _read(path, content, default_class)
+    for separator, header in headers(content):
+        if is_luna16(header):
+            table = read_table(path, content, separator)
+            return read_luna16(path, table, volumes or {}, default_class=default_class)
+        if is_rle_csv(header):
+            table = read_table(path, content, separator)
+            return read_rle_csv(path, table, extents, default_class=default_class, dialect=dialect)
+    if path.name.lower().endswith(_TABLES):
+        raise AnnotationError(_unknown_columns(path, content))
+    return _read(path, content, extents, default_class)
 
 
 def _read(
-    path: Path, content: bytes, default_class: str | None
-) -> Annotations | dict[str, Annotations]:
+    path: Path, content: bytes, slides: Iterable[str], default_class: str | None
+) -> Annotations | AnnotationSets:
     if is_xml(content):
         return read_asap(path, content, default_class=default_class)
     document = _parse(path, content)
     if is_coco(document):
         assert isinstance(document, dict)
-        return read_coco(path, document)
+        return read_coco(path, document, slides)
     if is_labelme(document):
         assert isinstance(document, dict)
         return read_labelme(path, document)
@@ -125,22 +142,13 @@ def _read(
     )
 
 
-def _csv_header(content: bytes) -> list[str]:
-    """Columns that the first line names, if the file is a csv at all."""
-    first = content[:4096].decode("utf-8-sig", "replace").splitlines()[:1]
-    if not first or first[0].lstrip()[:1] in {"{", "["}:
-        return []
-    try:
-        return next(csv.reader(first), [])
-    except csv.Error:
-        return []
-
-
-def _text(path: Path, content: bytes) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise AnnotationError(f"{path} is not text in UTF-8; expected a csv file") from error
+def _unknown_columns(path: Path, content: bytes) -> str:
+    found = max((header for _, header in headers(content)), key=len, default=())
+    return (
+        f"{path}: got the columns {', '.join(found) or 'of no csv'}; expected images (id, ImageId, "
+        "filename ...) and masks (rle, EncodedPixels, encoding ...), or spheres (seriesuid, "
+        "coordX, coordY, coordZ, diameter_mm), separated by commas, semicolons or tabs"
+    )
 
 
 def _content(path: Path) -> bytes:
@@ -165,7 +173,9 @@ def _parse(path: Path, content: bytes) -> object:
     try:
         return parse_json(content)
     except ValueError as error:
+        kind = next((kind for mark, kind in _OTHERS.items() if content.startswith(mark)), None)
         raise AnnotationError(
-            f"{path} is not JSON ({error}); expected an annotation file: GeoJSON, LabelMe, COCO, "
-            "CAMELYON-style JSON, ASAP's XML, or a csv with columns such as ImageId, EncodedPixels"
+            f"{path} is {kind or f'not JSON ({error})'}; expected an annotation file: GeoJSON, "
+            "LabelMe, COCO, CAMELYON-style JSON, ASAP's XML, a csv with columns such as ImageId, "
+            "EncodedPixels, or a mask as PNG or TIFF"
         ) from error

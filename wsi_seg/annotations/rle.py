@@ -19,6 +19,8 @@ from wsi_seg.limits import advice, limits
 
 Runs = NDArray[np.int64]
 
+_DIALECTS: tuple[Dialect, ...] = ("absolute", "relative")
+
 
 def encode_rle(mask: NDArray[np.bool_], *, dialect: Dialect) -> str:
     """Encode a mask.
@@ -77,7 +79,7 @@ def read_runs(text: str, *, dialect: Dialect) -> Runs:
     AnnotationError
         If it is not a list of pairs, or runs overlap or are empty.
     """
-    if text.strip() in {"", "-1"}:
+    if is_empty(text):
         return np.empty((0, 2), dtype=np.int64)
     if text.count(" ") > limits().vertices:
         raise AnnotationError(f"got RLE of too many numbers; {advice('vertices')}")
@@ -93,7 +95,8 @@ def read_runs(text: str, *, dialect: Dialect) -> Runs:
     if dialect == "relative":
         begins = np.cumsum(begins) + np.cumsum(lengths) - lengths
     else:
-        begins = begins - 1
+        order = np.argsort(begins, kind="stable")  # their order means nothing
+        begins, lengths = begins[order] - 1, lengths[order]
     runs = np.stack([begins, begins + lengths], axis=1)
     if (runs[:, 1] <= runs[:, 0]).any():
         raise AnnotationError("got RLE of numbers beyond any image")
@@ -135,30 +138,60 @@ def require_inside(runs: Runs, extent: Extent) -> Runs:
     return runs
 
 
-def dialect_of(texts: Iterable[str]) -> Dialect:
+def dialect_of(masks: Iterable[tuple[str, Extent | None]]) -> tuple[Dialect, bool]:
     """Tell the dialect of a file from its masks.
+
+    A dialect fits if no runs overlap and none ends behind its image. Where both fit all masks,
+    ``absolute`` is taken, which most files are. Masks that fit neither tell nothing.
+
+    Parameters
+    ----------
+    masks
+        Each with the size of its image, None where that is unknown.
+
+    Returns
+    -------
+    dialect : Dialect
+        The one that fits.
+    sure : bool
+        Whether the other one does not.
 
     Raises
     ------
     AnnotationError
-        If masks of both dialects are among them, or it cannot be seen from them.
+        If some masks fit one dialect alone and some the other, or both fit and no mask has two
+        runs.
     """
-    found: set[Dialect] = set()
-    for text in texts:
-        if text.strip() == "-1":
-            found.add("relative")
+    left = set(_DIALECTS)
+    told, empty = False, True
+    for text, extent in masks:
+        if is_empty(text):
             continue
-        if len(text.split(None, 2)) > 2:  # two runs
-            try:
-                read_runs(text, dialect="absolute")
-            except AnnotationError:
-                found.add("relative")
-            else:
-                found.add("absolute")
-    # Offsets can grow by chance in a few short masks, starts can never shrink.
-    if not found:
+        empty = False
+        fitting = {dialect for dialect in _DIALECTS if _fits(text, dialect, extent)}
+        left &= fitting or left
+        told |= len(text.split(None, 2)) > 2  # two runs
+    if not left:
+        raise AnnotationError("some of its masks are absolute RLE alone, and some relative alone")
+    if len(left) == 2 and not told and not empty:
         raise AnnotationError("the RLE dialect of its masks is unclear; name it with --rle")
-    return "relative" if "relative" in found else "absolute"
+    sure = empty or len(left) == 1
+    return ("absolute" if "absolute" in left else "relative"), sure
+
+
+def is_empty(text: str) -> bool:
+    """Whether the text of a mask says that nothing is in it, in any dialect."""
+    return text.strip() in {"", "-1"}
+
+
+def _fits(text: str, dialect: Dialect, extent: Extent | None) -> bool:
+    try:
+        runs = read_runs(text, dialect=dialect)
+        if extent is not None:
+            require_inside(runs, extent)
+    except AnnotationError:
+        return False
+    return True
 
 
 def outline_runs(runs: Runs, height: int) -> list[Polygon]:

@@ -51,7 +51,7 @@ def _feature(entry: ClassEntry, polygon: Polygon) -> dict[str, object]:
         "type": "Feature",
         "geometry": {
             "type": "Polygon",
-            "coordinates": [shapely.get_coordinates(ring).round(2).tolist() for ring in rings],
+            "coordinates": [shapely.get_coordinates(ring).round(4).tolist() for ring in rings],
         },
         "properties": {
             "objectType": "annotation",

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 from shapely.geometry import Polygon
 
@@ -15,11 +14,12 @@ from wsi_seg.classes import ClassEntry
 from wsi_seg.errors import StoreError
 from wsi_seg.exporting.coco import write_coco
 from wsi_seg.exporting.geojson import write_geojson
+from wsi_seg.exporting.names import file_name
 from wsi_seg.exporting.overview import write_overview
+from wsi_seg.exporting.place import Place
 from wsi_seg.exporting.png import write_mask
 from wsi_seg.exporting.rle import write_rle_csv
 from wsi_seg.exporting.tiff import write_ome_tiff
-from wsi_seg.geometry import Extent
 from wsi_seg.masks.vectorize import vectorize
 from wsi_seg.postprocess.objects import ObjectTable, Scale, measure
 from wsi_seg.postprocess.rule import Rule
@@ -31,6 +31,7 @@ from wsi_seg.store import Collection, Multiscale, Predictions, SlideStore
 
 # Rows of a label map outlined at a time.
 _STRIP_PX = 1024
+_LONGEST_SUFFIX = ".probability.ome.tif"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +163,11 @@ def _warnings(predictions: Predictions, targets: ExportTargets) -> tuple[str, ..
         warnings.append(
             f"probabilities of {plain} slides are in no file: only their class ids were saved"
         )
+    warnings += [
+        f"{name}: its name leaves no room for {_LONGEST_SUFFIX}; some files have a shorter name"
+        for name in predictions.names()
+        if file_name(name, _LONGEST_SUFFIX) != name + _LONGEST_SUFFIX
+    ]
     return tuple(warnings)
 
 
@@ -171,26 +177,26 @@ def _write_slide(
     """Write the files of one slide; return their names, and the number of polygons."""
     files, count, name = [], None, store.name
     if targets.geojson is not None:
-        path = targets.geojson / f"{name}.geojson{'.gz' if targets.packed else ''}"
+        path = targets.geojson / file_name(name, f".geojson{'.gz' if targets.packed else ''}")
         count = write_geojson(path, outlines(label, targets.min_area_um2))
         files.append(path)
     if targets.overview is not None and slides is not None:
-        files.append(targets.overview / f"{name}.png")
+        files.append(targets.overview / file_name(name, ".png"))
         write_overview(slides[name], [(label, label.classes)], files[-1])
     if targets.png is not None:
-        files.append(targets.png / f"{name}.png")
+        files.append(targets.png / file_name(name, ".png"))
         write_mask(files[-1], label)
     if targets.ome_tiff is not None:
         images = {"labels": label}
         if store.saved != "labels":
             images = {"probability": store.probabilities, **images}
         for suffix, image in images.items():
-            files.append(targets.ome_tiff / f"{name}.{suffix}.ome.tif")
+            files.append(targets.ome_tiff / file_name(name, f".{suffix}.ome.tif"))
             write_ome_tiff(files[-1], image)
     if targets.table is not None:
         table = _measured(store, label)
         for suffix in ("csv", "parquet"):
-            files.append(targets.table / f"{name}.{suffix}")
+            files.append(targets.table / file_name(name, f".{suffix}"))
             write_table(files[-1], table, has_mpp=label.pyramid.mpp is not None)
     return [str(path) for path in files], count
 
@@ -199,10 +205,25 @@ def _measured(store: SlideStore, label: Multiscale) -> ObjectTable:
     """Objects of a label map of a prediction; see `ExportTargets.table`."""
     classes, scale = label.classes, Scale(label.downsample, label.pyramid.mpp)
     if store.saved != "labels":
-        return measure(label_strips(label, store.probabilities), classes, scale)
-    table = measure(label_strips(label), classes, scale)
+        return _placed(measure(label_strips(label, store.probabilities), classes, scale), label)
+    table = _placed(measure(label_strips(label), classes, scale), label)
     unknown = np.full(len(table), np.nan)
     return replace(table, mean_probability=unknown, max_probability=unknown)
+
+
+def _placed(table: ObjectTable, label: Multiscale) -> ObjectTable:
+    """Objects at the places that their outlines have, which end where the slide does."""
+    place, scale = Place.of(label), label.downsample
+    tall, wide = place.tall / scale, place.wide / scale
+    return replace(
+        table,
+        y=table.y * tall,
+        top=table.top * tall,
+        bottom=table.bottom * tall,
+        x=table.x * wide,
+        left=table.left * wide,
+        right=table.right * wide,
+    )
 
 
 def _write_shared(labels: list[tuple[str, Multiscale]], targets: ExportTargets) -> list[str]:
@@ -213,18 +234,12 @@ def _write_shared(labels: list[tuple[str, Multiscale]], targets: ExportTargets) 
         files.append(str(targets.rle))
     if targets.coco is not None and labels:
         images = (
-            (name, _full_extent(label), outlines(label, targets.min_area_um2))
+            (name, Place.of(label).extent, outlines(label, targets.min_area_um2))
             for name, label in labels
         )
         write_coco(targets.coco, images, labels[0][1].classes)
         files.append(str(targets.coco))
     return files
-
-
-def _full_extent(label: Multiscale) -> Extent:
-    """Size of the slide's level 0, as far as its label map knows."""
-    extent, scale = label.pyramid.extent, label.downsample
-    return Extent(height=round(extent.height * scale), width=round(extent.width * scale))
 
 
 def outlines(label: Multiscale, min_area_um2: float = 0.0) -> Iterator[tuple[ClassEntry, Polygon]]:
@@ -238,10 +253,10 @@ def outlines(label: Multiscale, min_area_um2: float = 0.0) -> Iterator[tuple[Cla
         Smaller objects are left out; px² of level 0 where mpp is unknown.
     """
     classes = {entry.id: entry for entry in label.classes}
-    scale = label.downsample
+    place, scale = Place.of(label), label.downsample
     mpp = None if label.pyramid.mpp is None else label.pyramid.mpp / scale
     for value, polygon in vectorize(_strips(label)):
-        scaled = shapely.transform(polygon, lambda xy: xy * scale)
+        scaled = place.on_slide(polygon)
         if scaled.area * (1.0 if mpp is None else mpp**2) >= min_area_um2:
             yield classes[value], scaled
 

@@ -169,6 +169,7 @@ class SlideOutput:
         """
         attributes = PredictionInfo(
             slide=self.store.name,
+            slide_extent=self._slide_extent,
             classes=card.classes,
             saved=self.save,
             settings=self._settings,
@@ -183,7 +184,17 @@ class SlideOutput:
             self._create(self._partial, len(card.classes), attributes)
         if self.save != "probabilities":
             label = self._partial / LABELS / PREDICTION_LABEL
-            self._create(label, None, LabelInfo(classes=card.classes).to_json())
+            self._create(
+                label,
+                None,
+                LabelInfo(classes=card.classes, slide_extent=self._slide_extent).to_json(),
+            )
+
+    @property
+    def _slide_extent(self) -> tuple[int, int]:
+        """Height and width of the slide."""
+        extent = self.store.pyramid.extent
+        return extent.height, extent.width
 
     def _create(self, path: Path, channels: int | None, attributes: Mapping[str, object]) -> None:
         create_multiscale(

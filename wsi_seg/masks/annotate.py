@@ -1,36 +1,39 @@
 """Owns giving annotation files to the slides they belong to."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from wsi_seg.annotations import Annotations, read_for_slides
-from wsi_seg.annotations.read import SUFFIXES
+import numpy as np
+import shapely
+
+from wsi_seg.annotations import Annotations, AnnotationSets, read_for_slides
+from wsi_seg.annotations.names import named
 from wsi_seg.batch import require_none, run_each
 from wsi_seg.choices import Dialect
-from wsi_seg.classes import IGNORE_NAME, ClassTable
+from wsi_seg.classes import BACKGROUND_NAME, IGNORE_NAME, ClassTable, meant_by
 from wsi_seg.errors import AnnotationError, WsiSegError
 from wsi_seg.geometry import Extent
-from wsi_seg.masks import outlines
 from wsi_seg.masks.boundary import separate
+from wsi_seg.masks.files import Source, is_own_picture, list_sources
 from wsi_seg.masks.labels import write_labels
-from wsi_seg.masks.outlines import is_mask, outline_mask
+from wsi_seg.masks.outlines import MASK_SUFFIXES, is_mask, outline_mask
 from wsi_seg.progress import Progress, Silent
 from wsi_seg.slides.volume import VolumeGrid
 from wsi_seg.store import Collection, SlideStore
+from wsi_seg.store.layout import require_label_name
 
-# Slides that are listed by name.
-_NAMED = 5
-
-_ALL_SUFFIXES = (*SUFFIXES, *outlines.SUFFIXES)
+# Names in files that are drawn and are no class.
+_NO_CLASSES = frozenset({IGNORE_NAME, BACKGROUND_NAME})
 
 
 @dataclass(frozen=True, slots=True)
 class AnnotateReport:
     """What was annotated: objects by slide, repairs by file; slides and files left without.
 
-    ``failures`` says why files of other slides were not drawn.
+    ``notes`` say what is not drawn, one sentence each; ``failures`` why files of other slides were
+    not drawn.
     """
 
     objects: dict[str, int]
@@ -38,6 +41,7 @@ class AnnotateReport:
     repairs: dict[str, tuple[str, ...]]
     without: tuple[str, ...]
     unused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     failures: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
@@ -55,19 +59,15 @@ class AnnotateReport:
         lines = [f"{total} objects on {len(self.objects)} slides, classes {names}"]
         for name, repairs in self.repairs.items():
             lines.append(f"{name}: {len(repairs)} repairs, the first: {repairs[0]}")
+        lines += self.notes
         if self.without:
-            named = _named(self.without)
             lines.append(
-                f"slides without annotations: {named} (if nothing is on them: --unlisted-empty)"
+                f"slides without annotations: {named(self.without)} (if nothing is on them: "
+                "--unlisted-empty)"
             )
         if self.unused:
-            lines.append(f"files that fit no slide: {_named(self.unused)}")
+            lines.append(f"files that fit no slide: {named(self.unused)}")
         return lines
-
-
-def _named(names: Sequence[str]) -> str:
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +130,9 @@ def annotate(
         The slides.
     paths
         Files, or folders of them. COCO's JSON and csv files name their slides; any other file is
-        paired with a slide by its name without suffix, the case ignored. Several files of one
+        paired with a slide by its name, by the rule of `annotations.names`. Several files of one
         slide are drawn in the order given, later over earlier. A folder may hold files of other
-        slides; a file that is named itself must fit one.
+        slides, and one file for each slide; a file that is named itself must fit one.
     name
         Name of the label.
     reading
@@ -150,16 +150,19 @@ def annotate(
     ------
     AnnotationError
         If there is no file, or none fits a slide, or one that is named itself fits none.
+    OutputError
+        If no label can have the name.
     """
-    files = [Path(path) for path in paths]
-    read, failures, unused = _read_all(collection, _files(files), reading, named=set(files))
+    require_label_name(name)
+    found = _read_all(collection, [Path(path) for path in paths], reading)
+    read, failures = found.read, found.failures
     if reading.unlisted_empty:
         rest = set(_without(collection, name)) - set(read) - set(failures)
         read |= {slide: Annotations((), ()) for slide in sorted(rest)}
     if reading.boundary_um:
         read = {name: _separated(a, collection[name], reading) for name, a in read.items()}
-    found = sorted({item.class_name for a in read.values() for item in a.items} - {IGNORE_NAME})
-    classes = ClassTable.named(reading.class_names or found)
+    named_there = {item.class_name for a in read.values() for item in a.items}
+    classes = ClassTable.named(reading.class_names or sorted(named_there - _NO_CLASSES))
 
     def work(slide: str) -> int:
         return len(
@@ -172,9 +175,24 @@ def annotate(
         classes=classes.names,
         repairs={slide: a.repairs for slide, a in read.items() if a.repairs},
         without=_without(collection, name),
-        unused=tuple(unused),
+        unused=tuple(found.unused),
+        notes=(*found.notes, *_left_out(read, classes)),
         failures=failures | batch.failures,
     )
+
+
+def _left_out(read: Mapping[str, Annotations], classes: ClassTable) -> list[str]:
+    """Say which classes are in the files and are not drawn."""
+    others = Counter(
+        item.class_name
+        for annotations in read.values()
+        for item in annotations.items
+        if item.class_name not in _NO_CLASSES | set(classes.names)
+    )
+    if not others:
+        return []
+    kinds = named(f"{name} ({count})" for name, count in sorted(others.items()))
+    return [f"objects of classes that are not kept: {kinds}"]
 
 
 def _without(collection: Collection, name: str) -> tuple[str, ...]:
@@ -182,51 +200,118 @@ def _without(collection: Collection, name: str) -> tuple[str, ...]:
     return tuple(store.name for store in collection if name not in store.label_names())
 
 
-def _read_all(
-    collection: Collection, files: Sequence[Path], reading: Reading, *, named: AbstractSet[Path]
-) -> tuple[dict[str, Annotations], dict[str, str], list[str]]:
-    """Read all files: what each slide gets, why some get nothing, and files of other slides."""
+@dataclass(slots=True)
+class _Found:
+    """What the files hold: what each slide gets, why some get nothing, and what is not read.
+
+    ``sources`` are the files, by slide and by the folder that was given.
+    """
+
+    read: dict[str, Annotations] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    unused: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    sources: dict[tuple[str, Path], Path] = field(default_factory=dict)
+
+
+def _read_all(collection: Collection, paths: Sequence[Path], reading: Reading) -> _Found:
+    """Read all files."""
     extents = {store.name: store.pyramid.extent for store in collection}
-    read: dict[str, Annotations] = {}
-    failures: dict[str, str] = {}
-    unused: list[str] = []
-    for file in files:
-        slide = _slide_of(file, extents)
+    sources, notes = list_sources(paths, extents)
+    found = _Found(notes=notes)
+    for source in sources:
         try:
-            sets = _read(file, slide, extents, reading)
-            if slide is None and not sets:
-                unused.append(file.name)
-                if file in named or len(unused) == len(files):
-                    raise AnnotationError(
-                        f"{file} fits no slide of {collection.path}; expected its name, or names "
-                        f"in it, to be among {', '.join(extents)}"
-                    )
-            for name, annotations in sets.items():
-                _require_same_size(file, annotations, name, extents[name])
-                read[name] = _joined(read.get(name), annotations)
+            if not _is_passed_over(source, collection, found):
+                _take(source, _read(source, extents, reading), collection, extents, found)
         except WsiSegError as error:
-            if slide is None:
+            if source.slide is None:
                 raise
-            failures[slide] = str(error)
-    return {slide: a for slide, a in read.items() if slide not in failures}, failures, unused
+            found.failures[source.slide] = str(error)
+    if len(found.unused) == len(sources):
+        raise AnnotationError(_unfitting(source.file, collection, found.notes))
+    for slide in found.failures:
+        found.read.pop(slide, None)
+    return found
 
 
-def _read(
-    file: Path, slide: str | None, extents: Mapping[str, Extent], reading: Reading
-) -> dict[str, Annotations]:
-    """Annotations of one file, by slide; only of slides that are there."""
-    if is_mask(file):
-        found: Annotations | dict[str, Annotations] = (
-            {}
-            if slide is None
-            else outline_mask(
-                file,
-                extents[slide],
-                class_names=reading.class_names,
-                default_class=reading.default_class,
+def _is_passed_over(source: Source, collection: Collection, found: _Found) -> bool:
+    """Whether a picture is no mask: it is the slide itself, or what annotations lie next to."""
+    slide, folder, file = source.slide, source.folder, source.file
+    if slide is None or not source.is_picture:
+        return False
+    other = None if folder is None else found.sources.get((slide, folder))
+    if other is not None and (other.suffix.lower() not in MASK_SUFFIXES):
+        found.notes.append(f"{file.name} is not read as a mask: {other.name} annotates it")
+        return True
+    if is_own_picture(file, collection[slide].attributes.get("source")):
+        found.notes.append(f"{file.name} is not read as a mask: it is slide {slide!r} itself")
+        if folder is None and len(found.read) == 0:
+            raise AnnotationError(f"{file} is slide {slide!r} itself; expected a mask of it")
+        return True
+    return False
+
+
+def _take(
+    source: Source,
+    sets: AnnotationSets,
+    collection: Collection,
+    extents: Mapping[str, Extent],
+    found: _Found,
+) -> None:
+    """Give what a file holds to its slides."""
+    file, folder = source.file, source.folder
+    if source.slide is None and not sets.by_slide:
+        found.unused.append(file.name)
+        if folder is None:
+            raise AnnotationError(_unfitting(file, collection, sets.strangers))
+    found.notes += [f"{file.name}: {note}" for note in sets.notes]
+    if sets.strangers:
+        count, names = len(sets.strangers), named(sets.strangers)
+        found.notes.append(f"{file.name}: {count} images fit no slide: {names}")
+    for name, annotations in sets.by_slide.items():
+        if folder is not None and (other := found.sources.get((name, folder))) is not None:
+            found.failures[name] = (
+                f"{other} and {file.name} both annotate it; leave one out, or name the files "
+                "themselves, in the order in which they are drawn"
             )
-        )
-    else:
+            continue
+        _require_same_size(file, annotations, name, extents[name])
+        kept = _inside(annotations, extents[name])
+        if outside := len(annotations.items) - len(kept.items):
+            found.notes.append(
+                f"{file.name}: {outside} of {len(annotations.items)} objects lie outside slide "
+                f"{name!r} ({extents[name]}), left out"
+            )
+        found.read[name] = _joined(found.read.get(name), kept)
+        if folder is not None:
+            found.sources[name, folder] = file
+
+
+def _unfitting(file: Path, collection: Collection, strangers: Sequence[str]) -> str:
+    images = f" ({named(strangers)})" if strangers else ""
+    return (
+        f"{file} fits no slide of {collection.path}; expected its name, or names in it{images}, "
+        f"to be among {named(collection.names())}"
+    )
+
+
+def _inside(annotations: Annotations, extent: Extent) -> Annotations:
+    """Annotations without those that lie wholly outside the slide."""
+    areas = np.array([item.geometry for item in annotations.items], dtype=object)
+    x, y, x_end, y_end = shapely.bounds(areas).reshape(-1, 4).T
+    inside = (x >= 0) & (y >= 0) & (x_end <= extent.width) & (y_end <= extent.height)
+    slide = shapely.box(0, 0, extent.width, extent.height)
+    if not inside.all():
+        inside[~inside] = shapely.area(shapely.intersection(areas[~inside], slide)) > 0
+    items = tuple(item for item, kept in zip(annotations.items, inside, strict=True) if kept)
+    return replace(annotations, items=items)
+
+
+def _read(source: Source, extents: Mapping[str, Extent], reading: Reading) -> AnnotationSets:
+    """Annotations of one file, by slide; only of slides that are there."""
+    file, slide = source.file, source.slide
+    found: Annotations | AnnotationSets
+    if not is_mask(file):
         found = read_for_slides(
             file,
             extents,
@@ -234,9 +319,17 @@ def _read(
             dialect=reading.dialect,
             volumes=reading.volumes,
         )
+    elif slide is None:
+        found = AnnotationSets({})
+    else:
+        names, default = reading.class_names, reading.default_class
+        found = outline_mask(file, extents[slide], class_names=names, default_class=default)
     if isinstance(found, Annotations):
-        found = {} if slide is None else {slide: found}
-    return {name: _marked(found[name], reading) for name in extents if name in found}
+        found = AnnotationSets({} if slide is None else {slide: found})
+    known = {
+        name: _marked(found.by_slide[name], reading) for name in extents if name in found.by_slide
+    }
+    return replace(found, by_slide=known)
 
 
 def _marked(annotations: Annotations, reading: Reading) -> Annotations:
@@ -244,7 +337,7 @@ def _marked(annotations: Annotations, reading: Reading) -> Annotations:
     items = tuple(
         replace(
             item,
-            class_name=reading.merged.get(item.class_name, item.class_name),
+            class_name=_named_class(item.class_name, reading),
             source=item.source if reading.source is None else reading.source,
             weight=item.weight if reading.weight is None else reading.weight,
         )
@@ -253,9 +346,16 @@ def _marked(annotations: Annotations, reading: Reading) -> Annotations:
     return replace(annotations, items=items)
 
 
+def _named_class(name: str, reading: Reading) -> str:
+    """Class of a name in a file: what was asked for goes before what programs mean by it."""
+    if name in reading.merged or name in reading.class_names:
+        return reading.merged.get(name, name)
+    return meant_by(name)
+
+
 def _separated(annotations: Annotations, store: SlideStore, reading: Reading) -> Annotations:
     """Annotations with strips between objects that touch, drawn over them."""
-    objects = [item for item in annotations.items if item.class_name != IGNORE_NAME]
+    objects = [item for item in annotations.items if item.class_name not in _NO_CLASSES]
     strips = separate(objects, reading.boundary_um / (store.pyramid.mpp or 1.0))
     return replace(annotations, items=(*annotations.items, *strips))
 
@@ -266,31 +366,6 @@ def _joined(earlier: Annotations | None, later: Annotations) -> Annotations:
     return replace(
         later, items=earlier.items + later.items, repairs=earlier.repairs + later.repairs
     )
-
-
-def _files(paths: Sequence[Path]) -> list[Path]:
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            files += sorted(f for f in path.iterdir() if f.name.lower().endswith(_ALL_SUFFIXES))
-        elif path.exists():
-            files.append(path)
-        else:
-            raise AnnotationError(f"there is no {path}; expected an annotation file or a folder")
-    if not files:
-        raise AnnotationError(
-            f"got no annotation files in {', '.join(map(str, paths))}; expected some of "
-            f"{', '.join(_ALL_SUFFIXES)}"
-        )
-    return files
-
-
-def _slide_of(file: Path, extents: Mapping[str, Extent]) -> str | None:
-    """Slide that bears the file's name without its suffix, the case ignored."""
-    name = file.name.lower()
-    suffix = next((s for s in sorted(_ALL_SUFFIXES, key=len)[::-1] if name.endswith(s)), "")
-    stem = name.removesuffix(suffix or file.suffix.lower())
-    return next((slide for slide in extents if slide.lower() == stem), None)
 
 
 def _require_same_size(file: Path, annotations: Annotations, slide: str, real: Extent) -> None:

@@ -22,6 +22,7 @@ from wsi_seg.store import (
     read_thumbnail,
     writing,
 )
+from wsi_seg.store.layout import require_label_name
 from wsi_seg.store.names import LABELS, TISSUE
 
 # Longer side of the image that tissue is searched in: about 10 to 50 um per pixel.
@@ -126,6 +127,7 @@ def write_labels(
     Objects
         The table that is kept with the label.
     """
+    require_label_name(name)
     wanted = set(classes.names) - {BOUNDARY}
     kept = [item for item in annotations.items if item.class_name in wanted]
     objects = measure_objects(kept, store.pyramid.mpp)

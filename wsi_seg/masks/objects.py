@@ -16,6 +16,7 @@ from wsi_seg.errors import StoreError
 from wsi_seg.json_text import parse_json
 from wsi_seg.store import SlideStore
 from wsi_seg.store.names import LABELS, OBJECTS
+from wsi_seg.store.remote import below
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,7 +84,7 @@ def read_objects(store: SlideStore, label: str) -> Objects:
     StoreError
         If there is none, or it is damaged.
     """
-    path = store.path / LABELS / label / OBJECTS
+    path = below(store.path, LABELS, label, OBJECTS)
     try:
         columns: Any = parse_json(path.read_bytes())
         count = len(columns["area"])

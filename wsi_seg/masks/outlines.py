@@ -1,5 +1,6 @@
 """Owns mask files to annotations: PNG or TIFF label images, outlined strip by strip."""
 
+import os
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -14,12 +15,14 @@ from shapely.geometry import MultiPolygon, Polygon
 
 from wsi_seg.annotations import Annotations
 from wsi_seg.annotations.model import Collector, require_class
+from wsi_seg.annotations.sizes import downsample_of
 from wsi_seg.classes import IGNORE, IGNORE_NAME
-from wsi_seg.errors import AnnotationError
+from wsi_seg.errors import AnnotationError, SlideError
 from wsi_seg.geometry import Extent
 from wsi_seg.masks.vectorize import Strip, vectorize
+from wsi_seg.slides.stacked import read_stack
 
-SUFFIXES = (".png", ".tif", ".tiff")
+MASK_SUFFIXES = (".png", ".tif", ".tiff")
 
 # What files begin with, and who reads them: a stranger's file must not choose its reader.
 _DRIVERS = {
@@ -30,6 +33,7 @@ _DRIVERS = {
     b"MM\x00+": "GTiff",
 }
 _STRIP_ROWS = 1024
+_LARGEST_ID = 2**31 - 1
 
 
 def is_mask(path: Path) -> bool:
@@ -81,10 +85,12 @@ def outline_mask(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path, driver=_driver(path)) as image:
+            with rasterio.open(path.absolute(), driver=_driver(path)) as image:
                 _require_labels(path, image)
-                down = _downsample(path, Extent(height=image.height, width=image.width), extent)
-                found = list(vectorize(_strips(image)))
+                _require_one(path)
+                size = Extent(height=image.height, width=image.width)
+                down = downsample_of(str(path), size, extent)
+                found = list(vectorize(_strips(path, image)))
                 numbered = image.dtypes[0] != "uint8"
     except RasterioError as error:
         raise AnnotationError(f"{path} cannot be read as a mask: {error}") from error
@@ -100,7 +106,10 @@ def outline_mask(
                 f"object {value}", _scaled(MultiPolygon(parts), down), class_name, "expert"
             )
         return collector.result()
-    names = _names(path, {value for value, _ in found}, class_names, only)
+    values = {value for value, _ in found}
+    names = _names(path, values, class_names, only)
+    if values == {IGNORE} and names[IGNORE] == IGNORE_NAME:
+        collector.repairs.append(f"{path.name}: 255 alone is in it, and is read as {IGNORE_NAME}")
     for number, (value, outline) in enumerate(found):
         collector.add(f"object {number}", _scaled(outline, down), names[value], "expert")
     return collector.result()
@@ -114,22 +123,49 @@ def _require_labels(path: Path, image: rasterio.DatasetReader) -> None:
         )
 
 
-def _downsample(path: Path, mask: Extent, slide: Extent) -> tuple[float, float]:
-    """Slide pixels per pixel of the mask, along y and x."""
-    tall, wide = slide.height / mask.height, slide.width / mask.width
-    # One pixel of rounding at the mask's border does not count as another shape.
-    if tall < 1 or wide < 1 or abs(tall / wide - 1) > 1.5 / min(mask.height, mask.width):
+def _require_one(path: Path) -> None:
+    """Refuse a file of several pictures, or of one that is turned."""
+    if _driver(path) == "PNG":
+        count, orientation = (2 if _is_animated(path) else 1), 1
+    else:
+        try:
+            stack = read_stack(path)
+        except SlideError as error:
+            raise AnnotationError(str(error)) from error
+        count, orientation = stack.count, stack.orientation
+    if count > 1:
         raise AnnotationError(
-            f"{path} has {mask}, its slide has {slide}; expected the same, or the same shape at a "
-            "lower resolution"
+            f"{path}: got {count} {'frames' if _driver(path) == 'PNG' else 'pages'}; expected one "
+            "mask; save one file with all class ids, or one file for each"
         )
-    return tall, wide
+    if orientation != 1:
+        raise AnnotationError(
+            f"{path}: got a mask of TIFF orientation {orientation}; expected 1; turn it and save "
+            "it again"
+        )
 
 
-def _strips(image: rasterio.DatasetReader) -> Iterator[Strip]:
-    for strip in Extent(height=image.height, width=image.width).strips(_STRIP_ROWS):
-        rows = image.read(1, window=Window(strip.x, strip.y, strip.width, strip.height))
-        yield strip.y, rows if rows.dtype == np.uint8 else rows.astype(np.int32)
+def _is_animated(path: Path) -> bool:
+    """Whether a PNG has several frames: its chunk ``acTL`` comes before the first picture."""
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8 and head[4:] != b"IDAT":
+            if head[4:] == b"acTL":
+                return True
+            file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+    return False
+
+
+def _strips(path: Path, image: rasterio.DatasetReader) -> Iterator[Strip]:
+    for y in range(0, image.height, _STRIP_ROWS):
+        window = Window(0, y, image.width, min(_STRIP_ROWS, image.height - y))
+        rows = image.read(1, window=window)
+        low, high = int(rows.min()), int(rows.max())
+        if low < 0 or high > _LARGEST_ID:
+            raise AnnotationError(
+                f"{path}: got ids {low} to {high}; expected 0 to {_LARGEST_ID}, 0 for nothing"
+            )
+        yield y, rows if rows.dtype == np.uint8 else rows.astype(np.int32)
 
 
 def _names(

@@ -9,8 +9,11 @@ from rasterio.features import rasterize as burn
 from rasterio.transform import Affine
 
 from wsi_seg.annotations import Annotation
-from wsi_seg.classes import IGNORE, IGNORE_NAME, ClassTable
+from wsi_seg.classes import BACKGROUND, BACKGROUND_NAME, IGNORE, IGNORE_NAME, ClassTable
 from wsi_seg.geometry import Region
+
+# Names that are drawn and are no class.
+_APART = {IGNORE_NAME: IGNORE, BACKGROUND_NAME: BACKGROUND}
 
 
 class Rasterizer:
@@ -21,11 +24,12 @@ class Rasterizer:
     items
         Structures in drawing order: later ones are over earlier ones.
     classes
-        Gives the ids; structures of the class ``ignore`` become 255, others are left out.
+        Gives the ids. Structures of the class ``ignore`` become 255, those of ``_background_``
+        uncover what lies below them, others are left out.
     """
 
     def __init__(self, items: Sequence[Annotation], classes: ClassTable) -> None:
-        ids = {IGNORE_NAME: IGNORE} | {entry.name: entry.id for entry in classes}
+        ids = _APART | {entry.name: entry.id for entry in classes}
         kept = [item for item in items if item.class_name in ids]
         self._geometries = np.array([item.geometry for item in kept], dtype=object)
         self._ids = [ids[item.class_name] for item in kept]
@@ -35,7 +39,7 @@ class Rasterizer:
     def of_doubts(cls, items: Sequence[Annotation], classes: ClassTable) -> "Rasterizer":
         """Draw instead of ids how much less than 1 each structure weighs, in steps of 1/255."""
         drawer = cls(items, classes)
-        kept = [item for item in items if item.class_name in {IGNORE_NAME, *classes.names}]
+        kept = [item for item in items if item.class_name in {*_APART, *classes.names}]
         drawer._ids = [round(255 * (1 - item.weight)) for item in kept]
         return drawer
 

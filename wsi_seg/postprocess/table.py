@@ -49,7 +49,9 @@ def write_table(path: Path, table: ObjectTable, *, has_mpp: bool) -> None:
             arrays = {name: pyarrow.array(c.tolist()) for name, c in columns.items()}
             if not len(table):  # an empty list has no type
                 arrays = {name: pyarrow.array(c.astype(c.dtype)) for name, c in columns.items()}
-            pyarrow.parquet.write_table(pyarrow.table(arrays), partial)
+            # A file, because pyarrow reads some paths as addresses.
+            with partial.open("wb") as packed:
+                pyarrow.parquet.write_table(pyarrow.table(arrays), packed)
 
 
 def read_table(path: Path) -> ObjectTable:

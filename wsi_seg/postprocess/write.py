@@ -88,6 +88,8 @@ def write_label(
         Plain JSON values to keep with the label.
     """
     path, layout = store.path / LABELS / name, DraftLayout.like(store.image)
+    if "slide_extent" in store.attributes:
+        note = {"slide_extent": store.attributes["slide_extent"], **note}
     about: dict[str, object] = {"kind": "label", "classes": classes.to_json(), **note}
     with writing(path, layout, about) as draft:
         strips = source(strip_rows(draft.path))()

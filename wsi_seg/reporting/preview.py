@@ -21,6 +21,7 @@ from wsi_seg.config import Recipe
 from wsi_seg.data.augment import Augmenter
 from wsi_seg.data.dataset import PatchSource
 from wsi_seg.errors import ConfigError, OutputError
+from wsi_seg.exporting.names import file_name
 from wsi_seg.learn.position_bias import means_by_position, middle_and_corners
 from wsi_seg.learn.sampler import patch_sampler
 from wsi_seg.progress import Progress
@@ -146,8 +147,8 @@ def _preview(slide: TrainingSlide, recipe: Recipe, out: Path) -> tuple[Path, Pat
     whole = _slide_picture(slide.store, source, recipe, draws)
     sheet = _sheet(source, recipe, draws)
     return (
-        _save(whole, out / f"{slide.name}.png"),
-        _save(sheet, out / f"{slide.name}_patches.png"),
+        _save(whole, out / file_name(slide.name, ".png")),
+        _save(sheet, out / file_name(slide.name, "_patches.png")),
     )
 
 

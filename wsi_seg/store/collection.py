@@ -16,7 +16,7 @@ from wsi_seg.store.info import PredictionInfo, Saved, StoreInfo
 from wsi_seg.store.layout import label_list, wsi_seg_attributes
 from wsi_seg.store.multiscale import Multiscale, open_multiscale
 from wsi_seg.store.names import LABELS, METADATA, PARTIAL, PREDICTION_LABEL
-from wsi_seg.store.remote import is_address, located
+from wsi_seg.store.remote import below, is_address, located
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class SlideStore:
         """Names of the labels that are complete, sorted."""
         labels = self.path / LABELS
         return tuple(
-            name for name in sorted(label_list(labels)) if (labels / name / METADATA).is_file()
+            name for name in sorted(label_list(labels)) if below(labels, name, METADATA).is_file()
         )
 
     def label(self, name: str) -> Multiscale:
@@ -116,7 +116,7 @@ class SlideStore:
         if name not in self.label_names():
             known = ", ".join(self.label_names()) or "none"
             raise StoreError(f"slide {self.name}: got label {name!r}; it has: {known}")
-        return open_multiscale(self.path / LABELS / name)
+        return open_multiscale(below(self.path, LABELS, name))
 
     def read(
         self,
@@ -142,7 +142,7 @@ class SlideStore:
 
     def sibling(self, name: str) -> "SlideStore | None":
         """Open another slide of the same collection; None if there is none of this name."""
-        path = self.path.with_name(name)
+        path = below(self.path.parent, name)
         return SlideStore(path, name, open_image(path)) if (path / METADATA).is_file() else None
 
     def __hash__(self) -> int:
@@ -197,7 +197,7 @@ class Stores:
         )
 
     def __getitem__(self, name: str) -> SlideStore:
-        path = self.path / name
+        path = below(self.path, name)
         if name not in self:
             if name in self.unfinished():
                 raise StoreIncompleteError(

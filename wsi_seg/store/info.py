@@ -155,6 +155,8 @@ class PredictionInfo(_Info):
     ----------
     slide
         Name of the slide; None where it is unknown.
+    slide_extent
+        Height and width of the slide, which a prediction at a lower resolution does not show.
     classes
         Class of each channel.
     saved
@@ -187,6 +189,7 @@ class PredictionInfo(_Info):
 
     kind: Literal["prediction"] = "prediction"
     slide: str | None = None
+    slide_extent: tuple[int, int] | None = None
     classes: _Classes = ClassTable(())  # noqa: RUF009 (frozen)
     saved: Saved = "both"
     settings: Mapping[str, object] = field(default_factory=dict)
@@ -230,6 +233,8 @@ class LabelInfo(_Info):
         Classes of the ids 1, 2, 3 ...; none where pixels are values.
     trusted
         Whether a tissue mask counts where it is empty, too: then nothing of the slide is predicted.
+    slide_extent
+        See `PredictionInfo`; None for labels of a slide itself.
     note
         What the module that wrote it reads again, such as the rule it was decided by.
     """
@@ -237,4 +242,5 @@ class LabelInfo(_Info):
     kind: Literal["label"] = "label"
     classes: _Classes = ClassTable(())  # noqa: RUF009 (frozen)
     trusted: bool = False
+    slide_extent: tuple[int, int] | None = None
     note: Mapping[str, object] = field(default_factory=dict)

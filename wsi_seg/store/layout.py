@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from wsi_seg.store.remote import require_local
 
 # Raised whenever what is written can no longer be read as before: 2 made attributes typed.
 FORMAT = 2
+
+# Bytes that file systems take.
+_LONGEST_NAME = 255
 
 # A shard is as high as a strip and this many times as wide: fewer files, same memory.
 _SHARD_ASPECT = 8
@@ -268,6 +272,22 @@ def wsi_seg_attributes(file: Path) -> Mapping[str, object]:
     return {name: value for name, value in found.items() if name != "format"}
 
 
+def require_label_name(name: str) -> None:
+    """Refuse the name of a label that is not the name of a folder of its own.
+
+    Raises
+    ------
+    OutputError
+        If it is empty, a path, hidden, longer than 255 bytes, or the name of a store's own file.
+    """
+    taken = name in {"", "zarr.json"} or name.startswith(".")
+    if taken or "/" in name or "\0" in name or len(os.fsencode(name)) > _LONGEST_NAME:
+        raise OutputError(
+            f"got the label name {name!r}; expected the name of a folder: no '/' in it, no dot at "
+            f"its begin, at most {_LONGEST_NAME} bytes"
+        )
+
+
 def list_label(labels: Path, name: str) -> None:
     """Add a label to the list that the group ``labels`` keeps."""
     listed = label_list(labels)
@@ -307,7 +327,7 @@ def _create_array(path: Path, number: int, level: LevelLayout, channels: int | N
     lead = () if channels is None else (channels,)
     try:
         zarr.create_array(
-            store=str(path),
+            store=zarr.storage.LocalStore(path),  # text would be read as an address
             name=str(number),
             shape=(*lead, level.extent.height, level.extent.width),
             dtype="uint8",

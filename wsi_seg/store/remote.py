@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
+from urllib.parse import quote
 
 from wsi_seg.address import is_remote
 from wsi_seg.errors import OutputError, StoreError
@@ -45,6 +46,27 @@ def located(path: Path) -> Path:
             "pip install 'wsi-seg[remote]' (gs:// also needs gcsfs)"
         ) from error
     return cast("Path", remote)  # speaks pathlib's language as far as reading goes
+
+
+def below(path: Path, *names: str) -> Path:
+    """Path below a folder or address, whose names are no part of the address's own language.
+
+    Raises
+    ------
+    StoreError
+        If no address can hold a name.
+    """
+    if not is_address(path):
+        return path.joinpath(*names)
+    if getattr(path, "protocol", "") in {"http", "https"}:
+        return path.joinpath(*(quote(name, safe="") for name in names))
+    for name in names:
+        if "::" in name:
+            raise StoreError(
+                f"cannot read {name!r} in {path}: '::' joins addresses; copy the store into a "
+                "folder, or rename the slide"
+            )
+    return path.joinpath(*names)
 
 
 def is_address(path: Path) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial as bind
@@ -136,7 +137,7 @@ def commit(
         final.parent.mkdir(parents=True, exist_ok=True)
         if final.parent.name == LABELS:
             list_label(final.parent, final.name)  # before the rename: a kill leaves no orphan
-        old = partial.with_name(f".{final.name}.old")  # no slide's name begins with a dot
+        old = _aside(partial.with_name(final.name), "old")
         if replace and final.exists():
             delete(old)
             final.rename(old)
@@ -168,7 +169,7 @@ def delete(path: Path) -> None:
         If it cannot be removed.
     """
     require_local(path)
-    removed = path.with_name(f".{path.name}.gone")  # no slide's name begins with a dot
+    removed = _aside(path, "gone")
     try:
         if removed.exists():
             shutil.rmtree(removed)
@@ -179,6 +180,15 @@ def delete(path: Path) -> None:
         return
     except OSError as error:
         raise OutputError(f"cannot remove {path}: {error.strerror or error}") from error
+
+
+def _aside(path: Path, mark: str) -> Path:
+    """Name for a group that is on its way out.
+
+    No slide's name begins with a dot. A digest stands for the name, which may be as long as a
+    file system takes.
+    """
+    return path.with_name(f".{zlib.crc32(path.name.encode()):08x}.{mark}")
 
 
 def _sweep(group: Path) -> None:

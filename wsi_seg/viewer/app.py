@@ -27,6 +27,7 @@ from wsi_seg.errors import (
     WsiSegError,
 )
 from wsi_seg.evaluation.review_objects import list_review_objects
+from wsi_seg.exporting.names import file_name
 from wsi_seg.reading.thumbnail import thumbnail_extent
 from wsi_seg.store import read_thumbnail
 from wsi_seg.viewer.auth import AuthMiddleware
@@ -115,7 +116,7 @@ class SlideCache:
         self.opened(name)
         if self.review is None:
             raise StoreNotFoundError("this viewer was started without review")
-        return self.review / f"{name}.geojson"
+        return self.review / file_name(name, ".geojson")
 
 
 def make_app(catalog: Catalog, *, review: Path | None, token: str | None) -> Starlette:

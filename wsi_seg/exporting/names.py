@@ -1,0 +1,23 @@
+"""Owns the names of files that are made of slides."""
+
+import os
+import zlib
+
+# Bytes that the name of a file may have on all usual file systems.
+_LONGEST = 255
+
+
+def file_name(slide: str, suffix: str) -> str:
+    """Name of a slide's file: its own, or one cut to what file systems take.
+
+    Examples
+    --------
+    >>> file_name("a", ".png"), len(file_name("a" * 255, ".png"))
+    ('a.png', 255)
+    """
+    whole = slide + suffix
+    if len(os.fsencode(whole)) <= _LONGEST:
+        return whole
+    end = f"~{zlib.crc32(os.fsencode(slide)):08x}{suffix}"
+    cut = os.fsencode(slide)[: _LONGEST - len(os.fsencode(end))]
+    return cut.decode(errors="ignore") + end

@@ -1,0 +1,70 @@
+"""Owns how many pictures a TIFF file holds, however they are stacked, and which way up they are."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tifffile
+
+from wsi_seg.slides.directories import require_few
+from wsi_seg.slides.failures import explained
+
+# Levels of a pyramid differ by more than this along a side.
+_LEAST_DOWNSAMPLE = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Pictures of a TIFF file.
+
+    Parameters
+    ----------
+    count
+        How many there are; levels of a pyramid and masks of transparency count for nothing.
+    orientation
+        TIFF's tag Orientation of the first: 1 is the usual one.
+    """
+
+    count: int
+    orientation: int
+
+
+def read_stack(path: Path) -> Stack:
+    """Count the pictures of a TIFF file.
+
+    Raises
+    ------
+    SlideError
+        If it cannot be read.
+    """
+    require_few(path)
+    with (
+        explained(
+            path, "cannot be read as a TIFF: ", "a readable TIFF", also=(tifffile.TiffFileError,)
+        ),
+        tifffile.TiffFile(path) as tiff,
+    ):
+        pages = [page for page in tiff.pages if not (_kind(page) & 0b101)]  # reduced, or a mask
+        first = tiff.pages.first
+        own = [page for page in pages if page is first or not _is_level(page, first)]
+        stated = (tiff.imagej_metadata or {}).get("images", 1)
+        for series in tiff.shaped_metadata or ():
+            shape = series.get("shape") or ()
+            stated = max(stated, math.prod(map(int, shape)) // max(1, first.size))
+        count = max(len(own), int(stated), int(first.imagedepth))
+        tag = first.tags.get("Orientation")
+        return Stack(count, 1 if tag is None else int(tag.value))
+
+
+def _kind(page: Any) -> int:  # noqa: ANN401 (tifffile has no types)
+    return int(page.aspage().subfiletype)
+
+
+def _is_level(page: Any, first: Any) -> bool:  # noqa: ANN401 (tifffile has no types)
+    """Whether a page is the first one at a lower resolution, which not all programs mark."""
+    small = page.aspage()
+    tall = first.imagelength / max(1, small.imagelength)
+    wide = first.imagewidth / max(1, small.imagewidth)
+    rounding = 1.5 / max(1, min(small.imagelength, small.imagewidth))
+    return bool(min(tall, wide) > _LEAST_DOWNSAMPLE and abs(tall / wide - 1) <= rounding)
