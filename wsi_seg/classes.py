@@ -24,7 +24,7 @@ _OWN_NAMES = (
     (re.compile(r"__?background__?", re.IGNORECASE), BACKGROUND_NAME),
 )
 
-# Map inside a label that says how much less than 1 each px weighs in training, in 1/255.
+# Map inside a label that says how much less than 1 each pixel weighs in training, in 1/255.
 DOUBT = "doubt"
 
 # Okabe and Ito's palette (2008), distinct for colour-blind readers; black is left out.

@@ -44,7 +44,7 @@ class UnsupportedSlideError(SlideError):
 
 
 class UndecidedSlideError(UnsupportedSlideError):
-    """A file does not say how to read it: which of its images, or px of which size."""
+    """A file does not say how to read it: which of its images, or pixels of which size."""
 
 
 class RegionError(WsiSegError, IndexError):

@@ -160,7 +160,7 @@ IMAGES = st.lists(st.lists(BOX, min_size=1, max_size=3), min_size=1, max_size=4)
     images=IMAGES, dialect=st.sampled_from(["absolute", "relative"]), seed=st.integers(0, 99),
     empty=st.sampled_from(["", "-1"]),
 )  # fmt: skip
-def test_the_dialect_is_told_from_all_rows(tmp_path_factory, images, dialect, seed, empty):
+def test_the_dialect_is_reported_from_all_rows(tmp_path_factory, images, dialect, seed, empty):
     """Whatever order rows and absolute runs have, and whichever rows are empty."""
     masks = [runs(*boxes, dialect=dialect) for boxes in images]
     if dialect == "absolute":
@@ -173,14 +173,14 @@ def test_the_dialect_is_told_from_all_rows(tmp_path_factory, images, dialect, se
     expected = np.any([mask(*boxes) for boxes in images], axis=0)
     assert np.array_equal(drawn(sets.by_slide["slide"]) > 0, expected)
     try:
-        told = read(tmp_path_factory.mktemp("d"), "\n".join(["id,rle", *rows]))
+        reported = read(tmp_path_factory.mktemp("d"), "\n".join(["id,rle", *rows]))
     except AnnotationError as error:
         assert "--rle" in str(error)  # noqa: PT017
         return
-    if np.array_equal(drawn(told.by_slide["slide"]) > 0, expected):
+    if np.array_equal(drawn(reported.by_slide["slide"]) > 0, expected):
         return
     assert dialect == "relative"
-    assert "runs are read as absolute, relative fits too (--rle relative)" in told.notes
+    assert "runs are read as absolute, relative fits too (--rle relative)" in reported.notes
 
 
 def test_a_row_of_minus_one_tells_nothing(tmp_path):

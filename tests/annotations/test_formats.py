@@ -178,11 +178,11 @@ def test_groups_that_exclude_are_cut_out_of_all_others(tmp_path, name, groups, f
     assert found.repairs == ()
 
 
-def test_what_is_wholly_excluded_is_told_and_circles_of_groups_end(tmp_path):
+def test_what_is_wholly_excluded_is_reported_and_circles_of_groups_end(tmp_path):
     text = grouped([outline("_0", points=SMALL), outline("_2")], [("a", "b"), ("b", "a")])
     found = read_annotations(write(tmp_path / "a.xml", text))
     assert [item.class_name for item in found.items] == ["_2"]
-    assert "lies within areas that are cut out" in found.repairs[0]
+    assert "is within areas that are cut out" in found.repairs[0]
     plain = grouped([outline("normal"), outline("excluder", points=SMALL)], [])
     found = read_annotations(write(tmp_path / "b.xml", plain))
     assert [item.geometry.area for item in found.items] == [100, 9]

@@ -63,19 +63,19 @@ def test_wrong_masks_are_refused(text, reason):
 
 
 def test_the_dialect_is_inferred_from_the_masks():
-    def told(*texts, extent=None):
+    def reported(*texts, extent=None):
         return dialect_of((text, extent) for text in texts)
 
-    assert told("3 2 1 4 2 2", "-1") == ("relative", True)
-    assert told("3 2 9 4", "") == ("absolute", False)
-    assert told("9 4 3 2", "-1") == ("absolute", False)
-    assert told("9 4 3 2", "-1", extent=Extent(height=4, width=4)) == ("absolute", True)
-    assert told("0 5") == ("relative", True)
-    assert told("", "-1") == ("absolute", True)
+    assert reported("3 2 1 4 2 2", "-1") == ("relative", True)
+    assert reported("3 2 9 4", "") == ("absolute", False)
+    assert reported("9 4 3 2", "-1") == ("absolute", False)
+    assert reported("9 4 3 2", "-1", extent=Extent(height=4, width=4)) == ("absolute", True)
+    assert reported("0 5") == ("relative", True)
+    assert reported("", "-1") == ("absolute", True)
     with pytest.raises(AnnotationError, match="--rle"):
-        told("3 2", "")
+        reported("3 2", "")
     with pytest.raises(AnnotationError, match="absolute RLE alone, and some relative alone"):
-        told("3 2 1 4 2 2", "12 2 3 2", extent=Extent(height=4, width=4))
+        reported("3 2 1 4 2 2", "12 2 3 2", extent=Extent(height=4, width=4))
 
 
 def write_csv(path, rows):

@@ -46,7 +46,7 @@ FOLDERS = (
 
 
 class Dark(torch.nn.Module):
-    """Finds a gland in every px: as fast as a network can be."""
+    """Finds a gland in every pixel: as fast as a network can be."""
 
     def __init__(self):
         super().__init__()
@@ -63,7 +63,7 @@ CARD = ModelCard(
 
 
 def write_slide(path, seed):
-    """Slide of random px, of a size of its own."""
+    """Slide of random pixels, of a size of its own."""
     size = (70 + seed, 100 + seed)
     pixels = np.random.default_rng(seed).integers(0, 120, (*size, 3), np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)

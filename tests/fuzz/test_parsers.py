@@ -69,7 +69,7 @@ MASKS = [mask_bytes("png"), mask_bytes("pages"), mask_bytes("numbers")]
 
 
 def planes_bytes():
-    """Three grey pages with a thumbnail in front, an orientation, and a value for left-out px."""
+    """Three grey pages with a thumbnail in front, an orientation and a fill value."""
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "a.tif"
         tags = [(274, "H", 1, 6, True), (42113, "s", 0, "7", True), (285, "s", 0, "slide", True)]

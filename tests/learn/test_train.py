@@ -236,7 +236,7 @@ def test_slides_of_any_size_are_learned_as_a_whole(recipe_for, tmp_path, mode):
 
 
 def test_slices_are_learned_with_their_neighbours(slides, recipe_for, tmp_path):
-    with pytest.raises(StoreError, match="is no slice of a volume"):
+    with pytest.raises(StoreError, match="is not a slice of a volume"):
         train(recipe_for("data.context_slices=1"), tmp_path / "run", progress=Silent())
     volume = tmp_path / "store.zarr"
     create_collection(volume)

@@ -1,4 +1,4 @@
-"""What lies together in a folder: annotations, the pictures they belong to, and other files."""
+"""What is together in a folder: annotations, the pictures they belong to, and other files."""
 
 import json
 import unicodedata
@@ -87,9 +87,9 @@ def test_annotations_next_to_their_pictures(tmp_path, kind, make):
     report = annotate(slides, [tmp_path / "d"], reading=reading, progress=Silent())
     assert set(report.objects) == {"x1"}
     assert pixels(slides, "x1") == {1: 80 if make == "csv" else 1600}
-    told = "\n".join(report.lines())
-    assert f"x1.png is not read as a mask: {text[0]} annotates it" in told
-    assert "x2.png is not read as a mask: it is slide 'x2' itself" in told
+    reported = "\n".join(report.lines())
+    assert f"x1.png is not read as a mask: {text[0]} annotates it" in reported
+    assert "x2.png is not read as a mask: it is slide 'x2' itself" in reported
     assert report.without == ("x2",)
 
 
@@ -143,7 +143,7 @@ def test_names_of_files_fit_slides_by_the_one_rule(slides, tmp_path):
     assert "alone" not in slides["A"].label_names()
 
 
-def test_what_is_not_drawn_is_told(slides, tmp_path):
+def test_what_is_not_drawn_is_reported(slides, tmp_path):
     (tmp_path / "d" / "more").mkdir(parents=True)
     (tmp_path / "d" / "notes.txt").write_text("x")
     (tmp_path / "d" / "a.jpg").write_bytes(b"\xff\xd8\xff")
@@ -156,11 +156,11 @@ def test_what_is_not_drawn_is_told(slides, tmp_path):
     reading = Reading(class_names=("T",))
     report = annotate(slides, [tmp_path / "d"], reading=reading, progress=Silent())
     assert report.objects == {"A": 1, "a": 1, "B": 0}
-    told = report.lines()
-    assert f"not read in {tmp_path / 'd'}: 2 .jpg, 1 folders, 1 .txt" in told
-    assert "a.geojson: 4 of 5 objects lie outside slide 'a' (160 x 128 px), left out" in told
-    assert "all.json: 2 images fit no slide: c.tif, d.tif" in told
-    assert "objects of classes that are not kept: other (1)" in told
+    reported = report.lines()
+    assert f"not read in {tmp_path / 'd'}: 2 .jpg, 1 folders, 1 .txt" in reported
+    assert "a.geojson: 4 of 5 objects are outside slide 'a' (160 x 128 px), left out" in reported
+    assert "all.json: 2 images fit no slide: c.tif, d.tif" in reported
+    assert "objects of classes that are not kept: other (1)" in reported
 
 
 def test_an_outline_around_a_corner_of_the_slide_lies_outside(slides, tmp_path):
@@ -170,7 +170,7 @@ def test_an_outline_around_a_corner_of_the_slide_lies_outside(slides, tmp_path):
     (tmp_path / "a.geojson").write_text(json.dumps([feature]))
     report = annotate(slides, [tmp_path / "a.geojson"], progress=Silent())
     assert report.objects == {"a": 0}
-    assert "1 of 1 objects lie outside" in "\n".join(report.lines())
+    assert "1 of 1 objects are outside" in "\n".join(report.lines())
 
 
 SMALL = (20, 20, 30, 30)

@@ -138,7 +138,7 @@ def test_one_value_is_the_only_class(tmp_path, value, kind):
     assert np.array_equal(drawn(tmp_path / "m", "a"), ONE)
 
 
-def test_255_alone_among_several_classes_is_ignored_and_told(tmp_path):
+def test_255_alone_among_several_classes_is_ignored_and_reported(tmp_path):
     Image.fromarray(ONE * np.uint8(255)).save(tmp_path / "m.png")
     assert np.array_equal(drawn(tmp_path / "m.png", "a", "b"), ONE * np.uint8(255))
     found = outline_mask(tmp_path / "m.png", SIZE, class_names=("a", "b"))

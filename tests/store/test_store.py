@@ -191,6 +191,7 @@ def test_an_uncached_read_sees_what_was_written_since(tmp_path):
 def test_the_pool_is_made_again_when_the_share_of_the_cores_changes(monkeypatch):
     monkeypatch.setattr(cores, "_affinity", lambda: 6)
     monkeypatch.setattr(cores, "quota_cores", lambda: None)
+    cores.share_cores(1)  # whatever an earlier test has left
     whole_pool = shared_pool()
     try:
         cores.share_cores(3)

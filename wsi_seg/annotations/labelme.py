@@ -92,7 +92,7 @@ def _shape(path: Path, name: str, shape: Mapping[str, object]) -> BaseGeometry:
 
 
 def _mask(path: Path, name: str, packed: object, box: list[tuple[float, float]]) -> BaseGeometry:
-    """Outline a mask, whose first pixel lies at the first corner and whose last at the second."""
+    """Outline a mask, whose first pixel is at the first corner and whose last at the second."""
     x, y, x_last, y_last = (int(number) for corner in box for number in corner)
     mask = _unpacked(path, name, packed)
     height, width = mask.shape

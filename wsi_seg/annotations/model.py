@@ -145,7 +145,7 @@ class Collector:
         if holes is not None and repaired.intersects(holes):
             repaired = shapely.difference(repaired, holes)
             if repaired.is_empty:
-                self.repairs.append(f"{feature}: it lies within areas that are cut out, left out")
+                self.repairs.append(f"{feature}: it is within areas that are cut out, left out")
                 return
         found = _polygons(repaired)
         parts = [p for p in found if p.area >= SLIVER_PX2]
@@ -214,7 +214,7 @@ def repair(geometry: BaseGeometry) -> BaseGeometry:
 
 
 def _repaired(part: Polygon) -> BaseGeometry:
-    # Each ring alone, because GEOS makes a part of a hole that lies outside.
+    # Each ring alone, because GEOS makes a part of a hole that is outside.
     shell, *holes = (
         shapely.make_valid(Polygon(ring), method="structure", keep_collapsed=False)
         for ring in (part.exterior, *part.interiors)

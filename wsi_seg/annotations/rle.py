@@ -163,17 +163,17 @@ def dialect_of(masks: Iterable[tuple[str, Extent | None]]) -> tuple[Dialect, boo
         runs.
     """
     left = set(_DIALECTS)
-    told, empty = False, True
+    two_runs, empty = False, True
     for text, extent in masks:
         if is_empty(text):
             continue
         empty = False
         fitting = {dialect for dialect in _DIALECTS if _fits(text, dialect, extent)}
         left &= fitting or left
-        told |= len(text.split(None, 2)) > 2  # two runs
+        two_runs |= len(text.split(None, 2)) > 2  # two runs
     if not left:
         raise AnnotationError("some of its masks are absolute RLE alone, and some relative alone")
-    if len(left) == 2 and not told and not empty:
+    if len(left) == 2 and not two_runs and not empty:
         raise AnnotationError("the RLE dialect of its masks is unclear; name it with --rle")
     sure = empty or len(left) == 1
     return ("absolute" if "absolute" in left else "relative"), sure

@@ -24,7 +24,7 @@ from wsi_seg.choices import Dialect
 from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Extent
 
-# Usual names of columns, the likeliest first; compared by `table.plain`.
+# Usual names of columns, the most usual first; compared by `table.plain`.
 _IMAGE = (
     "imageid", "imgid", "slideid", "id", "image", "img", "slide", "imagename", "imgname",
     "slidename", "imagefile", "imagefilename", "filename", "file", "imagepath", "filepath", "path",

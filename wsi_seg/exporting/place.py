@@ -1,4 +1,4 @@
-"""Owns where the pixels of a prediction lie on its slide."""
+"""Owns where the pixels of a prediction are on its slide."""
 
 from dataclasses import dataclass
 

@@ -100,8 +100,9 @@ def connected(cluster: str) -> Iterator[Client]:
     elif kind == "slurm":
         # Its workers are other machines, so the scheduler has to listen to them; its page has not.
         page = {"scheduler_options": {"dashboard_address": "127.0.0.1:0"}}
+        jobs = _count(cluster, word) if word else 1
         with _extra("dask_jobqueue", "SLURMCluster", "slurm", page) as workers:
-            workers.scale(jobs=_count(cluster, word) if word else 1)
+            workers.scale(jobs=jobs)
             with Client(workers) as client:
                 yield client
     elif kind in ("tcp", "tls"):

@@ -235,7 +235,7 @@ def _read_all(collection: Collection, paths: Sequence[Path], reading: Reading) -
 
 
 def _is_passed_over(source: Source, collection: Collection, found: _Found) -> bool:
-    """Whether a picture is no mask: it is the slide itself, or what annotations lie next to."""
+    """Whether a picture is no mask: it is the slide itself, or what annotations are next to."""
     slide, folder, file = source.slide, source.folder, source.file
     if slide is None or not source.is_picture:
         return False
@@ -279,7 +279,7 @@ def _take(
         kept = _inside(annotations, extents[name])
         if outside := len(annotations.items) - len(kept.items):
             found.notes.append(
-                f"{file.name}: {outside} of {len(annotations.items)} objects lie outside slide "
+                f"{file.name}: {outside} of {len(annotations.items)} objects are outside slide "
                 f"{name!r} ({extents[name]}), left out"
             )
         found.read[name] = _joined(found.read.get(name), kept)
@@ -296,7 +296,7 @@ def _unfitting(file: Path, collection: Collection, strangers: Sequence[str]) -> 
 
 
 def _inside(annotations: Annotations, extent: Extent) -> Annotations:
-    """Annotations without those that lie wholly outside the slide."""
+    """Annotations without those that are wholly outside the slide."""
     areas = np.array([item.geometry for item in annotations.items], dtype=object)
     x, y, x_end, y_end = shapely.bounds(areas).reshape(-1, 4).T
     inside = (x >= 0) & (y >= 0) & (x_end <= extent.width) & (y_end <= extent.height)

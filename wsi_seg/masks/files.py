@@ -58,7 +58,7 @@ def list_sources(paths: Sequence[Path], slides: Iterable[str]) -> tuple[list[Sou
     sources : list of Source
         The files.
     notes : list of str
-        What lies in the folders and is not read, one sentence each.
+        What is in the folders and is not read, one sentence each.
 
     Raises
     ------
@@ -126,7 +126,7 @@ def _better(sources: Sequence[Source]) -> list[Source]:
 
 
 def _others(inside: Sequence[Path], taken: Sequence[Path]) -> str:
-    """Count what else lies in a folder, by kind; hidden files are not told."""
+    """Count what else is in a folder, by kind; hidden files are not counted."""
     others = [path for path in inside if path not in set(taken) and not path.name.startswith(".")]
     kinds = Counter("folders" if path.is_dir() else path.suffix.lower() or "without suffix"
                     for path in others)  # fmt: skip

@@ -25,7 +25,7 @@ class Rasterizer:
         Structures in drawing order: later ones are over earlier ones.
     classes
         Gives the ids. Structures of the class ``ignore`` become 255, those of ``_background_``
-        uncover what lies below them, others are left out.
+        uncover what is below them, others are left out.
     """
 
     def __init__(self, items: Sequence[Annotation], classes: ClassTable) -> None:

@@ -37,7 +37,7 @@ class LevelArray:
     encoding
         What the bytes of a chunk mean.
     fill
-        Value of the px of chunks that are missing.
+        Value of the pixels of chunks that are missing.
     version
         Changes whenever the array is made again, so that caches notice.
     """

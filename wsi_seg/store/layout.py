@@ -39,7 +39,7 @@ class LevelLayout:
     encoding
         What the bytes of a chunk mean.
     fill
-        Value of the px of chunks that are missing.
+        Value of the pixels of chunks that are missing.
     """
 
     extent: Extent

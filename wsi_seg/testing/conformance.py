@@ -178,7 +178,7 @@ def check_turned(write: Callable[[Path, NDArray[np.uint8], int], None], path: Pa
     Parameters
     ----------
     write
-        Writes a file of ``(H, W, 3)`` px, as stored, with an orientation of 1 to 8.
+        Writes a file of ``(H, W, 3)`` pixels, as stored, with an orientation of 1 to 8.
     path
         File to write.
     """
@@ -191,21 +191,21 @@ def check_turned(write: Callable[[Path, NDArray[np.uint8], int], None], path: Pa
 
 
 def check_unlike(path: Path, *, x: float, y: float) -> None:
-    """Raise AssertionError unless px that are not square are refused, but for ``--mpp``.
+    """Raise AssertionError unless pixels that are not square are refused, but for ``--mpp``.
 
     Parameters
     ----------
     path
         The file.
     x, y
-        Micrometres per px along each axis, as the file states them.
+        Micrometres per pixel along each axis, as the file states them.
     """
     try:
         open_slide(path)
     except UndecidedSlideError as error:
         message = str(error)
     else:
-        raise AssertionError(f"{path} was opened, though its px are not square")
+        raise AssertionError(f"{path} was opened, though its pixels are not square")
     assert f"{x:.4g} um along x and {y:.4g} um along y" in message, message
     assert path.name in message, message
     with open_slide(path, mpp=0.5) as slide:
@@ -220,7 +220,7 @@ def check_scenes(path: Path, scenes: Mapping[str, Levels]) -> None:
     path
         The file.
     scenes
-        True px of the levels of each image by its name, in order of their numbers; names that begin
+        True pixels of the levels of each image by its name, in their order; names that begin
         with ``?`` are not in the file.
     """
     try:
@@ -246,7 +246,7 @@ def check_scenes(path: Path, scenes: Mapping[str, Levels]) -> None:
 
 
 def check_left_out(path: Path, levels: Levels, places: Sequence[Region], colour: int = 255) -> None:
-    """Raise AssertionError unless px that a file leaves out have a value, and others their own.
+    """Raise AssertionError unless pixels that a file leaves out have one value.
 
     Parameters
     ----------
@@ -255,7 +255,7 @@ def check_left_out(path: Path, levels: Levels, places: Sequence[Region], colour:
     levels
         Px of each level as if nothing were left out, ``(H, W, 3)`` uint8.
     places
-        Rectangles of px that are left out.
+        Rectangles of pixels that are left out.
     colour
         Value that they have.
     """

@@ -37,7 +37,7 @@ def write_ome_zarr(
     mpp
         Size of a pixel of level 0 in ``unit``, or sizes along y and x; None writes a scale of 1.
     fill_value
-        Value of px in chunks that are missing.
+        Value of pixels in chunks that are missing.
     unit
         Name of the unit, or nothing.
     attributes
