@@ -40,7 +40,7 @@ demo: $(STAMP)
 	$(BIN)/wsi-seg demo --out demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Fails below 90 % of the package, and below 100 % of geometry and blending.
 coverage: $(STAMP)

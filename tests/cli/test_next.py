@@ -30,7 +30,7 @@ WORDS = [
     ("verify", "store.zarr"),
     ("verify", "pred.zarr"),
     ("dedup", "store.zarr"),
-    ("mine", "store.zarr", "pred.zarr"),
+    ("mine", "pred.zarr", "store.zarr"),
     ("evaluate", "pred.zarr"),
     ("search", "pred.zarr", "--high-threshold", "0.5"),
     ("calibrate", "pred.zarr"),

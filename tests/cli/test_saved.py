@@ -154,7 +154,7 @@ def test_verbs_that_need_probabilities_refuse_class_ids(painted, predicted, tmp_
     words = {
         "search": (path, *truth, "--high-threshold", "0.4,0.5", "--out", tmp_path / "rule.json"),
         "calibrate": (path, *truth, "--apply", path, "--out", tmp_path / "c.zarr"),
-        "mine": (store, path),
+        "mine": (path, store),
         "ensemble": (path, path, *truth, "--variance", path),
         "pseudo": (path, store, "--recipe", tmp_path / "recipe.yaml"),
     }[verb]
@@ -180,7 +180,7 @@ def test_the_variance_of_members_may_be_kept_next_to_class_ids(painted, predicte
 def test_report_shows_the_same_pictures(painted, predicted, tmp_path):
     path, saved = predicted
     report = summary_of("report", path, "--slides", painted.store, "--out", tmp_path / "r.html")
-    shown = {"Scores", "Slides", "Overviews", "Largest errors", "Settings", "Inference"}
+    shown = {"Scores", "Slides", "Overviews", "Largest errors", "Settings"}
     assert set(report["sections"]) == shown | ({"Curves"} if saved != "labels" else set())
     text = (tmp_path / "r.html").read_text()
     assert text.count("data:image/jpeg") == 2  # the overview, and the one mistake

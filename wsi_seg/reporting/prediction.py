@@ -27,8 +27,10 @@ MOST_SLIDES = 12
 MOST_CROPS = 10
 
 # Attributes with sections of their own; any others are figures of the run.
-_SHOWN_ELSEWHERE = {"kind", "slide", "classes", "saved", "settings", "notes", "training", "mpp",
-                   "downsample"}  # fmt: skip
+_SHOWN_ELSEWHERE = {
+    "kind", "format", "slide", "classes", "saved", "settings", "notes", "training", "mpp",
+    "downsample", "min_object_um2", "slide_extent",
+}  # fmt: skip
 
 
 def score_sections(scores: Scores) -> list[Section]:
