@@ -29,8 +29,9 @@ from measure import Ratio, Results
 from wsi_seg.classes import ClassTable
 from wsi_seg.inference.distribute import DaskExecutor
 from wsi_seg.inference.memory import MemoryPlan
+from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.output import SlideOutput
-from wsi_seg.inference.plan import InferOptions, plan_slide
+from wsi_seg.inference.plan import plan_slide
 from wsi_seg.models import ModelCard
 from wsi_seg.predict.ensemble import Member, Model
 from wsi_seg.store import SlideStore, open_collection

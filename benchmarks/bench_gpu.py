@@ -29,8 +29,8 @@ from torch import nn
 from wsi_seg.classes import ClassTable
 from wsi_seg.geometry import Region
 from wsi_seg.inference.memory import MemoryPlan
+from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.output import SlideOutput
-from wsi_seg.inference.plan import InferOptions
 from wsi_seg.inference.report import InferReport
 from wsi_seg.inference.run import SerialExecutor, infer_with
 from wsi_seg.inference.runner import RunStats

@@ -29,7 +29,8 @@ from torch import nn
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.geometry import Extent
-from wsi_seg.inference.plan import InferOptions, plan_slide
+from wsi_seg.inference.options import InferOptions
+from wsi_seg.inference.plan import plan_slide
 from wsi_seg.inference.run import infer_with
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.models import ModelCard, NetworkSpec, build_network

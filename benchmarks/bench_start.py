@@ -30,7 +30,7 @@ class First(Silent):
             os._exit(0)
 
 from wsi_seg.predict.ensemble import newest_model
-from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer
 from wsi_seg.store import open_collection
 folder = Path(sys.argv[1])

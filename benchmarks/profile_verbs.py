@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from wsi_seg.classes import ClassTable
 from wsi_seg.data.dataset import PatchDataset, PatchSource
 from wsi_seg.geometry import Region
-from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer_with
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.learn.fit import fit

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from wsi_seg.exporting.run import ExportReport, ExportTargets, export, outlines
     from wsi_seg.geometry import Extent, Pyramid, Region, TileGrid
     from wsi_seg.inference.array import Predictor
-    from wsi_seg.inference.plan import InferOptions
+    from wsi_seg.inference.options import InferOptions
     from wsi_seg.inference.report import InferReport
     from wsi_seg.inference.run import infer
     from wsi_seg.inference.run_plan import RunPlan, plan_inference
@@ -60,7 +60,7 @@ _HOMES = {
     "ExportReport": "wsi_seg.exporting.run",
     "ExportTargets": "wsi_seg.exporting.run",
     "Extent": "wsi_seg.geometry",
-    "InferOptions": "wsi_seg.inference.plan",
+    "InferOptions": "wsi_seg.inference.options",
     "InferReport": "wsi_seg.inference.report",
     "Model": "wsi_seg.predict.ensemble",
     "ModelCard": "wsi_seg.models",

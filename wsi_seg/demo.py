@@ -219,7 +219,7 @@ def _train(stage: _Stage) -> Path:
 
 
 def _infer(stage: _Stage, checkpoint: Path) -> tuple[float, int]:
-    from wsi_seg.inference.plan import InferOptions
+    from wsi_seg.inference.options import InferOptions
     from wsi_seg.inference.run import infer
     from wsi_seg.store import open_collection
 
@@ -278,7 +278,7 @@ def _real_picture(stage: _Stage, checkpoint: Path) -> None:
     from PIL import Image
     from skimage import data
 
-    from wsi_seg.inference.plan import InferOptions
+    from wsi_seg.inference.options import InferOptions
     from wsi_seg.inference.run import infer
     from wsi_seg.store import open_collection
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.options import InferOptions
 from wsi_seg.predict.ensemble import Member
 from wsi_seg.predict.predictor import PROBABILITY_STEPS
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from wsi_seg.classes import ClassTable
-from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer_with
 from wsi_seg.models import ModelCard
 from wsi_seg.progress import Silent

@@ -15,7 +15,7 @@ from measure import Ratio, Results, medians
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.inference.distribute import DaskExecutor, connected
-from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer_with
 from wsi_seg.models import ModelCard, build_network, save_checkpoint
 from wsi_seg.predict.ensemble import read_model

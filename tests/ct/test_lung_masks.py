@@ -11,7 +11,7 @@ from wsi_seg.ct.config import LungRule, LungRules, read_lung_rules
 from wsi_seg.ct.lung_masks import mask_lungs
 from wsi_seg.errors import BatchError, ConfigError
 from wsi_seg.geometry import Region
-from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.models import build_network, save_checkpoint

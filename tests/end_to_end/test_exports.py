@@ -14,7 +14,7 @@ from wsi_seg.classes import ClassTable
 from wsi_seg.errors import AnnotationError
 from wsi_seg.exporting.run import ExportTargets, export
 from wsi_seg.geometry import Extent, Region
-from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer_with
 from wsi_seg.masks.annotate import Reading, annotate
 from wsi_seg.models import ModelCard

@@ -20,7 +20,7 @@ from wsi_seg.annotations import read_annotations
 from wsi_seg.classes import ClassTable
 from wsi_seg.exporting.run import ExportTargets, export
 from wsi_seg.geometry import Extent, Region
-from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer_with
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.masks.annotate import Reading, annotate

@@ -12,7 +12,7 @@ import torch
 from tests.cards import make_card
 from wsi_seg.errors import BatchError
 from wsi_seg.geometry import Extent
-from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.models import NetworkSpec, build_network, save_checkpoint

@@ -14,7 +14,8 @@ from tests.cards import make_card
 from wsi_seg.errors import BatchError, ConfigError
 from wsi_seg.geometry import Extent
 from wsi_seg.inference.adaptive import first_options, merged, refined
-from wsi_seg.inference.plan import InferOptions, plan_slide
+from wsi_seg.inference.options import InferOptions
+from wsi_seg.inference.plan import plan_slide
 from wsi_seg.inference.run import infer_with
 from wsi_seg.predict.ensemble import Member, Model
 from wsi_seg.progress import Silent

@@ -8,7 +8,7 @@ from torch import nn
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import BatchError, ConfigError, RegionError
 from wsi_seg.inference.array import Predictor
-from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer
 from wsi_seg.models import ModelCard
 from wsi_seg.store import open_collection

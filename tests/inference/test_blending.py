@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from tests.cards import make_card
 from wsi_seg.errors import StoreError
-from wsi_seg.inference.plan import InferOptions, plan_slide
+from wsi_seg.inference.options import InferOptions
+from wsi_seg.inference.plan import plan_slide
 from wsi_seg.inference.source import read_tile
 from wsi_seg.inference.stream import Job, Sizes, TileStream
 from wsi_seg.inference.waits import WaitTimes

@@ -12,7 +12,7 @@ import wsi_seg.inference.save as save_module
 from tests.cards import make_card
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import BatchError, ConfigError
-from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer
 from wsi_seg.inference.runner import load_network
 from wsi_seg.models import build_network, save_checkpoint

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.cards import make_card
 from wsi_seg.inference.distribute import DaskExecutor
-from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import SerialExecutor, infer_with
 from wsi_seg.predict.ensemble import Member, Model
 from wsi_seg.progress import Silent

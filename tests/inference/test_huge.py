@@ -20,7 +20,7 @@ import psutil, torch
 from wsi_seg.classes import ClassTable
 from wsi_seg.inference.ensemble import StripJob
 from wsi_seg.inference.output import SlideOutput
-from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run_plan import plan_inference
 from wsi_seg.inference.runner import Runner
 from wsi_seg.models import ModelCard, NetworkSpec, build_network

@@ -12,7 +12,8 @@ from tests.cards import make_card
 from wsi_seg.errors import ConfigError, ResolutionError
 from wsi_seg.geometry import Extent
 from wsi_seg.inference.memory import parse_bytes, resident_bytes
-from wsi_seg.inference.plan import InferOptions, plan_slide
+from wsi_seg.inference.options import InferOptions
+from wsi_seg.inference.plan import plan_slide
 from wsi_seg.inference.run_plan import plan_inference
 from wsi_seg.models import NetworkSpec
 from wsi_seg.models.memory_estimate import estimate_memory

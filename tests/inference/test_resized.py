@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.cards import make_card
 from wsi_seg.geometry import Extent, Region
-from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.resample import restore
 from wsi_seg.inference.run import infer_with
 from wsi_seg.progress import Silent

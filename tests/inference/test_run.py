@@ -12,7 +12,7 @@ import wsi_seg.inference.save as save_module
 from tests.cards import make_card
 from wsi_seg.errors import BatchError, ConfigError, StoreError, StoreIncompleteError
 from wsi_seg.geometry import Extent, Region
-from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer
 from wsi_seg.inference.waits import describe_shares
 from wsi_seg.models import NetworkSpec, build_network, save_checkpoint

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.cards import make_card
-from wsi_seg.inference.plan import InferOptions, plan_slide
+from wsi_seg.inference.options import InferOptions
+from wsi_seg.inference.plan import plan_slide
 from wsi_seg.inference.seams import Steps, StepSums, seam_score
 from wsi_seg.testing.memory import MemoryImage, MemoryStore
 

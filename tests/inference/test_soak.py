@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.cards import make_card
-from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer
 from wsi_seg.models import NetworkSpec, build_network, save_checkpoint
 from wsi_seg.progress import Silent

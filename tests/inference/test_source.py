@@ -10,7 +10,8 @@ from tests.cards import make_card
 from wsi_seg.data.dataset import PatchSource
 from wsi_seg.errors import ResolutionError
 from wsi_seg.inference import source as source_module
-from wsi_seg.inference.plan import InferOptions, plan_slide
+from wsi_seg.inference.options import InferOptions
+from wsi_seg.inference.plan import plan_slide
 from wsi_seg.inference.source import ReadAhead, SourceRows, read_tile
 from wsi_seg.inference.transfer import Transfers
 from wsi_seg.reading.view import View

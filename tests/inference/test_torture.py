@@ -13,7 +13,7 @@ import torch
 
 from tests.cards import make_card
 from wsi_seg.inference.distribute import DaskExecutor, connected
-from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer, infer_with
 from wsi_seg.models import NetworkSpec, build_network, save_checkpoint
 from wsi_seg.predict.ensemble import read_model

@@ -6,7 +6,7 @@ import json
 from wsi_seg.config import load_recipe
 from wsi_seg.evaluation.compare import evaluate
 from wsi_seg.exporting.run import ExportTargets, export
-from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.masks.annotate import Reading, annotate

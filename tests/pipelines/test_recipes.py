@@ -13,7 +13,7 @@ from wsi_seg.classes import ClassTable
 from wsi_seg.config import Recipe, load_recipe
 from wsi_seg.evaluation.compare import evaluate
 from wsi_seg.geometry import Extent
-from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer
 from wsi_seg.learn.train import train
 from wsi_seg.masks.labels import write_labels

@@ -146,8 +146,8 @@ def infer(
     def body(terminal: Terminal) -> dict[str, object]:
         terminal.progress.note("starting")
         from wsi_seg.inference.memory import parse_bytes
+        from wsi_seg.inference.options import InferOptions
         from wsi_seg.inference.output import unfinished_settings
-        from wsi_seg.inference.plan import InferOptions
         from wsi_seg.inference.run import infer as run_infer
         from wsi_seg.inference.run_plan import plan_inference
         from wsi_seg.predict.ensemble import newest_model, read_model

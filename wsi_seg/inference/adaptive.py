@@ -22,14 +22,8 @@ from numpy.typing import NDArray
 from wsi_seg.errors import BatchError, ConfigError
 from wsi_seg.geometry import Region
 from wsi_seg.inference.blend import axis_weights
-from wsi_seg.inference.plan import (
-    FirstPass,
-    InferOptions,
-    PlannedSlide,
-    Quarantined,
-    SlidePlan,
-    plan_slide,
-)
+from wsi_seg.inference.options import InferOptions
+from wsi_seg.inference.plan import FirstPass, PlannedSlide, Quarantined, SlidePlan, plan_slide
 from wsi_seg.inference.report import InferReport
 from wsi_seg.predict.ensemble import Model
 from wsi_seg.store import Multiscale, SlideStore, delete, open_predictions

@@ -12,8 +12,8 @@ from wsi_seg.errors import BatchError, ConfigError, RegionError, StoreError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
 from wsi_seg.inference.ensemble import StripJob
+from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.output import StripTask
-from wsi_seg.inference.plan import InferOptions
 from wsi_seg.inference.resample import resized
 from wsi_seg.inference.run_plan import plan_inference
 from wsi_seg.inference.runner import Load, Runner, load_network

@@ -23,8 +23,8 @@ from wsi_seg.errors import ConfigError, OutputError
 from wsi_seg.extras import naming_extra
 from wsi_seg.inference.ensemble import StripJob
 from wsi_seg.inference.memory import MemoryPlan
+from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.output import SlideOutput, StripTask, StripWriter
-from wsi_seg.inference.plan import InferOptions
 from wsi_seg.inference.run_plan import RunPlan
 from wsi_seg.inference.runner import (
     Load,

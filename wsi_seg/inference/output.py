@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wsi_seg.choices import Save
-from wsi_seg.inference.plan import STRIP_ROWS, PlannedSlide, Quarantined, SlidePlan, finest
+from wsi_seg.inference.options import STRIP_ROWS
+from wsi_seg.inference.plan import PlannedSlide, Quarantined, SlidePlan, finest
 from wsi_seg.inference.resample import rows_under
 from wsi_seg.inference.save import StripRecord, StripSaver
 from wsi_seg.inference.seams import seam_score

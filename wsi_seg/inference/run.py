@@ -23,8 +23,9 @@ from wsi_seg.errors import BatchError, ConfigError
 from wsi_seg.inference.adaptive import infer_twice
 from wsi_seg.inference.ensemble import StripJob
 from wsi_seg.inference.memory import MemoryPlan
+from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.output import SlideOutput, StripWriter, overwriting, unfinished_settings
-from wsi_seg.inference.plan import InferOptions, SlidePlan
+from wsi_seg.inference.plan import SlidePlan
 from wsi_seg.inference.report import InferReport, SlideResult
 from wsi_seg.inference.run_plan import Refine, RunPlan, plan_inference
 from wsi_seg.inference.runner import (

@@ -7,7 +7,8 @@ from types import MappingProxyType
 from wsi_seg.batch import require_none, run_each
 from wsi_seg.inference.adaptive import require_adaptable, require_even_tile
 from wsi_seg.inference.memory import MemoryPlan, plan_memory
-from wsi_seg.inference.plan import InferOptions, PlannedSlide, SlidePlan, finest, plan_slide
+from wsi_seg.inference.options import InferOptions
+from wsi_seg.inference.plan import PlannedSlide, SlidePlan, finest, plan_slide
 from wsi_seg.predict.batch import batch_for
 from wsi_seg.predict.device import Device
 from wsi_seg.predict.ensemble import Model

@@ -9,7 +9,7 @@ import torch
 from wsi_seg.allocator import keep_freed_memory
 from wsi_seg.inference.ensemble import StripJob, predict_strip_jobs
 from wsi_seg.inference.memory import MemoryPlan
-from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run_plan import RunPlan, unfinished_batches
 from wsi_seg.inference.waits import WaitTimes
 from wsi_seg.predict.batch import best_batch

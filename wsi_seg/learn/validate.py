@@ -19,7 +19,7 @@ from wsi_seg.errors import TrainingError
 from wsi_seg.evaluation.calibration import Reliability, slide_reliability
 from wsi_seg.evaluation.compare import evaluate_slide
 from wsi_seg.evaluation.scores import Measures, Scores
-from wsi_seg.inference.plan import InferOptions
+from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer_with
 from wsi_seg.learn.history import History, Row
 from wsi_seg.learn.monitor import figures
