@@ -13,9 +13,6 @@ ROOT = Path(__file__).parents[1]
 # Tests that name the words.
 LISTS = (Path(__file__), ROOT / "tests/cli/test_help.py")
 
-# Rooms whose prose is still to be changed; a room leaves this list when it is done.
-TO_COME = ("wsi_seg/slides", "tests/slides")
-
 # Parts of names that are retired in the whole tree, and what is said instead.
 NAMES = {
     "anew": "again",
@@ -65,7 +62,7 @@ WHOLE_NAMES = {
     "write_marks": "write_candidates",
 }
 
-# Patterns of prose outside the rooms to come, and what is said instead.
+# Patterns of prose, and what is said instead.
 PROSE = {
     r"\banew\b": "again",
     r"\bbeside\b": "next to",
@@ -93,10 +90,6 @@ def files(*suffixes):
     ).stdout.split("\0")  # fmt: skip
     kept = [ROOT / name for name in listed if name.endswith(suffixes)]
     return [path for path in kept if path.is_file() and path not in LISTS]
-
-
-def is_to_come(path):
-    return path.relative_to(ROOT).as_posix().startswith(tuple(f"{room}/" for room in TO_COME))
 
 
 def parts(name):
@@ -151,8 +144,6 @@ def test_retired_names_are_gone():
 def test_retired_words_are_gone_from_comments_docstrings_and_messages():
     wrong = []
     for path in files(".py"):
-        if is_to_come(path):
-            continue
         for line, text in prose_of_python(path):
             pixels = " " in text.strip()
             wrong += [f"{path.relative_to(ROOT)}:{line}: {w}" for w in retired(text, pixels=pixels)]
@@ -162,7 +153,7 @@ def test_retired_words_are_gone_from_comments_docstrings_and_messages():
 def test_retired_words_are_gone_from_docs():
     wrong = []
     for path in files(".md", ".html", ".js"):
-        if is_to_come(path) or path.name == "CHANGELOG.md":
+        if path.name == "CHANGELOG.md":
             continue
         for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             pixels = path.suffix == ".md"
@@ -171,11 +162,6 @@ def test_retired_words_are_gone_from_docs():
                 f"{path.relative_to(ROOT)}:{number}: {w}" for w in retired(prose, pixels=pixels)
             ]
     assert not wrong, "\n".join(wrong)
-
-
-@pytest.mark.parametrize("room", TO_COME)
-def test_rooms_to_come_exist(room):
-    assert (ROOT / room).is_dir()
 
 
 @pytest.mark.parametrize(

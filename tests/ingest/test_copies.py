@@ -16,7 +16,7 @@ from wsi_seg.ingest.plan import Codec
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.ingest.verify import verify_slide
 from wsi_seg.progress import Silent
-from wsi_seg.slides.window import Opening
+from wsi_seg.slides.window import OpenOptions
 from wsi_seg.store import open_collection
 
 RGB = (np.arange(200 * 300 * 3) // 7 % 251).astype(np.uint8).reshape(200, 300, 3)
@@ -134,10 +134,10 @@ def test_one_of_several_images_is_tiled(tmp_path):
     with tifffile.TiffWriter(path) as tiff:
         for pixels in (RGB, RGB[::-1, :170]):
             tiff.write(np.ascontiguousarray(pixels), tile=(64, 64), metadata=None)
-    tile_slides([path], out, opening=Opening(scene="2"), progress=Silent())
+    tile_slides([path], out, opening=OpenOptions(scene="2"), progress=Silent())
     (store,) = open_collection(out)
     assert (store.name, store.pyramid.extent.width) == ("a", 170)
     assert store.attributes["scene"] == 2
     assert verify_slide(store, path).pixels > 0
     with pytest.raises(StoreError, match="differs in scene"):
-        tile_slides([path], out, opening=Opening(scene="1"), progress=Silent())
+        tile_slides([path], out, opening=OpenOptions(scene="1"), progress=Silent())

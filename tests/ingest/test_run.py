@@ -27,7 +27,7 @@ from wsi_seg.ingest.run import tile_slides
 from wsi_seg.ingest.verify import verify_slide, verify_slides
 from wsi_seg.progress import Silent
 from wsi_seg.slides import open_slide
-from wsi_seg.slides.window import Opening, Window
+from wsi_seg.slides.window import OpenOptions, Window
 from wsi_seg.store import open_collection
 from wsi_seg.testing.coordinates import write_coordinate_tiff
 from wsi_seg.testing.phantoms import write_mhd
@@ -161,7 +161,7 @@ def test_strength_of_a_codec_is_checked():
 def test_attributes_tell_the_source_and_the_override(tmp_path):
     path = tmp_path / "slide.tif"
     write_coordinate_tiff(path, extents=EXTENTS, tile_px=None)
-    tile_slides([path], tmp_path / "s.zarr", opening=Opening(mpp=0.7), progress=Silent())
+    tile_slides([path], tmp_path / "s.zarr", opening=OpenOptions(mpp=0.7), progress=Silent())
     store = open_collection(tmp_path / "s.zarr")["slide"]
     assert store.pyramid.mpp == 0.7
     assert store.attributes["mpp_source"] == "option"
@@ -175,7 +175,7 @@ def test_a_window_is_kept_and_the_slide_verified_through_it(tmp_path):
     values = np.arange(-160, 240, dtype=np.int16).reshape(1, 20, 20)
     write_mhd(tmp_path / "ct.mhd", values, (1.0, 1.0, 1.0))
     out = tmp_path / "s.zarr"
-    shown = Opening(window=Window(-160, 95))
+    shown = OpenOptions(window=Window(-160, 95))
     tile_slides([tmp_path / "ct.mhd"], out, opening=shown, progress=Silent())
     (store,) = open_collection(out)
     assert store.attributes["window"] == [-160, 95]

@@ -10,7 +10,7 @@ from wsi_seg.ingest.run import tile_slides
 from wsi_seg.masks.annotate import Reading, annotate
 from wsi_seg.progress import Silent
 from wsi_seg.slides.volume import volume_grid
-from wsi_seg.slides.window import Opening
+from wsi_seg.slides.window import OpenOptions
 from wsi_seg.store import open_collection
 
 sitk = pytest.importorskip("SimpleITK", reason="needs the extra `volume`")
@@ -42,7 +42,7 @@ def test_discs_are_where_the_sphere_is(volume, tmp_path):
     path, image = volume
     csv = write(tmp_path, image.TransformContinuousIndexToPhysicalPoint((30.0, 12.0, 4.0)), 9.0)
     # Its pixels are not square, so that the mpp has to be given.
-    opening = Opening(mpp=500.0)
+    opening = OpenOptions(mpp=500.0)
     tile_slides([path], tmp_path / "s.zarr", opening=opening, progress=Silent())
     slides = open_collection(tmp_path / "s.zarr")
     reading = Reading(default_class="nodule", volumes={"1.2.7": volume_grid(path)})

@@ -13,7 +13,7 @@ from wsi_seg.masks.annotate import Reading, annotate
 from wsi_seg.models.checkpoint import read_card, shipped_checkpoint
 from wsi_seg.predict.ensemble import newest_model, read_model
 from wsi_seg.progress import Silent
-from wsi_seg.slides.window import Opening
+from wsi_seg.slides.window import OpenOptions
 from wsi_seg.store import open_collection, open_predictions
 
 
@@ -46,7 +46,7 @@ def test_nuclei_of_images_it_has_not_seen(shared_data, tmp_path):
     assert len(names) == 12
     for mpp, groups in ((0.25, ("he2", "he5")), (0.5, ("he0", "he1", "he3", "he4"))):
         images = [folder / "images" / f"{r['file']}.png" for r in rows if r["cluster"] in groups]
-        opening = Opening(mpp=mpp)
+        opening = OpenOptions(mpp=mpp)
         tile_slides(images, tmp_path / "s.zarr", opening=opening, progress=Silent())
     slides = open_collection(tmp_path / "s.zarr")
     masks = [folder / "masks" / f"{name}.png" for name in names]

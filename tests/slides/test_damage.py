@@ -1,4 +1,4 @@
-"""Any byte of a file may be wrong: px or one SlideError, never a crash of another kind."""
+"""Any byte of a file may be wrong: pixels or one SlideError, never a crash of another kind."""
 
 import shutil
 import tempfile
@@ -66,7 +66,7 @@ def originals(tmp_path_factory):
     early=st.booleans(),
     cut=st.one_of(st.none(), st.floats(0, 1)),
 )
-def test_damage_is_px_or_one_sentence(originals, name, flips, early, cut):
+def test_damage_is_pixels_or_one_sentence(originals, name, flips, early, cut):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         original = originals / name

@@ -46,7 +46,7 @@ def test_levels_of_one_series_are_one_slide(tmp_path, frames):
         assert slide.name == "slide.7"
         assert slide.pyramid.mpp == pytest.approx(0.25)
         assert slide.mpp_source == "dicom"
-        assert slide.piece(0) == Extent(height=48, width=64)
+        assert slide.native_block(0) == Extent(height=48, width=64)
     assert open_slide(tmp_path / "slide.7", mpp=3).pyramid.mpp == 3
 
 
@@ -60,7 +60,7 @@ def test_jpeg_frames_equal_openslide(tmp_path):
     assert np.array_equal(found, expected)
 
 
-def test_sparse_frames_lie_where_they_say_and_gaps_are_white(tmp_path):
+def test_sparse_frames_are_where_they_say_and_gaps_are_white(tmp_path):
     extent = EXTENTS[0]
     kept = [29, 7, 8, 0]
     write_dicom_level(tmp_path / "a.dcm", LEVELS[0], number=0, sparse=kept)
@@ -99,7 +99,7 @@ def test_frames_without_places_are_refused(tmp_path):
     header = dcmread(path)
     del header.DimensionOrganizationType
     header.save_as(path)
-    with pytest.raises(UnsupportedSlideError, match="does not say where its frames lie"):
+    with pytest.raises(UnsupportedSlideError, match="does not say where its frames are"):
         open_slide(path)
 
 

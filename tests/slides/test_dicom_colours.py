@@ -1,4 +1,4 @@
-"""Every pair of a compression and a photometric interpretation of DICOM: right px, or refused."""
+"""Each pair of a compression and a photometric interpretation of DICOM: right, or refused."""
 
 import io
 from typing import Any
@@ -130,7 +130,7 @@ def test_other_compressions_are_refused_by_their_name(tmp_path, name):
         open_slide(path)
 
 
-def test_a_codec_that_has_converted_is_believed(tmp_path):
+def test_a_codec_that_has_converted_is_trusted(tmp_path):
     """Headers that say YBR_FULL over a stream with its own transform: that was made from RGB."""
     for own in (False, True):
         stored = RGB if own else ycbcr(RGB)
@@ -156,7 +156,7 @@ def test_no_transform_is_found_in_what_is_no_stream():
 def test_chroma_of_16_bits_is_refused(tmp_path, syntax):
     deep = (ycbcr(RGB).astype(np.uint16) * 257).tobytes()
     path = write(tmp_path / "a.dcm", deep, syntax, "YBR_FULL", bits=16)
-    with pytest.raises(UnsupportedSlideError, match="3 samples per px of 16 bits, YBR_FULL"):
+    with pytest.raises(UnsupportedSlideError, match="3 samples per pixel of 16 bits, YBR_FULL"):
         open_slide(path)
     assert is_read("plain", "RGB", samples=3, stored=16)
     assert not is_read("plain", "RGB", samples=1, stored=8)

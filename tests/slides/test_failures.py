@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from wsi_seg.errors import RegionError, SlideError, UnsupportedSlideError
-from wsi_seg.slides.failures import explained
+from wsi_seg.slides.failures import translate_errors
 
 PATH = Path("a.tif")
 
@@ -28,7 +28,7 @@ class OfTheLibrary(Exception):
 def test_every_failure_is_one_sentence_that_names_the_file(error):
     with (
         pytest.raises(SlideError, match=r"^a\.tif: ") as caught,
-        explained(PATH, "is damaged: ", "a TIFF", also=(OfTheLibrary,)),
+        translate_errors(PATH, "is damaged: ", "a TIFF", also=(OfTheLibrary,)),
     ):
         raise error
     assert "\n" not in str(caught.value)
@@ -36,8 +36,8 @@ def test_every_failure_is_one_sentence_that_names_the_file(error):
 
 def test_slide_errors_and_interruptions_pass():
     own = UnsupportedSlideError("a.tif: CMYK")
-    with pytest.raises(UnsupportedSlideError) as caught, explained(PATH, "", ""):
+    with pytest.raises(UnsupportedSlideError) as caught, translate_errors(PATH, "", ""):
         raise own
     assert caught.value is own
-    with pytest.raises(KeyboardInterrupt), explained(PATH, "", ""):
+    with pytest.raises(KeyboardInterrupt), translate_errors(PATH, "", ""):
         raise KeyboardInterrupt

@@ -52,15 +52,15 @@ def test_pictures_that_name_themselves_are_skipped(tmp_path):
     }  # fmt: skip
 
 
-def test_pictures_beside_slides_are_skipped(tmp_path):
+def test_pictures_next_to_slides_are_skipped(tmp_path):
     touch(tmp_path, "scans/a.mrxs", "scans/a.png", "scans/note.jpg", "tiff/a.tif", "tiff/a.png")
     touch(tmp_path, "tiff/b.png")
     taken, skipped = search(tmp_path)
     assert taken == ["scans/a.mrxs", "tiff/a.tif", "tiff/b.png"]
     assert skipped == {
-        "scans/a.png": "a picture beside a scanner's slides",
-        "scans/note.jpg": "a picture beside a scanner's slides",
-        "tiff/a.png": "a picture beside a TIFF of the same name",
+        "scans/a.png": "a picture next to a scanner's slides",
+        "scans/note.jpg": "a picture next to a scanner's slides",
+        "tiff/a.png": "a picture next to a TIFF of the same name",
     }
 
 
@@ -68,7 +68,7 @@ def test_what_is_skipped_is_logged_and_can_be_named(tmp_path, caplog):
     touch(tmp_path, "a.svs", "a_thumb.png")
     with caplog.at_level(logging.WARNING):
         assert find_slides([tmp_path]) == [tmp_path / "a.svs"]
-    assert "skipped 1 beside the slides, such as" in caplog.text
+    assert "skipped 1 next to the slides, such as" in caplog.text
     assert find_slides([tmp_path / "a_thumb.png"]) == [tmp_path / "a_thumb.png"]
     (tmp_path / "a.svs").unlink()
     with pytest.raises(SlideError, match=r"1 that are skipped, such as .*a_thumb\.png"):
@@ -141,7 +141,7 @@ def test_zarr_groups_are_one_slide_or_skipped(tmp_path):
     write_ome_zarr(tmp_path / "a.ome.zarr", [PIXELS])
     touch(tmp_path, "b.tif", "store.zarr/zarr.json", "store.zarr/a/zarr.json")
     assert search(tmp_path) == (
-        ["a.ome.zarr", "b.tif"], {"store.zarr": "a Zarr group that is no image"}
+        ["a.ome.zarr", "b.tif"], {"store.zarr": "a Zarr group that is not an image"}
     )  # fmt: skip
     assert source_bytes(tmp_path / "a.ome.zarr") > 0
     before = source_digest(tmp_path / "a.ome.zarr")

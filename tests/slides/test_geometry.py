@@ -1,4 +1,4 @@
-"""How px lie: orientation, sizes along both axes, numbers as people write them, odd names."""
+"""How pixels are placed: orientation, sizes along both axes, decimal commas, odd names."""
 
 import math
 
@@ -11,7 +11,7 @@ from PIL import Image
 from pydicom import dcmread
 
 from wsi_seg.geometry import Extent, Region
-from wsi_seg.slides import Recode, open_slide
+from wsi_seg.slides import NotCopyable, open_slide
 from wsi_seg.slides.orientation import stored_region, upright, upright_extent
 from wsi_seg.slides.resolution import written
 from wsi_seg.testing.conformance import check_names, check_slide, check_turned, check_unlike
@@ -99,8 +99,8 @@ def test_levels_are_turned_with_their_slide(tmp_path, orientation, levels_too):
             tiff.write(stored, tile=(32, 16), photometric="rgb", subfiletype=min(number, 1), **tag)
     check_slide(tmp_path / "a.tif", levels)
     slide = open_slide(tmp_path / "a.tif")
-    assert slide.streams(0) == Recode(f"orientation {orientation}")
-    assert slide.piece(0) == (
+    assert slide.streams(0) == NotCopyable(f"orientation {orientation}")
+    assert slide.native_block(0) == (
         Extent(height=16, width=32) if orientation == 6 else Extent(height=32, width=16)
     )
 
@@ -195,7 +195,7 @@ def test_a_size_that_is_a_thousand_times_off_is_shown_as_stated(tmp_path, caplog
         path = write_tiff(tmp_path / f"{number}.svs", APERIO.format(stated))
         with open_slide(path) as slide:
             assert slide.pyramid.mpp == um
-        assert f"{path}: states {um:g} um per px (aperio)" in caplog.text
+        assert f"{path}: states {um:g} um per pixel (aperio)" in caplog.text
         assert "--mpp" in caplog.text
     caplog.clear()
     open_slide(path, mpp=0.5)
@@ -205,7 +205,7 @@ def test_a_size_that_is_a_thousand_times_off_is_shown_as_stated(tmp_path, caplog
 
 
 def write_alone(path):
-    """Write a DICOM slide that has no other level beside it."""
+    """Write a DICOM slide that has no other level next to it."""
     for other in path.parent.iterdir():
         other.unlink()
     write_dicom_level(path, RGB, number=0)

@@ -1,4 +1,4 @@
-"""Axes, planes, channels and alpha: colours are joined, and what is no colour is refused."""
+"""Axes, planes, channels and alpha: colours are joined, and what is not a colour is refused."""
 
 import json
 from typing import Any
@@ -170,7 +170,7 @@ def clear(pixels, alpha):
 @pytest.mark.parametrize("kind", ["unassalpha", "assocalpha"])
 @pytest.mark.parametrize("separate", [True, False])
 @pytest.mark.parametrize("deep", [True, False])
-def test_clear_px_are_white(tmp_path, kind, separate, deep):
+def test_clear_pixels_are_white(tmp_path, kind, separate, deep):
     path = tmp_path / "a.tif"
     rgba = np.dstack([RGB, RGB[..., 0]])
     stored = rgba.astype(np.uint16) * 257 if deep else rgba
@@ -185,7 +185,7 @@ def test_clear_px_are_white(tmp_path, kind, separate, deep):
     check_slide(path, [clear(np.repeat(RGB[..., 2:], 3, 2), RGB[..., 0])])
 
 
-def test_a_fourth_sample_that_is_not_alpha_is_told(tmp_path, caplog):
+def test_a_fourth_sample_that_is_not_alpha_is_reported(tmp_path, caplog):
     path = tmp_path / "a.tif"
     rgbx = np.dstack([RGB, RGB[..., :1]])
     tifffile.imwrite(path, rgbx, photometric="rgb", extrasamples=["unspecified"], metadata=None)

@@ -26,7 +26,7 @@ def test_axes_are_taken_by_name(tmp_path, version, axes):
     check_slide(tmp_path / "a.ome.zarr", LEVELS, mpp=0.25)
     slide = open_slide(tmp_path / "a.ome.zarr")
     assert (slide.name, slide.format) == ("a", f"ome-zarr {version}")
-    assert slide.piece(0) == Extent(height=64, width=48)
+    assert slide.native_block(0) == Extent(height=64, width=48)
 
 
 @pytest.mark.parametrize(("unit", "factor"), [("nanometer", 1e3), ("millimeter", 1e-3)])
@@ -44,7 +44,7 @@ def test_grey_is_repeated(tmp_path):
     check_slide(tmp_path / "b.zarr", [np.repeat(level[..., :1], 3, axis=2) for level in LEVELS])
 
 
-def test_clear_px_are_white(tmp_path):
+def test_clear_pixels_are_white(tmp_path):
     levels = [np.dstack([level, level[..., 0]]) for level in LEVELS]
     write_ome_zarr(tmp_path / "a.zarr", levels, axes="cyx")
     white = [np.where(level[..., :1] == 0, 255, level).astype(np.uint8) for level in LEVELS]
@@ -80,7 +80,7 @@ def test_other_layouts_are_refused_with_a_sentence(tmp_path):
     write_ome_zarr(tmp_path / "two.zarr", [np.zeros((40, 40, 2), np.uint8)])
     refuse(tmp_path / "two.zarr", "1, 3 or 4 channels")
     write_ome_zarr(tmp_path / "deep.zarr", [np.zeros((40, 40, 3), np.uint16)])
-    refuse(tmp_path / "deep.zarr", "px of uint16; expected uint8")
+    refuse(tmp_path / "deep.zarr", "pixels of uint16; expected uint8")
     write_ome_zarr(tmp_path / "old.zarr", LEVELS, version="0.4")
     file = tmp_path / "old.zarr" / ".zattrs"
     file.write_text(file.read_text().replace('"0.4"', '"0.2"'))

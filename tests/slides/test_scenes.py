@@ -30,7 +30,7 @@ def resolution(mpp):
 
 
 def write(path, *pages, **options):
-    """One page after another: px, and what is special about it."""
+    """One page after another: pixels, and what is special about it."""
     with tifffile.TiffWriter(path, **options) as tiff:
         for pixels, more in pages:
             tiff.write(pixels, **{**TILED, **more})
@@ -66,8 +66,8 @@ def test_levels_may_come_in_any_order(tmp_path, order, marked, bigtiff):
 )
 def test_a_label_never_becomes_the_slide(tmp_path, label, first):
     pages = [(LEVELS[0], {}), (LEVELS[1], MARKED)]
-    beside = [(LABEL, label)]
-    path = write(tmp_path / "a.tif", *(beside + pages if first else pages + beside))
+    associated = [(LABEL, label)]
+    path = write(tmp_path / "a.tif", *(associated + pages if first else pages + associated))
     check_slide(path, LEVELS[:2])
 
 
@@ -98,9 +98,9 @@ def test_nothing_but_labels_is_no_slide(tmp_path):
 
 def test_what_is_left_out_without_being_called_so_is_named(tmp_path, caplog):
     tiny = np.zeros((40, 32, 3), np.uint8)
-    for beside in (STRIPS, {}):
+    for associated in (STRIPS, {}):
         caplog.clear()
-        open_slide(write(tmp_path / "a.tif", (tiny, beside), (FULL, {})))
+        open_slide(write(tmp_path / "a.tif", (tiny, associated), (FULL, {})))
         assert "left out an image of 32 x 40 px" in caplog.text
 
 
@@ -127,7 +127,7 @@ def test_scenes_with_levels_of_their_own(tmp_path):
 
 
 def write_ome(path, *images):
-    """Images with a name, and micrometres per px or nothing."""
+    """Images with a name, and micrometres per pixel or nothing."""
     with tifffile.TiffWriter(path) as tiff:
         for name, pixels, mpp in images:
             size = {} if mpp is None else {"PhysicalSizeX": mpp, "PhysicalSizeY": mpp}
@@ -136,7 +136,7 @@ def write_ome(path, *images):
     return path
 
 
-def test_ome_images_are_told_apart_by_their_names(tmp_path):
+def test_ome_images_are_distinguished_by_their_names(tmp_path):
     path = write_ome(
         tmp_path / "a.ome.tif",
         ("label image", LABEL, None), ("macro image", OTHER, None), ("Slide", FULL, 0.5),
@@ -202,7 +202,7 @@ def whole(pixels):
     return Region(level=0, y=0, x=0, height=pixels.shape[0], width=pixels.shape[1])
 
 
-def test_reductions_are_told_by_shape_and_field():
+def test_reductions_are_recognised_by_shape_and_field():
     full = Scene("", Extent(height=1001, width=1500), 0.5)
     path = Path("a.tif")
     for small, taken in (

@@ -38,7 +38,7 @@ def test_every_readable_file_conforms(shared_data, folder, at_least):
 
 
 def _levels(path):
-    """All px of a file that is small and whole; damaged ones are refused where they are damaged."""
+    """All pixels of a small, complete file; damaged ones are refused where they are damaged."""
     try:
         with open_slide(path) as slide:
             if slide.pyramid.extent.area > _MOST_PIXELS:

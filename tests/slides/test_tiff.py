@@ -1,4 +1,4 @@
-"""TIFF slides: px by position, real files against tifffile, and files that are damaged."""
+"""TIFF slides: pixels by position, real files against tifffile, and files that are damaged."""
 
 import logging
 
@@ -8,7 +8,7 @@ import tifffile
 
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent
-from wsi_seg.slides import Recode, TileStreams, open_slide
+from wsi_seg.slides import NotCopyable, TileStreams, open_slide
 from wsi_seg.testing.conformance import check_slide
 from wsi_seg.testing.coordinates import coordinate_pixels, write_coordinate_tiff
 
@@ -30,7 +30,7 @@ def read_all(slide):
 
 @pytest.mark.parametrize("codec", ["raw", "deflate", "lzw", "zstd", "jpeg2000", "webp"])
 @pytest.mark.parametrize("tile_px", [64, 48, None])
-def test_pixels_lie_where_they_say(tmp_path, codec, tile_px):
+def test_pixels_are_where_they_say(tmp_path, codec, tile_px):
     path = tmp_path / "slide.tif"
     write_coordinate_tiff(path, extents=EXTENTS, codec=codec, tile_px=tile_px)
     levels = [coordinate_pixels(whole(extent, i), extent) for i, extent in enumerate(EXTENTS)]
@@ -104,7 +104,7 @@ def test_grey_that_cannot_be_copied_says_why(tmp_path, options, reason):
     _, streams = write_samples(
         tmp_path / "a.tif", ramp(np.uint8, (31, 45)), **{"tile": (16, 16), **options}
     )
-    assert streams == Recode(reason)
+    assert streams == NotCopyable(reason)
 
 
 def test_cmyk_is_refused(tmp_path):
@@ -190,5 +190,6 @@ def _require_like_tifffile(path, levels):
             if series.axes == "YX":
                 expected = np.repeat(expected[:, :, None], 3, axis=2)
             if level.keyframe.extrasamples and expected.shape[2] == 4:
-                expected = np.where(expected[:, :, 3:] == 0, 255, expected)  # clear px are white
+                # Clear pixels are white.
+                expected = np.where(expected[:, :, 3:] == 0, 255, expected)
             assert np.array_equal(found, expected[:, :, :3]), path.name

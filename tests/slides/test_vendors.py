@@ -1,4 +1,4 @@
-"""Micrometres per px from every place vendors put them; labels and overviews never taken."""
+"""Micrometres per pixel from every place vendors put them; labels and overviews never taken."""
 
 from typing import Any
 
@@ -56,7 +56,7 @@ def philips(*spacings):
 
 
 def leica(parts=1):
-    """Overview of the whole glass at IFD 0, then scanned areas of 250 nm per px."""
+    """Overview of the whole glass at IFD 0, then scanned areas of 250 nm per pixel."""
     area = (
         '<image name="image_{n}"><pixels sizeX="128" sizeY="96"><dimension sizeX="128" sizeY="96" '
         'r="0" ifd="{n}"/></pixels><view sizeX="32000" sizeY="24000" offsetX="{x}" offsetY="0"/>'
@@ -132,7 +132,7 @@ def test_every_place_is_found_in_a_file(tmp_path):
     check_slide(write(path, "any", extratags=[(700, "B", len(xmp), xmp, True)]), [RAMP], mpp=0.2325)
     tifffile.imwrite(path, RAMP, imagej=True, resolution=(4, 4), metadata={"unit": "um"})
     check_slide(path, [RAMP], mpp=0.25)
-    # The vendor's own metadata are believed before the tags.
+    # The vendor's own metadata are trusted before the tags.
     check_slide(write(path, VIPS, **cm), [RAMP], mpp=0.251)
 
 

@@ -94,14 +94,14 @@ def tile(
         from wsi_seg.ingest.run import tile_slides
         from wsi_seg.ingest.verify import verify_slides
         from wsi_seg.masks.annotate import annotate
-        from wsi_seg.slides.window import Opening, Window
+        from wsi_seg.slides.window import OpenOptions, Window
         from wsi_seg.store import open_collection
 
         report = tile_slides(
             slides,
             out,
             codec=Codec(codec, quality, distance),
-            opening=Opening(mpp, None if shown is None else Window(*shown), scene),
+            opening=OpenOptions(mpp, None if shown is None else Window(*shown), scene),
             names=names,
             overwrite=overwrite,
             workers=workers,

@@ -105,7 +105,7 @@ def _webp(data: bytes) -> tuple[int, int]:
 
 
 def _jpegxl(data: bytes) -> tuple[int, int]:
-    """Size at the begin of a code stream (ISO/IEC 18181-1, SizeHeader)."""
+    """Size at the beginning of a code stream (ISO/IEC 18181-1, SizeHeader)."""
     stream = data
     if data.startswith(_BOX_SIGNATURES):
         boxes = _boxes(data)

@@ -1,6 +1,6 @@
 """Owns cutting streams that decode to more bytes than a tile has.
 
-Writers pad tiles; decoders of slides stop at the last px, those of zarr go on to the end.
+Writers pad tiles; decoders of slides stop at the last pixel, those of zarr go on to the end.
 """
 
 import zlib

@@ -1,8 +1,7 @@
 """Owns running a plan on many workers; the only room of dask.
 
-Each worker loads the model once, writes the strips of its parts straight into the output, and
-makes the coarser levels of slides; the journal is written here, as results come in. Sums are of
-whole numbers, so any number of workers gives the bytes of a run in one process.
+Each worker loads the model once and writes strips and coarser levels straight into the output; the
+journal is written here, as results come in.
 """
 
 import contextlib
@@ -92,10 +91,8 @@ def connected(cluster: str) -> Iterator[Client]:
     elif kind == "cuda":
         gpus = {"n_workers": _count(cluster, word)} if word else {}
         how = {"dashboard_address": None, **gpus}
-        with (
-            _extra("dask_cuda", "LocalCUDACluster", "cuda", how) as workers,
-            Client(workers) as client,
-        ):
+        cards = _extra("dask_cuda", "LocalCUDACluster", "cuda", how)
+        with cards as workers, Client(workers) as client:
             yield client
     elif kind == "slurm":
         # Its workers are other machines, so the scheduler has to listen to them; its page has not.

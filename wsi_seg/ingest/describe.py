@@ -81,7 +81,7 @@ def describe_slides(
     paths
         Slide files, and folders that are searched for them.
     mpp
-        Micrometres per px that replace what the files say.
+        Micrometres per pixel that replace what the files say.
     scene
         Number or name of the image to take from files with several.
 

@@ -13,7 +13,7 @@ from wsi_seg.slides.slide import split_member
 
 @dataclass(frozen=True, slots=True)
 class NamedSlides:
-    """Slides with their names, and those that cannot be told apart by them.
+    """Slides with their names, and those that have the same name as another.
 
     Parameters
     ----------

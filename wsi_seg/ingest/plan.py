@@ -8,7 +8,7 @@ from wsi_seg.choices import CodecName
 from wsi_seg.errors import ConfigError, UnsupportedSlideError
 from wsi_seg.ingest.recode import recode_layout
 from wsi_seg.ingest.verbatim import mismatch, verbatim_layout
-from wsi_seg.slides import Recode, Slide, TileStreams
+from wsi_seg.slides import NotCopyable, Slide, TileStreams
 from wsi_seg.store.cache import shared_pool
 from wsi_seg.store.codecs import Encoding
 from wsi_seg.store.layout import LevelLayout, extend_pyramid, strip_layout
@@ -129,20 +129,20 @@ def plan_levels(slide: Slide, codec: Codec = AUTO) -> tuple[LevelPlan, ...]:
 def _plan(slide: Slide, codec: Codec, level: int) -> LevelPlan:
     extent = slide.pyramid.extents[level]
     copies = codec.name in {"auto", "verbatim"}
-    found = slide.streams(level) if copies else Recode(f"--codec {codec.name}")
+    found = slide.streams(level) if copies else NotCopyable(f"--codec {codec.name}")
     if isinstance(found, TileStreams) and found.samples != 3 and found.kind != "jpeg":
-        found = Recode(f"{found.samples} samples per pixel, not 3")  # JPEG decodes grey to RGB
+        found = NotCopyable(f"{found.samples} samples per pixel, not 3")  # JPEG decodes grey to RGB
     if isinstance(found, TileStreams):
         different = mismatch(slide, level, found)
         if not different:
             return LevelPlan(level, verbatim_layout(extent, found), found, False, "")
-        found = Recode(different)
+        found = NotCopyable(different)
     if codec.name == "verbatim":
         raise UnsupportedSlideError(
             f"{slide.path}: level {level} cannot be copied verbatim: {found.reason}; use "
             "--codec auto"
         )
-    layout = recode_layout(extent, slide.piece(level), codec.encoding)
+    layout = recode_layout(extent, slide.native_block(level), codec.encoding)
     return LevelPlan(level, layout, None, False, found.reason)
 
 

@@ -47,7 +47,7 @@ def recode_strip(slide: Slide, level: int, array: LevelArray, y: int) -> list[in
     """
     height, width = min(array.shard.height, array.extent.height - y), array.extent.width
     rows = np.empty((height, width, 3), dtype=np.uint8)
-    piece = slide.piece(level)
+    piece = slide.native_block(level)
     # Threads share out columns of tiles, or rows of strips: no piece is decoded by two of them.
     block_height = height if piece.width < width else _multiple(piece.height, 128)
     block_width = _multiple(piece.width, _CHUNK_PX) if piece.width < width else width

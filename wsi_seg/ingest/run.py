@@ -26,7 +26,7 @@ from wsi_seg.slides import (
     source_digest,
     source_name,
 )
-from wsi_seg.slides.window import Opening
+from wsi_seg.slides.window import OpenOptions
 from wsi_seg.store.arrays import LevelArray, read_level_array
 from wsi_seg.store.collection import SlideStore
 from wsi_seg.store.info import LevelInfo, SourceInfo, StoreInfo
@@ -46,7 +46,7 @@ class _Options:
     """How slides are tiled; see `tile_slides`."""
 
     codec: Codec
-    opening: Opening
+    opening: OpenOptions
     overwrite: bool
 
 
@@ -55,7 +55,7 @@ def tile_slides(
     out: Path | str,
     *,
     codec: Codec = AUTO,
-    opening: Opening = Opening(),  # noqa: B008 (frozen)
+    opening: OpenOptions = OpenOptions(),  # noqa: B008 (frozen)
     names: NamesBy = "stem",
     overwrite: bool = False,
     workers: int = 2,

@@ -171,7 +171,7 @@ def _read_streams(
 
 
 def _plain(data: bytes, streams: TileStreams) -> bytes:
-    """Make a stream that every reader decodes to the px of a tile, and to nothing else."""
+    """Make a stream that every reader decodes to the pixels of a tile, and to nothing else."""
     nbytes = streams.tile.area * streams.samples
     try:
         return exactly(without_comments(data, streams.kind), streams.kind, nbytes)

@@ -20,13 +20,13 @@ from wsi_seg.slides.find import (
     volume_suffix,
 )
 from wsi_seg.slides.omezarr_images import is_zarr
-from wsi_seg.slides.slide import Recode, Slide, TileStreams, slide_name, split_member
+from wsi_seg.slides.slide import NotCopyable, Slide, TileStreams, slide_name, split_member
 from wsi_seg.slides.sources import source_bytes, source_digest, source_name
 from wsi_seg.slides.window import Window
 
 __all__ = [
     "Found",
-    "Recode",
+    "NotCopyable",
     "Skipped",
     "Slide",
     "TileStreams",
@@ -58,7 +58,7 @@ def open_slide(
         A file; the folder of a DICOM slide or an OME-Zarr image; or a slice of a volume or of a
         folder with a DICOM series, such as ``ct.nii.gz/z0012``.
     mpp
-        Micrometres per px of level 0; replaces what the file says.
+        Micrometres per pixel of level 0; replaces what the file says.
     window
         Values shown as black and as white in plain DICOM images and volumes; replaces what the
         file says.
@@ -73,7 +73,7 @@ def open_slide(
     UnsupportedSlideError
         If it is a slide of a kind that is not read.
     UndecidedSlideError
-        If only the user can say how to read it: which of its images (``scene``), or px of which
+        If only the user can say how to read it: which of its images (``scene``), or pixels of which
         size (``mpp``).
     """
     path = Path(path)

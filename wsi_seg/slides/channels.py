@@ -62,7 +62,7 @@ def are_colours(names: Sequence[str]) -> bool:
 
 
 def is_named(name: str) -> bool:
-    """Whether a name tells more than a number does."""
+    """Whether a name says more than a number does."""
     return _NUMBERED.fullmatch(name.strip()) is None
 
 

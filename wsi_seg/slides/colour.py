@@ -23,7 +23,7 @@ class Colour:
     palette
         ``(N, 3)`` uint8 for the model ``palette``.
     alpha
-        Number of the sample that is 0 where a px is clear: there it becomes white, as glass is.
+        Number of the sample that is 0 where a pixel is clear: there it becomes white, as glass is.
     """
 
     model: Model
@@ -52,7 +52,7 @@ class Colour:
         return pixels
 
     def blank(self, samples: int) -> NDArray[np.generic]:
-        """Give the samples of a white px, ``(samples,)``; of a palette, of its lightest colour."""
+        """Give the samples of a white pixel, ``(samples,)``; of a palette, its lightest colour."""
         full = (1 << self.bits) - 1
         values = np.full(samples, full, np.uint16)
         if self.model == "palette" and self.palette is not None:

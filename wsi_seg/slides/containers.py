@@ -1,4 +1,4 @@
-"""Owns naming files that are known and are no slide, such as archives, by how they begin."""
+"""Owns naming files that are known and are not slides, such as archives, by how they begin."""
 
 import zipfile
 from pathlib import Path

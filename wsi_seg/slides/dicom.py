@@ -20,24 +20,24 @@ from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
 from wsi_seg.limits import advice, limits
 from wsi_seg.slides.colour import Colour, cielab_to_rgb
-from wsi_seg.slides.instances import Instance, dicom_explained, read_instance
-from wsi_seg.slides.picture import PictureSlide
+from wsi_seg.slides.instances import Instance, read_instance, translate_dicom_errors
+from wsi_seg.slides.picture import SingleLevelSlide
 from wsi_seg.slides.resolution import UNKNOWN, Resolution, chosen, spacing_resolution
 from wsi_seg.slides.series import levels_of_series, slice_file
-from wsi_seg.slides.slide import Recode, Slide, member_path, slide_name
+from wsi_seg.slides.slide import NotCopyable, Slide, member_path, slide_name
 from wsi_seg.slides.tiles import paste
 from wsi_seg.slides.window import HOUNSFIELD, Window, grey_rgb
 
 
 def open_dicom(path: Path, *, mpp: float | None = None, window: Window | None = None) -> Slide:
-    """Open a DICOM file: a whole slide with the other levels beside it, or one plain image.
+    """Open a DICOM file: a whole slide with the other levels next to it, or one plain image.
 
     Parameters
     ----------
     path
         A file, or a folder that holds the files of one slide.
     mpp
-        Micrometres per px of level 0 that replace what the file says.
+        Micrometres per pixel of level 0 that replace what the file says.
     window
         Values shown as black and white, after rescaling; grey images only.
 
@@ -64,17 +64,19 @@ def open_dicom_slice(
     return _open_plain(member_path(folder, z), slice_file(folder, z), mpp, window)
 
 
-def _open_plain(named: Path, path: Path, mpp: float | None, window: Window | None) -> PictureSlide:
+def _open_plain(
+    named: Path, path: Path, mpp: float | None, window: Window | None
+) -> SingleLevelSlide:
     instance = read_instance(path)
     if len(instance.starts) > 1:
         raise UnsupportedSlideError(
             f"{path}: got {len(instance.starts)} frames; expected one, or a whole slide; save the "
             "frames one by one"
         )
-    with dicom_explained(path):
+    with translate_dicom_errors(path):
         found = _plain_resolution(instance.header)
         _plain_window(instance, window)  # what is wrong with it is said now
-    return PictureSlide(
+    return SingleLevelSlide(
         named,
         "dicom",
         extent=instance.frame,
@@ -96,7 +98,7 @@ class DicomSlide(Slide):
     files
         The files with levels of this slide.
     mpp
-        Micrometres per px of level 0 that replace what the files say.
+        Micrometres per pixel of level 0 that replace what the files say.
 
     Raises
     ------
@@ -114,7 +116,7 @@ class DicomSlide(Slide):
         self._files, self._override = tuple(files), mpp
         instances = [read_instance(file) for file in files]
         self._levels = _levels(instances)
-        with dicom_explained(path):
+        with translate_dicom_errors(path):
             stated = _tiled_resolution(self._levels[0].instances[0].header)
             found = chosen(mpp, stated, path)
             self.mpp_source = found.source
@@ -138,11 +140,11 @@ class DicomSlide(Slide):
                 paste(pixels, row * tile.height, column * tile.width, region=region, out=out)
         return out
 
-    def streams(self, level: int) -> Recode:
-        """Offer no streams: they lie in several files, wrapped in items."""
-        return Recode("DICOM frames")
+    def streams(self, level: int) -> NotCopyable:
+        """Offer no streams: they are in several files, wrapped in items."""
+        return NotCopyable("DICOM frames")
 
-    def piece(self, level: int) -> Extent:
+    def native_block(self, level: int) -> Extent:
         """Size of a frame."""
         return self._levels[level].tile
 
@@ -176,7 +178,7 @@ def _levels(instances: Sequence[Instance]) -> tuple[_Level, ...]:
     """Join the parts of each level; finest level first."""
     parts: dict[tuple[int, int], list[Instance]] = {}
     for instance in instances:
-        with dicom_explained(instance.path):
+        with translate_dicom_errors(instance.path):
             extent = _full_extent(instance)
             parts.setdefault((extent.height, extent.width), []).append(instance)
     order = sorted(parts, key=lambda size: -size[0] * size[1])
@@ -213,7 +215,7 @@ def _level(extent: Extent, instances: Sequence[Instance]) -> _Level:
                 f"{instance.path}: got frames of {instance.frame}; expected {first.frame} as in "
                 f"{first.path}, which shows the same level"
             )
-        with dicom_explained(instance.path):
+        with translate_dicom_errors(instance.path):
             cells = _cells(instance, grid)
         if (places[cells[:, 0], cells[:, 1], 0] >= 0).any() or len(np.unique(cells, axis=0)) < len(
             cells
@@ -255,7 +257,7 @@ def _stated_cells(instance: Instance) -> NDArray[np.int64]:
     groups = instance.header.get("PerFrameFunctionalGroupsSequence")
     if not groups or "PlanePositionSlideSequence" not in groups[0]:
         raise UnsupportedSlideError(
-            f"{instance.path}: does not say where its frames lie (neither TILED_FULL nor a "
+            f"{instance.path}: does not say where its frames are (neither TILED_FULL nor a "
             "position per frame); export it again with positions"
         )
     if len(groups) != len(instance.starts):
@@ -274,7 +276,7 @@ def _stated_cells(instance: Instance) -> NDArray[np.int64]:
     cells, rest = np.divmod(corners - 1, (instance.frame.height, instance.frame.width))
     if rest.any():
         raise UnsupportedSlideError(
-            f"{instance.path}: got frames that do not lie on a grid of {instance.frame}; export "
+            f"{instance.path}: got frames that are not on a grid of {instance.frame}; export "
             "it as TILED_FULL"
         )
     return cells
@@ -314,7 +316,7 @@ def _decode_plain(path: Path, window: Window | None) -> NDArray[np.uint8]:
     stored = instance.decode(0)
     if instance.samples.per_pixel == 3:
         return _colour(instance).to_rgb(stored)
-    with dicom_explained(path):
+    with translate_dicom_errors(path):
         slope, intercept = _rescale(instance)
         values = stored[:, :, 0].astype(np.float32) * np.float32(slope) + np.float32(intercept)
         pixels = _plain_window(instance, window).to_uint8(values)

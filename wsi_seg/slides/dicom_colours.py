@@ -54,7 +54,7 @@ def is_read(family: Family, colours: str, *, samples: int, stored: int) -> bool:
     colours
         DICOM's photometric interpretation.
     samples
-        Samples per px.
+        Samples per pixel.
     stored
         Bits of a sample that count; chroma is read with 8.
     """

@@ -29,7 +29,7 @@ _MALFORMED: tuple[type[Exception], ...] = (
 
 
 @contextmanager
-def explained(
+def translate_errors(
     path: Path, what: str, expected: str, *, also: tuple[type[Exception], ...] = ()
 ) -> Iterator[None]:
     """Raise SlideError instead of whatever parsing a damaged file raises.
@@ -39,7 +39,7 @@ def explained(
     path
         The file that is parsed.
     what
-        What is wrong then, as the begin of a sentence, such as ``cannot be read as DICOM: ``.
+        What is wrong then, as the beginning of a sentence, such as ``cannot be read as DICOM: ``.
     expected
         What the file should be, such as ``a readable TIFF``.
     also

@@ -1,9 +1,9 @@
-"""Owns which files of a folder are slides, and which only lie beside them.
+"""Owns which files of a folder are slides, and which are only next to them.
 
 A folder is searched with all its subfolders. Never taken, but reported: pictures and folders whose
 names end in thumb, thumbnail, macro, label, overview, preview or mask; PNG, JPEG, BMP and WebP
-beside a scanner's slides (SVS, NDPI, MRXS ...), or beside a TIFF of the same name; labels and
-overviews of DICOM slides; Zarr groups that are no image. A file that is named itself is taken.
+next to a scanner's slides (SVS, NDPI, MRXS ...), or next to a TIFF of the same name; labels and
+overviews of DICOM slides; Zarr groups that are not images. A file that is named itself is taken.
 """
 
 import logging
@@ -27,9 +27,9 @@ _SCANNER_SUFFIXES = OPENSLIDE_SUFFIXES | {".ndpi", ".scn", ".svs"}
 _TIFF_SUFFIXES = {".tif", ".tiff"}
 _PICTURE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
 _FILE_SUFFIXES = _SCANNER_SUFFIXES | _TIFF_SUFFIXES | _PICTURE_SUFFIXES
-# Files and folders in which a slide of this ending keeps its px.
+# Files and folders in which a slide of this ending keeps its pixels.
 _COMPANIONS = {".mrxs": ("",), ".mhd": (".raw", ".zraw", ".RAW")}
-_BESIDE = re.compile(r"(?:^|[-_. ])(thumb|thumbnail|macro|label|overview|preview|mask)s?$")
+_ASSOCIATED = re.compile(r"(?:^|[-_. ])(thumb|thumbnail|macro|label|overview|preview|mask)s?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def log_left(found: Found) -> None:
     if found.skipped:
         first = found.skipped[0]
         logger.warning(
-            "skipped %d beside the slides, such as %s (%s); name a file itself to take it",
+            "skipped %d next to the slides, such as %s (%s); name a file itself to take it",
             len(found.skipped), first.path, first.reason,
         )  # fmt: skip
 
@@ -115,14 +115,14 @@ def search_slides(paths: list[Path]) -> Found:
 
 
 def volume_suffix(path: Path) -> str:
-    """Give the ending of a volume's file name; empty if it is none."""
+    """Give the ending of a volume's file name; empty for other files."""
     ending = "".join(path.suffixes[-2:]).lower() if path.suffix == ".gz" else path.suffix.lower()
     return ending if ending in VOLUME_SUFFIXES else ""
 
 
 @dataclass(frozen=True, slots=True)
 class _Other:
-    """A file that is no slide by its name."""
+    """A file that is not a slide by its name."""
 
     ending: str
 
@@ -142,7 +142,7 @@ def _search(folder: Path) -> Iterator[Path | Skipped | _Other]:
         return
     files = [path for path in inside if path.is_file()]
     yield from _take_dicom(folder, files)
-    slides = [path for path in files if not _beside(path)]
+    slides = [path for path in files if not _associated(path)]
     suffixes = {path.suffix.lower() for path in slides}
     tiffs = {path.stem for path in slides if path.suffix.lower() in _TIFF_SUFFIXES}
     companions = {
@@ -151,15 +151,15 @@ def _search(folder: Path) -> Iterator[Path | Skipped | _Other]:
         for ending in _COMPANIONS.get(path.suffix.lower(), ())
     }
     for path in inside:
-        beside = _beside(path)
+        associated = _associated(path)
         if path.is_dir():
             # Links to folders may lead in circles.
             if path.name in companions:
                 continue
-            reason = "a link to a folder" if path.is_symlink() else beside
+            reason = "a link to a folder" if path.is_symlink() else associated
             yield from [Skipped(path, reason)] if reason else _search(path)
         elif volume_suffix(path) or path.suffix.lower() in _FILE_SUFFIXES:
-            reason = beside or _accompanies(path, suffixes, tiffs)
+            reason = associated or _accompanies(path, suffixes, tiffs)
             if reason:
                 yield Skipped(path, reason)
             else:
@@ -192,17 +192,17 @@ def _take_dicom(folder: Path, files: list[Path]) -> Iterator[Path | Skipped]:
 
 
 def _accompanies(path: Path, suffixes: set[str], tiffs: set[str]) -> str:
-    """Why a picture belongs to a slide beside it; empty if it does not."""
+    """Why a picture belongs to a slide next to it; empty if it does not."""
     if path.suffix.lower() not in _PICTURE_SUFFIXES:
         return ""
     if suffixes & _SCANNER_SUFFIXES:
-        return "a picture beside a scanner's slides"
-    return "a picture beside a TIFF of the same name" if path.stem in tiffs else ""
+        return "a picture next to a scanner's slides"
+    return "a picture next to a TIFF of the same name" if path.stem in tiffs else ""
 
 
-def _beside(path: Path) -> str:
-    """Why a name is that of a picture beside a slide; empty if it is not."""
-    found = _BESIDE.search(slide_name(path).lower())
+def _associated(path: Path) -> str:
+    """Why a name is that of a picture next to a slide; empty if it is not."""
+    found = _ASSOCIATED.search(slide_name(path).lower())
     return f"its name says {found.group(1)}" if found else ""
 
 

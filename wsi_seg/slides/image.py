@@ -1,9 +1,9 @@
 """Owns plain images (PNG, JPEG, BMP ...) as slides of one level; Pillow lives here.
 
 How samples become RGB: grey is repeated; palettes are looked up; one bit is black and white;
-16 bit is scaled from 0 to 65,535; clear px (alpha 0) are white, other alpha is left out. An EXIF
-orientation is applied, so px lie as viewers and annotation tools show them. JPEG and PNG are
-decoded by imagecodecs, which needs half the memory of Pillow and keeps 16-bit colour.
+16 bit is scaled from 0 to 65,535; clear pixels (alpha 0) are white, other alpha is left out. An
+EXIF orientation is applied, so pixels are placed as viewers and annotation tools show them. JPEG
+and PNG are decoded by imagecodecs, which needs half the memory of Pillow and keeps 16-bit colour.
 """
 
 import warnings
@@ -20,9 +20,9 @@ from wsi_seg.codestreams.streams import jpeg_is_whole
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent
 from wsi_seg.slides.colour import Colour
-from wsi_seg.slides.failures import explained
+from wsi_seg.slides.failures import translate_errors
 from wsi_seg.slides.orientation import upright, upright_extent
-from wsi_seg.slides.picture import PictureSlide
+from wsi_seg.slides.picture import SingleLevelSlide
 from wsi_seg.slides.resolution import UNKNOWN, chosen
 
 _SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I"}
@@ -35,7 +35,7 @@ _DIRECT = {"L", "LA", "RGB", "RGBA", "I;16"}
 _CLEAR = {"LA", "PA", "RGBA", "RGBa", "La"}
 
 
-def open_image(path: Path, *, mpp: float | None = None) -> PictureSlide:
+def open_image(path: Path, *, mpp: float | None = None) -> SingleLevelSlide:
     """Open a plain image; such files do not state their mpp.
 
     Parameters
@@ -43,7 +43,7 @@ def open_image(path: Path, *, mpp: float | None = None) -> PictureSlide:
     path
         The file.
     mpp
-        Micrometres per px.
+        Micrometres per pixel.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def open_image(path: Path, *, mpp: float | None = None) -> PictureSlide:
     UnsupportedSlideError
         If it is too large to be decoded whole, CMYK, or several images.
     """
-    with _explained(path), _opened(path) as image:
+    with _translate_errors(path), _opened(path) as image:
         kind = (image.format or "image").lower()
         width, height = image.size
         mode, frames = image.mode, getattr(image, "n_frames", 1)
@@ -66,7 +66,7 @@ def open_image(path: Path, *, mpp: float | None = None) -> PictureSlide:
         raise UnsupportedSlideError(
             f"{path}: got {frames} images in one file; expected one; save them one by one"
         )
-    return PictureSlide(
+    return SingleLevelSlide(
         path,
         kind,
         extent=extent,
@@ -75,12 +75,12 @@ def open_image(path: Path, *, mpp: float | None = None) -> PictureSlide:
     )
 
 
-def _explained(path: Path) -> AbstractContextManager[None]:
-    return explained(path, "cannot be read as an image: ", "a whole PNG, JPEG, BMP or WebP")
+def _translate_errors(path: Path) -> AbstractContextManager[None]:
+    return translate_errors(path, "cannot be read as an image: ", "a whole PNG, JPEG, BMP or WebP")
 
 
 def _orientation(image: Image.Image) -> int:
-    # Of a PNG without EXIF in front, Pillow would decode everything to look behind the px.
+    # Of a PNG without EXIF in front, Pillow would decode everything to look behind the pixels.
     if image.format == "PNG" and "exif" not in image.info:
         return 1
     return int(image.getexif().get(_ORIENTATION, 1))
@@ -100,7 +100,7 @@ def _opened(path: Path) -> Image.Image:
 
 
 def _decode(path: Path, kind: str) -> NDArray[np.uint8]:
-    with _explained(path), _opened(path) as image:
+    with _translate_errors(path), _opened(path) as image:
         orientation = _orientation(image)
         if image.mode in _DIRECT and kind in {"png", "jpeg", "mpo"}:
             samples = _decode_directly(path, kind)

@@ -1,4 +1,4 @@
-"""Owns one DICOM file: its header, where its frames lie, how they are decoded (pydicom)."""
+"""Owns one DICOM file: its header, where its frames are, how they are decoded (pydicom)."""
 
 import struct
 import warnings
@@ -22,10 +22,10 @@ from wsi_seg.geometry import Extent
 from wsi_seg.limits import advice, limits
 from wsi_seg.slides.colour import ycbcr_to_rgb
 from wsi_seg.slides.dicom_colours import FAMILIES, Family, is_read, needs_conversion
-from wsi_seg.slides.failures import explained
+from wsi_seg.slides.failures import translate_errors
 from wsi_seg.slides.tiles import pread
 
-# Odd values would be logged one by one, patients' names among them; px do not depend on them.
+# Odd values would be logged one by one, patients' names among them; pixels do not depend on them.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
 _UNDEFINED = 0xFFFFFFFF
@@ -78,14 +78,14 @@ class Samples:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Instance:
-    """One DICOM file and where its frames lie.
+    """One DICOM file and where its frames are.
 
     Parameters
     ----------
     path
         The file.
     header
-        pydicom's data set, without px.
+        pydicom's data set, without pixels.
     syntax
         Transfer syntax UID: byte order and compression.
     frame
@@ -113,7 +113,7 @@ class Instance:
             If it is damaged, or of another size than the header says.
         """
         start = int(self.starts[number])
-        with explained(self.path, f"frame {number} is damaged: ", "a whole DICOM file"):
+        with translate_errors(self.path, f"frame {number} is damaged: ", "a whole DICOM file"):
             data = pread(self.path, start, int(self.ends[number]) - start)
             pixels = self._decode(data)
             expected = (self.frame.height, self.frame.width, self.samples.per_pixel)
@@ -174,14 +174,14 @@ def is_dicom(path: Path) -> bool:
 
 
 def read_header(path: Path, tags: tuple[str, ...] = ()) -> Any:  # noqa: ANN401 (pydicom's type)
-    """Read a file's data set without px; with ``tags``, only those.
+    """Read a file's data set without pixels; with ``tags``, only those.
 
     Raises
     ------
     SlideError
         If the file is not DICOM or is damaged.
     """
-    with dicom_explained(path):
+    with translate_dicom_errors(path):
         _require_plain(path)
         return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(tags) or None)
 
@@ -196,7 +196,7 @@ def read_instance(path: Path) -> Instance:
     UnsupportedSlideError
         If its frames are stored in a way that is not read.
     """
-    with dicom_explained(path), path.open("rb") as file:
+    with translate_dicom_errors(path), path.open("rb") as file:
         _require_plain(path)
         header = pydicom.dcmread(file, stop_before_pixels=True)
         syntax = str(header.file_meta.TransferSyntaxUID)
@@ -217,12 +217,12 @@ def read_instance(path: Path) -> Instance:
 
 
 @contextmanager
-def dicom_explained(path: Path) -> Iterator[None]:
+def translate_dicom_errors(path: Path) -> Iterator[None]:
     """Raise SlideError instead of what pydicom raises; its warnings on odd values are dropped."""
     what, expected = "cannot be read as DICOM: ", "a whole DICOM file"
     with (
         warnings.catch_warnings(action="ignore"),
-        explained(path, what, expected, also=(InvalidDicomError, BytesLengthException)),
+        translate_errors(path, what, expected, also=(InvalidDicomError, BytesLengthException)),
     ):
         yield
 
@@ -266,7 +266,7 @@ def _samples(header: Any, syntax: str, path: Path) -> Samples:  # noqa: ANN401 (
     family = FAMILIES[syntax]
     if not bits or not is_read(family, found.colours, samples=found.per_pixel, stored=found.stored):
         raise UnsupportedSlideError(
-            f"{path}: got {found.per_pixel} samples per px of {found.stored} bits, "
+            f"{path}: got {found.per_pixel} samples per pixel of {found.stored} bits, "
             f"{found.colours or 'no colours'}, {family}; expected grey, RGB or YBR_FULL of 2 to 16 "
             "bits; convert it"
         )
@@ -281,7 +281,7 @@ def _places(
     frames: int,
     nbytes: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Find first and last byte of each frame; the file stands at its px."""
+    """Find first and last byte of each frame; the file stands at its pixels."""
     length = _enter_pixels(file, syntax)
     if length != _UNDEFINED:
         starts = file.tell() + nbytes * np.arange(frames, dtype=np.int64)

@@ -1,9 +1,9 @@
 """Owns OME-Zarr images (0.4 in Zarr v2, 0.5 in Zarr v3) as slides.
 
 Axes are taken from the metadata by name: y and x, with or without c; t and z only of length 1.
-px are uint8: one channel is grey, three are RGB, of four the last is alpha: px where it is 0 are
-white. Chunks that are missing have the array's fill value. Of a bioformats2raw folder the image is
-taken that its metadata leave as the slide, never a label or overview; see
+Pixels are uint8: one channel is grey, three are RGB, of four the last is alpha: pixels where it is
+0 are white. Chunks that are missing have the array's fill value. Of a bioformats2raw folder the
+image is taken that its metadata leave as the slide, never a label or overview; see
 `wsi_seg.slides.omezarr_images`.
 """
 
@@ -21,7 +21,7 @@ from wsi_seg.geometry.region import require_inside
 from wsi_seg.limits import advice, limits
 from wsi_seg.slides.channels import require_named_colours
 from wsi_seg.slides.colour import Colour
-from wsi_seg.slides.failures import explained
+from wsi_seg.slides.failures import translate_errors
 from wsi_seg.slides.omezarr_images import find_image
 from wsi_seg.slides.resolution import (
     UNKNOWN,
@@ -31,7 +31,7 @@ from wsi_seg.slides.resolution import (
     sized,
     written,
 )
-from wsi_seg.slides.slide import Recode, Slide, slide_name
+from wsi_seg.slides.slide import NotCopyable, Slide, slide_name
 
 _MOST_LEVELS = 64
 
@@ -44,7 +44,7 @@ class OmeZarrSlide(Slide):
     path
         Folder of the group.
     mpp
-        Micrometres per px of level 0 that replace what the metadata say.
+        Micrometres per pixel of level 0 that replace what the metadata say.
     scene
         Number, from 1, or name of the image to take from a folder with several.
 
@@ -53,15 +53,15 @@ class OmeZarrSlide(Slide):
     SlideError
         If the metadata are damaged.
     UnsupportedSlideError
-        If the version, the axes, the channels or the px are of a kind that is not read, or if there
-        are several images that may be the slide.
+        If the version, the axes, the channels or the pixels are of a kind that is not read, or if
+        there are several images that may be the slide.
     """
 
     def __init__(self, path: Path, *, mpp: float | None = None, scene: str | None = None) -> None:
         self.path = path
         self.name = slide_name(path)
         self._override, self._scene = mpp, scene
-        with _explained(path):
+        with _translate_errors(path):
             image, self.scene = find_image(path, scene)
             group, version, scales = image.group, image.version, image.scales
             self._axes = [str(axis["name"]) for axis in scales["axes"]]
@@ -82,7 +82,7 @@ class OmeZarrSlide(Slide):
         require_inside(region, self.pyramid.extents[region.level], self.name)
         rows, columns = region.slices
         wanted: dict[str, int | slice] = {"y": rows, "x": columns, "c": slice(None)}
-        with _explained(self.path):
+        with _translate_errors(self.path):
             array = self._arrays[region.level]
             part = np.asarray(array[tuple(wanted.get(axis, 0) for axis in self._axes)])
         kept = [axis for axis in self._axes if axis in wanted]
@@ -93,11 +93,11 @@ class OmeZarrSlide(Slide):
         colour = Colour("grey" if count == 1 else "rgb", 8, alpha=3 if count == 4 else None)
         return colour.to_rgb(pixels)
 
-    def streams(self, level: int) -> Recode:
+    def streams(self, level: int) -> NotCopyable:
         """Offer no streams: chunks hold other axes, or other codecs, than a store."""
-        return Recode("chunks of another OME-Zarr")
+        return NotCopyable("chunks of another OME-Zarr")
 
-    def piece(self, level: int) -> Extent:
+    def native_block(self, level: int) -> Extent:
         """Size of a chunk."""
         chunk = dict(zip(self._axes, self._arrays[level].chunks, strict=True))
         return Extent(height=chunk["y"], width=chunk["x"])
@@ -134,7 +134,7 @@ class OmeZarrSlide(Slide):
             raise SlideError(f"{self.path}: got chunks of {array.chunks}; {advice('chunk_bytes')}")
         if array.dtype != np.uint8:
             raise UnsupportedSlideError(
-                f"{self.path}: got px of {array.dtype}; expected uint8; convert it"
+                f"{self.path}: got pixels of {array.dtype}; expected uint8; convert it"
             )
 
 
@@ -142,9 +142,10 @@ def _reopen(path: Path, mpp: float | None, scene: str | None) -> OmeZarrSlide:
     return OmeZarrSlide(path, mpp=mpp, scene=scene)
 
 
-def _explained(path: Path) -> AbstractContextManager[None]:
+def _translate_errors(path: Path) -> AbstractContextManager[None]:
     what, expected = "cannot be read as OME-Zarr: ", "a whole OME-Zarr 0.4 or 0.5 image"
-    return explained(path, what, expected, also=(ExceptionGroup,))  # zarr reads chunks in tasks
+    # zarr reads chunks in tasks.
+    return translate_errors(path, what, expected, also=(ExceptionGroup,))
 
 
 def _open_level(group: Path, name: str) -> Any:  # noqa: ANN401 (a zarr array)

@@ -1,7 +1,8 @@
-"""Owns which image of an OME-Zarr folder is the slide: metadata only, no px.
+"""Owns which image of an OME-Zarr folder is the slide: metadata only, no pixels.
 
 A folder holds one image, or several: those that bioformats2raw writes side by side, or the entries
-of one group's ``multiscales``. Plates, wells, labels and collections are no images, and are told.
+of one group's ``multiscales``. Plates, wells, labels and collections are not images; they are
+reported.
 """
 
 from contextlib import AbstractContextManager
@@ -13,7 +14,7 @@ from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent
 from wsi_seg.json_text import parse_json
 from wsi_seg.limits import advice, limits
-from wsi_seg.slides.failures import explained
+from wsi_seg.slides.failures import translate_errors
 from wsi_seg.slides.resolution import micrometres, sized
 from wsi_seg.slides.scenes import Scene, main_scene
 from wsi_seg.slides.vendors import OmeImage, ome_images, says_aside
@@ -77,7 +78,7 @@ def no_image(folder: Path) -> str:
             return "a group of OME-Zarr labels; name the image above it"
     except (SlideError, LookupError, TypeError):
         pass
-    return "a Zarr group that is no image"
+    return "a Zarr group that is not an image"
 
 
 def find_image(path: Path, scene: str | None) -> tuple[OmeZarrImage, int | None]:
@@ -102,7 +103,7 @@ def find_image(path: Path, scene: str | None) -> tuple[OmeZarrImage, int | None]
     SlideError
         If the metadata are damaged, or there is no such image.
     UnsupportedSlideError
-        If the folder is no image, or it must be said which image to take.
+        If the folder is not an image, or it must be said which image to take.
     """
     groups = _groups(path) if _BIOFORMATS in _attributes(path) else [path]
     described = _described(path, len(groups)) or [None] * len(groups)
@@ -194,13 +195,15 @@ def _version(group: Path, attributes: dict[str, Any], scales: dict[str, Any]) ->
     return str(stated)
 
 
-def _explained(path: Path) -> AbstractContextManager[None]:
-    return explained(path, "cannot be read as OME-Zarr: ", "a whole OME-Zarr 0.4 or 0.5 image")
+def _translate_errors(path: Path) -> AbstractContextManager[None]:
+    return translate_errors(
+        path, "cannot be read as OME-Zarr: ", "a whole OME-Zarr 0.4 or 0.5 image"
+    )
 
 
 def _attributes(folder: Path) -> dict[str, Any]:
     """OME attributes of a group, as 0.4 names them."""
-    with _explained(folder):
+    with _translate_errors(folder):
         if (folder / "zarr.json").is_file():
             found = _read(folder / "zarr.json")["attributes"].get("ome", {})
         else:

@@ -12,7 +12,7 @@ from wsi_seg.errors import SlideError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
 from wsi_seg.slides.resolution import UNKNOWN, Resolution, chosen, sized, written
-from wsi_seg.slides.slide import Recode, Slide, slide_name
+from wsi_seg.slides.slide import NotCopyable, Slide, slide_name
 
 # OpenSlide does not say how a level is cut; its own cache works in pieces of about this size.
 _PIECE = Extent(height=512, width=512)
@@ -26,7 +26,7 @@ def recognises(path: Path) -> bool:
 class OpenSlideSlide(Slide):
     """A slide read through OpenSlide; see `wsi_seg.slides.Slide`.
 
-    Px that the scanner left out are given the slide's background colour. Associated images
+    Pixels that the scanner left out are given the slide's background colour. Associated images
     (label, macro, thumbnail) are never read.
 
     Parameters
@@ -34,7 +34,7 @@ class OpenSlideSlide(Slide):
     path
         The file.
     mpp
-        Micrometres per px of level 0 that replace what the file says.
+        Micrometres per pixel of level 0 that replace what the file says.
 
     Raises
     ------
@@ -76,11 +76,11 @@ class OpenSlideSlide(Slide):
         pixels: NDArray[np.uint8] = np.where(rgba[..., 3:] > 0, rgba[..., :3], self._background)
         return pixels
 
-    def streams(self, level: int) -> Recode:
-        """Offer no streams: OpenSlide gives px only."""
-        return Recode(f"{self.format}, read through OpenSlide")
+    def streams(self, level: int) -> NotCopyable:
+        """Offer no streams: OpenSlide gives pixels only."""
+        return NotCopyable(f"{self.format}, read through OpenSlide")
 
-    def piece(self, level: int) -> Extent:
+    def native_block(self, level: int) -> Extent:
         """Size of the pieces that are read one by one."""
         return _PIECE
 
@@ -114,5 +114,5 @@ def _resolution(properties: Any) -> Resolution:  # noqa: ANN401 (openslide has n
         for name in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)
     )
     found = UNKNOWN if x is None or y is None else sized(x, y, "openslide")
-    # Tags of printers and screens are no microscope's; the same bounds as for TIFF.
+    # Tags of printers and screens are not a microscope's; the same bounds as for TIFF.
     return found if found.mpp is None or 0.01 <= found.mpp <= 20 else UNKNOWN

@@ -16,7 +16,7 @@ from wsi_seg.geometry import Extent, Region
 from wsi_seg.limits import advice, limits
 from wsi_seg.slides.colour import Colour, Model
 from wsi_seg.slides.orientation import upright_extent
-from wsi_seg.slides.slide import Recode, TileStreams
+from wsi_seg.slides.slide import NotCopyable, TileStreams
 from wsi_seg.slides.tiff_colours import IMAGE_STREAMS, blank_samples, read_colour, word
 from wsi_seg.slides.tiff_images import Planes
 
@@ -36,7 +36,7 @@ _KINDS: dict[int, StreamKind] = {
     50002: "jpegxl",
     52546: "jpegxl",
 }
-# Samples per px of the streams that can be copied, by colour model.
+# Samples per pixel of the streams that can be copied, by colour model.
 _SAMPLES: dict[Model, tuple[int, ...]] = {
     "rgb": (3, 4),
     "grey": (1,),
@@ -48,7 +48,7 @@ _SAMPLES: dict[Model, tuple[int, ...]] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TiffLevel:
-    """One level: its page, and where each tile or strip lies in the file.
+    """One level: its page, and where each tile or strip is in the file.
 
     Parameters
     ----------
@@ -59,13 +59,13 @@ class TiffLevel:
     segment
         Size of a tile, or of a strip.
     samples, planes
-        Samples per px within a tile, and number of planes that are stored one after another.
+        Samples per pixel within a tile, and number of planes that are stored one after another.
     offsets, sizes
         Place and length of each tile or strip in the file, in bytes.
     colour
         What the samples mean.
     blank
-        Samples of a px that the file leaves out, ``(samples * planes,)``.
+        Samples of a pixel that the file leaves out, ``(samples * planes,)``.
     orientation
         How the level is turned upright; see `wsi_seg.slides.orientation`.
     sources
@@ -112,7 +112,7 @@ class TiffLevel:
         return None if pixels is None else np.asarray(pixels[0])
 
     def _cut(self, data: bytes) -> bytes:
-        """Leave out what a stream holds behind its last px; see `wsi_seg.codestreams.lengths`."""
+        """Leave out what a stream holds after its last pixel; see `wsi_seg.codestreams.lengths`."""
         kind = _KINDS.get(int(self.page.compression))
         size = self.segment.area * self.samples * self.page.dtype.itemsize
         return data if kind is None else exactly(data, kind, size)
@@ -130,11 +130,11 @@ class TiffLevel:
                     yield (plane * rows + row) * columns + column
 
 
-def tile_streams(level: TiffLevel) -> TileStreams | Recode:
+def tile_streams(level: TiffLevel) -> TileStreams | NotCopyable:
     """Offer the tile streams of a level, or the reason why they cannot be copied."""
     reason = _recode_reason(level)
     if reason:
-        return Recode(reason)
+        return NotCopyable(reason)
     page, compression = level.page, int(level.page.compression)
     blank = level.colour.to_rgb(level.blank.astype(page.dtype)[None, None])[0, 0]
     return TileStreams(
@@ -158,8 +158,8 @@ def read_level(planes: Planes, main: Any, path: Path) -> TiffLevel:  # noqa: ANN
     planes
         Pages of the level.
     main
-        Page of level 0, which speaks for levels that do not state an orientation or a value of px
-        that are left out.
+        Page of level 0, which counts for levels that do not state an orientation or a value of
+        pixels that are left out.
     path
         The file.
 
@@ -168,7 +168,7 @@ def read_level(planes: Planes, main: Any, path: Path) -> TiffLevel:  # noqa: ANN
     SlideError
         If its tags contradict each other; tifffile's own errors pass through.
     UnsupportedSlideError
-        If its px have no meaning as RGB, or its tiles are too large to be decoded one by one.
+        If its pixels have no meaning as RGB, or its tiles are too large to be decoded one by one.
     """
     page = planes.pages[0]
     own, _, height, width, samples = page.shaped
@@ -229,7 +229,7 @@ def _require_sizes(path: Path, extent: Extent, segment: Extent, pixel_bytes: int
         )
     if segment.area * pixel_bytes > bound.chunk_bytes:
         raise SlideError(
-            f"{path}: got tiles or strips of {segment} and {pixel_bytes} bytes a px; "
+            f"{path}: got tiles or strips of {segment} and {pixel_bytes} bytes a pixel; "
             f"{advice('chunk_bytes')}, or save it as a tiled TIFF"
         )
 
@@ -247,7 +247,7 @@ def _recode_reason(level: TiffLevel) -> str:
         (level.planes != 1, "separate colour planes"),
         (level.colour.bits != 8, f"{level.colour.bits} bits per sample"),
         (not _SAMPLES[level.colour.model], f"{word(page.photometric)} colours"),
-        (level.samples not in _SAMPLES[level.colour.model], f"{level.samples} samples per px"),
+        (level.samples not in _SAMPLES[level.colour.model], f"{level.samples} samples per pixel"),
         (level.samples == 4 and compression == 7, "JPEG with alpha"),
         (compression not in _KINDS, f"compression {word(page.compression)}"),
         (predictor not in {1, 2}, f"predictor {predictor}"),

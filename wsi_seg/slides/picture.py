@@ -12,10 +12,10 @@ from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
 from wsi_seg.limits import advice, limits
 from wsi_seg.slides.resolution import Resolution
-from wsi_seg.slides.slide import Recode, Slide, slide_name
+from wsi_seg.slides.slide import NotCopyable, Slide, slide_name
 
 
-class PictureSlide(Slide):
+class SingleLevelSlide(Slide):
     """A slide that is decoded once, on the first read; see `wsi_seg.slides.Slide`.
 
     Parameters
@@ -27,9 +27,9 @@ class PictureSlide(Slide):
     extent
         Size of the picture.
     resolution
-        Micrometres per px.
+        Micrometres per pixel.
     decode
-        Makes the px, ``(H, W, 3)`` uint8; picklable, because slides are.
+        Makes the pixels, ``(H, W, 3)`` uint8; picklable, because slides are.
 
     Raises
     ------
@@ -71,16 +71,16 @@ class PictureSlide(Slide):
             pixels = self._pixels
         return pixels[region.slices].copy()
 
-    def streams(self, level: int) -> Recode:
+    def streams(self, level: int) -> NotCopyable:
         """Offer no streams: such a file is one stream."""
-        return Recode(f"{self.format} without tiles")
+        return NotCopyable(f"{self.format} without tiles")
 
-    def piece(self, level: int) -> Extent:
+    def native_block(self, level: int) -> Extent:
         """Full extent: such a file is decoded whole."""
         return self.pyramid.extents[level]
 
     def close(self) -> None:
-        """Release the decoded px; the next read decodes them anew."""
+        """Release the decoded pixels; the next read decodes them again."""
         self._pixels = None
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -95,5 +95,5 @@ def _rebuild(
     extent: Extent,
     resolution: Resolution,
     decode: Callable[[], NDArray[np.uint8]],
-) -> PictureSlide:
-    return PictureSlide(path, kind, extent=extent, resolution=resolution, decode=decode)
+) -> SingleLevelSlide:
+    return SingleLevelSlide(path, kind, extent=extent, resolution=resolution, decode=decode)

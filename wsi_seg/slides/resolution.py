@@ -1,4 +1,4 @@
-"""Owns micrometres per px: where they were found, and which of them are believed."""
+"""Owns micrometres per pixel: where they were found, and which of them are trusted."""
 
 import logging
 import math
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 # Outside of it a resolution tag is a mistake of the writer, or dots per inch of a printer
 # (72 dpi is 353 um, 300 dpi is 85 um); no slide's finest level is that coarse.
 _PLAUSIBLE = (0.01, 20.0)
-# What is written out is believed within these.
+# What is written out is trusted within these.
 _MOST_UM = 1e4
 
 _UM: dict[str, float] = {
@@ -30,7 +30,7 @@ _PER_UNIT = {2: 25_400.0, 3: 10_000.0}
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """Micrometres per px of level 0, or None, and the place they come from.
+    """Micrometres per pixel of level 0, or None, and the place they come from.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class Resolution:
     source
         A word for the place.
     unlike
-        Micrometres along x and along y, where px are not square.
+        Micrometres along x and along y, where pixels are not square.
     """
 
     mpp: float | None
@@ -71,21 +71,21 @@ def chosen(
     Raises
     ------
     UndecidedSlideError
-        If the file says that px are not square, and the user says nothing.
+        If the file says that pixels are not square, and the user says nothing.
     """
     if mpp is not None:
         return Resolution(mpp, "option")
     if found.unlike is not None:
         x, y = found.unlike
         raise UndecidedSlideError(
-            f"{path}: got px of {x:.4g} um along x and {y:.4g} um along y ({found.source}); "
-            "expected square px; resample it, or give --mpp to take them as square"
+            f"{path}: got pixels of {x:.4g} um along x and {y:.4g} um along y ({found.source}); "
+            "expected square pixels; resample it, or give --mpp to take them as square"
         )
     low, high = _PLAUSIBLE
     if microscope and found.mpp and not low <= found.mpp <= high:
         logger.warning(
-            "%s: states %g um per px (%s), which no microscope has; if its unit is wrong, give the "
-            "right value with --mpp",
+            "%s: states %g um per pixel (%s), which no microscope has; if its unit is wrong, give "
+            "the right value with --mpp",
             path, found.mpp, found.source,
         )  # fmt: skip
     return found
@@ -94,7 +94,7 @@ def chosen(
 def sized(x: float | None, y: float | None, source: str) -> Resolution:
     """Take micrometres along x and along y; of one axis alone, it stands for both.
 
-    Sizes that are not positive numbers below 10,000 are not believed.
+    Sizes that are not positive numbers below 10,000 are not trusted.
     """
     sizes = [size for size in (x, y) if size is not None]
     if not sizes or not all(0 < size < _MOST_UM for size in sizes):
@@ -106,7 +106,7 @@ def sized(x: float | None, y: float | None, source: str) -> Resolution:
 
 
 def written(text: str | None, unit: str = "um") -> float | None:
-    """Micrometres that are written out, with a decimal point or comma; NaN if they are no number.
+    """Micrometres written out with a decimal point or comma; NaN if they are not a number.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def tag_resolution(x: object, y: object, unit: int) -> Resolution:
 
 
 def spacing_resolution(spacing: Sequence[object], source: str) -> Resolution:
-    """Take px spacing in mm, between rows and between columns."""
+    """Take pixel spacing in mm, between rows and between columns."""
     y, x = [*(written(str(size), "mm") for size in spacing[:2]), None, None][:2]
     return sized(x, y, source)
 

@@ -1,8 +1,8 @@
 """Owns which image of a file is the slide, by what the file says of each, never by their order.
 
 Never the slide: what is called label, macro, thumbnail, overview or preview; the same picture at a
-lower resolution; and pictures of less than a sixteenth of the largest one's px, which are named in
-a warning. If more than one image is left, one has to be picked.
+lower resolution; and pictures of less than a sixteenth of the largest one's pixels, which are named
+in a warning. If more than one image is left, one has to be picked.
 """
 
 import logging
@@ -16,10 +16,10 @@ from wsi_seg.geometry import Extent
 logger = logging.getLogger(__name__)
 
 UNTILED = "picture without tiles"
-"""Why a picture beside tiled ones is no slide, though the file does not say so."""
+"""Why a picture next to tiled ones is not a slide, though the file does not say so."""
 
 _SMALL = 16
-# Of two sizes of a px; programs round them.
+# Of two sizes of a pixel; programs round them.
 _ALIKE = 1.1
 
 
@@ -34,9 +34,9 @@ class Scene:
     extent
         Its size.
     mpp
-        Micrometres per px, if the file says.
+        Micrometres per pixel, if the file says.
     aside
-        Word by which the file says that it is no slide, such as ``label``; empty if it does not.
+        Word by which the file says that it is not a slide, such as ``label``; empty if it does not.
     """
 
     name: str
@@ -98,15 +98,15 @@ def main_scene(
     small = [scenes[n] for n in whole if n not in full]
     untold = [scene for scene in scenes if scene.aside == UNTILED]
     for scene in [*small, *(s for s in untold if not is_reduction(s, scenes[full[0]]))]:
-        logger.warning("%s: left out an image of %s beside the slide", path, scene)
+        logger.warning("%s: left out an image of %s next to the slide", path, scene)
     return full[0], None
 
 
 def is_reduction(small: Scene, full: Scene) -> bool:
     """Whether an image shows what a larger one shows, at a lower resolution.
 
-    Its sides are in proportion, rounded by less than one px, and if both say the size of a px, they
-    show a field of the same size.
+    Its sides are in proportion, rounded by less than one pixel, and if both say the size of a
+    pixel, they show a field of the same size.
     """
     (height, width), (rows, columns) = (
         (scene.extent.height, scene.extent.width) for scene in (small, full)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from wsi_seg.errors import SlideError
-from wsi_seg.slides.instances import dicom_explained, is_dicom, read_header
+from wsi_seg.slides.instances import is_dicom, read_header, translate_dicom_errors
 from wsi_seg.slides.slide import member_path
 
 MICROSCOPY = "1.2.840.10008.5.1.4.1.1.77.1.6"  # VL Whole Slide Microscopy Image Storage
@@ -27,7 +27,7 @@ _TAGS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Brief:
+class DicomSummary:
     """What decides where a DICOM file belongs.
 
     Parameters
@@ -41,7 +41,7 @@ class Brief:
     level
         Whether it is a level of it: no label, overview or thumbnail.
     area
-        Px of the whole level.
+        Pixels of the whole level.
     place
         Position along the axis of a stack of slices in mm, or None.
     """
@@ -54,20 +54,20 @@ class Brief:
     place: float | None
 
 
-def read_brief(path: Path) -> Brief | None:
-    """Read what decides where a file belongs; None if it is no DICOM picture."""
+def read_summary(path: Path) -> DicomSummary | None:
+    """Read what decides where a file belongs; None if it is not a DICOM picture."""
     try:
         if not path.is_file() or not is_dicom(path):
             return None
         header = read_header(path, _TAGS)
-        with dicom_explained(path):
-            return _brief(path, header)
+        with translate_dicom_errors(path):
+            return _summary(path, header)
     except (SlideError, OSError):
         return None  # opening it says what is wrong
 
 
 def levels_of_series(path: Path) -> tuple[Path, ...]:
-    """Files with the levels of the slide that a file or folder holds; empty if it is no slide.
+    """Files with the levels of the slide that a file or folder holds; empty if it is not a slide.
 
     Files of the same folder and series belong together.
 
@@ -78,23 +78,23 @@ def levels_of_series(path: Path) -> tuple[Path, ...]:
         several.
     """
     if path.is_dir():
-        levels = [brief for brief in _briefs(path) if brief.microscopy and brief.level]
-        series = {brief.series for brief in levels}
+        levels = [summary for summary in _summaries(path) if summary.microscopy and summary.level]
+        series = {summary.series for summary in levels}
         if len(series) != 1:
             raise SlideError(
                 f"{path}: got a folder with {len(series) or 'no'} DICOM slides; expected one; "
                 "name one of its files, or a slice as FOLDER/z0000"
             )
-        return tuple(brief.path for brief in levels)
-    own = read_brief(path)
+        return tuple(summary.path for summary in levels)
+    own = read_summary(path)
     if own is None or not own.microscopy:
         return ()
     if not own.level:
         raise SlideError(
             f"{path}: is the label, overview or thumbnail of a slide; expected one of its levels"
         )
-    beside = _briefs(path.parent)
-    return tuple(b.path for b in beside if b.microscopy and b.level and b.series == own.series)
+    siblings = _summaries(path.parent)
+    return tuple(b.path for b in siblings if b.microscopy and b.level and b.series == own.series)
 
 
 def slice_file(folder: Path, z: int) -> Path:
@@ -115,7 +115,7 @@ def slice_file(folder: Path, z: int) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """What the DICOM files of a folder are: slides, and pictures that are none."""
+    """What the DICOM files of a folder are: slides, and pictures that are not."""
 
     slides: tuple[Path, ...]
     no_levels: tuple[Path, ...]
@@ -125,33 +125,34 @@ def find_series(folder: Path, files: Sequence[Path]) -> Series:
     """Sort DICOM files of one folder into slides.
 
     The files of a whole slide are one slide, and the folder stands for it if it is the only one;
-    otherwise its file with most px does. A series of slices, if it is alone in the folder, is
+    otherwise its file with most pixels does. A series of slices, if it is alone in the folder, is
     listed by position as ``folder/z0000``. Every other file is a slide of its own.
     """
-    briefs = [brief for file in files if (brief := read_brief(file))]
-    levels = [brief for brief in briefs if brief.microscopy and brief.level]
-    largest: dict[str, Brief] = {}
-    for brief in levels:
-        if brief.series not in largest or brief.area > largest[brief.series].area:
-            largest[brief.series] = brief
-    slides = [folder] if len(largest) == 1 else [brief.path for brief in largest.values()]
-    stack = _stack(briefs)
-    others = [brief.path for brief in briefs if not brief.microscopy]
+    summaries = [summary for file in files if (summary := read_summary(file))]
+    levels = [summary for summary in summaries if summary.microscopy and summary.level]
+    largest: dict[str, DicomSummary] = {}
+    for summary in levels:
+        if summary.series not in largest or summary.area > largest[summary.series].area:
+            largest[summary.series] = summary
+    slides = [folder] if len(largest) == 1 else [summary.path for summary in largest.values()]
+    stack = _stack(summaries)
+    others = [summary.path for summary in summaries if not summary.microscopy]
     slides += [member_path(folder, z) for z in range(len(stack))] or others
     # Damaged files are slides too: opening them says what is wrong.
-    known = {brief.path for brief in briefs}
+    known = {summary.path for summary in summaries}
     slides += [file for file in files if file.suffix and file not in known]
-    return Series(tuple(slides), tuple(b.path for b in briefs if b.microscopy and not b.level))
+    return Series(tuple(slides), tuple(b.path for b in summaries if b.microscopy and not b.level))
 
 
-def _briefs(folder: Path) -> list[Brief]:
-    return [brief for file in sorted(folder.iterdir()) if (brief := read_brief(file))]
+def _summaries(folder: Path) -> list[DicomSummary]:
+    return [summary for file in sorted(folder.iterdir()) if (summary := read_summary(file))]
 
 
-def _stack(briefs: Sequence[Brief]) -> list[Path]:
-    """Files of a series of slices in order of position; empty if these are no such series."""
-    places = [(brief.place, brief.path) for brief in briefs if brief.place is not None]
-    alone = len({brief.series for brief in briefs}) == 1 and len(places) == len(briefs) > 1
+def _stack(summaries: Sequence[DicomSummary]) -> list[Path]:
+    """Files of a series of slices in order of position; empty if these are not such a series."""
+    places = [(summary.place, summary.path) for summary in summaries if summary.place is not None]
+    one_series = len({summary.series for summary in summaries}) == 1
+    alone = one_series and len(places) == len(summaries) > 1
     return [path for _, path in sorted(places)] if alone else []
 
 
@@ -159,15 +160,15 @@ def _stack(briefs: Sequence[Brief]) -> list[Path]:
 def _slices(folder: Path, changed: int) -> tuple[Path, ...]:
     """Keep the order of a folder's slices; ``changed`` makes a changed folder another one."""
     del changed
-    return tuple(_stack(_briefs(folder)))
+    return tuple(_stack(_summaries(folder)))
 
 
-def _brief(path: Path, header: Any) -> Brief | None:  # noqa: ANN401 (pydicom's type)
+def _summary(path: Path, header: Any) -> DicomSummary | None:  # noqa: ANN401 (pydicom's type)
     if "Rows" not in header:
         return None
     kind = {str(word) for word in header.get("ImageType") or ()}
     rows, columns = header.get("TotalPixelMatrixRows"), header.get("TotalPixelMatrixColumns")
-    return Brief(
+    return DicomSummary(
         path=path,
         series=str(header.get("SeriesInstanceUID", "")),
         microscopy=str(header.get("SOPClassUID", "")) == MICROSCOPY,

@@ -35,17 +35,17 @@ class TileStreams:
     kind
         How the streams are compressed.
     predictor
-        Whether px are stored as differences to the px left of them.
+        Whether pixels are stored as differences to the pixels left of them.
     tables
         JPEG tables that all streams share; empty if none.
     jpeg_rgb
         Whether JPEG components are RGB, not YCbCr.
     samples
-        Samples per px: 1 for grey, 3 for RGB, 4 for RGB and alpha.
+        Samples per pixel: 1 for grey, 3 for RGB, 4 for RGB and alpha.
     offsets, sizes
         Place and length of each stream in the file, in bytes; size 0 for a missing tile.
     fill
-        Grey value of px in tiles that are missing.
+        Grey value of pixels in tiles that are missing.
     """
 
     tile: Extent
@@ -60,7 +60,7 @@ class TileStreams:
 
 
 @dataclass(frozen=True, slots=True)
-class Recode:
+class NotCopyable:
     """A level whose streams cannot be copied, and why, as the end of a sentence."""
 
     reason: str
@@ -93,7 +93,7 @@ class Slide(Protocol):
     scene: int | None = None
 
     def read_region(self, region: Region) -> NDArray[np.uint8]:
-        """Read a region that lies inside its level, as ``(H, W, 3)`` uint8 RGB.
+        """Read a region inside its level, as ``(H, W, 3)`` uint8 RGB.
 
         Raises
         ------
@@ -136,12 +136,12 @@ class Slide(Protocol):
         size = thumbnail_extent(self.pyramid.extent, longest_px)
         return area_averaged(self.pyramid, self.read_region, size)
 
-    def streams(self, level: int) -> TileStreams | Recode:
+    def streams(self, level: int) -> TileStreams | NotCopyable:
         """Offer the finished tile streams of a level, or the reason why it has none."""
         ...
 
-    def piece(self, level: int) -> Extent:
-        """Size of the pieces, tiles or strips, that are decoded one by one."""
+    def native_block(self, level: int) -> Extent:
+        """Size of the blocks, tiles or strips, that are decoded one by one."""
         ...
 
     def close(self) -> None:

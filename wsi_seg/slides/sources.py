@@ -1,4 +1,4 @@
-"""Owns which files a slide is made of: their size, and a digest that tells slides apart."""
+"""Owns which files a slide is made of: their size, and a digest that distinguishes slides."""
 
 import hashlib
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def source_name(path: Path) -> str:
 
 
 def source_digest(path: Path) -> str:
-    """SHA-256 of the first and last 64 KiB: tells slides apart without reading gigabytes.
+    """SHA-256 of the first and last 64 KiB: distinguishes slides without reading gigabytes.
 
     Of a slide in several files, their names and sizes and the ends of the first 64 count; of a
     slice its number does as well.
@@ -62,7 +62,7 @@ def _add_ends(digest: "hashlib._Hash", path: Path) -> None:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """Files that a slide's px come from, sorted."""
+    """Files that a slide's pixels come from, sorted."""
     member = split_member(path)
     if member is not None and member[0].is_dir():
         from wsi_seg.slides.series import slice_file

@@ -8,7 +8,7 @@ from typing import Any
 import tifffile
 
 from wsi_seg.slides.directories import require_few
-from wsi_seg.slides.failures import explained
+from wsi_seg.slides.failures import translate_errors
 
 # Levels of a pyramid differ by more than this along a side.
 _LEAST_DOWNSAMPLE = 1.5
@@ -40,7 +40,7 @@ def read_stack(path: Path) -> Stack:
     """
     require_few(path)
     with (
-        explained(
+        translate_errors(
             path, "cannot be read as a TIFF: ", "a readable TIFF", also=(tifffile.TiffFileError,)
         ),
         tifffile.TiffFile(path) as tiff,

@@ -1,7 +1,7 @@
 """Owns slides in TIFF files (SVS, OME-TIFF, generic pyramids); the only room of tifffile here.
 
 tifffile reads the metadata and decodes; tiles are read by position, so threads need no lock and
-a pickled slide opens the file anew.
+a pickled slide opens the file again.
 """
 
 import logging
@@ -21,11 +21,11 @@ from wsi_seg.errors import SlideError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
 from wsi_seg.slides.directories import require_few
-from wsi_seg.slides.failures import explained
+from wsi_seg.slides.failures import translate_errors
 from wsi_seg.slides.orientation import stored_region, upright, upright_extent
 from wsi_seg.slides.pages import TiffLevel, read_level, tile_streams
 from wsi_seg.slides.resolution import UNKNOWN, Resolution, chosen, tag_resolution
-from wsi_seg.slides.slide import Recode, Slide, TileStreams, slide_name
+from wsi_seg.slides.slide import NotCopyable, Slide, TileStreams, slide_name
 from wsi_seg.slides.tiff_images import TiffImage, main_image
 from wsi_seg.slides.tiles import paste, pread
 from wsi_seg.slides.vendors import (
@@ -66,7 +66,7 @@ class TiffSlide(Slide):
     path
         The file.
     mpp
-        Micrometres per px of level 0 that replace what the file says.
+        Micrometres per pixel of level 0 that replace what the file says.
     scene
         Number, from 1, or name of the image to take from a file with several.
 
@@ -75,8 +75,8 @@ class TiffSlide(Slide):
     SlideError
         If the file is not a TIFF, or is damaged.
     UnsupportedSlideError
-        If its px are of a kind that has no meaning as RGB, or not square, or if it holds several
-        images that may be the slide.
+        If its pixels are of a kind that has no meaning as RGB, or not square, or if it holds
+        several images that may be the slide.
     """
 
     def __init__(self, path: Path, *, mpp: float | None = None, scene: str | None = None) -> None:
@@ -86,7 +86,11 @@ class TiffSlide(Slide):
         self._kept: OrderedDict[tuple[int, int], NDArray[np.generic]] = OrderedDict()
         self._lock = threading.Lock()
         require_few(path)
-        with _explained(path), tifffile.TiffFile(path) as tiff, tifffile.TiffFile(path) as fresh:
+        with (
+            _translate_errors(path),
+            tifffile.TiffFile(path) as tiff,
+            tifffile.TiffFile(path) as fresh,
+        ):
             image = main_image(tiff, fresh, path, scene)
             self._levels = tuple(read_level(level, image.page, path) for level in image.levels)
             self.format, self.scene = _format(tiff), image.number
@@ -107,12 +111,12 @@ class TiffSlide(Slide):
             self._paste(stored, number, samples)
         return np.ascontiguousarray(upright(level.colour.to_rgb(samples), level.orientation))
 
-    def streams(self, level: int) -> TileStreams | Recode:
+    def streams(self, level: int) -> TileStreams | NotCopyable:
         """Offer the tile streams of a level; see `wsi_seg.slides.Slide.streams`."""
         return tile_streams(self._levels[level])
 
-    def piece(self, level: int) -> Extent:
-        """Size of a tile or strip; see `wsi_seg.slides.Slide.piece`."""
+    def native_block(self, level: int) -> Extent:
+        """Size of a tile or strip; see `wsi_seg.slides.Slide.native_block`."""
         return upright_extent(self._levels[level].segment, self._levels[level].orientation)
 
     def close(self) -> None:
@@ -158,7 +162,9 @@ class TiffSlide(Slide):
         if not size:
             return None
         data = pread(self.path, int(level.offsets[number]), size)
-        with _explained(self.path, f"tile {number} of the level of {level.extent} is damaged: "):
+        with _translate_errors(
+            self.path, f"tile {number} of the level of {level.extent} is damaged: "
+        ):
             kind = _CLAIMING.get(int(page.compression))
             if kind is not None and not page.jpegheader:
                 require_sound(data, kind, level.segment)
@@ -169,8 +175,8 @@ def _reopen(path: Path, mpp: float | None, scene: str | None) -> TiffSlide:
     return TiffSlide(path, mpp=mpp, scene=scene)
 
 
-def _explained(path: Path, what: str = "cannot be read as a TIFF slide: ") -> _Context:
-    return explained(path, what, "a readable TIFF", also=(tifffile.TiffFileError,))
+def _translate_errors(path: Path, what: str = "cannot be read as a TIFF slide: ") -> _Context:
+    return translate_errors(path, what, "a readable TIFF", also=(tifffile.TiffFileError,))
 
 
 def _require_whole(path: Path, levels: tuple[TiffLevel, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Owns what the samples of a TIFF page mean: colours, alpha, and px that are left out."""
+"""Owns what the samples of a TIFF page mean: colours, alpha, and pixels that are left out."""
 
 import logging
 import math
@@ -49,7 +49,7 @@ def read_colour(page: Any, path: Path, *, planes: int) -> Colour:  # noqa: ANN40
     SlideError
         If its tags contradict each other.
     UnsupportedSlideError
-        If its px have no meaning as RGB.
+        If its pixels have no meaning as RGB.
     """
     model = _model(page, path)
     dtype, bits = page.dtype, page.bitspersample
@@ -92,7 +92,7 @@ def _extra_samples(
     """Colour model of samples beyond those it needs, and the number of the one that is alpha."""
     count, needed = int(page.samplesperpixel), 3 if model in {"rgb", "ycbcr"} else 1
     if count < needed:
-        raise SlideError(f"{path}: got {count} samples per px; expected {needed}")
+        raise SlideError(f"{path}: got {count} samples per pixel; expected {needed}")
     if count == needed:
         return model, None
     extra = [int(kind) for kind in page.extrasamples]
@@ -105,7 +105,7 @@ def _extra_samples(
         logger.warning("%s: left out a fourth sample that is not called alpha", path)
         return model, None
     raise UnsupportedSlideError(
-        f"{path}: got {count} samples per px of {word(page.photometric)} colours; expected "
+        f"{path}: got {count} samples per pixel of {word(page.photometric)} colours; expected "
         f"{needed}, and alpha; save it as RGB"
     )
 
@@ -116,7 +116,7 @@ def blank_samples(
     colour: Colour,
     count: int,
 ) -> NDArray[np.generic]:
-    """Give the samples of px that a file leaves out: the value that GDAL states, else white.
+    """Give the samples of pixels that a file leaves out: the value that GDAL states, else white.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def blank_samples(
     colour
         What the samples mean.
     count
-        Samples per px of all planes.
+        Samples per pixel of all planes.
 
     Returns
     -------

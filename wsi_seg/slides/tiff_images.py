@@ -38,7 +38,7 @@ class Planes:
     pages
         Pages that hold its planes: one, or three of a grey plane each.
     joined
-        Planes that lie one after another behind the first page, which stands for them all.
+        Planes that follow one another behind the first page, which stands for them all.
     """
 
     pages: tuple[Any, ...]
@@ -47,7 +47,7 @@ class Planes:
 
 @dataclass(slots=True)
 class TiffImage:
-    """One image of a TIFF: what tells it from others, and its levels, finest first."""
+    """One image of a TIFF: what distinguishes it, and its levels, finest first."""
 
     scene: Scene
     levels: list[Planes] = field(default_factory=list)
@@ -116,7 +116,9 @@ def _require_readable(tiff: Any, path: Path) -> None:  # noqa: ANN401 (tifffile 
     if not tiff.series:
         raise SlideError(f"{path}: holds no image")
     if tiff.is_philips and tiff.series[0].kind != "philips":
-        raise UnsupportedSlideError(f"{path}: the levels of this Philips slide cannot be told")
+        raise UnsupportedSlideError(
+            f"{path}: the levels of this Philips slide cannot be determined"
+        )
 
 
 def _leica_main(tiff: Any, path: Path) -> int:  # noqa: ANN401 (tifffile has no types)
@@ -125,7 +127,7 @@ def _leica_main(tiff: Any, path: Path) -> int:  # noqa: ANN401 (tifffile has no 
     main = [number for number, image in enumerate(images) if not image.overview]
     if len(main) != 1 or len(images) != len(tiff.series):
         raise UnsupportedSlideError(
-            f"{path}: got {len(main)} scanned areas beside the overview; expected one"
+            f"{path}: got {len(main)} scanned areas next to the overview; expected one"
         )
     return main[0]
 
@@ -260,7 +262,7 @@ def _is_level(small: Any, full: Any) -> bool:  # noqa: ANN401 (tifffile has no t
     if full.is_tiled and not small.is_tiled:  # an unmarked thumbnail
         return False
     ratio = full.imagewidth / small.imagewidth
-    # Some programs write the same size of a px for all levels.
+    # Some programs write the same size of a pixel for all levels.
     whole = shown[0].mpp == shown[1].mpp and abs(ratio - round(ratio)) < _ROUNDED
     return bool(full.is_svs) or whole or is_reduction(*shown)
 

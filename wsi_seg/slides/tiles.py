@@ -21,18 +21,18 @@ def pread(path: Path, offset: int, size: int) -> bytes:
 def paste(
     pixels: NDArray[np.generic], y: int, x: int, *, region: Region, out: NDArray[np.generic]
 ) -> None:
-    """Copy the part of a tile that lies in a region.
+    """Copy the part of a tile that is in a region.
 
     Parameters
     ----------
     pixels
         The tile, ``(H, W, S)``.
     y, x
-        Place of its first px in the level.
+        Place of its first pixel in the level.
     region
         What is read.
     out
-        Px of the region, ``(H, W, S)``.
+        Pixels of the region, ``(H, W, S)``.
     """
     top, left = max(y, region.y), max(x, region.x)
     bottom = min(y + pixels.shape[0], region.y_end)

@@ -36,11 +36,11 @@ class OmeImage:
     name
         What the file calls it.
     resolution
-        Of a px.
+        Of a pixel.
     channels
         Names of the channels; empty for those without a name.
     samples
-        Samples per px of the first channel: 3 where colours are one channel.
+        Samples per pixel of the first channel: 3 where colours are one channel.
     """
 
     name: str
@@ -115,7 +115,7 @@ def openslide_resolution(description: str) -> Resolution:
 
 
 def imagej_resolution(description: str, x: float | None, y: float | None) -> Resolution:
-    """Read ``unit=micron`` of an ImageJ description; x and y count px per unit."""
+    """Read ``unit=micron`` of an ImageJ description; x and y count pixels per unit."""
     found = re.search(r"^unit=(.*)$", description, re.MULTILINE)
     unit = micrometres(found.group(1)) if found else math.nan
     return sized(unit / x if x else None, unit / y if y else None, "imagej")

@@ -1,7 +1,7 @@
 """Owns volumes (mhd, mha, nii, nrrd) as one slide per z slice; SimpleITK's only room.
 
 A slice is named as if it were a file in the volume: ``ct.nii.gz/z0012`` is the slide ``ct_z0012``.
-z counts as in the file, rows and columns lie as stored. Grey of other types than uint8 is shown
+z counts as in the file, rows and columns are as stored. Grey of other types than uint8 is shown
 through a window: the one the caller asks for, else the file's own display range (NIfTI cal_min
 and cal_max), else the full range of unsigned integers, else Hounsfield units from -1,200 to 600.
 Only the slice asked for is read into memory, except where the file is packed as a whole: then the
@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.extras import naming_extra
 from wsi_seg.geometry import Extent
-from wsi_seg.slides.failures import explained
-from wsi_seg.slides.picture import PictureSlide
+from wsi_seg.slides.failures import translate_errors
+from wsi_seg.slides.picture import SingleLevelSlide
 from wsi_seg.slides.resolution import Resolution, chosen, spacing_resolution
 from wsi_seg.slides.slide import member_path
 from wsi_seg.slides.window import HOUNSFIELD, Window, grey_rgb
@@ -74,7 +74,7 @@ def list_slices(volume: Path) -> list[Path]:
 
 def open_slice(
     volume: Path, z: int, *, mpp: float | None = None, window: Window | None = None
-) -> PictureSlide:
+) -> SingleLevelSlide:
     """Open one z slice of a volume as a slide.
 
     Parameters
@@ -84,7 +84,7 @@ def open_slice(
     z
         Number of the slice, from 0.
     mpp
-        Micrometres per px that replace the spacing in the file.
+        Micrometres per pixel that replace the spacing in the file.
     window
         Values shown as black and as white.
 
@@ -99,7 +99,7 @@ def open_slice(
     width, height, slices = _size(volume, reader)
     if not 0 <= z < slices:
         raise SlideError(f"{volume}: got slice {z}; expected 0 to {slices - 1}")
-    return PictureSlide(
+    return SingleLevelSlide(
         member_path(volume, z),
         volume.suffixes[-1].lstrip(".") if volume.suffix != ".gz" else "nii",
         extent=Extent(height=height, width=width),
@@ -115,7 +115,7 @@ def _resolution(reader: Any) -> Resolution:  # noqa: ANN401 (SimpleITK has no ty
 
 @dataclass(frozen=True, slots=True)
 class VolumeGrid:
-    """Where the voxels of a volume lie in the world.
+    """Where the voxels of a volume are in the world.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ class VolumeGrid:
 
 
 def volume_grid(volume: Path) -> VolumeGrid:
-    """Read where the voxels of a volume lie.
+    """Read where the voxels of a volume are.
 
     Raises
     ------
@@ -174,12 +174,12 @@ def _simpleitk(volume: Path) -> Any:  # noqa: ANN401 (SimpleITK has no types)
 
 def _reader(volume: Path) -> Any:  # noqa: ANN401 (SimpleITK has no types)
     reader = _simpleitk(volume).ImageFileReader()
-    with _explained(volume):
+    with _translate_errors(volume):
         reader.SetFileName(str(volume))
         reader.ReadImageInformation()
         if reader.GetNumberOfComponents() != 1:
             raise UnsupportedSlideError(
-                f"{volume}: got {reader.GetNumberOfComponents()} values per px; expected one; "
+                f"{volume}: got {reader.GetNumberOfComponents()} values per pixel; expected one; "
                 "split the volume"
             )
     return reader
@@ -197,7 +197,7 @@ def _size(volume: Path, reader: Any) -> tuple[int, int, int]:  # noqa: ANN401 (h
 
 def _decode(volume: Path, z: int, window: Window | None) -> NDArray[np.uint8]:
     reader = _reader(volume)
-    with _explained(volume):
+    with _translate_errors(volume):
         values = _values(volume, reader, z)
         return grey_rgb((window or _window(reader, values.dtype)).to_uint8(values))
 
@@ -252,5 +252,7 @@ def _is_unsigned(volume: Path, reader: Any) -> bool:  # noqa: ANN401 (SimpleITK 
     return reader.GetPixelIDValue() in {itk.sitkUInt8, itk.sitkUInt16, itk.sitkUInt32}
 
 
-def _explained(volume: Path) -> AbstractContextManager[None]:
-    return explained(volume, "cannot be read as a volume: ", "a whole mhd, mha, nrrd or NIfTI file")
+def _translate_errors(volume: Path) -> AbstractContextManager[None]:
+    return translate_errors(
+        volume, "cannot be read as a volume: ", "a whole mhd, mha, nrrd or NIfTI file"
+    )

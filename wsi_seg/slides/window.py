@@ -27,13 +27,13 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class OpenOptions:
     """What replaces what slide files say of themselves; None leaves it to them.
 
     Parameters
     ----------
     mpp
-        Micrometres per px of level 0.
+        Micrometres per pixel of level 0.
     window
         Values shown as black and as white in plain DICOM images and volumes.
     scene

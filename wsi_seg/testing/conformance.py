@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from wsi_seg.errors import RegionError, SlideError, UndecidedSlideError
 from wsi_seg.geometry import Region
-from wsi_seg.slides import Recode, Slide, open_slide, slide_name
+from wsi_seg.slides import NotCopyable, Slide, open_slide, slide_name
 from wsi_seg.slides.orientation import upright
 
 Levels = Sequence[NDArray[np.uint8]]
@@ -97,8 +97,8 @@ def _check_facts(slide: Slide, path: Path, mpp: float | None) -> None:
         assert math.isclose(found, mpp, rel_tol=1e-3), found
     for level, extent in enumerate(slide.pyramid.extents):
         streams = slide.streams(level)
-        assert not isinstance(streams, Recode) or streams.reason, "a recode without a reason"
-        piece = slide.piece(level)
+        assert not isinstance(streams, NotCopyable) or streams.reason, "gives no reason"
+        piece = slide.native_block(level)
         assert piece.height >= 1, extent
     check_around_a_point(slide)
     shown = slide._repr_html_()
@@ -253,7 +253,7 @@ def check_left_out(path: Path, levels: Levels, places: Sequence[Region], colour:
     path
         The file.
     levels
-        Px of each level as if nothing were left out, ``(H, W, 3)`` uint8.
+        Pixels of each level as if nothing were left out, ``(H, W, 3)`` uint8.
     places
         Rectangles of pixels that are left out.
     colour
