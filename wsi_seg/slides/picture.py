@@ -12,7 +12,7 @@ from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
 from wsi_seg.limits import advice, limits
 from wsi_seg.slides.resolution import Resolution
-from wsi_seg.slides.slide import Recode, Slide, slide_name
+from wsi_seg.slides.slide import Slide, slide_name
 
 
 class PictureSlide(Slide):
@@ -70,14 +70,6 @@ class PictureSlide(Slide):
                 self._pixels = self._decode()
             pixels = self._pixels
         return pixels[region.slices].copy()
-
-    def streams(self, level: int) -> Recode:
-        """Offer no streams: such a file is one stream."""
-        return Recode(f"{self.format} without tiles")
-
-    def piece(self, level: int) -> Extent:
-        """Full extent: such a file is decoded whole."""
-        return self.pyramid.extents[level]
 
     def close(self) -> None:
         """Release the decoded px; the next read decodes them anew."""
