@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from wsi_seg.inference.run_plan import RunPlan, plan_inference
     from wsi_seg.ingest.report import TileReport
     from wsi_seg.ingest.run import tile_slides
+    from wsi_seg.learn.dataset import make_dataset
     from wsi_seg.learn.train import TrainReport, train
     from wsi_seg.masks.annotate import AnnotateReport, annotate
     from wsi_seg.models import ModelCard, load_checkpoint
@@ -86,6 +87,7 @@ _HOMES = {
     "infer": "wsi_seg.inference.run",
     "load_checkpoint": "wsi_seg.models",
     "load_recipe": "wsi_seg.config",
+    "make_dataset": "wsi_seg.learn.dataset",
     "open_collection": "wsi_seg.store",
     "open_predictions": "wsi_seg.store",
     "open_slide": "wsi_seg.slides",
@@ -136,6 +138,7 @@ __all__ = [
     "infer",
     "load_checkpoint",
     "load_recipe",
+    "make_dataset",
     "open_collection",
     "open_predictions",
     "open_slide",

@@ -46,7 +46,9 @@ def install(tmp_path, monkeypatch):
     def add(function, name="npy"):
         info = tmp_path / "site" / f"{name}_reader-1.0.dist-info"
         info.mkdir(parents=True)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}_reader\nVersion: 1.0\n")
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {name}_reader\nVersion: 1.0\n"
+        )
         (info / "entry_points.txt").write_text(f"[wsi_seg.readers]\n{name} = {function}\n")
         monkeypatch.syspath_prepend(tmp_path / "site")
 

@@ -167,11 +167,12 @@ def _search(folder: Path) -> Iterator[Path | Skipped | _Other]:
             else:
                 yield from _slices(path) if volume_suffix(path) else [path]
         elif path.is_file() and path.name not in companions and not _may_be_dicom(path):
-            if may_be_read(path):
-                yield path
-                continue
-            ending = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
-            yield _Other(ending.lower() or "without an ending")
+            yield path if may_be_read(path) else _Other(_ending(path))
+
+
+def _ending(path: Path) -> str:
+    ending = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
+    return ending.lower() or "without an ending"
 
 
 def _may_be_dicom(path: Path) -> bool:

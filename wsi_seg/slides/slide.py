@@ -152,6 +152,7 @@ class Slide(Protocol):
 
     def close(self) -> None:
         """Release what the reader holds, here nothing; a later read takes hold of it again."""
+        return
 
     def _repr_html_(self) -> str:
         facts = {"format": self.format, "mpp from": self.mpp_source}
