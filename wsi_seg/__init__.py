@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         open_collection,
         open_predictions,
     )
+    from wsi_seg.testing.conformance import check_slide
 
 
 __version__ = "0.1.0"
@@ -82,6 +83,7 @@ _HOMES = {
     "TrainReport": "wsi_seg.learn.train",
     "WsiSegError": "wsi_seg.errors",
     "annotate": "wsi_seg.masks.annotate",
+    "check_slide": "wsi_seg.testing.conformance",
     "evaluate": "wsi_seg.evaluation.compare",
     "export": "wsi_seg.exporting.run",
     "infer": "wsi_seg.inference.run",
@@ -133,6 +135,7 @@ __all__ = [
     "WsiSegError",
     "__version__",
     "annotate",
+    "check_slide",
     "evaluate",
     "export",
     "infer",

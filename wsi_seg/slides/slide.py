@@ -71,7 +71,7 @@ class Slide(Protocol):
     """One slide file. Picklable, and safe to share among threads.
 
     A reader of one's own derives from it, sets the attributes and writes `read_region`; the other
-    methods may be left as they are. `wsi_seg.testing.conformance.check_slide` checks it.
+    methods may be left as they are. `wsi_seg.check_slide` checks it.
 
     Attributes
     ----------

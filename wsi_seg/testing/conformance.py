@@ -54,6 +54,10 @@ def check_slide(
         Micrometres per pixel that the file states; None if it is not known here.
     opener
         What opens the file.
+
+    Examples
+    --------
+    >>> check_slide(Path("scan.npy"), [pixels], opener=NpySlide)  # doctest: +SKIP
     """
     with opener(path) as slide:
         if levels is None:
