@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from wsi_seg.inference.run_plan import RunPlan, plan_inference
     from wsi_seg.ingest.report import TileReport
     from wsi_seg.ingest.run import tile_slides
-    from wsi_seg.learn.dataset import make_dataset
+    from wsi_seg.learn.dataset import EpochDataset, make_dataset
     from wsi_seg.learn.train import TrainReport, train
     from wsi_seg.masks.annotate import AnnotateReport, annotate
     from wsi_seg.models import ModelCard, load_checkpoint
@@ -59,6 +59,7 @@ _HOMES = {
     "BatchError": "wsi_seg.errors",
     "ClassTable": "wsi_seg.classes",
     "Collection": "wsi_seg.store",
+    "EpochDataset": "wsi_seg.learn.dataset",
     "ExportReport": "wsi_seg.exporting.run",
     "ExportTargets": "wsi_seg.exporting.run",
     "Extent": "wsi_seg.geometry",
@@ -110,6 +111,7 @@ __all__ = [
     "BatchError",
     "ClassTable",
     "Collection",
+    "EpochDataset",
     "ExportReport",
     "ExportTargets",
     "Extent",
