@@ -1,9 +1,11 @@
 """What the README and the pages of docs/ show is true of the code: their blocks run."""
 
 import ast
+import itertools
 import re
 import runpy
 import shlex
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,6 +98,7 @@ def inputs(tmp_path, monkeypatch):
         return tmp_path
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     return make
 
 
@@ -129,6 +132,20 @@ def write_file(block, folder):
         sampling = recipe.get("sampling", {}) | {"patches_per_epoch": 4}
         text = yaml.safe_dump(recipe | SMALL | {"sampling": sampling})
     (folder / block.title).write_text(text)
+    if block.title == "pyproject.toml":
+        install(tomllib.loads(text)["project"], folder)
+
+
+def install(project, folder):
+    """Do what pip does for entry points."""
+    info = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Name: {project['name']}\nVersion: {project['version']}\n")
+    groups = (
+        [f"[{group}]", *(f"{name} = {value}" for name, value in entries.items())]
+        for group, entries in project["entry-points"].items()
+    )
+    (info / "entry_points.txt").write_text("\n".join(itertools.chain(*groups)))
 
 
 def run_line(words):
@@ -147,7 +164,7 @@ def test_the_blocks_of_a_page_run_in_their_order(page, inputs):
     for block in blocks(page):
         if block.reason or block.kind == "text" or (block.title or "").startswith("~"):
             continue
-        if block.kind == "python":
+        if block.kind == "python" and not (block.title or "").endswith(".py"):
             (folder / "block.py").write_text(block.text)
             runpy.run_path("block.py")
         elif block.kind == "sh":

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from wsi_seg.inference.run_plan import RunPlan, plan_inference
     from wsi_seg.ingest.report import TileReport
     from wsi_seg.ingest.run import tile_slides
+    from wsi_seg.learn.dataset import EpochDataset, make_dataset
     from wsi_seg.learn.train import TrainReport, train
     from wsi_seg.masks.annotate import AnnotateReport, annotate
     from wsi_seg.models import ModelCard, load_checkpoint
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         open_collection,
         open_predictions,
     )
+    from wsi_seg.testing.conformance import check_slide
 
 
 __version__ = "0.1.0"
@@ -57,6 +59,7 @@ _HOMES = {
     "BatchError": "wsi_seg.errors",
     "ClassTable": "wsi_seg.classes",
     "Collection": "wsi_seg.store",
+    "EpochDataset": "wsi_seg.learn.dataset",
     "ExportReport": "wsi_seg.exporting.run",
     "ExportTargets": "wsi_seg.exporting.run",
     "Extent": "wsi_seg.geometry",
@@ -81,11 +84,13 @@ _HOMES = {
     "TrainReport": "wsi_seg.learn.train",
     "WsiSegError": "wsi_seg.errors",
     "annotate": "wsi_seg.masks.annotate",
+    "check_slide": "wsi_seg.testing.conformance",
     "evaluate": "wsi_seg.evaluation.compare",
     "export": "wsi_seg.exporting.run",
     "infer": "wsi_seg.inference.run",
     "load_checkpoint": "wsi_seg.models",
     "load_recipe": "wsi_seg.config",
+    "make_dataset": "wsi_seg.learn.dataset",
     "open_collection": "wsi_seg.store",
     "open_predictions": "wsi_seg.store",
     "open_slide": "wsi_seg.slides",
@@ -106,6 +111,7 @@ __all__ = [
     "BatchError",
     "ClassTable",
     "Collection",
+    "EpochDataset",
     "ExportReport",
     "ExportTargets",
     "Extent",
@@ -131,11 +137,13 @@ __all__ = [
     "WsiSegError",
     "__version__",
     "annotate",
+    "check_slide",
     "evaluate",
     "export",
     "infer",
     "load_checkpoint",
     "load_recipe",
+    "make_dataset",
     "open_collection",
     "open_predictions",
     "open_slide",

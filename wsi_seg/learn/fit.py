@@ -3,7 +3,7 @@
 import logging
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +69,13 @@ class Fitted:
 
 
 def fit(
-    recipe: Recipe, split: Split, out: Path, *, start: Path | None, progress: Progress
+    recipe: Recipe,
+    split: Split,
+    out: Path,
+    *,
+    start: Path | None,
+    progress: Progress,
+    callbacks: Sequence[lightning.Callback] = (),
 ) -> Fitted:
     """Train once, or resume the same fit from the last state that was saved.
 
@@ -87,6 +93,8 @@ def fit(
         Checkpoint of ours whose weights come first; None takes the recipe's.
     progress
         Reports patches, and tiles in validation.
+    callbacks
+        Others that lightning calls after ours.
 
     Raises
     ------
@@ -120,7 +128,7 @@ def fit(
         )
         validation = Validation(recipe, card, split.validation, out)
         callback = TrainingCallback(validation, patches.losses, progress=progress)
-        _run(task, patches, callback, recipe, out)
+        _run(task, patches, [callback, *callbacks], recipe, out)
         _check_position(patches, out)
     top = callback.history.top(recipe.train.top_k)
     best = out / BEST
@@ -221,7 +229,11 @@ def _normalisation(spec: NetworkSpec, start: str | Path | None) -> Normalisation
 
 
 def _run(
-    task: SegmentationTask, patches: Patches, callback: TrainingCallback, recipe: Recipe, out: Path
+    task: SegmentationTask,
+    patches: Patches,
+    callbacks: list[lightning.Callback],
+    recipe: Recipe,
+    out: Path,
 ) -> None:
     device = pick_device("auto")
     bf16 = training_precision(recipe.train.precision, device) == "bf16"
@@ -233,7 +245,7 @@ def _run(
         precision="bf16-mixed" if bf16 else "32-true",
         max_epochs=recipe.train.epochs,
         accumulate_grad_batches=recipe.train.accumulate,
-        callbacks=[callback],
+        callbacks=callbacks,
         logger=_board(recipe, out),
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -9,18 +9,17 @@ from torch.utils.data import DataLoader
 
 from wsi_seg.config import Recipe
 from wsi_seg.config.augment import StepConfig
-from wsi_seg.data.augment import Augmenter, require_no_colour
+from wsi_seg.data.augment import Augmenter
 from wsi_seg.data.batches import BatchAugmenter, split_steps
-from wsi_seg.data.dataset import EpochItems, PatchDataset, PatchSource
+from wsi_seg.data.dataset import EpochItems
 from wsi_seg.data.presets import PRESETS
 from wsi_seg.data.weighted import WeightedPatchDataset
+from wsi_seg.learn.dataset import patch_dataset, run_sampler, step_size
 from wsi_seg.learn.patch_losses import PatchLosses
 from wsi_seg.learn.resume import Position
-from wsi_seg.learn.sampler import patch_sampler
 from wsi_seg.learn.split import Split
 from wsi_seg.learn.task import Batch
 from wsi_seg.predict.device import pick_device
-from wsi_seg.reading.view import View
 
 # Patches that the network is asked about once it is trained.
 _CHECKED = 12
@@ -46,28 +45,18 @@ class Patches(lightning.LightningDataModule):
 
     def __init__(self, recipe: Recipe, split: Split, position: Position) -> None:
         super().__init__()
-        self._config, self._seed = recipe.train, recipe.seed
-        view = View.of(recipe)
-        if recipe.data.context_slices:
-            require_no_colour(recipe.augment)
-        sources = [
-            PatchSource.of(slide.store, recipe.data.label, classes=recipe.class_table, view=view)
-            for slide in split.train
-        ]
-        # Whole steps only, so that each divides its gradients by the same number of patches.
-        self._step = self._config.batch_size * self._config.devices * self._config.nodes
-        self._sampler = patch_sampler(
-            split.train, recipe, batch=self._step * self._config.accumulate
-        )
+        self._config = recipe.train
+        self._step = step_size(recipe)
+        self._sampler = run_sampler(split.train, recipe)
         before, after = _split_steps(recipe)
         self.augmenter = BatchAugmenter(after)
         self._patch_px = recipe.patch_px
-        patches = PatchDataset(
-            sources,
+        self._dataset = patch_dataset(
+            split.train,
+            recipe,
             self._sampler,
             augment=before,
             patch_px=self.augmenter.side_to_cut(recipe.patch_px),
-            seed=recipe.seed,
         )
         self._items = EpochItems(
             len(self._sampler),
@@ -79,13 +68,6 @@ class Patches(lightning.LightningDataModule):
             self._sampler,
             [slide.name for slide in split.train],
             replay=recipe.sampling.replay,
-        )
-        soft = any(source.soft is not None for source in sources)
-        self._dataset = WeightedPatchDataset(
-            patches,
-            [recipe.data.pseudo_weight if slide.is_pseudo else 1.0 for slide in split.train],
-            classes=len(recipe.classes) if soft else None,
-            by_px=any(source.doubt is not None for source in sources),
         )
 
     def first(self) -> torch.Tensor:

@@ -61,7 +61,7 @@ def require_classes(slides: Sequence[TrainingSlide], recipe: Recipe) -> None:
     if absent:
         raise ConfigError(
             f"class {', '.join(absent)} has no object in label {recipe.data.label!r} of the "
-            f"{len(slides)} training slides ({', '.join(s.name for s in slides)}); expected at "
+            f"{len(slides)} slides ({', '.join(s.name for s in slides)}); expected at "
             "least one; annotate some, train on other slides, or take the class out of the recipe"
         )
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import lightning
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from wsi_seg.config import Recipe, load_recipe, save_recipe
@@ -158,6 +159,7 @@ def train(
     recipe: Recipe,
     out: Path | str,
     *,
+    callbacks: Sequence[lightning.Callback] = (),
     progress: Progress = Silent(),  # noqa: B008 (has no state)
 ) -> TrainReport:
     """Train by a recipe, or resume the same run where it was stopped.
@@ -174,6 +176,9 @@ def train(
         From `load_recipe`.
     out
         Folder of the run.
+    callbacks
+        Callbacks of one's own, which lightning calls after ours; the same objects in all folds and
+        phases.
     progress
         Reports patches, and tiles in validation.
 
@@ -187,6 +192,10 @@ def train(
         If the loss is not finite, or the device has too little memory.
     OutputError
         If ``out`` cannot be written.
+
+    Examples
+    --------
+    >>> train(load_recipe("recipe.yaml"), "run").checkpoint  # doctest: +SKIP
     """
     started = time.perf_counter()
     out = Path(out)
@@ -198,7 +207,7 @@ def train(
     else:
         _require_classes(splits, recipe)
     fitted = [
-        _train_fold(recipe.of_fold(index), split, folder, progress=progress)
+        _train_fold(recipe.of_fold(index), split, folder, callbacks=callbacks, progress=progress)
         for index, (split, folder) in enumerate(zip(splits, folders, strict=True))
     ]
     if not _leads():
@@ -228,7 +237,14 @@ def train(
     )
 
 
-def _train_fold(recipe: Recipe, split: Split, folder: Path, *, progress: Progress) -> Fitted:
+def _train_fold(
+    recipe: Recipe,
+    split: Split,
+    folder: Path,
+    *,
+    callbacks: Sequence[lightning.Callback],
+    progress: Progress,
+) -> Fitted:
     """Go through the phases; each starts from the best network of the one before, of this fold."""
     names = [phase.name for phase in recipe.phases] or ["."]
     start: Path | None = None
@@ -236,7 +252,7 @@ def _train_fold(recipe: Recipe, split: Split, folder: Path, *, progress: Progres
         phase = folder / name
         _make(phase)
         logger.info("training in %s", phase)
-        fitted = fit(stage, split, phase, start=start, progress=progress)
+        fitted = fit(stage, split, phase, start=start, progress=progress, callbacks=callbacks)
         start = fitted.best
     return fitted
 

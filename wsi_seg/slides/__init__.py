@@ -1,4 +1,4 @@
-"""Owns reading slide files: open_slide picks the reader by content."""
+"""Owns reading slide files: open_slide asks readers of other packages, then picks by content."""
 
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from wsi_seg.slides.find import (
     volume_suffix,
 )
 from wsi_seg.slides.omezarr_images import is_zarr
+from wsi_seg.slides.readers import Opener, open_installed
 from wsi_seg.slides.slide import NotCopyable, Slide, TileStreams, slide_name, split_member
 from wsi_seg.slides.sources import source_bytes, source_digest, source_name
 from wsi_seg.slides.window import Window
@@ -27,6 +28,7 @@ from wsi_seg.slides.window import Window
 __all__ = [
     "Found",
     "NotCopyable",
+    "Opener",
     "Skipped",
     "Slide",
     "TileStreams",
@@ -49,8 +51,12 @@ def open_slide(
     mpp: float | None = None,
     window: Window | None = None,
     scene: str | None = None,
+    opener: Opener | None = None,
 ) -> Slide:
     """Open a slide or plain image, by its content.
+
+    Readers of other packages are asked first: functions ``open(path, *, mpp)`` in the entry point
+    group ``wsi_seg.readers``, which return a `Slide`, or None for files that are not theirs.
 
     Parameters
     ----------
@@ -65,18 +71,37 @@ def open_slide(
     scene
         Number, from 1, or name of the image to take from a file with several; other files have
         only the scene 1.
+    opener
+        A reader of one's own, ``opener(path, mpp=mpp)``, in place of all others.
 
     Raises
     ------
     SlideError
-        If the file does not exist, is not a slide, or is damaged.
+        If the file does not exist, is not a slide, or is damaged; or a reader of another package
+        fails, which is named.
     UnsupportedSlideError
         If it is a slide of a kind that is not read.
     UndecidedSlideError
         If only the user can say how to read it: which of its images (``scene``), or pixels of which
         size (``mpp``).
+
+    Examples
+    --------
+    >>> with open_slide("slide.svs") as slide:  # doctest: +SKIP
+    ...     pixels = slide.read(mpp=1.0, centre_um=(900, 900), size_px=(512, 512))
+    >>> open_slide("scan.npy", opener=NpySlide, mpp=0.5)  # doctest: +SKIP
     """
     path = Path(path)
+    slide = opener(path, mpp=mpp) if opener else open_installed(path, mpp=mpp)
+    if slide is None:
+        return _open_own(path, mpp, window, scene)
+    if scene not in {None, "1"}:
+        raise _one_scene(path, scene)
+    return slide
+
+
+def _open_own(path: Path, mpp: float | None, window: Window | None, scene: str | None) -> Slide:
+    """Open a file by a reader of this package."""
     member = split_member(path)
     if member is None and path.is_dir() and is_zarr(path):
         from wsi_seg.slides.omezarr import OmeZarrSlide
@@ -86,7 +111,7 @@ def open_slide(
     if head[:4] in _TIFF_MAGIC and path.suffix.lower() not in OPENSLIDE_SUFFIXES:
         return _open_tiff(path, mpp, scene)
     if scene not in {None, "1"}:
-        raise SlideError(f"{path}: got --scene {scene}; expected 1, for it holds one image")
+        raise _one_scene(path, scene)
     if member is not None:
         return _open_member(*member, mpp=mpp, window=window)
     if path.is_dir() or head[128:] == b"DICM" or path.suffix.lower() in DICOM_SUFFIXES:
@@ -95,6 +120,10 @@ def open_slide(
 
         return open_dicom(path, mpp=mpp, window=window)
     return _open_file(path, head, mpp)
+
+
+def _one_scene(path: Path, scene: str | None) -> SlideError:
+    return SlideError(f"{path}: got --scene {scene}; expected 1, for it holds one image")
 
 
 def _head(path: Path) -> bytes:

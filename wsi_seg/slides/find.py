@@ -3,7 +3,8 @@
 A folder is searched with all its subfolders. Never taken, but reported: pictures and folders whose
 names end in thumb, thumbnail, macro, label, overview, preview or mask; PNG, JPEG, BMP and WebP
 next to a scanner's slides (SVS, NDPI, MRXS ...), or next to a TIFF of the same name; labels and
-overviews of DICOM slides; Zarr groups that are not images. A file that is named itself is taken.
+overviews of DICOM slides; Zarr groups that are not images. Files of other endings are taken where a
+reader of another package opens them. A file that is named itself is taken.
 """
 
 import logging
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from wsi_seg.errors import SlideError
 from wsi_seg.slides.omezarr_images import is_ome_zarr, is_zarr, no_image
+from wsi_seg.slides.readers import may_be_read
 from wsi_seg.slides.slide import slide_name
 
 logger = logging.getLogger(__name__)
@@ -165,8 +167,12 @@ def _search(folder: Path) -> Iterator[Path | Skipped | _Other]:
             else:
                 yield from _slices(path) if volume_suffix(path) else [path]
         elif path.is_file() and path.name not in companions and not _may_be_dicom(path):
-            ending = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
-            yield _Other(ending.lower() or "without an ending")
+            yield path if may_be_read(path) else _Other(_ending(path))
+
+
+def _ending(path: Path) -> str:
+    ending = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
+    return ending.lower() or "without an ending"
 
 
 def _may_be_dicom(path: Path) -> bool:

@@ -12,7 +12,7 @@ from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
 from wsi_seg.limits import advice, limits
 from wsi_seg.slides.resolution import Resolution
-from wsi_seg.slides.slide import NotCopyable, Slide, slide_name
+from wsi_seg.slides.slide import Slide, slide_name
 
 
 class SingleLevelSlide(Slide):
@@ -70,14 +70,6 @@ class SingleLevelSlide(Slide):
                 self._pixels = self._decode()
             pixels = self._pixels
         return pixels[region.slices].copy()
-
-    def streams(self, level: int) -> NotCopyable:
-        """Offer no streams: such a file is one stream."""
-        return NotCopyable(f"{self.format} without tiles")
-
-    def native_block(self, level: int) -> Extent:
-        """Full extent: such a file is decoded whole."""
-        return self.pyramid.extents[level]
 
     def close(self) -> None:
         """Release the decoded pixels; the next read decodes them again."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from wsi_seg.codestreams.headers import StreamKind
 from wsi_seg.errors import RegionError
 from wsi_seg.geometry import Extent, Pyramid, Region
+from wsi_seg.geometry.region import require_inside
 from wsi_seg.notebook import LONGEST_PX, slide_html
 from wsi_seg.reading.resample import read_centred
 from wsi_seg.reading.thumbnail import area_averaged, thumbnail_extent
@@ -69,6 +70,9 @@ class NotCopyable:
 class Slide(Protocol):
     """One slide file. Picklable, and safe to share among threads.
 
+    A reader of one's own derives from it, sets the attributes and writes `read_region`; the other
+    methods may be left as they are. `wsi_seg.check_slide` checks it.
+
     Attributes
     ----------
     path
@@ -125,6 +129,8 @@ class Slide(Protocol):
                 f"slide {self.name!r}: got region {region} and mpp {mpp}; expected one of them"
             )
         if region is not None:
+            self.pyramid.downsample(region.level)  # names the levels there are, if it is not one
+            require_inside(region, self.pyramid.extents[region.level], self.name)
             return self.read_region(region)
         assert mpp is not None
         return read_centred(
@@ -138,15 +144,15 @@ class Slide(Protocol):
 
     def streams(self, level: int) -> TileStreams | NotCopyable:
         """Offer the finished tile streams of a level, or the reason why it has none."""
-        ...
+        return NotCopyable(f"{self.format} without tiles")
 
     def native_block(self, level: int) -> Extent:
-        """Size of the blocks, tiles or strips, that are decoded one by one."""
-        ...
+        """Size of the blocks, tiles or strips, that are decoded one by one; here the level."""
+        return self.pyramid.extents[level]
 
     def close(self) -> None:
-        """Release what the reader holds; a later read takes hold of it again."""
-        ...
+        """Release what the reader holds, here nothing; a later read takes hold of it again."""
+        return
 
     def _repr_html_(self) -> str:
         facts = {"format": self.format, "mpp from": self.mpp_source}

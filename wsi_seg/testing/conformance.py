@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.errors import RegionError, SlideError, UndecidedSlideError
 from wsi_seg.geometry import Region
-from wsi_seg.slides import NotCopyable, Slide, open_slide, slide_name
+from wsi_seg.slides import NotCopyable, Opener, Slide, open_slide, slide_name
 from wsi_seg.slides.orientation import upright
 
 Levels = Sequence[NDArray[np.uint8]]
@@ -33,14 +32,6 @@ _ODD_NAMES = (
     "[a]*",
     "Ä\U0001f52c",
 )
-
-
-class Opener(Protocol):
-    """What opens a file as a slide: `open_slide`, or a reader's class."""
-
-    def __call__(self, path: Path, *, mpp: float | None = None) -> Slide:
-        """Open the file; mpp replaces what it says."""
-        ...
 
 
 def check_slide(
@@ -63,6 +54,10 @@ def check_slide(
         Micrometres per pixel that the file states; None if it is not known here.
     opener
         What opens the file.
+
+    Examples
+    --------
+    >>> check_slide(Path("scan.npy"), [pixels], opener=NpySlide)  # doctest: +SKIP
     """
     with opener(path) as slide:
         if levels is None:

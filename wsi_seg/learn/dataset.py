@@ -1,0 +1,164 @@
+"""Owns the patches of a recipe as a dataset: for training here, and for loops of one's own."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch.utils.data import Dataset
+
+from wsi_seg.config import Recipe
+from wsi_seg.config.augment import Augment
+from wsi_seg.data.augment import require_no_colour
+from wsi_seg.data.dataset import PatchDataset, PatchSource
+from wsi_seg.data.weighted import WeightedPatchDataset
+from wsi_seg.errors import ConfigError
+from wsi_seg.learn.sampler import patch_sampler
+from wsi_seg.learn.split import Split, split_slides
+from wsi_seg.reading.view import View
+from wsi_seg.sampling import GridSampler, PatchSampler
+from wsi_seg.sampling.maps import TrainingSlide
+
+
+class EpochDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """Patches of one epoch, see `make_dataset`; ``len`` of it is their number."""
+
+    def __init__(self, patches: WeightedPatchDataset, length: int) -> None:
+        self._patches, self._length = patches, length
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, from 0; worker processes that persist keep the one they began with."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, item: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if not 0 <= item < self._length:
+            raise IndexError(f"got patch {item}; expected 0 to {self._length - 1}")
+        image, mask, _ = self._patches[self._epoch * self._length + item]
+        return image, mask
+
+
+def make_dataset(
+    recipe: Recipe,
+    split: Literal["train", "validation"] = "train",
+    fold: int | None = None,
+) -> EpochDataset:
+    """Make the patches that a recipe trains on a dataset, for plain torch and Lightning.
+
+    The same seed gives the same patches as `train`; all augmentation is done in the dataset.
+    Weights of patches and pixels are left out.
+
+    Parameters
+    ----------
+    recipe
+        From `load_recipe`; of one with phases the first counts, and ``recipe.stages`` has all.
+    split
+        ``train``; or ``validation`` for patches drawn in the same way from the slides held out,
+        which are not augmented.
+    fold
+        Number of the fold, from 0, where the recipe has ``data.folds``.
+
+    Returns
+    -------
+    EpochDataset
+        Items are ``(image, mask)``: uint8 RGB ``(3, H, W)``, H = W = ``patch_px``, not normalised,
+        and uint8 class ids ``(H, W)``, 255 where they are to be ignored; where labels are
+        probabilities float32 ``(classes, H, W)``, NaN where they are to be ignored. `set_epoch`
+        chooses the epoch.
+
+    Raises
+    ------
+    ConfigError
+        If the recipe does not fit its slides, has no such fold, or holds out no slide to validate.
+    StoreError
+        If a slide or a label cannot be opened.
+
+    Examples
+    --------
+    >>> from torch.utils.data import DataLoader
+    >>> dataset = wsi_seg.make_dataset(wsi_seg.load_recipe("recipe.yaml"))  # doctest: +SKIP
+    >>> for epoch in range(10):  # doctest: +SKIP
+    ...     dataset.set_epoch(epoch)
+    ...     for images, masks in DataLoader(dataset, batch_size=8):
+    ...         loss = step(images.float() / 255, masks)
+    """
+    stage = recipe.stages[0]
+    chosen = _fold(recipe, split_slides(recipe), fold)
+    slides, augment = chosen.train, stage.augment
+    if split == "validation":
+        label = recipe.data.label
+        slides, augment = tuple(TrainingSlide.of(s, label) for s in chosen.validation), "none"
+        if not slides:
+            raise ConfigError("no slide is held out; set data.validation above 0")
+    sampler = run_sampler(slides, stage)
+    patches = patch_dataset(slides, stage, sampler, augment=augment, patch_px=stage.patch_px)
+    return EpochDataset(patches, len(sampler))
+
+
+def _fold(recipe: Recipe, splits: Sequence[Split], fold: int | None) -> Split:
+    if recipe.data.folds is None:
+        if fold is not None:
+            raise ConfigError(f"got fold {fold}; expected None: the recipe has no data.folds")
+        return splits[0]
+    if fold is None or not 0 <= fold < len(splits):
+        raise ConfigError(f"got fold {fold}; expected 0 to {len(splits) - 1}, see data.folds")
+    return splits[fold]
+
+
+def step_size(recipe: Recipe) -> int:
+    """Patches that all devices take at once."""
+    return recipe.train.batch_size * recipe.train.devices * recipe.train.nodes
+
+
+def run_sampler(slides: Sequence[TrainingSlide], recipe: Recipe) -> PatchSampler | GridSampler:
+    """Make what draws the patches of a run, whole steps only.
+
+    So each step divides its gradients by the same number of patches.
+    """
+    return patch_sampler(slides, recipe, batch=step_size(recipe) * recipe.train.accumulate)
+
+
+def patch_dataset(
+    slides: Sequence[TrainingSlide],
+    recipe: Recipe,
+    sampler: PatchSampler | GridSampler,
+    *,
+    augment: Augment,
+    patch_px: int,
+) -> WeightedPatchDataset:
+    """Make the patches of all epochs.
+
+    Parameters
+    ----------
+    slides, sampler
+        What patches are cut from, and what says where; see `run_sampler`.
+    recipe
+        Gives classes, label, resolution, seed and weights.
+    augment
+        Steps that are done on loading.
+    patch_px
+        Side of a patch, in pixels.
+
+    Raises
+    ------
+    ConfigError
+        If the recipe changes colours of slices.
+    StoreError
+        If a label lacks one of the classes.
+    """
+    if recipe.data.context_slices:
+        require_no_colour(recipe.augment)
+    view = View.of(recipe)
+    sources = [
+        PatchSource.of(slide.store, recipe.data.label, classes=recipe.class_table, view=view)
+        for slide in slides
+    ]
+    soft = any(source.soft is not None for source in sources)
+    return WeightedPatchDataset(
+        PatchDataset(sources, sampler, augment=augment, patch_px=patch_px, seed=recipe.seed),
+        [recipe.data.pseudo_weight if slide.is_pseudo else 1.0 for slide in slides],
+        classes=len(recipe.classes) if soft else None,
+        by_px=any(source.doubt is not None for source in sources),
+    )
