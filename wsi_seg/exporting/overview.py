@@ -80,5 +80,6 @@ def _annotate(canvas: Image.Image, entries: Sequence[ClassEntry], um_per_px: flo
     length = round(fitting[-1] / um_per_px)
     y = canvas.height - margin
     draw.rectangle((margin, y - text_px // 3, margin + length, y), fill=(20, 20, 20))
-    text = f"{fitting[-1]} µm" if fitting[-1] < 1000 else f"{fitting[-1] // 1000} mm"
+    # The font has no micro sign.
+    text = f"{fitting[-1]} um" if fitting[-1] < 1000 else f"{fitting[-1] // 1000} mm"
     draw.text((margin, y - 1.8 * text_px), text, (20, 20, 20), font)
