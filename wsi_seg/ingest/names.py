@@ -52,7 +52,7 @@ def name_slides(paths: Sequence[Path], by: NamesBy = "stem") -> NamedSlides:
     names: dict[Path, str] = {}
     clashes: dict[str, SlideError] = {}
     for name, slides in by_name.items():
-        if not name or name.startswith(".") or name == "zarr.json":
+        if not name or name.startswith(".") or name == "zarr.json" or not _is_text(name):
             clashes[name] = SlideError(
                 f"{slides[0]}: got the name {name!r}, which no store can have; rename it"
             )
@@ -66,6 +66,11 @@ def name_slides(paths: Sequence[Path], by: NamesBy = "stem") -> NamedSlides:
         else:
             names[slides[0]] = name
     return NamedSlides(names, clashes)
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be written into metadata: names of files may be any bytes."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _count(number: int) -> str:

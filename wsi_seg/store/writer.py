@@ -188,7 +188,7 @@ def _aside(path: Path, mark: str) -> Path:
     No slide's name begins with a dot. A digest stands for the name, which may be as long as a
     file system takes.
     """
-    return path.with_name(f".{zlib.crc32(path.name.encode()):08x}.{mark}")
+    return path.with_name(f".{zlib.crc32(os.fsencode(path.name)):08x}.{mark}")
 
 
 def _sweep(group: Path) -> None:
