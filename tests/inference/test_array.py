@@ -11,6 +11,7 @@ from wsi_seg.inference.array import Predictor
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer
 from wsi_seg.models import ModelCard
+from wsi_seg.predict.ensemble import Model
 from wsi_seg.store import open_collection
 
 
@@ -119,3 +120,11 @@ def test_another_weight_is_another_model(store, tmp_path):
     changed.gain.data += 1
     with pytest.raises(BatchError, match="checkpoint"):
         infer(collection, changed, out, OPTIONS, card=card())
+
+
+def test_measuring_a_network_leaves_each_of_its_modules_in_its_mode(tmp_path):
+    network = nn.Sequential(Red(), nn.BatchNorm2d(1))
+    network.train()
+    network[1].eval()  # a norm that training keeps frozen
+    Model.of(network, card())
+    assert [module.training for module in network.modules()] == [True, True, False]

@@ -63,7 +63,7 @@ def test_json_and_back_is_the_same(info):
         (
             PredictionInfo,
             {"saved": "some"},
-            "a: got saved='some'; expected 'both', 'probabilities' or 'labels'",
+            "a: got saved='some'; expected 'probabilities', 'labels' or 'both'",
         ),
         (PredictionInfo, {"quarantined": [[0, 1]]}, "a: got quarantined"),
         (PredictionInfo, {"classes": [{"colour": "#000000"}]}, "a: got classes"),

@@ -74,5 +74,7 @@ def test_class_ids_that_are_gone_and_unknown_words_are_refused(tmp_path):
     with pytest.raises(StoreError, match="labels/prediction"):
         open_collection(tmp_path / "p.zarr")[NAME]
     update_attributes(tmp_path / "p.zarr" / NAME, {"saved": ["labels"]})
-    with pytest.raises(StoreError, match=r"got saved=\"\['labels'\]\"; expected 'both', 'prob"):
+    with pytest.raises(
+        StoreError, match=r"got saved=\"\['labels'\]\"; expected 'probabilities', 'lab"
+    ):
         open_collection(tmp_path / "p.zarr")[NAME]

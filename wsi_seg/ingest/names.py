@@ -9,6 +9,7 @@ from wsi_seg.errors import SlideError
 from wsi_seg.slides import search_slides, slide_name
 from wsi_seg.slides.find import log_left
 from wsi_seg.slides.slide import split_member
+from wsi_seg.store.names import METADATA
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def name_slides(paths: Sequence[Path], by: NamesBy = "stem") -> NamedSlides:
     names: dict[Path, str] = {}
     clashes: dict[str, SlideError] = {}
     for name, slides in by_name.items():
-        if not name or name.startswith(".") or name == "zarr.json" or not _is_text(name):
+        if not name or name.startswith(".") or name == METADATA or not _is_text(name):
             clashes[name] = SlideError(
                 f"{slides[0]}: got the name {name!r}, which no store can have; rename it"
             )

@@ -44,8 +44,8 @@ class Member:
         How much it counts.
     path
         Its file, or None for a network that is in memory.
-    network
-        The network where there is no file.
+    network, estimate
+        Where there is no file: the network, and what it takes in memory.
     """
 
     card: ModelCard = field(compare=False)
@@ -53,6 +53,7 @@ class Member:
     weight: float = 1.0
     path: Path | None = None
     network: nn.Module | None = field(default=None, compare=False)
+    estimate: MemoryEstimate | None = field(default=None, compare=False)
 
     def load(self) -> nn.Module:
         """Return the network, in eval mode."""
@@ -63,16 +64,8 @@ class Member:
         return load_checkpoint(self.path)[0]
 
     def memory(self) -> MemoryEstimate:
-        """Estimate what the network takes; measured where it is in memory.
-
-        Raises
-        ------
-        ConfigError
-            If a network in memory gives anything but one logit map for each class.
-        """
-        if self.network is None:
-            return estimate_memory(self.card.spec)
-        return _measured(self.network, self.card)
+        """Estimate what the network takes; measured where it is in memory."""
+        return self.estimate or estimate_memory(self.card.spec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +85,16 @@ class Model:
 
     @classmethod
     def of(cls, network: nn.Module, card: ModelCard, digest: str = "") -> "Model":
-        """Model of one network in memory; its weights are its digest where none is given."""
+        """Model of one network in memory; its weights are its digest where none is given.
+
+        Raises
+        ------
+        ConfigError
+            If the network gives anything but one logit map for each class.
+        """
+        estimate = _measured(network, card)
         digest = digest or module_digest(network)
-        return cls((Member(card, digest, network=network),))
+        return cls((Member(card, digest, network=network, estimate=estimate),))
 
     @property
     def card(self) -> ModelCard:
@@ -130,11 +130,13 @@ def _measured(network: nn.Module, card: ModelCard) -> MemoryEstimate:
     """Run a network once on zeros: what it takes, and whether it fits its card."""
     side = min(card.tile_px, _TRIAL_PX)
     side += -side % size_multiple(network)
-    training = network.training
+    # Each module gets its own mode back: training may keep some, such as norms, in eval mode.
+    modes = [(module, module.training) for module in network.modules()]
     try:
         found, shape = measure_network(network.eval(), card.in_channels, side)
     finally:
-        network.train(training)
+        for module, training in modes:
+            module.training = training
     expected = (1, len(card.classes), side, side)
     if shape != expected:
         raise ConfigError(

@@ -8,9 +8,6 @@ from numpy.typing import NDArray
 
 from wsi_seg.geometry import Extent, Region
 
-UPRIGHT = 1
-"""Orientation of a picture that is stored as it is shown."""
-
 # What is undone, in this order: rows and columns swapped, then rows and columns reversed.
 _ON_ITS_SIDE = {5, 6, 7, 8}
 _BOTTOM_UP = {3, 4, 7, 8}

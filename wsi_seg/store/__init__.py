@@ -12,7 +12,7 @@ from wsi_seg.store.collection import (
 )
 from wsi_seg.store.digests import store_digest
 from wsi_seg.store.draft import Draft, DraftLayout, writing
-from wsi_seg.store.info import SAVED, LabelInfo, PredictionInfo, Saved, StoreInfo
+from wsi_seg.store.info import SAVED, LabelInfo, PredictionInfo, StoreInfo
 from wsi_seg.store.layout import (
     create_collection,
     create_group,
@@ -44,7 +44,6 @@ __all__ = [
     "Multiscale",
     "PredictionInfo",
     "Predictions",
-    "Saved",
     "SlideStore",
     "StoreInfo",
     "Stores",

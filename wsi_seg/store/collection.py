@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_seg.choices import Save
 from wsi_seg.errors import StoreError, StoreIncompleteError, StoreNotFoundError
 from wsi_seg.geometry import Pyramid
 from wsi_seg.notebook import LONGEST_PX, SHOWN, collection_html, slide_html
 from wsi_seg.reading.resample import read_centred
-from wsi_seg.store.info import PredictionInfo, Saved, StoreInfo
+from wsi_seg.store.info import PredictionInfo, StoreInfo
 from wsi_seg.store.layout import label_list, wsi_seg_attributes
 from wsi_seg.store.multiscale import Multiscale, open_multiscale
 from wsi_seg.store.names import LABELS, METADATA, PARTIAL, PREDICTION_LABEL
@@ -71,7 +72,7 @@ class SlideStore:
         return PredictionInfo.from_json(self.attributes, self.path)
 
     @property
-    def saved(self) -> Saved:
+    def saved(self) -> Save:
         """What there is of a prediction."""
         return _saved(self.path, self.attributes)
 
@@ -265,7 +266,7 @@ def open_image(path: Path) -> Multiscale:
     )
 
 
-def _saved(path: Path, attributes: Mapping[str, object]) -> Saved:
+def _saved(path: Path, attributes: Mapping[str, object]) -> Save:
     return PredictionInfo.from_json({"saved": attributes.get("saved", "both")}, path).saved
 
 

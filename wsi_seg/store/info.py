@@ -4,16 +4,16 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Required, Self, TypedDict
+from typing import Annotated, Any, Literal, Required, Self, TypedDict, get_args
 
 from pydantic import PlainSerializer, PlainValidator, TypeAdapter, ValidationError
 
+from wsi_seg.choices import Save
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import StoreError
 
-# What inference saved of a prediction: probabilities, class ids (labels), or both.
-Saved = Literal["both", "probabilities", "labels"]
-SAVED: tuple[Saved, ...] = ("both", "probabilities", "labels")
+# What inference may save of a prediction.
+SAVED: tuple[Save, ...] = get_args(Save)
 
 # Tile of a prediction that could not be read: its y, its x, and the reason.
 Quarantined = tuple[int, int, str]
@@ -191,7 +191,7 @@ class PredictionInfo(_Info):
     slide: str | None = None
     slide_extent: tuple[int, int] | None = None
     classes: _Classes = ClassTable(())  # noqa: RUF009 (frozen)
-    saved: Saved = "both"
+    saved: Save = "both"
     settings: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     training: Mapping[str, object] = field(default_factory=dict)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.annotations import read_annotations
+from wsi_seg.choices import Save
 from wsi_seg.geometry import Extent
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.masks.labels import write_labels
@@ -17,7 +18,6 @@ from wsi_seg.reading.resample import read_label
 from wsi_seg.store import (
     LabelInfo,
     PredictionInfo,
-    Saved,
     create_collection,
     create_group,
     create_multiscale,
@@ -80,7 +80,7 @@ def paint_prediction(folder: Path) -> PaintedPrediction:
     )
 
 
-def write_prediction(path: Path, probability: NDArray[np.uint8], *, saved: Saved = "both") -> None:
+def write_prediction(path: Path, probability: NDArray[np.uint8], *, saved: Save = "both") -> None:
     """Write a prediction collection of the painted slide.
 
     Parameters
