@@ -147,7 +147,7 @@ def test_a_fold_goes_on_from_its_own_network_of_an_earlier_run(recipe_for):
 def test_each_phase_starts_from_the_best_before_of_its_own_fold(recipe_for, tmp_path, monkeypatch):
     seen = []
 
-    def pretend(recipe, split, out, *, start, progress):
+    def pretend(recipe, split, out, *, start, progress, callbacks=()):
         held_out = [store.name for store in split.validation]
         seen.append((out.relative_to(tmp_path).as_posix(), start, held_out))
         for suffix in (".safetensors", ".json"):
