@@ -69,7 +69,7 @@ def test_evaluate_scores_pixels_objects_and_outlines_alike(painted, predicted):
     unsure = "calibration not measured on 1 of 1 slides: only their class ids were saved"
     assert found["warnings"] == ([unsure] if saved == "labels" else [])
     kept = {"errors"} if saved == "labels" else {"errors", "energy", "uncertainty"}
-    (store,) = open_collection(path)
+    (store,) = open_predictions(path)
     assert set(store.label_names()) - {"prediction"} == kept
 
 
@@ -174,7 +174,7 @@ def test_the_variance_of_members_may_be_kept_next_to_class_ids(painted, predicte
     path, _ = predicted
     members = [painted.prediction] * 2
     run("ensemble", *members, "--truth", painted.store, "--variance", path)
-    assert "variance" in open_collection(path)[NAME].label_names()
+    assert "variance" in open_predictions(path)[NAME].label_names()
 
 
 def test_report_shows_the_same_pictures(painted, predicted, tmp_path):
@@ -225,7 +225,7 @@ def test_view_shows_them(painted, predicted):
 def test_candidates_of_volumes_need_probabilities(predicted, tmp_path):
     path, saved = predicted
     (path / NAME).rename(path / "ct_z0001")
-    extent = open_collection(path)["ct_z0001"].pyramid.extent
+    extent = open_predictions(path)["ct_z0001"].pyramid.extent
     size = (extent.width, extent.height, 3)
     grids = {"ct": VolumeGrid(size, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), UNTURNED)}
 

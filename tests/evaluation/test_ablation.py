@@ -43,7 +43,7 @@ def dice(found, truth):
 
 def truth_of(painted):
     label = open_collection(painted.store)[NAME].label("annotations")
-    store = open_collection(painted.prediction)[NAME]
+    store = open_predictions(painted.prediction)[NAME]
     extent = store.pyramid.extent
     return read_label(label, extent, 0, 0, height=extent.height, width=extent.width) > 0
 
@@ -133,7 +133,7 @@ def test_the_variance_map_is_kept_next_to_the_ensembles_prediction(painted, memb
     words = ["ensemble", *map(str, paths), "--truth", str(painted.store)]
     done = CliRunner().invoke(app, [*words, "--variance", str(painted.prediction)])
     assert done.exit_code == 0, done.output
-    found = open_collection(painted.prediction)[NAME]
+    found = open_predictions(painted.prediction)[NAME]
     extent = found.pyramid.extent
     whole = Region(level=0, y=0, x=0, height=extent.height, width=extent.width)
     label = found.label("variance")

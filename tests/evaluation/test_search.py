@@ -21,7 +21,7 @@ CLASSES = ClassTable.named(["a", "b"])
     hnp.arrays(np.uint8, (13, 11), elements=st.sampled_from([0, 1, 2, 255])),
 )
 def test_scores_are_those_of_deciding_by_each_rule(probability, true):
-    rules = grid([0.4, 0.6], [0.3, 0.4], [0, 3, 8], unit="px", per=["image", "object"])
+    rules = grid([0.4, 0.6], [0.3, 0.4], [0, 3, 8], per=["image", "object"], base=Rule(unit="px"))
     classes = {"classes": CLASSES.to_json()}
     image = MemoryImage(probability, attributes=classes)
     label = MemoryImage(true, attributes=classes)

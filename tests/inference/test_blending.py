@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.cards import make_card
+from tests.inference.tiles import read_tile
 from wsi_seg.errors import StoreError
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.plan import plan_slide
-from wsi_seg.inference.source import read_tile
 from wsi_seg.inference.stream import Job, Sizes, TileStream
 from wsi_seg.inference.waits import WaitTimes
 from wsi_seg.postprocess.label_map import label_map

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from wsi_seg.classes import IGNORE, ClassTable
 from wsi_seg.errors import StoreError
-from wsi_seg.geometry import Extent
+from wsi_seg.geometry import Extent, Region
 from wsi_seg.postprocess.strips import Source
 from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Multiscale, SlideStore, store_digest
@@ -100,6 +100,30 @@ def require_same_slide(prediction: SlideStore, truth: SlideStore) -> None:
         )
 
 
+def require_alike(stores: Sequence[SlideStore]) -> ClassTable:
+    """Refuse predictions of one slide that cannot be combined; return their classes.
+
+    Raises
+    ------
+    StoreError
+        Naming what two of them say.
+    """
+    first = stores[0]
+    for other in stores[1:]:
+        for what, ours, theirs in (
+            ("slide", first.attributes.get("slide"), other.attributes.get("slide")),
+            ("size", first.pyramid.extent, other.pyramid.extent),
+            ("mpp", first.pyramid.mpp, other.pyramid.mpp),
+            ("classes", first.image.classes.names, other.image.classes.names),
+        ):
+            if ours != theirs:
+                raise StoreError(
+                    f"members differ in {what}: {first.path} has {ours}, {other.path} has "
+                    f"{theirs}; expected predictions of one slide with the same level and classes"
+                )
+    return first.image.classes
+
+
 def require_same_classes(slide: str, found: ClassTable, true: ClassTable, label: str) -> None:
     """Refuse a prediction with classes that the truth has not.
 
@@ -113,6 +137,11 @@ def require_same_classes(slide: str, found: ClassTable, true: ClassTable, label:
             f"slide {slide!r}: the prediction has classes {', '.join(found.names)}, label "
             f"{label!r} has {', '.join(true.names)}; expected each predicted class in the label"
         )
+
+
+def read_together(images: Sequence[Multiscale], region: Region) -> list[NDArray[np.uint8]]:
+    """Read the same region of several predictions, each ``(H, W, C)`` uint8."""
+    return [image.read(region, cached=False) for image in images]
 
 
 def paired_strips(

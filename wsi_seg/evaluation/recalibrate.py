@@ -15,7 +15,7 @@ from wsi_seg.evaluation.calibration import Reliability
 from wsi_seg.postprocess.label_map import label_map
 from wsi_seg.progress import Progress
 from wsi_seg.store import (
-    DraftLayout,
+    Layout,
     Predictions,
     SlideStore,
     create_collection,
@@ -165,10 +165,10 @@ def _write(store: SlideStore, calibration: Calibration, out: Path) -> None:
         )
     tables = [calibration.tables[name] for name in classes.names]
     notes = dict(store.attributes) | calibration.note(store) | {"saved": "both"}
-    layout = DraftLayout.like(image, channels=len(classes))
+    layout = Layout.like(image, channels=len(classes))
     about = {"kind": "label", "classes": classes.to_json()}
     with writing(out / store.name, layout, notes) as draft:
-        label = draft.inside(f"{LABELS}/{PREDICTION_LABEL}", DraftLayout.like(image), about)
+        label = draft.inside(f"{LABELS}/{PREDICTION_LABEL}", Layout.like(image), about)
         for strip in draft.strips():
             values = image.read(strip, cached=False)
             for channel, table in enumerate(tables):

@@ -4,6 +4,7 @@ Figures of several slides come from counts, never from means of means, unless th
 """
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -123,7 +124,8 @@ class Scores:
     """Scores of a prediction collection against a truth collection.
 
     ``unscored`` names slides without the true label, ``failures`` why others could not be scored;
-    ``warnings`` name tiles that inference could not read, and what could not be measured.
+    ``warnings`` name tiles that inference could not read, and what could not be measured; ``maps``
+    names the labels that were added to each prediction.
     """
 
     slides: tuple[SlideScore, ...]
@@ -132,11 +134,25 @@ class Scores:
     unscored: tuple[str, ...] = ()
     failures: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    maps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def scored(self) -> tuple[str, ...]:
         """Names of the slides that have scores."""
         return tuple(dict.fromkeys(score.slide for score in self.slides))
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Cells of a table: slide, class, Dice, IoU, F1 of objects."""
+        return [
+            (
+                s.slide,
+                s.class_name,
+                f"{s.counts.dice:.4f}",
+                f"{s.counts.iou:.4f}",
+                "" if s.objects is None else f"{s.objects.f1:.3f}",
+            )
+            for s in self.slides
+        ]
 
     def require_whole(self) -> None:
         """Raise a `BatchError` if some slides could not be scored; the others are."""
@@ -183,6 +199,10 @@ class Scores:
             lines += [f"  {line}" for line in class_lines(more)]
             if self.calibration is not None and name in self.calibration:
                 lines.append(f"  calibration error {self.calibration[name].ece:.4f}")
+        lines += [
+            f"labels {', '.join(names)} added to {count} predictions"
+            for names, count in Counter(self.maps.values()).items()
+        ]
         lines += [*self.warnings, *unscored_lines(self.unscored)]
         return lines + [f"{name} was not scored: {why}" for name, why in self.failures.items()]
 

@@ -1,4 +1,4 @@
-"""Owns tile grids: where the tiles of a level start, and which of them touch some rows."""
+"""Owns tile grids: where the tiles of a level start."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -62,14 +62,3 @@ class TileGrid:
         for y in self.ys:
             for x in xs:
                 yield Region(level=self.level, y=y, x=x, height=self.tile, width=self.tile)
-
-    def rows_touching(self, y: int, y_end: int) -> range:
-        """Find the tile rows, as indices into ``ys``, that touch the pixel rows ``[y, y_end)``."""
-        ys = self.ys
-        touching = [i for i, top in enumerate(ys) if top < y_end and top + self.tile > y]
-        return range(touching[0], touching[-1] + 1) if touching else range(0)
-
-
-def strip_bounds(height: int, strip_rows: int) -> tuple[tuple[int, int], ...]:
-    """Cut ``height`` rows into strips: ``(first row, first row after)`` of each, in order."""
-    return tuple((y, min(y + strip_rows, height)) for y in range(0, height, strip_rows))

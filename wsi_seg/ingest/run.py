@@ -31,7 +31,12 @@ from wsi_seg.store.arrays import LevelArray, read_level_array
 from wsi_seg.store.collection import SlideStore
 from wsi_seg.store.info import LevelInfo, SourceInfo, StoreInfo
 from wsi_seg.store.journal import Journal
-from wsi_seg.store.layout import create_collection, create_levels, update_names
+from wsi_seg.store.layout import (
+    Layout,
+    create_collection,
+    create_multiscale,
+    update_names,
+)
 from wsi_seg.store.multiscale import open_multiscale
 from wsi_seg.store.names import JOURNAL, LABELS, PARTIAL
 from wsi_seg.store.pyramid import reduced_strip
@@ -255,14 +260,12 @@ class _SlideJob:
             delete(self._partial)
             journal = Journal(journal_path, self._settings)
         self._journal = journal
-        create_levels(
-            self._partial,
-            [plan.layout for plan in self._plans],
+        layout = Layout(
+            levels=tuple(plan.layout for plan in self._plans),
             channels=3,
             mpp=self._slide.pyramid.mpp,
-            attributes=attributes,
-            name=self._name,
         )
+        create_multiscale(self._partial, layout, attributes)
 
     def units(self) -> Iterator[_Unit]:
         """List the work, from the finest level to the coarsest."""

@@ -7,7 +7,7 @@ from wsi_seg import __version__
 from wsi_seg.atomic import atomic_path
 from wsi_seg.ct.froc import froc_of_files
 from wsi_seg.errors import ConfigError, StoreError
-from wsi_seg.evaluation.compare import evaluate, usual_measures
+from wsi_seg.evaluation.compare import evaluate
 from wsi_seg.progress import Progress, Silent
 from wsi_seg.reporting.page import Section, page
 from wsi_seg.reporting.prediction import (
@@ -142,13 +142,7 @@ def _prediction(
     data: dict[str, object] = {}
     order = list(predictions.names())
     if len(unscored) < len(order):
-        scores = evaluate(
-            predictions,
-            slides,
-            label=sources.truth,
-            measures=usual_measures(predictions),
-            progress=progress,
-        )
+        scores = evaluate(predictions, slides, label=sources.truth, progress=progress)
         sections, data = score_sections(scores), scores.to_json()
         worst = lowest_first(scores)
         order = [*worst, *(name for name in order if name not in worst)]

@@ -285,9 +285,17 @@ def open_collection(path: Path | str) -> Collection:
     StoreIncompleteError
         If it holds unfinished stores only.
     StoreError
-        If it is something else, or an address that cannot be read.
+        If it holds predictions, is something else, or is an address that cannot be read.
+
+    Examples
+    --------
+    >>> slides = open_collection("store.zarr")  # doctest: +SKIP
+    >>> [slide.name for slide in slides]  # doctest: +SKIP
+    ['a', 'b']
     """
-    return Collection(_located(path, "slides", "wsi-seg tile SLIDES --out"))
+    slides = Collection(_located(path, "slides", "wsi-seg tile SLIDES --out"))
+    _refuse(slides, "prediction", "predictions; expected slides, which `wsi-seg tile` makes")
+    return slides
 
 
 def open_predictions(path: Path | str) -> Predictions:
@@ -314,13 +322,28 @@ def open_predictions(path: Path | str) -> Predictions:
     ('gland',)
     """
     predictions = Predictions(_located(path, "predictions", "wsi-seg infer SLIDES --out"))
-    for name in predictions.names()[:1]:  # the others were made by the same verb
-        if wsi_seg_attributes(predictions.path / name / METADATA).get("kind") == "slide":
-            raise StoreError(
-                f"{predictions.path} holds slides; expected predictions, which `wsi-seg infer` "
-                "makes: give predictions first, then slides"
-            )
+    _refuse(predictions, "slide", "slides; expected predictions, which `wsi-seg infer` makes")
     return predictions
+
+
+def open_stores(path: Path | str) -> Stores:
+    """Open a collection, be it of slides or of predictions.
+
+    Raises
+    ------
+    StoreNotFoundError, StoreIncompleteError, StoreError
+        As of `open_collection`.
+    """
+    return Stores(_located(path, "slides or predictions", "wsi-seg tile SLIDES --out"))
+
+
+def _refuse(stores: Stores, kind: str, mistake: str) -> None:
+    """Refuse stores of another kind; all were made by one verb, so the first one tells."""
+    for name in stores.names()[:1]:
+        if wsi_seg_attributes(stores.path / name / METADATA).get("kind") == kind:
+            raise StoreError(
+                f"{stores.path} holds {mistake}; where both are asked for, predictions come first"
+            )
 
 
 def _located(path: Path | str, content: str, verb: str) -> Path:
