@@ -45,7 +45,7 @@ test: $(STAMP)
 # Fails below 90 % of the package, and below 100 % of geometry and blending.
 coverage: $(STAMP)
 	$(BIN)/python -m pytest --cov --cov-report=
-	$(BIN)/coverage report --skip-covered --fail-under 100 --include 'wsi_seg/geometry/*,wsi_seg/infer/blend.py'
+	$(BIN)/coverage report --skip-covered --fail-under 100 --include 'wsi_seg/geometry/*,wsi_seg/inference/blend.py'
 	$(BIN)/coverage report --fail-under 90
 
 pipelines: $(STAMP)

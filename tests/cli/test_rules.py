@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from tests.makers.painted import paint_prediction, write_prediction
 from wsi_seg.cli.app import app
 from wsi_seg.cli.console import Terminal
 from wsi_seg.cli.rules import chosen_rule
 from wsi_seg.errors import OutputError
 from wsi_seg.postprocess.rule import Rule, fixed, read_rule, write_rule
-from wsi_seg.testing.painted import paint_prediction, write_prediction
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ from PIL import Image
 
 from tests.cards import make_card
 from tests.commands import run
+from tests.makers.coordinates import write_coordinate_tiff
 from wsi_seg.geometry import Extent
 from wsi_seg.models import NetworkSpec, build_network, save_checkpoint
 from wsi_seg.store import open_collection, open_predictions
-from wsi_seg.testing.coordinates import write_coordinate_tiff
 
 
 def fails(result, said):

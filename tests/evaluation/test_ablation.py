@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from tests.makers.painted import NAME, paint_prediction, write_prediction
 from wsi_seg.cli.app import app
 from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.evaluation.ablation import AblationReport, Contribution, ablate_members
@@ -16,7 +17,6 @@ from wsi_seg.predict.combine import combine
 from wsi_seg.progress import Silent
 from wsi_seg.reading.resample import read_label
 from wsi_seg.store import open_collection, open_predictions
-from wsi_seg.testing.painted import NAME, paint_prediction, write_prediction
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 from typer.testing import CliRunner
 
+from tests.makers.painted import paint_prediction, write_prediction
 from wsi_seg.cli.app import app
 from wsi_seg.evaluation.calibration import Reliability, slide_reliability
 from wsi_seg.geometry import Region
 from wsi_seg.store import open_collection, open_predictions
 from wsi_seg.store.digests import write_digests
 from wsi_seg.store.lock import locked
-from wsi_seg.testing.painted import paint_prediction, write_prediction
 
 
 def counted(values, truth):

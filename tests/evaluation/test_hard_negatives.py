@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from tests.makers.coordinates import write_coordinate_tiff
 from wsi_seg.annotations import Annotations
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import BatchError
@@ -19,7 +20,6 @@ from wsi_seg.store import (
     open_collection,
     open_predictions,
 )
-from wsi_seg.testing.coordinates import write_coordinate_tiff
 from wsi_seg.testing.stores import write_image
 
 EXTENT = Extent(height=160, width=240)

@@ -3,13 +3,13 @@ import pytest
 from scipy.special import logsumexp
 from typer.testing import CliRunner
 
+from tests.makers.painted import paint_prediction
 from wsi_seg.cli.app import app
 from wsi_seg.evaluation.compare import evaluate_slide
 from wsi_seg.evaluation.maps import ENERGY, UNCERTAINTY, energy_score_table, uncertainty_table
 from wsi_seg.geometry import Region
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection, open_predictions
-from wsi_seg.testing.painted import paint_prediction
 
 
 @pytest.fixture(scope="module")

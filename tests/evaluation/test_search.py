@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tests.makers.memory import MemoryImage, MemoryStore
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import ConfigError
 from wsi_seg.evaluation.search import choose, grid, slide_scores
@@ -11,7 +12,6 @@ from wsi_seg.geometry import Extent
 from wsi_seg.postprocess.decide import decide
 from wsi_seg.postprocess.rule import Rule
 from wsi_seg.postprocess.strips import argmax_strips
-from wsi_seg.testing.memory import MemoryImage, MemoryStore
 
 CLASSES = ClassTable.named(["a", "b"])
 

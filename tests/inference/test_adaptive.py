@@ -11,6 +11,8 @@ from torch import nn
 
 import wsi_seg.inference.save as save_module
 from tests.cards import make_card
+from tests.makers.memory import MemoryImage, MemoryStore, PixelPredictor, red_as_probability
+from tests.makers.stream import predicted
 from wsi_seg.errors import BatchError, ConfigError
 from wsi_seg.inference.adaptive import first_options, merged, refined
 from wsi_seg.inference.options import InferOptions
@@ -24,9 +26,7 @@ from wsi_seg.store import (
     open_predictions,
     write_strip,
 )
-from wsi_seg.testing.memory import MemoryImage, MemoryStore, PixelPredictor, red_as_probability
 from wsi_seg.testing.stores import digests, write_image
-from wsi_seg.testing.stream import predicted
 
 CARD = make_card(mpp=None, tile_px=32, mean=(0.0,) * 3, std=(1.0,) * 3)
 OPTIONS = InferOptions(overlap="adaptive", precision="fp32", batch=4)

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from tests.cards import make_card
 from tests.inference.tiles import read_tile
+from tests.makers.memory import MemoryImage, MemoryStore, PixelPredictor, red_as_probability
+from tests.makers.stream import predicted
 from wsi_seg.errors import StoreError
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.plan import plan_slide
@@ -18,8 +20,6 @@ from wsi_seg.inference.waits import WaitTimes
 from wsi_seg.postprocess.label_map import label_map
 from wsi_seg.predict.device import DeviceTimer
 from wsi_seg.progress import Silent
-from wsi_seg.testing.memory import MemoryImage, MemoryStore, PixelPredictor, red_as_probability
-from wsi_seg.testing.stream import predicted
 
 BLENDS = st.sampled_from(["gaussian", "linear", "constant", "crop"])
 

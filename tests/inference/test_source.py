@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tests.cards import make_card
 from tests.inference.tiles import read_tile
+from tests.makers.memory import MemoryImage, MemoryStore
 from wsi_seg.data.dataset import PatchSource
 from wsi_seg.errors import ResolutionError
 from wsi_seg.inference import source as source_module
@@ -16,7 +17,6 @@ from wsi_seg.inference.plan import plan_slide
 from wsi_seg.inference.source import ReadAhead, SourceRows
 from wsi_seg.inference.transfer import Transfers
 from wsi_seg.reading.view import View
-from wsi_seg.testing.memory import MemoryImage, MemoryStore
 
 
 def card(mpp):

@@ -6,11 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tests.makers.memory import MemoryImage
 from wsi_seg.classes import ClassTable
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.postprocess.decide import decide
 from wsi_seg.postprocess.label_map import label_map, predicted_label
-from wsi_seg.postprocess.rule import Rule, doublet, fixed, hysteresis
+from wsi_seg.postprocess.rule import Rule, fixed
 from wsi_seg.postprocess.strips import argmax_strips, certain_label_strips
 from wsi_seg.postprocess.write import decided_label
 from wsi_seg.store import (
@@ -20,7 +21,6 @@ from wsi_seg.store import (
     create_multiscale,
     open_predictions,
 )
-from wsi_seg.testing.memory import MemoryImage
 from wsi_seg.testing.stores import write_image
 
 CLASSES = ClassTable.named(["gland", "vessel", "nerve"])
@@ -118,7 +118,13 @@ def test_a_rule_at_one_half_decides_the_same_of_class_ids_alone(probability, rul
 
 @pytest.mark.parametrize(
     "rule",
-    [fixed(0.6), doublet(0.4, 3), hysteresis(0.5, 0.4), Rule(min_distance=2.0), Rule(nms_iou=0.5)],
+    [
+        fixed(0.6),
+        Rule(0.4, 0.4, 3),
+        Rule(0.5, 0.4, 1, "px", "object"),
+        Rule(min_distance=2.0),
+        Rule(nms_iou=0.5),
+    ],
 )
 def test_other_rules_need_probabilities(rule):
     assert rule.needs_probabilities

@@ -5,13 +5,13 @@ import shutil
 import numpy as np
 import pytest
 
+from tests.makers.painted import NAME, write_prediction
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Region
 from wsi_seg.progress import Silent
 from wsi_seg.store import SAVED, open_predictions, update_attributes
 from wsi_seg.store.audit import audit_collection
 from wsi_seg.store.digests import write_digests
-from wsi_seg.testing.painted import NAME, write_prediction
 
 HEIGHT, WIDTH = 611, 333
 PROBABILITY = (np.arange(HEIGHT)[:, None] * 5 + np.arange(WIDTH) * 3).astype(np.uint8)

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ome_zarr_models.v05.image import Image
 
+from tests.makers.coordinates import coordinate_pixels, write_coordinate_tiff
 from wsi_seg import cores
 from wsi_seg.errors import (
     OutputError,
@@ -42,7 +43,6 @@ from wsi_seg.store import (
 )
 from wsi_seg.store.cache import ChunkCache, shared_cache, shared_pool
 from wsi_seg.store.shards import Shard, read_index, write_shard
-from wsi_seg.testing.coordinates import coordinate_pixels, write_coordinate_tiff
 from wsi_seg.testing.store_conformance import check_store, zarr_levels
 from wsi_seg.testing.stores import digests
 

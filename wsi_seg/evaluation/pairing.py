@@ -71,15 +71,13 @@ def require_same_slide(prediction: SlideStore, truth: SlideStore) -> None:
     StoreError
         Naming what the two sides say.
     """
-    made_for = prediction.image.attributes.get("slide")
-    if made_for is not None and made_for != truth.name:
+    made = prediction.prediction
+    if made.slide is not None and made.slide != truth.name:
         raise StoreError(
-            f"the prediction {prediction.name!r} was made for slide {made_for!r}, the truth is "
+            f"the prediction {prediction.name!r} was made for slide {made.slide!r}, the truth is "
             f"slide {truth.name!r}; expected the same slide"
         )
-    settings = prediction.image.attributes.get("settings")
-    seen = settings.get("slide_digest") if isinstance(settings, dict) else None
-    if seen and seen != store_digest(truth.path):
+    if made.slide_digest and made.slide_digest != store_digest(truth.path):
         raise StoreError(
             f"slide {truth.name!r} has changed since it was predicted; expected the store that "
             "the prediction was made from; predict it again with `wsi-seg infer --overwrite`"

@@ -1,14 +1,14 @@
 """Owns exporting a whole prediction collection: one file per slide and format."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from shapely.geometry import Polygon
 
-from wsi_seg.batch import require_none, run_each
+from wsi_seg.batch import SlidesReport, run_each
 from wsi_seg.choices import Dialect
 from wsi_seg.classes import ClassEntry
 from wsi_seg.errors import StoreError
@@ -77,31 +77,20 @@ class ExportTargets:
 
 
 @dataclass(frozen=True, slots=True)
-class ExportReport:
+class ExportReport(SlidesReport[str]):
     """Files written, the number of objects by slide, and what is missing from them.
 
-    ``warnings`` name tiles that inference could not read, and probabilities it did not save;
-    ``slides`` were exported, ``failures`` says why others were not.
+    ``warnings`` name tiles that inference could not read, and probabilities it did not save.
     """
 
     files: tuple[str, ...]
     objects: dict[str, int]
     warnings: tuple[str, ...] = ()
-    slides: tuple[str, ...] = ()
-    failures: Mapping[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
         lines = [f"{slide}: {count} objects" for slide, count in self.objects.items()]
         return [*lines, *self.warnings, *(f"wrote {file}" for file in self.files)]
-
-    def to_json(self) -> dict[str, object]:
-        """Figures as plain JSON values."""
-        return asdict(self)
-
-    def require_whole(self) -> None:
-        """Raise a `BatchError` if some slides could not be exported; all others are done."""
-        require_none(self.failures, done=len(self.slides))
 
 
 def export(
@@ -148,11 +137,11 @@ def export(
     files = [file for _, written, _ in done.values() for file in written]
     files += _write_shared([(name, label) for name, (label, _, _) in done.items()], targets)
     return ExportReport(
+        tuple(done),
         tuple(files),
         {name: count for name, (_, _, count) in done.items() if count is not None},
         _warnings(predictions, targets),
-        tuple(done),
-        batch.failures,
+        failures=batch.failures,
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 
-from wsi_seg.batch import require_none, run_each
+from wsi_seg.batch import SlidesReport, run_each
 from wsi_seg.inference.adaptive import require_adaptable, require_even_tile
 from wsi_seg.inference.memory import MemoryPlan, plan_memory
 from wsi_seg.inference.options import InferOptions
@@ -24,15 +24,13 @@ _LISTED = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RunPlan:
+class RunPlan(SlidesReport[tuple[SlidePlan, ...]]):
     """What a run will do; plain data that pickles.
 
     Parameters
     ----------
     slides
         Of each slide that can be predicted, the plan of each member of the model.
-    failures
-        Why the others cannot, keyed by slide.
     memory
         Batch, strips, cache, and what they take; None where no slide can be predicted.
     device
@@ -42,8 +40,6 @@ class RunPlan:
         that both passes may predict. None for a fixed overlap.
     """
 
-    slides: tuple[tuple[SlidePlan, ...], ...]
-    failures: dict[str, str]
     memory: MemoryPlan | None
     device: Device
     first: int | None = None
@@ -57,10 +53,6 @@ class RunPlan:
     def skipped(self) -> int:
         """Tiles without tissue."""
         return sum(int((~plan.keep).sum()) for slide in self.slides for plan in slide)
-
-    def require_whole(self) -> None:
-        """Raise a `BatchError` if some slides cannot be predicted, as the run would."""
-        require_none(self.failures, done=len(self.slides))
 
     def lines(self) -> list[str]:
         """Plan as sentences for people."""
@@ -135,7 +127,7 @@ def plan_inference(
     first = None
     if adaptive and refine is None:
         first = plan_inference(stores, model, replace(options, overlap=0.0), device=device).tiles
-    return RunPlan(tuple(slides), failures, memory, device, first)
+    return RunPlan(tuple(slides), memory, device, first, failures=failures)
 
 
 def _plan_slides(

@@ -113,7 +113,7 @@ def tile_slides(
         raise next(iter(errors.values()))
     reasons = {name: str(error) for name, error in errors.items()}
     slides = tuple(sorted(done, key=lambda slide: slide.name))
-    report = TileReport(out, slides, time.perf_counter() - started, reasons)
+    report = TileReport(slides, out, time.perf_counter() - started, failures=reasons)
     if not slides:
         report.require_whole()
     return report

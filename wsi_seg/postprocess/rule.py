@@ -161,23 +161,6 @@ def fixed(threshold: float) -> Rule:
     return Rule(threshold, threshold)
 
 
-def doublet(high: float, min_area: float, *, unit: Unit = "um2", per: Scope = "image") -> Rule:
-    """Rule that keeps pixels above ``high`` where they cover ``min_area``."""
-    return Rule(high, high, min_area, unit, per)
-
-
-def triplet(
-    high: float, min_area: float, low: float, *, unit: Unit = "um2", per: Scope = "image"
-) -> Rule:
-    """Rule that keeps pixels above ``low`` where those above ``high`` cover ``min_area``."""
-    return Rule(high, low, min_area, unit, per)
-
-
-def hysteresis(high: float, low: float) -> Rule:
-    """Rule that keeps objects above ``low`` which have a pixel above ``high``."""
-    return Rule(high, low, 1, "px", "object")
-
-
 def least_above(threshold: float) -> int:
     """Lowest uint8 probability (value / 255) that is above a threshold; 256 if no value is."""
     return int((np.arange(256) / 255 <= threshold).sum())
