@@ -108,13 +108,13 @@ def test_what_cannot_be_combined_is_refused_naming_both(painted, members, tmp_pa
     with pytest.raises(ConfigError, match="for 3 members"):
         ablate(collections, weights=(2, 1), mode="weighted")
     write_prediction(tmp_path / "small.zarr", values[0][:-7])
-    small = open_collection(tmp_path / "small.zarr")
+    small = open_predictions(tmp_path / "small.zarr")
     with pytest.raises(StoreError, match=r"differ in size: .*member_0.* has .*small.* has "):
         ablate([collections[0], small])
     shutil.copytree(paths[0], tmp_path / "more.zarr")
     shutil.copytree(paths[0] / NAME, tmp_path / "more.zarr" / "other")
     with pytest.raises(StoreError, match=r"more.zarr predicts slide 'other', .*member_1"):
-        ablate([collections[1], open_collection(tmp_path / "more.zarr")])
+        ablate([collections[1], open_predictions(tmp_path / "more.zarr")])
 
 
 def test_the_variance_is_numpys():

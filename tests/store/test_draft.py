@@ -16,6 +16,7 @@ from wsi_seg.store import (
     extend_pyramid,
     open_collection,
     open_multiscale,
+    open_predictions,
     writing,
 )
 from wsi_seg.testing.stores import make_store
@@ -47,7 +48,8 @@ def test_a_label_holds_what_was_written_at_every_level(slide):
     assert np.array_equal(
         coarse[:-1, :-1], IDS[1::2, 1::2][: len(coarse) - 1, : coarse.shape[1] - 1]
     )
-    assert sorted(child.name for child in slide.path.iterdir()) == ["0", "labels", "zarr.json"]
+    there = sorted(child.name for child in slide.path.iterdir())
+    assert there == ["0", "digests.json", "labels", "zarr.json"]
 
 
 def test_an_older_one_stays_until_the_new_one_is_complete(slide):
@@ -88,7 +90,7 @@ def test_a_prediction_gets_its_name_together_with_the_label_inside(tmp_path):
             draft.write(strip, np.stack([IDS, IDS], axis=-1)[strip.slices])
             inner.write(strip, IDS[strip.slices])
         assert Collection(tmp_path).names() == ()
-    (store,) = open_collection(tmp_path)
+    (store,) = open_predictions(tmp_path)
     assert np.array_equal(store.image.read(EXTENT.region())[..., 1], IDS)
     assert np.array_equal(store.label("prediction").read(EXTENT.region()), IDS)
     digests = json.loads((store.path / "labels" / "prediction" / "digests.json").read_text())

@@ -33,8 +33,8 @@ SHARD_PX = 8
 def make_group(path, pixels, extents):
     """Group whose level 0 is written and whose other levels are empty."""
     channels = None if pixels.ndim == 2 else pixels.shape[2]
-    sizes = {"chunk_px": 4, "shard_px": SHARD_PX}
-    create_multiscale(path, Layout.of(extents, channels=channels, mpp=None, **sizes), {})
+    layout = Layout.of(extents, channels=channels, mpp=None, chunk_px=4, shard_px=SHARD_PX)
+    create_multiscale(path, layout, {})
     return write_level(path, pixels)
 
 
@@ -157,7 +157,8 @@ def test_finishing_reads_no_shard_again(tmp_path, monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 256, (50, 41, 3), dtype=np.uint8)
     extents = dyadic_extents(Extent(height=50, width=41), 3)
     for name in ("whole", "known"):
-        group, label = tmp_path / name, tmp_path / name / "labels" / "truth"
+        group = tmp_path / name / "a"
+        label = group / "labels" / "truth"
         known = make_group(group, pixels, extents)
         known |= fill_pyramid(group, nearest=False, progress=Silent())
         theirs = make_group(label, pixels[..., 0], extents)

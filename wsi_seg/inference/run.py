@@ -257,7 +257,7 @@ def _infer(
     report = _run(outputs, plan, memory, executor, replace(tuning, seconds=begin))
     remove_if_empty(out)
     update_names(out)
-    failures = plan.failures | batch.failures
+    failures = {**plan.failures, **batch.failures}
     if not outputs:
         raise BatchError(failures, done=0)
     return replace(report, failures=failures)

@@ -1,6 +1,7 @@
 """Owns collections of slides and of predictions, and each slide's store: its image and labels."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -339,11 +340,14 @@ def open_stores(path: Path | str) -> Stores:
 
 def _refuse(stores: Stores, kind: str, mistake: str) -> None:
     """Refuse stores of another kind; all were made by one verb, so the first one tells."""
+    found = None
     for name in stores.names()[:1]:
-        if wsi_seg_attributes(stores.path / name / METADATA).get("kind") == kind:
-            raise StoreError(
-                f"{stores.path} holds {mistake}; where both are asked for, predictions come first"
-            )
+        with suppress(StoreError):  # damage is reported where that store is opened
+            found = wsi_seg_attributes(stores.path / name / METADATA).get("kind")
+    if found == kind:
+        raise StoreError(
+            f"{stores.path} holds {mistake}; where both are asked for, predictions come first"
+        )
 
 
 def _located(path: Path | str, content: str, verb: str) -> Path:
