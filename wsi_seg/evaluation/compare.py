@@ -89,6 +89,11 @@ def evaluate(
     progress
         Advanced by megapixels.
 
+    Returns
+    -------
+    Scores
+        Of each slide and class; counts and figures over all slides follow from them.
+
     Raises
     ------
     StoreError

@@ -58,6 +58,10 @@ class Measures:
         Side of tiles that are scored on their own, in pixels of the prediction; None scores none.
     calibration
         Count how often each probability came true, where probabilities were saved.
+
+    Examples
+    --------
+    >>> pixels_only, with_objects = Measures(), Measures(objects=True, tolerance_um=2.0)
     """
 
     objects: bool = False
@@ -123,9 +127,22 @@ class SlideScore:
 class Scores:
     """Scores of a prediction collection against a truth collection.
 
-    ``unscored`` names slides without the true label, ``failures`` why others could not be scored;
-    ``warnings`` name tiles that inference could not read, and what could not be measured; ``maps``
-    names the labels that were added to each prediction.
+    Parameters
+    ----------
+    slides
+        Of each slide and class.
+    tolerance_um
+        As `Measures` had it.
+    calibration
+        How often probabilities came true, by class; None where it was not measured.
+    unscored
+        Slides without the true label.
+    failures
+        Why others could not be scored.
+    warnings
+        Tiles that inference could not read, and what could not be measured.
+    maps
+        Labels that were added to each prediction.
     """
 
     slides: tuple[SlideScore, ...]
@@ -164,7 +181,7 @@ class Scores:
         return tuple(dict.fromkeys(score.class_name for score in self.slides))
 
     def pooled(self, class_name: str) -> Counts:
-        """Sum the counts of one class over all slides."""
+        """Sum the counts of the class ``class_name`` over all slides."""
         total = Counts(0, 0, 0)
         for score in self.slides:
             if score.class_name == class_name:
@@ -172,7 +189,7 @@ class Scores:
         return total
 
     def slide_dice(self, class_name: str) -> tuple[float, float]:
-        """Mean and standard deviation over slides of the per-slide Dice of one class."""
+        """Mean and standard deviation over slides of the Dice of the class ``class_name``."""
         values = [s.counts.dice for s in self.slides if s.class_name == class_name]
         return statistics.fmean(values), statistics.pstdev(values)
 
@@ -182,7 +199,7 @@ class Scores:
         return statistics.fmean(score.counts.dice for score in self.slides)
 
     def of(self, class_name: str) -> list[SlideScore]:
-        """Scores of one class."""
+        """Scores of the class ``class_name``."""
         return [score for score in self.slides if score.class_name == class_name]
 
     def lines(self) -> list[str]:

@@ -88,9 +88,22 @@ class FoldChoice:
 class SearchReport:
     """Outcome of a search.
 
-    ``in_fold`` is the score of ``rule`` on the slides it was chosen by, ``cross_fold`` the mean
-    over slides of what other folds' choices score. ``unscored`` names slides without the true
-    label, ``failures`` why others could not be scored.
+    Parameters
+    ----------
+    rule
+        The best one.
+    in_fold
+        Its score on the slides it was chosen by.
+    cross_fold
+        Mean over slides of what other folds' choices score.
+    folds
+        Choice of all other folds, for each fold.
+    rules, slides
+        How many were tried, and on how many slides.
+    unscored
+        Slides without the true label.
+    failures
+        Why others could not be scored.
     """
 
     rule: Rule
@@ -154,6 +167,11 @@ def search(
         File for the rule that was found, with how it was found; None writes none.
     progress
         Advanced by slides.
+
+    Returns
+    -------
+    SearchReport
+        The rule, what it scores, and what to expect of it.
 
     Raises
     ------

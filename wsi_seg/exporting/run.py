@@ -61,6 +61,10 @@ class ExportTargets:
         Whether polygon files are gzipped.
     dialect
         Of the run-length encoding; see `annotations.rle`.
+
+    Examples
+    --------
+    >>> targets = ExportTargets(geojson=Path("polygons"), rule=Rule(0.7, 0.4))
     """
 
     geojson: Path | None = None
@@ -78,9 +82,16 @@ class ExportTargets:
 
 @dataclass(frozen=True, slots=True)
 class ExportReport(SlidesReport[str]):
-    """Files written, the number of objects by slide, and what is missing from them.
+    """What was exported.
 
-    ``warnings`` name tiles that inference could not read, and probabilities it did not save.
+    Parameters
+    ----------
+    files
+        That were written.
+    objects
+        Number of objects, by slide.
+    warnings
+        Tiles that inference could not read, and probabilities it did not save.
     """
 
     files: tuple[str, ...]
@@ -122,6 +133,12 @@ def export(
     ------
     StoreError
         If there are no predictions.
+
+    Examples
+    --------
+    >>> targets = ExportTargets(geojson=Path("polygons"))
+    >>> export(open_predictions("pred.zarr"), None, targets).objects  # doctest: +SKIP
+    {'slide-1': 57}
     OutputError
         If a file for all slides cannot be written.
     """
@@ -240,6 +257,17 @@ def outlines(label: Multiscale, min_area_um2: float = 0.0) -> Iterator[tuple[Cla
         Label map of one slide.
     min_area_um2
         Smaller objects are left out; px² of level 0 where mpp is unknown.
+
+    Yields
+    ------
+    ClassEntry, Polygon
+        Class and outline, ``(x, y)``.
+
+    Examples
+    --------
+    >>> label = open_predictions("pred.zarr")["slide-1"].label("prediction")  # doctest: +SKIP
+    >>> write_geojson("slide-1.geojson", outlines(label, 50.0))  # doctest: +SKIP
+    57
     """
     classes = {entry.id: entry for entry in label.classes}
     place, scale = Place.of(label), label.downsample

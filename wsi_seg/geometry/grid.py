@@ -37,6 +37,12 @@ class TileGrid:
         Side of a tile and distance between tiles, in pixels of the level.
     level
         Pyramid index that the regions will name.
+
+    Examples
+    --------
+    >>> grid = TileGrid(Extent(height=100, width=150), tile=64, stride=48)
+    >>> len(grid), grid.ys, grid.xs
+    (6, (0, 36), (0, 48, 86))
     """
 
     extent: Extent

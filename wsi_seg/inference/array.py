@@ -91,6 +91,13 @@ class Predictor:
     ) -> "Predictor":
         """Load a checkpoint, or an ensemble's YAML file.
 
+        Parameters
+        ----------
+        checkpoint
+            The file.
+        options
+            See `Predictor`.
+
         Raises
         ------
         CheckpointError
@@ -105,7 +112,10 @@ class Predictor:
         card: ModelCard,
         options: InferOptions = InferOptions(),  # noqa: B008 (frozen)
     ) -> "Predictor":
-        """Predict with a module of one's own; the card says how it looks at pixels."""
+        """Predict with a ``network`` of one's own; ``card`` says how it looks at pixels.
+
+        ``options`` are as of `Predictor`.
+        """
         return cls(Model.of(network, card), options)
 
     @property
@@ -140,7 +150,10 @@ class Predictor:
         return self._predicted(pixels, mpp).astype(np.float32) / np.float32(255)
 
     def labels(self, pixels: NDArray[np.uint8], *, mpp: float | None = None) -> NDArray[np.uint8]:
-        """Class ids of an array, ``(H, W)`` uint8: the most probable class above 1/2, else 0."""
+        """Class ids of an array, ``(H, W)`` uint8: the most probable class above 1/2, else 0.
+
+        ``pixels`` and ``mpp`` are as of `Predictor.__call__`.
+        """
         return label_map(self._predicted(pixels, mpp))
 
     def _predicted(self, pixels: NDArray[np.uint8], mpp: float | None) -> NDArray[np.uint8]:

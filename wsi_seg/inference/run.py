@@ -181,6 +181,11 @@ def infer(
         If no slide could be predicted.
     OutputError
         If ``out`` cannot be written.
+
+    Examples
+    --------
+    >>> slides = open_collection("store.zarr")  # doctest: +SKIP
+    >>> infer(slides, "run/best.safetensors", "pred.zarr").require_whole()  # doctest: +SKIP
     """
     model = _model(model, card)
     stores = [collection[name] for name in collection.names()]

@@ -38,6 +38,10 @@ class RunPlan(SlidesReport[tuple[SlidePlan, ...]]):
     first
         With adaptive overlap, tiles of the pass without overlap; ``slides`` then name the most
         that both passes may predict. None for a fixed overlap.
+
+    Examples
+    --------
+    >>> print(*plan_inference(list(slides), model, options).lines())  # doctest: +SKIP
     """
 
     memory: MemoryPlan | None
@@ -108,10 +112,21 @@ def plan_inference(
         Settings of the slides whose output is unfinished, see `output.unfinished_settings`; they
         keep their strips and batch, and the memory plan is made for that.
 
+    Returns
+    -------
+    RunPlan
+        Its ``failures`` name the slides that cannot be predicted.
+
     Raises
     ------
     ConfigError
         If an option is wrong, or ``max_ram`` is too little.
+
+    Examples
+    --------
+    >>> plan = plan_inference(list(slides), model, InferOptions())  # doctest: +SKIP
+    >>> plan.tiles, plan.memory.total  # doctest: +SKIP
+    (54, 812000000)
     """
     adaptive = options.overlap == "adaptive"
     if adaptive:

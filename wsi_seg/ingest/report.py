@@ -25,7 +25,7 @@ class TiledSlide:
 
 @dataclass(frozen=True, slots=True)
 class TileReport(SlidesReport[TiledSlide]):
-    """Figures of one run."""
+    """Figures of one run: the collection ``out``, and the ``seconds`` that it took."""
 
     out: Path
     seconds: float

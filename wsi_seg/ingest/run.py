@@ -88,7 +88,12 @@ def tile_slides(
     workers
         Slides worked on at the same time.
     progress
-        Told about finished MB of the files.
+        Advanced by finished MB of the files.
+
+    Returns
+    -------
+    TileReport
+        Of each slide that is in the collection now.
 
     Raises
     ------
@@ -98,6 +103,10 @@ def tile_slides(
         If the collection cannot be written.
     BatchError
         If all slides fail.
+
+    Examples
+    --------
+    >>> tile_slides(["slides/"], "store.zarr").require_whole()  # doctest: +SKIP
     """
     out = Path(out)
     found = name_slides([Path(path) for path in paths], names)

@@ -125,7 +125,7 @@ class Rule:
         )
 
     def px_area(self, mpp: float | None, *, name: str) -> float:
-        """Area of one pixel of a prediction with this mpp, in the rule's unit.
+        """Area of one pixel of the prediction ``name`` with this ``mpp``, in the rule's unit.
 
         Raises
         ------
@@ -180,12 +180,27 @@ def write_rule(path: Path, rule: Rule, found: dict[str, object]) -> None:
 
 
 def read_rule(path: Path) -> Rule:
-    """Read a rule that `write_rule` wrote.
+    """Read a rule that `wsi-seg search` wrote.
+
+    Parameters
+    ----------
+    path
+        JSON file.
+
+    Returns
+    -------
+    Rule
+        How probabilities become a label map.
 
     Raises
     ------
     ConfigError
         If there is no such file, it is damaged, or its keys are those of an earlier version.
+
+    Examples
+    --------
+    >>> read_rule(Path("run/rule.json")).describe()  # doctest: +SKIP
+    'above 0.7'
     """
     try:
         found = json.loads(path.read_bytes())["rule"]

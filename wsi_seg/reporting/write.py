@@ -37,6 +37,11 @@ class ReportSources:
         Folder of the run that made a prediction's model.
     candidates, findings
         csv files of candidates and of true findings, see `wsi_seg.ct.froc`; both or neither.
+
+    Examples
+    --------
+    >>> ReportSources(Path("pred.zarr"), slides=Path("store.zarr")).truth
+    'annotations'
     """
 
     target: Path
@@ -86,7 +91,12 @@ def report(
     out
         File to write.
     progress
-        Told how far scoring and pictures are.
+        Advanced by scores and pictures.
+
+    Returns
+    -------
+    Report
+        Its parts, and slides without scores.
 
     Raises
     ------
@@ -94,6 +104,10 @@ def report(
         If the target is neither a run nor a prediction.
     StoreError
         If a collection cannot be read, or a prediction belongs to none of the slides.
+
+    Examples
+    --------
+    >>> report(ReportSources(Path("run")), "report.html").sections  # doctest: +SKIP
     """
     out = Path(out)
     if sources.run is not None and not is_run(sources.run):

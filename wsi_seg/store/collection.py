@@ -34,6 +34,14 @@ class SlideStore:
     image
         The slide's pixels, or a prediction's probabilities; class ids where only those were saved,
         with what is stored about the prediction.
+
+    Examples
+    --------
+    >>> slide = open_collection("store.zarr")["slide-1"]  # doctest: +SKIP
+    >>> slide.label_names()  # doctest: +SKIP
+    ('annotations', 'tissue')
+    >>> slide.label("annotations")[1000:1512, 2000:2512].shape  # doctest: +SKIP
+    (512, 512)
     """
 
     path: Path
@@ -108,7 +116,7 @@ class SlideStore:
         )
 
     def label(self, name: str) -> Multiscale:
-        """Open one label.
+        """Open the label of this ``name``.
 
         Raises
         ------
@@ -233,13 +241,26 @@ class Stores:
 
 
 class Collection(Stores):
-    """Folder of slides. Made by `open_collection`."""
+    """Folder of slides, at ``path``. Made by `open_collection`.
+
+    Examples
+    --------
+    >>> slides = open_collection("store.zarr")  # doctest: +SKIP
+    >>> slides["slide-1"].pyramid.mpp, len(slides)  # doctest: +SKIP
+    (0.25, 12)
+    """
 
     __slots__ = ()
 
 
 class Predictions(Stores):
-    """Folder of predictions of slides, of the same names. Made by `open_predictions`."""
+    """Folder of predictions of slides, of the same names. Made by `open_predictions`.
+
+    Examples
+    --------
+    >>> predictions = open_predictions("pred.zarr")  # doctest: +SKIP
+    >>> predictions["slide-1"].label("prediction").to_dask()  # doctest: +SKIP
+    """
 
     __slots__ = ()
 
@@ -279,6 +300,11 @@ def open_collection(path: Path | str) -> Collection:
     path
         Its folder, or an address such as ``s3://bucket/store.zarr`` (then it is read only).
 
+    Returns
+    -------
+    Collection
+        Gives each slide's store by its name.
+
     Raises
     ------
     StoreNotFoundError
@@ -306,6 +332,11 @@ def open_predictions(path: Path | str) -> Predictions:
     ----------
     path
         Its folder, or an address such as ``s3://bucket/pred.zarr`` (then it is read only).
+
+    Returns
+    -------
+    Predictions
+        Gives each prediction by the name of its slide.
 
     Raises
     ------
