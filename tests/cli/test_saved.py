@@ -164,7 +164,7 @@ def test_verbs_that_need_probabilities_refuse_class_ids(painted, predicted, tmp_
         return
     run(verb, *words)
     if verb == "calibrate":  # writes both, whatever was calibrated
-        (first, _) = open_collection(tmp_path / "c.zarr")
+        (first, _) = open_predictions(tmp_path / "c.zarr")
         assert (first.saved, first.label_names()) == ("both", ("prediction",))
 
 

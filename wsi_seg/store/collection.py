@@ -254,7 +254,7 @@ class Collection(Stores):
 
 
 class Predictions(Stores):
-    """Folder of predictions of slides, of the same names. Made by `open_predictions`.
+    """Folder of predictions of slides, at ``path``. Made by `open_predictions`.
 
     Examples
     --------
