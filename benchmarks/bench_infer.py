@@ -37,7 +37,7 @@ from wsi_seg.models import ModelCard, NetworkSpec, build_network
 from wsi_seg.predict.ensemble import Model
 from wsi_seg.predict.predictor import Predictor
 from wsi_seg.progress import Silent
-from wsi_seg.store import SlideStore, open_collection
+from wsi_seg.store import SlideStore, open_collection, open_predictions
 from wsi_seg.testing.stores import make_huge_store, make_store
 from wsi_seg.testing.tissue import write_tissue_slide
 
@@ -175,7 +175,7 @@ def require_same(peer: Path, out: Path, store: SlideStore) -> None:
     """Stop where a peer's probabilities are not ours."""
     extent = store.pyramid.extent
     whole = extent.region()
-    (prediction,) = open_collection(out)
+    (prediction,) = open_predictions(out)
     ours = prediction.image.read(whole)[:, :, 0] / np.float32(255)
     difference = float(np.abs(np.load(peer)[: extent.height, : extent.width] - ours).mean())
     if difference > LARGEST_MEAN_DIFFERENCE:

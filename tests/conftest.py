@@ -9,16 +9,8 @@ from hypothesis import HealthCheck, settings
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.geometry import Extent
-from wsi_seg.progress import Silent
-from wsi_seg.store import (
-    commit,
-    create_collection,
-    create_multiscale,
-    fill_pyramid,
-    open_collection,
-    strip_rows,
-    write_strip,
-)
+from wsi_seg.store import create_collection, dyadic_extents, open_collection
+from wsi_seg.testing.stores import write_image
 
 settings.register_profile(
     "default", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
@@ -47,32 +39,11 @@ def write_store(tmp_path_factory):
     def write(image, label, *, name="slide", mpp=0.5, classes=("gland", "vessel")):
         collection = tmp_path_factory.mktemp("data") / "store.zarr"
         create_collection(collection)
-        partial = collection / ".partial" / name
-        extents = [Extent.of(image.shape)]
-        extents.append(Extent.of([-(-side // 2) for side in image.shape]))
-        create_multiscale(
-            partial,
-            extents=extents,
-            channels=3,
-            mpp=mpp,
-            attributes={"kind": "slide"},
-            name=name,
-        )
-        truth = partial / "labels" / "annotations"
-        create_multiscale(
-            truth,
-            extents=extents,
-            channels=None,
-            mpp=mpp,
-            attributes={"kind": "label", "classes": ClassTable.named(list(classes)).to_json()},
-            name="annotations",
-        )
-        for path, pixels in ((partial, image), (truth, label)):
-            rows = strip_rows(path)
-            for y in range(0, len(pixels), rows):
-                write_strip(path, 0, y, pixels[y : y + rows])
-            fill_pyramid(path, nearest=path is truth, progress=Silent())
-        commit(partial, collection / name)
+        extents = dyadic_extents(Extent.of(image.shape), 2)
+        write_image(collection / name, image, {"kind": "slide"}, mpp=mpp, extents=extents)
+        about = {"kind": "label", "classes": ClassTable.named(list(classes)).to_json()}
+        truth = collection / name / "labels" / "annotations"
+        write_image(truth, label, about, mpp=mpp, extents=extents)
         return open_collection(collection)[name]
 
     return write

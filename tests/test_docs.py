@@ -17,9 +17,9 @@ import yaml
 from typer.testing import CliRunner
 
 import wsi_seg
+from tests.makers.dicoms import write_dicom_image
 from wsi_seg.annotations.rle import encode_rle
 from wsi_seg.cli.app import app
-from wsi_seg.testing.dicoms import write_dicom_image
 from wsi_seg.testing.phantoms import phantom_xray
 from wsi_seg.testing.tissue import write_tissue_slide
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.makers.coordinates import write_coordinate_tiff
 from wsi_seg.extras import EXTRAS
 from wsi_seg.geometry import Extent
-from wsi_seg.testing.coordinates import write_coordinate_tiff
 
 # Makes libraries look as if they were not installed.
 ABSENT = """

@@ -6,16 +6,11 @@ import numpy as np
 from PIL import Image
 
 from wsi_seg.config import load_recipe
-from wsi_seg.geometry import Extent
-from wsi_seg.progress import Silent
 from wsi_seg.store import (
     create_collection,
-    create_multiscale,
-    fill_pyramid,
     open_collection,
-    strip_rows,
-    write_strip,
 )
+from wsi_seg.testing.stores import write_image
 
 
 def make_collection(path, names):
@@ -23,19 +18,7 @@ def make_collection(path, names):
     picture = np.zeros((300, 500, 3), dtype=np.uint8)
     picture[:, 250:] = (200, 40, 40)
     for name in names:
-        group = path / name
-        create_multiscale(
-            group,
-            extents=[Extent(height=300, width=500)],
-            channels=3,
-            mpp=0.5,
-            attributes={},
-            name=name,
-        )
-        rows = strip_rows(group)
-        for y in range(0, 300, rows):
-            write_strip(group, 0, y, picture[y : y + rows])
-        fill_pyramid(group, nearest=False, progress=Silent())
+        write_image(path / name, picture, {})
     return open_collection(path)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from wsi_seg.config import Recipe, load_recipe
     from wsi_seg.errors import BatchError, WsiSegError
     from wsi_seg.evaluation.compare import evaluate
-    from wsi_seg.evaluation.scores import Scores
+    from wsi_seg.evaluation.scores import Measures, Scores
     from wsi_seg.evaluation.search import SearchReport, search
     from wsi_seg.exporting.geojson import write_geojson
     from wsi_seg.exporting.run import ExportReport, ExportTargets, export, outlines
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from wsi_seg.learn.train import TrainReport, train
     from wsi_seg.masks.annotate import AnnotateReport, annotate
     from wsi_seg.models import ModelCard, load_checkpoint
+    from wsi_seg.postprocess.rule import Rule, read_rule
     from wsi_seg.predict.ensemble import Model, read_model
     from wsi_seg.reporting.write import ReportSources, report
     from wsi_seg.slides import Slide, open_slide
@@ -65,6 +66,7 @@ _HOMES = {
     "Extent": "wsi_seg.geometry",
     "InferOptions": "wsi_seg.inference.options",
     "InferReport": "wsi_seg.inference.report",
+    "Measures": "wsi_seg.evaluation.scores",
     "Model": "wsi_seg.predict.ensemble",
     "ModelCard": "wsi_seg.models",
     "Multiscale": "wsi_seg.store",
@@ -74,6 +76,7 @@ _HOMES = {
     "Recipe": "wsi_seg.config",
     "Region": "wsi_seg.geometry",
     "ReportSources": "wsi_seg.reporting.write",
+    "Rule": "wsi_seg.postprocess.rule",
     "RunPlan": "wsi_seg.inference.run_plan",
     "Scores": "wsi_seg.evaluation.scores",
     "SearchReport": "wsi_seg.evaluation.search",
@@ -98,6 +101,7 @@ _HOMES = {
     "plan_inference": "wsi_seg.inference.run_plan",
     "read_annotations": "wsi_seg.annotations",
     "read_model": "wsi_seg.predict.ensemble",
+    "read_rule": "wsi_seg.postprocess.rule",
     "report": "wsi_seg.reporting.write",
     "search": "wsi_seg.evaluation.search",
     "tile_slides": "wsi_seg.ingest.run",
@@ -117,6 +121,7 @@ __all__ = [
     "Extent",
     "InferOptions",
     "InferReport",
+    "Measures",
     "Model",
     "ModelCard",
     "Multiscale",
@@ -126,6 +131,7 @@ __all__ = [
     "Recipe",
     "Region",
     "ReportSources",
+    "Rule",
     "RunPlan",
     "Scores",
     "SearchReport",
@@ -151,6 +157,7 @@ __all__ = [
     "plan_inference",
     "read_annotations",
     "read_model",
+    "read_rule",
     "report",
     "search",
     "tile_slides",

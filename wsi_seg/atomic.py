@@ -8,8 +8,8 @@ from pathlib import Path
 
 from wsi_seg.errors import OutputError
 
-# Bytes that file systems take.
-_LONGEST_NAME = 255
+# Bytes of a name that usual file systems take.
+LONGEST_NAME = 255
 
 
 @contextlib.contextmanager
@@ -58,7 +58,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def partial_path(path: Path) -> Path:
     """Name under which a file is written; a kill may leave it."""
     name = f".{path.name}.partial"
-    if len(os.fsencode(name)) > _LONGEST_NAME:
+    if len(os.fsencode(name)) > LONGEST_NAME:
         name = f".{zlib.crc32(os.fsencode(path.name)):08x}.partial"
     return path.with_name(name)
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
 from wsi_seg.errors import BatchError, WsiSegError
@@ -22,6 +22,30 @@ class Report(Protocol):
 
     def require_whole(self) -> None:
         """Raise a `BatchError` if some slides failed; all others are done."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlidesReport[S]:
+    """What most verbs report: something about each slide that is done, and what failed.
+
+    Parameters
+    ----------
+    slides
+        Of the slides that are done.
+    failures
+        Why others are not, by name.
+    """
+
+    slides: tuple[S, ...]
+    failures: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+
+    def to_json(self) -> dict[str, object]:
+        """Figures as plain JSON values."""
+        return asdict(self)
+
+    def require_whole(self) -> None:
+        """Raise a `BatchError` if some slides failed; all others are done."""
+        require_none(self.failures, done=len(self.slides))
 
 
 @dataclass(frozen=True, slots=True)

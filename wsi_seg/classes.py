@@ -79,6 +79,16 @@ class ClassTable:
     """All classes of a task, in the order of the model's output channels.
 
     Class ids are 1, 2, 3 ... in table order, so channel ``c`` of a model belongs to id ``c + 1``.
+
+    Parameters
+    ----------
+    entries
+        The classes; `ClassTable.named` makes them of names.
+
+    Examples
+    --------
+    >>> [(entry.id, entry.name) for entry in ClassTable.named(["gland", "vessel"])]
+    [(1, 'gland'), (2, 'vessel')]
     """
 
     entries: tuple[ClassEntry, ...]
@@ -102,7 +112,16 @@ class ClassTable:
         colours: Sequence[str | None] = (),
         merged: Sequence[Sequence[str]] = (),
     ) -> "ClassTable":
-        """Table of these names; colours left out are taken from a fixed palette.
+        """Table of these names.
+
+        Parameters
+        ----------
+        names
+            In the order of the ids.
+        colours
+            ``#rrggbb``; those left out are taken from a fixed palette.
+        merged
+            For each class, names of annotations that count as it; none is its own name.
 
         Raises
         ------
@@ -146,7 +165,7 @@ class ClassTable:
         raise ConfigError(f"got class {name!r}; expected one of {', '.join(self.names)}")
 
     def absent_from(self, known: "ClassTable") -> tuple[str, ...]:
-        """Names that a label with other classes would need: of classes, or of their parts."""
+        """Names that a label with the classes ``known`` lacks: of classes, or of their parts."""
         return tuple(
             part
             for entry in self.entries
@@ -156,7 +175,7 @@ class ClassTable:
         )
 
     def recoding(self, known: "ClassTable") -> NDArray[np.uint8]:
-        """Table ``(256,)`` from the ids of a label with other classes to those of this one.
+        """Table ``(256,)`` from the ids of a label with the classes ``known`` to those of this one.
 
         Classes that this one lacks become background, and pixels to ignore stay.
         """
@@ -177,7 +196,7 @@ class ClassTable:
 
     @classmethod
     def from_json(cls, rows: Sequence[Mapping[str, Any]]) -> "ClassTable":
-        """Inverse of `to_json`."""
+        """Make it of the ``rows`` that `to_json` gave."""
         return cls.named(
             [row["name"] for row in rows],
             [row.get("colour") for row in rows],

@@ -237,11 +237,16 @@ def _infer(stage: _Stage, checkpoint: Path) -> tuple[float, int]:
 
 def _evaluate(stage: _Stage) -> tuple[float, float]:
     from wsi_seg.evaluation.compare import evaluate
+    from wsi_seg.evaluation.scores import Measures
     from wsi_seg.store import open_collection, open_predictions
 
     prediction, truth = stage.path("test_pred.zarr"), stage.path("test.zarr")
     scores = evaluate(
-        open_predictions(prediction), open_collection(truth), label=LABEL, progress=stage.progress
+        open_predictions(prediction),
+        open_collection(truth),
+        label=LABEL,
+        measures=Measures(),
+        progress=stage.progress,
     )
     pooled = scores.pooled("gland")
     stage.report(

@@ -23,11 +23,13 @@ from wsi_seg.postprocess.write import write_label
 from wsi_seg.predict.predictor import Predictor
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
+    Layout,
     create_collection,
     create_multiscale,
     extend_pyramid,
     fill_pyramid,
     open_collection,
+    open_predictions,
     strip_rows,
     write_strip,
 )
@@ -50,7 +52,7 @@ def main() -> None:
         extent = Extent(height=options.height, width=options.width)
         write_prediction(options.folder, extent)
         figures["cpu_s"] = inference_s(extent)
-    (found,) = open_collection(options.folder / "pred.zarr")
+    (found,) = open_predictions(options.folder / "pred.zarr")
     write_truth(options.folder, lambda rows: label_strips(found.label("prediction"), strip_px=rows))
     print(json.dumps(figures))
 
@@ -61,10 +63,8 @@ def write_prediction(folder: Path, extent: Extent) -> None:
     group = folder / "pred.zarr" / "slide"
     label = group / "labels" / "prediction"
     for path, channels, kind in ((group, 1, "prediction"), (label, None, "label")):
-        create_multiscale(
-            path, extents=extend_pyramid([extent]), channels=channels, mpp=MPP, name=path.name,
-            attributes={"kind": kind, "classes": CLASSES.to_json()},
-        )  # fmt: skip
+        layout = Layout.of(extend_pyramid([extent]), channels=channels, mpp=MPP)
+        create_multiscale(path, layout, {"kind": kind, "classes": CLASSES.to_json()})
     for strip in nuclei(extent, strip_rows(group)):
         write_strip(group, 0, strip.y, strip.probability[:, :, None])
         write_strip(label, 0, strip.y, strip.ids)

@@ -6,10 +6,10 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.commands import run_json
+from tests.makers.painted import paint_prediction
 from wsi_seg.cli.app import app
 from wsi_seg.postprocess.rule import fixed, write_rule
 from wsi_seg.store import update_attributes
-from wsi_seg.testing.painted import paint_prediction
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from tests.makers.painted import paint_prediction
 from wsi_seg.cli.app import app
 from wsi_seg.store.digests import write_digests
-from wsi_seg.testing.painted import paint_prediction
 
 
 @pytest.fixture(scope="module")

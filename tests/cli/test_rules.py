@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from tests.makers.painted import paint_prediction, write_prediction
 from wsi_seg.cli.app import app
+from wsi_seg.cli.console import Terminal
 from wsi_seg.cli.rules import chosen_rule
 from wsi_seg.errors import OutputError
 from wsi_seg.postprocess.rule import Rule, fixed, read_rule, write_rule
-from wsi_seg.testing.painted import paint_prediction, write_prediction
 
 
 @pytest.fixture(scope="module")
@@ -21,14 +22,21 @@ def run(*words):
     return CliRunner().invoke(app, [*map(str, words), "--json"])
 
 
-def test_the_rule_of_the_options(tmp_path):
-    write_rule(tmp_path / "rule.json", Rule(0.7, 0.4, 20), {})
-    assert chosen_rule(None, None, 0.0) is None
-    assert chosen_rule(None, 0.3, 0.0) == fixed(0.3)
-    assert chosen_rule(None, None, 2.0) == Rule(watershed_depth=2.0)
-    assert chosen_rule(tmp_path / "rule.json", None, 2.0) == Rule(0.7, 0.4, 20, watershed_depth=2.0)
-    write_rule(tmp_path / "rule.json", Rule(watershed_depth=1.0), {})
-    assert chosen_rule(tmp_path / "rule.json", None, 0.0) == Rule(watershed_depth=1.0)
+def test_the_rule_of_the_options(tmp_path, capsys):
+    def chosen(*options):
+        return chosen_rule(Terminal(), *options)
+
+    file = tmp_path / "rule.json"
+    write_rule(file, Rule(0.7, 0.4, 20), {})
+    assert chosen(None, None) is None
+    assert capsys.readouterr().out == ""
+    assert chosen(None, 0.3) == fixed(0.3)
+    assert capsys.readouterr().out == "rule: above 0.3\n"
+    assert chosen(None, None, 2.0) == Rule(watershed_depth=2.0)
+    assert chosen(file, None, 2.0) == Rule(0.7, 0.4, 20, watershed_depth=2.0)
+    write_rule(file, Rule(watershed_depth=1.0), {})
+    assert chosen(file, None, 0.0) == Rule(watershed_depth=1.0)
+    assert f"rule of {file}: above 0.5, split" in capsys.readouterr().out
 
 
 def test_the_rule_that_was_found_decides_for_all_verbs(painted, tmp_path, monkeypatch):

@@ -7,20 +7,19 @@ import shutil
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
+from tests.makers.painted import NAME, paint_prediction, write_prediction
 from wsi_seg.cli.app import app
 from wsi_seg.ct.candidates import write_candidates
-from wsi_seg.exporting.tiff import read_ome_tiff
-from wsi_seg.geometry import Region
 from wsi_seg.postprocess.rule import Rule, write_rule
 from wsi_seg.progress import Silent
 from wsi_seg.slides.volume import VolumeGrid
 from wsi_seg.store import open_collection, open_predictions
 from wsi_seg.store.digests import write_digests
-from wsi_seg.testing.painted import NAME, paint_prediction, write_prediction
 from wsi_seg.viewer.app import make_app
 from wsi_seg.viewer.catalog import Catalog
 
@@ -69,7 +68,7 @@ def test_evaluate_scores_pixels_objects_and_outlines_alike(painted, predicted):
     unsure = "calibration not measured on 1 of 1 slides: only their class ids were saved"
     assert found["warnings"] == ([unsure] if saved == "labels" else [])
     kept = {"errors"} if saved == "labels" else {"errors", "energy", "uncertainty"}
-    (store,) = open_collection(path)
+    (store,) = open_predictions(path)
     assert set(store.label_names()) - {"prediction"} == kept
 
 
@@ -113,8 +112,7 @@ def test_export_writes_the_same_files(painted, both, predicted, tmp_path):
     assert both.keys() - files.keys() == without
     for name in ("rle", "coco", f"geojson/{NAME}.geojson", f"png/{NAME}.png"):
         assert files[name].read_bytes() == both[name].read_bytes(), name
-    whole = Region(level=0, y=0, x=0, height=525, width=675)
-    found = read_ome_tiff(files[f"ome-tiff/{NAME}.labels.ome.tif"], whole)
+    found = tifffile.imread(files[f"ome-tiff/{NAME}.labels.ome.tif"], series=0, level=0)
     assert np.array_equal(found, painted.probability > 127)
     tables = [f[f"table/{NAME}.csv"].read_text().splitlines() for f in (files, both)]
     rows = [list(csv.DictReader(lines)) for lines in tables]
@@ -166,7 +164,7 @@ def test_verbs_that_need_probabilities_refuse_class_ids(painted, predicted, tmp_
         return
     run(verb, *words)
     if verb == "calibrate":  # writes both, whatever was calibrated
-        (first, _) = open_collection(tmp_path / "c.zarr")
+        (first, _) = open_predictions(tmp_path / "c.zarr")
         assert (first.saved, first.label_names()) == ("both", ("prediction",))
 
 
@@ -174,7 +172,7 @@ def test_the_variance_of_members_may_be_kept_next_to_class_ids(painted, predicte
     path, _ = predicted
     members = [painted.prediction] * 2
     run("ensemble", *members, "--truth", painted.store, "--variance", path)
-    assert "variance" in open_collection(path)[NAME].label_names()
+    assert "variance" in open_predictions(path)[NAME].label_names()
 
 
 def test_report_shows_the_same_pictures(painted, predicted, tmp_path):
@@ -225,7 +223,7 @@ def test_view_shows_them(painted, predicted):
 def test_candidates_of_volumes_need_probabilities(predicted, tmp_path):
     path, saved = predicted
     (path / NAME).rename(path / "ct_z0001")
-    extent = open_collection(path)["ct_z0001"].pyramid.extent
+    extent = open_predictions(path)["ct_z0001"].pyramid.extent
     size = (extent.width, extent.height, 3)
     grids = {"ct": VolumeGrid(size, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), UNTURNED)}
 

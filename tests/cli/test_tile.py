@@ -4,9 +4,9 @@ import numpy as np
 import tifffile
 
 from tests.commands import run
+from tests.makers.coordinates import write_coordinate_tiff
 from wsi_seg.geometry import Extent
 from wsi_seg.store import open_collection
-from wsi_seg.testing.coordinates import write_coordinate_tiff
 
 SQUARE = [[5, 5], [25, 5], [25, 25], [5, 25], [5, 5]]
 

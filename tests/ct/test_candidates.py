@@ -8,16 +8,14 @@ from wsi_seg.classes import ClassTable
 from wsi_seg.cli.app import app
 from wsi_seg.ct.candidates import write_candidates
 from wsi_seg.errors import StoreError
-from wsi_seg.geometry import Extent
 from wsi_seg.progress import Silent
 from wsi_seg.slides.volume import VolumeGrid
 from wsi_seg.store import (
     create_collection,
-    create_multiscale,
     open_predictions,
-    write_strip,
 )
 from wsi_seg.store.lock import locked
+from wsi_seg.testing.stores import write_image
 
 UNTURNED = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 GRID = VolumeGrid((40, 60, 3), (0.5, 0.5, 2.0), (-10.0, 5.0, 100.0), UNTURNED)
@@ -27,15 +25,8 @@ def predict(folder, name, ids):
     classes = ClassTable.named(["nodule"]).to_json()
     path = folder / "pred.zarr"
     create_collection(path)
-    for group, channels, px in (
-        (path / name, 1, ids[..., None] * np.uint8(200)),
-        (path / name / "labels" / "prediction", None, ids),
-    ):
-        create_multiscale(
-            group, extents=[Extent.of(ids.shape)], channels=channels, mpp=None,
-            attributes={"classes": classes}, name=group.name,
-        )  # fmt: skip
-        write_strip(group, 0, 0, px)
+    write_image(path / name, ids[..., None] * np.uint8(200), {"classes": classes}, mpp=None)
+    write_image(path / name / "labels" / "prediction", ids, {"classes": classes}, mpp=None)
     return path
 
 

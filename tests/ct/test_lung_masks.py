@@ -16,7 +16,7 @@ from wsi_seg.inference.run import infer
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.models import build_network, save_checkpoint
 from wsi_seg.progress import Silent
-from wsi_seg.store import open_collection
+from wsi_seg.store import open_collection, open_predictions
 from wsi_seg.testing.phantoms import write_mhd
 
 pytest.importorskip("SimpleITK", reason="needs the extra `volume`")
@@ -76,7 +76,7 @@ def test_a_slice_without_lung_is_not_predicted(chest_store, tmp_path):
     tiles = {slide.slide: slide.tiles for slide in report.slides}
     assert tiles["ct_z0000"] == 0
     assert tiles["ct_z0005"] > 0
-    predicted = open_collection(tmp_path / "pred.zarr")["ct_z0000"]
+    predicted = open_predictions(tmp_path / "pred.zarr")["ct_z0000"]
     assert not predicted.image.read(Region(level=0, y=0, x=0, height=100, width=130)).any()
 
 

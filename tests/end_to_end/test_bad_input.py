@@ -9,10 +9,10 @@ from PIL import Image
 
 from tests.cards import make_card
 from tests.commands import run
+from tests.makers.coordinates import write_coordinate_tiff
 from wsi_seg.geometry import Extent
 from wsi_seg.models import NetworkSpec, build_network, save_checkpoint
-from wsi_seg.store import open_collection
-from wsi_seg.testing.coordinates import write_coordinate_tiff
+from wsi_seg.store import open_collection, open_predictions
 
 
 def fails(result, said):
@@ -64,7 +64,7 @@ def test_a_model_bound_to_an_mpp_on_a_slide_without_one(tmp_path, checkpoint):
     assert run("tile", tmp_path / "x.png", "--out", tmp_path / "s.zarr").exit_code == 0
     words = ("infer", tmp_path / "s.zarr", "--checkpoint", checkpoint, "--out", tmp_path / "p.zarr")
     fails(run(*words), "--allow-mpp-mismatch")
-    assert open_collection(tmp_path / "p.zarr").names() == ()
+    assert open_predictions(tmp_path / "p.zarr").names() == ()
     result = run(*words, "--allow-mpp-mismatch", "--json")
     assert result.exit_code == 0
     summary = json.loads(result.stdout.splitlines()[-1])

@@ -5,7 +5,7 @@ import pytest
 from tests.commands import run_json as run
 from wsi_seg.annotations import read_annotations
 from wsi_seg.geometry import Extent
-from wsi_seg.store import open_collection
+from wsi_seg.store import open_collection, open_predictions
 from wsi_seg.testing.tissue import write_tissue_slide
 
 RECIPE = """
@@ -38,7 +38,7 @@ def test_from_slides_to_polygons(tmp_path, monkeypatch):
     run("train", "recipe.yaml", "--out", "run")
     inferred = run("infer", "--overlap", "0.5")  # literally: store.zarr and run/ are found
     assert inferred["tiles"] == sum(slide["tiles"] for slide in inferred["slides"]) > 0
-    for store in open_collection(tmp_path / "pred.zarr"):
+    for store in open_predictions(tmp_path / "pred.zarr"):
         assert store.pyramid.extent == Extent(height=375, width=475)
         assert store.pyramid.mpp == 2.0
     scores = run("evaluate", "pred.zarr", "--truth", "store.zarr")

@@ -13,7 +13,7 @@ from wsi_seg.annotations import read_annotations
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import AnnotationError
 from wsi_seg.exporting.run import ExportTargets, export
-from wsi_seg.geometry import Extent, Region
+from wsi_seg.geometry import Region
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer_with
 from wsi_seg.masks.annotate import Reading, annotate
@@ -23,11 +23,10 @@ from wsi_seg.postprocess.table import read_table
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
     create_collection,
-    create_multiscale,
     open_collection,
     open_predictions,
-    write_strip,
 )
+from wsi_seg.testing.stores import write_image
 
 SIZES = {"odd": (257, 259), "tall": (301, 64), "wide": (33, 401), "even": (128, 256)}
 
@@ -55,11 +54,7 @@ def make_slides(folder):
     for name, (height, width) in SIZES.items():
         pixels = np.where(blobs(height, width)[:, :, None], 40, 210).repeat(3, 2).astype(np.uint8)
         path = folder / "s.zarr" / name
-        extents = [Extent(height=height, width=width)]
-        create_multiscale(
-            path, extents=extents, channels=3, mpp=0.25, attributes={"kind": "slide"}, name=name
-        )
-        write_strip(path, 0, 0, pixels)
+        write_image(path, pixels, {"kind": "slide"}, mpp=0.25)
     return open_collection(folder / "s.zarr")
 
 

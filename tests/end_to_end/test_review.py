@@ -4,9 +4,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.commands import run_json as run
+from tests.makers.painted import paint_prediction
 from wsi_seg.masks.objects import read_objects
 from wsi_seg.store import open_collection, open_predictions
-from wsi_seg.testing.painted import paint_prediction
 from wsi_seg.viewer.app import make_app
 from wsi_seg.viewer.catalog import Catalog
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.makers.memory import MemoryImage, MemoryStore
 from wsi_seg.classes import ClassTable
 from wsi_seg.evaluation.compare import evaluate_slide
 from wsi_seg.evaluation.scores import Measures, Scores
 from wsi_seg.postprocess.label_map import label_map
 from wsi_seg.progress import Silent
-from wsi_seg.testing.memory import MemoryImage, MemoryStore
 
 FILE = Path(__file__).parent / "golden" / "scores.json"
 CLASSES = ClassTable.named(["gland", "vessel"])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from tests.makers.painted import NAME, paint_prediction, write_prediction
 from wsi_seg.cli.app import app
 from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.evaluation.ablation import AblationReport, Contribution, ablate_members
@@ -16,7 +17,6 @@ from wsi_seg.predict.combine import combine
 from wsi_seg.progress import Silent
 from wsi_seg.reading.resample import read_label
 from wsi_seg.store import open_collection, open_predictions
-from wsi_seg.testing.painted import NAME, paint_prediction, write_prediction
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def dice(found, truth):
 
 def truth_of(painted):
     label = open_collection(painted.store)[NAME].label("annotations")
-    store = open_collection(painted.prediction)[NAME]
+    store = open_predictions(painted.prediction)[NAME]
     extent = store.pyramid.extent
     return read_label(label, extent, 0, 0, height=extent.height, width=extent.width) > 0
 
@@ -108,13 +108,13 @@ def test_what_cannot_be_combined_is_refused_naming_both(painted, members, tmp_pa
     with pytest.raises(ConfigError, match="for 3 members"):
         ablate(collections, weights=(2, 1), mode="weighted")
     write_prediction(tmp_path / "small.zarr", values[0][:-7])
-    small = open_collection(tmp_path / "small.zarr")
+    small = open_predictions(tmp_path / "small.zarr")
     with pytest.raises(StoreError, match=r"differ in size: .*member_0.* has .*small.* has "):
         ablate([collections[0], small])
     shutil.copytree(paths[0], tmp_path / "more.zarr")
     shutil.copytree(paths[0] / NAME, tmp_path / "more.zarr" / "other")
     with pytest.raises(StoreError, match=r"more.zarr predicts slide 'other', .*member_1"):
-        ablate([collections[1], open_collection(tmp_path / "more.zarr")])
+        ablate([collections[1], open_predictions(tmp_path / "more.zarr")])
 
 
 def test_the_variance_is_numpys():
@@ -133,7 +133,7 @@ def test_the_variance_map_is_kept_next_to_the_ensembles_prediction(painted, memb
     words = ["ensemble", *map(str, paths), "--truth", str(painted.store)]
     done = CliRunner().invoke(app, [*words, "--variance", str(painted.prediction)])
     assert done.exit_code == 0, done.output
-    found = open_collection(painted.prediction)[NAME]
+    found = open_predictions(painted.prediction)[NAME]
     extent = found.pyramid.extent
     whole = Region(level=0, y=0, x=0, height=extent.height, width=extent.width)
     label = found.label("variance")

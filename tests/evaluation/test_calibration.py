@@ -9,13 +9,12 @@ from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 from typer.testing import CliRunner
 
+from tests.makers.painted import paint_prediction, write_prediction
 from wsi_seg.cli.app import app
 from wsi_seg.evaluation.calibration import Reliability, slide_reliability
 from wsi_seg.geometry import Region
-from wsi_seg.store import open_collection
-from wsi_seg.store.digests import write_digests
+from wsi_seg.store import open_collection, open_predictions
 from wsi_seg.store.lock import locked
-from wsi_seg.testing.painted import paint_prediction, write_prediction
 
 
 def counted(values, truth):
@@ -69,7 +68,8 @@ def painted(tmp_path_factory):
 
 
 def test_counts_are_those_of_whole_arrays(painted):
-    slide, found = (open_collection(p)["painted"] for p in (painted.store, painted.prediction))
+    slide = open_collection(painted.store)["painted"]
+    found = open_predictions(painted.prediction)["painted"]
     (one,) = slide_reliability(found, slide, label="annotations").values()
     values = painted.probability
     assert one.counts.sum(axis=1).tolist() == np.bincount(values.ravel(), minlength=256).tolist()
@@ -83,7 +83,7 @@ def test_a_prediction_is_written_again_with_other_probabilities(painted, tmp_pat
     assert done.exit_code == 0, done.output
     (row,) = json.loads(done.output.splitlines()[-1])["classes"].values()
     assert row["ece"] > 0.01
-    before, after = (open_collection(p)["painted"] for p in (painted.prediction, out))
+    before, after = (open_predictions(p)["painted"] for p in (painted.prediction, out))
     assert after.attributes["calibration"] == "quantile"
     assert after.pyramid == before.pyramid
     height, width = painted.probability.shape
@@ -112,8 +112,7 @@ def test_results_of_another_calibration_are_not_kept(painted, tmp_path):
     assert refused.exit_code == 1
     assert "the method was temperature and is now quantile" in refused.output
     assert "--overwrite" in refused.output
-    write_prediction(tmp_path / "other.zarr", painted.probability)
-    write_digests(tmp_path / "other.zarr" / "painted")
+    write_prediction(tmp_path / "other.zarr", painted.probability // 2)
     other = run(source=tmp_path / "other.zarr")
     assert other.exit_code == 1
     assert "calibrated otherwise: another prediction was calibrated;" in other.output

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from tests.makers.coordinates import write_coordinate_tiff
 from wsi_seg.annotations import Annotations
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import BatchError
@@ -15,13 +16,11 @@ from wsi_seg.masks.annotate import annotate
 from wsi_seg.masks.labels import write_labels
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
-    commit,
     create_collection,
-    create_multiscale,
     open_collection,
-    write_strip,
+    open_predictions,
 )
-from wsi_seg.testing.coordinates import write_coordinate_tiff
+from wsi_seg.testing.stores import write_image
 
 EXTENT = Extent(height=160, width=240)
 
@@ -45,19 +44,9 @@ def world(tmp_path):
 def predict(world, probability, train_slides=()):
     out = world / "pred.zarr"
     create_collection(out)
-    partial = out / ".partial" / "a"
-    create_multiscale(
-        partial,
-        extents=[Extent(height=80, width=120)],
-        channels=1,
-        mpp=0.5,
-        downsample=2.0,
-        attributes={"kind": "prediction", "training": {"learned_from_slide": "a" in train_slides}},
-        name="a",
-    )
-    write_strip(partial, 0, 0, probability[..., None])
-    commit(partial, out / "a")
-    return open_collection(world / "s.zarr"), open_collection(out)
+    about = {"kind": "prediction", "training": {"learned_from_slide": "a" in train_slides}}
+    write_image(out / "a", probability[..., None], about, downsample=2.0)
+    return open_collection(world / "s.zarr"), open_predictions(out)
 
 
 def errors():

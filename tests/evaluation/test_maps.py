@@ -3,13 +3,13 @@ import pytest
 from scipy.special import logsumexp
 from typer.testing import CliRunner
 
+from tests.makers.painted import paint_prediction
 from wsi_seg.cli.app import app
 from wsi_seg.evaluation.compare import evaluate_slide
 from wsi_seg.evaluation.maps import ENERGY, UNCERTAINTY, energy_score_table, uncertainty_table
 from wsi_seg.geometry import Region
 from wsi_seg.progress import Silent
-from wsi_seg.store import open_collection
-from wsi_seg.testing.painted import paint_prediction
+from wsi_seg.store import open_collection, open_predictions
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def mapped(tmp_path_factory):
     words = ["evaluate", str(painted.prediction), "--truth", str(painted.store), "--maps"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
-    return painted, open_collection(painted.prediction)["painted"]
+    return painted, open_predictions(painted.prediction)["painted"]
 
 
 def px_of(store, name):

@@ -4,37 +4,20 @@ import pytest
 from wsi_seg.classes import IGNORE, ClassTable
 from wsi_seg.evaluation import review_objects
 from wsi_seg.evaluation.review_objects import list_review_objects
-from wsi_seg.geometry import Extent
-from wsi_seg.progress import Silent
 from wsi_seg.store import (
     create_collection,
     create_group,
-    create_multiscale,
-    extend_pyramid,
-    fill_pyramid,
     open_collection,
-    strip_rows,
-    write_strip,
+    open_predictions,
 )
+from wsi_seg.testing.stores import write_image
 
 CLASSES = ClassTable.named(["gland", "vessel"])
 HEIGHT, WIDTH, MPP = 1500, 1100, 0.5
 
 
-def write(path, pixels, *, classes=CLASSES, nearest=True):
-    channels = None if pixels.ndim == 2 else pixels.shape[2]
-    create_multiscale(
-        path,
-        extents=extend_pyramid([Extent.of(pixels.shape)]),
-        channels=channels,
-        mpp=MPP,
-        attributes={"classes": classes.to_json()},
-        name=path.name,
-    )
-    rows = strip_rows(path)
-    for y in range(0, pixels.shape[0], rows):
-        write_strip(path, 0, y, pixels[y : y + rows])
-    fill_pyramid(path, nearest=nearest, progress=Silent())
+def write(path, pixels, *, classes=CLASSES):
+    write_image(path, pixels, {"classes": classes.to_json()}, mpp=MPP)
 
 
 @pytest.fixture
@@ -52,10 +35,10 @@ def review(tmp_path):
             if probability is None:
                 create_group(prediction, {"saved": "labels", "classes": CLASSES.to_json()})
             else:
-                write(prediction, probability, nearest=False)
+                write(prediction, probability)
             write(prediction / "labels/prediction", found)
         (store,) = open_collection(tmp_path / "store.zarr")
-        predicted = tuple(open_collection(tmp_path / "pred.zarr"))
+        predicted = tuple(open_predictions(tmp_path / "pred.zarr"))
         label = None if true is None else store.label("truth")
         return list_review_objects(store, predicted[0] if predicted else None, label)
 

@@ -4,12 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tests.makers.memory import MemoryImage, MemoryStore
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import StoreError
 from wsi_seg.evaluation.compare import evaluate_slide
 from wsi_seg.evaluation.scores import Counts, Scores, SlideScore
 from wsi_seg.progress import Silent
-from wsi_seg.testing.memory import MemoryImage, MemoryStore
 
 CLASSES = ClassTable.named(["gland", "vessel"])
 

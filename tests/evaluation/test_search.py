@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tests.makers.memory import MemoryImage, MemoryStore
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import ConfigError
 from wsi_seg.evaluation.search import choose, grid, slide_scores
@@ -11,7 +12,6 @@ from wsi_seg.geometry import Extent
 from wsi_seg.postprocess.decide import decide
 from wsi_seg.postprocess.rule import Rule
 from wsi_seg.postprocess.strips import argmax_strips
-from wsi_seg.testing.memory import MemoryImage, MemoryStore
 
 CLASSES = ClassTable.named(["a", "b"])
 
@@ -21,7 +21,7 @@ CLASSES = ClassTable.named(["a", "b"])
     hnp.arrays(np.uint8, (13, 11), elements=st.sampled_from([0, 1, 2, 255])),
 )
 def test_scores_are_those_of_deciding_by_each_rule(probability, true):
-    rules = grid([0.4, 0.6], [0.3, 0.4], [0, 3, 8], unit="px", per=["image", "object"])
+    rules = grid([0.4, 0.6], [0.3, 0.4], [0, 3, 8], per=["image", "object"], base=Rule(unit="px"))
     classes = {"classes": CLASSES.to_json()}
     image = MemoryImage(probability, attributes=classes)
     label = MemoryImage(true, attributes=classes)

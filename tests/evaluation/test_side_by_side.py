@@ -12,12 +12,12 @@ from skimage.metrics import hausdorff_distance
 from sklearn.metrics import f1_score, jaccard_score
 from torchmetrics.segmentation import DiceScore, MeanIoU
 
+from tests.makers.memory import MemoryImage, MemoryStore
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import StoreError
 from wsi_seg.evaluation.compare import evaluate_slide
 from wsi_seg.evaluation.scores import Measures, Scores
 from wsi_seg.progress import Silent
-from wsi_seg.testing.memory import MemoryImage, MemoryStore
 
 CLASSES = ClassTable.named(["gland", "vessel"])
 

@@ -4,14 +4,8 @@ import numpy as np
 import pytest
 
 from wsi_seg.classes import ClassTable
-from wsi_seg.geometry import Extent
-from wsi_seg.store import (
-    create_collection,
-    create_multiscale,
-    extend_pyramid,
-    open_collection,
-    write_strip,
-)
+from wsi_seg.store import create_collection, open_predictions
+from wsi_seg.testing.stores import write_image
 
 CLASSES = ClassTable.named(["gland", "vessel"], ["#ff0000", "#00ff00"])
 
@@ -31,16 +25,12 @@ def rings():
 def _make_prediction(folder, labels, downsample=2.0, mpp=0.5):
     path = folder / "pred.zarr"
     create_collection(path)
-    extents = extend_pyramid([Extent.of(labels.shape)])
-    common = {"extents": extents, "mpp": mpp, "downsample": downsample, "shard_px": 512}
-    group = path / "slide"
-    create_multiscale(group, channels=2, attributes={"kind": "prediction"}, name="slide", **common)
-    label = group / "labels" / "prediction"
+    scale = {"mpp": mpp, "downsample": downsample, "shard_px": 512}
+    group, none = path / "slide", np.zeros((*labels.shape, 2), np.uint8)
+    write_image(group, none, {"kind": "prediction"}, **scale)
     attributes = {"kind": "label", "classes": CLASSES.to_json()}
-    create_multiscale(label, channels=None, attributes=attributes, name="prediction", **common)
-    for y in range(0, labels.shape[0], 512):
-        write_strip(label, 0, y, labels[y : y + 512])
-    return open_collection(path)
+    write_image(group / "labels" / "prediction", labels, attributes, **scale)
+    return open_predictions(path)
 
 
 def _rings():

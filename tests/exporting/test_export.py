@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.makers.memory import MemoryImage, MemoryStore
 from wsi_seg.annotations import read_annotations
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import OutputError, StoreError
@@ -17,7 +18,6 @@ from wsi_seg.store import (
     create_collection,
     open_predictions,
 )
-from wsi_seg.testing.memory import MemoryImage, MemoryStore
 
 CLASSES = ClassTable.named(["gland", "vessel"], ["#ff0000", "#00ff00"])
 

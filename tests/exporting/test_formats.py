@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.makers.memory import MemoryImage
 from wsi_seg.annotations import AnnotationSets, read_for_slides
 from wsi_seg.annotations.rle import decode_rle, encode_rle
 from wsi_seg.classes import ClassTable
@@ -24,7 +25,6 @@ from wsi_seg.postprocess.rule import Rule
 from wsi_seg.postprocess.table import read_table
 from wsi_seg.progress import Silent
 from wsi_seg.store import write_strip
-from wsi_seg.testing.memory import MemoryImage
 
 CLASSES = ClassTable.named(["gland", "vessel"], ["#ff0000", "#00ff00"])
 

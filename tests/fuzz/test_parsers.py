@@ -20,6 +20,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.makers.coordinates import write_coordinate_tiff
 from wsi_seg.annotations import AnnotationSets, read_annotations, read_for_slides
 from wsi_seg.annotations.names import SlideNames
 from wsi_seg.annotations.rle import read_runs
@@ -32,7 +33,6 @@ from wsi_seg.masks.outlines import is_mask, outline_mask
 from wsi_seg.slides import open_slide
 from wsi_seg.slides.vendors import ome_images, says_aside
 from wsi_seg.store.shards import MISSING, read_index
-from wsi_seg.testing.coordinates import write_coordinate_tiff
 
 BIG = st.one_of(st.integers(0, 300), st.integers(0, 2**64 - 1), st.just(2**64 - 1))
 

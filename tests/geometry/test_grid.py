@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from wsi_seg.errors import ConfigError
 from wsi_seg.geometry import Extent, TileGrid, axis_starts
-from wsi_seg.geometry.grid import strip_bounds
 
 
 @given(st.integers(1, 400), st.integers(1, 64), st.data())
@@ -35,24 +34,9 @@ def test_stride_beyond_the_tile_is_refused():
         axis_starts(100, 64, 65)
 
 
-@given(st.integers(1, 300), st.integers(1, 50), st.integers(1, 60), st.data())
-def test_rows_touching_finds_all_and_only_the_touching_rows(height, tile, strip, data):
-    grid = TileGrid(Extent(height=height, width=9), tile, data.draw(st.integers(1, tile)))
-    for y, y_end in strip_bounds(height, strip):
-        touching = [
-            i for i, top in enumerate(grid.ys) if set(range(top, top + tile)) & set(range(y, y_end))
-        ]
-        assert list(grid.rows_touching(y, y_end)) == touching
-
-
 def test_grid_yields_regions_row_by_row():
     grid = TileGrid(Extent(height=100, width=150), 64, 64, level=1)
     regions = list(grid)
     assert len(grid) == len(regions) == 6
     assert [(r.y, r.x) for r in regions[:4]] == [(0, 0), (0, 64), (0, 86), (36, 0)]
     assert {r.level for r in regions} == {1}
-
-
-def test_rows_past_the_grid_touch_no_tile():
-    grid = TileGrid(Extent(height=9, width=9), tile=4, stride=4)
-    assert grid.rows_touching(20, 30) == range(0)

@@ -2,10 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.makers.strategies import extents
 from wsi_seg.errors import RegionError
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.geometry.region import require_inside
-from wsi_seg.testing.strategies import extents
 
 
 def test_extent_refuses_emptiness_and_says_what_it_got():

@@ -12,7 +12,7 @@ from pydicom.dataset import FileDataset
 from pydicom.encaps import encapsulate
 
 from tests.hostile.made_tiffs import BOMB_BYTES, deflate_bomb, jpeg_claiming
-from wsi_seg.testing.dicoms import write_dicom_image, write_dicom_level
+from tests.makers.dicoms import write_dicom_image, write_dicom_level
 
 Damage = Callable[[bytes], bytes]
 Change = Callable[[FileDataset], None]

@@ -8,8 +8,8 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 
+from tests.makers.coordinates import Codec, Layout, write_coordinate_tiff
 from wsi_seg.geometry import Extent
-from wsi_seg.testing.coordinates import Codec, Layout, write_coordinate_tiff
 
 Damage = Callable[[bytearray], bytearray]
 

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from tests.cards import make_card
+from tests.makers.coordinates import write_coordinate_tiff
+from tests.makers.painted import NAME, paint_prediction
 from wsi_seg.errors import BatchError
 from wsi_seg.geometry import Extent
 from wsi_seg.inference.options import InferOptions
@@ -18,8 +20,6 @@ from wsi_seg.ingest.run import tile_slides
 from wsi_seg.models import NetworkSpec, build_network, save_checkpoint
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection, shards, shared_cache
-from wsi_seg.testing.coordinates import write_coordinate_tiff
-from wsi_seg.testing.painted import NAME, paint_prediction
 from wsi_seg.testing.stores import digests
 from wsi_seg.testing.tissue import CLASSES
 

@@ -7,10 +7,10 @@ import pytest
 
 from tests.hostile.made_pictures import write_hostile_dicoms, write_hostile_pictures
 from tests.hostile.made_tiffs import write_hostile_tiffs
+from tests.makers.coordinates import write_coordinate_tiff
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.slides import open_slide
 from wsi_seg.store import open_collection
-from wsi_seg.testing.coordinates import write_coordinate_tiff
 
 # What is wrong there is no reason to refuse the pixels: they must be read right.
 READABLE = {

@@ -7,8 +7,8 @@ import torch
 
 from tests.cards import make_card
 from tests.hostile.made_stores import write_hostile_stores
+from tests.makers.painted import NAME, paint_prediction
 from wsi_seg.models import NetworkSpec, build_network, save_checkpoint
-from wsi_seg.testing.painted import NAME, paint_prediction
 from wsi_seg.testing.tissue import CLASSES
 
 # Damage of the slide's own pixels or sizes, which a prediction at the finest level must meet.

@@ -3,9 +3,9 @@
 import pytest
 
 from tests.hostile.made_texts import write_hostile_annotations, write_hostile_recipes
+from tests.makers.coordinates import write_coordinate_tiff
 from wsi_seg.geometry import Extent
 from wsi_seg.store import open_collection
-from wsi_seg.testing.coordinates import write_coordinate_tiff
 
 # Odd, but no reason to refuse them: no outline at all, or one that covers the slide.
 HARMLESS = {"xml-deep", "csv-nul", "json-huge-coordinates"}

@@ -11,8 +11,9 @@ from torch import nn
 
 import wsi_seg.inference.save as save_module
 from tests.cards import make_card
+from tests.makers.memory import MemoryImage, MemoryStore, PixelPredictor, red_as_probability
+from tests.makers.stream import predicted
 from wsi_seg.errors import BatchError, ConfigError
-from wsi_seg.geometry import Extent
 from wsi_seg.inference.adaptive import first_options, merged, refined
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.plan import plan_slide
@@ -21,14 +22,11 @@ from wsi_seg.predict.ensemble import Member, Model
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
     create_collection,
-    create_multiscale,
-    extend_pyramid,
     open_collection,
+    open_predictions,
     write_strip,
 )
-from wsi_seg.testing.memory import MemoryImage, MemoryStore, PixelPredictor, red_as_probability
-from wsi_seg.testing.stores import digests
-from wsi_seg.testing.stream import predicted
+from wsi_seg.testing.stores import digests, write_image
 
 CARD = make_card(mpp=None, tile_px=32, mean=(0.0,) * 3, std=(1.0,) * 3)
 OPTIONS = InferOptions(overlap="adaptive", precision="fp32", batch=4)
@@ -46,13 +44,7 @@ class Blinkered(nn.Module):
 
 def write_store(collection, name, image, mpp=None):
     create_collection(collection)
-    path = collection / name
-    create_multiscale(
-        path, extents=extend_pyramid([Extent.of(image.shape)]), channels=3, mpp=mpp,
-        attributes={"kind": "slide"}, name=name, chunk_px=32, shard_px=64,
-    )  # fmt: skip
-    for y in range(0, len(image), 64):
-        write_strip(path, 0, y, image[y : y + 64])
+    write_image(collection / name, image, {"kind": "slide"}, mpp=mpp, shard_px=64)
 
 
 def with_a_square(height=200, width=230):
@@ -63,7 +55,7 @@ def with_a_square(height=200, width=230):
 
 
 def prediction(path, name="one"):
-    store = open_collection(path)[name]
+    store = open_predictions(path)[name]
     extent = store.pyramid.extent
     region = extent.region()
     return store.image.read(region)[..., 0]
@@ -162,7 +154,7 @@ def test_a_slide_that_fails_does_not_stop_the_others(stores, tmp_path):
     with pytest.raises(BatchError, match="'one' has no mpp") as caught:
         report.require_whole()
     assert caught.value.done == 1
-    assert open_collection(tmp_path / "p").names() == ("three",)
+    assert open_predictions(tmp_path / "p").names() == ("three",)
     with pytest.raises(BatchError, match="2 of 2 slides failed"):
         infer_with((Blinkered(), card), stores, tmp_path / "q", OPTIONS, progress=Silent())
 
@@ -172,7 +164,7 @@ def test_no_first_pass_stays_where_nothing_can_go_on_from_it(stores, tmp_path):
     other = replace(OPTIONS, tta="hflip")
     with pytest.raises(BatchError, match="one was made with other settings"):
         run(stores, tmp_path / "p", other).require_whole()
-    assert open_collection(tmp_path / "p").names() == ("one", "two")
+    assert open_predictions(tmp_path / "p").names() == ("one", "two")
     assert not (tmp_path / ".p.first").exists()
     card = replace(CARD, mpp=0.5)
     with pytest.raises(BatchError, match="2 of 2 slides failed"):

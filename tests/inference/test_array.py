@@ -12,7 +12,7 @@ from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer
 from wsi_seg.models import ModelCard
 from wsi_seg.predict.ensemble import Model
-from wsi_seg.store import open_collection
+from wsi_seg.store import open_collection, open_predictions
 
 
 class Red(nn.Module):
@@ -75,7 +75,7 @@ def test_an_array_equals_the_slide_of_its_pixels(store, pixels, tmp_path):
     collection = open_collection(store.path.parent)
     report = infer(collection, Red(), tmp_path / "p.zarr", OPTIONS, card=card())
     assert report.tiles > 0
-    slide = open_collection(tmp_path / "p.zarr")["slide"]
+    slide = open_predictions(tmp_path / "p.zarr")["slide"]
     found = Predictor.of(Red(), card(), OPTIONS)(pixels[0])
     assert np.array_equal(np.rint(found * 255).astype(np.uint8), slide.image[:, :])
     assert np.array_equal(Predictor.of(Red(), card(), OPTIONS).labels(pixels[0]),

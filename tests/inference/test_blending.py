@@ -9,17 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.cards import make_card
+from tests.inference.tiles import read_tile
+from tests.makers.memory import MemoryImage, MemoryStore, PixelPredictor, red_as_probability
+from tests.makers.stream import predicted
 from wsi_seg.errors import StoreError
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.plan import plan_slide
-from wsi_seg.inference.source import read_tile
 from wsi_seg.inference.stream import Job, Sizes, TileStream
 from wsi_seg.inference.waits import WaitTimes
 from wsi_seg.postprocess.label_map import label_map
 from wsi_seg.predict.device import DeviceTimer
 from wsi_seg.progress import Silent
-from wsi_seg.testing.memory import MemoryImage, MemoryStore, PixelPredictor, red_as_probability
-from wsi_seg.testing.stream import predicted
 
 BLENDS = st.sampled_from(["gaussian", "linear", "constant", "crop"])
 

@@ -20,7 +20,7 @@ from wsi_seg.models.checkpoint import weights_digest
 from wsi_seg.predict.combine import combine
 from wsi_seg.predict.ensemble import MemberPredictors, newest_model, read_model
 from wsi_seg.progress import Silent
-from wsi_seg.store import open_collection, write_strip
+from wsi_seg.store import open_collection, open_predictions, write_strip
 from wsi_seg.testing.stores import digests, make_store
 
 OPTIONS = InferOptions(precision="fp32", batch=4)
@@ -48,7 +48,7 @@ def collection(tmp_path):
 
 
 def image(path, name="one"):
-    store = open_collection(path)[name]
+    store = open_predictions(path)[name]
     extent = store.pyramid.extent
     return store.image.read(extent.region())
 
@@ -65,7 +65,7 @@ def test_an_ensemble_is_its_members_predictions_combined(collection, files, tmp_
         expected = combine([image(path, name) for path in single], [1.0] * 3, mode)
         np.testing.assert_array_equal(image(tmp_path / "all.zarr", name), expected)
     assert report.tiles == sum(slide.tiles for slide in report.slides)
-    settings: Any = open_collection(tmp_path / "all.zarr")["one"].attributes["settings"]
+    settings: Any = open_predictions(tmp_path / "all.zarr")["one"].attributes["settings"]
     assert settings["checkpoint"]["mode"] == mode
     assert len({row["checkpoint"] for row in settings["checkpoint"]["members"]}) == 3
 
@@ -92,12 +92,12 @@ def test_a_prediction_notes_what_any_member_learned_from(collection, tmp_path):
         for n in range(2)
     ]
     infer(collection, read_model(files), tmp_path / "p.zarr", OPTIONS, progress=Silent())
-    predicted = open_collection(tmp_path / "p.zarr")
+    predicted = open_predictions(tmp_path / "p.zarr")
     training = predicted["one"].attributes["training"]
     assert training == {"name": "folds", "learned_from_slide": True}  # by one of the two
     alone = infer(collection, read_model(files[:1]), tmp_path / "q.zarr", OPTIONS)
     assert alone.tiles
-    noted: Any = open_collection(tmp_path / "q.zarr")["one"].attributes
+    noted: Any = open_predictions(tmp_path / "q.zarr")["one"].attributes
     assert not noted["training"]["learned_from_slide"]
 
 

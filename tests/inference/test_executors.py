@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.cards import make_card
+from tests.makers.memory import PixelPredictor
 from wsi_seg.inference.distribute import DaskExecutor
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import SerialExecutor, infer_with
 from wsi_seg.predict.ensemble import Member, Model
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection
-from wsi_seg.testing.memory import PixelPredictor
 from wsi_seg.testing.stores import digests, make_store
 
 CARD = make_card("a", "b")

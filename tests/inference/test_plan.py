@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.cards import make_card
+from tests.makers.memory import MemoryImage, MemoryStore
 from wsi_seg.errors import ConfigError, ResolutionError
 from wsi_seg.geometry import Extent
 from wsi_seg.inference.memory import parse_bytes, resident_bytes
@@ -20,7 +21,6 @@ from wsi_seg.models.memory_estimate import estimate_memory
 from wsi_seg.predict.device import Device
 from wsi_seg.predict.ensemble import Member, Model
 from wsi_seg.store import open_collection
-from wsi_seg.testing.memory import MemoryImage, MemoryStore
 from wsi_seg.testing.stores import make_store
 
 CARD = make_card()

@@ -12,20 +12,23 @@ from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.resample import restore
 from wsi_seg.inference.run import infer_with
 from wsi_seg.progress import Silent
-from wsi_seg.store import create_collection, create_multiscale, open_collection, write_strip
+from wsi_seg.store import (
+    create_collection,
+    open_collection,
+    open_predictions,
+)
+from wsi_seg.testing.stores import write_image
 
 OPTIONS = InferOptions(precision="fp32", batch=4)
 
 
 def make_store(collection, name, height, width):
     create_collection(collection)
-    path = collection / name
-    extents = [Extent(height=height, width=width)]
-    create_multiscale(path, extents=extents, channels=3, mpp=None, attributes={}, name=name)
     grey = np.random.default_rng(list(name.encode())).integers(
         0, 256, (height, width, 1), dtype=np.uint8
     )
-    write_strip(path, 0, 0, np.repeat(grey, 3, axis=-1))
+    pixels, extents = np.repeat(grey, 3, axis=-1), [Extent(height=height, width=width)]
+    write_image(collection / name, pixels, {}, mpp=None, extents=extents)
 
 
 class Last(torch.nn.Module):
@@ -73,7 +76,7 @@ def test_the_result_of_a_resized_slide_has_the_slides_own_size(tmp_path, resize,
     report = infer_with(
         (Last(), card(resize=resize, mean=(0.5,) * 3)), stores, out, OPTIONS, progress=Silent()
     )
-    found = open_collection(out)["crop"]
+    found = open_predictions(out)["crop"]
     assert found.pyramid.extent == Extent(height=94, width=171)
     assert (report.slides[0].height, report.slides[0].width) == (94, 171)
     assert report.tiles == tiles
@@ -88,7 +91,7 @@ def test_a_model_of_slices_sees_those_above_and_below(tmp_path):
     stores = list(open_collection(tmp_path / "store.zarr"))
     out = tmp_path / "pred.zarr"
     infer_with((Last(), card(context_slices=1)), stores, out, OPTIONS, progress=Silent())
-    found = open_collection(out)
+    found = open_predictions(out)
     region = Region(level=0, y=0, x=0, height=64, width=64)
     for z, above in ((0, 1), (1, 2), (2, 2)):
         seen = found[f"ct_z{z:04d}"].image.read(region)[..., 0]
@@ -103,7 +106,7 @@ def test_a_crop_of_1716_by_942_is_stretched_and_brought_back(tmp_path):
     out = tmp_path / "pred.zarr"
     model = Last(), card(resize="stretch", tile_px=800, mean=(0.5,) * 3)
     infer_with(model, stores, out, OPTIONS, progress=Silent())
-    ids = open_collection(out)["crop"].label("prediction")
+    ids = open_predictions(out)["crop"].label("prediction")
     assert ids.pyramid.extent == Extent(height=942, width=1716)
     px = ids.read(Region(level=0, y=0, x=0, height=942, width=1716))
     assert set(np.unique(px)) == {0, 1}

@@ -19,7 +19,7 @@ from wsi_seg.models import NetworkSpec, build_network, save_checkpoint
 from wsi_seg.postprocess.label_map import label_map
 from wsi_seg.predict.predictor import Predictor
 from wsi_seg.progress import Silent
-from wsi_seg.store import open_collection, write_strip
+from wsi_seg.store import open_collection, open_predictions, write_strip
 from wsi_seg.testing.stores import digests, make_store
 
 
@@ -45,7 +45,7 @@ OPTIONS = InferOptions(precision="fp32", batch=4, strip_px=512)
 
 def test_every_slide_is_predicted_at_its_exact_extent(collection, checkpoint, tmp_path):
     report = infer(collection, checkpoint, tmp_path / "pred.zarr", OPTIONS, progress=Silent())
-    predictions = open_collection(tmp_path / "pred.zarr")
+    predictions = open_predictions(tmp_path / "pred.zarr")
     assert predictions.names() == ("one", "two")
     for name, extent in (
         ("one", Extent(height=300, width=210)),
@@ -106,7 +106,7 @@ def test_stopped_anywhere_and_run_again_gives_the_same_bytes(checkpoint, tmp_pat
         with pytest.raises(Killed):
             infer(collection, checkpoint, out, OPTIONS, progress=Silent())
         with pytest.raises(StoreIncompleteError, match="tall"):
-            open_collection(out)
+            open_predictions(out)
         calls["left"] = 99
         report = infer(collection, checkpoint, out, OPTIONS, progress=Silent())
         assert digests(out) == expected
@@ -165,7 +165,7 @@ def test_an_old_prediction_stays_until_the_new_one_is_complete(checkpoint, tmp_p
     with pytest.raises(killed):
         infer(collection, checkpoint, out, other, overwrite=True)
     monkeypatch.undo()
-    assert digests(open_collection(out)["tall"].path) == old
+    assert digests(open_predictions(out)["tall"].path) == old
     with pytest.raises(BatchError, match="unfinished work with other settings"):
         infer(collection, checkpoint, out, OPTIONS)
     report = infer(collection, checkpoint, out, other)
@@ -186,7 +186,7 @@ def test_one_bad_slide_does_not_stop_the_others(checkpoint, tmp_path):
     with pytest.raises(BatchError, match="'unknown' has no mpp") as caught:
         report.require_whole()
     assert caught.value.done == 1
-    assert open_collection(tmp_path / "pred.zarr").names() == ("good",)
+    assert open_predictions(tmp_path / "pred.zarr").names() == ("good",)
 
 
 def test_a_damaged_chunk_is_left_at_zero_and_its_neighbours_are_predicted(
@@ -200,7 +200,7 @@ def test_a_damaged_chunk_is_left_at_zero_and_its_neighbours_are_predicted(
     (slide,) = (s for s in report.slides if s.slide == "one")
     assert slide.quarantined
     assert all("chunk" in reason for _, _, reason in slide.quarantined)
-    image = open_collection(tmp_path / "pred.zarr")["one"].image
+    image = open_predictions(tmp_path / "pred.zarr")["one"].image
     first = Region(level=0, y=0, x=0, height=64, width=64)
     assert image.read(first).any()
     bad = Region(level=0, y=140, x=10, height=8, width=8)
@@ -223,8 +223,8 @@ def test_tta_changes_the_prediction_and_belongs_to_the_settings(collection, chec
         infer(collection, checkpoint, out, flipped, progress=Silent())
     infer(collection, checkpoint, tmp_path / "b.zarr", flipped, progress=Silent())
     region = Region(level=0, y=0, x=0, height=64, width=64)
-    plain = open_collection(out)["two"].image.read(region).astype(int)
-    averaged = open_collection(tmp_path / "b.zarr")["two"].image.read(region).astype(int)
+    plain = open_predictions(out)["two"].image.read(region).astype(int)
+    averaged = open_predictions(tmp_path / "b.zarr")["two"].image.read(region).astype(int)
     assert 0 < np.abs(plain - averaged).mean() < 30
 
 
@@ -240,7 +240,7 @@ def test_a_cluster_gives_the_prediction_of_one_process(checkpoint, tmp_path, wor
     )
     assert report.tiles >= sum(slide.tiles for slide in report.slides)
     for name in ("tall", "two"):
-        expected, found = open_collection(serial)[name], open_collection(many)[name]
+        expected, found = open_predictions(serial)[name], open_predictions(many)[name]
         extent = expected.pyramid.extent
         whole = extent.region()
         differing = expected.image.read(whole) != found.image.read(whole)
@@ -296,4 +296,4 @@ def test_many_small_images_are_predicted_in_full_batches(checkpoint, tmp_path, m
     )
     assert report.tiles == 22
     assert sizes == [8, 8, 8]
-    assert len(open_collection(out)) == 22
+    assert len(open_predictions(out)) == 22

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.cards import make_card
+from tests.makers.memory import MemoryImage, MemoryStore
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.plan import plan_slide
 from wsi_seg.inference.seams import Steps, StepSums, seam_score
-from wsi_seg.testing.memory import MemoryImage, MemoryStore
 
 CARD = make_card(mpp=None, tile_px=32)
 

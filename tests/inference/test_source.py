@@ -7,15 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.cards import make_card
+from tests.inference.tiles import read_tile
+from tests.makers.memory import MemoryImage, MemoryStore
 from wsi_seg.data.dataset import PatchSource
 from wsi_seg.errors import ResolutionError
 from wsi_seg.inference import source as source_module
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.plan import plan_slide
-from wsi_seg.inference.source import ReadAhead, SourceRows, read_tile
+from wsi_seg.inference.source import ReadAhead, SourceRows
 from wsi_seg.inference.transfer import Transfers
 from wsi_seg.reading.view import View
-from wsi_seg.testing.memory import MemoryImage, MemoryStore
 
 
 def card(mpp):

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from tests.makers.coordinates import write_coordinate_tiff
+from tests.makers.omezarrs import write_ome_zarr
 from wsi_seg.errors import SlideError
 from wsi_seg.geometry import Extent
 from wsi_seg.ingest.names import name_slides
@@ -10,8 +12,6 @@ from wsi_seg.ingest.run import tile_slides
 from wsi_seg.ingest.verify import verify_slides
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection
-from wsi_seg.testing.coordinates import write_coordinate_tiff
-from wsi_seg.testing.omezarrs import write_ome_zarr
 
 EXTENT = Extent(height=40, width=50)
 

@@ -9,13 +9,13 @@ import zarr
 from PIL import Image, PngImagePlugin
 from pydicom import Dataset, dcmread
 
+from tests.makers.dicoms import write_dicom_image, write_dicom_level
+from tests.makers.omezarrs import write_ome_zarr
 from wsi_seg.errors import StoreError
 from wsi_seg.ingest.privacy import require_allowed
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection
-from wsi_seg.testing.dicoms import write_dicom_image, write_dicom_level
-from wsi_seg.testing.omezarrs import write_ome_zarr
 
 SECRETS = ("Zebulon^Quist", "19310713", "SN-778899", "free text of the operator", "1.2.826.0.1.77")
 MARKER = np.frombuffer(b"LABEL PICTURE!" * 2, np.uint8)[:27].reshape(9, 3)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from tests.makers.coordinates import write_coordinate_tiff
 from wsi_seg.errors import (
     BatchError,
     ConfigError,
@@ -29,7 +30,6 @@ from wsi_seg.progress import Silent
 from wsi_seg.slides import open_slide
 from wsi_seg.slides.window import OpenOptions, Window
 from wsi_seg.store import open_collection
-from wsi_seg.testing.coordinates import write_coordinate_tiff
 from wsi_seg.testing.phantoms import write_mhd
 from wsi_seg.testing.store_conformance import zarr_levels
 

@@ -1,5 +1,6 @@
 import pytest
 
+from tests.makers.coordinates import write_coordinate_tiff
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent
 from wsi_seg.ingest.plan import Codec
@@ -7,7 +8,6 @@ from wsi_seg.ingest.run import tile_slides
 from wsi_seg.ingest.verify import sampled_regions, verify_slide
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection
-from wsi_seg.testing.coordinates import write_coordinate_tiff
 
 
 @pytest.mark.parametrize("codec", ["verbatim", "zstd"])

@@ -4,20 +4,13 @@ import numpy as np
 import pytest
 from shapely.geometry import Point
 
+from tests.cards import make_card
 from wsi_seg.annotations import Annotation, Annotations
 from wsi_seg.classes import ClassTable
 from wsi_seg.geometry import Extent
 from wsi_seg.masks.labels import write_labels
-from wsi_seg.progress import Silent
-from wsi_seg.store import (
-    commit,
-    create_collection,
-    create_multiscale,
-    fill_pyramid,
-    open_collection,
-    strip_rows,
-    write_strip,
-)
+from wsi_seg.store import create_collection, dyadic_extents, open_collection
+from wsi_seg.testing.stores import write_image
 
 CLASSES = ClassTable.named(["disc", "unseen"])
 
@@ -32,20 +25,9 @@ def write_slide(collection, name, seed, *, labelled=True):
         cy, cx, radius = rng.uniform(0, height), rng.uniform(0, width), rng.uniform(10, 20)
         image[(y - cy) ** 2 + (x - cx) ** 2 <= radius**2] -= (80, 100, 30)
         items.append(Annotation(Point(cx, cy).buffer(radius), "disc", "test"))
-    partial = collection / ".partial" / name
-    extents = [
-        Extent(height=height, width=width),
-        Extent(height=-(-height // 2), width=-(-width // 2)),
-    ]
-    create_multiscale(
-        partial, extents=extents, channels=3, mpp=0.5, attributes={"kind": "slide"}, name=name
-    )
     pixels = image.clip(0, 255).astype(np.uint8)
-    rows = strip_rows(partial)
-    for top in range(0, height, rows):
-        write_strip(partial, 0, top, pixels[top : top + rows])
-    fill_pyramid(partial, nearest=False, progress=Silent())
-    commit(partial, collection / name)
+    extents = dyadic_extents(Extent.of(pixels.shape), 2)
+    write_image(collection / name, pixels, {"kind": "slide"}, extents=extents)
     if labelled:
         store = open_collection(collection)[name]
         write_labels(store, Annotations(tuple(items), ()), CLASSES, "annotations")
@@ -86,15 +68,10 @@ train: {epochs: 3, batch_size: 8, precision: fp32, workers: 0}
 @pytest.fixture
 def card_of():
     """Make the card that a recipe's network has."""
-    from wsi_seg.models import ModelCard
-
-    return lambda recipe: ModelCard(
+    return lambda recipe: make_card(
         architecture=recipe.model.architecture,
         encoder=recipe.model.encoder,
-        in_channels=3,
         classes=recipe.class_table,
         mpp=recipe.mpp,
         tile_px=recipe.patch_px,
-        mean=(0.5,) * 3,
-        std=(0.25,) * 3,
     )

@@ -19,7 +19,7 @@ from wsi_seg.learn.train import train
 from wsi_seg.models import load_checkpoint, read_card, save_checkpoint
 from wsi_seg.models.checkpoint import digest_of
 from wsi_seg.progress import Silent
-from wsi_seg.store import open_collection
+from wsi_seg.store import open_predictions
 
 # The SIIM-ACR 2019 winner's five stages: rates of positives .8/.6/.4/.5, each stage from the
 # best network of the one before, in each fold by itself; three networks of five folds.
@@ -199,7 +199,7 @@ def test_folds_leave_an_ensemble_and_predictions(recipe_for, tmp_path):
         fold = tmp_path / f"fold_{index}"
         card = read_card(fold / "best.safetensors")
         held_out = card.training["validation_slides"]
-        assert [store.name for store in open_collection(fold / "oof.zarr")] == held_out
+        assert [store.name for store in open_predictions(fold / "oof.zarr")] == held_out
         assert len(list((fold / "two" / "top").glob("*.safetensors"))) == 2
         two, one = (load_file(fold / name / "best.safetensors") for name in ("two", "one"))
         assert any(not torch.equal(two[name], one[name]) for name in one)
@@ -221,7 +221,7 @@ def test_predictions_out_of_fold_follow_weights_that_more_training_has_changed(
         next(network.parameters()).add_(0.5)
     save_checkpoint(best, network, card)
     train(recipe, tmp_path, progress=Silent())
-    for store in open_collection(tmp_path / "fold_0" / "oof.zarr"):
+    for store in open_predictions(tmp_path / "fold_0" / "oof.zarr"):
         noted: Any = store.attributes
         assert noted["settings"]["checkpoint"] == digest_of(best)
     assert kept == {path: path.stat().st_mtime_ns for path in kept}

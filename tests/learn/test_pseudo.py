@@ -1,6 +1,5 @@
 import json
 import shutil
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from wsi_seg.classes import ClassTable
 from wsi_seg.config import load_recipe
 from wsi_seg.data.dataset import PatchSource
 from wsi_seg.errors import BatchError, ConfigError, OutputError
-from wsi_seg.geometry import Extent, Region
+from wsi_seg.geometry import Region
 from wsi_seg.learn.patches import Patches
 from wsi_seg.learn.pseudo import PseudoOptions, write_pseudo_labels
 from wsi_seg.learn.resume import Position
@@ -21,41 +20,23 @@ from wsi_seg.progress import Silent
 from wsi_seg.reading.view import View
 from wsi_seg.sampling.maps import TrainingSlide
 from wsi_seg.store import (
-    commit,
     create_collection,
-    create_multiscale,
     open_collection,
     open_predictions,
-    write_strip,
     writer,
 )
+from wsi_seg.testing.stores import write_image
 
 CLASSES = ClassTable.named(["other", "disc"])
 
 
 def write_prediction(collection, slide, probability):
     """Prediction of half the slide's size, with a class that the recipe does not have."""
-    partial = collection / ".partial" / slide.name
-    height, width = probability.shape
-    extents = [Extent(height=height, width=width)]
-    common: dict[str, Any] = {"extents": extents, "mpp": 0.5, "downsample": 2.0}
-    rows = CLASSES.to_json()
-    create_multiscale(
-        partial,
-        channels=2,
-        attributes={"kind": "prediction", "classes": rows},
-        name=slide.name,
-        **common,
-    )
-    create_multiscale(
-        partial / "labels" / "prediction",
-        channels=None,
-        attributes={"kind": "label", "classes": rows},
-        name="prediction",
-        **common,
-    )
-    write_strip(partial, 0, 0, np.stack([255 - probability, probability], axis=-1))
-    commit(partial, collection / slide.name)
+    group, classes = collection / slide.name, CLASSES.to_json()
+    pixels = np.stack([255 - probability, probability], axis=-1)
+    write_image(group, pixels, {"kind": "prediction", "classes": classes}, downsample=2.0)
+    label, about = group / "labels" / "prediction", {"kind": "label", "classes": classes}
+    write_image(label, np.zeros_like(probability), about, downsample=2.0)
 
 
 @pytest.fixture

@@ -20,12 +20,11 @@ from wsi_seg.learn.validate import Validation, score_slides
 from wsi_seg.models import build_network, load_checkpoint
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
-    commit,
     create_collection,
-    create_multiscale,
     open_collection,
-    write_strip,
+    open_predictions,
 )
+from wsi_seg.testing.stores import write_image
 
 # Half found on a small slide, all found on a large one.
 UNEQUAL = Scores(
@@ -151,19 +150,9 @@ def test_tiles_that_show_nothing_do_not_count(slides, tmp_path):
     found = (truth == 1).astype(np.uint8)
     found[:64] = 0  # everything is missed in the first row of tiles
     create_collection(tmp_path / "pred.zarr")
-    partial = tmp_path / "pred.zarr" / ".partial" / "a"
-    rows = ClassTable.named(["disc"]).to_json()
-    for path, channels in ((partial, 1), (partial / "labels" / "prediction", None)):
-        create_multiscale(
-            path,
-            extents=[extent],
-            channels=channels,
-            mpp=0.5,
-            attributes={"kind": "prediction", "classes": rows},
-            name=path.name,
-        )
-    write_strip(partial / "labels" / "prediction", 0, 0, found)
-    commit(partial, tmp_path / "pred.zarr" / "a")
+    about = {"kind": "prediction", "classes": ClassTable.named(["disc"]).to_json()}
+    for path, pixels in (("a", found[..., None]), ("a/labels/prediction", found)):
+        write_image(tmp_path / "pred.zarr" / path, pixels, about)
     expected = []
     for y in range(0, extent.height, 64):
         for x in range(0, extent.width, 64):
@@ -172,7 +161,7 @@ def test_tiles_that_show_nothing_do_not_count(slides, tmp_path):
                 expected.append(2 * (ours * theirs).sum() / (ours.sum() + theirs.sum()))
     assert 0.0 in expected
     assert 1.0 in expected
-    stored = open_collection(tmp_path / "pred.zarr")["a"].label("prediction")
+    stored = open_predictions(tmp_path / "pred.zarr")["a"].label("prediction")
     dices = tile_dices(stored, slide.label("annotations"), 64)["disc"]
     assert list(dices) == pytest.approx(expected)
     (score,) = score_slides(tmp_path / "pred.zarr", [slide], "annotations", Silent()).slides

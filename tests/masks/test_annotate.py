@@ -8,6 +8,7 @@ import shapely
 import tifffile
 from PIL import Image
 
+from tests.makers.coordinates import write_coordinate_tiff
 from wsi_seg.annotations import Annotation, Annotations
 from wsi_seg.annotations.rle import encode_rle
 from wsi_seg.classes import ClassTable
@@ -20,7 +21,6 @@ from wsi_seg.masks.objects import read_objects
 from wsi_seg.masks.rasterize import Rasterizer
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection, writer
-from wsi_seg.testing.coordinates import write_coordinate_tiff
 
 EXTENT = Extent(height=90, width=140)
 

@@ -20,14 +20,12 @@ from wsi_seg.masks.labels import write_labels
 from wsi_seg.models import NetworkSpec, build_network
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
-    commit,
     create_collection,
-    create_multiscale,
-    fill_pyramid,
+    dyadic_extents,
     open_collection,
     open_predictions,
-    write_strip,
 )
+from wsi_seg.testing.stores import write_image
 
 FOLDER = Path(__file__).parents[2] / "pipelines"
 RECIPES = sorted(FOLDER.glob("*/recipe*.yaml"))
@@ -69,12 +67,9 @@ def slides(tmp_path_factory):
     rng = np.random.default_rng(0)
     names = [f"{volume}_z{z:04d}" for volume in "ab" for z in (0, 1)] + ["unseen_z0000"]
     for name in names:
-        partial = collection / ".partial" / name
-        extents = [Extent(height=150, width=170), Extent(height=75, width=85)]
-        create_multiscale(partial, extents=extents, channels=3, mpp=0.5, attributes={}, name=name)
-        write_strip(partial, 0, 0, rng.integers(0, 256, (150, 170, 3), dtype=np.uint8))
-        fill_pyramid(partial, nearest=False, progress=Silent())
-        commit(partial, collection / name)
+        pixels = rng.integers(0, 256, (150, 170, 3), dtype=np.uint8)
+        extents = dyadic_extents(Extent.of(pixels.shape), 2)
+        write_image(collection / name, pixels, {}, extents=extents)
     return collection
 
 

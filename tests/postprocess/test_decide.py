@@ -9,21 +9,18 @@ from scipy import ndimage
 from skimage.filters import apply_hysteresis_threshold
 from skimage.morphology import remove_small_holes
 
+from tests.makers.memory import MemoryImage
 from wsi_seg.errors import ConfigError, ResolutionError
 from wsi_seg.geometry import Extent
 from wsi_seg.postprocess.decide import decide
 from wsi_seg.postprocess.rule import (
     Rule,
-    doublet,
     fixed,
-    hysteresis,
     least_above,
     read_rule,
-    triplet,
     write_rule,
 )
 from wsi_seg.postprocess.strips import Strip, argmax_strips
-from wsi_seg.testing.memory import MemoryImage
 
 
 def decided(probability, rule, *, height=7, mpp=None):
@@ -45,15 +42,15 @@ def test_the_triplet_of_the_pneumothorax_winners():
     probability = np.full((100, 100), 0.2)
     probability.ravel()[:1999] = 0.8
     probability.ravel()[4000:5000] = 0.5
-    rule = triplet(0.75, 2000, 0.3, unit="px")
+    rule = Rule(0.75, 0.3, 2000, "px")
     assert not decided(probability, rule).any()
     probability.ravel()[1999] = 0.8
     assert decided(probability, rule).sum() == 3000
     np.testing.assert_array_equal(
-        decided(probability, triplet(0.75, 2000, 0.75, unit="px")),
-        decided(probability, doublet(0.75, 2000, unit="px")),
+        decided(probability, Rule(0.75, 0.75, 2000, "px")),
+        decided(probability, Rule(0.75, 0.75, 2000, "px")),
     )
-    assert decided(probability, doublet(0.75, 2000, unit="px")).sum() == 2000
+    assert decided(probability, Rule(0.75, 0.75, 2000, "px")).sum() == 2000
 
 
 def test_per_object_one_below_the_high_threshold_is_left_out():
@@ -62,10 +59,10 @@ def test_per_object_one_below_the_high_threshold_is_left_out():
     probability[4:9, 4:9] = 0.9
     probability[15:25, 15:25] = 0.5
     probability[16:18, 16:18] = 0.9
-    found = decided(probability, triplet(0.75, 25, 0.3, unit="px", per="object"))
+    found = decided(probability, Rule(0.75, 0.3, 25, "px", "object"))
     assert found[2:12, 2:12].all()
     assert found.sum() == 100
-    assert decided(probability, triplet(0.75, 25, 0.3, unit="px")).sum() == 200
+    assert decided(probability, Rule(0.75, 0.3, 25, "px")).sum() == 200
 
 
 def test_above_is_strict():
@@ -99,7 +96,7 @@ PROBABILITIES = hnp.arrays(
 
 @given(PROBABILITIES, st.integers(1, 21))
 def test_hysteresis_is_that_of_scikit_image(values, height):
-    found = decided(values, hysteresis(0.7, 0.3), height=height)
+    found = decided(values, Rule(0.7, 0.3, 1, "px", "object"), height=height)
     expected = apply_hysteresis_threshold(values / 255, 0.3, 0.7)
     np.testing.assert_array_equal(found.astype(bool), expected)
 
@@ -141,7 +138,7 @@ def test_several_classes_are_decided_separately_and_a_hole_takes_the_class_aroun
 
 
 def test_rules_are_kept_as_json_and_nonsense_is_refused(tmp_path):
-    rule = triplet(0.7, 600, 0.3, per="object")
+    rule = Rule(0.7, 0.3, 600, per="object")
     write_rule(tmp_path / "rule.json", rule, {"score": 0.5})
     assert read_rule(tmp_path / "rule.json") == rule
     with pytest.raises(ConfigError, match="wsi-seg search"):

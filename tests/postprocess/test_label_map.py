@@ -6,25 +6,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tests.makers.memory import MemoryImage
 from wsi_seg.classes import ClassTable
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.postprocess.decide import decide
 from wsi_seg.postprocess.label_map import label_map, predicted_label
-from wsi_seg.postprocess.rule import Rule, doublet, fixed, hysteresis
+from wsi_seg.postprocess.rule import Rule, fixed
 from wsi_seg.postprocess.strips import argmax_strips, certain_label_strips
 from wsi_seg.postprocess.write import decided_label
-from wsi_seg.progress import Silent
 from wsi_seg.store import (
+    Layout,
     Multiscale,
     create_collection,
     create_multiscale,
-    extend_pyramid,
-    fill_pyramid,
-    open_collection,
-    strip_rows,
-    write_strip,
+    open_predictions,
 )
-from wsi_seg.testing.memory import MemoryImage
+from wsi_seg.testing.stores import write_image
 
 CLASSES = ClassTable.named(["gland", "vessel", "nerve"])
 
@@ -43,17 +40,10 @@ def test_the_most_probable_class_is_taken_where_it_is_above_one_half(probability
 def prediction(tmp_path):
     """Prediction of three classes whose probabilities alone are saved, of odd sizes."""
     create_collection(tmp_path / "p.zarr")
-    group, extent = tmp_path / "p.zarr" / "slide", Extent(height=1301, width=1051)
-    create_multiscale(
-        group, extents=extend_pyramid([extent]), channels=3, mpp=0.5, downsample=2.0,
-        attributes={"saved": "probabilities", "classes": CLASSES.to_json()}, name="slide",
-    )  # fmt: skip
-    rng, rows = np.random.default_rng(0), strip_rows(group)
-    for y in range(0, extent.height, rows):
-        size = (min(rows, extent.height - y), extent.width, 3)
-        write_strip(group, 0, y, rng.integers(0, 256, size, dtype=np.uint8))
-    fill_pyramid(group, nearest=False, progress=Silent())
-    return open_collection(tmp_path / "p.zarr")["slide"]
+    pixels = np.random.default_rng(0).integers(0, 256, (1301, 1051, 3), dtype=np.uint8)
+    about = {"saved": "probabilities", "classes": CLASSES.to_json()}
+    write_image(tmp_path / "p.zarr" / "slide", pixels, about, downsample=2.0)
+    return open_predictions(tmp_path / "p.zarr")["slide"]
 
 
 def test_a_label_map_that_was_not_saved_is_computed_as_it_is_read(prediction, monkeypatch):
@@ -78,9 +68,7 @@ def test_a_label_map_that_was_not_saved_is_computed_as_it_is_read(prediction, mo
 
 def test_other_labels_and_other_predictions_are_read_from_disk(prediction):
     kept = prediction.path / "labels" / "prediction"
-    create_multiscale(
-        kept, extents=prediction.pyramid.extents, channels=None, mpp=0.5, attributes={}, name="x"
-    )
+    create_multiscale(kept, Layout.like(prediction.image), {})
     assert type(predicted_label(prediction)) is not Multiscale  # stale ones do not count
     with pytest.raises(ValueError, match=r"got label 'decision'; it has: prediction"):
         predicted_label(prediction, "decision")
@@ -88,21 +76,13 @@ def test_other_labels_and_other_predictions_are_read_from_disk(prediction):
 
 def test_what_is_too_small_for_the_model_is_left_out_unless_a_rule_decides(tmp_path):
     create_collection(tmp_path / "p.zarr")
-    group = tmp_path / "p.zarr" / "slide"
-    create_multiscale(
-        group, extents=extend_pyramid([Extent(height=40, width=40)]), channels=1, mpp=0.5,
-        name="slide",
-        attributes={
-            "saved": "probabilities",
-            "classes": ClassTable.named(["nucleus"]).to_json(),
-            "min_object_um2": 10.0,
-        },
-    )  # fmt: skip
+    nucleus = ClassTable.named(["nucleus"]).to_json()
+    about = {"saved": "probabilities", "classes": nucleus, "min_object_um2": 10.0}
     found = np.zeros((40, 40, 1), dtype=np.uint8)
     found[2:8, 2:8] = 200  # 9 um2
     found[20:27, 20:27] = 200  # 12 um2
-    write_strip(group, 0, 0, found)
-    (store,) = open_collection(tmp_path / "p.zarr")
+    write_image(tmp_path / "p.zarr" / "slide", found, about)
+    (store,) = open_predictions(tmp_path / "p.zarr")
     whole = Region(level=0, y=0, x=0, height=40, width=40)
     assert decided_label(store, fixed(0.5)).read(whole, cached=False).sum() == 36 + 49
     kept = decided_label(store, None).read(whole, cached=False)
@@ -138,7 +118,13 @@ def test_a_rule_at_one_half_decides_the_same_of_class_ids_alone(probability, rul
 
 @pytest.mark.parametrize(
     "rule",
-    [fixed(0.6), doublet(0.4, 3), hysteresis(0.5, 0.4), Rule(min_distance=2.0), Rule(nms_iou=0.5)],
+    [
+        fixed(0.6),
+        Rule(0.4, 0.4, 3),
+        Rule(0.5, 0.4, 1, "px", "object"),
+        Rule(min_distance=2.0),
+        Rule(nms_iou=0.5),
+    ],
 )
 def test_other_rules_need_probabilities(rule):
     assert rule.needs_probabilities

@@ -2,11 +2,11 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.makers.memory import MemoryImage
 from wsi_seg.geometry import Extent
 from wsi_seg.reading import thumbnail as module
 from wsi_seg.reading.thumbnail import thumbnail_extent
 from wsi_seg.store import read_thumbnail
-from wsi_seg.testing.memory import MemoryImage
 
 
 def test_pixels_are_area_means_whatever_the_bands(monkeypatch):

@@ -7,18 +7,10 @@ from wsi_seg.data.augment import Augmenter, require_no_colour
 from wsi_seg.data.dataset import PatchSource
 from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.geometry import Extent, Pyramid, Region
-from wsi_seg.progress import Silent
 from wsi_seg.reading.resample import read_image
 from wsi_seg.reading.view import View
-from wsi_seg.store import (
-    commit,
-    create_collection,
-    create_multiscale,
-    dyadic_extents,
-    fill_pyramid,
-    open_collection,
-    write_strip,
-)
+from wsi_seg.store import create_collection, dyadic_extents, open_collection
+from wsi_seg.testing.stores import write_image
 
 
 @pytest.mark.parametrize(
@@ -75,18 +67,8 @@ def volume(tmp_path_factory):
     collection = tmp_path_factory.mktemp("volume") / "store.zarr"
     create_collection(collection)
     for z in (0, 1, 2, 4):
-        partial = collection / ".partial" / f"ct_z{z:04d}"
-        create_multiscale(
-            partial,
-            extents=[Extent(height=40, width=50)],
-            channels=3,
-            mpp=None,
-            attributes={"kind": "slide"},
-            name=f"ct_z{z:04d}",
-        )
-        write_strip(partial, 0, 0, np.full((40, 50, 3), 10 * z, dtype=np.uint8))
-        fill_pyramid(partial, nearest=False, progress=Silent())
-        commit(partial, collection / partial.name)
+        pixels = np.full((40, 50, 3), 10 * z, dtype=np.uint8)
+        write_image(collection / f"ct_z{z:04d}", pixels, {"kind": "slide"}, mpp=None)
     return open_collection(collection)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from tests.makers.painted import paint_prediction
 from wsi_seg.cli.app import app
 from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.evaluation.compare import evaluate
@@ -16,7 +17,6 @@ from wsi_seg.reporting.page import Section, cell, facts, page, table
 from wsi_seg.reporting.prediction import score_sections
 from wsi_seg.reporting.write import ReportSources, report
 from wsi_seg.store import create_collection, open_collection, open_predictions
-from wsi_seg.testing.painted import paint_prediction
 
 
 @pytest.fixture(scope="session")

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.makers.coordinates import write_coordinate_tiff
+from tests.makers.dicoms import write_dicom_image, write_dicom_level
+from tests.makers.omezarrs import write_ome_zarr
 from wsi_seg.errors import SlideError
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.slides import find_slides, open_slide
-from wsi_seg.testing.coordinates import write_coordinate_tiff
-from wsi_seg.testing.dicoms import write_dicom_image, write_dicom_level
-from wsi_seg.testing.omezarrs import write_ome_zarr
 
 PIXELS = (np.arange(70 * 90 * 3) * 37 % 251).astype(np.uint8).reshape(70, 90, 3)
 

@@ -8,12 +8,12 @@ from pydicom import dcmread
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, RLELossless
 
+from tests.makers.coordinates import coordinate_pixels
+from tests.makers.dicoms import write_dicom_image, write_dicom_level
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent
 from wsi_seg.slides import open_slide
 from wsi_seg.testing.conformance import check_slide
-from wsi_seg.testing.coordinates import coordinate_pixels
-from wsi_seg.testing.dicoms import write_dicom_image, write_dicom_level
 
 EXTENTS = (Extent(height=203, width=333), Extent(height=81, width=133))
 CT = "1.2.840.10008.5.1.4.1.1.2"

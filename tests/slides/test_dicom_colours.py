@@ -12,12 +12,12 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels.encoders.base import RLELosslessEncoder
 from pydicom.uid import UID
 
+from tests.makers.dicoms import DICOM_TILE, write_dicom_level
 from wsi_seg.codestreams.headers import jpeg2k_transforms
 from wsi_seg.errors import UnsupportedSlideError
 from wsi_seg.geometry import Region
 from wsi_seg.slides import open_slide
 from wsi_seg.slides.dicom_colours import CONVERTED, FAMILIES, is_read
-from wsi_seg.testing.dicoms import DICOM_TILE, write_dicom_level
 
 SIZE = (DICOM_TILE.height, DICOM_TILE.width)
 Y, X = np.mgrid[: SIZE[0], : SIZE[1]]

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.makers.dicoms import write_dicom_image, write_dicom_level
+from tests.makers.omezarrs import write_ome_zarr
 from wsi_seg.errors import SlideError
 from wsi_seg.slides import find_slides, open_slide, search_slides, slide_name
 from wsi_seg.slides.sources import source_bytes, source_digest
 from wsi_seg.testing.conformance import check_slide
-from wsi_seg.testing.dicoms import write_dicom_image, write_dicom_level
-from wsi_seg.testing.omezarrs import write_ome_zarr
 
 PIXELS = np.arange(70 * 90 * 3, dtype=np.uint8).reshape(70, 90, 3)
 FACING = [1, 0, 0, 0, 1, 0]

@@ -10,14 +10,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydicom import dcmread
 
+from tests.makers.coordinates import write_coordinate_tiff
+from tests.makers.dicoms import write_dicom_image, write_dicom_level
+from tests.makers.omezarrs import write_ome_zarr
+from tests.slides.checks import check_names, check_turned, check_unlike
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.slides import NotCopyable, open_slide
 from wsi_seg.slides.orientation import stored_region, upright, upright_extent
 from wsi_seg.slides.resolution import written
-from wsi_seg.testing.conformance import check_names, check_slide, check_turned, check_unlike
-from wsi_seg.testing.coordinates import write_coordinate_tiff
-from wsi_seg.testing.dicoms import write_dicom_image, write_dicom_level
-from wsi_seg.testing.omezarrs import write_ome_zarr
+from wsi_seg.testing.conformance import check_slide
 
 RGB = (np.arange(70 * 90 * 3) * 37 % 251).astype(np.uint8).reshape(70, 90, 3)
 ORIENTATION = 274

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from tests.makers.coordinates import coordinate_pixels
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.slides import open_slide
 from wsi_seg.testing.conformance import check_slide
-from wsi_seg.testing.coordinates import coordinate_pixels
 
 
 def pixels(height=57, width=91):

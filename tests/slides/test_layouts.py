@@ -9,11 +9,11 @@ import pytest
 import tifffile
 import zarr
 
+from tests.makers.omezarrs import write_ome_zarr
 from wsi_seg.errors import UnsupportedSlideError
 from wsi_seg.slides import open_slide
 from wsi_seg.slides.channels import are_colours
 from wsi_seg.testing.conformance import check_slide
-from wsi_seg.testing.omezarrs import write_ome_zarr
 
 RGB = (np.arange(90 * 110 * 3) * 37 % 251).astype(np.uint8).reshape(90, 110, 3)
 PLANES = np.ascontiguousarray(np.moveaxis(RGB, 2, 0))

@@ -8,6 +8,10 @@ import tifffile
 import zarr
 from pydicom import dcmread
 
+from tests.makers.coordinates import coordinate_pixels, halved, write_coordinate_tiff
+from tests.makers.dicoms import write_dicom_level
+from tests.makers.omezarrs import write_ome_zarr
+from tests.slides.checks import check_left_out
 from tests.slides.tags import Tags
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.ingest.run import tile_slides
@@ -17,10 +21,7 @@ from wsi_seg.slides import open_slide
 from wsi_seg.slides.colour import cielab_to_rgb
 from wsi_seg.store import open_collection
 from wsi_seg.store.names import TISSUE
-from wsi_seg.testing.conformance import check_left_out, check_slide
-from wsi_seg.testing.coordinates import coordinate_pixels, halved, write_coordinate_tiff
-from wsi_seg.testing.dicoms import write_dicom_level
-from wsi_seg.testing.omezarrs import write_ome_zarr
+from wsi_seg.testing.conformance import check_slide
 
 EXTENT = Extent(height=203, width=333)
 EXTENTS = halved(EXTENT, 2)

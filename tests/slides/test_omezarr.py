@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import zarr
 
+from tests.makers.coordinates import coordinate_pixels, write_coordinate_tiff
+from tests.makers.omezarrs import write_ome_zarr
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.progress import Silent
 from wsi_seg.slides import open_slide
 from wsi_seg.testing.conformance import check_slide
-from wsi_seg.testing.coordinates import coordinate_pixels, write_coordinate_tiff
-from wsi_seg.testing.omezarrs import write_ome_zarr
 
 EXTENTS = (Extent(height=203, width=333), Extent(height=101, width=166))
 LEVELS = [coordinate_pixels(e.region(i), e) for i, e in enumerate(EXTENTS)]

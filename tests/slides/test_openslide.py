@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import tifffile
 
+from tests.makers.coordinates import coordinate_pixels, write_coordinate_tiff
 from wsi_seg.errors import RegionError, SlideError
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.slides import open_slide
 from wsi_seg.slides.openslide import OpenSlideSlide, recognises
 from wsi_seg.testing.conformance import check_slide
-from wsi_seg.testing.coordinates import coordinate_pixels, write_coordinate_tiff
 
 EXTENTS = [Extent(height=300, width=410), Extent(height=150, width=205)]
 

@@ -9,13 +9,14 @@ import pytest
 import tifffile
 import zarr
 
+from tests.makers.omezarrs import write_ome_zarr
+from tests.slides.checks import check_scenes
 from tests.slides.tags import Tags
 from wsi_seg.errors import SlideError
 from wsi_seg.geometry import Extent
 from wsi_seg.slides import open_slide
 from wsi_seg.slides.scenes import Scene, main_scene
-from wsi_seg.testing.conformance import check_scenes, check_slide
-from wsi_seg.testing.omezarrs import write_ome_zarr
+from wsi_seg.testing.conformance import check_slide
 
 FULL = (np.arange(256 * 320 * 3) * 37 % 251).astype(np.uint8).reshape(256, 320, 3)
 LEVELS = [np.ascontiguousarray(FULL[::step, ::step]) for step in (1, 2, 4)]

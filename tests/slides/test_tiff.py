@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import tifffile
 
+from tests.makers.coordinates import coordinate_pixels, write_coordinate_tiff
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent
 from wsi_seg.slides import NotCopyable, TileStreams, open_slide
 from wsi_seg.testing.conformance import check_slide
-from wsi_seg.testing.coordinates import coordinate_pixels, write_coordinate_tiff
 
 EXTENTS = (Extent(height=203, width=333), Extent(height=81, width=133), Extent(height=41, width=66))
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from tests.makers.coordinates import Codec, write_coordinate_tiff
 from wsi_seg.cli.app import app
 from wsi_seg.errors import BatchError, StoreError
 from wsi_seg.evaluation.pairing import require_same_slide
@@ -11,10 +12,9 @@ from wsi_seg.geometry import Extent
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.masks.labels import write_tissue
 from wsi_seg.progress import Silent
-from wsi_seg.store import open_collection, store_digest, update_attributes
+from wsi_seg.store import open_collection, open_predictions, store_digest, update_attributes
 from wsi_seg.store.audit import audit_collection
 from wsi_seg.store.digests import file_digest, read_digests
-from wsi_seg.testing.coordinates import Codec, write_coordinate_tiff
 
 
 @pytest.fixture(scope="module")
@@ -140,8 +140,10 @@ def test_labels_may_come_and_go(store):
 def test_a_prediction_of_a_store_that_changed_is_refused(store, tmp_path):
     shutil.copytree(store, tmp_path / "p.zarr")
     settings = {"slide_digest": store_digest(store / "a")}
-    update_attributes(tmp_path / "p.zarr/a", {"slide": "a", "settings": settings})
-    prediction, truth = open_collection(tmp_path / "p.zarr")["a"], open_collection(store)["a"]
+    update_attributes(
+        tmp_path / "p.zarr/a", {"kind": "prediction", "slide": "a", "settings": settings}
+    )
+    prediction, truth = open_predictions(tmp_path / "p.zarr")["a"], open_collection(store)["a"]
     require_same_slide(prediction, truth)
     update_attributes(store / "a", {"mpp": 0.25})
     audited = audit(store)

@@ -6,13 +6,13 @@ from functools import partial
 import numpy as np
 import pytest
 
+from tests.makers.coordinates import coordinate_pixels, write_coordinate_tiff
+from tests.makers.painted import NAME, write_prediction
 from wsi_seg.geometry import Extent
 from wsi_seg.ingest.plan import Codec
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection, open_multiscale
-from wsi_seg.testing.coordinates import coordinate_pixels, write_coordinate_tiff
-from wsi_seg.testing.painted import NAME, write_prediction
 from wsi_seg.testing.store_conformance import check_store, zarr_levels
 
 EXTENTS = (Extent(height=333, width=271), Extent(height=167, width=136))

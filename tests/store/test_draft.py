@@ -8,21 +8,22 @@ import pytest
 from wsi_seg.geometry import Extent
 from wsi_seg.store import (
     Collection,
-    DraftLayout,
     LabelInfo,
+    Layout,
     PredictionInfo,
     create_collection,
     dyadic_extents,
     extend_pyramid,
     open_collection,
     open_multiscale,
+    open_predictions,
     writing,
 )
 from wsi_seg.testing.stores import make_store
 
 EXTENT = Extent(height=2300, width=700)
 IDS = np.random.default_rng(0).integers(0, 3, (EXTENT.height, EXTENT.width), dtype=np.uint8)
-LAYOUT = DraftLayout(extents=dyadic_extents(EXTENT, 3), channels=None, mpp=0.5, downsample=2.0)
+LAYOUT = Layout.of(dyadic_extents(EXTENT, 3), channels=None, mpp=0.5, downsample=2.0)
 
 
 @pytest.fixture
@@ -47,7 +48,8 @@ def test_a_label_holds_what_was_written_at_every_level(slide):
     assert np.array_equal(
         coarse[:-1, :-1], IDS[1::2, 1::2][: len(coarse) - 1, : coarse.shape[1] - 1]
     )
-    assert sorted(child.name for child in slide.path.iterdir()) == ["0", "labels", "zarr.json"]
+    there = sorted(child.name for child in slide.path.iterdir())
+    assert there == ["0", "digests.json", "labels", "zarr.json"]
 
 
 def test_an_older_one_stays_until_the_new_one_is_complete(slide):
@@ -69,7 +71,7 @@ def test_an_older_one_stays_until_the_new_one_is_complete(slide):
 
 
 def test_all_levels_can_be_written_by_hand(slide):
-    layout = DraftLayout(extents=dyadic_extents(EXTENT, 2), channels=None, mpp=None, coarser=False)
+    layout = Layout.of(dyadic_extents(EXTENT, 2), channels=None, mpp=None, coarser=False)
     with writing(slide.path / "labels" / "mine", layout, {}) as draft:
         for strip in draft.strips(1):
             draft.write(strip, np.full((strip.height, strip.width), 7, dtype=np.uint8))
@@ -80,15 +82,15 @@ def test_all_levels_can_be_written_by_hand(slide):
 
 def test_a_prediction_gets_its_name_together_with_the_label_inside(tmp_path):
     create_collection(tmp_path)
-    image = DraftLayout(extents=extend_pyramid([EXTENT]), channels=2, mpp=None)
-    label = DraftLayout(extents=extend_pyramid([EXTENT]), channels=None, mpp=None)
+    image = Layout.of(extend_pyramid([EXTENT]), channels=2, mpp=None)
+    label = Layout.of(extend_pyramid([EXTENT]), channels=None, mpp=None)
     with writing(tmp_path / "a", image, PredictionInfo().to_json()) as draft:
         inner = draft.inside("labels/prediction", label, LabelInfo().to_json())
         for strip in draft.strips():
             draft.write(strip, np.stack([IDS, IDS], axis=-1)[strip.slices])
             inner.write(strip, IDS[strip.slices])
         assert Collection(tmp_path).names() == ()
-    (store,) = open_collection(tmp_path)
+    (store,) = open_predictions(tmp_path)
     assert np.array_equal(store.image.read(EXTENT.region())[..., 1], IDS)
     assert np.array_equal(store.label("prediction").read(EXTENT.region()), IDS)
     digests = json.loads((store.path / "labels" / "prediction" / "digests.json").read_text())
@@ -97,9 +99,9 @@ def test_a_prediction_gets_its_name_together_with_the_label_inside(tmp_path):
 
 def test_a_layout_like_an_image_covers_it(slide):
     _write(slide.path / "labels" / "mine", IDS)
-    layout = DraftLayout.like(open_multiscale(slide.path / "labels" / "mine"), channels=3)
-    assert layout == DraftLayout(
-        extents=LAYOUT.extents, channels=3, mpp=LAYOUT.mpp, downsample=LAYOUT.downsample
+    layout = Layout.like(open_multiscale(slide.path / "labels" / "mine"), channels=3)
+    assert layout == Layout.of(
+        LAYOUT.extents, channels=3, mpp=LAYOUT.mpp, downsample=LAYOUT.downsample
     )
 
 

@@ -12,6 +12,7 @@ from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent
 from wsi_seg.store import (
     LabelInfo,
+    Layout,
     PredictionInfo,
     StoreInfo,
     create_multiscale,
@@ -87,14 +88,8 @@ def test_settings_answer_what_is_asked_often():
 
 
 def _image(path, attributes, **more):
-    create_multiscale(
-        path,
-        extents=[Extent(height=30, width=40)],
-        channels=None,
-        attributes=attributes,
-        name="a",
-        **{"mpp": 0.5, **more},
-    )
+    layout = {"channels": None, "mpp": 0.5, **more}
+    create_multiscale(path, Layout.of([Extent(height=30, width=40)], **layout), attributes)
     return open_multiscale(path)
 
 

@@ -12,6 +12,7 @@ from wsi_seg.geometry import Extent, Region
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
     CoarserLevels,
+    Layout,
     commit,
     create_multiscale,
     dyadic_extents,
@@ -22,7 +23,7 @@ from wsi_seg.store import (
 )
 from wsi_seg.store import digests as digests_module
 from wsi_seg.store.codecs import Encoding
-from wsi_seg.store.layout import LevelLayout, create_levels
+from wsi_seg.store.layout import LevelLayout
 from wsi_seg.store.shards import shard_checksum
 from wsi_seg.testing.stores import digests
 
@@ -31,16 +32,9 @@ SHARD_PX = 8
 
 def make_group(path, pixels, extents):
     """Group whose level 0 is written and whose other levels are empty."""
-    create_multiscale(
-        path,
-        extents=extents,
-        channels=None if pixels.ndim == 2 else pixels.shape[2],
-        mpp=None,
-        attributes={},
-        name="a",
-        chunk_px=4,
-        shard_px=SHARD_PX,
-    )
+    channels = None if pixels.ndim == 2 else pixels.shape[2]
+    layout = Layout.of(extents, channels=channels, mpp=None, chunk_px=4, shard_px=SHARD_PX)
+    create_multiscale(path, layout, {})
     return write_level(path, pixels)
 
 
@@ -131,13 +125,13 @@ def test_levels_that_are_not_halves_are_left_to_the_end(tmp_path):
 
 
 def test_rows_before_a_lossy_encoding_are_not_what_a_reader_sees(tmp_path):
-    layouts = [
+    levels = tuple(
         LevelLayout(
             extent, Extent(height=8, width=8), Extent(height=8, width=8), Encoding("jpeg", loss=50)
         )
         for extent in dyadic_extents(Extent(height=20, width=20), 2)
-    ]
-    create_levels(tmp_path, layouts, channels=3, mpp=None, attributes={}, name="a")
+    )
+    create_multiscale(tmp_path, Layout(levels=levels, channels=3, mpp=None), {})
     pixels = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
     assert CoarserLevels(tmp_path, nearest=False).put(0, pixels).rows == []
 
@@ -163,7 +157,8 @@ def test_finishing_reads_no_shard_again(tmp_path, monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 256, (50, 41, 3), dtype=np.uint8)
     extents = dyadic_extents(Extent(height=50, width=41), 3)
     for name in ("whole", "known"):
-        group, label = tmp_path / name, tmp_path / name / "labels" / "truth"
+        group = tmp_path / name / "a"
+        label = group / "labels" / "truth"
         known = make_group(group, pixels, extents)
         known |= fill_pyramid(group, nearest=False, progress=Silent())
         theirs = make_group(label, pixels[..., 0], extents)

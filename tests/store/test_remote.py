@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.makers.coordinates import write_coordinate_tiff
 from wsi_seg.address import is_remote
 from wsi_seg.errors import OutputError, StoreError, StoreNotFoundError
 from wsi_seg.geometry import Extent, Region
@@ -18,7 +19,6 @@ from wsi_seg.masks.labels import write_tissue, write_values
 from wsi_seg.progress import Silent
 from wsi_seg.store import create_collection, open_collection, shared_cache
 from wsi_seg.store.layout import update_names
-from wsi_seg.testing.coordinates import write_coordinate_tiff
 from wsi_seg.testing.store_conformance import check_store, zarr_levels
 from wsi_seg.testing.stores import make_store
 

@@ -5,13 +5,13 @@ import shutil
 import numpy as np
 import pytest
 
+from tests.makers.painted import NAME, write_prediction
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Region
 from wsi_seg.progress import Silent
-from wsi_seg.store import SAVED, open_collection, update_attributes
+from wsi_seg.store import SAVED, open_predictions, update_attributes
 from wsi_seg.store.audit import audit_collection
 from wsi_seg.store.digests import write_digests
-from wsi_seg.testing.painted import NAME, write_prediction
 
 HEIGHT, WIDTH = 611, 333
 PROBABILITY = (np.arange(HEIGHT)[:, None] * 5 + np.arange(WIDTH) * 3).astype(np.uint8)
@@ -28,7 +28,7 @@ def predicted(request, tmp_path):
 def test_every_kind_opens_with_its_size_resolution_and_notes(predicted):
     path, saved = predicted
     update_attributes(path / NAME, {"quarantined": [[0, 8, "gone"]]})
-    (store,) = open_collection(path)
+    (store,) = open_predictions(path)
     assert store.saved == saved
     assert (store.pyramid.extent.height, store.pyramid.extent.width) == (HEIGHT, WIDTH)
     assert store.pyramid.mpp == 2.0
@@ -37,12 +37,12 @@ def test_every_kind_opens_with_its_size_resolution_and_notes(predicted):
     assert store.image.name == NAME
     assert store.warning == f"{NAME}: 1 tiles could not be read; they count as background"
     assert NAME in repr(store)
-    assert f"{WIDTH} x {HEIGHT}" in open_collection(path)._repr_html_()
+    assert f"{WIDTH} x {HEIGHT}" in open_predictions(path)._repr_html_()
 
 
 def test_probabilities_are_there_or_the_error_says_how_to_get_them(predicted):
     path, saved = predicted
-    (store,) = open_collection(path)
+    (store,) = open_predictions(path)
     if saved != "labels":
         assert np.array_equal(store.probabilities.read(WHOLE)[..., 0], PROBABILITY)
         return
@@ -55,7 +55,7 @@ def test_every_kind_is_verified(predicted):
     path, saved = predicted
 
     def faults():
-        return audit_collection(open_collection(path), progress=Silent()).faults
+        return audit_collection(open_predictions(path), progress=Silent()).faults
 
     assert faults() == {}
     notes = path / NAME / "zarr.json"
@@ -72,9 +72,9 @@ def test_class_ids_that_are_gone_and_unknown_words_are_refused(tmp_path):
     write_prediction(tmp_path / "p.zarr", PROBABILITY, saved="labels")
     shutil.rmtree(tmp_path / "p.zarr" / NAME / "labels")
     with pytest.raises(StoreError, match="labels/prediction"):
-        open_collection(tmp_path / "p.zarr")[NAME]
+        open_predictions(tmp_path / "p.zarr")[NAME]
     update_attributes(tmp_path / "p.zarr" / NAME, {"saved": ["labels"]})
     with pytest.raises(
         StoreError, match=r"got saved=\"\['labels'\]\"; expected 'probabilities', 'lab"
     ):
-        open_collection(tmp_path / "p.zarr")[NAME]
+        open_predictions(tmp_path / "p.zarr")[NAME]

@@ -6,6 +6,7 @@ import pickle
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ome_zarr_models.v05.image import Image
 
+from tests.makers.coordinates import coordinate_pixels, write_coordinate_tiff
 from wsi_seg import cores
 from wsi_seg.errors import (
     OutputError,
@@ -27,6 +29,7 @@ from wsi_seg.geometry import Extent, Region
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
+    Layout,
     commit,
     create_collection,
     create_multiscale,
@@ -34,12 +37,12 @@ from wsi_seg.store import (
     fill_pyramid,
     open_collection,
     open_predictions,
+    open_stores,
     strip_rows,
     write_strip,
 )
 from wsi_seg.store.cache import ChunkCache, shared_cache, shared_pool
 from wsi_seg.store.shards import Shard, read_index, write_shard
-from wsi_seg.testing.coordinates import coordinate_pixels, write_coordinate_tiff
 from wsi_seg.testing.store_conformance import check_store, zarr_levels
 from wsi_seg.testing.stores import digests
 
@@ -57,18 +60,12 @@ def write_store(collection, *, name="slide", extents=EXTENTS, channels=3, torn=(
     create_collection(collection)
     partial = collection / ".partial" / name
     label = partial / "labels" / "truth"
-    layout: dict[str, Any] = {
-        "extents": extents,
-        "mpp": 0.5,
-        "chunk_px": 32,
-        "shard_px": 64,
-        "name": name,
-    }
+    layout = Layout.of(extents, channels=channels, mpp=0.5, chunk_px=32, shard_px=64)
     pixels = coordinate_pixels(whole(extents[0]), extents[0])
     pixels[70:140, :100] = 0  # chunks that are all 0, and so not written
-    create_multiscale(partial, channels=channels, attributes={"kind": "slide"}, **layout)
+    create_multiscale(partial, layout, {"kind": "slide"})
     attributes = {"kind": "label", "classes": CLASSES}
-    create_multiscale(label, channels=None, attributes=attributes, **layout)
+    create_multiscale(label, replace(layout, channels=None), attributes)
     for y in range(0, extents[0].height, strip_rows(partial)):
         rows = pixels[y : y + strip_rows(partial)]
         write_strip(partial, 0, y, rows[:, :, :channels])
@@ -290,20 +287,21 @@ def test_messages_name_what_is_there(tmp_path):
         create_collection(tmp_path / "full")
 
 
-def test_slides_are_no_predictions(tmp_path):
+def test_slides_and_predictions_are_not_taken_for_each_other(tmp_path):
     with pytest.raises(StoreNotFoundError, match="wsi-seg infer"):
         open_predictions(tmp_path / "none.zarr")
     write_store(tmp_path / "store.zarr")
-    with pytest.raises(StoreError, match=r"holds slides.* give predictions first, then slides"):
+    with pytest.raises(StoreError, match=r"holds slides; expected predictions.* come first"):
         open_predictions(tmp_path / "store.zarr")
     create_collection(tmp_path / "pred.zarr")
-    attributes = {"kind": "prediction"}
-    path = tmp_path / "pred.zarr" / "slide"
-    layout: dict[str, Any] = {"extents": EXTENTS, "channels": 1, "mpp": 0.5, "name": "slide"}
-    create_multiscale(path, attributes=attributes, **layout)
+    layout = Layout.of(EXTENTS, channels=1, mpp=0.5)
+    create_multiscale(tmp_path / "pred.zarr" / "slide", layout, {"kind": "prediction"})
     predictions = open_predictions(tmp_path / "pred.zarr")
     assert predictions.names() == ("slide",)
-    assert predictions != open_collection(tmp_path / "pred.zarr")
+    with pytest.raises(StoreError, match=r"holds predictions; expected slides.* come first"):
+        open_collection(tmp_path / "pred.zarr")
+    assert open_stores(tmp_path / "pred.zarr").names() == predictions.names()
+    assert predictions != open_stores(tmp_path / "pred.zarr")
     assert repr(pickle.loads(pickle.dumps(predictions))) == repr(predictions)
     assert repr(predictions).startswith("<Predictions ")
 
@@ -311,9 +309,8 @@ def test_slides_are_no_predictions(tmp_path):
 def test_unfinished_stores_are_refused(tmp_path):
     path = tmp_path / "store.zarr"
     create_collection(path)
-    create_multiscale(
-        path / ".partial" / "a", extents=[EXTENT], channels=3, mpp=None, attributes={}, name="a"
-    )
+    layout = Layout.of([EXTENT], channels=3, mpp=None)
+    create_multiscale(path / ".partial" / "a", layout, {})
     with pytest.raises(StoreIncompleteError, match="unfinished"):
         open_collection(path)
 

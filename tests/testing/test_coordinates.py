@@ -6,9 +6,9 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.makers.coordinates import LOSSY, coordinate_pixels, halved, write_coordinate_tiff
+from tests.makers.strategies import extents, regions
 from wsi_seg.geometry import Extent, Region
-from wsi_seg.testing.coordinates import LOSSY, coordinate_pixels, halved, write_coordinate_tiff
-from wsi_seg.testing.strategies import extents, regions
 
 
 def whole(extent: Extent, level: int = 0) -> Region:

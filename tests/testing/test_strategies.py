@@ -1,7 +1,7 @@
 from hypothesis import given
 
+from tests.makers import strategies
 from wsi_seg.geometry import Extent
-from wsi_seg.testing import strategies
 
 
 @given(strategies.extents_around(64), strategies.tiles(), strategies.overlaps(greatest=0.6))

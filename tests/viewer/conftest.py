@@ -1,6 +1,6 @@
 import pytest
 
-from wsi_seg.testing.painted import paint_prediction
+from tests.makers.painted import paint_prediction
 
 
 @pytest.fixture(scope="session")

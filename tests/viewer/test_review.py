@@ -6,11 +6,12 @@ from shapely.geometry import box
 from wsi_seg.annotations import read_annotations
 from wsi_seg.classes import IGNORE
 from wsi_seg.evaluation.review_objects import ReviewObject
-from wsi_seg.geometry import Extent, Region
+from wsi_seg.geometry import Region
 from wsi_seg.masks.annotate import annotate
 from wsi_seg.masks.objects import read_objects
 from wsi_seg.progress import Silent
-from wsi_seg.store import create_collection, create_multiscale, fill_pyramid, open_collection
+from wsi_seg.store import create_collection, open_collection
+from wsi_seg.testing.stores import write_image
 from wsi_seg.viewer.review import Drawing, Review, read_review, write_review
 
 
@@ -58,15 +59,7 @@ def test_annotations_come_from_the_review(tmp_path):
 def test_annotate_draws_right_wrong_and_unsure(tmp_path):
     create_collection(tmp_path / "store.zarr")
     group = tmp_path / "store.zarr/slide"
-    create_multiscale(
-        group,
-        extents=[Extent(height=120, width=200)],
-        channels=3,
-        mpp=0.5,
-        attributes={"kind": "slide"},
-        name="slide",
-    )
-    fill_pyramid(group, nearest=False, progress=Silent())
+    write_image(group, np.zeros((120, 200, 3), np.uint8), {"kind": "slide"})
     write_review(tmp_path / "review/slide.geojson", REVIEW, OBJECTS)
     collection = open_collection(tmp_path / "store.zarr")
     report = annotate(collection, [tmp_path / "review"], name="review", progress=Silent())

@@ -58,6 +58,13 @@ class Annotations:
         What had to be repaired or left out, one sentence each.
     extent
         Size of the image that the file says it belongs to, None where it says nothing.
+
+    Examples
+    --------
+    >>> from shapely.geometry import box
+    >>> drawn = Annotations((Annotation(box(0, 0, 9, 9), "gland", "a.geojson"),))
+    >>> drawn.items[0].class_name
+    'gland'
     """
 
     items: tuple[Annotation, ...]

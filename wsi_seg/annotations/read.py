@@ -63,6 +63,11 @@ def read_annotations(path: Path | str, *, default_class: str | None = None) -> A
     ------
     AnnotationError
         If the file cannot be read, naming the file and the feature.
+
+    Examples
+    --------
+    >>> read_annotations("slide-1.geojson").items[0].class_name  # doctest: +SKIP
+    'gland'
     """
     path = Path(path)
     found = read_for_slides(path, {}, default_class=default_class)

@@ -42,9 +42,14 @@ def encode_rle(mask: NDArray[np.bool_], *, dialect: Dialect) -> str:
     >>> encode_rle(np.array([[1, 1, 1, 0, 0, 1, 0, 1, 1]], bool).T, dialect="absolute")
     '1 3 6 1 8 2'
     """
+    return write_runs(find_runs(mask), dialect=dialect)
+
+
+def find_runs(mask: NDArray[np.bool_]) -> Runs:
+    """Find runs down the columns of a mask, ``(n, 2)``: first pixel, and the one after the last."""
     flat = np.concatenate([[False], mask.ravel(order="F"), [False]])
     borders = np.flatnonzero(flat[1:] != flat[:-1])
-    return write_runs(np.stack([borders[::2], borders[1::2]], axis=1), dialect=dialect)
+    return np.stack([borders[::2], borders[1::2]], axis=1)
 
 
 def write_runs(runs: Runs, *, dialect: Dialect) -> str:

@@ -57,22 +57,18 @@ def ensemble(
         from wsi_seg.evaluation.ablation import ablate_members
         from wsi_seg.store import open_collection, open_predictions
 
-        collections = [open_predictions(path) for path in members]
         report = ablate_members(
-            collections,
+            [open_predictions(path) for path in members],
             open_collection(truth),
             label=label,
             mode=mode,
             weights=shares or None,
+            variance=None if variance is None else open_predictions(variance),
             progress=terminal.progress,
         )
         terminal.table(("class", "member", "alone", "without", "gain", "95 %"), report.rows())
         terminal.say("\n".join(report.lines()))
         if variance is not None:
-            from wsi_seg.evaluation.maps import write_variance
-
-            for store in open_predictions(variance):
-                write_variance(store, [collection[store.name] for collection in collections])
             terminal.say(f"label variance of each slide in {variance}")
         terminal.next_command("wsi-seg", "infer", truth, "--checkpoint", "run/ensemble.yaml")
         return report.to_json()

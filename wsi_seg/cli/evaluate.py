@@ -1,7 +1,5 @@
 """Owns ``wsi-seg evaluate``."""
 
-from collections import Counter
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +13,6 @@ from wsi_seg.cli.rules import (
     WatershedOption,
     chosen_rule,
     rule_file,
-    rule_line,
 )
 
 
@@ -65,51 +62,22 @@ def evaluate(
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.evaluation.compare import evaluate as run_evaluate
         from wsi_seg.evaluation.compare import usual_measures
-        from wsi_seg.evaluation.table import write_scores
-        from wsi_seg.postprocess.write import write_decision
         from wsi_seg.store import open_collection, open_predictions
-        from wsi_seg.store.names import DECISION_LABEL, PREDICTION_LABEL
 
         predictions = open_predictions(prediction)
-        chosen = chosen_rule(file, threshold, watershed_depth)
-        found_label = PREDICTION_LABEL if chosen is None else DECISION_LABEL
-        if chosen is not None:
-            terminal.say(rule_line(file, chosen))
         scores = run_evaluate(
             predictions,
             open_collection(truth),
             label=label,
-            found_label=found_label,
+            rule=chosen_rule(terminal, file, threshold, watershed_depth),
             measures=usual_measures(predictions, tolerance_um=tolerance_um),
-            decide=None if chosen is None else partial(write_decision, rule=chosen),
+            maps=maps,
+            out=out,
             progress=terminal.progress,
         )
-        terminal.table(
-            ("slide", "class", "Dice", "IoU", "object F1"),
-            [
-                (
-                    s.slide,
-                    s.class_name,
-                    f"{s.counts.dice:.4f}",
-                    f"{s.counts.iou:.4f}",
-                    "" if s.objects is None else f"{s.objects.f1:.3f}",
-                )
-                for s in scores.slides
-            ],
-        )
+        terminal.table(("slide", "class", "Dice", "IoU", "object F1"), scores.rows())
         terminal.show(scores)
-        if maps:
-            from wsi_seg.evaluation.maps import write_maps
-
-            slides = open_collection(truth)
-            kept = Counter(
-                write_maps(predictions[name], slides[name], label=label, found_label=found_label)
-                for name in scores.scored
-            )
-            for names, count in kept.items():
-                terminal.say(f"labels {', '.join(names)} of {count} slides in {prediction}")
         if out is not None:
-            write_scores(out, scores)
             terminal.say(f"wrote {out / 'scores.json'} and {out / 'slides.csv'}")
         terminal.next_command("wsi-seg", "report", prediction, "--slides", truth)
         scores.require_whole()

@@ -13,7 +13,6 @@ from wsi_seg.cli.rules import (
     WatershedOption,
     chosen_rule,
     rule_file,
-    rule_line,
 )
 
 _NOT_WRITTEN = "not written"
@@ -100,10 +99,7 @@ def export(
         from wsi_seg.exporting.run import export as run_export
         from wsi_seg.store import open_collection, open_predictions
 
-        file = rule_file(rule, threshold)
-        chosen = chosen_rule(file, threshold, watershed_depth)
-        if chosen is not None:
-            terminal.say(rule_line(file, chosen))
+        chosen = chosen_rule(terminal, rule_file(rule, threshold), threshold, watershed_depth)
         report = run_export(
             open_predictions(prediction),
             open_collection(slides) if overview else None,

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsi_seg.cli.console import Terminal
+
 if TYPE_CHECKING:
     from wsi_seg.postprocess.rule import Rule
 
@@ -45,15 +47,12 @@ def rule_file(named: Path | None, threshold: float | None) -> Path | None:
     return named or (FOUND_RULE if threshold is None and FOUND_RULE.is_file() else None)
 
 
-def rule_line(file: Path | None, rule: "Rule") -> str:
-    """Sentence about which rule decides, and where it comes from."""
-    return f"{'rule' if file is None else f'rule of {file}'}: {rule.describe()}"
-
-
 def chosen_rule(
-    file: Path | None, threshold: float | None, watershed_depth: float
+    terminal: Terminal, file: Path | None, threshold: float | None, watershed_depth: float = 0.0
 ) -> "Rule | None":
     """Rule of a file or of a threshold, with the watershed asked for; None: what infer decided.
+
+    The terminal says which rule it is.
 
     Raises
     ------
@@ -69,4 +68,8 @@ def chosen_rule(
     rule = None if threshold is None else fixed(threshold)
     if file is not None:
         rule = read_rule(file)
-    return replace(rule or Rule(), watershed_depth=watershed_depth) if watershed_depth else rule
+    if watershed_depth:
+        rule = replace(rule or Rule(), watershed_depth=watershed_depth)
+    if rule is not None:
+        terminal.say(f"{'rule' if file is None else f'rule of {file}'}: {rule.describe()}")
+    return rule

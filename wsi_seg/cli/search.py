@@ -1,6 +1,5 @@
 """Owns ``wsi-seg search``."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -108,21 +107,11 @@ def search(
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.evaluation.search import grid
         from wsi_seg.evaluation.search import search as find
-        from wsi_seg.postprocess.rule import SCOPES, write_rule
+        from wsi_seg.postprocess.rule import SCOPES, Rule
         from wsi_seg.store import open_collection, open_predictions
 
-        scopes = [one for one in SCOPES if per in (one, "both")]
-        rules = grid(highs, lows, areas, unit=unit, per=scopes)
-        report = find(
-            [open_predictions(path) for path in predictions],
-            open_collection(truth),
-            rules,
-            label=label,
-            parts=folds,
-            progress=terminal.progress,
-        )
-        rule = replace(
-            report.rule,
+        base = Rule(
+            unit=unit,
             min_object_area=min_object_area,
             keep_largest=keep_largest,
             max_hole_area=max_hole_area,
@@ -130,7 +119,16 @@ def search(
             min_distance=min_distance,
             nms_iou=nms_iou,
         )
-        write_rule(out, rule, {**report.to_json(), "label": label})
+        scopes = [one for one in SCOPES if per in (one, "both")]
+        report = find(
+            [open_predictions(path) for path in predictions],
+            open_collection(truth),
+            grid(highs, lows, areas, per=scopes, base=base),
+            label=label,
+            parts=folds,
+            out=out,
+            progress=terminal.progress,
+        )
         terminal.show(report)
         terminal.say(f"wrote {out}")
         terminal.next_command(

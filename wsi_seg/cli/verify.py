@@ -32,11 +32,11 @@ def verify(
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
-        from wsi_seg.store import open_collection
+        from wsi_seg.store import open_stores
         from wsi_seg.store.audit import audit_collection
         from wsi_seg.store.names import PREDICTION_LABEL
 
-        stores = open_collection(collection)
+        stores = open_stores(collection)
         audit = audit_collection(stores, quarantine=quarantine, progress=terminal.progress)
         terminal.show(audit)
         audit.require_whole()

@@ -31,10 +31,20 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
         Settings of the form ``train.epochs=3``; the value is read as YAML, a number picks an
         entry of a list (``classes.0.name=tumour``).
 
+    Returns
+    -------
+    Recipe
+        Checked, with all defaults.
+
     Raises
     ------
     ConfigError
         If the file cannot be read, a key is unknown or missing, or a value does not fit.
+
+    Examples
+    --------
+    >>> load_recipe("recipe.yaml", ["train.epochs=3"]).train.epochs  # doctest: +SKIP
+    3
     """
     path = Path(path)
     values = read_yaml(path)

@@ -33,7 +33,14 @@ def _usual_augment(values: dict[str, Any]) -> Augment:
 
 
 class Recipe(Section):
-    """A training run."""
+    """A training run; `load_recipe` reads one.
+
+    Examples
+    --------
+    >>> recipe = load_recipe("recipe.yaml")  # doctest: +SKIP
+    >>> recipe.class_table.names, recipe.mpp  # doctest: +SKIP
+    (('gland',), 0.5)
+    """
 
     name: str = "model"
     """Name of the model, free text for people."""
@@ -118,7 +125,7 @@ class Recipe(Section):
         return self
 
     def of_fold(self, index: int) -> "Recipe":
-        """Recipe of one fold: its first weights are named."""
+        """Recipe of the fold ``index``, from 0: its first weights are named."""
         if self.model.weights is None:
             return self
         weights = self.model.weights.replace(_FOLD, str(index))

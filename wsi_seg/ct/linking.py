@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from wsi_seg.postprocess.components import ConnectedComponents, Ints, Runs, over_runs
+from wsi_seg.postprocess.components import ConnectedComponents, Ints, Runs, over_runs, overlapping
 from wsi_seg.postprocess.strips import Strip
 from wsi_seg.reading.slices import SLICE_NAME
 
@@ -133,10 +133,7 @@ def _concatenated(parts: Sequence[Runs]) -> Runs:
 
 def _touching(a: Runs, b: Runs) -> tuple[Ints, Ints]:
     """Pairs of runs of one value in two slices that share a pixel."""
-    first = np.searchsorted(b.end, a.begin, side="right")
-    count = np.maximum(np.searchsorted(b.begin, a.end, side="left") - first, 0)
-    upper = np.repeat(np.arange(len(a.begin)), count)
-    lower = np.arange(len(upper)) - np.repeat(np.cumsum(count) - count - first, count)
+    upper, lower = overlapping(a.begin, a.end, b.begin, b.end)
     same = a.value[upper] == b.value[lower]
     return upper[same], lower[same]
 

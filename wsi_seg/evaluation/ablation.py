@@ -14,14 +14,19 @@ from wsi_seg.choices import Mode
 from wsi_seg.classes import IGNORE, ClassTable
 from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.evaluation.intervals import dice_of, interval
-from wsi_seg.evaluation.pairing import require_same_classes, require_same_slide
-from wsi_seg.geometry import Region
+from wsi_seg.evaluation.maps import write_variance
+from wsi_seg.evaluation.pairing import (
+    read_together,
+    require_alike,
+    require_same_classes,
+    require_same_slide,
+)
 from wsi_seg.postprocess.label_map import label_map
 from wsi_seg.postprocess.strips import STRIP_PX
 from wsi_seg.predict.combine import combine
 from wsi_seg.progress import Progress
 from wsi_seg.reading.resample import read_label
-from wsi_seg.store import Collection, Multiscale, Predictions, SlideStore
+from wsi_seg.store import Collection, Multiscale, Predictions
 
 # Rows combined at a time: sums take eight bytes for each pixel and class.
 _ROWS = 64
@@ -117,6 +122,7 @@ def ablate_members(
     label: str,
     mode: Mode = "mean",
     weights: Sequence[float] | None = None,
+    variance: Predictions | None = None,
     progress: Progress,
 ) -> AblationReport:
     """Compare an ensemble with all its members, without each, and each alone, with the truth.
@@ -133,6 +139,9 @@ def ablate_members(
         See `predict.combine.combine`.
     weights
         Of each member, above 0; None weighs all alike.
+    variance
+        Predictions of the whole ensemble, each of which gets the label ``variance``: how much the
+        members disagree.
     progress
         Advanced by slides.
 
@@ -166,6 +175,8 @@ def ablate_members(
                 found = label_map(combine(some, [weights[n] for n in chosen], mode))
                 row += _counts(found, drawn, len(classes))
         parts.append(rows)
+        if variance is not None:
+            write_variance(variance[name], stores)
         progress.advance(1)
     progress.finish()
     titles = _titles(members)
@@ -208,40 +219,11 @@ def _slides_of(members: Sequence[Predictions]) -> tuple[str, ...]:
     return tuple(first.names())
 
 
-def require_alike(stores: Sequence[SlideStore]) -> ClassTable:
-    """Refuse predictions of one slide that cannot be combined; return their classes.
-
-    Raises
-    ------
-    StoreError
-        Naming what two of them say.
-    """
-    first = stores[0]
-    for other in stores[1:]:
-        for what, ours, theirs in (
-            ("slide", first.attributes.get("slide"), other.attributes.get("slide")),
-            ("size", first.pyramid.extent, other.pyramid.extent),
-            ("mpp", first.pyramid.mpp, other.pyramid.mpp),
-            ("classes", first.image.classes.names, other.image.classes.names),
-        ):
-            if ours != theirs:
-                raise StoreError(
-                    f"members differ in {what}: {first.path} has {ours}, {other.path} has "
-                    f"{theirs}; expected predictions of one slide with the same level and classes"
-                )
-    return first.image.classes
-
-
 def _combinations(count: int) -> list[tuple[int, ...]]:
     """All members; all but each; each alone."""
     every = tuple(range(count))
     without = [tuple(n for n in every if n != left) for left in every]
     return [every, *without, *((n,) for n in every)]
-
-
-def read_together(images: Sequence[Multiscale], region: Region) -> list[NDArray[np.uint8]]:
-    """Read the same region of several predictions, each ``(H, W, C)`` uint8."""
-    return [image.read(region, cached=False) for image in images]
 
 
 def _blocks(

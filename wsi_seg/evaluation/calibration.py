@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from sklearn.isotonic import IsotonicRegression
 
-from wsi_seg.batch import require_none, run_each
+from wsi_seg.batch import SlidesReport, run_each
 from wsi_seg.choices import Method
 from wsi_seg.classes import IGNORE
 from wsi_seg.errors import StoreError
@@ -139,12 +139,10 @@ def _logits() -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True, slots=True)
-class CalibrationReport:
-    """Counts of each class over ``slides``; ``failures`` says why others could not be compared."""
+class CalibrationReport(SlidesReport[str]):
+    """Counts of each class over the slides that could be compared."""
 
     classes: Mapping[str, Reliability]
-    slides: tuple[str, ...]
-    failures: Mapping[str, str]
 
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
@@ -158,10 +156,6 @@ class CalibrationReport:
         """Figures as plain JSON values."""
         classes = {name: one.to_json() for name, one in self.classes.items()}
         return {"classes": classes, "failures": dict(self.failures)}
-
-    def require_whole(self) -> None:
-        """Raise a `BatchError` if some slides could not be compared; all others are."""
-        require_none(self.failures, done=len(self.slides))
 
 
 def reliability(
@@ -189,7 +183,9 @@ def reliability(
         title="compare",
         progress=progress,
     )
-    return CalibrationReport(pooled(batch.results.values()), tuple(batch.results), batch.failures)
+    return CalibrationReport(
+        tuple(batch.results), pooled(batch.results.values()), failures=batch.failures
+    )
 
 
 def pooled(slides: Iterable[Mapping[str, Reliability]]) -> dict[str, Reliability]:

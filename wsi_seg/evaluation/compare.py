@@ -1,6 +1,6 @@
 """Owns comparing predictions with the truth, strip by strip: memory depends on a slide's width."""
 
-from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from wsi_seg.classes import IGNORE
 from wsi_seg.errors import BatchError, StoreError
 from wsi_seg.evaluation.boundary import Outlines
 from wsi_seg.evaluation.calibration import Reliability, pooled, slide_reliability
+from wsi_seg.evaluation.maps import write_maps
 from wsi_seg.evaluation.matching import Matcher
 from wsi_seg.evaluation.pairing import (
     PredictionTruthStrip,
@@ -19,14 +20,15 @@ from wsi_seg.evaluation.pairing import (
     require_same_slide,
 )
 from wsi_seg.evaluation.scores import Counts, Measures, Scores, SlideScore
+from wsi_seg.evaluation.table import write_scores
 from wsi_seg.evaluation.tiles import tile_dices
 from wsi_seg.postprocess.label_map import predicted_label
+from wsi_seg.postprocess.rule import Rule
 from wsi_seg.postprocess.strips import label_strips
+from wsi_seg.postprocess.write import write_decision
 from wsi_seg.progress import Progress, Silent
 from wsi_seg.store import Collection, Predictions, SlideStore
-from wsi_seg.store.names import PREDICTION_LABEL
-
-_PIXELS_ONLY = Measures()
+from wsi_seg.store.names import DECISION_LABEL, PREDICTION_LABEL
 
 # Outlines that people draw agree about as well; and tiles where a prediction names none.
 _TOLERANCE_UM = 2.0
@@ -37,7 +39,7 @@ _ROWS = 64
 
 
 def usual_measures(predictions: Predictions, *, tolerance_um: float = _TOLERANCE_UM) -> Measures:
-    """All that is measured of a prediction unless less is asked for; tiles are the model's."""
+    """All that can be measured; tiles are of the size that the model saw."""
     names = predictions.names()
     tile_px = predictions[names[0]].prediction.tile_px if names else None
     return Measures(
@@ -53,12 +55,13 @@ def evaluate(
     slides: Collection,
     *,
     label: str = "annotations",
-    found_label: str = PREDICTION_LABEL,
-    measures: Measures = _PIXELS_ONLY,
-    decide: Callable[[SlideStore], object] | None = None,
+    rule: Rule | None = None,
+    measures: Measures | None = None,
+    maps: bool = False,
+    out: Path | str | None = None,
     progress: Progress = Silent(),  # noqa: B008 (has no state)
 ) -> Scores:
-    """Compare the label maps of a prediction collection with a label of the slides.
+    """Score predictions by a label of the slides: pixels, tiles, objects and outlines.
 
     Slides without that label are left out and named in the result, and so are those that cannot
     be compared: its `Scores.require_whole` raises an error for the latter.
@@ -74,14 +77,22 @@ def evaluate(
         Their stores, with the truth.
     label
         Name under ``labels/`` of the truth.
-    found_label
-        Name of the label that is scored: what inference wrote, or ``decision``.
+    rule
+        What decides, kept as the label ``decision`` of each prediction; None scores the label map
+        that inference wrote.
     measures
-        What is measured besides pixels.
-    decide
-        Called with each prediction before it is scored, for example to write ``found_label``.
+        What is measured besides pixels; None: all, see `usual_measures`.
+    maps
+        Whether maps of errors, energy and uncertainty are added to each prediction as labels.
+    out
+        Folder for ``scores.json`` and ``slides.csv``; None writes none.
     progress
         Advanced by megapixels.
+
+    Returns
+    -------
+    Scores
+        Of each slide and class; counts and figures over all slides follow from them.
 
     Raises
     ------
@@ -89,10 +100,19 @@ def evaluate(
         If nothing can be compared.
     BatchError
         If no slide can be scored.
+
+    Examples
+    --------
+    >>> scores = evaluate(predictions, slides, rule=Rule(0.7, 0.4))  # doctest: +SKIP
+    >>> scores.pooled("gland").dice  # doctest: +SKIP
+    0.93
     """
     names = predictions.names()
     if not names:
         raise StoreError(f"{predictions.path} holds no predictions; run `wsi-seg infer` first")
+    wanted = usual_measures(predictions) if measures is None else measures
+    found_label = PREDICTION_LABEL if rule is None else DECISION_LABEL
+    written: dict[str, tuple[str, ...]] = {}
 
     def work(name: str) -> tuple[list[SlideScore], dict[str, Reliability]] | str:
         if name not in slides:
@@ -100,18 +120,21 @@ def evaluate(
         prediction, truth = predictions[name], slides[name]
         if (lack := lack_of_truth(truth, label)) is not None:
             return lack
-        if decide is not None:
-            decide(prediction)
+        if rule is not None:
+            write_decision(prediction, rule)
         found = evaluate_slide(
             prediction,
             truth,
             label=label,
             found_label=found_label,
-            measures=measures,
+            measures=wanted,
             progress=progress,
         )
-        sure = measures.calibration and prediction.saved != "labels"
-        return found, slide_reliability(prediction, truth, label=label) if sure else {}
+        sure = wanted.calibration and prediction.saved != "labels"
+        reliability = slide_reliability(prediction, truth, label=label) if sure else {}
+        if maps:
+            written[name] = write_maps(prediction, truth, label=label, found_label=found_label)
+        return found, reliability
 
     batch = run_each(names, work, title="evaluate", progress=progress)
     unscored = {name: one for name, one in batch.results.items() if isinstance(one, str)}
@@ -121,19 +144,23 @@ def evaluate(
     if not scores:
         raise BatchError(batch.failures | unscored, done=0)
     warnings = [text for name in scored if (text := predictions[name].warning) is not None]
-    if measures.calibration and len(sure) < len(scored):
+    if wanted.calibration and len(sure) < len(scored):
         warnings.append(
             f"calibration not measured on {len(scored) - len(sure)} of {len(scored)} slides: only "
             "their class ids were saved"
         )
-    return Scores(
+    found = Scores(
         tuple(scores),
-        measures.tolerance_um,
+        wanted.tolerance_um,
         pooled(sure) if sure else None,
         tuple(unscored),
         batch.failures,
         tuple(warnings),
+        written,
     )
+    if out is not None:
+        write_scores(Path(out), found)
+    return found
 
 
 def evaluate_slide(
@@ -142,7 +169,7 @@ def evaluate_slide(
     *,
     label: str,
     found_label: str = PREDICTION_LABEL,
-    measures: Measures = _PIXELS_ONLY,
+    measures: Measures = Measures(),  # noqa: B008 (frozen)
     progress: Progress,
 ) -> list[SlideScore]:
     """Score every class on one slide; see `evaluate`."""

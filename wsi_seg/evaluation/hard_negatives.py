@@ -5,14 +5,13 @@ annotated and no annotated pixel is within a ring around it: a near miss at an o
 hard negative.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from wsi_seg.batch import require_none, run_each
+from wsi_seg.batch import SlidesReport, run_each
 from wsi_seg.classes import IGNORE
 from wsi_seg.errors import StoreError
 from wsi_seg.evaluation.pairing import require_same_slide
@@ -41,11 +40,8 @@ class MinedSlide:
 
 
 @dataclass(frozen=True, slots=True)
-class MineReport:
-    """What was mined; ``failures`` says why other slides were not."""
-
-    slides: tuple[MinedSlide, ...]
-    failures: Mapping[str, str] = field(default_factory=dict)
+class MineReport(SlidesReport[MinedSlide]):
+    """What was mined."""
 
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
@@ -53,14 +49,6 @@ class MineReport:
             f"{s.name}: {s.share:.2%} of the slide is hard, mean confidence {s.confidence:.2f}"
             for s in self.slides
         ]
-
-    def to_json(self) -> dict[str, object]:
-        """Figures as plain JSON values."""
-        return asdict(self)
-
-    def require_whole(self) -> None:
-        """Raise a `BatchError` if some slides could not be mined; all others are done."""
-        require_none(self.failures, done=len(self.slides))
 
 
 def mine(
@@ -116,7 +104,7 @@ def mine(
         return MinedSlide(name, found.size / confidence.size, mean)
 
     batch = run_each(names, work, title="mine", progress=progress)
-    return MineReport(tuple(batch.results.values()), batch.failures)
+    return MineReport(tuple(batch.results.values()), failures=batch.failures)
 
 
 def hard_px(
@@ -137,7 +125,7 @@ def hard_px(
         If the model learned from the slide, or the prediction is of another one or holds class
         ids alone.
     """
-    if found.prediction.training.get("learned_from_slide") is True:
+    if found.prediction.learned_from_slide:
         raise StoreError(
             f"{found.path}: its model learned from slide {slide.name!r}, so its "
             "mistakes there do not show; mine predictions of slides that were held out"

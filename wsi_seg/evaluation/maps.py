@@ -14,8 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.classes import ClassTable
-from wsi_seg.evaluation.ablation import read_together, require_alike
-from wsi_seg.evaluation.pairing import paired_strips, require_same_classes, require_same_slide
+from wsi_seg.evaluation.pairing import (
+    paired_strips,
+    read_together,
+    require_alike,
+    require_same_classes,
+    require_same_slide,
+)
 from wsi_seg.postprocess.label_map import predicted_label
 from wsi_seg.postprocess.strips import Source, Strip, argmax_strips, label_strips
 from wsi_seg.postprocess.write import write_label

@@ -4,7 +4,6 @@ Objects are pixels of one class that touch along a side. A pair matches where it
 threshold; from 0.5 on, no object can match two others, so nothing has to be assigned.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from wsi_seg.classes import ClassTable
 from wsi_seg.evaluation.pairing import PredictionTruthStrip
 from wsi_seg.postprocess.component_stats import ComponentStat
-from wsi_seg.postprocess.components import ConnectedComponents, Ints, Runs
+from wsi_seg.postprocess.components import ConnectedComponents, Ints, Runs, overlapping
 
 # Of the average precision of the 2018 Data Science Bowl.
 _AP_THRESHOLDS = np.arange(50, 100, 5) / 100
@@ -143,19 +142,6 @@ class _Side:
 
 def _shared(a: Runs, b: Runs) -> tuple[Ints, Ints, Ints]:
     """Pairs of runs of two label maps that cover the same pixels, and how many."""
-    first = np.searchsorted(b.end, a.begin, side="right")
-    count = np.maximum(np.searchsorted(b.begin, a.end, side="left") - first, 0)
-    left = np.repeat(np.arange(len(a.begin)), count)
-    right = np.arange(len(left)) - np.repeat(np.cumsum(count) - count - first, count)
+    left, right = overlapping(a.begin, a.end, b.begin, b.end)
     shared = np.minimum(a.end[left], b.end[right]) - np.maximum(a.begin[left], b.begin[right])
     return left, right, shared
-
-
-def match_objects(
-    strips: Iterable[PredictionTruthStrip], classes: ClassTable
-) -> dict[str, ObjectCounts]:
-    """Match the objects of a slide; see `Matcher`."""
-    matcher = Matcher()
-    for strip in strips:
-        matcher.add(strip)
-    return matcher.counts(classes)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from wsi_seg.classes import IGNORE, ClassTable
 from wsi_seg.errors import StoreError
-from wsi_seg.geometry import Extent
+from wsi_seg.geometry import Extent, Region
 from wsi_seg.postprocess.strips import Source
 from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Multiscale, SlideStore, store_digest
@@ -71,15 +71,13 @@ def require_same_slide(prediction: SlideStore, truth: SlideStore) -> None:
     StoreError
         Naming what the two sides say.
     """
-    made_for = prediction.image.attributes.get("slide")
-    if made_for is not None and made_for != truth.name:
+    made = prediction.prediction
+    if made.slide is not None and made.slide != truth.name:
         raise StoreError(
-            f"the prediction {prediction.name!r} was made for slide {made_for!r}, the truth is "
+            f"the prediction {prediction.name!r} was made for slide {made.slide!r}, the truth is "
             f"slide {truth.name!r}; expected the same slide"
         )
-    settings = prediction.image.attributes.get("settings")
-    seen = settings.get("slide_digest") if isinstance(settings, dict) else None
-    if seen and seen != store_digest(truth.path):
+    if made.slide_digest and made.slide_digest != store_digest(truth.path):
         raise StoreError(
             f"slide {truth.name!r} has changed since it was predicted; expected the store that "
             "the prediction was made from; predict it again with `wsi-seg infer --overwrite`"
@@ -100,6 +98,30 @@ def require_same_slide(prediction: SlideStore, truth: SlideStore) -> None:
         )
 
 
+def require_alike(stores: Sequence[SlideStore]) -> ClassTable:
+    """Refuse predictions of one slide that cannot be combined; return their classes.
+
+    Raises
+    ------
+    StoreError
+        Naming what two of them say.
+    """
+    first = stores[0]
+    for other in stores[1:]:
+        for what, ours, theirs in (
+            ("slide", first.attributes.get("slide"), other.attributes.get("slide")),
+            ("size", first.pyramid.extent, other.pyramid.extent),
+            ("mpp", first.pyramid.mpp, other.pyramid.mpp),
+            ("classes", first.image.classes.names, other.image.classes.names),
+        ):
+            if ours != theirs:
+                raise StoreError(
+                    f"members differ in {what}: {first.path} has {ours}, {other.path} has "
+                    f"{theirs}; expected predictions of one slide with the same level and classes"
+                )
+    return first.image.classes
+
+
 def require_same_classes(slide: str, found: ClassTable, true: ClassTable, label: str) -> None:
     """Refuse a prediction with classes that the truth has not.
 
@@ -113,6 +135,11 @@ def require_same_classes(slide: str, found: ClassTable, true: ClassTable, label:
             f"slide {slide!r}: the prediction has classes {', '.join(found.names)}, label "
             f"{label!r} has {', '.join(true.names)}; expected each predicted class in the label"
         )
+
+
+def read_together(images: Sequence[Multiscale], region: Region) -> list[NDArray[np.uint8]]:
+    """Read the same region of several predictions, each ``(H, W, C)`` uint8."""
+    return [image.read(region, cached=False) for image in images]
 
 
 def paired_strips(

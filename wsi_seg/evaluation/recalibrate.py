@@ -2,20 +2,20 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.batch import require_none, run_each
+from wsi_seg.batch import SlidesReport, run_each
 from wsi_seg.choices import Method
 from wsi_seg.errors import StoreError
 from wsi_seg.evaluation.calibration import Reliability
 from wsi_seg.postprocess.label_map import label_map
 from wsi_seg.progress import Progress
 from wsi_seg.store import (
-    DraftLayout,
+    Layout,
     Predictions,
     SlideStore,
     create_collection,
@@ -59,24 +59,14 @@ class Calibration:
 
 
 @dataclass(frozen=True, slots=True)
-class WriteReport:
-    """Slides that are calibrated now; ``failures`` says why others are not."""
+class WriteReport(SlidesReport[str]):
+    """Slides that are calibrated now."""
 
     out: Path
-    slides: tuple[str, ...]
-    failures: Mapping[str, str]
 
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
         return [f"{len(self.slides)} calibrated slides in {self.out}"]
-
-    def to_json(self) -> dict[str, object]:
-        """Figures as plain JSON values."""
-        return asdict(self)
-
-    def require_whole(self) -> None:
-        """Raise a `BatchError` if some slides are not calibrated; all others are."""
-        require_none(self.failures, done=len(self.slides))
 
 
 def write_calibrated(
@@ -129,7 +119,7 @@ def write_calibrated(
     batch = run_each(predictions.names(), work, title="calibrate", progress=progress)
     remove_if_empty(out)
     update_names(out)
-    return WriteReport(out, tuple(batch.results), batch.failures)
+    return WriteReport(tuple(batch.results), out, failures=batch.failures)
 
 
 def _require_same(result: Path, asked: Mapping[str, object], *, overwrite: bool) -> None:
@@ -165,10 +155,10 @@ def _write(store: SlideStore, calibration: Calibration, out: Path) -> None:
         )
     tables = [calibration.tables[name] for name in classes.names]
     notes = dict(store.attributes) | calibration.note(store) | {"saved": "both"}
-    layout = DraftLayout.like(image, channels=len(classes))
+    layout = Layout.like(image, channels=len(classes))
     about = {"kind": "label", "classes": classes.to_json()}
     with writing(out / store.name, layout, notes) as draft:
-        label = draft.inside(f"{LABELS}/{PREDICTION_LABEL}", DraftLayout.like(image), about)
+        label = draft.inside(f"{LABELS}/{PREDICTION_LABEL}", Layout.like(image), about)
         for strip in draft.strips():
             values = image.read(strip, cached=False)
             for channel, table in enumerate(tables):

@@ -4,6 +4,7 @@ Figures of several slides come from counts, never from means of means, unless th
 """
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -57,6 +58,10 @@ class Measures:
         Side of tiles that are scored on their own, in pixels of the prediction; None scores none.
     calibration
         Count how often each probability came true, where probabilities were saved.
+
+    Examples
+    --------
+    >>> pixels_only, with_objects = Measures(), Measures(objects=True, tolerance_um=2.0)
     """
 
     objects: bool = False
@@ -122,8 +127,22 @@ class SlideScore:
 class Scores:
     """Scores of a prediction collection against a truth collection.
 
-    ``unscored`` names slides without the true label, ``failures`` why others could not be scored;
-    ``warnings`` name tiles that inference could not read, and what could not be measured.
+    Parameters
+    ----------
+    slides
+        Of each slide and class.
+    tolerance_um
+        As `Measures` had it.
+    calibration
+        How often probabilities came true, by class; None where it was not measured.
+    unscored
+        Slides without the true label.
+    failures
+        Why others could not be scored.
+    warnings
+        Tiles that inference could not read, and what could not be measured.
+    maps
+        Labels that were added to each prediction.
     """
 
     slides: tuple[SlideScore, ...]
@@ -132,11 +151,25 @@ class Scores:
     unscored: tuple[str, ...] = ()
     failures: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    maps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def scored(self) -> tuple[str, ...]:
         """Names of the slides that have scores."""
         return tuple(dict.fromkeys(score.slide for score in self.slides))
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Cells of a table: slide, class, Dice, IoU, F1 of objects."""
+        return [
+            (
+                s.slide,
+                s.class_name,
+                f"{s.counts.dice:.4f}",
+                f"{s.counts.iou:.4f}",
+                "" if s.objects is None else f"{s.objects.f1:.3f}",
+            )
+            for s in self.slides
+        ]
 
     def require_whole(self) -> None:
         """Raise a `BatchError` if some slides could not be scored; the others are."""
@@ -148,7 +181,7 @@ class Scores:
         return tuple(dict.fromkeys(score.class_name for score in self.slides))
 
     def pooled(self, class_name: str) -> Counts:
-        """Sum the counts of one class over all slides."""
+        """Sum the counts of the class ``class_name`` over all slides."""
         total = Counts(0, 0, 0)
         for score in self.slides:
             if score.class_name == class_name:
@@ -156,7 +189,7 @@ class Scores:
         return total
 
     def slide_dice(self, class_name: str) -> tuple[float, float]:
-        """Mean and standard deviation over slides of the per-slide Dice of one class."""
+        """Mean and standard deviation over slides of the Dice of the class ``class_name``."""
         values = [s.counts.dice for s in self.slides if s.class_name == class_name]
         return statistics.fmean(values), statistics.pstdev(values)
 
@@ -166,7 +199,7 @@ class Scores:
         return statistics.fmean(score.counts.dice for score in self.slides)
 
     def of(self, class_name: str) -> list[SlideScore]:
-        """Scores of one class."""
+        """Scores of the class ``class_name``."""
         return [score for score in self.slides if score.class_name == class_name]
 
     def lines(self) -> list[str]:
@@ -183,6 +216,10 @@ class Scores:
             lines += [f"  {line}" for line in class_lines(more)]
             if self.calibration is not None and name in self.calibration:
                 lines.append(f"  calibration error {self.calibration[name].ece:.4f}")
+        lines += [
+            f"labels {', '.join(names)} added to {count} predictions"
+            for names, count in Counter(self.maps.values()).items()
+        ]
         lines += [*self.warnings, *unscored_lines(self.unscored)]
         return lines + [f"{name} was not scored: {why}" for name, why in self.failures.items()]
 

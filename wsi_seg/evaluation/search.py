@@ -8,12 +8,13 @@ expect of new slides.
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.batch import require_none, run_each
-from wsi_seg.choices import Scope, Unit
+from wsi_seg.choices import Scope
 from wsi_seg.errors import BatchError, ConfigError, StoreError
 from wsi_seg.evaluation.pairing import (
     PredictionTruthStrip,
@@ -24,7 +25,7 @@ from wsi_seg.evaluation.pairing import (
     unscored_lines,
 )
 from wsi_seg.postprocess.components import ConnectedComponents, Ints, over_runs
-from wsi_seg.postprocess.rule import Rule, least_above
+from wsi_seg.postprocess.rule import Rule, least_above, write_rule
 from wsi_seg.postprocess.strips import argmax_strips
 from wsi_seg.progress import Progress, Silent
 from wsi_seg.store import Collection, Predictions, SlideStore
@@ -35,6 +36,7 @@ _STATES = 3
 
 # Thresholds that are tried where none are named.
 _HIGHS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+_BASE = Rule()
 
 
 def grid(
@@ -42,10 +44,17 @@ def grid(
     lows: Sequence[float],
     min_areas: Sequence[float],
     *,
-    unit: Unit = "um2",
     per: Sequence[Scope] = ("image",),
+    base: Rule = _BASE,
 ) -> tuple[Rule, ...]:
     """All rules of these thresholds with ``low <= high``; without lows, both are the high one.
+
+    Parameters
+    ----------
+    highs, lows, min_areas, per
+        What is tried, see `Rule`.
+    base
+        What all rules have in common, such as ``unit`` and ``min_object_area``.
 
     Raises
     ------
@@ -53,7 +62,7 @@ def grid(
         If there is no such rule.
     """
     rules = [
-        Rule(high, low, area, unit, one)
+        replace(base, high_threshold=high, low_threshold=low, min_area=area, per=one)
         for one, high, area in itertools.product(per, highs, min_areas)
         for low in (lows or (high,))
         if low <= high
@@ -79,9 +88,22 @@ class FoldChoice:
 class SearchReport:
     """Outcome of a search.
 
-    ``in_fold`` is the score of ``rule`` on the slides it was chosen by, ``cross_fold`` the mean
-    over slides of what other folds' choices score. ``unscored`` names slides without the true
-    label, ``failures`` why others could not be scored.
+    Parameters
+    ----------
+    rule
+        The best one.
+    in_fold
+        Its score on the slides it was chosen by.
+    cross_fold
+        Mean over slides of what other folds' choices score.
+    folds
+        Choice of all other folds, for each fold.
+    rules, slides
+        How many were tried, and on how many slides.
+    unscored
+        Slides without the true label.
+    failures
+        Why others could not be scored.
     """
 
     rule: Rule
@@ -120,6 +142,7 @@ def search(
     *,
     label: str = "annotations",
     parts: int = 5,
+    out: Path | str | None = None,
     progress: Progress = Silent(),  # noqa: B008 (has no state)
 ) -> SearchReport:
     """Find the rule with the best per-slide Dice, averaged over slides and classes.
@@ -140,8 +163,15 @@ def search(
         Name of the true label.
     parts
         Number of folds to make of one collection.
+    out
+        File for the rule that was found, with how it was found; None writes none.
     progress
         Advanced by slides.
+
+    Returns
+    -------
+    SearchReport
+        The rule, what it scores, and what to expect of it.
 
     Raises
     ------
@@ -149,6 +179,12 @@ def search(
         If there are fewer than two slides with truth, or two folds.
     BatchError
         If slides cannot be compared, and too few are left.
+
+    Examples
+    --------
+    >>> predictions = open_predictions("run/oof.zarr")  # doctest: +SKIP
+    >>> rules = grid([0.6, 0.75], [0.3], [0, 500], base=Rule(max_hole_area=50))  # doctest: +SKIP
+    >>> search([predictions], slides, rules, out="run/rule.json").rule  # doctest: +SKIP
     """
     rules = rules or grid(_HIGHS, (), (0.0,))
     fold: list[int] = []
@@ -184,7 +220,10 @@ def search(
         numbers = np.arange(len(scores)) % min(parts, len(scores))
         names = [f"part {number}" for number in range(int(numbers.max()) + 1)]
     report = choose(rules, np.stack(scores, axis=1), numbers, names)
-    return replace(report, unscored=tuple(unscored), failures=failures)
+    report = replace(report, unscored=tuple(unscored), failures=failures)
+    if out is not None:
+        write_rule(Path(out), report.rule, {**report.to_json(), "label": label})
+    return report
 
 
 def _require_some(fold: Sequence[int], folds: int, failures: Mapping[str, str]) -> None:

@@ -14,7 +14,7 @@ from wsi_seg.classes import ClassEntry
 
 
 def write_geojson(path: Path | str, objects: Iterable[tuple[ClassEntry, Polygon]]) -> int:
-    """Write objects as a FeatureCollection, whole or not at all; return how many there were.
+    """Write objects as a FeatureCollection, whole or not at all.
 
     Parameters
     ----------
@@ -22,6 +22,16 @@ def write_geojson(path: Path | str, objects: Iterable[tuple[ClassEntry, Polygon]
         File to write; gzipped if its name ends with ``.gz``.
     objects
         Class and outline, ``(x, y)`` in level-0 pixels; consumed one by one.
+
+    Returns
+    -------
+    int
+        How many there were.
+
+    Examples
+    --------
+    >>> write_geojson("slide-1.geojson", outlines(label))  # doctest: +SKIP
+    57
     """
     path = Path(path)
     with atomic_path(path) as temporary, _open(temporary, packed=path.suffix == ".gz") as file:

@@ -3,8 +3,7 @@
 import os
 import zlib
 
-# Bytes that the name of a file may have on all usual file systems.
-_LONGEST = 255
+from wsi_seg.atomic import LONGEST_NAME
 
 
 def file_name(slide: str, suffix: str) -> str:
@@ -16,8 +15,8 @@ def file_name(slide: str, suffix: str) -> str:
     ('a.png', 255)
     """
     whole = slide + suffix
-    if len(os.fsencode(whole)) <= _LONGEST:
+    if len(os.fsencode(whole)) <= LONGEST_NAME:
         return whole
     end = f"~{zlib.crc32(os.fsencode(slide)):08x}{suffix}"
-    cut = os.fsencode(slide)[: _LONGEST - len(os.fsencode(end))]
+    cut = os.fsencode(slide)[: LONGEST_NAME - len(os.fsencode(end))]
     return cut.decode(errors="ignore") + end

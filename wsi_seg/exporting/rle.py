@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsi_seg.annotations.rle import Runs, write_runs
+from wsi_seg.annotations.rle import Runs, find_runs, write_runs
 from wsi_seg.atomic import atomic_path
 from wsi_seg.choices import Dialect
 from wsi_seg.geometry import Region
@@ -54,15 +54,9 @@ def encode_label(label: Multiscale) -> Iterator[tuple[str, Runs]]:
         region = Region(level=0, y=0, x=x, height=extent.height, width=width)
         ids = label.read(region, cached=False)
         for number, found in parts.items():
-            found.append(_runs(ids == number) + x * extent.height)
+            found.append(find_runs(ids == number) + x * extent.height)
     for entry in classes:
         yield entry.name, _joined(np.concatenate(parts[entry.id]))
-
-
-def _runs(mask: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> Runs:
-    flat = np.concatenate([[False], mask.ravel(order="F"), [False]])
-    borders = np.flatnonzero(flat[1:] != flat[:-1])
-    return np.stack([borders[::2], borders[1::2]], axis=1)
 
 
 def _joined(runs: Runs) -> Runs:

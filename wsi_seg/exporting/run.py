@@ -1,14 +1,14 @@
 """Owns exporting a whole prediction collection: one file per slide and format."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from shapely.geometry import Polygon
 
-from wsi_seg.batch import require_none, run_each
+from wsi_seg.batch import SlidesReport, run_each
 from wsi_seg.choices import Dialect
 from wsi_seg.classes import ClassEntry
 from wsi_seg.errors import StoreError
@@ -61,6 +61,10 @@ class ExportTargets:
         Whether polygon files are gzipped.
     dialect
         Of the run-length encoding; see `annotations.rle`.
+
+    Examples
+    --------
+    >>> targets = ExportTargets(geojson=Path("polygons"), rule=Rule(0.7, 0.4))
     """
 
     geojson: Path | None = None
@@ -77,31 +81,27 @@ class ExportTargets:
 
 
 @dataclass(frozen=True, slots=True)
-class ExportReport:
-    """Files written, the number of objects by slide, and what is missing from them.
+class ExportReport(SlidesReport[str]):
+    """What was exported.
 
-    ``warnings`` name tiles that inference could not read, and probabilities it did not save;
-    ``slides`` were exported, ``failures`` says why others were not.
+    Parameters
+    ----------
+    files
+        That were written.
+    objects
+        Number of objects, by slide.
+    warnings
+        Tiles that inference could not read, and probabilities it did not save.
     """
 
     files: tuple[str, ...]
     objects: dict[str, int]
     warnings: tuple[str, ...] = ()
-    slides: tuple[str, ...] = ()
-    failures: Mapping[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
         lines = [f"{slide}: {count} objects" for slide, count in self.objects.items()]
         return [*lines, *self.warnings, *(f"wrote {file}" for file in self.files)]
-
-    def to_json(self) -> dict[str, object]:
-        """Figures as plain JSON values."""
-        return asdict(self)
-
-    def require_whole(self) -> None:
-        """Raise a `BatchError` if some slides could not be exported; all others are done."""
-        require_none(self.failures, done=len(self.slides))
 
 
 def export(
@@ -133,6 +133,12 @@ def export(
     ------
     StoreError
         If there are no predictions.
+
+    Examples
+    --------
+    >>> targets = ExportTargets(geojson=Path("polygons"))
+    >>> export(open_predictions("pred.zarr"), None, targets).objects  # doctest: +SKIP
+    {'slide-1': 57}
     OutputError
         If a file for all slides cannot be written.
     """
@@ -148,11 +154,11 @@ def export(
     files = [file for _, written, _ in done.values() for file in written]
     files += _write_shared([(name, label) for name, (label, _, _) in done.items()], targets)
     return ExportReport(
+        tuple(done),
         tuple(files),
         {name: count for name, (_, _, count) in done.items() if count is not None},
         _warnings(predictions, targets),
-        tuple(done),
-        batch.failures,
+        failures=batch.failures,
     )
 
 
@@ -251,6 +257,17 @@ def outlines(label: Multiscale, min_area_um2: float = 0.0) -> Iterator[tuple[Cla
         Label map of one slide.
     min_area_um2
         Smaller objects are left out; px² of level 0 where mpp is unknown.
+
+    Yields
+    ------
+    ClassEntry, Polygon
+        Class and outline, ``(x, y)``.
+
+    Examples
+    --------
+    >>> label = open_predictions("pred.zarr")["slide-1"].label("prediction")  # doctest: +SKIP
+    >>> write_geojson("slide-1.geojson", outlines(label, 50.0))  # doctest: +SKIP
+    57
     """
     classes = {entry.id: entry for entry in label.classes}
     place, scale = Place.of(label), label.downsample

@@ -1,17 +1,14 @@
-"""Owns probabilities and label maps as pyramidal OME-TIFF: written tile by tile, read by region."""
+"""Owns probabilities and label maps as pyramidal OME-TIFF, written tile by tile."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import tifffile
-import zarr
 from numpy.typing import NDArray
 
 from wsi_seg.atomic import atomic_path
-from wsi_seg.errors import StoreError
-from wsi_seg.geometry import Extent, Region
-from wsi_seg.geometry.region import require_inside
+from wsi_seg.geometry import Region
 from wsi_seg.store import Multiscale
 
 _TILE_PX = 512
@@ -53,38 +50,6 @@ def write_ome_tiff(path: Path, image: Multiscale) -> None:
                 subfiletype=1 if level else 0,
                 metadata={"axes": axes, **size, **channels} if level == 0 else None,
             )
-
-
-def read_ome_tiff(path: Path, region: Region) -> NDArray[np.uint8]:
-    """Read back a region of what `write_ome_tiff` wrote, decoding only the tiles it needs.
-
-    Parameters
-    ----------
-    path
-        The file.
-    region
-        Inside the level it names.
-
-    Returns
-    -------
-    NDArray[np.uint8]
-        ``(h, w, C)`` probabilities, value / 255, or ``(h, w)`` class ids.
-
-    Raises
-    ------
-    StoreError
-        If the file cannot be read, or has no such level or region.
-    """
-    try:
-        with tifffile.TiffFile(path) as tiff, tiff.series[0].aszarr(level=region.level) as store:
-            planes = zarr.open_array(store, mode="r")
-            if not isinstance(planes, zarr.Array) or planes.dtype != np.uint8:
-                raise StoreError(f"{path} holds no uint8 planes; expected an export of wsi-seg")
-            require_inside(region, Extent.of(planes.shape[-2:]), path.name)
-            px = np.asarray(planes[(..., *region.slices)], dtype=np.uint8)
-    except (OSError, IndexError, ValueError, tifffile.TiffFileError) as error:
-        raise StoreError(f"{path} cannot be read as an OME-TIFF: {error}") from error
-    return px if px.ndim == 2 else np.moveaxis(px, 0, -1)
 
 
 def _physical(mpp: float) -> dict[str, object]:

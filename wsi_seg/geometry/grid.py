@@ -1,4 +1,4 @@
-"""Owns tile grids: where the tiles of a level start, and which of them touch some rows."""
+"""Owns tile grids: where the tiles of a level start."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,6 +37,12 @@ class TileGrid:
         Side of a tile and distance between tiles, in pixels of the level.
     level
         Pyramid index that the regions will name.
+
+    Examples
+    --------
+    >>> grid = TileGrid(Extent(height=100, width=150), tile=64, stride=48)
+    >>> len(grid), grid.ys, grid.xs
+    (6, (0, 36), (0, 48, 86))
     """
 
     extent: Extent
@@ -62,14 +68,3 @@ class TileGrid:
         for y in self.ys:
             for x in xs:
                 yield Region(level=self.level, y=y, x=x, height=self.tile, width=self.tile)
-
-    def rows_touching(self, y: int, y_end: int) -> range:
-        """Find the tile rows, as indices into ``ys``, that touch the pixel rows ``[y, y_end)``."""
-        ys = self.ys
-        touching = [i for i, top in enumerate(ys) if top < y_end and top + self.tile > y]
-        return range(touching[0], touching[-1] + 1) if touching else range(0)
-
-
-def strip_bounds(height: int, strip_rows: int) -> tuple[tuple[int, int], ...]:
-    """Cut ``height`` rows into strips: ``(first row, first row after)`` of each, in order."""
-    return tuple((y, min(y + strip_rows, height)) for y in range(0, height, strip_rows))

@@ -20,6 +20,12 @@ class Pyramid:
         Size of each level; level 0 is the largest.
     mpp
         Micrometres per pixel of level 0, the mean of both axes, or None where unknown.
+
+    Examples
+    --------
+    >>> pyramid = Pyramid((Extent(height=4000, width=4000), Extent(height=1000, width=1000)), 0.25)
+    >>> pyramid.downsample(1), pyramid.level_mpp(1)
+    (4.0, 1.0)
     """
 
     extents: tuple[Extent, ...]

@@ -14,6 +14,11 @@ class Extent:
     ----------
     height, width
         Number of rows and of columns, each at least 1.
+
+    Examples
+    --------
+    >>> Extent(height=1000, width=2000).scaled(4)
+    Extent(height=250, width=500)
     """
 
     height: int
@@ -100,6 +105,12 @@ class Region:
         Top row and left column.
     height, width
         Size, each at least 1.
+
+    Examples
+    --------
+    >>> region = Region(level=0, y=-8, x=0, height=64, width=64)
+    >>> print(region.clip(Extent(height=100, width=100)))
+    region level=0 y=0 x=0 height=56 width=64
     """
 
     level: int

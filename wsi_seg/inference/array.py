@@ -9,8 +9,7 @@ from torch import nn
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import BatchError, ConfigError, RegionError, StoreError
-from wsi_seg.geometry import Extent, Pyramid, Region
-from wsi_seg.geometry.region import require_inside
+from wsi_seg.geometry import Extent, Pyramid
 from wsi_seg.inference.ensemble import StripJob
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.output import StripTask
@@ -23,46 +22,8 @@ from wsi_seg.postprocess.label_map import label_map
 from wsi_seg.predict.device import Device
 from wsi_seg.predict.ensemble import Model, read_model
 from wsi_seg.progress import Silent
-from wsi_seg.reading.readable import destination
+from wsi_seg.reading.array import ArrayImage
 from wsi_seg.store import Multiscale
-
-# Side of what is read at a time; nothing is decoded.
-_CHUNK_PX = 512
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ArrayImage:
-    """An array that is read like the image of a slide of one level.
-
-    Parameters
-    ----------
-    pixels
-        ``(H, W, C)`` uint8.
-    mpp
-        Micrometres per pixel; None where unknown.
-    """
-
-    pixels: NDArray[np.uint8]
-    mpp: float | None
-
-    @property
-    def pyramid(self) -> Pyramid:
-        """One level, of the array's size."""
-        return Pyramid((Extent.of(self.pixels.shape),), self.mpp)
-
-    def chunk(self, level: int) -> Extent:
-        """Size of what is read at a time."""
-        return Extent(height=_CHUNK_PX, width=_CHUNK_PX)
-
-    def read(
-        self, region: Region, *, cached: bool = True, out: NDArray[np.uint8] | None = None
-    ) -> NDArray[np.uint8]:
-        """Copy a region; there is no cache."""
-        require_inside(region, self.pyramid.extent, "the array")
-        pixels = self.pixels[region.slices]
-        filled = destination(pixels.shape, out)
-        filled[...] = pixels
-        return filled
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,6 +91,13 @@ class Predictor:
     ) -> "Predictor":
         """Load a checkpoint, or an ensemble's YAML file.
 
+        Parameters
+        ----------
+        checkpoint
+            The file.
+        options
+            See `Predictor`.
+
         Raises
         ------
         CheckpointError
@@ -144,7 +112,10 @@ class Predictor:
         card: ModelCard,
         options: InferOptions = InferOptions(),  # noqa: B008 (frozen)
     ) -> "Predictor":
-        """Predict with a module of one's own; the card says how it looks at pixels."""
+        """Predict with a ``network`` of one's own; ``card`` says how it looks at pixels.
+
+        ``options`` are as of `Predictor`.
+        """
         return cls(Model.of(network, card), options)
 
     @property
@@ -179,7 +150,10 @@ class Predictor:
         return self._predicted(pixels, mpp).astype(np.float32) / np.float32(255)
 
     def labels(self, pixels: NDArray[np.uint8], *, mpp: float | None = None) -> NDArray[np.uint8]:
-        """Class ids of an array, ``(H, W)`` uint8: the most probable class above 1/2, else 0."""
+        """Class ids of an array, ``(H, W)`` uint8: the most probable class above 1/2, else 0.
+
+        ``pixels`` and ``mpp`` are as of `Predictor.__call__`.
+        """
         return label_map(self._predicted(pixels, mpp))
 
     def _predicted(self, pixels: NDArray[np.uint8], mpp: float | None) -> NDArray[np.uint8]:
@@ -191,7 +165,7 @@ class Predictor:
             )
         if 0 in pixels.shape:
             raise RegionError(f"got an array {pixels.shape}; expected at least one pixel")
-        slide = ArraySlide(ArrayImage(pixels, card.mpp if mpp is None else mpp))
+        slide = ArraySlide(ArrayImage((pixels,), card.mpp if mpp is None else mpp))
         plan = plan_inference([slide], self._model, self._options, device=self._device)
         if plan.memory is None:
             raise BatchError(plan.failures, done=0)

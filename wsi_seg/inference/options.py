@@ -53,6 +53,11 @@ class InferOptions:
         Bytes of main memory that the process may take; None takes what runs fastest.
     strip_px
         Rows that are written as a unit, a multiple of 512; None lets the memory plan choose.
+
+    Examples
+    --------
+    >>> InferOptions(overlap=0.25, tta="flips").saved(classes=2)
+    'both'
     """
 
     overlap: float | Literal["adaptive"] = 0.5
@@ -93,7 +98,7 @@ class InferOptions:
             )
 
     def saved(self, classes: int) -> Save:
-        """Choose what is saved of a model with so many classes."""
+        """Choose what is saved of a model with so many ``classes``."""
         if self.save != "auto":
             return self.save
         return "both" if classes <= _PROBABILITIES_UP_TO else "labels"

@@ -20,6 +20,7 @@ from wsi_seg.progress import Silent
 from wsi_seg.reading.readable import Readable
 from wsi_seg.store import (
     LabelInfo,
+    Layout,
     PredictionInfo,
     SlideStore,
     commit,
@@ -198,16 +199,14 @@ class SlideOutput:
         return extent.height, extent.width
 
     def _create(self, path: Path, channels: int | None, attributes: Mapping[str, object]) -> None:
-        create_multiscale(
-            path,
-            extents=extend_pyramid([self.plan.native or self.plan.extent]),
+        layout = Layout.of(
+            extend_pyramid([self.plan.native or self.plan.extent]),
             channels=channels,
             mpp=self.store.pyramid.mpp,
             downsample=self.plan.downsample,
-            attributes=attributes,
-            name=path.name,
             shard_px=self.plan.shard_px,
         )
+        create_multiscale(path, layout, attributes)
 
     @property
     def notes(self) -> tuple[str, ...]:

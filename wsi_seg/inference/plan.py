@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from wsi_seg.choices import Blend
 from wsi_seg.errors import ConfigError, ResolutionError
 from wsi_seg.geometry import Extent, Pyramid, TileGrid
-from wsi_seg.geometry.grid import strip_bounds
 from wsi_seg.inference.blend import axis_weights
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.models.checkpoint import ModelCard
@@ -141,7 +140,7 @@ class SlidePlan:
     @property
     def strips(self) -> tuple[tuple[int, int], ...]:
         """First row and first row after, of each strip of the output."""
-        return strip_bounds(self.extent.height, self.strip_px)
+        return tuple((strip.y, strip.y_end) for strip in self.extent.strips(self.strip_px))
 
     @property
     def resampled(self) -> bool:
@@ -285,7 +284,7 @@ def _asked_for(
             raise ConfigError(
                 f"slide {store.name!r}: got level {level}; expected 0 to {len(pyramid.extents) - 1}"
             )
-        mpp = None if pyramid.mpp is None else pyramid.mpp * pyramid.downsample(level)
+        mpp = pyramid.level_mpp(level)
         seen, scale, notes = view, Scale(level, pyramid.extents[level]), ()
     if view.mpp is None or (mpp is not None and _like(mpp, view.mpp)):
         return seen, scale, notes

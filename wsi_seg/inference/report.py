@@ -49,8 +49,9 @@ class InferReport:
     device computed, and in which it waited for reading and writing; empty where other processes did
     the work. ``peak_memory`` is that of the whole process in bytes. ``label_change`` and
     ``value_change`` are the shares of pixels whose label, and whose value, differs from that of the
-    network in float32 as it was trained, measured on the first tile. ``saved`` is what was written.
-    ``failures`` says why other slides were not predicted.
+    network in float32 as it was trained, measured on the first tile. ``saved`` is what was written,
+    ``device``, ``precision`` and ``memory`` what it ran on and was planned to take. ``slides`` were
+    predicted, ``failures`` says why others were not.
     """
 
     slides: tuple[SlideResult, ...]

@@ -181,6 +181,11 @@ def infer(
         If no slide could be predicted.
     OutputError
         If ``out`` cannot be written.
+
+    Examples
+    --------
+    >>> slides = open_collection("store.zarr")  # doctest: +SKIP
+    >>> infer(slides, "run/best.safetensors", "pred.zarr").require_whole()  # doctest: +SKIP
     """
     model = _model(model, card)
     stores = [collection[name] for name in collection.names()]
@@ -257,7 +262,7 @@ def _infer(
     report = _run(outputs, plan, memory, executor, replace(tuning, seconds=begin))
     remove_if_empty(out)
     update_names(out)
-    failures = plan.failures | batch.failures
+    failures = {**plan.failures, **batch.failures}
     if not outputs:
         raise BatchError(failures, done=0)
     return replace(report, failures=failures)

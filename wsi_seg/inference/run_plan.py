@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 
-from wsi_seg.batch import require_none, run_each
+from wsi_seg.batch import SlidesReport, run_each
 from wsi_seg.inference.adaptive import require_adaptable, require_even_tile
 from wsi_seg.inference.memory import MemoryPlan, plan_memory
 from wsi_seg.inference.options import InferOptions
@@ -24,15 +24,13 @@ _LISTED = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RunPlan:
+class RunPlan(SlidesReport[tuple[SlidePlan, ...]]):
     """What a run will do; plain data that pickles.
 
     Parameters
     ----------
     slides
         Of each slide that can be predicted, the plan of each member of the model.
-    failures
-        Why the others cannot, keyed by slide.
     memory
         Batch, strips, cache, and what they take; None where no slide can be predicted.
     device
@@ -40,10 +38,12 @@ class RunPlan:
     first
         With adaptive overlap, tiles of the pass without overlap; ``slides`` then name the most
         that both passes may predict. None for a fixed overlap.
+
+    Examples
+    --------
+    >>> print(*plan_inference(list(slides), model, options).lines())  # doctest: +SKIP
     """
 
-    slides: tuple[tuple[SlidePlan, ...], ...]
-    failures: dict[str, str]
     memory: MemoryPlan | None
     device: Device
     first: int | None = None
@@ -57,10 +57,6 @@ class RunPlan:
     def skipped(self) -> int:
         """Tiles without tissue."""
         return sum(int((~plan.keep).sum()) for slide in self.slides for plan in slide)
-
-    def require_whole(self) -> None:
-        """Raise a `BatchError` if some slides cannot be predicted, as the run would."""
-        require_none(self.failures, done=len(self.slides))
 
     def lines(self) -> list[str]:
         """Plan as sentences for people."""
@@ -116,10 +112,21 @@ def plan_inference(
         Settings of the slides whose output is unfinished, see `output.unfinished_settings`; they
         keep their strips and batch, and the memory plan is made for that.
 
+    Returns
+    -------
+    RunPlan
+        Its ``failures`` name the slides that cannot be predicted.
+
     Raises
     ------
     ConfigError
         If an option is wrong, or ``max_ram`` is too little.
+
+    Examples
+    --------
+    >>> plan = plan_inference(list(slides), model, InferOptions())  # doctest: +SKIP
+    >>> plan.tiles, plan.memory.total  # doctest: +SKIP
+    (54, 812000000)
     """
     adaptive = options.overlap == "adaptive"
     if adaptive:
@@ -135,7 +142,7 @@ def plan_inference(
     first = None
     if adaptive and refine is None:
         first = plan_inference(stores, model, replace(options, overlap=0.0), device=device).tiles
-    return RunPlan(tuple(slides), failures, memory, device, first)
+    return RunPlan(tuple(slides), memory, device, first, failures=failures)
 
 
 def _plan_slides(

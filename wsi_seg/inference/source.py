@@ -21,29 +21,12 @@ from wsi_seg.inference.plan import UNIT_ROWS, SlidePlan
 from wsi_seg.inference.resample import Resampler
 from wsi_seg.inference.transfer import Budget, Transfers, copy_to_device
 from wsi_seg.reading.readable import Readable
-from wsi_seg.reading.resample import Scale, read_image
 from wsi_seg.store.cache import shared_pool
 
 logger = logging.getLogger(__name__)
 
 # Columns that one thread reads at a time.
 _READ_PX = 1024
-
-
-def read_tile(image: Readable, plan: SlidePlan, row: int, column: int) -> NDArray[np.uint8]:
-    """Read one tile by itself, ``(tile_px, tile_px, C)`` uint8, mirrored past the slide's border.
-
-    What a tile looks like by definition; inference cuts the same pixels from a band of rows.
-    """
-    y, x = plan.ys[row], plan.xs[column]
-    height = min(plan.tile_px, plan.extent.height - y)
-    width = min(plan.tile_px, plan.extent.width - x)
-    scale = Scale(plan.level, plan.extent)
-    pixels = read_image(image, scale, y, x, height=height, width=width)
-    below, right = plan.tile_px - height, plan.tile_px - width
-    if below or right:
-        pixels = np.pad(pixels, ((0, below), (0, right), (0, 0)), mode="reflect")
-    return pixels
 
 
 @dataclass(frozen=True, slots=True)

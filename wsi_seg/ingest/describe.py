@@ -1,10 +1,10 @@
 """Owns the description of a slide, and of what tiling would do with it, before doing it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from wsi_seg.batch import require_none
+from wsi_seg.batch import SlidesReport
 from wsi_seg.errors import WsiSegError
 from wsi_seg.ingest.plan import plan_levels
 from wsi_seg.slides import Slide, find_slides, open_slide, slide_name, source_bytes
@@ -52,23 +52,12 @@ class SlideDescription:
 
 
 @dataclass(frozen=True, slots=True)
-class InfoReport:
-    """What some files are; ``failures`` holds the reason for each that cannot be read."""
-
-    slides: tuple[SlideDescription, ...]
-    failures: Mapping[str, str]
+class InfoReport(SlidesReport[SlideDescription]):
+    """What some files are."""
 
     def lines(self) -> list[str]:
         """Describe each slide in sentences for people."""
         return [str(slide) for slide in self.slides]
-
-    def to_json(self) -> dict[str, object]:
-        """Figures as plain JSON values."""
-        return asdict(self)
-
-    def require_whole(self) -> None:
-        """Raise a `BatchError` if some slides cannot be read; all others are done."""
-        require_none(self.failures, done=len(self.slides))
 
 
 def describe_slides(
@@ -100,7 +89,7 @@ def describe_slides(
             if len(files) == 1:
                 raise
             failures[slide_name(file)] = str(error)
-    return InfoReport(tuple(found), failures)
+    return InfoReport(tuple(found), failures=failures)
 
 
 def describe(slide: Slide) -> SlideDescription:

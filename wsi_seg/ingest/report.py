@@ -1,10 +1,9 @@
 """Owns the figures of a run of `wsi-seg tile`, and how they read."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from wsi_seg.batch import require_none
+from wsi_seg.batch import SlidesReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +24,11 @@ class TiledSlide:
 
 
 @dataclass(frozen=True, slots=True)
-class TileReport:
-    """Figures of one run; ``failures`` says why slides are missing, by their names."""
+class TileReport(SlidesReport[TiledSlide]):
+    """Figures of one run: the collection ``out``, and the ``seconds`` that it took."""
 
     out: Path
-    slides: tuple[TiledSlide, ...]
     seconds: float
-    failures: Mapping[str, str] = field(default_factory=dict)
-
-    def require_whole(self) -> None:
-        """Raise a `BatchError` if some slides failed; all others are done."""
-        require_none(self.failures, done=len(self.slides))
-
-    def to_json(self) -> dict[str, object]:
-        """Figures as plain JSON values."""
-        return asdict(self)
 
     def lines(self) -> list[str]:
         """Figures as sentences for people."""

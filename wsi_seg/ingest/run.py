@@ -31,7 +31,12 @@ from wsi_seg.store.arrays import LevelArray, read_level_array
 from wsi_seg.store.collection import SlideStore
 from wsi_seg.store.info import LevelInfo, SourceInfo, StoreInfo
 from wsi_seg.store.journal import Journal
-from wsi_seg.store.layout import create_collection, create_levels, update_names
+from wsi_seg.store.layout import (
+    Layout,
+    create_collection,
+    create_multiscale,
+    update_names,
+)
 from wsi_seg.store.multiscale import open_multiscale
 from wsi_seg.store.names import JOURNAL, LABELS, PARTIAL
 from wsi_seg.store.pyramid import reduced_strip
@@ -83,7 +88,12 @@ def tile_slides(
     workers
         Slides worked on at the same time.
     progress
-        Told about finished MB of the files.
+        Advanced by finished MB of the files.
+
+    Returns
+    -------
+    TileReport
+        Of each slide that is in the collection now.
 
     Raises
     ------
@@ -93,6 +103,10 @@ def tile_slides(
         If the collection cannot be written.
     BatchError
         If all slides fail.
+
+    Examples
+    --------
+    >>> tile_slides(["slides/"], "store.zarr").require_whole()  # doctest: +SKIP
     """
     out = Path(out)
     found = name_slides([Path(path) for path in paths], names)
@@ -108,7 +122,7 @@ def tile_slides(
         raise next(iter(errors.values()))
     reasons = {name: str(error) for name, error in errors.items()}
     slides = tuple(sorted(done, key=lambda slide: slide.name))
-    report = TileReport(out, slides, time.perf_counter() - started, reasons)
+    report = TileReport(slides, out, time.perf_counter() - started, failures=reasons)
     if not slides:
         report.require_whole()
     return report
@@ -255,14 +269,12 @@ class _SlideJob:
             delete(self._partial)
             journal = Journal(journal_path, self._settings)
         self._journal = journal
-        create_levels(
-            self._partial,
-            [plan.layout for plan in self._plans],
+        layout = Layout(
+            levels=tuple(plan.layout for plan in self._plans),
             channels=3,
             mpp=self._slide.pyramid.mpp,
-            attributes=attributes,
-            name=self._name,
         )
+        create_multiscale(self._partial, layout, attributes)
 
     def units(self) -> Iterator[_Unit]:
         """List the work, from the finest level to the coarsest."""

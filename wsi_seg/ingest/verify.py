@@ -1,13 +1,13 @@
 """Owns comparing a store with the slide it was made from, on sampled places."""
 
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.batch import require_none, run_each
+from wsi_seg.batch import SlidesReport, run_each
 from wsi_seg.choices import NamesBy
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent, Region
@@ -34,24 +34,13 @@ class Verified:
 
 
 @dataclass(frozen=True, slots=True)
-class VerifyReport:
-    """What was compared; ``failures`` says what differs or cannot be read, by slide."""
-
-    slides: tuple[Verified, ...]
-    failures: Mapping[str, str]
+class VerifyReport(SlidesReport[Verified]):
+    """What was compared; slides that differ or cannot be read failed."""
 
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
         pixels = sum(slide.pixels for slide in self.slides) / 1e6
         return [f"verified {pixels:.1f} million pixels of {len(self.slides)} slides: all the same"]
-
-    def to_json(self) -> dict[str, object]:
-        """Figures as plain JSON values."""
-        return asdict(self)
-
-    def require_whole(self) -> None:
-        """Raise a `BatchError` if some slides differ; all others are done."""
-        require_none(self.failures, done=len(self.slides))
 
 
 def verify_slides(
@@ -90,7 +79,7 @@ def verify_slides(
         title="verify",
         progress=progress,
     )
-    return VerifyReport(tuple(batch.results.values()), batch.failures)
+    return VerifyReport(tuple(batch.results.values()), failures=batch.failures)
 
 
 def verify_slide(store: SlideStore, source: Path, *, seed: int = 0) -> Verified:

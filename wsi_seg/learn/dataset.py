@@ -20,7 +20,15 @@ from wsi_seg.sampling.maps import TrainingSlide
 
 
 class EpochDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Patches of one epoch, see `make_dataset`; ``len`` of it is their number."""
+    """Patches of one epoch, see `make_dataset`; ``len`` of it is their number.
+
+    Examples
+    --------
+    >>> for epoch in range(20):  # doctest: +SKIP
+    ...     dataset.set_epoch(epoch)
+    ...     for image, mask in DataLoader(dataset, batch_size=8):
+    ...         ...
+    """
 
     def __init__(self, patches: WeightedPatchDataset, length: int) -> None:
         self._patches, self._length = patches, length

@@ -26,7 +26,7 @@ from wsi_seg.sampling.maps import PSEUDO, TrainingSlide
 from wsi_seg.store import (
     Collection,
     Draft,
-    DraftLayout,
+    Layout,
     Predictions,
     SlideStore,
     delete_label,
@@ -172,9 +172,7 @@ def _write_slide(
         # Nothing says that an empty label is a guess, so none is kept, nor that of last round.
         delete_label(slide.path, label)
         return 0
-    layout = DraftLayout(
-        extents=slide.pyramid.extents, channels=None, mpp=slide.pyramid.mpp, coarser=False
-    )
+    layout = Layout.of(slide.pyramid.extents, channels=None, mpp=slide.pyramid.mpp, coarser=False)
     about = {"kind": "label", "classes": recipe.class_table.to_json()}
     with writing(slide.path / LABELS / label, layout, about) as draft:
         for level, extent in enumerate(slide.pyramid.extents):
@@ -216,8 +214,8 @@ class _Hardened:
 
     def write_soft(self, draft: Draft, slide: SlideStore) -> None:
         """Keep the probabilities in a label, at the size of the prediction."""
-        layout = DraftLayout(
-            extents=[self._extent],
+        layout = Layout.of(
+            [self._extent],
             channels=len(self._channels),
             mpp=slide.pyramid.mpp,
             downsample=slide.pyramid.extent.width / self._extent.width,

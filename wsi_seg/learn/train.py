@@ -182,6 +182,11 @@ def train(
     progress
         Reports patches, and tiles in validation.
 
+    Returns
+    -------
+    TrainReport
+        The best network of each fold, and its score.
+
     Raises
     ------
     ConfigError

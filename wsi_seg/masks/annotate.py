@@ -30,10 +30,24 @@ _NO_CLASSES = frozenset({IGNORE_NAME, BACKGROUND_NAME})
 
 @dataclass(frozen=True, slots=True)
 class AnnotateReport:
-    """What was annotated: objects by slide, repairs by file; slides and files left without.
+    """What was annotated.
 
-    ``notes`` say what is not drawn, one sentence each; ``failures`` why files of other slides were
-    not drawn.
+    Parameters
+    ----------
+    objects
+        Number of objects drawn, by slide.
+    classes
+        Names of their classes, in the order of the ids.
+    repairs
+        What had to be repaired, by file.
+    without
+        Slides without annotations.
+    unused
+        Files that fit no slide.
+    notes
+        What is not drawn, one sentence each.
+    failures
+        Why files of other slides were not drawn, by slide.
     """
 
     objects: dict[str, int]
@@ -152,6 +166,11 @@ def annotate(
         If there is no file, or none fits a slide, or one that is named itself fits none.
     OutputError
         If no label can have the name.
+
+    Examples
+    --------
+    >>> annotate(open_collection("store.zarr"), ["polygons/"]).objects  # doctest: +SKIP
+    {'slide-1': 41}
     """
     require_label_name(name)
     found = _read_all(collection, [Path(path) for path in paths], reading)

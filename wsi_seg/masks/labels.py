@@ -15,8 +15,8 @@ from wsi_seg.masks.tissue import find_tissue
 from wsi_seg.reading.thumbnail import thumbnail_extent
 from wsi_seg.store import (
     Draft,
-    DraftLayout,
     LabelInfo,
+    Layout,
     SlideStore,
     dyadic_extents,
     read_thumbnail,
@@ -88,8 +88,8 @@ def _write_low(
     *,
     downsample: float,
 ) -> None:
-    layout = DraftLayout(
-        extents=dyadic_extents(Extent.of(values.shape), len(store.pyramid.extents)),
+    layout = Layout.of(
+        dyadic_extents(Extent.of(values.shape), len(store.pyramid.extents)),
         channels=None,
         mpp=store.pyramid.mpp,
         downsample=downsample,
@@ -131,7 +131,7 @@ def write_labels(
     wanted = set(classes.names) - {BOUNDARY}
     kept = [item for item in annotations.items if item.class_name in wanted]
     objects = measure_objects(kept, store.pyramid.mpp)
-    layout = replace(DraftLayout.like(store.image), coarser=False)
+    layout = replace(Layout.like(store.image), coarser=False)
     info = LabelInfo(classes=classes)
     with writing(store.path / LABELS / name, layout, info.to_json()) as draft:
         _draw(draft, Rasterizer(annotations.items, classes), samples)

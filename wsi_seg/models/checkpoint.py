@@ -102,7 +102,7 @@ class ModelCard:
             )
 
     def view(self, tile_px: int | None = None) -> View:
-        """How the network looks at slides; with another tile, a resized slide fills that."""
+        """How the network looks at slides; with another ``tile_px``, a resized slide fills that."""
         return View(self.mpp, self.resize, tile_px or self.tile_px, self.context_slices)
 
     @property
@@ -233,14 +233,26 @@ def save_checkpoint(path: Path, network: nn.Module, card: ModelCard) -> None:
 
 
 def load_checkpoint(path: Path | str) -> tuple[nn.Module, ModelCard]:
-    """Network in eval mode, on the CPU, and its card.
+    """Load a network and its card; torch's global generator is left as it was.
 
-    torch's global generator is left as it was.
+    Parameters
+    ----------
+    path
+        Checkpoint, such as ``run/best.safetensors``.
+
+    Returns
+    -------
+    nn.Module, ModelCard
+        In eval mode, on the CPU.
 
     Raises
     ------
     CheckpointError
         If the file is missing, damaged, a pickle, has no card, or card and weights disagree.
+
+    Examples
+    --------
+    >>> network, card = load_checkpoint("run/best.safetensors")  # doctest: +SKIP
     """
     path = Path(path)
     card = read_card(path)

@@ -108,7 +108,7 @@ class ConnectedComponents:
         begins = np.concatenate([self._last.begin, begin])
         ends = np.concatenate([self._last.end, end])
         values = np.concatenate([self._last.value, value])
-        upper, lower = _overlapping(begins, ends, width)
+        upper, lower = overlapping(begins + width, ends + width, begins, ends)
         same = values[upper] == values[lower]
         upper, lower = upper[same], lower[same]
         overlap = np.minimum(ends[upper] + width, ends[lower])
@@ -134,13 +134,19 @@ class ConnectedComponents:
         return _groups(self._labels, joins[:, 0], joins[:, 1])
 
 
-def _overlapping(begin: Ints, end: Ints, width: int) -> tuple[Ints, Ints]:
-    """Pairs of runs, an upper and a lower one, that share a stretch of a border of rows."""
-    first = np.searchsorted(end, begin + width, side="right")
-    count = np.maximum(np.searchsorted(begin, end + width, side="left") - first, 0)
-    upper = np.repeat(np.arange(len(begin)), count)
-    lower = np.arange(len(upper)) - np.repeat(np.cumsum(count) - count - first, count)
-    return upper, lower
+def overlapping(begin: Ints, end: Ints, other_begin: Ints, other_end: Ints) -> tuple[Ints, Ints]:
+    """Find which runs share pixels with which others; both in raster order.
+
+    Returns
+    -------
+    run, other : NDArray[np.int64]
+        ``(n,)`` indices of each pair.
+    """
+    first = np.searchsorted(other_end, begin, side="right")
+    count = np.maximum(np.searchsorted(other_begin, end, side="left") - first, 0)
+    run = np.repeat(np.arange(len(begin)), count)
+    other = np.arange(len(run)) - np.repeat(np.cumsum(count) - count - first, count)
+    return run, other
 
 
 def _groups(count: int, a: Ints, b: Ints) -> Ints:

@@ -125,7 +125,7 @@ class Rule:
         )
 
     def px_area(self, mpp: float | None, *, name: str) -> float:
-        """Area of one pixel of a prediction with this mpp, in the rule's unit.
+        """Area of one pixel of the prediction ``name`` with this ``mpp``, in the rule's unit.
 
         Raises
         ------
@@ -161,23 +161,6 @@ def fixed(threshold: float) -> Rule:
     return Rule(threshold, threshold)
 
 
-def doublet(high: float, min_area: float, *, unit: Unit = "um2", per: Scope = "image") -> Rule:
-    """Rule that keeps pixels above ``high`` where they cover ``min_area``."""
-    return Rule(high, high, min_area, unit, per)
-
-
-def triplet(
-    high: float, min_area: float, low: float, *, unit: Unit = "um2", per: Scope = "image"
-) -> Rule:
-    """Rule that keeps pixels above ``low`` where those above ``high`` cover ``min_area``."""
-    return Rule(high, low, min_area, unit, per)
-
-
-def hysteresis(high: float, low: float) -> Rule:
-    """Rule that keeps objects above ``low`` which have a pixel above ``high``."""
-    return Rule(high, low, 1, "px", "object")
-
-
 def least_above(threshold: float) -> int:
     """Lowest uint8 probability (value / 255) that is above a threshold; 256 if no value is."""
     return int((np.arange(256) / 255 <= threshold).sum())
@@ -197,12 +180,27 @@ def write_rule(path: Path, rule: Rule, found: dict[str, object]) -> None:
 
 
 def read_rule(path: Path) -> Rule:
-    """Read a rule that `write_rule` wrote.
+    """Read a rule that `wsi-seg search` wrote.
+
+    Parameters
+    ----------
+    path
+        JSON file.
+
+    Returns
+    -------
+    Rule
+        How probabilities become a label map.
 
     Raises
     ------
     ConfigError
         If there is no such file, it is damaged, or its keys are those of an earlier version.
+
+    Examples
+    --------
+    >>> read_rule(Path("run/rule.json")).describe()  # doctest: +SKIP
+    'above 0.7'
     """
     try:
         found = json.loads(path.read_bytes())["rule"]

@@ -9,7 +9,7 @@ from wsi_seg.postprocess.decide import decide
 from wsi_seg.postprocess.label_map import predicted_label
 from wsi_seg.postprocess.rule import Rule
 from wsi_seg.postprocess.strips import Source, argmax_strips, certain_label_strips
-from wsi_seg.store import DraftLayout, Multiscale, SlideStore, strip_rows, writing
+from wsi_seg.store import Layout, Multiscale, SlideStore, strip_rows, writing
 from wsi_seg.store.names import DECISION_LABEL, LABELS
 
 
@@ -87,7 +87,7 @@ def write_label(
     note
         Plain JSON values to keep with the label.
     """
-    path, layout = store.path / LABELS / name, DraftLayout.like(store.image)
+    path, layout = store.path / LABELS / name, Layout.like(store.image)
     if "slide_extent" in store.attributes:
         note = {"slide_extent": store.attributes["slide_extent"], **note}
     about: dict[str, object] = {"kind": "label", "classes": classes.to_json(), **note}

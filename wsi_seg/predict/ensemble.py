@@ -78,6 +78,11 @@ class Model:
         At least one.
     mode
         How they are combined; see `combine.combine`.
+
+    Examples
+    --------
+    >>> Model.of(network, card).card.classes.names  # doctest: +SKIP
+    ('gland',)
     """
 
     members: tuple[Member, ...]
@@ -85,7 +90,7 @@ class Model:
 
     @classmethod
     def of(cls, network: nn.Module, card: ModelCard, digest: str = "") -> "Model":
-        """Model of one network in memory; its weights are its digest where none is given.
+        """Model of one network in memory, and its card; without ``digest``, that of its weights.
 
         Raises
         ------
@@ -167,12 +172,21 @@ def read_model(paths: Sequence[Path], mode: Mode | None = None) -> Model:
     mode
         How to combine them; None takes the file's, or ``mean``.
 
+    Returns
+    -------
+    Model
+        One network or an ensemble, which `infer` takes.
+
     Raises
     ------
     CheckpointError
         If a file is missing, damaged or no checkpoint.
     ConfigError
         If members have different classes, or two of them the same weights.
+
+    Examples
+    --------
+    >>> read_model([Path("a.safetensors"), Path("b.safetensors")], "mean")  # doctest: +SKIP
     """
     files, weights = list(paths), [1.0] * len(paths)
     if len(files) == 1 and files[0].suffix in (".yaml", ".yml"):

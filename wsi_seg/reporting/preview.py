@@ -5,8 +5,8 @@ that they were drawn by - and one sheet of augmented patches with the outlines o
 one picture over all slides of the mean label by its place in the patch, which is to be even.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from wsi_seg.atomic import atomic_path
-from wsi_seg.batch import require_none, run_each
+from wsi_seg.batch import SlidesReport, run_each
 from wsi_seg.classes import ClassTable
 from wsi_seg.config import Recipe
 from wsi_seg.data.augment import Augmenter
@@ -63,28 +63,15 @@ _LAYERS = {
 
 
 @dataclass(frozen=True, slots=True)
-class PreviewReport:
-    """Pictures that were written: two for each slide, and the mean label of each class.
-
-    ``slides`` are drawn, ``failures`` says why others are not.
-    """
+class PreviewReport(SlidesReport[str]):
+    """Pictures that were written: two for each slide, and the mean label of each class."""
 
     out: Path
     pictures: tuple[Path, ...]
-    slides: tuple[str, ...]
-    failures: Mapping[str, str]
 
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
         return [f"{len(self.pictures)} pictures in {self.out}"]
-
-    def to_json(self) -> dict[str, object]:
-        """Figures as plain JSON values."""
-        return asdict(self)
-
-    def require_whole(self) -> None:
-        """Raise a `BatchError` if some slides could not be drawn; all others are done."""
-        require_none(self.failures, done=len(self.slides))
 
 
 def preview_slides(
@@ -136,7 +123,7 @@ def preview_slides(
     if batch.results:
         slides = [slide for slide, _ in batch.results.values()]
         pictures.append(_save(_mean_labels(slides, recipe), out / "mean-label.png"))
-    return PreviewReport(out, tuple(pictures), tuple(batch.results), batch.failures)
+    return PreviewReport(tuple(batch.results), out, tuple(pictures), failures=batch.failures)
 
 
 def _preview(slide: TrainingSlide, recipe: Recipe, out: Path) -> tuple[Path, Path]:

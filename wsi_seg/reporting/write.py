@@ -7,7 +7,7 @@ from wsi_seg import __version__
 from wsi_seg.atomic import atomic_path
 from wsi_seg.ct.froc import froc_of_files
 from wsi_seg.errors import ConfigError, StoreError
-from wsi_seg.evaluation.compare import evaluate, usual_measures
+from wsi_seg.evaluation.compare import evaluate
 from wsi_seg.progress import Progress, Silent
 from wsi_seg.reporting.page import Section, page
 from wsi_seg.reporting.prediction import (
@@ -37,6 +37,11 @@ class ReportSources:
         Folder of the run that made a prediction's model.
     candidates, findings
         csv files of candidates and of true findings, see `wsi_seg.ct.froc`; both or neither.
+
+    Examples
+    --------
+    >>> ReportSources(Path("pred.zarr"), slides=Path("store.zarr")).truth
+    'annotations'
     """
 
     target: Path
@@ -86,7 +91,12 @@ def report(
     out
         File to write.
     progress
-        Told how far scoring and pictures are.
+        Advanced by scores and pictures.
+
+    Returns
+    -------
+    Report
+        Its parts, and slides without scores.
 
     Raises
     ------
@@ -94,6 +104,10 @@ def report(
         If the target is neither a run nor a prediction.
     StoreError
         If a collection cannot be read, or a prediction belongs to none of the slides.
+
+    Examples
+    --------
+    >>> report(ReportSources(Path("run")), "report.html").sections  # doctest: +SKIP
     """
     out = Path(out)
     if sources.run is not None and not is_run(sources.run):
@@ -142,13 +156,7 @@ def _prediction(
     data: dict[str, object] = {}
     order = list(predictions.names())
     if len(unscored) < len(order):
-        scores = evaluate(
-            predictions,
-            slides,
-            label=sources.truth,
-            measures=usual_measures(predictions),
-            progress=progress,
-        )
+        scores = evaluate(predictions, slides, label=sources.truth, progress=progress)
         sections, data = score_sections(scores), scores.to_json()
         worst = lowest_first(scores)
         order = [*worst, *(name for name in order if name not in worst)]

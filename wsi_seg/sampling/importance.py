@@ -70,15 +70,6 @@ class SlideMap:
     hard_negatives: Share | None = None
     regions: Mapping[str, Share] = field(default_factory=dict)
 
-    @property
-    def cell_areas(self) -> NDArray[np.float64]:
-        """Area of each cell inside the slide, ``(rows, columns)`` float64."""
-        rows, columns = self.tissue.shape
-        heights = np.diff(np.minimum(np.arange(rows + 1) * self.cell_px, self.extent.height))
-        widths = np.diff(np.minimum(np.arange(columns + 1) * self.cell_px, self.extent.width))
-        areas: NDArray[np.float64] = np.outer(heights, widths) * self.px_area
-        return areas
-
     def within(self, share: Share) -> Share:
         """Share of each cell's full size: less than ``share`` where the border cuts the cell."""
         rows, columns = share.shape

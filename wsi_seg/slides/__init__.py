@@ -74,6 +74,11 @@ def open_slide(
     opener
         A reader of one's own, ``opener(path, mpp=mpp)``, in place of all others.
 
+    Returns
+    -------
+    Slide
+        To be closed in the end, or used in a ``with`` block.
+
     Raises
     ------
     SlideError

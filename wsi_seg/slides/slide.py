@@ -87,6 +87,11 @@ class Slide(Protocol):
         Where mpp comes from, such as ``aperio`` or ``option``; ``none`` if unknown.
     scene
         Number, from 1, of the image in its file, if one was asked for.
+
+    Examples
+    --------
+    >>> with open_slide("slide.svs") as slide:  # doctest: +SKIP
+    ...     slide.pyramid.extent, slide.thumbnail(512).shape
     """
 
     path: Path
@@ -138,7 +143,7 @@ class Slide(Protocol):
         )
 
     def thumbnail(self, longest_px: int = 1024) -> NDArray[np.uint8]:
-        """Whole slide, area-averaged so that its longer side has at most so many pixels."""
+        """Whole slide, area-averaged so that its longer side has at most ``longest_px`` pixels."""
         size = thumbnail_extent(self.pyramid.extent, longest_px)
         return area_averaged(self.pyramid, self.read_region, size)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import tifffile
 
-from wsi_seg.slides.directories import require_few
 from wsi_seg.slides.failures import translate_errors
+from wsi_seg.slides.tiff_ifds import require_few
 
 # Levels of a pyramid differ by more than this along a side.
 _LEAST_DOWNSAMPLE = 1.5

@@ -20,12 +20,12 @@ from wsi_seg.codestreams.streams import require_sound
 from wsi_seg.errors import SlideError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
-from wsi_seg.slides.directories import require_few
 from wsi_seg.slides.failures import translate_errors
 from wsi_seg.slides.orientation import stored_region, upright, upright_extent
 from wsi_seg.slides.pages import TiffLevel, read_level, tile_streams
 from wsi_seg.slides.resolution import UNKNOWN, Resolution, chosen, tag_resolution
 from wsi_seg.slides.slide import NotCopyable, Slide, TileStreams, slide_name
+from wsi_seg.slides.tiff_ifds import require_few
 from wsi_seg.slides.tiff_images import TiffImage, main_image
 from wsi_seg.slides.tiles import paste, pread
 from wsi_seg.slides.vendors import (

@@ -9,11 +9,13 @@ from wsi_seg.store.collection import (
     open_collection,
     open_image,
     open_predictions,
+    open_stores,
 )
 from wsi_seg.store.digests import store_digest
-from wsi_seg.store.draft import Draft, DraftLayout, writing
+from wsi_seg.store.draft import Draft, writing
 from wsi_seg.store.info import SAVED, LabelInfo, PredictionInfo, StoreInfo
 from wsi_seg.store.layout import (
+    Layout,
     create_collection,
     create_group,
     create_multiscale,
@@ -39,8 +41,8 @@ __all__ = [
     "CoarserLevels",
     "Collection",
     "Draft",
-    "DraftLayout",
     "LabelInfo",
+    "Layout",
     "Multiscale",
     "PredictionInfo",
     "Predictions",
@@ -62,6 +64,7 @@ __all__ = [
     "open_image",
     "open_multiscale",
     "open_predictions",
+    "open_stores",
     "read_thumbnail",
     "remove_if_empty",
     "shared_cache",

@@ -1,6 +1,7 @@
 """Owns collections of slides and of predictions, and each slide's store: its image and labels."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,14 @@ class SlideStore:
     image
         The slide's pixels, or a prediction's probabilities; class ids where only those were saved,
         with what is stored about the prediction.
+
+    Examples
+    --------
+    >>> slide = open_collection("store.zarr")["slide-1"]  # doctest: +SKIP
+    >>> slide.label_names()  # doctest: +SKIP
+    ('annotations', 'tissue')
+    >>> slide.label("annotations")[1000:1512, 2000:2512].shape  # doctest: +SKIP
+    (512, 512)
     """
 
     path: Path
@@ -107,7 +116,7 @@ class SlideStore:
         )
 
     def label(self, name: str) -> Multiscale:
-        """Open one label.
+        """Open the label of this ``name``.
 
         Raises
         ------
@@ -232,13 +241,26 @@ class Stores:
 
 
 class Collection(Stores):
-    """Folder of slides. Made by `open_collection`."""
+    """Folder of slides, at ``path``. Made by `open_collection`.
+
+    Examples
+    --------
+    >>> slides = open_collection("store.zarr")  # doctest: +SKIP
+    >>> slides["slide-1"].pyramid.mpp, len(slides)  # doctest: +SKIP
+    (0.25, 12)
+    """
 
     __slots__ = ()
 
 
 class Predictions(Stores):
-    """Folder of predictions of slides, of the same names. Made by `open_predictions`."""
+    """Folder of predictions of slides, at ``path``. Made by `open_predictions`.
+
+    Examples
+    --------
+    >>> predictions = open_predictions("pred.zarr")  # doctest: +SKIP
+    >>> predictions["slide-1"].label("prediction").to_dask()  # doctest: +SKIP
+    """
 
     __slots__ = ()
 
@@ -278,6 +300,11 @@ def open_collection(path: Path | str) -> Collection:
     path
         Its folder, or an address such as ``s3://bucket/store.zarr`` (then it is read only).
 
+    Returns
+    -------
+    Collection
+        Gives each slide's store by its name.
+
     Raises
     ------
     StoreNotFoundError
@@ -285,9 +312,17 @@ def open_collection(path: Path | str) -> Collection:
     StoreIncompleteError
         If it holds unfinished stores only.
     StoreError
-        If it is something else, or an address that cannot be read.
+        If it holds predictions, is something else, or is an address that cannot be read.
+
+    Examples
+    --------
+    >>> slides = open_collection("store.zarr")  # doctest: +SKIP
+    >>> [slide.name for slide in slides]  # doctest: +SKIP
+    ['a', 'b']
     """
-    return Collection(_located(path, "slides", "wsi-seg tile SLIDES --out"))
+    slides = Collection(_located(path, "slides", "wsi-seg tile SLIDES --out"))
+    _refuse(slides, "prediction", "predictions; expected slides, which `wsi-seg tile` makes")
+    return slides
 
 
 def open_predictions(path: Path | str) -> Predictions:
@@ -297,6 +332,11 @@ def open_predictions(path: Path | str) -> Predictions:
     ----------
     path
         Its folder, or an address such as ``s3://bucket/pred.zarr`` (then it is read only).
+
+    Returns
+    -------
+    Predictions
+        Gives each prediction by the name of its slide.
 
     Raises
     ------
@@ -314,13 +354,31 @@ def open_predictions(path: Path | str) -> Predictions:
     ('gland',)
     """
     predictions = Predictions(_located(path, "predictions", "wsi-seg infer SLIDES --out"))
-    for name in predictions.names()[:1]:  # the others were made by the same verb
-        if wsi_seg_attributes(predictions.path / name / METADATA).get("kind") == "slide":
-            raise StoreError(
-                f"{predictions.path} holds slides; expected predictions, which `wsi-seg infer` "
-                "makes: give predictions first, then slides"
-            )
+    _refuse(predictions, "slide", "slides; expected predictions, which `wsi-seg infer` makes")
     return predictions
+
+
+def open_stores(path: Path | str) -> Stores:
+    """Open a collection, be it of slides or of predictions.
+
+    Raises
+    ------
+    StoreNotFoundError, StoreIncompleteError, StoreError
+        As of `open_collection`.
+    """
+    return Stores(_located(path, "slides or predictions", "wsi-seg tile SLIDES --out"))
+
+
+def _refuse(stores: Stores, kind: str, mistake: str) -> None:
+    """Refuse stores of another kind; all were made by one verb, so the first one tells."""
+    found = None
+    for name in stores.names()[:1]:
+        with suppress(StoreError):  # damage is reported where that store is opened
+            found = wsi_seg_attributes(stores.path / name / METADATA).get("kind")
+    if found == kind:
+        raise StoreError(
+            f"{stores.path} holds {mistake}; where both are asked for, predictions come first"
+        )
 
 
 def _located(path: Path | str, content: str, verb: str) -> Path:

@@ -1,6 +1,6 @@
 """Owns writing an image or a label: under a temporary name, in strips, renamed when complete."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,48 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.geometry import Extent, Region
+from wsi_seg.geometry import Region
 from wsi_seg.progress import Silent
-from wsi_seg.store.layout import create_multiscale
-from wsi_seg.store.multiscale import Multiscale
+from wsi_seg.store.layout import Layout, create_multiscale
 from wsi_seg.store.names import LABELS, PARTIAL
 from wsi_seg.store.pyramid import fill_pyramid
 from wsi_seg.store.writer import commit, delete, remove_if_empty, strip_rows, write_strip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DraftLayout:
-    """Size and resolution of an image or label that is to be written.
-
-    Parameters
-    ----------
-    extents
-        Size of each level, finest first.
-    channels
-        Number of channels, or None for a 2-D label.
-    mpp
-        Micrometres per pixel of the slide's level 0, or None where unknown.
-    downsample
-        Level-0 pixels of the slide per pixel of this image's level 0.
-    coarser
-        Whether levels 1 and up are computed from level 0 in the end; else all are written.
-    """
-
-    extents: Sequence[Extent]
-    channels: int | None
-    mpp: float | None
-    downsample: float = 1.0
-    coarser: bool = True
-
-    @classmethod
-    def like(cls, image: Multiscale, *, channels: int | None = None) -> "DraftLayout":
-        """Size and resolution of an image that exists; of a label unless channels are given."""
-        return cls(
-            extents=image.pyramid.extents,
-            channels=channels,
-            mpp=image.slide_mpp,
-            downsample=image.downsample,
-        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +29,7 @@ class Draft:
     """
 
     path: Path
-    layout: DraftLayout
+    layout: Layout
     _inside: list["Draft"] = field(default_factory=list)
 
     def strips(self, level: int = 0) -> Iterator[Region]:
@@ -91,7 +55,7 @@ class Draft:
         """
         write_strip(self.path, strip.level, strip.y, pixels)
 
-    def inside(self, name: str, layout: DraftLayout, attributes: Mapping[str, object]) -> "Draft":
+    def inside(self, name: str, layout: Layout, attributes: Mapping[str, object]) -> "Draft":
         """Begin another one in a folder of this one, such as ``labels/prediction``."""
         draft = _start_draft(self.path / name, layout, attributes)
         self._inside.append(draft)
@@ -104,21 +68,13 @@ class Draft:
                 fill_pyramid(draft.path, nearest=nearest, progress=Silent())
 
 
-def _start_draft(path: Path, layout: DraftLayout, attributes: Mapping[str, object]) -> Draft:
-    create_multiscale(
-        path,
-        extents=layout.extents,
-        channels=layout.channels,
-        mpp=layout.mpp,
-        downsample=layout.downsample,
-        attributes=attributes,
-        name=path.name,
-    )
+def _start_draft(path: Path, layout: Layout, attributes: Mapping[str, object]) -> Draft:
+    create_multiscale(path, layout, attributes)
     return Draft(path, layout)
 
 
 @contextmanager
-def writing(path: Path, layout: DraftLayout, attributes: Mapping[str, object]) -> Iterator[Draft]:
+def writing(path: Path, layout: Layout, attributes: Mapping[str, object]) -> Iterator[Draft]:
     """Write an image or a label: it takes its name, or another's place, when the block ends.
 
     Until then it is in the folder of unfinished work, which is never read; after an error it
@@ -145,7 +101,7 @@ def writing(path: Path, layout: DraftLayout, attributes: Mapping[str, object]) -
 
     Examples
     --------
-    >>> layout = DraftLayout.like(store.image)  # doctest: +SKIP
+    >>> layout = Layout.like(store.image)  # doctest: +SKIP
     >>> with writing(store.path / "labels" / "mine", layout, {}) as draft:  # doctest: +SKIP
     ...     for strip in draft.strips():
     ...         draft.write(strip, ids[strip.slices])

@@ -7,8 +7,9 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from wsi_seg.atomic import partial_path, write_atomic
+from wsi_seg.atomic import LONGEST_NAME, partial_path, write_atomic
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.geometry import Extent, Pyramid
 from wsi_seg.store.arrays import read_json
@@ -16,11 +17,11 @@ from wsi_seg.store.codecs import Encoding
 from wsi_seg.store.names import LABELS, LOCK, METADATA, PARTIAL
 from wsi_seg.store.remote import require_local
 
+if TYPE_CHECKING:
+    from wsi_seg.store.multiscale import Multiscale
+
 # Raised whenever what is written can no longer be read as before: 2 made attributes typed.
 FORMAT = 2
-
-# Bytes that file systems take.
-_LONGEST_NAME = 255
 
 # A shard is as high as a strip and this many times as wide: fewer files, same memory.
 _SHARD_ASPECT = 8
@@ -68,6 +69,74 @@ def strip_layout(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """How an image or a label that is to be written is stored.
+
+    Parameters
+    ----------
+    levels
+        Finest first.
+    channels
+        Number of channels, or None for a 2-D label.
+    mpp
+        Micrometres per pixel of the slide's level 0, or None where unknown.
+    downsample
+        Level-0 pixels of the slide per pixel of this image's level 0.
+    coarser
+        Whether levels 1 and up are computed from level 0 in the end; else all are written.
+
+    Examples
+    --------
+    >>> extent = Extent(height=3000, width=4000)
+    >>> layout = Layout.of(extend_pyramid([extent]), channels=3, mpp=0.5)
+    >>> [str(extent) for extent in layout.extents]
+    ['4000 x 3000 px', '2000 x 1500 px', '1000 x 750 px']
+    """
+
+    levels: tuple[LevelLayout, ...]
+    channels: int | None
+    mpp: float | None
+    downsample: float = 1.0
+    coarser: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        extents: Sequence[Extent],
+        *,
+        channels: int | None,
+        mpp: float | None,
+        downsample: float = 1.0,
+        coarser: bool = True,
+        chunk_px: int = 512,
+        shard_px: int = 1024,
+    ) -> "Layout":
+        """Lay levels of these sizes out for writing in strips of ``shard_px`` rows."""
+        return cls(
+            levels=tuple(strip_layout(e, chunk_px=chunk_px, shard_px=shard_px) for e in extents),
+            channels=channels,
+            mpp=mpp,
+            downsample=downsample,
+            coarser=coarser,
+        )
+
+    @classmethod
+    def like(cls, image: "Multiscale", *, channels: int | None = None) -> "Layout":
+        """Size and resolution of an image that exists; of a label unless channels are given."""
+        return cls.of(
+            image.pyramid.extents,
+            channels=channels,
+            mpp=image.slide_mpp,
+            downsample=image.downsample,
+        )
+
+    @property
+    def extents(self) -> tuple[Extent, ...]:
+        """Size of each level, finest first."""
+        return tuple(level.extent for level in self.levels)
+
+
 def create_collection(path: Path) -> None:
     """Make an empty collection, or keep one that exists.
 
@@ -102,18 +171,7 @@ def _write_collection(path: Path, names: Sequence[str]) -> None:
     _write_ours(path, {"kind": "collection", "slides": list(names)})
 
 
-def create_multiscale(  # noqa: PLR0913 (all keywords, all of one group)
-    path: Path,
-    *,
-    extents: Sequence[Extent],
-    channels: int | None,
-    mpp: float | None,
-    downsample: float = 1.0,
-    attributes: Mapping[str, object],
-    name: str,
-    chunk_px: int = 512,
-    shard_px: int = 1024,
-) -> None:
+def create_multiscale(path: Path, layout: Layout, attributes: Mapping[str, object]) -> None:
     """Write all metadata of an empty multiscale image or label, to be filled strip by strip.
 
     Metadata that exist are kept, so that unfinished work can be continued.
@@ -122,75 +180,31 @@ def create_multiscale(  # noqa: PLR0913 (all keywords, all of one group)
     ----------
     path
         Group folder; a parent called ``labels`` lists it as an NGFF label.
-    extents
-        Size of each level, finest first.
-    channels
-        Number of channels, or None for a 2-D label.
-    mpp
-        Micrometres per pixel of the slide's level 0, or None where unknown.
-    downsample
-        Level-0 pixels of the slide per pixel of this image's level 0.
+    layout
+        Its size and resolution.
     attributes
         Plain JSON values to store under ``wsi_seg``; ``mpp`` and ``downsample`` are added.
-    name
-        Name to give it.
-    chunk_px, shard_px
-        Side of a chunk, and rows of a shard; the latter is a multiple of the former.
 
     Raises
     ------
     OutputError
         If it cannot be written.
     """
-    levels = [strip_layout(extent, chunk_px=chunk_px, shard_px=shard_px) for extent in extents]
-    create_levels(
-        path,
-        levels,
-        channels=channels,
-        mpp=mpp,
-        downsample=downsample,
-        attributes=attributes,
-        name=name,
-    )
-
-
-def create_levels(
-    path: Path,
-    levels: Sequence[LevelLayout],
-    *,
-    channels: int | None,
-    mpp: float | None,
-    downsample: float = 1.0,
-    attributes: Mapping[str, object],
-    name: str,
-) -> None:
-    """Write all metadata of a multiscale whose levels are laid out one by one.
-
-    See `create_multiscale`.
-    """
     require_local(path)
-    ours = {**attributes, "mpp": mpp, "downsample": downsample}
-    ome: dict[str, object] = {
-        "version": "0.5",
-        "multiscales": [_multiscales(levels, channels, mpp, downsample, name)],
-    }
-    if channels is None:
+    ome: dict[str, object] = {"version": "0.5", "multiscales": [_multiscales(layout, path.name)]}
+    if layout.channels is None:
         ome["image-label"] = _image_label(attributes)
     if path.parent.name == LABELS:
         list_label(path.parent, path.name)
-    for number, level in enumerate(levels):
+    for number, level in enumerate(layout.levels):
         if not (path / str(number) / METADATA).is_file():
-            _create_array(path, number, level, channels)
-    _write_ours(path, ours, ome=ome)
+            _create_array(path, number, level, layout.channels)
+    scale = {"mpp": layout.mpp, "downsample": layout.downsample}
+    _write_ours(path, {**attributes, **scale}, ome=ome)
 
 
-def _multiscales(
-    levels: Sequence[LevelLayout],
-    channels: int | None,
-    mpp: float | None,
-    downsample: float,
-    name: str,
-) -> dict[str, object]:
+def _multiscales(layout: Layout, name: str) -> dict[str, object]:
+    mpp, channels = layout.mpp, layout.channels
     unit = {} if mpp is None else {"unit": "micrometer"}
     axes: list[dict[str, str]] = [
         {"name": "y", "type": "space", **unit},
@@ -198,10 +212,10 @@ def _multiscales(
     ]
     if channels is not None:
         axes.insert(0, {"name": "c", "type": "channel"})
-    pyramid = Pyramid(tuple(level.extent for level in levels))
+    pyramid = Pyramid(layout.extents)
     datasets = []
-    for number in range(len(levels)):
-        scale = pyramid.downsample(number) * downsample * (1.0 if mpp is None else mpp)
+    for number in range(len(layout.levels)):
+        scale = pyramid.downsample(number) * layout.downsample * (1.0 if mpp is None else mpp)
         scales = [scale, scale] if channels is None else [1.0, scale, scale]
         datasets.append(
             {
@@ -281,10 +295,10 @@ def require_label_name(name: str) -> None:
         If it is empty, a path, hidden, longer than 255 bytes, or the name of a store's own file.
     """
     taken = name in {"", "zarr.json"} or name.startswith(".")
-    if taken or "/" in name or "\0" in name or len(os.fsencode(name)) > _LONGEST_NAME:
+    if taken or "/" in name or "\0" in name or len(os.fsencode(name)) > LONGEST_NAME:
         raise OutputError(
             f"got the label name {name!r}; expected the name of a folder: no '/' in it, no dot at "
-            f"its begin, at most {_LONGEST_NAME} bytes"
+            f"its begin, at most {LONGEST_NAME} bytes"
         )
 
 

@@ -47,6 +47,12 @@ class Multiscale:
         What wsi_seg stored about it.
     arrays
         Levels as they are on disk, finest first.
+
+    Examples
+    --------
+    >>> image = open_collection("store.zarr")["slide-1"].image  # doctest: +SKIP
+    >>> image.read(Region(level=1, y=0, x=0, height=256, width=256)).shape  # doctest: +SKIP
+    (256, 256, 3)
     """
 
     path: Path
@@ -159,7 +165,7 @@ class Multiscale:
         return zarr.open_array(LocalStore(self.arrays[level].path, read_only=True), mode="r")
 
     def thumbnail(self, longest_px: int = 1024) -> NDArray[np.uint8]:
-        """Whole image, area-averaged so that its longer side has at most so many pixels.
+        """Whole image, area-averaged so that its longer side has at most ``longest_px`` pixels.
 
         Returns
         -------

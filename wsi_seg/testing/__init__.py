@@ -1,1 +1,1 @@
-"""Owns made-up slides with known content, for tests and the demo, and hypothesis strategies."""
+"""Owns checks for own readers and stores, and made-up slides for the demo and benchmarks."""

@@ -1,25 +1,26 @@
 """Owns small stores on disk for tests of inference, and comparing folders byte for byte."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import imagecodecs
 import numpy as np
+from numpy.typing import NDArray
 
 from wsi_seg.geometry import Extent
-from wsi_seg.progress import Silent
 from wsi_seg.store import (
     LabelInfo,
+    Layout,
     StoreInfo,
     create_collection,
     create_multiscale,
     extend_pyramid,
-    fill_pyramid,
-    write_strip,
+    writing,
 )
 from wsi_seg.store.arrays import read_level_array
 from wsi_seg.store.codecs import Encoding
-from wsi_seg.store.layout import LevelLayout, create_levels
+from wsi_seg.store.layout import LevelLayout
 from wsi_seg.store.names import JOURNAL, LABELS, TISSUE
 from wsi_seg.store.shards import write_shard
 
@@ -44,23 +45,57 @@ def make_store(
         The slide's group.
     """
     create_collection(collection)
-    path = collection / name
-    create_multiscale(
-        path,
-        extents=extend_pyramid([Extent(height=height, width=width)]),
-        channels=3,
-        mpp=mpp,
-        attributes=StoreInfo().to_json(),
-        name=name,
-        chunk_px=_SHARD_PX // 2,
-        shard_px=_SHARD_PX,
-    )
+    extents = extend_pyramid([Extent(height=height, width=width)])
+    chunk_px = _SHARD_PX // 2
+    layout = Layout.of(extents, channels=3, mpp=mpp, chunk_px=chunk_px, shard_px=_SHARD_PX)
     rng = np.random.default_rng(len(name))
-    for strip in Extent(height=height, width=width).strips(_SHARD_PX):
-        size = (strip.height, width, 3)
-        write_strip(path, 0, strip.y, rng.integers(0, 256, size, dtype=np.uint8))
-    fill_pyramid(path, nearest=False, progress=Silent())
+    path = collection / name
+    with writing(path, layout, StoreInfo().to_json()) as draft:
+        for strip in draft.strips():
+            draft.write(strip, rng.integers(0, 256, (strip.height, width, 3), dtype=np.uint8))
     return path
+
+
+def write_image(
+    path: Path,
+    pixels: NDArray[np.uint8],
+    attributes: Mapping[str, object],
+    *,
+    mpp: float | None = 0.5,
+    downsample: float = 1.0,
+    shard_px: int = 1024,
+    extents: Sequence[Extent] | None = None,
+) -> None:
+    """Write an image, or a label, that is at hand as an array.
+
+    Parameters
+    ----------
+    path
+        Group folder; its collection exists.
+    pixels
+        ``(H, W, C)``, or ``(H, W)`` for a label, uint8.
+    attributes
+        Plain JSON values to store with it.
+    mpp
+        Micrometres per pixel of the slide's level 0.
+    downsample
+        Level-0 pixels of the slide per pixel of this image's level 0.
+    shard_px
+        Rows of a shard; chunks have half as many.
+    extents
+        Sizes of the levels; None halves until an overview is left.
+    """
+    layout = Layout.of(
+        extents or extend_pyramid([Extent.of(pixels.shape)]),
+        channels=None if pixels.ndim == 2 else pixels.shape[2],
+        mpp=mpp,
+        downsample=downsample,
+        chunk_px=shard_px // 2,
+        shard_px=shard_px,
+    )
+    with writing(path, layout, attributes) as draft:
+        for strip in draft.strips():
+            draft.write(strip, pixels[strip.slices])
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -102,23 +137,19 @@ def make_huge_store(collection: Path, name: str, extent: Extent, *, tissue_cells
         Extent(height=chunk * grid, width=chunk * grid),
         Encoding("jpeg"),
     )
-    create_levels(path, [layout], channels=3, mpp=0.5, attributes=StoreInfo().to_json(), name=name)
+    create_multiscale(
+        path,
+        Layout(levels=(layout,), channels=3, mpp=0.5),
+        StoreInfo().to_json(),
+    )
     rows, columns = -(-extent.height // 256), -(-extent.width // 256)
     tissue = path / LABELS / TISSUE
-    create_multiscale(
-        tissue,
-        extents=[Extent(height=rows, width=columns)],
-        channels=None,
-        mpp=0.5,
-        downsample=256,
-        attributes=LabelInfo().to_json(),
-        name=TISSUE,
-    )
     mask = np.zeros((rows, columns), dtype=np.uint8)
     first = columns // 2
     mask[:, first : first + tissue_cells] = 1
-    for y in range(0, rows, 1024):
-        write_strip(tissue, 0, y, mask[y : y + 1024])
+    write_image(
+        tissue, mask, LabelInfo().to_json(), downsample=256, extents=[Extent.of(mask.shape)]
+    )
     array = read_level_array(path / "0")
     column = first // 2 // grid
     for row in range(-(-rows // 2 // grid)):

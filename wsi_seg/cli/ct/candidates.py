@@ -7,7 +7,7 @@ import typer
 
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
 from wsi_seg.cli.options import VolumesOption
-from wsi_seg.cli.rules import RuleOption, ThresholdOption, chosen_rule, rule_file, rule_line
+from wsi_seg.cli.rules import RuleOption, ThresholdOption, chosen_rule, rule_file
 
 
 def candidates(
@@ -44,14 +44,11 @@ def candidates(
         from wsi_seg.slides.volume import volume_grid
         from wsi_seg.store import open_predictions
 
-        chosen = chosen_rule(file, threshold, 0.0)
-        if chosen is not None:
-            terminal.say(rule_line(file, chosen))
         report = write_candidates(
             open_predictions(prediction),
             {slide_name(path): volume_grid(path) for path in volumes},
             out,
-            rule=chosen,
+            rule=chosen_rule(terminal, file, threshold),
             min_distance_mm=min_distance_mm,
             progress=terminal.progress,
         )

@@ -1,6 +1,5 @@
 """Owns a small painted slide with its truth and a prediction that is wrong in one known place."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +19,10 @@ from wsi_seg.store import (
     PredictionInfo,
     create_collection,
     create_group,
-    create_multiscale,
-    extend_pyramid,
-    fill_pyramid,
     open_collection,
-    write_strip,
 )
 from wsi_seg.store.names import LABELS, PREDICTION_LABEL
+from wsi_seg.testing.stores import write_image
 from wsi_seg.testing.tissue import CLASSES, write_tissue_slide
 
 NAME = "painted"
@@ -100,20 +96,7 @@ def write_prediction(path: Path, probability: NDArray[np.uint8], *, saved: Save 
     if saved == "labels":
         create_group(group, {**about, "mpp": MPP, "downsample": float(_DOWNSAMPLE)})
     else:
-        _write(group, probability[:, :, None], about)
+        write_image(group, probability[:, :, None], about, downsample=_DOWNSAMPLE)
     if saved != "probabilities":
-        _write(group / LABELS / PREDICTION_LABEL, label_map(probability[:, :, None]), label)
-
-
-def _write(group: Path, pixels: NDArray[np.uint8], attributes: Mapping[str, object]) -> None:
-    create_multiscale(
-        group,
-        extents=extend_pyramid([Extent.of(pixels.shape)]),
-        channels=None if pixels.ndim == 2 else 1,
-        mpp=MPP,
-        downsample=float(_DOWNSAMPLE),
-        attributes=attributes,
-        name=group.name,
-    )
-    write_strip(group, 0, 0, pixels)
-    fill_pyramid(group, nearest=pixels.ndim == 2, progress=Silent())
+        ids = label_map(probability[:, :, None])
+        write_image(group / LABELS / PREDICTION_LABEL, ids, label, downsample=_DOWNSAMPLE)

@@ -7,10 +7,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsi_seg.geometry import Extent, Pyramid, Region
-from wsi_seg.geometry.region import require_inside
+from wsi_seg.geometry import Extent, Region
 from wsi_seg.predict.predictor import quantise
-from wsi_seg.reading.readable import destination
+from wsi_seg.reading.array import ArrayImage
 from wsi_seg.store import Multiscale, SlideStore
 
 
@@ -29,8 +28,7 @@ class MemoryImage(Multiscale):
         What wsi_seg would have noted about it.
     """
 
-    levels: tuple[NDArray[np.uint8], ...]
-    _chunk: Extent
+    array: ArrayImage
 
     def __init__(
         self,
@@ -39,35 +37,28 @@ class MemoryImage(Multiscale):
         chunk_px: int = 48,
         attributes: Mapping[str, object] | None = None,
     ) -> None:
-        finest = levels[0]
+        array = ArrayImage(levels, mpp, chunk_px)
         super().__init__(
             path=Path("memory"),
             name="memory",
-            pyramid=Pyramid(tuple(Extent.of(level.shape) for level in levels), mpp),
-            channels=None if finest.ndim == 2 else finest.shape[2],
+            pyramid=array.pyramid,
+            channels=None if levels[0].ndim == 2 else levels[0].shape[2],
             attributes={} if attributes is None else attributes,
             arrays=(),
         )
         # A subclass of a frozen class with slots may not set what it adds in the usual way.
-        object.__setattr__(self, "levels", levels)
-        object.__setattr__(self, "_chunk", Extent(height=chunk_px, width=chunk_px))
+        object.__setattr__(self, "array", array)
 
     __eq__ = object.__eq__  # the same facts do not mean the same pixels
     __hash__ = object.__hash__
 
     def chunk(self, level: int) -> Extent:
-        """Size of what is read at a time."""
-        return self._chunk
+        return self.array.chunk(level)
 
     def read(
         self, region: Region, *, cached: bool = True, out: NDArray[np.uint8] | None = None
     ) -> NDArray[np.uint8]:
-        """Copy of the region's pixels; there is no cache."""
-        require_inside(region, self.pyramid.extents[region.level], self.name)
-        pixels = self.levels[region.level][region.slices]
-        filled = destination(pixels.shape, out)
-        filled[...] = pixels
-        return filled
+        return self.array.read(region, cached=cached, out=out)
 
 
 class MemoryStore(SlideStore):

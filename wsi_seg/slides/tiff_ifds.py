@@ -1,4 +1,4 @@
-"""Owns walking the directories of a TIFF file before tifffile does: bounded, and not in circles.
+"""Owns walking the IFDs of a TIFF file before tifffile does: bounded, and not in circles.
 
 tifffile follows a list of pages to its end and reads each tag's values; a file of a few bytes can
 make both endless.
