@@ -79,6 +79,8 @@ def write_dicom_level(
     header.Modality = "SM"
     height, width = pixels.shape[:2]
     header.TotalPixelMatrixRows, header.TotalPixelMatrixColumns = height, width
+    header.ImagedVolumeHeight, header.ImagedVolumeWidth = height * mpp / 1000, width * mpp / 1000
+    header.ImagedVolumeDepth = 0.001
     measures = Dataset()
     measures.PixelSpacing = [mpp / 1000, mpp / 1000]
     shared = Dataset()

@@ -214,9 +214,7 @@ def _slides_of(members: Sequence[Predictions]) -> tuple[str, ...]:
                 f"{here.path} predicts slide {name!r}, {there.path} does not; expected "
                 "predictions of the same slides"
             )
-    if not first.names():
-        raise StoreError(f"{first.path} holds no predictions; run `wsi-seg infer` first")
-    return tuple(first.names())
+    return first.require_names()
 
 
 def _combinations(count: int) -> list[tuple[int, ...]]:

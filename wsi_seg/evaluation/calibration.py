@@ -15,7 +15,6 @@ from sklearn.isotonic import IsotonicRegression
 from wsi_seg.batch import SlidesReport, run_each
 from wsi_seg.choices import Method
 from wsi_seg.classes import IGNORE
-from wsi_seg.errors import StoreError
 from wsi_seg.evaluation.pairing import require_same_classes, require_same_slide
 from wsi_seg.progress import Progress
 from wsi_seg.reading.resample import read_label
@@ -174,9 +173,7 @@ def reliability(
     StoreError
         If there are no predictions.
     """
-    names = predictions.names()
-    if not names:
-        raise StoreError(f"{predictions.path} holds no predictions; run `wsi-seg infer` first")
+    names = predictions.require_names()
     batch = run_each(
         names,
         lambda name: slide_reliability(predictions[name], slides[name], label=label),

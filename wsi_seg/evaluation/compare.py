@@ -107,9 +107,7 @@ def evaluate(
     >>> scores.pooled("gland").dice  # doctest: +SKIP
     0.93
     """
-    names = predictions.names()
-    if not names:
-        raise StoreError(f"{predictions.path} holds no predictions; run `wsi-seg infer` first")
+    names = predictions.require_names()
     wanted = usual_measures(predictions) if measures is None else measures
     found_label = PREDICTION_LABEL if rule is None else DECISION_LABEL
     written: dict[str, tuple[str, ...]] = {}

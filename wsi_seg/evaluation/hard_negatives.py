@@ -89,9 +89,7 @@ def mine(
     StoreError
         If there are no predictions.
     """
-    names = predictions.names()
-    if not names:
-        raise StoreError(f"{predictions.path} holds no predictions; run `wsi-seg infer` first")
+    names = predictions.require_names()
 
     def work(name: str) -> MinedSlide:
         slide = slides[name]

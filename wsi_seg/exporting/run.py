@@ -11,7 +11,6 @@ from shapely.geometry import Polygon
 from wsi_seg.batch import SlidesReport, run_each
 from wsi_seg.choices import Dialect
 from wsi_seg.classes import ClassEntry
-from wsi_seg.errors import StoreError
 from wsi_seg.exporting.coco import write_coco
 from wsi_seg.exporting.geojson import write_geojson
 from wsi_seg.exporting.names import file_name
@@ -142,14 +141,13 @@ def export(
     OutputError
         If a file for all slides cannot be written.
     """
-    if not predictions.names():
-        raise StoreError(f"{predictions.path} holds no predictions; run `wsi-seg infer` first")
+    names = predictions.require_names()
 
     def work(name: str) -> tuple[Multiscale, list[str], int | None]:
         label = decided_label(predictions[name], targets.rule)
         return label, *_write_slide(predictions[name], label, slides, targets)
 
-    batch = run_each(predictions.names(), work, title="export", progress=progress)
+    batch = run_each(names, work, title="export", progress=progress)
     done = batch.results
     files = [file for _, written, _ in done.values() for file in written]
     files += _write_shared([(name, label) for name, (label, _, _) in done.items()], targets)

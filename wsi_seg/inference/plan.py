@@ -18,6 +18,7 @@ from wsi_seg.geometry import Extent, Pyramid, TileGrid
 from wsi_seg.inference.blend import axis_weights
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.models.checkpoint import ModelCard
+from wsi_seg.reading.boxes import Spans, box_sums
 from wsi_seg.reading.readable import Readable
 from wsi_seg.reading.resample import COARSEST_SLIDE, Scale
 from wsi_seg.reading.view import View
@@ -308,21 +309,13 @@ def _tiles_with_tissue(tissue: Multiscale, extent: Extent, grid: TileGrid) -> ND
     """Whether any tissue is in each tile, from sums over the low-resolution tissue mask."""
     size = tissue.pyramid.extent
     mask = tissue.read(size.region()) > 0
-    sums = np.zeros((size.height + 1, size.width + 1), dtype=np.int64)
-    sums[1:, 1:] = mask.cumsum(0).cumsum(1)
 
-    def bounds(starts: tuple[int, ...], full: int, small: int) -> tuple[NDArray[np.int64], ...]:
+    def bounds(starts: tuple[int, ...], full: int, small: int) -> Spans:
         first = np.asarray(starts, dtype=np.int64)
         after = np.minimum(first + grid.tile, full)
         return first * small // full, np.minimum(small, -(-after * small // full))
 
-    y, y_end = bounds(grid.ys, extent.height, size.height)
-    x, x_end = bounds(grid.xs, extent.width, size.width)
-    inside = (
-        sums[np.ix_(y_end, x_end)]
-        - sums[np.ix_(y, x_end)]
-        - sums[np.ix_(y_end, x)]
-        + sums[np.ix_(y, x)]
-    )
-    found: NDArray[np.bool_] = inside > 0
+    rows = bounds(grid.ys, extent.height, size.height)
+    columns = bounds(grid.xs, extent.width, size.width)
+    found: NDArray[np.bool_] = box_sums(mask, rows, columns) > 0
     return found

@@ -132,8 +132,7 @@ def write_pseudo_labels(
     ConfigError
         If the recipe has no such fold.
     """
-    if not predictions.names():
-        raise StoreError(f"{predictions.path} holds no predictions; run `wsi-seg infer` first")
+    names = predictions.require_names()
     held_out = _held_out(recipe, fold)
 
     def work(name: str) -> int:
@@ -144,7 +143,7 @@ def write_pseudo_labels(
             )
         return _write_slide(predictions[name], slides[name], recipe, options)
 
-    batch = run_each(predictions.names(), work, title="pseudo", progress=progress)
+    batch = run_each(names, work, title="pseudo", progress=progress)
     return PseudoReport(recipe.data.label, batch.results, batch.failures)
 
 

@@ -143,18 +143,15 @@ def _prediction(
         raise ConfigError(
             f"{error}; expected a prediction, or a run with recipe.yaml and metrics.csv"
         ) from error
-    if not predictions.names():
-        raise StoreError(f"{predictions.path} holds no predictions; run `wsi-seg infer` first")
+    names = predictions.require_names()
     if sources.slides is None:
-        return provenance_sections(predictions, recipe=sources.run is None), {}, predictions.names()
+        return provenance_sections(predictions, recipe=sources.run is None), {}, names
     slides = open_collection(sources.slides)
     _require_slides(predictions, slides)
-    unscored = tuple(
-        name for name in predictions.names() if sources.truth not in slides[name].label_names()
-    )
+    unscored = tuple(name for name in names if sources.truth not in slides[name].label_names())
     sections: list[Section] = []
     data: dict[str, object] = {}
-    order = list(predictions.names())
+    order = list(names)
     if len(unscored) < len(order):
         scores = evaluate(predictions, slides, label=sources.truth, progress=progress)
         sections, data = score_sections(scores), scores.to_json()

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from wsi_seg.config.sampling import GridConfig
 from wsi_seg.errors import ConfigError
+from wsi_seg.reading.boxes import box_sums
 from wsi_seg.sampling.counters import Stream, generator, uniforms
 from wsi_seg.sampling.importance import SlideMap
 from wsi_seg.sampling.positions import lengths_of, shown_whole
@@ -103,17 +104,9 @@ def _centres(
     ys, xs = (along(*each) for each in zip(lengths, side, stride, strict=True))
     reach = side + stride if moved else side
     found = slide.tissue > 0
-    sums = np.zeros((found.shape[0] + 1, found.shape[1] + 1), dtype=np.int64)
-    sums[1:, 1:] = found.cumsum(axis=0).cumsum(axis=1)
-    top, bottom = _cells(ys, reach[0], slide.cell_px, found.shape[0])
-    left, right = _cells(xs, reach[1], slide.cell_px, found.shape[1])
-    inside = (
-        sums[np.ix_(bottom, right)]
-        - sums[np.ix_(top, right)]
-        - sums[np.ix_(bottom, left)]
-        + sums[np.ix_(top, left)]
-    )
-    row, column = np.nonzero(inside)
+    rows = _cells(ys, reach[0], slide.cell_px, found.shape[0])
+    columns = _cells(xs, reach[1], slide.cell_px, found.shape[1])
+    row, column = np.nonzero(box_sums(found, rows, columns))
     return np.stack([ys[row], xs[column]], axis=1)
 
 

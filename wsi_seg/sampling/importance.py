@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.geometry import Extent, Region
+from wsi_seg.reading.boxes import box_sums
 from wsi_seg.store import Multiscale
 
 HARD_NEGATIVES = "hard_negatives"
@@ -154,17 +155,9 @@ def _cell_means(
         last = min(first + rows_per_band, shape[0])
         y, y_end = int(ys[first, 0]), int(ys[last - 1, 1])
         region = Region(level=level, y=y, x=0, height=y_end - y, width=size.width)
-        sums = np.zeros((region.height + 1, region.width + 1))
-        np.cumsum(weigh(tissue.read(region)), axis=0, out=sums[1:, 1:])
-        np.cumsum(sums, axis=1, out=sums)
         top, bottom = (ys[first:last] - y).T
         left, right = xs.T
-        inside = (
-            sums[np.ix_(bottom, right)]
-            - sums[np.ix_(top, right)]
-            - sums[np.ix_(bottom, left)]
-            + sums[np.ix_(top, left)]
-        )
+        inside = box_sums(weigh(tissue.read(region)), (top, bottom), (left, right))
         areas = np.outer(bottom - top, right - left)
         share[first:last] = np.rint(inside * (_FULL / areas))
     return share

@@ -264,6 +264,18 @@ class Predictions(Stores):
 
     __slots__ = ()
 
+    def require_names(self) -> tuple[str, ...]:
+        """Names of the predictions, sorted.
+
+        Raises
+        ------
+        StoreError
+            If there are none.
+        """
+        if not (names := self.names()):
+            raise StoreError(f"{self.path} holds no predictions; run `wsi-seg infer` first")
+        return names
+
 
 def _thumbnail(image: Multiscale) -> NDArray[np.uint8] | None:
     """Picture of a slide for a notebook; None for probabilities."""
