@@ -7,6 +7,7 @@ are kept as examples.
 import base64
 import io
 import json
+import re
 import struct
 import tempfile
 import zlib
@@ -16,6 +17,7 @@ import google_crc32c
 import numpy as np
 import pytest
 import tifffile
+import torch
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from PIL import Image
@@ -27,12 +29,20 @@ from wsi_seg.annotations.rle import read_runs
 from wsi_seg.codestreams.headers import jpeg2k_transforms
 from wsi_seg.codestreams.lengths import exactly
 from wsi_seg.config import load_recipe
-from wsi_seg.errors import AnnotationError, ConfigError, SlideError, StoreError
+from wsi_seg.errors import (
+    AnnotationError,
+    CheckpointError,
+    ConfigError,
+    SlideError,
+    StoreError,
+)
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.masks.outlines import is_mask, outline_mask
+from wsi_seg.models.tensors import of_network, read_tensors, unwrapped
 from wsi_seg.slides import open_slide
 from wsi_seg.slides.vendors import ome_images, says_aside
 from wsi_seg.store.shards import MISSING, read_index
+from wsi_seg.testing.dicoms import write_dicom_level
 
 BIG = st.one_of(st.integers(0, 300), st.integers(0, 2**64 - 1), st.just(2**64 - 1))
 
@@ -432,6 +442,89 @@ def test_masks(folder, which, edits):
         assert all(item.geometry.is_valid and item.geometry.area > 0 for item in found.items)
         return
     assert "a.mask" in message
+
+
+def dicom_bytes():
+    """A slide of one frame whose spacing is written in 24 bytes."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "a.dcm"
+        write_dicom_level(path, np.zeros((48, 64, 3), np.uint8), number=0, mpp=0.123456789)
+        return path.read_bytes()
+
+
+DICOM = dicom_bytes()
+SPACING = re.search(rb"0\.000123456789\\0\.000123456789", DICOM)
+
+
+@given(
+    number=st.one_of(
+        st.text(alphabet="0123456789,.eE+-\\ ", max_size=29),
+        st.tuples(st.floats(1e-7, 1), st.floats(1e-7, 1)).map(
+            lambda sizes: "\\".join(f"{size:.8f}" for size in sizes).replace(".", ",")
+        ),
+    ),
+    edits=st.lists(st.tuples(st.integers(132, 1200), st.integers(0, 255)), max_size=4),
+)
+@example(number="0,0005\\0,0005", edits=[])
+@example(number="1,000.5", edits=[])
+def test_numbers_in_dicom(folder, number, edits):
+    assert SPACING is not None
+    text = number.encode().ljust(len(SPACING[0]))[: len(SPACING[0])]
+    data = bytearray(DICOM.replace(SPACING[0], text))
+    for place, value in edits:
+        data[min(place, len(data) - 1)] = value
+    path = folder / "fuzzed" / "a.dcm"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+    try:
+        with open_slide(path) as slide:
+            assert slide.pyramid.mpp is None or 0 < slide.pyramid.mpp < 1e4
+            slide.read(Region(level=0, y=0, x=0, height=1, width=1))
+    except SlideError as error:
+        message = str(error)
+    else:
+        return
+    assert "a.dcm" in message
+
+
+NAMES_OF_TENSORS = st.sampled_from(
+    ["state_dict", "model", "module", "net", "ema", "loss_fn", "optimizer", "encoder", "decoder",
+     "weight", "bias", "num_batches_tracked", "", ".", 0, 1]
+)  # fmt: skip
+
+
+@given(
+    content=st.recursive(
+        st.one_of(st.none(), st.integers(), st.just(torch.ones(1))),
+        lambda inner: st.one_of(
+            st.dictionaries(NAMES_OF_TENSORS, inner, max_size=5), st.lists(inner, max_size=3)
+        ),
+        max_leaves=12,
+    ),
+    names=st.lists(st.sampled_from(["encoder.weight", "decoder.weight", "weight"]), min_size=1,
+                   unique=True),
+)  # fmt: skip
+@example(content={"model": {"weight": torch.ones(1)}, "ema": {"weight": torch.zeros(1)}},
+         names=["weight"])  # fmt: skip
+def test_weights_among_other_things(folder, content, names):
+    path = folder / "a.pth"
+    torch.save(content, path)
+    try:
+        tensors = read_tensors(path)
+        found = of_network(tensors, names, source="a.pth")
+    except CheckpointError as error:
+        message = str(error)
+        found = tensors = None
+    if tensors is None:
+        assert "a.pth" in message
+        return
+    assert all(isinstance(tensor, torch.Tensor) for tensor in unwrapped(tensors).values())
+    ends = {name: [key for key in tensors if f".{key}".endswith(f".{name}")] for name in names}
+    if found is None:
+        assert len(names) > 1 or not ends[names[0]]
+    else:
+        assert set(found) == set(names)
+        assert all(any(found[name] is tensors[key] for key in ends[name]) for name in names)
 
 
 WORDS = st.sampled_from(

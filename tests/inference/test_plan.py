@@ -65,6 +65,45 @@ def test_the_batch_fits_the_memory_of_the_gpu():
     assert planned(2 * 10**9, batch=64).batches == (64,)
 
 
+@pytest.mark.parametrize("architecture", ["Unet", "Linknet"])  # the latter's tiles are padded
+def test_tiny_tiles_are_planned_with_what_the_network_makes_of_them(architecture):
+    model = Model((Member(make_card(architecture=architecture), "x"),))
+
+    def planned(tile_px, batch):
+        options = InferOptions(tile_px=tile_px, batch=batch, overlap=0.0, precision="fp32")
+        found = plan_inference([pyramid()], model, options).memory
+        assert found is not None
+        return found
+
+    for tile_px in (1, 7):
+        assert planned(tile_px, 8).forward > planned(32, 8).forward * tile_px**2 / 32**2
+    if architecture == "Linknet":
+        assert planned(7, 8).forward == planned(32, 8).forward
+    assert planned(1, 0).batches == (2**20 // 32**2,)
+
+
+@pytest.mark.parametrize(("tile_px", "warned"), [(7, True), (32, True), (48, False), (None, False)])
+@pytest.mark.parametrize("overlap", [0.5, "adaptive"])
+def test_many_more_tiles_than_the_model_needs_are_said_once(caplog, tile_px, warned, overlap):
+    even = tile_px if overlap == 0.5 else tile_px and tile_px + tile_px % 2
+    options = InferOptions(tile_px=even, overlap=overlap, precision="fp32")
+    plan = plan_inference([pyramid()], MODEL, options)
+    said = [text for text in caplog.messages if "leave out --tile" in text]
+    assert len(said) == warned
+    if warned:
+        assert f"{plan.tiles:,} tiles of {even} px; of 64 px" in said[0]
+
+
+def test_more_tiles_than_a_plan_can_hold_are_refused_with_the_smallest_that_do():
+    image = MemoryImage(np.zeros((5_000, 5_000, 3), np.uint8), mpp=0.5)
+    large = MemoryStore(image, name="large")
+    options = InferOptions(tile_px=1, overlap=0.0, precision="fp32")
+    plan = plan_inference([large, pyramid()], MODEL, options)
+    assert len(plan.slides) == 1
+    assert "would be 25,000,000" in plan.failures[large.name]
+    assert "--tile to 2 or more" in plan.failures[large.name]
+
+
 @given(st.integers(400, 5_000), st.sampled_from([0, 1, 3]))
 def test_memory_is_solved_within_what_is_allowed(megabytes, batch):
     store = pyramid()

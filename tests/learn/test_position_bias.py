@@ -65,3 +65,13 @@ def test_pieces_are_shuffled_and_middle_and_corners_show_the_same():
     means = means_by_position(tiles.mean(dim=(0, 1)).double().numpy())
     middle, corners = middle_and_corners(means)
     assert middle == pytest.approx(corners)
+
+
+@pytest.mark.parametrize("side", [8, 15, 100])
+def test_patches_of_any_side_are_shuffled(side):
+    patches = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8)
+    tiles = position_bias._shuffled(patches)
+    whole = side // 8 * 8
+    assert tiles.shape == (4, 3, side, side)
+    kept = tiles[0, :, :whole, :whole].flatten().sort().values
+    assert torch.equal(kept, patches[0, :, :whole, :whole].float().flatten().sort().values)

@@ -13,7 +13,9 @@ from wsi_seg.config import save_recipe
 from wsi_seg.data.mix import mix_batch
 from wsi_seg.errors import CheckpointError, ConfigError, OutputError, StoreError
 from wsi_seg.evaluation.compare import evaluate
-from wsi_seg.inference.run import infer_with
+from wsi_seg.inference.options import InferOptions
+from wsi_seg.inference.run import infer, infer_with
+from wsi_seg.learn.dry_run import dry_run
 from wsi_seg.learn.task import SegmentationTask
 from wsi_seg.learn.train import train
 from wsi_seg.learn.validate import infer_options
@@ -141,6 +143,41 @@ def test_patches_that_the_network_cannot_take_are_refused(recipe_for, tmp_path):
     )
     with pytest.raises(ConfigError, match="needs a multiple of 32"):
         train(recipe, tmp_path / "run", progress=Silent())
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["model.architecture=PAN", "train.batch_size=1"], r"train\.batch_size 1 .*2 or more"),
+        (["train.batch_size=1"], r"train\.batch_size 1 .*patch_px to more"),
+        (["model.encoder=tu-swin_tiny_patch4_window7_224"], r"32 px .*set patch_px to 224"),
+    ],
+)
+def test_what_a_network_cannot_learn_from_is_refused_before(recipe_for, tmp_path, settings, said):
+    recipe = recipe_for(*settings)
+    for run in (lambda: train(recipe, tmp_path / "run"), lambda: dry_run(recipe)):
+        with pytest.raises(ConfigError, match=said):
+            run()
+    assert not (tmp_path / "run" / "metrics.csv").exists()
+
+
+def test_patches_of_an_odd_side_are_learned_from(recipe_for, tmp_path):
+    report = train(recipe_for("patch_px=37", "train.epochs=1"), tmp_path / "run")
+    assert load_checkpoint(report.checkpoint)[1].tile_px == 37
+
+
+def test_an_encoder_of_a_fixed_size_is_trained_and_used_at_its_size(recipe_for, slides, tmp_path):
+    recipe = recipe_for(
+        "model.encoder=tu-swin_tiny_patch4_window7_224", "patch_px=224", "train.epochs=1",
+        "sampling.patches_per_epoch=2", "train.batch_size=2", "model.deep_supervision=0.1",
+    )  # fmt: skip
+    report = train(recipe, tmp_path / "run")
+    model = read_model([report.checkpoint])
+    stores = open_collection(slides / "store.zarr")
+    found = infer(stores, model, tmp_path / "pred.zarr", InferOptions(overlap=0.0))
+    assert len(found.slides) == 4
+    with pytest.raises(ConfigError, match=r"images of 128 px .*leave out --tile"):
+        infer(stores, model, tmp_path / "other.zarr", InferOptions(tile_px=128))
 
 
 def test_an_unwritable_folder_is_an_output_error(recipe_for, tmp_path):

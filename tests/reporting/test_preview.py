@@ -1,12 +1,17 @@
+import json
+
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
+from shapely.geometry import box, mapping
 from typer.testing import CliRunner
 
 from wsi_seg.cli.app import app
 from wsi_seg.config import load_recipe
 from wsi_seg.errors import ConfigError
 from wsi_seg.ingest.run import tile_slides
+from wsi_seg.masks.annotate import annotate
 from wsi_seg.progress import Silent
 from wsi_seg.reporting.preview import preview_slides
 from wsi_seg.store import open_collection
@@ -15,8 +20,6 @@ from wsi_seg.testing.tissue import write_tissue_slide
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    from wsi_seg.masks.annotate import annotate
-
     folder = tmp_path_factory.mktemp("preview")
     write_tissue_slide(folder / "a.tif", height=900, width=1400, seed=2)
     tile_slides([folder / "a.tif"], folder / "s.zarr", progress=Silent())
@@ -48,6 +51,78 @@ def test_slides_without_the_label_are_named(folder, tmp_path):
     stores = list(open_collection(folder / "s.zarr"))
     with pytest.raises(ConfigError, match="has the label 'other'"):
         preview_slides(stores, recipe, tmp_path, progress=Silent())
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """Slides with one class each, with none, with ignored pixels alone, and a recipe of both."""
+    folder = tmp_path_factory.mktemp("several")
+    for part in ("slides", "ann"):
+        (folder / part).mkdir()
+    rng = np.random.default_rng(0)
+    drawn = {"a": ["gland"], "b": ["vessel"], "n": [], "i": ["ignore"], "v": ["gland", "vessel"]}
+    for name, classes in drawn.items():
+        pixels = np.full((256, 256, 3), 243, np.uint8)
+        pixels[30:220, 10:246] = rng.integers((180, 90, 150), (230, 140, 200), (190, 236, 3))
+        tifffile.imwrite(
+            folder / "slides" / f"{name}.tif", pixels, tile=(64, 64), photometric="rgb",
+            resolution=(20_000, 20_000), resolutionunit="CENTIMETER",
+        )  # fmt: skip
+        features = [
+            {
+                "type": "Feature",
+                "properties": {"class": word},
+                "geometry": mapping(box(20 + 120 * k, 80, 80 + 120 * k, 140)),
+            }
+            for k, word in enumerate(classes)
+        ]
+        document = {"type": "FeatureCollection", "features": features}
+        (folder / "ann" / f"{name}.geojson").write_text(json.dumps(document))
+    tile_slides([folder / "slides"], folder / "s.zarr", progress=Silent())
+    annotate(open_collection(folder / "s.zarr"), [folder / "ann"], progress=Silent())
+    (folder / "recipe.yaml").write_text(
+        "classes: [{name: gland}, {name: vessel}]\ndata: {stores: [s.zarr], validation: 0}\n"
+        "mpp: 0.5\npatch_px: 64\n"
+    )
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("settings", "shown"),
+    [
+        ([], "abinv"),
+        (["data.train=[a,b,n]", "data.validation=[v]"], "abn"),
+        (["data.validation=[v]"], "abin"),
+        (["data.folds=2", "data.validation=0.2"], "abinv"),
+        (["sampling.mix={objects: 1, tissue: 0, background: 0}"], "abinv"),
+        (["sampling.mix={objects: 0.5, empty: 0.5}"], "abinv"),
+        (["sampling={grid: {overlap: 0.5}}"], "abinv"),
+    ],
+)
+def test_slides_without_a_class_get_their_pictures(several, tmp_path, settings, shown):
+    words = [word for setting in settings for word in ("--set", setting)]
+    call = ["preview", several / "recipe.yaml", "--out", tmp_path / "out", *words]
+    done = CliRunner().invoke(app, list(map(str, call)))
+    assert done.exit_code == 0, done.output
+    pictures = {path.name for path in (tmp_path / "out").iterdir()}
+    assert pictures == {
+        *(f"{name}.png" for name in shown),
+        *(f"{name}_patches.png" for name in shown),
+        "mean-label.png",
+    }
+
+
+def test_what_train_would_refuse_preview_refuses_too(several, tmp_path):
+    for settings, said in (
+        (["data.train=[a,n]"], "class vessel has no object"),
+        (["data.train=[a,zz]"], "data.train: got slide 'zz'"),
+        (["data.train=[a,b]", "data.validation=[a,b]"], "no slide is left to train on"),
+    ):
+        words = [word for setting in settings for word in ("--set", setting)]
+        call = ["preview", several / "recipe.yaml", "--out", tmp_path / "out", *words]
+        done = CliRunner().invoke(app, list(map(str, call)))
+        assert done.exit_code == 1
+        assert said in done.output
 
 
 def test_the_next_command_has_the_same_settings(folder, tmp_path):

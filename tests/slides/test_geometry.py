@@ -190,6 +190,40 @@ def test_decimal_commas_in_every_format(tmp_path):
         check_slide(write_tiff(tmp_path / name, text, **more), [RGB], mpp=0.5)
 
 
+def with_commas(path):
+    """Write the numbers that a DICOM file holds as text with decimal commas."""
+    data = path.read_bytes()
+    for number in (b"0.0005", b"0.25", b"40.5", b"80.5", b"1.5", b"-2.5"):
+        data = data.replace(number, number.replace(b".", b","))
+    path.write_bytes(data)
+    return path
+
+
+def test_decimal_commas_in_dicom(tmp_path):
+    write_dicom_level(tmp_path / "a.dcm", RGB, number=0)
+    check_slide(with_commas(tmp_path / "a.dcm"), [RGB], mpp=0.5)
+    assert b"0,0005" in (tmp_path / "a.dcm").read_bytes()
+    grey = RGB[..., 0]
+    shown = {}
+    for name in ("points", "commas"):
+        (tmp_path / name).mkdir()
+        for z in range(2):
+            write_dicom_image(
+                tmp_path / name / f"{z}.dcm", grey, number=z, attributes={
+                    "PixelSpacing": [0.25, 0.25], "RescaleSlope": 1.5, "RescaleIntercept": -2.5,
+                    "WindowCenter": 40.5, "WindowWidth": 80.5,
+                    "ImagePositionPatient": [0, 0, 2.5 - z],
+                    "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+                },
+            )  # fmt: skip
+            if name == "commas":
+                with_commas(tmp_path / name / f"{z}.dcm")
+        with open_slide(tmp_path / name / "z0001") as slide:
+            assert slide.pyramid.mpp == pytest.approx(250)
+            shown[name] = slide.read(slide.pyramid.extent.region())
+    assert np.array_equal(shown["points"], shown["commas"])
+
+
 def test_a_size_that_is_a_thousand_times_off_is_shown_as_stated(tmp_path, caplog):
     for number, (stated, um) in enumerate((("499", 499), ("0.000499", 0.000499))):
         caplog.clear()

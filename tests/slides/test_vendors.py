@@ -1,5 +1,6 @@
 """Micrometres per pixel from every place vendors put them; labels and overviews never taken."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -176,3 +177,87 @@ def test_the_overview_of_a_leica_slide_is_never_taken(tmp_path):
     for x in (0, 160):
         found = slide.read(Region(level=0, y=0, x=x, height=96, width=128))
         assert np.array_equal(found, RAMP)
+
+
+ASSOCIATED = {"label": np.full((112, 96, 3), MARKER, np.uint8), "macro": OVERVIEW}
+TILES: dict[str, Any] = {"tile": (32, 32), "photometric": "rgb", "metadata": None}
+STRIPS: dict[str, Any] = {"rowsperstrip": 16, "photometric": "rgb", "metadata": None}
+
+
+def write_pages(path, *pages):
+    with tifffile.TiffWriter(path) as tiff:
+        for pixels, options in pages:
+            tiff.write(pixels, **options)
+    return path
+
+
+def in_both_orders(first, *others):
+    """The pictures next to the slide in front of it, and behind it."""
+    return [(*others, first), (first, *others)]
+
+
+@pytest.mark.parametrize("layout", [TILES, STRIPS], ids=["tiles", "strips"])
+@pytest.mark.parametrize("mark", [{}, {"subfiletype": 1}, {"subfiletype": 9}], ids=str)
+def test_labels_and_macros_of_aperio_in_any_place(tmp_path, layout, mark):
+    head = "Aperio Image Library v12.0.15\r\n"
+    slide = (RAMP, TILES | {"description": f"{head}128x96 (32x32)|AppMag = 20|MPP = 0.5"})
+    others = [
+        (ASSOCIATED[name], layout | mark | {"description": f"{head}{name} 96x112"})
+        for name in ("label", "macro")
+    ]
+    for pages in in_both_orders(slide, *others):
+        check_slide(write_pages(tmp_path / "a.svs", *pages), [RAMP], mpp=0.5)
+
+
+@pytest.mark.parametrize("reference", ["", "macro dissection, label 7"])
+def test_macros_and_maps_of_hamamatsu_in_any_place(tmp_path, reference):
+    def page(lens):
+        named = [(65427, "s", 0, reference, True)] if reference else []
+        tags = [(65420, "I", 1, 1, True), (65421, "f", 1, lens, True), *named]
+        return STRIPS | {
+            "extratags": [*tags, (271, "s", 0, "Hamamatsu", True)],
+            "resolution": (20_000, 20_000),
+            "resolutionunit": "CENTIMETER",
+        }
+
+    small = np.ascontiguousarray(RAMP[::2, ::2])
+    levels = (RAMP, page(20.0)), (small, page(10.0))
+    others = (OVERVIEW, page(-1.0)), (OVERVIEW[..., 0], page(-2.0) | {"photometric": "minisblack"})
+    for pages in ((*others, *levels), (*levels, *others), (others[0], *levels, others[1])):
+        path = write_pages(tmp_path / "a.tif", *pages)
+        check_slide(path, [RAMP, small], mpp=0.5)
+        assert open_slide(path).format == "ndpi"
+
+
+def test_overviews_of_leica_in_any_place(tmp_path):
+    """By the order of the images in the XML, and by that of the pages in the file."""
+    xml = leica()
+    start, overview, area, end = re.split(r"(?=<image)|(?=</collection)", xml)
+    behind = "".join((start, area, overview, end))
+    check_slide(write(tmp_path / "a.scn", behind, [OVERVIEW, RAMP]), [RAMP], mpp=0.25)
+    for text in (xml, behind):
+        swapped = text.replace('ifd="0"', 'ifd="x"').replace('ifd="1"', 'ifd="0"')
+        swapped = swapped.replace('ifd="x"', 'ifd="1"')
+        check_slide(write(tmp_path / "a.scn", swapped, [RAMP, OVERVIEW]), [RAMP], mpp=0.25)
+
+
+@pytest.mark.parametrize("layout", [TILES, STRIPS], ids=["tiles", "strips"])
+def test_labels_and_macros_of_philips_in_any_place(tmp_path, layout):
+    small = np.ascontiguousarray(RAMP[::2, ::2])
+    made = {"software": "Philips DP v1.0"}
+    slide = (RAMP, TILES | made | {"description": philips("0.00025", "0.0005")})
+    level = (small, TILES | made | {"subfiletype": 1})
+    others = [
+        (ASSOCIATED[name.lower()], layout | made | {"description": name, "subfiletype": 1})
+        for name in ("Label", "Macro")
+    ]
+    for pages in ((slide, level, *others), (slide, *others, level)):
+        check_slide(write_pages(tmp_path / "a.tiff", *pages), [RAMP, small], mpp=0.25)
+    check_slide(write_pages(tmp_path / "a.tiff", *others, slide, level), [RAMP, small])
+
+
+def test_decimal_commas_of_philips(tmp_path):
+    small = np.ascontiguousarray(RAMP[::2, ::2])
+    path = write(tmp_path / "a.tiff", philips("0,00025", "0,0005"), [RAMP, small],
+                 software="Philips DP v1.0")  # fmt: skip
+    check_slide(path, [RAMP, small], mpp=0.25)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 from shapely.geometry import MultiPolygon
 from shapely.geometry.base import BaseGeometry
 
@@ -56,8 +57,10 @@ def read_coco(path: Path, document: Mapping[str, object], slides: Iterable[str])
                 f"{path}: {name} names image {image!r} and category {category!r}; expected some "
                 "that the file lists"
             )
-        geometry = _geometry(path, name, entry.get("segmentation"), images[image][1])
+        geometry, cut = _geometry(path, name, entry.get("segmentation"), images[image][1])
         collectors[image].add(name, geometry, classes[category], "expert")
+        if cut:
+            collectors[image].repairs.append(f"{name}: {cut}")
     names = [name for name, _ in images.values()]
     twice = [name for name, count in Counter(names).items() if count > 1]
     fitting, strangers = SlideNames(slides).assign(path, names)
@@ -105,7 +108,8 @@ def _image(path: Path, number: object, entry: Mapping[str, object]) -> tuple[str
     return name, stated_extent(place, entry.get("height"), entry.get("width"))
 
 
-def _geometry(path: Path, name: str, value: object, extent: Extent) -> BaseGeometry:
+def _geometry(path: Path, name: str, value: object, extent: Extent) -> tuple[BaseGeometry, str]:
+    """Outline of a segmentation, and what is missing of it, or nothing."""
     if isinstance(value, list):
         flat = [ring for ring in value if isinstance(ring, list)]
         if len(flat) != len(value) or any(len(ring) % 2 for ring in flat):
@@ -115,7 +119,7 @@ def _geometry(path: Path, name: str, value: object, extent: Extent) -> BaseGeome
         parts = [polygon(path, name, [ring]) for ring in rings]
         for part in parts:
             require_repairable(path, name, part)
-        return shapely.union_all([repair(part) for part in parts])
+        return shapely.union_all([repair(part) for part in parts]), ""
     if not isinstance(value, dict) or value.get("size") != [extent.height, extent.width]:
         size = value.get("size") if isinstance(value, dict) else value
         raise AnnotationError(
@@ -123,13 +127,16 @@ def _geometry(path: Path, name: str, value: object, extent: Extent) -> BaseGeome
             f"size {[extent.height, extent.width]}"
         )
     try:
-        runs = require_inside(_runs(value.get("counts")), extent)
+        counts = _counts(value.get("counts"))
+        runs = require_inside(_runs(counts), extent)
     except AnnotationError as error:
         raise AnnotationError(f"{path}: {name}: {error}") from error
-    return MultiPolygon(outline_runs(runs, extent.height))
+    counted = int(counts.sum())
+    cut = f"its RLE ends at pixel {counted} of {extent.area}, the rest is taken as outside"
+    return MultiPolygon(outline_runs(runs, extent.height)), cut if counted < extent.area else ""
 
 
-def _runs(counts: object) -> Runs:
+def _counts(counts: object) -> NDArray[np.int64]:
     """Read a list of counts, or the string that COCO packs them into."""
     if isinstance(counts, str):
         numbers = _unpacked(counts)
@@ -142,10 +149,14 @@ def _runs(counts: object) -> Runs:
         raise AnnotationError(f"got RLE counts {str(counts)[:40]}; expected numbers or a string")
     if (numbers < 0).any():
         raise AnnotationError("got RLE counts below 0")
-    ends = np.cumsum(numbers)
+    return numbers
+
+
+def _runs(counts: NDArray[np.int64]) -> Runs:
+    """Turn counts of pixels outside and inside, which take turns and begin outside, into runs."""
+    ends = np.cumsum(counts)
     if (ends < 0).any():
         raise AnnotationError("got RLE counts beyond any image")
-    # Counts of pixels outside and inside take turns, and begin outside.
     inside = np.stack([ends[: len(ends) // 2 * 2 : 2], ends[1::2]], axis=1)
     return inside[inside[:, 1] > inside[:, 0]]
 

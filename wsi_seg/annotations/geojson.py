@@ -75,7 +75,8 @@ def _features(path: Path, document: object) -> Iterator[Mapping[str, object]]:
             raise AnnotationError(
                 f"{path}: feature {number} is {type(found).__name__}; expected an object"
             )
-        crs = found.get("crs")
+        inside = found.get("geometry")
+        crs = found.get("crs") or (inside.get("crs") if isinstance(inside, dict) else None)
         if crs is not None:
             raise AnnotationError(
                 f"{path}: got a coordinate reference system ({str(crs)[:60]}); expected pixels of "

@@ -17,8 +17,8 @@ def preview(
 ) -> None:
     """Show what training would see, before it runs.
 
-    One picture per slide: tissue, labels, 200 drawn patches and the map they are drawn by; and a
-    sheet of augmented patches with the outlines of their labels.
+    One picture per slide that is learned from: tissue, labels, 200 drawn patches and the map they
+    are drawn by; and a sheet of augmented patches with the outlines of their labels.
 
     For example:
 
@@ -28,12 +28,11 @@ def preview(
 
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.config import load_recipe
+        from wsi_seg.learn.split import learned_from
         from wsi_seg.reporting.preview import preview_slides
-        from wsi_seg.store import open_collection
 
         loaded = load_recipe(recipe, settings or ())
-        stores = [store for path in loaded.data.stores for store in open_collection(path)]
-        report = preview_slides(stores, loaded, out, progress=terminal.progress)
+        report = preview_slides(learned_from(loaded), loaded, out, progress=terminal.progress)
         terminal.show(report)
         chosen = [word for setting in settings or () for word in ("--set", setting)]
         terminal.next_command("wsi-seg", "train", recipe, *chosen, "--out", "run")

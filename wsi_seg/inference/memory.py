@@ -256,7 +256,10 @@ class _Needs:
         self._members: list[Sequence[SlidePlan]] = list(zip(*plans, strict=True))
         cards = [member.card for member in members]
         self._cards, self._value = cards, dtype_of(device.precision).itemsize
-        self._estimates = [member.memory() for member in members]
+        self._estimates = [
+            member.memory(max(plan.tile_px for plan in slides))
+            for member, slides in zip(members, self._members, strict=True)
+        ]
         self._on_device = device.memory is not None
         self._process = resident_bytes() + (_GPU_LIBRARIES if self._on_device else 0)
         self._readers = readers or default_readers()
@@ -293,7 +296,7 @@ class _Needs:
         for batch, member, card, size in zip(
             choice.batches, self._members, self._cards, self._estimates, strict=True
         ):
-            px = batch * max(plan.tile_px for plan in member) ** 2
+            px = batch * size.padded(max(plan.tile_px for plan in member)) ** 2
             values = size.values_per_px * self._value
             forward = max(forward, int(px * (values + 9 * card.in_channels + 12 * self._classes)))
             most = max(self._ahead(plan, card, batch, choice.rows_ahead) for plan in member)

@@ -28,6 +28,9 @@ from wsi_seg.store.names import TISSUE
 # A row of chunks higher than this is read in portions, through the cache of decoded chunks.
 UNIT_ROWS = 1024
 
+# Tiles that a slide may have: the plan of more would not fit into memory.
+_MOST_TILES = 2**24
+
 # Tile that could not be read: first row, first column, reason.
 Quarantined = tuple[int, int, str]
 
@@ -208,6 +211,8 @@ def plan_slide(
     ------
     ResolutionError
         If the model needs an mpp that the slide does not have, or is too coarse for.
+    ConfigError
+        If there would be too many tiles.
     """
     view = card.view(options.tile_px)
     if options.mpp is not None or options.level is not None:
@@ -226,6 +231,12 @@ def plan_slide(
     stride = math.ceil(tile_px * (1 - options.fraction) - 1e-9)
     grid = TileGrid(extent, tile_px, stride)
     ys, xs = grid.ys, grid.xs
+    if len(ys) * len(xs) > _MOST_TILES:
+        smallest = math.ceil(tile_px * math.sqrt(len(ys) * len(xs) / _MOST_TILES))
+        raise ConfigError(
+            f"slide {store.name!r}: tiles of {tile_px} px would be {len(ys) * len(xs):,}; expected "
+            f"{_MOST_TILES:,} at most: set --tile to {smallest} or more, or a smaller --overlap"
+        )
     keep = np.ones((len(ys), len(xs)), dtype=bool)
     if options.skip_background and TISSUE in store.label_names():
         tissue = store.label(TISSUE)

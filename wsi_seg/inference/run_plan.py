@@ -1,5 +1,6 @@
 """Owns the plan of a whole run: every slide, every member, batch and memory, before any work."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
@@ -16,6 +17,11 @@ from wsi_seg.progress import Silent
 
 # Rows of a strip before the memory plan has its say.
 _STRIP_PX = 1024
+
+# Tiles of a member, as a share of those of its own size, from which on a warning says so.
+_MANY = 4
+
+logger = logging.getLogger(__name__)
 
 Refine = Callable[[PlannedSlide, SlidePlan], SlidePlan]
 
@@ -51,7 +57,7 @@ class RunPlan(SlidesReport[tuple[SlidePlan, ...]]):
     @property
     def tiles(self) -> int:
         """Tiles that will be predicted, of all members."""
-        return sum(int(plan.keep.sum()) for slide in self.slides for plan in slide)
+        return _tiles(self.slides)
 
     @property
     def skipped(self) -> int:
@@ -133,6 +139,8 @@ def plan_inference(
         require_adaptable(model)
     device = device or Device.here(options.device, options.precision)
     slides, failures = _plan_slides(stores, model, options, refine)
+    if refine is None:
+        _warn_of_many(slides, model, options)
     memory = None
     if slides:
         memory = _plan_memory(slides, model, options, device, unfinished)
@@ -141,7 +149,8 @@ def plan_inference(
         slides = [tuple(one.with_strips(strips[one.slide]) for one in slide) for slide in slides]
     first = None
     if adaptive and refine is None:
-        first = plan_inference(stores, model, replace(options, overlap=0.0), device=device).tiles
+        once, _ = _plan_slides(stores, model, replace(options, overlap=0.0), None)
+        first = _tiles(once)
     return RunPlan(tuple(slides), memory, device, first, failures=failures)
 
 
@@ -163,6 +172,28 @@ def _plan_slides(
     return list(batch.results.values()), batch.failures
 
 
+def _tiles(slides: Sequence[Sequence[SlidePlan]]) -> int:
+    return sum(int(plan.keep.sum()) for slide in slides for plan in slide)
+
+
+def _warn_of_many(
+    slides: Sequence[Sequence[SlidePlan]], model: Model, options: InferOptions
+) -> None:
+    """Say where --tile makes the work much more than the model's own tiles would."""
+    if options.tile_px is None or not slides:
+        return
+    own = max(member.card.tile_px for member in model.members)
+    if (own / options.tile_px) ** 2 >= _MANY:
+        logger.warning(
+            "%s tiles of %d px; of %d px, as the model was trained with, there are about %s, and "
+            "each shows more around an object; leave out --tile to take those",
+            f"{_tiles(slides):,}",
+            options.tile_px,
+            own,
+            f"{max(1, round(_tiles(slides) * (options.tile_px / own) ** 2)):,}",
+        )
+
+
 def _plan_memory(
     slides: Sequence[tuple[SlidePlan, ...]],
     model: Model,
@@ -176,9 +207,11 @@ def _plan_memory(
         batches = None  # it is refused, with the difference named
     fixed = options.batch > 0 or batches is not None
     if batches is None:
-        batches = tuple(
-            min(options.batch or batch_for(device, plan.tile_px), tiles) for plan in slides[0]
-        )
+        sides = [
+            member.memory(plan.tile_px).padded(plan.tile_px)
+            for member, plan in zip(model.members, slides[0], strict=True)
+        ]
+        batches = tuple(min(options.batch or batch_for(device, side), tiles) for side in sides)
     strips = [int(str(settings["strip_px"])) for settings in unfinished.values()]
     return plan_memory(
         slides,

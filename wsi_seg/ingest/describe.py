@@ -7,7 +7,7 @@ from pathlib import Path
 from wsi_seg.batch import SlidesReport
 from wsi_seg.errors import WsiSegError
 from wsi_seg.ingest.plan import plan_levels
-from wsi_seg.slides import Slide, find_slides, open_slide, slide_name, source_bytes
+from wsi_seg.slides import Slide, find_slides, open_slide, source_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class SlideDescription:
 
 @dataclass(frozen=True, slots=True)
 class InfoReport(SlidesReport[SlideDescription]):
-    """What some files are."""
+    """What some files are; ``failures`` says by its path why each other cannot be read."""
 
     def lines(self) -> list[str]:
         """Describe each slide in sentences for people."""
@@ -88,7 +88,7 @@ def describe_slides(
         except WsiSegError as error:
             if len(files) == 1:
                 raise
-            failures[slide_name(file)] = str(error)
+            failures[str(file)] = str(error)
     return InfoReport(tuple(found), failures=failures)
 
 

@@ -123,7 +123,8 @@ def dry_run(recipe: Recipe) -> tuple[PhaseEstimate, ...]:
             learner, _ = build_learner(stage, split, start=None)
         parameters = sum(p.numel() for p in learner.network.parameters())
         fixed, patch, free, largest = _measure(learner, stage)
-        seconds = _seconds(learner, stage, batch=min(stage.train.batch_size, max(1, largest)))
+        fitting = min(stage.train.batch_size, max(_SMALL, largest))
+        seconds = _seconds(learner, stage, batch=fitting)
         found.append(
             PhaseEstimate(
                 phase=name,

@@ -33,9 +33,11 @@ from wsi_seg.models.network import (
     build_network,
     current_encoder,
     published_normalisation,
+    published_size,
     size_multiple,
 )
 from wsi_seg.models.training_network import TrainingNetwork
+from wsi_seg.models.trial import require_trainable
 from wsi_seg.predict.device import pick_device
 from wsi_seg.progress import Progress
 from wsi_seg.reading.view import View
@@ -172,13 +174,25 @@ def build_learner(
             f"got patch_px {recipe.patch_px}; {model.architecture} with encoder {model.encoder} "
             f"needs a multiple of {multiple}"
         )
+    keep_norm = _keeps_norm(recipe, weights)
+    require_trainable(
+        network,
+        spec.in_channels,
+        patch_px=recipe.patch_px,
+        batch_size=recipe.train.batch_size,
+        keep_norm=keep_norm,
+        expected=f"set patch_px to {size}, or choose an encoder that takes any size"
+        if (size := published_size(spec))
+        else "choose another patch_px or encoder",
+    )
     learner = TrainingNetwork(
         network,
         classes=classes,
         head=model.head,
         dropout=model.dropout,
         auxiliary=model.deep_supervision > 0,
-        keep_norm=_keeps_norm(recipe, weights),
+        keep_norm=keep_norm,
+        patch_px=recipe.patch_px,
     )
     normalisation = _normalisation(spec, weights)
     card = ModelCard(

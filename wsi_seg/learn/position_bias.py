@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from wsi_seg.atomic import write_atomic
 from wsi_seg.errors import ConfigError
@@ -100,7 +101,7 @@ def measure_position_bias(
     checkpoint
         The network.
     patches
-        ``(B, C, side, side)`` uint8; the side is a multiple of 8 px.
+        ``(B, C, side, side)`` uint8.
     device
         Where to compute.
     """
@@ -122,10 +123,13 @@ def measure_position_bias(
 def _shuffled(patches: torch.Tensor) -> torch.Tensor:
     """Patches cut into pieces, those in another order, and the same moved by half a side.
 
-    So the middle and the corners show the same pieces in the end.
+    So the middle and the corners show the same pieces in the end. A side that is no multiple of the
+    pieces is mirrored at its end.
     """
     count, channels, side, _ = patches.shape
     piece = side // _PARTS
+    whole = piece * _PARTS
+    patches = patches[:, :, :whole, :whole]
     order = torch.rand(
         (count, 1, _PARTS**2, 1), generator=torch.Generator().manual_seed(0)
     ).argsort(dim=2)
@@ -134,9 +138,10 @@ def _shuffled(patches: torch.Tensor) -> torch.Tensor:
     mixed = cut.gather(2, order.expand_as(cut)).reshape(
         count, channels, _PARTS, _PARTS, piece, piece
     )
-    tiles = mixed.permute(0, 1, 2, 4, 3, 5).reshape(count, channels, side, side)
-    moved = tiles.roll((side // 2, side // 2), dims=(2, 3))
-    return torch.cat([tiles, moved]).float()
+    tiles = mixed.permute(0, 1, 2, 4, 3, 5).reshape(count, channels, whole, whole)
+    moved = tiles.roll((whole // 2, whole // 2), dims=(2, 3))
+    both = torch.cat([tiles, moved]).float()
+    return functional.pad(both, (0, side - whole) * 2, mode="reflect")
 
 
 def means_by_position(values: NDArray[np.float64]) -> NDArray[np.float64]:

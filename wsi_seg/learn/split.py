@@ -1,7 +1,7 @@
 """Owns which slides a run learns from: opens them, and holds some out, once or once per fold."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,43 @@ def split_slides(recipe: Recipe) -> tuple[Split, ...]:
         If a collection or an object table cannot be opened.
     """
     stores = _open_all(recipe.data.stores)
+    labelled, pool = _pool(recipe, stores)
+    slides = {name: TrainingSlide.of(stores[name], recipe.data.label) for name in pool}
+    if recipe.data.folds is not None:
+        parts = _folds(recipe, recipe.data.folds, slides)
+    else:
+        parts = (_held_out(recipe, slides, stores, labelled),)
+    return tuple(_split(stores, slides, held_out) for held_out in parts)
+
+
+def learned_from(recipe: Recipe) -> tuple[SlideStore, ...]:
+    """Slides that a run may learn from: all but those that the recipe names as held out.
+
+    Of those that are held out by chance, each is learned from with another seed or in another fold.
+
+    Raises
+    ------
+    ConfigError
+        If a name is unknown or occurs twice, or there is no such slide.
+    StoreError
+        If a collection cannot be opened.
+    """
+    stores = _open_all(recipe.data.stores)
+    labelled, pool = _pool(recipe, stores)
+    held_out = recipe.data.validation
+    if isinstance(held_out, float | int):
+        return tuple(stores[name] for name in pool)
+    _require_names("data.validation", held_out, stores, labelled)
+    train = tuple(stores[name] for name in pool if name not in held_out)
+    if not train:
+        raise ConfigError(_none_left(pool))
+    return train
+
+
+def _pool(
+    recipe: Recipe, stores: Mapping[str, SlideStore]
+) -> tuple[Mapping[str, SlideStore], list[str]]:
+    """Slides with the label, and the names of those that are split."""
     label = recipe.data.label
     labelled = {name: s for name, s in stores.items() if label in s.label_names()}
     if not labelled:
@@ -46,15 +83,15 @@ def split_slides(recipe: Recipe) -> tuple[Split, ...]:
             f"{', '.join(known) or 'none'}; run `wsi-seg annotate`, or set data.label"
         )
     if recipe.data.train is None:
-        pool = sorted(labelled)
-    else:
-        pool = _require_names("data.train", recipe.data.train, stores, labelled)
-    slides = {name: TrainingSlide.of(stores[name], label) for name in pool}
-    if recipe.data.folds is not None:
-        parts = _folds(recipe, recipe.data.folds, slides)
-    else:
-        parts = (_held_out(recipe, slides, stores, labelled),)
-    return tuple(_split(stores, slides, held_out) for held_out in parts)
+        return labelled, sorted(labelled)
+    return labelled, _require_names("data.train", recipe.data.train, stores, labelled)
+
+
+def _none_left(pool: Collection[str]) -> str:
+    return (
+        f"no slide is left to train on: all of {', '.join(pool)} are held out; name fewer in "
+        "data.validation"
+    )
 
 
 def _split(
@@ -62,10 +99,7 @@ def _split(
 ) -> Split:
     train = [name for name in pool if name not in held_out]
     if not train:
-        raise ConfigError(
-            f"no slide is left to train on: all of {', '.join(pool)} are held out; name fewer in "
-            "data.validation"
-        )
+        raise ConfigError(_none_left(pool))
     if not held_out:
         logger.warning("no slide is held out, so the last epoch counts as the best")
     return Split(tuple(pool[n] for n in train), tuple(stores[n] for n in held_out))

@@ -6,11 +6,11 @@ from functools import lru_cache
 import torch
 from torch import nn
 
-from wsi_seg.models.network import NetworkSpec, blank_network
-from wsi_seg.models.trial import trial_pass
+from wsi_seg.models.network import NetworkSpec, blank_network, size_multiple
+from wsi_seg.models.trial import on_first_side, trial_pass
 
 # Side of the image that goes through the network; a multiple of every reduction.
-_SIDE = 128
+TRIAL_PX = 128
 
 # Tensors of the largest layer's size that are alive at once: measured 2 to 5.
 _ALIVE = 6
@@ -26,21 +26,55 @@ class MemoryEstimate:
         Number of its values, buffers included.
     values_per_px
         Values alive at once in a forward pass, for each pixel of the image; an upper estimate.
+    multiple
+        Pixels that the sides of its images are padded to a multiple of.
     """
 
     parameters: int
     values_per_px: float
+    multiple: int = 1
+
+    def padded(self, side: int) -> int:
+        """Side of what the network gets for a tile, in pixels.
+
+        Examples
+        --------
+        >>> MemoryEstimate(parameters=0, values_per_px=0.0, multiple=32).padded(100)
+        128
+        """
+        return side + -side % self.multiple
 
 
 @lru_cache
-def estimate_memory(spec: NetworkSpec) -> MemoryEstimate:
-    """Note the shapes of what the layers of a network give for a tiny image.
+def estimate_memory(spec: NetworkSpec, tile_px: int = TRIAL_PX) -> MemoryEstimate:
+    """Note the shapes of what the layers of a network give for a tile, or a smaller image.
 
     Not on torch's meta device, where encoders that read numbers off tensors while they are built
     (mit_b0) cannot be built.
+
+    Parameters
+    ----------
+    spec
+        The network.
+    tile_px
+        Side of its tiles. Where it is small, each pixel takes much more: layers give one pixel at
+        least. Where it is large, it is tried if the network does not take a smaller image.
+
+    Raises
+    ------
+    ConfigError
+        If it does not take such tiles.
     """
     with torch.random.fork_rng(devices=[]):
-        return measure_network(blank_network(spec).eval(), spec.in_channels, _SIDE)[0]
+        network = blank_network(spec).eval()
+    multiple = size_multiple(network)
+    small, tile = (side + -side % multiple for side in (min(tile_px, TRIAL_PX), tile_px))
+    return on_first_side(
+        lambda side: measure_network(network, spec.in_channels, side)[0],
+        small,
+        tile,
+        expected="expected tiles as the model was trained with; leave out --tile",
+    )
 
 
 def measure_network(
@@ -84,6 +118,7 @@ def measure_network(
     estimate = MemoryEstimate(
         parameters=sum(value.numel() for value in values),
         values_per_px=(_ALIVE * max(outputs, default=0) + sum(kept)) / side**2,
+        multiple=size_multiple(network),
     )
     return estimate, tuple(found.shape) if isinstance(found, torch.Tensor) else ()
 

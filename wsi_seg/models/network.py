@@ -24,7 +24,7 @@ from wsi_seg.models.pretrained import (
     no_weights,
     packaged_weights,
 )
-from wsi_seg.models.tensors import read_tensors
+from wsi_seg.models.tensors import of_network, read_tensors, unwrapped
 
 logger = logging.getLogger(__name__)
 
@@ -209,6 +209,12 @@ def published_normalisation(spec: NetworkSpec, weights: str | Path | None) -> No
     return Normalisation(tuple(stated["mean"]), tuple(stated["std"]))
 
 
+def published_size(spec: NetworkSpec) -> int | None:
+    """Side of the images that a timm encoder was published for, in pixels; None where unknown."""
+    found = timm.get_pretrained_cfg(spec.encoder.removeprefix(_TIMM))
+    return None if found is None else int(found.input_size[-1])
+
+
 def _statement(encoder: str, weights: str) -> dict[str, Any]:
     """Input that weights were trained with: ``mean``, ``std``, ``input_space``, ``input_range``."""
     if not weights.startswith(HUB):
@@ -297,11 +303,14 @@ def _create(spec: NetworkSpec, encoder_weights: str | bool | None = None) -> nn.
 def _start(spec: NetworkSpec, tensors: dict[str, torch.Tensor], *, source: str) -> nn.Module:
     """Network that starts from tensors: of a whole network, or of an encoder."""
     network = _create(spec)
-    if not any(name.startswith("decoder.") for name in tensors):
-        fill_encoder(network.get_submodule("encoder"), tensors, source=source)
-        return network
+    whole = of_network(tensors, network.state_dict().keys(), source=source)
+    if whole is None:
+        whole = unwrapped(tensors)
+        if not any(name.startswith("decoder.") for name in whole):
+            fill_encoder(network.get_submodule("encoder"), tensors, source=source)
+            return network
     try:
-        return _fill_network(network, tensors)
+        return _fill_network(network, whole)
     except RuntimeError as error:
         raise CheckpointError(
             f"weights {source} do not fit {spec.architecture} with encoder {spec.encoder}: "

@@ -15,7 +15,7 @@ from huggingface_hub import hf_hub_download
 from torch import nn
 
 from wsi_seg.errors import CheckpointError
-from wsi_seg.models.tensors import read_tensors
+from wsi_seg.models.tensors import COUNTER, of_network, read_tensors, unwrapped
 
 HUB = "hf-hub:"
 
@@ -25,9 +25,6 @@ _PACKAGES = {
     for size in (0, 1, 2)
     for tag in ("", ".in1k")
 }
-
-# Counters of BatchNorm, which old files lack.
-_COUNTER = "num_batches_tracked"
 
 _WAYS_OUT = (
     "take an encoder whose weights are a package (tu-tf_efficientnet_lite0, lite1 or lite2; "
@@ -107,12 +104,13 @@ def fill_encoder(encoder: nn.Module, tensors: dict[str, torch.Tensor], *, source
     CheckpointError
         If they do not fit; names the first tensor that does not.
     """
-    wanted = {n: t for n, t in encoder.state_dict().items() if not n.endswith(_COUNTER)}
-    given = {n: t for n, t in tensors.items() if not n.endswith(_COUNTER)}
+    wanted = {n: t for n, t in encoder.state_dict().items() if not n.endswith(COUNTER)}
     bare = {name: name.removeprefix("model.") for name in wanted}
-    if all(own in given for own in bare.values()):
-        matched = {name: given[own] for name, own in bare.items()}
+    named = of_network(tensors, bare.values(), source=source)
+    if named is not None:
+        matched = {name: named[own] for name, own in bare.items()}
     else:
+        given = {n: t for n, t in unwrapped(tensors).items() if not n.endswith(COUNTER)}
         matched = _by_order(wanted, given, source)
     first = next(iter(wanted))
     matched[first] = _adapted(matched[first], wanted[first])

@@ -17,9 +17,6 @@ from wsi_seg.errors import ConfigError
 
 Pooling = Literal["avg", "max", "gem"]
 
-# Side of the picture that the depths of a decoder are measured with; every encoder takes it.
-_PROBE_PX = 64
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outputs:
@@ -81,6 +78,8 @@ class TrainingNetwork(nn.Module):
         Whether inner depths of the decoder get outputs of their own (deep supervision).
     keep_norm
         Whether BatchNorm of the encoder goes by the statistics it came with, not by the batch's.
+    patch_px
+        Side of an image that the network takes; inner depths are measured with it.
 
     Raises
     ------
@@ -97,6 +96,7 @@ class TrainingNetwork(nn.Module):
         dropout: float = 0.0,
         auxiliary: bool = False,
         keep_norm: bool = False,
+        patch_px: int = 64,
     ) -> None:
         super().__init__()
         self.network = network
@@ -108,7 +108,7 @@ class TrainingNetwork(nn.Module):
             self.head = class_head(channels, classes, head, dropout)
         self.auxiliary = nn.ModuleList()
         if auxiliary:
-            self._add_auxiliary(classes)
+            self._add_auxiliary(classes, patch_px)
 
     def forward(self, x: torch.Tensor) -> Outputs:
         """Predict ``(B, in_channels, H, W)`` normalised images at every output."""
@@ -151,7 +151,7 @@ class TrainingNetwork(nn.Module):
             network.unfreeze_encoder()  # type: ignore[operator]
             self.train(self.training)
 
-    def _add_auxiliary(self, classes: int) -> None:
+    def _add_auxiliary(self, classes: int, patch_px: int) -> None:
         """Give each inner depth a 1x1 layer; its channels are measured on an empty picture."""
         if len(self._inner_blocks) == 0:
             raise ConfigError(
@@ -162,7 +162,7 @@ class TrainingNetwork(nn.Module):
         learning = self.network.training
         self.network.eval()
         with torch.no_grad(), self._inner_depths(wanted=True) as inner:
-            self.network(torch.zeros(1, in_channels, _PROBE_PX, _PROBE_PX))
+            self.network(torch.zeros(1, in_channels, patch_px, patch_px))
         self.network.train(learning)
         self.auxiliary = nn.ModuleList([nn.Conv2d(one.shape[1], classes, 1) for one in inner])
 

@@ -10,6 +10,9 @@ from wsi_seg.predict.device import Device
 # Pixels in one forward pass: enough to fill the device, small against its memory.
 _BATCH_PX = {"cpu": 2**20, "cuda": 2**24}
 
+# Smaller tiles take as long and as much memory as these.
+_SMALLEST_PX = 32
+
 # Passes of one size that are timed at most, and after how many seconds no more are.
 _PASSES, _SECONDS = 8, 0.1
 
@@ -28,7 +31,7 @@ class Warmable(Protocol):
 
 def batch_for(device: Device, tile_px: int) -> int:
     """Tiles per forward pass that suit a kind of device, at most; memory may allow fewer."""
-    return max(1, _BATCH_PX[torch.device(device.name).type] // tile_px**2)
+    return max(1, _BATCH_PX[torch.device(device.name).type] // max(tile_px, _SMALLEST_PX) ** 2)
 
 
 def best_batch(

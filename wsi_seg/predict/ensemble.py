@@ -19,12 +19,15 @@ from wsi_seg.models.checkpoint import (
     shipped_checkpoint,
     weights_digest,
 )
-from wsi_seg.models.memory_estimate import MemoryEstimate, estimate_memory, measure_network
+from wsi_seg.models.memory_estimate import (
+    TRIAL_PX,
+    MemoryEstimate,
+    estimate_memory,
+    measure_network,
+)
+from wsi_seg.models.trial import on_first_side
 from wsi_seg.predict.combine import COMBINED
 from wsi_seg.predict.predictor import PrecisionDrift, Predictor, TilePredictor
-
-# Side of the image that networks in memory are tried on.
-_TRIAL_PX = 128
 
 # What folds leave together, see `learn.ensemble`.
 ENSEMBLE = "ensemble.yaml"
@@ -63,9 +66,15 @@ class Member:
             raise CheckpointError("a member of an ensemble has neither a file nor a network")
         return load_checkpoint(self.path)[0]
 
-    def memory(self) -> MemoryEstimate:
-        """Estimate what the network takes; measured where it is in memory."""
-        return self.estimate or estimate_memory(self.card.spec)
+    def memory(self, tile_px: int) -> MemoryEstimate:
+        """Estimate what the network takes for tiles; measured where it is in memory.
+
+        Raises
+        ------
+        ConfigError
+            If it does not take tiles of this side.
+        """
+        return self.estimate or estimate_memory(self.card.spec, tile_px)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +142,18 @@ class Model:
 
 def _measured(network: nn.Module, card: ModelCard) -> MemoryEstimate:
     """Run a network once on zeros: what it takes, and whether it fits its card."""
-    side = min(card.tile_px, _TRIAL_PX)
-    side += -side % size_multiple(network)
+    multiple = size_multiple(network)
+    tiny, tile = (side + -side % multiple for side in (min(card.tile_px, TRIAL_PX), card.tile_px))
     # Each module gets its own mode back: training may keep some, such as norms, in eval mode.
     modes = [(module, module.training) for module in network.modules()]
+    network.eval()
     try:
-        found, shape = measure_network(network.eval(), card.in_channels, side)
+        side, found, shape = on_first_side(
+            lambda side: (side, *measure_network(network, card.in_channels, side)),
+            tiny,
+            tile,
+            expected="expected one that takes tiles of the card's tile_px",
+        )
     finally:
         for module, training in modes:
             module.training = training

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from wsi_seg.models.trial import trial_pass
+from wsi_seg.models.trial import on_first_side, trial_pass
 
 # Largest change of a logit, as a share of the largest logit, that is put down to rounding.
 _TOLERANCE = 1e-3
@@ -16,7 +16,7 @@ _TOLERANCE = 1e-3
 _SIDE = 64
 
 
-def fused(network: nn.Module, in_channels: int) -> nn.Module:
+def fused(network: nn.Module, in_channels: int, tile_px: int = _SIDE) -> nn.Module:
     """Copy of a network in eval mode with fewer layers, or as it is where that changes it.
 
     Which normalisation follows which convolution is seen in a forward pass, not guessed from
@@ -28,10 +28,26 @@ def fused(network: nn.Module, in_channels: int) -> nn.Module:
         In eval mode, float32; it is not changed.
     in_channels
         Channels of its images.
+    tile_px
+        Side of its images, which is tried where the network does not take a tiny one.
+
+    Raises
+    ------
+    ConfigError
+        If it does not take such images.
     """
+    return on_first_side(
+        lambda side: _fused(network, in_channels, side),
+        _SIDE,
+        tile_px,
+        expected="expected tiles as the model was trained with",
+    )
+
+
+def _fused(network: nn.Module, in_channels: int, side: int) -> nn.Module:
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(1, in_channels, _SIDE, _SIDE, generator=generator).to(device)
+    noise = torch.randn(1, in_channels, side, side, generator=generator).to(device)
     copied = copy.deepcopy(network)
     with trial_pass():
         pairs, expected = _pairs(copied, noise)

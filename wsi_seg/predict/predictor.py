@@ -167,7 +167,7 @@ class Predictor:
         self._image_channels = len(card.mean)
         trained = _in_use(network)
         multiple, dtype = size_multiple(trained), dtype_of(self.precision)
-        folded = fused(trained, self._image_channels)
+        folded = fused(trained, self._image_channels, card.tile_px + -card.tile_px % multiple)
         folded.to(dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         fast = TileNetwork(folded, card, dtype=dtype, multiple=multiple).to(self.device)
         run: Callable[[torch.Tensor], torch.Tensor] = fast

@@ -6,7 +6,7 @@ one picture over all slides of the mean label by its place in the patch, which i
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,9 @@ from wsi_seg.data.augment import Augmenter
 from wsi_seg.data.dataset import PatchSource
 from wsi_seg.errors import ConfigError, OutputError
 from wsi_seg.exporting.names import file_name
+from wsi_seg.geometry import Extent
 from wsi_seg.learn.position_bias import means_by_position, middle_and_corners
-from wsi_seg.learn.sampler import patch_sampler
+from wsi_seg.learn.sampler import patch_sampler, patch_sides
 from wsi_seg.progress import Progress
 from wsi_seg.reading.resample import read_label
 from wsi_seg.reading.thumbnail import thumbnail_extent
@@ -41,8 +42,10 @@ _PICTURE_PX = 900
 _SHOWN = 200
 _SHEET = (4, 8)
 _SHEET_PX = 160
-# Draws that the map is counted from: enough for an even picture.
+# Draws that a slide's map is counted from, for an even picture; where there are more slides than
+# so many, they share the draws.
 _COUNTED = 40_000
+_COUNTED_SLIDES = 25
 # Patches that the mean label is taken from.
 _AVERAGED = 1000
 _MAP_CELLS = 90
@@ -98,7 +101,7 @@ def preview_slides(
     Raises
     ------
     ConfigError
-        If no slide has the label.
+        If no slide has the label, or one of the recipe's classes has no object on any.
     OutputError
         If the folder cannot be made.
     """
@@ -114,20 +117,43 @@ def preview_slides(
         raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
     named = {store.name: store for store in wanted}
 
-    def work(name: str) -> tuple[TrainingSlide, tuple[Path, Path]]:
+    def read(name: str) -> TrainingSlide:
         slide = TrainingSlide.of(named[name], recipe.data.label)
-        return slide, _preview(slide, recipe, out)
+        slide.map(recipe, patch_sides(slide.store, recipe))  # a damaged mask fails this slide alone
+        return slide
 
-    batch = run_each(named, work, title="preview", progress=progress)
-    pictures = [path for _, paths in batch.results.values() for path in paths]
+    found = run_each(named, read, title="read", progress=progress)
+    slides = list(found.results.values())
+    if not slides:
+        return PreviewReport((), out, (), failures=found.failures)
+    draws = _draws(slides, recipe)
+
+    def work(name: str) -> tuple[Path, Path]:
+        number = slides.index(found.results[name])
+        return _preview(slides[number], recipe, _of_slide(draws, number), out)
+
+    batch = run_each(found.results, work, title="preview", progress=progress)
+    pictures = [path for paths in batch.results.values() for path in paths]
     if batch.results:
-        slides = [slide for slide, _ in batch.results.values()]
-        pictures.append(_save(_mean_labels(slides, recipe), out / "mean-label.png"))
-    return PreviewReport(tuple(batch.results), out, tuple(pictures), failures=batch.failures)
+        pictures.append(_save(_mean_labels(slides, recipe, draws), out / "mean-label.png"))
+    failures = {**found.failures, **batch.failures}
+    return PreviewReport(tuple(batch.results), out, tuple(pictures), failures=failures)
 
 
-def _preview(slide: TrainingSlide, recipe: Recipe, out: Path) -> tuple[Path, Path]:
-    draws = _draws([slide], recipe, _COUNTED)
+def _draws(slides: Sequence[TrainingSlide], recipe: Recipe) -> Draws:
+    """Draws of an epoch over all slides, as training makes them."""
+    count = _COUNTED * min(len(slides), _COUNTED_SLIDES)
+    sampling = recipe.sampling.model_copy(update={"patches_per_epoch": count})
+    return patch_sampler(slides, recipe.model_copy(update={"sampling": sampling})).epoch(0)
+
+
+def _of_slide(draws: Draws, number: int) -> Draws:
+    """Those draws that are on one of the slides."""
+    on = draws.slide == number
+    return Draws(*(getattr(draws, field.name)[on] for field in fields(draws)))
+
+
+def _preview(slide: TrainingSlide, recipe: Recipe, draws: Draws, out: Path) -> tuple[Path, Path]:
     source = PatchSource.of(
         slide.store, slide.label, classes=recipe.class_table, view=View.of(recipe)
     )
@@ -145,38 +171,28 @@ def _save(picture: Image.Image, path: Path) -> Path:
     return path
 
 
-def _draws(slides: Sequence[TrainingSlide], recipe: Recipe, count: int) -> Draws:
-    sampling = recipe.sampling.model_copy(update={"patches_per_epoch": count})
-    names = {name for slide in slides for name in slide.objects.class_name}
-    # These slides need not have every class of the recipe.
-    table = zip(recipe.classes, recipe.class_table, strict=True)
-    classes = tuple(one for one, entry in table if names & {entry.name, *entry.parts})
-    one = recipe.model_copy(update={"sampling": sampling, "classes": classes or recipe.classes})
-    return patch_sampler(slides, one).epoch(0)
-
-
-def _mean_labels(slides: Sequence[TrainingSlide], recipe: Recipe) -> Image.Image:
+def _mean_labels(slides: Sequence[TrainingSlide], recipe: Recipe, draws: Draws) -> Image.Image:
     """Mean label of each class by its place in the patch, before augmentation."""
-    draws = _draws(slides, recipe, _AVERAGED)
+    count = min(_AVERAGED, len(draws))
     sources = [
         PatchSource.of(slide.store, slide.label, classes=recipe.class_table, view=View.of(recipe))
         for slide in slides
     ]
     classes = recipe.class_table
     sums = np.zeros((len(classes), recipe.patch_px, recipe.patch_px))
-    for slide, y, x in zip(draws.slide[:_AVERAGED], draws.y, draws.x, strict=False):
+    for slide, y, x in zip(draws.slide[:count], draws.y, draws.x, strict=False):
         label = sources[slide].truth(float(y), float(x), recipe.patch_px)
         ids = label if label.ndim == 2 else label[..., 0]
         for entry in classes:
             sums[entry.id - 1] += ids == entry.id
-    means = [means_by_position(one / _AVERAGED) for one in sums]
+    means = [means_by_position(one / count) for one in sums]
     legend = [
         (f"{entry.name}: middle {middle:.3f}, corners {corners:.3f}", entry.rgb)
         for entry, (middle, corners) in zip(
             classes, (middle_and_corners(one) for one in means), strict=True
         )
     ]
-    title = f"mean label of {_AVERAGED:,} patches of {recipe.patch_px} px, by place"
+    title = f"mean label of {count:,} patches of {recipe.patch_px} px, by place"
     return _framed([position_picture(one) for one in means], legend, title=title)
 
 
@@ -203,21 +219,20 @@ def _slide_picture(
         y, x = float(draws.y[index]) * scale, float(draws.x[index]) * scale
         colour = _LAYERS[Layer(int(draws.layer[index]))][1]
         pencil.rectangle([x - side / 2, y - side / 2, x + side / 2, y + side / 2], outline=colour)
-    right = _heat(draws, full.height / full.width).resize(left.size, Image.Resampling.NEAREST)
+    right = _heat(draws, full).resize(left.size, Image.Resampling.NEAREST)
     return _framed(
         [left, right],
         _legend(recipe, draws),
-        title=f"{store.name}: {_SHOWN} patches, and how often each place is drawn",
+        title=f"{store.name}: {min(_SHOWN, len(draws))} patches, and how often each place is drawn",
     )
 
 
-def _heat(draws: Draws, aspect: float) -> Image.Image:
+def _heat(draws: Draws, full: Extent) -> Image.Image:
     """Map of how often each place was drawn; the darkest is never, the lightest most often."""
-    rows = max(1, round(_MAP_CELLS * min(1.0, aspect)))
-    columns = max(1, round(_MAP_CELLS * min(1.0, 1 / aspect)))
-    bottom, right = float(draws.y.max()), float(draws.x.max())
+    rows = max(1, round(_MAP_CELLS * min(1.0, full.height / full.width)))
+    columns = max(1, round(_MAP_CELLS * min(1.0, full.width / full.height)))
     counts, _, _ = np.histogram2d(
-        draws.y, draws.x, bins=(rows, columns), range=((0, bottom + 1), (0, right + 1))
+        draws.y, draws.x, bins=(rows, columns), range=((0, full.height), (0, full.width))
     )
     shade = np.sqrt(counts / max(1.0, float(np.quantile(counts, 0.995)))).clip(0, 1)
     return Image.fromarray((colormaps["viridis"](shade)[..., :3] * 255).astype(np.uint8))

@@ -116,9 +116,9 @@ class DicomSlide(Slide):
         self._files, self._override = tuple(files), mpp
         instances = [read_instance(file) for file in files]
         self._levels = _levels(instances)
-        with translate_dicom_errors(path):
-            stated = _tiled_resolution(self._levels[0].instances[0].header)
-            found = chosen(mpp, stated, path)
+        base = self._levels[0].instances[0]
+        with translate_dicom_errors(base.path):  # the folder may hold many
+            found = chosen(mpp, _tiled_resolution(base.header), base.path)
             self.mpp_source = found.source
             self.pyramid = Pyramid(tuple(level.extent for level in self._levels), found.mpp)
 

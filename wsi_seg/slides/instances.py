@@ -14,6 +14,7 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.encaps import parse_basic_offsets, parse_fragments
 from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.hooks import hooks, raw_element_value
 
 from wsi_seg.codestreams.headers import require_claim
 from wsi_seg.codestreams.streams import jpeg_colours_unmarked, require_sound
@@ -27,6 +28,20 @@ from wsi_seg.slides.tiles import pread
 
 # Odd values would be logged one by one, patients' names among them; pixels do not depend on them.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+
+
+def _with_points(
+    raw: Any,  # noqa: ANN401 (pydicom's type)
+    data: dict[str, Any],
+    **more: Any,  # noqa: ANN401
+) -> None:
+    """Read decimal commas in numbers written as text, which the standard forbids, as points."""
+    if data["VR"] == "DS" and raw.value and b"," in raw.value:
+        raw = raw._replace(value=raw.value.replace(b",", b"."))
+    raw_element_value(raw, data, **more)
+
+
+hooks.register_callback("raw_element_value", _with_points)
 
 _UNDEFINED = 0xFFFFFFFF
 _ITEM = b"\xfe\xff\x00\xe0"

@@ -8,7 +8,7 @@ reported.
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent
@@ -176,10 +176,42 @@ def _images(group: Path) -> list[OmeZarrImage]:
     listed = omero.get("channels", ()) if isinstance(omero, dict) else ()
     names = tuple(str(channel.get("label") or "") for channel in listed)
     colours = tuple(str(channel.get("color") or "") for channel in listed)
-    return [
+    images = [
         OmeZarrImage(group, _version(group, attributes, scales), scales, names, colours)
         for scales in attributes["multiscales"]
     ]
+    for image in images:
+        _require_form(group, image.scales)
+    return images
+
+
+def _require_form(group: Path, scales: dict[str, Any]) -> None:
+    """Refuse metadata of another form than OME-Zarr 0.4 and 0.5 have, naming what is wrong."""
+    axes, datasets = scales.get("axes"), scales.get("datasets")
+    if not _are_objects(axes, "name"):
+        raise SlideError(
+            f"{group}: got axes {str(axes)[:80]}; expected a list of objects with a name"
+        )
+    if not _are_objects(datasets, "path"):
+        raise SlideError(
+            f"{group}: got datasets {str(datasets)[:80]}; expected a list of levels with a path"
+        )
+    for entry in (*datasets, scales):
+        for transformation in entry.get("coordinateTransformations") or ():
+            scale = transformation.get("scale")
+            if transformation.get("type") == "scale" and len(scale or ()) != len(axes):
+                raise SlideError(
+                    f"{group}: got the scale {str(scale)[:80]}; expected {len(axes)} numbers, one "
+                    "of each axis"
+                )
+
+
+def _are_objects(found: object, key: str) -> TypeGuard[list[dict[str, Any]]]:
+    return (
+        isinstance(found, list)
+        and len(found) > 0
+        and all(isinstance(one, dict) and isinstance(one.get(key), str) for one in found)
+    )
 
 
 def _version(group: Path, attributes: dict[str, Any], scales: dict[str, Any]) -> str:
@@ -205,7 +237,8 @@ def _attributes(folder: Path) -> dict[str, Any]:
     """OME attributes of a group, as 0.4 names them."""
     with _translate_errors(folder):
         if (folder / "zarr.json").is_file():
-            found = _read(folder / "zarr.json")["attributes"].get("ome", {})
+            attributes = _read(folder / "zarr.json")["attributes"]
+            found = attributes.get("ome", attributes)  # some write 0.4 into Zarr v3
         else:
             found = _read(folder / ".zattrs")
     return found if isinstance(found, dict) else {}

@@ -20,12 +20,13 @@ _MOST_UM = 1e4
 
 _UM: dict[str, float] = {
     "pm": 1e-6, "picometer": 1e-6, "Å": 1e-4, "angstrom": 1e-4, "nm": 1e-3, "nanometer": 1e-3,
-    "um": 1.0, "µm": 1.0, "μm": 1.0, "\\u00B5m": 1.0, "micron": 1.0, "microns": 1.0,
-    "micrometer": 1.0, "micrometre": 1.0, "mm": 1e3, "millimeter": 1e3, "cm": 1e4,
-    "centimeter": 1e4, "dm": 1e5, "decimeter": 1e5, "m": 1e6, "meter": 1e6, "in": 25_400.0,
-    "inch": 25_400.0,
+    "um": 1.0, "µm": 1.0, "μm": 1.0, "\\u00B5m": 1.0, "micron": 1.0,
+    "micrometer": 1.0, "mm": 1e3, "millimeter": 1e3, "cm": 1e4, "centimeter": 1e4, "dm": 1e5,
+    "decimeter": 1e5, "m": 1e6, "meter": 1e6, "in": 25_400.0, "inch": 25_400.0, "inches": 25_400.0,
+    "thou": 25.4, "mil": 25.4,
 }  # fmt: skip
-_PER_UNIT = {2: 25_400.0, 3: 10_000.0}
+# Micrometres of TIFF's units; 4 and 5 are no standard, but written.
+_PER_UNIT = {2: 25_400.0, 3: 10_000.0, 4: 1_000.0, 5: 1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +133,16 @@ def written(text: str | None, unit: str = "um") -> float | None:
 
 
 def micrometres(unit: str) -> float:
-    """Micrometres of a unit by any usual name; NaN of others, such as ``pixel``."""
-    return _UM.get(unit.strip(), _UM.get(unit.strip().lower(), math.nan))
+    """Micrometres of a unit by any usual name; NaN of others, such as ``pixel``.
+
+    Examples
+    --------
+    >>> micrometres("nanometres"), micrometres("µm"), micrometres("pixel")
+    (0.001, 1.0, nan)
+    """
+    name = unit.strip()
+    english = name.lower().replace("metre", "meter").removesuffix("s")
+    return next((_UM[one] for one in (name, name.lower(), english) if one in _UM), math.nan)
 
 
 def tag_resolution(x: object, y: object, unit: int) -> Resolution:

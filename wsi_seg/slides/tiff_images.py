@@ -6,6 +6,7 @@ green and blue, and masks are left out.
 """
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from wsi_seg.slides.vendors import OmeImage, leica_images, ome_images, ome_plane
 # Formats in which tifffile goes by the order of pages.
 _BY_PAGES = {"generic", "shaped", "svs", "uniform"}
 _PAGE_NAME, _X_RESOLUTION, _Y_RESOLUTION, _UNIT = 285, 282, 283, 296
+_LENS = 65421  # of Hamamatsu
 _MASK = 4
 _GREY = {0, 1}
 _COLOURS = 3
@@ -86,6 +88,9 @@ def main_image(
     UnsupportedSlideError
         If it is of a kind that is not read, or it must be said which image to take.
     """
+    if tiff.is_philips:  # tifffile reads sizes of pixels with decimal points alone
+        first = tiff.pages.first
+        first.description = re.sub(r"(?<=\d),(?=\d)", ".", first.description)
     _require_readable(tiff, path)
     if tiff.is_scn:
         images = [_of_series(tiff.series[_leica_main(tiff, path)], path)]
@@ -139,13 +144,18 @@ def _of_all_series(tiff: Any, path: Path) -> list[TiffImage]:  # noqa: ANN401 (n
     for number, series in enumerate(tiff.series):
         about = described[number] if len(described) == len(tiff.series) else None
         name = about.name if about else str(series.name or "")
-        aside = "map" if series.kind == "ndpi" and name == "Map" else says_aside(name)
+        aside = _hamamatsu_aside(series) if series.kind == "ndpi" else says_aside(name)
         mpp = about.resolution.mpp if about else None
         image = TiffImage(Scene(name, _extent(series.keyframe), mpp, aside), ome=about)
         if not aside:
             image.levels = _of_series(series, path, about).levels
         images.append(image)
     return images
+
+
+def _hamamatsu_aside(series: Any) -> str:  # noqa: ANN401 (tifffile has no types)
+    """Tell a macro and a map by the lens that is stated; names are what users type."""
+    return {-1.0: "macro", -2.0: "map"}.get(series.keyframe.tags.valueof(_LENS), "")
 
 
 def _of_series(series: Any, path: Path, about: OmeImage | None = None) -> TiffImage:  # noqa: ANN401
