@@ -66,3 +66,20 @@ def test_what_is_not_sure_is_refused(tmp_path, document, reason):
 def test_sizes_in_any_spelling(tmp_path, size):
     sets = read(tmp_path, coco("slide", size=size))
     assert sets.by_slide["slide"].extent == EXTENTS["slide"]
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ([0, 30, 1170], ""),
+        ([0, 30], "ends at pixel 30 of 1200"),
+        ([], "ends at pixel 0 of 1200"),
+    ],
+)
+def test_run_lengths_that_end_before_their_image_are_reported(tmp_path, counts, said):
+    document = coco("slide")
+    document["annotations"][0]["segmentation"] = {"size": [30, 40], "counts": counts}
+    found = read(tmp_path, document).by_slide["slide"]
+    assert sum(item.geometry.area for item in found.items) == sum(counts[1:2])
+    assert said in " ".join(found.repairs)
+    assert bool(found.repairs) == bool(said)

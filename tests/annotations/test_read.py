@@ -147,8 +147,13 @@ def test_broken_geometry_names_its_feature(tmp_path, geometry, said):
         read_annotations(write(tmp_path, collection(feature(geometry))))
 
 
-def test_a_coordinate_reference_system_is_refused(tmp_path):
-    document = collection(feature(polygon(SQUARE))) | {"crs": {"name": "EPSG:4326"}}
+@pytest.mark.parametrize("place", ["collection", "inner", "feature", "geometry"])
+def test_a_coordinate_reference_system_is_refused(tmp_path, place):
+    crs = {"crs": {"name": "EPSG:4326"}}
+    geometry = polygon(SQUARE) | (crs if place == "geometry" else {})
+    inner = collection(feature(geometry) | (crs if place == "feature" else {}))
+    document = collection(inner | (crs if place == "inner" else {}))
+    document |= crs if place == "collection" else {"crs": None}
     with pytest.raises(AnnotationError, match="EPSG:4326"):
         read_annotations(write(tmp_path, document))
 

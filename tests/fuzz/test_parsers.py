@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.makers.coordinates import write_coordinate_tiff
+from tests.makers.dicoms import write_dicom_level
 from wsi_seg.annotations import AnnotationSets, read_annotations, read_for_slides
 from wsi_seg.annotations.names import SlideNames
 from wsi_seg.annotations.rle import read_runs
@@ -42,7 +43,6 @@ from wsi_seg.models.tensors import of_network, read_tensors, unwrapped
 from wsi_seg.slides import open_slide
 from wsi_seg.slides.vendors import ome_images, says_aside
 from wsi_seg.store.shards import MISSING, read_index
-from wsi_seg.testing.dicoms import write_dicom_level
 
 BIG = st.one_of(st.integers(0, 300), st.integers(0, 2**64 - 1), st.just(2**64 - 1))
 

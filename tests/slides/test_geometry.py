@@ -168,6 +168,32 @@ def test_numbers_as_people_write_them(text, um):
     assert written(text, "nm") == pytest.approx(um / 1000)
 
 
+@pytest.mark.parametrize(
+    ("unit", "um"),
+    [("nanometres", 1e-3), ("Micrometers", 1), ("µm", 1), ("microns", 1), ("millimetre", 1e3),
+     ("metres", 1e6), ("inches", 25_400), ("thou", 25.4), ("Å", 1e-4), ("angstroms", 1e-4)],
+)  # fmt: skip
+def test_units_as_people_write_them(tmp_path, unit, um):
+    assert written("0,5", unit) == pytest.approx(0.5 * um)
+    write_ome_zarr(tmp_path / "a.zarr", [RGB], mpp=0.5 / um, unit=unit)
+    assert open_slide(tmp_path / "a.zarr").pyramid.mpp == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("unit", "mpp"),
+    [("INCH", 1.27), ("CENTIMETER", 0.5), ("MILLIMETER", 0.05), ("NONE", None)],
+)
+def test_units_of_resolution_tags(tmp_path, unit, mpp):
+    path = write_tiff(tmp_path / "a.tif", resolution=(20_000, 20_000), resolutionunit=unit)
+    assert open_slide(path).pyramid.mpp == (None if mpp is None else pytest.approx(mpp))
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 255])
+def test_orientations_that_do_not_exist_turn_nothing(tmp_path, orientation):
+    tags = tagged(orientation)["extratags"]
+    check_slide(write_tiff(tmp_path / "a.tif", extratags=tags), [RGB])
+
+
 @pytest.mark.parametrize("text", ["", "1,234.5", "1.234,5", "1,2,3", "?", "pixel"])
 def test_what_is_no_number(text):
     found = written(text)

@@ -110,3 +110,50 @@ def test_a_damaged_chunk_is_a_slide_error(tmp_path):
     (tmp_path / "a.zarr" / "0" / "c" / "1" / "1" / "1").write_bytes(b"no chunk")
     with pytest.raises(SlideError, match=r"a\.zarr: cannot be read"):
         open_slide(tmp_path / "a.zarr").read(Region(level=0, y=0, x=0, height=203, width=333))
+
+
+def edited(path, edit, version="0.5"):
+    """An image whose attributes are changed after it is written."""
+    write_ome_zarr(path, LEVELS, mpp=0.5, version=version)
+    file = path / ("zarr.json" if version == "0.5" else ".zattrs")
+    document = json.loads(file.read_text())
+    edit(document["attributes"] if version == "0.5" else document)
+    file.write_text(json.dumps(document))
+    return path
+
+
+def test_attributes_of_0_4_in_zarr_v3_are_read(tmp_path):
+    def moved(attributes):
+        (scales,) = attributes.pop("ome")["multiscales"]
+        attributes["multiscales"] = [scales | {"version": "0.4"}]
+
+    check_slide(edited(tmp_path / "a.zarr", moved), LEVELS, mpp=0.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"axes": ["c", "y", "x"]}, r"got axes \['c', 'y', 'x'\]; expected a list of objects"),
+        ({"axes": None}, "got axes None"),
+        ({"datasets": []}, r"got datasets \[\]; expected a list of levels"),
+        ({"datasets": [{"path": 0}]}, "expected a list of levels with a path"),
+        (
+            {"coordinateTransformations": [{"type": "scale", "scale": [0.5, 0.5]}]},
+            r"got the scale \[0\.5, 0\.5\]; expected 3 numbers",
+        ),
+        ({"coordinateTransformations": [{"type": "scale"}]}, "got the scale None"),
+        ({"datasets": [{"path": "1"}, {"path": "0"}]}, "no larger than the one before"),
+        ({"version": "0.6"}, "got OME-Zarr 0.6"),
+    ],
+)
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_metadata_of_another_form_are_named(tmp_path, version, change, said):
+    def edit(attributes):
+        if "version" in change and version == "0.5":
+            attributes["ome"] |= change
+            return
+        (scales,) = attributes.get("ome", attributes)["multiscales"]
+        scales |= change
+
+    with pytest.raises(SlideError, match=said):
+        open_slide(edited(tmp_path / "a.zarr", edit, version))
