@@ -44,6 +44,9 @@ class DataConfig(Section):
     context_slices: Annotated[int, Unit("slices")] = Field(default=0, ge=0, le=32)
     """Slices of a volume on either side that a slice is seen with, each as one channel of grey
     (2.5-D), the last one repeated past the ends; 0 sees RGB."""
+    context_step_mm: Annotated[float | None, Field(gt=0), Unit("mm")] = None
+    """From one of these slices to the next, whatever the distance of slices in a volume: the
+    nearest are taken. Null takes the neighbours as they are."""
     pseudo_weight: float = Field(default=0.5, ge=0)
     """Weight in the loss of pixels on slides whose labels ``wsi-seg pseudo`` wrote; those drawn
     by people weigh 1."""

@@ -10,6 +10,7 @@ from wsi_seg.classes import ClassTable
 from wsi_seg.config.augment import Augment, MixBatchesConfig
 from wsi_seg.config.data import ClassConfig, DataConfig
 from wsi_seg.config.ensemble import EnsembleConfig
+from wsi_seg.config.intensity import IntensityConfig
 from wsi_seg.config.loss import BceTerm, LossConfig, Term
 from wsi_seg.config.model import ModelConfig
 from wsi_seg.config.optimizer import OptimizerConfig, ScheduleConfig
@@ -58,13 +59,15 @@ class Recipe(Section):
     """For small images: resize each to a square of ``patch_px``, whatever its size. ``stretch``
     changes the aspect, ``pad`` mirrors what is missing, ``crop`` cuts the longer side; at
     inference the result has the image's own size again. Null keeps the resolution."""
+    intensity: IntensityConfig = IntensityConfig()
+    """How grey values and colours are changed before augmentation, and in inference alike."""
     sampling: SamplingConfig = SamplingConfig()
     """Where patches are drawn."""
     augment: Augment = Field(default_factory=_usual_augment)
     """How patches are changed: a preset, or a list of steps, each with exactly one of the keys
     below. ``d4`` is flips and quarter turns; ``light`` adds slight changes of colour, blur and
     noise; ``stain`` any rotation, scale, and strong changes of colour; ``siim`` and ``stas`` are
-    the lists of competitions' winners. The default is ``light``, or ``d4`` with
+    the lists of two teams of competitions. The default is ``light``, or ``d4`` with
     ``data.context_slices``, which have no colour."""
     mix_batches: MixBatchesConfig | None = None
     """CutMix or MixUp of the patches of a batch; null does neither."""

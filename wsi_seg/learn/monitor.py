@@ -14,7 +14,7 @@ from wsi_seg.evaluation.calibration import Reliability, pooled
 from wsi_seg.evaluation.scores import Counts, Scores
 from wsi_seg.learn.history import Row
 from wsi_seg.postprocess.rule import least_above
-from wsi_seg.reading.slices import SLICE_NAME
+from wsi_seg.reading.slices import volume_of
 
 # Rules that ``triplet`` tries: a class counts as present where enough pixels are above a high
 # threshold, and then all pixels above a low one are taken. The last are pixels of the prediction.
@@ -42,14 +42,11 @@ def figures(scores: Scores, values: SlideCounts) -> Row:
     values
         Pixels of each slide and class by the probability that was predicted.
     """
-    cases: dict[tuple[str, str], Counts] = {}
-    for score in scores.slides:
-        key = case_of(score.slide), score.class_name
-        cases[key] = cases.get(key, Counts(0, 0, 0)) + score.counts
-    shown = [counts.dice for counts in cases.values() if counts.tp + counts.fn]
+    cases = [score.counts for score in scores.cases]
+    shown = [counts.dice for counts in cases if counts.tp + counts.fn]
     row = {
         "val_dice": statistics.fmean(scores.pooled(name).dice for name in scores.class_names),
-        "val_dice_slide": statistics.fmean(counts.dice for counts in cases.values()),
+        "val_dice_slide": statistics.fmean(counts.dice for counts in cases),
     }
     if shown:
         row["val_dice_objects"] = statistics.fmean(shown)
@@ -60,8 +57,7 @@ def figures(scores: Scores, values: SlideCounts) -> Row:
 
 def case_of(slide: str) -> str:
     """Volume that a slide is a slice of, or the slide."""
-    match = SLICE_NAME.fullmatch(slide)
-    return slide if match is None else match["volume"]
+    return volume_of(slide) or slide
 
 
 def _triplet(values: SlideCounts) -> float:
