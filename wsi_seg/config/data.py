@@ -31,8 +31,9 @@ class DataConfig(Section):
     """Names of slides to learn from; null takes every slide that has the label and is not held
     out."""
     validation: tuple[str, ...] | Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """Names of the slides held out, or the fraction of slides that is drawn by ``seed``; 0 holds
-    out no slide, and then the last epoch counts as the best."""
+    """Names of the slides held out, or the fraction of slides that is drawn by ``seed``, with as
+    much foreground as the others; 0 holds out no slide, and then the last epoch counts as the
+    best."""
     folds: Annotated[int | None, Field(ge=2)] = None
     """Number of folds of a cross-validation, which replaces ``validation``; null trains once."""
     groups: Path | None = None

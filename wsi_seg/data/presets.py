@@ -122,7 +122,7 @@ PRESETS: dict[Preset, tuple[StepConfig, ...]] = {
     "light": _LIGHT,
     "stain": _STAIN,
     "siim": _SIIM,
-    # The 14th place of the AI CUP 2022 did no more.
+    # The team of the AI CUP 2022 that was 4th on the public board did no more.
     "stas": (StepConfig(rot90=Chance(p=0.3)),),
     "heavy": _HEAVY,
 }
