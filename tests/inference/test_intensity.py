@@ -10,7 +10,7 @@ from wsi_seg.annotations import Annotation, Annotations
 from wsi_seg.classes import ClassTable
 from wsi_seg.config.intensity import IntensityConfig, LocalContrastConfig
 from wsi_seg.data.dataset import PatchSource
-from wsi_seg.geometry import Extent, Region
+from wsi_seg.geometry import Region
 from wsi_seg.inference.array import Predictor
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer_with
@@ -18,13 +18,8 @@ from wsi_seg.masks.labels import write_labels, write_mask
 from wsi_seg.models.checkpoint import card_from_json, load_checkpoint, save_checkpoint
 from wsi_seg.models.network import build_network
 from wsi_seg.progress import Silent
-from wsi_seg.store import (
-    create_collection,
-    create_multiscale,
-    open_collection,
-    open_predictions,
-    write_strip,
-)
+from wsi_seg.store import StoreInfo, create_collection, open_collection, open_predictions
+from wsi_seg.testing.stores import write_image
 
 HEIGHT, WIDTH = 150, 200
 CONFIGS = [
@@ -46,13 +41,9 @@ class Red(torch.nn.Module):
 def stores(tmp_path_factory):
     collection = tmp_path_factory.mktemp("intensity") / "store.zarr"
     create_collection(collection)
-    create_multiscale(
-        collection / "a", extents=[Extent(height=HEIGHT, width=WIDTH)], channels=3, mpp=0.5,
-        attributes={}, name="a",
-    )  # fmt: skip
     size = HEIGHT, WIDTH, 3
     dull = np.random.default_rng(0).integers(60, 190, size, dtype=np.uint8)
-    write_strip(collection / "a", 0, 0, dull)
+    write_image(collection / "a", dull, StoreInfo().to_json())
     store = open_collection(collection)["a"]
     outline = Annotation(box(20, 20, 90, 80), "gland", "test")
     write_labels(store, Annotations((outline,), ()), ClassTable.named(["gland"]), "annotations")

@@ -15,6 +15,7 @@ from wsi_seg.config.loss import BceTerm, LossConfig, Term
 from wsi_seg.config.model import ModelConfig
 from wsi_seg.config.optimizer import OptimizerConfig, ScheduleConfig
 from wsi_seg.config.phase import PhaseConfig
+from wsi_seg.config.rounds import RoundsConfig
 from wsi_seg.config.sampling import SamplingConfig
 from wsi_seg.config.section import Section, Unit
 from wsi_seg.config.training import TrainConfig
@@ -83,6 +84,8 @@ class Recipe(Section):
     """How long, how fast and on what it trains."""
     phases: tuple[PhaseConfig, ...] = ()
     """Stages that the run goes through; an empty list is one stage of the recipe as it is."""
+    rounds: RoundsConfig | None = None
+    """Rounds of hard mining; null trains once."""
     ensemble: EnsembleConfig = EnsembleConfig()
     """What is made of the networks of all folds."""
 
@@ -99,7 +102,7 @@ class Recipe(Section):
         """
         if not self.phases:
             return (self,)
-        values = self.model_dump(mode="json", exclude={"phases"})
+        values = self.model_dump(mode="json", exclude={"phases", "rounds"})
         return tuple(
             Recipe.model_validate_json(
                 json.dumps(phase.applied_to(values) | {"seed": self.seed + index})
@@ -116,6 +119,11 @@ class Recipe(Section):
             raise ValueError(
                 f"got resize {self.resize} and mpp {self.mpp:g}; expected mpp null, because a "
                 "slide that is resized to a square does not keep its resolution"
+            )
+        if self.rounds and not (self.data.folds and self.ensemble.out_of_fold):
+            raise ValueError(
+                "rounds mine predictions of slides that a fold has not seen; expected data.folds "
+                "to be a number, and ensemble.out_of_fold"
             )
         if _FOLD in (self.model.weights or "") and self.data.folds is None:
             raise ValueError(f"model.weights names {_FOLD}; expected data.folds to be a number")
