@@ -83,3 +83,17 @@ def test_a_prediction_that_gets_a_decision_is_held(tmp_path, words, held):
         )
     assert done.exit_code == 1
     assert ("is in use by `wsi-seg infer`" in done.output) is held
+
+
+@pytest.mark.parametrize("diameter_mm", [6.0, 9.0, 15.0])
+def test_a_candidate_has_the_diameter_of_its_nodule(tmp_path, diameter_mm):
+    """Spheres, in voxels of .5 x .5 x 2 mm, predicted at half the volume's resolution."""
+    z, y, x = np.mgrid[:12, :30, :20]
+    away = np.sqrt((y + 0.5 - 15) ** 2 + (x + 0.5 - 10) ** 2 + (2.0 * (z - 6)) ** 2)
+    for number, plane in enumerate(away <= diameter_mm / 2):
+        path = predict(tmp_path, f"ct_z{number:04d}", plane.astype(np.uint8))
+    grid = VolumeGrid((40, 60, 12), (0.5, 0.5, 2.0), (-10.0, 5.0, 100.0), UNTURNED)
+    write_candidates(open_predictions(path), {"ct": grid}, tmp_path / "m.csv", progress=Silent())
+    with (tmp_path / "m.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["diameter_mm"]) == pytest.approx(diameter_mm, rel=0.1)

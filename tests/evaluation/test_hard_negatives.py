@@ -1,6 +1,7 @@
 """Hard negatives: only sure errors away from truth, only of slides the model did not see."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from tests.makers.coordinates import write_coordinate_tiff
 from wsi_seg.annotations import Annotations
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import BatchError
-from wsi_seg.evaluation.hard_negatives import _capped, mine
+from wsi_seg.evaluation.hard_negatives import HardRule, _capped, mine
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.masks.annotate import annotate
@@ -115,3 +116,36 @@ def test_a_slide_with_nothing_on_it_has_no_ring(world):
     write_labels(slides["a"], Annotations((), ()), ClassTable.named(["x"]), "annotations")
     report = mine(found, slides, ring_um=4.0, cap=1.0, progress=Silent())
     assert report.slides[0].share == 100 / (80 * 120)
+
+
+def test_missed_structures_are_hard_places_where_they_are_asked_for(world):
+    """The square is missed: each of its pixels is as hard as background was sure there."""
+    probability = np.full((80, 120), 30, np.uint8)
+    probability[60:70, 90:110] = 200  # a false positive far away
+    slides, predictions = predict(world, probability)
+    for missed in (False, True):
+        rule = HardRule(missed=missed)
+        mine(predictions, slides, ring_um=5, cap=1.0, rule=rule, progress=Silent()).require_whole()
+        layer = open_collection(world / "s.zarr")["a"].label("hard_negatives")
+        hard = layer.read(layer.pyramid.extent.region())
+        assert (hard[60:70, 90:110] == 200).all()
+        assert (hard[21:39, 21:39] == (225 if missed else 0)).all()
+    probability[30, 30] = 255  # one pixel of it is found
+    shutil.rmtree(world / "pred.zarr")
+    slides, predictions = predict(world, probability)
+    mine(predictions, slides, ring_um=5, cap=1.0, rule=rule, progress=Silent()).require_whole()
+    layer = open_collection(world / "s.zarr")["a"].label("hard_negatives")
+    assert not layer.read(layer.pyramid.extent.region())[:50, :50].any()
+
+
+def test_the_least_probability_of_a_false_positive_can_be_set(world):
+    probability = np.zeros((80, 120), np.uint8)
+    probability[60:70, 90:110], probability[60:70, 60:80] = 200, 60
+    slides, predictions = predict(world, probability)
+    for least, seen in ((0.5, False), (0.2, True)):
+        rule = HardRule(least=least)
+        mine(predictions, slides, cap=1.0, rule=rule, progress=Silent()).require_whole()
+        layer = open_collection(world / "s.zarr")["a"].label("hard_negatives")
+        hard = layer.read(layer.pyramid.extent.region())
+        assert bool(hard[60:70, 60:80].any()) is seen
+        assert hard[65, 100] == 200

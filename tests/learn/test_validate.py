@@ -8,6 +8,7 @@ from torch import nn
 
 from tests.cards import make_card
 from wsi_seg.classes import ClassTable
+from wsi_seg.config import LossConfig
 from wsi_seg.errors import TrainingError
 from wsi_seg.evaluation.calibration import Reliability
 from wsi_seg.evaluation.scores import Counts, Scores, SlideScore
@@ -15,7 +16,9 @@ from wsi_seg.evaluation.tiles import tile_dices
 from wsi_seg.geometry import Region
 from wsi_seg.learn import validate
 from wsi_seg.learn.history import History
-from wsi_seg.learn.monitor import figures
+from wsi_seg.learn.losses import SegmentationLoss
+from wsi_seg.learn.losses.pixels import Pixels
+from wsi_seg.learn.monitor import RULES, figures
 from wsi_seg.learn.validate import Validation, score_slides
 from wsi_seg.models import build_network, load_checkpoint
 from wsi_seg.progress import Silent
@@ -59,6 +62,7 @@ def test_figures_differ_and_are_named(recipe_for, tmp_path, monkeypatch):
         "val_dice_slide": 0.75,
         "val_dice_objects": 0.75,
         "val_loss": pytest.approx(10 * sure / 1215, abs=0.002),
+        "val_soft_dice": 0.75,
         "val_triplet": 0.75,
         "val_pooled_dice_disc": 2010 / 2020,
         "val_slide_dice_disc": 0.75,
@@ -79,7 +83,7 @@ def slices(finds):
     return Scores(tuple(found))
 
 
-@pytest.mark.parametrize("monitor", ["dice", "dice_objects", "loss", "triplet"])
+@pytest.mark.parametrize("monitor", ["dice", "dice_objects", "loss", "soft_dice", "triplet"])
 def test_the_network_that_finds_the_nodules_is_chosen(monitor):
     """By mean per-slide Dice with empty = 1 the silent one is better, .952 against .8."""
     rows = [
@@ -105,6 +109,81 @@ def test_slices_of_a_volume_are_one_case():
     row = figures(scores, values_of(scores))
     assert row["val_dice_objects"] == row["val_dice"] == 100 / 250
     assert row["val_dice_slide"] == (100 / 250 + 1) / 2
+
+
+def spread(true, false):
+    """Counts of one slide: pixels of these probabilities where the class is, and where not."""
+    counts = np.zeros((256, 2), dtype=np.int64)
+    for column, pixels in ((1, true), (0, false)):
+        for probability, count in pixels.items():
+            counts[round(probability * 255), column] += count
+    return {"finding": Reliability(counts)}
+
+
+def scores_of(values):
+    """Label maps of the same pixels, at a threshold of one half."""
+    found = []
+    for slide, classes in values.items():
+        ((name, one),) = classes.items()
+        low, high = one.counts[:128].sum(axis=0), one.counts[128:].sum(axis=0)
+        found.append(SlideScore(slide, name, Counts(int(high[1]), int(high[0]), int(low[1]))))
+    return Scores(tuple(found))
+
+
+def test_epochs_are_scored_by_the_published_triplets():
+    """A finding of 2,500 sure pixels with a rim of .35, and empty X-rays with 700 sure ones.
+
+    At .5 the rim is missed and the empty ones are not empty; (.75, 1000, .3) gets all right.
+    """
+    assert {(0.75, 2000, 0.3), (0.7, 600, 0.3)} <= {(t, least, low) for t, low, least in RULES}
+    values = {"ill": spread({0.9: 2500, 0.35: 2500}, {0.01: 5000})}
+    values |= {f"well-{n}": spread({}, {0.8: 700, 0.01: 9000}) for n in range(3)}
+    row = figures(scores_of(values), values)
+    assert row["val_dice_slide"] == pytest.approx((2 / 3 + 0) / 4)
+    assert row["val_triplet"] == pytest.approx(1.0)
+    best = {"ill": values["ill"]}
+    assert figures(scores_of(best), best)["val_triplet"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_triplets_of_many_slides_at_once_are_those_of_each(seed):
+    rng = np.random.default_rng(seed)
+    values = {
+        f"v{n % 3}_z{n:04d}": spread(
+            {p: int(rng.integers(400)) for p in (0.1, 0.45, 0.8)},
+            {p: int(rng.integers(400)) for p in (0.1, 0.45, 0.8)},
+        )
+        for n in range(7)
+    }
+
+    def by_hand(top, bottom, least):
+        cases = {}
+        for slide, classes in values.items():
+            counts = classes["finding"].counts
+            kept = counts[np.arange(256) / 255 > bottom]
+            if counts[np.arange(256) / 255 > top].sum() < max(1, least):
+                kept = kept[:0]
+            one = np.array([kept[:, 1].sum(), kept.sum() + counts[:, 1].sum()])
+            cases[slide[:2]] = cases.get(slide[:2], 0) + one
+        return np.mean([2 * hit / total if total else 1.0 for hit, total in cases.values()])
+
+    best = max(by_hand(*rule) for rule in RULES)
+    assert figures(scores_of(values), values)["val_triplet"] == pytest.approx(best)
+
+
+def test_soft_dice_is_one_less_the_dice_loss_of_the_pixels():
+    """Where two networks decide alike, the surer one is better by it."""
+    rows = []
+    for sure in (0.6, 0.9):
+        values = {"a": spread({sure: 30, 0.2: 10}, {1 - sure: 50})}
+        rows.append(figures(scores_of(values), values))
+        logits = torch.logit(torch.tensor([[sure] * 30 + [0.2] * 10 + [1 - sure] * 50]))
+        label = torch.tensor([[1] * 40 + [0] * 50]).byte()
+        px = Pixels.of(logits.reshape(1, 1, 9, 10), label.reshape(1, 9, 10))
+        loss = SegmentationLoss(LossConfig.model_validate({"dice": {"weight": 1.0}}))(px)
+        assert rows[-1]["val_soft_dice"] == pytest.approx(1 - loss.item(), abs=0.003)
+    assert rows[0]["val_dice_slide"] == rows[1]["val_dice_slide"]
+    assert rows[0]["val_soft_dice"] < rows[1]["val_soft_dice"]
 
 
 def test_nothing_to_choose_by_is_an_error(recipe_for, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.reading.resample import read_image
 from wsi_seg.reading.view import View
-from wsi_seg.store import create_collection, dyadic_extents, open_collection
+from wsi_seg.store import StoreInfo, create_collection, dyadic_extents, open_collection
 from wsi_seg.testing.stores import write_image
 
 
@@ -94,6 +94,36 @@ def test_neighbours_are_channels_repeated_past_ends_and_gaps(volume, z, context_
     assert np.array_equal(around[1:6, 2:8], px)
     with pytest.raises(StoreError, match="got out"):
         image.read(Region(level=0, y=3, x=4, height=5, width=6), out=around)
+
+
+@pytest.mark.parametrize(
+    ("slice_mm", "step_mm", "expected"),
+    [
+        (1.0, 1.0, [30, 40, 50, 60, 70]),
+        (0.5, 1.0, [10, 30, 50, 70, 90]),
+        (2.5, 1.0, [40, 50, 50, 50, 60]),
+        (2.5, 2.5, [30, 40, 50, 60, 70]),
+        (0.6, 2.0, [0, 20, 50, 80, 90]),
+    ],
+)
+def test_neighbours_are_millimetres_apart_whatever_the_volume(
+    tmp_path, slice_mm, step_mm, expected
+):
+    """Ten slices, each as bright as ten times its number."""
+    create_collection(tmp_path / "store.zarr")
+    for z in range(10):
+        pixels = np.full((8, 8, 3), 10 * z, dtype=np.uint8)
+        info = StoreInfo(slice_mm=slice_mm).to_json()
+        write_image(tmp_path / "store.zarr" / f"ct_z{z:04d}", pixels, info, mpp=1000.0)
+    slides = open_collection(tmp_path / "store.zarr")
+    view = View(None, context_slices=2, context_step_mm=step_mm)
+    px = view.image(slides["ct_z0005"]).read(Region(level=0, y=0, x=0, height=8, width=8))
+    assert px[0, 0].tolist() == expected
+
+
+def test_a_volume_of_unknown_distance_is_refused_where_it_is_needed(volume):
+    with pytest.raises(StoreError, match="the distance of its slices is not known"):
+        View(None, context_slices=1, context_step_mm=1.0).image(volume["ct_z0001"])
 
 
 def test_only_slices_have_neighbours(store):

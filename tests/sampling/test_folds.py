@@ -42,9 +42,23 @@ def test_too_few_groups_are_an_error():
 def test_held_out_slides_are_whole_groups(count, seed):
     names = [f"s{n}" for n in range(10)]
     groups = {name: f"p{n // 3}" for n, name in enumerate(names)}
-    order = np.random.default_rng(seed).permutation(10)
-    held_out = hold_out(names, groups, count, order)
+    areas = {name: float(n % 4) for n, name in enumerate(names)}
+    held_out = hold_out(areas, groups, count, np.random.default_rng(seed))
     assert count <= len(held_out) < count + 3
     for group in set(groups.values()):
         members = {name for name in names if groups[name] == group}
         assert members <= set(held_out) or not members & set(held_out)
+
+
+def test_slides_held_out_once_are_of_all_sizes_of_foreground():
+    """Of 80 slides in four classes of area and 20 empty ones a fifth: five or so of each."""
+    sizes = {f"s{n:03}": float(10 ** (n % 5) if n % 5 else 0) for n in range(100)}
+    seen = set()
+    for seed in range(10):
+        held_out = hold_out(sizes, {}, 20, np.random.default_rng(seed))
+        assert len(held_out) == 20
+        counts = [sum(sizes[name] == area for name in held_out) for area in set(sizes.values())]
+        assert min(counts) >= 3
+        assert max(counts) <= 5
+        seen.add(held_out)
+    assert len(seen) == 10

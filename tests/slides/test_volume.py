@@ -137,7 +137,8 @@ def test_a_real_volume_equals_simpleitk(shared_data, tmp_path):
     source = shared_data / "cxr-ct-misc" / "ct" / "example_ct_sm.nii.gz"
     with gzip.open(source) as packed, (tmp_path / "ct.nii").open("wb") as plain:
         shutil.copyfileobj(packed, plain)
-    image = SimpleITK.ReadImage(str(source))
+    # As viewers show it: to the left, to the back, to the head.
+    image = SimpleITK.DICOMOrient(SimpleITK.ReadImage(str(source)), "LPS")
     array = SimpleITK.GetArrayFromImage(image)
     for folder in (source, tmp_path / "ct.nii"):
         slides = find_slides([folder])

@@ -7,7 +7,7 @@ import numpy as np
 from shapely.affinity import scale, translate
 from shapely.geometry import Point
 
-from wsi_seg.annotations.model import AnnotationSets, Collector, require_class
+from wsi_seg.annotations.model import AnnotationSets, Collector, Lesion, require_class
 from wsi_seg.annotations.names import SlideNames
 from wsi_seg.annotations.table import Table, plain
 from wsi_seg.errors import AnnotationError
@@ -61,6 +61,7 @@ def read_luna16(
         class_name = require_class(path, f"line {line}", default_class)
         column, y, z = grid.voxels(np.array([numbers[:3]]))[0].tolist()
         radius = numbers[3] / 2
+        lesion = Lesion(f"{series} at {', '.join(f'{n:.6g}' for n in numbers[:3])}", numbers[3])
         tall, wide, deep = grid.spacing[1], grid.spacing[0], grid.spacing[2]
         nearest = round(z)
         if not 0 <= nearest < grid.size[2]:
@@ -81,7 +82,7 @@ def read_luna16(
             collector = collectors.setdefault(slide, Collector(path))
             # Voxel coordinates name centres, pixel coordinates corners.
             place = translate(outline, column + 0.5, y + 0.5)
-            collector.add(f"line {line}", place, class_name, "expert")
+            collector.add(f"line {line}", place, class_name, "expert", lesion=lesion)
     found = {slide: collector.result() for slide, collector in collectors.items()}
     return AnnotationSets(found, tuple(strangers))
 

@@ -25,6 +25,22 @@ _FILE_TIMES = 10
 
 
 @dataclass(frozen=True, slots=True)
+class Lesion:
+    """Structure of a volume, of which each slice shows a part.
+
+    Parameters
+    ----------
+    name
+        The same on all slices, and no other lesion's.
+    diameter_mm
+        Of the whole, whatever a slice shows of it.
+    """
+
+    name: str
+    diameter_mm: float
+
+
+@dataclass(frozen=True, slots=True)
 class Annotation:
     """One outlined structure.
 
@@ -38,12 +54,15 @@ class Annotation:
         Who drew it, for example ``expert``, ``hand``, ``pseudo``, ``external`` or ``review``.
     weight
         How much it counts in training, 0 to 1.
+    lesion
+        What it is a slice of; None where it is a structure on its own.
     """
 
     geometry: Area
     class_name: str
     source: str = "expert"
     weight: float = 1.0
+    lesion: Lesion | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +139,7 @@ class Collector:
         weight: float = 1.0,
         *,
         holes: BaseGeometry | None = None,
+        lesion: Lesion | None = None,
     ) -> None:
         """Take one feature.
 
@@ -129,7 +149,7 @@ class Collector:
             How the file calls it, for messages; for example ``feature 3``.
         geometry
             Any geometry in level-0 pixels; what is not an area is left out and noted.
-        class_name, source, weight
+        class_name, source, weight, lesion
             See `Annotation`.
         holes
             Valid area that is cut out.
@@ -163,7 +183,7 @@ class Collector:
         if dropped:
             self.repairs.append(f"{feature}: {dropped} slivers below 1 px², left out")
         area = parts[0] if len(parts) == 1 else MultiPolygon(parts)
-        self.items.append(Annotation(area, class_name, source, weight))
+        self.items.append(Annotation(area, class_name, source, weight, lesion))
 
     def result(self, extent: Extent | None = None) -> Annotations:
         """Everything gathered."""

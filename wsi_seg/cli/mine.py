@@ -22,6 +22,12 @@ def mine(
         float,
         typer.Option(min=0, max=1, help="Largest fraction of a slide that becomes hard negative."),
     ] = 0.02,
+    least: Annotated[
+        float, typer.Option(min=0, max=1, help="Least probability of a false positive.")
+    ] = 0.5,
+    missed: Annotated[
+        bool, typer.Option("--missed", help="Mark structures that were missed, too.")
+    ] = False,
     json_mode: JsonFlag = False,
 ) -> None:
     """Mine hard negatives: mark where the model was wrong.
@@ -37,6 +43,7 @@ def mine(
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
+        from wsi_seg.evaluation.hard_negatives import HardRule
         from wsi_seg.evaluation.hard_negatives import mine as mine_slides
         from wsi_seg.store import open_collection, open_predictions
 
@@ -46,6 +53,7 @@ def mine(
             label=label,
             ring_um=ring_um,
             cap=cap,
+            rule=HardRule(least, missed),
             progress=terminal.progress,
         )
         terminal.show(report)

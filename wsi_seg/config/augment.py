@@ -28,6 +28,17 @@ class AffineConfig(Chance):
     """Smallest and largest scale."""
     shift: Annotated[Limit, Unit("part of the side")] = 0.0625
     """Largest shift either way."""
+    keep_ratio: bool = False
+    """Scale both sides alike."""
+
+
+class SplineConfig(Chance):
+    """Points of a grid moved at random, and smoothly what is between them (thin-plate spline)."""
+
+    points: Annotated[int, Unit("points a side")] = Field(default=4, ge=2, le=20)
+    """Size of the grid."""
+    limit: Annotated[float, Unit("part of the side")] = Field(default=0.03, ge=0, le=0.1)
+    """Largest standard deviation of the moves."""
 
 
 class ElasticConfig(Chance):
@@ -52,7 +63,16 @@ class StrengthConfig(Chance):
     """A change of limited strength."""
 
     limit: float = Field(default=0.2, ge=0, le=5)
-    """Largest strength: part of the side for ``perspective``, contrast for ``clahe``."""
+    """Largest strength: part of the side for ``perspective``."""
+
+
+class ClaheConfig(Chance):
+    """Contrast-limited adaptive histogram equalisation."""
+
+    limit: float = Field(default=4, ge=1, le=40)
+    """Largest clip limit, which is drawn from 1 on."""
+    tiles: Annotated[int, Unit("tiles a side")] = Field(default=8, ge=1, le=64)
+    """Tiles that a patch is cut into."""
 
 
 class BrightnessContrastConfig(Chance):
@@ -143,6 +163,8 @@ class StepConfig(Section):
     """Rotate, scale and shift."""
     perspective: StrengthConfig | None = None
     """Change of perspective."""
+    spline: SplineConfig | None = None
+    """Deformation by a grid of points that move at random."""
     elastic: ElasticConfig | None = None
     """Elastic deformation."""
     grid: GridConfig | None = None
@@ -155,7 +177,7 @@ class StepConfig(Section):
     """Change of hue, saturation and value."""
     gamma: GammaConfig | None = None
     """Gamma correction."""
-    clahe: StrengthConfig | None = None
+    clahe: ClaheConfig | None = None
     """Contrast-limited adaptive histogram equalisation."""
     stain: StainConfig | None = None
     """Change of the amounts of haematoxylin, eosin and DAB."""

@@ -31,8 +31,9 @@ class DataConfig(Section):
     """Names of slides to learn from; null takes every slide that has the label and is not held
     out."""
     validation: tuple[str, ...] | Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """Names of the slides held out, or the fraction of slides that is drawn by ``seed``; 0 holds
-    out no slide, and then the last epoch counts as the best."""
+    """Names of the slides held out, or the fraction of slides that is drawn by ``seed``, with as
+    much foreground as the others; 0 holds out no slide, and then the last epoch counts as the
+    best."""
     folds: Annotated[int | None, Field(ge=2)] = None
     """Number of folds of a cross-validation, which replaces ``validation``; null trains once."""
     groups: Path | None = None
@@ -44,6 +45,9 @@ class DataConfig(Section):
     context_slices: Annotated[int, Unit("slices")] = Field(default=0, ge=0, le=32)
     """Slices of a volume on either side that a slice is seen with, each as one channel of grey
     (2.5-D), the last one repeated past the ends; 0 sees RGB."""
+    context_step_mm: Annotated[float | None, Field(gt=0), Unit("mm")] = None
+    """From one of these slices to the next, whatever the distance of slices in a volume: the
+    nearest are taken. Null takes the neighbours as they are."""
     pseudo_weight: float = Field(default=0.5, ge=0)
     """Weight in the loss of pixels on slides whose labels ``wsi-seg pseudo`` wrote; those drawn
     by people weigh 1."""

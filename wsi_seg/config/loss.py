@@ -6,7 +6,7 @@ from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from wsi_seg.config.section import Section, Share
+from wsi_seg.config.section import Section, Share, Unit
 
 
 class Term(Section):
@@ -49,6 +49,13 @@ class HardTerm(Term):
 
     gamma: float = Field(default=1.0, ge=0)
     """Power of the error."""
+
+
+class HardHalvesTerm(HardTerm):
+    """Balanced cross-entropy whose halves weigh each pixel by its error."""
+
+    negatives: Annotated[int | None, Field(ge=1), Unit("pixels")] = None
+    """Keep only so many of a patch's pixels outside each class, the hardest; null keeps all."""
 
 
 class FocalTerm(Term):
@@ -98,6 +105,8 @@ class LossConfig(Section):
     """Cross-entropy of the hardest pixels alone."""
     bce_hard: HardTerm = HardTerm()
     """Cross-entropy weighted by the error."""
+    bce_hard_halves: HardHalvesTerm = HardHalvesTerm()
+    """As ``bce_balanced``, in each half weighted by the error; for rounds of hard mining."""
     bce_empty: Term = Term()
     """Cross-entropy of the class head: whether a class is in the patch."""
     focal: FocalTerm = FocalTerm()

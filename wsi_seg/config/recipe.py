@@ -10,10 +10,12 @@ from wsi_seg.classes import ClassTable
 from wsi_seg.config.augment import Augment, MixBatchesConfig
 from wsi_seg.config.data import ClassConfig, DataConfig
 from wsi_seg.config.ensemble import EnsembleConfig
+from wsi_seg.config.intensity import IntensityConfig
 from wsi_seg.config.loss import BceTerm, LossConfig, Term
 from wsi_seg.config.model import ModelConfig
 from wsi_seg.config.optimizer import OptimizerConfig, ScheduleConfig
 from wsi_seg.config.phase import PhaseConfig
+from wsi_seg.config.rounds import RoundsConfig
 from wsi_seg.config.sampling import SamplingConfig
 from wsi_seg.config.section import Section, Unit
 from wsi_seg.config.training import TrainConfig
@@ -58,13 +60,15 @@ class Recipe(Section):
     """For small images: resize each to a square of ``patch_px``, whatever its size. ``stretch``
     changes the aspect, ``pad`` mirrors what is missing, ``crop`` cuts the longer side; at
     inference the result has the image's own size again. Null keeps the resolution."""
+    intensity: IntensityConfig = IntensityConfig()
+    """How grey values and colours are changed before augmentation, and in inference alike."""
     sampling: SamplingConfig = SamplingConfig()
     """Where patches are drawn."""
     augment: Augment = Field(default_factory=_usual_augment)
     """How patches are changed: a preset, or a list of steps, each with exactly one of the keys
     below. ``d4`` is flips and quarter turns; ``light`` adds slight changes of colour, blur and
     noise; ``stain`` any rotation, scale, and strong changes of colour; ``siim`` and ``stas`` are
-    the lists of competitions' winners. The default is ``light``, or ``d4`` with
+    the lists of two teams of competitions. The default is ``light``, or ``d4`` with
     ``data.context_slices``, which have no colour."""
     mix_batches: MixBatchesConfig | None = None
     """CutMix or MixUp of the patches of a batch; null does neither."""
@@ -80,6 +84,8 @@ class Recipe(Section):
     """How long, how fast and on what it trains."""
     phases: tuple[PhaseConfig, ...] = ()
     """Stages that the run goes through; an empty list is one stage of the recipe as it is."""
+    rounds: RoundsConfig | None = None
+    """Rounds of hard mining; null trains once."""
     ensemble: EnsembleConfig = EnsembleConfig()
     """What is made of the networks of all folds."""
 
@@ -96,7 +102,7 @@ class Recipe(Section):
         """
         if not self.phases:
             return (self,)
-        values = self.model_dump(mode="json", exclude={"phases"})
+        values = self.model_dump(mode="json", exclude={"phases", "rounds"})
         return tuple(
             Recipe.model_validate_json(
                 json.dumps(phase.applied_to(values) | {"seed": self.seed + index})
@@ -113,6 +119,11 @@ class Recipe(Section):
             raise ValueError(
                 f"got resize {self.resize} and mpp {self.mpp:g}; expected mpp null, because a "
                 "slide that is resized to a square does not keep its resolution"
+            )
+        if self.rounds and not (self.data.folds and self.ensemble.out_of_fold):
+            raise ValueError(
+                "rounds mine predictions of slides that a fold has not seen; expected data.folds "
+                "to be a number, and ensemble.out_of_fold"
             )
         if _FOLD in (self.model.weights or "") and self.data.folds is None:
             raise ValueError(f"model.weights names {_FOLD}; expected data.folds to be a number")

@@ -44,7 +44,8 @@ class SizesConfig(Section):
     """How often an object of some size counts: small ones more often."""
 
     edges_mm: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Unit("mm")] = Field(min_length=1)
-    """Ascending diameters of circles of the objects' areas."""
+    """Ascending diameters: those of lesions, where objects are slices of them, else of circles of
+    the objects' areas."""
     repeats: tuple[Annotated[int, Field(ge=0, le=1000)], ...]
     """How many times an object below each edge counts in a round; as many as edges."""
     above: Literal["keep", "drop"] = "keep"
@@ -88,9 +89,10 @@ class SamplingConfig(Section):
     patches_per_epoch: Annotated[int | None, Field(ge=1, le=2**31 - 1), Unit("patches")] = 1000
     """Length of an epoch, rounded up to full batches; null draws each object once, the other
     layers in proportion."""
-    unit: Literal["object", "slide"] = "object"
-    """What ``mix.objects`` takes in turn: each ``object``, or each ``slide`` that has any, for
-    small images that are positive as a whole."""
+    unit: Literal["object", "lesion", "slide"] = "object"
+    """What ``mix.objects`` takes in turn: each ``object``; each ``lesion`` of a volume, on any of
+    the slices that show it; or each ``slide`` that has any, for small images that are positive as
+    a whole. Lesions are known of spheres in mm; what is not of one is taken as an object."""
     regions_label: str = "regions"
     """Label whose classes ``mix.regions`` names."""
     sizes: SizesConfig | None = None

@@ -37,14 +37,15 @@ class TrainConfig(Section):
     max_minutes: Annotated[float | None, Field(gt=0), Unit("minutes")] = None
     """When training ends, validations on the way included and the last one not; ``one_cycle`` is
     scaled to the steps that are measured to fit. Null sets no limit."""
-    monitor: Literal["dice", "dice_slide", "dice_objects", "loss", "triplet"] = "dice"
+    monitor: Literal["dice", "dice_slide", "dice_objects", "loss", "soft_dice", "triplet"] = "dice"
     """Figure of the slides held out that decides which network is best, and so what is kept, when
     ``plateau`` and ``early_stop`` act and what the next phase starts from. ``dice`` is that of
     all pixels pooled, averaged over classes. ``dice_slide`` is the mean over slides, where a class
     that is neither there nor found counts 1 and one found falsely 0, so that finding nothing
     pays where most slides are empty; ``dice_objects`` the mean over slides that show the
-    class. ``loss`` is the cross-entropy; ``triplet`` the best ``dice_slide`` of rules with two
-    thresholds and an area. Slices of a volume count as one slide."""
+    class. ``loss`` is the cross-entropy; ``soft_dice`` the mean of 1 - Dice loss over slides that
+    show the class; ``triplet`` the best ``dice_slide`` of rules with two thresholds and an area.
+    Slices of a volume count as one slide."""
     early_stop: Annotated[int | None, Field(ge=1), Unit("validations")] = None
     """How long without gain training goes on; null never ends early."""
     validate_every: Annotated[int, Unit("epochs")] = Field(default=1, ge=1)

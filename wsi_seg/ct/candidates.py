@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wsi_seg.atomic import atomic_path
 from wsi_seg.ct.linking import VolumeObjects, link_slices, slices_by_volume
@@ -20,7 +21,10 @@ from wsi_seg.progress import Progress
 from wsi_seg.slides.volume import VolumeGrid
 from wsi_seg.store import Predictions
 
-HEADER = ("seriesuid", "coordX", "coordY", "coordZ", "probability", "class_id", "px", "slices")
+HEADER = (
+    "seriesuid", "coordX", "coordY", "coordZ", "probability", "class_id", "px", "slices",
+    "diameter_mm",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,8 @@ def write_candidates(
 ) -> CandidatesReport:
     """Join the objects of slices into objects of volumes, and write the centre of each.
 
-    A candidate's probability is the highest of its pixels.
+    A candidate's probability is the highest of its pixels, its diameter that of the sphere of its
+    volume.
 
     Parameters
     ----------
@@ -126,12 +131,23 @@ def _rows(
     # Voxel coordinates are of centres, pixel coordinates of corners.
     voxels[:, :2] = voxels[:, :2] * scale - 0.5
     centres = grid.world(voxels)
+    px_mm3 = float(np.prod(grid.spacing) * np.prod(scale))
+    diameters = np.cbrt(6 / np.pi * objects.px * px_mm3)
     order = score_order(objects.max_probability, objects.mean_probability, objects.px)
     kept = nms_by_distance(centres, order, min_distance=min_distance_mm).tolist()
-    rows = [
-        (*(f"{value:.3f}" for value in centre), f"{probability:.4f}", int(kind), int(px), int(deep))
-        for centre, probability, kind, px, deep in zip(
-            centres, objects.max_probability, objects.value, objects.px, objects.slices, strict=True
-        )
-    ]
+    rows = [_row(objects, n, centre, diameters[n]) for n, centre in enumerate(centres)]
     return list(itertools.compress(rows, kept))
+
+
+def _row(
+    objects: VolumeObjects, number: int, centre: NDArray[np.float64], diameter: float
+) -> tuple[object, ...]:
+    """Cells of one candidate, see `HEADER`."""
+    return (
+        *(f"{value:.3f}" for value in centre),
+        f"{objects.max_probability[number]:.4f}",
+        int(objects.value[number]),
+        int(objects.px[number]),
+        int(objects.slices[number]),
+        f"{diameter:.2f}",
+    )

@@ -20,7 +20,7 @@ from wsi_seg.errors import ConfigError
 Pixels = NDArray[np.uint8]
 
 # Changes of place that reach past the patch: it is cut larger, changed, and its centre is taken.
-_REACHING = {"affine", "perspective", "elastic", "grid", "optical"}
+_REACHING = {"affine", "perspective", "spline", "elastic", "grid", "optical"}
 LARGER = 1.5
 
 # Changes that only RGB can have.
@@ -119,7 +119,7 @@ def _turned(step: StepConfig) -> object:
     if step.vflip is not None:
         return alb.VerticalFlip(p=step.vflip.p)
     if step.rot90 is not None:
-        return alb.RandomRotate90(p=step.rot90.p)
+        return QuarterTurns(p=step.rot90.p)
     if step.d4 is not None:
         return alb.D4(p=step.d4.p)
     return None
@@ -131,11 +131,15 @@ def _bent(step: StepConfig) -> object:
             scale=affine.scale,
             rotate=(-affine.rotate, affine.rotate),
             translate_percent=(-affine.shift, affine.shift),
+            keep_ratio=affine.keep_ratio,
             border_mode=_BORDER,
             p=affine.p,
         )
     if (view := step.perspective) is not None:
         return alb.Perspective(scale=(0, view.limit), border_mode=_BORDER, p=view.p)
+    if (bent := step.spline) is not None:
+        reach = (0, 10 * bent.limit)  # it takes tenths of the side
+        return alb.ThinPlateSpline(reach, bent.points, border_mode=_BORDER, p=bent.p)
     if (elastic := step.elastic) is not None:
         return alb.ElasticTransform(elastic.alpha, elastic.sigma, border_mode=_BORDER, p=elastic.p)
     if (grid := step.grid) is not None:
@@ -155,7 +159,8 @@ def _coloured(step: StepConfig) -> object:
     if (gamma := step.gamma) is not None:
         return alb.RandomGamma(gamma_limit=gamma.limit, p=gamma.p)
     if (clahe := step.clahe) is not None:
-        return alb.CLAHE(clip_limit=(1, max(1, clahe.limit)), p=clahe.p)
+        tiles = (clahe.tiles, clahe.tiles)
+        return alb.CLAHE(clip_limit=(1, clahe.limit), tile_grid_size=tiles, p=clahe.p)
     if (stain := step.stain) is not None:
         return StainJitter(stain.scale, stain.offset, p=stain.p)
     if step.slice_flip is not None:
@@ -181,6 +186,14 @@ def _degraded(step: StepConfig) -> object:
             p=holes.p,
         )
     return None
+
+
+class QuarterTurns(alb.RandomRotate90):  # type: ignore[misc]
+    """Turn by one, two or three quarters, each as often; albumentations' own may turn by none."""
+
+    def get_params(self) -> dict[str, int]:
+        """Draw the number of quarters."""
+        return {"factor": self.py_random.randint(1, 3)}
 
 
 class SliceFlip(alb.ImageOnlyTransform):  # type: ignore[misc]

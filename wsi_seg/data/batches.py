@@ -177,10 +177,14 @@ def _moved(batch: Batch, config: AffineConfig) -> Batch:
     images, count = batch[0], len(batch[0])
     angle = colours.between(count, -config.rotate, config.rotate).deg2rad()
     scale = colours.between(count, *config.scale)
+    other = scale if config.keep_ratio else colours.between(count, *config.scale)
     shifts = [2 * colours.between(count, -config.shift, config.shift) for _ in range(2)]
-    cos, sin = angle.cos() / scale, angle.sin() / scale
+    cos, sin = angle.cos(), angle.sin()
     # From positions in the result to positions in the image, which grid_sample counts from -1 to 1.
-    rows = [torch.stack([cos, -sin, shifts[0]], 1), torch.stack([sin, cos, shifts[1]], 1)]
+    rows = [
+        torch.stack([cos / scale, -sin / scale, shifts[0]], 1),
+        torch.stack([sin / other, cos / other, shifts[1]], 1),
+    ]
     matrix = torch.stack(rows, 1).to(images.device, non_blocking=True)
     grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
     return _sampled(images, grid, "bilinear"), *(_nearest(one, grid) for one in batch[1:])

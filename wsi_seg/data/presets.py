@@ -5,6 +5,7 @@ from wsi_seg.config.augment import (
     BlurConfig,
     BrightnessContrastConfig,
     Chance,
+    ClaheConfig,
     CompressionConfig,
     DropoutConfig,
     ElasticConfig,
@@ -52,7 +53,8 @@ _STAIN = (
     ),
 )
 
-# The list of the SIIM-ACR 2019 pneumothorax winner.
+# The list of the SIIM-ACR 2019 pneumothorax winner, but for the affine part of its elastic
+# deformation and the shift of its optical one, which are gone from the library.
 _SIIM = (
     StepConfig(hflip=Chance(p=0.5)),
     StepConfig(
@@ -75,7 +77,9 @@ _SIIM = (
             ),
         )
     ),
-    StepConfig(affine=AffineConfig(p=0.5, rotate=45, scale=(0.9, 1.1), shift=0.0625)),
+    StepConfig(
+        affine=AffineConfig(p=0.5, rotate=45, scale=(0.9, 1.1), shift=0.0625, keep_ratio=True)
+    ),
 )
 
 _HEAVY = (
@@ -99,7 +103,7 @@ _HEAVY = (
             of=(
                 StepConfig(gamma=GammaConfig(limit=(70, 140))),
                 StepConfig(brightness_contrast=BrightnessContrastConfig()),
-                StepConfig(clahe=StrengthConfig(limit=4)),
+                StepConfig(clahe=ClaheConfig(limit=4)),
             ),
         )
     ),
@@ -118,6 +122,7 @@ PRESETS: dict[Preset, tuple[StepConfig, ...]] = {
     "light": _LIGHT,
     "stain": _STAIN,
     "siim": _SIIM,
-    "stas": (StepConfig(rot90=Chance(p=0.3)),),  # that competition's first place did no more
+    # The team of the AI CUP 2022 that was 4th on the public board did no more.
+    "stas": (StepConfig(rot90=Chance(p=0.3)),),
     "heavy": _HEAVY,
 }

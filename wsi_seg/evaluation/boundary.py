@@ -42,6 +42,10 @@ class Distances:
     there: Ints
     back: Ints
 
+    def __add__(self, other: "Distances") -> "Distances":
+        """Distances of several pictures together."""
+        return Distances(_merged(self.there, other.there), _merged(self.back, other.back))
+
     def hausdorff(self, quantile: float = 0.95) -> float | None:
         """Larger of the two directed quantiles, in pixels.
 
@@ -59,6 +63,15 @@ class Distances:
         # A hair more, because a tolerance in um was divided.
         total, near = int(counts.sum()), min(tolerance_px**2 + 1e-9, BEYOND - 1)
         return int(counts[squared <= near].sum()) / total if total else 1.0
+
+
+def _merged(one: Ints, other: Ints) -> Ints:
+    """Add counts of both, distances rising."""
+    squared, counts = np.concatenate([one, other]).reshape(-1, 2).T
+    found, place = np.unique(squared, return_inverse=True)
+    total = np.zeros(len(found), dtype=np.int64)
+    np.add.at(total, place, counts)
+    return np.stack([found, total], axis=1)
 
 
 def _quantile(side: Ints, quantile: float) -> float | None:

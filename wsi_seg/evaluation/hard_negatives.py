@@ -1,10 +1,12 @@
 """Owns hard-negative mining: where a model was sure of what is not there, for its next round.
 
-Confidence of a pixel is its largest probability, where that is above one half, no class is
+Confidence of a pixel is its largest probability, where that is at least one half, no class is
 annotated and no annotated pixel is within a ring around it: a near miss at an outline is not a
-hard negative.
+hard negative. If asked for, structures that were missed as a whole are hard places too, each pixel
+with the probability of background.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,11 +25,30 @@ from wsi_seg.store import Collection, Predictions, SlideStore
 
 # Longer side of the map at most; predictions have a level of about that size.
 _LARGEST_PX = 2048
-_LEAST = 128
 
 # Steps down and across of a dither whose lowest pixels are spread evenly over any area: 1 / g and 1
 # / g^2, g^3 = g + 1 (Roberts, 2018, *The unreasonable effectiveness of quasirandom sequences*).
 _SPREAD = (0.7548776662466927, 0.5698402909980532)
+
+
+# Probability * 255 from which a pixel counts as found.
+_FOUND = 128
+
+
+@dataclass(frozen=True, slots=True)
+class HardRule:
+    """What is hard.
+
+    Parameters
+    ----------
+    least
+        Least probability of a false positive.
+    missed
+        Whether structures in which no pixel was found are hard too.
+    """
+
+    least: float = 0.5
+    missed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +74,12 @@ class MineReport(SlidesReport[MinedSlide]):
 
 def mine(
     predictions: Predictions,
-    slides: Collection,
+    slides: Collection | Mapping[str, SlideStore],
     *,
     label: str = "annotations",
     ring_um: float = 50.0,
     cap: float = 0.02,
+    rule: HardRule = HardRule(),
     progress: Progress,
 ) -> MineReport:
     """Write the layer ``hard_negatives`` of each predicted slide; a second time, it is the same.
@@ -67,7 +89,7 @@ def mine(
     predictions
         Made by a model that did not learn from these slides.
     slides
-        Their stores.
+        Their stores, by name.
     label
         Name under ``labels/`` of the truth.
     ring_um
@@ -75,6 +97,8 @@ def mine(
         unknown.
     cap
         Largest share of a slide that may become hard negatives; the surest errors are kept.
+    rule
+        What is hard.
     progress
         Advanced by slides.
 
@@ -94,7 +118,7 @@ def mine(
     def work(name: str) -> MinedSlide:
         slide = slides[name]
         confidence, downsample = hard_px(
-            predictions[name], slide, label=label, ring_um=ring_um, cap=cap
+            predictions[name], slide, label=label, ring_um=ring_um, cap=cap, rule=rule
         )
         write_values(slide, HARD_NEGATIVES, confidence, downsample=downsample)
         found = confidence[confidence > 0]
@@ -106,7 +130,13 @@ def mine(
 
 
 def hard_px(
-    found: SlideStore, slide: SlideStore, *, label: str, ring_um: float, cap: float
+    found: SlideStore,
+    slide: SlideStore,
+    *,
+    label: str,
+    ring_um: float,
+    cap: float,
+    rule: HardRule = HardRule(),
 ) -> tuple[NDArray[np.uint8], float]:
     """Confidence of each pixel at a low level, and its level-0 pixels per pixel; see `mine`.
 
@@ -140,10 +170,24 @@ def hard_px(
     truth = read_label(slide.label(label), extent, 0, 0, height=extent.height, width=extent.width)
     ring_px = ring_um / ((slide.pyramid.mpp or 1.0) * downsample)
     near = truth > 0
+    # What is missed has to be looked for before false positives alone are kept.
+    missed = _missed(confidence, near & (truth != IGNORE)) if rule.missed else None
     if near.any():  # else scipy measures from a place outside
         near = ndimage.distance_transform_edt(~near) <= ring_px
-    confidence[(confidence < _LEAST) | near | (truth == IGNORE)] = 0
+    confidence[(confidence < rule.least * 255) | near | (truth == IGNORE)] = 0
+    if missed is not None:
+        confidence = np.maximum(confidence, missed)
     return _capped(confidence, round(cap * confidence.size)), downsample
+
+
+def _missed(confidence: NDArray[np.uint8], true: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Probability of background in structures in which nothing was found, 0 elsewhere."""
+    parts, count = ndimage.label(true)
+    if not count:
+        return np.zeros_like(confidence)
+    highest = np.append(0, ndimage.maximum(confidence, parts, np.arange(1, count + 1)))
+    unseen = true & (highest[parts] < _FOUND)
+    return np.where(unseen, 255 - confidence, 0).astype(np.uint8)
 
 
 def _capped(confidence: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:

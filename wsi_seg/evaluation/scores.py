@@ -6,7 +6,7 @@ Figures of several slides come from counts, never from means of means, unless th
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from wsi_seg.evaluation.intervals import dice_of, interval, mean_of
 from wsi_seg.evaluation.matching import ObjectCounts
 from wsi_seg.evaluation.pairing import unscored_lines
 from wsi_seg.notebook import lines_html
+from wsi_seg.reading.slices import volume_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,23 @@ class SlideScore:
     distances: Distances | None = None
     tile_dices: tuple[float, ...] | None = None
     mpp: float | None = None
+
+    def joined(self, other: "SlideScore") -> "SlideScore":
+        """Both slices of a volume together, under the name of this one."""
+        objects, distances, tiles = self.objects, self.distances, self.tile_dices
+        if objects is not None and other.objects is not None:
+            objects = objects + other.objects
+        if distances is not None and other.distances is not None:
+            distances = distances + other.distances
+        if tiles is not None and other.tile_dices is not None:
+            tiles = (*tiles, *other.tile_dices)
+        return replace(
+            self,
+            counts=self.counts + other.counts,
+            objects=objects,
+            distances=distances,
+            tile_dices=tiles,
+        )
 
     def figures(self, tolerance_um: float | None) -> dict[str, object]:
         """All figures by name."""
@@ -180,6 +198,26 @@ class Scores:
         """Classes in table order."""
         return tuple(dict.fromkeys(score.class_name for score in self.slides))
 
+    @property
+    def cases(self) -> tuple[SlideScore, ...]:
+        """Scores of each slide, or of all slices of a volume together: what varies independently.
+
+        Objects are those of slices; `wsi-seg ct froc` scores those of volumes.
+        """
+        found: dict[tuple[str, str], SlideScore] = {}
+        for score in self.slides:
+            case = volume_of(score.slide) or score.slide
+            before = found.get((case, score.class_name))
+            found[case, score.class_name] = (
+                replace(score, slide=case) if before is None else before.joined(score)
+            )
+        return tuple(found.values())
+
+    @property
+    def unit(self) -> str:
+        """What a case is: a slide or a volume."""
+        return "volume" if any(volume_of(score.slide) for score in self.slides) else "slide"
+
     def pooled(self, class_name: str) -> Counts:
         """Sum the counts of the class ``class_name`` over all slides."""
         total = Counts(0, 0, 0)
@@ -189,18 +227,18 @@ class Scores:
         return total
 
     def slide_dice(self, class_name: str) -> tuple[float, float]:
-        """Mean and standard deviation over slides of the Dice of the class ``class_name``."""
-        values = [s.counts.dice for s in self.slides if s.class_name == class_name]
+        """Mean and standard deviation over cases of the Dice of the class ``class_name``."""
+        values = [score.counts.dice for score in self.of(class_name)]
         return statistics.fmean(values), statistics.pstdev(values)
 
     @property
     def mean_slide_dice(self) -> float:
-        """Per-slide Dice, averaged over slides and classes."""
-        return statistics.fmean(score.counts.dice for score in self.slides)
+        """Dice of each case, averaged over cases and classes."""
+        return statistics.fmean(score.counts.dice for score in self.cases)
 
     def of(self, class_name: str) -> list[SlideScore]:
-        """Scores of the class ``class_name``."""
-        return [score for score in self.slides if score.class_name == class_name]
+        """Scores of the class ``class_name``, of each case."""
+        return [score for score in self.cases if score.class_name == class_name]
 
     def lines(self) -> list[str]:
         """Sentences about each class for people."""
@@ -209,11 +247,11 @@ class Scores:
             pooled = self.pooled(name)
             mean, spread = self.slide_dice(name)
             lines.append(
-                f"{name}: Dice {mean:.4f} ± {spread:.4f} per slide, {pooled.dice:.4f} pooled; "
-                f"IoU {pooled.iou:.4f} pooled"
+                f"{name}: Dice {mean:.4f} ± {spread:.4f} per {self.unit}, "
+                f"{pooled.dice:.4f} pooled; IoU {pooled.iou:.4f} pooled"
             )
             more = class_figures(self.of(name), self.tolerance_um)
-            lines += [f"  {line}" for line in class_lines(more)]
+            lines += [f"  {line}" for line in class_lines(more, self.unit)]
             if self.calibration is not None and name in self.calibration:
                 lines.append(f"  calibration error {self.calibration[name].ece:.4f}")
         lines += [
@@ -228,29 +266,41 @@ class Scores:
 
     def to_json(self) -> dict[str, object]:
         """All figures as plain JSON values."""
-        return {
-            "slides": [
-                {"slide": s.slide, "class": s.class_name} | s.figures(self.tolerance_um)
-                for s in self.slides
-            ],
-            "classes": {
-                name: {
-                    "pooled_dice": self.pooled(name).dice,
-                    "pooled_iou": self.pooled(name).iou,
-                    "slide_dice_mean": self.slide_dice(name)[0],
-                    "slide_dice_sd": self.slide_dice(name)[1],
+        volumes = {
+            "volumes": [
+                {"volume": s.slide, "class": s.class_name} | s.figures(self.tolerance_um)
+                for s in self.cases
+            ]
+        }
+        return (
+            (volumes if self.unit == "volume" else {})
+            | {
+                "slides": [
+                    {"slide": s.slide, "class": s.class_name} | s.figures(self.tolerance_um)
+                    for s in self.slides
+                ],
+                "classes": {
+                    name: {
+                        "pooled_dice": self.pooled(name).dice,
+                        "pooled_iou": self.pooled(name).iou,
+                        "slide_dice_mean": self.slide_dice(name)[0],
+                        "slide_dice_sd": self.slide_dice(name)[1],
+                    }
+                    | class_figures(self.of(name), self.tolerance_um)
+                    for name in self.class_names
+                },
+                "mean_slide_dice": self.mean_slide_dice,
+                "unscored": list(self.unscored),
+                "failures": dict(self.failures),
+                "warnings": list(self.warnings),
+            }
+            | (
+                {}
+                if self.calibration is None
+                else {
+                    "calibration": {name: one.to_json() for name, one in self.calibration.items()}
                 }
-                | class_figures(self.of(name), self.tolerance_um)
-                for name in self.class_names
-            },
-            "mean_slide_dice": self.mean_slide_dice,
-            "unscored": list(self.unscored),
-            "failures": dict(self.failures),
-            "warnings": list(self.warnings),
-        } | (
-            {}
-            if self.calibration is None
-            else {"calibration": {name: one.to_json() for name, one in self.calibration.items()}}
+            )
         )
 
 
@@ -307,12 +357,12 @@ def _ends(name: str, found: tuple[float, float] | None) -> dict[str, object]:
     return {} if found is None else {f"{name}_low": found[0], f"{name}_high": found[1]}
 
 
-def class_lines(row: Mapping[str, object]) -> list[str]:
-    """Say the figures of `class_figures`."""
+def class_lines(row: Mapping[str, object], unit: str = "slide") -> list[str]:
+    """Say the figures of `class_figures`, whose cases are slides or volumes."""
     lines = []
     if "slide_dice_mean_low" in row:
         lines.append(
-            f"95 % intervals over slides: {_range(row, 'slide_dice_mean')} per slide, "
+            f"95 % intervals over {unit}s: {_range(row, 'slide_dice_mean')} per {unit}, "
             f"{_range(row, 'pooled_dice')} pooled"
         )
     if "object_f1" in row:
@@ -321,13 +371,13 @@ def class_lines(row: Mapping[str, object]) -> list[str]:
             f"{row['object_precision']:.3f}, recall {row['object_recall']:.3f}, F1 "
             f"{row['object_f1']:.3f}, PQ {row['object_pq']:.3f}, AP {row['object_ap']:.3f}"
         )
-    unit = "um" if "tolerance_um" in row else "px"
-    if f"tolerance_{unit}" in row and row["surface_dice_mean"] is not None:
-        far = row[f"hd95_mean_{unit}"]
+    length = "um" if "tolerance_um" in row else "px"
+    if f"tolerance_{length}" in row and row["surface_dice_mean"] is not None:
+        far = row[f"hd95_mean_{length}"]
         lines.append(
             f"outlines: surface Dice {row['surface_dice_mean']:.3f} within "
-            f"{row[f'tolerance_{unit}']:g} {unit}, Hausdorff 95 "
-            f"{'undefined' if far is None else f'{far:.1f} {unit}'}, means over slides"
+            f"{row[f'tolerance_{length}']:g} {length}, Hausdorff 95 "
+            f"{'undefined' if far is None else f'{far:.1f} {length}'}, means over {unit}s"
         )
     if "tile_dice_mean" in row:
         lines.append(f"Dice {row['tile_dice_mean']:.4f}, mean over tiles that show the class")

@@ -32,6 +32,7 @@ class ArraySlide:
 
     image: ArrayImage
     name: str = "array"
+    slice_mm: float | None = None
 
     @property
     def pyramid(self) -> Pyramid:

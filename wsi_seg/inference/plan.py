@@ -56,6 +56,10 @@ class PlannedSlide(Protocol):
     def label(self, name: str) -> Multiscale:
         """Open a label."""
 
+    @property
+    def slice_mm(self) -> float | None:
+        """Millimetres to the next slice; None where unknown."""
+
     def sibling(self, name: str) -> "PlannedSlide | None":
         """Another slide of the same collection."""
 

@@ -43,6 +43,7 @@ from wsi_seg.predict.device import Device
 from wsi_seg.predict.ensemble import Model, read_model
 from wsi_seg.predict.predictor import PrecisionDrift
 from wsi_seg.progress import Progress, Silent
+from wsi_seg.reading.intensity import PreparedImage, prepared_image
 from wsi_seg.store import (
     Collection,
     SlideStore,
@@ -286,6 +287,7 @@ def _begin(
         store, plans = named[name], planned[name]
         settings = _settings(plans, model, options, plan.device.precision, tuning)
         settings["slide_digest"] = store_digest(store.path)
+        settings |= _measured(store, plans)
         save = options.saved(len(model.card.classes))
         output = SlideOutput(store, plans, out, settings, save=save, overwrite=overwrite)
         if not output.complete:
@@ -323,12 +325,21 @@ def _settings(
             "tile_px": plan.tile_px,
             "resize": plan.view.resize,
             "context_slices": plan.view.context_slices,
+            "context_step_mm": plan.view.context_step_mm,
             "level": plan.level,
             "height": plan.extent.height,
             "width": plan.extent.width,
         }
         for plan in plans
     )
+
+
+def _measured(store: SlideStore, plans: Sequence[SlidePlan]) -> dict[str, object]:
+    """Tell what each member's changes of grey values and colours have measured of a slide."""
+    views = [plan.view for plan in plans if plan.view.intensity.is_on]
+    found = [prepared_image(store, view.intensity) for view in views]
+    measured = [image.measured for image in found if isinstance(image, PreparedImage)]
+    return {"intensity": measured} if measured else {}
 
 
 def _tiles(plans: Sequence[SlidePlan]) -> str | None:

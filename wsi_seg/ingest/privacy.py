@@ -17,6 +17,7 @@ ALLOWED = frozenset(
         "mpp",
         "window",  # two numbers, as asked for
         "scene",  # a number
+        "slice_mm",
         "mpp_source",  # a word of ours, such as "aperio"
         "reader",  # a word of ours or of a library, such as "svs"
         "source.name",  # of the file, without its folder

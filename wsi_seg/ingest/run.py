@@ -234,6 +234,7 @@ class _SlideJob:
             codec=str(options.codec),
             scene=slide.scene,
             window=None if shown is None else (shown.low, shown.high),
+            slice_mm=slide.slice_mm,
             mpp_source=slide.mpp_source,
             reader=slide.format,
             versions={name: version(name) for name in ("tifffile", "imagecodecs")},

@@ -158,6 +158,11 @@ def patch_dataset(
     """
     if recipe.data.context_slices:
         require_no_colour(recipe.augment)
+        if recipe.intensity.stain != "none":
+            raise ConfigError(
+                f"got intensity.stain {recipe.intensity.stain} with data.context_slices, whose "
+                "channels are slices; expected none"
+            )
     view = View.of(recipe)
     sources = [
         PatchSource.of(slide.store, recipe.data.label, classes=recipe.class_table, view=view)

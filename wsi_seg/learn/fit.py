@@ -218,6 +218,8 @@ def build_learner(
         decoder_attention=spec.decoder_attention,
         resize=recipe.resize,
         context_slices=recipe.data.context_slices,
+        context_step_mm=recipe.data.context_step_mm,
+        intensity=recipe.intensity,
         full_resolution_skip=spec.full_resolution_skip,
     )
     return learner, card

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 
 import numpy as np
+import psutil
 
 from wsi_seg.config import Recipe
 from wsi_seg.errors import ConfigError
 from wsi_seg.reading.view import View
 from wsi_seg.sampling import GridSampler, PatchSampler, SlideMap
 from wsi_seg.sampling.maps import TrainingSlide
+from wsi_seg.sampling.memory import maps_nbytes
 from wsi_seg.store import SlideStore
 
 
@@ -20,8 +22,10 @@ def patch_sampler(
     Raises
     ------
     ConfigError
-        If there is nothing to draw from, or sizes are in mm and mpp is unknown.
+        If there is nothing to draw from, sizes are in mm and mpp is unknown, or the maps of the
+        slides would not fit into memory.
     """
+    _require_memory(slides, recipe)
     maps = map_slides(slides, recipe)
     sampling = recipe.sampling
     unknown = [slide.name for slide in slides if slide.store.pyramid.mpp is None]
@@ -34,6 +38,23 @@ def patch_sampler(
     if sampling.grid is not None:
         return GridSampler(maps, sampling.grid, sides=sides, seed=recipe.seed, batch=batch)
     return PatchSampler(maps, sampling, sides=sides, seed=recipe.seed, batch=batch)
+
+
+def _require_memory(slides: Sequence[TrainingSlide], recipe: Recipe) -> None:
+    """Refuse before anything is made what would not fit."""
+    train, sampling = recipe.train, recipe.sampling
+    cells = sum(slide.cells(recipe) for slide in slides)
+    processes = (1 + train.workers) * train.devices
+    needed = maps_nbytes(cells, len(slides), sampling, processes=processes)
+    free = psutil.virtual_memory().available
+    if needed > free:
+        key, side = ("cell_um", sampling.cell_um) if recipe.mpp else ("cell_px", sampling.cell_px)
+        raise ConfigError(
+            f"the importance maps of {len(slides)} slides have {cells / 1e6:.0f} million cells and "
+            f"take {needed / 1e9:.1f} GB in {processes} processes, and {free / 1e9:.1f} GB are "
+            f"free; expected a larger sampling.{key} than {side:g}, such as an eighth of a patch, "
+            "or fewer train.workers"
+        )
 
 
 def map_slides(slides: Sequence[TrainingSlide], recipe: Recipe) -> tuple[SlideMap, ...]:

@@ -163,8 +163,9 @@ def _held_out(
             "label another one, or set data.validation to 0 to hold out none"
         )
     count = min(max(1, round(wanted * len(pool))), len(pool) - 1)
-    order = generator(recipe.seed, 0, stream=Stream.SPLIT).permutation(len(pool))
-    held_out = hold_out(pool, group_slides(recipe.data, pool), count, order)
+    areas = {name: float(slides[name].objects.area.sum()) for name in pool}
+    draws = generator(recipe.seed, 0, stream=Stream.SPLIT)
+    held_out = hold_out(areas, group_slides(recipe.data, pool), count, draws)
     if len(held_out) == len(pool):
         raise ConfigError(
             f"all {len(pool)} labelled slides are one group; expected several, or names in "

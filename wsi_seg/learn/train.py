@@ -1,4 +1,4 @@
-"""Owns the run: recipe in, best checkpoint out, through all folds and phases; a rerun continues."""
+"""Owns the run: recipe in, best checkpoint out, through all rounds, folds, phases; resumable."""
 
 import logging
 import shutil
@@ -17,6 +17,7 @@ from wsi_seg.learn.callback import METRICS
 from wsi_seg.learn.fit import Fitted, fit
 from wsi_seg.learn.out_of_fold import ENSEMBLE, OUT_OF_FOLD, predict_out_of_fold, write_ensemble
 from wsi_seg.learn.resume import LAST
+from wsi_seg.learn.rounds import mine_round, recipes_of_rounds, round_name
 from wsi_seg.learn.sampler import require_classes
 from wsi_seg.learn.split import Split, split_slides
 from wsi_seg.learn.validate import BEST
@@ -182,6 +183,9 @@ def train(
     progress
         Reports patches, and tiles in validation.
 
+    With ``rounds`` each is a run of its own in ``round_1``, ``round_2`` ..., and the report is that
+    of the last.
+
     Returns
     -------
     TrainReport
@@ -202,8 +206,24 @@ def train(
     --------
     >>> train(load_recipe("recipe.yaml"), "run").checkpoint  # doctest: +SKIP
     """
+    if recipe.rounds is None:
+        return _train(recipe, Path(out), callbacks=callbacks, progress=progress)
+    _begin(recipe, Path(out))
+    folder, report = Path(), None
+    for number, one in enumerate(recipes_of_rounds(recipe, Path(out))):
+        if number:
+            mine_round(recipe, folder, progress)
+        folder = Path(out) / round_name(number)
+        report = _train(one, folder, callbacks=callbacks, progress=progress)
+    assert report is not None
+    return report
+
+
+def _train(
+    recipe: Recipe, out: Path, *, callbacks: Sequence[lightning.Callback], progress: Progress
+) -> TrainReport:
+    """Go through all folds and phases of one round."""
     started = time.perf_counter()
-    out = Path(out)
     splits = split_slides(recipe)
     _begin(recipe, out)
     folders = [out / f"fold_{index}" for index in range(len(splits))]

@@ -35,6 +35,11 @@ class Objects:
         ``(n,)`` text.
     weight
         ``(n,)`` float64, 0 to 1: how much each counts in training.
+    lesion
+        ``(n,)`` text: of what each is a slice, see `annotations.model.Lesion`; empty where it is a
+        structure on its own.
+    diameter_mm
+        ``(n,)`` float64: of the lesion; NaN where there is none.
     """
 
     bbox: NDArray[np.float64]
@@ -43,6 +48,8 @@ class Objects:
     class_name: NDArray[np.str_]
     source: NDArray[np.str_]
     weight: NDArray[np.float64]
+    lesion: NDArray[np.str_]
+    diameter_mm: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.area)
@@ -53,6 +60,7 @@ def measure_objects(items: Sequence[Annotation], mpp: float | None) -> Objects:
     geometries = np.array([item.geometry for item in items], dtype=object)
     x, y, x_end, y_end = shapely.bounds(geometries).reshape(-1, 4).T
     centres = shapely.get_coordinates(shapely.centroid(geometries)).reshape(-1, 2)
+    lesions = [item.lesion for item in items]
     return Objects(
         bbox=np.stack([y, x, y_end, x_end], axis=1),
         centroid=centres[:, ::-1].copy(),
@@ -60,6 +68,10 @@ def measure_objects(items: Sequence[Annotation], mpp: float | None) -> Objects:
         class_name=np.array([item.class_name for item in items], dtype=np.str_),
         source=np.array([item.source for item in items], dtype=np.str_),
         weight=np.array([item.weight for item in items], dtype=np.float64),
+        lesion=np.array([one.name if one else "" for one in lesions], dtype=np.str_),
+        diameter_mm=np.array(
+            [one.diameter_mm if one else np.nan for one in lesions], dtype=np.float64
+        ),
     )
 
 
@@ -73,6 +85,11 @@ def write_objects(label: Path, objects: Objects) -> None:
         "source": objects.source.tolist(),
         "weight": objects.weight.tolist(),
     }
+    if objects.lesion.any():
+        columns |= {
+            "lesion": objects.lesion.tolist(),
+            "diameter_mm": [None if np.isnan(d) else d for d in objects.diameter_mm.tolist()],
+        }
     write_atomic(label / OBJECTS, json.dumps(columns))
 
 
@@ -95,6 +112,10 @@ def read_objects(store: SlideStore, label: str) -> Objects:
             class_name=np.array(columns["class_name"], dtype=np.str_).reshape(count),
             source=np.array(columns["source"], dtype=np.str_).reshape(count),
             weight=np.array(columns.get("weight", [1.0] * count), dtype=np.float64).reshape(count),
+            lesion=np.array(columns.get("lesion", [""] * count), dtype=np.str_).reshape(count),
+            diameter_mm=np.array(
+                columns.get("diameter_mm", [None] * count), dtype=np.float64
+            ).reshape(count),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(

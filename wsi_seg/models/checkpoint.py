@@ -20,6 +20,7 @@ from torch import nn
 
 from wsi_seg.atomic import write_atomic
 from wsi_seg.classes import ClassTable
+from wsi_seg.config.intensity import IntensityConfig
 from wsi_seg.config.recipe import Resize
 from wsi_seg.errors import CheckpointError, ConfigError, OutputError
 from wsi_seg.models.network import NetworkSpec, blank_network
@@ -62,7 +63,7 @@ class ModelCard:
         How it was trained, as plain JSON values.
     decoder_attention, full_resolution_skip
         See `NetworkSpec`.
-    resize, context_slices
+    resize, context_slices, context_step_mm, intensity
         How the network looks at slides; see `reading.view.View`.
     min_object_um2
         Area below which nothing is an object of these classes; exports leave it out. 0 for none.
@@ -93,6 +94,8 @@ class ModelCard:
     context_slices: int = 0
     full_resolution_skip: int = 0
     min_object_um2: float = 0.0
+    context_step_mm: float | None = None
+    intensity: IntensityConfig = IntensityConfig()  # noqa: RUF009 (frozen)
 
     def __post_init__(self) -> None:
         if not len(self.mean) == len(self.std) == self.in_channels:
@@ -103,7 +106,14 @@ class ModelCard:
 
     def view(self, tile_px: int | None = None) -> View:
         """How the network looks at slides; with another ``tile_px``, a resized slide fills that."""
-        return View(self.mpp, self.resize, tile_px or self.tile_px, self.context_slices)
+        return View(
+            self.mpp,
+            self.resize,
+            tile_px or self.tile_px,
+            self.context_slices,
+            self.context_step_mm,
+            self.intensity,
+        )
 
     @property
     def spec(self) -> NetworkSpec:
@@ -131,6 +141,7 @@ class ModelCard:
     def to_json(self) -> dict[str, object]:
         """Card as plain JSON values."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values |= {"intensity": self.intensity.model_dump(mode="json")}
         return {"format": FORMAT} | values | {"classes": self.classes.to_json()}
 
 
@@ -163,6 +174,8 @@ class _CardFile(BaseModel):
     context_slices: int = Field(default=0, ge=0, le=32)
     full_resolution_skip: int = Field(default=0, ge=0, le=64)
     min_object_um2: float = Field(default=0.0, ge=0)
+    context_step_mm: float | None = Field(default=None, gt=0)
+    intensity: dict[str, object] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -197,6 +210,8 @@ class _CardFile(BaseModel):
             context_slices=self.context_slices,
             full_resolution_skip=self.full_resolution_skip,
             min_object_um2=self.min_object_um2,
+            context_step_mm=self.context_step_mm,
+            intensity=IntensityConfig.model_validate_json(json.dumps(self.intensity)),
         )
 
 

@@ -6,8 +6,10 @@ Training and inference look through the same view, so a model meets at inference
 from dataclasses import dataclass
 
 from wsi_seg.config import Recipe
+from wsi_seg.config.intensity import IntensityConfig
 from wsi_seg.config.recipe import Resize
 from wsi_seg.geometry import Extent, Pyramid
+from wsi_seg.reading.intensity import prepared_image
 from wsi_seg.reading.readable import Readable
 from wsi_seg.reading.resample import Scale, scale_for
 from wsi_seg.reading.slices import SliceStore, context_stack
@@ -33,17 +35,31 @@ class View:
     context_slices
         Slices of the volume on either side that are seen with a slice. With any, each slice gives
         one channel of grey, in the order of z; with none, a slide gives RGB.
+    context_step_mm
+        From one of these slices to the next, see `context_stack`.
+    intensity
+        How grey values and colours are changed first.
     """
 
     mpp: float | None
     resize: Resize | None = None
     side: int = 0
     context_slices: int = 0
+    context_step_mm: float | None = None
+    intensity: IntensityConfig = IntensityConfig()  # noqa: RUF009 (frozen)
 
     @classmethod
     def of(cls, recipe: Recipe) -> "View":
         """View that a recipe trains with."""
-        return cls(recipe.mpp, recipe.resize, recipe.patch_px, recipe.data.context_slices)
+        data = recipe.data
+        return cls(
+            recipe.mpp,
+            recipe.resize,
+            recipe.patch_px,
+            data.context_slices,
+            data.context_step_mm,
+            recipe.intensity,
+        )
 
     @property
     def channels(self) -> int:
@@ -72,11 +88,14 @@ class View:
         Raises
         ------
         StoreError
-            If neighbours are asked for and the slide is no slice of a volume, or a neighbour has
-            another size.
+            If neighbours are asked for and the slide is no slice of a volume, a neighbour has
+            another size, or the distance of slices is asked for and not known; or the slide has no
+            tissue mask whose outside could be painted over.
         """
         count = self.context_slices
-        return context_stack(store, count) if count else store.image
+        if not count:
+            return prepared_image(store, self.intensity)
+        return context_stack(store, count, self.context_step_mm, self.intensity)
 
 
 def channels_with(context_slices: int) -> int:

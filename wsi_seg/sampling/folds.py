@@ -1,6 +1,6 @@
 """Owns folds: slides in parts held out in turn, patients together, foreground spread evenly."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,27 +56,38 @@ def make_folds(
 
 
 def hold_out(
-    names: Sequence[str], groups: Mapping[str, str], count: int, order: NDArray[np.int64]
+    areas: Mapping[str, float], groups: Mapping[str, str], count: int, draws: np.random.Generator
 ) -> tuple[str, ...]:
-    """Slides to hold out once: whole groups, in a drawn order, until there are enough.
+    """Slides to hold out once: whole groups, with as much foreground in proportion as the others.
+
+    Groups are taken in a drawn order in which each bin of foreground area comes as often as it has
+    groups, until there are enough slides.
 
     Parameters
     ----------
-    names
-        Slides to choose from.
-    groups
+    areas, groups
         See `make_folds`.
     count
         Slides wanted; the last group may bring some more.
-    order
-        Permutation of the names.
+    draws
+        Decides among groups of one bin.
     """
-    taken: dict[str, None] = {}
-    for index in order.tolist():
-        group = groups.get(names[index], names[index])
+    members: dict[str, list[str]] = {}
+    for name in areas:
+        members.setdefault(groups.get(name, name), []).append(name)
+    totals = np.array([sum(areas[name] for name in names) for names in members.values()])
+    strata = _strata(totals, 1)
+    place = np.empty(len(totals))
+    for stratum in np.unique(strata):
+        inside = np.flatnonzero(strata == stratum)
+        order = draws.permutation(len(inside))
+        place[inside] = (order + draws.random()) / len(inside)
+    taken: list[str] = []
+    parts = list(members.values())
+    for number in np.argsort(place, kind="stable").tolist():
         if len(taken) >= count:
             break
-        taken |= dict.fromkeys(name for name in names if groups.get(name, name) == group)
+        taken += parts[number]
     return tuple(sorted(taken))
 
 

@@ -56,6 +56,11 @@ class SlideMap:
         How wrong the last model was in each cell, as ``tissue``; None before it was mined.
     regions
         Share of each cell that a region covers, as ``tissue``, by the region's class.
+    lesions
+        Of which lesion each object is a slice, ``(n,)`` text, empty where of none; None where no
+        object is.
+    diameters_mm
+        Of the lesion of each object, ``(n,)`` float64, NaN where there is none; None as above.
     """
 
     name: str
@@ -70,6 +75,8 @@ class SlideMap:
     covered: Share | None = None
     hard_negatives: Share | None = None
     regions: Mapping[str, Share] = field(default_factory=dict)
+    lesions: NDArray[np.str_] | None = None
+    diameters_mm: NDArray[np.float64] | None = None
 
     def within(self, share: Share) -> Share:
         """Share of each cell's full size: less than ``share`` where the border cuts the cell."""
@@ -119,7 +126,7 @@ def map_cells(
     NDArray[np.uint8]
         ``(rows, columns)``: share of each cell in 1/255, or the mean.
     """
-    shape = (_cells_along(extent.height, cell_px), _cells_along(extent.width, cell_px))
+    shape = (cells_along(extent.height, cell_px), cells_along(extent.width, cell_px))
     if mask is None:
         return np.full(shape, _FULL, dtype=np.uint8)
 
@@ -131,7 +138,8 @@ def map_cells(
     return _cell_means(mask, extent, cell_px, shape=shape, weigh=weigh)
 
 
-def _cells_along(length: int, cell_px: float) -> int:
+def cells_along(length: int, cell_px: float) -> int:
+    """Count the cells along a side of a slide, in level-0 pixels."""
     return max(1, int(np.ceil(length / cell_px)))
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from wsi_seg.classes import ClassTable
 from wsi_seg.config import Recipe
 from wsi_seg.masks import Objects, read_objects
-from wsi_seg.sampling.importance import HARD_NEGATIVES, Share, SlideMap, map_cells
+from wsi_seg.sampling.importance import HARD_NEGATIVES, Share, SlideMap, cells_along, map_cells
 from wsi_seg.store import SlideStore
 from wsi_seg.store.names import TISSUE
 
@@ -25,6 +25,25 @@ class _Cells:
     cell_px: float
     value: int | None = None
     mean: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Drawn:
+    """Objects that patches are drawn around, see `SlideMap`."""
+
+    boxes: NDArray[np.float64]
+    class_ids: NDArray[np.uint8]
+    areas: NDArray[np.float64]
+    sources: NDArray[np.str_]
+    lesions: NDArray[np.str_]
+    diameters_mm: NDArray[np.float64]
+
+    def as_one(self) -> "_Drawn":
+        """One object that is all of them."""
+        box = np.concatenate([self.boxes[:, :2].min(axis=0), self.boxes[:, 2:].max(axis=0)])
+        area = self.areas.sum(keepdims=True)
+        none = np.full(1, ""), np.full(1, np.nan)
+        return _Drawn(box[None], self.class_ids[:1], area, self.sources[:1], *none)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,7 +96,7 @@ class TrainingSlide:
 
     def class_ids(self, recipe: Recipe) -> NDArray[np.uint8]:
         """Class of each object that the recipe draws patches around, ``(n,)`` uint8."""
-        return self._drawn(recipe)[1]
+        return self._drawn(recipe).class_ids
 
     def map(self, recipe: Recipe, side: tuple[float, float]) -> SlideMap:
         """Make the importance map of the slide, as a recipe without phases asks for it.
@@ -95,14 +114,12 @@ class TrainingSlide:
             If a mask cannot be read.
         """
         base_mpp, extent = self.store.pyramid.mpp, self.store.pyramid.extent
-        if recipe.mpp is None or base_mpp is None:
-            cell_px, px_area = float(recipe.sampling.cell_px), 1.0
-        else:
-            cell_px, px_area = max(1.0, recipe.sampling.cell_um / base_mpp), base_mpp**2
-        boxes, class_ids, areas, sources = self._drawn(recipe)
+        cell_px = self._cell_px(recipe)
+        px_area = 1.0 if recipe.mpp is None or base_mpp is None else base_mpp**2
+        drawn = self._drawn(recipe)
         mix = recipe.sampling.mix
         # A patch around a box that is larger than itself may show none of the object.
-        larger = bool((boxes[:, 2:] - boxes[:, :2] > side).any())
+        larger = bool((drawn.boxes[:, 2:] - drawn.boxes[:, :2] > side).any())
         covers = mix.boundary > 0 or (mix.regions and mix.objects > 0) or larger
         tissue = self._share(_Cells(TISSUE, cell_px)) if self._has(TISSUE) else None
         return SlideMap(
@@ -111,10 +128,12 @@ class TrainingSlide:
             px_area=px_area,
             cell_px=cell_px,
             tissue=map_cells(None, extent, cell_px) if tissue is None else tissue,
-            boxes=boxes,
-            class_ids=class_ids,
-            areas=areas,
-            sources=sources,
+            boxes=drawn.boxes,
+            class_ids=drawn.class_ids,
+            areas=drawn.areas,
+            sources=drawn.sources,
+            lesions=drawn.lesions,
+            diameters_mm=drawn.diameters_mm,
             covered=self._share(_Cells(self.label, cell_px)) if covers else None,
             hard_negatives=self._share(_Cells(HARD_NEGATIVES, cell_px, mean=True))
             if mix.hard_negatives > 0 and self._has(HARD_NEGATIVES)
@@ -122,10 +141,19 @@ class TrainingSlide:
             regions=self._regions(recipe, cell_px),
         )
 
-    def _drawn(
-        self, recipe: Recipe
-    ) -> tuple[NDArray[np.float64], NDArray[np.uint8], NDArray[np.float64], NDArray[np.str_]]:
-        """Boxes, classes, areas in level-0 px² and sources of the objects to draw around."""
+    def cells(self, recipe: Recipe) -> int:
+        """Count the cells that `map` has."""
+        extent, cell_px = self.store.pyramid.extent, self._cell_px(recipe)
+        return cells_along(extent.height, cell_px) * cells_along(extent.width, cell_px)
+
+    def _cell_px(self, recipe: Recipe) -> float:
+        """Side of a cell in level-0 pixels."""
+        base_mpp, sampling = self.store.pyramid.mpp, recipe.sampling
+        if recipe.mpp is None or base_mpp is None:
+            return float(sampling.cell_px)
+        return max(1.0, sampling.cell_um / base_mpp)
+
+    def _drawn(self, recipe: Recipe) -> _Drawn:
         ids_of = {
             part: entry.id for entry in recipe.class_table for part in (entry.name, *entry.parts)
         }
@@ -136,14 +164,16 @@ class TrainingSlide:
         visible = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         wanted = visible & np.isin(self.objects.class_name, list(ids_of))
         names = self.objects.class_name[wanted]
-        ids = np.array([ids_of[str(name)] for name in names], dtype=np.uint8)
-        boxes, areas = boxes[wanted], self.objects.area[wanted]
-        sources = self.objects.source[wanted]
-        if recipe.sampling.unit == "slide" and len(boxes):
-            # One object that is all of them.
-            boxes = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])[None]
-            ids, areas, sources = ids[:1], areas.sum(keepdims=True), sources[:1]
-        return boxes, ids, areas / (1.0 if base_mpp is None else base_mpp**2), sources
+        px_area = 1.0 if base_mpp is None else base_mpp**2
+        found = _Drawn(
+            boxes[wanted],
+            np.array([ids_of[str(name)] for name in names], dtype=np.uint8),
+            self.objects.area[wanted] / px_area,
+            self.objects.source[wanted],
+            self.objects.lesion[wanted],
+            self.objects.diameter_mm[wanted],
+        )
+        return found.as_one() if recipe.sampling.unit == "slide" and names.size else found
 
     def _regions(self, recipe: Recipe, cell_px: float) -> Mapping[str, Share]:
         """Cells of the regions that the recipe draws from and the slide has."""

@@ -16,7 +16,7 @@ from wsi_seg.config import MixConfig, SamplingConfig
 from wsi_seg.errors import ConfigError
 from wsi_seg.sampling.counters import BITS64, Stream, generator, uniforms
 from wsi_seg.sampling.importance import BLOCK, CellTable, Share, SlideMap
-from wsi_seg.sampling.objects import object_groups, round_robin
+from wsi_seg.sampling.objects import turns_of
 from wsi_seg.sampling.positions import NUMBERS, ObjectPositions, lengths_of, shown_whole, widened
 
 logger = logging.getLogger(__name__)
@@ -42,6 +42,10 @@ class Layer(enum.IntEnum):
     HARD_NEGATIVES = 4
     REGIONS = 5
     EMPTY = 6
+
+
+# Where no slide has the one, the other is drawn from.
+_STANDS_IN = {Layer.TISSUE: Layer.BACKGROUND, Layer.BACKGROUND: Layer.TISSUE}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,19 +143,18 @@ class PatchSampler:
         self._seed, self._weighted = seed, sampling.weighted
         self._sides, self._lengths = sides, lengths_of(maps)
         self._positions = ObjectPositions(maps, sides)
-        self._groups, self._shares = object_groups(maps, sampling, sides.prod(axis=1))
+        self._turns = turns_of(maps, sampling, sides.prod(axis=1))
         blocks = [-(-m.tissue.size // BLOCK) for m in maps]
         self._first_cell = np.cumsum([0, *blocks]) * BLOCK
         mix = sampling.mix
         self._objects = mix.objects / mix.total
-        if mix.objects > 0 and not self._groups:
+        if mix.objects > 0 and not len(self._turns):
             raise ConfigError(
                 f"no object is annotated on the {len(maps)} training slides, and "
                 f"sampling.mix.objects is {mix.objects}; annotate some, or set it to 0"
             )
         self._cells = _require_cells(_layers(maps, mix, sides, self._positions), 1 - self._objects)
-        turns = sum(len(group) for group in self._groups)
-        wanted = sampling.patches_per_epoch or epoch_length(turns, self._objects)
+        wanted = sampling.patches_per_epoch or epoch_length(len(self._turns), self._objects)
         self.length = -(-wanted // batch) * batch
         shares = [self._objects, *(cells.share for cells in self._cells)]
         ends = np.rint(np.cumsum(shares) / sum(shares) * self.length).astype(np.int64)
@@ -193,9 +196,7 @@ class PatchSampler:
         """Place the chosen draws; ``turn`` numbers them from 0 without gaps, in any order."""
         if not len(turn):
             return
-        picked = round_robin(self._groups, self._shares, len(turn), seed=self._seed, epoch=epoch)[
-            turn
-        ]
+        picked = self._turns.draw(len(turn), seed=self._seed, epoch=epoch)[turn]
         count = len(draws) * _STEPS
         raw = uniforms(self._seed, epoch, stream=Stream.AROUND_OBJECTS, first=0, count=count)
         numbers = raw.reshape(len(draws), -1)[chosen, :NUMBERS]
@@ -246,11 +247,8 @@ class PatchSampler:
 
     def _object_chance(self, draws: Draws) -> NDArray[np.float64]:
         """Chance that an object draw falls into the cell of each draw."""
-        turns = np.zeros(len(self._positions.slide))
-        for group, share in zip(self._groups, self._shares, strict=True):
-            np.add.at(turns, group, share / len(group))
         cell_px = np.array([m.cell_px for m in self.maps])[draws.slide]
-        density = self._positions.density(draws.slide, draws.y, draws.x, turns)
+        density = self._positions.density(draws.slide, draws.y, draws.x, self._turns.chances)
         chance: NDArray[np.float64] = density * cell_px**2
         return chance
 
@@ -268,21 +266,22 @@ def _layers(
         return _cells(kind, share / mix.total, maps, cells)
 
     shares = {
-        Layer.TISSUE: (mix.tissue, [m.tissue for m in maps]),
-        Layer.BACKGROUND: (mix.background, [_FULL - m.tissue for m in maps]),
-        Layer.EMPTY: (
-            mix.empty,
-            [np.full_like(m.tissue, 0 if len(m.boxes) else _FULL) for m in maps],
-        ),
-        Layer.BOUNDARY: (mix.boundary, [m.boundary for m in maps]),
-        Layer.HARD_NEGATIVES: (
-            mix.hard_negatives,
-            [_or_none(m, m.hard_negatives) for m in maps],
-        ),
+        Layer.TISSUE: mix.tissue,
+        Layer.BACKGROUND: mix.background,
+        Layer.EMPTY: mix.empty,
+        Layer.BOUNDARY: mix.boundary,
+        Layer.HARD_NEGATIVES: mix.hard_negatives,
     }
-    layers = [layer(kind, share, found)
-              for kind, (share, found) in shares.items()
-              if share > 0 or kind in (Layer.TISSUE, Layer.BACKGROUND)]  # fmt: skip
+    layers = []
+    for kind, share in shares.items():
+        if share <= 0:
+            continue
+        cells = layer(kind, share, [_share_of(kind, m) for m in maps])
+        if not cells.table.total and kind in _STANDS_IN:
+            other = _STANDS_IN[kind]
+            logger.info("no slide has %s; its share goes to %s", kind.name, other.name)
+            cells = layer(other, share, [_share_of(other, m) for m in maps])
+        layers.append(cells)
     for name, share in mix.regions.items():
         regions = [_region(m, name, without_objects=mix.objects > 0) for m in maps]
         cells = layer(Layer.REGIONS, share, regions)
@@ -294,6 +293,21 @@ def _layers(
             )
         layers.append(cells)
     return layers
+
+
+def _share_of(kind: Layer, slide: SlideMap) -> Share:
+    """How much of each cell a layer is about."""
+    match kind:
+        case Layer.TISSUE:
+            return slide.tissue
+        case Layer.BACKGROUND:
+            return _FULL - slide.tissue
+        case Layer.EMPTY:
+            return np.full_like(slide.tissue, 0 if len(slide.boxes) else _FULL)
+        case Layer.BOUNDARY:
+            return slide.boundary
+        case _:
+            return _or_none(slide, slide.hard_negatives)
 
 
 def _cells(kind: Layer, share: float, maps: Sequence[SlideMap], weights: Sequence[Share]) -> _Cells:
@@ -326,23 +340,14 @@ def _region(slide: SlideMap, name: str, *, without_objects: bool) -> Share:
 
 def _require_cells(layers: Sequence[_Cells], wanted: float) -> tuple[_Cells, ...]:
     """Layers with cells and a share; shares of empty layers go to others."""
-    shares = {number: cells.share for number, cells in enumerate(layers)}
-    empty = [number for number, cells in enumerate(layers) if not cells.table.total]
-    for number, other in ((0, 1), (1, 0)):  # tissue and background stand in for each other
-        if number in empty and shares[number] > 0 and other not in empty:
-            logger.info("no slide has %s; its share goes to %s",
-                        layers[number].layer.name, layers[other].layer.name)  # fmt: skip
-            shares[other] += shares[number]
-    kept = [n for n in shares if n not in empty and shares[n] > 0]
-    for number in set(empty) - {0, 1}:
-        logger.warning("no slide has %s; its share goes to all others", layers[number].layer.name)
+    kept = [cells for cells in layers if cells.table.total]
+    for cells in layers:
+        if not cells.table.total and cells.layer not in _STANDS_IN.values():
+            logger.warning("no slide has %s; its share goes to all others", cells.layer.name)
     if wanted > 1e-9 and not kept:
         raise ConfigError(
             "no layer of sampling.mix but objects has any cell on the training slides; expected "
             "tissue, background or another layer that they have"
         )
-    total = sum(shares[number] for number in kept)
-    return tuple(
-        _Cells(layers[number].layer, shares[number] / total * wanted, layers[number].table)
-        for number in kept
-    )
+    total = sum(cells.share for cells in kept)
+    return tuple(_Cells(c.layer, c.share / total * wanted, c.table) for c in kept)

@@ -23,7 +23,7 @@ from wsi_seg.slides.colour import Colour, cielab_to_rgb
 from wsi_seg.slides.instances import Instance, read_instance, translate_dicom_errors
 from wsi_seg.slides.picture import SingleLevelSlide
 from wsi_seg.slides.resolution import UNKNOWN, Resolution, chosen, spacing_resolution
-from wsi_seg.slides.series import levels_of_series, slice_file
+from wsi_seg.slides.series import levels_of_series, slice_distance, slice_file
 from wsi_seg.slides.slide import NotCopyable, Slide, member_path, slide_name
 from wsi_seg.slides.tiles import paste
 from wsi_seg.slides.window import HOUNSFIELD, Window, grey_rgb
@@ -61,7 +61,9 @@ def open_dicom_slice(
 
     See `open_dicom`.
     """
-    return _open_plain(member_path(folder, z), slice_file(folder, z), mpp, window)
+    slide = _open_plain(member_path(folder, z), slice_file(folder, z), mpp, window)
+    slide.slice_mm = slice_distance(folder)
+    return slide
 
 
 def _open_plain(

@@ -30,6 +30,8 @@ class SingleLevelSlide(Slide):
         Micrometres per pixel.
     decode
         Makes the pixels, ``(H, W, 3)`` uint8; picklable, because slides are.
+    slice_mm
+        See `wsi_seg.slides.Slide`.
 
     Raises
     ------
@@ -45,6 +47,7 @@ class SingleLevelSlide(Slide):
         extent: Extent,
         resolution: Resolution,
         decode: Callable[[], NDArray[np.uint8]],
+        slice_mm: float | None = None,
     ) -> None:
         # 100 Mpx of RGB are 0.3 GB, which leaves tiling below 0.6 GB (measured: 0.54).
         if extent.area > limits().tile_pixels:
@@ -55,6 +58,7 @@ class SingleLevelSlide(Slide):
         self.path = path
         self.name = slide_name(path)
         self.format = kind
+        self.slice_mm = slice_mm
         self.mpp_source = resolution.source
         self.pyramid = Pyramid((extent,), resolution.mpp)
         self._resolution, self._decode = resolution, decode
@@ -78,6 +82,7 @@ class SingleLevelSlide(Slide):
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (
             self.path, self.format, self.pyramid.extent, self._resolution, self._decode,
+            self.slice_mm,
         )  # fmt: skip
 
 
@@ -87,5 +92,8 @@ def _rebuild(
     extent: Extent,
     resolution: Resolution,
     decode: Callable[[], NDArray[np.uint8]],
+    slice_mm: float | None,
 ) -> SingleLevelSlide:
-    return SingleLevelSlide(path, kind, extent=extent, resolution=resolution, decode=decode)
+    return SingleLevelSlide(
+        path, kind, extent=extent, resolution=resolution, decode=decode, slice_mm=slice_mm
+    )

@@ -105,12 +105,18 @@ def slice_file(folder: Path, z: int) -> Path:
     SlideError
         If the folder has no such slice.
     """
-    slices = _slices(folder, folder.stat().st_mtime_ns)
+    slices = tuple(path for _, path in _slices(folder, folder.stat().st_mtime_ns))
     if not 0 <= z < len(slices):
         raise SlideError(
             f"{folder}: got slice {z}; expected one of {len(slices)} DICOM slices of one series"
         )
     return slices[z]
+
+
+def slice_distance(folder: Path) -> float | None:
+    """Millimetres from slice to slice of the series in a folder, the median of all; None of one."""
+    places = [place for place, _ in _slices(folder, folder.stat().st_mtime_ns)]
+    return float(np.median(np.diff(places))) or None if len(places) > 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,16 +154,16 @@ def _summaries(folder: Path) -> list[DicomSummary]:
     return [summary for file in sorted(folder.iterdir()) if (summary := read_summary(file))]
 
 
-def _stack(summaries: Sequence[DicomSummary]) -> list[Path]:
-    """Files of a series of slices in order of position; empty if these are not such a series."""
+def _stack(summaries: Sequence[DicomSummary]) -> list[tuple[float, Path]]:
+    """Places and files of a series of slices, in order; empty if these are not such a series."""
     places = [(summary.place, summary.path) for summary in summaries if summary.place is not None]
     one_series = len({summary.series for summary in summaries}) == 1
     alone = one_series and len(places) == len(summaries) > 1
-    return [path for _, path in sorted(places)] if alone else []
+    return sorted(places) if alone else []
 
 
 @lru_cache(maxsize=16)
-def _slices(folder: Path, changed: int) -> tuple[Path, ...]:
+def _slices(folder: Path, changed: int) -> tuple[tuple[float, Path], ...]:
     """Keep the order of a folder's slices; ``changed`` makes a changed folder another one."""
     del changed
     return tuple(_stack(_summaries(folder)))

@@ -87,6 +87,8 @@ class Slide(Protocol):
         Where mpp comes from, such as ``aperio`` or ``option``; ``none`` if unknown.
     scene
         Number, from 1, of the image in its file, if one was asked for.
+    slice_mm
+        Millimetres from one slice to the next, if it is a slice of a volume.
 
     Examples
     --------
@@ -100,6 +102,7 @@ class Slide(Protocol):
     pyramid: Pyramid
     mpp_source: str
     scene: int | None = None
+    slice_mm: float | None = None
 
     def read_region(self, region: Region) -> NDArray[np.uint8]:
         """Read a region inside its level, as ``(H, W, 3)`` uint8 RGB.

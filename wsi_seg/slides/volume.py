@@ -1,14 +1,17 @@
 """Owns volumes (mhd, mha, nii, nrrd) as one slide per z slice; SimpleITK's only room.
 
 A slice is named as if it were a file in the volume: ``ct.nii.gz/z0012`` is the slide ``ct_z0012``.
-z counts as in the file, rows and columns are as stored. Grey of other types than uint8 is shown
-through a window: the one the caller asks for, else the file's own display range (NIfTI cal_min
-and cal_max), else the full range of unsigned integers, else Hounsfield units from -1,200 to 600.
+Axial volumes are turned so that columns run to the patient's left, rows to the back and slices to
+the head, as viewers show them, whatever the order in the file; others are as stored.
+Grey of other types than uint8 is shown through a window: the one the caller asks for, else the
+file's own display range (NIfTI cal_min and cal_max), else the full range of unsigned integers, else
+Hounsfield units from -1,200 to 600.
 Only the slice asked for is read into memory, except where the file is packed as a whole: then the
 last such volume is kept, if it has no more than 512 MB, because each slice costs unpacking it all.
 """
 
 import logging
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -96,26 +99,68 @@ def open_slice(
         If it is of a kind that is not read, or SimpleITK is not installed.
     """
     reader = _reader(volume)
-    width, height, slices = _size(volume, reader)
+    turn = _turn(reader)
+    width, height, slices = turn.ordered(_size(volume, reader))
     if not 0 <= z < slices:
         raise SlideError(f"{volume}: got slice {z}; expected 0 to {slices - 1}")
     return SingleLevelSlide(
         member_path(volume, z),
         volume.suffixes[-1].lstrip(".") if volume.suffix != ".gz" else "nii",
         extent=Extent(height=height, width=width),
-        resolution=chosen(mpp, _resolution(reader), volume, microscope=False),
+        resolution=chosen(mpp, _resolution(reader, turn), volume, microscope=False),
         decode=partial(_decode, volume, z, window),
+        slice_mm=reader.GetSpacing()[2] if reader.GetDimension() > 2 else None,
     )
 
 
-def _resolution(reader: Any) -> Resolution:  # noqa: ANN401 (SimpleITK has no types)
-    x, y = reader.GetSpacing()[:2]
+def _resolution(reader: Any, turn: "_Turn") -> Resolution:  # noqa: ANN401 (has no types)
+    x, y, *_ = turn.ordered(reader.GetSpacing())
     return spacing_resolution((y, x), "spacing")
 
 
 @dataclass(frozen=True, slots=True)
+class _Turn:
+    """How a stored volume is turned: columns and rows swapped first, then axes reversed.
+
+    ``reversed_axes`` are those of the turned volume: columns, rows, slices.
+    """
+
+    swapped: bool = False
+    reversed_axes: tuple[bool, bool, bool] = (False, False, False)
+
+    def ordered[T](self, of_axes: Sequence[T]) -> tuple[T, ...]:
+        """Values of columns, rows and slices as stored, in the order of the turned volume."""
+        x, y, *z = of_axes
+        return (y, x, *z) if self.swapped else (x, y, *z)
+
+    def plane(self, stored: NDArray[Any]) -> NDArray[Any]:
+        """Turn one slice, ``(y, x)``."""
+        turned = stored.T if self.swapped else stored
+        steps = [-1 if back else 1 for back in self.reversed_axes]
+        return turned[:: steps[1], :: steps[0]]
+
+    def stored_z(self, z: int, slices: int) -> int:
+        """Find the number of a slice in the file."""
+        return slices - 1 - z if self.reversed_axes[2] else z
+
+
+def _turn(reader: Any) -> _Turn:  # noqa: ANN401 (SimpleITK has no types)
+    """Find what brings an axial volume to the axes of the patient; nothing for other volumes."""
+    if reader.GetDimension() != 3:
+        return _Turn()
+    columns = np.array(reader.GetDirection()).reshape(3, 3)
+    nearest = np.abs(columns).argmax(axis=0)
+    if nearest[2] != 2 or sorted(nearest.tolist()) != [0, 1, 2]:
+        return _Turn()
+    swapped = bool(nearest[0] == 1)
+    along = columns[:, [1, 0, 2]] if swapped else columns
+    x, y, z = (bool(along[axis, axis] < 0) for axis in range(3))
+    return _Turn(swapped, (x, y, z))
+
+
+@dataclass(frozen=True, slots=True)
 class VolumeGrid:
-    """Where the voxels of a volume are in the world.
+    """Where the voxels of a volume are in the world, in the order in which slices show them.
 
     Parameters
     ----------
@@ -161,9 +206,20 @@ def volume_grid(volume: Path) -> VolumeGrid:
     size = _size(volume, reader)
     if reader.GetDimension() != 3:
         raise SlideError(f"{volume}: got {reader.GetDimension()} axes; expected x, y and z")
-    flat = reader.GetDirection()
-    rows = tuple((flat[n], flat[n + 1], flat[n + 2]) for n in (0, 3, 6))
-    return VolumeGrid(size, tuple(reader.GetSpacing()), tuple(reader.GetOrigin()), rows)
+    turn = _turn(reader)
+    columns = np.array(reader.GetDirection()).reshape(3, 3).T
+    ends = columns * (np.array(reader.GetSpacing()) * (np.array(size) - 1))[:, None]
+    origin, axes = np.array(reader.GetOrigin()), []
+    for axis, end, back in zip(
+        turn.ordered(list(columns)), turn.ordered(list(ends)), turn.reversed_axes, strict=True
+    ):
+        axes.append(-axis if back else axis)
+        origin = origin + end if back else origin
+    width, height, slices = turn.ordered(size)
+    x, y, z = turn.ordered(tuple(map(float, reader.GetSpacing())))
+    rows = tuple((float(a), float(b), float(c)) for a, b, c in np.array(axes).T)
+    place = float(origin[0]), float(origin[1]), float(origin[2])
+    return VolumeGrid((width, height, slices), (x, y, z), place, rows)
 
 
 def _simpleitk(volume: Path) -> Any:  # noqa: ANN401 (SimpleITK has no types)
@@ -197,9 +253,11 @@ def _size(volume: Path, reader: Any) -> tuple[int, int, int]:  # noqa: ANN401 (h
 
 def _decode(volume: Path, z: int, window: Window | None) -> NDArray[np.uint8]:
     reader = _reader(volume)
+    turn = _turn(reader)
     with _translate_errors(volume):
-        values = _values(volume, reader, z)
-        return grey_rgb((window or _window(reader, values.dtype)).to_uint8(values))
+        values = _values(volume, reader, turn.stored_z(z, _size(volume, reader)[2]))
+        grey = (window or _window(reader, values.dtype)).to_uint8(values)
+        return grey_rgb(turn.plane(grey))
 
 
 def _values(volume: Path, reader: Any, z: int) -> NDArray[Any]:  # noqa: ANN401 (has no types)

@@ -150,6 +150,11 @@ class SlideStore:
         """Whole slide as a picture; see `Multiscale.thumbnail`."""
         return self.image.thumbnail(longest_px)
 
+    @property
+    def slice_mm(self) -> float | None:
+        """Millimetres to the next slice of the volume; None where it is a slice of none."""
+        return self.info.slice_mm
+
     def sibling(self, name: str) -> "SlideStore | None":
         """Open another slide of the same collection; None if there is none of this name."""
         path = below(self.path.parent, name)

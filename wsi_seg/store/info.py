@@ -121,6 +121,8 @@ class StoreInfo(_Info):
         Image of a file with several, counted from 0; None where there is one.
     window
         Grey values shown as black and white, if they were given.
+    slice_mm
+        Millimetres to the next slice of the volume; None where it is a slice of none.
     mpp_source
         Where the mpp is from, such as ``aperio``.
     reader
@@ -141,6 +143,7 @@ class StoreInfo(_Info):
     codec: str = ""
     scene: int | None = None
     window: tuple[float, float] | None = None
+    slice_mm: float | None = None
     mpp_source: str = ""
     reader: str = ""
     levels: tuple[LevelInfo, ...] = ()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from wsi_seg.config import LossConfig
-from wsi_seg.learn.losses import contour, overlap, pixelwise
+from wsi_seg.learn.losses import contour, halves, overlap, pixelwise
 from wsi_seg.learn.losses.pixels import Pixels
 
 # Each takes the pixels and its own options from the recipe, hence Any.
@@ -19,6 +19,7 @@ _TERMS: dict[str, Callable[[Pixels, Any], torch.Tensor]] = {
     "bce_balanced": pixelwise.bce_balanced,
     "bce_topk": pixelwise.bce_topk,
     "bce_hard": pixelwise.bce_hard,
+    "bce_hard_halves": halves.bce_hard_halves,
     "bce_empty": pixelwise.bce_empty,
     "focal": pixelwise.focal,
     "mse": pixelwise.mse,
