@@ -7,7 +7,7 @@ import torch
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.config import load_recipe
-from wsi_seg.data.dataset import PatchSource
+from wsi_seg.data.source import PatchSource
 from wsi_seg.errors import BatchError, ConfigError, OutputError
 from wsi_seg.geometry import Region
 from wsi_seg.learn.patches import Patches

@@ -25,15 +25,16 @@ _LEAST_PX = (0, 30, 100, 300, 1000, 3000)
 SlideCounts = Mapping[str, Mapping[str, Reliability]]
 
 
-def figures(scores: Scores, values: SlideCounts) -> Row:
+def figures(scores: Scores, values: SlideCounts, *, exclusive: bool = False) -> Row:
     """Figures of all slides held out; the higher the better, except for the loss.
 
     ``val_dice`` is the Dice of all pixels pooled, averaged over classes. ``val_dice_slide`` is that
     of each case, averaged over cases and classes; a class that is neither on a case nor found there
     counts 1, one that is found where it is not counts 0. ``val_dice_objects`` is the same over the
     cases that show the class, and absent where none does. ``val_loss`` is the mean cross-entropy
-    of all pixels and classes. ``val_triplet`` is the best ``val_dice_slide`` of a few rules of two
-    thresholds and an area.
+    of all pixels and classes, of each class against the rest. ``val_triplet`` is the best
+    ``val_dice_slide`` of a few rules of two thresholds and an area; exclusive classes, which are
+    not decided one by one, have none.
 
     Parameters
     ----------
@@ -41,6 +42,8 @@ def figures(scores: Scores, values: SlideCounts) -> Row:
         Of the label maps.
     values
         Pixels of each slide and class by the probability that was predicted.
+    exclusive
+        Whether the classes are.
     """
     cases: dict[tuple[str, str], Counts] = {}
     for score in scores.slides:
@@ -54,7 +57,8 @@ def figures(scores: Scores, values: SlideCounts) -> Row:
     if shown:
         row["val_dice_objects"] = statistics.fmean(shown)
     row["val_loss"] = statistics.fmean(one.loss for one in pooled(values.values()).values())
-    row["val_triplet"] = _triplet(values)
+    if not exclusive:
+        row["val_triplet"] = _triplet(values)
     return row
 
 

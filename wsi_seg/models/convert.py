@@ -21,7 +21,7 @@ def convert_checkpoint(source: Path, card: Path, out: Path) -> ModelCard:
     ----------
     source
         ``.pth``, ``.pt``, ``.ckpt`` or ``.bin``: names and tensors, alone or with other plain
-        values. They have to be those of an smp network, one sigmoid per class.
+        values. They have to be those of an smp network of the card's classes, see `ClassTable`.
     card
         JSON of the form that is next to every checkpoint of ours.
     out
