@@ -23,7 +23,8 @@ from torch.utils.data import DataLoader
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.config import MixConfig, SamplingConfig
-from wsi_seg.data.dataset import PatchDataset, PatchSource
+from wsi_seg.data.dataset import PatchDataset
+from wsi_seg.data.source import PatchSource
 from wsi_seg.geometry import Extent
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.progress import Silent

@@ -23,7 +23,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from wsi_seg.classes import ClassTable
-from wsi_seg.data.dataset import PatchDataset, PatchSource
+from wsi_seg.data.dataset import PatchDataset
+from wsi_seg.data.source import PatchSource
 from wsi_seg.geometry import Region
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer_with

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from wsi_seg.classes import ClassTable
@@ -39,3 +41,18 @@ def test_names_may_be_merged_to_one_class():
     assert wanted.absent_from(ClassTable.named(["gn", "vessel"])) == ("gl",)
     with pytest.raises(ConfigError, match="each name in one class"):
         ClassTable.named(["a", "b"], merged=[("x",), ("x", "y")])
+
+
+@pytest.mark.parametrize("mode", [None, "exclusive", "overlapping"])
+def test_a_mode_is_kept_and_tables_without_one_are_what_they_were(mode):
+    table = ClassTable.named(["gland", "vessel"], merged=[("a", "b"), ()], mode=mode)
+    assert ClassTable.from_json(json.loads(json.dumps(table.to_json()))) == table
+    assert isinstance(table.to_json(), list) == (mode is None)
+    assert table.outputs == (3 if mode == "exclusive" else 2)
+    assert table.is_exclusive == (mode == "exclusive")
+
+
+def test_one_class_has_nothing_to_overlap():
+    alone = ClassTable.named(["gland"], mode="overlapping")
+    assert alone == ClassTable.named(["gland"])
+    assert ClassTable.named(["gland"], mode="exclusive").outputs == 2

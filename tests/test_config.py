@@ -73,7 +73,7 @@ def test_overrides_are_typed(recipe_file):
         ("optimizer.lr=0", r"optimizer\.lr: .*greater than 0"),
         ("sampling.mix={objects: 0}", "all shares are 0"),
         ("loss={bce: 0, dice: 0}", "at least one above 0"),
-        ("classes=[]", r"classes: .*at least 1"),
+        ("classes=[]", r"classes\.table: .*at least 1"),
         ("classes=[{name: a}, {name: a}]", "each name once"),
         ("classes.0.colour=red", "#rrggbb"),
         ("data.validation=abc", r"data\.validation"),

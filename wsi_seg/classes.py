@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ _OWN_NAMES = (
 
 # Map inside a label that says how much less than 1 each pixel weighs in training, in 1/255.
 DOUBT = "doubt"
+
+# Whether a pixel has one class at most, or any number of them; see `ClassTable`.
+ClassMode = Literal["exclusive", "overlapping"]
 
 # Okabe and Ito's palette (2008), distinct for colour-blind readers; black is left out.
 _PALETTE = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")
@@ -78,12 +81,20 @@ class ClassEntry:
 class ClassTable:
     """All classes of a task, in the order of the model's output channels.
 
-    Class ids are 1, 2, 3 ... in table order, so channel ``c`` of a model belongs to id ``c + 1``.
+    Class ids are 1, 2, 3 ... in table order, so channel ``c`` of a prediction belongs to id
+    ``c + 1``.
 
     Parameters
     ----------
     entries
         The classes; `ClassTable.named` makes them of names.
+    mode
+        ``exclusive``: a pixel is background or of one class. A network gives a logit for the
+        background, then one for each class, and their softmax is the probability.
+        ``overlapping``: each class has a sigmoid, and a plane of the label, of its own.
+        None: each class has a sigmoid, and a label has one id for each pixel. That is what one
+        class is, what labels are unless they are drawn otherwise, and what several classes were
+        before there were modes.
 
     Examples
     --------
@@ -92,6 +103,7 @@ class ClassTable:
     """
 
     entries: tuple[ClassEntry, ...]
+    mode: ClassMode | None = None
 
     def __post_init__(self) -> None:
         names = [entry.name for entry in self.entries]
@@ -111,6 +123,7 @@ class ClassTable:
         names: Sequence[str],
         colours: Sequence[str | None] = (),
         merged: Sequence[Sequence[str]] = (),
+        mode: ClassMode | None = None,
     ) -> "ClassTable":
         """Table of these names.
 
@@ -122,6 +135,8 @@ class ClassTable:
             ``#rrggbb``; those left out are taken from a fixed palette.
         merged
             For each class, names of annotations that count as it; none is its own name.
+
+        One class has nothing to overlap with, so its mode is then None.
 
         Raises
         ------
@@ -138,7 +153,8 @@ class ClassTable:
             if not re.fullmatch(r"#[0-9a-fA-F]{6}", chosen):
                 raise ConfigError(f"class {name!r}: got colour {chosen!r}; expected '#rrggbb'")
             entries.append(ClassEntry(index + 1, name, chosen.lower(), tuple(parts[index])))
-        return cls(tuple(entries))
+        alone = mode == "overlapping" and len(entries) == 1
+        return cls(tuple(entries), None if alone else mode)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -150,6 +166,24 @@ class ClassTable:
     def names(self) -> tuple[str, ...]:
         """Names in table order."""
         return tuple(entry.name for entry in self.entries)
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether probabilities are a softmax over background and classes."""
+        return self.mode == "exclusive"
+
+    @property
+    def planes(self) -> int | None:
+        """Planes of a label: one for each overlapping class, or None for one id of each pixel.
+
+        Plane ``c`` is 0, id ``c + 1``, or 255 where that class is to be ignored.
+        """
+        return len(self.entries) if self.mode == "overlapping" else None
+
+    @property
+    def outputs(self) -> int:
+        """Channels of a network's output: one for each class, after one of the background."""
+        return len(self.entries) + self.is_exclusive
 
     def id_of(self, name: str) -> int:
         """Id of the class with this name.
@@ -186,19 +220,25 @@ class ClassTable:
                 table[known.id_of(name)] = entry.id
         return table
 
-    def to_json(self) -> list[dict[str, object]]:
-        """Names, colours and what is merged, in table order, as plain JSON values."""
-        return [
+    def to_json(self) -> list[dict[str, object]] | dict[str, object]:
+        """Names, colours and what is merged, in table order, as plain JSON values.
+
+        Where there is a mode, a mapping of ``mode`` and ``table``.
+        """
+        rows: list[dict[str, object]] = [
             {"name": entry.name, "colour": entry.colour}
             | ({"from": list(entry.merged)} if entry.merged else {})
             for entry in self.entries
         ]
+        return rows if self.mode is None else {"mode": self.mode, "table": rows}
 
     @classmethod
-    def from_json(cls, rows: Sequence[Mapping[str, Any]]) -> "ClassTable":
-        """Make it of the ``rows`` that `to_json` gave."""
+    def from_json(cls, values: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> "ClassTable":
+        """Make it of the ``values`` that `to_json` gave."""
+        rows = values["table"] if isinstance(values, Mapping) else values
         return cls.named(
             [row["name"] for row in rows],
             [row.get("colour") for row in rows],
             [row.get("from", ()) for row in rows],
+            values["mode"] if isinstance(values, Mapping) else None,
         )

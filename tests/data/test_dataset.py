@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader
 from wsi_seg.classes import ClassTable
 from wsi_seg.config import MixConfig, SamplingConfig
 from wsi_seg.data.augment import Augmenter
-from wsi_seg.data.dataset import EpochItems, PatchDataset, PatchSource
+from wsi_seg.data.dataset import EpochItems, PatchDataset
+from wsi_seg.data.source import PatchSource
 from wsi_seg.errors import ResolutionError, StoreError
 from wsi_seg.geometry import Extent
 from wsi_seg.reading.view import View

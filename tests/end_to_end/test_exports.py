@@ -16,7 +16,8 @@ from wsi_seg.exporting.run import ExportTargets, export
 from wsi_seg.geometry import Region
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer_with
-from wsi_seg.masks.annotate import Reading, annotate
+from wsi_seg.masks.annotate import annotate
+from wsi_seg.masks.reading import Reading
 from wsi_seg.models import ModelCard
 from wsi_seg.postprocess.rule import Rule
 from wsi_seg.postprocess.table import read_table

@@ -23,8 +23,9 @@ from wsi_seg.geometry import Extent, Region
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer_with
 from wsi_seg.ingest.run import tile_slides
-from wsi_seg.masks.annotate import Reading, annotate
+from wsi_seg.masks.annotate import annotate
 from wsi_seg.masks.outlines import outline_mask
+from wsi_seg.masks.reading import Reading
 from wsi_seg.models import ModelCard
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection, open_predictions

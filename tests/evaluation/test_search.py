@@ -14,15 +14,18 @@ from wsi_seg.postprocess.rule import Rule
 from wsi_seg.postprocess.strips import argmax_strips
 
 CLASSES = ClassTable.named(["a", "b"])
+EXCLUSIVE = ClassTable.named(["a", "b"], mode="exclusive")
 
 
 @given(
+    st.sampled_from([CLASSES, EXCLUSIVE]),
     hnp.arrays(np.uint8, (13, 11, 2), elements=st.sampled_from([0, 90, 130, 160, 200])),
     hnp.arrays(np.uint8, (13, 11), elements=st.sampled_from([0, 1, 2, 255])),
 )
-def test_scores_are_those_of_deciding_by_each_rule(probability, true):
+def test_scores_are_those_of_deciding_by_each_rule(table, probability, true):
     rules = grid([0.4, 0.6], [0.3, 0.4], [0, 3, 8], per=["image", "object"], base=Rule(unit="px"))
-    classes = {"classes": CLASSES.to_json()}
+    rules += (Rule(unit="px"), Rule(min_area=3, unit="px", per="object"))
+    classes = {"classes": table.to_json()}
     image = MemoryImage(probability, attributes=classes)
     label = MemoryImage(true, attributes=classes)
     prediction = MemoryStore(image, name="s")
@@ -31,7 +34,11 @@ def test_scores_are_those_of_deciding_by_each_rule(probability, true):
     valid = true != 255
     for rule, score in zip(rules, scores, strict=True):
         strips = decide(
-            argmax_strips(image, strip_px=5), rule, px_area=1, extent=Extent(height=13, width=11)
+            argmax_strips(image, strip_px=5),
+            rule,
+            px_area=1,
+            extent=Extent(height=13, width=11),
+            exclusive=table.is_exclusive,
         )()
         found = np.concatenate([strip.ids for strip in strips])
         dice = []
@@ -61,7 +68,7 @@ def test_the_cross_fold_score_is_never_selected_on_itself():
 def test_a_grid_leaves_out_what_cannot_be_and_one_fold_is_refused():
     rules = grid([0.75, 0.6], [0.3, 0.7], [1000, 2000])
     assert len(rules) == 6
-    assert all(rule.low_threshold <= rule.high_threshold for rule in rules)
+    assert all(low <= high for high, low in (rule.thresholds() for rule in rules))
     with pytest.raises(ConfigError, match="at most a high one"):
         grid([0.2], [0.5], [0])
     with pytest.raises(ConfigError, match="two folds"):

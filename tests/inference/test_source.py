@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.cards import make_card
 from tests.inference.tiles import read_tile
 from tests.makers.memory import MemoryImage, MemoryStore
-from wsi_seg.data.dataset import PatchSource
+from wsi_seg.data.source import PatchSource
 from wsi_seg.errors import ResolutionError
 from wsi_seg.inference import source as source_module
 from wsi_seg.inference.options import InferOptions

@@ -12,25 +12,25 @@ from wsi_seg.masks.labels import write_labels
 from wsi_seg.store import create_collection, dyadic_extents, open_collection
 from wsi_seg.testing.stores import write_image
 
-CLASSES = ClassTable.named(["disc", "unseen"])
 
-
-def write_slide(collection, name, seed, *, labelled=True):
+def write_slide(collection, name, seed, *, labelled=True, kinds=("disc",)):
     rng = np.random.default_rng(seed)
     height, width = 161 + 10 * seed, 193
     image = rng.normal(200, 15, (height, width, 3))
     y, x = np.mgrid[:height, :width] + 0.5
     items = []
-    for _ in range(12):
+    for number in range(12):
+        kind = number % len(kinds)
         cy, cx, radius = rng.uniform(0, height), rng.uniform(0, width), rng.uniform(10, 20)
-        image[(y - cy) ** 2 + (x - cx) ** 2 <= radius**2] -= (80, 100, 30)
-        items.append(Annotation(Point(cx, cy).buffer(radius), "disc", "test"))
+        image[(y - cy) ** 2 + (x - cx) ** 2 <= radius**2] -= ((80, 100, 30), (0, 30, 120))[kind]
+        items.append(Annotation(Point(cx, cy).buffer(radius), kinds[kind], "test"))
     pixels = image.clip(0, 255).astype(np.uint8)
     extents = dyadic_extents(Extent.of(pixels.shape), 2)
     write_image(collection / name, pixels, {"kind": "slide"}, extents=extents)
     if labelled:
         store = open_collection(collection)[name]
-        write_labels(store, Annotations(tuple(items), ()), CLASSES, "annotations")
+        classes = ClassTable.named([*kinds, "unseen"])
+        write_labels(store, Annotations(tuple(items), ()), classes, "annotations")
 
 
 @pytest.fixture(scope="session")

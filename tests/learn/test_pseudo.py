@@ -7,7 +7,7 @@ import torch
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.config import load_recipe
-from wsi_seg.data.dataset import PatchSource
+from wsi_seg.data.source import PatchSource
 from wsi_seg.errors import BatchError, ConfigError, OutputError
 from wsi_seg.geometry import Region
 from wsi_seg.learn.patches import Patches
@@ -259,3 +259,32 @@ def test_soft_and_hard_truth_share_a_batch(world):
     for _, label, weight in items:
         values = label[~label.isnan()].unique()
         assert weight == 0.5 or set(values.tolist()) <= {0.0, 1.0}
+
+
+def test_exclusive_classes_are_background_where_all_of_them_leave_enough(world):
+    """Two classes of 60 each leave 135: each alone would be background, together they are not."""
+    exclusive = ClassTable.named(["other", "disc"], mode="exclusive")
+    store = open_collection(world / "store.zarr")["d"]
+    extent = store.pyramid.extent
+    found = np.zeros((-(-extent.height // 2), -(-extent.width // 2), 2), dtype=np.uint8)
+    found[10:20, 30:50] = 60
+    found[20:25, 30:50, 1] = 200
+    found[25:30, 30:50] = (100, 90)
+    only(world, "")
+    write_image(
+        world / "pred.zarr" / "d",
+        found,
+        {"kind": "prediction", "classes": exclusive.to_json()},
+        downsample=2.0,
+    )
+    classes = "classes=[{name: other}, {name: disc}]"
+    write(world, classes, soft=True).require_whole()
+    label = open_collection(world / "store.zarr")["d"].label("annotations")
+    ids = whole(label, 1)
+    assert set(np.unique(ids[10:20, 30:50])) == {255}
+    assert set(np.unique(ids[20:25, 30:50])) == {2}
+    assert set(np.unique(ids[25:30, 30:50])) == {255}
+    assert ids[:10].max() == 0
+    with pytest.raises(BatchError, match="the classes overlap"):
+        table = "[{name: other}, {name: disc}]"
+        write(world, f"classes={{mode: overlapping, table: {table}}}").require_whole()

@@ -113,7 +113,7 @@ def test_names_are_merged_on_the_way(slides, tmp_path):
     from wsi_seg.annotations import Annotation, Annotations
     from wsi_seg.classes import ClassTable
     from wsi_seg.config import load_recipe
-    from wsi_seg.data.dataset import PatchSource
+    from wsi_seg.data.source import PatchSource
     from wsi_seg.masks.labels import write_labels
     from wsi_seg.reading.view import View
     from wsi_seg.store import open_collection

@@ -74,7 +74,7 @@ class MemoryStore(SlideStore):
         """Names of the labels."""
         return tuple(self._labels)
 
-    def label(self, name: str) -> MemoryImage:
+    def planes(self, name: str) -> MemoryImage:
         """Label of this name."""
         return self._labels[name]
 

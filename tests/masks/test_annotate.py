@@ -15,10 +15,11 @@ from wsi_seg.classes import ClassTable
 from wsi_seg.errors import AnnotationError, BatchError, OutputError
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.ingest.run import tile_slides
-from wsi_seg.masks.annotate import Reading, annotate
+from wsi_seg.masks.annotate import annotate
 from wsi_seg.masks.labels import write_labels
 from wsi_seg.masks.objects import read_objects
 from wsi_seg.masks.rasterize import Rasterizer
+from wsi_seg.masks.reading import Reading
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection, writer
 

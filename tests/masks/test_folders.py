@@ -11,7 +11,8 @@ from PIL import Image
 from wsi_seg.errors import AnnotationError, BatchError, OutputError
 from wsi_seg.geometry import Region
 from wsi_seg.ingest.run import tile_slides
-from wsi_seg.masks.annotate import Reading, annotate
+from wsi_seg.masks.annotate import annotate
+from wsi_seg.masks.reading import Reading
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection
 

@@ -7,7 +7,8 @@ from wsi_seg.annotations import AnnotationSets, read_for_slides
 from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Region
 from wsi_seg.ingest.run import tile_slides
-from wsi_seg.masks.annotate import Reading, annotate
+from wsi_seg.masks.annotate import annotate
+from wsi_seg.masks.reading import Reading
 from wsi_seg.progress import Silent
 from wsi_seg.slides.volume import volume_grid
 from wsi_seg.slides.window import OpenOptions

@@ -4,6 +4,7 @@ import pickle
 import shutil
 import struct
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import CheckpointError, OutputError
 from wsi_seg.models import ModelCard, build_network, load_checkpoint, read_card, save_checkpoint
-from wsi_seg.models.checkpoint import digest_of, newest_checkpoint
+from wsi_seg.models.checkpoint import card_from_json, digest_of, newest_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,17 @@ def card():
         training={"slides": ["a", "b"]},
         min_object_um2=12.5,
     )
+
+
+def test_a_card_keeps_its_mode_and_one_without_is_as_before(card):
+    text = json.dumps(card.to_json())
+    assert isinstance(json.loads(text)["classes"], list)
+    assert card_from_json(text) == card
+    assert card.spec.classes == 2
+    classes = ClassTable.named(["gland", "vessel"], mode="exclusive")
+    exclusive = replace(card, classes=classes)
+    assert card_from_json(json.dumps(exclusive.to_json())) == exclusive
+    assert exclusive.spec.classes == 3
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ from wsi_seg.exporting.run import ExportTargets, export
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer
 from wsi_seg.ingest.run import tile_slides
-from wsi_seg.masks.annotate import Reading, annotate
+from wsi_seg.masks.annotate import annotate
+from wsi_seg.masks.reading import Reading
 from wsi_seg.models.checkpoint import read_card, shipped_checkpoint
 from wsi_seg.predict.ensemble import newest_model, read_model
 from wsi_seg.progress import Silent

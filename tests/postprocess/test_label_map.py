@@ -2,6 +2,7 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -9,8 +10,9 @@ from hypothesis.extra import numpy as hnp
 from tests.makers.memory import MemoryImage
 from wsi_seg.classes import ClassTable
 from wsi_seg.geometry import Extent, Region
+from wsi_seg.inference.strips import label_ids
 from wsi_seg.postprocess.decide import decide
-from wsi_seg.postprocess.label_map import label_map, predicted_label
+from wsi_seg.postprocess.label_map import background, label_map, predicted_label
 from wsi_seg.postprocess.rule import Rule, fixed
 from wsi_seg.postprocess.strips import argmax_strips, certain_label_strips
 from wsi_seg.postprocess.write import decided_label
@@ -34,6 +36,53 @@ PROBABILITIES = hnp.array_shapes(min_dims=3, max_dims=3, max_side=9).flatmap(
 def test_the_most_probable_class_is_taken_where_it_is_above_one_half(probability):
     expected = np.where(probability.max(axis=2) > 127, probability.argmax(axis=2) + 1, 0)
     assert np.array_equal(label_map(probability), expected)
+
+
+def shares(seed, classes, shape=(9, 7)):
+    """Probabilities of exclusive classes, each rounded to 1 / 255."""
+    rng = np.random.default_rng(seed)
+    found = rng.dirichlet(np.full(classes + 1, 0.5), shape)
+    return np.floor(255 * found[..., 1:] + 0.5).astype(np.uint8)
+
+
+@given(st.integers(0, 999), st.integers(1, 6))
+def test_exclusive_classes_are_an_argmax_with_what_they_leave(seed, classes):
+    probability = shares(seed, classes)
+    left = np.maximum(0, 255 - probability.astype(int).sum(axis=2))
+    every = np.concatenate([left[..., None], probability], axis=2)
+    assert np.array_equal(background(probability), left)
+    expected = every.argmax(axis=2)  # of equals the lowest id
+    assert np.array_equal(label_map(probability, "exclusive"), expected)
+    rows = torch.from_numpy(probability).permute(2, 0, 1)
+    assert np.array_equal(label_ids(rows, exclusive=True), expected)
+
+
+@given(PROBABILITIES)
+def test_the_device_decides_as_the_host_does_whatever_the_numbers(probability):
+    rows = torch.from_numpy(np.ascontiguousarray(probability)).permute(2, 0, 1)
+    for exclusive in (False, True):
+        expected = label_map(probability, "exclusive" if exclusive else None)
+        assert np.array_equal(label_ids(rows, exclusive=exclusive), expected)
+
+
+@given(st.integers(0, 99), st.sampled_from([None, 0.0, 0.4, 0.6]))
+def test_a_threshold_of_doubt_makes_background_of_what_is_not_above_it(seed, threshold):
+    probability = shares(seed, 3)
+    classes = ClassTable.named(["a", "b", "c"], mode="exclusive")
+    image = MemoryImage(probability, attributes={"classes": classes.to_json()})
+    rule = Rule(high_threshold=threshold, low_threshold=threshold)
+    strips = decide(
+        argmax_strips(image, strip_px=4),
+        rule,
+        px_area=1,
+        extent=Extent(height=9, width=7),
+        exclusive=True,
+    )()
+    found = np.concatenate([strip.ids for strip in strips])
+    expected = label_map(probability, "exclusive")
+    expected[probability.max(axis=2) <= 255 * (threshold or 0)] = 0
+    assert np.array_equal(found, expected)
+    assert rule.needs_probabilities(exclusive=True) == bool(threshold)
 
 
 @pytest.fixture
@@ -103,7 +152,7 @@ RULES_AT_ONE_HALF = st.builds(
 
 @given(PROBABILITIES, RULES_AT_ONE_HALF)
 def test_a_rule_at_one_half_decides_the_same_of_class_ids_alone(probability, rule):
-    assert not rule.needs_probabilities
+    assert not rule.needs_probabilities()
     extent = Extent.of(probability.shape)
     sources = (
         argmax_strips(MemoryImage(probability), strip_px=4),
@@ -127,4 +176,4 @@ def test_a_rule_at_one_half_decides_the_same_of_class_ids_alone(probability, rul
     ],
 )
 def test_other_rules_need_probabilities(rule):
-    assert rule.needs_probabilities
+    assert rule.needs_probabilities()

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wsi_seg.postprocess.label_map import label_map
 from wsi_seg.predict.combine import combine
 
 MODES = ["mean", "weighted", "geometric", "vote"]
@@ -31,6 +32,41 @@ def test_the_order_of_members_does_not_matter(mode, members, seed, random):
         combine(found, [1.0] * members, mode),
         combine([found[i] for i in order], [1.0] * members, mode),
     )
+
+
+def shares(members, seed=0, classes=3):
+    """Predictions of exclusive classes."""
+    rng = np.random.default_rng(seed)
+    found = rng.dirichlet(np.full(classes + 1, 0.5), (members, 7, 9))
+    return list(np.floor(255 * found[..., 1:] + 0.5).astype(np.uint8))
+
+
+def with_background(prediction):
+    left = np.maximum(0, 255 - prediction.sum(axis=-1, dtype=int))
+    return np.concatenate([left[..., None], prediction], axis=-1)
+
+
+@given(st.integers(0, 99), st.integers(1, 6), st.integers(1, 5))
+def test_exclusive_members_vote_for_the_class_of_their_label_map(seed, members, classes):
+    found = shares(members, seed, classes)
+    votes = np.zeros((7, 9, classes + 1))
+    for one in found:
+        votes += np.eye(classes + 1)[with_background(one).argmax(axis=-1)]
+    got = label_map(combine(found, [1.0] * members, "vote", exclusive=True), "exclusive")
+    most = votes.max(axis=-1, keepdims=True)
+    assert (np.take_along_axis(votes, got[..., None].astype(int), axis=-1) == most).all()
+
+
+@given(st.integers(0, 99), st.integers(1, 4))
+def test_an_exclusive_geometric_mean_is_normalised_over_background_and_classes(seed, members):
+    found = shares(members, seed)
+    logs = [np.log(np.maximum(with_background(one) / 255, 2.0**-10)) for one in found]
+    mean = np.exp(np.mean(logs, axis=0))
+    expected = 255 * (mean / mean.sum(axis=-1, keepdims=True))[..., 1:]
+    got = combine(found, [1.0] * members, "geometric", exclusive=True)
+    assert np.abs(got - expected).max() <= 0.5 + 1e-6
+    if members == 1:
+        assert np.abs(got.astype(int) - found[0]).max() <= 2
 
 
 def test_a_mean_of_fifteen_is_the_mean_of_their_stack():

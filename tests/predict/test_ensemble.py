@@ -24,7 +24,7 @@ from wsi_seg.predict.predictor import PrecisionDrift
 
 def save(path, seed, **changes):
     torch.manual_seed(seed)
-    card = make_card("gland", "vessel", **changes)
+    card = make_card(**({"classes": ClassTable.named(["gland", "vessel"])} | changes))
     network = build_network(card.spec)
     save_checkpoint(path, network, card)
     return path
@@ -126,6 +126,7 @@ def test_members_hold_distinct_tensors(files, tmp_path):
     [
         ({"classes": ClassTable.named(["gland", "nerve"])}, "nerve"),
         ({"resize": "pad"}, "resize"),
+        ({"classes": ClassTable.named(["gland", "vessel"], mode="exclusive")}, "class mode"),
     ],
 )
 def test_members_that_cannot_be_combined_are_refused(files, tmp_path, changes, word):

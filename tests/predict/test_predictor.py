@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from tests.cards import make_card
+from wsi_seg.classes import ClassTable
 from wsi_seg.errors import ConfigError
 from wsi_seg.models import (
     NetworkSpec,
@@ -88,6 +90,28 @@ def test_any_channels_classes_and_sides(side, tta):
     assert found.is_contiguous()
     expected = written_out(network, card, tiles(3, side, 5), multiple=8)
     assert (found - expected).abs().max() <= 1  # float sums of five channels in another order
+
+
+def test_exclusive_classes_are_the_softmax_without_the_background():
+    torch.manual_seed(1)
+    network = nn.Conv2d(3, 4, 1)
+    network.weight.data *= 20
+    classes = ClassTable.named(["a", "b", "c"], mode="exclusive")
+    card = card_of(3)
+    card = replace(card, classes=classes)
+    predictor = Predictor(network, card, device="cpu", precision="fp32")
+    found = predictor.predict(tiles(2, 16))
+    assert predictor.channels == 3
+    assert found.is_contiguous()
+    mean, std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in (card.mean, card.std))
+    with torch.inference_mode():
+        x = (tiles(2, 16).permute(0, 3, 1, 2) / 255 - mean) / std
+        expected = network(x).softmax(dim=1)[:, 1:] * PROBABILITY_STEPS
+    assert (found - expected).abs().max() <= 1
+    assert (found.sum(dim=1) <= PROBABILITY_STEPS + 3).all()
+    slow = Predictor(network, card, device="cpu", precision="bf16")
+    slow.predict(tiles(2, 96))
+    assert 0 < slow.drift.labels < slow.drift.values
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.5, 1.0, 1e-9])

@@ -4,7 +4,7 @@ import pytest
 from wsi_seg.classes import ClassTable
 from wsi_seg.config.augment import HsvConfig, OneOfConfig, StepConfig
 from wsi_seg.data.augment import Augmenter, require_no_colour
-from wsi_seg.data.dataset import PatchSource
+from wsi_seg.data.source import PatchSource
 from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.reading.resample import read_image

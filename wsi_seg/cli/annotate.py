@@ -83,6 +83,21 @@ def annotate(
             help="Treat slides that no annotation file names, now or earlier, as empty.",
         ),
     ] = False,
+    overlapping: Annotated[
+        bool,
+        typer.Option(
+            "--overlapping",
+            help="Draw each class in a plane of its own: a pixel may have several.",
+        ),
+    ] = False,
+    covered: Annotated[
+        str,
+        typer.Option(
+            help="With --overlapping: classes that were annotated on these slides, as a,b; the "
+            "others are ignored there.",
+            show_default="all",
+        ),
+    ] = "",
     json_mode: JsonFlag = False,
 ) -> None:
     """Draw polygons into the slides of the same names.
@@ -97,12 +112,13 @@ def annotate(
       wsi-seg annotate store.zarr slide-1.geojson --classes gland,vessel
       wsi-seg annotate store.zarr polygons/ --classes glomerulus=gn,gs,gl,gm
       wsi-seg annotate store.zarr train.csv --default-class pneumothorax
+      wsi-seg annotate store.zarr a/ --overlapping --classes gland,cell --covered gland
       wsi-seg annotate store.zarr pred/ --name pseudo --source pseudo --weight 0.5
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
-        from wsi_seg.masks.annotate import Reading
         from wsi_seg.masks.annotate import annotate as run_annotate
+        from wsi_seg.masks.reading import Reading
         from wsi_seg.slides import slide_name
         from wsi_seg.slides.volume import volume_grid
         from wsi_seg.store import open_collection
@@ -123,6 +139,8 @@ def annotate(
                 samples,
                 unlisted_empty,
                 merged,
+                overlapping,
+                tuple(name.strip() for name in covered.split(",") if name.strip()),
             ),
             progress=terminal.progress,
         )

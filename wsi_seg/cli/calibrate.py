@@ -64,7 +64,7 @@ def calibrate(
         else:
             written = write_calibrated(
                 open_predictions(apply),
-                Calibration.fit(report.classes, method),
+                Calibration.fit(report.classes, method, softmax=report.softmax),
                 out,
                 overwrite=overwrite,
                 progress=terminal.progress,

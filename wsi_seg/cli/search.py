@@ -23,9 +23,10 @@ def search(
         str,
         typer.Option(
             help="Probabilities to try, with commas, that some pixels of an image or object must "
-            "be above."
+            "be above; 0 takes exclusive classes as they were inferred.",
+            show_default="0.3 to 0.8; 0, too, where classes are exclusive",
         ),
-    ] = "0.3,0.4,0.5,0.6,0.7,0.8",
+    ] = "",
     low_threshold: Annotated[
         str,
         typer.Option(
@@ -105,7 +106,7 @@ def search(
     highs, lows, areas = (numbers(text) for text in (high_threshold, low_threshold, min_area))
 
     def body(terminal: Terminal) -> dict[str, object]:
-        from wsi_seg.evaluation.search import grid
+        from wsi_seg.evaluation.search import grid, usual_highs
         from wsi_seg.evaluation.search import search as find
         from wsi_seg.postprocess.rule import SCOPES, Rule
         from wsi_seg.store import open_collection, open_predictions
@@ -120,10 +121,11 @@ def search(
             nms_iou=nms_iou,
         )
         scopes = [one for one in SCOPES if per in (one, "both")]
+        found = [open_predictions(path) for path in predictions]
         report = find(
-            [open_predictions(path) for path in predictions],
+            found,
             open_collection(truth),
-            grid(highs, lows, areas, per=scopes, base=base),
+            grid(highs or usual_highs(found), lows, areas, per=scopes, base=base),
             label=label,
             parts=folds,
             out=out,

@@ -4,8 +4,11 @@ import re
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, GetJsonSchemaHandler, field_validator, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
+from wsi_seg.classes import ClassMode, ClassTable
 from wsi_seg.config.section import Section, Unit
 
 
@@ -18,6 +21,58 @@ class ClassConfig(Section):
     """Colour ``#rrggbb``; null takes one from a palette."""
     merged: tuple[str, ...] = Field(default=(), alias="from")
     """Names in the annotations that are all this class; an empty list is ``name`` alone."""
+    weight: float = Field(default=1.0, gt=0)
+    """How much it counts in the loss; in cross-entropy of exclusive classes its pixels, where those
+    of the background count 1."""
+
+
+class ClassesConfig(Section):
+    """Structures to segment. A bare list is its ``table``."""
+
+    mode: ClassMode | None = None
+    """``exclusive``: a pixel is of one class or background, decided by softmax. ``overlapping``: it
+    may be of several, each decided by a sigmoid. Null is ``exclusive`` for several classes, and
+    ``overlapping``, which is one sigmoid then, for one."""
+    table: tuple[ClassConfig, ...] = Field(min_length=1)
+    """The classes, in the order of the model's output channels."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Take the bare list too, which `load_recipe` reads as the table."""
+        section = handler(core_schema)
+        table = handler.resolve_ref_schema(section)["properties"]["table"]
+        rows = {key: table[key] for key in ("type", "items", "minItems")}
+        return {"anyOf": [section, rows]}
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether a pixel has one class at most."""
+        return self.mode == "exclusive" or (self.mode is None and len(self.table) > 1)
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """How much each class counts in the loss."""
+        return tuple(one.weight for one in self.table)
+
+    def named(self) -> ClassTable:
+        """Classes with their ids and colours.
+
+        Raises
+        ------
+        ConfigError
+            If a name is empty or occurs twice, or a colour is not one.
+        """
+        return ClassTable.named(
+            [one.name for one in self.table],
+            [one.colour for one in self.table],
+            [one.merged for one in self.table],
+            "exclusive" if self.is_exclusive else "overlapping",
+        )
 
 
 class DataConfig(Section):

@@ -50,6 +50,8 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     values = read_yaml(path)
     for override in overrides:
         apply_override(values, override)
+    if isinstance(values.get("classes"), list):
+        values["classes"] = {"table": values["classes"]}
     try:
         # By way of JSON, whose lists and numbers pydantic's strict mode takes for what they are.
         recipe = Recipe.model_validate_json(json.dumps(values))
@@ -78,9 +80,9 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
 
 
 def _problems(error: ValidationError) -> str:
-    return "; ".join(
-        _explain(detail["loc"], detail["type"], detail["msg"]) for detail in error.errors()[:5]
-    )
+    # Defaults that depend on a wrong value are not at fault themselves.
+    found = [one for one in error.errors() if one["type"] != "default_factory_not_called"]
+    return "; ".join(_explain(one["loc"], one["type"], one["msg"]) for one in found[:5])
 
 
 def _explain(loc: Sequence[int | str], kind: str, message: str) -> str:

@@ -90,13 +90,29 @@ class ContourTerm(Term):
     """Weight of the outline's length."""
 
 
+class SkeletonTerm(Term):
+    """Centre lines, thinned in steps."""
+
+    steps: int = Field(default=10, ge=1, le=200)
+    """Steps of thinning: half the width in pixels of the widest structure."""
+
+
+# Terms of classes that are decided on their own, and of classes that exclude each other; the others
+# are for both.
+INDEPENDENT = frozenset({"bce", "bce_balanced", "bce_topk", "bce_hard", "bce_hard_halves"})
+EXCLUSIVE = frozenset({"ce"})
+
+
 class LossConfig(Section):
     """Terms of the loss; a term that is not named is left out.
 
     Their definitions are in `wsi_seg.learn.losses`. A recipe without this section has
-    ``{bce: 1, dice: 1}``.
+    ``{bce: 1, dice: 1}``, and ``{ce: 1, dice: 1}`` where classes are exclusive. Probabilities are
+    sigmoids, or the softmax of exclusive classes, whose background is no class.
     """
 
+    ce: Term = Term()
+    """Cross-entropy of exclusive classes and background, each pixel weighing as its class does."""
     bce: BceTerm = BceTerm()
     """Binary cross-entropy."""
     bce_balanced: Term = Term()
@@ -126,7 +142,10 @@ class LossConfig(Section):
     mcc: Term = Term()
     """1 - Matthews correlation (Abhishek and Hamarneh, 2021)."""
     lovasz: Term = Term()
-    """Lovász hinge, a convex surrogate of 1 - IoU (Berman et al., 2018)."""
+    """Lovász hinge, a convex surrogate of 1 - IoU; Lovász-softmax of exclusive classes (Berman et
+    al., 2018)."""
+    cl_dice: SkeletonTerm = SkeletonTerm()
+    """1 - soft clDice: whether centre lines of thin structures are covered (Shit et al., 2021)."""
     boundary: Term = Term()
     """Mean of probability times signed distance to the true outline (Kervadec et al., 2019)."""
     hausdorff: HausdorffTerm = HausdorffTerm()

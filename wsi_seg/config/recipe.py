@@ -8,10 +8,10 @@ from pydantic import Field, model_validator
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.config.augment import Augment, MixBatchesConfig
-from wsi_seg.config.data import ClassConfig, DataConfig
+from wsi_seg.config.data import ClassesConfig, DataConfig
 from wsi_seg.config.ensemble import EnsembleConfig
 from wsi_seg.config.intensity import IntensityConfig
-from wsi_seg.config.loss import BceTerm, LossConfig, Term
+from wsi_seg.config.loss import EXCLUSIVE, INDEPENDENT, BceTerm, LossConfig, Term
 from wsi_seg.config.model import ModelConfig
 from wsi_seg.config.optimizer import OptimizerConfig, ScheduleConfig
 from wsi_seg.config.phase import PhaseConfig
@@ -24,6 +24,9 @@ from wsi_seg.notebook import lines_html
 # See `reading.view.View`.
 Resize = Literal["stretch", "pad", "crop"]
 
+# Loss of classes that are decided one by one.
+_BCE_AND_DICE = LossConfig(bce=BceTerm(weight=1), dice=Term(weight=1))
+
 # Stands for the number of the fold in the path of first weights.
 _FOLD = "{fold}"
 
@@ -32,6 +35,14 @@ def _usual_augment(values: dict[str, Any]) -> Augment:
     """Augmentation where a recipe does not say; slices seen as channels have no colour."""
     data = values.get("data")
     return "d4" if isinstance(data, DataConfig) and data.context_slices else "light"
+
+
+def _usual_loss(values: dict[str, Any]) -> LossConfig:
+    """Loss where a recipe does not say."""
+    classes = values.get("classes")
+    if isinstance(classes, ClassesConfig) and classes.is_exclusive:
+        return LossConfig(ce=Term(weight=1), dice=Term(weight=1))
+    return _BCE_AND_DICE
 
 
 class Recipe(Section):
@@ -48,8 +59,8 @@ class Recipe(Section):
     """Name of the model, free text for people."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Decides slides held out, patches drawn, augmentation and first weights."""
-    classes: tuple[ClassConfig, ...] = Field(min_length=1)
-    """Structures to segment, in the order of the model's output channels."""
+    classes: ClassesConfig
+    """Structures to segment."""
     data: DataConfig
     """Which slides are learned from, and which are held out."""
     mpp: Annotated[float | None, Field(gt=0), Unit("um per pixel")]
@@ -74,7 +85,10 @@ class Recipe(Section):
     """CutMix or MixUp of the patches of a batch; null does neither."""
     model: ModelConfig = ModelConfig()
     """Network that is trained."""
-    loss: LossConfig = LossConfig(bce=BceTerm(weight=1), dice=Term(weight=1))
+    loss: LossConfig = Field(
+        default_factory=_usual_loss,
+        json_schema_extra={"default": _BCE_AND_DICE.model_dump(include={"bce", "dice"})},
+    )
     """What is minimised: a sum of terms, each named with its weight."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """How weights are changed."""
@@ -129,11 +143,36 @@ class Recipe(Section):
             raise ValueError(f"model.weights names {_FOLD}; expected data.folds to be a number")
         if self.phases:
             return self  # each phase is checked as it is then
+        self._require_fitting_loss()
         if self.model.head is not None and not self.loss.bce_empty.weight:
             raise ValueError("model.head needs a loss of its own; expected loss.bce_empty above 0")
         if self.model.deep_supervision and set(self.loss.terms) == {"bce_empty"}:
             raise ValueError("model.deep_supervision needs a loss of pixels next to loss.bce_empty")
         return self
+
+    def _require_fitting_loss(self) -> None:
+        """Refuse what has no meaning for the classes as they are."""
+        exclusive, terms = self.classes.is_exclusive, set(self.loss.terms)
+        if wrong := sorted(terms & (INDEPENDENT if exclusive else EXCLUSIVE)):
+            other, own, fitting = "exclusive", "overlapping", "bce"
+            if exclusive:
+                other, own, fitting = "overlapping", "exclusive", "ce"
+            raise ValueError(
+                f"loss.{wrong[0]} is for {other} classes, and these are {own}; expected for "
+                f"example loss.{fitting}, or classes.mode {other}"
+            )
+        if exclusive and self.loss.focal.alpha is not None:
+            raise ValueError(
+                "loss.focal.alpha weighs one class against the rest; expected null, and a weight "
+                "of each class, because these are exclusive"
+            )
+        if exclusive and "bce_empty" in terms and self.model.head is None:
+            raise ValueError("loss.bce_empty of exclusive classes needs a model.head of its own")
+        if exclusive and self.train.monitor == "triplet":
+            raise ValueError(
+                "train.monitor triplet tries thresholds of independent classes, and these are "
+                "exclusive; expected another, such as dice_slide"
+            )
 
     def of_fold(self, index: int) -> "Recipe":
         """Recipe of the fold ``index``, from 0: its first weights are named."""
@@ -145,11 +184,7 @@ class Recipe(Section):
     @property
     def class_table(self) -> ClassTable:
         """Classes with their ids and colours."""
-        return ClassTable.named(
-            [c.name for c in self.classes],
-            [c.colour for c in self.classes],
-            [c.merged for c in self.classes],
-        )
+        return self.classes.named()
 
     def _repr_html_(self) -> str:
         text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

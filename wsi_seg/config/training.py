@@ -44,8 +44,8 @@ class TrainConfig(Section):
     that is neither there nor found counts 1 and one found falsely 0, so that finding nothing
     pays where most slides are empty; ``dice_objects`` the mean over slides that show the
     class. ``loss`` is the cross-entropy; ``soft_dice`` the mean of 1 - Dice loss over slides that
-    show the class; ``triplet`` the best ``dice_slide`` of rules with two thresholds and an area.
-    Slices of a volume count as one slide."""
+    show the class; ``triplet``, which exclusive classes have not, the best ``dice_slide`` of rules
+    with two thresholds and an area. Slices of a volume count as one slide."""
     early_stop: Annotated[int | None, Field(ge=1), Unit("validations")] = None
     """How long without gain training goes on; null never ends early."""
     validate_every: Annotated[int, Unit("epochs")] = Field(default=1, ge=1)

@@ -20,6 +20,7 @@ from wsi_seg.postprocess.write import decided_label
 from wsi_seg.progress import Progress
 from wsi_seg.slides.volume import VolumeGrid
 from wsi_seg.store import Predictions
+from wsi_seg.store.collection import planes_error
 
 HEADER = (
     "seriesuid", "coordX", "coordY", "coordZ", "probability", "class_id", "px", "slices",
@@ -117,6 +118,8 @@ def _linked(
             )
         image = store.probabilities
         label = decided_label(store, rule)
+        if label.channels is not None:
+            raise planes_error(store.name, label.name)
         progress.advance(1)
         return list(label_strips(label, image)())
 

@@ -1,213 +1,30 @@
 """Owns patches as tensors: position to pixels and label, augmented, ready for a data loader."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
-from wsi_seg.classes import DOUBT, IGNORE, ClassTable
+from wsi_seg.classes import IGNORE
 from wsi_seg.config.augment import Augment
 from wsi_seg.data.augment import Augmenter
-from wsi_seg.errors import StoreError
-from wsi_seg.reading.readable import Readable
-from wsi_seg.reading.resample import Scale, read_image, read_label
-from wsi_seg.reading.view import View
+from wsi_seg.data.source import PatchSource
 from wsi_seg.sampling import Draws, GridSampler, PatchSampler
 from wsi_seg.sampling.counters import Stream, random_bits
-from wsi_seg.store import Multiscale, SlideStore, open_multiscale
-
-# Group inside a label's that holds its probabilities.
-SOFT = "soft"
 
 Patch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PatchSource:
-    """One slide and its truth, as patches are cut from it.
-
-    Parameters
-    ----------
-    image, label
-        Pixels and class ids.
-    scale
-        Resolution of the patches.
-    recode
-        ``(256,)`` uint8: the label's class ids to the model's; other classes are background.
-    soft
-        Probabilities (value / 255) to learn instead of ids, one channel per class of the model;
-        None where the truth is certain.
-    doubt
-        How much less than 1 each pixel weighs, value / 255; None where all weigh 1.
-    """
-
-    image: Readable
-    label: Multiscale
-    scale: Scale
-    recode: NDArray[np.uint8]
-    soft: Multiscale | None = None
-    doubt: Multiscale | None = None
-
-    @classmethod
-    def of(cls, store: SlideStore, label: str, *, classes: ClassTable, view: View) -> "PatchSource":
-        """Source of a slide, as the model looks at it.
-
-        Raises
-        ------
-        StoreError
-            If the slide has no such label, the label lacks one of the classes, or the slide lacks
-            the neighbours to see.
-        ResolutionError
-            If the slide cannot be read at this mpp.
-        """
-        truth = store.label(label)
-        return cls(
-            image=view.image(store),
-            label=truth,
-            scale=view.scale(store.pyramid, name=store.name),
-            recode=_recode(store.name, truth, classes),
-            soft=_soft(truth, classes),
-            doubt=_inside(truth, DOUBT),
-        )
-
-    def patch(
-        self, centre_y: float, centre_x: float, side: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Square patch around a centre given in level-0 pixels.
-
-        Past the slide's border image and label are mirrored, about the middle of the last pixel.
-
-        Returns
-        -------
-        image : NDArray[np.uint8]
-            ``(side, side, C)``.
-        label : NDArray[np.uint8]
-            ``(side, side)`` class ids of the model; where truth is soft or weighs less than 1
-            ``(side, side, planes)``: ids, probabilities of the classes, doubt.
-        """
-        window = self._window(centre_y, centre_x, side)
-        image = read_image(
-            self.image,
-            self.scale,
-            window.y,
-            window.x,
-            height=window.height,
-            width=window.width,
-        )
-        return window.shown(image), self._truth(window)
-
-    def truth(self, centre_y: float, centre_x: float, side: int) -> NDArray[np.uint8]:
-        """Label of a patch alone, see `patch`."""
-        return self._truth(self._window(centre_y, centre_x, side))
-
-    def _window(self, centre_y: float, centre_x: float, side: int) -> "_Window":
-        level0, extent = self.image.pyramid.extent, self.scale.extent
-        return _Window(
-            _mirrored(centre_y * extent.height / level0.height, side, extent.height),
-            _mirrored(centre_x * extent.width / level0.width, side, extent.width),
-        )
-
-    def _truth(self, window: "_Window") -> NDArray[np.uint8]:
-        ids = self.recode.take(self._read(self.label, window))
-        more = [m for m in (self.soft, self.doubt) if m is not None]
-        if more:
-            planes = [self._read(one, window) for one in more]
-            planes = [plane.reshape(*ids.shape, -1) for plane in planes]
-            ids = np.concatenate([ids[..., None], *planes], axis=-1)
-        return window.shown(ids)
-
-    def _read(self, label: Multiscale, window: "_Window") -> NDArray[np.uint8]:
-        return read_label(
-            label,
-            self.scale.extent,
-            window.y,
-            window.x,
-            height=window.height,
-            width=window.width,
-        )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Window:
-    """Rows and columns that a patch shows, in its order, each ``(side,)``."""
-
-    rows: NDArray[np.int64]
-    columns: NDArray[np.int64]
-
-    @property
-    def y(self) -> int:
-        return int(self.rows.min())
-
-    @property
-    def x(self) -> int:
-        return int(self.columns.min())
-
-    @property
-    def height(self) -> int:
-        return int(self.rows.max()) - self.y + 1
-
-    @property
-    def width(self) -> int:
-        return int(self.columns.max()) - self.x + 1
-
-    def shown(self, block: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Patch of the block of pixels from the first row and column to the last."""
-        ascending = (np.diff(self.rows) == 1).all() and (np.diff(self.columns) == 1).all()
-        if ascending:
-            return block
-        return block[np.ix_(self.rows - self.y, self.columns - self.x)]
-
-
-def _mirrored(centre: float, side: int, length: int) -> NDArray[np.int64]:
-    """Pixels of an axis that a patch shows, in its order; past the ends they come back."""
-    past = np.abs(round(centre - side / 2) + np.arange(side))
-    turn = max(1, 2 * (length - 1))
-    found: NDArray[np.int64] = np.abs((past + length - 1) % turn - (length - 1))
-    return found
-
-
-def _recode(slide: str, label: Multiscale, classes: ClassTable) -> NDArray[np.uint8]:
-    known = label.classes
-    missing = classes.absent_from(known)
-    if missing:
-        raise StoreError(
-            f"slide {slide!r}: label {label.name!r} has classes {', '.join(known.names)}; "
-            f"expected {', '.join(missing)} too; check classes of the recipe"
-        )
-    return classes.recoding(known)
-
-
-def _soft(label: Multiscale, classes: ClassTable) -> Multiscale | None:
-    """Probabilities inside a label, if it has any."""
-    soft = _inside(label, SOFT)
-    if soft is None:
-        return None
-    names = soft.classes.names if soft.names_classes else ()
-    if names != classes.names:
-        raise StoreError(
-            f"{soft.path} has probabilities of {', '.join(names) or 'no class'}; expected "
-            f"{', '.join(classes.names)}; run `wsi-seg pseudo` again"
-        )
-    return soft
-
-
-def _inside(label: Multiscale, name: str) -> Multiscale | None:
-    """Map inside a label, if it has one."""
-    folder = label.path / name
-    return open_multiscale(folder) if (folder / "zarr.json").is_file() else None
 
 
 class PatchDataset(Dataset[Patch]):
     """Patches of all epochs, one after the other: item ``epoch * len(sampler) + i``.
 
     An item is ``(image, label, weight)``: uint8 ``(C, side, side)``, uint8 class ids
-    ``(side, side)``, and float32 ``(side, side)`` or, where all pixels weigh 1, ``()``. Soft truth
-    is float32 probabilities ``(classes, side, side)``, NaN where they are to be ignored. It depends
-    on the item's number and the recipe alone, so worker processes need no seeds of their own. The
-    object may be pickled.
+    ``(side, side)``, and float32 ``(side, side)`` or, where all pixels weigh 1, ``()``. Soft truth,
+    and that of overlapping classes, is float32 probabilities ``(classes, side, side)``, NaN where
+    they are to be ignored. It depends on the item's number and the recipe alone, so worker
+    processes need no seeds of their own. The object may be pickled.
 
     Parameters
     ----------
@@ -256,12 +73,14 @@ class PatchDataset(Dataset[Patch]):
         if source.doubt is not None:
             label, doubt = label[..., :-1], label[..., -1]
             weight = torch.from_numpy(1 - doubt.astype(np.float32) / 255)
-        if source.soft is None:
+        if source.soft is None and not source.planes:
             ids = label if label.ndim == 2 else label[..., 0]
             return planes, torch.from_numpy(np.ascontiguousarray(ids)), weight
-        soft = label[..., 1:].transpose(2, 0, 1).astype(np.float32) / 255
-        soft[:, label[..., 0] == IGNORE] = np.nan
-        return planes, torch.from_numpy(soft), weight
+        count = len(source.planes) or 1
+        ids, soft = label[..., :count], label[..., count:] / np.float32(255)
+        target = ids.astype(np.float32) if source.soft is None else soft
+        target[np.broadcast_to(ids == IGNORE, target.shape)] = np.nan
+        return planes, torch.from_numpy(np.ascontiguousarray(target.transpose(2, 0, 1))), weight
 
     def weight_of(self, item: int) -> float:
         """Weight of an item in the loss, as its draw has it."""

@@ -172,7 +172,10 @@ def ablate_members(
         for values, drawn in _blocks([store.probabilities for store in stores], true, classes):
             for row, chosen in zip(rows, combinations, strict=True):
                 some = [values[n] for n in chosen]
-                found = label_map(combine(some, [weights[n] for n in chosen], mode))
+                together = combine(
+                    some, [weights[n] for n in chosen], mode, exclusive=classes.is_exclusive
+                )
+                found = label_map(together, classes.mode)
                 row += _counts(found, drawn, len(classes))
         parts.append(rows)
         if variance is not None:

@@ -15,10 +15,12 @@ from sklearn.isotonic import IsotonicRegression
 from wsi_seg.batch import SlidesReport, run_each
 from wsi_seg.choices import Method
 from wsi_seg.classes import IGNORE
-from wsi_seg.evaluation.pairing import require_same_classes, require_same_slide
+from wsi_seg.evaluation.pairing import compared, require_same_classes, require_same_slide
+from wsi_seg.evaluation.softmax import best_temperature, softmax_losses
 from wsi_seg.progress import Progress
 from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Collection, Predictions, SlideStore
+from wsi_seg.store.class_view import ClassView
 
 _VALUES = 256
 _BINS = 10
@@ -139,22 +141,30 @@ def _logits() -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationReport(SlidesReport[str]):
-    """Counts of each class over the slides that could be compared."""
+    """Counts of each class over the slides that could be compared.
+
+    ``softmax`` is the temperature of all classes together where they are exclusive, else None.
+    """
 
     classes: Mapping[str, Reliability]
+    softmax: float | None = None
 
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
+        sure = "(above 1: the model is too sure)"
+        if self.softmax is not None:
+            lines = [f"{name}: calibration error {c.ece:.4f}" for name, c in self.classes.items()]
+            return [*lines, f"softmax: temperature {self.softmax:.3f} {sure}"]
         return [
-            f"{name}: calibration error {one.ece:.4f}, temperature {one.temperature():.3f} "
-            "(above 1: the model is too sure)"
+            f"{name}: calibration error {one.ece:.4f}, temperature {one.temperature():.3f} {sure}"
             for name, one in self.classes.items()
         ]
 
     def to_json(self) -> dict[str, object]:
         """Figures as plain JSON values."""
         classes = {name: one.to_json() for name, one in self.classes.items()}
-        return {"classes": classes, "failures": dict(self.failures)}
+        more = {} if self.softmax is None else {"softmax": {"temperature": self.softmax}}
+        return {"classes": classes, "failures": dict(self.failures), **more}
 
 
 def reliability(
@@ -174,14 +184,20 @@ def reliability(
         If there are no predictions.
     """
     names = predictions.require_names()
-    batch = run_each(
-        names,
-        lambda name: slide_reliability(predictions[name], slides[name], label=label),
-        title="compare",
-        progress=progress,
-    )
+    losses: list[NDArray[np.float64]] = []
+
+    def work(name: str) -> dict[str, Reliability]:
+        found = slide_reliability(predictions[name], slides[name], label=label)
+        if predictions[name].image.classes.is_exclusive:
+            losses.append(softmax_losses(predictions[name], slides[name], label=label))
+        return found
+
+    batch = run_each(names, work, title="compare", progress=progress)
     return CalibrationReport(
-        tuple(batch.results), pooled(batch.results.values()), failures=batch.failures
+        tuple(batch.results),
+        pooled(batch.results.values()),
+        best_temperature(np.sum(losses, axis=0)) if losses else None,
+        failures=batch.failures,
     )
 
 
@@ -198,6 +214,17 @@ def slide_reliability(
     prediction: SlideStore, truth: SlideStore, *, label: str
 ) -> dict[str, Reliability]:
     """Count the values of one slide; see `reliability`."""
+    counts: dict[str, Reliability] = {}
+    for found, true in compared(prediction, truth, label):
+        of_pair = _counted(found, true, label)
+        # A class that nobody annotated here has no pixel that counts.
+        unknown = isinstance(true, ClassView) and not any(c.counts.any() for c in of_pair.values())
+        counts |= {} if unknown else of_pair
+    return counts
+
+
+def _counted(prediction: SlideStore, truth: SlideStore, label: str) -> dict[str, Reliability]:
+    """Count the values of classes of which a pixel has one."""
     found, true = prediction.probabilities, truth.label(label)
     classes, true_classes = found.classes, true.classes
     require_same_slide(prediction, truth)

@@ -14,6 +14,7 @@ from wsi_seg.evaluation.maps import write_maps
 from wsi_seg.evaluation.matching import Matcher
 from wsi_seg.evaluation.pairing import (
     PredictionTruthStrip,
+    compared,
     lack_of_truth,
     paired_strips,
     require_same_classes,
@@ -28,6 +29,7 @@ from wsi_seg.postprocess.strips import label_strips
 from wsi_seg.postprocess.write import write_decision
 from wsi_seg.progress import Progress, Silent
 from wsi_seg.store import Collection, Predictions, SlideStore
+from wsi_seg.store.class_view import ClassView
 from wsi_seg.store.names import DECISION_LABEL, PREDICTION_LABEL
 
 # Outlines that people draw agree about as well; and tiles where a prediction names none.
@@ -171,6 +173,30 @@ def evaluate_slide(
     progress: Progress,
 ) -> list[SlideScore]:
     """Score every class on one slide; see `evaluate`."""
+    return [
+        score
+        for found, true in compared(prediction, truth, label)
+        for score in _scores(
+            found,
+            true,
+            label=label,
+            found_label=found_label,
+            measures=measures,
+            progress=progress,
+        )
+    ]
+
+
+def _scores(
+    prediction: SlideStore,
+    truth: SlideStore,
+    *,
+    label: str,
+    found_label: str,
+    measures: Measures,
+    progress: Progress,
+) -> list[SlideScore]:
+    """Score classes of which a pixel has one."""
     found, true = predicted_label(prediction, found_label), truth.label(label)
     found_classes = found.classes
     require_same_slide(prediction, truth)
@@ -189,6 +215,8 @@ def evaluate_slide(
             outlines.add(strip)
         progress.advance(strip.found.size / 1e6)
     progress.finish()
+    if isinstance(truth, ClassView) and not confusion.any():
+        return []  # nobody annotated this class here
     objects = {} if matcher is None else matcher.counts(found_classes)
     distances = {} if outlines is None else outlines.distances()
     tiles = {} if measures.tile_px is None else tile_dices(found, true, measures.tile_px)

@@ -15,6 +15,7 @@ from wsi_seg.geometry import Extent, Region
 from wsi_seg.postprocess.strips import Source
 from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Multiscale, SlideStore, store_digest
+from wsi_seg.store.class_view import class_view
 
 # Slides without truth that are named; the others are counted.
 _NAMED = 10
@@ -113,13 +114,38 @@ def require_alike(stores: Sequence[SlideStore]) -> ClassTable:
             ("size", first.pyramid.extent, other.pyramid.extent),
             ("mpp", first.pyramid.mpp, other.pyramid.mpp),
             ("classes", first.image.classes.names, other.image.classes.names),
+            ("class mode", first.image.classes.mode, other.image.classes.mode),
         ):
             if ours != theirs:
                 raise StoreError(
                     f"members differ in {what}: {first.path} has {ours}, {other.path} has "
                     f"{theirs}; expected predictions of one slide with the same level and classes"
                 )
+    if first.image.classes.planes is not None:
+        raise StoreError(
+            f"{first.path} has classes that overlap; members are compared by one id a pixel; "
+            "expected exclusive classes, or one"
+        )
     return first.image.classes
+
+
+def compared(
+    prediction: SlideStore, truth: SlideStore, label: str
+) -> Iterator[tuple[SlideStore, SlideStore]]:
+    """Prediction and truth as they are compared: class by class where classes overlap.
+
+    A prediction of one class is compared with its plane of a truth that has several.
+    """
+    image = prediction.image
+    alone = image.names_classes and len(image.classes) == 1
+    if not alone and (not image.names_classes or image.classes.planes is None):
+        yield prediction, truth
+        return
+    true = truth.planes(label)
+    require_same_classes(truth.name, image.classes, true.classes, label)
+    for entry in image.classes:
+        found = prediction if alone else class_view(prediction, entry)
+        yield found, truth if true.channels is None else class_view(truth, entry)
 
 
 def require_same_classes(slide: str, found: ClassTable, true: ClassTable, label: str) -> None:

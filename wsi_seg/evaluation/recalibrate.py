@@ -1,7 +1,7 @@
 """Owns writing a prediction whose probabilities were calibrated on another one with a truth."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from wsi_seg.batch import SlidesReport, run_each
 from wsi_seg.choices import Method
-from wsi_seg.errors import StoreError
+from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.evaluation.calibration import Reliability
+from wsi_seg.evaluation.softmax import softened
 from wsi_seg.postprocess.label_map import label_map
 from wsi_seg.progress import Progress
 from wsi_seg.store import (
@@ -27,6 +28,9 @@ from wsi_seg.store import (
 )
 from wsi_seg.store.names import LABELS, PREDICTION_LABEL
 
+# Rows calibrated at a time: powers take eight bytes for each value.
+_ROWS = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
@@ -38,19 +42,37 @@ class Calibration:
         See `Reliability.table`.
     tables
         ``(256,)`` uint8 of each class.
+    softmax
+        Temperature of exclusive classes, which replaces the tables; None of others.
     """
 
     method: Method
     tables: Mapping[str, NDArray[np.uint8]]
+    softmax: float | None = None
 
     @classmethod
-    def fit(cls, found: Mapping[str, Reliability], method: Method) -> "Calibration":
-        """Fit each class on its own."""
-        return cls(method, {name: one.table(method) for name, one in found.items()})
+    def fit(
+        cls, found: Mapping[str, Reliability], method: Method, *, softmax: float | None = None
+    ) -> "Calibration":
+        """Fit each class on its own; exclusive ones have the temperature of their softmax.
+
+        Raises
+        ------
+        ConfigError
+            If exclusive classes are to be calibrated one by one.
+        """
+        if softmax is not None and method != "temperature":
+            raise ConfigError(
+                f"got method {method} for exclusive classes, whose probabilities add up to 1 with "
+                "the background's; expected method temperature"
+            )
+        return cls(method, {name: one.table(method) for name, one in found.items()}, softmax)
 
     def note(self, store: SlideStore) -> dict[str, object]:
         """Everything that decides the result of a prediction, as plain JSON values."""
         tables = {n: hashlib.sha256(one.tobytes()).hexdigest() for n, one in self.tables.items()}
+        if self.softmax is not None:
+            tables = {"softmax": hashlib.sha256(repr(self.softmax).encode()).hexdigest()}
         return {
             "calibration": self.method,
             "calibration_tables": tables,
@@ -147,6 +169,11 @@ def _require_same(result: Path, asked: Mapping[str, object], *, overwrite: bool)
 def _write(store: SlideStore, calibration: Calibration, out: Path) -> None:
     image = store.probabilities
     classes = image.classes
+    if classes.is_exclusive != (calibration.softmax is not None):
+        raise StoreError(
+            f"slide {store.name!r} has classes of mode {classes.mode}, and what was fitted is of "
+            "another one; expected a prediction of the model that it was fitted on"
+        )
     missing = [name for name in classes.names if name not in calibration.tables]
     if missing:
         raise StoreError(
@@ -156,12 +183,26 @@ def _write(store: SlideStore, calibration: Calibration, out: Path) -> None:
     tables = [calibration.tables[name] for name in classes.names]
     notes = dict(store.attributes) | calibration.note(store) | {"saved": "both"}
     layout = Layout.like(image, channels=len(classes))
+    ids = Layout.like(image, channels=classes.planes)
     about = {"kind": "label", "classes": classes.to_json()}
     with writing(out / store.name, layout, notes) as draft:
-        label = draft.inside(f"{LABELS}/{PREDICTION_LABEL}", Layout.like(image), about)
+        label = draft.inside(f"{LABELS}/{PREDICTION_LABEL}", ids, about)
         for strip in draft.strips():
             values = image.read(strip, cached=False)
-            for channel, table in enumerate(tables):
-                values[..., channel] = table[values[..., channel]]
+            values = _calibrated(values, tables, calibration.softmax)
             draft.write(strip, values)
-            label.write(strip, label_map(values))
+            label.write(strip, label_map(values, classes.mode))
+
+
+def _calibrated(
+    values: NDArray[np.uint8], tables: Sequence[NDArray[np.uint8]], softmax: float | None
+) -> NDArray[np.uint8]:
+    """Values ``(H, W, C)`` as they are calibrated, few rows at a time."""
+    for row in range(0, len(values), _ROWS):
+        rows = values[row : row + _ROWS]
+        if softmax is not None:
+            rows[...] = softened(rows, softmax)
+            continue
+        for channel, table in enumerate(tables):
+            rows[..., channel] = table[rows[..., channel]]
+    return values

@@ -19,9 +19,11 @@ from wsi_seg.classes import IGNORE, ClassEntry, ClassTable
 from wsi_seg.geometry import Region
 from wsi_seg.masks.rasterize import Rasterizer
 from wsi_seg.masks.vectorize import vectorize
-from wsi_seg.postprocess.label_map import predicted_label
+from wsi_seg.postprocess.label_map import label_map, predicted_label
 from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Multiscale, SlideStore
+from wsi_seg.store.class_view import class_view, each_class, plane_of
+from wsi_seg.store.collection import planes_error
 
 # Objects kept per slide, the largest ones: nobody looks through more.
 MOST = 20_000
@@ -105,6 +107,35 @@ def list_review_objects(
     list[ReviewObject]
         What was found, then what was missed; with neither prediction nor truth, nothing.
     """
+    parts = _parts(slide, found, true)
+    objects = [one for pair in parts for one in _listed(slide, *pair)]
+    return [replace(item, id=number) for number, item in enumerate(objects)]
+
+
+def _parts(
+    slide: SlideStore, found: SlideStore | None, true: Multiscale | None
+) -> list[tuple[SlideStore | None, Multiscale | None]]:
+    """Prediction and truth, class by class where classes overlap."""
+    planes = true is not None and true.channels is not None
+    if found is None:
+        return [(None, part) for part in each_class(true)] if true is not None else []
+    if found.image.classes.planes is None:
+        if not planes or true is None:
+            return [(found, true)]
+        if len(found.image.classes) > 1:
+            raise planes_error(slide.name, true.name)
+    views = [(class_view(found, entry), entry) for entry in found.image.classes]
+    known = () if true is None else true.classes.names
+    return [
+        (view, plane_of(true, entry) if true is not None and entry.name in known else None)
+        for view, entry in views
+    ]
+
+
+def _listed(
+    slide: SlideStore, found: SlideStore | None, true: Multiscale | None
+) -> list[ReviewObject]:
+    """Objects of classes of which a pixel has one; not numbered yet."""
     subject = _Subject(slide, found, true)
     objects: list[tuple[Kind, ClassEntry, Polygon]] = []
     if found is not None:
@@ -115,8 +146,7 @@ def list_review_objects(
         objects += _outlined("true", true, subject)
     measure = _Measure(subject)
     measured = (measure.of(kind, entry, polygon) for kind, entry, polygon in objects)
-    kept = [item for item in measured if item is not None]
-    return [replace(item, id=number) for number, item in enumerate(kept)]
+    return [item for item in measured if item is not None]
 
 
 class _Subject:
@@ -169,7 +199,8 @@ class _Measure:
         self._subject, self._true = subject, subject.true
         self._image = None if subject.found is None else subject.found.image
         self._ids_only = subject.found is not None and subject.found.saved == "labels"
-        found_classes = [] if self._image is None else list(self._image.classes)
+        found_classes = ClassTable(()) if self._image is None else self._image.classes
+        self._exclusive = found_classes.is_exclusive
         self._ids = {entry.name: entry.id for entry in found_classes}
         self._true_classes = None if subject.true is None else subject.true.classes
 
@@ -180,9 +211,10 @@ class _Measure:
         if self._image is None or entry.name not in self._ids:
             return plain if kind != "missed" else None
         region, inside = self._inside(polygon, self._image)
-        probability = self._probability(self._image.read(region), self._ids[entry.name])[inside]
-        if kind == "missed" and (probability > 0.5).any():
+        pixels, class_id = self._image.read(region), self._ids[entry.name]
+        if kind == "missed" and self._shown(pixels, class_id)[inside].any():
             return None
+        probability = self._probability(pixels, class_id)[inside]
         if not self._ids_only:
             plain = replace(plain, probability=float(probability.mean()))
         ids = self._truth(entry, region)
@@ -200,6 +232,15 @@ class _Measure:
         """Probability of a class in some pixels of the prediction."""
         values = (found == class_id) * 255 if self._ids_only else found[:, :, class_id - 1]
         return values / np.float64(255)
+
+    def _shown(self, found: NDArray[np.uint8], class_id: int) -> NDArray[np.bool_]:
+        """Whether the prediction shows a class in some of its pixels."""
+        if not self._ids_only and self._exclusive:
+            found = label_map(found, "exclusive")
+        shown: NDArray[np.bool_] = (
+            found == class_id if found.ndim == 2 else found[:, :, class_id - 1] > 127
+        )
+        return shown
 
     def _inside(self, polygon: Polygon, image: Multiscale) -> tuple[Region, NDArray[np.bool_]]:
         """Bounding box at a level where it is small, and which of its pixels the object covers."""

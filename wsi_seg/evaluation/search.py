@@ -18,6 +18,7 @@ from wsi_seg.choices import Scope
 from wsi_seg.errors import BatchError, ConfigError, StoreError
 from wsi_seg.evaluation.pairing import (
     PredictionTruthStrip,
+    compared,
     lack_of_truth,
     paired_strips,
     require_same_classes,
@@ -29,14 +30,23 @@ from wsi_seg.postprocess.rule import Rule, least_above, write_rule
 from wsi_seg.postprocess.strips import argmax_strips
 from wsi_seg.progress import Progress, Silent
 from wsi_seg.store import Collection, Predictions, SlideStore
+from wsi_seg.store.class_view import ClassView
 
 # Right, wrong, and not to be scored.
 _STATES = 3
 
 
-# Thresholds that are tried where none are named.
+# Thresholds that are tried where none are named; 0 is what inference decides of exclusive classes.
 _HIGHS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+_DOUBTS = (0.0, *_HIGHS)
 _BASE = Rule()
+
+
+def usual_highs(folds: Sequence[Predictions]) -> tuple[float, ...]:
+    """High thresholds that are tried where none are named."""
+    found = (one[name].image for one in folds for name in one.names()[:1])
+    exclusive = any(image.names_classes and image.classes.is_exclusive for image in found)
+    return _DOUBTS if exclusive else _HIGHS
 
 
 def grid(
@@ -158,7 +168,8 @@ def search(
     slides
         Their stores, with the label ``label``.
     rules
-        See `grid`; of equally good ones the first wins. None takes thresholds from 0.3 to 0.8.
+        See `grid`; of equally good ones the first wins. None takes thresholds from 0.3 to 0.8,
+        and 0 where classes are exclusive.
     label
         Name of the true label.
     parts
@@ -186,7 +197,7 @@ def search(
     >>> rules = grid([0.6, 0.75], [0.3], [0, 500], base=Rule(max_hole_area=50))  # doctest: +SKIP
     >>> search([predictions], slides, rules, out="run/rule.json").rule  # doctest: +SKIP
     """
-    rules = rules or grid(_HIGHS, (), (0.0,))
+    rules = rules or grid(usual_highs(folds), (), (0.0,))
     fold: list[int] = []
     scores: list[NDArray[np.float64]] = []
     failures: dict[str, str] = {}
@@ -264,27 +275,39 @@ def slide_scores(
 
     Both empty is 1. Only thresholds and ``min_area`` of a rule are looked at.
     """
+    parts = [_scores(*pair, rules, label) for pair in compared(prediction, truth, label)]
+    scores: NDArray[np.float64] = np.mean([one for one in parts if one is not None], axis=0)
+    return scores
+
+
+def _scores(
+    prediction: SlideStore, truth: SlideStore, rules: Sequence[Rule], label: str
+) -> NDArray[np.float64] | None:
+    """Dice of classes of which a pixel has one; None for one that nobody annotated here."""
     image, true = prediction.probabilities, truth.label(label)
     classes = image.classes
     require_same_slide(prediction, truth)
     require_same_classes(truth.name, classes, true.classes, label)
     px_areas = [rule.px_area(prediction.pyramid.mpp, name=prediction.name) for rule in rules]
     images = _ImageCounts(len(classes) + 1)
-    per_object = {rule.low_threshold: rule for rule in rules if rule.per == "object"}
-    highs = sorted({rule.high_threshold for rule in rules if rule.per == "object"})
-    objects = {low: _ObjectCounts(low, highs) for low in per_object}
+    levels = [rule.thresholds(exclusive=classes.is_exclusive) for rule in rules]
+    per_object = {level for level, rule in zip(levels, rules, strict=True) if rule.per == "object"}
+    highs = sorted({high for high, _ in per_object})
+    objects = {low: _ObjectCounts(low, highs) for _, low in sorted(per_object)}
     for strip in paired_strips(
         argmax_strips(image), classes, true, height=image.pyramid.extent.height
     ):
         images.add(strip)
         for counts in objects.values():
             counts.add(strip)
+    if isinstance(truth, ClassView) and not images.scored:
+        return None
     for counts in objects.values():
         counts.close(len(classes) + 1)
     scores = []
-    for rule, px_area in zip(rules, px_areas, strict=True):
-        where = images if rule.per == "image" else objects[rule.low_threshold]
-        tp, found = where.of(rule, px_area)
+    for rule, level, px_area in zip(rules, levels, px_areas, strict=True):
+        where = images if rule.per == "image" else objects[level[1]]
+        tp, found = where.of(level, rule, px_area)
         total = found + images.true
         dice = np.where(total > 0, 2 * tp / np.maximum(total, 1), 1.0)
         scores.append(float(dice[1:].mean()))
@@ -306,12 +329,17 @@ class _ImageCounts:
         self._px += counted.reshape(self._px.shape)
         self.true += np.bincount(strip.true.ravel(), minlength=256)[: len(self.true)]
 
-    def of(self, rule: Rule, px_area: float) -> tuple[Ints, Ints]:
-        """Right pixels and all scored pixels that the rule keeps of each class."""
-        high = self._px[:, least_above(rule.high_threshold) :].sum(axis=(1, 2))
-        kept = ~(high * px_area < rule.min_area)
-        low = self._px[:, least_above(rule.low_threshold) :].sum(axis=1)
-        return low[:, 0] * kept, low[:, :2].sum(axis=1) * kept
+    @property
+    def scored(self) -> int:
+        """Pixels that count."""
+        return int(self._px[:, :, :2].sum())
+
+    def of(self, levels: tuple[float, float], rule: Rule, px_area: float) -> tuple[Ints, Ints]:
+        """Right pixels and all scored pixels that a rule keeps of each class."""
+        high, low = map(least_above, levels)
+        kept = ~(self._px[:, high:].sum(axis=(1, 2)) * px_area < rule.min_area)
+        px = self._px[:, low:].sum(axis=1)
+        return px[:, 0] * kept, px[:, :2].sum(axis=1) * kept
 
 
 class _ObjectCounts:
@@ -349,10 +377,9 @@ class _ObjectCounts:
         self._value[groups[rows[:, 0]]] = rows[:, 1]
         self._size, self._rows = size, []
 
-    def of(self, rule: Rule, px_area: float) -> tuple[Ints, Ints]:
-        """Right pixels and all scored pixels that the rule keeps of each class."""
-        high = self._sums[:, 2 + self._highs[rule.high_threshold]]
-        kept = ~(high * px_area < rule.min_area)
+    def of(self, levels: tuple[float, float], rule: Rule, px_area: float) -> tuple[Ints, Ints]:
+        """Right pixels and all scored pixels that a rule keeps of each class."""
+        kept = ~(self._sums[:, 2 + self._highs[levels[0]]] * px_area < rule.min_area)
         right, scored = np.zeros(self._size, dtype=np.int64), np.zeros(self._size, dtype=np.int64)
         np.add.at(right, self._value[kept], self._sums[kept, 0])
         np.add.at(scored, self._value[kept], self._sums[kept, 1])

@@ -11,6 +11,7 @@ from shapely.geometry import Polygon
 from wsi_seg.batch import SlidesReport, run_each
 from wsi_seg.choices import Dialect
 from wsi_seg.classes import ClassEntry
+from wsi_seg.errors import StoreError
 from wsi_seg.exporting.coco import write_coco
 from wsi_seg.exporting.geojson import write_geojson
 from wsi_seg.exporting.names import file_name
@@ -20,13 +21,14 @@ from wsi_seg.exporting.png import write_mask
 from wsi_seg.exporting.rle import write_rle_csv
 from wsi_seg.exporting.tiff import write_ome_tiff
 from wsi_seg.masks.vectorize import vectorize
-from wsi_seg.postprocess.objects import ObjectTable, Scale, measure
+from wsi_seg.postprocess.objects import ObjectTable, Scale, joined_tables, measure
 from wsi_seg.postprocess.rule import Rule
 from wsi_seg.postprocess.strips import label_strips
 from wsi_seg.postprocess.table import write_table
 from wsi_seg.postprocess.write import decided_label
 from wsi_seg.progress import Progress, Silent
 from wsi_seg.store import Collection, Multiscale, Predictions, SlideStore
+from wsi_seg.store.class_view import class_view, each_class
 
 # Rows of a label map outlined at a time.
 _STRIP_PX = 1024
@@ -186,8 +188,14 @@ def _write_slide(
         files.append(path)
     if targets.overview is not None and slides is not None:
         files.append(targets.overview / file_name(name, ".png"))
-        write_overview(slides[name], [(label, label.classes)], files[-1])
+        parts = [(part, part.classes) for part in each_class(label)]
+        write_overview(slides[name], parts, files[-1])
     if targets.png is not None:
+        if label.channels is not None:
+            raise StoreError(
+                f"slide {name}: a PNG has one id for each pixel, and its classes overlap; expected "
+                "another format, such as --geojson, --rle or --ome-tiff"
+            )
         files.append(targets.png / file_name(name, ".png"))
         write_mask(files[-1], label)
     if targets.ome_tiff is not None:
@@ -207,6 +215,15 @@ def _write_slide(
 
 def _measured(store: SlideStore, label: Multiscale) -> ObjectTable:
     """Objects of a label map of a prediction; see `ExportTargets.table`."""
+    if label.channels is None:
+        return _measured_label(store, label)
+    views = (class_view(store, entry) for entry in label.classes)
+    parts = zip(views, each_class(label), strict=True)
+    return joined_tables([_measured_label(view, part) for view, part in parts])
+
+
+def _measured_label(store: SlideStore, label: Multiscale) -> ObjectTable:
+    """Objects of classes of which a pixel has one."""
     classes, scale = label.classes, Scale(label.downsample, label.pyramid.mpp)
     if store.saved != "labels":
         return _placed(measure(label_strips(label, store.probabilities), classes, scale), label)
@@ -234,7 +251,8 @@ def _write_shared(labels: list[tuple[str, Multiscale]], targets: ExportTargets) 
     """Write the files that hold all slides."""
     files = []
     if targets.rle is not None and labels:
-        write_rle_csv(targets.rle, labels, dialect=targets.dialect)
+        parts = [(name, part) for name, label in labels for part in each_class(label)]
+        write_rle_csv(targets.rle, parts, dialect=targets.dialect)
         files.append(str(targets.rle))
     if targets.coco is not None and labels:
         images = (
@@ -252,7 +270,7 @@ def outlines(label: Multiscale, min_area_um2: float = 0.0) -> Iterator[tuple[Cla
     Parameters
     ----------
     label
-        Label map of one slide.
+        Label map of one slide; with planes, one class comes after the other.
     min_area_um2
         Smaller objects are left out; px² of level 0 where mpp is unknown.
 
@@ -267,13 +285,15 @@ def outlines(label: Multiscale, min_area_um2: float = 0.0) -> Iterator[tuple[Cla
     >>> write_geojson("slide-1.geojson", outlines(label, 50.0))  # doctest: +SKIP
     57
     """
-    classes = {entry.id: entry for entry in label.classes}
+    entries = {entry.name: entry for entry in label.classes}
     place, scale = Place.of(label), label.downsample
     mpp = None if label.pyramid.mpp is None else label.pyramid.mpp / scale
-    for value, polygon in vectorize(_strips(label)):
-        scaled = place.on_slide(polygon)
-        if scaled.area * (1.0 if mpp is None else mpp**2) >= min_area_um2:
-            yield classes[value], scaled
+    for part in each_class(label):
+        names = part.classes.names
+        for value, polygon in vectorize(_strips(part)):
+            scaled = place.on_slide(polygon)
+            if scaled.area * (1.0 if mpp is None else mpp**2) >= min_area_um2:
+                yield entries[names[value - 1]], scaled
 
 
 def _strips(label: Multiscale) -> Iterator[tuple[int, NDArray[np.uint8]]]:

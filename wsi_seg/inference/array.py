@@ -151,11 +151,11 @@ class Predictor:
         return self._predicted(pixels, mpp).astype(np.float32) / np.float32(255)
 
     def labels(self, pixels: NDArray[np.uint8], *, mpp: float | None = None) -> NDArray[np.uint8]:
-        """Class ids of an array, ``(H, W)`` uint8: the most probable class above 1/2, else 0.
+        """Class ids of an array, ``(H, W)`` uint8, or planes; see `postprocess.label_map`.
 
         ``pixels`` and ``mpp`` are as of `Predictor.__call__`.
         """
-        return label_map(self._predicted(pixels, mpp))
+        return label_map(self._predicted(pixels, mpp), self.classes.mode)
 
     def _predicted(self, pixels: NDArray[np.uint8], mpp: float | None) -> NDArray[np.uint8]:
         card = self._model.card

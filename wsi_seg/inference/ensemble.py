@@ -139,14 +139,16 @@ def _combined(
     def combined() -> Strip:
         members = [_joined(part) for part in parts]
         rows = np.empty((y_end - y, plan.extent.width, len(model.card.classes)), np.uint8)
-        step = max(1, _BLOCK // rows[0].size)
+        step, exclusive = max(1, _BLOCK // rows[0].size), model.card.classes.is_exclusive
         for top in range(y, y_end, step):
             wanted = range(top, min(top + step, y_end))
             found = [
                 _rows(member, first, part.plan, plan, wanted)
                 for part, (first, member) in zip(parts, members, strict=True)
             ]
-            rows[top - y : wanted.stop - y] = combine(found, model.weights, model.mode)
+            rows[top - y : wanted.stop - y] = combine(
+                found, model.weights, model.mode, exclusive=exclusive
+            )
         return Strip(index, rows)
 
     return arrived

@@ -265,6 +265,7 @@ class _Needs:
         self._readers = readers or default_readers()
         self._width = max(max(p.extent.width, p.tile_px) for slide in plans for p in slide)
         self._classes = len(cards[0].classes)
+        self._planes = cards[0].classes.planes or 1
 
     def steps(
         self,
@@ -298,10 +299,12 @@ class _Needs:
         ):
             px = batch * size.padded(max(plan.tile_px for plan in member)) ** 2
             values = size.values_per_px * self._value
-            forward = max(forward, int(px * (values + 9 * card.in_channels + 12 * self._classes)))
+            forward = max(
+                forward, int(px * (values + 9 * card.in_channels + 12 * card.classes.outputs))
+            )
             most = max(self._ahead(plan, card, batch, choice.rows_ahead) for plan in member)
             ahead, reading = max(ahead, most), reading + most + self._unit(member, card)
-        strip = choice.strip_px * self._width * (self._classes + 1)
+        strip = choice.strip_px * self._width * (self._classes + self._planes)
         # The strips of each member wait to be combined.
         members = len(choice.batches) if len(choice.batches) > 1 else 0
         waiting = (_WAITING_GPU if self._on_device else _WAITING) * strip * (1 + members)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wsi_seg.choices import Save
+from wsi_seg.classes import ClassMode
 from wsi_seg.inference.options import STRIP_ROWS
 from wsi_seg.inference.plan import PlannedSlide, Quarantined, SlidePlan, finest
 from wsi_seg.inference.resample import rows_under
@@ -58,6 +59,8 @@ class StripTask:
         Indices of the strips.
     save
         What is written.
+    mode
+        Of the classes, see `ClassTable`.
     """
 
     store: PlannedSlide
@@ -65,6 +68,7 @@ class StripTask:
     target: Path
     strips: frozenset[int]
     save: Save = "both"
+    mode: ClassMode | None = None
 
     @property
     def plan(self) -> SlidePlan:
@@ -87,15 +91,17 @@ class StripTask:
         """What is made of rows on the device; what is not is made by `StripSaver`."""
         if self.plan.native is not None or self.plan.first_pass is not None:
             return Wanted()
+        planes = self.mode == "overlapping"
         return Wanted(
-            probabilities=self.save != "labels",
-            labels=self.save != "probabilities",
+            probabilities=self.save != "labels" or planes,
+            labels=self.save != "probabilities" and not planes,
             steps=self.save != "labels",
+            exclusive=self.mode == "exclusive",
         )
 
     def saver(self) -> StripSaver:
         """Make what writes the strips, from top to bottom."""
-        return StripSaver(self.target, self.plan, self.save)
+        return StripSaver(self.target, self.plan, self.save, mode=self.mode)
 
     def job(
         self,
@@ -135,6 +141,8 @@ class SlideOutput:
         Everything that decides the prediction's bytes; unfinished work with others is refused.
     save
         What is written.
+    mode
+        Of the classes, see `ClassTable`.
     overwrite
         Start over; a prediction that exists stays until the new one is complete.
     """
@@ -148,9 +156,10 @@ class SlideOutput:
         *,
         save: Save,
         overwrite: bool,
+        mode: ClassMode | None = None,
     ) -> None:
         self.store, self.plans, self.plan, self.save = store, plans, finest(plans), save
-        self._settings = settings
+        self._settings, self._mode = settings, mode
         self._final = out / store.name
         self._partial = out / PARTIAL / store.name
         if overwrite:
@@ -188,7 +197,7 @@ class SlideOutput:
             label = self._partial / LABELS / PREDICTION_LABEL
             self._create(
                 label,
-                None,
+                card.classes.planes,
                 LabelInfo(classes=card.classes, slide_extent=self._slide_extent).to_json(),
             )
 
@@ -218,7 +227,7 @@ class SlideOutput:
         """Strips that are not on disk yet."""
         every = range(len(self.plan.strips))
         left = frozenset(index for index in every if str(index) not in self._journal.done)
-        return StripTask(self.store, self.plans, self._partial, left, self.save)
+        return StripTask(self.store, self.plans, self._partial, left, self.save, self._mode)
 
     @property
     def records(self) -> dict[int, StripRecord]:

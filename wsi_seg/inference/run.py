@@ -155,7 +155,8 @@ def infer(
     model
         Model file, an ensemble's YAML file, several as `predict.ensemble.read_model` gives them,
         or a module of one's own, which maps normalised ``(B, C, H, W)`` float32 to logits
-        ``(B, classes, H, W)``. With a cluster, all its workers must see files, slides and ``out``.
+        ``(B, outputs, H, W)``, see `ClassTable.outputs`. With a cluster, all its workers must see
+        files, slides and ``out``.
     out
         Prediction collection to make, continue or add to.
     options
@@ -289,7 +290,8 @@ def _begin(
         settings["slide_digest"] = store_digest(store.path)
         settings |= _measured(store, plans)
         save = options.saved(len(model.card.classes))
-        output = SlideOutput(store, plans, out, settings, save=save, overwrite=overwrite)
+        mode = model.card.classes.mode
+        output = SlideOutput(store, plans, out, settings, save=save, overwrite=overwrite, mode=mode)
         if not output.complete:
             learned = {"learned_from_slide": name in learned_from}
             output.create(model.card, model.training | learned)

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from wsi_seg.choices import Save
+from wsi_seg.classes import ClassMode
 from wsi_seg.errors import StoreError
 from wsi_seg.inference.adaptive import merged
 from wsi_seg.inference.plan import Quarantined, SlidePlan
@@ -95,10 +96,14 @@ class StripSaver:
         Plan whose grid the output has.
     save
         What is written.
+    mode
+        Of the classes, see `postprocess.label_map`.
     """
 
-    def __init__(self, target: Path, plan: SlidePlan, save: Save) -> None:
-        self._plan = plan
+    def __init__(
+        self, target: Path, plan: SlidePlan, save: Save, *, mode: ClassMode | None = None
+    ) -> None:
+        self._plan, self._mode = plan, mode
         self._image = _Writer(target, nearest=False) if save != "labels" else None
         self._labels = (
             _Writer(target, nearest=True, inside=f"{LABELS}/{PREDICTION_LABEL}/")
@@ -118,7 +123,8 @@ class StripSaver:
             assert strip.probabilities is not None
             record = StripRecord(strip.index, quarantined=unread)
             for y, rows in restore(strip.probabilities, plan.native, plan.shard_px):
-                record = self._write(record, y, rows, label_map(rows))
+                labels = label_map(rows, self._mode)
+                record = self._write(record, y, rows, labels)
             return record
         strip = self._completed(strip, unread)
         record = StripRecord(strip.index, strip.steps, quarantined=unread)
@@ -132,7 +138,8 @@ class StripSaver:
             return strip
         y = self._plan.strips[strip.index][0]
         rows = merged(self._plan, y, rows, quarantined)
-        labels = label_map(rows) if labels is None and self._labels is not None else labels
+        if labels is None and self._labels is not None:
+            labels = label_map(rows, self._mode)
         if steps is None and self._image is not None:
             steps = self._steps(y, rows)
         return replace(strip, probabilities=rows, labels=labels, steps=steps)

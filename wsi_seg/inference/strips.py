@@ -37,11 +37,15 @@ class Strip:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is made of rows on the device before they come down."""
+    """What is made of rows on the device before they come down.
+
+    Labels are those of classes that are exclusive, or not; see `postprocess.label_map`.
+    """
 
     probabilities: bool = True
     labels: bool = False
     steps: bool = False
+    exclusive: bool = False
 
 
 # Gives a strip once it has come down from the device, to be called once, in any thread.
@@ -189,7 +193,8 @@ class StripBuilder:
             last = part.permute(1, 2, 0).contiguous()
             self._transfers.download(last, strip.probabilities[rows])
         if strip.labels is not None:
-            self._transfers.download(label_ids(part), strip.labels[rows])
+            ids = label_ids(part, exclusive=self._wanted.exclusive)
+            self._transfers.download(ids, strip.labels[rows])
         if self._sums is not None:
             steps = self._sums.of(y, part, first=at == 0)
             strip.steps = steps if strip.steps is None else strip.steps + steps
@@ -246,13 +251,15 @@ class OpenStrip:
         return full
 
 
-def label_ids(rows: torch.Tensor) -> torch.Tensor:
+def label_ids(rows: torch.Tensor, *, exclusive: bool = False) -> torch.Tensor:
     """Class ids of probabilities as `postprocess.label_map` decides, on their device.
 
     Parameters
     ----------
     rows
         ``(channels, rows, columns)`` uint8.
+    exclusive
+        Whether the classes have to be above what they leave of 255, in place of one half.
 
     Returns
     -------
@@ -262,7 +269,9 @@ def label_ids(rows: torch.Tensor) -> torch.Tensor:
     if len(rows) == 1:
         return (rows[0] > 127).to(torch.uint8)
     ids = torch.zeros_like(rows[0])
-    best = torch.full_like(rows[0], 127)
+    best = torch.full_like(rows[0], 255 if exclusive else 127)
+    for probability in rows if exclusive else ():
+        best -= torch.minimum(best, probability)
     for channel, probability in enumerate(rows):
         ids.masked_fill_(probability > best, channel + 1)
         torch.maximum(best, probability, out=best)

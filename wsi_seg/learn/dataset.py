@@ -9,7 +9,8 @@ from torch.utils.data import Dataset
 from wsi_seg.config import Recipe
 from wsi_seg.config.augment import Augment
 from wsi_seg.data.augment import require_no_colour
-from wsi_seg.data.dataset import PatchDataset, PatchSource
+from wsi_seg.data.dataset import PatchDataset
+from wsi_seg.data.source import PatchSource
 from wsi_seg.data.weighted import WeightedPatchDataset
 from wsi_seg.errors import ConfigError
 from wsi_seg.learn.sampler import patch_sampler
@@ -73,7 +74,8 @@ def make_dataset(
     EpochDataset
         Items are ``(image, mask)``: uint8 RGB ``(3, H, W)``, H = W = ``patch_px``, not normalised,
         and uint8 class ids ``(H, W)``, 255 where they are to be ignored; where labels are
-        probabilities float32 ``(classes, H, W)``, NaN where they are to be ignored. `set_epoch`
+        probabilities, or classes overlap, float32 ``(classes, H, W)``, NaN where they are to be
+        ignored. `set_epoch`
         chooses the epoch.
 
     Raises

@@ -13,6 +13,7 @@ from wsi_seg.learn.losses.pixels import Pixels
 from wsi_seg.learn.pace import training_precision
 from wsi_seg.learn.sampler import patch_sampler
 from wsi_seg.learn.split import split_slides
+from wsi_seg.learn.task import rating_of
 from wsi_seg.models.training_network import TrainingNetwork
 from wsi_seg.predict.device import pick_device
 from wsi_seg.reading.view import View
@@ -190,7 +191,10 @@ class _Step:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
             outputs = self.learner(noise)
         px = Pixels.of(
-            outputs.logits, label.byte().to(self.device), class_logits=outputs.class_logits
+            outputs.logits,
+            label.byte().to(self.device),
+            class_logits=outputs.class_logits,
+            rating=rating_of(self.recipe),
         )
         loss = SegmentationLoss(self.recipe.loss)(px)
         loss = loss + sum(one.float().mean() for one in outputs.auxiliary)

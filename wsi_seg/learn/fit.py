@@ -157,13 +157,13 @@ def build_learner(
     recipe: Recipe, split: Split, *, start: Path | None
 ) -> tuple[TrainingNetwork, ModelCard]:
     """Network before the first step, and the card it will be saved with."""
-    model, classes, view = recipe.model, len(recipe.classes), View.of(recipe)
+    model, classes, view = recipe.model, recipe.class_table, View.of(recipe)
     weights = start or model.start
     spec = NetworkSpec(
         architecture=model.architecture,
         encoder=current_encoder(model.encoder),
         in_channels=view.channels,
-        classes=classes,
+        classes=classes.outputs,
         decoder_attention=model.decoder_attention,
         full_resolution_skip=model.full_resolution_skip,
     )
@@ -187,7 +187,8 @@ def build_learner(
     )
     learner = TrainingNetwork(
         network,
-        classes=classes,
+        classes=len(classes),
+        outputs=classes.outputs,
         head=model.head,
         dropout=model.dropout,
         auxiliary=model.deep_supervision > 0,
@@ -199,7 +200,7 @@ def build_learner(
         architecture=spec.architecture,
         encoder=spec.encoder,
         in_channels=spec.in_channels,
-        classes=recipe.class_table,
+        classes=classes,
         mpp=recipe.mpp,
         tile_px=recipe.patch_px,
         mean=normalisation.mean,

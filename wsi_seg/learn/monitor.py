@@ -27,16 +27,17 @@ RULES = tuple(r for r in itertools.product(_TOPS, _BOTTOMS, _LEAST_PX) if r[1] <
 SlideCounts = Mapping[str, Mapping[str, Reliability]]
 
 
-def figures(scores: Scores, values: SlideCounts) -> Row:
+def figures(scores: Scores, values: SlideCounts, *, exclusive: bool = False) -> Row:
     """Figures of all slides held out; the higher the better, except for the loss.
 
     ``val_dice`` is the Dice of all pixels pooled, averaged over classes. ``val_dice_slide`` is that
     of each case, averaged over cases and classes; a class that is neither on a case nor found there
     counts 1, one that is found where it is not counts 0. ``val_dice_objects`` is the same over the
     cases that show the class, and absent where none does. ``val_loss`` is the mean cross-entropy
-    of all pixels and classes. ``val_soft_dice`` is the Dice of the probabilities themselves, 1 -
-    Dice loss, of each case that shows the class, averaged.
-    ``val_triplet`` is the best ``val_dice_slide`` of some rules of two thresholds and an area.
+    of all pixels and classes, of each class against the rest. ``val_soft_dice`` is the Dice of the
+    probabilities themselves, 1 - Dice loss, of each case that shows the class, averaged.
+    ``val_triplet`` is the best ``val_dice_slide`` of a few rules of two thresholds and an area;
+    exclusive classes, which are not decided one by one, have none.
 
     Parameters
     ----------
@@ -44,6 +45,8 @@ def figures(scores: Scores, values: SlideCounts) -> Row:
         Of the label maps.
     values
         Pixels of each slide and class by the probability that was predicted.
+    exclusive
+        Whether the classes are.
     """
     cases = [score.counts for score in scores.cases]
     shown = [counts.dice for counts in cases if counts.tp + counts.fn]
@@ -58,7 +61,8 @@ def figures(scores: Scores, values: SlideCounts) -> Row:
     with_class = [counts for counts in (case.sum(axis=0) for case in found) if counts[:, 1].any()]
     if with_class:
         row["val_soft_dice"] = statistics.fmean(_soft_dice(counts) for counts in with_class)
-    row["val_triplet"] = _triplet(found)
+    if not exclusive:
+        row["val_triplet"] = _triplet(found)
     return row
 
 

@@ -18,6 +18,7 @@ from torch.nn import functional
 from wsi_seg.atomic import write_atomic
 from wsi_seg.errors import ConfigError
 from wsi_seg.models import load_checkpoint
+from wsi_seg.models.activation import class_probabilities
 
 POSITION_BIAS = "position_bias.json"
 
@@ -114,7 +115,10 @@ def measure_position_bias(
         mean, std = (torch.tensor(v).reshape(1, -1, 1, 1) for v in (card.mean, card.std))
         for tile in ((tiles / 255 - mean) / std).split(1):
             with torch.inference_mode():
-                sums += network(tile.to(device)).float().sigmoid().sum(dim=0).cpu().numpy()
+                found = class_probabilities(
+                    network(tile.to(device)).float(), exclusive=card.classes.is_exclusive
+                )
+                sums += found.sum(dim=0).cpu().numpy()
         means = [means_by_position(one / len(tiles)).tolist() for one in sums]
         answers[kind] = dict(zip(card.classes.names, means, strict=True))
     return PositionBias(answers)

@@ -15,12 +15,13 @@ from wsi_seg.annotations import Annotation
 from wsi_seg.batch import require_none, run_each
 from wsi_seg.classes import IGNORE, ClassTable
 from wsi_seg.config import Recipe
-from wsi_seg.data.dataset import SOFT
+from wsi_seg.data.source import SOFT
 from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.learn.split import split_slides
 from wsi_seg.masks.objects import measure_objects, write_objects
 from wsi_seg.masks.vectorize import vectorize
+from wsi_seg.postprocess.label_map import background, label_map
 from wsi_seg.progress import Progress
 from wsi_seg.sampling.maps import PSEUDO, TrainingSlide
 from wsi_seg.store import (
@@ -46,7 +47,8 @@ class PseudoOptions:
     ----------
     high, low
         A pixel belongs to its most probable class if its probability is at least ``high``; it is
-        background if it is at most ``low``, and ignored (255) in between.
+        background if it is at most ``low``, and ignored (255) in between. Exclusive classes are
+        background where all of them together have at most ``low``.
     foreground_only
         Tiles of ``patch_px`` without any pixel of a class are ignored instead of background.
     soft
@@ -196,6 +198,17 @@ class _Hardened:
         self._high, self._low = round(255 * options.high), round(255 * options.low)
         self._tile = recipe.patch_px if options.foreground_only else 1
         self._options = options
+        if self._classes.planes is not None or self._image.classes.planes is not None:
+            raise ConfigError(
+                f"slide {prediction.name!r}: pseudo-labels have one id for each pixel, and the "
+                "classes overlap; expected exclusive classes, or one, in prediction and recipe"
+            )
+        if options.soft and self._classes.is_exclusive and not self._image.classes.is_exclusive:
+            raise ConfigError(
+                f"got soft labels of slide {prediction.name!r} from a model whose classes overlap, "
+                "for a recipe whose classes are exclusive; leave out --soft, or set classes.mode "
+                "to overlapping"
+            )
 
     def rows(self, y: int, height: int) -> NDArray[np.uint8]:
         """Class ids of some rows of the prediction."""
@@ -205,8 +218,11 @@ class _Hardened:
         region = Region(level=0, y=top, x=0, height=bottom - top, width=extent.width)
         values = self._image.read(region)[..., self._channels]
         best = values.max(axis=-1)
-        ids = np.where(best >= self._high, values.argmax(axis=-1) + 1, 0).astype(np.uint8)
-        ids[(best > self._low) & (best < self._high)] = IGNORE
+        found, some = (values.argmax(axis=-1) + 1).astype(np.uint8), best > self._low
+        if self._image.classes.is_exclusive:
+            found, some = label_map(values, "exclusive"), background(values) < 255 - self._low
+        ids = found * (best >= self._high)
+        ids[some & (ids == 0)] = IGNORE
         if self._options.foreground_only:
             _ignore_empty_tiles(ids, tile)
         return ids[y - top : y - top + height]

@@ -19,7 +19,7 @@ from wsi_seg.data.mix import mix_batch
 from wsi_seg.errors import TrainingError
 from wsi_seg.learn.average import build_average, first_averaged_epoch
 from wsi_seg.learn.losses import SegmentationLoss
-from wsi_seg.learn.losses.pixels import Pixels, ratio
+from wsi_seg.learn.losses.pixels import Pixels, Rating, ratio
 from wsi_seg.learn.optim import build_optimizer, build_plateau, build_schedule, clip_gradients
 from wsi_seg.models.checkpoint import ModelCard
 from wsi_seg.models.training_network import TrainingNetwork
@@ -67,6 +67,7 @@ class SegmentationTask(lightning.LightningModule):
             _auxiliary_loss(recipe.loss) if recipe.model.deep_supervision else None
         )
         self._recipe = recipe
+        self._rating = rating_of(recipe)
         self._augmenter = augmenter
         self._steps_per_epoch = steps_per_epoch
         self._plateau: ReduceLROnPlateau | None = None
@@ -122,12 +123,18 @@ class SegmentationTask(lightning.LightningModule):
         weight = weights if weights.ndim == 3 else weights.reshape(-1, 1, 1)
         pixels = images.to(memory_format=torch.channels_last).float()
         outputs = self.learner(pixels * self._scale + self._shift)
-        px = Pixels.of(outputs.logits, labels, weight=weight, class_logits=outputs.class_logits)
+        px = Pixels.of(
+            outputs.logits,
+            labels,
+            weight=weight,
+            class_logits=outputs.class_logits,
+            rating=self._rating,
+        )
         terms = self._loss.terms(px)
         loss = self._loss.total(terms)
         if self._auxiliary_loss is not None:
             auxiliary = [
-                self._auxiliary_loss(Pixels.of(logits, labels, weight=weight))
+                self._auxiliary_loss(Pixels.of(logits, labels, weight=weight, rating=self._rating))
                 for logits in outputs.auxiliary
             ]
             terms["auxiliary"] = torch.stack(auxiliary).sum()
@@ -219,8 +226,14 @@ class SegmentationTask(lightning.LightningModule):
 @torch.no_grad()
 def losses_of_patches(px: Pixels) -> torch.Tensor:
     """Mean cross-entropy of each patch, ``(B,)``; what the patch weighs does not count."""
-    axes = (1, 2, 3)
-    return ratio((px.bce * px.weight).sum(axes), px.weight.sum(axes))
+    axes, values = (1, 2, 3), px.cross_entropy
+    weight = px.weight[:, : values.shape[1]]
+    return ratio((values * weight).sum(axes), weight.sum(axes))
+
+
+def rating_of(recipe: Recipe) -> Rating:
+    """Say what the classes of a recipe mean to the loss."""
+    return Rating(recipe.classes.is_exclusive, recipe.classes.weights)
 
 
 def _auxiliary_loss(config: LossConfig) -> SegmentationLoss:

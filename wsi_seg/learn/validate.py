@@ -83,7 +83,8 @@ class Validation:
             require_none(report.failures, done=len(report.slides))
             label = self.recipe.data.label
             scores = score_slides(found, self.slides, label, progress, tile_px=self.recipe.patch_px)
-            row = figures(scores, _values(found, self.slides, label))
+            values = _values(found, self.slides, label)
+            row = figures(scores, values, exclusive=self.card.classes.is_exclusive)
         monitor = self.recipe.train.monitor
         if f"val_{monitor}" not in row:
             raise TrainingError(

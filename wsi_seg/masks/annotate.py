@@ -11,7 +11,6 @@ import shapely
 from wsi_seg.annotations import Annotations, AnnotationSets, read_for_slides
 from wsi_seg.annotations.names import named
 from wsi_seg.batch import require_none, run_each
-from wsi_seg.choices import Dialect
 from wsi_seg.classes import BACKGROUND_NAME, IGNORE_NAME, ClassTable, meant_by
 from wsi_seg.errors import AnnotationError, WsiSegError
 from wsi_seg.geometry import Extent
@@ -19,8 +18,8 @@ from wsi_seg.masks.boundary import separate
 from wsi_seg.masks.files import Source, is_own_picture, list_sources
 from wsi_seg.masks.labels import write_labels
 from wsi_seg.masks.outlines import MASK_SUFFIXES, is_mask, outline_mask
+from wsi_seg.masks.reading import PLAIN, Reading
 from wsi_seg.progress import Progress, Silent
-from wsi_seg.slides.volume import VolumeGrid
 from wsi_seg.store import Collection, SlideStore
 from wsi_seg.store.layout import require_label_name
 
@@ -84,50 +83,6 @@ class AnnotateReport:
         return lines
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How annotation files are read.
-
-    Parameters
-    ----------
-    class_names
-        Classes in the order of their ids; empty takes all that occur, sorted by name. The class
-        ``ignore`` is not one of them: its outlines are drawn as 255.
-    merged
-        Names in the files that are another class, and which.
-    default_class
-        Class of features that name none; None refuses them.
-    dialect
-        How a csv writes runs; None finds it from the masks.
-    volumes
-        Volumes whose slices the slides are, for csv files of spheres; by name.
-    boundary_um
-        Width of strips of the class ``boundary`` between objects that touch, pixels of level 0
-        where mpp is unknown; 0 draws none.
-    samples
-        Points a side of a pixel that decide its class at low levels; 1 takes the centre.
-    unlisted_empty
-        The files name everything there is: slides without such a label get one with nothing on
-        it, and are learned from as such. Labels drawn earlier stay.
-    source, weight
-        Replace what files say about who drew and how much it counts; None keeps that.
-    """
-
-    class_names: tuple[str, ...] = ()
-    default_class: str | None = None
-    dialect: Dialect | None = None
-    source: str | None = None
-    weight: float | None = None
-    volumes: Mapping[str, VolumeGrid] = field(default_factory=dict)
-    boundary_um: float = 0.0
-    samples: int = 1
-    unlisted_empty: bool = False
-    merged: Mapping[str, str] = field(default_factory=dict)
-
-
-PLAIN = Reading()
-
-
 def annotate(
     collection: Collection,
     paths: Sequence[Path | str],
@@ -166,6 +121,8 @@ def annotate(
         If there is no file, or none fits a slide, or one that is named itself fits none.
     OutputError
         If no label can have the name.
+    ConfigError
+        See `Reading.classes`.
 
     Examples
     --------
@@ -181,11 +138,18 @@ def annotate(
     if reading.boundary_um:
         read = {name: _separated(a, collection[name], reading) for name, a in read.items()}
     named_there = {item.class_name for a in read.values() for item in a.items}
-    classes = ClassTable.named(reading.class_names or sorted(named_there - _NO_CLASSES))
+    classes = reading.classes(reading.class_names or sorted(named_there - _NO_CLASSES))
 
     def work(slide: str) -> int:
         return len(
-            write_labels(collection[slide], read[slide], classes, name, samples=reading.samples)
+            write_labels(
+                collection[slide],
+                read[slide],
+                classes,
+                name,
+                samples=reading.samples,
+                covered=reading.covered or None,
+            )
         )
 
     batch = run_each(read, work, title="annotate", progress=progress)

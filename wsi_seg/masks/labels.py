@@ -1,16 +1,18 @@
 """Owns writing masks into a store: the tissue mask, and polygons as label maps at every level."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.annotations import Annotations
-from wsi_seg.classes import DOUBT, ClassTable
-from wsi_seg.geometry import Extent
+from wsi_seg.annotations import Annotation, Annotations
+from wsi_seg.classes import DOUBT, IGNORE, ClassTable
+from wsi_seg.geometry import Extent, Region
 from wsi_seg.masks.boundary import BOUNDARY
 from wsi_seg.masks.objects import Objects, measure_objects, write_objects
-from wsi_seg.masks.rasterize import Rasterizer
+from wsi_seg.masks.rasterize import APART, Rasterizer
 from wsi_seg.masks.tissue import find_tissue
 from wsi_seg.reading.thumbnail import thumbnail_extent
 from wsi_seg.store import (
@@ -106,6 +108,7 @@ def write_labels(
     name: str,
     *,
     samples: int = 1,
+    covered: Collection[str] | None = None,
 ) -> Objects:
     """Draw annotations into the store as the label ``name``, at every level of the image.
 
@@ -121,6 +124,9 @@ def write_labels(
         Name of the label; one that exists is replaced.
     samples
         See `Rasterizer.draw`; level 0 always takes one.
+    covered
+        Of classes that overlap, those that the annotations are of: the others' planes are ignored.
+        None are all.
 
     Returns
     -------
@@ -131,23 +137,63 @@ def write_labels(
     wanted = set(classes.names) - {BOUNDARY}
     kept = [item for item in annotations.items if item.class_name in wanted]
     objects = measure_objects(kept, store.pyramid.mpp)
-    layout = replace(Layout.like(store.image), coarser=False)
+    layout = replace(Layout.like(store.image, channels=classes.planes), coarser=False)
     info = LabelInfo(classes=classes)
     with writing(store.path / LABELS / name, layout, info.to_json()) as draft:
-        _draw(draft, Rasterizer(annotations.items, classes), samples)
+        if classes.planes is None:
+            _draw(draft, Rasterizer(annotations.items, classes).draw, samples)
+        else:
+            _draw(draft, _Planes(annotations.items, classes, covered).draw, samples)
         if any(item.weight < 1 for item in kept):
             doubts = Rasterizer.of_doubts(annotations.items, classes)
-            _draw(draft.inside(DOUBT, layout, LabelInfo().to_json()), doubts, 1)
+            plain = replace(layout, channels=None)
+            _draw(draft.inside(DOUBT, plain, LabelInfo().to_json()), doubts.draw, 1)
         write_objects(draft.path, objects)
     return objects
 
 
-def _draw(draft: Draft, rasterizer: Rasterizer, samples: int) -> None:
+class _Draw(Protocol):
+    """Draws a region, see `Rasterizer.draw`."""
+
+    def __call__(
+        self, region: Region, downsample: tuple[float, float], *, samples: int = 1
+    ) -> NDArray[np.uint8]: ...
+
+
+class _Planes:
+    """Draws each of some overlapping classes in a plane of its own; see `ClassTable.planes`."""
+
+    def __init__(
+        self,
+        items: Sequence[Annotation],
+        classes: ClassTable,
+        covered: Collection[str] | None,
+    ) -> None:
+        self._drawers = [
+            Rasterizer([one for one in items if one.class_name in {name, *APART}], classes)
+            if covered is None or name in covered
+            else None
+            for name in classes.names
+        ]
+
+    def draw(
+        self, region: Region, downsample: tuple[float, float], *, samples: int = 1
+    ) -> NDArray[np.uint8]:
+        """Planes of a region, ``(height, width, C)``; see `Rasterizer.draw`."""
+        ignored = np.full((region.height, region.width), IGNORE, dtype=np.uint8)
+        drawn = [
+            ignored if one is None else one.draw(region, downsample, samples=samples)
+            for one in self._drawers
+        ]
+        return np.stack(drawn, axis=-1)
+
+
+def _draw(draft: Draft, draw: _Draw, samples: int) -> None:
     """Draw all levels, each from the polygons themselves."""
     full, extents = draft.layout.extents[0], draft.layout.extents
     for level, extent in enumerate(extents):
         scale = full.height / extent.height, full.width / extent.width
         for strip in draft.strips(level):
-            drawn = rasterizer.draw(strip, scale, samples=samples if level else 1)
+            drawn = draw(strip, scale, samples=samples if level else 1)
             if drawn.any():
                 draft.write(strip, drawn)

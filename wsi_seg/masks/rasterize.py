@@ -13,7 +13,7 @@ from wsi_seg.classes import BACKGROUND, BACKGROUND_NAME, IGNORE, IGNORE_NAME, Cl
 from wsi_seg.geometry import Region
 
 # Names that are drawn and are no class.
-_APART = {IGNORE_NAME: IGNORE, BACKGROUND_NAME: BACKGROUND}
+APART = {IGNORE_NAME: IGNORE, BACKGROUND_NAME: BACKGROUND}
 
 
 class Rasterizer:
@@ -29,7 +29,7 @@ class Rasterizer:
     """
 
     def __init__(self, items: Sequence[Annotation], classes: ClassTable) -> None:
-        ids = _APART | {entry.name: entry.id for entry in classes}
+        ids = APART | {entry.name: entry.id for entry in classes}
         kept = [item for item in items if item.class_name in ids]
         self._geometries = np.array([item.geometry for item in kept], dtype=object)
         self._ids = [ids[item.class_name] for item in kept]
@@ -39,7 +39,7 @@ class Rasterizer:
     def of_doubts(cls, items: Sequence[Annotation], classes: ClassTable) -> "Rasterizer":
         """Draw instead of ids how much less than 1 each structure weighs, in steps of 1/255."""
         drawer = cls(items, classes)
-        kept = [item for item in items if item.class_name in {*_APART, *classes.names}]
+        kept = [item for item in items if item.class_name in {*APART, *classes.names}]
         drawer._ids = [round(255 * (1 - item.weight)) for item in kept]
         return drawer
 

@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import nn
 
 from wsi_seg.atomic import write_atomic
-from wsi_seg.classes import ClassTable
+from wsi_seg.classes import ClassMode, ClassTable
 from wsi_seg.config.intensity import IntensityConfig
 from wsi_seg.config.recipe import Resize
 from wsi_seg.errors import CheckpointError, ConfigError, OutputError
@@ -50,7 +50,8 @@ class ModelCard:
     in_channels
         See `NetworkSpec`.
     classes
-        Classes in the order of the output channels.
+        Classes in the order of the output channels; where they are exclusive, the background has
+        the channel before them.
     mpp
         Micrometres per pixel that the network was trained at; None for pixels of level 0.
     tile_px
@@ -133,7 +134,7 @@ class ModelCard:
             self.architecture,
             self.encoder,
             self.in_channels,
-            len(self.classes),
+            self.classes.outputs,
             self.decoder_attention,
             self.full_resolution_skip,
         )
@@ -153,6 +154,16 @@ class _ClassRow(BaseModel):
     merged: list[str] = Field(default=[], alias="from")
 
 
+_ClassRows = Annotated[list[_ClassRow], Field(min_length=1, max_length=254)]
+
+
+class _ClassTable(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    mode: ClassMode
+    table: _ClassRows
+
+
 class _CardFile(BaseModel):
     """Form of a card on disk; checked strictly because files come from anywhere."""
 
@@ -162,7 +173,7 @@ class _CardFile(BaseModel):
     architecture: str
     encoder: str
     in_channels: int = Field(ge=1, le=1024)
-    classes: list[_ClassRow] = Field(min_length=1, max_length=254)
+    classes: _ClassRows | _ClassTable
     mpp: float | None = Field(gt=0)
     tile_px: int = Field(ge=1, le=2**16)
     mean: list[float]
@@ -194,11 +205,12 @@ class _CardFile(BaseModel):
                 f"got {self.in_channels} channels and {self.context_slices} context slices; "
                 f"expected {channels_with(self.context_slices)} channels"
             )
+        values = self.model_dump(by_alias=True, include={"classes"})
         return ModelCard(
             architecture=self.architecture,
             encoder=self.encoder,
             in_channels=self.in_channels,
-            classes=ClassTable.from_json([row.model_dump(by_alias=True) for row in self.classes]),
+            classes=ClassTable.from_json(values["classes"]),
             mpp=self.mpp,
             tile_px=self.tile_px,
             mean=tuple(self.mean),

@@ -23,8 +23,8 @@ def convert_checkpoint(source: Path, card: Path, out: Path) -> ModelCard:
     ----------
     source
         ``.pth``, ``.pt``, ``.ckpt``, ``.bin`` or ``.safetensors``: names and tensors, alone or
-        with others and plain values. They have to be those of an smp network, one sigmoid per
-        class.
+        with others and plain values. They have to be those of an smp network of the card's
+        classes, see `ClassTable`.
     card
         JSON of the form that is next to every checkpoint of ours.
     out

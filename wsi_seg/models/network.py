@@ -74,7 +74,7 @@ class NetworkSpec:
     in_channels
         Channels of the image.
     classes
-        Channels of the output, one per class.
+        Channels of the output, see `ClassTable.outputs`.
     decoder_attention
         ``scse`` lets the decoder weigh its channels and places (Unet and UnetPlusPlus).
     full_resolution_skip
@@ -101,7 +101,7 @@ def build_network(spec: NetworkSpec, *, weights: str | Path | None = None) -> nn
     """Build a network that maps normalised images to logits.
 
     Input is ``(B, in_channels, H, W)`` float with sides that `size_multiple` divides, output
-    ``(B, classes, H, W)`` float logits, one independent sigmoid per class.
+    ``(B, classes, H, W)`` float logits; see `models.activation`.
 
     Parameters
     ----------

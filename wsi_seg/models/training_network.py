@@ -69,7 +69,9 @@ class TrainingNetwork(nn.Module):
     network
         Built by `build_network`; this is what is saved.
     classes
-        Channels of its output.
+        Number of classes.
+    outputs
+        Channels of its output; None has one for each class.
     head
         Pooling of the class head; None has none.
     dropout
@@ -92,6 +94,7 @@ class TrainingNetwork(nn.Module):
         network: nn.Module,
         *,
         classes: int,
+        outputs: int | None = None,
         head: Pooling | None = None,
         dropout: float = 0.0,
         auxiliary: bool = False,
@@ -108,7 +111,7 @@ class TrainingNetwork(nn.Module):
             self.head = class_head(channels, classes, head, dropout)
         self.auxiliary = nn.ModuleList()
         if auxiliary:
-            self._add_auxiliary(classes, patch_px)
+            self._add_auxiliary(outputs or classes, patch_px)
 
     def forward(self, x: torch.Tensor) -> Outputs:
         """Predict ``(B, in_channels, H, W)`` normalised images at every output."""
@@ -151,7 +154,7 @@ class TrainingNetwork(nn.Module):
             network.unfreeze_encoder()  # type: ignore[operator]
             self.train(self.training)
 
-    def _add_auxiliary(self, classes: int, patch_px: int) -> None:
+    def _add_auxiliary(self, outputs: int, patch_px: int) -> None:
         """Give each inner depth a 1x1 layer; its channels are measured on an empty picture."""
         if len(self._inner_blocks) == 0:
             raise ConfigError(
@@ -164,7 +167,7 @@ class TrainingNetwork(nn.Module):
         with torch.no_grad(), self._inner_depths(wanted=True) as inner:
             self.network(torch.zeros(1, in_channels, patch_px, patch_px))
         self.network.train(learning)
-        self.auxiliary = nn.ModuleList([nn.Conv2d(one.shape[1], classes, 1) for one in inner])
+        self.auxiliary = nn.ModuleList([nn.Conv2d(one.shape[1], outputs, 1) for one in inner])
 
     @property
     def _inner_blocks(self) -> list[nn.Module]:

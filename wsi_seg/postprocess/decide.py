@@ -23,7 +23,9 @@ from wsi_seg.postprocess.watershed import split_objects
 _Values = NDArray[np.uint8]
 
 
-def decide(source: Source, rule: Rule, *, px_area: float, extent: Extent) -> Source:
+def decide(
+    source: Source, rule: Rule, *, px_area: float, extent: Extent, exclusive: bool = False
+) -> Source:
     """Apply a rule to the most probable classes of a slide.
 
     Parameters
@@ -36,6 +38,8 @@ def decide(source: Source, rule: Rule, *, px_area: float, extent: Extent) -> Sou
         Area of a pixel in the rule's unit.
     extent
         Size of the slide.
+    exclusive
+        Whether classes are exclusive, which decides thresholds that the rule does not say.
 
     Returns
     -------
@@ -43,16 +47,17 @@ def decide(source: Source, rule: Rule, *, px_area: float, extent: Extent) -> Sou
         Class ids that were decided on; each of its iterations reads the source once, the first
         one or two times more for each step of the rule.
     """
-    kept = _above(source, least_above(rule.low_threshold))
+    high, low = map(least_above, rule.thresholds(exclusive=exclusive))
+    kept = _above(source, low)
     if rule.per == "image" and rule.min_area:
-        kept = _images(kept, rule, px_area)
+        kept = _images(kept, rule, px_area, high)
     if rule.watershed_depth:
         # A hole would look like a neck on each side of it, and a line that ends in it like a hole.
         if rule.max_hole_area:
             kept = _filled(kept, rule.max_hole_area / px_area, extent)
         kept = split_objects(kept, rule.watershed_depth / math.sqrt(px_area))
     if _counts_objects(rule):
-        kept = _objects(kept, rule, px_area)
+        kept = _objects(kept, rule, px_area, high)
     if rule.min_distance or rule.nms_iou < 1:
         kept = _suppressed(kept, rule, px_area)
     if rule.max_hole_area and not rule.watershed_depth:
@@ -74,13 +79,12 @@ def _above(source: Source, least: int) -> Source:
     return strips
 
 
-def _images(source: Source, rule: Rule, px_area: float) -> Source:
+def _images(source: Source, rule: Rule, px_area: float, least: int) -> Source:
     """Leave out classes whose pixels above the high threshold cover too little of the slide."""
 
     @functools.cache
     def kept() -> NDArray[np.bool_]:
         high = np.zeros(256, dtype=np.int64)
-        least = least_above(rule.high_threshold)
         for strip in source():
             high += np.bincount(strip.ids[strip.probability >= least], minlength=256)
         return ~(high * px_area < rule.min_area)
@@ -92,9 +96,8 @@ def _images(source: Source, rule: Rule, px_area: float) -> Source:
     return strips
 
 
-def _objects(source: Source, rule: Rule, px_area: float) -> Source:
+def _objects(source: Source, rule: Rule, px_area: float, least: int) -> Source:
     """Leave out objects that are too improbable, too small, or not among the largest."""
-    least = least_above(rule.high_threshold)
 
     def values() -> tuple[Ints, _Values]:
         components = ConnectedComponents()

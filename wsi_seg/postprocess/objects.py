@@ -4,7 +4,8 @@ All sums are whole numbers, so a row does not depend on the height of the strips
 strip, and about a hundred bytes for each object.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +79,13 @@ class ObjectTable:
 
     def __len__(self) -> int:
         return len(self.id)
+
+
+def joined_tables(tables: Sequence[ObjectTable]) -> ObjectTable:
+    """Join tables, such as those of classes that overlap; objects are numbered again."""
+    names = [one.name for one in fields(ObjectTable)]
+    columns = {name: np.concatenate([getattr(one, name) for one in tables]) for name in names}
+    return ObjectTable(**columns | {"id": np.arange(1, len(columns["id"]) + 1)})
 
 
 def measure(source: Source, classes: ClassTable, scale: Scale) -> ObjectTable:

@@ -48,7 +48,9 @@ class Rule:
     ----------
     high_threshold, low_threshold
         Probabilities, 0 to 1, as in `skimage.filters.apply_hysteresis_threshold`; the low one is
-        at most the high one.
+        at most the high one. None decides as inference does: by one half, or, where classes are
+        exclusive, by what is most probable. There a threshold is one of doubt: pixels whose class
+        is not above it become background.
     min_area
         Least area of pixels above the high threshold.
     unit
@@ -78,8 +80,8 @@ class Rule:
     'images with 200 um2 above 0.7, then all above 0.4'
     """
 
-    high_threshold: float = 0.5
-    low_threshold: float = 0.5
+    high_threshold: float | None = None
+    low_threshold: float | None = None
     min_area: float = 0.0
     unit: Unit = "um2"
     per: Scope = "image"
@@ -91,10 +93,11 @@ class Rule:
     nms_iou: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.low_threshold <= self.high_threshold <= 1:
+        high, low = self.thresholds()
+        if not 0 <= low <= high <= 1:
             raise ConfigError(
-                f"got high_threshold={self.high_threshold:g}, low_threshold="
-                f"{self.low_threshold:g}; expected 0 <= low_threshold <= high_threshold <= 1"
+                f"got high_threshold={high:g}, low_threshold={low:g}; expected 0 <= low_threshold "
+                "<= high_threshold <= 1"
             )
         sizes = (*self._sizes, self.keep_largest)
         if not all(math.isfinite(size) and size >= 0 for size in sizes):
@@ -107,11 +110,25 @@ class Rule:
         """Unit of all lengths."""
         return "um" if self.unit == "um2" else "px"
 
-    @property
-    def needs_probabilities(self) -> bool:
-        """Whether it decides by more than the class ids that inference saves, cut at one half."""
-        thresholds = (self.high_threshold, self.low_threshold)
-        return thresholds != (0.5, 0.5) or self.min_distance > 0 or self.nms_iou < 1
+    def thresholds(self, *, exclusive: bool = False) -> tuple[float, float]:
+        """High and low threshold for classes that are exclusive, or not.
+
+        Examples
+        --------
+        >>> Rule().thresholds(), Rule().thresholds(exclusive=True), Rule(0.7).thresholds()
+        ((0.5, 0.5), (0.0, 0.0), (0.7, 0.5))
+        """
+        usual = 0.0 if exclusive else 0.5
+        high, low = self.high_threshold, self.low_threshold
+        return (
+            max(usual, low or 0.0) if high is None else high,
+            min(usual, 1.0 if high is None else high) if low is None else low,
+        )
+
+    def needs_probabilities(self, *, exclusive: bool = False) -> bool:
+        """Whether it decides by more than the class ids that inference saves."""
+        changed = self.thresholds(exclusive=exclusive) != Rule().thresholds(exclusive=exclusive)
+        return changed or self.min_distance > 0 or self.nms_iou < 1
 
     @property
     def _sizes(self) -> tuple[float, ...]:
@@ -143,10 +160,10 @@ class Rule:
 
     def describe(self) -> str:
         """One line for people."""
-        text = f"above {self.high_threshold:g}"
-        if self.min_area or self.low_threshold < self.high_threshold:
-            text = f"{self.per}s with {self.min_area:g} {self.unit} above {self.high_threshold:g}, "
-            text += f"then all above {self.low_threshold:g}"
+        above, kept = map(_above, (self.high_threshold, self.low_threshold))
+        text = above
+        if self.min_area or above != kept:
+            text = f"{self.per}s with {self.min_area:g} {self.unit} {above}, then all {kept}"
         if self.watershed_depth:
             text += f", split by a watershed {self.watershed_depth:g} {self.length_unit} deep"
         if self.min_distance:
@@ -154,6 +171,10 @@ class Rule:
         if self.nms_iou < 1:
             text += f", boxes with an IoU up to {self.nms_iou:g}"
         return text
+
+
+def _above(threshold: float | None) -> str:
+    return "as inferred" if threshold is None else f"above {threshold:g}"
 
 
 def fixed(threshold: float) -> Rule:

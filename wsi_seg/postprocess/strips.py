@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Region
+from wsi_seg.postprocess.label_map import label_map
 from wsi_seg.store import Multiscale
 
 STRIP_PX = 512
@@ -39,18 +40,21 @@ Source = Callable[[], Iterator[Strip]]
 def argmax_strips(image: Multiscale, *, level: int = 0, strip_px: int = STRIP_PX) -> Source:
     """Most probable class of each pixel of a prediction, and its probability, without a threshold.
 
-    Of equal probabilities the first class wins; a pixel where all are 0 is background.
+    Of equal probabilities the lowest id wins. A pixel where all are 0 is background; so is one
+    whose background is more probable, where classes are exclusive.
     """
+    exclusive = image.names_classes and image.classes.is_exclusive
 
     def strips() -> Iterator[Strip]:
         for y, rows in _read(image, level, strip_px):
             if rows.ndim != 3:
                 raise StoreError(f"{image.path} is a label; expected a prediction")
-            if rows.shape[2] == 1:
-                probability = rows[:, :, 0]
+            probability = rows[:, :, 0] if rows.shape[2] == 1 else rows.max(axis=2)
+            if exclusive:
+                ids = label_map(rows, "exclusive")
+            elif rows.shape[2] == 1:
                 ids = (probability > 0).astype(np.uint8)
             else:
-                probability = rows.max(axis=2)
                 ids = ((rows.argmax(axis=2) + 1) * (probability > 0)).astype(np.uint8)
             yield Strip(y, ids, probability)
 

@@ -1,15 +1,18 @@
 """Owns keeping a decision: the label ``decision`` next to a prediction's own label map."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+
+import numpy as np
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import StoreError
 from wsi_seg.postprocess.decide import decide
-from wsi_seg.postprocess.label_map import predicted_label
+from wsi_seg.postprocess.label_map import predicted_planes
 from wsi_seg.postprocess.rule import Rule
-from wsi_seg.postprocess.strips import Source, argmax_strips, certain_label_strips
+from wsi_seg.postprocess.strips import Source, Strip, argmax_strips, certain_label_strips
 from wsi_seg.store import Layout, Multiscale, SlideStore, strip_rows, writing
+from wsi_seg.store.class_view import class_views
 from wsi_seg.store.names import DECISION_LABEL, LABELS
 
 
@@ -27,21 +30,27 @@ def write_decision(store: SlideStore, rule: Rule) -> Multiscale:
         If the rule needs an mpp and the slide has none.
     """
     if DECISION_LABEL in store.label_names():
-        found = store.label(DECISION_LABEL)
+        found = store.planes(DECISION_LABEL)
         if found.attributes.get("rule") == asdict(rule):
             return found
-    if store.saved == "labels" and rule.needs_probabilities:
+    exclusive = store.image.classes.is_exclusive
+    if store.saved == "labels" and rule.needs_probabilities(exclusive=exclusive):
         raise StoreError(
             f"slide {store.name}: the rule ({rule.describe()}) needs probabilities, and only class "
-            "ids were saved; decide on these with --threshold 0.5, or predict it again with "
+            f"ids were saved; decide on these with --threshold {0 if exclusive else 0.5:g}, or "
+            "predict it again with "
             "`wsi-seg infer --save both --overwrite`"
         )
     read = certain_label_strips if store.saved == "labels" else argmax_strips
     px_area = rule.px_area(store.pyramid.mpp, name=store.name)
 
+    def decided(image: Multiscale, strip_px: int) -> Source:
+        start, extent = read(image, strip_px=strip_px), store.pyramid.extent
+        return decide(start, rule, px_area=px_area, extent=extent, exclusive=exclusive)
+
     def source(strip_px: int) -> Source:
-        start = read(store.image, strip_px=strip_px)
-        return decide(start, rule, px_area=px_area, extent=store.pyramid.extent)
+        sources = [decided(view.image, strip_px) for view in class_views(store)]
+        return sources[0] if store.image.classes.planes is None else _planes(sources)
 
     note = {"rule": asdict(rule)}
     return write_label(store, DECISION_LABEL, source, classes=store.image.classes, note=note)
@@ -50,8 +59,8 @@ def write_decision(store: SlideStore, rule: Rule) -> Multiscale:
 def decided_label(store: SlideStore, rule: Rule | None) -> Multiscale:
     """Label map of a prediction: what a rule decides; without one, what inference wrote.
 
-    Of the latter, objects are left out that are too small for the model's classes, where its card
-    says so and the slide's mpp is known.
+    It has planes where classes overlap. Of what inference wrote, objects are left out that are too
+    small for the model's classes, where its card says so and the slide's mpp is known.
 
     Raises
     ------
@@ -61,7 +70,18 @@ def decided_label(store: SlideStore, rule: Rule | None) -> Multiscale:
     least = store.prediction.min_object_um2
     if rule is None and least and store.pyramid.mpp is not None:
         rule = Rule(min_object_area=least)
-    return predicted_label(store) if rule is None else write_decision(store, rule)
+    return predicted_planes(store) if rule is None else write_decision(store, rule)
+
+
+def _planes(sources: Sequence[Source]) -> Source:
+    """Join the strips of several classes, each decided alone, to a label with a plane for each."""
+
+    def strips() -> Iterator[Strip]:
+        for found in zip(*(source() for source in sources), strict=True):
+            ids = [strip.ids * np.uint8(number) for number, strip in enumerate(found, 1)]
+            yield Strip(found[0].y, np.stack(ids, axis=-1), found[0].probability)
+
+    return strips
 
 
 def write_label(
@@ -87,7 +107,8 @@ def write_label(
     note
         Plain JSON values to keep with the label.
     """
-    path, layout = store.path / LABELS / name, Layout.like(store.image)
+    path = store.path / LABELS / name
+    layout = Layout.like(store.image, channels=classes.planes)
     if "slide_extent" in store.attributes:
         note = {"slide_extent": store.attributes["slide_extent"], **note}
     about: dict[str, object] = {"kind": "label", "classes": classes.to_json(), **note}
@@ -95,4 +116,4 @@ def write_label(
         strips = source(strip_rows(draft.path))()
         for region, strip in zip(draft.strips(), strips, strict=True):
             draft.write(region, strip.ids)
-    return store.label(name)
+    return store.planes(name)

@@ -157,11 +157,12 @@ def _measured(network: nn.Module, card: ModelCard) -> MemoryEstimate:
     finally:
         for module, training in modes:
             module.training = training
-    expected = (1, len(card.classes), side, side)
+    expected = (1, card.classes.outputs, side, side)
     if shape != expected:
         raise ConfigError(
             f"got a network that gives {shape} for an image (1, {card.in_channels}, {side}, "
             f"{side}); expected {expected}: a logit of each class for each pixel"
+            f"{', after one of the background' if card.classes.is_exclusive else ''}"
         )
     return found
 
@@ -248,6 +249,7 @@ def _require_same_classes(members: Sequence[Member]) -> None:
     for member in members[1:]:
         for name, ours, theirs in (
             ("classes", member.card.classes.names, first.card.classes.names),
+            ("class mode", member.card.classes.mode, first.card.classes.mode),
             ("resize", _resized(member.card), _resized(first.card)),
         ):
             if ours != theirs:

@@ -14,6 +14,7 @@ from torch import nn
 from wsi_seg.choices import Tta
 from wsi_seg.errors import ConfigError
 from wsi_seg.models import ModelCard, size_multiple
+from wsi_seg.models.activation import class_probabilities
 from wsi_seg.predict.device import dtype_of, pick_device, pick_precision
 from wsi_seg.predict.fuse import fused
 from wsi_seg.predict.graph import GraphedNetwork
@@ -55,7 +56,8 @@ class PrecisionDrift:
     Parameters
     ----------
     labels
-        Pixels whose probability is on the other side of one half.
+        Pixels whose probability is on the other side of one half; of another class where classes
+        are exclusive.
     values
         Pixels whose probability differs when it is rounded to 1 / 255.
     """
@@ -81,9 +83,9 @@ class TileNetwork(nn.Module):
     Parameters
     ----------
     network
-        Maps normalised ``(B, C, H, W)`` of ``dtype`` to logits ``(B, K, H, W)``.
+        Maps normalised ``(B, C, H, W)`` of ``dtype`` to logits, `ClassTable.outputs` of them.
     card
-        Gives the normalisation.
+        Gives the normalisation, and whether classes are exclusive.
     dtype
         Arithmetic of the network; before and after it is float32.
     multiple
@@ -98,6 +100,7 @@ class TileNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.network = network
+        self.exclusive = card.classes.is_exclusive
         self._dtype, self._multiple = dtype, multiple
         # (x / 255 - mean) / std as one multiplication and one addition.
         mean, std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in (card.mean, card.std))
@@ -113,7 +116,8 @@ class TileNetwork(nn.Module):
             images = nn.functional.pad(images, (0, right, 0, below), mode="replicate")
         logits = self.network(images.to(memory_format=torch.channels_last))
         logits = logits[:, :, :height, :width]
-        return quantise(logits.to(torch.float32, memory_format=torch.contiguous_format).sigmoid())
+        wide = logits.to(torch.float32, memory_format=torch.contiguous_format)
+        return quantise(class_probabilities(wide, exclusive=self.exclusive))
 
     def _normalised(self, images: torch.Tensor) -> torch.Tensor:
         """Normalise ``(B, C, H, W)`` uint8, in float32, to the network's dtype."""
@@ -132,8 +136,8 @@ class Predictor:
     Parameters
     ----------
     network
-        Maps normalised ``(B, C, H, W)`` to logits ``(B, K, H, W)``, in float32. It is not changed,
-        nor should it be until `drift` is read.
+        Maps normalised ``(B, C, H, W)`` to logits ``(B, outputs, H, W)``, in float32, see
+        `ClassTable.outputs`. It is not changed, nor should it be until `drift` is read.
     card
         Gives classes and normalisation.
     device, precision
@@ -174,10 +178,10 @@ class Predictor:
         if compiled:
             run = torch.compile(fast, dynamic=False)
         self._network = GraphedNetwork(run) if self.device.type == "cuda" else run
-        self._exact: nn.Module | None = TileNetwork(
+        self._exact: TileNetwork | None = TileNetwork(
             trained, card, dtype=torch.float32, multiple=multiple
         )
-        self._compared: tuple[nn.Module, torch.Tensor, torch.Tensor] | None = None
+        self._compared: tuple[TileNetwork, torch.Tensor, torch.Tensor] | None = None
         self._drift: Future[PrecisionDrift] | None = None
 
     def predict(self, tiles: torch.Tensor) -> torch.Tensor:
@@ -240,7 +244,7 @@ class Predictor:
                 self._compare(*self._compared)
         return found
 
-    def _compare(self, exact: nn.Module, tiles: torch.Tensor, found: torch.Tensor) -> None:
+    def _compare(self, exact: TileNetwork, tiles: torch.Tensor, found: torch.Tensor) -> None:
         """Measure the drift, in a thread; the exact network is released afterwards."""
         thread = ThreadPoolExecutor(1, thread_name_prefix="wsi-drift")
         self._drift, self._compared = thread.submit(_drift, exact, tiles, found), None
@@ -273,10 +277,18 @@ def _in_use(network: nn.Module) -> nn.Module:
 
 
 @torch.inference_mode()
-def _drift(network: nn.Module, tiles: torch.Tensor, found: torch.Tensor) -> PrecisionDrift:
+def _drift(network: TileNetwork, tiles: torch.Tensor, found: torch.Tensor) -> PrecisionDrift:
     """Shares of labels and of uint8 values that a network in float32 gives otherwise."""
     exact = network(tiles)
-    half, step = PROBABILITY_STEPS // 2, PROBABILITY_STEPS // 255
-    labels = (found > half) != (exact > half)
+    step = PROBABILITY_STEPS // 255
+    labels = _decided(found, network.exclusive) != _decided(exact, network.exclusive)
     values = (found + step // 2) // step != (exact + step // 2) // step
     return PrecisionDrift(float(labels.float().mean()), float(values.float().mean()))
+
+
+def _decided(found: torch.Tensor, exclusive: bool) -> torch.Tensor:
+    """Whether each class is above one half; of exclusive ones, with background first, which is."""
+    if not exclusive:
+        return found > PROBABILITY_STEPS // 2
+    rest = PROBABILITY_STEPS - found.sum(dim=1, keepdim=True)
+    return torch.cat([rest, found], dim=1).argmax(dim=1)

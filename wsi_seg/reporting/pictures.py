@@ -12,8 +12,9 @@ from shapely.geometry import Polygon
 from wsi_seg.evaluation.review_objects import ReviewObject
 from wsi_seg.exporting.overview import write_overview
 from wsi_seg.geometry import Region
-from wsi_seg.postprocess.label_map import predicted_label
+from wsi_seg.postprocess.label_map import predicted_planes
 from wsi_seg.store import SlideStore
+from wsi_seg.store.class_view import each_class
 
 _OVERVIEW_PX = 1200
 _CROP_PX = 240
@@ -32,10 +33,10 @@ class Crop:
 
 def overview(slide: SlideStore, found: SlideStore) -> bytes:
     """JPEG of the whole slide with the outlines of what was found."""
-    label = predicted_label(found)
+    parts = [(part, part.classes) for part in each_class(predicted_planes(found))]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "overview.png"
-        write_overview(slide, [(label, label.classes)], file, longest_px=_OVERVIEW_PX)
+        write_overview(slide, parts, file, longest_px=_OVERVIEW_PX)
         with Image.open(file) as image:
             return jpeg_of(image)
 

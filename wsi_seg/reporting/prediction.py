@@ -105,7 +105,7 @@ def picture_sections(
     progress.start("pictures", len(shown), "slides")
     for name in shown:
         slide, found = slides[name], predictions[name]
-        true = slide.label(truth) if truth in slide.label_names() else None
+        true = slide.planes(truth) if truth in slide.label_names() else None
         overviews.append(figure(picture(overview(slide, found), f"Overview of {name}"), name))
         if true is not None:
             galleries += _gallery(slide, list_review_objects(slide, found, true))

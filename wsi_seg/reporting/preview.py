@@ -19,7 +19,7 @@ from wsi_seg.batch import SlidesReport, run_each
 from wsi_seg.classes import ClassTable
 from wsi_seg.config import Recipe
 from wsi_seg.data.augment import Augmenter
-from wsi_seg.data.dataset import PatchSource
+from wsi_seg.data.source import PatchSource, class_mask
 from wsi_seg.errors import ConfigError, OutputError
 from wsi_seg.exporting.names import file_name
 from wsi_seg.geometry import Extent
@@ -182,9 +182,8 @@ def _mean_labels(slides: Sequence[TrainingSlide], recipe: Recipe, draws: Draws) 
     sums = np.zeros((len(classes), recipe.patch_px, recipe.patch_px))
     for slide, y, x in zip(draws.slide[:count], draws.y, draws.x, strict=False):
         label = sources[slide].truth(float(y), float(x), recipe.patch_px)
-        ids = label if label.ndim == 2 else label[..., 0]
         for entry in classes:
-            sums[entry.id - 1] += ids == entry.id
+            sums[entry.id - 1] += class_mask(label, entry.id, classes)
     means = [means_by_position(one / count) for one in sums]
     legend = [
         (f"{entry.name}: middle {middle:.3f}, corners {corners:.3f}", entry.rgb)
@@ -202,10 +201,7 @@ def _slide_picture(
     full = store.pyramid.extent
     extent = thumbnail_extent(full, _PICTURE_PX)
     pixels = read_thumbnail(store.image, extent)
-    ids = source.recode[
-        read_label(source.label, extent, 0, 0, height=extent.height, width=extent.width)
-    ]
-    pixels = _with_labels(pixels, ids, recipe.class_table)
+    pixels = _with_labels(pixels, source.masks(extent), recipe.class_table)
     if TISSUE in store.label_names():
         tissue = read_label(
             store.label(TISSUE), extent, 0, 0, height=extent.height, width=extent.width
@@ -266,14 +262,15 @@ def patch_picture(image: Pixels, label: Pixels, recipe: Recipe, *, side_px: int)
     side_px
         Side of the picture; its right and bottom line are white.
     """
-    ids = label if label.ndim == 2 else label[..., 0]
+    classes = recipe.class_table
     if middle := recipe.data.context_slices:
         image = np.repeat(image[..., middle : middle + 1], 3, axis=-1)
     patch = Image.fromarray(image).resize((side_px, side_px), Image.Resampling.BOX)
-    small = Image.fromarray(ids).resize(patch.size, Image.Resampling.NEAREST)
-    pixels, ids = np.asarray(patch).copy(), np.asarray(small)
-    for entry in recipe.class_table:
-        pixels[_outline(ids == entry.id)] = entry.rgb
+    pixels = np.asarray(patch).copy()
+    for entry in classes:
+        mask = Image.fromarray(class_mask(label, entry.id, classes).astype(np.uint8))
+        small = mask.resize(patch.size, Image.Resampling.NEAREST)
+        pixels[_outline(np.asarray(small))] = entry.rgb
     pixels[-1], pixels[:, -1] = 255, 255
     return Image.fromarray(pixels)
 
@@ -282,11 +279,10 @@ def _named(recipe: Recipe) -> str:
     return recipe.augment if isinstance(recipe.augment, str) else "steps of the recipe"
 
 
-def _with_labels(pixels: Pixels, ids: Pixels, classes: ClassTable) -> Pixels:
+def _with_labels(pixels: Pixels, masks: Sequence[NDArray[np.bool_]], classes: ClassTable) -> Pixels:
     """Pixels with each class tinted and outlined."""
     tinted = pixels.copy()
-    for entry in classes:
-        inside = ids == entry.id
+    for entry, inside in zip(classes, masks, strict=False):  # the last ones may not be there
         tinted[inside] = (0.65 * pixels[inside] + 0.35 * np.array(entry.rgb)).astype(np.uint8)
         tinted[_outline(inside)] = entry.rgb
     return tinted

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 from wsi_seg.config import load_recipe
-from wsi_seg.data.dataset import PatchSource
+from wsi_seg.data.source import PatchSource
 from wsi_seg.errors import WsiSegError
 from wsi_seg.reading.view import View
 from wsi_seg.reporting.page import Section, figure, figures, paragraph, picture

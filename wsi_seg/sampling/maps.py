@@ -11,6 +11,7 @@ from wsi_seg.config import Recipe
 from wsi_seg.masks import Objects, read_objects
 from wsi_seg.sampling.importance import HARD_NEGATIVES, Share, SlideMap, cells_along, map_cells
 from wsi_seg.store import SlideStore
+from wsi_seg.store.class_view import any_plane
 from wsi_seg.store.names import TISSUE
 
 # Source of objects that a network found.
@@ -194,7 +195,7 @@ class TrainingSlide:
     def _share(self, cells: _Cells) -> Share:
         if cells not in self._cells:
             share = map_cells(
-                self.store.label(cells.label),
+                any_plane(self.store.planes(cells.label)),
                 self.store.pyramid.extent,
                 cells.cell_px,
                 value=cells.value,

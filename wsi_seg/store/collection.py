@@ -116,7 +116,20 @@ class SlideStore:
         )
 
     def label(self, name: str) -> Multiscale:
-        """Open the label of this ``name``.
+        """Open the label of this ``name``, of one id for each pixel.
+
+        Raises
+        ------
+        StoreError
+            If there is no such label; names those that exist. If it has a plane for each class.
+        """
+        found = self.planes(name)
+        if found.channels is not None:
+            raise planes_error(self.name, name)
+        return found
+
+    def planes(self, name: str) -> Multiscale:
+        """Open the label of this ``name`` as it is: with planes where classes overlap.
 
         Raises
         ------
@@ -170,6 +183,14 @@ class SlideStore:
     def _repr_html_(self) -> str:
         facts = {"labels": ", ".join(self.label_names()) or "none"}
         return slide_html(self.name, self.pyramid, facts, partial(_thumbnail, self.image))
+
+
+def planes_error(slide: str, label: str) -> StoreError:
+    """Error about a label with a plane for each class, for what takes one id for each pixel."""
+    return StoreError(
+        f"slide {slide}: label {label!r} has a plane for each of its classes, which overlap; this "
+        "needs one id for each pixel; draw or predict one class at a time, or exclusive ones"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,10 +26,13 @@ class Draft:
         Folder it is written to.
     layout
         Its size and resolution.
+    nearest
+        Whether coarser levels take pixels as they are, because these are class ids.
     """
 
     path: Path
     layout: Layout
+    nearest: bool
     _inside: list["Draft"] = field(default_factory=list)
 
     def strips(self, level: int = 0) -> Iterator[Region]:
@@ -64,13 +67,12 @@ class Draft:
     def _complete(self) -> None:
         for draft in (*self._inside, self):
             if draft.layout.coarser:
-                nearest = draft.layout.channels is None
-                fill_pyramid(draft.path, nearest=nearest, progress=Silent())
+                fill_pyramid(draft.path, nearest=draft.nearest, progress=Silent())
 
 
 def _start_draft(path: Path, layout: Layout, attributes: Mapping[str, object]) -> Draft:
     create_multiscale(path, layout, attributes)
-    return Draft(path, layout)
+    return Draft(path, layout, layout.channels is None or attributes.get("kind") == "label")
 
 
 @contextmanager

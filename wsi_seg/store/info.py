@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Required, Self, TypedDict, get_args
 from pydantic import PlainSerializer, PlainValidator, TypeAdapter, ValidationError
 
 from wsi_seg.choices import Save
-from wsi_seg.classes import ClassTable
+from wsi_seg.classes import ClassMode, ClassTable
 from wsi_seg.errors import StoreError
 
 # What inference may save of a prediction.
@@ -22,7 +22,14 @@ Quarantined = tuple[int, int, str]
 _ClassRow = TypedDict(
     "_ClassRow", {"name": Required[str], "colour": str | None, "from": list[str]}, total=False
 )
-_ROWS = TypeAdapter(list[_ClassRow])
+
+
+class _ClassRows(TypedDict):
+    mode: ClassMode
+    table: list[_ClassRow]
+
+
+_ROWS: TypeAdapter[list[_ClassRow] | _ClassRows] = TypeAdapter(list[_ClassRow] | _ClassRows)
 
 
 def _class_table(rows: object) -> ClassTable:

@@ -192,7 +192,7 @@ def create_multiscale(path: Path, layout: Layout, attributes: Mapping[str, objec
     """
     require_local(path)
     ome: dict[str, object] = {"version": "0.5", "multiscales": [_multiscales(layout, path.name)]}
-    if layout.channels is None:
+    if layout.channels is None or attributes.get("kind") == "label":
         ome["image-label"] = _image_label(attributes)
     if path.parent.name == LABELS:
         list_label(path.parent, path.name)
@@ -229,6 +229,8 @@ def _multiscales(layout: Layout, name: str) -> dict[str, object]:
 def _image_label(attributes: Mapping[str, object]) -> dict[str, object]:
     """Colours of the classes, as NGFF viewers want them; ids are 1, 2, 3 ... in table order."""
     classes = attributes.get("classes")
+    if isinstance(classes, dict):
+        classes = classes.get("table")
     if not isinstance(classes, list):
         return {}
     colours = [

@@ -101,7 +101,8 @@ class SlideCache:
         with opened.lock:
             if opened.objects is None:
                 view, truth = opened.view, self.catalog.truth
-                true = view.slide.label(truth) if truth in view.slide.label_names() else None
+                labels = view.slide.label_names()
+                true = view.slide.planes(truth) if truth in labels else None
                 opened.objects = SlideObjects(list_review_objects(view.slide, view.found, true))
             return opened.objects
 

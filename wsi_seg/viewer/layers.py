@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from wsi_seg.classes import IGNORE, ClassTable
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent, Region
-from wsi_seg.postprocess.label_map import predicted_label
+from wsi_seg.postprocess.label_map import predicted_planes
 from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Multiscale, SlideStore
+from wsi_seg.store.class_view import class_views, each_class, plane_of
 from wsi_seg.store.names import PREDICTION_LABEL, TISSUE
 from wsi_seg.viewer.importance import importance_reader
 from wsi_seg.viewer.tiles import Tile, encode_png, image_tile, level_array, tile_region, tile_size
@@ -122,7 +123,7 @@ def slide_layers(slide: SlideStore, found: SlideStore | None, truth: str) -> dic
     layers = [Layer("image", "Slide", "image", slide.image, ClassTable(()), slide.image.read)]
     labels = slide.label_names()
     if found is not None:
-        true = slide.label(truth) if truth in labels else None
+        true = slide.planes(truth) if truth in labels else None
         layers += _prediction_layers(found, true)
     layers += _label_layers(slide, "label", {truth: "Truth"})
     if TISSUE in labels:
@@ -135,39 +136,50 @@ def slide_layers(slide: SlideStore, found: SlideStore | None, truth: str) -> dic
 
 def _prediction_layers(found: SlideStore, true: Multiscale | None) -> list[Layer]:
     """Probabilities where they were saved, errors, and labels; class ids err or do not."""
-    layers, image = [], found.image
-    classes = image.classes
-    # Which class of the prediction each id of the truth counts as; several may be one.
-    meant = None if true is None else classes.recoding(true.classes)
-    for channel, entry in enumerate(classes):
+    layers: list[Layer] = []
+    every = [(view, entry) for view in class_views(found) for entry in view.image.classes]
+    for number, (view, entry) in enumerate(every):
+        image, classes = view.image, view.image.classes
         only = ClassTable.named([entry.name], [entry.colour])
         if found.saved == "labels":
             read = _class_reader(image, entry.id)
         else:
-            read = _channel_reader(image, channel)
+            read = _channel_reader(image, entry.id - 1)
             title = f"Probability, {entry.name}"
-            layers.append(Layer(f"probability-{channel}", title, "probability", image, only, read))
-        if true is not None and meant is not None and entry.id in meant:
-            both = _error_reader(read, true, meant == entry.id, image)
+            layers.append(Layer(f"probability-{number}", title, "probability", image, only, read))
+        if true is None or (true.channels is not None and entry.name not in true.classes.names):
+            continue
+        own = plane_of(true, entry)
+        # Which class of the prediction each id of the truth counts as; several may be one.
+        meant = classes.recoding(own.classes)
+        if entry.id in meant:
+            both = _error_reader(read, own, meant == entry.id, image)
             title = f"Errors, {entry.name}"
-            layers.append(Layer(f"errors-{channel}", title, "errors", image, only, both))
+            layers.append(Layer(f"errors-{number}", title, "errors", image, only, both))
     return layers + _label_layers(found, "found", {PREDICTION_LABEL: "Found"})
 
 
 def _label_layers(store: SlideStore, prefix: str, titles: Mapping[str, str]) -> list[Layer]:
-    """Labels of a store; one without classes holds values. A damaged one is left out."""
+    """Labels of a store, each class of its own where they overlap; a damaged one is left out.
+
+    One without classes holds values.
+    """
     layers = []
     computed = {PREDICTION_LABEL} if store.saved == "probabilities" else set()
     for name in sorted({*store.label_names(), *computed}):
         try:
-            label = predicted_label(store, name)
+            whole = predicted_planes(store, name)
         except StoreError as error:
             logger.warning("label %s of %s is left out: %s", name, store.name, error)
             continue
-        kind: Kind = "classes" if "classes" in label.attributes else "values"
-        classes = label.classes if kind == "classes" else ClassTable(())
+        kind: Kind = "classes" if "classes" in whole.attributes else "values"
         title = titles.get(name, name.replace("_", " ").capitalize())
-        layers.append(Layer(f"{prefix}-{name}", title, kind, label, classes, label.read))
+        for number, label in enumerate(each_class(whole)):
+            classes = label.classes if kind == "classes" else ClassTable(())
+            own, more = f"{prefix}-{name}", ""
+            if whole.channels is not None:
+                own, more = f"{own}-{number}", f", {classes.names[0]}"
+            layers.append(Layer(own, title + more, kind, label, classes, label.read))
     return layers
 
 

@@ -1,7 +1,7 @@
 """Owns losses: weighted sums of terms that all take logits and leave ignored pixels out.
 
-Classes are independent: the target of channel ``c`` is 1 where the class id is ``c + 1`` and 0
-elsewhere. Every term takes `Pixels`, so ignored pixels and weights of pixels mean the same in all.
+The target of class ``c`` is 1 where the class id is ``c + 1`` and 0 elsewhere. Every term takes
+`Pixels`, so ignored pixels, weights and whether classes are exclusive mean the same in all.
 """
 
 from collections.abc import Callable
@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from wsi_seg.config import LossConfig
-from wsi_seg.learn.losses import contour, halves, overlap, pixelwise
+from wsi_seg.learn.losses import contour, halves, overlap, pixelwise, skeleton
 from wsi_seg.learn.losses.pixels import Pixels
 
 # Each takes the pixels and its own options from the recipe, hence Any.
 _TERMS: dict[str, Callable[[Pixels, Any], torch.Tensor]] = {
+    "ce": pixelwise.ce,
     "bce": pixelwise.bce,
     "bce_balanced": pixelwise.bce_balanced,
     "bce_topk": pixelwise.bce_topk,
@@ -30,6 +31,7 @@ _TERMS: dict[str, Callable[[Pixels, Any], torch.Tensor]] = {
     "tversky": overlap.tversky,
     "mcc": overlap.mcc,
     "lovasz": overlap.lovasz,
+    "cl_dice": skeleton.cl_dice,
     "boundary": contour.boundary,
     "hausdorff": contour.hausdorff,
     "active_contour": contour.active_contour,

@@ -27,7 +27,7 @@ def boundary(px: Pixels, _: Term) -> torch.Tensor:
     patch without the class, or full of it, adds 0. Use it with an area term, as its authors do.
     """
     distance = _distances(px, px.target, _signed)
-    return mean(px.probability * distance, px.weight)
+    return mean(px.probability * distance, px.by_class)
 
 
 def hausdorff(px: Pixels, term: HausdorffTerm) -> torch.Tensor:
@@ -35,17 +35,17 @@ def hausdorff(px: Pixels, term: HausdorffTerm) -> torch.Tensor:
     p = px.probability
     truth = _distances(px, px.target, _unsigned) ** term.alpha
     found = _distances(px, p.detach(), _unsigned) ** term.alpha
-    return mean((p - px.target) ** 2 * (truth + found), px.weight)
+    return mean((p - px.target) ** 2 * (truth + found), px.by_class)
 
 
 def active_contour(px: Pixels, term: ContourTerm) -> torch.Tensor:
     """Wrong area plus length of the outline, both per pixel (Chen et al., CVPR 2019)."""
     p = px.probability
-    region = mean(p * (1 - px.target) ** 2 + (1 - p) * px.target**2, px.weight)
+    w = px.by_class
+    region = mean(p * (1 - px.target) ** 2 + (1 - p) * px.target**2, w)
     down = p[:, :, 1:, :-1] - p[:, :, :-1, :-1]
     right = p[:, :, :-1, 1:] - p[:, :, :-1, :-1]
     # A slope counts where all three pixels that it is made of do.
-    w = px.weight
     shared = torch.minimum(w[:, :, :-1, :-1], torch.minimum(w[:, :, 1:, :-1], w[:, :, :-1, 1:]))
     slope = (down**2 + right**2 + _FLAT).sqrt() - _FLAT**0.5
     return region + term.length * mean(slope, shared)

@@ -1,7 +1,8 @@
 """Owns loss terms that judge areas: Dice and its kin, from weighted counts of pixels.
 
-All are pooled over the batch per class, then averaged over classes. A class without a pixel in the
-batch adds 0, because its overlap is undefined (the rule of smp's ``DiceLoss``).
+All are pooled over the batch per class, then averaged over classes, as these are weighted. A class
+without a pixel in the batch adds 0, because its overlap is undefined (the rule of smp's
+``DiceLoss``). The background of exclusive classes does not count.
 """
 
 from dataclasses import dataclass
@@ -38,40 +39,42 @@ class _Areas:
         return ratio(2 * self.hit, 2 * self.hit + self.false + self.missed)
 
 
-def _mean_of_present(loss: torch.Tensor, areas: _Areas) -> torch.Tensor:
-    return (loss * areas.present).mean()
+def _mean_of_present(loss: torch.Tensor, areas: _Areas, px: Pixels) -> torch.Tensor:
+    weights = px.class_weights
+    return (loss * areas.present * weights).sum() / weights.sum()
 
 
 def dice(px: Pixels, _: Term) -> torch.Tensor:
     """1 - Dice of the probabilities."""
     areas = _Areas.of(px)
-    return _mean_of_present(1 - areas.dice, areas)
+    return _mean_of_present(1 - areas.dice, areas, px)
 
 
 def dice_positive(px: Pixels, _: Term) -> torch.Tensor:
     """1 - Dice of each patch and class that has pixels, mean over those alone."""
     areas = _Areas.of(px, axes=(2, 3))
-    present = areas.present.to(px.logits.dtype)
+    present = areas.present * px.class_weights
     return ratio(((1 - areas.dice) * present).sum(), present.sum())
 
 
 def log_dice(px: Pixels, _: Term) -> torch.Tensor:
     """-log of the Dice coefficient: steep where there is hardly any overlap."""
     areas = _Areas.of(px)
-    return _mean_of_present(-(areas.dice + _TINY).log().clamp(max=0), areas)
+    return _mean_of_present(-(areas.dice + _TINY).log().clamp(max=0), areas, px)
 
 
 def jaccard(px: Pixels, _: Term) -> torch.Tensor:
     """1 - intersection over union of the probabilities."""
     areas = _Areas.of(px)
-    return _mean_of_present(1 - ratio(areas.hit, areas.hit + areas.false + areas.missed), areas)
+    union = areas.hit + areas.false + areas.missed
+    return _mean_of_present(1 - ratio(areas.hit, union), areas, px)
 
 
 def tversky(px: Pixels, term: TverskyTerm) -> torch.Tensor:
     """1 - Tversky index: Dice with own weights of false pixels and misses (Salehi et al., 2017)."""
     areas = _Areas.of(px)
     wrong = term.fp * areas.false + term.fn * areas.missed
-    return _mean_of_present(1 - ratio(areas.hit, areas.hit + wrong), areas)
+    return _mean_of_present(1 - ratio(areas.hit, areas.hit + wrong), areas, px)
 
 
 def mcc(px: Pixels, _: Term) -> torch.Tensor:
@@ -83,27 +86,29 @@ def mcc(px: Pixels, _: Term) -> torch.Tensor:
     tn = 1 - tp - fp - fn
     spread = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
     return _mean_of_present(
-        1 - (tp * tn - fp * fn) / (spread.clamp(min=0) + _TINY**2).sqrt(), areas
+        1 - (tp * tn - fp * fn) / (spread.clamp(min=0) + _TINY**2).sqrt(), areas, px
     )
 
 
 def lovasz(px: Pixels, _: Term) -> torch.Tensor:
-    """Lovász hinge: convex surrogate of 1 - Jaccard on logits (Berman et al., CVPR 2018).
+    """Convex surrogate of 1 - Jaccard (Berman et al., CVPR 2018).
 
-    Mean over the classes that have pixels in the batch; areas are weighted like in the other terms.
+    The Lovász hinge on logits; of exclusive classes Lovász-softmax on probabilities. Mean over the
+    classes that have pixels in the batch; areas are weighted like in the other terms.
     """
-    classes = px.logits.shape[1]
-    logits, target, weight = (
-        t.transpose(0, 1).reshape(classes, -1) for t in (px.logits, px.target, px.weight)
+    classes = px.target.shape[1]
+    values = px.probability if px.rating.exclusive else px.logits
+    values, target, weight = (
+        t.transpose(0, 1).reshape(classes, -1) for t in (values, px.target, px.weight)
     )
-    target = (target > 0.5).to(logits.dtype)
-    present = ((target * weight).sum(1) > 0).to(logits.dtype)
-    errors = (1 - logits * (2 * target - 1)).masked_fill(weight == 0, 0.0)
-    errors, order = errors.sort(dim=1, descending=True)
+    target = (target > 0.5).to(values.dtype)
+    present = ((target * weight).sum(1) > 0) * px.class_weights
+    errors = (target - values).abs() if px.rating.exclusive else 1 - values * (2 * target - 1)
+    errors, order = errors.masked_fill(weight == 0, 0.0).sort(dim=1, descending=True)
     inside = (target * weight).gather(1, order)
     outside = ((1 - target) * weight).gather(1, order)
     total = inside.sum(1, keepdim=True)
     missed = 1 - ratio(total - inside.cumsum(1), total + outside.cumsum(1))
     slope = torch.diff(missed, dim=1, prepend=torch.zeros_like(total))
-    values = (errors.relu() * slope).sum(1)
-    return ratio((values * present).sum(), present.sum())
+    found = (errors.relu() * slope).sum(1)
+    return ratio((found * present).sum(), present.sum())

@@ -8,6 +8,17 @@ from torch.nn import functional
 from wsi_seg.config.loss import BceTerm, FocalTerm, HardTerm, Term, TopKTerm
 from wsi_seg.learn.losses.pixels import Pixels, mean, ratio
 
+# Keeps powers of errors off 0, where their slope may be infinite.
+_TINY = 1e-7
+
+
+def ce(px: Pixels, _: Term) -> torch.Tensor:
+    """Mean cross-entropy of exclusive classes over pixels that count.
+
+    As in torch, it is the sum over pixels divided by the sum of their weights.
+    """
+    return mean(px.cross_entropy, px.rated)
+
 
 def bce(px: Pixels, term: BceTerm) -> torch.Tensor:
     """Mean binary cross-entropy over pixels that count.
@@ -18,7 +29,7 @@ def bce(px: Pixels, term: BceTerm) -> torch.Tensor:
     values = functional.binary_cross_entropy_with_logits(
         px.logits, px.target, reduction="none", pos_weight=positive
     )
-    return mean(values, px.weight)
+    return mean(values, px.rated)
 
 
 def bce_balanced(px: Pixels, _: Term) -> torch.Tensor:
@@ -30,7 +41,7 @@ def bce_balanced(px: Pixels, _: Term) -> torch.Tensor:
     inside, outside = px.weight * px.target, px.weight * (1 - px.target)
     positive = ratio((values * inside).sum(axes), inside.sum(axes))
     negative = ratio((values * outside).sum(axes), outside.sum(axes))
-    return ((positive + negative) / 2).mean()
+    return ratio(((positive + negative) / 2 * px.class_weights).sum(), px.class_weights.sum())
 
 
 def bce_topk(px: Pixels, term: TopKTerm) -> torch.Tensor:
@@ -38,7 +49,7 @@ def bce_topk(px: Pixels, term: TopKTerm) -> torch.Tensor:
 
     They are picked by values cut off from the gradient (Shrivastava et al., CVPR 2016).
     """
-    values, weight = px.bce.flatten(), px.weight.flatten()
+    values, weight = px.bce.flatten(), px.rated.flatten()
     counted = int((weight > 0).sum())
     if counted == 0:
         return values.sum() * 0
@@ -54,22 +65,25 @@ def bce_hard(px: Pixels, term: HardTerm) -> torch.Tensor:
     divided by their sum, so the term does not fade as the network gets better.
     """
     error = (px.probability - px.target).detach().abs() ** term.gamma
-    return mean(px.bce, px.weight * error)
+    return mean(px.bce, px.rated * error)
 
 
 def focal(px: Pixels, term: FocalTerm) -> torch.Tensor:
-    """Mean of ``(1 - p_t) ** gamma * bce`` over pixels that count (Lin et al., ICCV 2017)."""
+    """Mean of ``(1 - p_t) ** gamma`` times cross-entropy over pixels (Lin et al., ICCV 2017)."""
+    if px.rating.exclusive:
+        wrong = 1 - (px.shares * px.logits.softmax(dim=1)).sum(dim=1, keepdim=True)
+        return mean(wrong.clamp(min=_TINY) ** term.gamma * px.cross_entropy, px.rated)
     # 1 - p_t from the logit of the wrong answer, which keeps its digits where p_t is near 1.
     wrong = (px.logits * (1 - 2 * px.target)).sigmoid()
     values = wrong**term.gamma * px.bce
     if term.alpha is not None:
         values = values * (term.alpha * px.target + (1 - term.alpha) * (1 - px.target))
-    return mean(values, px.weight)
+    return mean(values, px.rated)
 
 
 def mse(px: Pixels, _: Term) -> torch.Tensor:
     """Mean squared error of the probabilities (Brier score)."""
-    return mean((px.probability - px.target) ** 2, px.weight)
+    return mean((px.probability - px.target) ** 2, px.by_class)
 
 
 def bce_empty(px: Pixels, _: Term) -> torch.Tensor:
