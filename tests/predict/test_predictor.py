@@ -215,7 +215,7 @@ class Full(nn.Module):
 
 @pytest.mark.parametrize(("count", "way"), [(4, "--batch 2"), (1, "--tile 50")])
 def test_a_device_with_too_little_memory_says_what_to_do(monkeypatch, count, way):
-    monkeypatch.setattr("wsi_seg.predict.predictor.fused", lambda network, channels: network)
+    monkeypatch.setattr("wsi_seg.predict.predictor.fused", lambda network, *_: network)
     predictor = Predictor(Full(), card_of(), device="cpu", precision="fp32")
     with pytest.raises(ConfigError, match=f"too little memory .* {way}"):
         predictor.predict(tiles(count, 100))

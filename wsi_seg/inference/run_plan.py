@@ -185,8 +185,8 @@ def _warn_of_many(
     own = max(member.card.tile_px for member in model.members)
     if (own / options.tile_px) ** 2 >= _MANY:
         logger.warning(
-            "%s tiles of %d px; of %d px, as the model was trained with, there are about %s, and "
-            "each shows more around an object; leave out --tile to take those",
+            "%s tiles of %d pixels; as large as the model learned from (%d) there are about %s, "
+            "and each shows more around an object; leave out --tile to take those",
             f"{_tiles(slides):,}",
             options.tile_px,
             own,

@@ -49,10 +49,14 @@ def on_first_side[R](trial: Callable[[int], R], *sides: int, expected: str) -> R
     for side in sides[:-1]:
         try:
             return trial(side)
+        except torch.OutOfMemoryError:
+            raise
         except _REFUSALS:  # the next side may do
             continue
     try:
         return trial(sides[-1])
+    except torch.OutOfMemoryError:  # not a refusal, though a RuntimeError
+        raise
     except _REFUSALS as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ConfigError(
