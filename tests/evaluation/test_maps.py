@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from scipy.special import logsumexp
@@ -5,9 +7,11 @@ from typer.testing import CliRunner
 
 from tests.makers.painted import paint_prediction
 from wsi_seg.cli.app import app
-from wsi_seg.evaluation.compare import evaluate_slide
+from wsi_seg.evaluation.compare import evaluate, evaluate_slide
 from wsi_seg.evaluation.maps import ENERGY, UNCERTAINTY, energy_score_table, uncertainty_table
+from wsi_seg.evaluation.scores import Measures
 from wsi_seg.geometry import Region
+from wsi_seg.postprocess.rule import fixed
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection, open_predictions
 
@@ -61,3 +65,20 @@ def test_heat_maps_are_of_the_probabilities(mapped):
     for name, (table, step) in ((ENERGY, energy_score_table()), (UNCERTAINTY, uncertainty_table())):
         assert np.array_equal(px_of(found, name), table[painted.probability])
         assert found.label(name).attributes["step"] == step
+
+
+def test_one_call_decides_scores_maps_and_writes(mapped, tmp_path):
+    painted, _ = mapped
+    predictions, slides = open_predictions(painted.prediction), open_collection(painted.store)
+    scores = evaluate(predictions, slides, rule=fixed(0.6), maps=True, out=tmp_path)
+    assert scores.slides[0].counts.fp == 0  # the one mistake has 0.55
+    assert scores.slides[0].objects is not None
+    assert scores.maps == {"painted": ("errors", "energy", "uncertainty")}
+    assert "labels errors, energy, uncertainty added to 1 predictions" in scores.lines()
+    assert predictions["painted"].label("errors").attributes["scored"] == "decision"
+    assert json.loads((tmp_path / "scores.json").read_text()) == scores.to_json()
+    assert (tmp_path / "slides.csv").read_text().startswith("slide,class,dice,iou")
+    plain = evaluate(predictions, slides, measures=Measures())
+    assert plain.slides[0].counts.fp == 12 * 15
+    assert plain.slides[0].objects is None
+    assert plain.maps == {}

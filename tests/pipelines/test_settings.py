@@ -15,6 +15,7 @@ from wsi_seg.config.augment import (
     ElasticConfig,
     GammaConfig,
     GridConfig,
+    OneOfConfig,
     StrengthConfig,
 )
 from wsi_seg.data.presets import PRESETS
@@ -106,6 +107,8 @@ def test_siim_has_the_settings_of_its_other_networks():
 def test_siim_augments_by_its_list():
     flip, light, bend, move = (step.chosen for step in PRESETS["siim"])
     assert isinstance(flip, Chance)
+    assert isinstance(light, OneOfConfig)
+    assert isinstance(bend, OneOfConfig)
     assert flip.p == 0.5
     assert (light.p, bend.p) == (0.3, 0.3)
     assert [one.chosen for one in light.of] == [
@@ -127,7 +130,7 @@ def test_stas_is_the_published_network():
     assert (recipe.resize, recipe.patch_px) == ("stretch", 800)
     assert recipe.intensity.scale == "minmax"
     assert recipe.augment == "stas"
-    assert [step.rot90.p for step in PRESETS["stas"]] == [0.3]
+    assert [step.rot90 for step in PRESETS["stas"]] == [Chance(p=0.3)]
     assert weights(recipe) == {"dice": 1}
     optimizer = recipe.optimizer
     assert (optimizer.name, optimizer.lr, optimizer.eps) == ("adabelief", 1e-4, 1e-16)

@@ -66,7 +66,7 @@ class Reliability:
     @property
     def loss(self) -> float:
         """Mean cross-entropy over pixels; 0 and 255 stand for half a step from the ends."""
-        return self._cross_entropy(_logits()) / max(1, int(self.counts.sum()))
+        return self._cross_entropy(value_logits()) / max(1, int(self.counts.sum()))
 
     def _cross_entropy(self, logits: NDArray[np.float64]) -> float:
         """Sum over pixels, where each value stands for a logit."""
@@ -97,7 +97,7 @@ class Reliability:
         """
         if not self.counts.sum():
             return 1.0
-        logits = _logits()
+        logits = value_logits()
 
         def loss(log_t: float) -> float:
             return self._cross_entropy(logits / np.exp(log_t))
@@ -115,7 +115,7 @@ class Reliability:
             the share of pixels that have the class (isotonic regression), and needs more truth.
         """
         if method == "temperature":
-            calibrated = 1 / (1 + np.exp(-_logits() / self.temperature()))
+            calibrated = 1 / (1 + np.exp(-value_logits() / self.temperature()))
             return _values(calibrated)
         px = self.counts.sum(axis=1)
         value = np.arange(_VALUES)
@@ -132,7 +132,7 @@ def _values(probability: NDArray[np.float64]) -> NDArray[np.uint8]:
     return values
 
 
-def _logits() -> NDArray[np.float64]:
+def value_logits() -> NDArray[np.float64]:
     """Logit of each value; 0 and 255 stand for half a step from the ends."""
     p = np.clip(np.arange(_VALUES) / 255, 0.5 / 255, 254.5 / 255)
     logits: NDArray[np.float64] = np.log(p / (1 - p))

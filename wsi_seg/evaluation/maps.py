@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.classes import ClassTable
+from wsi_seg.evaluation.calibration import value_logits
 from wsi_seg.evaluation.pairing import (
     paired_strips,
     read_together,
@@ -105,8 +106,7 @@ def energy_score_table(temperature: float = 1.0) -> tuple[NDArray[np.uint8], flo
         T; the logits of background and class are 0 and ``log(p / (1 - p))``, where the ends
         count as half a step from 0 and 1.
     """
-    p = np.clip(np.arange(256) / 255, 0.5 / 255, 254.5 / 255)
-    energy = temperature * np.logaddexp(0, np.log(p / (1 - p)) / temperature)
+    energy = temperature * np.logaddexp(0, value_logits() / temperature)
     step = float(energy[-1] / 255)
     return np.rint(energy / step).astype(np.uint8), step
 

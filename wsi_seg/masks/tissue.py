@@ -21,10 +21,11 @@ _DARKEST_GLASS = 150
 _BLUR_PX = 1.5
 _NOISE_SPREAD = 0.3
 
+# Smaller pieces are dropped, smaller holes filled; in pixels of the picture.
+_SPECK_PX, _HOLE_PX = 64, 256
 
-def find_tissue(
-    rgb: NDArray[np.uint8], *, speck_px: int = 64, hole_px: int = 256
-) -> NDArray[np.bool_]:
+
+def find_tissue(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Find tissue by Otsu's threshold on saturation (Otsu 1979).
 
     Saturation is the difference of the largest and the smallest channel after the tint of the
@@ -34,8 +35,6 @@ def find_tissue(
     ----------
     rgb
         ``(H, W, 3)`` uint8, a slide at low resolution.
-    speck_px, hole_px
-        Smaller pieces are dropped, smaller holes filled.
 
     Returns
     -------
@@ -45,8 +44,8 @@ def find_tissue(
     threshold, smooth = _threshold(rgb)
     found = (smooth > threshold) & (rgb.max(axis=2) > _DARKEST)
     found = ndimage.binary_opening(found, iterations=1)
-    found = remove_small_objects(found, max_size=speck_px)
-    mask: NDArray[np.bool_] = remove_small_holes(found, max_size=hole_px)
+    found = remove_small_objects(found, max_size=_SPECK_PX)
+    mask: NDArray[np.bool_] = remove_small_holes(found, max_size=_HOLE_PX)
     return mask
 
 

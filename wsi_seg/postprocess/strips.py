@@ -37,7 +37,7 @@ class Strip:
 Source = Callable[[], Iterator[Strip]]
 
 
-def argmax_strips(image: Multiscale, *, level: int = 0, strip_px: int = STRIP_PX) -> Source:
+def argmax_strips(image: Multiscale, *, strip_px: int = STRIP_PX) -> Source:
     """Most probable class of each pixel of a prediction, and its probability, without a threshold.
 
     Of equal probabilities the lowest id wins. A pixel where all are 0 is background; so is one
@@ -46,7 +46,7 @@ def argmax_strips(image: Multiscale, *, level: int = 0, strip_px: int = STRIP_PX
     exclusive = image.names_classes and image.classes.is_exclusive
 
     def strips() -> Iterator[Strip]:
-        for y, rows in _read(image, level, strip_px):
+        for strip, rows in _read(image, strip_px):
             if rows.ndim != 3:
                 raise StoreError(f"{image.path} is a label; expected a prediction")
             probability = rows[:, :, 0] if rows.shape[2] == 1 else rows.max(axis=2)
@@ -56,7 +56,7 @@ def argmax_strips(image: Multiscale, *, level: int = 0, strip_px: int = STRIP_PX
                 ids = (probability > 0).astype(np.uint8)
             else:
                 ids = ((rows.argmax(axis=2) + 1) * (probability > 0)).astype(np.uint8)
-            yield Strip(y, ids, probability)
+            yield Strip(strip.y, ids, probability)
 
     return strips
 
@@ -65,8 +65,8 @@ def certain_label_strips(label: Multiscale, *, strip_px: int = STRIP_PX) -> Sour
     """Pixels of a label map, each class with probability 1: where probabilities were not saved."""
 
     def strips() -> Iterator[Strip]:
-        for y, ids in _read(label, 0, strip_px):
-            yield Strip(y, ids, np.where(ids > 0, 255, 0).astype(np.uint8))
+        for strip, ids in _read(label, strip_px):
+            yield Strip(strip.y, ids, np.where(ids > 0, 255, 0).astype(np.uint8))
 
     return strips
 
@@ -90,19 +90,17 @@ def label_strips(
         )
 
     def strips() -> Iterator[Strip]:
-        for y, ids in _read(label, 0, strip_px):
+        for strip, ids in _read(label, strip_px):
             probability = np.zeros_like(ids)
             if image is not None:
-                height, width = ids.shape
-                region = Region(level=0, y=y, x=0, height=height, width=width)
-                channels = image.read(region, cached=False)
+                channels = image.read(strip, cached=False)
                 for channel in range(channels.shape[2]):
                     np.copyto(probability, channels[:, :, channel], where=ids == channel + 1)
-            yield Strip(y, ids, probability)
+            yield Strip(strip.y, ids, probability)
 
     return strips
 
 
-def _read(image: Multiscale, level: int, strip_px: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    for strip in image.pyramid.extents[level].strips(strip_px, level):
-        yield strip.y, image.read(strip, cached=False)
+def _read(image: Multiscale, strip_px: int) -> Iterator[tuple[Region, NDArray[np.uint8]]]:
+    for strip in image.pyramid.extent.strips(strip_px):
+        yield strip, image.read(strip, cached=False)

@@ -24,7 +24,6 @@ def line_plot(
     y_label: str,
     *,
     diagonal: bool = False,
-    y_range: tuple[float, float] | None = None,
 ) -> str:
     """SVG of lines.
 
@@ -36,8 +35,6 @@ def line_plot(
         Names of the axes.
     diagonal
         Whether the line ``y = x`` is drawn: where a reliability curve should be.
-    y_range
-        Fixed range of y, or None for that of the values.
     """
     chart, axes = _new()
     if diagonal:
@@ -54,8 +51,6 @@ def line_plot(
         )
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
-    if y_range is not None:
-        axes.set_ylim(*y_range)
     if len(series) + diagonal > 1:
         axes.legend(frameon=False)
     return _svg(chart)

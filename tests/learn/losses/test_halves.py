@@ -49,6 +49,7 @@ def test_a_mistake_has_more_of_the_gradient_than_what_is_nearly_right():
     for gamma in (0.0, 2.0):
         logits = row(4.0, 3.0, -1.0).requires_grad_()
         loss_of(logits, ids(1, 0, 0), gamma=gamma).backward()
+        assert logits.grad is not None
         wrong, nearly = logits.grad[0, 0, 0, 1:].abs().tolist()
         shares[gamma] = wrong / nearly
     assert shares[2.0] > 5 * shares[0.0]
@@ -58,7 +59,8 @@ def test_only_the_hardest_negatives_of_each_patch_count():
     logits = torch.stack([row(3.0, 2.0, 1.0, -1.0), row(0.5, -2.0, -1.0, 4.0)]).reshape(2, 1, 1, 4)
     logits.requires_grad_()
     loss_of(logits, torch.tensor([[[0, 0, 0, 0]], [[0, 0, 0, 1]]]).byte(), negatives=2).backward()
-    moved = (logits.grad != 0)[:, 0, 0].tolist()
+    assert logits.grad is not None
+    moved = logits.grad.ne(0)[:, 0, 0].tolist()
     assert moved == [[True, True, False, False], [True, False, True, True]]
 
 
