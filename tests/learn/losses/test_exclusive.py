@@ -154,8 +154,11 @@ def test_lovasz_of_certain_answers_is_what_iou_leaves_of_one():
         assert got.item() == pytest.approx(1 - sum(iou).item() / 2, abs=1e-5)
 
 
-@pytest.mark.parametrize("exclusive", [True, False])
-@pytest.mark.parametrize("term", ["dice", "lovasz", "boundary", "mse"])
+@pytest.mark.parametrize(
+    ("term", "exclusive"),
+    [(term, mode) for term in ("dice", "lovasz", "boundary", "mse") for mode in (True, False)]
+    + [(term, False) for term in ("bce", "bce_balanced", "bce_hard_halves")],
+)
 def test_a_class_that_weighs_nothing_is_not_learned(term, exclusive):
     logits, label = example(9, shape=(12, 12))
     logits = logits if exclusive else logits[:, 1:]

@@ -21,7 +21,7 @@ def bce_hard_halves(px: Pixels, term: HardHalvesTerm) -> torch.Tensor:
     values, axes = px.bce * error**term.gamma, (0, 2, 3)
     positive = ratio((values * inside).sum(axes), inside.sum(axes))
     negative = ratio((values * outside).sum(axes), outside.sum(axes))
-    return ((positive + negative) / 2).mean()
+    return ratio(((positive + negative) / 2 * px.class_weights).sum(), px.class_weights.sum())
 
 
 def _hardest(weight: torch.Tensor, error: torch.Tensor, count: int) -> torch.Tensor:
