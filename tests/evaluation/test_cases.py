@@ -1,5 +1,7 @@
 """Slices of one scan are one case: means, intervals and rows of a table are per scan."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -22,9 +24,10 @@ def test_scores_of_scans_are_of_all_their_slices_together():
     assert scores.slide_dice("nodule")[0] == pytest.approx((2 / 3 + 1) / 2)
     assert scores.mean_slide_dice == pytest.approx((2 / 3 + 1) / 2)
     assert scores.pooled("nodule") == Counts(200, 0, 100)
-    rows = scores.to_json()["volumes"]
+    written: Any = scores.to_json()
+    rows = written["volumes"]
     assert [(row["volume"], row["dice"]) for row in rows] == [("a", pytest.approx(2 / 3)), ("b", 1)]
-    assert len(scores.to_json()["slides"]) == 93
+    assert len(written["slides"]) == 93
     text = "\n".join(scores.lines())
     assert "per volume" in text
     assert "95 % intervals over volumes" in text
@@ -38,7 +41,8 @@ def test_intervals_are_wide_where_scans_are_few_however_many_their_slices():
         for number in range(scans):
             good = rng.uniform(0.2, 1)
             found += scan(f"s{number}", [Counts(int(100 * good), 10, 10)] * slices)
-        return Scores(tuple(found)).to_json()["classes"]["nodule"]
+        written: Any = Scores(tuple(found)).to_json()
+        return written["classes"]["nodule"]
 
     few, many = made(5, 40), made(200, 1)
     width = [row["slide_dice_mean_high"] - row["slide_dice_mean_low"] for row in (few, many)]
@@ -55,6 +59,7 @@ def test_objects_outlines_and_tiles_of_slices_add_up():
     assert case.slide == "a"
     assert case.objects == ObjectCounts((0.8, 0.6), 3, 3)
     assert case.tile_dices == (0.5, 0.7)
+    assert case.distances is not None
     assert case.distances.there.tolist() == [[0, 4], [9, 3], [16, 3]]
     assert case.distances.back.tolist() == [[0, 5]]
 

@@ -1,5 +1,7 @@
 """Training and inference see the same pixels after changes of intensity; the card names them."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from tests.cards import make_card
 from wsi_seg.annotations import Annotation, Annotations
 from wsi_seg.classes import ClassTable
 from wsi_seg.config.intensity import IntensityConfig, LocalContrastConfig
-from wsi_seg.data.dataset import PatchSource
+from wsi_seg.data.source import PatchSource
 from wsi_seg.geometry import Region
 from wsi_seg.inference.array import Predictor
 from wsi_seg.inference.options import InferOptions
@@ -70,7 +72,8 @@ def test_inference_sees_what_training_saw_whatever_the_tile(stores, tmp_path, co
     assert np.abs(found[..., 0].astype(int) - learned[..., 0]).max() <= 1
     raw = slides[0].image.read(whole)
     assert np.abs(raw[..., 0].astype(int) - learned[..., 0]).max() > 5
-    kept = open_predictions(tmp_path / "pred.zarr")["a"].prediction.settings["intensity"]
+    settings = open_predictions(tmp_path / "pred.zarr")["a"].prediction.settings
+    kept: Any = settings["intensity"]
     assert kept[0]["scale"] == config.scale
     assert ("colours" in kept[0]) == (config.stain != "none")
 

@@ -157,7 +157,7 @@ def test_triplets_of_many_slides_at_once_are_those_of_each(seed):
     }
 
     def by_hand(top, bottom, least):
-        cases = {}
+        cases: dict[str, Any] = {}
         for slide, classes in values.items():
             counts = classes["finding"].counts
             kept = counts[np.arange(256) / 255 > bottom]

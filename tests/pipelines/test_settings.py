@@ -4,6 +4,7 @@ import re
 import shlex
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from wsi_seg.config.augment import (
     ElasticConfig,
     GammaConfig,
     GridConfig,
+    StepConfig,
     StrengthConfig,
 )
 from wsi_seg.data.presets import PRESETS
@@ -103,7 +105,8 @@ def test_siim_has_the_settings_of_its_other_networks():
 
 
 def test_siim_augments_by_its_list():
-    flip, light, bend, move = (step.chosen for step in PRESETS["siim"])
+    chosen: list[Any] = [step.chosen for step in PRESETS["siim"]]
+    flip, light, bend, move = chosen
     assert isinstance(flip, Chance)
     assert flip.p == 0.5
     assert (light.p, bend.p) == (0.3, 0.3)
@@ -126,7 +129,7 @@ def test_stas_is_the_published_network():
     assert (recipe.resize, recipe.patch_px) == ("stretch", 800)
     assert recipe.intensity.scale == "minmax"
     assert recipe.augment == "stas"
-    assert [step.rot90.p for step in PRESETS["stas"]] == [0.3]
+    assert PRESETS["stas"] == (StepConfig(rot90=Chance(p=0.3)),)
     assert weights(recipe) == {"dice": 1}
     optimizer = recipe.optimizer
     assert (optimizer.name, optimizer.lr, optimizer.eps) == ("adabelief", 1e-4, 1e-16)

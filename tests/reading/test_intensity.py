@@ -1,5 +1,7 @@
 """Grey values and colours are changed alike whatever region is read, and as the recipe says."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from wsi_seg.config.intensity import IntensityConfig, LocalContrastConfig
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent, Region
-from wsi_seg.inference.array import ArrayImage
+from wsi_seg.reading.array import ArrayImage
 from wsi_seg.reading.intensity import PreparedImage, prepared_image
 from wsi_seg.reading.stains import _AXES, _CONES, _MEAN, _STD, to_reference
 
@@ -171,7 +173,8 @@ def test_nothing_asked_for_is_the_slide_itself_and_what_was_measured_is_reported
     assert prepared_image(slide, IntensityConfig()) is slide.image
     image = prepared_image(slide, IntensityConfig(stain="reinhard", scale="minmax"))
     assert isinstance(image, PreparedImage)
-    assert image.measured["scale"] == "minmax"
-    assert np.array(image.measured["colours"]["matrix"]).shape == (3, 3)
+    measured: Any = image.measured
+    assert measured["scale"] == "minmax"
+    assert np.array(measured["colours"]["matrix"]).shape == (3, 3)
     assert image.chunk(0) == slide.image.chunk(0)
     assert image.pyramid.extent == Extent(height=HEIGHT, width=WIDTH)

@@ -69,7 +69,7 @@ def test_nodules_are_drawn_by_their_own_diameter_and_not_by_their_discs(slides):
 def test_discs_of_a_nodule_count_by_its_diameter(slides):
     """By object each disc has its turns, and how many depends on the nodule, not on the disc."""
     found, length, _ = draws_by_diameter(slides, recipe_of(sizes=SIZES), 1)
-    discs = Counter()
+    discs: Counter[float] = Counter()
     for slide in slides:
         discs.update(slide.objects.diameter_mm.tolist())
     assert found == {5.0: 4 * discs[5.0], 12.0: 3 * discs[12.0], 40.0: discs[40.0]}

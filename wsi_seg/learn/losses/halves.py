@@ -7,7 +7,8 @@ from wsi_seg.learn.losses.pixels import Pixels, ratio
 
 
 def bce_hard_halves(px: Pixels, term: HardHalvesTerm) -> torch.Tensor:
-    """Half the mean of ``w L`` over a class's pixels, half over the others, mean over classes.
+    """Half the mean of ``w L`` over a class's pixels, half over the others, mean over
+    classes, as they are weighted.
 
     ``L`` is cross-entropy and ``w`` the error ``|p - t| ** gamma``, a constant to the gradient. So
     a mistake weighs most inside its half, and neither half outweighs the other. With
@@ -21,7 +22,7 @@ def bce_hard_halves(px: Pixels, term: HardHalvesTerm) -> torch.Tensor:
     values, axes = px.bce * error**term.gamma, (0, 2, 3)
     positive = ratio((values * inside).sum(axes), inside.sum(axes))
     negative = ratio((values * outside).sum(axes), outside.sum(axes))
-    return ((positive + negative) / 2).mean()
+    return ratio(((positive + negative) / 2 * px.class_weights).sum(), px.class_weights.sum())
 
 
 def _hardest(weight: torch.Tensor, error: torch.Tensor, count: int) -> torch.Tensor:
