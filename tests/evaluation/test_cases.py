@@ -24,10 +24,10 @@ def test_scores_of_scans_are_of_all_their_slices_together():
     assert scores.slide_dice("nodule")[0] == pytest.approx((2 / 3 + 1) / 2)
     assert scores.mean_slide_dice == pytest.approx((2 / 3 + 1) / 2)
     assert scores.pooled("nodule") == Counts(200, 0, 100)
-    report: Any = scores.to_json()
-    rows = report["volumes"]
+    written: Any = scores.to_json()
+    rows = written["volumes"]
     assert [(row["volume"], row["dice"]) for row in rows] == [("a", pytest.approx(2 / 3)), ("b", 1)]
-    assert len(report["slides"]) == 93
+    assert len(written["slides"]) == 93
     text = "\n".join(scores.lines())
     assert "per volume" in text
     assert "95 % intervals over volumes" in text
@@ -41,8 +41,8 @@ def test_intervals_are_wide_where_scans_are_few_however_many_their_slices():
         for number in range(scans):
             good = rng.uniform(0.2, 1)
             found += scan(f"s{number}", [Counts(int(100 * good), 10, 10)] * slices)
-        report: Any = Scores(tuple(found)).to_json()
-        return report["classes"]["nodule"]
+        written: Any = Scores(tuple(found)).to_json()
+        return written["classes"]["nodule"]
 
     few, many = made(5, 40), made(200, 1)
     width = [row["slide_dice_mean_high"] - row["slide_dice_mean_low"] for row in (few, many)]

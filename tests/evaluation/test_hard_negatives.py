@@ -144,7 +144,7 @@ def test_the_least_probability_of_a_false_positive_can_be_set(world):
     slides, predictions = predict(world, probability)
     for least, seen in ((0.5, False), (0.2, True)):
         rule = HardRule(least=least)
-        mine(predictions, slides, cap=1.0, rule=rule, progress=Silent()).require_whole()
+        mine(predictions, slides, ring_um=5, cap=1.0, rule=rule, progress=Silent()).require_whole()
         layer = open_collection(world / "s.zarr")["a"].label("hard_negatives")
         hard = layer.read(layer.pyramid.extent.region())
         assert bool(hard[60:70, 60:80].any()) is seen

@@ -72,7 +72,8 @@ def test_inference_sees_what_training_saw_whatever_the_tile(stores, tmp_path, co
     assert np.abs(found[..., 0].astype(int) - learned[..., 0]).max() <= 1
     raw = slides[0].image.read(whole)
     assert np.abs(raw[..., 0].astype(int) - learned[..., 0]).max() > 5
-    kept: Any = open_predictions(tmp_path / "pred.zarr")["a"].prediction.settings["intensity"]
+    settings = open_predictions(tmp_path / "pred.zarr")["a"].prediction.settings
+    kept: Any = settings["intensity"]
     assert kept[0]["scale"] == config.scale
     assert ("colours" in kept[0]) == (config.stain != "none")
 

@@ -39,6 +39,7 @@ def test_later_rounds_start_from_the_last_phase_and_its_networks(recipe_for, tmp
             assert weights == str(tmp_path / f"round_{number}/fold_{fold}/best.safetensors")
     assert set(second.loss.terms) == {"bce", "dice"}
     assert third.loss.bce_hard_halves.gamma == 2
+    assert set(third.loss.terms) == {"bce_hard_halves"}
     assert len({one.seed for one in (*first.stages, second, third)}) == 4
 
 

@@ -4,6 +4,7 @@ import re
 import shlex
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from wsi_seg.config.augment import (
     ElasticConfig,
     GammaConfig,
     GridConfig,
-    OneOfConfig,
+    StepConfig,
     StrengthConfig,
 )
 from wsi_seg.data.presets import PRESETS
@@ -45,10 +46,9 @@ def commands_of(task):
 @pytest.mark.parametrize("task", ["siim_pneumothorax", "stas_lung", "hubmap_kidney", "lung_nodule"])
 def test_every_setting_at_the_top_of_a_recipe_is_read(task):
     found = list(commands_of(task))
-    assert len(found) >= 2
+    assert found
     for settings in found:
-        changed = [s for s in settings if "{fold}" not in s or "model.weights" in s]
-        assert load_recipe(FOLDER / task / "recipe.yaml", changed) != full(task)
+        assert full(task, *settings) != full(task)
 
 
 def test_siim_slides_its_rates_and_lowers_its_learning_rates():
@@ -105,10 +105,9 @@ def test_siim_has_the_settings_of_its_other_networks():
 
 
 def test_siim_augments_by_its_list():
-    flip, light, bend, move = (step.chosen for step in PRESETS["siim"])
+    chosen: list[Any] = [step.chosen for step in PRESETS["siim"]]
+    flip, light, bend, move = chosen
     assert isinstance(flip, Chance)
-    assert isinstance(light, OneOfConfig)
-    assert isinstance(bend, OneOfConfig)
     assert flip.p == 0.5
     assert (light.p, bend.p) == (0.3, 0.3)
     assert [one.chosen for one in light.of] == [
@@ -130,7 +129,7 @@ def test_stas_is_the_published_network():
     assert (recipe.resize, recipe.patch_px) == ("stretch", 800)
     assert recipe.intensity.scale == "minmax"
     assert recipe.augment == "stas"
-    assert [step.rot90 for step in PRESETS["stas"]] == [Chance(p=0.3)]
+    assert PRESETS["stas"] == (StepConfig(rot90=Chance(p=0.3)),)
     assert weights(recipe) == {"dice": 1}
     optimizer = recipe.optimizer
     assert (optimizer.name, optimizer.lr, optimizer.eps) == ("adabelief", 1e-4, 1e-16)

@@ -168,7 +168,7 @@ def test_outside_of_the_tissue_is_painted_over():
         seen(pixels, outside_tissue=170)
 
 
-def test_nothing_asked_for_is_the_slide_itself_and_what_was_measured_is_told():
+def test_nothing_asked_for_is_the_slide_itself_and_what_was_measured_is_reported():
     slide = Slide(stained(STAINS["here"]))
     assert prepared_image(slide, IntensityConfig()) is slide.image
     image = prepared_image(slide, IntensityConfig(stain="reinhard", scale="minmax"))

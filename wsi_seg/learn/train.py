@@ -171,6 +171,9 @@ def train(
     phases in ``fold_0``, ``fold_1`` ... Then ``ensemble.yaml`` names the members, and
     ``fold_0/oof.zarr`` ... hold the predictions of the slides that the fold has not seen.
 
+    With ``rounds`` each is a run of its own in ``round_1``, ``round_2`` ..., and the report is that
+    of the last.
+
     Parameters
     ----------
     recipe
@@ -182,9 +185,6 @@ def train(
         phases.
     progress
         Reports patches, and tiles in validation.
-
-    With ``rounds`` each is a run of its own in ``round_1``, ``round_2`` ..., and the report is that
-    of the last.
 
     Returns
     -------

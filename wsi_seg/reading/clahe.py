@@ -1,6 +1,6 @@
 """Owns contrast equalised cell by cell, the same for a pixel whatever region is read.
 
-The cells lie fast on the slide's level, not on the region: each has the curve of its own
+The cells are fixed to the slide's level, not to the region: each has the curve of its own
 histogram, and a pixel is between the curves of the four cells whose middles are around it.
 """
 

@@ -1,7 +1,7 @@
 """Owns pixels as models see them: grey values and colours changed alike, whatever region is read.
 
 What depends on the slide is measured once, from a picture of the whole; the rest is done pixel by
-pixel, or in cells that lie fast on the slide.
+pixel, or in cells that are fixed to the slide.
 """
 
 from collections.abc import Callable
