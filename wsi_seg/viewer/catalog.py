@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from wsi_seg.errors import StoreError, StoreNotFoundError
-from wsi_seg.store import Collection, Predictions, SlideStore, Stores
+from wsi_seg.geometry import Pyramid
+from wsi_seg.reading.resample import COARSEST_SLIDE
+from wsi_seg.store import Collection, Multiscale, Predictions, SlideStore, Stores
 from wsi_seg.viewer.layers import Layer, slide_layers
 
 
@@ -18,12 +20,15 @@ class SlideView:
         Its store.
     found
         Its prediction, where there is one.
+    true
+        The label that counts as the truth, where the slide has it.
     layers
         By id, the image first.
     """
 
     slide: SlideStore
     found: SlideStore | None
+    true: Multiscale | None
     layers: Mapping[str, Layer]
 
     def layer(self, name: str) -> Layer:
@@ -40,6 +45,39 @@ class SlideView:
                 f"{', '.join(self.layers)}"
             )
         return self.layers[name]
+
+
+def warnings(view: SlideView) -> tuple[str, ...]:
+    """Sentences to read before a prediction is believed: its resolution, overrides, lost tiles.
+
+    Raises
+    ------
+    StoreError
+        If what the prediction says of itself does not fit.
+    """
+    if view.found is None:
+        return ()
+    said = view.found.prediction
+    lines = list(said.notes)
+    if said.learned_from_slide:
+        lines.append("The model has learned from this slide; elsewhere it errs more often.")
+    if (unread := view.found.warning) is not None:
+        lines.append(unread)
+    width, found_width = _width_um(view.slide.pyramid), _width_um(view.found.pyramid)
+    if width is not None and found_width is not None and not _alike(width, found_width):
+        lines.append(
+            f"The slide is {width:,.0f} µm wide, and was {found_width:,.0f} µm wide when it was "
+            "predicted: its µm per pixel have changed since."
+        )
+    return tuple(lines)
+
+
+def _width_um(pyramid: Pyramid) -> float | None:
+    return None if pyramid.mpp is None else pyramid.mpp * pyramid.extent.width
+
+
+def _alike(one: float, other: float) -> bool:
+    return max(one / other, other / one) <= COARSEST_SLIDE
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +135,8 @@ class Catalog:
         slide, found = self.slide(name), None
         if self.predictions is not None and name in self._listed(self.predictions):
             found = self.predictions[name]
-        return SlideView(slide, found, slide_layers(slide, found, self.truth))
+        true = slide.planes(self.truth) if self.truth in slide.label_names() else None
+        return SlideView(slide, found, true, slide_layers(slide, found, self.truth))
 
     def require_slides(self) -> None:
         """Refuse collections with nothing to show.
