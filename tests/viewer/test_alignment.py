@@ -5,9 +5,9 @@ import time
 
 import numpy as np
 import pytest
-from tests.viewer.browser import served, set_screen, started_browser
 from PIL import Image
 
+from tests.viewer.browser import served, set_screen, started_browser
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.masks.annotate import annotate
 from wsi_seg.progress import Silent
@@ -82,7 +82,7 @@ def shown(driver):
     """Both places of the square, once all tiles and the outline are there."""
     script = """
     const { world } = OpenSeadragon.getViewer("viewer");
-    const items = Array.from({ length: world.getItemCount() }, (_, number) => world.getItemAt(number));
+    const items = [...Array(world.getItemCount()).keys()].map((n) => world.getItemAt(n));
     const seen = items.filter((item) => item.getOpacity() > 0);
     return [document.getElementById("overlay").dataset.outlines, seen.length,
       seen.every((item) => item.getFullyLoaded())];

@@ -187,8 +187,8 @@ def test_what_to_know_before_a_prediction_is_believed(seen, tmp_path):
     group.write_text(json.dumps(about))
     http = client(type("S", (), {"store": seen.store, "prediction": tmp_path / "pred.zarr"}))
     noted, learned, width = http.get("/slides/painted").json()["warnings"]
-    assert noted == "read at level 0"
-    assert "learned from this slide" in learned
+    assert noted == "painted: read at level 0"
+    assert "has learned from this slide" in learned
     assert "1,350 µm wide" in width
     assert "2,700 µm wide" in width
 

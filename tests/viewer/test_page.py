@@ -8,14 +8,14 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.viewer.browser import served, set_screen, started_browser
 
+from tests.viewer.browser import served, set_screen, started_browser
 from wsi_seg.store import open_collection, open_predictions
 
 pytest.importorskip("selenium.webdriver")
-from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
 
 SCREENSHOTS = Path(__file__).resolve().parents[2] / "screenshots"
 

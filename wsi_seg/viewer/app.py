@@ -26,12 +26,13 @@ from wsi_seg.errors import (
     StoreNotFoundError,
     WsiSegError,
 )
+from wsi_seg.evaluation.cautions import cautions
 from wsi_seg.evaluation.review_objects import list_review_objects, outline_truth
 from wsi_seg.exporting.names import file_name
 from wsi_seg.reading.thumbnail import thumbnail_extent
 from wsi_seg.store import read_thumbnail
 from wsi_seg.viewer.auth import AuthMiddleware
-from wsi_seg.viewer.catalog import Catalog, SlideView, warnings
+from wsi_seg.viewer.catalog import Catalog, SlideView
 from wsi_seg.viewer.objects import SlideObjects, status
 from wsi_seg.viewer.review import MAX_BYTES, Review, read_review, write_review
 from wsi_seg.viewer.tiles import Tile, encode_jpeg
@@ -108,7 +109,7 @@ class SlideCache:
             return opened.objects
 
     def truth(self, name: str) -> SlideObjects:
-        """True objects of a slide that has a prediction too, made by the first who asks."""
+        """Outline the true objects of a slide that has a prediction too."""
         opened = self.opened(name)
         with opened.lock:
             if opened.truth is None:
@@ -232,7 +233,7 @@ def _slide(cache: SlideCache, request: Request) -> Response:
             "mpp": pyramid.mpp,
             "predicted": view.found is not None,
             "compared": view.found is not None and view.true is not None,
-            "warnings": list(warnings(view)),
+            "warnings": [] if view.found is None else cautions(view.slide, view.found),
             "layers": [layer.to_json() for layer in view.layers.values()],
         }
     )

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from wsi_seg.errors import StoreError, StoreNotFoundError
-from wsi_seg.geometry import Pyramid
-from wsi_seg.reading.resample import COARSEST_SLIDE
 from wsi_seg.store import Collection, Multiscale, Predictions, SlideStore, Stores
 from wsi_seg.viewer.layers import Layer, slide_layers
 
@@ -45,39 +43,6 @@ class SlideView:
                 f"{', '.join(self.layers)}"
             )
         return self.layers[name]
-
-
-def warnings(view: SlideView) -> tuple[str, ...]:
-    """Sentences to read before a prediction is believed: its resolution, overrides, lost tiles.
-
-    Raises
-    ------
-    StoreError
-        If what the prediction says of itself does not fit.
-    """
-    if view.found is None:
-        return ()
-    said = view.found.prediction
-    lines = list(said.notes)
-    if said.learned_from_slide:
-        lines.append("The model has learned from this slide; elsewhere it errs more often.")
-    if (unread := view.found.warning) is not None:
-        lines.append(unread)
-    width, found_width = _width_um(view.slide.pyramid), _width_um(view.found.pyramid)
-    if width is not None and found_width is not None and not _alike(width, found_width):
-        lines.append(
-            f"The slide is {width:,.0f} µm wide, and was {found_width:,.0f} µm wide when it was "
-            "predicted: its µm per pixel have changed since."
-        )
-    return tuple(lines)
-
-
-def _width_um(pyramid: Pyramid) -> float | None:
-    return None if pyramid.mpp is None else pyramid.mpp * pyramid.extent.width
-
-
-def _alike(one: float, other: float) -> bool:
-    return max(one / other, other / one) <= COARSEST_SLIDE
 
 
 @dataclass(frozen=True, slots=True)

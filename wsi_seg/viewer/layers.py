@@ -95,7 +95,7 @@ class Layer:
         return int(self.read(Region(level=0, y=row, x=column, height=1, width=1))[0, 0])
 
     def to_json(self) -> dict[str, object]:
-        """What the page needs to know."""
+        """Say what the page needs to know."""
         return {
             "id": self.id,
             "title": self.title,

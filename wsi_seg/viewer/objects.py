@@ -16,7 +16,7 @@ _MOSTLY = 0.5
 
 
 def status(item: ReviewObject) -> Status:
-    """What an object is shown as: found, false (found, but mostly not true), missed or true."""
+    """Name what an object is shown as; false is found, but mostly not true."""
     if item.kind == "found" and item.overlap is not None and item.overlap < _MOSTLY:
         return "false"
     return item.kind
