@@ -178,10 +178,11 @@ def test_the_variance_of_members_may_be_kept_next_to_class_ids(painted, predicte
 def test_report_shows_the_same_pictures(painted, predicted, tmp_path):
     path, saved = predicted
     report = summary_of("report", path, "--slides", painted.store, "--out", tmp_path / "r.html")
-    shown = {"Scores", "Slides", "Overviews", "Largest errors", "Settings"}
-    assert set(report["sections"]) == shown | ({"Curves"} if saved != "labels" else set())
+    shown = {"Scores", "Slides", "Overviews", "Worst places", "Typical places", "Settings"}
+    shown |= {"Read this first"} if saved == "labels" else {"Curves"}
+    assert set(report["sections"]) == shown
     text = (tmp_path / "r.html").read_text()
-    assert text.count("data:image/jpeg") == 2  # the overview, and the one mistake
+    assert text.count("data:image/jpeg") == 12  # the overview, the one mistake, typical objects
     assert ("calibration not measured" in text) is (saved == "labels")
 
 
@@ -198,7 +199,7 @@ def test_view_shows_them(painted, predicted):
     http = TestClient(make_app(catalog, review=None, token=None), base_url="http://127.0.0.1")
     layers = [one["id"] for one in http.get(f"/slides/{NAME}").json()["layers"]]
     known = {"image", "errors-0", "found-prediction", "label-annotations", "label-tissue"}
-    assert set(layers) == known | {"importance"} | (
+    assert set(layers) == known | {"importance", "coverage"} | (
         {"probability-0"} if saved != "labels" else set()
     )
 

@@ -84,7 +84,7 @@ def test_every_verb_on_every_defect(network_verbs, folder, corpus, checkpoint):
             ("tile", store / NAME, "--out", out / "again.zarr"),
             ("dedup", store),
             ("annotate", store, outlines, "--name", "again"),
-            ("preview", "out/recipe.yaml", "--out", out / "preview"),
+            ("preview", "out/recipe.yaml", "--out", out / "preview.png"),
             ("train", "out/recipe.yaml", "--out", out / "run"),
             ("evaluate", prediction, "--truth", store),
             ("search", prediction, "--truth", store, "--out", out / "rule.json"),

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -32,25 +33,38 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("augment", ["d4", "heavy"])
-def test_each_slide_gets_a_picture_and_a_sheet(folder, tmp_path, augment):
+def test_one_sheet_shows_slides_patches_and_mean_labels(folder, tmp_path, augment):
     recipe = load_recipe(folder / "recipe.yaml", [f"augment={augment}"])
-    report = preview_slides(
-        list(open_collection(folder / "s.zarr")), recipe, tmp_path / "out", progress=Silent()
-    )
-    assert [path.name for path in report.pictures] == ["a.png", "a_patches.png", "mean-label.png"]
-    for path in report.pictures[:2]:
-        with Image.open(path) as picture:
-            pixels = np.asarray(picture.convert("RGB"))
-        assert pixels.shape[1] > 1000
-        colours = {tuple(colour) for colour in pixels[::2, ::2].reshape(-1, 3).tolist()}
-        assert (213, 94, 0) in colours  # outlines of the class
+    stores = list(open_collection(folder / "s.zarr"))
+    report = preview_slides(stores, recipe, tmp_path / "out/sheet.png", progress=Silent())
+    assert report.slides == ("a",)
+    assert report.left_out == 0
+    with Image.open(report.picture) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    assert pixels.shape[1] == 1680  # the slide, and margins
+    colours = {tuple(colour) for colour in pixels[::2, ::2].reshape(-1, 3).tolist()}
+    assert (213, 94, 0) in colours  # outlines of the class
+    assert (253, 231, 36) in colours  # the most frequent place of the mean labels
+
+
+def test_slides_are_evenly_taken_and_the_others_counted(folder, tmp_path):
+    store = tmp_path / "many.zarr"
+    shutil.copytree(folder / "s.zarr", store)
+    for name in "bcde":
+        shutil.copytree(store / "a", store / name)
+    recipe = load_recipe(folder / "recipe.yaml")
+    stores = list(open_collection(store))
+    report = preview_slides(stores, recipe, tmp_path / "sheet.png", most=2, progress=Silent())
+    assert report.slides == ("a", "c")
+    assert report.left_out == 3
+    assert "3 more are left out" in report.lines()[0]
 
 
 def test_slides_without_the_label_are_named(folder, tmp_path):
     recipe = load_recipe(folder / "recipe.yaml", ["data.label=other"])
     stores = list(open_collection(folder / "s.zarr"))
     with pytest.raises(ConfigError, match="has the label 'other'"):
-        preview_slides(stores, recipe, tmp_path, progress=Silent())
+        preview_slides(stores, recipe, tmp_path / "sheet.png", progress=Silent())
 
 
 @pytest.fixture(scope="module")
@@ -99,17 +113,13 @@ def several(tmp_path_factory):
         (["sampling={grid: {overlap: 0.5}}"], "abinv"),
     ],
 )
-def test_slides_without_a_class_get_their_pictures(several, tmp_path, settings, shown):
+def test_slides_without_a_class_are_on_the_sheet(several, tmp_path, settings, shown):
     words = [word for setting in settings for word in ("--set", setting)]
-    call = ["preview", several / "recipe.yaml", "--out", tmp_path / "out", *words]
+    call = ["preview", several / "recipe.yaml", "--out", tmp_path / "out.png", "--json", *words]
     done = CliRunner().invoke(app, list(map(str, call)))
     assert done.exit_code == 0, done.output
-    pictures = {path.name for path in (tmp_path / "out").iterdir()}
-    assert pictures == {
-        *(f"{name}.png" for name in shown),
-        *(f"{name}_patches.png" for name in shown),
-        "mean-label.png",
-    }
+    assert json.loads(done.stdout.splitlines()[-1])["slides"] == list(shown)
+    assert (tmp_path / "out.png").is_file()
 
 
 def test_what_train_would_refuse_preview_refuses_too(several, tmp_path):
@@ -119,14 +129,14 @@ def test_what_train_would_refuse_preview_refuses_too(several, tmp_path):
         (["data.train=[a,b]", "data.validation=[a,b]"], "no slide is left to train on"),
     ):
         words = [word for setting in settings for word in ("--set", setting)]
-        call = ["preview", several / "recipe.yaml", "--out", tmp_path / "out", *words]
+        call = ["preview", several / "recipe.yaml", "--out", tmp_path / "out.png", *words]
         done = CliRunner().invoke(app, list(map(str, call)))
         assert done.exit_code == 1
         assert said in done.output
 
 
 def test_the_next_command_has_the_same_settings(folder, tmp_path):
-    words = ["preview", folder / "recipe.yaml", "--out", tmp_path / "out"]
+    words = ["preview", folder / "recipe.yaml", "--out", tmp_path / "out.png"]
     words += ["--set", "augment=none", "--set", "patch_px=64"]
     done = CliRunner().invoke(app, list(map(str, words)))
     assert done.exit_code == 0, done.output

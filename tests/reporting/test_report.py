@@ -112,12 +112,13 @@ def test_the_file_needs_nothing_next_to_it(seen, tmp_path):
         "Slides",
         "Curves",
         "Overviews",
-        "Largest errors",
+        "Worst places",
+        "Typical places",
         "Settings",
         "Training",
         "Recipe",
     )
-    assert text.count("data:image/jpeg") == 2  # the overview, and the one mistake
+    assert text.count("data:image/jpeg") == 12  # the overview, the one mistake, typical objects
     assert "<b>bold</b>" not in text
     assert "&lt;b&gt;bold&lt;/b&gt;" in text
 
@@ -180,7 +181,7 @@ def test_without_slides_or_truth_what_is_known_is_reported(seen, tmp_path):
     assert bare.unscored == ("painted",)
     other = ReportSources(seen.prediction, slides=seen.store, truth="other")
     written = report(other, out, progress=Silent())
-    assert written.sections == ("Overviews", "Settings")
+    assert written.sections == ("Read this first", "Overviews", "Settings")
     assert "not scored" in written.lines()[1]
 
 
@@ -193,7 +194,7 @@ def test_slides_with_truth_are_scored_next_to_one_without(seen, tmp_path):
     shutil.rmtree(store / "bare" / "labels" / "annotations")
     sources = ReportSources(prediction, slides=store)
     written = report(sources, tmp_path / "report.html", progress=Silent())
-    assert written.sections[:2] == ("Scores", "Slides")
+    assert written.sections[:3] == ("Read this first", "Scores", "Slides")
     assert written.unscored == ("bare",)
 
 
@@ -255,7 +256,8 @@ def test_a_network_that_knows_the_position_is_warned_of(tmp_path):
     (run / "position_bias.json").write_text(json.dumps({"answers": answers}))
     out = tmp_path / "report.html"
     written = report(ReportSources(run), out, progress=Silent())
-    assert written.sections[1] == "Does the network know the position?"
+    assert written.sections[0] == "Read this first"
+    assert written.sections[2] == "Does the network know the position?"
     text = out.read_text()
     warned = "shuffled tiles are gland with probability 0.75 in the middle and 0.25 in the corners"
     assert f"the network has learned the position: {warned}" in text

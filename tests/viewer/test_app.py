@@ -140,11 +140,57 @@ def test_outlines_of_a_window(seen):
     http = client(seen)
     found = http.get("/slides/painted/outlines?x=0&y=0&x_end=70&y_end=60&tolerance=0.5").json()
     objects = http.get("/slides/painted/objects").json()
-    (corner,) = [one for one in found if objects[one["id"]]["overlap"] == 0]
+    assert found["left_out"] == 0
+    (corner,) = [one for one in found["outlines"] if objects[one["id"]]["overlap"] == 0]
+    assert corner["status"] == "false"
     ring = [(0, 0), (60, 0), (60, 48), (0, 48)]
     assert {tuple(point) for point in corner["rings"][0]} == set(ring)
     for query in ("x=0&y=0&x_end=0&y_end=9&tolerance=1", "x=0&y=0&x_end=inf&y_end=9&tolerance=1"):
         assert http.get(f"/slides/painted/outlines?{query}").status_code == 404
+
+
+def test_true_outlines_are_there_to_compare_with(seen):
+    http = client(seen)
+    region = "x=0&y=0&x_end=2700&y_end=2100&tolerance=0.5"
+    true = http.get(f"/slides/painted/outlines?of=truth&{region}").json()["outlines"]
+    objects = http.get("/slides/painted/objects").json()
+    assert {one["status"] for one in true} == {"true"}
+    assert len(true) == sum(one["status"] == "found" for one in objects)  # all but one are right
+
+
+def test_density_is_the_share_of_found_false_and_missed(seen):
+    shares = assembled(client(seen), "coverage")
+    found = seen.probability > 127
+    mistake = np.zeros_like(found)
+    mistake[:12, :15] = True
+    assert np.array_equal(shares[:, :, 1] == 255, mistake)
+    # The truth is finer than the prediction: at its borders shares are between 0 and 1.
+    inside = found & ~mistake
+    assert (shares[inside, 0] > 0).mean() > 0.99
+    assert shares[~found][:, :2].max() == 0
+    alone = assembled(client(seen, predicted=False), "coverage")
+    assert alone.shape[:2] == (2100, 2700)
+    assert alone[:, :, 1:].max() == 0
+    (store,) = open_collection(seen.store)
+    whole = Region(level=0, y=0, x=0, height=2100, width=2700)
+    assert np.array_equal(alone[:, :, 0] == 255, store.label("annotations").read(whole) == 1)
+
+
+def test_what_to_know_before_a_prediction_is_believed(seen, tmp_path):
+    assert client(seen).get("/slides/painted").json()["warnings"] == []
+    shutil.copytree(seen.prediction, tmp_path / "pred.zarr")
+    group = tmp_path / "pred.zarr/painted/zarr.json"
+    about = json.loads(group.read_text())
+    ours = about["attributes"]["wsi_seg"]
+    ours |= {"notes": ["read at level 0"], "training": {"learned_from_slide": True}}
+    ours["mpp"] = 1.0  # the slide says 0.5
+    group.write_text(json.dumps(about))
+    http = client(type("S", (), {"store": seen.store, "prediction": tmp_path / "pred.zarr"}))
+    noted, learned, width = http.get("/slides/painted").json()["warnings"]
+    assert noted == "painted: read at level 0"
+    assert "has learned from this slide" in learned
+    assert "1,350 µm wide" in width
+    assert "2,700 µm wide" in width
 
 
 @pytest.mark.parametrize(

@@ -5,62 +5,33 @@ Pictures of the page are kept under ``screenshots/`` of the checkout.
 
 import itertools
 import json
-import shutil
-import threading
-import time
 from pathlib import Path
 
 import pytest
-import uvicorn
 
+from tests.viewer.browser import served, set_screen, started_browser
 from wsi_seg.store import open_collection, open_predictions
-from wsi_seg.viewer.serve import LIBRARY, ViewOptions, prepare
 
-webdriver = pytest.importorskip("selenium.webdriver")
-from selenium.webdriver.chrome.service import Service  # noqa: E402
-from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
+pytest.importorskip("selenium.webdriver")
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
 
 SCREENSHOTS = Path(__file__).resolve().parents[2] / "screenshots"
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
-DRIVER = shutil.which("chromedriver")
 
 
 @pytest.fixture(scope="module")
 def driver():
-    if BROWSER is None or DRIVER is None:
-        pytest.skip("needs chromium and chromium-driver (Debian's packages), which are not here")
-    if not LIBRARY.is_file():
-        pytest.skip("needs the page's library; run `make viewer`")
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1366,900"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    found = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield found
-    found.quit()
+    with started_browser() as driver:
+        yield driver
 
 
 @pytest.fixture(scope="module")
 def address(seen, tmp_path_factory):
     review = tmp_path_factory.mktemp("page") / "review"
-    app, _ = prepare(
-        open_collection(seen.store),
-        open_predictions(seen.prediction),
-        "annotations",
-        ViewOptions(review=review),
-    )
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}/", review
-    server.should_exit = True
-    thread.join()
+    slides, predictions = open_collection(seen.store), open_predictions(seen.prediction)
+    with served(slides, predictions, review) as address:
+        yield address, review
 
 
 class Page:
@@ -72,7 +43,7 @@ class Page:
     def open(self, hash_=""):
         self.driver.get("about:blank")
         self.driver.get(self.address + hash_)
-        self.until(lambda: self.paths(), "outlines")
+        self.until(self.outlines, "outlines")
 
     def until(self, condition, what):
         WebDriverWait(self.driver, 10).until(lambda _: condition(), f"no {what}")
@@ -83,8 +54,11 @@ class Page:
     def all(self, selector):
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
 
-    def paths(self):
-        return self.all("#overlay path[data-object]")
+    def outlines(self):
+        return int(self.one("#overlay").get_attribute("data-outlines") or 0)
+
+    def drawings(self):
+        return int(self.one("#overlay").get_attribute("data-drawings") or 0)
 
     def place(self):
         text = self.driver.execute_script("return location.hash.slice(1)")
@@ -167,7 +141,7 @@ def test_layers_and_threshold_change_the_picture(page):
     bare = page.colour(0, 0)
     page.one("[data-layer='errors-0.errors'] input").click()
     extra = page.colour_turns(bare)
-    assert extra[0] > extra[2] + 60  # vermilion over the slide
+    assert extra[2] > extra[0] + 60  # blue over the slide
     page.shot("errors")
     slider = page.one("#threshold")
     page.driver.execute_script(
@@ -191,7 +165,7 @@ def test_a_link_opens_the_same_place_and_layers(page):
     link = page.driver.current_url
     page.driver.get("about:blank")
     page.driver.get(link)
-    page.until(lambda: page.paths(), "outlines")
+    page.until(page.outlines, "outlines")
     page.key("t")
     page.key("t")
     assert page.driver.current_url == link
@@ -202,7 +176,7 @@ def test_values_under_the_cursor(page):
     ActionChains(page.driver).move_to_element_with_offset(page.one("#viewer"), 0, 0).perform()
     page.until(lambda: "gland 0.55" in page.one("#readout").text, "probability")
     assert page.one("#readout").text.startswith(("x 30, y 23 px · 15.0", "x 30, y 24 px · 15.0"))
-    assert "gland, found" in page.one("#hover").text
+    assert "gland, false" in page.one("#hover").text
 
 
 def test_objects_are_chosen_in_the_picture_and_in_the_list(page):
@@ -232,8 +206,8 @@ def test_a_review_is_drawn_saved_and_found_again(page, address):
     page.until(lambda: page.one("#saved").text == "Review saved", "review")
     page.shot("review")
     page.open(CORNER)
-    page.until(lambda: page.all("#overlay path.drawn"), "drawing")
-    (wrong,) = page.all("#overlay path.wrong[data-object]")
+    page.until(lambda: page.drawings() == 1, "drawing")
+    (wrong,) = page.all("#objects li:has(.verdict.wrong)")
     assert wrong.get_attribute("data-object") == "0"
     kept = json.loads((address[1] / "painted.geojson").read_text())["wsi_seg_review"]
     (ring,) = [drawing["ring"] for drawing in kept["drawings"]]
@@ -248,15 +222,14 @@ def test_a_review_is_drawn_saved_and_found_again(page, address):
     ).click().perform()
     page.until(lambda: page.one("#erase").is_enabled(), "chosen drawing")
     page.one("#erase").click()
-    page.until(lambda: not page.all("#overlay path.drawn"), "erasing")
+    page.until(lambda: page.drawings() == 0, "erasing")
     page.until(lambda: page.one("#saved").text == "Review saved", "review")
 
 
-@pytest.mark.parametrize(("width", "height"), [(1366, 768), (820, 1180)])
+@pytest.mark.parametrize(("width", "height"), [(1400, 900), (820, 1180), (390, 844)])
 @pytest.mark.parametrize("theme", ["dark", "light"])
 def test_screens_and_themes(page, width, height, theme):
-    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    set_screen(page.driver, width, height)
     try:
         page.open()
         if page.driver.execute_script("return document.documentElement.dataset.theme") != theme:

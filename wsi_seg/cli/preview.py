@@ -11,19 +11,20 @@ from wsi_seg.cli.options import SetOption
 
 def preview(
     recipe: Annotated[Path, typer.Argument(help="Recipe that `wsi-seg train` takes.")],
-    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("preview"),
+    out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("preview.png"),
+    slides: Annotated[int, typer.Option(min=1, help="Slides at most, evenly taken from all.")] = 24,
     settings: SetOption = None,
     json_mode: JsonFlag = False,
 ) -> None:
     """Show what training would see, before it runs.
 
-    One picture per slide that is learned from: tissue, labels, 200 drawn patches and the map they
-    are drawn by; and a sheet of augmented patches with the outlines of their labels.
+    One contact sheet: the slides that are learned from, with tissue, labels and drawn patches; augmented patches with the
+    outlines of their labels; and the mean label by its place in the patch, which is to be even.
 
     For example:
 
       wsi-seg preview recipe.yaml
-      wsi-seg preview recipe.yaml --set augment=heavy --out preview-heavy
+      wsi-seg preview recipe.yaml --set augment=heavy --out heavy.png
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
@@ -32,7 +33,8 @@ def preview(
         from wsi_seg.reporting.preview import preview_slides
 
         loaded = load_recipe(recipe, settings or ())
-        report = preview_slides(learned_from(loaded), loaded, out, progress=terminal.progress)
+        stores = learned_from(loaded)
+        report = preview_slides(stores, loaded, out, most=slides, progress=terminal.progress)
         terminal.show(report)
         chosen = [word for setting in settings or () for word in ("--set", setting)]
         terminal.next_command("wsi-seg", "train", recipe, *chosen, "--out", "run")

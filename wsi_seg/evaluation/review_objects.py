@@ -149,6 +149,27 @@ def _listed(
     return [item for item in measured if item is not None]
 
 
+def outline_truth(
+    slide: SlideStore, found: SlideStore | None, true: Multiscale | None
+) -> list[ReviewObject]:
+    """Outline the true objects of a slide, found or not, as coarsely as it was predicted.
+
+    Parameters
+    ----------
+    slide, found, true
+        See `list_review_objects`.
+    """
+    parts = () if true is None else each_class(true)
+    px_area = _Subject(slide, found, true).px_area
+    outlined = [
+        one for part in parts for one in _outlined("true", part, _Subject(slide, found, part))
+    ]
+    return [
+        ReviewObject(n, "true", entry.name, entry.colour, polygon, polygon.area * px_area)
+        for n, (_, entry, polygon) in enumerate(outlined)
+    ]
+
+
 class _Subject:
     """One slide with what is known of it, its level-0 pixels and areas."""
 

@@ -24,6 +24,7 @@ def write_overview(
     path: Path,
     *,
     longest_px: int = 2400,
+    font: Path | None = None,
 ) -> None:
     """Write a PNG of the whole slide with the outlines of label maps, a legend and a scale bar.
 
@@ -38,6 +39,8 @@ def write_overview(
         further one (truth, say) with thin ones.
     path
         PNG file to write, whole or not at all.
+    font
+        TrueType font of legend and scale bar; Pillow's own, which has no micro sign, where None.
     longest_px
         Longer side of the picture at most.
     """
@@ -51,7 +54,7 @@ def write_overview(
     entries = list(labels[0][1]) if labels else []
     mpp = slide.pyramid.mpp
     per_px = None if mpp is None else mpp * slide.pyramid.extent.width / size.width
-    _annotate(canvas, entries, per_px)
+    _annotate(canvas, entries, per_px, font)
     with atomic_path(path) as temporary:
         canvas.save(temporary, format="PNG")
 
@@ -64,11 +67,20 @@ def _draw_outline(
     picture[edge] = entry.rgb if thick else (0, 0, 0)
 
 
-def _annotate(canvas: Image.Image, entries: Sequence[ClassEntry], um_per_px: float | None) -> None:
+def _annotate(
+    canvas: Image.Image,
+    entries: Sequence[ClassEntry],
+    um_per_px: float | None,
+    font_file: Path | None,
+) -> None:
     """Legend at the top left, scale bar at the bottom left."""
     draw = ImageDraw.Draw(canvas)
     text_px = max(12, min(canvas.size) // 50)
-    font = ImageFont.load_default(size=text_px)
+    font = (
+        ImageFont.load_default(size=text_px)
+        if font_file is None
+        else ImageFont.truetype(font_file, text_px)
+    )
     margin = text_px
     for index, entry in enumerate(entries):
         y = margin + index * 2 * text_px
@@ -80,6 +92,6 @@ def _annotate(canvas: Image.Image, entries: Sequence[ClassEntry], um_per_px: flo
     length = round(fitting[-1] / um_per_px)
     y = canvas.height - margin
     draw.rectangle((margin, y - text_px // 3, margin + length, y), fill=(20, 20, 20))
-    # The font has no micro sign.
-    text = f"{fitting[-1]} um" if fitting[-1] < 1000 else f"{fitting[-1] // 1000} mm"
+    um = "um" if font_file is None else "µm"
+    text = f"{fitting[-1]} {um}" if fitting[-1] < 1000 else f"{fitting[-1] // 1000} mm"
     draw.text((margin, y - 1.8 * text_px), text, (20, 20, 20), font)

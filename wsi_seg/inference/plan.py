@@ -248,6 +248,8 @@ def plan_slide(
         if not keep.any() and not LabelInfo.from_json(tissue.attributes, tissue.path).trusted:
             keep = ~keep
             notes = (*notes, "the tissue mask is empty, so every tile was predicted")
+    if view.mpp is None and view.resize is None:
+        notes = (*notes, f"the model states no um per pixel: level {level} was read as it is")
     return SlidePlan(
         slide=store.name,
         level=level,

@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
+_MOST_COLUMNS = 8
+_NOTHING = "–"
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -45,7 +48,7 @@ def cell(value: object) -> Cell:
     if isinstance(value, int | float):
         return number(value)
     if value is None:
-        return Cell("–")
+        return Cell(_NOTHING)
     if isinstance(value, list | tuple):
         return Cell(", ".join(cell(one).text for one in value))
     if isinstance(value, Mapping):
@@ -53,8 +56,17 @@ def cell(value: object) -> Cell:
     return Cell(str(value))
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, wide: bool = False) -> str:
+def table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    names: int = 1,
+    wide: bool = False,
+) -> str:
     """HTML table; numbers are aligned to the right and carry their whole value.
+
+    More columns than a page of A4 has room for go into further tables below. On a phone each row
+    is a list of its heads and values.
 
     Parameters
     ----------
@@ -62,19 +74,35 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, wide: boo
         Heads.
     rows
         JSON values, or cells.
+    names
+        Columns at the left that name a row, and stand in each of the tables.
     wide
         Whether the table takes the full width.
     """
     cells = [[value if isinstance(value, Cell) else cell(value) for value in row] for row in rows]
-    numeric = [all(row[n].value is not None for row in cells) for n in range(len(columns))]
+    step = _MOST_COLUMNS - names
+    starts = range(names, max(len(columns), names + 1), step)
+    parts = [[*range(names), *range(n, min(n + step, len(columns)))] for n in starts]
+    return "".join(
+        _table([columns[n] for n in part], [[row[n] for n in part] for row in cells], wide=wide)
+        for part in parts
+    )
+
+
+def _table(columns: Sequence[str], cells: Sequence[Sequence[Cell]], *, wide: bool) -> str:
+    # A column of numbers may have gaps.
+    numeric = [
+        any(row[n].value is not None for row in cells)
+        and all(row[n].value is not None or row[n].text == _NOTHING for row in cells)
+        for n in range(len(columns))
+    ]
     head = "".join(
         f"<th{' class=n' if right else ''}>{_text(column)}</th>"
         for column, right in zip(columns, numeric, strict=True)
     )
-    body = "".join(f"<tr>{''.join(map(_table_cell, row))}</tr>" for row in cells)
+    body = "".join(f"<tr>{''.join(map(_table_cell, row, columns, numeric))}</tr>" for row in cells)
     kind = ' class="wide"' if wide else ""
-    parts = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
-    return f"<div class=scroll><table{kind}>{parts}</table></div>"
+    return f"<table{kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def facts(pairs: Mapping[str, object]) -> str:
@@ -97,6 +125,11 @@ def picture(jpeg: bytes, alternative: str) -> str:
     """HTML picture with its bytes inside."""
     data = base64.b64encode(jpeg).decode("ascii")
     return f'<img alt="{_text(alternative)}" src="data:image/jpeg;base64,{data}">'
+
+
+def warnings(texts: Sequence[str]) -> str:
+    """HTML list of what to know before the figures are believed."""
+    return f"<ul class=warnings>{''.join(f'<li>{_text(text)}</li>' for text in texts)}</ul>"
 
 
 def paragraph(text: str) -> str:
@@ -139,10 +172,10 @@ def page(title: str, subtitle: str, sections: Sequence[Section], data: Mapping[s
     )
 
 
-def _table_cell(shown: Cell) -> str:
-    if shown.value is None:
-        return f"<td>{_text(shown.text)}</td>"
-    return f'<td class=n data-value="{shown.value!r}">{_text(shown.text)}</td>'
+def _table_cell(shown: Cell, head: str, numeric: bool) -> str:
+    kind = " class=n" if numeric else ""
+    kept = "" if shown.value is None else f' data-value="{shown.value!r}"'
+    return f'<td{kind} data-head="{_text(head)}"{kept}>{_text(shown.text)}</td>'
 
 
 def _value(value: object) -> str:

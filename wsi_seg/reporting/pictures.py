@@ -2,7 +2,7 @@
 
 import io
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from wsi_seg.evaluation.review_objects import ReviewObject
 from wsi_seg.exporting.overview import write_overview
 from wsi_seg.geometry import Region
 from wsi_seg.postprocess.label_map import predicted_planes
+from wsi_seg.reporting.sheet import font_file
 from wsi_seg.store import SlideStore
 from wsi_seg.store.class_view import each_class
 
@@ -20,7 +21,11 @@ _OVERVIEW_PX = 1200
 _CROP_PX = 240
 _QUALITY = 82
 
-_MISSED = "#0072b2"
+# The colours that the viewer has for them too; Okabe and Ito's palette (2008).
+_FOUND, _FALSE, _MISSED = "#e69f00", "#0072b2", "#d55e00"
+
+# Of a found object that is true; below it is false.
+_MOSTLY = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +41,33 @@ def overview(slide: SlideStore, found: SlideStore) -> bytes:
     parts = [(part, part.classes) for part in each_class(predicted_planes(found))]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "overview.png"
-        write_overview(slide, parts, file, longest_px=_OVERVIEW_PX)
+        write_overview(slide, parts, file, longest_px=_OVERVIEW_PX, font=font_file())
         with Image.open(file) as image:
             return jpeg_of(image)
 
 
-def wrong_objects(objects: Sequence[ReviewObject], count: int) -> list[ReviewObject]:
-    """Objects found that are mostly not true, and those missed; the largest errors first."""
-    wrong = [
-        one
-        for one in objects
-        if one.error_mass is not None
-        and (one.kind == "missed" or (one.overlap is not None and one.overlap < 0.5))
-    ]
-    return sorted(wrong, key=lambda one: -(one.error_mass or 0))[:count]
+def is_wrong(one: ReviewObject) -> bool:
+    """Whether an object was found and is mostly not true, or was missed."""
+    return one.kind == "missed" or (one.overlap is not None and one.overlap < _MOSTLY)
+
+
+def worst_and_typical(
+    objects: Iterable[tuple[str, ReviewObject]], count: int
+) -> tuple[list[tuple[str, ReviewObject]], list[tuple[str, ReviewObject]]]:
+    """Wrong objects with the largest errors, and right ones whose errors are in the middle.
+
+    Parameters
+    ----------
+    objects
+        Name of the slide and object, of all slides.
+    count
+        Of each kind, at most.
+    """
+    known = [pair for pair in objects if pair[1].error_mass is not None]
+    known.sort(key=lambda pair: -(pair[1].error_mass or 0))
+    right = [pair for pair in known if not is_wrong(pair[1])]
+    first = max(0, (len(right) - count) // 2)
+    return [pair for pair in known if is_wrong(pair[1])][:count], right[first : first + count]
 
 
 def crop(slide: SlideStore, one: ReviewObject) -> Crop:
@@ -72,11 +90,11 @@ def crop(slide: SlideStore, one: ReviewObject) -> Crop:
     image.paste(Image.fromarray(slide.image.read(seen)), (seen.x - region.x, seen.y - region.y))
     scale = _CROP_PX / region.width
     image = image.resize((_CROP_PX, _CROP_PX), Image.Resampling.LANCZOS)
-    colour = _MISSED if one.kind == "missed" else one.colour
+    colour = _MISSED if one.kind == "missed" else _FALSE if is_wrong(one) else _FOUND
     _outline(image, one.polygon, colour, region, (scale / wide, scale / tall))
     unit = "µm²" if pyramid.mpp is not None else "px²"
-    what = "missed" if one.kind == "missed" else "found, not true"
-    return Crop(jpeg_of(image), f"{one.class_name}, {what}; {one.area:,.0f} {unit}")
+    what = "missed" if one.kind == "missed" else "false" if is_wrong(one) else "found"
+    return Crop(jpeg_of(image), f"{slide.name}: {one.class_name}, {what}; {one.area:,.0f} {unit}")
 
 
 def _outline(

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import yaml
 
 from wsi_seg.ct.froc import Froc
+from wsi_seg.evaluation.cautions import cautions
 from wsi_seg.evaluation.review_objects import ReviewObject, list_review_objects
 from wsi_seg.evaluation.scores import Scores
 from wsi_seg.progress import Progress
@@ -17,14 +18,30 @@ from wsi_seg.reporting.page import (
     picture,
     preformatted,
     table,
+    warnings,
 )
-from wsi_seg.reporting.pictures import crop, overview, wrong_objects
+from wsi_seg.reporting.pictures import crop, overview, worst_and_typical
 from wsi_seg.reporting.plots import dot_plot, line_plot
 from wsi_seg.store import Collection, Predictions, SlideStore
 
-# More slides, or more objects of one slide, are too many for a report.
+# More slides, or more places, are too many for a report.
 MOST_SLIDES = 12
 MOST_CROPS = 10
+
+# Heads of columns whose keys are not words already; keys that end in a unit get it from `_UNITS`.
+_HEADS = {
+    "iou": "IoU", "tp": "true, px", "fp": "false, px", "fn": "missed, px", "hd95_um": "HD95, µm",
+    "hd95_px": "HD95, px", "object_ap": "object AP", "seconds": "time, s", "mpp": "µm per pixel",
+    "tiles_per_second": "tiles per s", "mpx_per_second": "Mpx per s",
+}  # fmt: skip
+_UNITS = {"_um2": "µm²", "_um": "µm", "_px": "px", "_seconds": "s", "_mm": "mm"}
+
+_WORST = (
+    "Objects found that are mostly not true (blue), and true ones that were missed (red), with the "
+    "largest error mass: the sum of |probability - truth| over the object, where of class ids "
+    "alone a probability is 0 or 1."
+)
+_TYPICAL = "Objects found that are mostly true (orange), those in the middle by error mass."
 
 # Attributes with sections of their own; any others are figures of the run.
 _SHOWN_ELSEWHERE = {
@@ -40,7 +57,7 @@ def score_sections(scores: Scores) -> list[Section]:
     classes, slides = data.get("classes"), data.get("slides")
     if isinstance(classes, Mapping):
         columns = list(_columns(list(classes.values())))
-        rows = [[name, *(row.get(column) for column in columns)] for name, row in classes.items()]
+        rows = [[_words(key), *(row.get(key) for row in classes.values())] for key in columns]
         plot = dot_plot(
             {
                 name: [s.counts.dice for s in scores.slides if s.class_name == name]
@@ -49,14 +66,15 @@ def score_sections(scores: Scores) -> list[Section]:
             "Dice of each slide; bar: mean",
         )
         rest = {_words(key): value for key, value in data.items() if isinstance(value, int | float)}
-        body = facts(rest) + table(["class", *map(_words, columns)], rows)
+        body = facts(rest) + table(["", *map(str, classes)], rows)
         sections.append(
             Section("Scores", body + figures([figure(plot, "Spread over slides")], "plots"))
         )
     if isinstance(slides, Sequence):
         columns = list(_columns(slides))
         rows = [[row.get(column) for column in columns] for row in slides]
-        sections.append(Section("Slides", table([_words(c) for c in columns], rows, wide=True)))
+        body = table([_words(c) for c in columns], rows, names=2, wide=True)
+        sections.append(Section("Slides", body))
     curves = [
         figure(line_plot({y: (x_values, y_values)}, x, y, diagonal="reliab" in title), title)
         for title, (x, x_values), (y, y_values) in _curves(data)
@@ -87,7 +105,7 @@ def picture_sections(
     order: Sequence[str],
     progress: Progress,
 ) -> list[Section]:
-    """Overviews with outlines, and a gallery of the largest errors.
+    """Overviews with outlines, the worst and typical places.
 
     Parameters
     ----------
@@ -100,7 +118,7 @@ def picture_sections(
     progress
         Advanced by slides.
     """
-    overviews, galleries = [], []
+    overviews, objects = [], list[tuple[str, ReviewObject]]()
     shown = order[:MOST_SLIDES]
     progress.start("pictures", len(shown), "slides")
     for name in shown:
@@ -108,27 +126,22 @@ def picture_sections(
         true = slide.planes(truth) if truth in slide.label_names() else None
         overviews.append(figure(picture(overview(slide, found), f"Overview of {name}"), name))
         if true is not None:
-            galleries += _gallery(slide, list_review_objects(slide, found, true))
+            objects += [(name, one) for one in list_review_objects(slide, found, true)]
         progress.advance(1)
     progress.finish()
-    sections = []
     more = len(order) - len(shown)
     note = f"{more} more slides are not shown; these have the lowest scores. " if more else ""
-    if overviews:
-        body = paragraph(f"{note}Outlined: what was found.") + figures(overviews, "pictures")
-        sections.append(Section("Overviews", body))
-    if galleries:
-        text = (
-            "Objects found that are mostly not true (in the class's colour), and true ones that "
-            "were missed (blue), by error mass: the sum of |probability - truth| over the "
-            "object, where of class ids alone a probability is 0 or 1."
-        )
-        sections.append(Section("Largest errors", paragraph(text) + "".join(galleries)))
-    return sections
+    body = paragraph(f"{note}Outlined: what was found.") + figures(overviews, "pictures")
+    worst, typical = worst_and_typical(objects, MOST_CROPS)
+    places = [
+        _gallery("Worst places", _WORST, worst, slides),
+        _gallery("Typical places", _TYPICAL, typical, slides),
+    ]
+    return [Section("Overviews", body), *(one for one in places if one is not None)]
 
 
 def provenance_sections(predictions: Predictions, *, recipe: bool) -> list[Section]:
-    """Tell settings, model, notes and quarantined tiles, as the prediction recorded them.
+    """Say settings, model and quarantined tiles, as the prediction recorded them.
 
     ``recipe`` adds the recipe of the model, where no run's own is shown.
     """
@@ -156,8 +169,7 @@ def provenance_sections(predictions: Predictions, *, recipe: bool) -> list[Secti
         if recipe and isinstance(training.get("recipe"), Mapping):
             body += preformatted(yaml.safe_dump(training["recipe"], sort_keys=False))
         sections.append(Section("Model", body))
-    sections += _trouble(stores)
-    return sections
+    return sections + _unreadable(stores)
 
 
 def lowest_first(scores: Scores) -> list[str]:
@@ -168,25 +180,40 @@ def lowest_first(scores: Scores) -> list[str]:
     return sorted(dice, key=lambda name: sum(dice[name]) / len(dice[name]))
 
 
-def _gallery(slide: SlideStore, objects: Sequence[ReviewObject]) -> list[str]:
-    crops = [crop(slide, one) for one in wrong_objects(objects, MOST_CROPS)]
-    if not crops:
-        return []
+def warning_section(lines: Sequence[str]) -> list[Section]:
+    """Say what to know before the figures are believed, if there is something to say."""
+    unique = list(dict.fromkeys(lines))
+    return [Section("Read this first", warnings(unique))] if unique else []
+
+
+def prediction_warnings(predictions: Predictions, slides: Collection | None) -> list[str]:
+    """Sentences about each prediction; see `cautions`."""
+    known = () if slides is None else slides.names()
+    return [
+        line
+        for found in predictions
+        for slide in [slides[found.name] if slides is not None and found.name in known else None]
+        for line in cautions(slide, found)
+    ]
+
+
+def _gallery(
+    title: str, text: str, places: Sequence[tuple[str, ReviewObject]], slides: Collection
+) -> Section | None:
+    if not places:
+        return None
+    crops = [crop(slides[name], one) for name, one in places]
     parts = [figure(picture(one.jpeg, one.caption), one.caption) for one in crops]
-    return [paragraph(slide.name), figures(parts, "crops")]
+    return Section(title, paragraph(text) + figures(parts, "crops"))
 
 
-def _trouble(stores: Sequence[SlideStore]) -> list[Section]:
-    notes = [[store.name, note] for store in stores for note in _notes(store)]
-    unreadable = [[store.name, *tile] for store in stores for tile in store.image.quarantined]
-    sections = []
-    if notes:
-        sections.append(Section("Notes", table(["slide", "note"], notes)))
-    if unreadable:
-        text = "Tiles that could not be read; the prediction is 0 there."
-        body = paragraph(text) + table(["slide", "y", "x", "reason"], unreadable)
-        sections.append(Section("Quarantined tiles", body))
-    return sections
+def _unreadable(stores: Sequence[SlideStore]) -> list[Section]:
+    tiles = [[store.name, *tile] for store in stores for tile in store.image.quarantined]
+    if not tiles:
+        return []
+    text = "Tiles that could not be read; the prediction is 0 there."
+    body = paragraph(text) + table(["slide", "y", "x", "reason"], tiles)
+    return [Section("Quarantined tiles", body)]
 
 
 def _run_figures(store: SlideStore) -> dict[str, object]:
@@ -236,11 +263,6 @@ def _setting(store: SlideStore, key: str) -> object:
     return settings.get(key) if isinstance(settings, Mapping) else None
 
 
-def _notes(store: SlideStore) -> list[object]:
-    notes = store.attributes.get("notes")
-    return notes if isinstance(notes, list) else []
-
-
 def _prefixed(prefix: str, values: object) -> dict[str, object]:
     if not isinstance(values, Mapping):
         return {}
@@ -248,4 +270,10 @@ def _prefixed(prefix: str, values: object) -> dict[str, object]:
 
 
 def _words(key: str) -> str:
+    """Head of a column, with its unit."""
+    if key in _HEADS:
+        return _HEADS[key]
+    for ending, unit in _UNITS.items():
+        if key.endswith(ending):
+            return f"{_words(key.removesuffix(ending))}, {unit}"
     return key.replace("_", " ")

@@ -1,18 +1,18 @@
-"""Owns pictures of what training would see: where patches are drawn, and how they look.
+"""Owns the contact sheet of what training would see: where patches are drawn, and how they look.
 
-For each slide one picture - the slide with tissue, labels and 200 drawn patches next to the map
-that they were drawn by - and one sheet of augmented patches with the outlines of their labels; and
-one picture over all slides of the mean label by its place in the patch, which is to be even.
+One picture for all slides: the slides with tissue, labels and drawn patches; augmented patches
+with the outlines of their labels; and the mean label by its place in the patch, which is to be
+even.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from matplotlib import colormaps
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from wsi_seg.atomic import atomic_path
 from wsi_seg.batch import SlidesReport, run_each
@@ -20,9 +20,7 @@ from wsi_seg.classes import ClassTable
 from wsi_seg.config import Recipe
 from wsi_seg.data.augment import Augmenter
 from wsi_seg.data.source import PatchSource, class_mask
-from wsi_seg.errors import ConfigError, OutputError
-from wsi_seg.exporting.names import file_name
-from wsi_seg.geometry import Extent
+from wsi_seg.errors import ConfigError
 from wsi_seg.learn.position_bias import means_by_position, middle_and_corners
 from wsi_seg.learn.sampler import patch_sampler, patch_sides
 from wsi_seg.progress import Progress
@@ -30,6 +28,7 @@ from wsi_seg.reading.resample import read_label
 from wsi_seg.reading.thumbnail import thumbnail_extent
 from wsi_seg.reading.view import View
 from wsi_seg.reporting.position_bias import position_picture
+from wsi_seg.reporting.sheet import GAP_PX, Rgb, captioned, keys, row, stacked, text
 from wsi_seg.sampling import Draws, Layer
 from wsi_seg.sampling.counters import Stream, random_bits
 from wsi_seg.sampling.maps import TrainingSlide
@@ -38,19 +37,15 @@ from wsi_seg.store.names import TISSUE
 
 Pixels = NDArray[np.uint8]
 
-_PICTURE_PX = 900
-_SHOWN = 200
-_SHEET = (4, 8)
-_SHEET_PX = 160
-# Draws that a slide's map is counted from, for an even picture; where there are more slides than
-# so many, they share the draws.
-_COUNTED = 40_000
-_COUNTED_SLIDES = 25
-# Patches that the mean label is taken from.
+MOST_SLIDES = 24
+
+_SHEET_PX = 1640
+_COLUMNS = 4
+# Patches that are outlined on a slide.
+_FEWEST, _OUTLINED = 4, 24
+_PATCHES, _PATCHES_IN_ROW, _PATCH_PX = 24, 12, 118
+# Draws that the mean label is taken from.
 _AVERAGED = 1000
-_MAP_CELLS = 90
-_MARGIN_PX = 16
-_LINE_PX = 24
 _TISSUE_RGB = (0, 114, 178)
 
 # Okabe and Ito's palette, distinct for colour-blind readers.
@@ -67,20 +62,44 @@ _LAYERS = {
 
 @dataclass(frozen=True, slots=True)
 class PreviewReport(SlidesReport[str]):
-    """Pictures that were written: two for each slide, and the mean label of each class."""
+    """The contact sheet that was written.
 
-    out: Path
-    pictures: tuple[Path, ...]
+    Parameters
+    ----------
+    picture
+        The file.
+    left_out
+        How many more slides there are.
+    """
+
+    picture: Path
+    left_out: int
 
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
-        return [f"{len(self.pictures)} pictures in {self.out}"]
+        more = f"; {self.left_out} more are left out (--slides)" if self.left_out else ""
+        return [f"wrote {self.picture}: {len(self.slides)} slides{more}"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Card:
+    """What the sheet shows of one slide; ``sums`` are of the labels by place, for each class."""
+
+    picture: Image.Image
+    patches: tuple[Image.Image, ...]
+    sums: NDArray[np.float64]
+    layers: NDArray[np.uint8]
 
 
 def preview_slides(
-    stores: Sequence[SlideStore], recipe: Recipe, out: Path, *, progress: Progress
+    stores: Sequence[SlideStore],
+    recipe: Recipe,
+    out: Path,
+    *,
+    most: int = MOST_SLIDES,
+    progress: Progress,
 ) -> PreviewReport:
-    """Draw the pictures of some slides.
+    """Draw the contact sheet of some slides.
 
     Parameters
     ----------
@@ -89,7 +108,9 @@ def preview_slides(
     recipe
         Says what is learned, where patches are drawn and how they are changed.
     out
-        Folder for the pictures; made when absent.
+        PNG file to write, whole or not at all.
+    most
+        Number of slides at most, evenly taken from all.
     progress
         Advanced by slides.
 
@@ -103,7 +124,12 @@ def preview_slides(
     ConfigError
         If no slide has the label, or one of the recipe's classes has no object on any.
     OutputError
-        If the folder cannot be made.
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> stores = list(open_collection("store.zarr"))  # doctest: +SKIP
+    >>> preview_slides(stores, recipe, Path("preview.png"), progress=Silent())  # doctest: +SKIP
     """
     wanted = [store for store in stores if recipe.data.label in store.label_names()]
     if not wanted:
@@ -111,95 +137,119 @@ def preview_slides(
             f"none of the {len(stores)} slides has the label {recipe.data.label!r}; run "
             "`wsi-seg annotate`"
         )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
-    named = {store.name: store for store in wanted}
+    count = min(most, len(wanted))
+    chosen = [wanted[number * len(wanted) // count] for number in range(count)]
+    named = {store.name: store for store in chosen}
+    columns = min(_COLUMNS, math.ceil(math.sqrt(count)))
+    side = _SHEET_PX // columns - GAP_PX
 
-    def read(name: str) -> TrainingSlide:
+    def opened(name: str) -> tuple[TrainingSlide, PatchSource]:
         slide = TrainingSlide.of(named[name], recipe.data.label)
         slide.map(recipe, patch_sides(slide.store, recipe))  # a damaged mask fails this slide alone
-        return slide
+        classes, view = recipe.class_table, View.of(recipe)
+        return slide, PatchSource.of(slide.store, slide.label, classes=classes, view=view)
 
-    found = run_each(named, read, title="read", progress=progress)
-    slides = list(found.results.values())
-    if not slides:
-        return PreviewReport((), out, (), failures=found.failures)
-    draws = _draws(slides, recipe)
+    first = run_each(named, opened, title="opening", progress=progress)
+    slides = {name: slide for name, (slide, _) in first.results.items()}
+    draws = _draws(slides, recipe, every=count == len(wanted)) if slides else {}
 
-    def work(name: str) -> tuple[Path, Path]:
-        number = slides.index(found.results[name])
-        return _preview(slides[number], recipe, _of_slide(draws, number), out)
+    def work(name: str) -> _Card:
+        return _card(*first.results[name], recipe, draws[name], side, math.ceil(_PATCHES / count))
 
-    batch = run_each(found.results, work, title="preview", progress=progress)
-    pictures = [path for paths in batch.results.values() for path in paths]
+    batch = run_each(list(slides), work, title="preview", progress=progress)
     if batch.results:
-        pictures.append(_save(_mean_labels(slides, recipe, draws), out / "mean-label.png"))
-    failures = {**found.failures, **batch.failures}
-    return PreviewReport(tuple(batch.results), out, tuple(pictures), failures=failures)
+        with atomic_path(out) as temporary:
+            _sheet(batch.results, recipe, columns).save(temporary, format="PNG")
+    failures = {**first.failures, **batch.failures}
+    return PreviewReport(tuple(batch.results), out, len(wanted) - count, failures=failures)
 
 
-def _draws(slides: Sequence[TrainingSlide], recipe: Recipe) -> Draws:
-    """Draws of an epoch over all slides, as training makes them."""
-    count = _COUNTED * min(len(slides), _COUNTED_SLIDES)
-    sampling = recipe.sampling.model_copy(update={"patches_per_epoch": count})
-    return patch_sampler(slides, recipe.model_copy(update={"sampling": sampling})).epoch(0)
-
-
-def _of_slide(draws: Draws, number: int) -> Draws:
-    """Those draws that are on one of the slides."""
-    on = draws.slide == number
-    return Draws(*(getattr(draws, field.name)[on] for field in fields(draws)))
-
-
-def _preview(slide: TrainingSlide, recipe: Recipe, draws: Draws, out: Path) -> tuple[Path, Path]:
-    source = PatchSource.of(
-        slide.store, slide.label, classes=recipe.class_table, view=View.of(recipe)
-    )
-    whole = _slide_picture(slide.store, source, recipe, draws)
-    sheet = _sheet(source, recipe, draws)
-    return (
-        _save(whole, out / file_name(slide.name, ".png")),
-        _save(sheet, out / file_name(slide.name, "_patches.png")),
-    )
-
-
-def _save(picture: Image.Image, path: Path) -> Path:
-    with atomic_path(path) as temporary:
-        picture.save(temporary, format="PNG")
-    return path
-
-
-def _mean_labels(slides: Sequence[TrainingSlide], recipe: Recipe, draws: Draws) -> Image.Image:
-    """Mean label of each class by its place in the patch, before augmentation."""
-    count = min(_AVERAGED, len(draws))
-    sources = [
-        PatchSource.of(slide.store, slide.label, classes=recipe.class_table, view=View.of(recipe))
-        for slide in slides
-    ]
-    classes = recipe.class_table
-    sums = np.zeros((len(classes), recipe.patch_px, recipe.patch_px))
-    for slide, y, x in zip(draws.slide[:count], draws.y, draws.x, strict=False):
-        label = sources[slide].truth(float(y), float(x), recipe.patch_px)
-        for entry in classes:
-            sums[entry.id - 1] += class_mask(label, entry.id, classes)
+def _sheet(cards: Mapping[str, _Card], recipe: Recipe, columns: int) -> Image.Image:
+    """Slides, patches and mean labels below each other."""
+    side = _SHEET_PX // columns - GAP_PX
+    shown = [captioned(card.picture, name, width=side) for name, card in cards.items()]
+    # One patch of each slide first, then the second ones.
+    deep = max(len(card.patches) for card in cards.values())
+    patches = [c.patches[n] for n in range(deep) for c in cards.values() if n < len(c.patches)]
+    layers = np.concatenate([card.layers for card in cards.values()])
+    sums = np.sum([card.sums for card in cards.values()], axis=0)
+    count = sum(len(card.layers) for card in cards.values())
     means = [means_by_position(one / count) for one in sums]
-    legend = [
-        (f"{entry.name}: middle {middle:.3f}, corners {corners:.3f}", entry.rgb)
+    figures = [
+        f"{entry.name}: middle {middle:.3f}, corners {corners:.3f}"
         for entry, (middle, corners) in zip(
-            classes, (middle_and_corners(one) for one in means), strict=True
+            recipe.class_table, map(middle_and_corners, means), strict=True
         )
     ]
-    title = f"mean label of {count:,} patches of {recipe.patch_px} px, by place"
-    return _framed([position_picture(one) for one in means], legend, title=title)
+    patch = recipe.patch_px
+    return stacked(
+        [
+            text(f"What training of {recipe.name} would see", scale=1.5),
+            keys(_keys(recipe, layers), _SHEET_PX),
+            *_rows(shown, columns),
+            text(f"Patches of {patch} px, augmented ({_named(recipe)}), outlined by their truth"),
+            *_rows(patches[:_PATCHES], _PATCHES_IN_ROW),
+            text(f"Mean label of {count:,} patches by its place in the patch, which is to be even"),
+            *_rows(
+                [
+                    captioned(position_picture(mean), figure)
+                    for mean, figure in zip(means, figures, strict=True)
+                ],
+                _COLUMNS,
+            ),
+        ]
+    )
+
+
+def _rows(pictures: Sequence[Image.Image], columns: int) -> list[Image.Image]:
+    return [row(pictures[n : n + columns]) for n in range(0, len(pictures), columns)]
+
+
+def _card(
+    slide: TrainingSlide, source: PatchSource, recipe: Recipe, draws: Draws, side: int, patches: int
+) -> _Card:
+    return _Card(
+        _slide_picture(slide.store, source, recipe, draws, side),
+        tuple(_patches(source, recipe, draws, patches)),
+        _label_sums(source, recipe, draws),
+        draws.layer,
+    )
+
+
+def _draws(slides: Mapping[str, TrainingSlide], recipe: Recipe, *, every: bool) -> dict[str, Draws]:
+    """Draw as training does in one epoch over these slides; ``every`` says they are all."""
+    sampling = recipe.sampling.model_copy(update={"patches_per_epoch": _AVERAGED})
+    classes = recipe.classes
+    if not every:  # some of the slides need not have every class of the recipe
+        names = {name for slide in slides.values() for name in slide.objects.class_name}
+        table = zip(recipe.classes, recipe.class_table, strict=True)
+        classes = tuple(one for one, entry in table if names & {entry.name, *entry.parts})
+    one = recipe.model_copy(update={"sampling": sampling, "classes": classes or recipe.classes})
+    draws = patch_sampler(list(slides.values()), one).epoch(0)
+    return {name: _only(draws, draws.slide == number) for number, name in enumerate(slides)}
+
+
+def _only(draws: Draws, wanted: NDArray[np.bool_]) -> Draws:
+    return Draws(**{one.name: getattr(draws, one.name)[wanted] for one in fields(draws)})
+
+
+def _label_sums(source: PatchSource, recipe: Recipe, draws: Draws) -> NDArray[np.float64]:
+    """How often each class is at each place of a patch, ``(classes, side, side)`` float64."""
+    classes = recipe.class_table
+    sums = np.zeros((len(classes), recipe.patch_px, recipe.patch_px))
+    for y, x in zip(draws.y, draws.x, strict=True):
+        label = source.truth(float(y), float(x), recipe.patch_px)
+        for entry in classes:
+            sums[entry.id - 1] += class_mask(label, entry.id, classes)
+    return sums
 
 
 def _slide_picture(
-    store: SlideStore, source: PatchSource, recipe: Recipe, draws: Draws
+    store: SlideStore, source: PatchSource, recipe: Recipe, draws: Draws, side_px: int
 ) -> Image.Image:
+    """Slide with tissue, labels and the first patches, at most so large on its longer side."""
     full = store.pyramid.extent
-    extent = thumbnail_extent(full, _PICTURE_PX)
+    extent = thumbnail_extent(full, side_px)
     pixels = read_thumbnail(store.image, extent)
     pixels = _with_labels(pixels, source.masks(extent), recipe.class_table)
     if TISSUE in store.label_names():
@@ -207,47 +257,33 @@ def _slide_picture(
             store.label(TISSUE), extent, 0, 0, height=extent.height, width=extent.width
         )
         pixels[_outline(tissue)] = _TISSUE_RGB
-    left = Image.fromarray(pixels)
+    picture = Image.fromarray(pixels)
+    pencil = ImageDraw.Draw(picture)
     scale = extent.width / full.width
-    side = recipe.patch_px * full.width / source.scale.extent.width * scale
-    pencil = ImageDraw.Draw(left)
-    for index in range(min(_SHOWN, len(draws))):
+    half = recipe.patch_px * full.width / source.scale.extent.width * scale / 2
+    # About as much as the slide has room for: more hide each other, and the slide.
+    room = int(extent.area / (2 * half) ** 2)
+    for index in range(min(max(_FEWEST, min(_OUTLINED, room)), len(draws))):
         y, x = float(draws.y[index]) * scale, float(draws.x[index]) * scale
-        colour = _LAYERS[Layer(int(draws.layer[index]))][1]
-        pencil.rectangle([x - side / 2, y - side / 2, x + side / 2, y + side / 2], outline=colour)
-    right = _heat(draws, full).resize(left.size, Image.Resampling.NEAREST)
-    return _framed(
-        [left, right],
-        _legend(recipe, draws),
-        title=f"{store.name}: {min(_SHOWN, len(draws))} patches, and how often each place is drawn",
-    )
+        box = (x - half, y - half, x + half, y + half)
+        pencil.rectangle(box, outline=(255, 255, 255), width=4)
+        pencil.rectangle(box, outline=_LAYERS[Layer(int(draws.layer[index]))][1], width=2)
+    return picture
 
 
-def _heat(draws: Draws, full: Extent) -> Image.Image:
-    """Map of how often each place was drawn; the darkest is never, the lightest most often."""
-    rows = max(1, round(_MAP_CELLS * min(1.0, full.height / full.width)))
-    columns = max(1, round(_MAP_CELLS * min(1.0, full.width / full.height)))
-    counts, _, _ = np.histogram2d(
-        draws.y, draws.x, bins=(rows, columns), range=((0, full.height), (0, full.width))
-    )
-    shade = np.sqrt(counts / max(1.0, float(np.quantile(counts, 0.995)))).clip(0, 1)
-    return Image.fromarray((colormaps["viridis"](shade)[..., :3] * 255).astype(np.uint8))
-
-
-def _sheet(source: PatchSource, recipe: Recipe, draws: Draws) -> Image.Image:
-    augmenter = Augmenter(recipe.augment)
-    side = recipe.patch_px
-    rows, columns = _SHEET
-    sheet = Image.new("RGB", (columns * _SHEET_PX, rows * _SHEET_PX), (255, 255, 255))
-    for index in range(min(rows * columns, len(draws))):
+def _patches(
+    source: PatchSource, recipe: Recipe, draws: Draws, count: int
+) -> Sequence[Image.Image]:
+    """Pictures of the first patches, augmented as in training."""
+    augmenter, side = Augmenter(recipe.augment), recipe.patch_px
+    pictures = []
+    for index in range(min(count, len(draws))):
         cut = augmenter.side_to_cut(side)
         image, label = source.patch(float(draws.y[index]), float(draws.x[index]), cut)
         raw = random_bits(recipe.seed, 0, stream=Stream.AUGMENT, first=index, count=1)[0]
         image, label = augmenter(image, label, side=side, seeds=[int(w) >> 33 for w in raw])
-        place = (index % columns * _SHEET_PX, index // columns * _SHEET_PX)
-        sheet.paste(patch_picture(image, label, recipe, side_px=_SHEET_PX), place)
-    title = f"{side} px patches, augmented ({_named(recipe)})"
-    return _framed([sheet], _class_legend(recipe), title=title)
+        pictures.append(patch_picture(image, label, recipe, side_px=_PATCH_PX))
+    return pictures
 
 
 def patch_picture(image: Pixels, label: Pixels, recipe: Recipe, *, side_px: int) -> Image.Image:
@@ -296,49 +332,12 @@ def _outline(mask: Pixels | NDArray[np.bool_]) -> NDArray[np.bool_]:
     return line
 
 
-def _legend(recipe: Recipe, draws: Draws) -> list[tuple[str, tuple[int, int, int]]]:
-    kinds, counts = np.unique(draws.layer, return_counts=True)
+def _keys(recipe: Recipe, layers: NDArray[np.uint8]) -> list[tuple[str, Rgb]]:
+    """Say what the colours mean, and the shares of the layers that patches are drawn from."""
+    kinds, counts = np.unique(layers, return_counts=True)
     shares = [
-        (f"{_LAYERS[Layer(kind)][0]} {count / len(draws):.0%}", _LAYERS[Layer(kind)][1])
+        (f"{_LAYERS[Layer(kind)][0]} {count / len(layers):.0%}", _LAYERS[Layer(kind)][1])
         for kind, count in zip(kinds.tolist(), counts.tolist(), strict=True)
     ]
-    return [*_class_legend(recipe), ("tissue outline", _TISSUE_RGB), *shares]
-
-
-def _class_legend(recipe: Recipe) -> list[tuple[str, tuple[int, int, int]]]:
-    return [(entry.name, entry.rgb) for entry in recipe.class_table]
-
-
-def _framed(
-    pictures: Sequence[Image.Image],
-    legend: Sequence[tuple[str, tuple[int, int, int]]],
-    *,
-    title: str,
-) -> Image.Image:
-    """Pictures side by side under a title, above a legend that breaks into lines."""
-    font = ImageFont.load_default(15)
-    width = sum(p.width for p in pictures) + _MARGIN_PX * (len(pictures) + 1)
-    lines: list[list[tuple[int, str, tuple[int, int, int]]]] = [[]]
-    x = _MARGIN_PX
-    for text, colour in legend:
-        wide = int(font.getlength(text)) + 44
-        if x + wide > width and lines[-1]:
-            lines.append([])
-            x = _MARGIN_PX
-        lines[-1].append((x, text, colour))
-        x += wide
-    top = _MARGIN_PX + _LINE_PX
-    bottom = top + max(p.height for p in pictures) + _MARGIN_PX
-    page = Image.new("RGB", (width, bottom + len(lines) * _LINE_PX + 8), (255, 255, 255))
-    pencil = ImageDraw.Draw(page)
-    pencil.text((_MARGIN_PX, _MARGIN_PX - 4), title, fill=(20, 20, 20), font=font)
-    x = _MARGIN_PX
-    for picture in pictures:
-        page.paste(picture, (x, top))
-        x += picture.width + _MARGIN_PX
-    for number, line in enumerate(lines):
-        y = bottom + number * _LINE_PX
-        for x, text, colour in line:
-            pencil.rectangle([x, y + 3, x + 14, y + 15], fill=colour)
-            pencil.text((x + 20, y), text, fill=(20, 20, 20), font=font)
-    return page
+    classes: list[tuple[str, Rgb]] = [(entry.name, entry.rgb) for entry in recipe.class_table]
+    return [*classes, ("edge of the tissue", _TISSUE_RGB), *shares]

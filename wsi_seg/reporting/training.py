@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from wsi_seg.errors import ConfigError
-from wsi_seg.learn.position_bias import POSITION_BIAS
+from wsi_seg.learn.position_bias import POSITION_BIAS, PositionBias
 from wsi_seg.reporting.page import Section, facts, figure, figures, preformatted, table
 from wsi_seg.reporting.plots import bar_plot, line_plot
 from wsi_seg.reporting.position_bias import position_section
@@ -62,6 +62,18 @@ def run_sections(folder: Path) -> list[Section]:
     return sections
 
 
+def run_warnings(folder: Path) -> list[str]:
+    """Sentences about networks of a run that have learned the position.
+
+    Raises
+    ------
+    ConfigError
+        If a file is damaged.
+    """
+    files = sorted(folder.rglob(POSITION_BIAS))
+    return [line for file in files for line in PositionBias.read(file).warnings()]
+
+
 def _training(file: Path) -> str:
     columns = _metrics(file)
     epochs = columns.get("epoch", [])
@@ -97,7 +109,7 @@ def _card(folder: Path) -> str:
     scores = card.get("scores")
     shown = {
         "model": f"{card.get('architecture')}, {card.get('encoder')}",
-        "um per pixel": card.get("mpp"),
+        "µm per pixel": card.get("mpp") or "unknown",
         "tile, px": card.get("tile_px"),
     }
     return facts(shown | (dict(scores) if isinstance(scores, Mapping) else {}))

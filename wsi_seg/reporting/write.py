@@ -14,10 +14,12 @@ from wsi_seg.reporting.prediction import (
     froc_section,
     lowest_first,
     picture_sections,
+    prediction_warnings,
     provenance_sections,
     score_sections,
+    warning_section,
 )
-from wsi_seg.reporting.training import is_run, run_sections
+from wsi_seg.reporting.training import is_run, run_sections, run_warnings
 from wsi_seg.store import Collection, Predictions, open_collection, open_predictions
 
 
@@ -118,14 +120,17 @@ def report(
         title, sections = f"Training run {sources.target.resolve().name}", []
         data: dict[str, object] = {}
         unscored: tuple[str, ...] = ()
-        sections += run_sections(sources.target)
+        sections += warning_section(run_warnings(sources.target)) + run_sections(sources.target)
     else:
         title = f"Prediction {sources.target.resolve().name}"
-        sections, data, unscored = _prediction(sources, progress)
+        sections, data, unscored, lines = _prediction(sources, progress)
+        if sources.run is not None:
+            lines += run_warnings(sources.run)
+        sections = warning_section(lines) + sections
         if sources.candidates is not None and sources.findings is not None:
             found = froc_of_files(sources.candidates, sources.findings)
             data = data | {"froc": found.to_json()}
-            sections.insert(min(2, len(sections)), froc_section(found))
+            sections.insert(min(3, len(sections)), froc_section(found))
         if sources.run is not None:
             sections += run_sections(sources.run)
     text = page(title, f"wsi_seg {__version__}", sections, data)
@@ -136,7 +141,8 @@ def report(
 
 def _prediction(
     sources: ReportSources, progress: Progress
-) -> tuple[list[Section], dict[str, object], tuple[str, ...]]:
+) -> tuple[list[Section], dict[str, object], tuple[str, ...], list[str]]:
+    """Sections, figures, slides without scores, and what to know before all of it."""
     try:
         predictions = open_predictions(sources.target)
     except StoreError as error:
@@ -145,12 +151,14 @@ def _prediction(
         ) from error
     names = predictions.require_names()
     if sources.slides is None:
-        return provenance_sections(predictions, recipe=sources.run is None), {}, names
+        sections = provenance_sections(predictions, recipe=sources.run is None)
+        return sections, {}, names, prediction_warnings(predictions, None)
     slides = open_collection(sources.slides)
     _require_slides(predictions, slides)
     unscored = tuple(name for name in names if sources.truth not in slides[name].label_names())
-    sections: list[Section] = []
+    sections = list[Section]()
     data: dict[str, object] = {}
+    lines = prediction_warnings(predictions, slides)
     order = list(names)
     if len(unscored) < len(order):
         scores = evaluate(predictions, slides, label=sources.truth, progress=progress)
@@ -158,9 +166,12 @@ def _prediction(
         worst = lowest_first(scores)
         order = [*worst, *(name for name in order if name not in worst)]
         unscored = (*scores.unscored, *scores.failures)
+        lines += [*scores.warnings, *(f"{name}: {why}" for name, why in scores.failures.items())]
+    if unscored:
+        lines.append(f"not scored, for lack of a label {sources.truth!r}: {', '.join(unscored)}")
     sections += picture_sections(predictions, slides, sources.truth, order=order, progress=progress)
     sections += provenance_sections(predictions, recipe=sources.run is None)
-    return sections, data, unscored
+    return sections, data, unscored, lines
 
 
 def _require_slides(predictions: Predictions, slides: Collection) -> None:

@@ -26,13 +26,14 @@ from wsi_seg.errors import (
     StoreNotFoundError,
     WsiSegError,
 )
-from wsi_seg.evaluation.review_objects import list_review_objects
+from wsi_seg.evaluation.cautions import cautions
+from wsi_seg.evaluation.review_objects import list_review_objects, outline_truth
 from wsi_seg.exporting.names import file_name
 from wsi_seg.reading.thumbnail import thumbnail_extent
 from wsi_seg.store import read_thumbnail
 from wsi_seg.viewer.auth import AuthMiddleware
 from wsi_seg.viewer.catalog import Catalog, SlideView
-from wsi_seg.viewer.objects import SlideObjects
+from wsi_seg.viewer.objects import SlideObjects, status
 from wsi_seg.viewer.review import MAX_BYTES, Review, read_review, write_review
 from wsi_seg.viewer.tiles import Tile, encode_jpeg
 
@@ -59,6 +60,7 @@ class _Opened:
     view: SlideView
     lock: threading.Lock = field(default_factory=threading.Lock)
     objects: SlideObjects | None = None
+    truth: SlideObjects | None = None
 
 
 class SlideCache:
@@ -100,11 +102,20 @@ class SlideCache:
         opened = self.opened(name)
         with opened.lock:
             if opened.objects is None:
-                view, truth = opened.view, self.catalog.truth
-                labels = view.slide.label_names()
-                true = view.slide.planes(truth) if truth in labels else None
-                opened.objects = SlideObjects(list_review_objects(view.slide, view.found, true))
+                view = opened.view
+                opened.objects = SlideObjects(
+                    list_review_objects(view.slide, view.found, view.true)
+                )
             return opened.objects
+
+    def truth(self, name: str) -> SlideObjects:
+        """Outline the true objects of a slide that has a prediction too."""
+        opened = self.opened(name)
+        with opened.lock:
+            if opened.truth is None:
+                view = opened.view
+                opened.truth = SlideObjects(outline_truth(view.slide, view.found, view.true))
+            return opened.truth
 
     def review_file(self, name: str) -> Path:
         """Review of a slide that the catalog names; see `SlideView`.
@@ -180,7 +191,7 @@ def _answer(handler: Handler) -> Callable[[Request], object]:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    """Tell what is wrong with a request, or with the store it asks about, and live on."""
+    """Say what is wrong with a request, or with the store it asks about, and live on."""
     status = 422
     if isinstance(error, AnnotationError):
         status = 400
@@ -220,6 +231,9 @@ def _slide(cache: SlideCache, request: Request) -> Response:
             "height": pyramid.extent.height,
             "width": pyramid.extent.width,
             "mpp": pyramid.mpp,
+            "predicted": view.found is not None,
+            "compared": view.found is not None and view.true is not None,
+            "warnings": [] if view.found is None else cautions(view.slide, view.found),
             "layers": [layer.to_json() for layer in view.layers.values()],
         }
     )
@@ -252,14 +266,16 @@ def _values(cache: SlideCache, request: Request) -> Response:
 
 def _objects(cache: SlideCache, request: Request) -> Response:
     objects = cache.objects(request.path_params["slide"])
-    return JSONResponse([item.to_json() for item in objects.items])
+    return JSONResponse([item.to_json() | {"status": status(item)} for item in objects.items])
 
 
 def _outlines(cache: SlideCache, request: Request) -> Response:
     x, y, x_end, y_end, tolerance = _numbers(request, ("x", "y", "x_end", "y_end", "tolerance"))
     if x_end <= x or y_end <= y or tolerance < 0:
         raise RegionError("got an empty region; expected x < x_end, y < y_end, tolerance >= 0")
-    objects = cache.objects(request.path_params["slide"])
+    name = request.path_params["slide"]
+    of_truth = request.query_params.get("of") == "truth"
+    objects = cache.truth(name) if of_truth else cache.objects(name)
     return JSONResponse(objects.outlines((x, y, x_end, y_end), tolerance, _MOST_OUTLINES))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from wsi_seg.errors import StoreError, StoreNotFoundError
-from wsi_seg.store import Collection, Predictions, SlideStore, Stores
+from wsi_seg.store import Collection, Multiscale, Predictions, SlideStore, Stores
 from wsi_seg.viewer.layers import Layer, slide_layers
 
 
@@ -18,12 +18,15 @@ class SlideView:
         Its store.
     found
         Its prediction, where there is one.
+    true
+        The label that counts as the truth, where the slide has it.
     layers
         By id, the image first.
     """
 
     slide: SlideStore
     found: SlideStore | None
+    true: Multiscale | None
     layers: Mapping[str, Layer]
 
     def layer(self, name: str) -> Layer:
@@ -97,7 +100,8 @@ class Catalog:
         slide, found = self.slide(name), None
         if self.predictions is not None and name in self._listed(self.predictions):
             found = self.predictions[name]
-        return SlideView(slide, found, slide_layers(slide, found, self.truth))
+        true = slide.planes(self.truth) if self.truth in slide.label_names() else None
+        return SlideView(slide, found, true, slide_layers(slide, found, self.truth))
 
     def require_slides(self) -> None:
         """Refuse collections with nothing to show.

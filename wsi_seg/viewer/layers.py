@@ -15,18 +15,23 @@ from numpy.typing import NDArray
 from wsi_seg.classes import IGNORE, ClassTable
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent, Region
-from wsi_seg.postprocess.label_map import predicted_planes
+from wsi_seg.postprocess.label_map import predicted_label, predicted_planes
 from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Multiscale, SlideStore
 from wsi_seg.store.class_view import class_views, each_class, plane_of
 from wsi_seg.store.names import PREDICTION_LABEL, TISSUE
+from wsi_seg.viewer.coverage import coverage_reader
 from wsi_seg.viewer.importance import importance_reader
 from wsi_seg.viewer.tiles import Tile, encode_png, image_tile, level_array, tile_region, tile_size
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["image", "probability", "errors", "classes", "values"]
+Kind = Literal["image", "probability", "errors", "classes", "values", "coverage"]
 Pixels = NDArray[np.uint8]
+
+_FOUND: Mapping[str, tuple[str, Literal["found", "true"]]] = {
+    PREDICTION_LABEL: ("Class map of the prediction", "found")
+}
 
 # In the second channel of an error tile, where 0 is background and 255 is the class.
 _NOT_COUNTED = 128
@@ -44,13 +49,16 @@ class Layer:
         For people.
     kind
         ``image`` is colour; ``probability`` is value / 255; ``errors`` is a probability and,
-        in a second channel, the truth; ``classes`` are class ids; ``values`` any others.
+        in a second channel, the truth; ``classes`` are class ids; ``values`` any others;
+        ``coverage`` is what `coverage_reader` gives.
     source
         Gives the levels and the tile grid.
     classes
         Classes of the ids, or the one class of a probability.
     read
         Pixels of a region of one level of the source.
+    status
+        Whether class ids are what was found or what is true; None for any others.
     """
 
     id: str
@@ -59,6 +67,7 @@ class Layer:
     source: Multiscale
     classes: ClassTable
     read: Callable[[Region], Pixels]
+    status: Literal["found", "true"] | None = None
 
     def tile(self, level: int, row: int, column: int) -> Tile:
         """Bytes of one tile.
@@ -86,11 +95,12 @@ class Layer:
         return int(self.read(Region(level=0, y=row, x=column, height=1, width=1))[0, 0])
 
     def to_json(self) -> dict[str, object]:
-        """Tell the page what it needs to know."""
+        """Say what the page needs to know."""
         return {
             "id": self.id,
             "title": self.title,
             "kind": self.kind,
+            "status": self.status,
             "classes": [
                 {"id": entry.id, "name": entry.name, "colour": entry.colour}
                 for entry in self.classes
@@ -122,16 +132,39 @@ def slide_layers(slide: SlideStore, found: SlideStore | None, truth: str) -> dic
     """
     layers = [Layer("image", "Slide", "image", slide.image, ClassTable(()), slide.image.read)]
     labels = slide.label_names()
+    true = slide.planes(truth) if truth in labels else None
     if found is not None:
-        true = slide.planes(truth) if truth in labels else None
         layers += _prediction_layers(found, true)
-    layers += _label_layers(slide, "label", {truth: "Truth"})
+    layers += _label_layers(slide, "label", {truth: ("Class map of the truth", "true")})
+    none = ClassTable(())
     if TISSUE in labels:
         tissue = slide.label(TISSUE)
         read = importance_reader(slide, tissue, truth if truth in labels else None)
-        none = ClassTable(())
-        layers.append(Layer("importance", "Importance map", "values", tissue, none, read))
+        layers.append(Layer("importance", "Where training draws", "values", tissue, none, read))
+    if (seen := _coverage(found, true)) is not None:
+        layers.append(seen)
     return {layer.id: layer for layer in layers}
+
+
+def _coverage(found: SlideStore | None, true: Multiscale | None) -> Layer | None:
+    """Density of the objects of the prediction, else of the truth; None with neither."""
+    if found is not None:
+        views = class_views(found)
+        pairs = [(predicted_label(view), _truth_of(view.image.classes, true)) for view in views]
+    else:
+        pairs = [(part, None) for part in each_class(true)] if true is not None else []
+    if not pairs:
+        return None
+    read = coverage_reader(pairs)
+    return Layer("coverage", "Density of objects", "coverage", pairs[0][0], ClassTable(()), read)
+
+
+def _truth_of(classes: ClassTable, true: Multiscale | None) -> Multiscale | None:
+    """Truth to compare a prediction of these classes with; None where there is none."""
+    if true is None or true.channels is None:
+        return true
+    known = [entry for entry in classes if entry.name in true.classes.names]
+    return plane_of(true, known[0]) if len(classes) == len(known) == 1 else None
 
 
 def _prediction_layers(found: SlideStore, true: Multiscale | None) -> list[Layer]:
@@ -145,7 +178,7 @@ def _prediction_layers(found: SlideStore, true: Multiscale | None) -> list[Layer
             read = _class_reader(image, entry.id)
         else:
             read = _channel_reader(image, entry.id - 1)
-            title = f"Probability, {entry.name}"
+            title = f"{entry.name}: probability"
             layers.append(Layer(f"probability-{number}", title, "probability", image, only, read))
         if true is None or (true.channels is not None and entry.name not in true.classes.names):
             continue
@@ -154,12 +187,14 @@ def _prediction_layers(found: SlideStore, true: Multiscale | None) -> list[Layer
         meant = classes.recoding(own.classes)
         if entry.id in meant:
             both = _error_reader(read, own, meant == entry.id, image)
-            title = f"Errors, {entry.name}"
+            title = f"{entry.name}: right and wrong"
             layers.append(Layer(f"errors-{number}", title, "errors", image, only, both))
-    return layers + _label_layers(found, "found", {PREDICTION_LABEL: "Found"})
+    return layers + _label_layers(found, "found", _FOUND)
 
 
-def _label_layers(store: SlideStore, prefix: str, titles: Mapping[str, str]) -> list[Layer]:
+def _label_layers(
+    store: SlideStore, prefix: str, named: Mapping[str, tuple[str, Literal["found", "true"]]]
+) -> list[Layer]:
     """Labels of a store, each class of its own where they overlap; a damaged one is left out.
 
     One without classes holds values.
@@ -173,13 +208,13 @@ def _label_layers(store: SlideStore, prefix: str, titles: Mapping[str, str]) -> 
             logger.warning("label %s of %s is left out: %s", name, store.name, error)
             continue
         kind: Kind = "classes" if "classes" in whole.attributes else "values"
-        title = titles.get(name, name.replace("_", " ").capitalize())
+        title, status = named.get(name, (name.replace("_", " ").capitalize(), None))
         for number, label in enumerate(each_class(whole)):
             classes = label.classes if kind == "classes" else ClassTable(())
             own, more = f"{prefix}-{name}", ""
             if whole.channels is not None:
                 own, more = f"{own}-{number}", f", {classes.names[0]}"
-            layers.append(Layer(own, title + more, kind, label, classes, label.read))
+            layers.append(Layer(own, title + more, kind, label, classes, label.read, status))
     return layers
 
 

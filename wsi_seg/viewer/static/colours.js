@@ -8,8 +8,14 @@ const MAPS = {
 };
 export const MAP_NAMES = Object.keys(MAPS);
 
-// Okabe and Ito's palette (2008), distinct for colour-blind readers.
-export const ERRORS = { hit: "#009e73", extra: "#d55e00", missed: "#0072b2" };
+// Okabe and Ito's palette (2008), distinct for colour-blind readers; missed and false are dashed too.
+export const STATUSES = {
+  found: { title: "Found", colour: "#e69f00", about: "Objects of the prediction; with a truth, those that are mostly true" },
+  false: { title: "False", colour: "#0072b2", about: "Found, but mostly not true" },
+  missed: { title: "Missed", colour: "#d55e00", about: "True, but not found" },
+  true: { title: "Truth", colour: "#009e73", about: "Objects of the truth" },
+};
+const ABOVE = "#cc79a7";
 
 const parse = (hex) => [0, 2, 4].map((at) => parseInt(hex.replace("#", "").slice(at, at + 2), 16));
 
@@ -29,27 +35,51 @@ export function gradient(name) {
   return `linear-gradient(90deg, ${MAPS[name].map((hex) => `#${hex}`).join(", ")})`;
 }
 
+/** Colour of a class in the class map of prediction or truth: its own, unless it is the only one. */
+export function classColour(entry, { classes, status }) {
+  return classes.length === 1 && status ? STATUSES[status].colour : entry.colour;
+}
+
+/** Colour of what is above the threshold. */
+export const aboveColour = ({ classes, single }) => (single ? ABOVE : classes[0].colour);
+
+/** Table of 4096 colours for three shares of 0 to 15, the first in the lowest bits; null hides one. */
+export function coverageTable(colours) {
+  const shown = colours.map((colour) => colour && parse(colour));
+  return Uint32Array.from({ length: 4096 }, (_, key) => {
+    const mixed = [0, 0, 0];
+    let total = 0;
+    shown.forEach((colour, number) => {
+      const share = colour ? (key >> (4 * number)) & 15 : 0;
+      total += share;
+      for (let k = 0; share && k < 3; k += 1) mixed[k] += share * colour[k];
+    });
+    // Few objects are still seen: a tenth of an area is a third of the shade.
+    return total ? packed(mixed.map((sum) => Math.round(sum / total)), Math.round(255 * Math.sqrt(Math.min(1, total / 15)))) : 0;
+  });
+}
+
 /** Table of 256 colours for a layer shown as `mode`; 768 for errors (value + 256 * truth). */
-export function colourTable(mode, { threshold, map, classes }) {
+export function colourTable(mode, { threshold, map, layer }) {
+  const { classes } = layer;
   const above = (value) => value > 255 * threshold;
   if (mode === "errors") {
     return Uint32Array.from({ length: 768 }, (_, key) => {
       const [found, truth] = [above(key & 255), key >> 8];
       if (truth === 2) return 0;
-      if (found && truth === 1) return packed(parse(ERRORS.hit));
-      if (found) return packed(parse(ERRORS.extra));
-      return truth === 1 ? packed(parse(ERRORS.missed)) : 0;
+      if (found) return packed(parse(STATUSES[truth === 1 ? "found" : "false"].colour));
+      return truth === 1 ? packed(parse(STATUSES.missed.colour)) : 0;
     });
   }
   if (mode === "classes") {
     const table = new Uint32Array(256);
-    for (const entry of classes) table[entry.id] = packed(parse(entry.colour));
+    for (const entry of classes) table[entry.id] = packed(parse(classColour(entry, layer)));
     table[255] = packed([128, 128, 128], 160);
     return table;
   }
   return Uint32Array.from({ length: 256 }, (_, value) => {
     const share = value / 255;
-    if (mode === "decision") return above(value) ? packed(parse(classes[0].colour)) : 0;
+    if (mode === "decision") return above(value) ? packed(parse(aboveColour(layer))) : 0;
     if (mode === "uncertainty") {
       const doubt = 4 * share * (1 - share);
       return value ? packed(sample(map, doubt), Math.round(255 * Math.min(1, doubt * 1.5))) : 0;

@@ -6,12 +6,6 @@ export function element(tag, properties = {}, ...children) {
   return made;
 }
 
-export function shape(tag, attributes = {}) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  return made;
-}
-
 /** Area as people write it; `mpp` tells whether it is in um2 or px2. */
 export function areaText(area, mpp) {
   const digits = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
@@ -19,9 +13,16 @@ export function areaText(area, mpp) {
   return `${digits.format(area)} ${mpp ? "µm²" : "px²"}`;
 }
 
+/** Length as people write it; `mpp` tells whether it is in um or px. */
+export function lengthText(length, mpp) {
+  const digits = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
+  if (mpp && length >= 1000) return `${digits.format(length / 1000)} mm`;
+  return `${digits.format(length)} ${mpp ? "µm" : "px"}`;
+}
+
 let timer = 0;
 
-/** Tell something across the top of the picture for a while. */
+/** Say something across the top of the picture for a while. */
 export function tell(text) {
   const box = document.getElementById("message");
   box.textContent = text;

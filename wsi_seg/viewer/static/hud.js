@@ -15,7 +15,6 @@ export class Hud {
   open(slide) {
     this.slide = slide;
     document.getElementById("readout").replaceChildren();
-    this.scale();
   }
 
   /** Scale bar of a round length, at most BAR_PX wide. */
@@ -26,10 +25,14 @@ export class Hud {
     const length = [5, 2, 1].map((step) => step * power).find((step) => step <= most) ?? power;
     const named = this.slide.mpp === null ? `${length} px` : length >= 1000 ? `${length / 1000} mm` : `${+length.toPrecision(1)} µm`;
     document.querySelector("#scale span").textContent = named;
+    const mpp = this.view.mpp();
+    document.getElementById("magnification").textContent = mpp
+      ? `${+this.view.magnification().toPrecision(2)}× · ${+mpp.toPrecision(3)} µm per pixel`
+      : `${+this.view.zoom().toPrecision(2)}:1 · µm per pixel unknown`;
     document.querySelector("#scale i").style.width = `${(length / unit) * this.view.zoom()}px`;
   }
 
-  /** Tell where the cursor is, and what the layers say there. */
+  /** Say where the cursor is, and what the layers say there. */
   at(point) {
     const inside = point.x >= 0 && point.y >= 0 && point.x < this.slide.width && point.y < this.slide.height;
     if (!inside) return;

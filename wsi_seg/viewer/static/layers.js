@@ -1,8 +1,8 @@
 // Owns the layer list: which rows a slide has, their opacity, colour map and threshold.
 
-import { colourTable, ERRORS, gradient, MAP_NAMES } from "./colours.js";
+import { aboveColour, classColour, colourTable, gradient, MAP_NAMES, STATUSES } from "./colours.js";
 import { element } from "./dom.js";
-import { levelSource, valueSource } from "./source.js";
+import { coarsestSource, levelSource, valueSource } from "./source.js";
 
 const MAPPED = { probability: "magma", uncertainty: "viridis", values: "cividis" };
 const ENDS = { probability: ["0", "1"], uncertainty: ["sure", "unsure"], values: ["low", "high"] };
@@ -19,10 +19,10 @@ function rowsOf(layers) {
     if (layer.kind === "classes") row("classes", layer.title, 0.5);
     if (layer.kind === "errors") row("errors", layer.title, 0.7);
     if (layer.kind === "probability") {
-      const name = layer.classes[0].name;
+      const { name } = layer.classes[0];
       row("probability", layer.title);
-      row("decision", `Decision, ${name}`, 0.5);
-      row("uncertainty", `Uncertainty, ${name}`);
+      row("decision", `${name}: above the threshold`, 0.5);
+      row("uncertainty", `${name}: uncertainty`);
     }
   }
   rows.filter((row) => row.mode === "image").forEach((row) => { row.on = true; });
@@ -44,6 +44,8 @@ export class Layers {
   open(slide, state) {
     this.slide = slide;
     this.viewer.world.removeAll();
+    const predicted = slide.layers.filter((one) => one.kind === "probability");
+    predicted.forEach((layer) => { layer.single = predicted.length === 1; });
     this.rows = rowsOf(slide.layers);
     for (const row of this.rows) {
       if (!state.on) continue;
@@ -62,12 +64,17 @@ export class Layers {
     if (row) this.#show(row, !row.on);
   }
 
-  setThreshold(value, tell = true) {
+  setThreshold(value, note = true) {
     this.threshold = Math.min(1, Math.max(0, value));
     this.slider.value = this.threshold;
     document.getElementById("threshold-value").value = this.threshold.toFixed(2);
     this.#repaint(this.rows.filter((row) => THRESHOLDED.has(row.mode)));
-    if (tell) this.changed();
+    if (note) this.changed();
+  }
+
+  /** Whether all that is shown is there. */
+  get loaded() {
+    return this.rows.every((row) => !row.on || row.item?.getFullyLoaded());
   }
 
   /** What a link needs to say. */
@@ -77,7 +84,7 @@ export class Layers {
   }
 
   #table(row) {
-    return colourTable(row.mode, { threshold: this.threshold, map: row.map, classes: row.layer.classes });
+    return colourTable(row.mode, { threshold: this.threshold, map: row.map, layer: row.layer });
   }
 
   #repaint(rows) {
@@ -88,6 +95,7 @@ export class Layers {
   }
 
   #add(row) {
+    if (row.mode === "image") this.#addSeams(row);
     row.source = row.mode === "image"
       ? levelSource(this.slide, row.layer)
       : valueSource(this.slide, row.layer, row.mode, this.#table(row));
@@ -101,15 +109,26 @@ export class Layers {
     });
   }
 
+  /** Let the slide itself show through the seams between its tiles, and not the page. */
+  #addSeams(row) {
+    this.viewer.addTiledImage({
+      tileSource: coarsestSource(this.slide, row.layer), opacity: Number(row.opacity === 1), index: 0, x: 0, y: 0, width: 1,
+      success: ({ item }) => {
+        row.seams = item;
+        if (!row.on) this.#remove(row);
+      },
+    });
+  }
+
   #order() {
-    this.rows.filter((row) => row.item).forEach((row, place) => {
-      if (this.viewer.world.getIndexOfItem(row.item) !== place) this.viewer.world.setItemIndex(row.item, place);
+    this.rows.flatMap((row) => [row.seams, row.item]).filter(Boolean).forEach((item, place) => {
+      if (this.viewer.world.getIndexOfItem(item) !== place) this.viewer.world.setItemIndex(item, place);
     });
   }
 
   #remove(row) {
-    if (row.item) this.viewer.world.removeItem(row.item);
-    row.item = row.source = null;
+    for (const item of [row.item, row.seams]) if (item) this.viewer.world.removeItem(item);
+    row.item = row.source = row.seams = null;
   }
 
   #show(row, on) {
@@ -134,6 +153,7 @@ export class Layers {
       row.range.addEventListener("input", () => {
         row.opacity = Number(row.range.value);
         row.item?.setOpacity(row.opacity);
+        row.seams?.setOpacity(Number(row.opacity === 1));
         this.changed();
       });
       const name = element("label", {}, row.check, element("span", { title: row.title }, row.title));
@@ -165,15 +185,21 @@ export class Layers {
     const parts = new Map();
     for (const row of this.rows.filter((one) => one.on)) {
       if (row.mode === "errors") {
-        parts.set("hit", chip(ERRORS.hit, "right")).set("extra", chip(ERRORS.extra, "found, not true"));
-        parts.set("missed", chip(ERRORS.missed, "true, missed"));
+        const { found, false: wrong, missed } = STATUSES;
+        parts.set("found", chip(found.colour, "found and true")).set("false", chip(wrong.colour, "found, not true"));
+        parts.set("missed", chip(missed.colour, "true, missed"));
       } else if (row.map) {
         const ramp = element("i", { className: "ramp" });
         ramp.style.background = gradient(row.map);
         const [low, high] = ENDS[row.mode];
         parts.set(row.id, element("span", {}, low, ramp, high));
+      } else if (row.mode === "decision") {
+        parts.set(row.id, chip(aboveColour(row.layer), row.title));
       } else if (row.mode !== "image") {
-        for (const entry of row.layer.classes) parts.set(`${entry.name}${entry.colour}`, chip(entry.colour, entry.name));
+        for (const entry of row.layer.classes) {
+          const colour = classColour(entry, row.layer);
+          parts.set(`${row.id}${entry.id}`, chip(colour, row.layer.classes.length > 1 ? entry.name : row.title));
+        }
       }
     }
     document.getElementById("key").replaceChildren(...parts.values());

@@ -4,24 +4,32 @@ import { listObjects, listSlides, openSlide, thumbnail } from "./api.js";
 import { element, tell } from "./dom.js";
 import { Hud } from "./hud.js";
 import { Layers } from "./layers.js";
+import { Area, Distance, MEASURE_COLOUR } from "./measure.js";
 import { describe, ObjectList } from "./objects.js";
 import { Overlay } from "./overlay.js";
+import { Pen } from "./pen.js";
 import { readPlace, writePlace } from "./place.js";
 import { Review } from "./review.js";
+import { Style } from "./style.js";
+import { View } from "./view.js";
 
 const OSD = window.OpenSeadragon;
 const at = (id) => document.getElementById(id);
 const MANY_SLIDES = 8;
 const FIRST_PICTURE_MS = 2000;
+const QUARTER = 90;
 const narrow = () => matchMedia("(max-width: 1000px)").matches;
 
 const viewer = OSD({
   id: "viewer", drawer: "canvas", showNavigationControl: false, showNavigator: true, navigatorId: "navigator",
   navigatorAutoFade: false, animationTime: 0.35, springStiffness: 9, maxZoomPixelRatio: 16, visibilityRatio: 0.3,
   minZoomImageRatio: 0.7, minPixelRatio: 0.35, imageLoaderLimit: 8, maxImageCacheCount: 300, zoomPerScroll: 1.3, preserveImageSizeOnResize: true,
-  gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true }, gestureSettingsTouch: { clickToZoom: false },
+  gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true }, gestureSettingsTouch: { clickToZoom: false, pinchRotate: true },
   gestureSettingsPen: { clickToZoom: false }, placeholderFillStyle: null, preserveViewport: true, subPixelRoundingForTransparency: 2,
+  smoothTileEdgesMinZoom: Infinity, // smooth edges go through a second canvas, placed by whole pixels
 });
+// Tiles end where they end: drawn a pixel larger, to hide seams, they would lie up to a pixel off.
+viewer.drawer.minimumOverlapRequired = () => false;
 viewer.innerTracker.keyHandler = null;
 viewer.innerTracker.keyDownHandler = null;
 
@@ -31,38 +39,17 @@ let objects = [];
 let chosen = null;
 let pointer = null;
 
-// Places in level-0 pixels and on the screen; zoom is screen pixels per level-0 pixel.
-const view = {
-  toSlide(screen) {
-    const point = viewer.viewport.pointFromPixel(new OSD.Point(screen.x, screen.y), true);
-    return { x: point.x * slide.width, y: point.y * slide.width };
-  },
-  toScreen(point) {
-    return viewer.viewport.pixelFromPoint(new OSD.Point(point.x / slide.width, point.y / slide.width), true);
-  },
-  zoom: () => (viewer.viewport.getZoom(true) * viewer.viewport.getContainerSize().x) / slide.width,
-  region() {
-    const seen = viewer.viewport.getBounds(true);
-    return {
-      x: seen.x * slide.width, y: seen.y * slide.width,
-      x_end: (seen.x + seen.width) * slide.width, y_end: (seen.y + seen.height) * slide.width,
-    };
-  },
-  fit([x, y, xEnd, yEnd]) {
-    const around = Math.max(xEnd - x, yEnd - y, 64) * 1.2;
-    const box = [x - around, y - around, xEnd - x + 2 * around, yEnd - y + 2 * around];
-    viewer.viewport.fitBounds(new OSD.Rect(...box.map((value) => value / slide.width)));
-  },
-};
-
+const view = new View(viewer);
+const style = new Style();
 const layers = new Layers(viewer, remember);
-const overlay = new Overlay(viewer, view);
+const overlay = new Overlay(viewer, view, style);
+const pen = new Pen(viewer, view, overlay);
 const hud = new Hud(view);
 const list = new ObjectList(choose);
 const review = new Review(() => {
   overlay.verdicts = list.verdicts = review.verdicts;
   overlay.drawings = review.drawings;
-  overlay.draw();
+  overlay.restyle();
   list.draw();
   showChosen();
 });
@@ -72,28 +59,30 @@ function remember() {
   clearTimeout(remembering);
   remembering = setTimeout(() => {
     if (!slide || !viewer.world.getItemCount()) return;
-    const seen = view.region();
-    const centre = { x: (seen.x + seen.x_end) / 2, y: (seen.y + seen.y_end) / 2 };
-    writePlace({ slide: slide.name, ...centre, zoom: view.zoom(), ...layers.state() });
+    writePlace({ slide: slide.name, ...view.centre(), zoom: view.zoom(), rotation: view.rotation(), ...layers.state() });
   }, 150);
 }
 
 async function open(name, place = {}) {
   try {
     const opened = await openSlide(name);
-    slide = opened;
+    slide = view.slide = opened;
     objects = [];
+    putTool();
     choose(null);
     for (const link of at("slides").querySelectorAll("a")) link.setAttribute("aria-current", link.dataset.slide === name);
     at("slide-name").textContent = document.title = name;
     const size = `${slide.width.toLocaleString("en")} × ${slide.height.toLocaleString("en")} px`;
     at("facts").textContent = slide.mpp ? `${size} · ${+slide.mpp.toPrecision(4)} µm per pixel` : `${size} · µm per pixel unknown`;
-    viewer.world.addOnceHandler("add-item", () => goTo(place));
-    layers.open(slide, place);
-    overlay.drawings = [];
+    at("warnings").hidden = !slide.warnings.length;
+    at("warnings").replaceChildren(...slide.warnings.map((text) => element("p", {}, text)));
+    // The first drawing finds the size that the window has by now.
+    viewer.addOnceHandler("update-viewport", () => view.goTo(place));
     hud.open(slide);
+    layers.open(slide, place);
+    style.open(slide);
+    overlay.open(slide);
     list.open(slide, []);
-    overlay.open(slide, []);
     await firstPicture();
     if (slide === opened) await openObjects();
   } catch (error) {
@@ -101,22 +90,12 @@ async function open(name, place = {}) {
   }
 }
 
-/** Bring a place of the slide, or all of it, into view. */
-function goTo(place) {
-  viewer.viewport.resize(new OSD.Point(at("viewer").clientWidth, at("viewer").clientHeight), false);
-  viewer.viewport.goHome(true);
-  if (place.x == null || place.y == null || !(place.zoom > 0)) return;
-  viewer.viewport.zoomTo((place.zoom * slide.width) / viewer.viewport.getContainerSize().x, null, true);
-  viewer.viewport.panTo(new OSD.Point(place.x / slide.width, place.y / slide.width), true);
-}
-
 /** Wait until all tiles in view are drawn, but not for ever: objects keep the server busy. */
 function firstPicture() {
   return new Promise((done) => {
     setTimeout(done, FIRST_PICTURE_MS);
     const look = () => {
-      const items = Array.from({ length: viewer.world.getItemCount() }, (_, n) => viewer.world.getItemAt(n));
-      if (items.length && items.every((item) => item.getFullyLoaded())) done();
+      if (layers.loaded) done();
       else setTimeout(look, 30);
     };
     look();
@@ -130,8 +109,15 @@ async function openObjects() {
   if (slide !== here) return;
   objects = found;
   list.open(slide, objects);
-  await overlay.open(slide, objects);
+  style.count(counted(objects));
+  await overlay.show(objects);
   if (catalog.review) await review.open(slide, reviewedClasses());
+}
+
+function counted(all) {
+  const counts = {};
+  for (const { status } of all) counts[status] = (counts[status] ?? 0) + 1;
+  return counts;
 }
 
 /** Classes that can be drawn: those of the prediction, else those of the truth and other labels. */
@@ -145,7 +131,7 @@ function reviewedClasses() {
 function choose(id, fly = false) {
   chosen = id;
   overlay.chosen = id;
-  if (slide) overlay.draw();
+  if (slide) overlay.restyle();
   list.mark(id);
   showChosen();
   if (fly && id !== null) view.fit(objects[id].box);
@@ -177,11 +163,51 @@ function erase() {
   review.erase(number);
 }
 
-function setDrawing(on) {
-  at("draw").setAttribute("aria-pressed", on);
-  overlay.drawing(on, review.colour(), (ring) => choose(review.add(ring)));
+// What a pen is for: its button, and what becomes of a line.
+const TOOLS = {
+  draw: { look: () => ({ colour: review.colour() }), done: (ring) => choose(review.add(ring)) },
+  distance: { look: () => ({ colour: MEASURE_COLOUR, straight: true }), done: (line) => measured(new Distance(line, slide.mpp)) },
+  area: { look: () => ({ colour: MEASURE_COLOUR }), done: (ring) => measured(new Area(ring, slide.mpp)) },
+};
+let tool = null;
+
+function takeTool(name) {
+  const before = tool;
+  putTool();
+  if (name === before || (name === "draw" && !catalog.review)) return;
+  tool = name;
+  at(name).setAttribute("aria-pressed", true);
+  pen.take(TOOLS[name].look(), TOOLS[name].done);
 }
-const drawing = () => at("draw").getAttribute("aria-pressed") === "true";
+
+function putTool() {
+  if (tool) at(tool).setAttribute("aria-pressed", false);
+  tool = null;
+  pen.put();
+}
+
+function measured(measure) {
+  overlay.measures.push(measure);
+  overlay.draw();
+}
+
+function escape() {
+  if (!tool) choose(null);
+  putTool();
+  overlay.measures = [];
+  overlay.draw();
+}
+
+/** Go to a place that somebody typed: "x, y", in pixels or with um behind it. */
+function goToTyped() {
+  const [, x, y, unit] = at("place").value.match(/^\s*(-?[\d.]+)[\s,;]+(-?[\d.]+)\s*(px|um|µm)?\s*$/) ?? [];
+  const scale = unit && unit !== "px" ? slide.mpp : 1;
+  if (x === undefined || !scale) {
+    tell(x === undefined ? "Got no place; expected two numbers, such as 1200, 800 or 600, 400 um." : "This slide has no µm per pixel; give the place in pixels.");
+    return;
+  }
+  view.goTo({ x: x / scale, y: y / scale, rotation: view.rotation() });
+}
 
 function toggleSide(side) {
   const closed = document.body.classList.toggle(`no-${side}`);
@@ -209,18 +235,21 @@ const zoomBy = (factor) => viewer.viewport.zoomBy(factor).applyConstraints();
 const KEYS = [
   [["+", "="], "Zoom in", () => zoomBy(1.5)],
   [["-"], "Zoom out", () => zoomBy(1 / 1.5)],
-  [["0", "Home"], "Whole slide", () => viewer.viewport.goHome()],
+  [["0", "Home"], "Whole slide", () => view.goTo({}, false)],
+  [["r"], "Turn by a quarter", () => view.rotate(QUARTER)], [["R"], "Turn back by a sixth of it", () => view.rotate(-QUARTER / 6)],
+  [["g"], "Go to a place", () => at("go").showModal()],
+  [["m"], "Measure a distance", () => takeTool("distance")], [["a"], "Measure an area", () => takeTool("area")],
   [["ArrowLeft"], "Pan", () => pan(-120, 0)], [["ArrowRight"], "", () => pan(120, 0)],
   [["ArrowUp"], "", () => pan(0, -120)], [["ArrowDown"], "", () => pan(0, 120)],
   [["n"], "Next object", () => step(1)],
   [["p"], "Object before", () => step(-1)],
   [["1"], "Right", () => say("right")], [["2"], "Wrong", () => say("wrong")], [["3"], "Unsure", () => say("unsure")],
-  [["d"], "Draw", () => catalog.review && setDrawing(!drawing())],
+  [["d"], "Draw", () => takeTool("draw")],
   [["Delete", "Backspace"], "Erase what was drawn", erase],
-  [["Escape"], "Stop drawing, choose nothing", () => { setDrawing(false); choose(null); }],
+  [["Escape"], "Put the tool away, choose nothing", escape],
   [["["], "Lower threshold", () => layers.setThreshold(layers.threshold - 0.05)],
   [["]"], "Higher threshold", () => layers.setThreshold(layers.threshold + 0.05)],
-  [["o"], "Outlines on or off", () => { overlay.visible = !overlay.visible; overlay.draw(); }],
+  [["o"], "Objects on or off", () => style.toggle()],
   [["h"], "Prediction on or off", () => layers.toggle(1)],
   [["s"], "Slides", () => toggleSide("slides")], [["l"], "Layers and objects", () => toggleSide("panel")],
   [["c"], "Copy link", copyLink], [["t"], "Dark or light", () => setTheme(otherTheme())],
@@ -241,7 +270,7 @@ function showHover(screen) {
   hud.at(point);
   const id = overlay.under(point);
   const box = at("hover");
-  box.hidden = typeof id !== "number" || drawing();
+  box.hidden = typeof id !== "number" || tool !== null;
   if (box.hidden) return;
   const [head, ...rest] = describe(objects[id], slide.mpp).split(" · ");
   box.replaceChildren(element("b", {}, head), rest.join(" · "));
@@ -250,11 +279,11 @@ function showHover(screen) {
 }
 
 function connect() {
-  viewer.addHandler("update-viewport", () => { if (slide) { overlay.move(); hud.scale(); } });
+  viewer.addHandler("update-viewport", () => { if (slide) { overlay.draw(); hud.scale(); } });
   viewer.addHandler("animation-finish", () => { if (slide) { overlay.refresh(); remember(); } });
   viewer.addHandler("resize", () => setTimeout(() => slide && overlay.refresh(), 50));
   viewer.addHandler("canvas-click", (event) => {
-    if (event.quick && slide && !drawing()) choose(overlay.under(view.toSlide(event.position)));
+    if (event.quick && slide && !tool) choose(overlay.under(view.toSlide(event.position)));
   });
   at("stage").addEventListener("pointermove", (event) => {
     const corner = at("stage").getBoundingClientRect();
@@ -263,7 +292,7 @@ function connect() {
   });
   at("stage").addEventListener("pointerleave", () => { pointer = null; at("hover").hidden = true; });
   document.addEventListener("keydown", onKey);
-  viewer.addHandler("tile-load-failed", () => tell("Some tiles cannot be read; the command's log tells why."));
+  viewer.addHandler("tile-load-failed", () => tell("Some tiles cannot be read; the command's log says why."));
   addEventListener("hashchange", () => {
     const place = readPlace();
     if (place.slide) open(place.slide, place);
@@ -274,10 +303,16 @@ function connect() {
   press("show-help", () => at("help").showModal());
   press("theme", () => setTheme(otherTheme()));
   press("copy-link", copyLink);
-  press("draw", () => setDrawing(!drawing()));
+  for (const name of Object.keys(TOOLS)) press(name, () => takeTool(name));
+  press("zoom-in", () => zoomBy(1.5));
+  press("zoom-out", () => zoomBy(1 / 1.5));
+  press("home", () => view.goTo({}, false));
+  press("rotate", () => view.rotate(QUARTER));
+  press("go-to", () => at("go").showModal());
+  at("go").addEventListener("close", () => { if (at("go").returnValue === "go") goToTyped(); });
   press("erase", erase);
   for (const verdict of ["right", "wrong", "unsure"]) press(`mark-${verdict}`, () => say(verdict));
-  at("draw-class").addEventListener("change", () => { if (drawing()) setDrawing(true); });
+  at("draw-class").addEventListener("change", () => { if (tool === "draw") pen.take(TOOLS.draw.look(), TOOLS.draw.done); });
   at("keys").replaceChildren(...KEYS.filter(([, text]) => text).flatMap(([names, text]) =>
     [element("dt", {}, text === "Pan" ? "Arrows" : names[0]), element("dd", {}, text)]));
 }

@@ -1,5 +1,6 @@
 // Owns the list of objects: ranking, filtering, choosing, stepping.
 
+import { STATUSES } from "./colours.js";
 import { areaText, element } from "./dom.js";
 
 const MOST = 400; // rows; nobody reads further, the picture shows the others
@@ -13,8 +14,8 @@ const RANKS = {
 const KINDS = {
   all: ["All", () => true],
   found: ["Found", (one) => one.kind === "found"],
-  wrong: ["Found, not true", (one) => one.kind === "found" && one.overlap !== null && one.overlap < 0.5],
-  missed: ["Missed", (one) => one.kind === "missed"],
+  wrong: ["False", (one) => one.status === "false"],
+  missed: ["Missed", (one) => one.status === "missed"],
   open: ["Not reviewed", (one, verdicts) => !(one.id in verdicts)],
 };
 const MARKS = { right: "✓", wrong: "✗", unsure: "?" };
@@ -82,8 +83,8 @@ export class ObjectList {
 
   #row(one) {
     const chip = element("i", { className: "chip" });
-    chip.style.background = one.colour;
-    const text = `${one.kind === "missed" ? "missed, " : ""}${areaText(one.area, this.slide.mpp)}`;
+    chip.style.background = STATUSES[one.status].colour;
+    const text = `${one.class}, ${areaText(one.area, this.slide.mpp)}`;
     const byError = this.rank.value === "error_mass";
     const figure = byError ? `off ${areaText(one.error_mass, this.slide.mpp)}` : one.probability?.toFixed(2) ?? "";
     const verdict = this.verdicts[one.id] ?? "";
@@ -98,7 +99,7 @@ export class ObjectList {
 
 /** One object in words. */
 export function describe(one, mpp) {
-  const parts = [`${one.class}, ${one.kind}`, areaText(one.area, mpp)];
+  const parts = [`${one.class}, ${STATUSES[one.status].title.toLowerCase()}`, areaText(one.area, mpp)];
   if (one.probability !== null) parts.push(`probability ${one.probability.toFixed(2)}`);
   if (one.overlap !== null) parts.push(`${Math.round(100 * one.overlap)} % true`);
   if (one.error_mass !== null) parts.push(`error mass ${areaText(one.error_mass, mpp)}`);

@@ -1,126 +1,190 @@
-// Owns outlines over the picture: drawn as vectors, found again under the cursor, drawn by hand.
+// Owns objects over the picture: outlines where they can be seen, their density where they cannot.
 
 import { outlines } from "./api.js";
-import { shape } from "./dom.js";
+import { coverageTable, STATUSES } from "./colours.js";
+import { element } from "./dom.js";
+import { coverageSource } from "./source.js";
 
-const path = (rings) => rings.map((ring) => `M${ring.map((point) => point.join(",")).join("L")}Z`).join("");
+// Objects that are smaller on the screen, in pixels, are shown by their density.
+const SMALLEST_PX = 9;
+// Lines are as wide as asked for from this size of an object on, and thinner below it.
+const FULL_LINE_PX = 40;
+const DASHES = { missed: [7, 4], false: [2, 3], wrong: [1, 5] };
+const ALL_OF = { objects: ["found", "false", "missed"], truth: ["true"] };
 
 export class Overlay {
-  constructor(viewer, view) {
+  constructor(viewer, view, style) {
     this.viewer = viewer;
     this.view = view;
-    this.svg = shape("svg", { id: "overlay" });
-    this.group = shape("g");
-    this.svg.append(this.group);
-    viewer.canvas.append(this.svg);
+    this.style = style;
+    this.canvas = element("canvas", { id: "overlay" });
+    this.context = this.canvas.getContext("2d");
+    viewer.canvas.append(this.canvas);
     this.probe = new OffscreenCanvas(1, 1).getContext("2d");
-    this.shown = [];
-    this.drawings = [];
+    this.measures = [];
     this.turn = 0;
+    this.#clear();
+    style.onChange(() => {
+      this.coverage?.source.repaint(this.#coverageTable());
+      viewer.forceRedraw();
+      this.restyle();
+    });
+  }
+
+  #clear() {
+    this.objects = [];
+    this.shown = { objects: [], truth: [] };
+    this.groups = [];
+    this.drawings = [];
+    this.verdicts = {};
+    this.chosen = null;
+    this.stroke = null;
+    this.leftOut = false;
+    this.side = 0;
+  }
+
+  /** Begin with a slide; its density is there before its objects are. */
+  open(slide) {
+    this.#clear();
+    this.slide = slide;
+    this.coverage = null;
+    const layer = slide.layers.find((one) => one.kind === "coverage");
+    if (!layer) return;
+    const source = coverageSource(slide, layer, this.#coverageTable());
+    this.viewer.addTiledImage({
+      tileSource: source, x: 0, y: 0, width: 1, opacity: 0,
+      success: ({ item }) => {
+        if (this.slide !== slide) return;
+        this.coverage = { item, source };
+        this.draw();
+      },
+    });
   }
 
   /** Show the outlines of a slide's objects; `objects` by id. */
-  open(slide, objects) {
-    this.slide = slide;
+  show(objects) {
     this.objects = objects;
-    this.shown = [];
-    this.chosen = null;
-    this.verdicts = {};
-    this.visible = true;
+    const sides = objects.map(({ box }) => Math.sqrt((box[2] - box[0]) * (box[3] - box[1])));
+    this.side = sides.sort((a, b) => a - b)[Math.floor(sides.length / 2)] ?? 0;
     return this.refresh();
+  }
+
+  /** Whether objects are shown by their density here, and not by outlines. */
+  get dense() {
+    return !this.objects.length || this.leftOut || this.side * this.view.zoom() < SMALLEST_PX;
   }
 
   /** Fetch the outlines around what is seen, as fine as the screen shows them. */
   async refresh() {
-    if (!this.objects?.length) return this.draw();
-    const seen = this.view.region();
-    const [w, h] = [seen.x_end - seen.x, seen.y_end - seen.y];
+    this.leftOut = false;
     this.turn += 1;
     const turn = this.turn;
-    const found = await outlines(this.slide.name, {
+    if (this.dense) return this.restyle();
+    const seen = this.view.region();
+    const [w, h] = [seen.x_end - seen.x, seen.y_end - seen.y];
+    const region = {
       x: seen.x - w / 4, y: seen.y - h / 4, x_end: seen.x_end + w / 4, y_end: seen.y_end + h / 4,
       tolerance: 0.4 / this.view.zoom(),
-    }).catch(() => null);
-    if (found === null || turn !== this.turn) return undefined;
-    this.shown = found.map(({ id, rings }) => ({ id, d: path(rings), object: this.objects[id] }));
-    return this.draw();
+    };
+    const kinds = this.slide.compared ? ["objects", "truth"] : ["objects"];
+    return Promise.all(kinds.map(async (of) => {
+      const found = await outlines(this.slide.name, { of, ...region }).catch(() => null);
+      if (found === null || turn !== this.turn) return;
+      this.leftOut ||= found.left_out > 0;
+      this.shown[of] = found.outlines.map(({ id, status, rings }) => ({ id, status, path: pathOf(rings), rings }));
+      this.restyle();
+    }));
   }
 
-  draw() {
-    const made = [];
-    for (const { id, d, object } of this.visible ? this.shown : []) {
-      const chosen = this.chosen === id ? "chosen" : "";
+  /** Gather what looks alike into one path each; to be called when looks change, not places. */
+  restyle() {
+    const groups = new Map();
+    for (const { id, status, path } of [...this.shown.truth, ...this.shown.objects]) {
+      if (!this.style.shows(status) || id === this.chosen) continue;
       const verdict = this.verdicts[id] ?? "";
-      if (verdict !== "wrong") made.push(shape("path", { class: "halo", d }));
-      const classes = `${object.kind} ${verdict} ${chosen}`;
-      made.push(shape("path", { class: classes, d, stroke: object.colour, "data-object": id }));
+      const key = `${status} ${verdict}`;
+      if (!groups.has(key)) groups.set(key, { status, verdict, path: new Path2D() });
+      groups.get(key).path.addPath(path);
     }
-    this.drawings.forEach((drawing, number) => {
-      const chosen = this.chosen === `d${number}` ? "chosen" : "";
-      const d = path([drawing.ring]);
-      made.push(shape("path", { class: "halo", d }));
-      made.push(shape("path", { class: `drawn ${chosen}`, d, stroke: drawing.colour, "data-drawing": number }));
-    });
-    if (this.stroke?.length > 1) made.push(shape("path", { class: "drawn", d: path([this.stroke]), stroke: this.strokeColour }));
-    this.group.replaceChildren(...made);
-    this.move();
+    this.groups = [...groups.values()];
+    this.draw();
   }
 
-  /** Follow pan and zoom. */
-  move() {
+  /** Draw by the transform that the picture was just drawn by. */
+  draw() {
+    if (!this.slide) return;
+    const { canvas, context } = this;
+    const { width, height } = this.viewer.drawer.canvas;
+    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, width, height);
+    const dense = this.dense && this.style.visible;
+    this.coverage?.item.setOpacity(dense ? this.style.opacity : 0);
+    document.getElementById("overlay-note").hidden = !(dense && this.coverage);
+    context.setTransform(...this.view.matrix());
+    if (!dense && this.style.visible) this.groups.forEach((group) => this.#line(group.path, group));
+    const chosen = this.shown.objects.find(({ id }) => id === this.chosen);
+    if (chosen) this.#line(chosen.path, { ...chosen, verdict: this.verdicts[chosen.id], wide: 2 });
+    this.drawings.forEach((drawing, number) => {
+      this.#line(pathOf([drawing.ring]), { colour: drawing.colour, wide: this.chosen === `d${number}` ? 2 : 1.5, fill: 0.15 });
+    });
+    if (this.stroke?.length > 1) this.#line(pathOf([this.stroke], false), { colour: this.strokeColour, wide: 1.5 });
+    this.measures.forEach((measure) => measure.draw(context, this.view, (path, look) => this.#line(path, look)));
+    canvas.dataset.outlines = dense ? 0 : this.groups.length && this.shown.objects.length + this.shown.truth.length;
+    canvas.dataset.drawings = this.drawings.length;
+  }
+
+  #line(path, { status, verdict, colour = STATUSES[status].colour, wide = 1, fill = this.style.fill }) {
+    const { context } = this;
     const zoom = this.view.zoom();
-    const origin = this.view.toScreen({ x: 0, y: 0 });
-    this.group.setAttribute("transform", `translate(${origin.x} ${origin.y}) scale(${zoom})`);
+    const thin = status ? Math.max(0.4, Math.min(1, (this.side * zoom) / FULL_LINE_PX)) : 1;
+    const width = (this.style.width * wide * thin) / zoom;
+    const dash = DASHES[verdict] ?? DASHES[status] ?? [];
+    context.lineJoin = "round";
+    context.globalAlpha = this.style.opacity * fill;
+    context.fillStyle = context.strokeStyle = colour;
+    if (fill > 0) context.fill(path, "evenodd");
+    if (!(width > 0)) return;
+    context.setLineDash(dash.map((length) => length / zoom));
+    if (thin === 1) {
+      context.globalAlpha = this.style.opacity * 0.35;
+      context.strokeStyle = "#000";
+      context.lineWidth = width + 1.5 / zoom;
+      context.stroke(path);
+    }
+    context.globalAlpha = this.style.opacity;
+    context.strokeStyle = colour;
+    context.lineWidth = width;
+    context.stroke(path);
+    context.setLineDash([]);
+    context.globalAlpha = 1;
   }
 
   /** Id of what is under a place: a drawing (`d0`) or an object; the last drawn wins. */
   under(point) {
-    const inside = (d) => this.probe.isPointInPath(new Path2D(d), point.x, point.y, "evenodd");
-    const drawn = this.drawings.findLastIndex((drawing) => inside(path([drawing.ring])));
+    const inside = (path) => this.probe.isPointInPath(path, point.x, point.y, "evenodd");
+    const drawn = this.drawings.findLastIndex((drawing) => inside(pathOf([drawing.ring])));
     if (drawn >= 0) return `d${drawn}`;
-    const near = this.visible ? this.shown : [];
-    return near.findLast(({ object: { box }, d }) =>
-      point.x >= box[0] && point.y >= box[1] && point.x <= box[2] && point.y <= box[3] && inside(d))?.id ?? null;
+    const near = this.style.visible && !this.dense ? this.shown.objects : [];
+    return near.findLast(({ id, status, path }) => {
+      const [x, y, xEnd, yEnd] = this.objects[id].box;
+      const here = point.x >= x && point.y >= y && point.x <= xEnd && point.y <= yEnd;
+      return here && this.style.shows(status) && inside(path);
+    })?.id ?? null;
   }
 
-  /** Let people draw one outline after another until switched off; each is handed to `done`. */
-  drawing(on, colour, done) {
-    this.viewer.setMouseNavEnabled(!on);
-    document.getElementById("viewer").classList.toggle("drawing", on);
-    this.strokeColour = colour;
-    this.stopDrawing?.abort();
-    if (!on) return;
-    this.stopDrawing = new AbortController();
-    const listen = (name, act) => this.viewer.canvas.addEventListener(name, act, { signal: this.stopDrawing.signal });
-    const place = (event) => {
-      const corner = this.viewer.canvas.getBoundingClientRect();
-      const point = this.view.toSlide({ x: event.clientX - corner.left, y: event.clientY - corner.top });
-      return [Math.round(point.x * 10) / 10, Math.round(point.y * 10) / 10];
-    };
-    listen("pointerdown", (event) => {
-      this.viewer.canvas.setPointerCapture(event.pointerId);
-      this.stroke = [place(event)];
-    });
-    listen("pointermove", (event) => {
-      if (!this.stroke) return;
-      this.stroke.push(place(event));
-      this.draw();
-    });
-    listen("pointerup", () => {
-      const ring = thinned(this.stroke ?? [], 1 / this.view.zoom());
-      this.stroke = null;
-      if (ring.length >= 3) done(ring);
-      this.draw();
-    });
+  #coverageTable() {
+    const all = this.slide.compared || this.slide.predicted ? ALL_OF.objects : ALL_OF.truth;
+    return coverageTable(all.map((status) => (this.style.shows(status) ? STATUSES[status].colour : null)));
   }
 }
 
-/** Vertices at least `step` apart. */
-function thinned(ring, step) {
-  const kept = [];
-  for (const point of ring) {
-    const last = kept.at(-1);
-    if (!last || Math.hypot(point[0] - last[0], point[1] - last[1]) >= step) kept.push(point);
+/** Outline of rings in level-0 pixels. */
+export function pathOf(rings, closed = true) {
+  const path = new Path2D();
+  for (const ring of rings) {
+    ring.forEach(([x, y], number) => (number ? path.lineTo(x, y) : path.moveTo(x, y)));
+    if (closed) path.closePath();
   }
-  return kept;
+  return path;
 }

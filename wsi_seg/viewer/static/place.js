@@ -1,4 +1,4 @@
-// Owns links to a place: slide, centre, zoom, layers and threshold in the part after #.
+// Owns links to a place: slide, centre, zoom, rotation, layers and threshold in the part after #.
 
 export function readPlace() {
   const given = new URLSearchParams(location.hash.slice(1));
@@ -10,12 +10,12 @@ export function readPlace() {
       return [part.slice(0, cut), opacity > 0 && opacity <= 1 ? opacity : 0.6];
     }))
     : null;
-  return { slide: given.get("slide"), x: number("x"), y: number("y"), zoom: number("zoom"), threshold: number("t"), on };
+  return { slide: given.get("slide"), x: number("x"), y: number("y"), zoom: number("zoom"), rotation: number("r"), threshold: number("t"), on };
 }
 
-export function writePlace({ slide, x, y, zoom, threshold, on }) {
+export function writePlace({ slide, x, y, zoom, rotation, threshold, on }) {
   const place = new URLSearchParams({
-    slide, x: Math.round(x), y: Math.round(y), zoom: zoom.toPrecision(4), t: threshold.toFixed(2),
+    slide, x: Math.round(x), y: Math.round(y), zoom: zoom.toPrecision(4), r: rotation, t: threshold.toFixed(2),
     on: Object.entries(on).map(([id, opacity]) => `${id}~${opacity}`).join(","),
   });
   history.replaceState(null, "", `#${place}`);

@@ -2,9 +2,12 @@
 
 const OSD = window.OpenSeadragon;
 
+/** Source of a layer's coarsest level alone: what shows through the seams between tiles. */
+export const coarsestSource = (slide, layer) => levelSource(slide, layer, 1);
+
 /** Source of a layer whose levels and tile grid are the store's own; coarsest level first. */
-export function levelSource(slide, layer) {
-  const levels = [...layer.levels].reverse();
+export function levelSource(slide, layer, most = Infinity) {
+  const levels = [...layer.levels].reverse().slice(0, most);
   const finest = levels.length - 1;
   const tall = slide.height / slide.width;
   const source = new OSD.TileSource({
@@ -34,9 +37,18 @@ export function levelSource(slide, layer) {
   };
   const address = `/slides/${encodeURIComponent(slide.name)}/layers/${encodeURIComponent(layer.id)}`;
   source.getTileUrl = (level, x, y) =>
-    `${address}/${finest - level}/${y}/${x}?v=${encodeURIComponent(layer.version)}`;
+    `${address}/${layer.levels.length - 1 - level}/${y}/${x}?v=${encodeURIComponent(layer.version)}`;
   return source;
 }
+
+const KEYS = {
+  value: (r) => r,
+  errors: (r, g) => r + 256 * [0, 2, 1][Math.round(g / 127.5)],
+  coverage: (r, g, b) => (r >> 4) | ((g >> 4) << 4) | ((b >> 4) << 8),
+};
+
+/** Source of the density of objects; see `coverageTable`. */
+export const coverageSource = (slide, layer, table) => valueSource(slide, layer, "coverage", table);
 
 /** Source of a layer of values, painted by a colour table that may change at any time. */
 export function valueSource(slide, layer, mode, table) {
@@ -60,7 +72,7 @@ export function valueSource(slide, layer, mode, table) {
       })
       .then((blob) => createImageBitmap(blob, { colorSpaceConversion: "none" }))
       .then((bitmap) => {
-        const tile = decoded(bitmap, layer.kind === "errors");
+        const tile = decoded(bitmap, KEYS[layer.kind] ?? KEYS.value);
         paint(tile);
         job.finish(tile, null, null);
       })
@@ -76,16 +88,13 @@ export function valueSource(slide, layer, mode, table) {
   return source;
 }
 
-function decoded(bitmap, withTruth) {
+function decoded(bitmap, keyOf) {
   const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.drawImage(bitmap, 0, 0);
   bitmap.close();
   const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
   const keys = new Uint16Array(canvas.width * canvas.height);
-  for (let at = 0; at < keys.length; at += 1) {
-    const truth = withTruth ? [0, 2, 1][Math.round(data[4 * at + 1] / 127.5)] : 0;
-    keys[at] = data[4 * at] + 256 * truth;
-  }
+  for (let at = 0, from = 0; at < keys.length; at += 1, from += 4) keys[at] = keyOf(data[from], data[from + 1], data[from + 2]);
   return { context, keys };
 }

@@ -1,0 +1,86 @@
+"""Owns pictures made of pictures: rows, columns, captions and keys, on white."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+from PIL import Image, ImageDraw, ImageFont
+
+Rgb = tuple[int, int, int]
+
+GAP_PX = 20
+_TEXT_PX = 17
+_WHITE, _TEXT = (255, 255, 255), (20, 25, 31)
+
+
+def font_file() -> Path:
+    """Sans-serif font with Greek letters, accents and the micro sign, which Pillow's own lacks."""
+    return Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
+
+
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """Font of `font_file` in this size."""
+    return ImageFont.truetype(font_file(), size)
+
+
+def text(words: str, *, scale: float = 1.0) -> Image.Image:
+    """One line of text."""
+    letters = font(round(_TEXT_PX * scale))
+    high = round(1.5 * _TEXT_PX * scale)
+    page = Image.new("RGB", (int(letters.getlength(words)) + 1, high), _WHITE)
+    ImageDraw.Draw(page).text((0, 0), words, fill=_TEXT, font=letters)
+    return page
+
+
+def captioned(picture: Image.Image, words: str, *, width: int = 0) -> Image.Image:
+    """Picture with a line below it, at least ``width`` wide; the line is shortened to fit."""
+    wide = max(width, picture.width)
+    letters = font(_TEXT_PX)
+    shown = words
+    while letters.getlength(shown) > wide and len(shown) > 1:
+        shown = f"{shown.removesuffix('…')[:-1]}…"
+    page = Image.new("RGB", (wide, picture.height + round(1.8 * _TEXT_PX)), _WHITE)
+    page.paste(picture, (0, 0))
+    ImageDraw.Draw(page).text((0, picture.height + 4), shown, fill=_TEXT, font=letters)
+    return page
+
+
+def row(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures side by side, their tops in line."""
+    width = sum(one.width for one in pictures) + GAP_PX * (len(pictures) - 1)
+    page = Image.new("RGB", (width, max(one.height for one in pictures)), _WHITE)
+    x = 0
+    for one in pictures:
+        page.paste(one, (x, 0))
+        x += one.width + GAP_PX
+    return page
+
+
+def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures below each other, with a margin around."""
+    width = max(one.width for one in pictures) + 2 * GAP_PX
+    height = sum(one.height + GAP_PX for one in pictures) + GAP_PX
+    page = Image.new("RGB", (width, height), _WHITE)
+    y = GAP_PX
+    for one in pictures:
+        page.paste(one, (GAP_PX, y))
+        y += one.height + GAP_PX
+    return page
+
+
+def keys(entries: Sequence[tuple[str, Rgb]], width: int) -> Image.Image:
+    """Explain colours, in lines of at most ``width`` pixels."""
+    letters, line = font(_TEXT_PX), round(1.6 * _TEXT_PX)
+    places, x, y = [], 0, 0
+    for words, _ in entries:
+        wide = int(letters.getlength(words)) + 48
+        if x + wide > width and x:
+            x, y = 0, y + line
+        places.append((x, y))
+        x += wide
+    page = Image.new("RGB", (width, y + line), _WHITE)
+    pencil = ImageDraw.Draw(page)
+    for (words, colour), (left, top) in zip(entries, places, strict=True):
+        pencil.rectangle((left, top + 2, left + 15, top + 17), fill=colour)
+        pencil.text((left + 22, top - 1), words, fill=_TEXT, font=letters)
+    return page
