@@ -14,8 +14,12 @@ from torch import nn
 from torch.nn import functional
 
 from wsi_seg.errors import ConfigError
+from wsi_seg.models.lora import add_low_rank
 
 Pooling = Literal["avg", "max", "gem"]
+
+# Which weights of an encoder learn.
+EncoderTraining = Literal["full", "frozen", "lora"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,11 +84,14 @@ class TrainingNetwork(nn.Module):
         Whether BatchNorm of the encoder goes by the statistics it came with, not by the batch's.
     patch_px
         Side of an image that the network takes; inner depths are measured with it.
+    encoder_training, lora_rank
+        Which weights of the encoder learn; see `lora`. Where not all do, it stays in eval mode.
 
     Raises
     ------
     ConfigError
-        If the network's decoder has no inner depths to supervise.
+        If the network's decoder has no inner depths to supervise, or its encoder no linear layers
+        to adapt.
     """
 
     def __init__(
@@ -97,10 +104,12 @@ class TrainingNetwork(nn.Module):
         auxiliary: bool = False,
         keep_norm: bool = False,
         patch_px: int = 64,
+        encoder_training: EncoderTraining = "full",
+        lora_rank: int = 8,
     ) -> None:
         super().__init__()
         self.network = network
-        self._keep_norm = keep_norm
+        self._keep_norm, self._encoder_training = keep_norm, encoder_training
         self.dropout = nn.Dropout2d(dropout)
         self.head: nn.Module | None = None
         if head is not None:
@@ -109,6 +118,15 @@ class TrainingNetwork(nn.Module):
         self.auxiliary = nn.ModuleList()
         if auxiliary:
             self._add_auxiliary(classes, patch_px)
+        encoder = network.get_submodule("encoder")
+        if encoder_training == "frozen":
+            encoder.requires_grad_(requires_grad=False)
+        if encoder_training == "lora" and not add_low_rank(encoder, lora_rank):
+            raise ConfigError(
+                "got encoder_training lora for an encoder without linear layers; expected a "
+                "transformer; take full or frozen"
+            )
+        self.train(self.training)
 
     def forward(self, x: torch.Tensor) -> Outputs:
         """Predict ``(B, in_channels, H, W)`` normalised images at every output."""
@@ -132,6 +150,8 @@ class TrainingNetwork(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Learn, or predict; BatchNorm of the encoder may rest in either."""
         super().train(mode)
+        if self._encoder_training != "full":
+            self.network.get_submodule("encoder").eval()
         if self._keep_norm:
             for module in self.network.get_submodule("encoder").modules():
                 if isinstance(module, nn.BatchNorm2d):
