@@ -16,7 +16,7 @@ from wsi_seg.models.foundation import FOUNDATIONS, find_encoder
 from wsi_seg.models.lora import add_low_rank, plain_state
 from wsi_seg.models.memory_estimate import estimate_memory
 from wsi_seg.models.pretrained import fill_encoder
-from wsi_seg.models.training_network import TrainingNetwork
+from wsi_seg.models.training_network import EncoderLearning, TrainingNetwork
 
 # A transformer of the same kind as each of them, with few and thin layers.
 SMALL = {"embed_dim": 48, "depth": 4, "num_heads": 3}
@@ -104,7 +104,8 @@ def test_names_are_found_in_any_case_and_on_the_hub(tmp_path, monkeypatch):
     assert found is not None
     assert found.weights == "hf-hub:bioptimus/H-optimus-0"
     assert find_encoder("tu-resnet18") is None
-    stated = {"architecture": "vit_small_patch16_224", "model_args": {"img_size": 96, "in_chans": 3},
+    stated = {"architecture": "vit_small_patch16_224",
+              "model_args": {"img_size": 96, "in_chans": 3},
               "pretrained_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}}  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(stated))
     monkeypatch.setattr(
@@ -147,7 +148,7 @@ def test_arguments_are_for_encoders_of_timm():
 def learner_of(training, rank=2):
     torch.manual_seed(0)
     return TrainingNetwork(build_network(small("Phikon-v2")), classes=2,
-                           encoder_training=training, lora_rank=rank)  # fmt: skip
+                           encoder_learning=EncoderLearning(training, rank))  # fmt: skip
 
 
 def one_step(learner):
@@ -200,4 +201,4 @@ def test_an_encoder_without_linear_layers_is_not_adapted():
     assert add_low_rank(nn.Conv2d(3, 3, 1), 2) == 0
     network = build_network(NetworkSpec("Unet", "mobilenet_v2", 3, 1))
     with pytest.raises(ConfigError, match="expected a transformer"):
-        TrainingNetwork(network, classes=1, encoder_training="lora")
+        TrainingNetwork(network, classes=1, encoder_learning=EncoderLearning("lora"))

@@ -37,7 +37,7 @@ from wsi_seg.models.network import (
     published_size,
     size_multiple,
 )
-from wsi_seg.models.training_network import TrainingNetwork
+from wsi_seg.models.training_network import EncoderLearning, TrainingNetwork
 from wsi_seg.models.trial import require_trainable
 from wsi_seg.predict.device import pick_device
 from wsi_seg.progress import Progress
@@ -189,8 +189,7 @@ def build_learner(
         auxiliary=model.deep_supervision > 0,
         keep_norm=keep_norm,
         patch_px=recipe.patch_px,
-        encoder_training=model.encoder_training,
-        lora_rank=model.lora_rank,
+        encoder_learning=EncoderLearning(model.encoder_training, model.lora_rank),
     )
     normalisation = _normalisation(spec, weights, known)
     card = ModelCard(
@@ -225,7 +224,7 @@ def build_learner(
 
 
 def _network_spec(recipe: Recipe, known: Encoder | None) -> NetworkSpec:
-    """Say what the recipe's network is made of; ``known`` is its encoder where that has a preset."""
+    """Say what the recipe's network is made of; ``known`` is its encoder's preset, if any."""
     model = recipe.model
     arguments = (known.arguments if known else {}) | model.encoder_args
     return NetworkSpec(

@@ -340,22 +340,6 @@ def card_from_json(text: str) -> ModelCard:
     return _CardFile.model_validate_json(text).card()
 
 
-def digest_of(path: Path) -> str:
-    """SHA-256 of a checkpoint file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def module_digest(network: nn.Module) -> str:
-    """SHA-256 of a network's values and their names, in memory."""
-    digest = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
-        data = value.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8)
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(data.numpy().data)
-    return digest.hexdigest()
-
-
 def weights_digest(path: Path) -> str:
     """SHA-256 of a checkpoint's tensors alone, whatever its card says.
 

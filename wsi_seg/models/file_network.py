@@ -57,7 +57,8 @@ class ImageForm:
                 f"{path} takes values of {dtype}; expected one of "
                 f"{', '.join(str(one).removeprefix('torch.') for one in _DTYPES)}"
             )
-        return cls(*sizes, dtype)
+        batch, channels, height, width = sizes
+        return cls(batch, channels, height, width, dtype)
 
     def require_fits(self, path: Path, channels: int, tile_px: int) -> None:
         """Raise a `CheckpointError` if the file does not take tiles of this form."""

@@ -310,7 +310,7 @@ def _of_names(
 ) -> nn.Module:
     """Network of smp, as it is."""
     arguments: dict[str, Any] = {
-        name: _LAYERS.get(value, value) if name == "mlp_layer" else value
+        name: _LAYERS.get(str(value), value) if name == "mlp_layer" else value
         for name, value in spec.encoder_args
     }
     if architecture == _DPT:

@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from torch.utils.dlpack import from_dlpack
 
 from wsi_seg.cores import available_cores
 from wsi_seg.errors import CheckpointError, ConfigError
@@ -97,7 +98,7 @@ class OnnxNetwork(FileNetwork):
         for output in self._session.get_outputs():
             binding.bind_output(output.name, *place)
         self._session.run_with_iobinding(binding)
-        return [torch.from_dlpack(found) for found in binding.get_outputs()]
+        return [from_dlpack(found) for found in binding.get_outputs()]
 
     def largest_values(self, images: torch.Tensor) -> int:
         """Run once with a profile; return the values of the largest output of any layer."""

@@ -29,17 +29,18 @@ class VitEncoder(TimmViTEncoder):
     ) -> None:
         nn.Module.__init__(self)
         self.name = name
-        self.model = timm.create_model(
+        model: Any = timm.create_model(
             name, in_chans=in_channels, pretrained=pretrained, **arguments
         )
-        if not hasattr(self.model, "forward_intermediates"):
+        if not hasattr(model, "forward_intermediates"):
             raise ValueError(f"{name} gives no features of inner blocks")
-        info = self.model.feature_info
+        self.model = model
+        info = model.feature_info
         count = len(_CHANNELS)
         if len(info) < count:
             raise ValueError(f"got {len(info)} blocks; expected at least {count}")
         self._output_indices = [len(info) * (n + 1) // count - 1 for n in range(count)]
-        self._num_prefix_tokens = getattr(self.model, "num_prefix_tokens", 0)
+        self._num_prefix_tokens = getattr(model, "num_prefix_tokens", 0)
         self.has_prefix_tokens = self._num_prefix_tokens > 0
         self.output_strides = [info[index]["reduction"] for index in self._output_indices]
         self.output_stride = self.output_strides[-1]

@@ -18,8 +18,21 @@ from wsi_seg.models.lora import add_low_rank
 
 Pooling = Literal["avg", "max", "gem"]
 
-# Which weights of an encoder learn.
-EncoderTraining = Literal["full", "frozen", "lora"]
+
+@dataclass(frozen=True, slots=True)
+class EncoderLearning:
+    """Which weights of an encoder learn.
+
+    Parameters
+    ----------
+    kind
+        ``full``: all; ``frozen``: none; ``lora``: products of low rank, see `lora`.
+    rank
+        Of these products.
+    """
+
+    kind: Literal["full", "frozen", "lora"] = "full"
+    rank: int = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,8 +97,8 @@ class TrainingNetwork(nn.Module):
         Whether BatchNorm of the encoder goes by the statistics it came with, not by the batch's.
     patch_px
         Side of an image that the network takes; inner depths are measured with it.
-    encoder_training, lora_rank
-        Which weights of the encoder learn; see `lora`. Where not all do, it stays in eval mode.
+    encoder_learning
+        Which weights of the encoder learn. Where not all do, it stays in eval mode.
 
     Raises
     ------
@@ -104,12 +117,11 @@ class TrainingNetwork(nn.Module):
         auxiliary: bool = False,
         keep_norm: bool = False,
         patch_px: int = 64,
-        encoder_training: EncoderTraining = "full",
-        lora_rank: int = 8,
+        encoder_learning: EncoderLearning = EncoderLearning(),
     ) -> None:
         super().__init__()
         self.network = network
-        self._keep_norm, self._encoder_training = keep_norm, encoder_training
+        self._keep_norm, self._learning = keep_norm, encoder_learning
         self.dropout = nn.Dropout2d(dropout)
         self.head: nn.Module | None = None
         if head is not None:
@@ -119,9 +131,9 @@ class TrainingNetwork(nn.Module):
         if auxiliary:
             self._add_auxiliary(classes, patch_px)
         encoder = network.get_submodule("encoder")
-        if encoder_training == "frozen":
+        if encoder_learning.kind == "frozen":
             encoder.requires_grad_(requires_grad=False)
-        if encoder_training == "lora" and not add_low_rank(encoder, lora_rank):
+        if encoder_learning.kind == "lora" and not add_low_rank(encoder, encoder_learning.rank):
             raise ConfigError(
                 "got encoder_training lora for an encoder without linear layers; expected a "
                 "transformer; take full or frozen"
@@ -150,7 +162,7 @@ class TrainingNetwork(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Learn, or predict; BatchNorm of the encoder may rest in either."""
         super().train(mode)
-        if self._encoder_training != "full":
+        if self._learning.kind != "full":
             self.network.get_submodule("encoder").eval()
         if self._keep_norm:
             for module in self.network.get_submodule("encoder").modules():

@@ -12,12 +12,11 @@ from wsi_seg.config.ensemble import read_ensemble
 from wsi_seg.errors import CheckpointError, ConfigError
 from wsi_seg.models import ModelCard, load_checkpoint, read_card, size_multiple
 from wsi_seg.models.checkpoint import (
-    digest_of,
-    module_digest,
     newest_checkpoint,
     shipped_checkpoint,
     weights_digest,
 )
+from wsi_seg.models.digest import digest_of, module_digest
 from wsi_seg.models.foreign import (
     card_for,
     is_network_file,
