@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from wsi_seg.evaluation.compare import evaluate
     from wsi_seg.evaluation.scores import Measures, Scores
     from wsi_seg.evaluation.search import SearchReport, search
+    from wsi_seg.exporting.bioimageio import Credits
     from wsi_seg.exporting.geojson import write_geojson
+    from wsi_seg.exporting.pack import PackReport, PackTargets, pack_model
     from wsi_seg.exporting.run import ExportReport, ExportTargets, export, outlines
     from wsi_seg.geometry import Extent, Pyramid, Region, TileGrid
     from wsi_seg.inference.array import Predictor
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from wsi_seg.models import ModelCard, load_checkpoint
     from wsi_seg.postprocess.rule import Rule, read_rule
     from wsi_seg.predict.ensemble import Model, read_model
+    from wsi_seg.reporting.push import PushReport, push_model
     from wsi_seg.reporting.write import ReportSources, report
     from wsi_seg.slides import Slide, open_slide
     from wsi_seg.store import (
@@ -60,6 +63,7 @@ _HOMES = {
     "BatchError": "wsi_seg.errors",
     "ClassTable": "wsi_seg.classes",
     "Collection": "wsi_seg.store",
+    "Credits": "wsi_seg.exporting.bioimageio",
     "EpochDataset": "wsi_seg.learn.dataset",
     "ExportReport": "wsi_seg.exporting.run",
     "ExportTargets": "wsi_seg.exporting.run",
@@ -70,8 +74,11 @@ _HOMES = {
     "Model": "wsi_seg.predict.ensemble",
     "ModelCard": "wsi_seg.models",
     "Multiscale": "wsi_seg.store",
+    "PackReport": "wsi_seg.exporting.pack",
+    "PackTargets": "wsi_seg.exporting.pack",
     "Predictions": "wsi_seg.store",
     "Predictor": "wsi_seg.inference.array",
+    "PushReport": "wsi_seg.reporting.push",
     "Pyramid": "wsi_seg.geometry",
     "Recipe": "wsi_seg.config",
     "Region": "wsi_seg.geometry",
@@ -98,7 +105,9 @@ _HOMES = {
     "open_predictions": "wsi_seg.store",
     "open_slide": "wsi_seg.slides",
     "outlines": "wsi_seg.exporting.run",
+    "pack_model": "wsi_seg.exporting.pack",
     "plan_inference": "wsi_seg.inference.run_plan",
+    "push_model": "wsi_seg.reporting.push",
     "read_annotations": "wsi_seg.annotations",
     "read_model": "wsi_seg.predict.ensemble",
     "read_rule": "wsi_seg.postprocess.rule",
@@ -115,6 +124,7 @@ __all__ = [
     "BatchError",
     "ClassTable",
     "Collection",
+    "Credits",
     "EpochDataset",
     "ExportReport",
     "ExportTargets",
@@ -125,8 +135,11 @@ __all__ = [
     "Model",
     "ModelCard",
     "Multiscale",
+    "PackReport",
+    "PackTargets",
     "Predictions",
     "Predictor",
+    "PushReport",
     "Pyramid",
     "Recipe",
     "Region",
@@ -154,7 +167,9 @@ __all__ = [
     "open_predictions",
     "open_slide",
     "outlines",
+    "pack_model",
     "plan_inference",
+    "push_model",
     "read_annotations",
     "read_model",
     "read_rule",

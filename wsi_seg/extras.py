@@ -9,6 +9,8 @@ EXTRAS = {
     "dask_cuda": "cuda",
     "dask_jobqueue": "slurm",
     "matplotlib": "report",
+    "onnxruntime": "onnx",
+    "onnxscript": "onnx",
     "openslide": "openslide",
     "pydicom": "dicom",
     "SimpleITK": "volume",

@@ -18,7 +18,8 @@ from wsi_seg.inference.runner import load_network
 from wsi_seg.models import build_network, save_checkpoint
 from wsi_seg.models.checkpoint import weights_digest
 from wsi_seg.predict.combine import combine
-from wsi_seg.predict.ensemble import MemberPredictors, newest_model, read_model
+from wsi_seg.predict.ensemble import newest_model, read_model
+from wsi_seg.predict.members import MemberPredictors
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection, open_predictions, write_strip
 from wsi_seg.testing.stores import digests, make_store

@@ -17,7 +17,7 @@ from wsi_seg.learn.history import History
 from wsi_seg.learn.split import split_slides
 from wsi_seg.learn.train import train
 from wsi_seg.models import load_checkpoint, read_card, save_checkpoint
-from wsi_seg.models.checkpoint import digest_of
+from wsi_seg.models.digest import digest_of
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_predictions
 

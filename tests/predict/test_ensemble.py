@@ -11,14 +11,8 @@ from wsi_seg.classes import ClassTable
 from wsi_seg.errors import CheckpointError, ConfigError
 from wsi_seg.models import build_network, save_checkpoint
 from wsi_seg.models.checkpoint import shipped_checkpoint
-from wsi_seg.predict.ensemble import (
-    Member,
-    MemberPredictors,
-    Model,
-    load_predictor,
-    newest_model,
-    read_model,
-)
+from wsi_seg.predict.ensemble import Member, Model, newest_model, read_model
+from wsi_seg.predict.members import MemberPredictors, load_predictor
 from wsi_seg.predict.predictor import PrecisionDrift
 
 

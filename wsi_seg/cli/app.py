@@ -18,8 +18,10 @@ from wsi_seg.cli import (
     infer,
     info,
     mine,
+    pack,
     preview,
     pseudo,
+    push,
     recipe,
     report,
     search,
@@ -41,7 +43,7 @@ _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Predict": (infer.infer, export.export),
     "Judge": (evaluate.evaluate, search.search, calibrate.calibrate, ensemble.ensemble),
     "Look": (view.view, report.report),
-    "Tools": (demo.demo, import_weights.import_weights),
+    "Tools": (demo.demo, import_weights.import_weights, pack.pack, push.push),
 }
 
 

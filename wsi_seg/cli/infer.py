@@ -16,11 +16,26 @@ def infer(
     checkpoint: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Model file, or the YAML file of an ensemble; several are combined.",
+            help="Model file (.safetensors; .onnx or .pt2 of another program), or the YAML file of "
+            "an ensemble; several are combined.",
             show_default="run/ensemble.yaml, else the newest .safetensors file under run/, else "
             "the model of nuclei in H&E that comes with wsi-seg",
         ),
     ] = None,
+    card: Annotated[
+        Path | None,
+        typer.Option(
+            help="Model card of networks of other programs: YAML or JSON with classes, mpp, "
+            "tile_px, mean, std and output.",
+            show_default="the one in the file, or next to it",
+        ),
+    ] = None,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust", help="Read model files that can run code, such as TorchScript (.pt)."
+        ),
+    ] = False,
     combine: Annotated[
         Mode | None,
         typer.Option(
@@ -139,6 +154,7 @@ def infer(
 
       wsi-seg infer --overlap 0.5
       wsi-seg infer store.zarr --checkpoint run/best.safetensors --out pred.zarr
+      wsi-seg infer --checkpoint net.onnx --card net.yaml
       wsi-seg infer --max-ram 4GB --plan
       wsi-seg infer --checkpoint run/ensemble.yaml --combine vote
     """
@@ -172,13 +188,15 @@ def infer(
         )
         slides = open_collection(collection)
         files = checkpoint or [newest_model(Path("run"))]
-        model = read_model(files, combine)
+        model = read_model(files, combine, card=card, trust=trust)
         if plan:
             stores = list(slides)
             unfinished = {} if overwrite else unfinished_settings(stores, out)
             planned = plan_inference(stores, model, options, unfinished=unfinished)
             terminal.say("\n".join([f"model {file}" for file in files] + planned.lines()))
             chosen = [word for file in checkpoint or () for word in ("--checkpoint", file)]
+            chosen += ["--card", card] if card else []
+            chosen += ["--trust"] if trust else []
             terminal.next_command("wsi-seg", "infer", collection, *chosen, "--out", out)
             planned.require_whole()
             return planned.to_json()

@@ -14,7 +14,7 @@ from wsi_seg.inference.ensemble import StripJob
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.output import StripTask
 from wsi_seg.inference.resample import resized
-from wsi_seg.inference.run_plan import plan_inference
+from wsi_seg.inference.run_plan import options_for, plan_inference
 from wsi_seg.inference.runner import Load, Runner, load_network
 from wsi_seg.inference.strips import PendingStrip
 from wsi_seg.models import ModelCard
@@ -80,6 +80,7 @@ class Predictor:
     ) -> None:
         if options.overlap == "adaptive":
             raise ConfigError("got overlap adaptive for an array; expected a fraction, 0 to 0.9")
+        options = options_for(model, options)
         self._device = Device.here(options.device, options.precision)
         self._options = replace(options, precision=self._device.precision)
         self._model, self._runner = model, Runner(model, self._options, load)
@@ -89,8 +90,18 @@ class Predictor:
         cls,
         checkpoint: Path | str,
         options: InferOptions = InferOptions(),  # noqa: B008 (frozen)
+        *,
+        card: ModelCard | Path | str | None = None,
+        trust: bool = False,
     ) -> "Predictor":
-        """Load a checkpoint, or an ensemble's YAML file.
+        """Load a checkpoint, an ensemble's YAML file, or a network of another program.
+
+        Parameters
+        ----------
+        checkpoint, card, trust
+            See `predict.ensemble.read_model`.
+        options
+            What the user chose.
 
         Parameters
         ----------
@@ -102,9 +113,10 @@ class Predictor:
         Raises
         ------
         CheckpointError
-            If the file is missing, damaged or not a checkpoint.
+            If the file is missing, damaged, not a model, or does not fit its card.
         """
-        return cls(read_model([Path(checkpoint)]), options)
+        card = Path(card) if isinstance(card, str) else card
+        return cls(read_model([checkpoint], card=card, trust=trust), options)
 
     @classmethod
     def of(

@@ -27,7 +27,7 @@ from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.output import SlideOutput, StripWriter, overwriting, unfinished_settings
 from wsi_seg.inference.plan import SlidePlan
 from wsi_seg.inference.report import InferReport, SlideResult
-from wsi_seg.inference.run_plan import Refine, RunPlan, plan_inference
+from wsi_seg.inference.run_plan import Refine, RunPlan, options_for, plan_inference
 from wsi_seg.inference.runner import (
     Load,
     Runner,
@@ -39,6 +39,7 @@ from wsi_seg.inference.runner import (
 )
 from wsi_seg.inference.strips import PendingStrip
 from wsi_seg.models import ModelCard
+from wsi_seg.models.card_file import read_card_file
 from wsi_seg.predict.device import Device
 from wsi_seg.predict.ensemble import Model, read_model
 from wsi_seg.predict.predictor import PrecisionDrift
@@ -141,7 +142,7 @@ def infer(
     out: Path | str = "pred.zarr",
     options: InferOptions = InferOptions(),  # noqa: B008 (frozen)
     *,
-    card: ModelCard | None = None,
+    card: ModelCard | Path | str | None = None,
     overwrite: bool = False,
     cluster: str | None = None,
     progress: Progress = Silent(),  # noqa: B008 (has no state)
@@ -153,16 +154,18 @@ def infer(
     collection
         The slides.
     model
-        Model file, an ensemble's YAML file, several as `predict.ensemble.read_model` gives them,
-        or a module of one's own, which maps normalised ``(B, C, H, W)`` float32 to logits
-        ``(B, outputs, H, W)``, see `ClassTable.outputs`. With a cluster, all its workers must see
-        files, slides and ``out``.
+        Model file (ours, or ``.onnx`` or ``.pt2`` of another program), its address on the hub
+        (``hf://OWNER/NAME@REVISION``), an ensemble's YAML file, several as
+        `predict.ensemble.read_model` gives them, or a module of one's own, which maps normalised
+        ``(B, C, H, W)`` float32 to ``(B, outputs, H, W)``, see `ClassTable.outputs`. With a
+        cluster, all its workers must see files, slides and ``out``.
     out
         Prediction collection to make, continue or add to.
     options
         What the user chose.
     card
-        With a module of one's own: its classes, mpp, tile and normalisation.
+        With a module of one's own, or a file of another program: its classes, mpp, tile and
+        normalisation, or a YAML or JSON file that says them.
     overwrite
         Predict again what exists; each stays until the new one is complete. After an
         interruption, repeat the command without it to continue.
@@ -190,6 +193,7 @@ def infer(
     >>> infer(slides, "run/best.safetensors", "pred.zarr").require_whole()  # doctest: +SKIP
     """
     model = _model(model, card)
+    options = options_for(model, options)
     stores = [collection[name] for name in collection.names()]
     run = partial(infer_with, model, stores, Path(out), overwrite=overwrite, progress=progress)
     if cluster is None:
@@ -201,15 +205,20 @@ def infer(
         return run(options, executor=executor)
 
 
-def _model(model: Path | str | Model | nn.Module, card: ModelCard | None) -> Model:
+def _model(model: Path | str | Model | nn.Module, card: ModelCard | Path | str | None) -> Model:
     """Find out what predicts, from any of the forms it may be given in."""
+    card = Path(card) if isinstance(card, str) else card
     if isinstance(model, nn.Module):
         if card is None:
             raise ConfigError("got a module without a card; expected card=ModelCard(...) with it")
-        return Model.of(model, card)
+        return Model.of(model, read_card_file(card) if isinstance(card, Path) else card)
+    if not isinstance(model, Model):
+        return read_model([model], card=card)
     if card is not None:
-        raise ConfigError("got a card with a model that has its own; expected a module with it")
-    return model if isinstance(model, Model) else read_model([Path(model)])
+        raise ConfigError(
+            "got a card for a model that has its own; expected a module, or a file without one"
+        )
+    return model
 
 
 def infer_with(
@@ -227,6 +236,7 @@ def infer_with(
     ``executor`` produces what is left of the slides; None is this process.
     """
     model = model if isinstance(model, Model) else Model.of(*model)
+    options = options_for(model, options)
     executor = executor or SerialExecutor(model, options, progress=progress)
     run = partial(_infer, model, overwrite=overwrite, executor=executor)
     with overwriting(stores, out) if overwrite else nullcontext():

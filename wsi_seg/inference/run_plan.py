@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 
 from wsi_seg.batch import SlidesReport, run_each
+from wsi_seg.errors import ConfigError
 from wsi_seg.inference.adaptive import require_adaptable, require_even_tile
 from wsi_seg.inference.memory import MemoryPlan, plan_memory
 from wsi_seg.inference.options import InferOptions
@@ -97,6 +98,21 @@ class RunPlan(SlidesReport[tuple[SlidePlan, ...]]):
         }
 
 
+def options_for(model: Model, options: InferOptions) -> InferOptions:
+    """Options as a model allows them: files of other programs are used as they are.
+
+    Raises
+    ------
+    ConfigError
+        If something else was chosen.
+    """
+    if not any(member.is_foreign for member in model.members):
+        return options
+    if options.compiled == "on":
+        raise ConfigError("got --compile on for a network that runs as it was exported; leave it")
+    return replace(options, precision=model.precision(options.precision), compiled="off")
+
+
 def plan_inference(
     stores: Sequence[PlannedSlide],
     model: Model,
@@ -136,6 +152,7 @@ def plan_inference(
     >>> plan.tiles, plan.memory.total  # doctest: +SKIP
     (54, 812000000)
     """
+    options = options_for(model, options)
     adaptive = options.overlap == "adaptive"
     if adaptive:
         require_adaptable(model)

@@ -15,13 +15,8 @@ from wsi_seg.inference.waits import WaitTimes
 from wsi_seg.predict.batch import best_batch
 from wsi_seg.predict.compiling import should_compile
 from wsi_seg.predict.device import Device, DeviceTimer
-from wsi_seg.predict.ensemble import (
-    Member,
-    MemberPredictor,
-    MemberPredictors,
-    Model,
-    load_predictor,
-)
+from wsi_seg.predict.ensemble import Member, Model
+from wsi_seg.predict.members import MemberPredictor, MemberPredictors, load_predictor
 from wsi_seg.predict.predictor import PrecisionDrift, TilePredictor
 from wsi_seg.progress import Progress
 

@@ -27,6 +27,7 @@ from wsi_seg.learn.split import Split
 from wsi_seg.learn.task import SegmentationTask
 from wsi_seg.learn.validate import BEST, TOP, Validation, top_name
 from wsi_seg.models.checkpoint import ModelCard, read_card
+from wsi_seg.models.foundation import Encoder, find_encoder
 from wsi_seg.models.network import (
     NetworkSpec,
     Normalisation,
@@ -36,7 +37,7 @@ from wsi_seg.models.network import (
     published_size,
     size_multiple,
 )
-from wsi_seg.models.training_network import TrainingNetwork
+from wsi_seg.models.training_network import EncoderLearning, TrainingNetwork
 from wsi_seg.models.trial import require_trainable
 from wsi_seg.predict.device import pick_device
 from wsi_seg.progress import Progress
@@ -157,16 +158,11 @@ def build_learner(
     recipe: Recipe, split: Split, *, start: Path | None
 ) -> tuple[TrainingNetwork, ModelCard]:
     """Network before the first step, and the card it will be saved with."""
-    model, classes, view = recipe.model, recipe.class_table, View.of(recipe)
-    weights = start or model.start
-    spec = NetworkSpec(
-        architecture=model.architecture,
-        encoder=current_encoder(model.encoder),
-        in_channels=view.channels,
-        classes=classes.outputs,
-        decoder_attention=model.decoder_attention,
-        full_resolution_skip=model.full_resolution_skip,
-    )
+    model, classes = recipe.model, recipe.class_table
+    known = find_encoder(model.encoder)
+    own = known.weights if known and model.weights == "imagenet" else None
+    weights = start or own or model.start
+    spec = _network_spec(recipe, known)
     network = build_network(spec, weights=weights)
     multiple = size_multiple(network)
     if recipe.patch_px % multiple:
@@ -194,8 +190,9 @@ def build_learner(
         auxiliary=model.deep_supervision > 0,
         keep_norm=keep_norm,
         patch_px=recipe.patch_px,
+        encoder_learning=EncoderLearning(model.encoder_training, model.lora_rank),
     )
-    normalisation = _normalisation(spec, weights)
+    normalisation = _normalisation(spec, weights, known)
     card = ModelCard(
         architecture=spec.architecture,
         encoder=spec.encoder,
@@ -222,8 +219,24 @@ def build_learner(
         context_step_mm=recipe.data.context_step_mm,
         intensity=recipe.intensity,
         full_resolution_skip=spec.full_resolution_skip,
+        encoder_args=dict(spec.encoder_args),
     )
     return learner, card
+
+
+def _network_spec(recipe: Recipe, known: Encoder | None) -> NetworkSpec:
+    """Say what the recipe's network is made of; ``known`` is its encoder's preset, if any."""
+    model = recipe.model
+    arguments = (known.arguments if known else {}) | model.encoder_args
+    return NetworkSpec(
+        architecture=model.architecture,
+        encoder=f"tu-{known.name}" if known else current_encoder(model.encoder),
+        in_channels=View.of(recipe).channels,
+        classes=recipe.class_table.outputs,
+        decoder_attention=model.decoder_attention,
+        full_resolution_skip=model.full_resolution_skip,
+        encoder_args=tuple(sorted(arguments.items())),
+    )
 
 
 def _keeps_norm(recipe: Recipe, start: str | Path | None) -> bool:
@@ -233,7 +246,9 @@ def _keeps_norm(recipe: Recipe, start: str | Path | None) -> bool:
     return start is not None and recipe.train.batch_size < _SMALL_BATCH
 
 
-def _normalisation(spec: NetworkSpec, start: str | Path | None) -> Normalisation:
+def _normalisation(
+    spec: NetworkSpec, start: str | Path | None, known: Encoder | None
+) -> Normalisation:
     """Normalisation of the weights to start from: a checkpoint of ours states its own."""
     if isinstance(start, Path):
         try:
@@ -242,6 +257,8 @@ def _normalisation(spec: NetworkSpec, start: str | Path | None) -> Normalisation
             logger.debug("%s has no card, so it holds published weights", start)
         else:
             return Normalisation(card.mean, card.std)
+    if known and known.mean and known.std and spec.in_channels == len(known.mean):
+        return Normalisation(known.mean, known.std)
     return published_normalisation(spec, start)
 
 

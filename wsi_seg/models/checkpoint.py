@@ -10,7 +10,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -23,6 +23,8 @@ from wsi_seg.classes import ClassMode, ClassTable
 from wsi_seg.config.intensity import IntensityConfig
 from wsi_seg.config.recipe import Resize
 from wsi_seg.errors import CheckpointError, ConfigError, OutputError
+from wsi_seg.models.foundation import Value
+from wsi_seg.models.lora import plain_state
 from wsi_seg.models.network import NetworkSpec, blank_network
 from wsi_seg.models.tensors import read_safetensors
 from wsi_seg.reading.view import View, channels_with
@@ -34,6 +36,9 @@ _KEY = "wsi_seg"
 
 # Longest header we read. A network of 10,000 tensors needs 2 MB; more is an attack or damage.
 _MAX_HEADER_BYTES = 2**24
+
+# What a network gives: `probabilities` has its activation inside.
+Output = Literal["logits", "probabilities"]
 
 # First bytes of formats that can hold pickles: zip archives and pickle protocols 2 to 5.
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -68,6 +73,10 @@ class ModelCard:
         How the network looks at slides; see `reading.view.View`.
     min_object_um2
         Area below which nothing is an object of these classes; exports leave it out. 0 for none.
+    output
+        Whether the network gives logits, or probabilities 0 to 1.
+    encoder_args
+        See `NetworkSpec`, as a mapping.
 
     Examples
     --------
@@ -97,6 +106,8 @@ class ModelCard:
     min_object_um2: float = 0.0
     context_step_mm: float | None = None
     intensity: IntensityConfig = IntensityConfig()  # noqa: RUF009 (frozen)
+    output: Output = "logits"
+    encoder_args: dict[str, Value] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not len(self.mean) == len(self.std) == self.in_channels:
@@ -137,6 +148,7 @@ class ModelCard:
             self.classes.outputs,
             self.decoder_attention,
             self.full_resolution_skip,
+            tuple(sorted(self.encoder_args.items())),
         )
 
     def to_json(self) -> dict[str, object]:
@@ -170,8 +182,8 @@ class _CardFile(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     format: int
-    architecture: str
-    encoder: str
+    architecture: str | None = None
+    encoder: str | None = None
     in_channels: int = Field(ge=1, le=1024)
     classes: _ClassRows | _ClassTable
     mpp: float | None = Field(gt=0)
@@ -187,6 +199,8 @@ class _CardFile(BaseModel):
     min_object_um2: float = Field(default=0.0, ge=0)
     context_step_mm: float | None = Field(default=None, gt=0)
     intensity: dict[str, object] = Field(default_factory=dict)
+    output: Output = "logits"
+    encoder_args: dict[str, Value] = {}
 
     @model_validator(mode="before")
     @classmethod
@@ -224,6 +238,8 @@ class _CardFile(BaseModel):
             min_object_um2=self.min_object_um2,
             context_step_mm=self.context_step_mm,
             intensity=IntensityConfig.model_validate_json(json.dumps(self.intensity)),
+            output=self.output,
+            encoder_args=self.encoder_args,
         )
 
 
@@ -237,7 +253,7 @@ def save_checkpoint(path: Path, network: nn.Module, card: ModelCard) -> None:
     path
         Ends with ``.safetensors``; the copy of the card replaces that by ``.json``.
     network
-        Built by `build_network` from ``card.spec``.
+        Built by `build_network` from ``card.spec``; what `lora` added is added to its weights.
     card
         Embedded in the file.
 
@@ -250,7 +266,7 @@ def save_checkpoint(path: Path, network: nn.Module, card: ModelCard) -> None:
         raise OutputError(f"got checkpoint path {path}; expected a name ending in .safetensors")
     tensors = {
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for name, tensor in network.state_dict().items()
+        for name, tensor in plain_state(network).items()
     }
     values = card.to_json()
     metadata = {_KEY: json.dumps(values, allow_nan=False), "format": "pt"}
@@ -334,22 +350,6 @@ def card_from_json(text: str) -> ModelCard:
         If it is not a card.
     """
     return _CardFile.model_validate_json(text).card()
-
-
-def digest_of(path: Path) -> str:
-    """SHA-256 of a checkpoint file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def module_digest(network: nn.Module) -> str:
-    """SHA-256 of a network's values and their names, in memory."""
-    digest = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
-        data = value.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8)
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(data.numpy().data)
-    return digest.hexdigest()
 
 
 def weights_digest(path: Path) -> str:

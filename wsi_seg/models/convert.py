@@ -8,10 +8,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 
-from wsi_seg.errors import CheckpointError, ConfigError
-from wsi_seg.models.checkpoint import ModelCard, card_from_json, save_checkpoint
+from wsi_seg.errors import CheckpointError
+from wsi_seg.models.card_file import read_card_file
+from wsi_seg.models.checkpoint import ModelCard, save_checkpoint
 from wsi_seg.models.network import build_network
 from wsi_seg.models.tensors import COUNTER, describe_tensors, of_network, read_tensors, unwrapped
 
@@ -26,7 +26,7 @@ def convert_checkpoint(source: Path, card: Path, out: Path) -> ModelCard:
         with others and plain values. They have to be those of an smp network of the card's
         classes, see `ClassTable`.
     card
-        JSON of the form that is next to every checkpoint of ours.
+        JSON of the form that is next to every checkpoint of ours, or YAML; see `card_file`.
     out
         Ends with ``.safetensors``.
 
@@ -38,7 +38,7 @@ def convert_checkpoint(source: Path, card: Path, out: Path) -> ModelCard:
     OutputError
         If the result cannot be written.
     """
-    stated = _read_card(card)
+    stated = read_card_file(card)
     tensors = read_tensors(source)
     network = build_network(stated.spec)
     names = network.state_dict().keys()
@@ -66,17 +66,3 @@ def _difference(tensors: Mapping[str, torch.Tensor], names: Collection[str]) -> 
         f"it lacks {len(missing)} of the network's tensors, such as {missing[0]}; it holds "
         f"{describe_tensors(tensors)}"
     )
-
-
-def _read_card(path: Path) -> ModelCard:
-    try:
-        return card_from_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot read card {path} ({error.strerror or error}); expected JSON like the file "
-            "next to a checkpoint of `wsi-seg train`"
-        ) from error
-    except (ValidationError, ConfigError, UnicodeDecodeError) as error:
-        raise CheckpointError(
-            f"{path} is not a model card: {' '.join(str(error).split())[:300]}"
-        ) from error

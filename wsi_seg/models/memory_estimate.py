@@ -115,12 +115,35 @@ def measure_network(
         for hook in hooks:
             hook.remove()
     outputs.extend(_sizes(found))
-    estimate = MemoryEstimate(
-        parameters=sum(value.numel() for value in values),
-        values_per_px=(_ALIVE * max(outputs, default=0) + sum(kept)) / side**2,
+    estimate = estimate_of(
+        sum(value.numel() for value in values),
+        max(outputs, default=0),
+        side,
+        kept=sum(kept),
         multiple=size_multiple(network),
     )
     return estimate, tuple(found.shape) if isinstance(found, torch.Tensor) else ()
+
+
+def estimate_of(
+    parameters: int, largest: int, side: int, *, kept: int = 0, multiple: int = 1
+) -> MemoryEstimate:
+    """Estimate from what was seen in a pass.
+
+    Parameters
+    ----------
+    parameters
+        Number of the network's values.
+    largest
+        Values of the largest output of any layer.
+    side
+        Of the image.
+    kept
+        Values that are alive from the encoder to the decoder, where that is known.
+    multiple
+        See `MemoryEstimate`.
+    """
+    return MemoryEstimate(parameters, (_ALIVE * largest + kept) / side**2, multiple)
 
 
 def _sizes(output: object) -> list[int]:

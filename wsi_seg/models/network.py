@@ -14,8 +14,10 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from wsi_seg.errors import CheckpointError, ConfigError
+from wsi_seg.models.foundation import Value
 from wsi_seg.models.full_resolution import add_full_resolution_skip
 from wsi_seg.models.linknet import join_skips
+from wsi_seg.models.plain_vit import PlainDPT, VitEncoder
 from wsi_seg.models.pretrained import (
     HUB,
     fill_encoder,
@@ -35,6 +37,9 @@ _CONCAT = "linknetconcat"
 _LEAN = "unetlean"
 _LEAN_CHANNELS = (96, 48, 32, 16, 8)
 
+# smp's DPT, which takes plain vision transformers.
+_DPT = "dpt"
+
 # What is smp's own under another name.
 _VARIANTS = {_CONCAT: "linknet", _LEAN: "unet"}
 
@@ -53,6 +58,9 @@ _TIMM = "tu-"
 
 # Prefix that smp gave its own copies of timm's encoders, before it took them from timm.
 _OLD_SMP = "timm-"
+
+# Arguments of timm's encoders that are layers, which a recipe can only name.
+_LAYERS = {name: getattr(timm.layers, name) for name in ("Mlp", "GluMlp", "SwiGLU", "SwiGLUPacked")}
 
 # Channel statistics of ImageNet, which networks without a statement of their own are fed with.
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -79,6 +87,8 @@ class NetworkSpec:
         ``scse`` lets the decoder weigh its channels and places (Unet and UnetPlusPlus).
     full_resolution_skip
         Channels of a skip at full resolution, which smp's networks lack; 0 adds none.
+    encoder_args
+        What timm is given with the encoder's name, such as ``("dynamic_img_size", True)``; sorted.
     """
 
     architecture: str
@@ -87,6 +97,7 @@ class NetworkSpec:
     classes: int
     decoder_attention: str | None = None
     full_resolution_skip: int = 0
+    encoder_args: tuple[tuple[str, Value], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +265,11 @@ def _require_names(spec: NetworkSpec) -> None:
             f"{spec.architecture} decodes at reduced resolution and takes no "
             f"full_resolution_skip; set it to 0, or take one of {', '.join(_FULL_SIZE)}"
         )
+    if spec.encoder_args and not spec.encoder.startswith(_TIMM):
+        raise ConfigError(
+            f"got encoder_args for {spec.encoder}; expected an encoder of timm ({_TIMM}...), which "
+            "alone take any"
+        )
     if spec.encoder.startswith(_TIMM):
         if not timm.is_model(spec.encoder.removeprefix(_TIMM)):
             known = [_TIMM + name for name in timm.list_models()]
@@ -271,32 +287,50 @@ def _require_known(what: str, name: str, known: list[str]) -> None:
 
 
 def _create(spec: NetworkSpec, encoder_weights: str | bool | None = None) -> nn.Module:
-    options: dict[str, Any] = {}
-    if spec.decoder_attention is not None:
-        options["decoder_attention_type"] = spec.decoder_attention
     architecture = spec.architecture.lower()
-    if architecture == _LEAN:
-        options["decoder_channels"] = _LEAN_CHANNELS
     try:
-        network: nn.Module = smp.create_model(
-            _VARIANTS.get(architecture, architecture),
-            encoder_name=spec.encoder,
-            encoder_weights=encoder_weights,
-            in_channels=spec.in_channels,
-            classes=spec.classes,
-            **options,
-        )
+        network = _of_names(spec, architecture, encoder_weights)
     except (ValueError, TypeError, AttributeError, RuntimeError) as error:
         if encoder_weights is not None:
             raise  # the weights may be at fault, which the caller can tell
         raise ConfigError(
             f"encoder {spec.encoder!r} does not fit architecture {spec.architecture!r}: "
-            f"{_first_line(error)}; choose another encoder"
+            f"{_first_line(error)}; choose another encoder, other encoder_args, or architecture "
+            "DPT for a plain vision transformer"
         ) from error
     if architecture == _CONCAT:
         join_skips(network)
     if spec.full_resolution_skip:
         add_full_resolution_skip(network, image=spec.in_channels, skip=spec.full_resolution_skip)
+    return network
+
+
+def _of_names(
+    spec: NetworkSpec, architecture: str, encoder_weights: str | bool | None
+) -> nn.Module:
+    """Network of smp, as it is."""
+    arguments: dict[str, Any] = {
+        name: _LAYERS.get(str(value), value) if name == "mlp_layer" else value
+        for name, value in spec.encoder_args
+    }
+    if architecture == _DPT:
+        if not spec.encoder.startswith(_TIMM):
+            raise ValueError("DPT takes encoders of timm (tu-...)")
+        name, pretrained = spec.encoder.removeprefix(_TIMM), encoder_weights is not None
+        encoder = VitEncoder(name, spec.in_channels, arguments, pretrained=pretrained)
+        return PlainDPT(encoder, spec.classes)
+    if spec.decoder_attention is not None:
+        arguments["decoder_attention_type"] = spec.decoder_attention
+    if architecture == _LEAN:
+        arguments["decoder_channels"] = _LEAN_CHANNELS
+    network: nn.Module = smp.create_model(
+        _VARIANTS.get(architecture, architecture),
+        encoder_name=spec.encoder,
+        encoder_weights=encoder_weights,
+        in_channels=spec.in_channels,
+        classes=spec.classes,
+        **arguments,
+    )
     return network
 
 

@@ -6,6 +6,7 @@ fit, else one after the other, each by its kind and shape.
 """
 
 import json
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def fill_encoder(encoder: nn.Module, tensors: dict[str, torch.Tensor], *, source
     encoder
         Of smp; a timm encoder is its ``model``.
     tensors
-        As timm, torchvision, smp or the original EfficientNet names them.
+        As timm, torchvision, smp, the original EfficientNet, or (of DINOv2) transformers name them.
     source
         Where they come from; named in errors.
 
@@ -104,6 +105,7 @@ def fill_encoder(encoder: nn.Module, tensors: dict[str, torch.Tensor], *, source
     CheckpointError
         If they do not fit; names the first tensor that does not.
     """
+    tensors = timm_names(tensors)
     wanted = {n: t for n, t in encoder.state_dict().items() if not n.endswith(COUNTER)}
     bare = {name: name.removeprefix("model.") for name in wanted}
     named = of_network(tensors, bare.values(), source=source)
@@ -124,6 +126,42 @@ def fill_encoder(encoder: nn.Module, tensors: dict[str, torch.Tensor], *, source
     with torch.no_grad():
         for name, tensor in wanted.items():
             tensor.copy_(matched[name])
+
+
+# Names that transformers gives to parts of DINOv2, and timm's.
+_TIMM_NAMES = (
+    (r"embeddings\.cls_token", "cls_token"),
+    (r"embeddings\.register_tokens", "reg_token"),
+    (r"embeddings\.position_embeddings", "pos_embed"),
+    (r"embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"encoder\.layer\.(\d+)\.attention\.output\.dense\.", r"blocks.\1.attn.proj."),
+    (r"encoder\.layer\.(\d+)\.layer_scale([12])\.lambda1", r"blocks.\1.ls\2.gamma"),
+    (r"encoder\.layer\.(\d+)\.", r"blocks.\1."),
+    (r"layernorm\.", "norm."),
+)
+
+
+def timm_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors of a DINOv2 of transformers as timm names them; all others as they are.
+
+    transformers keeps query, key and value apart, timm as one tensor.
+    """
+    if "embeddings.patch_embeddings.projection.weight" not in tensors:
+        return tensors
+    found: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        inside = re.fullmatch(r"(encoder\.layer\.\d+\.attention\.attention\.)query(\.\w+)", name)
+        if inside is not None:
+            parts = [tensors[f"{inside[1]}{part}{inside[2]}"] for part in ("query", "key", "value")]
+            found[_timm_name(f"{inside[1]}qkv{inside[2]}")] = torch.cat(parts)
+        elif ".attention.attention." not in name and "mask_token" not in name:
+            found[_timm_name(name)] = tensor
+    return found
+
+
+def _timm_name(name: str) -> str:
+    name = name.replace(".attention.attention.qkv", ".attn.qkv")
+    return next((re.sub(old, new, name) for old, new in _TIMM_NAMES if re.match(old, name)), name)
 
 
 def _by_order(

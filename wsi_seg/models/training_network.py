@@ -14,8 +14,25 @@ from torch import nn
 from torch.nn import functional
 
 from wsi_seg.errors import ConfigError
+from wsi_seg.models.lora import add_low_rank
 
 Pooling = Literal["avg", "max", "gem"]
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderLearning:
+    """Which weights of an encoder learn.
+
+    Parameters
+    ----------
+    kind
+        ``full``: all; ``frozen``: none; ``lora``: products of low rank, see `lora`.
+    rank
+        Of these products.
+    """
+
+    kind: Literal["full", "frozen", "lora"] = "full"
+    rank: int = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,11 +99,14 @@ class TrainingNetwork(nn.Module):
         Whether BatchNorm of the encoder goes by the statistics it came with, not by the batch's.
     patch_px
         Side of an image that the network takes; inner depths are measured with it.
+    encoder_learning
+        Which weights of the encoder learn. Where not all do, it stays in eval mode.
 
     Raises
     ------
     ConfigError
-        If the network's decoder has no inner depths to supervise.
+        If the network's decoder has no inner depths to supervise, or its encoder no linear layers
+        to adapt.
     """
 
     def __init__(
@@ -100,10 +120,11 @@ class TrainingNetwork(nn.Module):
         auxiliary: bool = False,
         keep_norm: bool = False,
         patch_px: int = 64,
+        encoder_learning: EncoderLearning = EncoderLearning(),
     ) -> None:
         super().__init__()
         self.network = network
-        self._keep_norm = keep_norm
+        self._keep_norm, self._learning = keep_norm, encoder_learning
         self.dropout = nn.Dropout2d(dropout)
         self.head: nn.Module | None = None
         if head is not None:
@@ -112,6 +133,15 @@ class TrainingNetwork(nn.Module):
         self.auxiliary = nn.ModuleList()
         if auxiliary:
             self._add_auxiliary(outputs or classes, patch_px)
+        encoder = network.get_submodule("encoder")
+        if encoder_learning.kind == "frozen":
+            encoder.requires_grad_(requires_grad=False)
+        if encoder_learning.kind == "lora" and not add_low_rank(encoder, encoder_learning.rank):
+            raise ConfigError(
+                "got encoder_training lora for an encoder without linear layers; expected a "
+                "transformer; take full or frozen"
+            )
+        self.train(self.training)
 
     def forward(self, x: torch.Tensor) -> Outputs:
         """Predict ``(B, in_channels, H, W)`` normalised images at every output."""
@@ -135,6 +165,8 @@ class TrainingNetwork(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Learn, or predict; BatchNorm of the encoder may rest in either."""
         super().train(mode)
+        if self._learning.kind != "full":
+            self.network.get_submodule("encoder").eval()
         if self._keep_norm:
             for module in self.network.get_submodule("encoder").modules():
                 if isinstance(module, nn.BatchNorm2d):

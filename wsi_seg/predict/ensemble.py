@@ -1,24 +1,30 @@
-"""Owns what predicts: one network or several, their files, and which of them are in memory."""
+"""Owns what predicts: one network or several, and their files."""
 
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from wsi_seg.choices import Mode, Tta
+from wsi_seg.choices import Mode
 from wsi_seg.config.ensemble import read_ensemble
 from wsi_seg.errors import CheckpointError, ConfigError
 from wsi_seg.models import ModelCard, load_checkpoint, read_card, size_multiple
 from wsi_seg.models.checkpoint import (
-    digest_of,
-    module_digest,
     newest_checkpoint,
     shipped_checkpoint,
     weights_digest,
 )
+from wsi_seg.models.digest import digest_of, module_digest
+from wsi_seg.models.foreign import (
+    card_for,
+    is_network_file,
+    measure_file,
+    network_digest,
+    open_network,
+)
+from wsi_seg.models.hub import fetch_model, is_hub_address
 from wsi_seg.models.memory_estimate import (
     TRIAL_PX,
     MemoryEstimate,
@@ -27,7 +33,8 @@ from wsi_seg.models.memory_estimate import (
 )
 from wsi_seg.models.trial import on_first_side
 from wsi_seg.predict.combine import COMBINED
-from wsi_seg.predict.predictor import PrecisionDrift, Predictor, TilePredictor
+
+_CPU = torch.device("cpu")
 
 # What folds leave together, see `learn.ensemble`.
 ENSEMBLE = "ensemble.yaml"
@@ -47,8 +54,12 @@ class Member:
         How much it counts.
     path
         Its file, or None for a network that is in memory.
-    network, estimate
-        Where there is no file: the network, and what it takes in memory.
+    network
+        Where there is no file: the network.
+    estimate
+        What it takes in memory, where it was measured.
+    trust
+        Whether reading its file may run code; see `models.foreign.open_network`.
     """
 
     card: ModelCard = field(compare=False)
@@ -57,13 +68,21 @@ class Member:
     path: Path | None = None
     network: nn.Module | None = field(default=None, compare=False)
     estimate: MemoryEstimate | None = field(default=None, compare=False)
+    trust: bool = field(default=False, compare=False)
 
-    def load(self) -> nn.Module:
-        """Return the network, in eval mode."""
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it is a file of another program, which is used as it is."""
+        return self.path is not None and is_network_file(self.path)
+
+    def load(self, device: torch.device = _CPU) -> nn.Module:
+        """Return the network, in eval mode: on the CPU, or of another program on a device."""
         if self.network is not None:
             return self.network
         if self.path is None:
             raise CheckpointError("a member of an ensemble has neither a file nor a network")
+        if self.is_foreign:
+            return open_network(self.path, device, trust=self.trust)
         return load_checkpoint(self.path)[0]
 
     def memory(self, tile_px: int) -> MemoryEstimate:
@@ -132,6 +151,24 @@ class Model:
         """Weight of each member."""
         return tuple(member.weight for member in self.members)
 
+    def precision(self, chosen: str) -> str:
+        """Arithmetic of all members: what was chosen, or fp32 where one is used as it is.
+
+        Raises
+        ------
+        ConfigError
+            If another was chosen for a file that cannot be converted.
+        """
+        foreign = next((member.path for member in self.members if member.is_foreign), None)
+        if foreign is None:
+            return chosen
+        if chosen not in ("auto", "fp32"):
+            raise ConfigError(
+                f"got precision {chosen} for {foreign}, which computes as it was exported; "
+                "expected auto or fp32"
+            )
+        return "fp32"
+
     def identity(self) -> object:
         """Everything about it that decides the bytes of a prediction, as plain JSON values."""
         if len(self.members) == 1:
@@ -159,10 +196,12 @@ def _measured(network: nn.Module, card: ModelCard) -> MemoryEstimate:
             module.training = training
     expected = (1, card.classes.outputs, side, side)
     if shape != expected:
+        given = shape or "no tensor, or several,"
         raise ConfigError(
-            f"got a network that gives {shape} for an image (1, {card.in_channels}, {side}, "
-            f"{side}); expected {expected}: a logit of each class for each pixel"
-            f"{', after one of the background' if card.classes.is_exclusive else ''}"
+            f"got a network that gives {given} for an image (1, {card.in_channels}, {side}, "
+            f"{side}); expected one tensor {expected}: a logit of each class for each pixel"
+            f"{', after one of the background' if card.classes.is_exclusive else ''}; wrap it in "
+            "a module whose forward returns that, such as self.net(x)['out']"
         )
     return found
 
@@ -178,15 +217,28 @@ def newest_model(folder: Path) -> Path:
     return newest_checkpoint(folder) or shipped_checkpoint()
 
 
-def read_model(paths: Sequence[Path], mode: Mode | None = None) -> Model:
-    """Find out what predicts, without reading weights into memory.
+def read_model(
+    paths: Sequence[Path | str],
+    mode: Mode | None = None,
+    *,
+    card: ModelCard | Path | None = None,
+    trust: bool = False,
+) -> Model:
+    """Find out what predicts, without keeping weights in memory.
 
     Parameters
     ----------
     paths
-        Checkpoints, all of one weight; or one ensemble's YAML file.
+        Checkpoints, all of one weight; or one ensemble's YAML file. Networks of other programs
+        (``.pt2``, ``.onnx``, ``.pt``) are run once, to find out what they take. Addresses
+        ``hf://OWNER/NAME[@REVISION]`` are fetched from the Hugging Face hub.
     mode
         How to combine them; None takes the file's, or ``mean``.
+    card
+        Card of networks of other programs, or its file; None takes the one that is in each file
+        or next to it.
+    trust
+        Whether reading a file may run code; TorchScript always can.
 
     Returns
     -------
@@ -196,15 +248,18 @@ def read_model(paths: Sequence[Path], mode: Mode | None = None) -> Model:
     Raises
     ------
     CheckpointError
-        If a file is missing, damaged or no checkpoint.
+        If a file is missing, damaged, no checkpoint, or does not fit its card.
     ConfigError
         If members have different classes, or two of them the same weights.
+    MissingLibraryError
+        If a file needs a library that is not installed.
 
     Examples
     --------
     >>> read_model([Path("a.safetensors"), Path("b.safetensors")], "mean")  # doctest: +SKIP
     """
-    files, weights = list(paths), [1.0] * len(paths)
+    files = [fetch_model(str(path)) if is_hub_address(path) else Path(path) for path in paths]
+    weights = [1.0] * len(paths)
     if len(files) == 1 and files[0].suffix in (".yaml", ".yml"):
         ensemble = read_ensemble(files[0])
         files = [Path(member.checkpoint) for member in ensemble.members]
@@ -221,12 +276,26 @@ def read_model(paths: Sequence[Path], mode: Mode | None = None) -> Model:
             "members:\n  - {checkpoint: a.safetensors, weight: 2}\n  ..."
         )
     found = [
-        Member(read_card(path), digest_of(path), weight, path.resolve())
+        _foreign(path, weight, card, trust=trust) if is_network_file(path) else _own(path, weight)
         for path, weight in zip(files, weights, strict=True)
     ]
+    if card is not None and not all(member.is_foreign for member in found):
+        raise ConfigError("got a card for a model that has its own; expected a file without one")
     _require_distinct(found)
     _require_same_classes(found)
     return Model(tuple(sorted(found, key=lambda member: member.digest)), mode)
+
+
+def _own(path: Path, weight: float) -> Member:
+    return Member(read_card(path), digest_of(path), weight, path.absolute())
+
+
+def _foreign(path: Path, weight: float, card: ModelCard | Path | None, *, trust: bool) -> Member:
+    """Member of another program's file, which is run once."""
+    stated = card_for(path, card)
+    estimate = measure_file(path, stated, trust=trust)
+    digest = network_digest(path, stated)
+    return Member(stated, digest, weight, path.absolute(), estimate=estimate, trust=trust)
 
 
 def _require_distinct(members: Sequence[Member]) -> None:
@@ -235,7 +304,7 @@ def _require_distinct(members: Sequence[Member]) -> None:
     for member in members if len(members) > 1 else ():
         if member.path is None:
             continue
-        digest = weights_digest(member.path)
+        digest = member.digest if member.is_foreign else weights_digest(member.path)
         if digest in seen:
             raise ConfigError(
                 f"{member.path} and {seen[digest]} hold the same weights; expected distinct "
@@ -262,105 +331,3 @@ def _require_same_classes(members: Sequence[Member]) -> None:
 def _resized(card: ModelCard) -> tuple[str, int] | None:
     """How a slide is resized as a whole, which only equal members can share."""
     return None if card.resize is None else (card.resize, card.tile_px)
-
-
-def load_predictor(
-    member: Member,
-    *,
-    device: str = "auto",
-    precision: str = "auto",
-    tta: Tta = "none",
-    compiled: bool = False,
-) -> Predictor:
-    """Load a member and make it ready to predict; see `Predictor`.
-
-    Raises
-    ------
-    CheckpointError
-        If its file is missing or damaged.
-    ConfigError
-        If there is no such device, or it does not compute at this precision.
-    """
-    return Predictor(
-        member.load(),
-        member.card,
-        device=device,
-        precision=precision,
-        tta=tta,
-        compiled=compiled,
-    )
-
-
-class MemberPredictors:
-    """Predictors of all members; a few are in memory, those used last.
-
-    Parameters
-    ----------
-    model
-        The members.
-    build
-        Makes the predictor of a member; see `load_predictor`.
-    resident
-        Members in memory at a time; 0 is all.
-    """
-
-    def __init__(
-        self, model: Model, build: Callable[[Member], TilePredictor], *, resident: int = 0
-    ) -> None:
-        self._members = model.members
-        self._build = build
-        self._limit = resident or len(model.members)
-        self._loaded: OrderedDict[int, TilePredictor] = OrderedDict()
-        # Of members that were removed from memory.
-        self._drifts = [PrecisionDrift()] * len(model.members)
-
-    def __len__(self) -> int:
-        return len(self._members)
-
-    def get(self, index: int) -> TilePredictor:
-        """Predictor of a member, loaded where it is not in memory."""
-        if index not in self._loaded:
-            while len(self._loaded) >= self._limit:
-                least = next(iter(self._loaded))
-                self._drifts[least] = self.drift(least)
-                del self._loaded[least]
-            self._loaded[index] = self._build(self._members[index])
-        self._loaded.move_to_end(index)
-        return self._loaded[index]
-
-    def each(self) -> list["MemberPredictor"]:
-        """One predictor for each member that loads its network when it is asked to predict.
-
-        All are loaded once here, so that a damaged one is found out before any work.
-        """
-        return [MemberPredictor(self, index) for index in range(len(self))]
-
-    def drift(self, index: int) -> PrecisionDrift:
-        """Return what speed costs a member; see `Predictor.drift`."""
-        predictor, known = self._loaded.get(index), self._drifts[index]
-        if isinstance(predictor, Predictor):
-            return PrecisionDrift.largest([known, predictor.drift])
-        return known
-
-
-class MemberPredictor:
-    """Predictor of one member, in memory or not; see `predictor.TilePredictor`."""
-
-    def __init__(self, predictors: MemberPredictors, index: int) -> None:
-        self._predictors, self._index = predictors, index
-        first = predictors.get(index)
-        self.channels, self.device = first.channels, first.device
-
-    def predict(self, tiles: torch.Tensor) -> torch.Tensor:
-        """Probabilities of tiles; see `predictor.TilePredictor.predict`."""
-        return self._predictors.get(self._index).predict(tiles)
-
-    def warm_up(self, batch: int, tile_px: int) -> float:
-        """Run, and compile, the one shape that will be predicted; see `Predictor.warm_up`."""
-        predictor = self._predictors.get(self._index)
-        return predictor.warm_up(batch, tile_px) if isinstance(predictor, Predictor) else 0.0
-
-    @property
-    def drift(self) -> PrecisionDrift:
-        """What speed costs; see `Predictor.drift`."""
-        return self._predictors.drift(self._index)

@@ -15,6 +15,7 @@ from wsi_seg.choices import Tta
 from wsi_seg.errors import ConfigError
 from wsi_seg.models import ModelCard, size_multiple
 from wsi_seg.models.activation import class_probabilities
+from wsi_seg.models.file_network import FileNetwork
 from wsi_seg.predict.device import dtype_of, pick_device, pick_precision
 from wsi_seg.predict.fuse import fused
 from wsi_seg.predict.graph import GraphedNetwork
@@ -83,9 +84,11 @@ class TileNetwork(nn.Module):
     Parameters
     ----------
     network
-        Maps normalised ``(B, C, H, W)`` of ``dtype`` to logits, `ClassTable.outputs` of them.
+        Maps normalised ``(B, C, H, W)`` of ``dtype`` to ``(B, outputs, H, W)``, see
+        `ClassTable.outputs`.
     card
-        Gives the normalisation, and whether classes are exclusive.
+        Gives the normalisation, and says whether classes are exclusive and whether the outputs are
+        logits or probabilities.
     dtype
         Arithmetic of the network; before and after it is float32.
     multiple
@@ -102,6 +105,7 @@ class TileNetwork(nn.Module):
         self.network = network
         self.exclusive = card.classes.is_exclusive
         self._dtype, self._multiple = dtype, multiple
+        self._activated = card.output == "probabilities"
         # (x / 255 - mean) / std as one multiplication and one addition.
         mean, std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in (card.mean, card.std))
         self.register_buffer("scale", 1 / (255 * std), persistent=False)
@@ -116,8 +120,10 @@ class TileNetwork(nn.Module):
             images = nn.functional.pad(images, (0, right, 0, below), mode="replicate")
         logits = self.network(images.to(memory_format=torch.channels_last))
         logits = logits[:, :, :height, :width]
-        wide = logits.to(torch.float32, memory_format=torch.contiguous_format)
-        return quantise(class_probabilities(wide, exclusive=self.exclusive))
+        found = logits.to(torch.float32, memory_format=torch.contiguous_format)
+        if not self._activated:
+            return quantise(class_probabilities(found, exclusive=self.exclusive))
+        return quantise((found[:, 1:] if self.exclusive else found).clamp(0, 1))
 
     def _normalised(self, images: torch.Tensor) -> torch.Tensor:
         """Normalise ``(B, C, H, W)`` uint8, in float32, to the network's dtype."""
@@ -137,7 +143,8 @@ class Predictor:
     ----------
     network
         Maps normalised ``(B, C, H, W)`` to logits ``(B, outputs, H, W)``, in float32, see
-        `ClassTable.outputs`. It is not changed, nor should it be until `drift` is read.
+        `ClassTable.outputs`. It is not changed, nor should it be until `drift` is read. A network
+        of another program's file is used as it is, in float32.
     card
         Gives classes and normalisation.
     device, precision
@@ -169,6 +176,14 @@ class Predictor:
         self.channels = len(card.classes)
         self._tta: Tta = tta
         self._image_channels = len(card.mean)
+        self._compared: tuple[TileNetwork, torch.Tensor, torch.Tensor] | None = None
+        self._drift: Future[PrecisionDrift] | None = None
+        self._network: Callable[[torch.Tensor], torch.Tensor]
+        self._exact: TileNetwork | None = None
+        if isinstance(network, FileNetwork):
+            as_it_is = TileNetwork(network, card, dtype=torch.float32, multiple=1)
+            self._network = as_it_is.to(self.device)
+            return
         trained = _in_use(network)
         multiple, dtype = size_multiple(trained), dtype_of(self.precision)
         folded = fused(trained, self._image_channels, card.tile_px + -card.tile_px % multiple)
@@ -178,11 +193,7 @@ class Predictor:
         if compiled:
             run = torch.compile(fast, dynamic=False)
         self._network = GraphedNetwork(run) if self.device.type == "cuda" else run
-        self._exact: TileNetwork | None = TileNetwork(
-            trained, card, dtype=torch.float32, multiple=multiple
-        )
-        self._compared: tuple[TileNetwork, torch.Tensor, torch.Tensor] | None = None
-        self._drift: Future[PrecisionDrift] | None = None
+        self._exact = TileNetwork(trained, card, dtype=torch.float32, multiple=multiple)
 
     def predict(self, tiles: torch.Tensor) -> torch.Tensor:
         """Probabilities of tiles; see `TilePredictor.predict`.

@@ -76,17 +76,7 @@ def run_warnings(folder: Path) -> list[str]:
 
 def _training(file: Path) -> str:
     columns = _metrics(file)
-    epochs = columns.get("epoch", [])
-    charts = [(title, [n for n in names if n in columns]) for title, names in _CHARTS]
-    charts.insert(1, ("Of slides held out", [n for n in _SCORES if n in columns]))
-    pooled = [name for name in columns if name.startswith("val_pooled_dice")]
-    if len(pooled) > 1:
-        charts.insert(2, ("Pooled Dice on slides held out", pooled))
-    plots = [
-        figure(line_plot({n: _points(epochs, columns[n]) for n in names}, "epoch", title), title)
-        for title, names in charts
-        if any(value is not None for name in names for value in columns[name])
-    ]
+    plots = [figure(plot, title) for title, plot in _curves(columns).items()]
     plots += [plot] if (plot := _draws(columns)) else []
     shown = {name: values for name, values in columns.items() if not name.startswith(_DRAWN)}
     rows = [
@@ -95,6 +85,31 @@ def _training(file: Path) -> str:
     ]
     heads = [name.replace("_", " ") for name in shown]
     return _card(file.parent) + figures(plots, "plots") + table(heads, rows, wide=True)
+
+
+def training_curves(file: Path) -> dict[str, str]:
+    """Plot a run's metrics; SVG by title.
+
+    Raises
+    ------
+    ConfigError
+        If the metrics cannot be read.
+    """
+    return _curves(_metrics(file))
+
+
+def _curves(columns: Columns) -> dict[str, str]:
+    epochs = columns.get("epoch", [])
+    charts = [(title, [n for n in names if n in columns]) for title, names in _CHARTS]
+    charts.insert(1, ("Of slides held out", [n for n in _SCORES if n in columns]))
+    pooled = [name for name in columns if name.startswith("val_pooled_dice")]
+    if len(pooled) > 1:
+        charts.insert(2, ("Pooled Dice on slides held out", pooled))
+    return {
+        title: line_plot({n: _points(epochs, columns[n]) for n in names}, "epoch", title)
+        for title, names in charts
+        if any(value is not None for name in names for value in columns[name])
+    }
 
 
 def _card(folder: Path) -> str:

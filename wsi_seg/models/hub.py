@@ -1,0 +1,111 @@
+"""Owns models on the Hugging Face hub: their addresses, and fetching one at a revision."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from huggingface_hub import HfApi, hf_hub_download
+
+from wsi_seg.errors import CheckpointError, ConfigError
+
+# One slash, too: that is what a path makes of two.
+_ADDRESS = re.compile(
+    r"hf:/{1,2}(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?(?:/(?P<file>.+))?"
+)
+
+_MODELS = (".safetensors", ".onnx", ".pt2")
+
+# Files that go with a model: its card, and weights that an ONNX file keeps outside.
+_WITH_IT = (".yaml", ".yml", ".json", ".onnx.data")
+
+
+@dataclass(frozen=True, slots=True)
+class HubAddress:
+    """Address of a model, ``hf://OWNER/NAME[@REVISION][/FILE]``.
+
+    Parameters
+    ----------
+    repository
+        ``OWNER/NAME``.
+    revision
+        Branch, tag or commit; None is the newest.
+    file
+        Path in the repository; None is its only model.
+
+    Examples
+    --------
+    >>> HubAddress.of("hf://lab/nuclei@v1")
+    HubAddress(repository='lab/nuclei', revision='v1', file=None)
+    """
+
+    repository: str
+    revision: str | None = None
+    file: str | None = None
+
+    @classmethod
+    def of(cls, text: str) -> "HubAddress":
+        """Read an address.
+
+        Raises
+        ------
+        ConfigError
+            If it is not one.
+        """
+        found = _ADDRESS.fullmatch(text)
+        if found is None:
+            raise ConfigError(f"got address {text!r}; expected hf://OWNER/NAME[@REVISION][/FILE]")
+        return cls(**found.groupdict())
+
+
+def is_hub_address(path: Path | str) -> bool:
+    """Whether a path is an address of the hub."""
+    return str(path).startswith("hf:/")
+
+
+def fetch_model(text: str) -> Path:
+    """Fetch a model, and its card where that is another file; both are kept in the hub's cache.
+
+    Parameters
+    ----------
+    text
+        See `HubAddress`. The server is that of ``HF_ENDPOINT``.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be had, or the repository holds no model, or several.
+    """
+    address = HubAddress.of(text)
+    try:
+        names = HfApi().list_repo_files(address.repository, revision=address.revision)
+        name = address.file or _only_model(names, text)
+        found = Path(_download(address, name))
+        for end in _WITH_IT:
+            other = str(PurePosixPath(name).with_suffix(end))
+            if other in names and not name.endswith(".safetensors"):
+                _download(address, other)
+    except (OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(
+            f"cannot fetch {text} ({reason}); expected a model that you may read (for a private "
+            "or gated one set HF_TOKEN), or a local file"
+        ) from error
+    return found
+
+
+def _download(address: HubAddress, name: str) -> str:
+    return str(hf_hub_download(address.repository, name, revision=address.revision))
+
+
+def _only_model(names: list[str], text: str) -> str:
+    found = [name for name in names if name.endswith(_MODELS)]
+    own = [name for name in found if name.endswith(".safetensors")]
+    found = own if len(own) == 1 else found
+    if len(found) != 1:
+        listed = ", ".join(found) or "none"
+        raise CheckpointError(
+            f"{text} holds {len(found)} models ({listed}); expected one; name it, as in {text}/FILE"
+        )
+    return found[0]

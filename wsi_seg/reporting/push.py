@@ -1,0 +1,101 @@
+"""Owns pushing a model to the Hugging Face hub, with a page that says what it is."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, HfApi
+
+from wsi_seg.errors import ConfigError, OutputError
+from wsi_seg.models import ModelCard, read_card
+from wsi_seg.models.card_file import card_next_to
+from wsi_seg.models.foreign import card_for, is_network_file
+from wsi_seg.models.hub import HubAddress
+from wsi_seg.reporting.model_page import model_page
+
+
+@dataclass(frozen=True, slots=True)
+class PushReport:
+    """What was pushed.
+
+    Parameters
+    ----------
+    address
+        What ``--checkpoint`` takes, with the revision that was made.
+    files
+        Paths in the repository.
+    slides
+        Slides that the card names as trained on.
+    """
+
+    address: str
+    files: tuple[str, ...]
+    slides: int
+
+    def lines(self) -> list[str]:
+        """Report as sentences for people."""
+        named = f"the card in the file names {self.slides} slides that it was trained on"
+        return [f"{self.address}: {', '.join(self.files)}"] + ([named] if self.slides else [])
+
+    def to_json(self) -> dict[str, object]:
+        """Report as plain JSON values."""
+        return {"address": self.address, "files": list(self.files), "slides": self.slides}
+
+
+def push_model(
+    file: Path | str, address: str, *, licence: str = "other", public: bool = False
+) -> PushReport:
+    """Push a model and its page.
+
+    Parameters
+    ----------
+    file
+        Checkpoint of ours, or ``.onnx`` or ``.pt2`` with a card.
+    address
+        ``hf://OWNER/NAME[@BRANCH]``; the repository is made where absent.
+    licence
+        Of the model, as SPDX spells it.
+    public
+        Whether a new repository can be seen by everybody.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is not a model.
+    ConfigError
+        If the address is not one of a repository.
+    OutputError
+        If the hub refuses.
+
+    Examples
+    --------
+    >>> push_model("run/best.safetensors", "hf://lab/nuclei")  # doctest: +SKIP
+    """
+    file, where = Path(file), HubAddress.of(address)
+    if where.file is not None:
+        raise ConfigError(f"got address {address}; expected hf://OWNER/NAME, without a file")
+    foreign = is_network_file(file)
+    card = card_for(file, None) if foreign else read_card(file)
+    page = model_page(file, card, licence=licence)
+    page["README.md"] = page["README.md"].replace(b"OWNER/NAME", where.repository.encode())
+    given: dict[str, Path | bytes] = {file.name: file, **page}
+    if (other := card_next_to(file)) is not None:
+        given[other.name] = other
+    operations = [CommitOperationAdd(name, content) for name, content in given.items()]
+    api = HfApi()
+    try:
+        api.create_repo(where.repository, private=not public, exist_ok=True)
+        commit = api.create_commit(
+            where.repository, operations, commit_message=f"Add {file.name}", revision=where.revision
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise OutputError(
+            f"cannot push to {address} ({reason}); expected a repository that you may write; set "
+            "HF_TOKEN, or run `hf auth login`"
+        ) from error
+    return PushReport(f"hf://{where.repository}@{commit.oid}", tuple(given), len(_slides(card)))
+
+
+def _slides(card: ModelCard) -> list[object]:
+    found = card.training.get("train_slides")
+    return found if isinstance(found, list) else []
