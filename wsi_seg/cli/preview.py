@@ -18,8 +18,9 @@ def preview(
 ) -> None:
     """Show what training would see, before it runs.
 
-    One contact sheet: the slides that are learned from, with tissue, labels and drawn patches; augmented patches with the
-    outlines of their labels; and the mean label by its place in the patch, which is to be even.
+    One contact sheet: the slides that are learned from, with tissue, labels and drawn patches;
+    augmented patches with the outlines of their labels; and the mean label by its place in the
+    patch, which is to be even.
 
     For example:
 

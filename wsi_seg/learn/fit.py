@@ -188,9 +188,8 @@ def build_learner(
         head=model.head,
         dropout=model.dropout,
         auxiliary=model.deep_supervision > 0,
-        keep_norm=keep_norm,
         patch_px=recipe.patch_px,
-        encoder_learning=EncoderLearning(model.encoder_training, model.lora_rank),
+        encoder_learning=EncoderLearning(model.encoder_training, model.lora_rank, keep_norm),
     )
     normalisation = _normalisation(spec, weights, known)
     card = ModelCard(

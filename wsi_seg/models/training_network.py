@@ -21,18 +21,21 @@ Pooling = Literal["avg", "max", "gem"]
 
 @dataclass(frozen=True, slots=True)
 class EncoderLearning:
-    """Which weights of an encoder learn.
+    """What of an encoder learns.
 
     Parameters
     ----------
     kind
-        ``full``: all; ``frozen``: none; ``lora``: products of low rank, see `lora`.
+        Weights: ``full``: all; ``frozen``: none; ``lora``: products of low rank, see `lora`.
     rank
         Of these products.
+    keep_norm
+        Whether BatchNorm goes by the statistics it came with, not by the batch's.
     """
 
     kind: Literal["full", "frozen", "lora"] = "full"
     rank: int = 8
+    keep_norm: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,12 +98,10 @@ class TrainingNetwork(nn.Module):
         Share of the decoder's channels that is left out of each patch before the last layer.
     auxiliary
         Whether inner depths of the decoder get outputs of their own (deep supervision).
-    keep_norm
-        Whether BatchNorm of the encoder goes by the statistics it came with, not by the batch's.
     patch_px
         Side of an image that the network takes; inner depths are measured with it.
     encoder_learning
-        Which weights of the encoder learn. Where not all do, it stays in eval mode.
+        What of the encoder learns. Where not all weights do, it stays in eval mode.
 
     Raises
     ------
@@ -118,13 +119,12 @@ class TrainingNetwork(nn.Module):
         head: Pooling | None = None,
         dropout: float = 0.0,
         auxiliary: bool = False,
-        keep_norm: bool = False,
         patch_px: int = 64,
         encoder_learning: EncoderLearning = EncoderLearning(),
     ) -> None:
         super().__init__()
         self.network = network
-        self._keep_norm, self._learning = keep_norm, encoder_learning
+        self._learning = encoder_learning
         self.dropout = nn.Dropout2d(dropout)
         self.head: nn.Module | None = None
         if head is not None:
@@ -167,7 +167,7 @@ class TrainingNetwork(nn.Module):
         super().train(mode)
         if self._learning.kind != "full":
             self.network.get_submodule("encoder").eval()
-        if self._keep_norm:
+        if self._learning.keep_norm:
             for module in self.network.get_submodule("encoder").modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()

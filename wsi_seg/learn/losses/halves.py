@@ -7,8 +7,7 @@ from wsi_seg.learn.losses.pixels import Pixels, ratio
 
 
 def bce_hard_halves(px: Pixels, term: HardHalvesTerm) -> torch.Tensor:
-    """Half the mean of ``w L`` over a class's pixels, half over the others, mean over
-    classes, as they are weighted.
+    """Half the mean of ``w L`` over a class's pixels, half over the others, averaged over classes.
 
     ``L`` is cross-entropy and ``w`` the error ``|p - t| ** gamma``, a constant to the gradient. So
     a mistake weighs most inside its half, and neither half outweighs the other. With
