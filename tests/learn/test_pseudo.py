@@ -285,6 +285,6 @@ def test_exclusive_classes_are_background_where_all_of_them_leave_enough(world):
     assert set(np.unique(ids[20:25, 30:50])) == {2}
     assert set(np.unique(ids[25:30, 30:50])) == {255}
     assert ids[:10].max() == 0
-    table = "[{name: other}, {name: disc}]"
-    with pytest.raises(BatchError, match="the classes overlap"):
-        write(world, f"classes={{mode: overlapping, table: {table}}}").require_whole()
+    overlapping = "classes={mode: overlapping, table: [{name: other}, {name: disc}]}"
+    report = write(world, overlapping)
+    assert "the classes overlap" in report.failures["d"]
