@@ -8,7 +8,7 @@ import segmentation_models_pytorch as smp
 import torch
 import torchvision
 import yaml
-from monai.networks.nets import UNet
+from monai.networks import nets
 from torch import nn
 
 from tests.cards import make_card
@@ -46,7 +46,7 @@ def grandqc():
 
 
 def monai():
-    return UNet(2, 3, 2, channels=(8, 16, 32), strides=(2, 2), num_res_units=1)
+    return nets.UNet(2, 3, 2, channels=(8, 16, 32), strides=(2, 2), num_res_units=1)
 
 
 def deeplab():
@@ -67,10 +67,11 @@ def network(request):
     torch.manual_seed(4)
     made = make().eval()
     random = torch.Generator().manual_seed(1)
-    for module in made.modules():  # statistics of a trained network are not 0 and 1
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.2, generator=random)
-            module.running_var.uniform_(0.5, 2, generator=random)
+    for name, values in made.named_buffers():  # of a trained network they are not 0 and 1
+        if name.endswith("running_mean"):
+            values.normal_(0, 0.2, generator=random)
+        if name.endswith("running_var"):
+            values.uniform_(0.5, 2, generator=random)
     return made, shapes
 
 
@@ -197,12 +198,12 @@ def test_workers_give_the_same_bytes(store, files):
 
 def test_what_a_file_cannot_do_is_said_before_any_work(store, files, rgb):
     slides = open_collection(store.path.parent)
-    for changes, said in (
-        ({"precision": "bf16"}, "computes as it was exported"),
-        ({"compiled": "on"}, "--compile on"),
+    for options, said in (
+        (replace(OPTIONS, precision="bf16"), "computes as it was exported"),
+        (replace(OPTIONS, compiled="on"), "--compile on"),
     ):
         with pytest.raises(ConfigError, match=said):
-            infer(slides, files / "a.onnx", files / "no.zarr", replace(OPTIONS, **changes))
+            infer(slides, files / "a.onnx", files / "no.zarr", options)
     with pytest.raises(ConfigError, match="does not take 2 images of 32 x 32"):
         Predictor.load(files / "b.pt2", replace(OPTIONS, tile_px=32))(rgb)
     (files / "b.yaml").write_text(card_text(tile_px=96))

@@ -276,7 +276,9 @@ class _Packer:
 
     def _script(self, path: Path) -> None:
         with torch.no_grad():
-            traced = torch.jit.trace(self._packed, self._example, check_trace=False)
+            traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+                self._packed, self._example, check_trace=False
+            )
         torch.jit.save(traced, path, _extra_files={CARD: self._text})
 
     def _difference(self, file: Path, path: Path) -> float:

@@ -71,8 +71,8 @@ def card_of_values(stated: object, *, source: str) -> ModelCard:
         raise CheckpointError(f"{source} is not a model card; expected a mapping, {_EXAMPLE}")
     if "format" not in stated and "output" not in stated:
         raise CheckpointError(
-            f"{source} does not say what the network gives; expected output: logits, or output: "
-            "probabilities"
+            f"{source} is not a model card: it does not say what the network gives; expected "
+            "output: logits, or output: probabilities"
         )
     channels = len(stated.get("mean") or ()) or 3
     usual = {"format": FORMAT, "in_channels": channels, "scores": {}, "training": {}}
