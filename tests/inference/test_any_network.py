@@ -8,12 +8,13 @@ import segmentation_models_pytorch as smp
 import torch
 import torchvision
 import yaml
-from monai.networks import nets
+from monai.networks.nets.unet import UNet
 from torch import nn
 
 from tests.cards import make_card
 from tests.commands import run, run_json
 from tests.network_files import ANY, save_onnx, save_pt2, save_script, small
+from wsi_seg.classes import ClassTable
 from wsi_seg.errors import CheckpointError, ConfigError
 from wsi_seg.inference.array import Predictor
 from wsi_seg.inference.options import InferOptions
@@ -46,7 +47,7 @@ def grandqc():
 
 
 def monai():
-    return nets.UNet(2, 3, 2, channels=(8, 16, 32), strides=(2, 2), num_res_units=1)
+    return UNet(2, 3, 2, channels=(8, 16, 32), strides=(2, 2), num_res_units=1)
 
 
 def deeplab():
@@ -113,6 +114,31 @@ def test_a_dictionary_is_refused_in_a_sentence_that_says_how_to_adapt_it():
     )
     with pytest.raises(ConfigError, match=r"expected one tensor .*\['out'\]"):
         Model.of(network, CARD)
+
+
+def test_exclusive_classes_are_the_argmax_of_the_network(rgb, tmp_path):
+    card = replace(CARD, classes=ClassTable.named(["a", "b"], mode="exclusive"))
+    torch.manual_seed(3)
+    network = small(3)
+    mean, std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in (card.mean, card.std))
+    images = torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255
+    with torch.no_grad():
+        own = (network((images - mean) / std) * 9).softmax(1)[0]
+    (best, second), argmax = own.topk(2, dim=0).values, own.argmax(0).numpy()
+    clear = ((best - second) > 2 / 255).numpy()
+    assert len(np.unique(argmax[clear])) == 3
+
+    class Sharper(nn.Module):
+        def forward(self, x):
+            return network(x) * 9
+
+    save_pt2(tmp_path / "net.pt2", Sharper())
+    for predictor in (
+        Predictor.of(Sharper().eval(), card, OPTIONS),
+        Predictor.load(tmp_path / "net.pt2", OPTIONS, card=card),
+    ):
+        found = predictor.labels(rgb)
+        assert np.array_equal(found[clear], argmax[clear])
 
 
 class Fixed(nn.Module):
