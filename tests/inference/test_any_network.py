@@ -8,12 +8,13 @@ import segmentation_models_pytorch as smp
 import torch
 import torchvision
 import yaml
-from monai.networks.nets import UNet
+from monai.networks.nets.unet import UNet
 from torch import nn
 
 from tests.cards import make_card
 from tests.commands import run, run_json
 from tests.network_files import ANY, save_onnx, save_pt2, save_script, small
+from wsi_seg.classes import ClassTable
 from wsi_seg.errors import CheckpointError, ConfigError
 from wsi_seg.inference.array import Predictor
 from wsi_seg.inference.options import InferOptions
@@ -67,10 +68,11 @@ def network(request):
     torch.manual_seed(4)
     made = make().eval()
     random = torch.Generator().manual_seed(1)
-    for module in made.modules():  # statistics of a trained network are not 0 and 1
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.2, generator=random)
-            module.running_var.uniform_(0.5, 2, generator=random)
+    for name, values in made.named_buffers():  # of a trained network they are not 0 and 1
+        if name.endswith("running_mean"):
+            values.normal_(0, 0.2, generator=random)
+        if name.endswith("running_var"):
+            values.uniform_(0.5, 2, generator=random)
     return made, shapes
 
 
@@ -112,6 +114,31 @@ def test_a_dictionary_is_refused_in_a_sentence_that_says_how_to_adapt_it():
     )
     with pytest.raises(ConfigError, match=r"expected one tensor .*\['out'\]"):
         Model.of(network, CARD)
+
+
+def test_exclusive_classes_are_the_argmax_of_the_network(rgb, tmp_path):
+    card = replace(CARD, classes=ClassTable.named(["a", "b"], mode="exclusive"))
+    torch.manual_seed(3)
+    network = small(3)
+    mean, std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in (card.mean, card.std))
+    images = torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255
+    with torch.no_grad():
+        own = (network((images - mean) / std) * 9).softmax(1)[0]
+    (best, second), argmax = own.topk(2, dim=0).values, own.argmax(0).numpy()
+    clear = ((best - second) > 2 / 255).numpy()
+    assert len(np.unique(argmax[clear])) == 3
+
+    class Sharper(nn.Module):
+        def forward(self, x):
+            return network(x) * 9
+
+    save_pt2(tmp_path / "net.pt2", Sharper())
+    for predictor in (
+        Predictor.of(Sharper().eval(), card, OPTIONS),
+        Predictor.load(tmp_path / "net.pt2", OPTIONS, card=card),
+    ):
+        found = predictor.labels(rgb)
+        assert np.array_equal(found[clear], argmax[clear])
 
 
 class Fixed(nn.Module):
@@ -197,12 +224,12 @@ def test_workers_give_the_same_bytes(store, files):
 
 def test_what_a_file_cannot_do_is_said_before_any_work(store, files, rgb):
     slides = open_collection(store.path.parent)
-    for changes, said in (
-        ({"precision": "bf16"}, "computes as it was exported"),
-        ({"compiled": "on"}, "--compile on"),
+    for options, said in (
+        (replace(OPTIONS, precision="bf16"), "computes as it was exported"),
+        (replace(OPTIONS, compiled="on"), "--compile on"),
     ):
         with pytest.raises(ConfigError, match=said):
-            infer(slides, files / "a.onnx", files / "no.zarr", replace(OPTIONS, **changes))
+            infer(slides, files / "a.onnx", files / "no.zarr", options)
     with pytest.raises(ConfigError, match="does not take 2 images of 32 x 32"):
         Predictor.load(files / "b.pt2", replace(OPTIONS, tile_px=32))(rgb)
     (files / "b.yaml").write_text(card_text(tile_px=96))

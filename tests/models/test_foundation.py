@@ -61,7 +61,7 @@ def test_weights_of_the_hub_fill_an_encoder(tmp_path):
     torch.manual_seed(0)
     spec = small("UNI2-h")
     arguments: dict[str, Any] = dict(spec.encoder_args)
-    arguments["mlp_layer"] = timm.layers.SwiGLUPacked
+    arguments["mlp_layer"] = getattr(timm.layers, str(arguments["mlp_layer"]))
     source: Any = timm.create_model(spec.encoder.removeprefix("tu-"), **arguments)
     save_file(source.state_dict(), tmp_path / "model.safetensors")
     network: Any = build_network(spec, weights=tmp_path / "model.safetensors")

@@ -72,7 +72,7 @@ def write_bioimageio(
     script, onnx
         Its weights.
     given, expected
-        Images ``(1, C, H, W)`` of 0 to 255, and their probabilities ``(1, K, H, W)``.
+        Images ``(1, C, H, W)`` of 0 to 255, and their probabilities ``(1, outputs, H, W)``.
     multiple
         What divides the sides of images; None where they have to be those of ``given``.
     credits
@@ -137,7 +137,8 @@ def _input(card: ModelCard, size: object, file: object) -> dict[str, object]:
 
 def _output(card: ModelCard, file: object) -> dict[str, object]:
     sizes = [(name, {"tensor_id": "image", "axis_id": name}) for name in "yx"]
-    names = [_word(name) for name in card.classes.names]
+    background = ["background"] * card.classes.is_exclusive
+    names = background + [_word(name) for name in card.classes.names]
     return {
         "id": "probabilities",
         "axes": [

@@ -110,7 +110,8 @@ class PackReport:
 class PackedNetwork(nn.Module):
     """A network with its normalisation and activation inside.
 
-    ``(B, C, H, W)`` float32 of 0 to 255 to probabilities ``(B, K, H, W)``.
+    ``(B, C, H, W)`` float32 of 0 to 255 to probabilities ``(B, outputs, H, W)``; of exclusive
+    classes, the background has the first of them.
     """
 
     scale: torch.Tensor
@@ -119,14 +120,15 @@ class PackedNetwork(nn.Module):
     def __init__(self, network: nn.Module, card: ModelCard) -> None:
         super().__init__()
         self.network = network
+        self.exclusive = card.classes.is_exclusive
         mean, std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in (card.mean, card.std))
         self.register_buffer("scale", 1 / (255 * std))
         self.register_buffer("shift", -mean / std)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Predict probabilities."""
-        found: torch.Tensor = self.network(image * self.scale + self.shift).sigmoid()
-        return found
+        found: torch.Tensor = self.network(image * self.scale + self.shift)
+        return found.softmax(1) if self.exclusive else found.sigmoid()
 
 
 def pack_model(
@@ -276,7 +278,9 @@ class _Packer:
 
     def _script(self, path: Path) -> None:
         with torch.no_grad():
-            traced = torch.jit.trace(self._packed, self._example, check_trace=False)
+            traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+                self._packed, self._example, check_trace=False
+            )
         torch.jit.save(traced, path, _extra_files={CARD: self._text})
 
     def _difference(self, file: Path, path: Path) -> float:
@@ -289,7 +293,7 @@ class _Packer:
             for tiles in (_noise(px, count, channels), _tissue(px, count, channels)):
                 images = torch.from_numpy(tiles)
                 with torch.no_grad():
-                    found = network(images.float())
+                    found = network(images.float())[:, self._packed.exclusive :]
                 own = self._own.predict(images.permute(0, 2, 3, 1).contiguous())
                 largest = max(largest, float((found - own / PROBABILITY_STEPS).abs().max()))
         if not largest <= _TOLERANCE:

@@ -37,7 +37,8 @@ def read_card_file(path: Path) -> ModelCard:
     Parameters
     ----------
     path
-        A mapping with ``classes`` (names, or rows with colours), ``mpp`` (null where unknown) and
+        A mapping with ``classes`` (names, or rows with colours; exclusive ones, whose network gives
+        the background first, are ``{mode: exclusive, table: [...]}``), ``mpp`` (null where unknown) and
         ``tile_px``; ``mean`` and ``std`` of ``image / 255``, left out where the network takes
         values of 0 to 255; ``output``: ``logits`` or ``probabilities``; and whatever else a card
         says. JSON that `wsi-seg train` writes next to a checkpoint is a card, too.
@@ -71,8 +72,8 @@ def card_of_values(stated: object, *, source: str) -> ModelCard:
         raise CheckpointError(f"{source} is not a model card; expected a mapping, {_EXAMPLE}")
     if "format" not in stated and "output" not in stated:
         raise CheckpointError(
-            f"{source} does not say what the network gives; expected output: logits, or output: "
-            "probabilities"
+            f"{source} is not a model card: it does not say what the network gives; expected "
+            "output: logits, or output: probabilities"
         )
     channels = len(stated.get("mean") or ()) or 3
     usual = {"format": FORMAT, "in_channels": channels, "scores": {}, "training": {}}
@@ -82,14 +83,21 @@ def card_of_values(stated: object, *, source: str) -> ModelCard:
         count = count if isinstance(count, int) and 0 < count <= 1024 else 1
         values |= {"mean": [0.0] * count, "std": [1 / 255] * count}
     try:
-        classes = values.get("classes")
-        if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
-            values["classes"] = ClassTable.named(classes).to_json()
+        values["classes"] = _class_table(values.get("classes"))
         return card_from_json(json.dumps(values))
     except (ValidationError, ConfigError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{source} is not a model card: {_line(error)}; {_EXAMPLE}"
         ) from error
+
+
+def _class_table(stated: object) -> object:
+    """Classes as rows, where they are names alone; anything else as it is."""
+    mode = stated.get("mode") if isinstance(stated, dict) else None
+    names = stated.get("table") if isinstance(stated, dict) else stated
+    if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
+        return ClassTable.named(names, mode=mode).to_json()
+    return stated
 
 
 def _line(error: Exception) -> str:

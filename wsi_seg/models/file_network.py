@@ -89,7 +89,14 @@ class FileNetwork(nn.Module, ABC):
         The file; named in errors.
     form
         Of its images. A batch that it fixes is kept to: longer ones are cut, shorter ones padded.
+
+    Attributes
+    ----------
+    parameters_count
+        Number of values of its weights.
     """
+
+    parameters_count: int
 
     def __init__(self, path: Path, form: ImageForm) -> None:
         super().__init__()

@@ -115,12 +115,13 @@ def measure_file(path: Path, card: ModelCard, *, trust: bool = False) -> MemoryE
     images = torch.zeros(1, card.in_channels, card.tile_px, card.tile_px)
     with torch.no_grad(), _LargestOutput() as outputs:
         shape = tuple(network(images).shape)
-    expected = (1, len(card.classes), card.tile_px, card.tile_px)
+    expected = (1, card.classes.outputs, card.tile_px, card.tile_px)
     if shape != expected:
         raise CheckpointError(
             f"{path} gives {shape} for an image {tuple(images.shape)}; expected {expected}: a map "
-            f"of each class ({', '.join(card.classes.names)}); correct the classes of the card, "
-            "or export what is wanted"
+            f"of each class ({', '.join(card.classes.names)})"
+            f"{' after one of the background' if card.classes.is_exclusive else ''}; correct the "
+            "classes of the card, or export what is wanted"
         )
     largest = outputs.values
     if isinstance(network, OnnxNetwork):

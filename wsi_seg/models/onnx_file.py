@@ -73,18 +73,15 @@ class OnnxNetwork(FileNetwork):
             raise CheckpointError(f"cannot read ONNX file {path}: {reason}") from error
         super().__init__(path, _form(path, self._session.get_inputs()))
         self.device = device
+        data = path.with_name(path.name + ".data")
+        sizes = [file.stat().st_size for file in (path, data) if file.is_file()]
+        self.parameters_count = sum(sizes) // 4  # at most: bytes by those of a float
 
     @property
     def stated(self) -> str | None:
         """Card in the file's own metadata, as JSON; None without one."""
         found = self._session.get_modelmeta().custom_metadata_map.get("wsi_seg")
         return None if found is None else str(found)
-
-    @property
-    def parameters_count(self) -> int:
-        """Number of values of its weights, at most: bytes of its files by those of a float."""
-        data = self.path.with_name(self.path.name + ".data")
-        return sum(file.stat().st_size for file in (self.path, data) if file.is_file()) // 4
 
     def run(self, images: torch.Tensor) -> object:
         """Run one batch where it is; see `FileNetwork.run`."""
