@@ -41,7 +41,7 @@ def slides(tmp_path_factory):
 
 def recipe_of(**sampling):
     values = {
-        "classes": [{"name": "nodule"}],
+        "classes": {"table": [{"name": "nodule"}]},
         "data": {"stores": ["s.zarr"]},
         "mpp": 1000.0,
         "sampling": {"mix": {"objects": 1}, "patches_per_epoch": None, **sampling},

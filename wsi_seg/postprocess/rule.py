@@ -126,7 +126,10 @@ class Rule:
         )
 
     def needs_probabilities(self, *, exclusive: bool = False) -> bool:
-        """Whether it decides by more than the class ids that inference saves."""
+        """Whether it decides by more than the class ids that inference saves.
+
+        ``exclusive`` says whether classes exclude each other, so that ids are the most probable.
+        """
         changed = self.thresholds(exclusive=exclusive) != Rule().thresholds(exclusive=exclusive)
         return changed or self.min_distance > 0 or self.nms_iou < 1
 
