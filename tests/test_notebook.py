@@ -9,8 +9,11 @@ from wsi_seg.config import load_recipe
 from wsi_seg.store import (
     create_collection,
     open_collection,
+    open_predictions,
 )
+from wsi_seg.testing.painted import write_prediction
 from wsi_seg.testing.stores import write_image
+from wsi_seg.testing.tissue import CLASSES
 
 
 def make_collection(path, names):
@@ -37,6 +40,17 @@ def test_a_slide_shows_itself(tmp_path):
     assert picture[48, 20].max() < 30
     assert abs(picture[48, 140].astype(int) - (200, 40, 40)).max() < 10
     assert repr(store) == "<SlideStore a&b: 500 x 300 px, labels: none>"
+
+
+def test_a_prediction_shows_its_classes(tmp_path):
+    probability = np.zeros((300, 500), dtype=np.uint8)
+    probability[:, 250:] = 255
+    for saved in ("both", "labels"):
+        write_prediction(tmp_path / saved, probability, saved=saved)
+        (picture,) = pictures(open_predictions(tmp_path / saved)._repr_html_())
+        assert picture.shape == (96, 160, 3)
+        assert picture[48, 20].min() > 245
+        assert abs(picture[48, 140].astype(int) - CLASSES.entries[0].rgb).max() < 12
 
 
 def test_a_large_collection_is_shown_in_part(tmp_path):

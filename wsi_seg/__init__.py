@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         open_predictions,
     )
     from wsi_seg.testing.conformance import check_slide
+    from wsi_seg.viewer.cell import Viewer, view
 
 
 __version__ = "0.1.0"
@@ -92,6 +93,7 @@ _HOMES = {
     "TileGrid": "wsi_seg.geometry",
     "TileReport": "wsi_seg.ingest.report",
     "TrainReport": "wsi_seg.learn.train",
+    "Viewer": "wsi_seg.viewer.cell",
     "WsiSegError": "wsi_seg.errors",
     "annotate": "wsi_seg.masks.annotate",
     "check_slide": "wsi_seg.testing.conformance",
@@ -115,6 +117,7 @@ _HOMES = {
     "search": "wsi_seg.evaluation.search",
     "tile_slides": "wsi_seg.ingest.run",
     "train": "wsi_seg.learn.train",
+    "view": "wsi_seg.viewer.cell",
     "write_geojson": "wsi_seg.exporting.geojson",
 }
 
@@ -153,6 +156,7 @@ __all__ = [
     "TileGrid",
     "TileReport",
     "TrainReport",
+    "Viewer",
     "WsiSegError",
     "__version__",
     "annotate",
@@ -177,6 +181,7 @@ __all__ = [
     "search",
     "tile_slides",
     "train",
+    "view",
     "write_geojson",
 ]
 

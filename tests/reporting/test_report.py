@@ -1,3 +1,4 @@
+import html
 import json
 import re
 import shutil
@@ -104,6 +105,7 @@ def test_the_file_needs_nothing_next_to_it(seen, tmp_path):
     )
     text = out.read_text()
     reader = Reader(text)
+    assert html.escape(text) in written._repr_html_()
     assert reader.fetched == []
     assert "@import" not in text
     assert "url(http" not in text

@@ -222,9 +222,10 @@ def _draws(slides: Mapping[str, TrainingSlide], recipe: Recipe, *, every: bool) 
     classes = recipe.classes
     if not every:  # some of the slides need not have every class of the recipe
         names = {name for slide in slides.values() for name in slide.objects.class_name}
-        table = zip(recipe.classes, recipe.class_table, strict=True)
-        classes = tuple(one for one, entry in table if names & {entry.name, *entry.parts})
-    one = recipe.model_copy(update={"sampling": sampling, "classes": classes or recipe.classes})
+        table = zip(classes.table, recipe.class_table, strict=True)
+        seen = tuple(one for one, entry in table if names & {entry.name, *entry.parts})
+        classes = classes.model_copy(update={"table": seen or classes.table})
+    one = recipe.model_copy(update={"sampling": sampling, "classes": classes})
     draws = patch_sampler(list(slides.values()), one).epoch(0)
     return {name: _only(draws, draws.slide == number) for number, name in enumerate(slides)}
 

@@ -1,5 +1,6 @@
 """Owns putting a report together and writing it, whole or not at all."""
 
+import html
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +69,11 @@ class Report:
         if self.unscored:
             lines.append(f"not scored, for lack of truth: {', '.join(self.unscored)}")
         return lines
+
+    def _repr_html_(self) -> str:
+        """Show the whole page in a notebook's cell."""
+        page_text = html.escape(self.file.read_text(encoding="utf-8"))
+        return f'<iframe srcdoc="{page_text}" style="width:100%;height:720px;border:0"></iframe>'
 
     def to_json(self) -> dict[str, object]:
         """Figures as plain JSON values."""

@@ -13,10 +13,11 @@ from wsi_seg.choices import Save
 from wsi_seg.errors import StoreError, StoreIncompleteError, StoreNotFoundError
 from wsi_seg.geometry import Pyramid
 from wsi_seg.notebook import LONGEST_PX, SHOWN, collection_html, slide_html
-from wsi_seg.reading.resample import read_centred
+from wsi_seg.reading.resample import read_centred, read_label
+from wsi_seg.reading.thumbnail import thumbnail_extent
 from wsi_seg.store.info import PredictionInfo, StoreInfo
 from wsi_seg.store.layout import label_list, wsi_seg_attributes
-from wsi_seg.store.multiscale import Multiscale, open_multiscale
+from wsi_seg.store.multiscale import Multiscale, open_multiscale, read_thumbnail
 from wsi_seg.store.names import LABELS, METADATA, PARTIAL, PREDICTION_LABEL
 from wsi_seg.store.remote import below, is_address, located
 
@@ -304,10 +305,24 @@ class Predictions(Stores):
 
 
 def _thumbnail(image: Multiscale) -> NDArray[np.uint8] | None:
-    """Picture of a slide for a notebook; None for probabilities."""
-    if image.channels != 3:
-        return None
-    return image.thumbnail(LONGEST_PX)
+    """Picture of a slide, or of a prediction in the colours of its classes, for a notebook.
+
+    None where there is neither a colour image nor a class.
+    """
+    if not image.names_classes:
+        return image.thumbnail(LONGEST_PX) if image.channels == 3 else None
+    size = thumbnail_extent(image.pyramid.extent, LONGEST_PX)
+    if image.channels is None:
+        ids = read_label(image, size, 0, 0, height=size.height, width=size.width)
+        shares = np.stack([ids == entry.id for entry in image.classes], axis=-1).astype(np.float64)
+    else:
+        shares = read_thumbnail(image, size) / 255
+    picture = np.full((*shares.shape[:2], 3), 255.0)
+    for channel, entry in enumerate(image.classes):
+        share = shares[:, :, channel, None]
+        picture = picture * (1 - share) + np.array(entry.rgb) * share
+    drawn: NDArray[np.uint8] = np.rint(picture).astype(np.uint8)
+    return drawn
 
 
 def open_image(path: Path) -> Multiscale:

@@ -131,7 +131,9 @@ class SlideCache:
         return self.review / file_name(name, ".geojson")
 
 
-def make_app(catalog: Catalog, *, review: Path | None, token: str | None) -> Starlette:
+def make_app(
+    catalog: Catalog, *, review: Path | None, token: str | None, framed: bool = False
+) -> Starlette:
     """Application for one pair of collections.
 
     Parameters
@@ -142,6 +144,8 @@ def make_app(catalog: Catalog, *, review: Path | None, token: str | None) -> Sta
         Folder that reviews are written to; None allows no writing at all.
     token
         Secret that every request must show; None where only loopback may ask.
+    framed
+        Whether pages of this machine may show the viewer in a frame.
     """
     routes = [
         Route("/", _page),
@@ -158,7 +162,7 @@ def make_app(catalog: Catalog, *, review: Path | None, token: str | None) -> Sta
     ]
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(AuthMiddleware, token=token)],
+        middleware=[Middleware(AuthMiddleware, token=token, framed=framed)],
         exception_handlers={WsiSegError: _failed, OSError: _failed},
     )
     app.state.cache = SlideCache(catalog, review)

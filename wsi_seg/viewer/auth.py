@@ -18,10 +18,11 @@ _COOKIE = "wsi-seg-token"
 # Scripts, styles, pictures and requests of this server only; pictures made in the page itself.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; "
 )
+_NO_FRAME = "frame-ancestors 'none'"
+_OWN_FRAMES = "frame-ancestors http://localhost:* http://127.0.0.1:*"  # notebooks of this machine
 _HEADERS = {
-    "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -39,18 +40,22 @@ class AuthMiddleware(BaseHTTPMiddleware):
     token
         Secret that a browser shows once in the address and from then on as a cookie; None where
         the server listens on loopback only.
+    framed
+        Whether pages of this machine may show ours in a frame.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None) -> None:
+    def __init__(self, app: ASGIApp, token: str | None, framed: bool = False) -> None:
         super().__init__(app)
         self._token = token
+        policy = _POLICY + (_OWN_FRAMES if framed else _NO_FRAME)
+        self._headers = {"Content-Security-Policy": policy, **_HEADERS}
 
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
         """Answer, or refuse."""
         response = self._refusal(request) or self._entry(request)
         if response is None:
             response = await call_next(request)
-        for name, value in _HEADERS.items():
+        for name, value in self._headers.items():
             response.headers[name] = value
         return response
 

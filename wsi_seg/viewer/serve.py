@@ -34,11 +34,14 @@ class ViewOptions:
         0 picks a free one.
     review
         Folder that reviews are written to; None allows no writing.
+    framed
+        Whether pages of this machine, such as a notebook, may show the viewer in a frame.
     """
 
     host: str = "127.0.0.1"
     port: int = 8123
     review: Path | None = None
+    framed: bool = False
 
 
 def serve(
@@ -70,7 +73,7 @@ def serve(
         If the address cannot be listened on.
     """
     app, token = prepare(slides, predictions, truth, options)
-    listener = _listen(options)
+    listener = listening(options)
     shared_cache().resize(_CACHE_BYTES)
     port = listener.getsockname()[1]
     ready(f"http://{_shown(options.host)}:{port}/" + ("" if token is None else f"?token={token}"))
@@ -100,7 +103,8 @@ def prepare(
     if options.review is not None and options.review.exists() and not options.review.is_dir():
         raise OutputError(f"{options.review} is a file; expected a folder for reviews")
     token = None if options.host in LOOPBACK else secrets.token_urlsafe(24)
-    return make_app(catalog, review=options.review, token=token), token
+    app = make_app(catalog, review=options.review, token=token, framed=options.framed)
+    return app, token
 
 
 def _shown(host: str) -> str:
@@ -110,7 +114,8 @@ def _shown(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _listen(options: ViewOptions) -> socket.socket:
+def listening(options: ViewOptions) -> socket.socket:
+    """Socket that listens where the options say; see `serve`."""
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     # asyncio sends at once, without waiting 40 ms for company, only where TCP is named here.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)

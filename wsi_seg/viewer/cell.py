@@ -1,0 +1,109 @@
+"""Owns the viewer in a notebook's cell: the server in a thread, the page in a frame."""
+
+import html
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from wsi_seg.errors import StoreError
+from wsi_seg.store import Collection, Predictions, open_collection, open_predictions
+from wsi_seg.viewer.serve import ViewOptions, listening, prepare
+
+_START_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Viewer:
+    """The viewer in a cell; made by `view`.
+
+    Parameters
+    ----------
+    address
+        Of the page, on this machine only.
+    height_px
+        Of the cell's frame, in pixels.
+    server
+        What answers.
+
+    Examples
+    --------
+    >>> shown = view("store.zarr")  # doctest: +SKIP
+    >>> shown.close()  # doctest: +SKIP
+    """
+
+    address: str
+    height_px: int
+    server: uvicorn.Server
+
+    def close(self) -> None:
+        """Stop serving; the cell shows nothing any more."""
+        self.server.should_exit = True
+
+    def _repr_html_(self) -> str:
+        return (
+            f'<iframe src="{html.escape(self.address)}" title="wsi_seg viewer" '
+            f'style="width:100%;height:{self.height_px}px;border:1px solid #8888"></iframe>'
+        )
+
+
+def view(
+    slides: Collection | Path | str,
+    predictions: Predictions | Path | str | None = None,
+    *,
+    truth: str = "annotations",
+    review: Path | str | None = None,
+    height_px: int = 640,
+) -> Viewer:
+    """Show slides and predictions in a notebook's cell, as ``wsi-seg view`` does in a browser.
+
+    The page comes from the machine that runs the notebook, so the browser has to run there too.
+
+    Parameters
+    ----------
+    slides
+        Collection of the slides, or its path.
+    predictions
+        Collection of their predictions, or its path; None shows the slides alone.
+    truth
+        Name of the label that is the truth.
+    review
+        Folder that reviews are written to; None writes nothing.
+    height_px
+        Height of the cell's frame, in pixels.
+
+    Returns
+    -------
+    Viewer
+        What a cell shows; it serves until `Viewer.close`, or until the notebook ends.
+
+    Raises
+    ------
+    StoreError
+        If there is nothing to show, or the server does not start.
+    StoreNotFoundError
+        If the page's library was not bundled.
+
+    Examples
+    --------
+    >>> wsi_seg.view("store.zarr", "pred.zarr")  # doctest: +SKIP
+    """
+    options = ViewOptions(port=0, review=None if review is None else Path(review), framed=True)
+    seen = slides if isinstance(slides, Collection) else open_collection(slides)
+    if predictions is not None and not isinstance(predictions, Predictions):
+        predictions = open_predictions(predictions)
+    app, _ = prepare(seen, predictions, truth, options)
+    listener = listening(options)
+    settings = uvicorn.Config(app, log_level="warning", log_config=None, access_log=False)
+    server = uvicorn.Server(settings)
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+    thread.start()
+    end = time.monotonic() + _START_SECONDS
+    while not server.started:
+        if time.monotonic() > end or not thread.is_alive():
+            raise StoreError("the viewer does not start; run `wsi-seg view` to see why")
+        time.sleep(0.01)
+    port = listener.getsockname()[1]
+    return Viewer(f"http://{options.host}:{port}/", height_px, server)
