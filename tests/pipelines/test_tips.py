@@ -56,3 +56,19 @@ def test_commands_and_options_exist(words):
 def test_library_objects_exist(path):
     module, name = path.rsplit(".", 1)
     assert hasattr(importlib.import_module(module), name)
+
+
+TESTS = "\n".join(
+    path.read_text(encoding="utf-8")
+    for path in sorted(Path(__file__).parents[1].rglob("test_*.py"))
+    if path.parent.name != "pipelines"
+)
+
+
+@pytest.mark.parametrize(("kind", "what"), sorted(set(NAMED)))
+def test_what_serves_a_technique_is_used_by_a_test(kind, what):
+    """Its last word is in a test of what it does: a key, an option, a verb or an object."""
+    last = re.split(r"[. ]", what)[-1]
+    word = last.removeprefix("--")
+    words = {word, word.replace("-", "_"), last}
+    assert any(re.search(rf"(?<![a-z]){re.escape(one)}(?![a-z])", TESTS) for one in words), what
