@@ -1,5 +1,5 @@
 # setup: environment in .venv    demo: the whole chain on made slides    test: all tests
-# pipelines: a step of every full recipe, in every phase
+# pipelines: the small recipes as their pages say, and a step of every full one in every phase
 # torture: long tests of kills and faults    fuzz: parsers on made-up input    audit: known holes
 # coverage: all tests, and how much of the package they run, by branches
 # check: lint, format, types, floors    bench, bench-full: benchmarks (bench-env: the peers)
@@ -50,6 +50,7 @@ coverage: $(STAMP)
 
 pipelines: $(STAMP)
 	$(BIN)/python -m pytest -m pipelines tests/pipelines --timeout 1800
+	$(BIN)/python pipelines/run.py
 
 torture: $(STAMP)
 	$(BIN)/python -m pytest -m torture --timeout 1800

@@ -132,7 +132,7 @@ def judge_sizes(model: Path, slide: Path, work: Path) -> None:
     wsi_seg("infer", work / "slide.zarr", "--checkpoint", model, "--overwrite",
             "--out", work / "found.zarr")  # fmt: skip
     for name, options in {"all": ("--threshold", "0.5"), "exported": ()}.items():
-        wsi_seg("export", work / "found.zarr", "--store", work / "slide.zarr", *options,
+        wsi_seg("export", work / "found.zarr", "--slides", work / "slide.zarr", *options,
                 "--table", work / name, "--overview", work / name)  # fmt: skip
         with (work / name / f"{slide.stem}.csv").open() as file:
             areas = [float(row["area_um2"]) for row in csv.DictReader(file)]

@@ -1,7 +1,6 @@
-"""The commands on the page of each pipeline run through, as they stand, on the real data."""
+"""The pages of the pipelines can be run, and their scores compared with those committed."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -10,53 +9,71 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
+from pipelines.run import commands_of, expected_scores
 
-# What the commands write last, and the least of it: what was reached, less what chance moves.
-PAGES = {
-    "hubmap_kidney": ("scores-objects/scores.json", "pooled_dice", 0.8),
-    "siim_pneumothorax": ("scores-siim-0/scores.json", "pooled_dice", 0.3),
-    "stas_lung": ("scores-stas/scores.json", "pooled_dice", 0.2),
-    "nuclei_dsb2018": ("scores-nuclei/scores.json", "pooled_dice", 0.85),
-    "lung_nodule": ("froc-2.json", "cpm", 0.2),
-}
+FOLDER = Path(__file__).parents[2] / "pipelines"
 
+PAGE = """# Task
 
-def test_every_pipeline_has_its_line_here():
-    assert {path.parent.name for path in REPOSITORY.glob("pipelines/*/recipe.yaml")} == set(PAGES)
+```sh
+dice=$(cat pipelines/task/dice)
+echo '{"classes": {"nucleus": {"dice": '$dice'}}}' > scores.json
+```
 
+    exit 1
 
-@pytest.mark.pipelines
-@pytest.mark.parametrize("task", PAGES)
-def test_the_commands_of_a_page_run_through(task, shared_data, tmp_path):
-    shutil.copytree(REPOSITORY / "pipelines", tmp_path / "pipelines")
-    page = (tmp_path / "pipelines" / task / "README.md").read_text(encoding="utf-8")
-    commands = "\n".join(re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL))
-    # The program of this checkout, whatever else is installed.
-    (tmp_path / "bin").mkdir()
-    program = tmp_path / "bin" / "wsi-seg"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m wsi_seg "$@"\n')
-    program.chmod(0o755)
-    (tmp_path / "bin" / "python").symlink_to(sys.executable)
-    search = os.pathsep.join([str(tmp_path / "bin"), os.environ["PATH"]])
-    paths = {"PATH": search, "PYTHONPATH": str(REPOSITORY), "DATA": str(shared_data)}
-    subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", commands], cwd=tmp_path, env=os.environ | paths,
-        check=True,
-    )  # fmt: skip
-    file, figure, least = PAGES[task]
-    found = json.loads((tmp_path / file).read_text(encoding="utf-8"))
-    assert least <= value_of(found, figure) <= 1
+```yaml
+name: not a command
+```
+
+```sh
+test -d "$DATA"
+```
+"""
 
 
-def value_of(document, figure):
-    """The first value of that name, at any depth."""
-    if isinstance(document, dict):
-        if figure in document:
-            return document[figure]
-        document = list(document.values())
-    if isinstance(document, list):
-        for one in document:
-            if (found := value_of(one, figure)) is not None:
-                return found
-    return None
+def test_every_pipeline_has_scores_that_its_page_states():
+    assert {path.parent.name for path in FOLDER.glob("*/recipe.yaml")} == set(expected_scores())
+    for task, scores in expected_scores().items():
+        page = (FOLDER / task / "README.md").read_text(encoding="utf-8")
+        assert scores
+        for score in scores:
+            assert re.search(rf"(?<!\d){score.score:.3f}(?!\d)", page), (task, score)
+
+
+def test_only_shell_blocks_are_commands():
+    assert commands_of(PAGE).splitlines()[-1] == 'test -d "$DATA"'
+    assert "exit 1" not in commands_of(PAGE)
+    assert "name" not in commands_of(PAGE)
+
+
+def run(tmp_path, dice):
+    """Run the script on a page whose commands find this Dice, or fail; 0.5 is expected."""
+    folder = tmp_path / "pipelines"
+    (folder / "task").mkdir(parents=True)
+    shutil.copyfile(FOLDER / "run.py", folder / "run.py")
+    (folder / "task" / "README.md").write_text(PAGE)
+    if dice is not None:
+        (folder / "task" / "dice").write_text(dice)
+    score = {"file": "scores.json", "figure": "classes.nucleus.dice", "score": 0.5}
+    (folder / "scores.json").write_text(json.dumps({"task": [score | {"tolerance": 0.1}]}))
+    return subprocess.run(
+        [sys.executable, folder / "run.py", "--data", tmp_path, "--work", tmp_path / "work"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(("dice", "status"), [("0.5", 0), ("0.58", 0), ("0.61", 1), ("0.39", 1)])
+def test_a_score_further_away_than_its_tolerance_differs(tmp_path, dice, status):
+    done = run(tmp_path, dice)
+    assert done.returncode == status, done.stderr
+    assert ("DIFFERS" in done.stdout) == bool(status)
+    assert f"{float(dice):.3f}, expected 0.500 +- 0.100" in done.stdout
+
+
+def test_a_command_that_fails_is_reported(tmp_path):
+    done = run(tmp_path, None)
+    assert done.returncode == 1
+    assert "task: a command failed" in done.stdout
