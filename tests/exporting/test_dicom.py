@@ -10,13 +10,13 @@ import shapely
 from pydicom.dataset import Dataset
 from wsidicom import AnnotationInstance
 
+from tests.makers.dicoms import write_dicom_level
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import ConfigError, OutputError
 from wsi_seg.exporting.codes import class_codes
 from wsi_seg.exporting.dicom import source_header, write_dicom_ann, write_dicom_seg
 from wsi_seg.exporting.outlines import outlines
 from wsi_seg.exporting.targets import ExportTargets
-from wsi_seg.testing.dicoms import write_dicom_level
 
 # highdicom leaves a database in memory open in every segmentation.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
