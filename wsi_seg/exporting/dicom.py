@@ -121,7 +121,7 @@ def _segmentation(
         pixels = np.memmap(file, np.uint8, "w+", shape=(extent.height, extent.width))
         for strip in extent.strips(STRIP_PX, level):
             pixels[strip.slices] = read_ids(label, strip)
-        return Segmentation(
+        made: Dataset = Segmentation(
             source_images=[source],
             pixel_array=pixels,
             segmentation_type="LABELMAP",
@@ -143,6 +143,7 @@ def _segmentation(
             content_description="classes of pixels",
             **_made_by(),
         )
+    return made
 
 
 def _made_by() -> dict[str, Any]:

@@ -19,8 +19,6 @@ def without_holes(polygon: Polygon) -> Iterator[Polygon]:
     halves = shapely.intersection(
         polygon, [shapely.box(x, y, cut, y_end), shapely.box(cut, y, x_end, y_end)]
     )
-    # Programs draw borders through pixels' centres by the direction of the outline.
-    clockwise = not shapely.is_ccw(polygon.exterior)
-    for part in shapely.orient_polygons(shapely.get_parts(halves), exterior_cw=clockwise):
+    for part in shapely.get_parts(halves):
         if isinstance(part, Polygon):  # or a side along the line
             yield from without_holes(part)
