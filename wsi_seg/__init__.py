@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from wsi_seg.evaluation.search import SearchReport, search
     from wsi_seg.exporting.bioimageio import Credits
     from wsi_seg.exporting.geojson import write_geojson
+    from wsi_seg.exporting.outlines import Outlines, outlines
     from wsi_seg.exporting.pack import PackReport, PackTargets, pack_model
-    from wsi_seg.exporting.run import ExportReport, ExportTargets, export, outlines
+    from wsi_seg.exporting.run import export
+    from wsi_seg.exporting.targets import ExportReport, ExportTargets
     from wsi_seg.geometry import Extent, Pyramid, Region, TileGrid
     from wsi_seg.inference.array import Predictor
     from wsi_seg.inference.options import InferOptions
@@ -66,8 +68,8 @@ _HOMES = {
     "Collection": "wsi_seg.store",
     "Credits": "wsi_seg.exporting.bioimageio",
     "EpochDataset": "wsi_seg.learn.dataset",
-    "ExportReport": "wsi_seg.exporting.run",
-    "ExportTargets": "wsi_seg.exporting.run",
+    "ExportReport": "wsi_seg.exporting.targets",
+    "ExportTargets": "wsi_seg.exporting.targets",
     "Extent": "wsi_seg.geometry",
     "InferOptions": "wsi_seg.inference.options",
     "InferReport": "wsi_seg.inference.report",
@@ -75,6 +77,7 @@ _HOMES = {
     "Model": "wsi_seg.predict.ensemble",
     "ModelCard": "wsi_seg.models",
     "Multiscale": "wsi_seg.store",
+    "Outlines": "wsi_seg.exporting.outlines",
     "PackReport": "wsi_seg.exporting.pack",
     "PackTargets": "wsi_seg.exporting.pack",
     "Predictions": "wsi_seg.store",
@@ -106,7 +109,7 @@ _HOMES = {
     "open_collection": "wsi_seg.store",
     "open_predictions": "wsi_seg.store",
     "open_slide": "wsi_seg.slides",
-    "outlines": "wsi_seg.exporting.run",
+    "outlines": "wsi_seg.exporting.outlines",
     "pack_model": "wsi_seg.exporting.pack",
     "plan_inference": "wsi_seg.inference.run_plan",
     "push_model": "wsi_seg.reporting.push",
@@ -138,6 +141,7 @@ __all__ = [
     "Model",
     "ModelCard",
     "Multiscale",
+    "Outlines",
     "PackReport",
     "PackTargets",
     "Predictions",

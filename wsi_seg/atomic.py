@@ -1,7 +1,8 @@
-"""Owns writing a file whole or not at all, so that it outlives a kill and a power cut."""
+"""Owns writing a file or a folder whole or not at all, so that it outlives a kill."""
 
 import contextlib
 import os
+import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +54,49 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder to fill; it takes the final name when the block ends well.
+
+    After an error what was there before is as it was, and nothing is left of the new one.
+
+    Parameters
+    ----------
+    path
+        The folder's final name; its parent is made where absent. What is there is replaced.
+
+    Yields
+    ------
+    Path
+        Next to the final name, empty.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written.
+    """
+    partial = partial_path(path)
+    old = partial.with_suffix(".old")
+    try:
+        for left in (partial, old):  # by a kill
+            if left.exists():
+                shutil.rmtree(left)
+        partial.mkdir(parents=True)
+        yield partial
+        if path.exists():
+            path.rename(old)
+        partial.rename(path)
+        sync(path.parent)
+        if old.exists():
+            shutil.rmtree(old)
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def partial_path(path: Path) -> Path:

@@ -38,3 +38,9 @@ Method = Literal["temperature", "quantile"]
 # Unit of the areas of a rule, and what its least area is counted for; see `postprocess.rule`.
 Unit = Literal["um2", "px"]
 Scope = Literal["image", "object"]
+
+# What QuPath makes of exported objects; see `exporting.geojson`.
+ObjectType = Literal["auto", "annotations", "detections"]
+
+# Versions of OME-Zarr that are exported; see `exporting.omezarr`.
+Ngff = Literal["0.4", "0.5"]

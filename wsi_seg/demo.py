@@ -257,7 +257,8 @@ def _evaluate(stage: _Stage) -> tuple[float, float]:
 
 
 def _export(stage: _Stage, name: str, *, with_polygons: bool) -> None:
-    from wsi_seg.exporting.run import ExportTargets, export
+    from wsi_seg.exporting.run import export
+    from wsi_seg.exporting.targets import ExportTargets
     from wsi_seg.store import open_collection, open_predictions
 
     prediction, store = stage.path(f"{name}_pred.zarr"), stage.path(f"{name}.zarr")

@@ -9,8 +9,10 @@ from wsi_seg.annotations import read_annotations
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.exporting.geojson import write_geojson
+from wsi_seg.exporting.outlines import outlines
 from wsi_seg.exporting.overview import write_overview
-from wsi_seg.exporting.run import ExportTargets, export, outlines
+from wsi_seg.exporting.run import export
+from wsi_seg.exporting.targets import ExportTargets
 from wsi_seg.geometry import Region
 from wsi_seg.masks.rasterize import Rasterizer
 from wsi_seg.progress import Silent
@@ -43,16 +45,17 @@ def test_exported_polygons_drawn_again_give_the_label_map(tmp_path, make_predict
 def test_small_objects_are_left_out_by_their_area_in_um2(tmp_path, make_prediction, rings):
     # 2 x 2 px of 1 um are 4 um2; 20 x 40 px are 800.
     store = make_prediction(tmp_path, rings())["slide"].label("prediction")
-    assert [len(list(outlines(store, least))) for least in (0, 4, 4.1, 801)] == [3, 3, 2, 1]
+    found = [outlines(store, min_area_um2=least) for least in (0, 4, 4.1, 801)]
+    assert [len(list(some)) for some in found] == [len(some) for some in found] == [3, 3, 2, 1]
 
 
 def test_gzip_by_suffix_and_unwritable_targets(tmp_path, make_prediction, rings):
     store = make_prediction(tmp_path, rings())["slide"].label("prediction")
-    write_geojson(tmp_path / "a.geojson.gz", outlines(store, 0))
+    write_geojson(tmp_path / "a.geojson.gz", outlines(store))
     assert len(read_annotations(tmp_path / "a.geojson.gz").items) == 3
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):
-        write_geojson(tmp_path / "file" / "b.geojson", outlines(store, 0))
+        write_geojson(tmp_path / "file" / "b.geojson", outlines(store))
 
 
 def test_overview_shows_outlines_in_the_class_colour(tmp_path):

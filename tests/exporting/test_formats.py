@@ -15,9 +15,11 @@ from wsi_seg.annotations import AnnotationSets, read_for_slides
 from wsi_seg.annotations.rle import decode_rle, encode_rle
 from wsi_seg.classes import ClassTable
 from wsi_seg.exporting.coco import write_coco
+from wsi_seg.exporting.outlines import outlines
 from wsi_seg.exporting.png import write_mask
 from wsi_seg.exporting.rle import encode_label, write_rle_csv
-from wsi_seg.exporting.run import ExportTargets, export, outlines
+from wsi_seg.exporting.run import export
+from wsi_seg.exporting.targets import ExportTargets
 from wsi_seg.exporting.tiff import write_ome_tiff
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.masks.rasterize import Rasterizer
@@ -72,7 +74,7 @@ def test_ome_tiff_loads_in_tifffile_and_openslide(tmp_path, make_prediction, rin
     labels = np.tile(rings(), (2, 5))
     label = make_prediction(tmp_path, labels)["slide"].label("prediction")
     path = tmp_path / "l.ome.tif"
-    write_ome_tiff(path, label)
+    write_ome_tiff(path, label, "slide")
     with tifffile.TiffFile(path) as tiff:
         assert tiff.is_ome
         assert len(tiff.series[0].levels) == len(label.pyramid.extents) == 2
@@ -90,7 +92,7 @@ def test_ome_tiff_of_probabilities_names_its_channels(tmp_path, make_prediction,
     for y in (0, 512):
         write_strip(store.path, 0, y, values[y : y + 512])
     image = replace(store.image, attributes={"classes": CLASSES.to_json()})
-    write_ome_tiff(tmp_path / "p.ome.tif", image)
+    write_ome_tiff(tmp_path / "p.ome.tif", image, "slide")
     with tifffile.TiffFile(tmp_path / "p.ome.tif") as tiff:
         np.testing.assert_array_equal(tiff.series[0].asarray(), values.transpose(2, 0, 1))
         assert 'Name="gland"' in (tiff.ome_metadata or "")
@@ -100,10 +102,7 @@ def test_coco_keeps_holes_and_comes_back_through_our_reader(tmp_path, make_predi
     labels = rings()
     label = make_prediction(tmp_path, labels, downsample=1.0)["slide"].label("prediction")
     path = tmp_path / "c.json"
-    count = write_coco(
-        path, [("slide", Extent(height=700, width=300), outlines(label, 0))], CLASSES
-    )
-    assert count == 3
+    assert write_coco(path, [("slide", outlines(label))], CLASSES) == {"slide": 3}
     sets = read_for_slides(path, {"slide": Extent(height=700, width=300)})
     assert isinstance(sets, AnnotationSets)
     found = sets.by_slide["slide"]

@@ -5,7 +5,8 @@ import json
 
 from wsi_seg.config import load_recipe
 from wsi_seg.evaluation.compare import evaluate
-from wsi_seg.exporting.run import ExportTargets, export
+from wsi_seg.exporting.run import export
+from wsi_seg.exporting.targets import ExportTargets
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer
 from wsi_seg.ingest.run import tile_slides

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from wsi_seg.choices import Dialect
+from wsi_seg.choices import Dialect, Ngff, ObjectType
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
 from wsi_seg.cli.rules import (
     RuleOption,
@@ -15,7 +15,11 @@ from wsi_seg.cli.rules import (
     rule_file,
 )
 
-_NOT_WRITTEN = "not written"
+
+def _target(text: str) -> typer.models.OptionInfo:
+    """Option that says where one format is written."""
+    option: typer.models.OptionInfo = typer.Option(help=text, show_default="not written")
+    return option
 
 
 def export(
@@ -23,61 +27,87 @@ def export(
         "pred.zarr"
     ),
     slides: Annotated[
-        Path, typer.Option(help="Collection of the slides; only overview pictures need it.")
+        Path,
+        typer.Option(help="Collection of the slides, for overview pictures and names of files."),
     ] = Path("store.zarr"),
-    geojson: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for one polygon file per slide, for QuPath.", show_default=_NOT_WRITTEN
-        ),
+    geojson: Annotated[Path | None, _target("Folder for outlines, for QuPath.")] = None,
+    geoparquet: Annotated[
+        Path | None, _target("Folder for outlines and measurements, for geopandas, R and DuckDB.")
     ] = None,
-    png: Annotated[
-        Path | None,
-        typer.Option(help="Folder for one PNG of class ids per slide.", show_default=_NOT_WRITTEN),
+    asap: Annotated[Path | None, _target("Folder for outlines as XML, for ASAP.")] = None,
+    coco: Annotated[
+        Path | None, _target("COCO file of the objects of all slides, with scores.")
     ] = None,
+    table: Annotated[Path | None, _target("Folder for tables, as csv and parquet.")] = None,
+    png: Annotated[Path | None, _target("Folder for one PNG of class ids per slide.")] = None,
     overview: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for one picture with outlines per slide.", show_default=_NOT_WRITTEN
-        ),
+        Path | None, _target("Folder for one picture with outlines per slide.")
     ] = None,
     ome_tiff: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder for OME-TIFFs of class ids, and of probabilities where they were saved.",
-            show_default=_NOT_WRITTEN,
-        ),
+        _target("Folder for OME-TIFFs of class ids, and of probabilities where they were saved."),
     ] = None,
-    table: Annotated[
+    ome_zarr: Annotated[
+        Path | None,
+        _target("Folder for one OME-Zarr per slide: probabilities, classes and numbered objects."),
+    ] = None,
+    spatialdata: Annotated[
+        Path | None, _target("Folder for one SpatialData store per slide, for scanpy and squidpy.")
+    ] = None,
+    dicom_seg: Annotated[
+        Path | None, _target("Folder for DICOM segmentations, a pyramid for each slide.")
+    ] = None,
+    dicom_ann: Annotated[
+        Path | None, _target("Folder for DICOM annotations of outlines, one file per slide.")
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(help="DICOM slides that were predicted.", show_default="only DICOM needs it"),
+    ] = None,
+    codes: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for tables of objects, as csv and parquet.", show_default=_NOT_WRITTEN
+            help="YAML with the codes of classes in DICOM.", show_default="SNOMED's, by class name"
         ),
     ] = None,
     rle: Annotated[
-        Path | None,
-        typer.Option(
-            help="csv file of run-length encoded masks of all slides.", show_default=_NOT_WRITTEN
-        ),
+        Path | None, _target("csv file of run-length encoded masks of all slides.")
     ] = None,
     dialect: Annotated[
         Dialect,
         typer.Option(help="How --rle counts: from the last run, or from the first pixel."),
     ] = "absolute",
-    coco: Annotated[
-        Path | None,
-        typer.Option(help="COCO file of the objects of all slides.", show_default=_NOT_WRITTEN),
+    ngff: Annotated[
+        Ngff, typer.Option(help="Version of OME-Zarr; 0.4 is what QuPath and ImageJ read.")
+    ] = "0.5",
+    zipped: Annotated[
+        bool, typer.Option("--ozx", help="Make each OME-Zarr one file, as its RFC 9 says.")
+    ] = False,
+    kind: Annotated[
+        ObjectType,
+        typer.Option(
+            "--as", help="What QuPath makes of objects; auto: detections above 1,000 in a slide."
+        ),
+    ] = "auto",
+    packed: Annotated[bool, typer.Option("--gz", help="Compress GeoJSON with gzip.")] = False,
+    simplify: Annotated[
+        float | None,
+        typer.Option(
+            help="How far outlines may move in um (pixels where mpp is unknown), up to half a "
+            "pixel of the prediction; 0 keeps the borders of pixels.",
+            show_default="half a pixel of the prediction",
+        ),
     ] = None,
-    packed: Annotated[bool, typer.Option("--gz", help="Compress polygon files with gzip.")] = False,
+    min_area_um2: Annotated[
+        float | None,
+        typer.Option(
+            help="Leave out outlines smaller than this many um2 (pixels where mpp is unknown).",
+            show_default="4 pixels of the prediction",
+        ),
+    ] = None,
     rule: RuleOption = None,
     threshold: ThresholdOption = None,
     watershed_depth: WatershedOption = 0.0,
-    min_area_um2: Annotated[
-        float,
-        typer.Option(
-            help="Leave out polygons smaller than this many um2 (pixels where mpp is unknown)."
-        ),
-    ] = 0.0,
     json_mode: JsonFlag = False,
 ) -> None:
     """Write predictions in the formats that other programs read.
@@ -89,32 +119,49 @@ def export(
       wsi-seg export pred.zarr --rule run/rule.json --table tables/ --rle out.csv
       wsi-seg export pred.zarr --watershed-depth 0.75 --coco objects.json
     """
-    if not any((geojson, png, overview, ome_tiff, table, rle, coco)):
-        raise typer.BadParameter(
-            "choose some of --geojson, --png, --overview, --ome-tiff, --table, --rle, --coco"
-        )
+    wanted = {
+        "geojson": geojson, "geoparquet": geoparquet, "asap": asap, "coco": coco, "table": table,
+        "png": png, "overview": overview, "ome_tiff": ome_tiff,
+        "ome_zarr": ome_zarr, "spatialdata": spatialdata,
+        "dicom_seg": dicom_seg, "dicom_ann": dicom_ann, "rle": rle,
+    }  # fmt: skip
+    if not any(wanted.values()):
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in wanted)
+        raise typer.BadParameter(f"choose some of {options}")
 
     def body(terminal: Terminal) -> dict[str, object]:
-        from wsi_seg.exporting.run import ExportTargets
         from wsi_seg.exporting.run import export as run_export
+        from wsi_seg.exporting.targets import ExportTargets
         from wsi_seg.store import open_collection, open_predictions
 
         chosen = chosen_rule(terminal, rule_file(rule, threshold), threshold, watershed_depth)
         report = run_export(
             open_predictions(prediction),
-            open_collection(slides) if overview else None,
+            open_collection(slides) if overview or slides.exists() else None,
             ExportTargets(
                 geojson=geojson,
+                geoparquet=geoparquet,
+                asap=asap,
+                table=table,
+                coco=coco,
                 png=png,
                 overview=overview,
                 ome_tiff=ome_tiff,
-                table=table,
+                ome_zarr=ome_zarr,
+                spatialdata=spatialdata,
+                dicom_seg=dicom_seg,
+                dicom_ann=dicom_ann,
+                source=source,
+                codes=codes,
                 rle=rle,
-                coco=coco,
+                kind=kind,
                 min_area_um2=min_area_um2,
+                simplify_um=simplify,
                 rule=chosen,
                 packed=packed,
                 dialect=dialect,
+                ngff=ngff,
+                zipped=zipped,
             ),
             progress=terminal.progress,
         )

@@ -11,63 +11,76 @@ from shapely.geometry import Polygon
 
 from wsi_seg.annotations import Annotation
 from wsi_seg.atomic import atomic_path
-from wsi_seg.classes import ClassEntry, ClassTable
+from wsi_seg.classes import ClassTable
+from wsi_seg.exporting.outlines import Outlines
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.masks.rasterize import Rasterizer
-
-Found = Iterable[tuple[ClassEntry, Polygon]]
 
 _DRAWN = ClassTable.named(["drawn"])
 _BAND_PX = 256
 
 
-def write_coco(path: Path, images: Iterable[tuple[str, Extent, Found]], classes: ClassTable) -> int:
-    """Write the objects of some slides, whole or not at all; return how many there were.
+def write_coco(
+    path: Path, images: Iterable[tuple[str, Outlines]], classes: ClassTable
+) -> dict[str, int]:
+    """Write the objects of some slides, whole or not at all; return how many each has.
+
+    The score of an object is its mean probability, where that is known.
 
     Parameters
     ----------
     path
         File to write.
     images
-        Name and level-0 size of each slide, and its objects in level-0 pixels; consumed one by one.
+        Name of each slide's file, and its objects; consumed one by one.
     classes
         Categories.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
     """
     sizes: list[dict[str, object]] = []
+    counts: dict[str, int] = {}
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        count = _write(file, images, sizes)
+        file.write('{"annotations": [')
+        for name, objects in images:
+            extent, image = objects.place.extent, len(sizes) + 1
+            sizes.append(
+                {"id": image, "file_name": name, "height": extent.height, "width": extent.width}
+            )
+            _write(file, objects, image, done=sum(counts.values()))
+            counts[name] = len(objects)
         categories = [{"id": entry.id, "name": entry.name} for entry in classes]
         # Images come last: their list is complete only now, and JSON knows no order.
         file.write(f'\n], "categories": {json.dumps(categories)}, "images": {json.dumps(sizes)}}}')
-    return count
+    return counts
 
 
-def _write(
-    file: IO[str],
-    images: Iterable[tuple[str, Extent, Found]],
-    sizes: list[dict[str, object]],
-) -> int:
-    count = 0
-    file.write('{"annotations": [')
-    for name, extent, objects in images:
-        number = len(sizes) + 1
-        sizes.append(
-            {"id": number, "file_name": name, "height": extent.height, "width": extent.width}
+def _write(file: IO[str], objects: Outlines, image: int, *, done: int) -> None:
+    extent = objects.place.extent
+    for batch in objects.batches():
+        rows = zip(
+            batch.class_id.tolist(),
+            batch.polygons,
+            batch.figures["mean_probability"].tolist(),
+            strict=True,
         )
-        for entry, polygon in objects:
-            count += 1
+        for class_id, polygon, score in rows:
+            file.write(",\n" if done else "\n")
+            done += 1
             x, y, x_end, y_end = polygon.bounds
             row = {
-                "id": count,
-                "image_id": number,
-                "category_id": entry.id,
+                "id": done,
+                "image_id": image,
+                "category_id": class_id,
                 "area": polygon.area,
                 "bbox": [x, y, x_end - x, y_end - y],
-                "iscrowd": int(bool(polygon.interiors)),
+                "iscrowd": 0,
                 "segmentation": _segmentation(polygon, extent),
             }
-            file.write((",\n" if count > 1 else "\n") + json.dumps(row))
-    return count
+            file.write(json.dumps(row if np.isnan(score) else {**row, "score": round(score, 4)}))
 
 
 def _segmentation(polygon: Polygon, extent: Extent) -> object:

@@ -1,70 +1,113 @@
-"""Owns writing GeoJSON that QuPath loads: one annotation per object, holes kept, streamed."""
+"""Owns writing GeoJSON that QuPath opens: objects with class, colour and measurements, streamed."""
 
 import gzip
 import json
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 import shapely
-from shapely.geometry import Polygon
 
 from wsi_seg.atomic import atomic_path
-from wsi_seg.classes import ClassEntry
+from wsi_seg.choices import ObjectType
+from wsi_seg.exporting.outlines import Batch, Outlines
+
+# Above so many objects QuPath is slow with annotations, and fast with detections.
+MOST_ANNOTATIONS = 1000
+
+# Text is packed while it is written, so that a faster level pays.
+_GZIP_LEVEL = 4
+
+# Names as QuPath spells its own measurements; digits that each is written with.
+_MEASUREMENTS = {
+    "area": ("Area {unit}^2", 2),
+    "perimeter": ("Perimeter {unit}", 2),
+    "circularity": ("Circularity", 4),
+    "solidity": ("Solidity", 4),
+    "eccentricity": ("Eccentricity", 4),
+    "mean_probability": ("Mean probability", 4),
+    "max_probability": ("Max probability", 4),
+}
 
 
-def write_geojson(path: Path | str, objects: Iterable[tuple[ClassEntry, Polygon]]) -> int:
-    """Write objects as a FeatureCollection, whole or not at all.
+def write_geojson(path: Path | str, objects: Outlines, *, kind: ObjectType = "auto") -> int:
+    """Write objects as a FeatureCollection, whole or not at all; return how many there were.
 
     Parameters
     ----------
     path
         File to write; gzipped if its name ends with ``.gz``.
     objects
-        Class and outline, ``(x, y)`` in level-0 pixels; consumed one by one.
+        Of one slide; see `wsi_seg.outlines`.
+    kind
+        What QuPath makes of them; ``auto`` makes detections of more than 1,000.
 
-    Returns
-    -------
-    int
-        How many there were.
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
 
     Examples
     --------
-    >>> write_geojson("slide-1.geojson", outlines(label))  # doctest: +SKIP
-    57
+    >>> write_geojson("a.geojson", outlines(label))  # doctest: +SKIP
+    12
     """
     path = Path(path)
+    one = object_type(kind, len(objects))
     with atomic_path(path) as temporary, _open(temporary, packed=path.suffix == ".gz") as file:
-        return _write(file, objects)
+        before = '{"type": "FeatureCollection", "features": [\n'
+        for batch in objects.batches():
+            file.write(before)
+            file.write(",\n".join(_features(batch, objects, one)))
+            before = ",\n"
+        file.write("\n]}\n" if before == ",\n" else before + "]}\n")
+    return len(objects)
+
+
+def object_type(kind: ObjectType, count: int) -> str:
+    """Give QuPath's word for objects of which a slide has so many."""
+    if kind == "auto":
+        return "detection" if count > MOST_ANNOTATIONS else "annotation"
+    return kind.removesuffix("s")
 
 
 def _open(path: Path, *, packed: bool) -> IO[str]:
     if packed:
-        return gzip.open(path, "wt", encoding="utf-8")
+        return gzip.open(path, "wt", encoding="utf-8", compresslevel=_GZIP_LEVEL)
     return path.open("w", encoding="utf-8")
 
 
-def _write(file: IO[str], objects: Iterable[tuple[ClassEntry, Polygon]]) -> int:
-    count = 0
-    file.write('{"type": "FeatureCollection", "features": [')
-    for entry, polygon in objects:
-        file.write(",\n" if count else "\n")
-        file.write(json.dumps(_feature(entry, polygon)))
-        count += 1
-    file.write("\n]}\n")
-    return count
-
-
-def _feature(entry: ClassEntry, polygon: Polygon) -> dict[str, object]:
-    rings = [polygon.exterior, *polygon.interiors]
-    return {
-        "type": "Feature",
-        "geometry": {
-            "type": "Polygon",
-            "coordinates": [shapely.get_coordinates(ring).round(4).tolist() for ring in rings],
-        },
-        "properties": {
-            "objectType": "annotation",
-            "classification": {"name": entry.name, "color": list(entry.rgb)},
-        },
+def _features(batch: Batch, objects: Outlines, kind: str) -> Iterator[str]:
+    """JSON of each object."""
+    classes = {
+        entry.id: (entry.name, json.dumps({"name": entry.name, "color": list(entry.rgb)}))
+        for entry in objects.classes
     }
+    names = {number: json.dumps(name)[1:-1] for number, (name, _) in classes.items()}
+    rows = zip(
+        batch.uuid,
+        shapely.to_geojson(batch.polygons).tolist(),
+        batch.class_id.tolist(),
+        batch.number.tolist(),
+        _measurements(batch, "px" if objects.label.pyramid.mpp is None else "µm"),
+        strict=True,
+    )
+    for uuid, geometry, class_id, number, measurements in rows:
+        yield (
+            f'{{"type": "Feature", "id": "{uuid}", "geometry": {geometry}, "properties": '
+            f'{{"objectType": "{kind}", "name": "{names[class_id]} {number}", '
+            f'"classification": {classes[class_id][1]}, "isLocked": false, '
+            f'"measurements": {{{measurements}}}}}}}'
+        )
+
+
+def _measurements(batch: Batch, unit: str) -> Iterator[str]:
+    """Members of the JSON of each object's measurements; what is not known is left out."""
+    figures = {
+        _MEASUREMENTS[name][0].format(unit=unit): values.round(_MEASUREMENTS[name][1]).tolist()
+        for name, values in batch.figures.items()
+        if not np.isnan(values).any()
+    }
+    text = ", ".join(f'"{name}": {{}}' for name in figures)
+    return (text.format(*row) for row in zip(*figures.values(), strict=True))

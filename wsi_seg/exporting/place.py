@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import shapely
-from shapely.geometry import Polygon
+from numpy.typing import NDArray
 
 from wsi_seg.geometry import Extent
 from wsi_seg.store import Multiscale
@@ -41,7 +41,7 @@ class Place:
         height, width = round(own.height * scale), round(own.width * scale)
         return cls(Extent(height=height, width=width), scale, scale)
 
-    def on_slide(self, polygon: Polygon) -> Polygon:
-        """Polygon in level-0 pixels of one in pixels of the prediction."""
+    def on_slide(self, polygons: NDArray[np.object_]) -> NDArray[np.object_]:
+        """Polygons in level-0 pixels of those in pixels of the prediction."""
         factors = np.array([self.wide, self.tall])
-        return shapely.transform(polygon, lambda xy: (xy * factors).round(_DIGITS))
+        return np.asarray(shapely.transform(polygons, lambda xy: (xy * factors).round(_DIGITS)))

@@ -1,108 +1,38 @@
 """Owns exporting a whole prediction collection: one file per slide and format."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from shapely.geometry import Polygon
-
-from wsi_seg.batch import SlidesReport, run_each
-from wsi_seg.choices import Dialect
-from wsi_seg.classes import ClassEntry
+from wsi_seg.batch import run_each
 from wsi_seg.errors import StoreError
+from wsi_seg.exporting.asap import write_asap
 from wsi_seg.exporting.coco import write_coco
+from wsi_seg.exporting.codes import class_codes
+from wsi_seg.exporting.dicom import source_header, write_dicom_ann, write_dicom_seg
 from wsi_seg.exporting.geojson import write_geojson
+from wsi_seg.exporting.geoparquet import write_geoparquet
 from wsi_seg.exporting.names import file_name
+from wsi_seg.exporting.omezarr import write_ome_zarr
+from wsi_seg.exporting.outlines import Outlines, outlines
 from wsi_seg.exporting.overview import write_overview
 from wsi_seg.exporting.place import Place
 from wsi_seg.exporting.png import write_mask
 from wsi_seg.exporting.rle import write_rle_csv
+from wsi_seg.exporting.spatial import write_spatialdata
+from wsi_seg.exporting.targets import ExportReport, ExportTargets
 from wsi_seg.exporting.tiff import write_ome_tiff
-from wsi_seg.masks.vectorize import vectorize
-from wsi_seg.postprocess.objects import ObjectTable, Scale, joined_tables, measure
-from wsi_seg.postprocess.rule import Rule
-from wsi_seg.postprocess.strips import label_strips
+from wsi_seg.postprocess.objects import ObjectTable, Scale
 from wsi_seg.postprocess.table import write_table
 from wsi_seg.postprocess.write import decided_label
 from wsi_seg.progress import Progress, Silent
 from wsi_seg.store import Collection, Multiscale, Predictions, SlideStore
-from wsi_seg.store.class_view import class_view, each_class
+from wsi_seg.store.class_view import each_class
 
-# Rows of a label map outlined at a time.
-_STRIP_PX = 1024
 _LONGEST_SUFFIX = ".probability.ome.tif"
 
-
-@dataclass(frozen=True, slots=True)
-class ExportTargets:
-    """Where to write which format; None leaves a format out.
-
-    Parameters
-    ----------
-    geojson, png, overview
-        Folders for one polygon file (``.geojson.gz`` if ``packed``), one PNG of class ids, one
-        overview picture per slide.
-    ome_tiff
-        Folder for pyramidal OME-TIFFs of the label map, and of the probabilities if they were
-        saved.
-    table
-        Folder for object tables, as csv and parquet; probabilities are nan if none were saved.
-    rle, coco
-        One csv file of run-length encoded masks, one COCO file, for all slides. Runs count pixels
-        of the prediction, whose size is given with them; COCO's polygons those of level 0.
-    min_area_um2
-        Objects smaller than this are left out of the polygons; px² of level 0 where mpp is
-        unknown.
-    rule
-        Makes the decision that is exported, which is kept as the label ``decision``; None exports
-        the label map that inference wrote, without what the model's card calls too small.
-    packed
-        Whether polygon files are gzipped.
-    dialect
-        Of the run-length encoding; see `annotations.rle`.
-
-    Examples
-    --------
-    >>> targets = ExportTargets(geojson=Path("polygons"), rule=Rule(0.7, 0.4))
-    """
-
-    geojson: Path | None = None
-    png: Path | None = None
-    overview: Path | None = None
-    ome_tiff: Path | None = None
-    table: Path | None = None
-    rle: Path | None = None
-    coco: Path | None = None
-    min_area_um2: float = 0.0
-    rule: Rule | None = None
-    packed: bool = False
-    dialect: Dialect = "absolute"
-
-
-@dataclass(frozen=True, slots=True)
-class ExportReport(SlidesReport[str]):
-    """What was exported.
-
-    Parameters
-    ----------
-    files
-        That were written.
-    objects
-        Number of objects, by slide.
-    warnings
-        Tiles that inference could not read, and probabilities it did not save.
-    """
-
-    files: tuple[str, ...]
-    objects: dict[str, int]
-    warnings: tuple[str, ...] = ()
-
-    def lines(self) -> list[str]:
-        """Figures as sentences for people."""
-        lines = [f"{slide}: {count} objects" for slide, count in self.objects.items()]
-        return [*lines, *self.warnings, *(f"wrote {file}" for file in self.files)]
+# Objects of fewer pixels of the prediction are specks.
+_LEAST_PX = 4
 
 
 def export(
@@ -119,7 +49,8 @@ def export(
     predictions
         Made by inference.
     slides
-        The slides' own stores, which overview pictures need.
+        The slides' own stores, which overview pictures need. Where they are given, COCO has the
+        names of the slides' files.
     targets
         What to write, and where.
     progress
@@ -134,29 +65,32 @@ def export(
     ------
     StoreError
         If there are no predictions.
+    OutputError
+        If a file for all slides cannot be written.
 
     Examples
     --------
+    >>> from pathlib import Path
     >>> targets = ExportTargets(geojson=Path("polygons"))
     >>> export(open_predictions("pred.zarr"), None, targets).objects  # doctest: +SKIP
     {'slide-1': 57}
-    OutputError
-        If a file for all slides cannot be written.
     """
     names = predictions.require_names()
 
-    def work(name: str) -> tuple[Multiscale, list[str], int | None]:
-        label = decided_label(predictions[name], targets.rule)
-        return label, *_write_slide(predictions[name], label, slides, targets)
+    def work(name: str) -> _Done:
+        return _write_slide(predictions[name], slides, targets)
 
     batch = run_each(names, work, title="export", progress=progress)
     done = batch.results
-    files = [file for _, written, _ in done.values() for file in written]
-    files += _write_shared([(name, label) for name, (label, _, _) in done.items()], targets)
+    files = [str(path) for slide in done.values() for path in slide.files]
+    files += _write_shared(predictions, done, slides, targets)
+    found = {name: slide for name, slide in done.items() if slide.objects is not None}
     return ExportReport(
         tuple(done),
         tuple(files),
-        {name: count for name, (_, _, count) in done.items() if count is not None},
+        {name: slide.objects or 0 for name, slide in found.items()},
+        {name: slide.left_out for name, slide in found.items()},
+        {name: slide.min_area for name, slide in found.items()},
         _warnings(predictions, targets),
         failures=batch.failures,
     )
@@ -165,7 +99,7 @@ def export(
 def _warnings(predictions: Predictions, targets: ExportTargets) -> tuple[str, ...]:
     warnings = [text for store in predictions if (text := store.warning) is not None]
     plain = sum(store.saved == "labels" for store in predictions)
-    if plain and (targets.ome_tiff or targets.table):
+    if plain and (targets.ome_tiff or targets.table or targets.outlined):
         warnings.append(
             f"probabilities of {plain} slides are in no file: only their class ids were saved"
         )
@@ -177,59 +111,124 @@ def _warnings(predictions: Predictions, targets: ExportTargets) -> tuple[str, ..
     return tuple(warnings)
 
 
-def _write_slide(
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What was written of one slide; ``objects`` are those that are large enough, if outlined."""
+
+    label: Multiscale
+    files: list[Path]
+    objects: int | None
+    left_out: int
+    min_area: str
+
+
+def _write_slide(store: SlideStore, slides: Collection | None, targets: ExportTargets) -> _Done:
+    """Write one slide's own files."""
+    label = decided_label(store, targets.rule)
+    if label.channels is not None and targets.one_id:
+        raise StoreError(
+            f"slide {store.name}: its classes overlap, and {', '.join(targets.one_id)} have one id "
+            "for each pixel; expected other formats, such as --geojson, --rle or --ome-tiff"
+        )
+    files = _write_pixels(store, label, slides, targets)
+    if targets.source is not None and (targets.dicom_seg or targets.dicom_ann):
+        header = source_header(targets.source, store.name)
+        codes = class_codes(label.classes, targets.codes)
+        if targets.dicom_seg is not None:
+            folder = targets.dicom_seg / file_name(store.name, "")
+            files += write_dicom_seg(folder, label, header, codes)
+    if not targets.numbered:
+        return _Done(label, files, None, 0, "")
+    objects = _outlines(store, label, targets)
+    if targets.source is not None and targets.dicom_ann is not None:
+        files.append(targets.dicom_ann / file_name(store.name, ".dcm"))
+        write_dicom_ann(files[-1], objects, header, codes)
+    files += _write_objects(store, objects, slides, targets)
+    unit = "px2" if label.pyramid.mpp is None else "um2"
+    least = f"{_least_area(label, targets):g} {unit}"
+    count = len(objects) if targets.outlined else None
+    return _Done(label, files, count, len(objects.table) - len(objects), least)
+
+
+def _outlines(store: SlideStore, label: Multiscale, targets: ExportTargets) -> Outlines:
+    return outlines(
+        label,
+        None if store.saved == "labels" else store.probabilities,
+        min_area_um2=_least_area(label, targets),
+        simplify_um=targets.simplify_um,
+        identity=_identity(store, label),
+    )
+
+
+def _identity(store: SlideStore, label: Multiscale) -> dict[str, object]:
+    """List what decides the objects of a slide, whatever was saved of the prediction."""
+    about = store.prediction
+    return {
+        "slide": store.name,
+        "settings": dict(about.settings),
+        "calibration": dict(about.calibration_tables),
+        "rule": label.attributes.get("rule"),
+    }
+
+
+def _least_area(label: Multiscale, targets: ExportTargets) -> float:
+    if targets.min_area_um2 is not None:
+        return targets.min_area_um2
+    return _LEAST_PX * Scale(label.downsample, label.pyramid.mpp).unit ** 2
+
+
+def _write_pixels(
     store: SlideStore, label: Multiscale, slides: Collection | None, targets: ExportTargets
-) -> tuple[list[str], int | None]:
-    """Write the files of one slide; return their names, and the number of polygons."""
-    files, count, name = [], None, store.name
-    if targets.geojson is not None:
-        path = targets.geojson / file_name(name, f".geojson{'.gz' if targets.packed else ''}")
-        count = write_geojson(path, outlines(label, targets.min_area_um2))
-        files.append(path)
+) -> list[Path]:
+    """Write the pictures of one slide; return their names."""
+    files: list[Path] = []
     if targets.overview is not None and slides is not None:
-        files.append(targets.overview / file_name(name, ".png"))
+        files.append(targets.overview / file_name(store.name, ".png"))
         parts = [(part, part.classes) for part in each_class(label)]
-        write_overview(slides[name], parts, files[-1])
+        write_overview(slides[store.name], parts, files[-1])
     if targets.png is not None:
-        if label.channels is not None:
-            raise StoreError(
-                f"slide {name}: a PNG has one id for each pixel, and its classes overlap; expected "
-                "another format, such as --geojson, --rle or --ome-tiff"
-            )
-        files.append(targets.png / file_name(name, ".png"))
+        files.append(targets.png / file_name(store.name, ".png"))
         write_mask(files[-1], label)
     if targets.ome_tiff is not None:
         images = {"labels": label}
         if store.saved != "labels":
             images = {"probability": store.probabilities, **images}
         for suffix, image in images.items():
-            files.append(targets.ome_tiff / file_name(name, f".{suffix}.ome.tif"))
-            write_ome_tiff(files[-1], image)
+            files.append(targets.ome_tiff / file_name(store.name, f".{suffix}.ome.tif"))
+            write_ome_tiff(files[-1], image, store.name)
+    return files
+
+
+def _write_objects(
+    store: SlideStore, objects: Outlines, slides: Collection | None, targets: ExportTargets
+) -> list[Path]:
+    """Write what has the objects of one slide; return the names of the files."""
+    name = store.name
+    files: list[Path] = []
+    if targets.geojson is not None:
+        packed = ".gz" if targets.packed else ""
+        files.append(targets.geojson / file_name(name, f".geojson{packed}"))
+        write_geojson(files[-1], objects, kind=targets.kind)
+    if targets.geoparquet is not None:
+        files.append(targets.geoparquet / file_name(name, ".parquet"))
+        write_geoparquet(files[-1], objects)
+    if targets.asap is not None:
+        files.append(targets.asap / file_name(name, ".xml"))
+        write_asap(files[-1], objects)
+    if targets.ome_zarr is not None:
+        suffix = ".ozx" if targets.zipped else ".ome.zarr"
+        files.append(targets.ome_zarr / file_name(name, suffix))
+        write_ome_zarr(files[-1], store.image, objects, name, ngff=targets.ngff)
+    if targets.spatialdata is not None:
+        files.append(targets.spatialdata / file_name(name, ".zarr"))
+        slide = slides[name].path if slides is not None and name in slides else None
+        write_spatialdata(files[-1], objects, name, slide)
     if targets.table is not None:
-        table = _measured(store, label)
+        table = _placed(objects.table, objects.label)
         for suffix in ("csv", "parquet"):
             files.append(targets.table / file_name(name, f".{suffix}"))
-            write_table(files[-1], table, has_mpp=label.pyramid.mpp is not None)
-    return [str(path) for path in files], count
-
-
-def _measured(store: SlideStore, label: Multiscale) -> ObjectTable:
-    """Objects of a label map of a prediction; see `ExportTargets.table`."""
-    if label.channels is None:
-        return _measured_label(store, label)
-    views = (class_view(store, entry) for entry in label.classes)
-    parts = zip(views, each_class(label), strict=True)
-    return joined_tables([_measured_label(view, part) for view, part in parts])
-
-
-def _measured_label(store: SlideStore, label: Multiscale) -> ObjectTable:
-    """Objects of classes of which a pixel has one."""
-    classes, scale = label.classes, Scale(label.downsample, label.pyramid.mpp)
-    if store.saved != "labels":
-        return _placed(measure(label_strips(label, store.probabilities), classes, scale), label)
-    table = _placed(measure(label_strips(label), classes, scale), label)
-    unknown = np.full(len(table), np.nan)
-    return replace(table, mean_probability=unknown, max_probability=unknown)
+            write_table(files[-1], table, has_mpp=objects.label.pyramid.mpp is not None)
+    return files
 
 
 def _placed(table: ObjectTable, label: Multiscale) -> ObjectTable:
@@ -247,55 +246,32 @@ def _placed(table: ObjectTable, label: Multiscale) -> ObjectTable:
     )
 
 
-def _write_shared(labels: list[tuple[str, Multiscale]], targets: ExportTargets) -> list[str]:
-    """Write the files that hold all slides."""
+def _write_shared(
+    predictions: Predictions,
+    done: Mapping[str, _Done],
+    slides: Collection | None,
+    targets: ExportTargets,
+) -> list[str]:
+    """Write the files that hold all slides; objects of one slide at a time are in memory."""
     files = []
+    labels = {name: slide.label for name, slide in done.items()}
     if targets.rle is not None and labels:
-        parts = [(name, part) for name, label in labels for part in each_class(label)]
+        parts = [(name, part) for name, label in labels.items() for part in each_class(label)]
         write_rle_csv(targets.rle, parts, dialect=targets.dialect)
         files.append(str(targets.rle))
     if targets.coco is not None and labels:
         images = (
-            (name, Place.of(label).extent, outlines(label, targets.min_area_um2))
-            for name, label in labels
+            (_slide_file(slides, name), _outlines(predictions[name], label, targets))
+            for name, label in labels.items()
         )
-        write_coco(targets.coco, images, labels[0][1].classes)
+        write_coco(targets.coco, images, next(iter(labels.values())).classes)
         files.append(str(targets.coco))
     return files
 
 
-def outlines(label: Multiscale, min_area_um2: float = 0.0) -> Iterator[tuple[ClassEntry, Polygon]]:
-    """Outline the objects of a prediction, in level-0 pixels of the slide.
-
-    Parameters
-    ----------
-    label
-        Label map of one slide; with planes, one class comes after the other.
-    min_area_um2
-        Smaller objects are left out; px² of level 0 where mpp is unknown.
-
-    Yields
-    ------
-    ClassEntry, Polygon
-        Class and outline, ``(x, y)``.
-
-    Examples
-    --------
-    >>> label = open_predictions("pred.zarr")["slide-1"].label("prediction")  # doctest: +SKIP
-    >>> write_geojson("slide-1.geojson", outlines(label, 50.0))  # doctest: +SKIP
-    57
-    """
-    entries = {entry.name: entry for entry in label.classes}
-    place, scale = Place.of(label), label.downsample
-    mpp = None if label.pyramid.mpp is None else label.pyramid.mpp / scale
-    for part in each_class(label):
-        names = part.classes.names
-        for value, polygon in vectorize(_strips(part)):
-            scaled = place.on_slide(polygon)
-            if scaled.area * (1.0 if mpp is None else mpp**2) >= min_area_um2:
-                yield entries[names[value - 1]], scaled
-
-
-def _strips(label: Multiscale) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    for strip in label.pyramid.extent.strips(_STRIP_PX):
-        yield strip.y, label.read(strip)
+def _slide_file(slides: Collection | None, name: str) -> str:
+    """Name of a slide's file; the slide's own name where the file is not known by it."""
+    if slides is None or name not in slides:
+        return name
+    source = slides[name].info.source
+    return source.name if source is not None and source.name.startswith(f"{name}.") else name

@@ -14,10 +14,11 @@ from wsi_seg.store import Multiscale
 _TILE_PX = 512
 
 
-def write_ome_tiff(path: Path, image: Multiscale) -> None:
+def write_ome_tiff(path: Path, image: Multiscale, name: str) -> None:
     """Write all levels of a prediction or label map, whole or not at all.
 
-    Channels are planes named after the classes; levels are in SubIFDs, as OME-TIFF has them.
+    The image has the name of its slide. Channels are planes with the names and colours of the
+    classes; the one of class ids names them all. Levels are in SubIFDs, as OME-TIFF has them.
     Memory holds a few tiles.
 
     Parameters
@@ -26,12 +27,10 @@ def write_ome_tiff(path: Path, image: Multiscale) -> None:
         File to write, ``.ome.tif`` by custom.
     image
         Probabilities, uint8 value / 255, or class ids.
+    name
+        Of the slide.
     """
-    mpp = image.pyramid.mpp
-    names = list(image.classes.names)
-    size = {} if mpp is None else _physical(mpp)
-    channels = {} if image.channels is None else {"Channel": {"Name": names}}
-    axes = "YX" if image.channels is None else "CYX"
+    about = _described(image, name)
     with (
         atomic_path(path) as temporary,
         tifffile.TiffWriter(temporary, bigtiff=True, ome=True) as tiff,
@@ -48,8 +47,27 @@ def write_ome_tiff(path: Path, image: Multiscale) -> None:
                 compression="zlib",
                 subifds=len(image.pyramid.extents) - 1 if level == 0 else None,
                 subfiletype=1 if level else 0,
-                metadata={"axes": axes, **size, **channels} if level == 0 else None,
+                metadata=about if level == 0 else None,
             )
+
+
+def _described(image: Multiscale, name: str) -> dict[str, object]:
+    """Describe an image as its OME-XML does."""
+    mpp = image.pyramid.mpp
+    size = {} if mpp is None else _physical(mpp)
+    if image.channels is None:
+        ids = ", ".join(f"{entry.id} {entry.name}" for entry in image.classes)
+        return {"axes": "YX", "Name": name, **size, "Channel": {"Name": f"class ids: {ids}"}}
+    channel = {
+        "Name": list(image.classes.names),
+        "Color": [_signed((*entry.rgb, 255)) for entry in image.classes],
+    }
+    return {"axes": "CYX", "Name": name, **size, "Channel": channel}
+
+
+def _signed(rgba: tuple[int, int, int, int]) -> int:
+    """Colour as OME has it: 32 bits, red first, read as a number with a sign."""
+    return int.from_bytes(bytes(rgba), "big", signed=True)
 
 
 def _physical(mpp: float) -> dict[str, object]:

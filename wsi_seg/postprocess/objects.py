@@ -5,7 +5,7 @@ strip, and about a hundred bytes for each object.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +80,11 @@ class ObjectTable:
     def __len__(self) -> int:
         return len(self.id)
 
+    def without_probabilities(self) -> "ObjectTable":
+        """Take the probabilities out, where only class ids are known."""
+        unknown = np.full(len(self), np.nan)
+        return replace(self, mean_probability=unknown, max_probability=unknown)
+
 
 def joined_tables(tables: Sequence[ObjectTable]) -> ObjectTable:
     """Join tables, such as those of classes that overlap; objects are numbered again."""
@@ -90,19 +95,37 @@ def joined_tables(tables: Sequence[ObjectTable]) -> ObjectTable:
 
 def measure(source: Source, classes: ClassTable, scale: Scale) -> ObjectTable:
     """Measure the objects of a label map; pixels that touch at a corner only are not connected."""
+    return measure_placed(source, classes, scale)[0]
+
+
+def measure_placed(source: Source, classes: ClassTable, scale: Scale) -> tuple[ObjectTable, Ints]:
+    """Measure the objects of a label map, and find them: as `measure`, with their first pixels.
+
+    Returns
+    -------
+    ObjectTable
+        The objects.
+    NDArray[np.int64]
+        ``(n,)`` flat index ``y * width + x`` of the first pixel of each; ascending.
+    """
     components = ConnectedComponents()
     parts: list[_Sums] = []
     for strip in source():
         runs = components.add(strip.y, strip.ids)
         if len(runs.begin):
             parts.append(_sums_of(strip, runs))
-    return _table(_Sums.joined(parts, components.objects()), classes, scale)
+    sums = _Sums.joined(parts, components.objects())
+    return _table(sums, classes, scale), sums.first
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Sums:
-    """Whole numbers that add up over the labels of an object; ``edge`` counts pixel borders."""
+    """Whole numbers that add up over the labels of an object.
 
+    ``edge`` counts pixel borders, ``first`` is the flat index of the first pixel.
+    """
+
+    first: Ints
     value: Ints
     area: Ints
     edge: Ints
@@ -146,7 +169,7 @@ class _Sums:
         return cls.grouped(columns, objects, int(objects.max()) + 1 if len(objects) else 0)
 
 
-_LOWEST = frozenset({"top", "left"})
+_LOWEST = frozenset({"first", "top", "left"})
 _HIGHEST = frozenset({"bottom", "right", "highest", "value"})
 _MOMENTS = frozenset({"y", "x", "yy", "xx", "xy"})
 
@@ -158,6 +181,7 @@ def _sums_of(strip: Strip, runs: Runs) -> _Sums:
     sum_x = length * (2 * x + length - 1) // 2
     begin, end = runs.begin - strip.y * width, runs.end - strip.y * width
     columns = {
+        "first": runs.begin,
         "value": runs.value.astype(np.int64),
         "area": length,
         "edge": 2 + 2 * length - 2 * runs.shared,

@@ -102,6 +102,14 @@ def plane_of(label: Multiscale, entry: ClassEntry) -> Multiscale:
     return _Plane.of(label, channels, channels=None, classes=_alone(entry))
 
 
+def channel_of(probabilities: Multiscale, entry: ClassEntry) -> Multiscale:
+    """Probabilities of one class, of classes that overlap; others are given back."""
+    if probabilities.classes.planes is None:
+        return probabilities
+    channel = (probabilities.classes.id_of(entry.name) - 1,)
+    return _View.of(probabilities, channel, channels=1, classes=_alone(entry))
+
+
 def each_class(label: Multiscale) -> tuple[Multiscale, ...]:
     """Give the label, or where it has planes the label of each class alone."""
     if label.channels is None:
@@ -148,12 +156,9 @@ def class_view(store: SlideStore, entry: ClassEntry) -> ClassView:
     """
     image = store.image
     if image.names_classes and image.classes.planes is not None:
-        if store.saved == "labels":
-            # What is known of a prediction is kept with its image.
-            image = plane_of(image, entry)
-        else:
-            channel = (image.classes.id_of(entry.name) - 1,)
-            image = _View.of(image, channel, channels=1, classes=_alone(entry))
+        # What is known of a prediction of class ids is kept with its image.
+        alone = plane_of if store.saved == "labels" else channel_of
+        image = alone(image, entry)
     return ClassView(path=store.path, name=store.name, image=image, whole=store, entry=entry)
 
 

@@ -1,0 +1,154 @@
+"""Exported DICOM, read by highdicom, pydicom and wsidicom."""
+
+import gc
+
+import highdicom
+import numpy as np
+import pydicom
+import pytest
+import shapely
+from pydicom.dataset import Dataset
+from wsidicom import AnnotationInstance
+
+from tests.makers.dicoms import write_dicom_level
+from wsi_seg.classes import ClassTable
+from wsi_seg.errors import ConfigError, OutputError
+from wsi_seg.exporting.codes import class_codes
+from wsi_seg.exporting.dicom import source_header, write_dicom_ann, write_dicom_seg
+from wsi_seg.exporting.outlines import outlines
+from wsi_seg.exporting.targets import ExportTargets
+
+# highdicom leaves a database in memory open in every segmentation.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+CODES = """
+gland: {type: ["134358001", SCT, Gland]}
+vessel: {type: ["59820001", SCT, Blood Vessel], category: ["91723000", SCT, Anatomical Structure]}
+"""
+DOWN = 2.0
+
+
+@pytest.fixture(autouse=True)
+def collected():
+    """Nothing of highdicom is left to warn in another test."""
+    yield
+    gc.collect()
+
+
+@pytest.fixture
+def slide(tmp_path):
+    """Folder of a DICOM slide of two levels that says who and what it is of."""
+    folder = tmp_path / "slides" / "slide"
+    folder.mkdir(parents=True)
+    for number, (height, width) in enumerate([(1400, 600), (350, 150)], 1):
+        path = folder / f"{number}.dcm"
+        pixels = np.full((height, width, 3), 200, np.uint8)
+        write_dicom_level(path, pixels, number=number, mpp=0.5 * 4 ** (number - 1))
+        header = pydicom.dcmread(path)
+        about(header)
+        header.save_as(path)
+    return folder
+
+
+def about(header):
+    """Add what every slide of a scanner says."""
+    header.FrameOfReferenceUID = "1.2.826.0.1.3680043.8.498.77"
+    header.PositionReferenceIndicator = "SLIDE_CORNER"
+    header.PatientID, header.PatientName = "P1", "Doe^J"
+    header.PatientBirthDate, header.PatientSex = "", ""
+    header.AccessionNumber, header.StudyID = "A1", "S1"
+    header.StudyDate, header.StudyTime = "20260102", "030405"
+    header.ReferringPhysicianName = ""
+    header.ContainerIdentifier = "C1"
+    header.ImageOrientationSlide = [0, -1, 0, -1, 0, 0]
+    header.ImagedVolumeWidth = header.ImagedVolumeHeight = 1.0
+    origin = Dataset()
+    origin.XOffsetInSlideCoordinateSystem = 20.0
+    origin.YOffsetInSlideCoordinateSystem = 30.0
+    header.TotalPixelMatrixOriginSequence = [origin]
+    specimen = Dataset()
+    specimen.SpecimenIdentifier, specimen.SpecimenUID = "S1", "1.2.826.0.1.3680043.8.498.78"
+    specimen.SpecimenPreparationSequence = []
+    header.SpecimenDescriptionSequence = [specimen]
+    header.IssuerOfTheContainerIdentifierSequence = []
+    header.ContainerTypeCodeSequence = []
+    header.AcquisitionContextSequence = []
+
+
+@pytest.fixture
+def exported(tmp_path, slide, make_prediction, rings):
+    """Label map, objects, header of the slide, and codes."""
+    (tmp_path / "codes.yaml").write_text(CODES)
+    label = make_prediction(tmp_path, rings(), downsample=DOWN)["slide"].label("prediction")
+    codes = class_codes(label.classes, tmp_path / "codes.yaml")
+    return rings(), outlines(label), source_header(slide.parent, "slide"), codes
+
+
+def test_highdicom_reads_every_level_of_the_segmentation(tmp_path, exported):
+    labels, objects, header, codes = exported
+    files = write_dicom_seg(tmp_path / "seg", objects.label, header, codes)
+    assert [path.name for path in files] == ["level-0.dcm"]
+    seg = highdicom.seg.segread(files[0])
+    assert seg.SegmentationType == "LABELMAP"
+    assert seg.PatientID == "P1"
+    assert seg.FrameOfReferenceUID == header.FrameOfReferenceUID
+    np.testing.assert_array_equal(seg.get_total_pixel_matrix(combine_segments=True), labels)
+    described = [seg.get_segment_description(number) for number in (1, 2)]
+    assert [d.segment_label for d in described] == ["gland", "vessel"]
+    assert described[0].segmented_property_type.value == "134358001"
+    measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert measures.PixelSpacing == [0.001, 0.001]  # 1 um
+    header = pydicom.dcmread(files[0])
+    origin = header.TotalPixelMatrixOriginSequence[0]
+    assert origin.XOffsetInSlideCoordinateSystem == 20
+    assert header.TotalPixelMatrixRows == 700
+
+
+def test_highdicom_reads_outlines_and_areas(tmp_path, exported):
+    _, objects, header, codes = exported
+    write_dicom_ann(tmp_path / "a.dcm", objects, header, codes)
+    ann = highdicom.ann.annread(tmp_path / "a.dcm")
+    groups = {group.label: group for group in ann.get_annotation_groups()}
+    assert groups.keys() == {"gland", "vessel"}
+    vessels = groups["vessel"].get_graphic_data(coordinate_type="2D")
+    assert len(vessels) == 2
+    assert {tuple(v.min(axis=0)) for v in vessels} == {(60.0, 40.0), (4.0, 1200.0)}
+    names, values, units = groups["vessel"].get_measurements()
+    assert names[0].meaning == "Area"
+    assert sorted(values[:, 0]) == [4, 800]
+    assert units[0].value == "um2"
+    glands = groups["gland"].get_graphic_data(coordinate_type="2D")
+    assert len(glands) == 2  # a ring in two parts
+    assert np.isnan(groups["gland"].get_measurements()[1][:, 0]).sum() == 1
+
+
+def test_wsidicom_reads_outlines_of_both_classes(tmp_path, exported):
+    _, objects, header, codes = exported
+    write_dicom_ann(tmp_path / "a.dcm", objects, header, codes)
+    (found,) = AnnotationInstance.open([tmp_path / "a.dcm"])
+    assert {group.label: len(group.annotations) for group in found.groups} == {
+        "gland": 2, "vessel": 2,
+    }  # fmt: skip
+    area = sum(polygon.area for entry, polygon in objects if entry.name == "vessel")
+    vessel = next(group for group in found.groups if group.label == "vessel")
+    polygons = [shapely.Polygon(a.geometry.to_coords()) for a in vessel.annotations]
+    assert shapely.area(polygons).sum() == pytest.approx(area)
+
+
+def test_codes_are_snomeds_by_name_or_given(tmp_path):
+    found = class_codes(ClassTable.named(["nucleus", "Blood vessel", "necrosis"]), None)
+    assert [codes.type.value for codes in found.values()] == ["84640000", "59820001", "6574001"]
+    assert found[3].category.meaning == "Morphologically Abnormal Structure"
+    with pytest.raises(ConfigError, match=r"class 'crypt' is not a concept .* --codes"):
+        class_codes(ClassTable.named(["crypt"]), None)
+    for text in ("gland: 3", "gland: {type: [a, b]}", "- gland", "gland: {kind: [a, b, c]}"):
+        (tmp_path / "c.yaml").write_text(text)
+        with pytest.raises(ConfigError, match="expected, for each class"):
+            class_codes(ClassTable.named(["gland"]), tmp_path / "c.yaml")
+
+
+def test_dicom_needs_the_slides_that_were_predicted(tmp_path, slide):
+    with pytest.raises(OutputError, match="got no DICOM slides"):
+        ExportTargets(dicom_seg=tmp_path / "seg")
+    with pytest.raises(OutputError, match="slide 'other' is not among the DICOM slides"):
+        source_header(slide, "other")

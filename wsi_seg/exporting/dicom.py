@@ -1,0 +1,300 @@
+"""Owns predictions as DICOM, through highdicom: segmentations, and annotations of outlines."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from wsi_seg.atomic import atomic_folder, atomic_path
+from wsi_seg.errors import OutputError
+from wsi_seg.exporting.codes import ClassCodes
+from wsi_seg.exporting.holes import without_holes
+from wsi_seg.exporting.instances import STRIP_PX
+from wsi_seg.exporting.outlines import Outlines, read_ids
+from wsi_seg.slides import search_slides, slide_name
+from wsi_seg.slides.series import levels_of_series
+from wsi_seg.store import Multiscale
+
+if TYPE_CHECKING:
+    from highdicom import AlgorithmIdentificationSequence
+    from highdicom.ann import AnnotationGroup
+    from pydicom import Dataset
+
+_NAME = "wsi_seg"
+_FRAME_PX = 512
+
+
+def source_header(folder: Path, name: str) -> "Dataset":
+    """Read the header of the finest level of a DICOM slide.
+
+    Parameters
+    ----------
+    folder
+        Where the slides are: a file, a folder of one slide, or one of several.
+    name
+        Of the slide.
+
+    Raises
+    ------
+    OutputError
+        If the slide is not there.
+    """
+    import pydicom
+
+    for path in search_slides([folder]).slides:
+        files = levels_of_series(path) if slide_name(path) == name else ()
+        headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in files]
+        if headers:
+            return max(headers, key=lambda h: int(h.TotalPixelMatrixRows))
+    raise OutputError(
+        f"slide {name!r} is not among the DICOM slides of {folder}; expected the slides that were "
+        "predicted, with their names"
+    )
+
+
+def write_dicom_seg(
+    path: Path, label: Multiscale, source: "Dataset", codes: Mapping[int, ClassCodes]
+) -> list[Path]:
+    """Write a label map as a pyramid of DICOM segmentations of type LABELMAP.
+
+    Frames without any class are left out. Pixels are on disk until they are packed, so memory holds
+    the packed frames of one level.
+
+    Parameters
+    ----------
+    path
+        Folder to write, whole or not at all: one file for each level.
+    label
+        The label map.
+    source
+        Header of the slide's finest level.
+    codes
+        Concepts of the classes.
+
+    Returns
+    -------
+    list[Path]
+        The files, finest level first.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written, or the slide's mpp is unknown.
+    """
+    from highdicom import UID
+
+    series, pyramid = UID(), UID()
+    names = [f"level-{level}.dcm" for level in range(len(label.pyramid.extents))]
+    with atomic_folder(path) as folder:
+        for level, name in enumerate(names):
+            made = _segmentation(label, level, source, codes, (series, pyramid))
+            made.save_as(folder / name)
+    return [path / name for name in names]
+
+
+def _segmentation(
+    label: Multiscale,
+    level: int,
+    source: "Dataset",
+    codes: Mapping[int, ClassCodes],
+    uids: tuple[str, str],
+) -> "Dataset":
+    from highdicom import UID, PlanePositionSequence
+    from highdicom.content import PixelMeasuresSequence, PlaneOrientationSequence
+    from highdicom.seg import Segmentation
+    from pydicom.uid import RLELossless
+
+    extent = label.pyramid.extents[level]
+    spacing = [_mm(label) * label.pyramid.downsample(level)] * 2
+    origin = source.TotalPixelMatrixOriginSequence[0]
+    place = [
+        float(origin.XOffsetInSlideCoordinateSystem),
+        float(origin.YOffsetInSlideCoordinateSystem),
+        float(origin.get("ZOffsetInSlideCoordinateSystem", 0.0)),
+    ]
+    with TemporaryFile() as file:
+        pixels = np.memmap(file, np.uint8, "w+", shape=(extent.height, extent.width))
+        for strip in extent.strips(STRIP_PX, level):
+            pixels[strip.slices] = read_ids(label, strip)
+        made: Dataset = Segmentation(
+            source_images=[source],
+            pixel_array=pixels,
+            segmentation_type="LABELMAP",
+            segment_descriptions=_segments(label, codes),
+            series_instance_uid=uids[0],
+            sop_instance_uid=UID(),
+            instance_number=level + 1,
+            transfer_syntax_uid=RLELossless,
+            tile_pixel_array=True,
+            tile_size=(_FRAME_PX, _FRAME_PX),
+            pixel_measures=PixelMeasuresSequence(spacing, _thickness(source)),
+            plane_positions=[PlanePositionSequence("SLIDE", place, (1, 1))],
+            plane_orientation=PlaneOrientationSequence(
+                "SLIDE", [float(x) for x in source.ImageOrientationSlide]
+            ),
+            pyramid_uid=uids[1],
+            pyramid_label=f"{_NAME} pyramid",
+            content_label="SEGMENTATION",
+            content_description="classes of pixels",
+            **_made_by(),
+        )
+    return made
+
+
+def _made_by() -> dict[str, Any]:
+    from wsi_seg import __version__
+
+    return {
+        "series_number": 100,
+        "manufacturer": _NAME,
+        "manufacturer_model_name": _NAME,
+        "software_versions": __version__,
+        "device_serial_number": "1",
+    }
+
+
+def _mm(label: Multiscale) -> float:
+    if label.pyramid.mpp is None:
+        raise OutputError(f"{label.path}: its mpp is unknown; DICOM needs the size of pixels")
+    return label.pyramid.mpp / 1000
+
+
+def _thickness(source: "Dataset") -> float:
+    """Thickness of the slide in mm; one um where it is not stated."""
+    measures = source.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    return float(measures.get("SliceThickness", 0.001))
+
+
+def _algorithm() -> "AlgorithmIdentificationSequence":
+    from highdicom import AlgorithmIdentificationSequence
+    from pydicom.sr.codedict import codes
+
+    from wsi_seg import __version__
+
+    return AlgorithmIdentificationSequence(
+        name=_NAME, family=codes.DCM.ArtificialIntelligence, version=__version__
+    )
+
+
+def _segments(label: Multiscale, codes: Mapping[int, ClassCodes]) -> list[Any]:
+    from highdicom.color import CIELabColor
+    from highdicom.seg import SegmentDescription
+
+    return [
+        SegmentDescription(
+            segment_number=entry.id,
+            segment_label=entry.name,
+            segmented_property_category=codes[entry.id].category,
+            segmented_property_type=codes[entry.id].type,
+            algorithm_type="AUTOMATIC",
+            algorithm_identification=_algorithm(),
+            display_color=CIELabColor.from_rgb(*entry.rgb),
+        )
+        for entry in label.classes
+    ]
+
+
+def write_dicom_ann(
+    path: Path, objects: Outlines, source: "Dataset", codes: Mapping[int, ClassCodes]
+) -> None:
+    """Write outlines as DICOM annotations: a group for each class that has some, with areas.
+
+    Polygons of DICOM have no holes. An object with holes becomes several polygons, of which the
+    first has its area. Outlines are held in memory all at once.
+
+    Parameters
+    ----------
+    path
+        File to write.
+    objects
+        Of one slide.
+    source
+        Header of the slide's finest level.
+    codes
+        Concepts of the classes.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written, or nothing is outlined.
+    """
+    from highdicom import UID
+    from highdicom.ann import MicroscopyBulkSimpleAnnotations
+
+    drawn = _drawn(objects)
+    if not drawn:
+        raise OutputError(f"{path}: got no outlines; expected some, as DICOM has no empty ones")
+    groups = [
+        _group(number, objects, class_id, drawn[class_id], codes[class_id])
+        for number, class_id in enumerate(sorted(drawn), 1)
+    ]
+    made = MicroscopyBulkSimpleAnnotations(
+        source_images=[source],
+        annotation_coordinate_type="2D",
+        annotation_groups=groups,
+        series_instance_uid=UID(),
+        sop_instance_uid=UID(),
+        instance_number=1,
+        content_label="OUTLINES",
+        content_description="outlines of objects",
+        **_made_by(),
+    )
+    with atomic_path(path) as temporary:
+        made.save_as(temporary)
+
+
+@dataclass(slots=True, eq=False)
+class _Drawn:
+    """Polygons of one class, and the area of each object at its first polygon."""
+
+    polygons: list[NDArray[np.float32]]
+    areas: list[float]
+
+
+def _drawn(objects: Outlines) -> dict[int, _Drawn]:
+    found: dict[int, _Drawn] = {}
+    for batch in objects.batches():
+        rows = zip(
+            batch.class_id.tolist(), batch.polygons, batch.figures["area"].tolist(), strict=True
+        )
+        for class_id, polygon, area in rows:
+            group = found.setdefault(class_id, _Drawn([], []))
+            for index, part in enumerate(without_holes(polygon)):
+                points = shapely.get_coordinates(part.exterior)[:-1]
+                group.polygons.append(points.astype(np.float32))
+                group.areas.append(np.nan if index else area)
+    return found
+
+
+def _group(
+    number: int, objects: Outlines, class_id: int, drawn: _Drawn, codes: ClassCodes
+) -> "AnnotationGroup":
+    from highdicom import UID
+    from highdicom.ann import AnnotationGroup, Measurements
+    from highdicom.color import CIELabColor
+    from pydicom.sr.codedict import codes as known
+
+    entry = next(entry for entry in objects.classes if entry.id == class_id)
+    square = known.UCUM.SquareMicrometer
+    measured: Sequence[Measurements] = (
+        [] if objects.label.pyramid.mpp is None
+        else [Measurements(known.SCT.Area, np.array(drawn.areas), square)]
+    )  # fmt: skip
+    return AnnotationGroup(
+        number=number,
+        uid=UID(),
+        label=entry.name,
+        annotated_property_category=codes.category,
+        annotated_property_type=codes.type,
+        graphic_type="POLYGON",
+        graphic_data=drawn.polygons,
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=_algorithm(),
+        measurements=measured,
+        display_color=CIELabColor.from_rgb(*entry.rgb),
+    )

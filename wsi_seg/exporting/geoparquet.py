@@ -1,0 +1,107 @@
+"""Owns writing objects as GeoParquet 1.1: outlines as WKB, boxes and measurements as columns."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from wsi_seg.atomic import atomic_path
+from wsi_seg.exporting.outlines import Batch, Outlines
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
+
+
+def write_geoparquet(path: Path, objects: Outlines) -> int:
+    """Write objects as GeoParquet, whole or not at all; return how many there were.
+
+    Columns are the object's ``id`` (a UUID, as text), its ``object`` number in tables, its
+    ``class``, its ``geometry`` in level-0 pixels, its ``bbox``, and what was measured, with the
+    unit in the name as tables have it. Rows are written in groups, so memory holds one strip.
+
+    Parameters
+    ----------
+    path
+        File to write.
+    objects
+        Of one slide.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    import pyarrow.parquet
+
+    schema = _schema(has_mpp=objects.label.pyramid.mpp is not None)
+    names = np.array(["", *objects.classes.names], dtype=object)
+    low, high = np.full(2, np.inf), np.full(2, -np.inf)
+    # A file, because pyarrow reads some paths as addresses.
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("wb") as file,
+        pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
+        for batch in objects.batches():
+            bounds = shapely.bounds(batch.polygons)
+            low = np.minimum(low, bounds[:, :2].min(axis=0))
+            high = np.maximum(high, bounds[:, 2:].max(axis=0))
+            writer.write_table(pyarrow.table(_columns(batch, names, bounds), schema=schema))
+        box = [*low.tolist(), *high.tolist()] if len(objects) else None
+        writer.add_key_value_metadata({"geo": json.dumps(_about(box))})
+    return len(objects)
+
+
+def _schema(*, has_mpp: bool) -> "pyarrow.Schema":
+    import pyarrow as pa
+
+    unit = "um" if has_mpp else "px"
+    number = pa.float64()
+    return pa.schema(
+        [
+            ("id", pa.string()),
+            ("object", pa.int64()),
+            ("class", pa.string()),
+            ("geometry", pa.binary()),
+            ("bbox", pa.struct([(side, number) for side in _SIDES])),
+            (f"area_{unit}2", number),
+            (f"perimeter_{unit}", number),
+            ("circularity", number),
+            ("solidity", number),
+            ("eccentricity", number),
+            ("mean_probability", number),
+            ("max_probability", number),
+        ]
+    )
+
+
+def _columns(batch: Batch, names: NDArray[np.object_], bounds: NDArray[np.float64]) -> list[Any]:
+    """Columns in the order of the schema."""
+    import pyarrow as pa
+
+    return [
+        pa.array(batch.uuid),
+        batch.number,
+        pa.array(names[batch.class_id]),
+        pa.array(shapely.to_wkb(batch.polygons)),
+        pa.StructArray.from_arrays(list(bounds.T), names=_SIDES),
+        *batch.figures.values(),
+    ]
+
+
+def _about(box: list[float] | None) -> dict[str, object]:
+    """Metadata of the file, which the specification calls ``geo``."""
+    column: dict[str, object] = {
+        "encoding": "WKB",
+        "geometry_types": ["Polygon"],
+        "crs": None,  # pixels are nowhere on earth
+        "covering": {"bbox": {side: ["bbox", side] for side in _SIDES}},
+    }
+    if box is not None:
+        column["bbox"] = box
+    return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}

@@ -1,0 +1,277 @@
+"""Owns the objects of one slide as files take them: outlines and what was measured, in batches."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import batched
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry import Polygon
+
+from wsi_seg.classes import IGNORE, ClassEntry, ClassTable
+from wsi_seg.errors import OutputError
+from wsi_seg.exporting.place import Place
+from wsi_seg.exporting.simplify import LEAST_PX, MOST_PX, Nodes, simplify
+from wsi_seg.geometry import Region
+from wsi_seg.masks.vectorize import vectorize
+from wsi_seg.postprocess.objects import (
+    Floats,
+    ObjectTable,
+    Scale,
+    joined_tables,
+    measure_placed,
+)
+from wsi_seg.postprocess.strips import Source, Strip, label_strips
+from wsi_seg.store import Multiscale
+from wsi_seg.store.class_view import channel_of, each_class
+
+# Rows of a label map outlined at a time, and objects that writers get at a time.
+_STRIP_PX = 1024
+_BATCH = 4096
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Some objects of a slide.
+
+    Parameters
+    ----------
+    number
+        ``(n,)`` number of each in the slide's table: 1, 2, 3 ...
+    class_id
+        ``(n,)`` its class.
+    polygons
+        ``(n,)`` its outline, ``(x, y)`` in level-0 pixels.
+    uuid
+        Its identity, which is the same in every export of the same decision.
+    figures
+        What was measured, ``(n,)`` each; see `Outlines.figures`.
+    """
+
+    number: NDArray[np.int64]
+    class_id: NDArray[np.int64]
+    polygons: NDArray[np.object_]
+    uuid: list[str]
+    figures: Mapping[str, Floats]
+
+    def __len__(self) -> int:
+        return len(self.number)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Label map of one id for each pixel: that of a slide, or of one of classes that overlap.
+
+    Parameters
+    ----------
+    label
+        The label map.
+    begin
+        Objects of the parts before it.
+    first
+        ``(n,)`` flat index of the first pixel of each of its objects, ascending.
+    class_id
+        ``(k + 1,)`` class in the whole label map of each of its ids.
+    """
+
+    label: Multiscale
+    begin: int
+    first: NDArray[np.int64]
+    class_id: NDArray[np.int64]
+
+    def rows(self, polygons: NDArray[np.object_]) -> NDArray[np.int64]:
+        """Rows of its objects: outlines and objects have the first pixel in common."""
+        width = self.label.pyramid.extent.width
+        xy, which = shapely.get_coordinates(shapely.get_exterior_ring(polygons), return_index=True)
+        starts = np.flatnonzero(np.append(True, which[1:] != which[:-1]))
+        # A row's last corner has the number of the next row's first one; neither is a first pixel.
+        first = np.minimum.reduceat(xy[:, 1] * width + xy[:, 0], starts).astype(np.int64)
+        return np.searchsorted(self.first, first)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outlines:
+    """Objects of one slide that are large enough. Made by `outlines`; outlined when asked for.
+
+    Parameters
+    ----------
+    label
+        Their label map.
+    table
+        All objects, also those that are too small.
+    kept
+        ``(n,)`` whether each object of the table is large enough.
+    parts
+        The label map, or that of each class where they overlap.
+    """
+
+    label: Multiscale
+    table: ObjectTable
+    kept: NDArray[np.bool_]
+    parts: tuple[Part, ...]
+    _tolerance_px: float
+    _origin: str
+
+    def __len__(self) -> int:
+        return int(self.kept.sum())
+
+    @property
+    def classes(self) -> ClassTable:
+        """Classes of the ids."""
+        return self.label.classes
+
+    @property
+    def place(self) -> Place:
+        """Where the label map is on the slide."""
+        return Place.of(self.label)
+
+    def __iter__(self) -> Iterator[tuple[ClassEntry, Polygon]]:
+        """Class and outline of each object, in level-0 pixels."""
+        classes = {entry.id: entry for entry in self.classes}
+        for batch in self.batches():
+            for value, polygon in zip(batch.class_id.tolist(), batch.polygons, strict=True):
+                yield classes[value], polygon
+
+    def batches(self) -> Iterator[Batch]:
+        """Outline all objects, in the order in which they end; memory holds one strip of them."""
+        for part in self.parts:
+            nodes = Nodes(part.label.pyramid.extent)
+            found = vectorize(nodes.watch(_pixels(part.label)))
+            for some in batched(found, _BATCH):
+                values = np.array([value for value, _ in some], dtype=np.int64)
+                polygons = np.array([polygon for _, polygon in some], dtype=object)
+                row = part.rows(polygons)
+                kept = self.kept[row + part.begin]
+                if kept.any():
+                    values = part.class_id[values[kept]]
+                    yield self._batch(part, row[kept], values, polygons[kept], nodes)
+
+    def _batch(
+        self,
+        part: Part,
+        row: NDArray[np.int64],
+        class_id: NDArray[np.int64],
+        polygons: NDArray[np.object_],
+        nodes: Nodes,
+    ) -> Batch:
+        hull = shapely.area(shapely.convex_hull(polygons))
+        table, number = self.table, row + part.begin
+        area, perimeter = table.area[number], table.perimeter[number]
+        figures = {
+            "area": area,
+            "perimeter": perimeter,
+            "circularity": 4 * np.pi * area / perimeter**2,
+            "solidity": shapely.area(polygons) / hull,
+            "eccentricity": table.eccentricity[number],
+            "mean_probability": table.mean_probability[number],
+            "max_probability": table.max_probability[number],
+        }
+        places = zip(class_id.tolist(), part.first[row].tolist(), strict=True)
+        uuid = [f"{self._origin}{value:02x}{first:010x}" for value, first in places]
+        drawn = self.place.on_slide(simplify(polygons, nodes, self._tolerance_px))
+        return Batch(number + 1, class_id, drawn, uuid, figures)
+
+
+def outlines(
+    label: Multiscale,
+    probabilities: Multiscale | None = None,
+    *,
+    min_area_um2: float = 0.0,
+    simplify_um: float | None = None,
+    identity: Mapping[str, object] | None = None,
+) -> Outlines:
+    """Outline the objects of a label map, in level-0 pixels of the slide.
+
+    Parameters
+    ----------
+    label
+        Label map of one slide; with planes, one class comes after the other.
+    probabilities
+        Of the prediction that it belongs to; without them probabilities are nan.
+    min_area_um2
+        Smaller objects are left out; px² of level 0 where mpp is unknown.
+    simplify_um
+        How far outlines may move in um (pixels of level 0 where mpp is unknown), up to half a pixel
+        of the label map; 0 keeps the pixels' borders, None takes half a pixel.
+    identity
+        Plain JSON values that tell the decision from others, for the identity of its objects; None
+        takes what is stored about the label.
+
+    Returns
+    -------
+    Outlines
+        Class and outline of each object, when it is iterated.
+
+    Raises
+    ------
+    OutputError
+        If outlines may move so far that they would cross.
+
+    Examples
+    --------
+    >>> label = open_predictions("pred.zarr")["slide-1"].label("prediction")  # doctest: +SKIP
+    >>> write_geojson("slide-1.geojson", outlines(label, min_area_um2=50.0))  # doctest: +SKIP
+    57
+    """
+    scale = Scale(label.downsample, label.pyramid.mpp)
+    tolerance_px = _tolerance_px(simplify_um, scale)
+    tables, parts = [], []
+    for part in each_class(label):
+        ids = [label.classes.id_of(name) for name in part.classes.names]
+        image = probabilities
+        if image is not None and label.channels is not None:
+            image = channel_of(image, next(iter(part.classes)))
+        table, first = measure_placed(_source(part, image), part.classes, scale)
+        parts.append(Part(part, sum(map(len, tables)), first, np.array([0, *ids])))
+        tables.append(table if image is not None else table.without_probabilities())
+    table = joined_tables(tables)
+    decision = dict(label.attributes) if identity is None else dict(identity)
+    # A UUID of version 8 is as one likes: a digest of the decision, then class and first pixel.
+    text = json.dumps(decision, sort_keys=True, default=str)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    origin = f"{digest[:8]}-{digest[8:12]}-8{digest[12:15]}-a{digest[15:18]}-"
+    kept = table.area >= min_area_um2
+    return Outlines(label, table, kept, tuple(parts), tolerance_px, origin)
+
+
+def _source(label: Multiscale, image: Multiscale | None) -> Source:
+    """Read a label map without pixels to ignore, with the probabilities of its classes."""
+    read = label_strips(label, image)
+
+    def strips() -> Iterator[Strip]:
+        for strip in read():
+            yield Strip(strip.y, _without_ignored(strip.ids), strip.probability)
+
+    return strips
+
+
+def _tolerance_px(simplify_um: float | None, scale: Scale) -> float:
+    if simplify_um is None:
+        return MOST_PX
+    tolerance = simplify_um / scale.unit
+    if tolerance == 0 or LEAST_PX <= tolerance <= 0.5 * (1 + 1e-6):
+        return min(tolerance, MOST_PX)
+    unit = "pixels" if scale.mpp is None else "um"
+    raise OutputError(
+        f"got outlines that may move by {simplify_um:g} {unit}; expected 0, or "
+        f"{LEAST_PX * scale.unit:g} to {scale.unit / 2:g}, half a pixel of the prediction: "
+        "further, outlines of neighbours would cross"
+    )
+
+
+def _pixels(label: Multiscale) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    for strip in label.pyramid.extent.strips(_STRIP_PX):
+        yield strip.y, read_ids(label, strip)
+
+
+def read_ids(label: Multiscale, strip: Region) -> NDArray[np.uint8]:
+    """Class ids of a region, of which a slide is read once; pixels to ignore are background."""
+    return _without_ignored(label.read(strip, cached=False))
+
+
+def _without_ignored(ids: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Class ids in which pixels to ignore, which annotations may have, are background."""
+    return np.where(ids == IGNORE, 0, ids).astype(np.uint8, copy=False)

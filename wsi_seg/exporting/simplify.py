@@ -1,0 +1,242 @@
+"""Owns outlines with fewer vertices: no pixel changes sides, and no two outlines cross.
+
+Outlines along pixel borders are cut into stretches at nodes, the corners where more than two pixel
+borders meet. The two objects at the sides of a stretch share it whole, so drawing it by itself
+changes both alike. It is drawn through the middles of its straight runs, which makes lines of
+stairs and stays within `LEAST_PX` of the borders; then vertices are left out (Douglas and Peucker)
+as far as it stays within half a pixel. So near to a border there is no pixel's centre, and no other
+stretch but those that begin where this one ends.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from wsi_seg.geometry import Extent
+from wsi_seg.masks.vectorize import Strip
+
+# How far outlines are from pixel borders in pixels, at least and at most.
+LEAST_PX = 1 / 3
+MOST_PX = 0.499
+
+# From a corner, a line to the middle of a run of one pixel begins so many half pixels away at most.
+# With x of them it stays within x / (2 x + 2) pixels of the borders, here LEAST_PX.
+_REACH = 2
+
+Ints = NDArray[np.int64]
+
+
+class Nodes:
+    """Corners of a label map where more than two pixel borders meet, noted while strips pass.
+
+    The corners of the slide are nodes, too.
+
+    Parameters
+    ----------
+    extent
+        Size of the label map.
+    """
+
+    def __init__(self, extent: Extent) -> None:
+        self._row = extent.width + 1  # corners in a row
+        self._slide = np.array([0, extent.width, self._row * extent.height,
+                                self._row * (extent.height + 1) - 1])  # fmt: skip
+        self._above = np.zeros(extent.width + 2, dtype=np.uint8)
+        self._parts: list[tuple[int, Ints]] = []
+
+    def watch(self, strips: Iterable[Strip]) -> Iterator[Strip]:
+        """Pass strips on; nodes of a strip are known before it is passed on."""
+        bottom = 0
+        for y, rows in strips:
+            bottom = y + len(rows)
+            self._note(y, np.pad(rows, ((0, 0), (1, 1))))
+            yield y, rows
+        self._note(bottom, np.zeros((1, self._row + 1), dtype=np.uint8))  # what is below the slide
+
+    def _note(self, y: int, rows: NDArray[Any]) -> None:
+        """Note the nodes at the upper corners of rows that are padded at both sides."""
+        if rows.any() or self._above.any():
+            both = np.concatenate([self._above[None], rows])
+            upper, lower = both[:-1], both[1:]
+            count = (upper[:, 1:] != upper[:, :-1]).view(np.uint8)
+            count = count + (lower[:, 1:] != lower[:, :-1])
+            sideways = upper != lower
+            count += sideways[:, 1:]
+            count += sideways[:, :-1]
+            found = np.flatnonzero(count.ravel() > 2)
+            if len(found):
+                self._parts.append((y + len(rows), found + y * self._row))
+        self._above = rows[-1]
+
+    def among(self, xy: Ints) -> NDArray[np.bool_]:
+        """Whether corners, ``(n, 2)`` as x and y, are nodes."""
+        keys = xy[:, 1] * self._row + xy[:, 0]
+        low, high = int(keys.min()), int(keys.max())
+        parts = [part for end, part in self._parts if end * self._row >= low and part[0] <= high]
+        known = np.unique(np.concatenate([self._slide, *parts]))
+        place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+        found: NDArray[np.bool_] = known[place] == keys
+        return found
+
+
+def simplify(
+    polygons: NDArray[np.object_], nodes: Nodes, tolerance_px: float = MOST_PX
+) -> NDArray[np.object_]:
+    """Leave out vertices of outlines along pixel borders.
+
+    Parameters
+    ----------
+    polygons
+        ``(n,)`` polygons with whole coordinates in pixels of the label map.
+    nodes
+        Of the label map, down to the lower ends of the polygons.
+    tolerance_px
+        How far outlines may be from the borders of pixels: `LEAST_PX` to `MOST_PX`; 0 leaves them
+        there.
+
+    Returns
+    -------
+    NDArray[np.object_]
+        ``(n,)`` valid polygons, which contain the same centres of pixels.
+    """
+    if not tolerance_px or not len(polygons):
+        return polygons
+    rings, owner = shapely.get_rings(polygons, return_index=True)
+    # Steps of one pixel, so that nodes inside of straight sides are vertices as well.
+    corners, ring = shapely.get_coordinates(shapely.segmentize(rings, 1.0), return_index=True)
+    closing = np.append(ring[1:] != ring[:-1], True)
+    xy, ring, node = _middles(np.rint(corners[~closing]).astype(np.int64), ring[~closing], nodes)
+    points, ring = _Stretches.of(xy, ring, node).simplified(2 * (tolerance_px - LEAST_PX))
+    drawn = np.asarray(shapely.linearrings(points / 2, indices=ring))
+    return np.asarray(shapely.polygons(drawn, indices=owner))
+
+
+def _middles(xy: Ints, ring: Ints, nodes: Nodes) -> tuple[Ints, Ints, NDArray[np.bool_]]:
+    """Draw rings of steps of one pixel through the middles of their straight runs.
+
+    Returns
+    -------
+    NDArray[np.int64]
+        ``(v, 2)`` vertices in half pixels. Nodes are kept, and corners of two runs of two pixels or
+        more. Long runs have a vertex near each end in place of one in the middle.
+    NDArray[np.int64]
+        ``(v,)`` ring of each.
+    NDArray[np.bool_]
+        ``(v,)`` which are nodes.
+    """
+    step = xy[_following(ring)] - xy
+    before = np.empty_like(step)
+    before[_following(ring)] = step
+    node = nodes.among(xy)
+    begin = np.flatnonzero(node | (step != before).any(axis=1))
+    node, owner = node[begin], ring[begin]
+    follow = _following(owner)
+    start, end = 2 * xy[begin], 2 * xy[begin[follow]]
+    length = np.abs(end - start).sum(axis=1)  # in half pixels
+    previous = np.empty_like(length)
+    previous[follow] = length
+    kept = node | ((length > 2) & (previous > 2))
+    long = length > 2 * _REACH
+    inward = np.sign(end - start) * _REACH
+    first = np.where(long[:, None], start + inward, (start + end) // 2)
+    run = np.arange(len(begin))
+    # What each run gives: its begin, a first vertex, a second one.
+    wanted = np.stack([kept, np.ones_like(kept), long], axis=1)
+    points = np.stack([start, first, end - inward], axis=1)[wanted]
+    which = np.broadcast_to(run[:, None], wanted.shape)[wanted]
+    is_node = np.stack([node, np.zeros_like(kept), np.zeros_like(kept)], axis=1)[wanted]
+    return points, owner[which], is_node
+
+
+def _following(ring: Ints) -> Ints:
+    """Place of the next vertex of the same ring, for vertices of rings one after the other."""
+    start = np.flatnonzero(np.append(True, ring[1:] != ring[:-1]))
+    following = np.arange(1, len(ring) + 1)
+    following[np.append(start[1:], len(ring)) - 1] = start
+    return following
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Stretches:
+    """Rings cut into stretches that their neighbours cut alike.
+
+    Parameters
+    ----------
+    xy
+        ``(v, 2)`` vertices of rings one after the other, each from its first cut on.
+    begin, end
+        ``(s,)`` places of the first and the last vertex of each stretch.
+    length
+        ``(s,)`` number of vertices, the last one left out.
+    ring
+        ``(s,)`` number of the ring.
+    """
+
+    xy: Ints
+    begin: Ints
+    end: Ints
+    length: Ints
+    ring: Ints
+
+    @classmethod
+    def of(cls, xy: Ints, ring: Ints, node: NDArray[np.bool_]) -> "_Stretches":
+        """Cut rings at nodes; a stretch that ends where it begins, at its outermost vertices."""
+        key = _keys(xy)
+        start = np.flatnonzero(np.append(True, ring[1:] != ring[:-1]))
+        size = np.diff(np.append(start, len(ring)))
+        without = np.maximum.reduceat(node, start) == 0
+        lowest = np.minimum.reduceat(key, start)
+        cut = node | (without[ring] & (key == lowest[ring]))
+        places = np.flatnonzero(cut)
+        first = places[np.searchsorted(places, start)] - start
+        within = np.arange(len(ring)) - start[ring]
+        turned = start[ring] + (within + first[ring]) % size[ring]
+        whole = cls._cut(xy[turned], ring, start, cut[turned])
+        key = key[turned]
+        loop = key[whole.begin] == key[whole.end]
+        low, high = (f.reduceat(key, whole.begin) for f in (np.minimum, np.maximum))
+        owner = np.repeat(np.arange(len(loop)), whole.length)
+        more = loop[owner] & ((key == low[owner]) | (key == high[owner]))
+        return cls._cut(xy[turned], ring, start, cut[turned] | more)
+
+    @classmethod
+    def _cut(cls, xy: Ints, ring: Ints, start: Ints, cut: NDArray[np.bool_]) -> "_Stretches":
+        begin = np.flatnonzero(cut)
+        end = np.append(begin[1:], len(ring))
+        length = end - begin
+        # The last stretch of a ring ends where its first one begins.
+        last = np.append(ring[begin[1:]] != ring[begin[:-1]], True)
+        end[last] = start[ring[begin[last]]]
+        return cls(xy, begin, end, length, ring[begin])
+
+    def simplified(self, tolerance_px: float) -> tuple[NDArray[np.float64], Ints]:
+        """Vertices that are left, and the number of the ring of each."""
+        key = _keys(self.xy)
+        # Both neighbours walk a stretch in the same direction, so ties fall alike.
+        back = key[self.begin] > key[self.end]
+        line, step = _counted(self.length + 1)
+        step = np.where(back[line], self.length[line] - step, step)
+        place = np.where(step < self.length[line], self.begin[line] + step, self.end[line])
+        lines = shapely.linestrings(self.xy[place].astype(np.float64), indices=line)
+        lines = shapely.simplify(lines, tolerance_px, preserve_topology=False)
+        points = shapely.get_coordinates(lines)
+        count = np.asarray(shapely.get_num_coordinates(lines), dtype=np.int64)
+        line, step = _counted(count - 1)  # the next stretch has the last vertex
+        step = np.where(back[line], count[line] - 1 - step, step)
+        return points[(np.cumsum(count) - count)[line] + step], self.ring[line]
+
+
+def _keys(xy: Ints) -> Ints:
+    """Numbers that order vertices by x, then by y."""
+    keys: Ints = xy[:, 0] * (1 << 32) + xy[:, 1]
+    return keys
+
+
+def _counted(count: Ints) -> tuple[Ints, Ints]:
+    """Group of each member, and its number in the group, of groups of these sizes."""
+    group = np.repeat(np.arange(len(count)), count)
+    return group, np.arange(len(group)) - (np.cumsum(count) - count)[group]

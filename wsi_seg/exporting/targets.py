@@ -1,0 +1,159 @@
+"""Owns what an export is asked for, and what it reports."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsi_seg.batch import SlidesReport
+from wsi_seg.choices import Dialect, Ngff, ObjectType
+from wsi_seg.errors import OutputError
+from wsi_seg.postprocess.rule import Rule
+
+
+@dataclass(frozen=True, slots=True)
+class ExportTargets:
+    """Where to write which format; None leaves a format out.
+
+    Parameters
+    ----------
+    geojson, geoparquet, asap
+        Folders for the outlines of each slide: GeoJSON (``.geojson.gz`` if ``packed``), GeoParquet,
+        ASAP's XML.
+    table
+        Folder for object tables, as csv and parquet; probabilities are nan if none were saved.
+    coco
+        One COCO file for all slides; polygons count pixels of level 0.
+    png, overview
+        Folders for one PNG of class ids, one overview picture per slide.
+    ome_tiff
+        Folder for pyramidal OME-TIFFs of the label map, and of the probabilities if they were
+        saved.
+    ome_zarr
+        Folder for one OME-Zarr per slide: probabilities with the labels ``classes`` and
+        ``objects``, of version ``ngff``; one file each if ``zipped``.
+    spatialdata
+        Folder for one SpatialData store per slide; needs the extra of that name.
+    dicom_seg, dicom_ann
+        Folders for the DICOM segmentations (a folder each) and annotations of each slide; they need
+        ``source``, the DICOM slides, and the extra ``dicom``.
+    rle
+        One csv file of run-length encoded masks of all slides. Runs count pixels of the prediction,
+        whose size is given with them.
+    kind
+        What QuPath makes of the objects of GeoJSON; see `write_geojson`.
+    min_area_um2
+        Objects smaller than this are left out of the outlines; px² of level 0 where mpp is unknown.
+        None takes four pixels of the prediction.
+    simplify_um
+        How far outlines may move; see `outlines`.
+    rule
+        Makes the decision that is exported, which is kept as the label ``decision``; None exports
+        the label map that inference wrote, without what the model's card calls too small.
+    packed
+        Whether polygon files are gzipped.
+    dialect
+        Of the run-length encoding; see `annotations.rle`.
+    source, codes
+        DICOM slides that were predicted, and a file with the codes of classes; see `class_codes`.
+    ngff, zipped
+        Version of OME-Zarr, and whether each is one ``.ozx`` file, which only 0.5 has.
+
+    Raises
+    ------
+    OutputError
+        If OME-Zarr 0.4 is to be one file, or DICOM is to be made without DICOM slides.
+
+    Examples
+    --------
+    >>> targets = ExportTargets(geojson=Path("polygons"), rule=Rule(0.7, 0.4))
+    """
+
+    geojson: Path | None = None
+    geoparquet: Path | None = None
+    asap: Path | None = None
+    table: Path | None = None
+    coco: Path | None = None
+    png: Path | None = None
+    overview: Path | None = None
+    ome_tiff: Path | None = None
+    ome_zarr: Path | None = None
+    spatialdata: Path | None = None
+    dicom_seg: Path | None = None
+    dicom_ann: Path | None = None
+    rle: Path | None = None
+    kind: ObjectType = "auto"
+    min_area_um2: float | None = None
+    simplify_um: float | None = None
+    rule: Rule | None = None
+    packed: bool = False
+    dialect: Dialect = "absolute"
+    source: Path | None = None
+    codes: Path | None = None
+    ngff: Ngff = "0.5"
+    zipped: bool = False
+
+    def __post_init__(self) -> None:
+        if self.zipped and self.ngff != "0.5":
+            raise OutputError(
+                f"got OME-Zarr {self.ngff} as one file; expected 0.5, which alone has .ozx"
+            )
+
+        if self.source is None and (self.dicom_seg or self.dicom_ann):
+            raise OutputError(
+                "got no DICOM slides; expected those that were predicted, as --source: DICOM of a "
+                "slide has its patient, study and place"
+            )
+
+    @property
+    def outlined(self) -> bool:
+        """Whether a format has outlines."""
+        outlines = (self.geojson, self.geoparquet, self.asap, self.coco)
+        return any((*outlines, self.spatialdata, self.dicom_ann))
+
+    @property
+    def one_id(self) -> tuple[str, ...]:
+        """Options whose formats have one class for each pixel, so that none may overlap."""
+        wanted = {
+            "--png": self.png, "--dicom-seg": self.dicom_seg, "--spatialdata": self.spatialdata
+        }  # fmt: skip
+        return tuple(name for name, path in wanted.items() if path is not None)
+
+    @property
+    def numbered(self) -> bool:
+        """Whether a format has objects."""
+        return self.outlined or any((self.table, self.ome_zarr))
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport(SlidesReport[str]):
+    """What was exported.
+
+    Parameters
+    ----------
+    files
+        That were written.
+    objects
+        Number of objects that are large enough, by slide.
+    left_out
+        Number of those that outlines lack, as they are too small.
+    min_area
+        Area below which they are, with its unit.
+    warnings
+        Tiles that inference could not read, and probabilities it did not save.
+    """
+
+    files: tuple[str, ...]
+    objects: dict[str, int]
+    left_out: dict[str, int]
+    min_area: dict[str, str]
+    warnings: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """Figures as sentences for people."""
+        lines = []
+        for slide, count in self.objects.items():
+            small = self.left_out[slide]
+            rest = f", {small} below {self.min_area[slide]} left out" if small else ""
+            lines.append(f"{slide}: {count} objects{rest}")
+        if any(self.left_out.values()):
+            lines.append("--min-area-um2 0 keeps all")
+        return [*lines, *self.warnings, *(f"wrote {file}" for file in self.files)]
