@@ -43,6 +43,11 @@ class Credits:
         Their names.
     licence
         As SPDX spells it.
+
+    Examples
+    --------
+    >>> Credits(name="Nuclei", authors=("A. Lab",)).licence
+    'CC-BY-4.0'
     """
 
     name: str | None = None

@@ -52,6 +52,10 @@ class PackTargets:
         ``.pt``, for programs with libtorch.
     bioimageio
         ``.zip`` of a bioimage.io model, for QuPath, ilastik and others.
+
+    Examples
+    --------
+    >>> PackTargets(onnx=Path("nuclei.onnx"), bioimageio=Path("nuclei.zip")).torchscript
     """
 
     onnx: Path | None = None

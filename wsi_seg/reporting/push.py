@@ -57,6 +57,11 @@ def push_model(
     public
         Whether a new repository can be seen by everybody.
 
+    Returns
+    -------
+    PushReport
+        What was pushed, and where to.
+
     Raises
     ------
     CheckpointError
