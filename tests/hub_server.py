@@ -86,6 +86,9 @@ class Handler(BaseHTTPRequestHandler):
         """List files, or send one."""
         parts = self.path.partition("?")[0].strip("/").split("/")
         try:
+            if parts[0] == "api" and len(parts) < 6:
+                self.answer({"error": "no token"}, 401)
+                return
             if parts[0] == "api":
                 repository, revision = "/".join(parts[2:4]), parts[5]
                 _, files = self.hub.files(repository, revision)

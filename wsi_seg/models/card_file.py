@@ -37,8 +37,9 @@ def read_card_file(path: Path) -> ModelCard:
     Parameters
     ----------
     path
-        A mapping with ``classes`` (names, or rows with colours; exclusive ones, whose network gives
-        the background first, are ``{mode: exclusive, table: [...]}``), ``mpp`` (null where unknown) and
+        A mapping with ``classes`` (names, or rows with colours; exclusive ones, whose network
+        gives the background first, are ``{mode: exclusive, table: [...]}``), ``mpp`` (null where
+        unknown) and
         ``tile_px``; ``mean`` and ``std`` of ``image / 255``, left out where the network takes
         values of 0 to 255; ``output``: ``logits`` or ``probabilities``; and whatever else a card
         says. JSON that `wsi-seg train` writes next to a checkpoint is a card, too.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.errors import HTTPError
 
 from wsi_seg.errors import CheckpointError, ConfigError
 
@@ -14,6 +15,9 @@ _ADDRESS = re.compile(
 )
 
 _MODELS = (".safetensors", ".onnx", ".pt2")
+
+# What goes wrong between here and the hub.
+HUB_FAILURES = (HTTPError, OSError, ValueError, RuntimeError)
 
 # Files that go with a model: its card, and weights that an ONNX file keeps outside.
 _WITH_IT = (".yaml", ".yml", ".json", ".onnx.data")
@@ -84,7 +88,7 @@ def fetch_model(text: str) -> Path:
             other = str(PurePosixPath(name).with_suffix(end))
             if other in names and not name.endswith(".safetensors"):
                 _download(address, other)
-    except (OSError, ValueError, RuntimeError) as error:
+    except HUB_FAILURES as error:
         if isinstance(error, CheckpointError):
             raise
         reason = " ".join(str(error).split())[:300]

@@ -9,7 +9,7 @@ from wsi_seg.errors import ConfigError, OutputError
 from wsi_seg.models import ModelCard, read_card
 from wsi_seg.models.card_file import card_next_to
 from wsi_seg.models.foreign import card_for, is_network_file
-from wsi_seg.models.hub import HubAddress
+from wsi_seg.models.hub import HUB_FAILURES, HubAddress
 from wsi_seg.reporting.model_page import model_page
 
 
@@ -92,7 +92,7 @@ def push_model(
         commit = api.create_commit(
             where.repository, operations, commit_message=f"Add {file.name}", revision=where.revision
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except HUB_FAILURES as error:
         reason = " ".join(str(error).split())[:300]
         raise OutputError(
             f"cannot push to {address} ({reason}); expected a repository that you may write; set "
