@@ -190,9 +190,7 @@ def test_exports_have_the_objects_of_each_class(world, tmp_path):
     numbers = np.asarray(zarr.open_array(tmp_path / "one.ome.zarr/labels/objects/0")[...])
     assert np.array_equal(np.moveaxis(numbers > 0, 0, -1), found > 0)
     assert set(np.unique(numbers)) == set(range(len(table) + 1))
-    with pytest.raises(
-        BatchError, match="its classes overlap, and --png have one id"
-    ):
+    with pytest.raises(BatchError, match="its classes overlap, and --png have one id"):
         export(predictions, None, ExportTargets(png=tmp_path)).require_whole()
 
 
