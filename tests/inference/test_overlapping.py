@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from shapely.geometry import box
 
 from tests.cards import make_card
@@ -19,7 +20,8 @@ from wsi_seg.evaluation.compare import evaluate, usual_measures
 from wsi_seg.evaluation.recalibrate import Calibration, write_calibrated
 from wsi_seg.evaluation.review_objects import list_review_objects
 from wsi_seg.evaluation.search import grid, slide_scores
-from wsi_seg.exporting.run import ExportTargets, export
+from wsi_seg.exporting.run import export
+from wsi_seg.exporting.targets import ExportTargets
 from wsi_seg.geometry import Extent
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import SerialExecutor, infer_with
@@ -164,7 +166,7 @@ def test_exports_have_the_objects_of_each_class(world, tmp_path):
         open_collection(world / "s.zarr"),
         ExportTargets(
             geojson=tmp_path, coco=tmp_path / "c.json", rle=tmp_path / "r.csv", table=tmp_path,
-            ome_tiff=tmp_path, overview=tmp_path / "o",
+            ome_tiff=tmp_path, overview=tmp_path / "o", ome_zarr=tmp_path, min_area_um2=0,
         ),
     )  # fmt: skip
     report.require_whole()
@@ -185,7 +187,10 @@ def test_exports_have_the_objects_of_each_class(world, tmp_path):
     assert [int(row["id"]) for row in table] == list(range(1, len(table) + 1))
     labels = tifffile.imread(tmp_path / "one.labels.ome.tif")
     assert np.array_equal(np.moveaxis(labels, 0, -1), found)
-    with pytest.raises(BatchError, match="a PNG has one id for each pixel"):
+    numbers = np.asarray(zarr.open_array(tmp_path / "one.ome.zarr/labels/objects/0")[...])
+    assert np.array_equal(np.moveaxis(numbers > 0, 0, -1), found > 0)
+    assert set(np.unique(numbers)) == set(range(len(table) + 1))
+    with pytest.raises(BatchError, match="its classes overlap, and --png have one id"):
         export(predictions, None, ExportTargets(png=tmp_path)).require_whole()
 
 

@@ -198,7 +198,9 @@ def _thinned(
     for strip in extent.strips(STRIP_PX):
         rows = _nearest(strip.y, strip.y_end, array.shape[-2], extent.height)
         columns = _nearest(0, extent.width, array.shape[-1], extent.width)
-        part = np.asarray(array[(*plane, slice(rows[0], rows[-1] + 1))], dtype=np.uint32)
+        reached = slice(int(rows[0]), int(rows[-1]) + 1)
+        place: tuple[int | slice, ...] = (*plane, reached, slice(None))
+        part = np.asarray(array[place], dtype=np.uint32)
         yield strip, part[rows - rows[0]][:, columns]
 
 

@@ -218,14 +218,15 @@ def outlines(
     """
     scale = Scale(label.downsample, label.pyramid.mpp)
     tolerance_px = _tolerance_px(simplify_um, scale)
-    tables, parts = [], []
+    tables: list[ObjectTable] = []
+    parts: list[Part] = []
     for part in each_class(label):
         ids = [label.classes.id_of(name) for name in part.classes.names]
         image = probabilities
         if image is not None and label.channels is not None:
             image = channel_of(image, next(iter(part.classes)))
         table, first = measure_placed(_source(part, image), part.classes, scale)
-        parts.append(Part(part, sum(map(len, tables)), first, np.array([0, *ids])))
+        parts.append(Part(part, sum(len(one) for one in tables), first, np.array([0, *ids])))
         tables.append(table if image is not None else table.without_probabilities())
     table = joined_tables(tables)
     decision = dict(label.attributes) if identity is None else dict(identity)
