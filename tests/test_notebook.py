@@ -5,13 +5,13 @@ import re
 import numpy as np
 from PIL import Image
 
+from tests.makers.painted import write_prediction
 from wsi_seg.config import load_recipe
 from wsi_seg.store import (
     create_collection,
     open_collection,
     open_predictions,
 )
-from wsi_seg.testing.painted import write_prediction
 from wsi_seg.testing.stores import write_image
 from wsi_seg.testing.tissue import CLASSES
 

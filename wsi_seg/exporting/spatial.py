@@ -143,4 +143,7 @@ def _table(objects: Outlines) -> "AnnData":
     cells.obsm["spatial"] = (
         np.stack([table.x, table.y], axis=1) / down * (objects.label.pyramid.mpp or down)
     )
-    return TableModel.parse(cells, region="objects", region_key="region", instance_key="object")
+    parsed: anndata.AnnData = TableModel.parse(
+        cells, region="objects", region_key="region", instance_key="object"
+    )
+    return parsed
