@@ -20,7 +20,7 @@ from wsi_seg.inference.run import SerialExecutor, infer_with
 from wsi_seg.models import build_network, save_checkpoint
 from wsi_seg.predict.ensemble import Member, Model, read_model
 from wsi_seg.progress import Silent
-from wsi_seg.store import open_collection
+from wsi_seg.store import open_collection, open_predictions
 from wsi_seg.testing.stores import digests, make_store
 
 CARD = make_card("a", "b")
@@ -137,7 +137,7 @@ def test_exclusive_classes_are_an_argmax_with_the_same_bytes_on_workers_and_afte
         infer_with(model, stores, out, options, executor=executor, progress=progress)
 
     run(tmp_path / "serial", Silent())
-    store = open_collection(tmp_path / "serial")["tall"]
+    store = open_predictions(tmp_path / "serial")["tall"]
     assert store.image.classes == model.card.classes == store.label("prediction").classes
     found = store.image[:, :]
     left = np.maximum(0, 255 - found.sum(axis=2, dtype=int))
