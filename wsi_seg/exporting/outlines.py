@@ -29,7 +29,7 @@ from wsi_seg.store import Multiscale
 from wsi_seg.store.class_view import channel_of, each_class
 
 # Rows of a label map outlined at a time, and objects that writers get at a time.
-_STRIP_PX = 1024
+_STRIP_PX = 512
 _BATCH = 4096
 
 
