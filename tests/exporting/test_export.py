@@ -49,6 +49,21 @@ def test_small_objects_are_left_out_by_their_area_in_um2(tmp_path, make_predicti
     assert [len(list(some)) for some in found] == [len(some) for some in found] == [3, 3, 2, 1]
 
 
+def test_what_is_left_out_as_too_small_is_said(tmp_path, make_prediction):
+    labels = np.zeros((60, 60), np.uint8)
+    labels[10:20, 10:20] = 1
+    labels[30, 30:33] = 1  # three pixels of 1 um2
+    predictions = make_prediction(tmp_path, labels)
+    targets = ExportTargets(geojson=tmp_path / "out")
+    report = export(predictions, None, targets, progress=Silent())
+    assert report.lines()[:2] == [
+        "slide: 1 objects, without 1 below 4 um2", "--min-area-um2 0 keeps small ones"
+    ]  # fmt: skip
+    every = ExportTargets(geojson=tmp_path / "out", min_area_um2=0)
+    report = export(predictions, None, every, progress=Silent())
+    assert report.lines()[0] == "slide: 2 objects"
+
+
 def test_gzip_by_suffix_and_unwritable_targets(tmp_path, make_prediction, rings):
     store = make_prediction(tmp_path, rings())["slide"].label("prediction")
     write_geojson(tmp_path / "a.geojson.gz", outlines(store))

@@ -118,6 +118,8 @@ def export(
       wsi-seg export pred.zarr --slides store.zarr --overview overviews/
       wsi-seg export pred.zarr --rule run/rule.json --table tables/ --rle out.csv
       wsi-seg export pred.zarr --watershed-depth 0.75 --coco objects.json
+      wsi-seg export pred.zarr --ome-zarr zarr/ --ngff 0.4
+      wsi-seg export pred.zarr --dicom-seg seg/ --dicom-ann ann/ --source slides/
     """
     wanted = {
         "geojson": geojson, "geoparquet": geoparquet, "asap": asap, "coco": coco, "table": table,

@@ -32,7 +32,7 @@ _MEASUREMENTS = {
 
 
 def write_geojson(path: Path | str, objects: Outlines, *, kind: ObjectType = "auto") -> int:
-    """Write objects as a FeatureCollection, whole or not at all; return how many there were.
+    """Write objects as a FeatureCollection, whole or not at all.
 
     Parameters
     ----------
@@ -42,6 +42,11 @@ def write_geojson(path: Path | str, objects: Outlines, *, kind: ObjectType = "au
         Of one slide; see `wsi_seg.outlines`.
     kind
         What QuPath makes of them; ``auto`` makes detections of more than 1,000.
+
+    Returns
+    -------
+    int
+        How many there were.
 
     Raises
     ------

@@ -152,8 +152,8 @@ class ExportReport(SlidesReport[str]):
         lines = []
         for slide, count in self.objects.items():
             small = self.left_out[slide]
-            rest = f", {small} below {self.min_area[slide]} left out" if small else ""
+            rest = f", without {small} below {self.min_area[slide]}" if small else ""
             lines.append(f"{slide}: {count} objects{rest}")
         if any(self.left_out.values()):
-            lines.append("--min-area-um2 0 keeps all")
+            lines.append("--min-area-um2 0 keeps small ones")
         return [*lines, *self.warnings, *(f"wrote {file}" for file in self.files)]

@@ -16,6 +16,11 @@ from wsi_seg.postprocess.strips import Source, Strip
 
 Floats = NDArray[np.float64]
 
+# Sums up to this are safe in 64 bits, though it is a rounded sum that is compared.
+_MOST_SUM = 2.0**62
+# Objects whose moments are Python's integers at a time.
+_AT_A_TIME = 1 << 16
+
 
 @dataclass(frozen=True, slots=True)
 class Scale:
@@ -145,7 +150,7 @@ class _Sums:
     def grouped(cls, columns: "dict[str, Ints]", group: Ints, count: int) -> "_Sums":
         """Combine rows into ``count`` groups.
 
-        Moments of gigapixel objects exceed 64 bits, so those columns are Python's integers.
+        Where moments of gigapixel slides may exceed 64 bits, columns are Python's integers.
         """
         done: dict[str, Ints] = {}
         for name, column in columns.items():
@@ -165,7 +170,8 @@ class _Sums:
         for name in cls.__dataclass_fields__:
             arrays = [np.empty(0, dtype=np.int64), *(getattr(part, name) for part in parts)]
             column = np.concatenate(arrays)
-            columns[name] = column.astype(object) if name in _MOMENTS else column
+            large = name in _MOMENTS and float(column.sum(dtype=np.float64)) >= _MOST_SUM
+            columns[name] = column.astype(object) if large else column
         return cls.grouped(columns, objects, int(objects.max()) + 1 if len(objects) else 0)
 
 
@@ -232,11 +238,20 @@ def _table(sums: _Sums, classes: ClassTable, scale: Scale) -> ObjectTable:
 
 def _eccentricity(sums: _Sums) -> Floats:
     """``sqrt(1 - l2 / l1)`` of the eigenvalues of the covariance of the pixels; 0 for one pixel."""
-    count = sums.area.astype(object)
-    square = np.maximum(sums.area, 1).astype(object) ** 2
-    a = ((count * sums.yy - sums.y**2) / square).astype(np.float64)
-    c = ((count * sums.xx - sums.x**2) / square).astype(np.float64)
-    b = ((count * sums.xy - sums.x * sums.y) / square).astype(np.float64)
+    # Python's integers take memory: some objects at a time.
+    rows = [slice(begin, begin + _AT_A_TIME) for begin in range(0, len(sums.area), _AT_A_TIME)]
+    return np.concatenate([np.empty(0), *(_eccentricity_of(sums, some) for some in rows)])
+
+
+def _eccentricity_of(sums: _Sums, rows: slice) -> Floats:
+    count = sums.area[rows].astype(object)
+    y, x, yy, xx, xy = (
+        column[rows].astype(object) for column in (sums.y, sums.x, sums.yy, sums.xx, sums.xy)
+    )
+    square = np.maximum(sums.area[rows], 1).astype(object) ** 2
+    a = ((count * yy - y**2) / square).astype(np.float64)
+    c = ((count * xx - x**2) / square).astype(np.float64)
+    b = ((count * xy - x * y) / square).astype(np.float64)
     root = np.hypot((a - c) / 2, b)
     large, small = (a + c) / 2 + root, (a + c) / 2 - root
     large = np.where(large > 0, large, 1)
