@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from wsi_seg.choices import Save
 from wsi_seg.errors import StoreError, StoreIncompleteError, StoreNotFoundError
 from wsi_seg.geometry import Pyramid
-from wsi_seg.notebook import LONGEST_PX, SHOWN, collection_html, slide_html
-from wsi_seg.reading.resample import read_centred, read_label
-from wsi_seg.reading.thumbnail import thumbnail_extent
+from wsi_seg.notebook import SHOWN, collection_html, slide_html
+from wsi_seg.reading.resample import read_centred
 from wsi_seg.store.info import PredictionInfo, StoreInfo
 from wsi_seg.store.layout import label_list, wsi_seg_attributes
-from wsi_seg.store.multiscale import Multiscale, open_multiscale, read_thumbnail
+from wsi_seg.store.multiscale import Multiscale, open_multiscale
 from wsi_seg.store.names import LABELS, METADATA, PARTIAL, PREDICTION_LABEL
+from wsi_seg.store.picture import small_picture
 from wsi_seg.store.remote import below, is_address, located
 
 
@@ -183,7 +183,7 @@ class SlideStore:
 
     def _repr_html_(self) -> str:
         facts = {"labels": ", ".join(self.label_names()) or "none"}
-        return slide_html(self.name, self.pyramid, facts, partial(_thumbnail, self.image))
+        return slide_html(self.name, self.pyramid, facts, partial(small_picture, self.image))
 
 
 def planes_error(slide: str, label: str) -> StoreError:
@@ -263,7 +263,7 @@ class Stores:
 
     def _repr_html_(self) -> str:
         images = ((name, self[name].image) for name in self.names()[:SHOWN])
-        slides = ((name, image.pyramid, partial(_thumbnail, image)) for name, image in images)
+        slides = ((name, image.pyramid, partial(small_picture, image)) for name, image in images)
         return collection_html(str(self.path), slides, len(self))
 
 
@@ -302,27 +302,6 @@ class Predictions(Stores):
         if not (names := self.names()):
             raise StoreError(f"{self.path} holds no predictions; run `wsi-seg infer` first")
         return names
-
-
-def _thumbnail(image: Multiscale) -> NDArray[np.uint8] | None:
-    """Picture of a slide, or of a prediction in the colours of its classes, for a notebook.
-
-    None where there is neither a colour image nor a class.
-    """
-    if not image.names_classes:
-        return image.thumbnail(LONGEST_PX) if image.channels == 3 else None
-    size = thumbnail_extent(image.pyramid.extent, LONGEST_PX)
-    if image.channels is None:
-        ids = read_label(image, size, 0, 0, height=size.height, width=size.width)
-        shares = np.stack([ids == entry.id for entry in image.classes], axis=-1).astype(np.float64)
-    else:
-        shares = read_thumbnail(image, size) / 255
-    picture = np.full((*shares.shape[:2], 3), 255.0)
-    for channel, entry in enumerate(image.classes):
-        share = shares[:, :, channel, None]
-        picture = picture * (1 - share) + np.array(entry.rgb) * share
-    drawn: NDArray[np.uint8] = np.rint(picture).astype(np.uint8)
-    return drawn
 
 
 def open_image(path: Path) -> Multiscale:
