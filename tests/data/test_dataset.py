@@ -9,9 +9,10 @@ from torch.utils.data import DataLoader
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.config import MixConfig, SamplingConfig
+from wsi_seg.data import source as source_module
 from wsi_seg.data.augment import Augmenter
 from wsi_seg.data.dataset import EpochItems, PatchDataset
-from wsi_seg.data.source import PatchSource
+from wsi_seg.data.source import PatchSource, PatchSources
 from wsi_seg.errors import ResolutionError, StoreError
 from wsi_seg.geometry import Extent
 from wsi_seg.reading.view import View
@@ -141,3 +142,20 @@ def test_slides_of_unknown_mpp_serve_recipes_in_pixels(write_store, pixels):
     image, _ = source(store, mpp=None).patch(50, 50, 10)
     assert np.array_equal(image, pixels[0][45:55, 45:55])
     assert source(store, mpp=None).scale.extent == Extent(height=203, width=151)
+
+
+def test_slides_are_opened_when_they_are_needed_and_few_stay_open(store, monkeypatch):
+    """What is open is not sent to other processes; what was used last stays."""
+    monkeypatch.setattr(source_module, "_MOST_OPEN", 2)
+    sources = PatchSources([store] * 4, "annotations", classes=CLASSES, view=View(0.5))
+    first = sources[0]
+    assert sources[0] is first
+    small = pickle.dumps(PatchSources([store] * 4, "annotations", classes=CLASSES, view=View(0.5)))
+    assert len(pickle.dumps(sources)) == len(small)
+    assert len([*sources]) == 4
+    assert sources[0] is not first
+    image, label = pickle.loads(pickle.dumps(sources))[3].patch(60, 50, 32)
+    plain = source(store).patch(60, 50, 32)
+    assert np.array_equal(image, plain[0])
+    assert np.array_equal(label, plain[1])
+    assert [one.scale for one in sources[1:3]] == [first.scale] * 2

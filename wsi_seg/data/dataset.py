@@ -49,7 +49,7 @@ class PatchDataset(Dataset[Patch]):
         patch_px: int,
         seed: int,
     ) -> None:
-        self._sources = tuple(sources)
+        self._sources = sources
         self._sampler = sampler
         self._augment = augment
         self._patch_px = patch_px

@@ -1,6 +1,8 @@
 """Owns the patches of one slide: a position to pixels and their truth, as the model sees them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,9 @@ from wsi_seg.store.class_view import plane_of
 
 # Group inside a label's that holds its probabilities.
 SOFT = "soft"
+
+# Sources that stay open: an open one takes about 25 kB, and a run may have 150,000 slices.
+_MOST_OPEN = 2000
 
 # Label of one class, and its class ids to 0, 1 and 255.
 Plane = tuple[Multiscale, NDArray[np.uint8]]
@@ -259,3 +264,54 @@ def _inside(label: Multiscale, name: str) -> Multiscale | None:
     """Map inside a label, if it has one."""
     folder = label.path / name
     return open_multiscale(folder) if (folder / "zarr.json").is_file() else None
+
+
+class PatchSources(Sequence[PatchSource]):
+    """Sources of slides, opened when they are needed; those used last stay open.
+
+    Pickled without what is open, so that each process opens what it reads.
+
+    Parameters
+    ----------
+    stores
+        The slides.
+    label
+        Name of the label that is the truth.
+    classes, view
+        See `PatchSource.of`.
+    """
+
+    def __init__(
+        self, stores: Sequence[SlideStore], label: str, *, classes: ClassTable, view: View
+    ) -> None:
+        self._stores, self._label = tuple(stores), label
+        self._classes, self._view = classes, view
+        self._open: dict[int, PatchSource] = {}
+
+    def __len__(self) -> int:
+        return len(self._stores)
+
+    @overload
+    def __getitem__(self, number: int) -> PatchSource: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[PatchSource]: ...
+    def __getitem__(self, number: int | slice) -> PatchSource | Sequence[PatchSource]:
+        if isinstance(number, slice):
+            return [self[one] for one in range(len(self))[number]]
+        store = self._stores[number]
+        source = self._open.pop(number, None) or PatchSource.of(
+            store, self._label, classes=self._classes, view=self._view
+        )
+        if len(self._open) >= _MOST_OPEN:
+            del self._open[next(iter(self._open))]
+        self._open[number] = source  # behind all others, so that it is dropped last
+        return source
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (self._stores, self._label, self._classes, self._view)
+
+
+def _rebuild(
+    stores: Sequence[SlideStore], label: str, classes: ClassTable, view: View
+) -> PatchSources:
+    return PatchSources(stores, label, classes=classes, view=view)

@@ -10,7 +10,7 @@ from wsi_seg.config import Recipe
 from wsi_seg.config.augment import Augment
 from wsi_seg.data.augment import require_no_colour
 from wsi_seg.data.dataset import PatchDataset
-from wsi_seg.data.source import PatchSource
+from wsi_seg.data.source import PatchSources
 from wsi_seg.data.weighted import WeightedPatchDataset
 from wsi_seg.errors import ConfigError
 from wsi_seg.learn.sampler import patch_sampler
@@ -166,14 +166,15 @@ def patch_dataset(
                 "channels are slices; expected none"
             )
     view = View.of(recipe)
-    sources = [
-        PatchSource.of(slide.store, recipe.data.label, classes=recipe.class_table, view=view)
-        for slide in slides
-    ]
-    soft = any(source.soft is not None for source in sources)
+    sources = PatchSources(
+        [slide.store for slide in slides], recipe.data.label, classes=recipe.class_table, view=view
+    )
+    # Each is opened once now, so that what is wrong with one is said before anything is learned.
+    kinds = {(source.soft is not None, source.doubt is not None) for source in sources}
+    soft = any(has_soft for has_soft, _ in kinds)
     return WeightedPatchDataset(
         PatchDataset(sources, sampler, augment=augment, patch_px=patch_px, seed=recipe.seed),
         [recipe.data.pseudo_weight if slide.is_pseudo else 1.0 for slide in slides],
         classes=len(recipe.classes) if soft else None,
-        by_px=any(source.doubt is not None for source in sources),
+        by_px=any(has_doubt for _, has_doubt in kinds),
     )

@@ -8,8 +8,9 @@ _TISSUE, _COUNTS = 1, 2
 # Bytes of a cell while one layer after the other is made: its share, widened, and in blocks.
 _WHILE_MADE = 4
 
-# Bytes of what is kept of a slide besides its cells, measured with a few objects each.
-_SLIDE = 12_000
+# Bytes of what is kept of a slide besides its cells, measured with a few objects each: its store,
+# its objects, the arrays of its map.
+_SLIDE = 10_000
 
 
 def maps_nbytes(cells: int, slides: int, sampling: SamplingConfig, *, processes: int) -> int:
@@ -29,7 +30,7 @@ def maps_nbytes(cells: int, slides: int, sampling: SamplingConfig, *, processes:
     Examples
     --------
     >>> maps_nbytes(10**6, 1, SamplingConfig(), processes=1)
-    11012000
+    11010000
     """
     mix = sampling.mix
     masks = 1 + len(mix.regions) + (mix.hard_negatives > 0)  # the first is that of objects
