@@ -201,6 +201,8 @@ class _Packer:
         self._own = Predictor(network, card, device="cpu", precision="fp32")
         self._example = torch.rand(2, channels, side, side) * 255
         self._program, self.side_px = self._exported()
+        for node in self._program.graph.nodes:
+            node.meta.pop("stack_trace", None)  # it names folders of this machine
 
     def write(self, path: Path) -> float:
         """Write one file, and return its difference from our own pass.
