@@ -25,7 +25,8 @@ from wsi_seg.errors import ConfigError, OutputError
 from wsi_seg.exporting.bioimageio import Credits, write_bioimageio
 from wsi_seg.extras import naming_extra
 from wsi_seg.models import ModelCard, load_checkpoint, size_multiple
-from wsi_seg.models.foreign import CARD, open_network
+from wsi_seg.models.file_network import CARD
+from wsi_seg.models.foreign import open_network
 from wsi_seg.predict.predictor import PROBABILITY_STEPS, Predictor
 
 # Largest difference of a probability from our own pass, which is itself in steps of 1 / 4080.
