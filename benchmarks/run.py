@@ -31,6 +31,7 @@ PARTS: dict[str, tuple[list[str] | None, list[str]]] = {
         ["--only", "rates", "--only", "resume", "--only", "small", "--peers", "none"],
         ["--height", "4096"],
     ),
+    "module": (["--repeats", "3"], []),
     "flow": (["--side", "4096", "--repeats", "1"], []),
     "decide": (["--height", "2048", "--only", "evaluate", "--only", "polygons"], []),
     "polygons": ([], ["--side", "30000", "--repeats", "1"]),

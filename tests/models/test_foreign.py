@@ -35,6 +35,10 @@ def folder(tmp_path_factory):
     return found
 
 
+def opened(path):
+    return open_network(path, trust=path.suffix == ".pt")
+
+
 FILES = ["any.pt2", "any.onnx", "any.pt", "fixed.pt2", "fixed.onnx"]
 
 
@@ -52,7 +56,7 @@ def test_any_batch_goes_through_any_file(folder, name, count):
 
 @pytest.mark.parametrize("name", FILES)
 def test_what_a_file_takes_is_measured(folder, name):
-    found = measure_file(folder / name, CARD, trust=name.endswith(".pt"))
+    found = measure_file(opened(folder / name), CARD)
     values = sum(t.numel() for t in small().state_dict().values() if t.is_floating_point())
     assert values <= found.parameters
     assert 6 * 8 <= found.values_per_px <= 6 * 8 * 4  # eight channels, and whatever was fused
@@ -71,7 +75,7 @@ def test_files_pickle_by_name_and_have_no_parameters_to_convert(folder, name):
 @pytest.mark.parametrize("name", ["fixed.pt2", "fixed.onnx"])
 def test_a_fixed_size_must_be_the_tile(folder, name):
     with pytest.raises(CheckpointError, match="takes images of 64 x 64 pixels and tiles have 128"):
-        measure_file(folder / name, make_card("a", "b", tile_px=128))
+        measure_file(opened(folder / name), make_card("a", "b", tile_px=128))
     network = open_network(folder / name)
     with pytest.raises(ConfigError, match="does not take 2 images of 32 x 32"), torch.no_grad():
         network(torch.randn(2, 3, 32, 32))
@@ -80,10 +84,10 @@ def test_a_fixed_size_must_be_the_tile(folder, name):
 @pytest.mark.parametrize("name", ["any.pt2", "any.onnx", "any.pt"])
 def test_classes_and_channels_have_to_agree(folder, name):
     with pytest.raises(CheckpointError, match=r"gives \(1, 2, 64, 64\).*expected \(1, 3, 64, 64\)"):
-        measure_file(folder / name, make_card("a", "b", "c"), trust=True)
+        measure_file(opened(folder / name), make_card("a", "b", "c"))
     four = make_card("a", "b", in_channels=4, mean=(0.5,) * 4, std=(0.5,) * 4)
     with pytest.raises((CheckpointError, ConfigError), match=r"3 channels|does not take"):
-        measure_file(folder / name, four, trust=True)
+        measure_file(opened(folder / name), four)
 
 
 class Two(nn.Module):
@@ -109,7 +113,7 @@ def test_inputs_and_outputs_that_are_not_one_are_refused(tmp_path):
     for save, name in ((save_pt2, "many.pt2"), (save_onnx, "many.onnx")):
         save(tmp_path / name, Many())
         with pytest.raises(ConfigError, match="several outputs"):
-            measure_file(tmp_path / name, CARD)
+            measure_file(opened(tmp_path / name), CARD)
         save(tmp_path / name, Only())
         assert open_network(tmp_path / name)(one).shape == (1, 2, 64, 64)
     flat = torch.export.export(nn.Linear(3, 2), (torch.randn(5, 3),))
@@ -259,17 +263,17 @@ def stated(**changes):
 
 
 def test_a_card_is_given_or_inside_or_next_to(folder, tmp_path):
-    path = shutil.copy(folder / "any.onnx", tmp_path / "net.onnx")
+    path = Path(shutil.copy(folder / "any.onnx", tmp_path / "net.onnx"))
     with pytest.raises(CheckpointError, match=r"no model card; expected net.yaml"):
-        card_for(path, None)
+        card_for(open_network(path), None)
     (tmp_path / "net.json").write_text(json.dumps(stated(tile_px=96)))
-    assert card_for(path, None).tile_px == 96
+    assert card_for(open_network(path), None).tile_px == 96
     (tmp_path / "net.yaml").write_text(yaml.safe_dump(stated()))
-    found = card_for(path, None)
+    found = card_for(open_network(path), None)
     assert (found.classes.names, found.tile_px, found.output) == (("gland", "vessel"), 64, "logits")
-    assert card_for(path, CARD) is CARD
+    assert card_for(open_network(path), CARD) is CARD
     (tmp_path / "other.yml").write_text(yaml.safe_dump(stated(mpp=None)))
-    assert card_for(path, tmp_path / "other.yml").mpp is None
+    assert card_for(open_network(path), tmp_path / "other.yml").mpp is None
     assert network_digest(path, found) != network_digest(path, CARD)
 
 

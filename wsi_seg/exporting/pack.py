@@ -25,7 +25,8 @@ from wsi_seg.errors import ConfigError, OutputError
 from wsi_seg.exporting.bioimageio import Credits, write_bioimageio
 from wsi_seg.extras import naming_extra
 from wsi_seg.models import ModelCard, load_checkpoint, size_multiple
-from wsi_seg.models.foreign import CARD, open_network
+from wsi_seg.models.file_network import CARD
+from wsi_seg.models.foreign import open_network
 from wsi_seg.predict.predictor import PROBABILITY_STEPS, Predictor
 
 # Largest difference of a probability from our own pass, which is itself in steps of 1 / 4080.
@@ -205,6 +206,8 @@ class _Packer:
         self._own = Predictor(network, card, device="cpu", precision="fp32")
         self._example = torch.rand(2, channels, side, side) * 255
         self._program, self.side_px = self._exported()
+        for node in self._program.graph.nodes:
+            node.meta.pop("stack_trace", None)  # it names folders of this machine
 
     def write(self, path: Path) -> float:
         """Write one file, and return its difference from our own pass.

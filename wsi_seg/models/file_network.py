@@ -4,6 +4,7 @@ Whatever type, batch or size a file was made for, such a module takes any batch 
 and gives float32 maps, or says in a sentence why it cannot.
 """
 
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ import torch
 from torch import nn
 
 from wsi_seg.errors import CheckpointError, ConfigError
+
+# Name under which an archive that we wrote holds its card.
+CARD = "wsi_seg.json"
 
 # What libraries raise where a network cannot be run on an image; torch checks some by assertion.
 _FAILURES = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
@@ -101,6 +105,15 @@ class FileNetwork(nn.Module, ABC):
     def __init__(self, path: Path, form: ImageForm) -> None:
         super().__init__()
         self.path, self.form = path, form
+
+    @property
+    def stated(self) -> str | None:
+        """Card that `wsi-seg pack` wrote into the file, as JSON; None without one."""
+        if not zipfile.is_zipfile(self.path):
+            return None
+        with zipfile.ZipFile(self.path) as archive:
+            name = next((n for n in archive.namelist() if n.endswith(f"extra/{CARD}")), None)
+            return None if name is None else archive.read(name).decode()
 
     @abstractmethod
     def run(self, images: torch.Tensor) -> object:

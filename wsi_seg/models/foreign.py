@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,6 @@ from wsi_seg.models.file_network import FileNetwork
 from wsi_seg.models.memory_estimate import MemoryEstimate, estimate_of
 from wsi_seg.models.onnx_file import OnnxNetwork, measure_onnx
 from wsi_seg.models.script_file import ScriptNetwork
-
-# Name under which a file that we wrote holds its card.
-CARD = "wsi_seg.json"
 
 _CPU = torch.device("cpu")
 
@@ -67,7 +63,7 @@ def open_network(path: Path, device: torch.device = _CPU, *, trust: bool = False
     return ScriptNetwork(path, device)
 
 
-def card_for(path: Path, card: ModelCard | Path | None) -> ModelCard:
+def card_for(network: FileNetwork, card: ModelCard | Path | None = None) -> ModelCard:
     """Card of a file's network: the one that is given, else the one inside, else next to it.
 
     Raises
@@ -79,7 +75,8 @@ def card_for(path: Path, card: ModelCard | Path | None) -> ModelCard:
         return card
     if card is not None:
         return read_card_file(card)
-    if (inside := _card_inside(path)) is not None:
+    path = network.path
+    if (inside := network.stated) is not None:
         return card_of_values(yaml.safe_load(inside), source=f"the card in {path}")
     if (found := card_next_to(path)) is not None:
         return read_card_file(found)
@@ -95,13 +92,13 @@ def network_digest(path: Path, card: ModelCard) -> str:
     return hashlib.sha256(f"{digest_of(path)} {stated}".encode()).hexdigest()
 
 
-def measure_file(path: Path, card: ModelCard, *, trust: bool = False) -> MemoryEstimate:
+def measure_file(network: FileNetwork, card: ModelCard) -> MemoryEstimate:
     """Run the network of a file once on an image of zeros: what it takes, and whether it fits.
 
     Parameters
     ----------
-    path, trust
-        See `open_network`.
+    network
+        On the CPU.
     card
         Says how many channels, classes and pixels there are.
 
@@ -110,7 +107,7 @@ def measure_file(path: Path, card: ModelCard, *, trust: bool = False) -> MemoryE
     CheckpointError
         If the file does not fit its card.
     """
-    network = open_network(path, trust=trust)
+    path = network.path
     network.form.require_fits(path, card.in_channels, card.tile_px)
     images = torch.zeros(1, card.in_channels, card.tile_px, card.tile_px)
     with torch.no_grad(), _LargestOutput() as outputs:
@@ -127,17 +124,6 @@ def measure_file(path: Path, card: ModelCard, *, trust: bool = False) -> MemoryE
     if isinstance(network, OnnxNetwork):
         largest = max(largest, measure_onnx(path, images))
     return estimate_of(network.parameters_count, largest, images.shape[-1])
-
-
-def _card_inside(path: Path) -> str | None:
-    """Card that `wsi-seg pack` wrote into a file, as JSON; None without one."""
-    if path.suffix == ".onnx":
-        return OnnxNetwork(path, _CPU).stated
-    if not zipfile.is_zipfile(path):
-        return None
-    with zipfile.ZipFile(path) as archive:
-        name = next((n for n in archive.namelist() if n.endswith(f"extra/{CARD}")), None)
-        return None if name is None else archive.read(name).decode()
 
 
 class _LargestOutput(TorchDispatchMode):

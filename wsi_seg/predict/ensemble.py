@@ -292,8 +292,9 @@ def _own(path: Path, weight: float) -> Member:
 
 def _foreign(path: Path, weight: float, card: ModelCard | Path | None, *, trust: bool) -> Member:
     """Member of another program's file, which is run once."""
-    stated = card_for(path, card)
-    estimate = measure_file(path, stated, trust=trust)
+    network = open_network(path, trust=trust)
+    stated = card_for(network, card)
+    estimate = measure_file(network, stated)
     digest = network_digest(path, stated)
     return Member(stated, digest, weight, path.absolute(), estimate=estimate, trust=trust)
 

@@ -52,7 +52,7 @@ def _readme(file: Path, card: ModelCard, licence: str) -> str:
         ["---", f"license: {licence.lower()}", "pipeline_tag: image-segmentation",
          "tags: [wsi-seg, histology, whole-slide-imaging]", "---"]
     )  # fmt: skip
-    judged = (
+    scored = (
         "\n## Scores\n\nOf images that were held out in training; check the model on your own "
         f"slides before you rely on it.\n\n{_table(('score', 'value'), scores)}"
         if scores
@@ -62,7 +62,7 @@ def _readme(file: Path, card: ModelCard, licence: str) -> str:
         f"{head}\n\n# Segmentation of {classes}\n\n"
         f"`{file.name}` predicts the probability of each class for each pixel of a slide.\n\n"
         f"{_table(('', ''), rows)}\n## Use\n\n```sh\npip install wsi-seg\n"
-        f"wsi-seg infer store.zarr --checkpoint hf://OWNER/NAME --out pred.zarr\n```\n{judged}"
+        f"wsi-seg infer store.zarr --checkpoint hf://OWNER/NAME --out pred.zarr\n```\n{scored}"
     )
 
 

@@ -8,7 +8,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from wsi_seg.errors import ConfigError, OutputError
 from wsi_seg.models import ModelCard, read_card
 from wsi_seg.models.card_file import card_next_to
-from wsi_seg.models.foreign import card_for, is_network_file
+from wsi_seg.models.foreign import card_for, is_network_file, open_network
 from wsi_seg.models.hub import HUB_FAILURES, HubAddress
 from wsi_seg.reporting.model_page import model_page
 
@@ -79,7 +79,7 @@ def push_model(
     if where.file is not None:
         raise ConfigError(f"got address {address}; expected hf://OWNER/NAME, without a file")
     foreign = is_network_file(file)
-    card = card_for(file, None) if foreign else read_card(file)
+    card = card_for(open_network(file)) if foreign else read_card(file)
     page = model_page(file, card, licence=licence)
     page["README.md"] = page["README.md"].replace(b"OWNER/NAME", where.repository.encode())
     given: dict[str, Path | bytes] = {file.name: file, **page}

@@ -1,0 +1,121 @@
+"""A module that wsi_seg knows nothing of, and its files, against their bare loops.
+
+The module is a plain U-Net of torch layers. End-to-end inference of a painted slide is measured in
+turn with a loop that does nothing but call what predicts on batches of the same shape, in
+float32. Run it alone: ``python benchmarks/bench_module.py [--json]``.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from measure import Ratio, Results, in_turn, medians
+from torch import nn
+
+from wsi_seg.classes import ClassTable
+from wsi_seg.inference.options import InferOptions
+from wsi_seg.inference.run import infer
+from wsi_seg.ingest.run import tile_slides
+from wsi_seg.models import ModelCard
+from wsi_seg.models.foreign import open_network
+from wsi_seg.progress import Silent
+from wsi_seg.store import Collection, open_collection
+from wsi_seg.testing.tissue import write_tissue_slide
+
+
+class Unknown(nn.Module):
+    """U-Net of two depths."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.down = _layers(3, width)
+        self.deep = _layers(width, 2 * width)
+        self.up = _layers(3 * width, width)
+        self.head = nn.Conv2d(width, 1, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits."""
+        fine = self.down(images)
+        coarse = self.deep(nn.functional.max_pool2d(fine, 2))
+        enlarged = nn.functional.interpolate(coarse, scale_factor=2.0)
+        logits: torch.Tensor = self.head(self.up(torch.cat([fine, enlarged], dim=1)))
+        return logits
+
+
+def _layers(before: int, after: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(),
+        nn.Conv2d(after, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(),
+    )  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tile", type=int, default=512)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--height", type=int, default=2048, help="of the painted slide")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        measure(options, Path(folder)).show(as_json=options.json)
+
+
+def measure(options: argparse.Namespace, folder: Path) -> Results:
+    write_tissue_slide(folder / "painted.tif", height=options.height, width=2560, seed=1)
+    tile_slides([folder / "painted.tif"], folder / "store.zarr", progress=Silent())
+    slides = open_collection(folder / "store.zarr")
+    torch.manual_seed(0)
+    network = Unknown().eval()
+    any_size = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
+    example = torch.randn(2, 3, options.tile, options.tile)
+    exported = torch.export.export(network, (example,), dynamic_shapes=(any_size,))
+    torch.export.save(exported, folder / "net.pt2")
+    file = open_network(folder / "net.pt2")
+    works: dict[str, Callable[[int], float]] = {
+        "module": lambda turn: end_to_end(network, slides, folder / f"m{turn}.zarr", options),
+        "module, bare": lambda _: bare(network, options),
+        "file": lambda turn: end_to_end(
+            folder / "net.pt2", slides, folder / f"f{turn}.zarr", options
+        ),
+        "file, bare": lambda _: bare(file, options),
+    }
+    rates = in_turn(works, options.repeats)
+    ratios = {
+        f"{name} / {name}, bare": Ratio.of(rates[name], rates[f"{name}, bare"])
+        for name in ("module", "file")
+    }
+    return Results(ratios, medians(rates, "tiles/s", 2))
+
+
+def end_to_end(
+    model: nn.Module | Path, slides: Collection, out: Path, options: argparse.Namespace
+) -> float:
+    """Tiles per second from the store to the finished prediction."""
+    card = ModelCard(
+        classes=ClassTable.named(["thing"]), mpp=None, tile_px=options.tile, mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+    )  # fmt: skip
+    chosen = InferOptions(
+        overlap=0.5, batch=options.batch, precision="fp32", device="cpu", skip_background=False
+    )
+    report = infer(slides, model, out, chosen, card=card)
+    return report.tiles / report.seconds
+
+
+def bare(network: nn.Module, options: argparse.Namespace, seconds: float = 5.0) -> float:
+    """Tiles per second of a loop that predicts the same batch again and again."""
+    images = torch.rand(options.batch, 3, options.tile, options.tile)
+    count, began = 0, time.perf_counter()
+    with torch.no_grad():
+        while time.perf_counter() - began < seconds:
+            network(images).sigmoid()
+            count += options.batch
+    return count / (time.perf_counter() - began)
+
+
+if __name__ == "__main__":
+    main()
