@@ -30,7 +30,7 @@ def maps_nbytes(cells: int, slides: int, sampling: SamplingConfig, *, processes:
     Examples
     --------
     >>> maps_nbytes(10**6, 1, SamplingConfig(), processes=1)
-    11010000
+    10010000
     """
     mix = sampling.mix
     masks = 1 + len(mix.regions) + (mix.hard_negatives > 0)  # the first is that of objects
