@@ -22,7 +22,12 @@ sys.meta_path.insert(0, Absent())
 """
 
 
-def run(code, *arguments, without=tuple(EXTRAS)):
+# torch's compiler looks for these when it is imported, and would not take our error for an answer.
+LOOKED_FOR = {"onnxruntime", "onnxscript"}
+HIDDEN = tuple(sorted(set(EXTRAS) - LOOKED_FOR))
+
+
+def run(code, *arguments, without=HIDDEN):
     command = [sys.executable, "-c", ABSENT.format(names=without) + code, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -48,7 +53,7 @@ def test_the_base_install_has_what_the_main_verbs_import():
                "inference.distribute", "exporting.run", "evaluation.compare")  # fmt: skip
     # torchmetrics looks for matplotlib's package, which is installed here, and imports it.
     code = "; ".join(f"import wsi_seg.{n}" for n in modules)
-    done = run(code, without=sorted(set(EXTRAS) - {"matplotlib"}))
+    done = run(code, without=sorted(set(HIDDEN) - {"matplotlib"}))
     assert done.returncode == 0, done.stderr
 
 

@@ -24,7 +24,7 @@ def pack(
     bioimageio: Annotated[
         Path | None,
         typer.Option(
-            help="bioimage.io model to write (.zip), for QuPath, ilastik and others.",
+            help="Archive of a bioimage.io model to write (.zip), for QuPath and ilastik.",
             show_default="not written",
         ),
     ] = None,
@@ -52,7 +52,7 @@ def pack(
     For example:
 
       wsi-seg pack run/best.safetensors --onnx m.onnx
-      wsi-seg pack run/best.safetensors --torch-export m.pt2 --bioimageio m.zip --author "A. Name"
+      wsi-seg pack run/best.safetensors --bioimageio m.zip --author Me
     """
 
     def body(terminal: Terminal) -> dict[str, object]:

@@ -19,7 +19,7 @@ def push(
     ] = False,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Push a model to the Hugging Face hub, with a page that says what it is.
+    """Push a model and its page to the Hugging Face hub.
 
     The page is a README with the model's card, its scores, and the curves of its training where
     they are next to it. Then `--checkpoint hf://OWNER/NAME@REVISION` fetches it. The account is
