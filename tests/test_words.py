@@ -16,7 +16,7 @@ LISTS = (Path(__file__), ROOT / "tests/cli/test_help.py")
 # Parts of names that are retired in the whole tree, and what is said instead.
 NAMES = {
     "anew": "again",
-    "trusted": "trusted",
+    "believed": "trusted",
     "catalogue": "catalog",
     "caveat": "warning",
     "caveats": "warnings",
