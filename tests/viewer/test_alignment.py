@@ -1,4 +1,4 @@
-"""Outlines lie where the picture is: at any size, zoom, rotation and device pixel ratio."""
+"""Outlines are where the picture is: at any size, zoom, rotation and device pixel ratio."""
 
 import json
 import time

@@ -176,7 +176,7 @@ def test_density_is_the_share_of_found_false_and_missed(seen):
     assert np.array_equal(alone[:, :, 0] == 255, store.label("annotations").read(whole) == 1)
 
 
-def test_what_to_know_before_a_prediction_is_believed(seen, tmp_path):
+def test_what_to_know_before_a_prediction_is_trusted(seen, tmp_path):
     assert client(seen).get("/slides/painted").json()["warnings"] == []
     shutil.copytree(seen.prediction, tmp_path / "pred.zarr")
     group = tmp_path / "pred.zarr/painted/zarr.json"

@@ -18,7 +18,7 @@ def test_a_cell_shows_the_page_in_a_frame(seen):
     shown = view(seen.store, seen.prediction, height_px=500)
     try:
         (address,) = re.findall(r'<iframe src="([^"]+)"', shown._repr_html_())
-        assert "height:500px" in shown._repr_html_()
+        assert 'height="500"' in shown._repr_html_()
         with urllib.request.urlopen(address) as answer:
             assert "http://localhost:*" in answer.headers["Content-Security-Policy"]
             assert b"wsi_seg viewer" in answer.read()

@@ -1,4 +1,4 @@
-"""Owns what to know before a prediction is believed: its resolution, overrides, lost tiles."""
+"""Owns what to know before a prediction is trusted: its resolution, overrides, lost tiles."""
 
 from wsi_seg.geometry import Pyramid
 from wsi_seg.reading.resample import COARSEST_SLIDE
@@ -6,7 +6,7 @@ from wsi_seg.store import SlideStore
 
 
 def cautions(slide: SlideStore | None, found: SlideStore) -> list[str]:
-    """Say what to know before a prediction is believed.
+    """Say what to know before a prediction is trusted.
 
     Parameters
     ----------

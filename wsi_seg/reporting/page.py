@@ -128,7 +128,7 @@ def picture(jpeg: bytes, alternative: str) -> str:
 
 
 def warnings(texts: Sequence[str]) -> str:
-    """HTML list of what to know before the figures are believed."""
+    """HTML list of what to know before the figures are trusted."""
     return f"<ul class=warnings>{''.join(f'<li>{_text(text)}</li>' for text in texts)}</ul>"
 
 

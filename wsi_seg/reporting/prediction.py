@@ -181,7 +181,7 @@ def lowest_first(scores: Scores) -> list[str]:
 
 
 def warning_section(lines: Sequence[str]) -> list[Section]:
-    """Say what to know before the figures are believed, if there is something to say."""
+    """Say what to know before the figures are trusted, if there is something to say."""
     unique = list(dict.fromkeys(lines))
     return [Section("Read this first", warnings(unique))] if unique else []
 

@@ -45,7 +45,7 @@ class Viewer:
     def _repr_html_(self) -> str:
         return (
             f'<iframe src="{html.escape(self.address)}" title="wsi_seg viewer" '
-            f'style="width:100%;height:{self.height_px}px;border:1px solid #8888"></iframe>'
+            f'height="{self.height_px}" style="width:100%;border:thin solid #8888"></iframe>'
         )
 
 

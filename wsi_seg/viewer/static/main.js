@@ -28,7 +28,7 @@ const viewer = OSD({
   gestureSettingsPen: { clickToZoom: false }, placeholderFillStyle: null, preserveViewport: true, subPixelRoundingForTransparency: 2,
   smoothTileEdgesMinZoom: Infinity, // smooth edges go through a second canvas, placed by whole pixels
 });
-// Tiles end where they end: drawn a pixel larger, to hide seams, they would lie up to a pixel off.
+// Tiles end where they end: drawn a pixel larger, to hide seams, they would be up to a pixel off.
 viewer.drawer.minimumOverlapRequired = () => false;
 viewer.innerTracker.keyHandler = null;
 viewer.innerTracker.keyDownHandler = null;
