@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from wsi_seg.classes import ClassTable
-from wsi_seg.models.checkpoint import ModelCard
+from wsi_seg.models.card import ModelCard
 
 _CARD = ModelCard(
     architecture="Unet",

@@ -15,8 +15,9 @@ from tests.cards import make_card
 from tests.makers.memory import PixelPredictor
 from wsi_seg.classes import ClassMode, ClassTable
 from wsi_seg.inference.distribute import DaskExecutor
+from wsi_seg.inference.executor import SerialExecutor
 from wsi_seg.inference.options import InferOptions
-from wsi_seg.inference.run import SerialExecutor, infer_with
+from wsi_seg.inference.run import infer_with
 from wsi_seg.models import build_network, save_checkpoint
 from wsi_seg.predict.ensemble import Member, Model, read_model
 from wsi_seg.progress import Silent

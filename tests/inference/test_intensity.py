@@ -17,7 +17,8 @@ from wsi_seg.inference.array import Predictor
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer_with
 from wsi_seg.masks.labels import write_labels, write_mask
-from wsi_seg.models.checkpoint import card_from_json, load_checkpoint, save_checkpoint
+from wsi_seg.models.card import card_from_json
+from wsi_seg.models.checkpoint import load_checkpoint, save_checkpoint
 from wsi_seg.models.network import build_network
 from wsi_seg.progress import Silent
 from wsi_seg.store import StoreInfo, create_collection, open_collection, open_predictions

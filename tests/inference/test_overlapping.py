@@ -23,8 +23,9 @@ from wsi_seg.evaluation.search import grid, slide_scores
 from wsi_seg.exporting.run import export
 from wsi_seg.exporting.targets import ExportTargets
 from wsi_seg.geometry import Extent
+from wsi_seg.inference.executor import SerialExecutor
 from wsi_seg.inference.options import InferOptions
-from wsi_seg.inference.run import SerialExecutor, infer_with
+from wsi_seg.inference.run import infer_with
 from wsi_seg.masks.labels import write_labels
 from wsi_seg.postprocess.decide import decide
 from wsi_seg.postprocess.label_map import predicted_label, predicted_planes

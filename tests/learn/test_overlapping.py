@@ -18,8 +18,9 @@ from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.evaluation.calibration import slide_reliability
 from wsi_seg.evaluation.compare import evaluate
 from wsi_seg.evaluation.search import grid, slide_scores
+from wsi_seg.inference.executor import SerialExecutor
 from wsi_seg.inference.options import InferOptions
-from wsi_seg.inference.run import SerialExecutor, infer_with
+from wsi_seg.inference.run import infer_with
 from wsi_seg.learn.dataset import make_dataset
 from wsi_seg.learn.train import train
 from wsi_seg.masks.annotate import annotate

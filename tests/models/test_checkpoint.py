@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import CheckpointError, OutputError
 from wsi_seg.models import ModelCard, build_network, load_checkpoint, read_card, save_checkpoint
-from wsi_seg.models.checkpoint import card_from_json, newest_checkpoint
+from wsi_seg.models.card import card_from_json
+from wsi_seg.models.checkpoint import newest_checkpoint
 from wsi_seg.models.digest import digest_of
 
 

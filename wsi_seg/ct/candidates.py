@@ -20,7 +20,7 @@ from wsi_seg.postprocess.write import decided_label
 from wsi_seg.progress import Progress
 from wsi_seg.slides.volume import VolumeGrid
 from wsi_seg.store import Predictions
-from wsi_seg.store.collection import planes_error
+from wsi_seg.store.slide_store import planes_error
 
 HEADER = (
     "seriesuid", "coordX", "coordY", "coordZ", "probability", "class_id", "px", "slices",

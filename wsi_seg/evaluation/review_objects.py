@@ -23,7 +23,7 @@ from wsi_seg.postprocess.label_map import label_map, predicted_label
 from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Multiscale, SlideStore
 from wsi_seg.store.class_view import class_view, each_class, plane_of
-from wsi_seg.store.collection import planes_error
+from wsi_seg.store.slide_store import planes_error
 
 # Objects kept per slide, the largest ones: nobody looks through more.
 MOST = 20_000

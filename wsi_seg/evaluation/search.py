@@ -17,7 +17,6 @@ from wsi_seg.batch import require_none, run_each
 from wsi_seg.choices import Scope
 from wsi_seg.errors import BatchError, ConfigError, StoreError
 from wsi_seg.evaluation.pairing import (
-    PredictionTruthStrip,
     compared,
     lack_of_truth,
     paired_strips,
@@ -25,16 +24,12 @@ from wsi_seg.evaluation.pairing import (
     require_same_slide,
     unscored_lines,
 )
-from wsi_seg.postprocess.components import ConnectedComponents, Ints, over_runs
-from wsi_seg.postprocess.rule import Rule, least_above, write_rule
+from wsi_seg.evaluation.rule_counts import ImageCounts, ObjectCounts
+from wsi_seg.postprocess.rule import Rule, write_rule
 from wsi_seg.postprocess.strips import argmax_strips
 from wsi_seg.progress import Progress, Silent
 from wsi_seg.store import Collection, Predictions, SlideStore
 from wsi_seg.store.class_view import ClassView
-
-# Right, wrong, and not to be scored.
-_STATES = 3
-
 
 # Thresholds that are tried where none are named; 0 is what inference decides of exclusive classes.
 _HIGHS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -289,11 +284,11 @@ def _scores(
     require_same_slide(prediction, truth)
     require_same_classes(truth.name, classes, true.classes, label)
     px_areas = [rule.px_area(prediction.pyramid.mpp, name=prediction.name) for rule in rules]
-    images = _ImageCounts(len(classes) + 1)
+    images = ImageCounts(len(classes) + 1)
     levels = [rule.thresholds(exclusive=classes.is_exclusive) for rule in rules]
     per_object = {level for level, rule in zip(levels, rules, strict=True) if rule.per == "object"}
     highs = sorted({high for high, _ in per_object})
-    objects = {low: _ObjectCounts(low, highs) for _, low in sorted(per_object)}
+    objects = {low: ObjectCounts(low, highs) for _, low in sorted(per_object)}
     for strip in paired_strips(
         argmax_strips(image), classes, true, height=image.pyramid.extent.height
     ):
@@ -312,91 +307,3 @@ def _scores(
         dice = np.where(total > 0, 2 * tp / np.maximum(total, 1), 1.0)
         scores.append(float(dice[1:].mean()))
     return np.array(scores)
-
-
-class _ImageCounts:
-    """Pixels of each class by probability and by whether they are right: for any threshold."""
-
-    def __init__(self, size: int) -> None:
-        self._px = np.zeros((size, 256, _STATES), dtype=np.int64)
-        self.true = np.zeros(size, dtype=np.int64)
-
-    def add(self, strip: PredictionTruthStrip) -> None:
-        key = strip.found.astype(np.int32) * 256 + strip.probability
-        key *= _STATES
-        key += _state(strip)
-        counted = np.bincount(key.ravel(), minlength=self._px.size)
-        self._px += counted.reshape(self._px.shape)
-        self.true += np.bincount(strip.true.ravel(), minlength=256)[: len(self.true)]
-
-    @property
-    def scored(self) -> int:
-        """Pixels that count."""
-        return int(self._px[:, :, :2].sum())
-
-    def of(self, levels: tuple[float, float], rule: Rule, px_area: float) -> tuple[Ints, Ints]:
-        """Right pixels and all scored pixels that a rule keeps of each class."""
-        high, low = map(least_above, levels)
-        kept = ~(self._px[:, high:].sum(axis=(1, 2)) * px_area < rule.min_area)
-        px = self._px[:, low:].sum(axis=1)
-        return px[:, 0] * kept, px[:, :2].sum(axis=1) * kept
-
-
-class _ObjectCounts:
-    """Right and scored pixels, and those above high thresholds, of each object above a low one."""
-
-    def __init__(self, low: float, highs: Sequence[float]) -> None:
-        self._least = least_above(low)
-        self._highs = {high: n for n, high in enumerate(highs)}
-        self._components = ConnectedComponents()
-        self._rows: list[Ints] = []
-        self._sums = np.empty((0, 0), dtype=np.int64)
-        self._value = np.empty(0, dtype=np.int64)
-        self._size = 0
-
-    def add(self, strip: PredictionTruthStrip) -> None:
-        ids = strip.found * (strip.probability >= self._least)
-        runs = self._components.add(strip.y, ids)
-        offset = strip.y * ids.shape[1]
-        begin, end = runs.begin - offset, runs.end - offset
-        state = _state(strip)
-        masks = [state == 0, state < 2]
-        masks += [strip.probability >= least_above(high) for high in self._highs]
-        columns = [over_runs(np.add, mask, begin, end) for mask in masks]
-        table = np.stack([runs.label, runs.value.astype(np.int64), *columns], axis=1)
-        self._rows.append(_by_label(table))
-
-    def close(self, size: int) -> None:
-        """Join the labels, once all strips were seen."""
-        rows = np.concatenate([np.empty((0, 4 + len(self._highs)), dtype=np.int64), *self._rows])
-        groups = self._components.objects()
-        count = int(groups.max()) + 1 if len(groups) else 0
-        self._sums = np.zeros((count, rows.shape[1] - 2), dtype=np.int64)
-        np.add.at(self._sums, groups[rows[:, 0]], rows[:, 2:])
-        self._value = np.zeros(count, dtype=np.int64)
-        self._value[groups[rows[:, 0]]] = rows[:, 1]
-        self._size, self._rows = size, []
-
-    def of(self, levels: tuple[float, float], rule: Rule, px_area: float) -> tuple[Ints, Ints]:
-        """Right pixels and all scored pixels that a rule keeps of each class."""
-        kept = ~(self._sums[:, 2 + self._highs[levels[0]]] * px_area < rule.min_area)
-        right, scored = np.zeros(self._size, dtype=np.int64), np.zeros(self._size, dtype=np.int64)
-        np.add.at(right, self._value[kept], self._sums[kept, 0])
-        np.add.at(scored, self._value[kept], self._sums[kept, 1])
-        return right, scored
-
-
-def _by_label(table: Ints) -> Ints:
-    """Sum a strip's rows ``(label, value, numbers...)`` of equal label."""
-    labels, first, inverse = np.unique(table[:, 0], return_index=True, return_inverse=True)
-    joined = np.zeros((len(labels), table.shape[1]), dtype=np.int64)
-    np.add.at(joined, inverse, table)
-    joined[:, :2] = table[first, :2]
-    return joined
-
-
-def _state(strip: PredictionTruthStrip) -> NDArray[np.uint8]:
-    """0 where the class found is the true one, 1 where it is not, 2 where nothing is scored."""
-    state: NDArray[np.uint8] = (strip.found != strip.true).astype(np.uint8)
-    state[~strip.valid] = 2
-    return state

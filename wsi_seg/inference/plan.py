@@ -17,7 +17,7 @@ from wsi_seg.errors import ConfigError, ResolutionError
 from wsi_seg.geometry import Extent, Pyramid, TileGrid
 from wsi_seg.inference.blend import axis_weights
 from wsi_seg.inference.options import InferOptions
-from wsi_seg.models.checkpoint import ModelCard
+from wsi_seg.models.card import ModelCard
 from wsi_seg.reading.boxes import Spans, box_sums
 from wsi_seg.reading.readable import Readable
 from wsi_seg.reading.resample import COARSEST_SLIDE, Scale

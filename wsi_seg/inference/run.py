@@ -14,33 +14,26 @@ from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
 
 from torch import nn
 
 from wsi_seg.batch import Batch, run_each
 from wsi_seg.errors import BatchError, ConfigError
 from wsi_seg.inference.adaptive import infer_twice
-from wsi_seg.inference.ensemble import StripJob
+from wsi_seg.inference.executor import Executor, SerialExecutor
 from wsi_seg.inference.memory import MemoryPlan
 from wsi_seg.inference.options import InferOptions
-from wsi_seg.inference.output import SlideOutput, StripWriter, overwriting, unfinished_settings
+from wsi_seg.inference.output import SlideOutput, overwriting, unfinished_settings
 from wsi_seg.inference.plan import SlidePlan
 from wsi_seg.inference.report import InferReport, SlideResult
 from wsi_seg.inference.run_plan import Refine, RunPlan, options_for, plan_inference
 from wsi_seg.inference.runner import (
-    Load,
-    Runner,
     RunStats,
     Tuning,
-    UnfinishedSettings,
-    load_network,
     with_batches,
 )
-from wsi_seg.inference.strips import PendingStrip
 from wsi_seg.models import ModelCard
 from wsi_seg.models.card_file import read_card_file
-from wsi_seg.predict.device import Device
 from wsi_seg.predict.ensemble import Model, read_model
 from wsi_seg.predict.predictor import PrecisionDrift
 from wsi_seg.progress import Progress, Silent
@@ -53,87 +46,6 @@ from wsi_seg.store import (
     store_digest,
     update_names,
 )
-
-
-class Executor(Protocol):
-    """Produces strips: in this process, or on the workers of a cluster."""
-
-    @property
-    def device(self) -> Device:
-        """Where netstrip_jobs compute."""
-
-    def tune(self, plan: RunPlan, unfinished: UnfinishedSettings) -> Tuning:
-        """Choose batch and compilation; see `Runner.tune`."""
-
-    def run(
-        self, outputs: Sequence[SlideOutput], memory: MemoryPlan, *, compiled: bool
-    ) -> RunStats:
-        """Produce what is left of slides, write and record it, and finish each slide."""
-
-
-class SerialExecutor:
-    """Produces strips in this process: the oracle for every other way.
-
-    Parameters
-    ----------
-    model, options
-        What predicts, and how.
-    progress
-        Advanced by tiles.
-    load
-        See `Runner`.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        options: InferOptions,
-        *,
-        progress: Progress = Silent(),  # noqa: B008 (has no state)
-        load: Load = load_network,
-    ) -> None:
-        self.device = Device.here(options.device, options.precision)
-        chosen = replace(options, precision=self.device.precision)
-        self._runner, self._progress = Runner(model, chosen, load), progress
-
-    def tune(self, plan: RunPlan, unfinished: UnfinishedSettings) -> Tuning:
-        """Choose batch and compilation; see `Runner.tune`."""
-        return self._runner.tune(plan, unfinished, self._progress)
-
-    def run(
-        self, outputs: Sequence[SlideOutput], memory: MemoryPlan, *, compiled: bool
-    ) -> RunStats:
-        """Produce what is left of slides; see `Executor.run`."""
-        self._progress.start("infer", sum(output.task.tiles for output in outputs), "tiles")
-        with StripWriter() as writer:
-            strip_jobs = [_strip_job(writer, output) for output in outputs]
-            stats = self._runner.produce(
-                strip_jobs,
-                memory,
-                compiled=compiled,
-                progress=self._progress,
-                written=writer.drain,
-            )
-        self._progress.finish()
-        return stats
-
-
-def _strip_job(writer: StripWriter, output: SlideOutput) -> StripJob:
-    """Job whose strips are written and recorded by the writer; the last one ends the slide."""
-    task, saver = output.task, output.task.saver()
-    left = set(task.strips)
-    if not left:
-        writer.submit(output.finish)
-
-    def write(strip: PendingStrip) -> None:
-        record = saver.write(strip(), strip_job.quarantined)
-        output.record([record])
-        left.remove(record.index)
-        if not left:
-            output.finish()
-
-    strip_job = StripJob(task, lambda strip: writer.submit(lambda: write(strip)))
-    return strip_job
 
 
 def infer(

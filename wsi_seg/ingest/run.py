@@ -28,7 +28,6 @@ from wsi_seg.slides import (
 )
 from wsi_seg.slides.window import OpenOptions
 from wsi_seg.store.arrays import LevelArray, read_level_array
-from wsi_seg.store.collection import SlideStore
 from wsi_seg.store.info import LevelInfo, SourceInfo, StoreInfo
 from wsi_seg.store.journal import Journal
 from wsi_seg.store.layout import (
@@ -41,6 +40,7 @@ from wsi_seg.store.multiscale import open_multiscale
 from wsi_seg.store.names import JOURNAL, LABELS, PARTIAL
 from wsi_seg.store.pyramid import reduced_strip
 from wsi_seg.store.shards import shard_checksum
+from wsi_seg.store.slide_store import SlideStore
 from wsi_seg.store.writer import commit, delete, remove_if_empty, write_rows
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,8 @@ from wsi_seg.ingest.names import name_slides
 from wsi_seg.progress import Progress
 from wsi_seg.slides import open_slide
 from wsi_seg.slides.window import Window
-from wsi_seg.store.collection import Collection, SlideStore
+from wsi_seg.store.collection import Collection
+from wsi_seg.store.slide_store import SlideStore
 
 # Mean absolute difference of pixels that a lossy encoding may cause; another slide differs by more.
 _LOSSY = 12.0

@@ -26,7 +26,8 @@ from wsi_seg.learn.resume import LAST, Position, position_of
 from wsi_seg.learn.split import Split
 from wsi_seg.learn.task import SegmentationTask
 from wsi_seg.learn.validate import BEST, TOP, Validation, top_name
-from wsi_seg.models.checkpoint import ModelCard, read_card
+from wsi_seg.models.card import ModelCard
+from wsi_seg.models.checkpoint import read_card
 from wsi_seg.models.foundation import Encoder, find_encoder
 from wsi_seg.models.network import (
     NetworkSpec,

@@ -21,7 +21,7 @@ from wsi_seg.learn.average import build_average, first_averaged_epoch
 from wsi_seg.learn.losses import SegmentationLoss
 from wsi_seg.learn.losses.pixels import Pixels, Rating, ratio
 from wsi_seg.learn.optim import build_optimizer, build_plateau, build_schedule, clip_gradients
-from wsi_seg.models.checkpoint import ModelCard
+from wsi_seg.models.card import ModelCard
 from wsi_seg.models.training_network import TrainingNetwork
 from wsi_seg.sampling.counters import Stream, random_bits
 

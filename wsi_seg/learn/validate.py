@@ -23,7 +23,8 @@ from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer_with
 from wsi_seg.learn.history import History, Row
 from wsi_seg.learn.monitor import figures
-from wsi_seg.models.checkpoint import ModelCard, save_checkpoint
+from wsi_seg.models.card import ModelCard
+from wsi_seg.models.checkpoint import save_checkpoint
 from wsi_seg.progress import Progress
 from wsi_seg.store import SlideStore, open_predictions
 

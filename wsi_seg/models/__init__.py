@@ -1,6 +1,7 @@
 """Owns networks and the files they are kept in. Nothing else imports smp or timm."""
 
-from wsi_seg.models.checkpoint import ModelCard, load_checkpoint, read_card, save_checkpoint
+from wsi_seg.models.card import ModelCard
+from wsi_seg.models.checkpoint import load_checkpoint, read_card, save_checkpoint
 from wsi_seg.models.network import NetworkSpec, build_network, size_multiple
 
 __all__ = [

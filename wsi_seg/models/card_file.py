@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import CheckpointError, ConfigError
-from wsi_seg.models.checkpoint import FORMAT, ModelCard, card_from_json
+from wsi_seg.models.card import FORMAT, ModelCard, card_from_json
 
 # What a card may be called next to its file.
 _ENDINGS = (".yaml", ".yml", ".json")

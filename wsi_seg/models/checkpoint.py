@@ -5,242 +5,30 @@ for people is next to the file. Such a file cannot run code when it is opened, s
 (pickles: ``.pt``, ``.pth``, ``.ckpt``) are refused.
 """
 
-import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
 from wsi_seg.atomic import write_atomic
-from wsi_seg.classes import ClassMode, ClassTable
-from wsi_seg.config.intensity import IntensityConfig
-from wsi_seg.config.recipe import Resize
 from wsi_seg.errors import CheckpointError, ConfigError, OutputError
-from wsi_seg.models.foundation import Value
+from wsi_seg.models.card import ModelCard, card_from_json
 from wsi_seg.models.lora import plain_state
-from wsi_seg.models.network import NetworkSpec, blank_network
+from wsi_seg.models.network import blank_network
 from wsi_seg.models.tensors import read_safetensors
-from wsi_seg.reading.view import View, channels_with
-
-# Form of a card: 2 since it says resize, context_slices and full_resolution_skip.
-FORMAT = 2
 
 _KEY = "wsi_seg"
 
 # Longest header we read. A network of 10,000 tensors needs 2 MB; more is an attack or damage.
 _MAX_HEADER_BYTES = 2**24
 
-# What a network gives: `probabilities` has its activation inside.
-Output = Literal["logits", "probabilities"]
-
 # First bytes of formats that can hold pickles: zip archives and pickle protocols 2 to 5.
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelCard:
-    """What has to be known about a network to use it rightly.
-
-    Parameters
-    ----------
-    architecture, encoder
-        See `NetworkSpec`; None for a module of one's own, which no file can be built from.
-    in_channels
-        See `NetworkSpec`.
-    classes
-        Classes in the order of the output channels; where they are exclusive, the background has
-        the channel before them.
-    mpp
-        Micrometres per pixel that the network was trained at; None for pixels of level 0.
-    tile_px
-        Side of the patches that it was trained on.
-    mean, std
-        Normalisation of ``image / 255``, one value per channel.
-    scores
-        Validation scores by name, for example ``val_dice``.
-    training
-        How it was trained, as plain JSON values.
-    decoder_attention, full_resolution_skip
-        See `NetworkSpec`.
-    resize, context_slices, context_step_mm, intensity
-        How the network looks at slides; see `reading.view.View`.
-    min_object_um2
-        Area below which nothing is an object of these classes; exports leave it out. 0 for none.
-    output
-        Whether the network gives logits, or probabilities 0 to 1.
-    encoder_args
-        See `NetworkSpec`, as a mapping.
-
-    Examples
-    --------
-    >>> card = ModelCard(
-    ...     classes=ClassTable.named(["gland"]),
-    ...     mpp=0.5,
-    ...     tile_px=512,
-    ...     mean=(0.485, 0.456, 0.406),
-    ...     std=(0.229, 0.224, 0.225),
-    ... )
-    """
-
-    classes: ClassTable
-    mpp: float | None
-    tile_px: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    architecture: str | None = None
-    encoder: str | None = None
-    in_channels: int = 3
-    scores: dict[str, float] = field(default_factory=dict)
-    training: dict[str, object] = field(default_factory=dict)
-    decoder_attention: str | None = None
-    resize: Resize | None = None
-    context_slices: int = 0
-    full_resolution_skip: int = 0
-    min_object_um2: float = 0.0
-    context_step_mm: float | None = None
-    intensity: IntensityConfig = IntensityConfig()  # noqa: RUF009 (frozen)
-    output: Output = "logits"
-    encoder_args: dict[str, Value] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not len(self.mean) == len(self.std) == self.in_channels:
-            raise ConfigError(
-                f"got {len(self.mean)} means and {len(self.std)} deviations; "
-                f"expected {self.in_channels} of each"
-            )
-
-    def view(self, tile_px: int | None = None) -> View:
-        """How the network looks at slides; with another ``tile_px``, a resized slide fills that."""
-        return View(
-            self.mpp,
-            self.resize,
-            tile_px or self.tile_px,
-            self.context_slices,
-            self.context_step_mm,
-            self.intensity,
-        )
-
-    @property
-    def spec(self) -> NetworkSpec:
-        """What to build.
-
-        Raises
-        ------
-        ConfigError
-            If the card is that of a module of one's own.
-        """
-        if self.architecture is None or self.encoder is None:
-            raise ConfigError(
-                "got a card without architecture and encoder; expected the names of an smp "
-                "network, because a checkpoint is built from its card"
-            )
-        return NetworkSpec(
-            self.architecture,
-            self.encoder,
-            self.in_channels,
-            self.classes.outputs,
-            self.decoder_attention,
-            self.full_resolution_skip,
-            tuple(sorted(self.encoder_args.items())),
-        )
-
-    def to_json(self) -> dict[str, object]:
-        """Card as plain JSON values."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        values |= {"intensity": self.intensity.model_dump(mode="json")}
-        return {"format": FORMAT} | values | {"classes": self.classes.to_json()}
-
-
-class _ClassRow(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    name: str
-    colour: str
-    merged: list[str] = Field(default=[], alias="from")
-
-
-_ClassRows = Annotated[list[_ClassRow], Field(min_length=1, max_length=254)]
-
-
-class _ClassTable(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    mode: ClassMode
-    table: _ClassRows
-
-
-class _CardFile(BaseModel):
-    """Form of a card on disk; checked strictly because files come from anywhere."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-    format: int
-    architecture: str | None = None
-    encoder: str | None = None
-    in_channels: int = Field(ge=1, le=1024)
-    classes: _ClassRows | _ClassTable
-    mpp: float | None = Field(gt=0)
-    tile_px: int = Field(ge=1, le=2**16)
-    mean: list[float]
-    std: list[Annotated[float, Field(gt=0)]]
-    scores: dict[str, float]
-    training: dict[str, object]
-    decoder_attention: str | None = None
-    resize: Resize | None = None
-    context_slices: int = Field(default=0, ge=0, le=32)
-    full_resolution_skip: int = Field(default=0, ge=0, le=64)
-    min_object_um2: float = Field(default=0.0, ge=0)
-    context_step_mm: float | None = Field(default=None, gt=0)
-    intensity: dict[str, object] = Field(default_factory=dict)
-    output: Output = "logits"
-    encoder_args: dict[str, Value] = {}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _format_of_today(cls, values: object) -> object:
-        if isinstance(values, dict) and values.get("format") != FORMAT:
-            raise ValueError(
-                f"it has format {values.get('format')!r}; expected {FORMAT}; train again, or use "
-                "the wsi_seg that wrote it"
-            )
-        return values
-
-    def card(self) -> ModelCard:
-        """Card in the form the rest of the code uses."""
-        if self.context_slices and self.in_channels != channels_with(self.context_slices):
-            raise ConfigError(
-                f"got {self.in_channels} channels and {self.context_slices} context slices; "
-                f"expected {channels_with(self.context_slices)} channels"
-            )
-        values = self.model_dump(by_alias=True, include={"classes"})
-        return ModelCard(
-            architecture=self.architecture,
-            encoder=self.encoder,
-            in_channels=self.in_channels,
-            classes=ClassTable.from_json(values["classes"]),
-            mpp=self.mpp,
-            tile_px=self.tile_px,
-            mean=tuple(self.mean),
-            std=tuple(self.std),
-            scores=self.scores,
-            training=self.training,
-            decoder_attention=self.decoder_attention,
-            resize=self.resize,
-            context_slices=self.context_slices,
-            full_resolution_skip=self.full_resolution_skip,
-            min_object_um2=self.min_object_um2,
-            context_step_mm=self.context_step_mm,
-            intensity=IntensityConfig.model_validate_json(json.dumps(self.intensity)),
-            output=self.output,
-            encoder_args=self.encoder_args,
-        )
 
 
 def save_checkpoint(path: Path, network: nn.Module, card: ModelCard) -> None:
@@ -339,17 +127,6 @@ def read_card(path: Path) -> ModelCard:
         raise CheckpointError(
             f"checkpoint {path} has a damaged model card: {' '.join(str(error).split())[:300]}"
         ) from error
-
-
-def card_from_json(text: str) -> ModelCard:
-    """Card from its JSON.
-
-    Raises
-    ------
-    pydantic.ValidationError, ConfigError
-        If it is not a card.
-    """
-    return _CardFile.model_validate_json(text).card()
 
 
 def weights_digest(path: Path) -> str:

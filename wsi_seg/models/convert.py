@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 
 from wsi_seg.errors import CheckpointError
+from wsi_seg.models.card import ModelCard
 from wsi_seg.models.card_file import read_card_file
-from wsi_seg.models.checkpoint import ModelCard, save_checkpoint
+from wsi_seg.models.checkpoint import save_checkpoint
 from wsi_seg.models.network import build_network
 from wsi_seg.models.tensors import COUNTER, describe_tensors, of_network, read_tensors, unwrapped
 

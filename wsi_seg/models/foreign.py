@@ -10,8 +10,8 @@ import yaml
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from wsi_seg.errors import CheckpointError
+from wsi_seg.models.card import ModelCard
 from wsi_seg.models.card_file import card_next_to, card_of_values, read_card_file
-from wsi_seg.models.checkpoint import ModelCard
 from wsi_seg.models.digest import digest_of
 from wsi_seg.models.exported_file import ExportedNetwork
 from wsi_seg.models.file_network import FileNetwork

@@ -14,8 +14,8 @@ from wsi_seg.classes import ClassMode
 from wsi_seg.geometry import Region
 from wsi_seg.reading.readable import destination
 from wsi_seg.store import Multiscale, SlideStore
-from wsi_seg.store.collection import planes_error
 from wsi_seg.store.names import PREDICTION_LABEL
+from wsi_seg.store.slide_store import planes_error
 
 __all__ = ["background", "label_map", "predicted_label", "predicted_planes"]
 

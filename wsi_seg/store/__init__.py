@@ -4,10 +4,8 @@ from wsi_seg.store.cache import shared_cache
 from wsi_seg.store.collection import (
     Collection,
     Predictions,
-    SlideStore,
     Stores,
     open_collection,
-    open_image,
     open_predictions,
     open_stores,
 )
@@ -27,6 +25,7 @@ from wsi_seg.store.layout import (
 )
 from wsi_seg.store.multiscale import Multiscale, open_multiscale, read_thumbnail
 from wsi_seg.store.pyramid import CoarserLevels, Written, fill_pyramid
+from wsi_seg.store.slide_store import SlideStore, open_image
 from wsi_seg.store.writer import (
     commit,
     delete,

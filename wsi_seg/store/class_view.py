@@ -13,8 +13,8 @@ from wsi_seg.classes import IGNORE, ClassEntry, ClassTable
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Region
 from wsi_seg.reading.readable import destination
-from wsi_seg.store.collection import SlideStore
 from wsi_seg.store.multiscale import Multiscale
+from wsi_seg.store.slide_store import SlideStore
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,104 @@
+"""Owns where strips are made: the protocol of executors, and the one in this process."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from wsi_seg.inference.ensemble import StripJob
+from wsi_seg.inference.memory import MemoryPlan
+from wsi_seg.inference.options import InferOptions
+from wsi_seg.inference.output import SlideOutput, StripWriter
+from wsi_seg.inference.run_plan import RunPlan
+from wsi_seg.inference.runner import (
+    Load,
+    Runner,
+    RunStats,
+    Tuning,
+    UnfinishedSettings,
+    load_network,
+)
+from wsi_seg.inference.strips import PendingStrip
+from wsi_seg.predict.device import Device
+from wsi_seg.predict.ensemble import Model
+from wsi_seg.progress import Progress, Silent
+
+
+class Executor(Protocol):
+    """Produces strips: in this process, or on the workers of a cluster."""
+
+    @property
+    def device(self) -> Device:
+        """Where netstrip_jobs compute."""
+
+    def tune(self, plan: RunPlan, unfinished: UnfinishedSettings) -> Tuning:
+        """Choose batch and compilation; see `Runner.tune`."""
+
+    def run(
+        self, outputs: Sequence[SlideOutput], memory: MemoryPlan, *, compiled: bool
+    ) -> RunStats:
+        """Produce what is left of slides, write and record it, and finish each slide."""
+
+
+class SerialExecutor:
+    """Produces strips in this process: the oracle for every other way.
+
+    Parameters
+    ----------
+    model, options
+        What predicts, and how.
+    progress
+        Advanced by tiles.
+    load
+        See `Runner`.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        options: InferOptions,
+        *,
+        progress: Progress = Silent(),  # noqa: B008 (has no state)
+        load: Load = load_network,
+    ) -> None:
+        self.device = Device.here(options.device, options.precision)
+        chosen = replace(options, precision=self.device.precision)
+        self._runner, self._progress = Runner(model, chosen, load), progress
+
+    def tune(self, plan: RunPlan, unfinished: UnfinishedSettings) -> Tuning:
+        """Choose batch and compilation; see `Runner.tune`."""
+        return self._runner.tune(plan, unfinished, self._progress)
+
+    def run(
+        self, outputs: Sequence[SlideOutput], memory: MemoryPlan, *, compiled: bool
+    ) -> RunStats:
+        """Produce what is left of slides; see `Executor.run`."""
+        self._progress.start("infer", sum(output.task.tiles for output in outputs), "tiles")
+        with StripWriter() as writer:
+            strip_jobs = [_strip_job(writer, output) for output in outputs]
+            stats = self._runner.produce(
+                strip_jobs,
+                memory,
+                compiled=compiled,
+                progress=self._progress,
+                written=writer.drain,
+            )
+        self._progress.finish()
+        return stats
+
+
+def _strip_job(writer: StripWriter, output: SlideOutput) -> StripJob:
+    """Job whose strips are written and recorded by the writer; the last one ends the slide."""
+    task, saver = output.task, output.task.saver()
+    left = set(task.strips)
+    if not left:
+        writer.submit(output.finish)
+
+    def write(strip: PendingStrip) -> None:
+        record = saver.write(strip(), strip_job.quarantined)
+        output.record([record])
+        left.remove(record.index)
+        if not left:
+            output.finish()
+
+    strip_job = StripJob(task, lambda strip: writer.submit(lambda: write(strip)))
+    return strip_job

@@ -1,0 +1,213 @@
+"""Owns the store of one slide, or of its prediction: its image and labels."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.choices import Save
+from wsi_seg.errors import StoreError
+from wsi_seg.geometry import Pyramid
+from wsi_seg.notebook import slide_html
+from wsi_seg.reading.resample import read_centred
+from wsi_seg.store.info import PredictionInfo, StoreInfo
+from wsi_seg.store.layout import label_list, wsi_seg_attributes
+from wsi_seg.store.multiscale import Multiscale, open_multiscale
+from wsi_seg.store.names import LABELS, METADATA, PREDICTION_LABEL
+from wsi_seg.store.picture import small_picture
+from wsi_seg.store.remote import below
+
+
+@dataclass(frozen=True, slots=True)
+class SlideStore:
+    """One slide's group: its image, and labels next to it.
+
+    Parameters
+    ----------
+    path
+        Group folder.
+    name
+        Name of the slide.
+    image
+        The slide's pixels, or a prediction's probabilities; class ids where only those were saved,
+        with what is stored about the prediction.
+
+    Examples
+    --------
+    >>> slide = open_collection("store.zarr")["slide-1"]  # doctest: +SKIP
+    >>> slide.label_names()  # doctest: +SKIP
+    ('annotations', 'tissue')
+    >>> slide.label("annotations")[1000:1512, 2000:2512].shape  # doctest: +SKIP
+    (512, 512)
+    """
+
+    path: Path
+    name: str
+    image: Multiscale
+
+    @property
+    def pyramid(self) -> Pyramid:
+        """Levels of the image."""
+        return self.image.pyramid
+
+    @property
+    def attributes(self) -> Mapping[str, object]:
+        """What wsi_seg stored about the slide."""
+        return self.image.attributes
+
+    @property
+    def info(self) -> StoreInfo:
+        """What `wsi-seg tile` stored about the slide.
+
+        Raises
+        ------
+        StoreError
+            If a value does not fit, for example because this is a prediction.
+        """
+        return StoreInfo.from_json(self.attributes, self.path)
+
+    @property
+    def prediction(self) -> PredictionInfo:
+        """What inference stored about the prediction.
+
+        Raises
+        ------
+        StoreError
+            If a value does not fit, for example because this is a slide.
+        """
+        return PredictionInfo.from_json(self.attributes, self.path)
+
+    @property
+    def saved(self) -> Save:
+        """What there is of a prediction."""
+        return _saved(self.path, self.attributes)
+
+    @property
+    def probabilities(self) -> Multiscale:
+        """Probabilities of a prediction, one channel for each class, value / 255.
+
+        Raises
+        ------
+        StoreError
+            If only class ids were saved.
+        """
+        if self.saved == "labels":
+            raise StoreError(
+                f"slide {self.name}: got a prediction of class ids alone; expected probabilities "
+                "too; predict it again with `wsi-seg infer --save both --overwrite`"
+            )
+        return self.image
+
+    @property
+    def warning(self) -> str | None:
+        """Sentence about tiles of a prediction that could not be read; None if all could."""
+        if not (unread := self.image.quarantined):
+            return None
+        return f"{self.name}: {len(unread)} tiles could not be read; they count as background"
+
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the labels that are complete, sorted."""
+        labels = self.path / LABELS
+        return tuple(
+            name for name in sorted(label_list(labels)) if below(labels, name, METADATA).is_file()
+        )
+
+    def label(self, name: str) -> Multiscale:
+        """Open the label of this ``name``, of one id for each pixel.
+
+        Raises
+        ------
+        StoreError
+            If there is no such label; names those that exist. If it has a plane for each class.
+        """
+        found = self.planes(name)
+        if found.channels is not None:
+            raise planes_error(self.name, name)
+        return found
+
+    def planes(self, name: str) -> Multiscale:
+        """Open the label of this ``name`` as it is: with planes where classes overlap.
+
+        Raises
+        ------
+        StoreError
+            If there is no such label; names those that exist.
+        """
+        if name not in self.label_names():
+            known = ", ".join(self.label_names()) or "none"
+            raise StoreError(f"slide {self.name}: got label {name!r}; it has: {known}")
+        return open_multiscale(below(self.path, LABELS, name))
+
+    def read(
+        self,
+        *,
+        mpp: float,
+        centre_um: tuple[float, float],
+        size_px: tuple[int, int],
+        fill: int | None = None,
+    ) -> NDArray[np.uint8]:
+        """Read a rectangle of the slide at any resolution; see `read_centred`.
+
+        Examples
+        --------
+        >>> slide.read(mpp=1.0, centre_um=(2000, 3000), size_px=(512, 512))  # doctest: +SKIP
+        """
+        return read_centred(
+            self.image, name=self.name, mpp=mpp, centre_um=centre_um, size_px=size_px, fill=fill
+        )
+
+    def thumbnail(self, longest_px: int = 1024) -> NDArray[np.uint8]:
+        """Whole slide as a picture; see `Multiscale.thumbnail`."""
+        return self.image.thumbnail(longest_px)
+
+    @property
+    def slice_mm(self) -> float | None:
+        """Millimetres to the next slice of the volume; None where it is a slice of none."""
+        return self.info.slice_mm
+
+    def sibling(self, name: str) -> "SlideStore | None":
+        """Open another slide of the same collection; None if there is none of this name."""
+        path = below(self.path.parent, name)
+        return SlideStore(path, name, open_image(path)) if (path / METADATA).is_file() else None
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+    def __repr__(self) -> str:
+        labels = ", ".join(self.label_names()) or "none"
+        return f"<SlideStore {self.name}: {self.pyramid.extent}, labels: {labels}>"
+
+    def _repr_html_(self) -> str:
+        facts = {"labels": ", ".join(self.label_names()) or "none"}
+        return slide_html(self.name, self.pyramid, facts, partial(small_picture, self.image))
+
+
+def planes_error(slide: str, label: str) -> StoreError:
+    """Error about a label with a plane for each class, for what takes one id for each pixel."""
+    return StoreError(
+        f"slide {slide}: label {label!r} has a plane for each of its classes, which overlap; this "
+        "needs one id for each pixel; draw or predict one class at a time, or exclusive ones"
+    )
+
+
+def open_image(path: Path) -> Multiscale:
+    """Open what a slide's group shows: see `SlideStore.image`.
+
+    Raises
+    ------
+    StoreError
+        If it is missing, damaged or not one of ours.
+    """
+    stored = wsi_seg_attributes(path / METADATA)
+    if _saved(path, stored) != "labels":
+        return open_multiscale(path)
+    return replace(
+        open_multiscale(path / LABELS / PREDICTION_LABEL), name=path.name, attributes=stored
+    )
+
+
+def _saved(path: Path, attributes: Mapping[str, object]) -> Save:
+    return PredictionInfo.from_json({"saved": attributes.get("saved", "both")}, path).saved
