@@ -112,7 +112,7 @@ def annotate(
       wsi-seg annotate store.zarr slide-1.geojson --classes gland,vessel
       wsi-seg annotate store.zarr polygons/ --classes glomerulus=gn,gs,gl,gm
       wsi-seg annotate store.zarr train.csv --default-class pneumothorax
-      wsi-seg annotate store.zarr a/ --overlapping --classes gland,cell --covered gland
+      wsi-seg annotate store.zarr a/ --overlapping --classes a,b --covered a
       wsi-seg annotate store.zarr pred/ --name pseudo --source pseudo --weight 0.5
     """
 

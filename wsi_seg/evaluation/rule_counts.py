@@ -21,7 +21,7 @@ class ImageCounts:
         self.true = np.zeros(size, dtype=np.int64)
 
     def add(self, strip: PredictionTruthStrip) -> None:
-        """Count a strip; the next one lies below it."""
+        """Count a strip; strips come from top to bottom."""
         key = strip.found.astype(np.int32) * 256 + strip.probability
         key *= _STATES
         key += _state(strip)
@@ -55,7 +55,7 @@ class ObjectCounts:
         self._size = 0
 
     def add(self, strip: PredictionTruthStrip) -> None:
-        """Count a strip; the next one lies below it."""
+        """Count a strip; strips come from top to bottom."""
         ids = strip.found * (strip.probability >= self._least)
         runs = self._components.add(strip.y, ids)
         offset = strip.y * ids.shape[1]
