@@ -1,9 +1,10 @@
 """Every export of one slide: seconds, peak memory, size on disk, against those of inference.
 
-With a slide, the shipped model predicts it, and the table of docs/formats.md is printed; all but
+With a slide, the shipped model predicts it, and the figures of docs/formats.md are printed; all but
 DICOM, which needs DICOM slides. Without one, a made label map is exported as GeoJSON, with so many
 discs of 10 to 16 pixels as ``--objects`` says (goals for a million: 60 s, 1 GB). Every export is a
-process of its own. Run it alone: ``python benchmarks/bench_export.py [SLIDE]``.
+process of its own. Run it alone: ``python benchmarks/bench_export.py
+[SLIDE] [--json]``.
 """
 
 import argparse
@@ -15,6 +16,8 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from measure import Ratio, Results
 
 EXPORTS = {
     "GeoJSON": ("--geojson", "geojson"),
@@ -49,7 +52,9 @@ def main() -> None:
     parser.add_argument("slide", nargs="?", type=Path)
     parser.add_argument("--objects", type=int, default=1_000_000)
     parser.add_argument("--folder", type=Path, help="to work in; default: a temporary one")
+    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    results = Results()
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         if options.slide is None:
@@ -59,27 +64,33 @@ def main() -> None:
             )
             maker.start()
             maker.join()
-            show(folder, "GeoJSON", EXPORTS["GeoJSON"], inference_s=None)
+            results |= cost(folder, f"GeoJSON of {options.objects} objects", EXPORTS["GeoJSON"])
+            results.show(as_json=options.json)
             return
         timed(folder, "tile", str(options.slide.resolve()), "--out", "store.zarr")
         inference = timed(folder, "infer", "store.zarr", "--out", "pred.zarr")
-        print(f"inference: {inference.wall_s:.0f} s, {inference.cpu_s:.0f} s of CPU")
-        print("| export | seconds | CPU seconds | of inference's | peak MB | MB on disk |")
-        print("|---|---|---|---|---|---|")
+        results.figures["inference, CPU s"] = round(inference.cpu_s, 1)
         for export, words in EXPORTS.items():
-            show(folder, export, words, inference_s=inference.cpu_s)
+            results |= cost(folder, export, words, inference_s=inference.cpu_s)
+    results.show(as_json=options.json)
 
 
-def show(folder: Path, export: str, words: tuple[str, ...], *, inference_s: float | None) -> None:
-    """Run one export, and print a row about it."""
-    cost = timed(folder, "export", "pred.zarr", *words)
-    share = "" if inference_s is None else f"{cost.cpu_s / inference_s:.0%}"
+def cost(
+    folder: Path, export: str, words: tuple[str, ...], *, inference_s: float | None = None
+) -> Results:
+    """Run one export, and say what it took."""
+    found = timed(folder, "export", "pred.zarr", *words)
     size = sum(path.stat().st_size for path in files(folder / words[1])) / 1e6
-    print(
-        f"| {export} | {cost.wall_s:.1f} | {cost.cpu_s:.1f} | {share} | {cost.peak_mb:.0f} | "
-        f"{size:.2f} |",
-        flush=True,
-    )
+    figures: dict[str, object] = {
+        f"{export}, s": round(found.wall_s, 1),
+        f"{export}, CPU s": round(found.cpu_s, 1),
+        f"{export}, peak MB": round(found.peak_mb),
+        f"{export}, MB on disk": round(size, 2),
+    }
+    if inference_s is None:
+        return Results(figures=figures)
+    ratio = Ratio.once(found.cpu_s / inference_s)
+    return Results({f"{export} / inference, CPU time": ratio}, figures)
 
 
 def files(path: Path) -> list[Path]:

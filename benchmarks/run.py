@@ -41,6 +41,7 @@ PARTS: dict[str, tuple[list[str] | None, list[str]]] = {
     "gpu": ([], ["--sides", "12288", "32768", "--compile", "--train"]),
     "start": ([], []),
     "load": (None, []),
+    "export": (None, []),
 }
 
 

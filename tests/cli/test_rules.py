@@ -36,7 +36,7 @@ def test_the_rule_of_the_options(tmp_path, capsys):
     assert chosen(file, None, 2.0) == Rule(0.7, 0.4, 20, watershed_depth=2.0)
     write_rule(file, Rule(watershed_depth=1.0), {})
     assert chosen(file, None, 0.0) == Rule(watershed_depth=1.0)
-    assert f"rule of {file}: above 0.5, split" in capsys.readouterr().out
+    assert f"rule of {file}: as inferred, split" in capsys.readouterr().out
 
 
 def test_the_rule_that_was_found_decides_for_all_verbs(painted, tmp_path, monkeypatch):

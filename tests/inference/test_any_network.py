@@ -20,7 +20,7 @@ from wsi_seg.inference.array import Predictor
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer
 from wsi_seg.predict.ensemble import Model, read_model
-from wsi_seg.store import open_collection
+from wsi_seg.store import open_collection, open_predictions
 
 OPTIONS = InferOptions(overlap=0.5, device="cpu", precision="fp32", batch=4)
 SIDE = 128
@@ -183,7 +183,7 @@ def card_text(**changes):
 
 
 def pixels_of(path):
-    return open_collection(path)["slide"].image[:, :]
+    return open_predictions(path)["slide"].image[:, :]
 
 
 @pytest.fixture

@@ -45,12 +45,11 @@ def test_each_task_has_its_files():
         "lung_nodule",
         "nuclei_dsb2018",
     }
+    more = {"nuclei_dsb2018": {"recipe-boundary.yaml"}}
     for task in tasks:
         assert (FOLDER / task / "README.md").is_file()
-        assert {path.name for path in (FOLDER / task).glob("*.yaml")} == {
-            "recipe.yaml",
-            "recipe-small.yaml",
-        }
+        expected = {"recipe.yaml", "recipe-small.yaml"} | more.get(task, set())
+        assert {path.name for path in (FOLDER / task).glob("*.yaml")} == expected
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=name_of)

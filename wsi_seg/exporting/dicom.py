@@ -17,7 +17,6 @@ from wsi_seg.exporting.holes import without_holes
 from wsi_seg.exporting.instances import STRIP_PX
 from wsi_seg.exporting.outlines import Outlines, read_ids
 from wsi_seg.slides import search_slides, slide_name
-from wsi_seg.slides.series import levels_of_series
 from wsi_seg.store import Multiscale
 
 if TYPE_CHECKING:
@@ -45,6 +44,8 @@ def source_header(folder: Path, name: str) -> "Dataset":
         If the slide is not there.
     """
     import pydicom
+
+    from wsi_seg.slides.series import levels_of_series  # needs pydicom as it is loaded
 
     for path in search_slides([folder]).slides:
         files = levels_of_series(path) if slide_name(path) == name else ()

@@ -23,9 +23,14 @@ def font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(font_file(), size)
 
 
+def _line(words: str) -> str:
+    """Words on one line: names of slides may hold line breaks, which the font's layout refuses."""
+    return " ".join(words.splitlines())
+
+
 def text(words: str, *, scale: float = 1.0) -> Image.Image:
     """One line of text."""
-    letters = font(round(_TEXT_PX * scale))
+    letters, words = font(round(_TEXT_PX * scale)), _line(words)
     high = round(1.5 * _TEXT_PX * scale)
     page = Image.new("RGB", (int(letters.getlength(words)) + 1, high), _WHITE)
     ImageDraw.Draw(page).text((0, 0), words, fill=_TEXT, font=letters)
@@ -36,7 +41,7 @@ def captioned(picture: Image.Image, words: str, *, width: int = 0) -> Image.Imag
     """Picture with a line below it, at least ``width`` wide; the line is shortened to fit."""
     wide = max(width, picture.width)
     letters = font(_TEXT_PX)
-    shown = words
+    shown = _line(words)
     while letters.getlength(shown) > wide and len(shown) > 1:
         shown = f"{shown.removesuffix('…')[:-1]}…"
     page = Image.new("RGB", (wide, picture.height + round(1.8 * _TEXT_PX)), _WHITE)
@@ -72,7 +77,8 @@ def keys(entries: Sequence[tuple[str, Rgb]], width: int) -> Image.Image:
     """Explain colours, in lines of at most ``width`` pixels."""
     letters, line = font(_TEXT_PX), round(1.6 * _TEXT_PX)
     places, x, y = [], 0, 0
-    for words, _ in entries:
+    lines = [_line(words) for words, _ in entries]
+    for words in lines:
         wide = int(letters.getlength(words)) + 48
         if x + wide > width and x:
             x, y = 0, y + line
@@ -80,7 +86,7 @@ def keys(entries: Sequence[tuple[str, Rgb]], width: int) -> Image.Image:
         x += wide
     page = Image.new("RGB", (width, y + line), _WHITE)
     pencil = ImageDraw.Draw(page)
-    for (words, colour), (left, top) in zip(entries, places, strict=True):
+    for words, (_, colour), (left, top) in zip(lines, entries, places, strict=True):
         pencil.rectangle((left, top + 2, left + 15, top + 17), fill=colour)
         pencil.text((left + 22, top - 1), words, fill=_TEXT, font=letters)
     return page
