@@ -1,5 +1,6 @@
 """Owns comparing predictions with the truth, strip by strip: memory depends on a slide's width."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -143,24 +144,30 @@ def evaluate(
     sure = [one for _, one in scored.values() if one]
     if not scores:
         raise BatchError(batch.failures | unscored, done=0)
-    warnings = [text for name in scored if (text := predictions[name].warning) is not None]
-    if wanted.calibration and len(sure) < len(scored):
-        warnings.append(
-            f"calibration not measured on {len(scored) - len(sure)} of {len(scored)} slides: only "
-            "their class ids were saved"
-        )
     found = Scores(
         tuple(scores),
         wanted.tolerance_um,
         pooled(sure) if sure else None,
         tuple(unscored),
         batch.failures,
-        tuple(warnings),
+        _warnings(predictions, scored, len(sure) if wanted.calibration else len(scored)),
         written,
     )
     if out is not None:
         write_scores(Path(out), found)
     return found
+
+
+def _warnings(predictions: Predictions, scored: Iterable[str], calibrated: int) -> tuple[str, ...]:
+    """Sentences about tiles that could not be read, and calibration that was not measured."""
+    names = list(scored)
+    warnings = [text for name in names if (text := predictions[name].warning) is not None]
+    if calibrated < len(names):
+        warnings.append(
+            f"calibration not measured on {len(names) - calibrated} of {len(names)} slides: only "
+            "their class ids were saved"
+        )
+    return tuple(warnings)
 
 
 def evaluate_slide(

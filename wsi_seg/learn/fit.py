@@ -192,12 +192,17 @@ def build_learner(
         patch_px=recipe.patch_px,
         encoder_learning=EncoderLearning(model.encoder_training, model.lora_rank, keep_norm),
     )
-    normalisation = _normalisation(spec, weights, known)
-    card = ModelCard(
+    return learner, _card(recipe, split, spec, _normalisation(spec, weights, known))
+
+
+def _card(
+    recipe: Recipe, split: Split, spec: NetworkSpec, normalisation: Normalisation
+) -> ModelCard:
+    return ModelCard(
         architecture=spec.architecture,
         encoder=spec.encoder,
         in_channels=spec.in_channels,
-        classes=classes,
+        classes=recipe.class_table,
         mpp=recipe.mpp,
         tile_px=recipe.patch_px,
         mean=normalisation.mean,
@@ -221,7 +226,6 @@ def build_learner(
         full_resolution_skip=spec.full_resolution_skip,
         encoder_args=dict(spec.encoder_args),
     )
-    return learner, card
 
 
 def _network_spec(recipe: Recipe, known: Encoder | None) -> NetworkSpec:
