@@ -10,11 +10,15 @@ from typer.testing import CliRunner
 
 from wsi_seg.cli.app import app
 from wsi_seg.config import load_recipe
+from wsi_seg.data.source import PatchSource
 from wsi_seg.errors import ConfigError
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.masks.annotate import annotate
 from wsi_seg.progress import Silent
+from wsi_seg.reading.view import View
+from wsi_seg.reporting import preview
 from wsi_seg.reporting.preview import preview_slides
+from wsi_seg.sampling.samplers import Draws
 from wsi_seg.store import open_collection
 from wsi_seg.testing.tissue import write_tissue_slide
 
@@ -141,3 +145,22 @@ def test_the_next_command_has_the_same_settings(folder, tmp_path):
     done = CliRunner().invoke(app, list(map(str, words)))
     assert done.exit_code == 0, done.output
     assert "recipe.yaml --set augment=none --set patch_px=64 --out run" in done.output
+
+
+def test_patches_of_one_place_on_several_slides_are_changed_in_different_ways(folder):
+    recipe = load_recipe(folder / "recipe.yaml", ["augment=heavy"])
+    (store,) = open_collection(folder / "s.zarr")
+    view = View.of(recipe)
+    source = PatchSource.of(store, "annotations", classes=recipe.class_table, view=view)
+
+    def first_of(number):
+        place = np.full(1, 400.0)
+        draws = Draws(
+            slide=np.full(1, number, np.int32), y=place, x=place, layer=np.zeros(1, np.uint8),
+            object_id=np.full(1, -1), weight=np.ones(1, np.float32),
+        )  # fmt: skip
+        (picture,) = preview._patches(source, recipe, draws, 1)
+        return np.asarray(picture)
+
+    assert (first_of(0) == first_of(0)).all()
+    assert len({first_of(number).tobytes() for number in range(6)}) == 6

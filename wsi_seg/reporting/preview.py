@@ -281,7 +281,9 @@ def _patches(
     for index in range(min(count, len(draws))):
         cut = augmenter.side_to_cut(side)
         image, label = source.patch(float(draws.y[index]), float(draws.x[index]), cut)
-        raw = random_bits(recipe.seed, 0, stream=Stream.AUGMENT, first=index, count=1)[0]
+        # Patches of one place on several slides are changed in different ways, too.
+        first = int(draws.slide[index]) * _AVERAGED + index
+        raw = random_bits(recipe.seed, 0, stream=Stream.AUGMENT, first=first, count=1)[0]
         image, label = augmenter(image, label, side=side, seeds=[int(w) >> 33 for w in raw])
         pictures.append(patch_picture(image, label, recipe, side_px=_PATCH_PX))
     return pictures
