@@ -203,3 +203,11 @@ def test_names_of_images_fit_slides_by_the_one_rule(tmp_path):
     with pytest.raises(AnnotationError, match=r"'a/slide' and 'b/slide.tif', which both fit"):
         read(tmp_path, f"id,rle\na/slide,{A}\nb/slide.tif,{B}\n")
     assert read(tmp_path, f"id,rle\nother,{A}\n").strangers == ("other",)
+
+
+def test_a_quote_that_runs_past_the_first_line_is_named(tmp_path):
+    path = tmp_path / "a.csv"
+    for text in ('rle,",id\nid",\n', 'id,rle,"class\nslide,1 2",\n'):
+        path.write_text(text)
+        with pytest.raises(AnnotationError, match="a quote in line 1 that does not end there"):
+            read_for_slides(path, EXTENTS)

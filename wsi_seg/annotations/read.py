@@ -13,7 +13,7 @@ from wsi_seg.annotations.labelme import is_labelme, read_labelme
 from wsi_seg.annotations.luna16 import is_luna16, read_luna16
 from wsi_seg.annotations.model import Annotations, AnnotationSets
 from wsi_seg.annotations.rle_csv import is_rle_csv, read_rle_csv
-from wsi_seg.annotations.table import headers, read_table
+from wsi_seg.annotations.table import Table, headers, read_table
 from wsi_seg.choices import Dialect
 from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Extent
@@ -115,14 +115,25 @@ def read_for_slides(
     content = _content(path)
     for separator, header in headers(content):
         if is_luna16(header):
-            table = read_table(path, content, separator)
+            table = _table(path, content, separator, header)
             return read_luna16(path, table, volumes or {}, default_class=default_class)
         if is_rle_csv(header):
-            table = read_table(path, content, separator)
+            table = _table(path, content, separator, header)
             return read_rle_csv(path, table, extents, default_class=default_class, dialect=dialect)
     if path.name.lower().endswith(_TABLES):
         raise AnnotationError(_unknown_columns(path, content))
     return _read(path, content, extents, default_class)
+
+
+def _table(path: Path, content: bytes, separator: str, header: tuple[str, ...]) -> Table:
+    """Read a table by whose first line its form was found."""
+    table = read_table(path, content, separator)
+    if table.header != header:
+        raise AnnotationError(
+            f"{path}: got a quote in line 1 that does not end there; expected the columns "
+            f"{', '.join(header)} on one line"
+        )
+    return table
 
 
 def _read(
