@@ -1,12 +1,10 @@
 """Several networks as one: files, refusals, and whole inferences on small stores."""
 
-import pickle
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import yaml
 
 import wsi_seg.inference.save as save_module
 from tests.cards import make_card
@@ -18,7 +16,7 @@ from wsi_seg.inference.runner import load_network
 from wsi_seg.models import build_network, save_checkpoint
 from wsi_seg.models.checkpoint import weights_digest
 from wsi_seg.predict.combine import combine
-from wsi_seg.predict.ensemble import newest_model, read_model
+from wsi_seg.predict.ensemble import read_model
 from wsi_seg.predict.members import MemberPredictors
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection, open_predictions, write_strip
@@ -151,28 +149,6 @@ def test_members_of_other_classes_are_refused(files, tmp_path):
     other = save(tmp_path / "other.safetensors", 9, classes=ClassTable.named(["gland", "nerve"]))
     with pytest.raises(ConfigError, match="nerve"):
         read_model([files[0], other])
-
-
-def test_an_ensembles_file_names_members_weights_and_mode(files, tmp_path):
-    rows = [
-        {"checkpoint": str(path), "weight": weight}
-        for path, weight in zip(files, (2.0, 1.0, 1.0), strict=True)
-    ]
-    path = tmp_path / "ensemble.yaml"
-    path.write_text(yaml.safe_dump({"members": rows, "mode": "weighted"}))
-    model = read_model([path])
-    assert model.mode == "weighted"
-    assert sorted(model.weights) == [1.0, 1.0, 2.0]
-    assert newest_model(tmp_path) == path
-    assert pickle.loads(pickle.dumps(model)) == model
-    path.write_text(yaml.safe_dump({"members": rows}))
-    with pytest.raises(ConfigError, match="mode: weighted"):
-        read_model([path])
-    path.write_text(yaml.safe_dump({"members": rows, "mood": "mean"}))
-    with pytest.raises(ConfigError, match="mood"):
-        read_model([path])
-    with pytest.raises(ConfigError, match="without weights"):
-        read_model(files, "weighted")
 
 
 def test_an_ensemble_resumes_and_refuses_other_members(files, tmp_path, monkeypatch):

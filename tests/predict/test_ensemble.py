@@ -145,6 +145,9 @@ def test_an_ensembles_file_names_members_weights_and_mode(files, tmp_path):
     path.write_text(yaml.safe_dump({"members": rows}))
     with pytest.raises(ConfigError, match="mode: weighted"):
         read_model([path])
+    path.write_text(yaml.safe_dump({"members": rows, "mood": "mean"}))
+    with pytest.raises(ConfigError, match="mood"):
+        read_model([path])
     with pytest.raises(ConfigError, match="without weights"):
         read_model(files, "weighted")
     with pytest.raises(ConfigError, match="got no checkpoint"):

@@ -1,7 +1,6 @@
 """Owns networks in TorchScript files, whose reading can run code, so they need the user's trust."""
 
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +45,3 @@ class ScriptNetwork(FileNetwork):
     def run(self, images: torch.Tensor) -> object:
         """Run one batch; see `FileNetwork.run`."""
         return self._module[0](images)
-
-
-def is_script(path: Path) -> bool:
-    """Whether a file holds TorchScript, as far as can be seen without reading it."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name for name in archive.namelist())
