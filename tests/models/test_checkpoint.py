@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from wsi_seg.classes import ClassTable
-from wsi_seg.errors import CheckpointError, OutputError
+from wsi_seg.errors import CheckpointError, ConfigError, OutputError
 from wsi_seg.models import ModelCard, build_network, load_checkpoint, read_card, save_checkpoint
 from wsi_seg.models.card import card_from_json
 from wsi_seg.models.checkpoint import newest_checkpoint
@@ -182,3 +182,11 @@ def test_digest_and_newest(tmp_path, saved):
     os.utime(saved, (1, 1))  # others of the same run may be younger than the best
     assert newest_checkpoint(saved.parent.parent) == saved
     assert newest_checkpoint(tmp_path / "none") is None
+
+
+def test_a_card_of_an_earlier_format_says_what_to_do_and_nothing_else():
+    with pytest.raises(ConfigError) as caught:
+        card_from_json('{"format": 1}')
+    assert str(caught.value) == (
+        "it has format 1; expected 2; train again, or use the wsi_seg that wrote it"
+    )

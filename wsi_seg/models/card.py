@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from wsi_seg.classes import ClassMode, ClassTable
 from wsi_seg.config.intensity import IntensityConfig
@@ -226,7 +226,14 @@ def card_from_json(text: str) -> ModelCard:
 
     Raises
     ------
-    pydantic.ValidationError, ConfigError
-        If it is not a card.
+    ConfigError
+        If it is not a card, naming what does not fit.
     """
-    return _CardFile.model_validate_json(text).card()
+    try:
+        return _CardFile.model_validate_json(text).card()
+    except ValidationError as error:
+        found = [
+            ": ".join([*map(str, one["loc"]), one["msg"].removeprefix("Value error, ")])
+            for one in error.errors()[:5]
+        ]
+        raise ConfigError("; ".join(found)) from error

@@ -8,7 +8,6 @@ import json
 from pathlib import Path
 
 import yaml
-from pydantic import ValidationError
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import CheckpointError, ConfigError
@@ -86,7 +85,7 @@ def card_of_values(stated: object, *, source: str) -> ModelCard:
     try:
         values["classes"] = _class_table(values.get("classes"))
         return card_from_json(json.dumps(values))
-    except (ValidationError, ConfigError, TypeError, ValueError) as error:
+    except (ConfigError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{source} is not a model card: {_line(error)}; {_EXAMPLE}"
         ) from error

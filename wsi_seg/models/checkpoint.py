@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
@@ -123,7 +122,7 @@ def read_card(path: Path) -> ModelCard:
         )
     try:
         return card_from_json(text)
-    except (ValidationError, ConfigError) as error:
+    except ConfigError as error:
         raise CheckpointError(
             f"checkpoint {path} has a damaged model card: {' '.join(str(error).split())[:300]}"
         ) from error
