@@ -153,12 +153,13 @@ def box_feature(name, box, **more):
 
 def nested(depth, holder):
     """Objects inside of objects, each one pixel smaller."""
-    whole = None
+    children: list[dict[str, object]] = []
     for level in range(depth)[::-1]:
-        inner, whole = whole, box_feature(f"c{level}", (level, level, SIDE - level, SIDE - level))
+        whole = box_feature(f"c{level}", (level, level, SIDE - level, SIDE - level))
         where = whole if holder == "feature" else whole["properties"]
-        where["childObjects"] = [] if inner is None else [inner]
-    return whole
+        where["childObjects"] = children
+        children = [whole]
+    return children[0]
 
 
 @pytest.mark.parametrize("holder", ["feature", "properties"])

@@ -68,8 +68,8 @@ def read_asap(path: Path, content: bytes, *, default_class: str | None) -> Annot
     for number, element in enumerate(root.iter("Annotation")):
         name = f"annotation {number} ({element.get('Name', '')[:40]})"
         group = element.get("PartOfGroup", "")
-        class_name = require_class(path, name, group if group not in {"", "None"} else None
-                                   or default_class)  # fmt: skip
+        own = group if group not in {"", "None"} else default_class
+        class_name = require_class(path, name, own)
         outlines.append((name, _geometry(path, name, element), class_name))
     cut = [_cut(path, name, area) for name, area, group in outlines if group in excluding]
     holes = shapely.union_all(cut)

@@ -31,7 +31,7 @@ def located(path: Path) -> Path:
     StoreError
         If what it takes to read addresses is not installed.
     """
-    if not isinstance(path, Path) or not is_remote(path):
+    if is_address(path) or not is_remote(path):
         return path
     scheme, _, rest = str(path).partition(":")
     address = f"{scheme}://{rest.lstrip('/')}"
