@@ -54,7 +54,7 @@ def clients():
             n_workers=count, threads_per_worker=1, processes=False, dashboard_address=None,
             scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
         )  # fmt: skip
-        found[count] = (Client(cluster), cluster)
+        found[count] = (Client(cluster, set_as_default=False), cluster)
     yield {count: client for count, (client, _) in found.items()}
     for client, cluster in found.values():
         client.close()

@@ -307,7 +307,7 @@ class _TaskQueue:
         self._client, self._work = client, work
         self._waiting = iter(parts)
         self._submitted: dict[Any, Part | SlideOutput] = {}  # by dask's futures
-        self._returned = as_completed()
+        self._returned = as_completed(loop=client.loop)  # of this client, not the default one
         for part in islice(self._waiting, _AT_ONCE):
             self._submit(self._work, part)
 
