@@ -67,6 +67,27 @@ def test_no_cgroups_no_quota(tmp_path):
     assert cores.quota_cores(tmp_path / "none", tmp_path) is None
 
 
+@pytest.mark.parametrize(
+    ("own", "files", "expected"),
+    [
+        ("0::/job/step\n", {"job/step/memory.max": "max\n", "job/memory.max": "8000000000\n"}, 8e9),
+        ("0::/\n", {"memory.max": "max\n"}, None),
+        ("0::/\n", {}, None),
+        ("4:memory:/a\n0::/\n", {"memory/a/memory.limit_in_bytes": "2000000000\n"}, 2e9),
+        ("4:memory:/a\n", {"memory/memory.limit_in_bytes": "9223372036854771712\n"}, None),
+        ("4:memory:/a\n", {"cpu/a/memory.limit_in_bytes": "2000000000\n"}, None),
+    ],
+)
+def test_the_narrowest_group_limits_memory(tmp_path, own, files, expected):
+    assert cores.memory_limit(*groups(tmp_path, own, files)) == expected
+
+
+@pytest.mark.parametrize(("own", "expected"), [(1, 2), (4, 2), (8, 6)])
+def test_readers_leave_cores_to_other_work(monkeypatch, eight, own, expected):
+    monkeypatch.setattr(cores, "quota_cores", lambda: own)
+    assert cores.default_readers() == expected
+
+
 @pytest.mark.parametrize(("quota", "expected"), [(None, 8), (3, 3), (64, 8)])
 def test_the_smaller_of_affinity_and_quota(monkeypatch, eight, quota, expected):
     monkeypatch.setattr(cores, "quota_cores", lambda: quota)

@@ -1,4 +1,7 @@
-"""Owns how many cores this process may use: affinity, its container's quota, its share of them."""
+"""Owns what of the machine this process may use.
+
+Cores by affinity, its container's quota and its share of them; memory by its container's limit.
+"""
 
 import functools
 import os
@@ -11,6 +14,12 @@ from wsi_seg.errors import ConfigError
 _OWN_GROUPS = Path("/proc/self/cgroup")
 _GROUPS = Path("/sys/fs/cgroup")
 
+# Reads at a time: other work of a process, such as launching and writing, has cores of its own.
+_OTHER_CORES, _FEWEST_READERS = 2, 2
+
+# Groups of the first kind write this, or more, where they have no limit.
+_UNLIMITED = 2**62
+
 
 def available_cores() -> int:
     """Cores this process may use, at least 1.
@@ -19,6 +28,11 @@ def available_cores() -> int:
     share them; see `share_cores`.
     """
     return max(1, _cores() // _share().among)
+
+
+def default_readers() -> int:
+    """Choose how many reads at a time suit the cores this process may use."""
+    return max(_FEWEST_READERS, available_cores() - _OTHER_CORES)
 
 
 def share_cores(among: int) -> None:
@@ -72,44 +86,67 @@ def quota_cores(own: Path = _OWN_GROUPS, groups: Path = _GROUPS) -> int | None:
     groups
         Folder in which the groups are.
     """
-    try:
-        lines = own.read_text().splitlines()
-    except OSError:  # not Linux
-        return None
     quotas = [
         -(-quota // period)
-        for line in lines
-        for folder in _folders(line, groups)
+        for folder in _folders("cpu", own, groups)
         for quota, period in _quota(folder)
     ]
     return min(quotas, default=None)
 
 
-def _folders(line: str, groups: Path) -> Iterator[Path]:
-    """Folders of one group and those above it, each of which may have a quota.
+def memory_limit(own: Path = _OWN_GROUPS, groups: Path = _GROUPS) -> int | None:
+    """Memory limit of this process's control groups, in bytes; None if there is none.
+
+    Parameters
+    ----------
+    own, groups
+        See `quota_cores`.
+    """
+    names = ("memory.max", "memory.limit_in_bytes")
+    found = [
+        value
+        for folder in _folders("memory", own, groups)
+        for name in names
+        for value in _numbers(folder, name)
+    ]
+    return min((value for value in found if value < _UNLIMITED), default=None)
+
+
+def _folders(controller: str, own: Path, groups: Path) -> Iterator[Path]:
+    """Folders of a controller's groups and those above them, each of which may have a limit.
 
     A container may see a path of the machine outside; its own group is then the topmost folder.
     """
-    number, _, rest = line.partition(":")
-    controllers, _, name = rest.partition(":")
-    if number == "0":
-        roots = [groups]
-    elif "cpu" in controllers.split(","):
-        roots = [groups / "cpu", groups / controllers]
-    else:
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:  # not Linux
         return
-    path = PurePosixPath(name.lstrip("/"))
-    for root in roots:
-        yield from (root / part for part in (path, *path.parents))
+    for line in lines:
+        number, _, rest = line.partition(":")
+        controllers, _, name = rest.partition(":")
+        if number == "0":
+            roots = [groups]
+        elif controller in controllers.split(","):
+            roots = [groups / controller, groups / controllers]
+        else:
+            continue
+        path = PurePosixPath(name.lstrip("/"))
+        for root in roots:
+            yield from (root / part for part in (path, *path.parents))
 
 
 def _quota(folder: Path) -> Iterator[tuple[int, int]]:
     """Quota and period in microseconds; nothing if the group has none."""
     for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
-        try:
-            words = " ".join((folder / name).read_text() for name in names).split()
-            quota, period = (int(word) for word in words)
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
-        if quota > 0 and period > 0:
-            yield quota, period
+        found = _numbers(folder, *names)
+        if len(found) == 2 and min(found) > 0:
+            yield found[0], found[1]
+
+
+def _numbers(folder: Path, *names: str) -> list[int]:
+    """Whole numbers of some files; nothing if there is no such file, or it says "max"."""
+    try:
+        words = " ".join((folder / name).read_text() for name in names).split()
+        return [int(word) for word in words]
+    except (OSError, ValueError):
+        return []

@@ -11,6 +11,7 @@ from wsi_seg.cli import (
     calibrate,
     dedup,
     demo,
+    doctor,
     ensemble,
     evaluate,
     export,
@@ -43,7 +44,7 @@ _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Predict": (infer.infer, export.export),
     "Judge": (evaluate.evaluate, search.search, calibrate.calibrate, ensemble.ensemble),
     "Look": (view.view, report.report),
-    "Tools": (demo.demo, import_weights.import_weights, pack.pack, push.push),
+    "Tools": (doctor.doctor, demo.demo, import_weights.import_weights, pack.pack, push.push),
 }
 
 

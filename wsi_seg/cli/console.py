@@ -45,6 +45,11 @@ class Terminal:
     def _text(self) -> TextIO:
         return sys.stderr if self.json_mode else sys.stdout
 
+    @property
+    def is_live(self) -> bool:
+        """Whether a person reads the text in a terminal."""
+        return self._text.isatty()
+
     def say(self, text: str) -> None:
         """Write one line, or several, for people."""
         self._text.write(text + "\n")
@@ -78,7 +83,7 @@ def run_verb(
     ----------
     body
         Does the work, talks through the terminal it is given, and returns the summary: JSON
-        values and paths.
+        values and paths. Its ``status`` is ``done`` unless it says ``failed`` itself.
     json_mode
         Whether the summary is printed as the last line of stdout.
     writes
@@ -101,6 +106,7 @@ def run_verb(
             verb = _verb_of(body)
             with _held(writes, makes, verb), naming_extra(f"wsi-seg {verb}"):
                 summary = {"status": "done", **body(terminal)}
+            code = 0 if summary["status"] == "done" else FAILED
         except WsiSegError as error:
             terminal.progress.close()
             summary, code = _report(error), FAILED

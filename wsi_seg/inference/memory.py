@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from wsi_seg.cores import available_cores
+from wsi_seg.cores import default_readers
 from wsi_seg.errors import ConfigError
 from wsi_seg.inference.plan import UNIT_ROWS, SlidePlan
 from wsi_seg.inference.stream import Sizes
@@ -44,9 +44,6 @@ _PINNED = 2
 
 # Share of a GPU's free memory that is planned with; libraries try out kernels in the rest.
 _DEVICE_SHARE = 0.7
-
-# Reads at a time: other work of this process, such as launching and writing, has cores of its own.
-_OTHER_CORES, _FEWEST_READERS = 2, 2
 
 _MB = 10**6
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -136,11 +133,6 @@ class MemoryPlan:
     def to_json(self) -> dict[str, object]:
         """Plan as plain JSON values."""
         return asdict(self) | {"total": self.total}
-
-
-def default_readers() -> int:
-    """Choose how many reads at a time suit the cores this process may use."""
-    return max(_FEWEST_READERS, available_cores() - _OTHER_CORES)
 
 
 def parse_bytes(text: str) -> int:

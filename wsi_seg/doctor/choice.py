@@ -1,0 +1,43 @@
+"""Owns saying what ``infer`` would choose on this machine, and why."""
+
+from collections.abc import Iterator
+
+import torch
+
+from wsi_seg.cores import available_cores, default_readers
+from wsi_seg.doctor.finding import Finding
+from wsi_seg.errors import ConfigError
+from wsi_seg.predict.batch import batch_for
+from wsi_seg.predict.device import Device
+
+# Side of the tile that batches are named for, in pixels.
+_TILE_PX = 512
+
+
+def examine_choices() -> Iterator[Finding]:
+    """Say which device, precision, batch, compilation and readers ``auto`` stands for."""
+    try:
+        device = Device.here("auto", "auto")
+    except (ConfigError, RuntimeError) as error:
+        yield Finding("device", str(error).partition("\n")[0], "bad", "see --device cpu")
+        return
+    on_gpu = torch.device(device.name).type == "cuda"
+    why = "torch can use a GPU" if on_gpu else "torch sees no GPU"
+    yield Finding("--device", f"{device.name}, because {why}")
+    yield Finding("--precision", f"{device.precision}, because {_why_precision(device)}")
+    batch = batch_for(device, _TILE_PX)
+    how = "the faster one of this and a quarter of it is measured" if on_gpu else "all are as fast"
+    yield Finding("--batch", f"up to {batch} tiles of {_TILE_PX} pixels, because {how}")
+    compiled = "where it saves more time than it costs" if on_gpu else "off, because of the CPU"
+    yield Finding("--compile", compiled)
+    cores = available_cores()
+    yield Finding("--readers", f"{default_readers()}, because there are {cores} cores")
+
+
+def _why_precision(device: Device) -> str:
+    if torch.device(device.name).type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device.name)
+        has = "multiplies bf16" if device.precision == "bf16" else "does not multiply bf16"
+        return f"the GPU (compute capability {major}.{minor}) {has}"
+    has = "multiplies" if device.precision == "bf16" else "does not multiply"
+    return f"the processor {has} bf16 by itself"

@@ -1,0 +1,202 @@
+"""Owns trying a folder: may it be written to, does it keep what resuming and locks rely on.
+
+All of it is done in a hidden folder of its own, which is removed again.
+"""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from wsi_seg.atomic import sync
+from wsi_seg.doctor.finding import Finding
+
+_MB, _GB = 10**6, 10**9
+
+# What is written and read at most, in blocks of 1 MB, and for how long.
+_BLOCKS, _SECONDS = 64, 0.7
+
+# Small files that are written, synced and renamed.
+_FILES = 16
+
+# Below this a slide of a few gigapixels may not fit; clocks that differ by more mislead people.
+_LITTLE, _SKEW_S = 10 * _GB, 2.0
+
+# File systems that several machines see; locks and times are then the server's.
+_SHARED = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb", "glusterfs", "afs", "9p")
+
+_MOUNTS = Path("/proc/self/mountinfo")
+
+_TRY_LOCK = """
+import fcntl, sys
+try:
+    fcntl.flock(open(sys.argv[1], "r+"), fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    sys.exit(3)
+"""
+
+
+def examine_folder(folder: Path) -> Iterator[Finding]:
+    """Try a folder in which stores, runs or predictions shall be.
+
+    Parameters
+    ----------
+    folder
+        Where it is absent, the nearest folder above it is tried, for it would be made there.
+    """
+    there = folder.absolute()
+    while not there.exists():
+        there = there.parent
+    kind = file_system(there)
+    where = "seen by several machines" if is_shared(kind) else "of this machine"
+    yield Finding("folder", f"{there} ({kind}, {where})")
+    try:
+        yield _free(there)
+        with tempfile.TemporaryDirectory(prefix=".wsi-seg-doctor-", dir=there) as scratch:
+            yield Finding("write permission", "yes")
+            for look in (_speed, _small_files, _rename, _exclusive, _times, _lock):
+                yield _tried(look, Path(scratch))
+    except OSError as error:
+        advice = "choose another folder, or ask for the right to write there"
+        yield Finding("write permission", f"no: {error.strerror or error}", "bad", advice)
+
+
+def file_system(folder: Path, mounts: Path = _MOUNTS) -> str:
+    """Name the type of file system that a folder is on, as Linux lists it.
+
+    Parameters
+    ----------
+    folder
+        Absolute.
+    mounts
+        Linux's list of what is mounted.
+
+    Returns
+    -------
+    str
+        Such as ``ext4``, ``nfs4`` or ``lustre``; ``unknown`` where there is no such list.
+    """
+    try:
+        rows = [line.partition(" - ") for line in mounts.read_text().splitlines()]
+    except OSError:
+        return "unknown"
+    places = {left.split()[4].replace("\\040", " "): right.split()[0] for left, _, right in rows}
+    resolved = folder.resolve()
+    return next(
+        (places[str(one)] for one in (resolved, *resolved.parents) if str(one) in places), "unknown"
+    )
+
+
+def is_shared(kind: str) -> bool:
+    """Whether a type of file system is one that several machines see."""
+    return kind.removeprefix("fuse.").startswith(_SHARED)
+
+
+def _tried(look: Callable[[Path], Finding], scratch: Path) -> Finding:
+    try:
+        return look(scratch)
+    except OSError as error:
+        name = look.__name__.strip("_").replace("_", " ")
+        return Finding(name, f"does not work: {error.strerror or error}", "bad", "use another disk")
+
+
+def _free(there: Path) -> Finding:
+    free = shutil.disk_usage(there).free
+    value = f"{free / _GB:.1f} GB"
+    if free >= _LITTLE:
+        return Finding("free space", value)
+    return Finding("free space", value, "note", "a store is as large as its slides")
+
+
+def _speed(scratch: Path) -> Finding:
+    """Write and sync, then read what the system was asked to forget."""
+    path, block = scratch / "speed", os.urandom(_MB)
+    with path.open("wb", buffering=0) as file:
+        started, blocks = time.perf_counter(), 0
+        while blocks < _BLOCKS and time.perf_counter() - started < _SECONDS:
+            blocks += file.write(block) // _MB
+        os.fsync(file.fileno())
+        wrote = blocks / (time.perf_counter() - started)
+    with path.open("rb", buffering=0) as file:
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        started = time.perf_counter()
+        while file.read(_MB):
+            pass
+        read = blocks / (time.perf_counter() - started)
+    value = f"writes {wrote:.0f} MB/s with fsync, reads {read:.0f} MB/s ({blocks} MB)"
+    return Finding("speed", value)
+
+
+def _small_files(scratch: Path) -> Finding:
+    """Write small files as finished work is written: synced, renamed, the folder synced."""
+    started = time.perf_counter()
+    for number in range(_FILES):
+        partial = scratch / f".{number}.partial"
+        partial.write_bytes(b"{}")
+        sync(partial)
+        partial.rename(scratch / f"{number}")
+        sync(scratch)
+    each = 1000 * (time.perf_counter() - started) / _FILES
+    return Finding("small files", f"{each:.1f} ms each, synced and renamed")
+
+
+def _rename(scratch: Path) -> Finding:
+    """Replace a file that is being read: readers keep the old one, others see the new one."""
+    old, new = scratch / "name", scratch / ".name.partial"
+    old.write_text("old")
+    new.write_text("new")
+    with old.open() as reader:
+        new.rename(old)
+        kept, seen = reader.read(), old.read_text()
+    if seen == "new" and kept == "old" and not new.exists():
+        return Finding("rename", "replaces a file whole, also while it is read")
+    return Finding("rename", f"gives {kept!r} to a reader and {seen!r} to others", "bad",
+                   "expected 'old' and 'new'; results could be seen half written")  # fmt: skip
+
+
+def _exclusive(scratch: Path) -> Finding:
+    """Make a file that must not exist, twice."""
+    path = scratch / "claim"
+    path.open("x").close()
+    try:
+        path.open("x").close()
+    except FileExistsError:
+        return Finding("exclusive files", "one of two that make the same file fails (O_EXCL)")
+    return Finding("exclusive files", "two can make the same file (O_EXCL)", "bad",
+                   "two commands could do the same work; use another file system")  # fmt: skip
+
+
+def _times(scratch: Path) -> Finding:
+    """Compare the file system's clock with that of this machine."""
+    path = scratch / "time"
+    before = time.time()
+    path.write_text("1")
+    first = path.stat().st_mtime
+    skew = first - before
+    os.utime(path, (first + 5, first + 5))
+    if path.stat().st_mtime < first + 4:
+        return Finding("times of files", "cannot be set", "note", "a live lock may look old")
+    value = f"differ from this clock by {abs(skew):.2f} s"
+    if abs(skew) <= _SKEW_S:
+        return Finding("times of files", value)
+    return Finding("times of files", value, "note", "set the clocks of machine and server (NTP)")
+
+
+def _lock(scratch: Path) -> Finding:
+    """Lock a file here, and see whether another process is kept out."""
+    path = scratch / "lock"
+    with path.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        command = [sys.executable, "-S", "-E", "-c", _TRY_LOCK, str(path)]
+        done = subprocess.run(command, capture_output=True, timeout=3, check=False)
+    if done.returncode == 3:
+        scope = " of this machine; others were not asked" if is_shared(file_system(path)) else ""
+        return Finding("locks", f"keep other processes out (flock){scope}")
+    return Finding("locks", "do not keep other processes out (flock)", "bad",
+                   "start one command at a time there, or mount it with locks")  # fmt: skip

@@ -1,0 +1,102 @@
+"""Owns looking at what is installed: Python, libraries, and what each extra brings."""
+
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, requires, version
+
+from packaging.requirements import Requirement
+
+from wsi_seg.doctor.finding import Finding
+
+# What works with each extra alone.
+PURPOSES: Mapping[str, str] = {
+    "cuda": "infer --cluster cuda, one worker for each GPU",
+    "dicom": "DICOM slides in, DICOM segmentations out",
+    "onnx": "networks in ONNX files, in and out",
+    "openslide": "slides of MIRAX, Hamamatsu, Ventana and others",
+    "pretrained": "encoders with ImageNet weights, without a download",
+    "remote": "stores and slides behind addresses, such as s3://",
+    "report": "plots of reports and previews",
+    "slurm": "infer --cluster slurm",
+    "spatialdata": "export as SpatialData",
+    "tensorboard": "curves of training in a browser",
+    "viewer": "wsi-seg view",
+    "volume": "CT volumes: mhd, nii, nrrd",
+}
+
+# Libraries that are listed one by one; of others only their number.
+_NAMED = ("torch", "zarr", "dask", "imagecodecs", "tifffile", "numpy")
+
+
+def requirements() -> list[str]:
+    """List what the installed package requires; nothing where it is not installed."""
+    try:
+        return requires("wsi-seg") or []
+    except PackageNotFoundError:
+        return []
+
+
+def examine_libraries(required: Sequence[str]) -> Iterator[Finding]:
+    """Compare libraries that every command needs with what is installed.
+
+    Parameters
+    ----------
+    required
+        Requirements such as ``zarr>=3.1`` and ``pydicom>=3.0; extra == 'dicom'``.
+
+    Yields
+    ------
+    Finding
+        Python, the best known libraries, all that lack or are too old, and the number of others.
+    """
+    yield Finding("Python", platform.python_version())
+    needed = [one for one in map(Requirement, required) if _applies(one, "")]
+    if not needed:
+        yield Finding("wsi-seg", "not installed, only found in a folder", "note",
+                      "what it requires cannot be checked; run: pip install .")  # fmt: skip
+    others = 0
+    for one in needed:
+        wrong = _wrong(one)
+        if wrong:
+            advice = f"every command may need it; run: pip install '{one.name}{one.specifier}'"
+            yield Finding(one.name, wrong, "bad", advice)
+        elif one.name in _NAMED:
+            yield Finding(one.name, version(one.name))
+        else:
+            others += 1
+    if others:
+        yield Finding("other libraries", f"{others}, each of a version that fits")
+
+
+def examine_extras(required: Sequence[str]) -> Iterator[Finding]:
+    """Say of each extra whether it is installed, and what does not work without it.
+
+    Parameters
+    ----------
+    required
+        See `examine_libraries`.
+    """
+    parsed = [Requirement(line) for line in required]
+    for extra, purpose in PURPOSES.items():
+        found = [one for one in parsed if _applies(one, extra) and not _applies(one, "")]
+        wrong = [f"{one.name} {said}" for one in found if (said := _wrong(one))]
+        if wrong:
+            advice = f"for {purpose}; run: pip install 'wsi-seg[{extra}]'"
+            yield Finding(f"extra {extra}", ", ".join(wrong), "note", advice)
+        elif found:
+            yield Finding(f"extra {extra}", ", ".join(f"{o.name} {version(o.name)}" for o in found))
+
+
+def _applies(one: Requirement, extra: str) -> bool:
+    return one.marker is None or one.marker.evaluate({"extra": extra})
+
+
+def _wrong(one: Requirement) -> str:
+    """Say what is wrong with a library; nothing if it fits."""
+    try:
+        found = version(one.name)
+    except PackageNotFoundError:
+        return "is not installed"
+    if one.specifier.contains(found, prereleases=True):
+        return ""
+    return f"is {found}, expected {one.specifier}"
