@@ -7,11 +7,12 @@ import types
 from pathlib import Path
 from typing import ClassVar
 
+import dask
 import pytest
 import torch
 
 from wsi_seg.errors import CheckpointError, ConfigError
-from wsi_seg.inference import distribute
+from wsi_seg.inference import clusters
 from wsi_seg.learn.resume import LAST, position_of
 from wsi_seg.models import load_checkpoint
 
@@ -120,19 +121,23 @@ class Cluster:
     def scale(self, jobs):
         self.scaled.append(jobs)
 
+    def adapt(self, minimum_jobs, maximum_jobs):
+        self.scaled.append((minimum_jobs, maximum_jobs))
+
 
 def test_schedulers_and_their_pages_stay_on_this_machine(monkeypatch):
     Cluster.asked = []
     for module, name in (("dask_cuda", "LocalCUDACluster"), ("dask_jobqueue", "SLURMCluster")):
         monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(**{name: Cluster}))
-    monkeypatch.setattr(distribute, "LocalCluster", Cluster)
-    monkeypatch.setattr(distribute, "Client", lambda workers: workers)
+    monkeypatch.setattr(clusters, "LocalCluster", Cluster)
+    monkeypatch.setattr(clusters, "Client", lambda workers: workers)
     for word in ("local:2", "cuda", "slurm"):
-        with distribute.connected(word):
+        with clusters.connected(word):
             pass
     local, cuda, slurm = Cluster.asked
-    assert local["host"] == "127.0.0.1"
-    assert local["scheduler_kwargs"]["dashboard_address"] == "127.0.0.1:0"
+    for here in (local, cuda):
+        assert here["host"] == "127.0.0.1"
+        assert here["scheduler_kwargs"]["dashboard_address"] == "127.0.0.1:0"
     assert local["dashboard_address"] is cuda["dashboard_address"] is None
     assert "n_workers" not in cuda
     assert slurm["scheduler_options"]["dashboard_address"].startswith("127.0.0.1:")
@@ -142,21 +147,38 @@ def test_a_number_after_the_colon_is_what_the_cluster_gets(monkeypatch):
     Cluster.asked, Cluster.scaled = [], []
     for module, name in (("dask_cuda", "LocalCUDACluster"), ("dask_jobqueue", "SLURMCluster")):
         monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(**{name: Cluster}))
-    monkeypatch.setattr(distribute, "Client", lambda workers: workers)
-    for word in ("cuda:2", "slurm", "slurm:8"):
-        with distribute.connected(word):
+    monkeypatch.setattr(clusters, "Client", lambda workers: workers)
+    for word in ("cuda:2", "slurm", "slurm:8", "slurm:2-16"):
+        with clusters.connected(word):
             pass
     assert Cluster.asked[0]["n_workers"] == 2
-    assert Cluster.scaled == [1, 8]
+    assert Cluster.scaled == [1, 8, (2, 16)]
+
+
+def test_a_page_is_shown_to_others_where_dask_is_configured_so(monkeypatch):
+    Cluster.asked = []
+    monkeypatch.setattr(clusters, "LocalCluster", Cluster)
+    monkeypatch.setattr(clusters, "Client", lambda workers: workers)
+    with dask.config.set({"wsi-seg.dashboard": ":8787"}), clusters.connected("local:1"):
+        pass
+    assert Cluster.asked[0]["scheduler_kwargs"]["dashboard_address"] == ":8787"
+
+
+@pytest.mark.parametrize("word", ["slurm:3-2", "slurm:0-2", "slurm:a", "local:", "gpu:1"])
+def test_numbers_that_make_no_sense_are_refused(monkeypatch, word):
+    job = types.SimpleNamespace(SLURMCluster=Cluster)
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", job)
+    with pytest.raises(ConfigError, match="got --cluster"), clusters.connected(word):
+        pass
 
 
 def test_a_scheduler_that_is_gone_is_one_sentence(monkeypatch):
     def nobody(address, timeout):
         raise OSError("Timed out trying to connect")
 
-    monkeypatch.setattr(distribute, "Client", nobody)
+    monkeypatch.setattr(clusters, "Client", nobody)
     with (
         pytest.raises(ConfigError, match="nothing answers there"),
-        distribute.connected("tcp://127.0.0.1:9"),
+        clusters.connected("tcp://127.0.0.1:9"),
     ):
         pass

@@ -132,7 +132,7 @@ def infer(
     cluster: Annotated[
         str | None,
         typer.Option(
-            help="Workers: local:N, cuda[:N], slurm[:N] or tcp://HOST:PORT.",
+            help="Workers: local:N, cuda[:N], slurm[:N[-M]] or tcp://HOST:PORT.",
             show_default="this process alone",
         ),
     ] = None,

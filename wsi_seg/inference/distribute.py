@@ -1,25 +1,24 @@
-"""Owns running a plan on many workers; the only room of dask.
+"""Owns running a plan on many workers.
 
-Each worker loads the model once and writes strips and coarser levels straight into the output; the
-journal is written here, as results come in.
+Each worker is sent the model once, and writes strips and coarser levels straight into the output;
+the journal is written here, as results come in.
 """
 
-import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
-from importlib import import_module
+from functools import lru_cache
 from itertools import islice
 from typing import Any
+from uuid import uuid4
 
-import dask
 import torch
-from distributed import Client, KilledWorker, LocalCluster, as_completed
+from distributed import Client, KilledWorker, WorkerPlugin, as_completed, get_worker
 
 from wsi_seg.cores import available_cores, share_cores
-from wsi_seg.errors import ConfigError, OutputError
-from wsi_seg.extras import naming_extra
+from wsi_seg.errors import OutputError
+from wsi_seg.inference.clusters import connected, require_same_versions, versions_here
 from wsi_seg.inference.ensemble import StripJob
 from wsi_seg.inference.memory import MemoryPlan
 from wsi_seg.inference.options import InferOptions
@@ -40,6 +39,8 @@ from wsi_seg.predict.ensemble import Model
 from wsi_seg.predict.predictor import PrecisionDrift
 from wsi_seg.progress import Progress, Silent
 
+__all__ = ["DaskExecutor", "connected", "partition"]
+
 # Parts that are with the scheduler at a time; more than any cluster's workers need in a while.
 _AT_ONCE = 2048
 
@@ -55,97 +56,6 @@ _SHARE = 0.7
 # fewer strips while each worker can have them: neighbouring parts both predict a row of tiles.
 _MOST_STRIPS, _FEWEST_STRIPS = 16, 2
 _BATCHES = 8
-
-
-@contextlib.contextmanager
-def connected(cluster: str) -> Iterator[Client]:
-    """Connect to a cluster, and start it where it is local.
-
-    Parameters
-    ----------
-    cluster
-        ``local:N`` starts N processes here, ``cuda`` one for each GPU (``cuda:N`` for N of them),
-        ``slurm:N`` submits N jobs as dask-jobqueue is configured (``slurm`` one),
-        ``tcp://HOST:PORT`` is a scheduler that runs already.
-
-    Raises
-    ------
-    ConfigError
-        If it is another word, or a package that it needs is not installed.
-    """
-    kind, _, word = cluster.partition(":")
-    if kind == "local":
-        with (
-            _worker_environment(),
-            LocalCluster(
-                n_workers=_count(cluster, word),
-                threads_per_worker=1,
-                host="127.0.0.1",
-                dashboard_address=None,
-                # Even so it serves figures: at a port of its own, or a second cluster complains.
-                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-            ) as workers,
-            Client(workers) as client,
-        ):
-            yield client
-    elif kind == "cuda":
-        gpus = {"n_workers": _count(cluster, word)} if word else {}
-        how = {"dashboard_address": None, **gpus}
-        cards = _extra("dask_cuda", "LocalCUDACluster", "cuda", how)
-        with cards as workers, Client(workers) as client:
-            yield client
-    elif kind == "slurm":
-        # Its workers are other machines, so the scheduler has to listen to them; its page has not.
-        page = {"scheduler_options": {"dashboard_address": "127.0.0.1:0"}}
-        jobs = _count(cluster, word) if word else 1
-        with _extra("dask_jobqueue", "SLURMCluster", "slurm", page) as workers:
-            workers.scale(jobs=jobs)
-            with Client(workers) as client:
-                yield client
-    elif kind in ("tcp", "tls"):
-        try:
-            client = Client(cluster, timeout="10s")
-        except OSError as error:
-            raise ConfigError(f"got --cluster {cluster!r}, but nothing answers there") from error
-        with client:
-            yield client
-    else:
-        raise ConfigError(
-            f"got --cluster {cluster!r}; expected local:N, cuda[:N], slurm[:N] or tcp://HOST:PORT"
-        )
-
-
-def _count(cluster: str, word: str) -> int:
-    if not word.isdecimal() or int(word) < 1:
-        raise ConfigError(
-            f"got --cluster {cluster!r}; expected a number of 1 or more after the colon"
-        )
-    return int(word)
-
-
-@contextlib.contextmanager
-def _worker_environment() -> Iterator[None]:
-    """Start local workers without dask's setting of malloc, its profiler and its frequent tick.
-
-    The setting makes malloc give memory back at once, and a network asks for the same memory again
-    with every layer. The profiler reads every thread's stack a hundred times a second, and the tick
-    wakes every process fifty times a second.
-    """
-    key = "distributed.nanny.pre-spawn-environ"
-    environment = {
-        name: value
-        for name, value in dask.config.get(key).items()
-        if name != "MALLOC_TRIM_THRESHOLD_"
-    }
-    quiet = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s"}
-    with dask.config.set({key: environment, **quiet}):
-        yield
-
-
-def _extra(module: str, name: str, extra: str, options: Mapping[str, object]) -> Any:  # noqa: ANN401 (dask has no types)
-    """Start the cluster class of an optional package."""
-    with naming_extra(f"--cluster {extra}"):
-        return getattr(import_module(module), name)(**options)
 
 
 class DaskExecutor:
@@ -168,7 +78,7 @@ class DaskExecutor:
     Raises
     ------
     ConfigError
-        If the worker has no such device.
+        If the worker has no such device, or workers have other versions of what matters.
     """
 
     def __init__(
@@ -182,6 +92,8 @@ class DaskExecutor:
     ) -> None:
         self._client, self._progress = client, progress
         place = client.submit(Device.here, options.device, options.precision, pure=False)
+        place.exception()  # waits for a worker; one that lacks wsi_seg fails here, too
+        require_same_versions(client, versions_here())
         self.device: Device = place.result()
         hosts = [one["host"] for one in client.scheduler_info(n_workers=-1)["workers"].values()]
         self._workers = max(1, len(hosts))
@@ -191,12 +103,15 @@ class DaskExecutor:
             load,
             sharing=max(Counter(hosts).values(), default=1),
         )
+        # Those that join later, or come again after they died, are sent it too.
+        self._name = f"wsi-seg-{uuid4().hex}"
+        client.register_plugin(_Carrier(self._worker), name=self._name)
 
     def tune(self, plan: RunPlan, unfinished: UnfinishedSettings) -> Tuning:
         """Have one worker choose batch and compilation for all; see `Runner.tune`."""
         self._progress.note("loading the model in a worker")
         found: Tuning = self._client.submit(
-            self._worker.tune, plan, dict(unfinished), pure=False
+            _tune, self._name, plan, dict(unfinished), pure=False
         ).result()
         return found
 
@@ -208,7 +123,8 @@ class DaskExecutor:
         Raises
         ------
         OutputError
-            If workers die at the same strips several times. One that dies once is replaced.
+            If workers die at the same strips several times, or the scheduler is gone. A worker
+            that dies once is replaced.
         """
         tasks = [output.task for output in outputs]
         parts = list(partition(tasks, workers=self._workers, batch=max(memory.batches)))
@@ -217,8 +133,7 @@ class DaskExecutor:
         total = sum(task.tiles for part in parts for task in part)
         self._progress.start("infer", total, "tiles")
         tiles, drift = 0, PrecisionDrift()
-        work = partial(self._worker.work, memory, compiled)
-        queue = _TaskQueue(self._client, work, parts)
+        queue = _TaskQueue(self._client, (self._name, memory, compiled), parts)
         for task in tasks:
             if not task.strips:
                 queue.finish(named[task.store.name])
@@ -289,6 +204,28 @@ def _written_by(writer: StripWriter, task: StripTask, written: list[StripRecord]
     return strip_job
 
 
+class _Carrier(WorkerPlugin):
+    """Brings what a worker needs to know; dask sends it to each worker once."""
+
+    def __init__(self, worker: _Worker) -> None:
+        self.worker = worker
+
+
+def _carried(name: str) -> _Worker:
+    carrier: _Carrier = get_worker().plugins[name]
+    return carrier.worker
+
+
+def _tune(name: str, plan: RunPlan, unfinished: UnfinishedSettings) -> Tuning:
+    return _carried(name).tune(plan, unfinished)
+
+
+def _work(
+    name: str, memory: MemoryPlan, compiled: bool, part: Part
+) -> tuple[RunStats, list[list[StripRecord]]]:
+    return _carried(name).work(memory, compiled, part)
+
+
 @lru_cache(maxsize=1)
 def _kept(worker: _Worker) -> Runner:
     return Runner(worker.model, worker.options, worker.load)
@@ -302,23 +239,24 @@ class _TaskQueue:
     """
 
     def __init__(
-        self, client: Client, work: Callable[[Part], object], parts: Sequence[Part]
+        self, client: Client, how: tuple[str, MemoryPlan, bool], parts: Sequence[Part]
     ) -> None:
-        self._client, self._work = client, work
+        self._client, self._how = client, how
         self._waiting = iter(parts)
         self._submitted: dict[Any, Part | SlideOutput] = {}  # by dask's futures
         self._returned = as_completed(loop=client.loop)  # of this client, not the default one
         for part in islice(self._waiting, _AT_ONCE):
-            self._submit(self._work, part)
+            self._submit(part)
 
     def finish(self, output: SlideOutput) -> None:
         """Have a slide's coarser levels made, before other work, so that slides get done."""
-        self._submit(_finish, output, priority=1)
+        self._submit(output)
 
-    def _submit(
-        self, work: Callable[..., object], what: Part | SlideOutput, priority: int = 0
-    ) -> None:
-        future = self._client.submit(work, what, pure=False, priority=priority)
+    def _submit(self, what: Part | SlideOutput) -> None:
+        if isinstance(what, SlideOutput):
+            future = self._client.submit(_finish, what, pure=False, priority=1)
+        else:
+            future = self._client.submit(_work, *self._how, what, pure=False)
         self._submitted[future] = what
         self._returned.add(future)
 
@@ -326,11 +264,17 @@ class _TaskQueue:
         for future in self._returned:
             what = self._submitted.pop(future)
             for part in islice(self._waiting, max(0, _AT_ONCE - len(self._submitted))):
-                self._submit(self._work, part)
+                self._submit(part)
             try:
                 found = future.result()
             except KilledWorker as error:
                 raise OutputError(_killed(what)) from error
+            except CancelledError as error:  # what dask says once its scheduler is gone
+                address = self._client.scheduler.address
+                raise OutputError(
+                    f"the scheduler at {address} was lost or restarted; strips that are done are "
+                    "kept: repeat the command once it runs again"
+                ) from error
             yield what, found
 
 

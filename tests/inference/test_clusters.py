@@ -1,0 +1,151 @@
+"""Clusters that are not as one wishes: other versions, lost schedulers, workers that come late."""
+
+import pickle
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+from distributed import Client, LocalCluster
+
+from tests.cards import make_card
+from tests.makers.memory import PixelPredictor
+from wsi_seg.errors import ConfigError, OutputError
+from wsi_seg.inference import clusters
+from wsi_seg.inference.distribute import DaskExecutor, _work
+from wsi_seg.inference.executor import SerialExecutor
+from wsi_seg.inference.options import InferOptions
+from wsi_seg.inference.run import infer_with
+from wsi_seg.predict.ensemble import Member, Model
+from wsi_seg.progress import Silent
+from wsi_seg.store import open_collection
+from wsi_seg.testing.stores import digests, make_store
+
+OPTIONS = InferOptions(batch=4, strip_px=512, precision="fp32", device="cpu", overlap=0.0)
+MODEL = Model((Member(make_card("a"), "toy"),))
+
+
+def slow(tiles):
+    time.sleep(0.05)
+    return tiles[..., :1].transpose(0, 3, 1, 2).astype("float32") / 255
+
+
+def load(member, options, compiled):
+    """Make the predictor of a member: it travels to workers by its name."""
+    return PixelPredictor(slow, channels=1)
+
+
+@pytest.fixture
+def stores(tmp_path):
+    for number in range(6):
+        make_store(tmp_path / "s.zarr", f"slide{number}", 1600, 70)
+    return list(open_collection(tmp_path / "s.zarr"))
+
+
+@pytest.fixture
+def expected(stores, tmp_path):
+    executor = SerialExecutor(MODEL, OPTIONS, load=load)
+    infer_with(MODEL, stores, tmp_path / "serial", OPTIONS, executor=executor, progress=Silent())
+    return digests(tmp_path / "serial")
+
+
+def cluster_of(workers):
+    return LocalCluster(
+        n_workers=workers, threads_per_worker=1, processes=False, dashboard_address=None,
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+    )  # fmt: skip
+
+
+def infer_on(client, stores, out):
+    executor = DaskExecutor(client, MODEL, OPTIONS, load=load)
+    infer_with(MODEL, stores, out, OPTIONS, executor=executor, progress=Silent())
+
+
+def test_workers_that_come_when_there_is_work_give_the_same_bytes(stores, expected, tmp_path):
+    with cluster_of(0) as cluster, Client(cluster) as client:
+        cluster.adapt(minimum=0, maximum=3, interval="50ms")
+        infer_on(client, stores, tmp_path / "many")
+    assert digests(tmp_path / "many") == expected
+
+
+def test_a_worker_that_joins_late_is_sent_the_model_and_works(stores, expected, tmp_path):
+    with cluster_of(1) as cluster, Client(cluster) as client:
+        joined = threading.Timer(0.3, lambda: cluster.scale(2))
+        joined.start()
+        infer_on(client, stores, tmp_path / "many")
+        joined.join()
+    assert digests(tmp_path / "many") == expected
+
+
+def test_other_versions_are_named_with_their_worker():
+    here = clusters.versions_here()
+    with cluster_of(2) as cluster, Client(cluster) as client:
+        clusters.require_same_versions(client, here)
+        clusters.require_same_versions(client, here | {"torch": here["torch"] + "+cu130"})
+        clusters.require_same_versions(client, here | {"Python": here["Python"] + "1"})
+        said = r"worker inproc.+, and of 1 more: zarr [\d.]+, here 1\.2\.3; expected the same"
+        with pytest.raises(ConfigError, match=said):
+            clusters.require_same_versions(client, here | {"zarr": "1.2.3"})
+        with pytest.raises(ConfigError, match="no-such-library absent, here 1"):
+            clusters.require_same_versions(client, here | {"no-such-library": "1"})
+
+
+def test_a_scheduler_that_dies_is_a_sentence_and_a_rerun_ends_with_the_same_bytes(
+    stores, expected, tmp_path
+):
+    address = tmp_path / "scheduler.json"
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", "--host",
+               "127.0.0.1", "--no-dashboard", "--scheduler-file", str(address)]  # fmt: skip
+    scheduler = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    worker = None
+    try:
+        while not address.exists() or not address.read_text().endswith("}"):
+            time.sleep(0.05)
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file",
+                   str(address), "--nthreads", "1", "--no-dashboard", "--no-nanny",
+                   "--death-timeout", "5"]  # fmt: skip
+        worker = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        out = tmp_path / "many"
+
+        class Kill(Silent):
+            def advance(self, amount):
+                scheduler.kill()
+
+        with Client(scheduler_file=str(address)) as client:
+            executor = DaskExecutor(client, MODEL, OPTIONS, load=load, progress=Kill())
+            with pytest.raises(OutputError, match="repeat the command once it runs again"):
+                infer_with(MODEL, stores, out, OPTIONS, executor=executor, progress=Silent())
+    finally:
+        for process in (scheduler, worker):
+            if process is not None:
+                process.kill()
+                process.wait()
+    with cluster_of(2) as cluster, Client(cluster) as client:
+        infer_on(client, stores, tmp_path / "many")
+    assert digests(tmp_path / "many") == expected
+
+
+def test_a_part_does_not_carry_the_model(stores):
+    """A network in memory of 4 MB travels once to each worker; parts name it."""
+    network = torch.nn.Conv2d(3, 1, 1)
+    network.register_buffer("ballast", torch.zeros(10**6))
+    sent = []
+    with cluster_of(1) as cluster, Client(cluster) as client:
+        model = Model((Member(make_card("a"), "toy", network=network),))
+        executor = DaskExecutor(client, model, OPTIONS, load=load)
+        submit = client.submit
+
+        def noted(work, *given, **how):
+            sent.append((work, len(pickle.dumps((work, given)))))
+            return submit(work, *given, **how)
+
+        client.submit = noted
+        infer_with(
+            model, stores, stores[0].path.parents[1] / "many", OPTIONS, executor=executor,
+            progress=Silent(),
+        )  # fmt: skip
+    parts = [size for work, size in sent if work is _work]
+    assert parts
+    assert max(size for _, size in sent) < 100_000
