@@ -1,11 +1,14 @@
 """A simulated cluster: what dask and the client cost when workers only sleep.
 
 ``python benchmarks/bench_cluster.py [--workers 8 64] [--slides N] [--json]``; at length:
-``--workers 64 --slides 10000 --strips 2``. Client, scheduler and all workers are three
+``--workers 512 --slides 100000 --strips 1``. Client, scheduler and all workers are three
 processes on this machine. The client runs the real `DaskExecutor` with real journals; workers
-run the real stream, but their readers, networks and writers sleep for given times, so that 64 of
-them fit on two cores. Parts are far shorter than real ones, so what each costs the scheduler and
+run the real stream, but their readers, networks and writers sleep for given times, so that hundreds
+of them fit on two cores. Parts are far shorter than real ones, so what each costs the scheduler and
 the client shows; from that follows how many workers the design holds with parts of a real length.
+
+Metadata operations are counted apart: small slides are predicted in this process by a network
+that does not sleep, and what is opened, made, renamed, listed and removed for one more is noted.
 """
 
 import argparse
@@ -15,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,12 +32,15 @@ from measure import Ratio, Results
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.inference.distribute import DaskExecutor
+from wsi_seg.inference.executor import SerialExecutor
 from wsi_seg.inference.memory import MemoryPlan
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.output import SlideOutput
 from wsi_seg.inference.plan import plan_slide
+from wsi_seg.inference.run import infer_with
 from wsi_seg.models import ModelCard
 from wsi_seg.predict.ensemble import Member, Model
+from wsi_seg.progress import Silent
 from wsi_seg.store import SlideStore, open_collection
 from wsi_seg.testing.stores import make_store
 
@@ -50,6 +57,10 @@ CARD = ModelCard(
     mean=(0.5, 0.5, 0.5),
     std=(0.25, 0.25, 0.25),
 )
+MODEL = Model((Member(CARD, "sleeping"),))
+# Python's audit events that are operations of a file system; asking for a size or a time is not.
+DISK_EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.listdir",
+               "os.scandir", "os.truncate", "os.link"}  # fmt: skip
 # A part of 16 strips of 1,024 rows, 50,000 px wide, 512 px tiles at half overlap, on a GPU that
 # predicts 500 tiles/s.
 REAL_PART_S = 16 * 4 * 195 / 500
@@ -71,10 +82,30 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         make_store(Path(folder) / "store.zarr", "slide", options.strips * STRIP_PX, TILE_PX)
         (store,) = open_collection(Path(folder) / "store.zarr")
+        results |= metadata(store, Path(folder))
         for workers in options.workers:
             out = Path(folder) / f"pred{workers}.zarr"
             results |= measure(workers, store, out, options)
     results.show(as_json=options.json)
+
+
+def metadata(store: SlideStore, folder: Path) -> Results:
+    """Operations of the file system that one more slide costs, reading it included."""
+    counts: list[Counter[str]] = []
+    noted: Counter[str] = Counter()
+    sys.addaudithook(lambda event, _: noted.update([event]) if event in DISK_EVENTS else None)
+    for slides in (2, 6):
+        stores = [replace(store, name=f"slide{number}") for number in range(slides)]
+        chosen = InferOptions(overlap=0.0, batch=8, device="cpu", precision="fp32")
+        executor = SerialExecutor(MODEL, chosen, load=LoadSleeping(0.0))
+        noted.clear()
+        out = folder / f"metadata{slides}.zarr"
+        infer_with(MODEL, stores, out, chosen, executor=executor, progress=Silent())
+        counts.append(noted.copy())
+    few, many = counts
+    each = {event: (many[event] - few[event]) / 4 for event in sorted(many)}
+    figures = {f"a slide, {event}": round(count, 1) for event, count in each.items()}
+    return Results({"metadata operations a slide": Ratio.once(sum(each.values()))}, figures)
 
 
 def measure(workers: int, store: SlideStore, out: Path, options: argparse.Namespace) -> Results:
@@ -128,7 +159,7 @@ def measure(workers: int, store: SlideStore, out: Path, options: argparse.Namesp
 def infer(outputs: list[SlideOutput], client: Client, options: argparse.Namespace) -> int:
     executor = DaskExecutor(
         client,
-        Model((Member(CARD, "sleeping"),)),
+        MODEL,
         InferOptions(overlap=0.0, batch=options.batch, device="cpu", precision="fp32"),
         load=LoadSleeping(options.batch_s),
     )

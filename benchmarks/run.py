@@ -36,7 +36,7 @@ PARTS: dict[str, tuple[list[str] | None, list[str]]] = {
     "decide": (["--height", "2048", "--only", "evaluate", "--only", "polygons"], []),
     "polygons": ([], ["--side", "30000", "--repeats", "1"]),
     "view": ([], []),
-    "cluster": ([], ["--workers", "64", "--slides", "10000", "--strips", "2"]),
+    "cluster": ([], ["--workers", "512", "--slides", "100000", "--strips", "1"]),
     "scaling": ([], ["--full"]),
     "gpu": ([], ["--sides", "12288", "32768", "--compile", "--train"]),
     "start": ([], []),

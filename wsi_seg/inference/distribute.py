@@ -5,10 +5,10 @@ the journal is written here, as results come in.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Any
 from uuid import uuid4
@@ -133,7 +133,8 @@ class DaskExecutor:
         total = sum(task.tiles for part in parts for task in part)
         self._progress.start("infer", total, "tiles")
         tiles, drift = 0, PrecisionDrift()
-        queue = _TaskQueue(self._client, (self._name, memory, compiled), parts)
+        work = partial(_work, self._name, memory, compiled)
+        queue = _TaskQueue(self._client, work, parts)
         for task in tasks:
             if not task.strips:
                 queue.finish(named[task.store.name])
@@ -239,24 +240,23 @@ class _TaskQueue:
     """
 
     def __init__(
-        self, client: Client, how: tuple[str, MemoryPlan, bool], parts: Sequence[Part]
+        self, client: Client, work: Callable[[Part], object], parts: Sequence[Part]
     ) -> None:
-        self._client, self._how = client, how
+        self._client, self._work = client, work
         self._waiting = iter(parts)
         self._submitted: dict[Any, Part | SlideOutput] = {}  # by dask's futures
         self._returned = as_completed(loop=client.loop)  # of this client, not the default one
         for part in islice(self._waiting, _AT_ONCE):
-            self._submit(part)
+            self._submit(self._work, part)
 
     def finish(self, output: SlideOutput) -> None:
         """Have a slide's coarser levels made, before other work, so that slides get done."""
-        self._submit(output)
+        self._submit(_finish, output, priority=1)
 
-    def _submit(self, what: Part | SlideOutput) -> None:
-        if isinstance(what, SlideOutput):
-            future = self._client.submit(_finish, what, pure=False, priority=1)
-        else:
-            future = self._client.submit(_work, *self._how, what, pure=False)
+    def _submit(
+        self, work: Callable[..., object], what: Part | SlideOutput, priority: int = 0
+    ) -> None:
+        future = self._client.submit(work, what, pure=False, priority=priority)
         self._submitted[future] = what
         self._returned.add(future)
 
@@ -264,7 +264,7 @@ class _TaskQueue:
         for future in self._returned:
             what = self._submitted.pop(future)
             for part in islice(self._waiting, max(0, _AT_ONCE - len(self._submitted))):
-                self._submit(part)
+                self._submit(self._work, part)
             try:
                 found = future.result()
             except KilledWorker as error:
