@@ -213,8 +213,9 @@ class _Carrier(WorkerPlugin):
 
 
 def _carried(name: str) -> _Worker:
-    carrier: _Carrier = get_worker().plugins[name]
-    return carrier.worker
+    carrier: Any = get_worker().plugins[name]
+    worker: _Worker = carrier.worker
+    return worker
 
 
 def _tune(name: str, plan: RunPlan, unfinished: UnfinishedSettings) -> Tuning:
@@ -270,9 +271,8 @@ class _TaskQueue:
             except KilledWorker as error:
                 raise OutputError(_killed(what)) from error
             except CancelledError as error:  # what dask says once its scheduler is gone
-                address = self._client.scheduler.address
                 raise OutputError(
-                    f"the scheduler at {address} was lost or restarted; strips that are done are "
+                    "the scheduler was lost or restarted; strips that are done are "
                     "kept: repeat the command once it runs again"
                 ) from error
             yield what, found
