@@ -70,8 +70,11 @@ def _gpus() -> Iterator[Finding]:
             return
         built = torch.version.cuda
         value = f"driver {driver}, but torch {torch.__version__} cannot use it"
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
         advice = (
-            f"it was built for CUDA {built}: update the driver, or install an older torch"
+            f"CUDA_VISIBLE_DEVICES={hidden!r} hides it"
+            if hidden in ("", "-1")
+            else f"it was built for CUDA {built}: update the driver, or install an older torch"
             if built
             else "it was built without CUDA: install torch for CUDA"
         )
