@@ -25,8 +25,8 @@ def pretend(options: argparse.Namespace) -> None:
     readers = ThreadPoolExecutor(2 * options.workers)
     source.shared_pool = lambda: readers
     source.SourceRows.read = lambda *_: time.sleep(options.read_s)
-    StripSaver.__init__ = lambda *_: None  # nor is there a group to write to
-    StripSaver.write = lambda _, strip, unread: StripRecord(strip.index)
+    StripSaver.__init__ = lambda *_, **__: None  # nor is there a group to write to
+    StripSaver.write = lambda _, strip, *__: StripRecord(strip.index)
     SlideOutput.finish = lambda _: time.sleep(options.finish_s)
     distribute._Worker.work = timed(distribute._Worker.work)
     distribute._finish = timed(distribute._finish)
