@@ -214,8 +214,29 @@ def set_object(name, values):
 )
 def test_a_file_of_more_than_arithmetic_is_refused(folder, tmp_path, change, said):
     bad = rewritten(folder / "any.pt2", tmp_path / "bad.pt2", change)
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=said) as caught:
         open_network(bad)
+    assert str(caught.value).count(str(bad)) == 1
+
+
+class Halved(nn.Module):
+    """Layers of a U-Net whose sizes torch compares with its own functions of sizes."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(6, 2, 3, padding=1)
+
+    def forward(self, images):
+        half = nn.functional.max_pool2d(images, 2)
+        wide = nn.functional.interpolate(half, scale_factor=2.0)
+        return self.conv(torch.cat([wide, images], dim=1))
+
+
+def test_sizes_that_are_halved_need_no_trust(tmp_path):
+    network = Halved().eval()
+    with torch.no_grad():
+        path, images = save_pt2(tmp_path / "halved.pt2", network), torch.randn(2, 3, 32, 32)
+        assert torch.allclose(open_network(path)(images), network(images), atol=1e-5)
 
 
 def test_pickles_and_libraries_inside_are_refused(folder, tmp_path):
@@ -247,7 +268,17 @@ def test_damaged_and_missing_files_are_named(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "text", ["s0.__class__", "open('a')", "(lambda: 0)()", "[x for x in y]", "S('1 + 1')", "a if b"]
+    "text",
+    [
+        "s0.__class__",
+        "open('a')",
+        "(lambda: 0)()",
+        "[x for x in y]",
+        "S('1 + 1')",
+        "a if b",
+        "torch.load(a)",
+        "torch.hub.sym_max(a)",
+    ],
 )
 def test_what_is_not_arithmetic_is_seen(text):
     assert not is_arithmetic(text)
