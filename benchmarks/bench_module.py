@@ -2,28 +2,28 @@
 
 The module is a plain U-Net of torch layers. End-to-end inference of a painted slide is measured in
 turn with a loop that does nothing but call what predicts on batches of the same shape, in
-float32. Run it alone: ``python benchmarks/bench_module.py [--json]``.
+float32. Run it alone: ``python benchmarks/bench_module.py [--json]``; on a GPU with
+``--device cuda --batch 32 --side 12288``.
 """
 
 import argparse
+import copy
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from bench_gpu import make_slide, synchronise
 from measure import Ratio, Results, in_turn, medians
 from torch import nn
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer
-from wsi_seg.ingest.run import tile_slides
 from wsi_seg.models import ModelCard
 from wsi_seg.models.foreign import open_network
-from wsi_seg.progress import Silent
 from wsi_seg.store import Collection, open_collection
-from wsi_seg.testing.tissue import write_tissue_slide
 
 
 class Unknown(nn.Module):
@@ -56,7 +56,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tile", type=int, default=512)
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--height", type=int, default=2048, help="of the painted slide")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--side", type=int, default=2560, help="of the painted slide")
+    parser.add_argument("--seconds", type=float, default=5, help="of each bare loop")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -65,19 +67,19 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace, folder: Path) -> Results:
-    write_tissue_slide(folder / "painted.tif", height=options.height, width=2560, seed=1)
-    tile_slides([folder / "painted.tif"], folder / "store.zarr", progress=Silent())
-    slides = open_collection(folder / "store.zarr")
+    make_slide(folder, options.side, quick=False)
+    slides = open_collection(folder / f"store{options.side}.zarr")
     torch.manual_seed(0)
     network = Unknown().eval()
     any_size = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
     example = torch.randn(2, 3, options.tile, options.tile)
     exported = torch.export.export(network, (example,), dynamic_shapes=(any_size,))
     torch.export.save(exported, folder / "net.pt2")
-    file = open_network(folder / "net.pt2")
+    file = open_network(folder / "net.pt2", torch.device(options.device))
+    bare_module = copy.deepcopy(network).to(options.device)
     works: dict[str, Callable[[int], float]] = {
         "module": lambda turn: end_to_end(network, slides, folder / f"m{turn}.zarr", options),
-        "module, bare": lambda _: bare(network, options),
+        "module, bare": lambda _: bare(bare_module, options),
         "file": lambda turn: end_to_end(
             folder / "net.pt2", slides, folder / f"f{turn}.zarr", options
         ),
@@ -100,19 +102,26 @@ def end_to_end(
         std=(0.25,) * 3,
     )  # fmt: skip
     chosen = InferOptions(
-        overlap=0.5, batch=options.batch, precision="fp32", device="cpu", skip_background=False
+        overlap=0.5,
+        batch=options.batch,
+        precision="fp32",
+        device=options.device,
+        skip_background=False,
     )
     report = infer(slides, model, out, chosen, card=card)
     return report.tiles / report.seconds
 
 
-def bare(network: nn.Module, options: argparse.Namespace, seconds: float = 5.0) -> float:
+def bare(network: nn.Module, options: argparse.Namespace) -> float:
     """Tiles per second of a loop that predicts the same batch again and again."""
-    images = torch.rand(options.batch, 3, options.tile, options.tile)
-    count, began = 0, time.perf_counter()
+    images = torch.rand(options.batch, 3, options.tile, options.tile, device=options.device)
     with torch.no_grad():
-        while time.perf_counter() - began < seconds:
+        network(images).sigmoid()  # kernels are chosen
+        synchronise(options)
+        count, began = 0, time.perf_counter()
+        while time.perf_counter() - began < options.seconds:
             network(images).sigmoid()
+            synchronise(options)
             count += options.batch
     return count / (time.perf_counter() - began)
 
