@@ -33,21 +33,30 @@ def test_larger_tiles_mean_fewer_of_them():
 
 def test_the_fastest_batch_is_measured_without_the_pass_that_loads_kernels():
     card = Card({64: 1500.0, 32: 1580.0, 16: 1600.0})
-    batch, rates = best_batch(card, 512, 64)
+    batch, rates = best_batch(card, 512, 64, tiles=10**6)
     assert batch == 16
+    assert rates.keys() == {16, 64}
     assert rates == pytest.approx({size: card.rates[size] for size in rates})
     assert {tile_px for _, tile_px in card.passes} == {512}
 
 
+def test_a_second_batch_is_measured_where_it_can_save_more_than_it_costs():
+    rates = {64: 1500.0, 16: 1600.0}
+    short, long = Card(rates), Card(rates)
+    assert best_batch(short, 512, 64, tiles=10_000) == (64, pytest.approx({64: 1500}))
+    assert {batch for batch, _ in short.passes} == {64}
+    assert best_batch(long, 512, 64, tiles=10**6)[0] == 16
+
+
 def test_a_batch_of_the_users_is_measured_alone():
     card = Card({7: 100.0})
-    assert best_batch(card, 256, 7, fixed=True) == (7, pytest.approx({7: 100}))
+    assert best_batch(card, 256, 7, tiles=0) == (7, pytest.approx({7: 100}))
 
 
 @pytest.mark.parametrize("largest", [1, 2, 3])
 def test_small_batches_have_few_parts(largest):
     card = Card({1: 10.0, 2: 11.0, 3: 12.0})
-    batch, rates = best_batch(card, 64, largest)
+    batch, rates = best_batch(card, 64, largest, tiles=10**6)
     assert batch == largest
     assert max(rates) == largest
 
@@ -55,7 +64,7 @@ def test_small_batches_have_few_parts(largest):
 def test_a_cpu_is_not_measured():
     card = Card({})
     card.device = torch.device("cpu")
-    assert best_batch(card, 512, 4) == (4, {})
+    assert best_batch(card, 512, 4, tiles=10**6) == (4, {})
 
 
 @given(st.dictionaries(st.integers(1, 256), st.floats(0.1, 1e5), min_size=1))

@@ -132,7 +132,7 @@ class Runner:
             progress.note("measuring the batch")
             fixed = options.batch > 0 or unfinished_batches(unfinished, len(predictors)) is not None
             found = [
-                best_batch(one, side, batch, fixed=fixed)
+                best_batch(one, side, batch, tiles=0 if fixed else plan.tiles // len(batches))
                 for one, side, batch in zip(predictors, tiles, batches, strict=True)
             ]
             batches, rates = tuple(batch for batch, _ in found), found[0][1]
