@@ -28,7 +28,7 @@ class Executor(Protocol):
 
     @property
     def device(self) -> Device:
-        """Where netstrip_jobs compute."""
+        """Where networks compute."""
 
     def tune(self, plan: RunPlan, unfinished: UnfinishedSettings) -> Tuning:
         """Choose batch and compilation; see `Runner.tune`."""
