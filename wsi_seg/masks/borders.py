@@ -20,9 +20,6 @@ Values = NDArray[np.uint8] | NDArray[np.int32]
 # The pixels at a corner: upper left, upper right, lower left, lower right. Next to each: the one in
 # its row, the one in its column, and the one across.
 _IN_ROW, _IN_COLUMN, _ACROSS = (1, 0, 3, 2), (2, 3, 0, 1), (3, 2, 1, 0)
-# Corners that borders pass without a turn, as sums of 1 (border above), 2 (below), 4 (at the left)
-# and 8 (at the right).
-_STRAIGHT = (0, 1 + 2, 4 + 8)
 
 
 def trace(values: Values, *, top: int = 0) -> tuple[Ints, NDArray[np.object_]]:
@@ -98,12 +95,12 @@ class _Turns:
     @classmethod
     def of(cls, padded: Values) -> "_Turns":
         """Find the turns of an array with a border of zeros."""
-        beside = (padded[:, 1:] != padded[:, :-1]).view(np.uint8)
-        below = (padded[1:] != padded[:-1]).view(np.uint8)
-        kind = beside[:-1] | (beside[1:] << 1) | (below[:, :-1] << 2) | (below[:, 1:] << 3)
-        turning = np.ones(16, dtype=np.bool_)
-        turning[list(_STRAIGHT)] = False
-        y, x = np.divmod(np.flatnonzero(turning[kind]), kind.shape[1])
+        beside = padded[:, 1:] != padded[:, :-1]
+        below = padded[1:] != padded[:-1]
+        above, left = beside[:-1], below[:, :-1]
+        # Borders end here on one line, or four of them meet.
+        turning = (above ^ beside[1:]) | (left ^ below[:, 1:]) | (above & left)
+        y, x = np.divmod(np.flatnonzero(turning), turning.shape[1])
         pixels = np.stack(
             [padded[y, x], padded[y, x + 1], padded[y + 1, x], padded[y + 1, x + 1]], axis=1
         ).astype(np.int64)
