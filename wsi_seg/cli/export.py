@@ -135,8 +135,8 @@ def export(
     wanted = {
         "geojson": geojson, "qupath_project": qupath_project, "geoparquet": geoparquet,
         "asap": asap, "coco": coco, "table": table, "png": png,
-        "overview": overview, "ome_tiff": ome_tiff, "ome_zarr": ome_zarr, "spatialdata": spatialdata,
-        "dicom_seg": dicom_seg, "dicom_ann": dicom_ann, "rle": rle,
+        "overview": overview, "ome_tiff": ome_tiff, "ome_zarr": ome_zarr,
+        "spatialdata": spatialdata, "dicom_seg": dicom_seg, "dicom_ann": dicom_ann, "rle": rle,
     }  # fmt: skip
     if not any(wanted.values()):
         options = ", ".join(f"--{name.replace('_', '-')}" for name in wanted)
