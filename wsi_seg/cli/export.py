@@ -80,6 +80,12 @@ def export(
             help="YAML with the codes of classes in DICOM.", show_default="SNOMED's, by class name"
         ),
     ] = None,
+    probabilities: Annotated[
+        bool,
+        typer.Option(
+            "--probabilities", help="Put probabilities into --dicom-seg in place of class ids."
+        ),
+    ] = False,
     rle: Annotated[
         Path | None, _target("csv file of run-length encoded masks of all slides.")
     ] = None,
@@ -167,6 +173,7 @@ def export(
                 dicom_ann=dicom_ann,
                 source=source,
                 codes=codes,
+                probabilities=probabilities,
                 rle=rle,
                 kind=kind,
                 min_area_um2=min_area_um2,

@@ -143,7 +143,8 @@ def _write_slide(store: SlideStore, slides: Collection | None, targets: ExportTa
         codes = class_codes(label.classes, targets.codes)
         if targets.dicom_seg is not None:
             folder = targets.dicom_seg / file_name(store.name, "")
-            files += write_dicom_seg(folder, label, header, codes)
+            image = store.probabilities if targets.probabilities else label
+            files += write_dicom_seg(folder, image, header, codes)
     if not targets.numbered:
         return _Done(label, files, None, 0, "")
     objects = _outlines(store, label, targets)

@@ -56,6 +56,8 @@ class ExportTargets:
         Of the run-length encoding; see `annotations.rle`.
     source, codes
         Slides that were predicted, and a file with the codes of classes; see `class_codes`.
+    probabilities
+        Whether DICOM segmentations are fractional: probabilities in place of class ids.
     ngff, zipped
         Version of OME-Zarr, and whether each is one ``.ozx`` file, which only 0.5 has.
 
@@ -92,6 +94,7 @@ class ExportTargets:
     dialect: Dialect = "absolute"
     source: Path | None = None
     codes: Path | None = None
+    probabilities: bool = False
     ngff: Ngff = "0.5"
     zipped: bool = False
 
@@ -120,9 +123,8 @@ class ExportTargets:
     @property
     def one_id(self) -> tuple[str, ...]:
         """Options whose formats have one class for each pixel, so that none may overlap."""
-        wanted = {
-            "--png": self.png, "--dicom-seg": self.dicom_seg, "--spatialdata": self.spatialdata
-        }  # fmt: skip
+        seg = None if self.probabilities else self.dicom_seg
+        wanted = {"--png": self.png, "--dicom-seg": seg, "--spatialdata": self.spatialdata}
         return tuple(name for name, path in wanted.items() if path is not None)
 
     @property
