@@ -6,6 +6,7 @@ vertices along lines pairs their ends. Following the runs gives the rings.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import shapely
@@ -93,7 +94,7 @@ class _Turns:
     value: Ints
 
     @classmethod
-    def of(cls, padded: Values) -> "_Turns":
+    def of(cls, padded: NDArray[Any]) -> "_Turns":
         """Find the turns of an array with a border of zeros."""
         beside = padded[:, 1:] != padded[:, :-1]
         below = padded[1:] != padded[:-1]
