@@ -116,7 +116,7 @@ def write_qupath_project(
     texts = {
         folder / "scripts" / "import objects.groovy": _SCRIPT,
         folder / "classifiers" / "classes.json": json.dumps({"pathClasses": coloured}, indent=2),
-        project: json.dumps(about, indent=2),  # last: a project without it is none
+        project: json.dumps(about, indent=2),  # last: with it a project is complete
     }
     for path, text in texts.items():
         with atomic_path(path) as temporary:

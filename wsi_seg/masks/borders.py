@@ -96,11 +96,11 @@ class _Turns:
     @classmethod
     def of(cls, padded: NDArray[Any]) -> "_Turns":
         """Find the turns of an array with a border of zeros."""
-        beside = padded[:, 1:] != padded[:, :-1]
+        sideways = padded[:, 1:] != padded[:, :-1]
         below = padded[1:] != padded[:-1]
-        above, left = beside[:-1], below[:, :-1]
+        above, left = sideways[:-1], below[:, :-1]
         # Borders end here on one line, or four of them meet.
-        turning = (above ^ beside[1:]) | (left ^ below[:, 1:]) | (above & left)
+        turning = (above ^ sideways[1:]) | (left ^ below[:, 1:]) | (above & left)
         y, x = np.divmod(np.flatnonzero(turning), turning.shape[1])
         pixels = np.stack(
             [padded[y, x], padded[y, x + 1], padded[y + 1, x], padded[y + 1, x + 1]], axis=1
