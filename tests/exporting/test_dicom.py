@@ -17,6 +17,7 @@ from wsi_seg.exporting.codes import class_codes
 from wsi_seg.exporting.dicom import source_header, write_dicom_ann, write_dicom_seg
 from wsi_seg.exporting.outlines import outlines
 from wsi_seg.exporting.targets import ExportTargets
+from wsi_seg.store import open_predictions, write_strip
 
 # highdicom leaves a database in memory open in every segmentation.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -102,6 +103,22 @@ def test_highdicom_reads_every_level_of_the_segmentation(tmp_path, exported):
     origin = header.TotalPixelMatrixOriginSequence[0]
     assert origin.XOffsetInSlideCoordinateSystem == 20
     assert header.TotalPixelMatrixRows == 700
+
+
+def test_highdicom_reads_probabilities_of_both_classes(tmp_path, exported):
+    labels, objects, header, codes = exported
+    store = open_predictions(tmp_path / "pred.zarr")["slide"]
+    values = np.random.default_rng(0).integers(1, 256, (*labels.shape, 2), dtype=np.uint8)
+    for y in (0, 512):
+        write_strip(store.path, 0, y, values[y : y + 512])
+    object.__setattr__(store.image, "attributes", dict(objects.label.attributes))
+    (file,) = write_dicom_seg(tmp_path / "seg", store.image, header, codes)
+    seg = highdicom.seg.segread(file)
+    assert seg.SegmentationType == "FRACTIONAL"
+    assert seg.SegmentationFractionalType == "PROBABILITY"
+    np.testing.assert_allclose(
+        seg.get_total_pixel_matrix(segment_numbers=[1, 2]), values / 255, atol=1e-6
+    )
 
 
 def test_highdicom_reads_outlines_and_areas(tmp_path, exported):

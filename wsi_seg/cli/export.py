@@ -31,6 +31,13 @@ def export(
         typer.Option(help="Collection of the slides, for overview pictures and names of files."),
     ] = Path("store.zarr"),
     geojson: Annotated[Path | None, _target("Folder for outlines, for QuPath.")] = None,
+    qupath_project: Annotated[
+        Path | None,
+        _target(
+            "Folder for a QuPath project of the slides of --source; its script `import objects` "
+            "adds the objects, as only QuPath itself can store them."
+        ),
+    ] = None,
     geoparquet: Annotated[
         Path | None, _target("Folder for outlines and measurements, for geopandas, R and DuckDB.")
     ] = None,
@@ -62,7 +69,10 @@ def export(
     ] = None,
     source: Annotated[
         Path | None,
-        typer.Option(help="DICOM slides that were predicted.", show_default="only DICOM needs it"),
+        typer.Option(
+            help="Folder of the slides that were predicted.",
+            show_default="only DICOM and QuPath projects need it",
+        ),
     ] = None,
     codes: Annotated[
         Path | None,
@@ -70,6 +80,12 @@ def export(
             help="YAML with the codes of classes in DICOM.", show_default="SNOMED's, by class name"
         ),
     ] = None,
+    probabilities: Annotated[
+        bool,
+        typer.Option(
+            "--probabilities", help="Put probabilities into --dicom-seg in place of class ids."
+        ),
+    ] = False,
     rle: Annotated[
         Path | None, _target("csv file of run-length encoded masks of all slides.")
     ] = None,
@@ -115,6 +131,7 @@ def export(
     For example:
 
       wsi-seg export pred.zarr --geojson polygons/
+      wsi-seg export pred.zarr --qupath-project project/ --source slides/
       wsi-seg export pred.zarr --slides store.zarr --overview overviews/
       wsi-seg export pred.zarr --rule run/rule.json --table tables/ --rle out.csv
       wsi-seg export pred.zarr --watershed-depth 0.75 --coco objects.json
@@ -122,10 +139,10 @@ def export(
       wsi-seg export pred.zarr --dicom-seg seg/ --dicom-ann ann/ --source slides/
     """
     wanted = {
-        "geojson": geojson, "geoparquet": geoparquet, "asap": asap, "coco": coco, "table": table,
-        "png": png, "overview": overview, "ome_tiff": ome_tiff,
-        "ome_zarr": ome_zarr, "spatialdata": spatialdata,
-        "dicom_seg": dicom_seg, "dicom_ann": dicom_ann, "rle": rle,
+        "geojson": geojson, "qupath_project": qupath_project, "geoparquet": geoparquet,
+        "asap": asap, "coco": coco, "table": table, "png": png,
+        "overview": overview, "ome_tiff": ome_tiff, "ome_zarr": ome_zarr,
+        "spatialdata": spatialdata, "dicom_seg": dicom_seg, "dicom_ann": dicom_ann, "rle": rle,
     }  # fmt: skip
     if not any(wanted.values()):
         options = ", ".join(f"--{name.replace('_', '-')}" for name in wanted)
@@ -142,6 +159,7 @@ def export(
             open_collection(slides) if overview or slides.exists() else None,
             ExportTargets(
                 geojson=geojson,
+                qupath_project=qupath_project,
                 geoparquet=geoparquet,
                 asap=asap,
                 table=table,
@@ -155,6 +173,7 @@ def export(
                 dicom_ann=dicom_ann,
                 source=source,
                 codes=codes,
+                probabilities=probabilities,
                 rle=rle,
                 kind=kind,
                 min_area_um2=min_area_um2,

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
@@ -59,10 +59,11 @@ def source_header(folder: Path, name: str) -> "Dataset":
 
 
 def write_dicom_seg(
-    path: Path, label: Multiscale, source: "Dataset", codes: Mapping[int, ClassCodes]
+    path: Path, image: Multiscale, source: "Dataset", codes: Mapping[int, ClassCodes]
 ) -> list[Path]:
-    """Write a label map as a pyramid of DICOM segmentations of type LABELMAP.
+    """Write class ids or probabilities as a pyramid of DICOM segmentations.
 
+    Class ids are of type LABELMAP; probabilities are FRACTIONAL, with a segment for each class.
     Frames without any class are left out. Pixels are on disk until they are packed, so memory holds
     the packed frames of one level.
 
@@ -70,8 +71,8 @@ def write_dicom_seg(
     ----------
     path
         Folder to write, whole or not at all: one file for each level.
-    label
-        The label map.
+    image
+        The label map, or probabilities, value / 255.
     source
         Header of the slide's finest level.
     codes
@@ -90,16 +91,16 @@ def write_dicom_seg(
     from highdicom import UID
 
     series, pyramid = UID(), UID()
-    names = [f"level-{level}.dcm" for level in range(len(label.pyramid.extents))]
+    names = [f"level-{level}.dcm" for level in range(len(image.pyramid.extents))]
     with atomic_folder(path) as folder:
         for level, name in enumerate(names):
-            made = _segmentation(label, level, source, codes, (series, pyramid))
+            made = _segmentation(image, level, source, codes, (series, pyramid))
             made.save_as(folder / name)
     return [path / name for name in names]
 
 
 def _segmentation(
-    label: Multiscale,
+    image: Multiscale,
     level: int,
     source: "Dataset",
     codes: Mapping[int, ClassCodes],
@@ -110,8 +111,7 @@ def _segmentation(
     from highdicom.seg import Segmentation
     from pydicom.uid import RLELossless
 
-    extent = label.pyramid.extents[level]
-    spacing = [_mm(label) * label.pyramid.downsample(level)] * 2
+    spacing = [_mm(image) * image.pyramid.downsample(level)] * 2
     origin = source.TotalPixelMatrixOriginSequence[0]
     place = [
         float(origin.XOffsetInSlideCoordinateSystem),
@@ -119,14 +119,14 @@ def _segmentation(
         float(origin.get("ZOffsetInSlideCoordinateSystem", 0.0)),
     ]
     with TemporaryFile() as file:
-        pixels = np.memmap(file, np.uint8, "w+", shape=(extent.height, extent.width))
-        for strip in extent.strips(STRIP_PX, level):
-            pixels[strip.slices] = read_ids(label, strip)
+        pixels = _pixels(file, image, level)
         made: Dataset = Segmentation(
             source_images=[source],
             pixel_array=pixels,
-            segmentation_type="LABELMAP",
-            segment_descriptions=_segments(label, codes),
+            segmentation_type="LABELMAP" if image.channels is None else "FRACTIONAL",
+            fractional_type="PROBABILITY",
+            max_fractional_value=255,
+            segment_descriptions=_segments(image, codes),
             series_instance_uid=uids[0],
             sop_instance_uid=UID(),
             instance_number=level + 1,
@@ -145,6 +145,21 @@ def _segmentation(
             **_made_by(),
         )
     return made
+
+
+def _pixels(file: IO[bytes], image: Multiscale, level: int) -> NDArray[Any]:
+    """Pixels of a level in a file: class ids, or probabilities with a segment for each class."""
+    extent = image.pyramid.extents[level]
+    if image.channels is None:
+        ids = np.memmap(file, np.uint8, "w+", shape=(extent.height, extent.width))
+        for strip in extent.strips(STRIP_PX, level):
+            ids[strip.slices] = read_ids(image, strip)
+        return ids
+    shape = (1, extent.height, extent.width, image.channels)
+    fractions = np.memmap(file, np.float32, "w+", shape=shape)
+    for strip in extent.strips(STRIP_PX, level):
+        fractions[0][strip.slices] = image.read(strip, cached=False) / np.float32(255)
+    return fractions
 
 
 def _made_by() -> dict[str, Any]:
@@ -182,7 +197,7 @@ def _algorithm() -> "AlgorithmIdentificationSequence":
     )
 
 
-def _segments(label: Multiscale, codes: Mapping[int, ClassCodes]) -> list[Any]:
+def _segments(image: Multiscale, codes: Mapping[int, ClassCodes]) -> list[Any]:
     from highdicom.color import CIELabColor
     from highdicom.seg import SegmentDescription
 
@@ -196,7 +211,7 @@ def _segments(label: Multiscale, codes: Mapping[int, ClassCodes]) -> list[Any]:
             algorithm_identification=_algorithm(),
             display_color=CIELabColor.from_rgb(*entry.rgb),
         )
-        for entry in label.classes
+        for entry in image.classes
     ]
 
 

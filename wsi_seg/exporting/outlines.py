@@ -2,8 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import batched
 
 import numpy as np
@@ -12,6 +15,7 @@ from numpy.typing import NDArray
 from shapely.geometry import Polygon
 
 from wsi_seg.classes import IGNORE, ClassEntry, ClassTable
+from wsi_seg.cores import available_cores
 from wsi_seg.errors import OutputError
 from wsi_seg.exporting.place import Place
 from wsi_seg.exporting.simplify import LEAST_PX, MOST_PX, Nodes, simplify
@@ -146,7 +150,15 @@ class Outlines:
                 yield classes[value], polygon
 
     def batches(self) -> Iterator[Batch]:
-        """Outline all objects, in the order in which they end; memory holds one strip of them."""
+        """Outline all objects, in the order in which they end; memory holds one strip of them.
+
+        Outlines are simplified by a thread per core, while the next ones are found; their order is
+        the same for any number of cores.
+        """
+        with ThreadPoolExecutor(available_cores(), thread_name_prefix="wsi-outline") as threads:
+            yield from _in_order(threads, self._work(), ahead=2 * available_cores())
+
+    def _work(self) -> Iterator[Callable[[], Batch]]:
         for part in self.parts:
             nodes = Nodes(part.label.pyramid.extent)
             found = vectorize(nodes.watch(_pixels(part.label)))
@@ -157,7 +169,7 @@ class Outlines:
                 kept = self.kept[row + part.begin]
                 if kept.any():
                     values = part.class_id[values[kept]]
-                    yield self._batch(part, row[kept], values, polygons[kept], nodes)
+                    yield partial(self._batch, part, row[kept], values, polygons[kept], nodes)
 
     def _batch(
         self,
@@ -183,6 +195,17 @@ class Outlines:
         uuid = [f"{self.origin}{value:02x}{first:010x}" for value, first in places]
         drawn = self.place.on_slide(simplify(polygons, nodes, self.tolerance_px))
         return Batch(number + 1, class_id, drawn, uuid, figures)
+
+
+def _in_order[T](threads: Executor, work: Iterable[Callable[[], T]], *, ahead: int) -> Iterator[T]:
+    """Results of work in its order, of which so much is under way before it is asked for."""
+    under_way: deque[Future[T]] = deque()
+    for task in work:
+        under_way.append(threads.submit(task))
+        if len(under_way) > ahead:
+            yield under_way.popleft().result()
+    while under_way:
+        yield under_way.popleft().result()
 
 
 def outlines(

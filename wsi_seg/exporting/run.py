@@ -18,6 +18,7 @@ from wsi_seg.exporting.outlines import Outlines, outlines
 from wsi_seg.exporting.overview import write_overview
 from wsi_seg.exporting.place import Place
 from wsi_seg.exporting.png import write_mask
+from wsi_seg.exporting.qupath import OBJECTS, project_slides, write_qupath_project
 from wsi_seg.exporting.rle import write_rle_csv
 from wsi_seg.exporting.spatial import write_spatialdata
 from wsi_seg.exporting.targets import ExportReport, ExportTargets
@@ -76,6 +77,8 @@ def export(
     {'slide-1': 57}
     """
     names = predictions.require_names()
+    project, source = targets.qupath_project, targets.source
+    in_project = {} if project is None or source is None else project_slides(project, source, names)
 
     def work(name: str) -> _Done:
         return _write_slide(predictions[name], slides, targets)
@@ -84,6 +87,10 @@ def export(
     done = batch.results
     files = [str(path) for slide in done.values() for path in slide.files]
     files += _write_shared(predictions, done, slides, targets)
+    if project is not None and done:
+        objects = {name: _project_objects(project, name) for name in done}
+        classes = next(iter(done.values())).label.classes
+        files += map(str, write_qupath_project(project, in_project, objects, classes))
     found = {name: slide for name, slide in done.items() if slide.objects is not None}
     return ExportReport(
         tuple(done),
@@ -136,7 +143,8 @@ def _write_slide(store: SlideStore, slides: Collection | None, targets: ExportTa
         codes = class_codes(label.classes, targets.codes)
         if targets.dicom_seg is not None:
             folder = targets.dicom_seg / file_name(store.name, "")
-            files += write_dicom_seg(folder, label, header, codes)
+            image = store.probabilities if targets.probabilities else label
+            files += write_dicom_seg(folder, image, header, codes)
     if not targets.numbered:
         return _Done(label, files, None, 0, "")
     objects = _outlines(store, label, targets)
@@ -209,6 +217,9 @@ def _write_objects(
         packed = ".gz" if targets.packed else ""
         files.append(targets.geojson / file_name(name, f".geojson{packed}"))
         write_geojson(files[-1], objects, kind=targets.kind)
+    if targets.qupath_project is not None:
+        files.append(_project_objects(targets.qupath_project, name))
+        write_geojson(files[-1], objects, kind=targets.kind)
     if targets.geoparquet is not None:
         files.append(targets.geoparquet / file_name(name, ".parquet"))
         write_geoparquet(files[-1], objects)
@@ -267,6 +278,10 @@ def _write_shared(
         write_coco(targets.coco, images, next(iter(labels.values())).classes)
         files.append(str(targets.coco))
     return files
+
+
+def _project_objects(project: Path, name: str) -> Path:
+    return project / OBJECTS / file_name(name, ".geojson")
 
 
 def _slide_file(slides: Collection | None, name: str) -> str:

@@ -18,6 +18,8 @@ class ExportTargets:
     geojson, geoparquet, asap
         Folders for the outlines of each slide: GeoJSON (``.geojson.gz`` if ``packed``), GeoParquet,
         ASAP's XML.
+    qupath_project
+        Folder for a QuPath project of all slides, with their outlines; it needs ``source``.
     table
         Folder for object tables, as csv and parquet; probabilities are nan if none were saved.
     coco
@@ -34,7 +36,7 @@ class ExportTargets:
         Folder for one SpatialData store per slide; needs the extra of that name.
     dicom_seg, dicom_ann
         Folders for the DICOM segmentations (a folder each) and annotations of each slide; they need
-        ``source``, the DICOM slides, and the extra ``dicom``.
+        ``source``, which are DICOM slides, and the extra ``dicom``.
     rle
         One csv file of run-length encoded masks of all slides. Runs count pixels of the prediction,
         whose size is given with them.
@@ -53,14 +55,17 @@ class ExportTargets:
     dialect
         Of the run-length encoding; see `annotations.rle`.
     source, codes
-        DICOM slides that were predicted, and a file with the codes of classes; see `class_codes`.
+        Slides that were predicted, and a file with the codes of classes; see `class_codes`.
+    probabilities
+        Whether DICOM segmentations are fractional: probabilities in place of class ids.
     ngff, zipped
         Version of OME-Zarr, and whether each is one ``.ozx`` file, which only 0.5 has.
 
     Raises
     ------
     OutputError
-        If OME-Zarr 0.4 is to be one file, or DICOM is to be made without DICOM slides.
+        If OME-Zarr 0.4 is to be one file, or DICOM or a QuPath project are to be made without the
+        slides.
 
     Examples
     --------
@@ -70,6 +75,7 @@ class ExportTargets:
     geojson: Path | None = None
     geoparquet: Path | None = None
     asap: Path | None = None
+    qupath_project: Path | None = None
     table: Path | None = None
     coco: Path | None = None
     png: Path | None = None
@@ -88,6 +94,7 @@ class ExportTargets:
     dialect: Dialect = "absolute"
     source: Path | None = None
     codes: Path | None = None
+    probabilities: bool = False
     ngff: Ngff = "0.5"
     zipped: bool = False
 
@@ -96,7 +103,11 @@ class ExportTargets:
             raise OutputError(
                 f"got OME-Zarr {self.ngff} as one file; expected 0.5, which alone has .ozx"
             )
-
+        if self.source is None and self.qupath_project is not None:
+            raise OutputError(
+                "got no slides; expected those that were predicted, as --source: a QuPath project "
+                "says where its slides are"
+            )
         if self.source is None and (self.dicom_seg or self.dicom_ann):
             raise OutputError(
                 "got no DICOM slides; expected those that were predicted, as --source: DICOM of a "
@@ -106,15 +117,14 @@ class ExportTargets:
     @property
     def outlined(self) -> bool:
         """Whether a format has outlines."""
-        outlines = (self.geojson, self.geoparquet, self.asap, self.coco)
+        outlines = (self.geojson, self.geoparquet, self.asap, self.coco, self.qupath_project)
         return any((*outlines, self.spatialdata, self.dicom_ann))
 
     @property
     def one_id(self) -> tuple[str, ...]:
         """Options whose formats have one class for each pixel, so that none may overlap."""
-        wanted = {
-            "--png": self.png, "--dicom-seg": self.dicom_seg, "--spatialdata": self.spatialdata
-        }  # fmt: skip
+        seg = None if self.probabilities else self.dicom_seg
+        wanted = {"--png": self.png, "--dicom-seg": seg, "--spatialdata": self.spatialdata}
         return tuple(name for name, path in wanted.items() if path is not None)
 
     @property

@@ -6,14 +6,13 @@ exact. Memory holds one strip and the polygons that still touch its lower border
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from rasterio.features import shapes
-from rasterio.transform import Affine
 from shapely.geometry import Polygon
+
+from wsi_seg.masks.borders import trace
 
 Strip = tuple[int, NDArray[np.uint8] | NDArray[np.int32]]
 
@@ -55,7 +54,7 @@ def vectorize(strips: Iterable[Strip]) -> Iterator[tuple[int, Polygon]]:
     """
     waiting: list[_Open] = []
     for y, rows in strips:
-        values, pieces = _pieces(rows, y)
+        values, pieces = trace(rows, top=y)
         bounds = shapely.bounds(pieces).reshape(-1, 4)
         bottom = y + len(rows)
         at_top, at_bottom = bounds[:, 1] == y, bounds[:, 3] == bottom
@@ -69,23 +68,6 @@ def vectorize(strips: Iterable[Strip]) -> Iterator[tuple[int, Polygon]]:
         waiting, closed = _join(waiting, fresh, y)
         yield from map(_closed, closed)
     yield from map(_closed, waiting)
-
-
-def _pieces(
-    rows: NDArray[np.uint8] | NDArray[np.int32], y: int
-) -> tuple[NDArray[np.int64], NDArray[np.object_]]:
-    """Outline the objects of one strip: their values, and polygons."""
-    if not rows.any():
-        return np.empty(0, dtype=np.int64), np.empty(0, dtype=object)
-    found = shapes(rows, mask=rows != 0, connectivity=4, transform=Affine.translation(0, y))
-    outlines, values = zip(*((shape["coordinates"], value) for shape, value in found), strict=True)
-    rings = list(chain.from_iterable(outlines))
-    # All at once: one by one, polygons take longer to make than to find.
-    points = np.fromiter(chain.from_iterable(chain.from_iterable(rings)), dtype=np.float64)
-    ring = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
-    owner = np.repeat(np.arange(len(outlines)), [len(outline) for outline in outlines])
-    closed = np.asarray(shapely.linearrings(points.reshape(-1, 2), indices=ring))
-    return np.array(values, dtype=np.int64), np.asarray(shapely.polygons(closed, indices=owner))
 
 
 def _join(waiting: list[_Open], fresh: list[_Piece], y: int) -> tuple[list[_Open], list[_Open]]:

@@ -1,0 +1,232 @@
+"""Owns tracing pixel borders: the rings of all objects of an array, at once.
+
+A corner of pixels is looked at once, whatever the number of objects. Every turn of a border is a
+vertex with one horizontal and one vertical run; runs of one line are disjoint, so that sorting the
+vertices along lines pairs their ends. Following the runs gives the rings.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import breadth_first_order, connected_components
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Values = NDArray[np.uint8] | NDArray[np.int32]
+
+# The pixels at a corner: upper left, upper right, lower left, lower right. Next to each: the one in
+# its row, the one in its column, and the one across.
+_IN_ROW, _IN_COLUMN, _ACROSS = (1, 0, 3, 2), (2, 3, 0, 1), (3, 2, 1, 0)
+
+
+def trace(values: Values, *, top: int = 0) -> tuple[Ints, NDArray[np.object_]]:
+    """Outline the objects of an array along pixel borders.
+
+    Parameters
+    ----------
+    values
+        ``(h, W)`` whole numbers; 0 is no object. Pixels of one value that share a side are one
+        object.
+    top
+        Row of the label map at which the array begins.
+
+    Returns
+    -------
+    NDArray[np.int64]
+        ``(n,)`` value of each object, in the order of their first pixels.
+    NDArray[np.object_]
+        ``(n,)`` valid polygons with holes, ``(x, y)``. Rings begin at their uppermost vertex, the
+        leftmost of those, and have vertices where they turn.
+
+    Examples
+    --------
+    >>> values, polygons = trace(np.array([[1, 1, 0], [1, 0, 2]], np.uint8))
+    >>> values.tolist(), shapely.area(polygons).tolist()
+    ([1, 2], [3.0, 1.0])
+    """
+    turns = _Turns.of(np.pad(values, 1))
+    if not len(turns.x):
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=object)
+    following, upwards = turns.linked()
+    ring, first = _rings(following)
+    owner = _owners(values, turns, ring, first, upwards)[ring]
+    # A ring that touches itself is not valid; one that goes across there is two rings.
+    one, other = _touching(turns, owner)
+    following[one], following[other] = following[other], following[one]
+    if len(one):
+        ring, first = _rings(following)
+    inner = turns.concave.copy()
+    inner[one] = inner[other] = True
+    # Objects in the order of their first pixels, each with its outer ring first.
+    order = np.lexsort((first, inner[first], owner[first]))
+    first, size = first[order], np.bincount(ring)[order]
+    along = _walk(following, first)
+    points = np.stack([turns.x[along], turns.y[along] + top], axis=1).astype(np.float64)
+    rings = np.asarray(shapely.linearrings(points, indices=np.repeat(np.arange(len(size)), size)))
+    objects, which = np.unique(owner[first], return_inverse=True)
+    return turns.value[objects], np.asarray(shapely.polygons(rings, indices=which))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Turns:
+    """Vertices where borders turn, by rows of corners; corners of several objects have several.
+
+    Parameters
+    ----------
+    x, y
+        ``(t,)`` corner.
+    pixel
+        ``(t,)`` place at the corner of the pixel around which, or within which, the border turns.
+    concave
+        ``(t,)`` whether the object has the other pixels next to it as well.
+    value
+        ``(t,)`` value of the object.
+    """
+
+    x: Ints
+    y: Ints
+    pixel: Ints
+    concave: Bools
+    value: Ints
+
+    @classmethod
+    def of(cls, padded: NDArray[Any]) -> "_Turns":
+        """Find the turns of an array with a border of zeros."""
+        sideways = padded[:, 1:] != padded[:, :-1]
+        below = padded[1:] != padded[:-1]
+        above, left = sideways[:-1], below[:, :-1]
+        # Borders end here on one line, or four of them meet.
+        turning = (above ^ sideways[1:]) | (left ^ below[:, 1:]) | (above & left)
+        y, x = np.divmod(np.flatnonzero(turning), turning.shape[1])
+        pixels = np.stack(
+            [padded[y, x], padded[y, x + 1], padded[y + 1, x], padded[y + 1, x + 1]], axis=1
+        ).astype(np.int64)
+        own_row = pixels == pixels[:, _IN_ROW]
+        own_column = pixels == pixels[:, _IN_COLUMN]
+        concave = own_row & own_column & (pixels != pixels[:, _ACROSS])
+        convex = ~own_row & ~own_column
+        corner, pixel = np.nonzero((concave | convex) & (pixels != 0))
+        return cls(x[corner], y[corner], pixel, concave[corner, pixel], pixels[corner, pixel])
+
+    def linked(self) -> tuple[Ints, "_Runs"]:
+        """Give the next vertex of each, with the object at the right hand; and the vertical runs.
+
+        At a convex turn of the upper left pixel, for example, its lower side comes from the left
+        and its right side from above.
+        """
+        right, lower = self.pixel & 1, self.pixel >> 1
+        across, upwards = (
+            _Runs.of(self.y, lower, self.x, right ^ self.concave),
+            _Runs.of(self.x, right, self.y, lower ^ self.concave),
+        )
+        sideways = (right == lower) ^ self.concave
+        return np.where(sideways, across.partner, upwards.partner), upwards
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Runs:
+    """Straight runs of borders in one direction.
+
+    Parameters
+    ----------
+    key
+        ``(t,)`` sorted: line, side, place on the line, and whether a run starts there.
+    order
+        ``(t,)`` vertex of each key: a run's start, its end, the next run's start.
+    partner
+        ``(t,)`` the other end of each vertex's run.
+    """
+
+    key: Ints
+    order: Ints
+    partner: Ints
+
+    @classmethod
+    def of(cls, line: Ints, side: Ints, place: Ints, start: Ints) -> "_Runs":
+        key = cls.keys(line, side, place, start)
+        order = np.argsort(key)
+        partner = np.empty_like(order)
+        partner[order[::2]], partner[order[1::2]] = order[1::2], order[::2]
+        return cls(key[order], order, partner)
+
+    @staticmethod
+    def keys(line: Ints, side: Ints | int, place: Ints, start: Ints | int) -> Ints:
+        # A run ends before another one starts at the same place.
+        return (line << 34) | (side << 33) | (place << 1) | start
+
+    def through(self, line: Ints, side: int, place: Ints) -> Ints:
+        """Vertices at which the runs start that pass these places."""
+        wanted = self.keys(line, side, place, 1)
+        return self.order[np.searchsorted(self.key, wanted, side="right") - 1]
+
+
+def _rings(following: Ints) -> tuple[Ints, Ints]:
+    """Ring of each vertex, and the first vertex of each ring."""
+    count, ring = connected_components(_graph(following), connection="strong")
+    first = np.full(count, len(following))
+    np.minimum.at(first, ring, np.arange(len(following)))
+    return ring, first
+
+
+def _graph(following: Ints) -> csr_array:
+    count = len(following)
+    ones = np.ones(count, dtype=np.int8)
+    return csr_array((ones, following, np.arange(count + 1)), shape=(count, count))
+
+
+def _owners(
+    values: Values,
+    turns: _Turns,
+    ring: Ints,
+    first: Ints,
+    upwards: _Runs,
+) -> Ints:
+    """Object of each ring: the first vertex of its outer ring.
+
+    Left of the pixel above a hole is another ring of the same object, which begins further up.
+    """
+    owner = np.arange(len(first))
+    hole = np.flatnonzero(turns.concave[first])
+    if len(hole):
+        x, y = turns.x[first[hole]] - 1, turns.y[first[hole]] - 1  # of the pixel above
+        rows, place = np.unique(y, return_inverse=True)
+        some = values[rows]
+        change = np.ones(some.shape, dtype=np.bool_)
+        change[:, 1:] = some[:, 1:] != some[:, :-1]
+        places = np.flatnonzero(change)
+        width = values.shape[1]
+        border = places[np.searchsorted(places, place * width + x, side="right") - 1] % width
+        owner[hole] = ring[upwards.through(border, 1, y)]
+        while (up := owner[owner] != owner).any():
+            owner[up] = owner[owner[up]]
+    found: Ints = first[owner]
+    return found
+
+
+def _touching(turns: _Turns, owner: Ints) -> tuple[Ints, Ints]:
+    """Pairs of vertices where an object touches itself at a corner."""
+    pairs = []
+    for apart in (1, 2, 3):  # a corner has four vertices at most
+        here, there = slice(None, -apart), slice(apart, None)
+        same = (
+            (turns.x[here] == turns.x[there])
+            & (turns.y[here] == turns.y[there])
+            & (owner[here] == owner[there])
+        )
+        pairs.append(np.flatnonzero(same) + np.array([[0], [apart]]))
+    one, other = np.concatenate(pairs, axis=1)
+    return one, other
+
+
+def _walk(following: Ints, first: Ints) -> Ints:
+    """Vertices along rings that begin at these vertices, one ring after the other."""
+    before = np.empty_like(following)
+    before[following] = np.arange(len(following))
+    path = following.copy()
+    path[before[first[:-1]]] = first[1:]
+    along: Ints = breadth_first_order(_graph(path), first[0], return_predecessors=False)
+    return along
