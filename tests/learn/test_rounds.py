@@ -43,6 +43,10 @@ def test_later_rounds_start_from_the_last_phase_and_its_networks(recipe_for, tmp
     assert len({one.seed for one in (*first.stages, second, third)}) == 4
 
 
+def names_held_out(recipe):
+    return [[store.name for store in split.validation] for split in split_slides(recipe)]
+
+
 def test_rounds_without_folds_are_refused(recipe_for):
     with pytest.raises(ConfigError, match=r"expected data\.folds"):
         recipe_for(ROUNDS)
@@ -55,8 +59,11 @@ def test_a_round_goes_on_where_the_one_before_was_wrong(recipe_for, slides, tmp_
     recipe = recipe_for(
         f"data.stores=[{tmp_path}/store.zarr]", "data.validation=0", "data.folds=2",
         "train.epochs=1", "train.ema=null",
-        "optimizer.lr=1e-12", "sampling.patches_per_epoch=8", ROUNDS,
+        "optimizer.lr=1e-12", "sampling.patches_per_epoch=8", "seed=3", ROUNDS,
     )  # fmt: skip
+    # The second round's seed alone would hold out others, which its networks have learned from.
+    folds = [names_held_out(one) for one in recipes_of_rounds(recipe, tmp_path / "run")]
+    assert folds[0] != folds[1]
     report = train(recipe, tmp_path / "run")
     assert report.checkpoint.is_relative_to(tmp_path / "run/round_2")
     for fold in (0, 1):
@@ -67,7 +74,7 @@ def test_a_round_goes_on_where_the_one_before_was_wrong(recipe_for, slides, tmp_
         assert torch.allclose(before[name], after[name], atol=1e-6)
         seen = read_card(tmp_path / f"run/round_1/fold_{fold}/best.safetensors").training
         mined = read_card(tmp_path / f"run/round_2/fold_{fold}/best.safetensors").training
-        assert seen["validation_slides"] == mined["validation_slides"]
+        assert seen["validation_slides"] == mined["validation_slides"] == folds[0][fold]
     wrong = {
         store.name: store.label("hard_negatives")
         for store in open_collection(tmp_path / "store.zarr")

@@ -207,24 +207,33 @@ def train(
     >>> train(load_recipe("recipe.yaml"), "run").checkpoint  # doctest: +SKIP
     """
     if recipe.rounds is None:
-        return _train(recipe, Path(out), callbacks=callbacks, progress=progress)
+        return _train(
+            recipe, split_slides(recipe), Path(out), callbacks=callbacks, progress=progress
+        )
     _begin(recipe, Path(out))
     folder, report = Path(), None
     for number, one in enumerate(recipes_of_rounds(recipe, Path(out))):
         if number:
             mine_round(recipe, folder, progress)
         folder = Path(out) / round_name(number)
-        report = _train(one, folder, callbacks=callbacks, progress=progress)
+        # A round has another seed and the same folds: its networks start from those of the round
+        # before, which must not have seen what they are scored on. Masks are read again.
+        splits = split_slides(recipe)
+        report = _train(one, splits, folder, callbacks=callbacks, progress=progress)
     assert report is not None
     return report
 
 
 def _train(
-    recipe: Recipe, out: Path, *, callbacks: Sequence[lightning.Callback], progress: Progress
+    recipe: Recipe,
+    splits: Sequence[Split],
+    out: Path,
+    *,
+    callbacks: Sequence[lightning.Callback],
+    progress: Progress,
 ) -> TrainReport:
     """Go through all folds and phases of one round."""
     started = time.perf_counter()
-    splits = split_slides(recipe)
     _begin(recipe, out)
     folders = [out / f"fold_{index}" for index in range(len(splits))]
     if recipe.data.folds is None:
