@@ -69,6 +69,24 @@ def test_an_ensemble_is_its_members_predictions_combined(collection, files, tmp_
     assert len({row["checkpoint"] for row in settings["checkpoint"]["members"]}) == 3
 
 
+@pytest.mark.parametrize("mode", ["mean", "vote"])
+def test_members_that_saw_a_resized_slide_are_combined_at_its_own_size(collection, tmp_path, mode):
+    """A vote at the size that they saw, brought back, would be a mean of votes."""
+    files = [
+        save(tmp_path / f"{n}.safetensors", n, mpp=None, resize="stretch", tile_px=32)
+        for n in range(3)
+    ]
+    single = []
+    for path in files:
+        infer(collection, path, path.with_suffix(".zarr"), OPTIONS, progress=Silent())
+        single.append(path.with_suffix(".zarr"))
+    model = read_model(files, mode)
+    infer(collection, model, tmp_path / "all.zarr", OPTIONS, progress=Silent())
+    for name in ("one", "small"):
+        expected = combine([image(path, name) for path in single], [1.0] * 3, mode)
+        np.testing.assert_array_equal(image(tmp_path / "all.zarr", name), expected)
+
+
 def test_the_order_in_which_members_are_named_changes_no_byte(collection, files, tmp_path):
     for name, order in (("a.zarr", files), ("b.zarr", files[::-1])):
         infer(collection, read_model(order), tmp_path / name, OPTIONS, progress=Silent())

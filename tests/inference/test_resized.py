@@ -11,6 +11,7 @@ from wsi_seg.geometry import Extent, Region
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.resample import restore
 from wsi_seg.inference.run import infer_with
+from wsi_seg.inference.strips import Strip
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
     create_collection,
@@ -43,7 +44,8 @@ def card(**changes):
 
 
 def whole(fitted, native, rows=1000):
-    return np.concatenate([strip for _, strip in restore(fitted, native, rows)])
+    rows_of = Strip(0, fitted).at_size(native)
+    return np.concatenate([strip for _, strip in restore(rows_of, native, rows)])
 
 
 @given(

@@ -187,11 +187,15 @@ class Predictor:
             slide, plans, Path(), frozenset(range(len(plans[0].strips))), save="probabilities"
         )
         strips: dict[int, NDArray[np.uint8]] = {}
+        native = plans[0].native
 
         def take(strip: PendingStrip) -> None:
             found = strip()
-            assert found.probabilities is not None
-            strips[found.index] = found.probabilities
+            rows = found.probabilities
+            if native is not None:
+                rows = found.at_size(native)(range(native.height))
+            assert rows is not None
+            strips[found.index] = rows
 
         self._runner.produce([StripJob(task, take)], plan.memory, compiled=False, progress=Silent())
         found = np.concatenate([strips[index] for index in sorted(strips)])

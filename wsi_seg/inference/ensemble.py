@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_seg.geometry import Extent
 from wsi_seg.inference.memory import MemoryPlan
 from wsi_seg.inference.output import StripTask
 from wsi_seg.inference.plan import Quarantined, SlidePlan
@@ -125,31 +126,35 @@ class _Rows:
 def _combined(
     index: int, plan: SlidePlan, parts: Sequence[_Rows], model: Model, budget: Budget
 ) -> PendingStrip:
-    """Make what waits for the members' strips and combines them, in blocks of rows."""
+    """Make what waits for the members' strips and combines them, in blocks of rows.
+
+    Members that saw a resized slide are combined at its own size: a vote of theirs that was brought
+    back would be a mean of votes.
+    """
     y, y_end = plan.strips[index]
     nbytes = (y_end - y) * plan.extent.width * len(model.card.classes) * (len(parts) + 1)
     budget.take(nbytes)
 
     def arrived() -> Strip:
         try:
-            return combined()
+            members = [_joined(part) for part in parts]
         finally:
             budget.give(nbytes)
 
-    def combined() -> Strip:
-        members = [_joined(part) for part in parts]
-        rows = np.empty((y_end - y, plan.extent.width, len(model.card.classes)), np.uint8)
-        step, exclusive = max(1, _BLOCK // rows[0].size), model.card.classes.is_exclusive
-        for top in range(y, y_end, step):
-            wanted = range(top, min(top + step, y_end))
+        def together(wanted: range, full: Extent) -> NDArray[np.uint8]:
             found = [
-                _rows(member, first, part.plan, plan, wanted)
+                _rows(member, first, part.plan, full, wanted)
                 for part, (first, member) in zip(parts, members, strict=True)
             ]
-            rows[top - y : wanted.stop - y] = combine(
-                found, model.weights, model.mode, exclusive=exclusive
-            )
-        return Strip(index, rows)
+            exclusive = model.card.classes.is_exclusive
+            return combine(found, model.weights, model.mode, exclusive=exclusive)
+
+        native = plan.native
+        if native is not None:
+            return Strip(index, None, native=lambda rows: together(rows, native))
+        step = max(1, _BLOCK // (plan.extent.width * len(model.card.classes)))
+        blocks = [range(top, min(top + step, y_end)) for top in range(y, y_end, step)]
+        return Strip(index, np.concatenate([together(rows, plan.extent) for rows in blocks]))
 
     return arrived
 
@@ -162,14 +167,14 @@ def _joined(part: _Rows) -> tuple[int, NDArray[np.uint8]]:
 
 
 def _rows(
-    member: NDArray[np.uint8], first: int, own: SlidePlan, plan: SlidePlan, wanted: range
+    member: NDArray[np.uint8], first: int, own: SlidePlan, full: Extent, wanted: range
 ) -> NDArray[np.uint8]:
     """Rows of a member, from ``first`` on, in pixels of the output."""
-    if own.extent == plan.extent:
+    if own.extent == full:
         return member[wanted.start - first : wanted.stop - first]
-    needed = rows_under(wanted, small=own.extent.height, full=plan.extent.height)
+    needed = rows_under(wanted, small=own.extent.height, full=full.height)
     part = member[needed.start - first : needed.stop - first]
-    return resized(part, needed.start, wanted, small=own.extent, full=plan.extent)
+    return resized(part, needed.start, wanted, small=own.extent, full=full)
 
 
 class _MemberStream:

@@ -5,7 +5,7 @@ numbers below 2^24 in float32, so a pixel has the same value on every device and
 together. Results are brought back linearly, on the host, where strips are written.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from wsi_seg.store.cache import shared_pool
 
 # Values that are summed at a time, in main memory and in a device's own.
 _BLOCK = {"cpu": 2**19, "cuda": 2**25}
-# Values that a thread brings back at a time.
+# Pixels that a thread brings back at a time.
 _RESTORED = 2**18
 
 
@@ -119,16 +119,16 @@ def _select(values: torch.Tensor, places: np.ndarray, axis: int) -> torch.Tensor
 
 
 def restore(
-    result: NDArray[np.uint8], native: Extent, rows: int
+    rows_of: Callable[[range], NDArray[np.uint8]], native: Extent, rows: int
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Bring the result of a resized slide back to the slide's own size, linearly between pixels.
+    """Bring the result of a resized slide back to the slide's own size, strip by strip.
 
     Parameters
     ----------
-    result
-        ``(H, W, C)`` uint8, the whole slide.
+    rows_of
+        Gives some of its rows at its own size, see `resized`; called in several threads.
     native
-        Size to bring it to.
+        That size.
     rows
         Rows that are given at a time.
 
@@ -139,17 +139,11 @@ def restore(
     strip : NDArray[np.uint8]
         ``(rows, native.width, C)``; the last one may have fewer rows.
     """
-    small, channels = Extent.of(result.shape), result.shape[2]
-    step = max(1, _RESTORED // (native.width * channels))
+    step = max(1, _RESTORED // native.width)
     for wanted in native.strips(rows):
-        strip = np.empty((wanted.height, native.width, channels), dtype=np.uint8)
-
-        def fill(top: int, first: int = wanted.y, strip: NDArray[np.uint8] = strip) -> None:
-            part = range(first + top, first + min(top + step, len(strip)))
-            strip[top : top + step] = resized(result, 0, part, small=small, full=native)
-
-        list(shared_pool().map(fill, range(0, len(strip), step)))
-        yield wanted.y, strip
+        tops = range(wanted.y, wanted.y_end, step)
+        parts = [range(top, min(top + step, wanted.y_end)) for top in tops]
+        yield wanted.y, np.concatenate(list(shared_pool().map(rows_of, parts)))
 
 
 def rows_under(wanted: range, *, small: int, full: int) -> range:

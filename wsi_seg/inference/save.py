@@ -120,9 +120,8 @@ class StripSaver:
         """
         plan, unread = self._plan, tuple(quarantined)
         if plan.native is not None:
-            assert strip.probabilities is not None
             record = StripRecord(strip.index, quarantined=unread)
-            for y, rows in restore(strip.probabilities, plan.native, plan.shard_px):
+            for y, rows in restore(strip.at_size(plan.native), plan.native, plan.shard_px):
                 labels = label_map(rows, self._mode)
                 record = self._write(record, y, rows, labels)
             return record

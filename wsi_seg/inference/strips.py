@@ -7,8 +7,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wsi_seg.geometry import Extent
 from wsi_seg.inference.blend import RowSums
 from wsi_seg.inference.plan import SlidePlan
+from wsi_seg.inference.resample import resized
 from wsi_seg.inference.seams import Steps, StepSums
 from wsi_seg.inference.transfer import Budget, Transfers
 
@@ -22,17 +24,30 @@ class Strip:
     index
         Which strip of the plan.
     probabilities
-        ``(H, W, C)`` uint8, value / 255; None where only labels are wanted.
+        ``(H, W, C)`` uint8, value / 255; None where only labels are wanted, and with ``native``.
     labels
         ``(H, W)`` uint8 class ids; None where the sink makes them.
     steps
         For the seam score; None where the sink measures them.
+    native
+        Of several members that saw a resized slide: gives ``(rows, W, C)`` of all of them at the
+        slide's own size, in any thread; None elsewhere.
     """
 
     index: int
     probabilities: NDArray[np.uint8] | None
     labels: NDArray[np.uint8] | None = None
     steps: Steps | None = None
+    native: Callable[[range], NDArray[np.uint8]] | None = None
+
+    def at_size(self, native: Extent) -> Callable[[range], NDArray[np.uint8]]:
+        """Give rows of a resized slide at its own size, each when it is asked for."""
+        if self.native is not None:
+            return self.native
+        fitted = self.probabilities
+        assert fitted is not None
+        small = Extent.of(fitted.shape)
+        return lambda rows: resized(fitted, 0, rows, small=small, full=native)
 
 
 @dataclass(frozen=True, slots=True)
