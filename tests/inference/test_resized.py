@@ -5,13 +5,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from tests.cards import make_card
+from wsi_seg.classes import ClassTable
+from wsi_seg.data.source import PatchSource
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.resample import restore
 from wsi_seg.inference.run import infer_with
 from wsi_seg.inference.strips import Strip
+from wsi_seg.ingest.run import tile_slides
+from wsi_seg.masks.annotate import annotate
+from wsi_seg.masks.reading import Reading
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
     create_collection,
@@ -99,6 +105,38 @@ def test_a_model_of_slices_sees_those_above_and_below(tmp_path):
         seen = found[f"ct_z{z:04d}"].image.read(region)[..., 0]
         grey = stores[above].image.read(region)[..., 0] / 255 / 0.1
         assert np.abs(seen / 255 - 1 / (1 + np.exp(-grey))).max() < 0.01
+
+
+@pytest.mark.parametrize("resize", ["stretch", "pad", "crop"])
+def test_labels_keep_their_place_at_320_x_480_and_back(tmp_path, resize):
+    """A file is tiled, its label learned from at 320 x 480, and found again at its own size."""
+    drawn = np.zeros((500, 900), dtype=np.uint8)
+    drawn[300:420, 120:300] = 255  # left of the middle, and below
+    grey = np.where(drawn, 220, 30).astype(np.uint8)
+    for folder, pixels in (("images", grey), ("masks", drawn)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(pixels).save(tmp_path / folder / "one.png")
+    tile_slides([tmp_path / "images"], tmp_path / "store.zarr")
+    collection = open_collection(tmp_path / "store.zarr")
+    annotate(collection, [tmp_path / "masks"], reading=Reading(default_class="only"))
+    (store,) = collection
+    model = Last(), card(resize=resize, resize_px=(320, 480), tile_px=128, mean=(0.5,) * 3)
+    view = model[1].view()
+    seen = view.scale(store.pyramid, name="one").extent
+    assert seen.height == 320 or seen.width == 480
+    classes = ClassTable.named(list(store.label("annotations").classes.names))
+    source = PatchSource.of(store, "annotations", classes=classes, view=view)
+    image, label = source.patch(360, 210, 128)  # around the object, in pixels of the file
+    middle = 40, 88
+    assert label[middle[0] : middle[1], middle[0] : middle[1]].all()
+    assert np.mean((image[..., 0] > 125) == (label == 1)) > 0.98
+    assert 0 < label.mean() < 1
+    report = infer_with(model, [store], tmp_path / "pred.zarr", OPTIONS, progress=Silent())
+    assert report.tiles > 1
+    found = open_predictions(tmp_path / "pred.zarr")["one"].label("prediction")
+    region = Region(level=0, y=0, x=0, height=500, width=900)
+    right = found.read(region) == (drawn > 0)
+    assert right.mean() > 0.995
 
 
 def test_a_crop_of_1716_by_942_is_stretched_and_brought_back(tmp_path):

@@ -23,6 +23,18 @@ def test_a_slide_of_any_size_is_resized_to_the_square(resize, expected):
     assert (scale.extent.height, scale.extent.width) == expected
 
 
+@pytest.mark.parametrize(
+    ("resize", "expected"),
+    [("stretch", (320, 480)), ("pad", (263, 480)), ("crop", (320, 583))],
+)
+def test_a_slide_of_any_size_is_resized_to_sides_that_differ(resize, expected):
+    """A step of one of the 39 competitions' solutions: all images to 320 x 480."""
+    pyramid = Pyramid((Extent(height=942, width=1716),), None)
+    view = View(None, resize=resize, side=128, resize_px=(320, 480))
+    scale = view.scale(pyramid, name="crop")
+    assert (scale.extent.height, scale.extent.width) == expected
+
+
 def test_a_large_slide_is_resized_from_a_level_that_is_fine_enough():
     extents = dyadic_extents(Extent(height=4000, width=3000), 4)
     scale = View(None, resize="stretch", side=500).scale(Pyramid(extents, 0.5), name="slide")

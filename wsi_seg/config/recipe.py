@@ -68,9 +68,13 @@ class Recipe(Section):
     patch_px: Annotated[int, Unit("pixels")] = Field(default=256, ge=8, le=4096)
     """Side of a training patch at that mpp; also the model's tile at inference."""
     resize: Resize | None = None
-    """For small images: resize each to a square of ``patch_px``, whatever its size. ``stretch``
-    changes the aspect, ``pad`` mirrors what is missing, ``crop`` cuts the longer side; at
-    inference the result has the image's own size again. Null keeps the resolution."""
+    """For small images: resize each to a square of ``patch_px``, or to ``resize_px``, whatever its
+    size. ``stretch`` changes the aspect, ``pad`` mirrors what is missing, ``crop`` fills it and
+    cuts what is longer; at inference the result has the image's own size again. Null keeps the
+    resolution."""
+    resize_px: tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]] | None = None
+    """Height and width that ``resize`` brings images to, such as ``[320, 480]``; squares of
+    ``patch_px`` are cut from it. Null is one such square."""
     intensity: IntensityConfig = IntensityConfig()
     """How grey values and colours are changed before augmentation, and in inference alike."""
     sampling: SamplingConfig = SamplingConfig()
@@ -132,7 +136,12 @@ class Recipe(Section):
         if self.resize is not None and self.mpp is not None:
             raise ValueError(
                 f"got resize {self.resize} and mpp {self.mpp:g}; expected mpp null, because a "
-                "slide that is resized to a square does not keep its resolution"
+                "slide that is resized does not keep its resolution"
+            )
+        if self.resize_px is not None and self.resize is None:
+            raise ValueError(
+                f"got resize_px {list(self.resize_px)} and resize null; expected resize stretch, "
+                "pad or crop"
             )
         if self.rounds and not (self.data.folds and self.ensemble.out_of_fold):
             raise ValueError(

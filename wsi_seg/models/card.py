@@ -47,7 +47,7 @@ class ModelCard:
         How it was trained, as plain JSON values.
     decoder_attention, full_resolution_skip
         See `NetworkSpec`.
-    resize, context_slices, context_step_mm, intensity
+    resize, resize_px, context_slices, context_step_mm, intensity
         How the network looks at slides; see `reading.view.View`.
     min_object_um2
         Area below which nothing is an object of these classes; exports leave it out. 0 for none.
@@ -86,6 +86,7 @@ class ModelCard:
     intensity: IntensityConfig = IntensityConfig()  # noqa: RUF009 (frozen)
     output: Output = "logits"
     encoder_args: dict[str, Value] = field(default_factory=dict)
+    resize_px: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if not len(self.mean) == len(self.std) == self.in_channels:
@@ -95,7 +96,7 @@ class ModelCard:
             )
 
     def view(self, tile_px: int | None = None) -> View:
-        """How the network looks at slides; with another ``tile_px``, a resized slide fills that."""
+        """How the network looks at slides; a slide fills a tile, with ``tile_px`` another one."""
         return View(
             self.mpp,
             self.resize,
@@ -103,6 +104,7 @@ class ModelCard:
             self.context_slices,
             self.context_step_mm,
             self.intensity,
+            self.resize_px,
         )
 
     @property
@@ -179,6 +181,7 @@ class _CardFile(BaseModel):
     intensity: dict[str, object] = Field(default_factory=dict)
     output: Output = "logits"
     encoder_args: dict[str, Value] = {}
+    resize_px: tuple[int, int] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -218,6 +221,7 @@ class _CardFile(BaseModel):
             intensity=IntensityConfig.model_validate_json(json.dumps(self.intensity)),
             output=self.output,
             encoder_args=self.encoder_args,
+            resize_px=self.resize_px,
         )
 
 

@@ -329,6 +329,6 @@ def _require_same_classes(members: Sequence[Member]) -> None:
                 )
 
 
-def _resized(card: ModelCard) -> tuple[str, int] | None:
+def _resized(card: ModelCard) -> tuple[str, int | tuple[int, int]] | None:
     """How a slide is resized as a whole, which only equal members can share."""
-    return None if card.resize is None else (card.resize, card.tile_px)
+    return None if card.resize is None else (card.resize, card.resize_px or card.tile_px)

@@ -26,10 +26,10 @@ class View:
     mpp
         Micrometres per pixel; None for pixels of level 0 as they are.
     resize
-        Resize each slide, whatever its size, to the square that the model sees: ``stretch`` fills
-        it and changes the aspect, ``pad`` puts the whole slide inside and mirrors the rest,
-        ``crop`` fills it with the shorter side, and several tiles cover the longer one. None
-        keeps the slide's resolution.
+        Resize each slide, whatever its size, to the square that the model sees, or to
+        ``resize_px``: ``stretch`` fills it and changes the aspect, ``pad`` puts the whole slide
+        inside and mirrors the rest, ``crop`` fills it, and what is longer stays. Several tiles
+        cover what is larger than one. None keeps the slide's resolution.
     side
         Side in pixels of that square.
     context_slices
@@ -39,6 +39,8 @@ class View:
         From one of these slices to the next, see `context_stack`.
     intensity
         How grey values and colours are changed first.
+    resize_px
+        Height and width to resize to; None for that square.
     """
 
     mpp: float | None
@@ -47,6 +49,7 @@ class View:
     context_slices: int = 0
     context_step_mm: float | None = None
     intensity: IntensityConfig = IntensityConfig()  # noqa: RUF009 (frozen)
+    resize_px: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, recipe: Recipe) -> "View":
@@ -59,6 +62,7 @@ class View:
             data.context_slices,
             data.context_step_mm,
             recipe.intensity,
+            recipe.resize_px,
         )
 
     @property
@@ -70,12 +74,12 @@ class View:
         """Level that is read and the size it is resampled to; see `scale_for`."""
         if self.resize is None:
             return scale_for(pyramid, self.mpp, name=name)
-        full, side = pyramid.extent, self.side
+        full, (height, width) = pyramid.extent, self.resize_px or (self.side, self.side)
         if self.resize == "stretch":
-            extent = Extent(height=side, width=side)
+            extent = Extent(height=height, width=width)
         else:
-            longest = max if self.resize == "pad" else min
-            ratio = longest(full.height, full.width) / side
+            furthest = max if self.resize == "pad" else min
+            ratio = furthest(full.height / height, full.width / width)
             extent = Extent(
                 height=max(1, round(full.height / ratio)), width=max(1, round(full.width / ratio))
             )
