@@ -45,7 +45,10 @@ def test_each_task_has_its_files():
         "lung_nodule",
         "nuclei_dsb2018",
     }
-    more = {"nuclei_dsb2018": {"recipe-boundary.yaml"}}
+    more = {
+        "nuclei_dsb2018": {"recipe-boundary.yaml"},
+        "siim_pneumothorax": {"blend-public.yaml", "blend-valid.yaml"},
+    }
     for task in tasks:
         assert (FOLDER / task / "README.md").is_file()
         expected = {"recipe.yaml", "recipe-small.yaml"} | more.get(task, set())

@@ -154,6 +154,28 @@ def test_an_ensembles_file_names_members_weights_and_mode(files, tmp_path):
         read_model([])
 
 
+def test_a_member_that_is_an_ensemble_shares_its_weight_among_its_networks(files, tmp_path):
+    def write(name, mode, *rows):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        members = [{"checkpoint": str(file), "weight": weight} for file, weight in rows]
+        path.write_text(yaml.safe_dump({"members": members, "mode": mode}))
+        return path
+
+    write("inner/ensemble.yaml", "weighted", (files[0], 3.0), (files[1], 1.0))
+    outer = write("outer.yaml", "weighted", ("inner/ensemble.yaml", 0.4), (files[2], 0.6))
+    weights = {str(member.path): member.weight for member in read_model([outer]).members}
+    expected = dict(zip(map(str, files), (0.3, 0.1, 0.6), strict=True))
+    assert weights == pytest.approx(expected)
+    for wrong in ("vote", "geometric"):
+        write("inner/ensemble.yaml", wrong, (files[0], 3.0), (files[1], 1.0))
+        with pytest.raises(ConfigError, match=f"has mode {wrong}; expected mean or weighted"):
+            read_model([outer])
+    write("inner/ensemble.yaml", "mean", ("../outer.yaml", 1.0))  # in a circle
+    with pytest.raises(CheckpointError, match=r"outer\.yaml"):
+        read_model([outer])
+
+
 def test_the_order_of_files_is_not_the_order_of_members(files):
     assert read_model(files) == read_model(files[::-1])
     assert read_model(files).identity() == read_model(files[::-1]).identity()

@@ -5,7 +5,10 @@ The file is YAML, its paths are relative to its own folder::
     members:
       - {checkpoint: fold_0/best.safetensors, weight: 1.0}
       - {checkpoint: fold_1/best.safetensors, weight: 2.0}
+      - {checkpoint: other/ensemble.yaml, weight: 2.0}
     mode: weighted
+
+A member may be the file of another ensemble: its networks share the member's weight.
 """
 
 import json
@@ -34,7 +37,7 @@ class EnsembleMember(Section):
     """One network of an ensemble."""
 
     checkpoint: str
-    """Its file, relative to the ensemble's."""
+    """Its file, or that of another ensemble, relative to the ensemble's own."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """How much it counts; only ratios matter."""
 
@@ -54,10 +57,17 @@ def read_ensemble(path: Path) -> EnsembleFile:
     Raises
     ------
     ConfigError
-        If it cannot be read, or says something else than an ensemble does.
+        If it cannot be read, or says something else than an ensemble does; or if it names another
+        ensemble that is not a mean, or is not one itself.
     """
+    found = _read(path)
+    members = tuple(network for one in found.members for network in _networks(one, found, path))
+    return found.model_copy(update={"members": members})
+
+
+def _read(path: Path) -> EnsembleFile:
     try:
-        found = EnsembleFile.model_validate_json(json.dumps(read_yaml(path)))
+        return EnsembleFile.model_validate_json(json.dumps(read_yaml(path)))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "ensemble"
@@ -65,8 +75,22 @@ def read_ensemble(path: Path) -> EnsembleFile:
             f"{path}: {key}: {first['msg']}; expected members, each with checkpoint and weight, "
             "and mode: mean, weighted, geometric or vote"
         ) from error
-    members = tuple(
-        member.model_copy(update={"checkpoint": str(path.parent / member.checkpoint)})
-        for member in found.members
-    )
-    return found.model_copy(update={"members": members})
+
+
+def _networks(member: EnsembleMember, outer: EnsembleFile, path: Path) -> list[EnsembleMember]:
+    """Give a member as it can be opened from here, or the networks of the ensemble that it is."""
+    file = path.parent / member.checkpoint
+    if file.suffix not in (".yaml", ".yml"):
+        return [member.model_copy(update={"checkpoint": str(file)})]
+    inner = _read(file)
+    for where, mode in ((path, outer.mode), (file, inner.mode)):
+        if mode not in ("mean", "weighted"):
+            raise ConfigError(
+                f"{path} names another ensemble, {file}, and {where} has mode {mode}; expected "
+                "mean or weighted in both: name the networks themselves"
+            )
+    share = member.weight / sum(one.weight for one in inner.members)
+    return [
+        EnsembleMember(checkpoint=str(file.parent / one.checkpoint), weight=one.weight * share)
+        for one in inner.members
+    ]
