@@ -2,7 +2,8 @@
 
 The real kidney slides cannot be had, and single images show neither sampling nor seams. So the
 images are put, without overlap, on large canvases of tissue without glomeruli; `seen` has the
-patients to learn from, `unseen` the others. Polygons are carried over.
+patients to learn from, `unseen` the others. Polygons are carried over. In the form of the
+competition's anatomical structures, kidney images are Cortex and cells without one Medulla.
 
     python prepare.py GLOMERULI_FOLDER OTHER_SLIDE OUT [--side 16000] [--two-classes]
 """
@@ -61,18 +62,22 @@ def build(name: str, rows: list[dict[str, str]], options: argparse.Namespace) ->
     cells = [(y, x) for y in range(0, side - height, height) for x in range(0, side - width, width)]
     if len(cells) < len(rows):
         raise SystemExit(f"{len(rows)} images need a larger --side than {side}")
-    for row, cell in zip(rows, rng.permutation(len(cells)), strict=False):
+    order = rng.permutation(len(cells))
+    regions = [named_box("Medulla", *cells[cell], height, width) for cell in order[len(rows) :]]
+    for row, cell in zip(rows, order, strict=False):
         y = cells[cell][0] + int(rng.integers(0, 200))
         x = cells[cell][1] + int(rng.integers(0, 200))
         with Image.open(options.glomeruli / "images" / row["image"]) as image:
             pixels = np.asarray(image.convert("RGB"))
         canvas[y : y + len(pixels), x : x + pixels.shape[1]] = pixels
+        regions.append(named_box("Cortex", y, x, len(pixels), pixels.shape[1]))
         document = json.loads((options.glomeruli / "annotations" / row["annotation"]).read_text())
         features += [
             feature(shape, y, x, two_classes=options.two_classes) for shape in document["shapes"]
         ]
     collection = {"type": "FeatureCollection", "features": features}
     (options.out / f"{name}.geojson").write_text(json.dumps(collection))
+    (options.out / f"{name}-anatomical-structure.json").write_text(json.dumps(regions))
     tiles = (
         np.ascontiguousarray(canvas[y : y + TILE, x : x + TILE])
         for y in range(0, side, TILE)
@@ -109,10 +114,19 @@ def feature(shape: dict[str, object], y: int, x: int, *, two_classes: bool) -> d
     """One polygon of LabelMe's as GeoJSON, moved to its place on the canvas."""
     points = shape["points"]
     assert isinstance(points, list)
-    ring = [[px + x, py + y] for px, py in points]
     name = "glomerulus"
     if two_classes:
         name = "unhealthy" if shape["label"] in UNHEALTHY else "healthy"
+    return named_ring(name, [[px + x, py + y] for px, py in points])
+
+
+def named_box(name: str, y: int, x: int, height: int, width: int) -> dict[str, object]:
+    """One rectangle as GeoJSON."""
+    return named_ring(name, [[x, y], [x + width, y], [x + width, y + height], [x, y + height]])
+
+
+def named_ring(name: str, ring: list[list[float]]) -> dict[str, object]:
+    """One polygon as GeoJSON."""
     return {
         "type": "Feature",
         "geometry": {"type": "Polygon", "coordinates": [[*ring, ring[0]]]},
