@@ -30,6 +30,7 @@ WORDS = [
     ("verify", "store.zarr"),
     ("verify", "pred.zarr"),
     ("dedup", "store.zarr"),
+    ("stats", "store.zarr", "--compare", "store.zarr"),
     ("mine", "pred.zarr", "store.zarr"),
     ("evaluate", "pred.zarr"),
     ("search", "pred.zarr", "--high-threshold", "0.5"),

@@ -83,6 +83,7 @@ def test_every_verb_on_every_defect(network_verbs, folder, corpus, checkpoint):
             ("info", store / NAME),
             ("tile", store / NAME, "--out", out / "again.zarr"),
             ("dedup", store),
+            ("stats", store),
             ("annotate", store, outlines, "--name", "again"),
             ("preview", "out/recipe.yaml", "--out", out / "preview.png"),
             ("train", "out/recipe.yaml", "--out", out / "run"),

@@ -26,6 +26,7 @@ from wsi_seg.cli import (
     recipe,
     report,
     search,
+    stats,
     tile,
     train,
     verify,
@@ -39,7 +40,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 # Headings of --help, and their verbs in the order in which a slide meets them.
 _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Data": (info.info, tile.tile, annotate.annotate, dedup.dedup, verify.verify),
+    "Data": (info.info, tile.tile, annotate.annotate, dedup.dedup, stats.stats, verify.verify),
     "Learn": (recipe.recipe, preview.preview, train.train, mine.mine, pseudo.pseudo),
     "Predict": (infer.infer, export.export),
     "Judge": (evaluate.evaluate, search.search, calibrate.calibrate, ensemble.ensemble),
