@@ -52,6 +52,10 @@ def tile(
             show_default="the only one",
         ),
     ] = None,
+    icc: Annotated[
+        bool,
+        typer.Option("--icc", help="Convert colours to sRGB by the ICC profile of each file."),
+    ] = False,
     names: Annotated[
         NamesBy,
         typer.Option(
@@ -101,7 +105,7 @@ def tile(
             slides,
             out,
             codec=Codec(codec, quality, distance),
-            opening=OpenOptions(mpp, None if shown is None else Window(*shown), scene),
+            opening=OpenOptions(mpp, None if shown is None else Window(*shown), scene, icc),
             names=names,
             overwrite=overwrite,
             workers=workers,

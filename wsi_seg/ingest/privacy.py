@@ -17,6 +17,7 @@ ALLOWED = frozenset(
         "mpp",
         "window",  # two numbers, as asked for
         "scene",  # a number
+        "icc",  # cannot be turned back
         "slice_mm",
         "mpp_source",  # a word of ours, such as "aperio"
         "reader",  # a word of ours or of a library, such as "svs"

@@ -26,6 +26,7 @@ from wsi_seg.slides import (
     source_digest,
     source_name,
 )
+from wsi_seg.slides.icc import IccSlide, converted
 from wsi_seg.slides.window import OpenOptions
 from wsi_seg.store.arrays import LevelArray, read_level_array
 from wsi_seg.store.info import LevelInfo, SourceInfo, StoreInfo
@@ -178,7 +179,8 @@ class _Batch:
 
     def _tile(self, path: Path, name: str) -> TiledSlide:
         opening = self._options.opening
-        with open_slide(path, mpp=opening.mpp, window=opening.window, scene=opening.scene) as slide:
+        with open_slide(path, mpp=opening.mpp, window=opening.window, scene=opening.scene) as file:
+            slide = converted(file) if opening.icc else file
             job = _SlideJob(slide, name, self._out, self._options)
             if job.present():
                 self._advance(job.source_bytes)
@@ -234,6 +236,7 @@ class _SlideJob:
             codec=str(options.codec),
             scene=slide.scene,
             window=None if shown is None else (shown.low, shown.high),
+            icc=slide.icc if isinstance(slide, IccSlide) else None,
             slice_mm=slide.slice_mm,
             mpp_source=slide.mpp_source,
             reader=slide.format,
@@ -341,7 +344,9 @@ class _SlideJob:
 def _settings(info: StoreInfo, mpp: float | None) -> dict[str, object]:
     """Pick what decides the bytes of a store: only with the same it is continued, or kept."""
     known = info.to_json()
-    return {name: known.get(name) for name in ("source", "codec", "scene", "window")} | {"mpp": mpp}
+    return {name: known.get(name) for name in ("source", "codec", "scene", "window", "icc")} | {
+        "mpp": mpp
+    }
 
 
 def _checksums(unit: _Unit) -> list[int | None]:

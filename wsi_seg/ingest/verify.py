@@ -14,6 +14,7 @@ from wsi_seg.geometry import Extent, Region
 from wsi_seg.ingest.names import name_slides
 from wsi_seg.progress import Progress
 from wsi_seg.slides import open_slide
+from wsi_seg.slides.icc import converted
 from wsi_seg.slides.window import Window
 from wsi_seg.store.collection import Collection
 from wsi_seg.store.slide_store import SlideStore
@@ -105,7 +106,8 @@ def verify_slide(store: SlideStore, source: Path) -> Verified:
     compared = pixels = 0
     window, scene = tiled_window(store), store.image.attributes.get("scene")
     number = str(scene) if isinstance(scene, int) else None
-    with open_slide(source, window=window, scene=number) as slide:
+    with open_slide(source, window=window, scene=number) as file:
+        slide = file if store.info.icc is None else converted(file)
         for level, extent in enumerate(slide.pyramid.extents):
             if store.pyramid.extents[level] != extent:
                 raise StoreError(

@@ -212,6 +212,7 @@ def _card(
             "recipe": recipe.model_dump(mode="json", exclude={"data": {"stores"}}),
             "train_slides": [slide.name for slide in split.train],
             "validation_slides": [store.name for store in split.validation],
+            "icc": sorted({s.store.info.icc for s in split.train if s.store.info.icc is not None}),
             "versions": {
                 "wsi_seg": __version__,
                 "torch": torch.__version__,
@@ -220,6 +221,7 @@ def _card(
         },
         decoder_attention=spec.decoder_attention,
         resize=recipe.resize,
+        resize_px=recipe.resize_px,
         context_slices=recipe.data.context_slices,
         context_step_mm=recipe.data.context_step_mm,
         intensity=recipe.intensity,

@@ -38,11 +38,14 @@ class OpenOptions:
         Values shown as black and as white in plain DICOM images and volumes.
     scene
         Number or name of the image to take from a file with several.
+    icc
+        Whether colours are converted to sRGB by the file's ICC profile.
     """
 
     mpp: float | None = None
     window: Window | None = None
     scene: str | None = None
+    icc: bool = False
 
 
 # Lung, soft tissue and vessels; for CT values whose file states no window.

@@ -128,6 +128,9 @@ class StoreInfo(_Info):
         Image of a file with several, counted from 0; None where there is one.
     window
         Grey values shown as black and white, if they were given.
+    icc
+        SHA-256 of the ICC profile by which colours were converted to sRGB; None where they are
+        those of the file.
     slice_mm
         Millimetres to the next slice of the volume; None where it is a slice of none.
     mpp_source
@@ -150,6 +153,7 @@ class StoreInfo(_Info):
     codec: str = ""
     scene: int | None = None
     window: tuple[float, float] | None = None
+    icc: str | None = None
     slice_mm: float | None = None
     mpp_source: str = ""
     reader: str = ""
