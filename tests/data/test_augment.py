@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from skimage.color import rgb2lab
 
 from wsi_seg.config import load_recipe
 from wsi_seg.config.augment import AffineConfig, Preset, StepConfig
@@ -76,13 +77,18 @@ def test_none_changes_nothing():
     assert np.array_equal(label, LABEL)
 
 
+COLOURS: dict[str, Any] = {
+    "mean": [60, 25, -10, 12, 8, 5], "deviation": [5, 4, 3, 2, 1, 1],
+}  # fmt: skip
+
+
 STEPS: list[dict[str, Any]] = [
     {"hflip": {"p": 1}}, {"vflip": {"p": 1}}, {"rot90": {"p": 1}}, {"d4": {"p": 1}},
     {"affine": {"p": 1}}, {"perspective": {"p": 1}}, {"spline": {"p": 1}},
     {"elastic": {"p": 1}}, {"grid": {"p": 1}}, {"optical": {"p": 1}},
     {"brightness_contrast": {"p": 1}}, {"hsv": {"p": 1}},
     {"gamma": {"p": 1}}, {"clahe": {"p": 1}}, {"stain": {"p": 1}}, {"channel_shuffle": {"p": 1}},
-    {"slice_flip": {"p": 1}},
+    {"slice_flip": {"p": 1}}, {"restain": {"p": 1} | COLOURS},
     {"noise": {"p": 1}}, {"blur": {"p": 1}}, {"compression": {"p": 1}}, {"dropout": {"p": 1}},
     {"one_of": {"p": 1, "of": [{"hflip": {}}, {"noise": {}}]}},
 ]  # fmt: skip
@@ -107,6 +113,29 @@ def test_image_and_label_stay_together_and_ids_are_never_blended(step):
             dark, bright = found[ids == 7].mean(), found[ids == 200].mean()
             assert dark < bright
     assert changed
+
+
+def test_colours_are_drawn_from_the_distribution_of_the_training_set():
+    """Over many draws means and deviations of patches are those asked for, by the seed alone."""
+    rng = np.random.default_rng(0)
+    drawn = np.clip(rng.normal((170, 120, 160), (20, 18, 15), (40, 40, 3)), 0, 255)
+    image, label = drawn.astype(np.uint8), np.zeros((40, 40), np.uint8)
+    step = StepConfig.model_validate_json(json.dumps({"restain": {"p": 1} | COLOURS}))
+    augmenter = Augmenter((step,))
+    found = []
+    for seed in range(200):
+        changed, _ = augmenter(image, label, side=40, seeds=[seed])
+        lab = rgb2lab(changed).reshape(-1, 3)
+        found.append([*lab.mean(axis=0), *lab.std(axis=0)])
+    again, _ = augmenter(image, label, side=40, seeds=[199])
+    assert np.array_equal(changed, again)
+    middle, spread = np.mean(found, axis=0), np.std(found, axis=0)
+    # Means of deviations are cut at twice those of the patch, and colours at the edge of RGB.
+    assert middle[:3] == pytest.approx(COLOURS["mean"][:3], abs=1.5)
+    assert spread[:3] == pytest.approx(COLOURS["deviation"][:3], rel=0.25)
+    assert middle[3] == pytest.approx(COLOURS["mean"][3], abs=2)
+    with pytest.raises(ConfigError, match="expected six numbers"):
+        Augmenter((StepConfig.model_validate({"restain": {}}),))
 
 
 def test_changes_that_reach_past_the_patch_get_a_larger_one():

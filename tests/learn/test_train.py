@@ -3,6 +3,7 @@ import json
 import shutil
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ from wsi_seg.errors import CheckpointError, ConfigError, OutputError, StoreError
 from wsi_seg.evaluation.compare import evaluate
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer, infer_with
+from wsi_seg.learn.dataset import make_dataset, with_colours
 from wsi_seg.learn.dry_run import dry_run
+from wsi_seg.learn.split import split_slides
 from wsi_seg.learn.task import SegmentationTask
 from wsi_seg.learn.train import train
 from wsi_seg.learn.validate import infer_options
@@ -23,6 +26,7 @@ from wsi_seg.models import build_network, load_checkpoint
 from wsi_seg.models.training_network import TrainingNetwork
 from wsi_seg.predict.ensemble import read_model
 from wsi_seg.progress import Silent
+from wsi_seg.sampling.drift import distribution
 from wsi_seg.store import create_collection, open_collection, open_predictions
 
 
@@ -244,6 +248,38 @@ def test_the_loss_is_that_of_the_mixed_batch(recipe_for, card_of, kind):
         mixed = mix_batch(*batch, recipe.mix_batches, classes=1)
     assert torch.equal(found, plain.training_step(mixed, 0)["loss"])
     assert not torch.equal(found, plain.training_step(batch, 0)["loss"])
+
+
+def test_colours_to_draw_from_are_measured_on_the_slides_learned_from(recipe_for):
+    recipe = recipe_for("augment=[{d4: {}}, {one_of: {of: [{restain: {}}, {hflip: {}}]}}]")
+    (split,) = split_slides(recipe)
+    filled: Any = with_colours(recipe.augment, split.train)
+    assert filled[0] == recipe.augment[0]
+    mean, deviation = distribution([slide.store for slide in split.train])
+    inner = filled[1].one_of.of[0].restain
+    assert inner.mean == pytest.approx(mean.tolist())
+    assert inner.deviation == pytest.approx(deviation.tolist())
+    assert len(split.train) == 2
+    assert np.abs(deviation).max() > 0
+    image, _ = make_dataset(recipe)[0]  # and patches can be had
+    assert image.shape == (3, 32, 32)
+
+
+def test_slides_resized_to_sides_that_differ_are_learned_and_predicted(recipe_for, tmp_path):
+    recipe = recipe_for("mpp=null", "train.epochs=1", "resize=stretch", "resize_px=[64, 96]")
+    report = train(recipe, tmp_path / "run", progress=Silent())
+    _, card = load_checkpoint(report.checkpoint)
+    assert (card.resize_px, card.tile_px) == ((64, 96), 32)
+    slides = open_collection(recipe.data.stores[0])
+    options = infer_options(recipe, "cpu")
+    model = read_model([report.checkpoint])
+    infer_with(model, [slides["c"]], tmp_path / "p.zarr", options, progress=Silent())
+    scores = evaluate(
+        open_predictions(tmp_path / "p.zarr"), slides, label="annotations", progress=Silent()
+    )
+    assert scores.pooled("disc").dice == pytest.approx(card.scores["val_dice"], abs=1e-9)
+    with pytest.raises(ConfigError, match="expected resize stretch"):
+        recipe_for("resize_px=[64, 96]")
 
 
 @pytest.mark.parametrize("mode", ["stretch", "crop"])

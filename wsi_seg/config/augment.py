@@ -141,6 +141,23 @@ class StainConfig(Chance):
     """Up to plus or minus this is added to each stain."""
 
 
+Six = tuple[float, float, float, float, float, float]
+
+
+class RestainConfig(Chance):
+    """Colours as another slide of the training set might have them.
+
+    Mean and deviation of a patch's L*, a* and b* are brought to some that are drawn from a normal
+    distribution, as RandStainNA does (Shen et al. 2022).
+    """
+
+    mean: Six | None = None
+    """Middle of the distribution: of the means of L*, a* and b*, then of their deviations. Null is
+    measured on the slides that are learned from."""
+    deviation: Six | None = None
+    """Its standard deviation; null is measured, too."""
+
+
 class OneOfConfig(Chance):
     """One of several changes."""
 
@@ -181,6 +198,8 @@ class StepConfig(Section):
     """Contrast-limited adaptive histogram equalisation."""
     stain: StainConfig | None = None
     """Change of the amounts of haematoxylin, eosin and DAB."""
+    restain: RestainConfig | None = None
+    """Colours drawn from the distribution of the training set."""
     channel_shuffle: Chance | None = None
     """Shuffle the channels."""
     slice_flip: Chance | None = None

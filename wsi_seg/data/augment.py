@@ -24,7 +24,7 @@ _REACHING = {"affine", "perspective", "spline", "elastic", "grid", "optical"}
 LARGER = 1.5
 
 # Changes that only RGB can have.
-_COLOUR = {"hsv", "clahe", "stain", "channel_shuffle", "compression"}
+_COLOUR = {"hsv", "clahe", "stain", "restain", "channel_shuffle", "compression"}
 
 _BORDER = cv2.BORDER_REFLECT_101
 
@@ -163,6 +163,13 @@ def _coloured(step: StepConfig) -> object:
         return alb.CLAHE(clip_limit=(1, clahe.limit), tile_grid_size=tiles, p=clahe.p)
     if (stain := step.stain) is not None:
         return StainJitter(stain.scale, stain.offset, p=stain.p)
+    if (colours := step.restain) is not None:
+        if colours.mean is None or colours.deviation is None:
+            raise ConfigError(
+                "augment.restain: got no mean or deviation; expected six numbers of each: training "
+                "measures them, other programs give them"
+            )
+        return Restain(colours.mean, colours.deviation, p=colours.p)
     if step.slice_flip is not None:
         return SliceFlip(p=step.slice_flip.p)
     if step.channel_shuffle is not None:
@@ -234,6 +241,42 @@ class StainJitter(alb.ImageOnlyTransform):  # type: ignore[misc]
     ) -> Pixels:
         """Change one image, ``(H, W, 3)`` uint8 RGB."""
         return change_stains(img, factors, offsets)
+
+
+class Restain(alb.ImageOnlyTransform):  # type: ignore[misc]
+    """Bring mean and deviation of L*, a* and b* to some drawn at random (Shen et al. 2022).
+
+    Parameters
+    ----------
+    mean, deviation
+        Of the normal distributions of the three means and the three deviations.
+    p
+        Probability.
+    """
+
+    # A patch of glass has next to no deviation; it is not stretched to that of tissue.
+    _MOST = 2.0
+
+    def __init__(self, mean: Sequence[float], deviation: Sequence[float], p: float = 0.5) -> None:
+        super().__init__(p=p)
+        self.mean, self.deviation = mean, deviation
+
+    def get_params(self) -> dict[str, list[float]]:
+        """Draw what the patch is brought to."""
+        draw = self.py_random.gauss
+        drawn = [draw(m, d) for m, d in zip(self.mean, self.deviation, strict=True)]
+        return {"target": drawn}
+
+    def apply(self, img: Pixels, target: Sequence[float], **_: object) -> Pixels:
+        """Change one image, ``(H, W, 3)`` uint8 RGB."""
+        lab = cv2.cvtColor(img.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+        mean, spread = lab.mean(axis=(0, 1)), np.maximum(lab.std(axis=(0, 1)), 1e-3)
+        wanted, deviation = np.array(target[:3]), np.maximum(target[3:], 0)
+        factor = np.clip(deviation / spread, 1 / self._MOST, self._MOST)
+        changed = ((lab - mean) * factor + wanted).astype(np.float32)
+        rgb = cv2.cvtColor(changed, cv2.COLOR_LAB2RGB)
+        back: Pixels = np.rint(rgb.clip(0, 1) * 255).astype(np.uint8)
+        return back
 
 
 def change_stains(rgb: Pixels, factors: Sequence[float], offsets: Sequence[float]) -> Pixels:

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import Dataset
 
 from wsi_seg.config import Recipe
-from wsi_seg.config.augment import Augment
+from wsi_seg.config.augment import Augment, StepConfig
 from wsi_seg.data.augment import require_no_colour
 from wsi_seg.data.dataset import PatchDataset
 from wsi_seg.data.source import PatchSources
@@ -17,6 +17,7 @@ from wsi_seg.learn.sampler import patch_sampler
 from wsi_seg.learn.split import Split, split_slides
 from wsi_seg.reading.view import View
 from wsi_seg.sampling import GridSampler, PatchSampler
+from wsi_seg.sampling.drift import distribution
 from wsi_seg.sampling.maps import TrainingSlide
 
 
@@ -173,8 +174,33 @@ def patch_dataset(
     kinds = {(source.soft is not None, source.doubt is not None) for source in sources}
     soft = any(has_soft for has_soft, _ in kinds)
     return WeightedPatchDataset(
-        PatchDataset(sources, sampler, augment=augment, patch_px=patch_px, seed=recipe.seed),
+        PatchDataset(
+            sources,
+            sampler,
+            augment=with_colours(augment, slides),
+            patch_px=patch_px,
+            seed=recipe.seed,
+        ),
         [recipe.data.pseudo_weight if slide.is_pseudo else 1.0 for slide in slides],
         classes=len(recipe.classes) if soft else None,
         by_px=any(has_doubt for _, has_doubt in kinds),
     )
+
+
+def with_colours(augment: Augment, slides: Sequence[TrainingSlide]) -> Augment:
+    """Fill in the colours of the slides where a step is to draw from them."""
+    if isinstance(augment, str) or not slides:
+        return augment
+    return tuple(_with_colours(step, slides) for step in augment)
+
+
+def _with_colours(step: StepConfig, slides: Sequence[TrainingSlide]) -> StepConfig:
+    if step.one_of is not None:
+        inner = tuple(_with_colours(one, slides) for one in step.one_of.of)
+        return StepConfig(one_of=step.one_of.model_copy(update={"of": inner}))
+    colours = step.restain
+    if colours is None or (colours.mean is not None and colours.deviation is not None):
+        return step
+    mean, deviation = (tuple(v.tolist()) for v in distribution([s.store for s in slides]))
+    measured = {"mean": colours.mean or mean, "deviation": colours.deviation or deviation}
+    return StepConfig(restain=colours.model_copy(update=measured))

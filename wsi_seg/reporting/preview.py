@@ -21,6 +21,7 @@ from wsi_seg.config import Recipe
 from wsi_seg.data.augment import Augmenter
 from wsi_seg.data.source import PatchSource, class_mask
 from wsi_seg.errors import ConfigError
+from wsi_seg.learn.dataset import with_colours
 from wsi_seg.learn.position_bias import means_by_position, middle_and_corners
 from wsi_seg.learn.sampler import patch_sampler, patch_sides
 from wsi_seg.progress import Progress
@@ -151,10 +152,12 @@ def preview_slides(
 
     first = run_each(named, opened, title="opening", progress=progress)
     slides = {name: slide for name, (slide, _) in first.results.items()}
+    colours = with_colours(recipe.augment, list(slides.values()))
+    changed = recipe.model_copy(update={"augment": colours})
     draws = _draws(slides, recipe, every=count == len(wanted)) if slides else {}
 
     def work(name: str) -> _Card:
-        return _card(*first.results[name], recipe, draws[name], side, math.ceil(_PATCHES / count))
+        return _card(*first.results[name], changed, draws[name], side, math.ceil(_PATCHES / count))
 
     batch = run_each(list(slides), work, title="preview", progress=progress)
     if batch.results:
