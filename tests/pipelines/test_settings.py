@@ -1,5 +1,6 @@
 """The full recipes have the numbers that their teams published; deviations are named here."""
 
+import json
 import re
 import shlex
 from itertools import pairwise
@@ -19,14 +20,21 @@ from wsi_seg.config.augment import (
     StepConfig,
     StrengthConfig,
 )
+from wsi_seg.config.ensemble import read_ensemble
 from wsi_seg.data.presets import PRESETS
 from wsi_seg.learn.monitor import RULES
+from wsi_seg.postprocess.rule import read_rule
 
 FOLDER = Path(__file__).parents[2] / "pipelines"
 
 
 def full(task, *settings):
     return load_recipe(FOLDER / task / "recipe.yaml", settings)
+
+
+def step_of(train):
+    """Patches of one step."""
+    return train.batch_size * train.accumulate * train.devices
 
 
 def weights(recipe):
@@ -104,6 +112,40 @@ def test_siim_has_the_settings_of_its_other_networks():
     assert [s.sampling.mix.objects for s in one.stages[1:]] == [0.8, 0.4, 0.6, 0.4]
 
 
+@pytest.mark.parametrize(
+    ("name", "shares", "rule"),
+    [
+        ("public", (0.4, 0.2, 0.2, 0.2), (0.7, 0.3, 800)),
+        ("valid", (0.2, 0.15, 0.4, 0.25), (0.75, 0.3, 1500)),
+    ],
+)
+def test_siim_blends_its_four_networks_as_published(name, shares, rule, tmp_path):
+    """Weights of the public network, AlbuNet, SCSE-Unet and ResNet50; contours above 100 px."""
+    text = (FOLDER / "siim_pneumothorax" / f"blend-{name}.yaml").read_text(encoding="utf-8")
+    runs = ["public", "albunet", "seunet", "resnet50"]
+    task = tmp_path / "pipelines" / "siim_pneumothorax"
+    task.mkdir(parents=True)
+    (task / "blend.yaml").write_text(text)
+    for run in runs:  # five folds of three networks
+        rows = [{"checkpoint": f"fold_{f}/top_{n}.safetensors"} for f in range(5) for n in range(3)]
+        (tmp_path / f"run-siim-{run}").mkdir()
+        (tmp_path / f"run-siim-{run}" / "ensemble.yaml").write_text(json.dumps({"members": rows}))
+    blend = read_ensemble(task / "blend.yaml")
+    assert blend.mode == "weighted"
+    assert len(blend.members) == 60
+    found = dict.fromkeys(runs, 0.0)
+    for member in blend.members:
+        found[Path(member.checkpoint).resolve().parts[-3].removeprefix("run-siim-")] += (
+            member.weight
+        )
+    assert found == pytest.approx(dict(zip(runs, shares, strict=True)))
+    decided = read_rule(FOLDER / "siim_pneumothorax" / f"rule-{name}.json")
+    assert (decided.high_threshold, decided.low_threshold, decided.min_area) == rule
+    assert (decided.unit, decided.per, decided.min_object_area) == ("px", "image", 101)
+    page = (FOLDER / "siim_pneumothorax" / "README.md").read_text(encoding="utf-8")
+    assert all(f"--out run-siim-{run}\n" in page for run in runs)
+
+
 def test_siim_augments_by_its_list():
     chosen: list[Any] = [step.chosen for step in PRESETS["siim"]]
     flip, light, bend, move = chosen
@@ -141,17 +183,17 @@ def test_stas_is_the_published_network():
     assert round(recipe.data.validation * 1053) == 237
     assert recipe.model.architecture == "DeepLabV3Plus"
     encoders = [recipe.model.encoder]
-    batches = [train.batch_size]
+    batches = [step_of(train)]
     for settings in commands_of("stas_lung"):
         one = full("stas_lung", *settings)
         encoders.append(one.model.encoder)
-        batches.append(one.train.batch_size)
-    assert encoders == [
+        batches.append(step_of(one.train))
+    assert encoders[:3] == [
         "tu-tf_efficientnet_b6.ns_jft_in1k",
         "tu-tf_efficientnetv2_m.in21k_ft_in1k",
         "tu-eca_nfnet_l2.ra3_in1k",
     ]
-    assert batches == [16, 16, 24]
+    assert batches == [16, 16, 24, 16]  # the last is the first on four GPUs
 
 
 def test_hubmap_samples_regions_and_objects_as_published():
