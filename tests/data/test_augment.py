@@ -78,7 +78,7 @@ def test_none_changes_nothing():
 
 
 COLOURS: dict[str, Any] = {
-    "mean": [60, 25, -10, 12, 8, 5], "deviation": [5, 4, 3, 2, 1, 1],
+    "mean": [60, 25, -10, 8, 8, 5], "deviation": [5, 4, 3, 2, 1, 1],
 }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ def stats(
     ] = None,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Measure colour, contrast and resolution of each slide, and compare collections.
+    """Measure how slides look, and which look unlike others.
 
     Look at it before a model meets slides of another laboratory or scanner. Figures are means over
     the tissue, in L*a*b*: lightness, red to green, yellow to blue.
