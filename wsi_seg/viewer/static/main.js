@@ -7,6 +7,7 @@ import { Layers } from "./layers.js";
 import { Area, Distance, MEASURE_COLOUR } from "./measure.js";
 import { describe, ObjectList } from "./objects.js";
 import { Overlay } from "./overlay.js";
+import { PanDrawer } from "./pan.js";
 import { Pen } from "./pen.js";
 import { readPlace, writePlace } from "./place.js";
 import { Review } from "./review.js";
@@ -21,15 +22,13 @@ const QUARTER = 90;
 const narrow = () => matchMedia("(max-width: 1000px)").matches;
 
 const viewer = OSD({
-  id: "viewer", drawer: "canvas", showNavigationControl: false, showNavigator: true, navigatorId: "navigator",
+  id: "viewer", drawer: PanDrawer, showNavigationControl: false, showNavigator: true, navigatorId: "navigator",
   navigatorAutoFade: false, animationTime: 0.35, springStiffness: 9, maxZoomPixelRatio: 16, visibilityRatio: 0.3,
   minZoomImageRatio: 0.7, minPixelRatio: 0.35, imageLoaderLimit: 8, maxImageCacheCount: 300, zoomPerScroll: 1.3, preserveImageSizeOnResize: true,
   gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true }, gestureSettingsTouch: { clickToZoom: false, pinchRotate: true },
   gestureSettingsPen: { clickToZoom: false }, placeholderFillStyle: null, preserveViewport: true, subPixelRoundingForTransparency: 2,
   smoothTileEdgesMinZoom: Infinity, // smooth edges go through a second canvas, placed by whole pixels
 });
-// Tiles end where they end: drawn a pixel larger, to hide seams, they would be up to a pixel off.
-viewer.drawer.minimumOverlapRequired = () => false;
 viewer.innerTracker.keyHandler = null;
 viewer.innerTracker.keyDownHandler = null;
 
