@@ -7,6 +7,8 @@ import { coverageSource } from "./source.js";
 
 // Objects that are smaller on the screen, in pixels, are shown by their density.
 const SMALLEST_PX = 9;
+// Objects of a slide that the server lists, the largest ones; any others are shown by their density.
+const MOST_LISTED = 20_000;
 // Lines are as wide as asked for from this size of an object on, and thinner below it.
 const FULL_LINE_PX = 40;
 // Outlines are fetched and drawn this far beyond what is seen, in shares of it.
@@ -41,7 +43,7 @@ export class Overlay {
     this.verdicts = {};
     this.chosen = null;
     this.stroke = null;
-    this.leftOut = false;
+    this.leftOut = this.capped = false;
     this.side = 0;
     this.sheet = null;
   }
@@ -67,6 +69,7 @@ export class Overlay {
   /** Show the outlines of a slide's objects; `objects` by id. */
   show(objects) {
     this.objects = objects;
+    this.capped = objects.length >= MOST_LISTED;
     const sides = objects.map(({ box }) => Math.sqrt((box[2] - box[0]) * (box[3] - box[1])));
     this.side = sides.sort((a, b) => a - b)[Math.floor(sides.length / 2)] ?? 0;
     return this.refresh();
@@ -119,8 +122,10 @@ export class Overlay {
     if (!this.slide) return;
     const { canvas, context } = this;
     const dense = this.dense && this.style.visible;
-    this.coverage?.item.setOpacity(dense ? this.style.opacity : 0);
+    const shaded = dense || (this.capped && this.style.visible);
+    this.coverage?.item.setOpacity(shaded ? this.style.opacity : 0);
     document.getElementById("overlay-note").hidden = !(dense && this.coverage);
+    document.getElementById("capped-note").hidden = !this.capped;
     this.#clean();
     const outlined = !dense && this.style.visible && this.groups.length > 0;
     canvas.dataset.outlines = outlined ? this.shown.objects.length + this.shown.truth.length : 0;
