@@ -31,6 +31,7 @@ WORDS = [
     ("verify", "pred.zarr"),
     ("dedup", "store.zarr"),
     ("mine", "pred.zarr", "store.zarr"),
+    ("next", "store.zarr", "pred.zarr"),
     ("evaluate", "pred.zarr"),
     ("search", "pred.zarr", "--high-threshold", "0.5"),
     ("calibrate", "pred.zarr"),
