@@ -21,6 +21,9 @@ def view(
         Path | None,
         typer.Option(help="Folder for reviews.", show_default="review/ next to the collection"),
     ] = None,
+    weight: Annotated[
+        float, typer.Option(min=0, max=1, help="How much what is reviewed counts in training.")
+    ] = 1.0,
     read_only: Annotated[
         bool, typer.Option("--read-only", help="Write nothing, so no reviews either.")
     ] = False,
@@ -63,7 +66,7 @@ def view(
             open_collection(collection),
             None if prediction is None else open_predictions(prediction),
             truth,
-            ViewOptions(host=host, port=port, review=folder),
+            ViewOptions(host=host, port=port, review=folder, weight=weight),
             ready=ready,
         )
         return {"address": shown[0]}

@@ -36,12 +36,15 @@ class ViewOptions:
         Folder that reviews are written to; None allows no writing.
     framed
         Whether pages of this machine, such as a notebook, may show the viewer in a frame.
+    weight
+        How much what is reviewed counts in training, 0 to 1.
     """
 
     host: str = "127.0.0.1"
     port: int = 8123
     review: Path | None = None
     framed: bool = False
+    weight: float = 1.0
 
 
 def serve(
@@ -103,7 +106,13 @@ def prepare(
     if options.review is not None and options.review.exists() and not options.review.is_dir():
         raise OutputError(f"{options.review} is a file; expected a folder for reviews")
     token = None if options.host in LOOPBACK else secrets.token_urlsafe(24)
-    app = make_app(catalog, review=options.review, token=token, framed=options.framed)
+    app = make_app(
+        catalog,
+        review=options.review,
+        token=token,
+        framed=options.framed,
+        weight=options.weight,
+    )
     return app, token
 
 

@@ -10,6 +10,7 @@ import { Overlay } from "./overlay.js";
 import { PanDrawer } from "./pan.js";
 import { Pen } from "./pen.js";
 import { readPlace, writePlace } from "./place.js";
+import { Queue } from "./queue.js";
 import { Review } from "./review.js";
 import { Style } from "./style.js";
 import { View } from "./view.js";
@@ -19,6 +20,8 @@ const at = (id) => document.getElementById(id);
 const MANY_SLIDES = 8;
 const FIRST_PICTURE_MS = 2000;
 const QUARTER = 90;
+const ERASE_COLOUR = "#b34a00";
+const REVIEWING = new Set(["draw", "merge", "erase", "split"]);
 const narrow = () => matchMedia("(max-width: 1000px)").matches;
 
 const viewer = OSD({
@@ -45,9 +48,11 @@ const overlay = new Overlay(viewer, view, style);
 const pen = new Pen(viewer, view, overlay);
 const hud = new Hud(view);
 const list = new ObjectList(choose);
+const queue = new Queue((box) => view.fit(box));
 const review = new Review(() => {
   overlay.verdicts = list.verdicts = review.verdicts;
   overlay.drawings = review.drawings;
+  if (typeof chosen === "string" && Number(chosen.slice(1)) >= review.drawings.length) chosen = overlay.chosen = null;
   overlay.restyle();
   list.draw();
   showChosen();
@@ -111,6 +116,7 @@ async function openObjects() {
   style.count(counted(objects));
   await overlay.show(objects);
   if (catalog.review) await review.open(slide, reviewedClasses());
+  if (slide === here) await queue.open(slide);
 }
 
 function counted(all) {
@@ -144,27 +150,40 @@ function showChosen() {
     at(`mark-${name}`).setAttribute("aria-pressed", verdict === name);
     at(`mark-${name}`).disabled = !one;
   }
-  at("erase").disabled = !drawn;
+  at("remove").disabled = !drawn;
+  at("undo").disabled = !review.past.length;
+  at("redo").disabled = !review.future.length;
   const reviewed = Object.keys(review.verdicts).length;
   at("reviewed").textContent = objects.length ? `${reviewed} of ${objects.length.toLocaleString("en")} reviewed` : "";
   at("chosen").textContent = one ? describe(one, slide.mpp)
-    : drawn ? "An outline drawn here." : "Choose an object to judge it.";
+    : drawn ? `A shape drawn here, ${review.drawings[Number(chosen.slice(1))]?.class_name}.` : "Choose an object to judge it.";
 }
 
 function say(verdict) {
   if (catalog.review && typeof chosen === "number") review.say(chosen, verdict);
 }
 
-function erase() {
+function remove() {
   if (typeof chosen !== "string") return;
   const number = Number(chosen.slice(1));
   choose(null);
-  review.erase(number);
+  review.remove(number);
+}
+
+/** Edit shapes, and the chosen object of the prediction, which becomes one. */
+function edit(operation, stroke = []) {
+  if (!catalog.review) return;
+  const object = typeof chosen === "number" ? overlay.shown.objects.find(({ id }) => id === chosen) : null;
+  choose(null);
+  review.edit(operation, stroke, object && { ...object, class: objects[object.id].class });
 }
 
 // What a pen is for: its button, and what becomes of a line.
 const TOOLS = {
   draw: { look: () => ({ colour: review.colour() }), done: (ring) => choose(review.add(ring)) },
+  merge: { look: () => ({ colour: review.colour() }), done: (ring) => edit("merge", ring) },
+  erase: { look: () => ({ colour: ERASE_COLOUR }), done: (ring) => edit("erase", ring) },
+  split: { look: () => ({ colour: ERASE_COLOUR }), done: (line) => edit("split", line) },
   distance: { look: () => ({ colour: MEASURE_COLOUR, straight: true }), done: (line) => measured(new Distance(line, slide.mpp)) },
   area: { look: () => ({ colour: MEASURE_COLOUR }), done: (ring) => measured(new Area(ring, slide.mpp)) },
 };
@@ -173,7 +192,7 @@ let tool = null;
 function takeTool(name) {
   const before = tool;
   putTool();
-  if (name === before || (name === "draw" && !catalog.review)) return;
+  if (name === before || (REVIEWING.has(name) && !catalog.review)) return;
   tool = name;
   at(name).setAttribute("aria-pressed", true);
   pen.take(TOOLS[name].look(), TOOLS[name].done);
@@ -244,7 +263,11 @@ const KEYS = [
   [["p"], "Object before", () => step(-1)],
   [["1"], "Right", () => say("right")], [["2"], "Wrong", () => say("wrong")], [["3"], "Unsure", () => say("unsure")],
   [["d"], "Draw", () => takeTool("draw")],
-  [["Delete", "Backspace"], "Erase what was drawn", erase],
+  [["u"], "Merge shapes", () => takeTool("merge")], [["e"], "Erase from shapes", () => takeTool("erase")],
+  [["x"], "Split shapes", () => takeTool("split")], [["f"], "Fill holes", () => edit("fill")],
+  [["z"], "Undo", () => review.undo()], [["y"], "Redo", () => review.redo()],
+  [["Delete", "Backspace"], "Remove the chosen shape", remove],
+  [["q"], "Next place to annotate", () => queue.step()],
   [["Escape"], "Put the tool away, choose nothing", escape],
   [["["], "Lower threshold", () => layers.setThreshold(layers.threshold - 0.05)],
   [["]"], "Higher threshold", () => layers.setThreshold(layers.threshold + 0.05)],
@@ -256,7 +279,8 @@ const KEYS = [
 ];
 
 function onKey(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select, input:not([type]), input[type=search], dialog *")) return;
+  const undoes = (event.ctrlKey || event.metaKey) && ["z", "y"].includes(event.key);
+  if (((event.ctrlKey || event.metaKey) && !undoes) || event.altKey || event.target.matches("select, input:not([type]), input[type=search], dialog *")) return;
   if (event.target.matches("input[type=range]") && event.key.startsWith("Arrow")) return;
   const [, , act] = KEYS.find(([names]) => names.includes(event.key)) ?? [];
   if (!act || !slide) return;
@@ -309,7 +333,10 @@ function connect() {
   press("rotate", () => view.rotate(QUARTER));
   press("go-to", () => at("go").showModal());
   at("go").addEventListener("close", () => { if (at("go").returnValue === "go") goToTyped(); });
-  press("erase", erase);
+  press("remove", remove);
+  press("fill", () => edit("fill"));
+  press("undo", () => review.undo());
+  press("redo", () => review.redo());
   for (const verdict of ["right", "wrong", "unsure"]) press(`mark-${verdict}`, () => say(verdict));
   at("draw-class").addEventListener("change", () => { if (tool === "draw") pen.take(TOOLS.draw.look(), TOOLS.draw.done); });
   at("keys").replaceChildren(...KEYS.filter(([, text]) => text).flatMap(([names, text]) =>

@@ -138,7 +138,7 @@ export class Overlay {
     const chosen = this.shown.objects.find(({ id }) => id === this.chosen);
     if (chosen) this.#line(chosen.path, { ...chosen, verdict: this.verdicts[chosen.id], wide: 2 });
     this.drawings.forEach((drawing, number) => {
-      this.#line(pathOf([drawing.ring]), { colour: drawing.colour, wide: this.chosen === `d${number}` ? 2 : 1.5, fill: 0.15 });
+      this.#line(pathOf(drawing.rings), { colour: drawing.colour, wide: this.chosen === `d${number}` ? 2 : 1.5, fill: 0.15 });
     });
     if (this.stroke?.length > 1) this.#line(pathOf([this.stroke], false), { colour: this.strokeColour, wide: 1.5 });
     this.measures.forEach((measure) => measure.draw(context, this.view, (path, look) => this.#line(path, look)));
@@ -211,7 +211,7 @@ export class Overlay {
   /** Id of what is under a place: a drawing (`d0`) or an object; the last drawn wins. */
   under(point) {
     const inside = (path) => this.probe.isPointInPath(path, point.x, point.y, "evenodd");
-    const drawn = this.drawings.findLastIndex((drawing) => inside(pathOf([drawing.ring])));
+    const drawn = this.drawings.findLastIndex((drawing) => inside(pathOf(drawing.rings)));
     if (drawn >= 0) return `d${drawn}`;
     const near = this.style.visible && !this.dense ? this.shown.objects : [];
     return near.findLast(({ id, status, path }) => {
