@@ -298,6 +298,18 @@ def test_the_queue_goes_from_place_to_place(page):
     assert page.one("#queue li[aria-selected=true]").text == "1"
 
 
+def test_a_bookmark_is_kept_and_leads_back(page):
+    page.open(CORNER)
+    page.key("b")
+    page.open()
+    (go, forget) = page.all("#bookmarks button")
+    assert go.text == "30, 24"
+    page.driver.execute_script("arguments[0].click()", go)
+    page.until(lambda: page.place().get("zoom") == "4.000", "the place")
+    page.driver.execute_script("arguments[0].click()", forget)
+    assert not page.all("#bookmarks button")
+
+
 @pytest.mark.parametrize(("width", "height"), [(1400, 900), (820, 1180), (390, 844)])
 @pytest.mark.parametrize("theme", ["dark", "light"])
 def test_screens_and_themes(page, width, height, theme):

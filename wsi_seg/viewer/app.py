@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -29,9 +30,12 @@ from wsi_seg.store import read_thumbnail
 from wsi_seg.viewer.auth import AuthMiddleware
 from wsi_seg.viewer.catalog import Catalog
 from wsi_seg.viewer.objects import status
-from wsi_seg.viewer.review_routes import get_review, post_shapes, put_review
+from wsi_seg.viewer.review_routes import get_review, post_click, post_shapes, put_review
 from wsi_seg.viewer.slide_cache import SlideCache
 from wsi_seg.viewer.tiles import Tile, encode_jpeg
+
+if TYPE_CHECKING:
+    from wsi_seg.models.promptable import Promptable
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +60,7 @@ def make_app(
     token: str | None,
     framed: bool = False,
     weight: float = 1.0,
+    sam: "Promptable | None" = None,
 ) -> Starlette:
     """Application for one pair of collections.
 
@@ -71,6 +76,8 @@ def make_app(
         Whether pages of this machine may show the viewer in a frame.
     weight
         How much what is reviewed counts in training, 0 to 1.
+    sam
+        Outlines what is clicked; None where there is no such model.
     """
     routes = [
         Route("/", _page),
@@ -83,6 +90,7 @@ def make_app(
         Route("/slides/{slide}/next", _answer(_next)),
         Route("/slides/{slide}/review", _answer(get_review), methods=["GET"]),
         Route("/slides/{slide}/review", put_review, methods=["PUT"]),
+        Route("/slides/{slide}/click", post_click, methods=["POST"]),
         Route("/shapes", post_shapes, methods=["POST"]),
         Route("/slides/{slide}/layers/{layer}/{level:int}/{row:int}/{column:int}", _answer(_tile)),
         Mount("/static", StaticFiles(directory=STATIC)),
@@ -92,7 +100,7 @@ def make_app(
         middleware=[Middleware(AuthMiddleware, token=token, framed=framed)],
         exception_handlers={WsiSegError: _failed, OSError: _failed},
     )
-    app.state.cache = SlideCache(catalog, review, weight)
+    app.state.cache = SlideCache(catalog, review, weight, sam)
     return app
 
 
@@ -136,6 +144,7 @@ def _slides(cache: SlideCache, request: Request) -> Response:
             "title": catalog.slides.path.name,
             "prediction": None if predicted is None else predicted.path.name,
             "review": cache.review is not None,
+            "sam": cache.sam is not None,
             "slides": list(catalog.names()),
         }
     )

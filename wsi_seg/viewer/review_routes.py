@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from wsi_seg.errors import AnnotationError, StoreNotFoundError
+from wsi_seg.viewer.clicks import Click, outlined
 from wsi_seg.viewer.review import MAX_BYTES, Review, read_review, review_version, write_review
 from wsi_seg.viewer.shapes import Edit, edited
 from wsi_seg.viewer.slide_cache import SlideCache
@@ -39,6 +40,21 @@ async def post_shapes(request: Request) -> Response:
         raise StoreNotFoundError("this viewer was started without review")
     body = await _body(request)
     return _too_large(request) if body is None else await run_in_threadpool(_edit, body)
+
+
+async def post_click(request: Request) -> Response:
+    """Outline what was clicked, by the promptable model."""
+    body = await _body(request)
+    if body is None:
+        return _too_large(request)
+    return await run_in_threadpool(_click, request.app.state.cache, request, body)
+
+
+def _click(cache: SlideCache, request: Request, body: bytes) -> Response:
+    if cache.sam is None:
+        raise StoreNotFoundError("this viewer was started without --sam")
+    slide = cache.opened(request.path_params["slide"]).view.slide
+    return JSONResponse({"rings": outlined(cache.sam, slide, _parsed(Click, body, "click"))})
 
 
 async def _body(request: Request) -> bytes | None:

@@ -53,17 +53,17 @@ def edited(edit: Edit) -> list[list[list[list[tuple[float, float]]]]]:
     """
     shapes = [polygon_of(rings) for rings in edit.shapes]
     if edit.operation == "fill":
-        return [[_rings(Polygon(part.exterior)) for part in _parts(shape)] for shape in shapes]
+        return [[rings_of(Polygon(part.exterior)) for part in _parts(shape)] for shape in shapes]
     least = 2 if edit.operation == "split" else 3
     if len(edit.stroke) < least:
-        return [[_rings(part) for part in _parts(shape)] for shape in shapes]
+        return [[rings_of(part) for part in _parts(shape)] for shape in shapes]
     if edit.operation == "split":
         stroke: BaseGeometry = LineString(edit.stroke)
         results = [_split(shape, stroke) for shape in shapes]
     else:
         stroke = shapely.make_valid(Polygon(edit.stroke))
         results = (_erased if edit.operation == "erase" else _merged)(shapes, stroke)
-    return [[_rings(part) for part in _parts(result)] for result in results]
+    return [[rings_of(part) for part in _parts(result)] for result in results]
 
 
 def polygon_of(rings: Sequence[Sequence[tuple[float, float]]]) -> BaseGeometry:
@@ -101,6 +101,7 @@ def _parts(shape: BaseGeometry) -> list[Polygon]:
     return [part for part in parts if isinstance(part, Polygon) and part.area >= _LEAST_PX2]
 
 
-def _rings(part: Polygon) -> list[list[tuple[float, float]]]:
+def rings_of(part: Polygon) -> list[list[tuple[float, float]]]:
+    """Give the rings of an area, the outer one first, not closed."""
     rings = [part.exterior, *part.interiors]
-    return [[(x, y) for x, y in shapely.get_coordinates(ring)[:-1].round(2)] for ring in rings]
+    return [shapely.get_coordinates(ring)[:-1].round(2).tolist() for ring in rings]

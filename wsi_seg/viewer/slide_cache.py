@@ -4,12 +4,16 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wsi_seg.errors import StoreNotFoundError
 from wsi_seg.evaluation.review_objects import list_review_objects, outline_truth
 from wsi_seg.exporting.names import file_name
 from wsi_seg.viewer.catalog import Catalog, SlideView
 from wsi_seg.viewer.objects import SlideObjects
+
+if TYPE_CHECKING:
+    from wsi_seg.models.promptable import Promptable
 
 # Slides whose layers and objects are kept open.
 _KEPT = 4
@@ -36,12 +40,21 @@ class SlideCache:
         Folder of the reviews; None where nothing may be written.
     weight
         How much what was reviewed counts in training, 0 to 1.
+    sam
+        Outlines what is clicked; None where there is no such model.
     """
 
-    def __init__(self, catalog: Catalog, review: Path | None, weight: float = 1.0) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        review: Path | None,
+        weight: float = 1.0,
+        sam: "Promptable | None" = None,
+    ) -> None:
         self.catalog = catalog
         self.review = review
         self.weight = weight
+        self.sam = sam
         self.writing = threading.Lock()  # of reviews: one looks at the version and replaces it
         self._opened: OrderedDict[str, Opened] = OrderedDict()
         self._lock = threading.Lock()

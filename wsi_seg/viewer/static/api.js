@@ -27,6 +27,8 @@ export const outlines = (slide, region) =>
 export const valuesAt = (slide, x, y, signal) =>
   answer(fetch(at(slide, `/values?x=${x}&y=${y}`), { signal }));
 const JSON_TYPE = { "Content-Type": "application/json" };
+export const outlineAt = (slide, click) =>
+  answer(fetch(at(slide, "/click"), { method: "POST", headers: JSON_TYPE, body: JSON.stringify(click) }));
 export const editShapes = (edit) =>
   answer(fetch("/shapes", { method: "POST", headers: JSON_TYPE, body: JSON.stringify(edit) }));
 

@@ -1,6 +1,7 @@
 // Owns the page: opens slides, and connects picture, layers, objects, review and keyboard.
 
 import { listObjects, listSlides, openSlide, thumbnail } from "./api.js";
+import { Bookmarks } from "./bookmarks.js";
 import { element, tell } from "./dom.js";
 import { Hud } from "./hud.js";
 import { Layers } from "./layers.js";
@@ -21,7 +22,7 @@ const MANY_SLIDES = 8;
 const FIRST_PICTURE_MS = 2000;
 const QUARTER = 90;
 const ERASE_COLOUR = "#b34a00";
-const REVIEWING = new Set(["draw", "merge", "erase", "split"]);
+const REVIEWING = new Set(["draw", "outline", "merge", "erase", "split"]);
 const narrow = () => matchMedia("(max-width: 1000px)").matches;
 
 const viewer = OSD({
@@ -48,6 +49,8 @@ const overlay = new Overlay(viewer, view, style);
 const pen = new Pen(viewer, view, overlay);
 const hud = new Hud(view);
 const list = new ObjectList(choose);
+const placeSeen = () => ({ ...view.centre(), zoom: view.zoom(), rotation: view.rotation() });
+const bookmarks = new Bookmarks((place) => view.goTo(place, false), placeSeen);
 const queue = new Queue((box) => view.fit(box));
 const review = new Review(() => {
   overlay.verdicts = list.verdicts = review.verdicts;
@@ -63,7 +66,7 @@ function remember() {
   clearTimeout(remembering);
   remembering = setTimeout(() => {
     if (!slide || !viewer.world.getItemCount()) return;
-    writePlace({ slide: slide.name, ...view.centre(), zoom: view.zoom(), rotation: view.rotation(), ...layers.state() });
+    writePlace({ slide: slide.name, ...placeSeen(), ...layers.state() });
   }, 150);
 }
 
@@ -83,6 +86,7 @@ async function open(name, place = {}) {
     // The first drawing finds the size that the window has by now.
     viewer.addOnceHandler("update-viewport", () => view.goTo(place));
     hud.open(slide);
+    bookmarks.open(slide);
     layers.open(slide, place);
     style.open(slide);
     overlay.open(slide);
@@ -180,7 +184,8 @@ function edit(operation, stroke = []) {
 
 // What a pen is for: its button, and what becomes of a line.
 const TOOLS = {
-  draw: { look: () => ({ colour: review.colour() }), done: (ring) => choose(review.add(ring)) },
+  draw: { look: () => ({ colour: review.colour() }), done: (ring) => choose(review.add([ring])) },
+  outline: { look: () => ({ colour: review.colour(), least: 1 }), done: async ([[x, y]]) => choose(await review.outline(x, y, view.zoom())) },
   merge: { look: () => ({ colour: review.colour() }), done: (ring) => edit("merge", ring) },
   erase: { look: () => ({ colour: ERASE_COLOUR }), done: (ring) => edit("erase", ring) },
   split: { look: () => ({ colour: ERASE_COLOUR }), done: (line) => edit("split", line) },
@@ -192,7 +197,7 @@ let tool = null;
 function takeTool(name) {
   const before = tool;
   putTool();
-  if (name === before || (REVIEWING.has(name) && !catalog.review)) return;
+  if (name === before || (REVIEWING.has(name) && !catalog.review) || (name === "outline" && !catalog.sam)) return;
   tool = name;
   at(name).setAttribute("aria-pressed", true);
   pen.take(TOOLS[name].look(), TOOLS[name].done);
@@ -263,11 +268,12 @@ const KEYS = [
   [["p"], "Object before", () => step(-1)],
   [["1"], "Right", () => say("right")], [["2"], "Wrong", () => say("wrong")], [["3"], "Unsure", () => say("unsure")],
   [["d"], "Draw", () => takeTool("draw")],
+  [["k"], "Outline what is clicked (with --sam)", () => takeTool("outline")],
   [["u"], "Merge shapes", () => takeTool("merge")], [["e"], "Erase from shapes", () => takeTool("erase")],
   [["x"], "Split shapes", () => takeTool("split")], [["f"], "Fill holes", () => edit("fill")],
   [["z"], "Undo", () => review.undo()], [["y"], "Redo", () => review.redo()],
   [["Delete", "Backspace"], "Remove the chosen shape", remove],
-  [["q"], "Next place to annotate", () => queue.step()],
+  [["b"], "Keep this place", () => bookmarks.add()], [["q"], "Next place to annotate", () => queue.step()],
   [["Escape"], "Put the tool away, choose nothing", escape],
   [["["], "Lower threshold", () => layers.setThreshold(layers.threshold - 0.05)],
   [["]"], "Higher threshold", () => layers.setThreshold(layers.threshold + 0.05)],
@@ -380,6 +386,7 @@ async function start() {
     return;
   }
   at("review-box").hidden = !catalog.review;
+  at("outline").hidden = !catalog.sam;
   listSlideLinks(catalog.slides);
   if (catalog.slides.length === 1 && !narrow()) toggleSide("slides");
   const place = readPlace();

@@ -1,6 +1,6 @@
 // Owns the review of a slide: verdicts and shapes, undone and redone, saved after each change.
 
-import { editShapes, readReview, writeReview } from "./api.js";
+import { editShapes, outlineAt, readReview, writeReview } from "./api.js";
 import { element, tell } from "./dom.js";
 
 export class Review {
@@ -42,10 +42,22 @@ export class Review {
     this.#become({ verdicts, drawings: this.drawings });
   }
 
-  add(ring) {
-    const drawing = this.#coloured({ class_name: this.className(), rings: [ring] });
+  add(rings) {
+    const drawing = this.#coloured({ class_name: this.className(), rings });
     this.#become({ verdicts: this.verdicts, drawings: [...this.drawings, drawing] });
     return `d${this.drawings.length - 1}`;
+  }
+
+  /** Outline what is at a place, as seen at a zoom, by the promptable model; gives the shape's id. */
+  async outline(x, y, zoom) {
+    const { slide } = this;
+    this.status.textContent = "Looking …";
+    const found = await outlineAt(slide.name, { x, y, zoom }).catch((error) => { tell(error.message); return null; });
+    this.status.textContent = "";
+    if (this.slide !== slide || !found) return null;
+    if (found.rings.length) return this.add(found.rings);
+    tell("The model finds nothing to outline here.");
+    return null;
   }
 
   remove(number) {
