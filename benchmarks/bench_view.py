@@ -209,6 +209,9 @@ requestAnimationFrame(step);
 """
 
 
+SWITCH = "document.body.dispatchEvent(new KeyboardEvent('keydown', {key: 'o', bubbles: true}))"
+
+
 def frames(address: str, slide: dict) -> dict[str, float]:
     """Frames per second of a pan, at three zooms, with objects and without."""
     rates: dict[str, float] = {}
@@ -226,8 +229,7 @@ def frames(address: str, slide: dict) -> dict[str, float]:
                 page.execute_async_script(PAN, 120)  # tiles are there from now on
                 rate = page.execute_async_script(PAN, 300)
                 rates[f"pan at zoom {zoom:g}, {shown}, frames/s"] = round(rate, 1)
-                key = "document.dispatchEvent(new KeyboardEvent('keydown', {key: 'o'}))"
-                page.execute_script(key)
+                page.execute_script(SWITCH)
     return rates
 
 

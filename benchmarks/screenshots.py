@@ -56,7 +56,8 @@ def shoot(viewer: str, report: str, folder: Path) -> None:
                 page.get("about:blank")
                 page.get(viewer)
                 keep("viewer")
-                key = "document.dispatchEvent(new KeyboardEvent('keydown', {key: arguments[0]}))"
+                key = "document.body.dispatchEvent("
+                key += "new KeyboardEvent('keydown', {key: arguments[0], bubbles: true}))"
                 if size == "phone":
                     page.execute_script(key, "l")
                 for pressed in "nb":

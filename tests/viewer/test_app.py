@@ -322,7 +322,8 @@ def test_shapes_are_edited_on_the_server(seen, tmp_path):
     edit = {"operation": "split", "shapes": [[ring]], "stroke": [[45, -5], [45, 95]]}
     halves = http.post("/shapes", json=edit, headers={"origin": ADDRESS}).json()["shapes"]
     assert len(halves[0]) == 2
-    for body in (edit | {"operation": "melt"}, {"shapes": [[[[0, 0]]]]}, []):
+    wrong: list[object] = [edit | {"operation": "melt"}, {"shapes": [[[[0, 0]]]]}, []]
+    for body in wrong:
         assert http.post("/shapes", json=body, headers={"origin": ADDRESS}).status_code == 400
     assert client(seen).post("/shapes", json=edit, headers={"origin": ADDRESS}).status_code == 404
 

@@ -21,7 +21,7 @@ def seen_object(number, x):
     return ReviewObject(number, "found", "gland", "#d55e00", box(x, 10, x + 20, 30), 400.0)
 
 
-RINGS = [
+RINGS: list[list[tuple[float, float]]] = [
     [(10, 60), (40, 60), (40, 90), (10, 90)],
     [(20, 70), (30, 70), (30, 80), (20, 80)],
 ]

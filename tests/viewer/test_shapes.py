@@ -57,8 +57,9 @@ def test_merging_joins_what_the_stroke_touches_alone():
 
 @given(st.tuples(*[st.integers(-50, 150)] * 4), st.sampled_from(["merge", "erase"]))
 def test_areas_add_up(sides, operation):
-    x, y, x_end, y_end = min(sides[0], sides[2]), min(sides[1], sides[3]), *sides[2:]
-    stroke = corners(x, y, max(x + 1, x_end), max(y + 1, y_end))
+    left, right = sorted(sides[:2])
+    top, bottom = sorted(sides[2:])
+    stroke = corners(left, top, right + 1, bottom + 1)
     ((*after,),) = edit(operation, [[SQUARE, HOLE]], stroke)
     before, drawn = Polygon(SQUARE, [HOLE]), box(*stroke[0], *stroke[2])
     if operation == "erase":

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.dlpack import from_dlpack
@@ -13,6 +13,9 @@ from wsi_seg.cores import available_cores
 from wsi_seg.errors import CheckpointError, ConfigError
 from wsi_seg.extras import naming_extra
 from wsi_seg.models.file_network import FileNetwork, ImageForm
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 _CUDA = "CUDAExecutionProvider"
 
@@ -26,7 +29,9 @@ _DTYPES = {
 }
 
 
-def onnx_session(path: Path, device: torch.device, *, profile: Path | None = None) -> object:
+def onnx_session(
+    path: Path, device: torch.device, *, profile: Path | None = None
+) -> "InferenceSession":
     """Open an ONNX file in onnxruntime; see `OnnxNetwork`.
 
     Raises
@@ -56,7 +61,7 @@ def onnx_session(path: Path, device: torch.device, *, profile: Path | None = Non
     on_cuda = (_CUDA, {"device_id": str(device.index or 0)})
     providers = [on_cuda] if device.type == "cuda" else ["CPUExecutionProvider"]
     try:
-        session: object = onnxruntime.InferenceSession(path, options, providers=providers)
+        session: InferenceSession = onnxruntime.InferenceSession(path, options, providers=providers)
     except Exception as error:  # onnxruntime's own errors share no other base
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"cannot read ONNX file {path}: {reason}") from error

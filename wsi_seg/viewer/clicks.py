@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import shapely
 from pydantic import BaseModel, ConfigDict, Field
+from shapely.geometry import Polygon
 
 from wsi_seg.errors import RegionError
 from wsi_seg.geometry import Region
@@ -59,4 +60,5 @@ def outlined(
     nearest = min(shapes, key=lambda shape: (shape.distance(place), -shape.area))
     corner = np.array([left, top])
     simple = nearest.simplify(_TOLERANCE_PX)
-    return rings_of(shapely.transform(simple, lambda xy: (xy + corner) * (wide, tall)))
+    outline = simple if isinstance(simple, Polygon) else nearest
+    return rings_of(shapely.transform(outline, lambda xy: (xy + corner) * (wide, tall)))

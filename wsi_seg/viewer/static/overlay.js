@@ -123,7 +123,7 @@ export class Overlay {
     const { canvas, context } = this;
     const dense = this.dense && this.style.visible;
     const shaded = dense || (this.capped && this.style.visible);
-    this.coverage?.item.setOpacity(shaded ? this.style.opacity : 0);
+    this.#shade(shaded ? this.style.opacity : 0);
     document.getElementById("overlay-note").hidden = !(dense && this.coverage);
     document.getElementById("capped-note").hidden = !this.capped;
     this.#clean();
@@ -142,6 +142,13 @@ export class Overlay {
     });
     if (this.stroke?.length > 1) this.#line(pathOf([this.stroke], false), { colour: this.strokeColour, wide: 1.5 });
     this.measures.forEach((measure) => measure.draw(context, this.view, (path, look) => this.#line(path, look)));
+  }
+
+  #shade(opacity) {
+    if (!this.coverage || this.coverage.item.getOpacity() === opacity) return;
+    this.coverage.item.setOpacity(opacity);
+    // OpenSeadragon may forget to draw again without a layer that nothing shows any more.
+    requestAnimationFrame(() => this.viewer.forceRedraw());
   }
 
   /** Make the canvas as large as the picture's, and empty where it is not. */
