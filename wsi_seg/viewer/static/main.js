@@ -1,6 +1,6 @@
 // Owns the page: opens slides, and connects picture, layers, objects, review and keyboard.
 
-import { listObjects, listSlides, openSlide, thumbnail } from "./api.js";
+import { listObjects, listSlides, openSlide } from "./api.js";
 import { Bookmarks } from "./bookmarks.js";
 import { element, tell } from "./dom.js";
 import { Hud } from "./hud.js";
@@ -13,12 +13,12 @@ import { Pen } from "./pen.js";
 import { readPlace, writePlace } from "./place.js";
 import { Queue } from "./queue.js";
 import { Review } from "./review.js";
+import { listSlideLinks } from "./slides.js";
 import { Style } from "./style.js";
 import { View } from "./view.js";
 
 const OSD = window.OpenSeadragon;
 const at = (id) => document.getElementById(id);
-const MANY_SLIDES = 8;
 const FIRST_PICTURE_MS = 2000;
 const QUARTER = 90;
 const ERASE_COLOUR = "#b34a00";
@@ -232,6 +232,11 @@ function goToTyped() {
   view.goTo({ x: x / scale, y: y / scale, rotation: view.rotation() });
 }
 
+function showHelp() {
+  at("help").showModal();
+  at("help").scrollTop = 0; // the button at its end has the focus
+}
+
 function toggleSide(side) {
   const closed = document.body.classList.toggle(`no-${side}`);
   at(`show-${side}`).setAttribute("aria-expanded", !closed);
@@ -281,7 +286,7 @@ const KEYS = [
   [["h"], "Prediction on or off", () => layers.toggle(1)],
   [["s"], "Slides", () => toggleSide("slides")], [["l"], "Layers and objects", () => toggleSide("panel")],
   [["c"], "Copy link", copyLink], [["t"], "Dark or light", () => setTheme(otherTheme())],
-  [["?"], "This list", () => at("help").showModal()],
+  [["?"], "This list", showHelp],
 ];
 
 function onKey(event) {
@@ -329,7 +334,7 @@ function connect() {
   const press = (id, act) => at(id).addEventListener("click", act);
   press("show-slides", () => toggleSide("slides"));
   press("show-panel", () => toggleSide("panel"));
-  press("show-help", () => at("help").showModal());
+  press("show-help", showHelp);
   press("theme", () => setTheme(otherTheme()));
   press("copy-link", copyLink);
   for (const name of Object.keys(TOOLS)) press(name, () => takeTool(name));
@@ -349,30 +354,6 @@ function connect() {
     [element("dt", {}, text === "Pan" ? "Arrows" : names[0]), element("dd", {}, text)]));
 }
 
-function listed(name) {
-  const picture = element("img", { src: thumbnail(name), loading: "lazy", fetchPriority: "low", alt: "" });
-  const link = element("a", { href: `#slide=${encodeURIComponent(name)}`, title: name }, picture, element("span", {}, name));
-  link.dataset.slide = name;
-  link.addEventListener("click", (event) => {
-    event.preventDefault();
-    if (narrow()) toggleSide("slides");
-    open(name, layers.state());
-  });
-  return link;
-}
-
-/** Links to all slides; a field to find some among many. */
-function listSlideLinks(names) {
-  const links = names.map(listed);
-  const field = element("input", { type: "search", placeholder: "Find a slide", ariaLabel: "Find a slide" });
-  field.hidden = names.length < MANY_SLIDES;
-  field.addEventListener("input", () => {
-    const wanted = field.value.trim().toLowerCase();
-    for (const link of links) link.hidden = !link.dataset.slide.toLowerCase().includes(wanted);
-  });
-  at("slides").replaceChildren(field, ...links);
-}
-
 async function start() {
   let kept = null;
   try { kept = localStorage.getItem("theme"); } catch { /* a private window keeps nothing */ }
@@ -387,7 +368,10 @@ async function start() {
   }
   at("review-box").hidden = !catalog.review;
   at("outline").hidden = !catalog.sam;
-  listSlideLinks(catalog.slides);
+  listSlideLinks(catalog.slides, (name) => {
+    if (narrow()) toggleSide("slides");
+    open(name, layers.state());
+  });
   if (catalog.slides.length === 1 && !narrow()) toggleSide("slides");
   const place = readPlace();
   await open(catalog.slides.includes(place.slide) ? place.slide : catalog.slides[0], place);
