@@ -1,4 +1,4 @@
-"""Pictures of the viewer, a review and a report: light and dark, on a desk and on a phone.
+"""Pictures of the viewer, a review and a report: light and dark, on a large screen and on a phone.
 
 ``python benchmarks/screenshots.py [FOLDER]``, by default ``screenshots/``, which git ignores. Needs
 chromium and chromedriver. All that is shown is painted by code.
@@ -13,7 +13,7 @@ from pathlib import Path
 from bench_view import browser
 
 ROOT = Path(__file__).resolve().parents[1]
-SIZES = {"desk": (1400, 900), "phone": (390, 844)}
+SIZES = {"large": (1400, 900), "phone": (390, 844)}
 THEMES = ("light", "dark")
 
 

@@ -273,7 +273,7 @@ def test_an_object_that_is_erased_from_becomes_a_shape(page, address):
     page.until(lambda: page.one("#saved").text == "Review saved", "review")
 
 
-def test_the_second_of_two_pages_is_told_of_the_first(page, address):
+def test_the_second_of_two_pages_learns_of_the_first(page, address):
     page.open(CORNER)
     file = address[1] / "painted.geojson"
     page.until(lambda: page.one("#reviewed").text, "review")

@@ -104,4 +104,6 @@ def _parts(shape: BaseGeometry) -> list[Polygon]:
 def rings_of(part: Polygon) -> list[list[tuple[float, float]]]:
     """Give the rings of an area, the outer one first, not closed."""
     rings = [part.exterior, *part.interiors]
-    return [shapely.get_coordinates(ring)[:-1].round(2).tolist() for ring in rings]
+    return [
+        [(x, y) for x, y in shapely.get_coordinates(ring)[:-1].round(2).tolist()] for ring in rings
+    ]
