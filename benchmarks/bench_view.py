@@ -2,7 +2,9 @@
 
 The floor is Python's own file server with one tile as a file, asked in the same way, in turn.
 ``python benchmarks/bench_view.py [STORE [PREDICTION]] [--json]``; without a store it paints a
-slide. The first picture needs chromium and chromedriver; without them it is left out.
+slide. The first picture needs chromium and chromedriver; without them it is left out, and so are
+frames: ``--objects 1000000`` paints a prediction of so many cells and pans over it, on software
+rendering, with and without objects on the picture; 60 frames/s is the most that a browser draws.
 """
 
 import argparse
@@ -18,6 +20,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import numpy as np
@@ -26,7 +29,10 @@ from measure import Ratio, Results
 
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.progress import Silent
-from wsi_seg.testing.tissue import write_tissue_slide
+from wsi_seg.store import LabelInfo, PredictionInfo, create_collection
+from wsi_seg.store.names import LABELS, PREDICTION_LABEL
+from wsi_seg.testing.stores import write_image
+from wsi_seg.testing.tissue import CLASSES, write_tissue_slide
 
 ASKERS = 8
 
@@ -37,6 +43,7 @@ def main() -> None:
     parser.add_argument("prediction", nargs="?", type=Path)
     parser.add_argument("--slide", help="name in the store; default: the largest")
     parser.add_argument("--tiles", type=int, default=2000)
+    parser.add_argument("--objects", type=int, default=0, help="cells of a painted prediction")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -50,6 +57,9 @@ def measure(options: argparse.Namespace, folder: Path) -> Results:
         slide, store = folder / "painted.tif", folder / "store.zarr"
         write_tissue_slide(slide, height=9216, width=12288, seed=1)
         tile_slides([slide], store, progress=Silent())
+        if options.objects:
+            options.prediction = folder / "pred.zarr"
+            paint_cells(options.prediction, (9216, 12288), options.objects)
     shown = [store] if options.prediction is None else [store, options.prediction]
     command = [sys.executable, "-m", "wsi_seg", "view", *shown, "--read-only", "--port", "0"]
     with subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, text=True) as server:
@@ -73,6 +83,8 @@ def load(address: str, options: argparse.Namespace, server: psutil.Process) -> R
     picture = first_picture(f"{address}#slide={quote(slide['name'])}")
     if picture is not None:
         results.figures["first picture after the page's load, s"] = round(picture, 3)
+    for name, rate in frames(address, slide).items() if options.objects else ():
+        results.figures[name] = rate
     layers = [one for one in slide["layers"] if one["kind"] in ("image", "probability")]
     with tempfile.TemporaryDirectory() as folder, file_server(Path(folder)) as plain:
         for layer in layers:
@@ -168,20 +180,86 @@ def times(host: str, paths: list[str]) -> list[float]:
         return [value for part in parts for value in part]
 
 
-def first_picture(address: str) -> float | None:
-    """Seconds from the page's load event until every tile of the first view is there."""
-    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if browser is None or driver is None:
-        return None
+def paint_cells(path: Path, shape: tuple[int, int], count: int) -> None:
+    """Write a prediction of round cells in a square grid, about ``count`` of them."""
+    pitch = max(4, int((shape[0] * shape[1] / count) ** 0.5))
+    y, x = (np.arange(side) % pitch - (pitch - 1) / 2 for side in shape)
+    cells = (y[:, None] ** 2 + x**2 < (0.38 * pitch) ** 2).astype(np.uint8)
+    about = PredictionInfo(classes=CLASSES, settings={"tile_px": 256, "overlap": 0.5})
+    create_collection(path)
+    write_image(path / "painted", cells[:, :, None] * 200, about.to_json())
+    label = LabelInfo(classes=CLASSES).to_json()
+    write_image(path / "painted" / LABELS / PREDICTION_LABEL, cells, label)
+
+
+PAN = """
+const [done, frames] = [arguments[1], arguments[0]];
+const viewer = OpenSeadragon.getViewer("viewer");
+let drawn = -1, began = 0;
+const step = (now) => {
+  drawn += 1;
+  if (drawn === 0) began = now;
+  if (drawn === frames) { done(1000 * frames / (now - began)); return; }
+  const by = drawn % 120 < 60 ? 6 : -6;
+  const { viewport } = viewer;
+  viewport.panBy(viewport.deltaPointsFromPixels(new OpenSeadragon.Point(by, by / 2)), true);
+  requestAnimationFrame(step);
+};
+requestAnimationFrame(step);
+"""
+
+
+SWITCH = "document.body.dispatchEvent(new KeyboardEvent('keydown', {key: 'o', bubbles: true}))"
+
+
+def frames(address: str, slide: dict) -> dict[str, float]:
+    """Frames per second of a pan, at three zooms, with objects and without."""
+    rates: dict[str, float] = {}
+    with browser() as page:
+        if page is None:
+            return rates
+        for zoom in (0.1, 0.5, 2.0):
+            page.get("about:blank")
+            place = f"x={slide['width'] / 2}&y={slide['height'] / 2}&zoom={zoom}"
+            page.get(f"{address}#slide={quote(slide['name'])}&{place}")
+            wait = "return document.getElementById('object-count').textContent.includes('of')"
+            while not page.execute_script(wait):
+                time.sleep(0.5)
+            for shown in ("with objects", "without"):
+                page.execute_async_script(PAN, 120)  # tiles are there from now on
+                rate = page.execute_async_script(PAN, 300)
+                rates[f"pan at zoom {zoom:g}, {shown}, frames/s"] = round(rate, 1)
+                page.execute_script(SWITCH)
+    return rates
+
+
+@contextmanager
+def browser() -> Iterator[Any]:
+    """Chromium without a window or a GPU; None where there is none."""
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if program is None or driver is None:
+        yield None
+        return
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
     options = webdriver.ChromeOptions()
-    options.binary_location = browser
+    options.binary_location = program
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1366,900"):
         options.add_argument(argument)
     page = webdriver.Chrome(options=options, service=Service(driver))
+    page.set_script_timeout(300)
     try:
+        yield page
+    finally:
+        page.quit()
+
+
+def first_picture(address: str) -> float | None:
+    """Seconds from the page's load event until every tile of the first view is there."""
+    with browser() as page:
+        if page is None:
+            return None
         page.get(address)
         time.sleep(4)
         return page.execute_script(
@@ -190,8 +268,6 @@ def first_picture(address: str) -> float | None:
             ".filter(one => one.name.includes('/layers/image/'));"
             "return (Math.max(...tiles.map(one => one.responseEnd)) - load) / 1000"
         )
-    finally:
-        page.quit()
 
 
 if __name__ == "__main__":

@@ -39,6 +39,9 @@ def test_a_slide_shows_itself(tmp_path):
     assert picture.shape == (96, 160, 3)
     assert picture[48, 20].max() < 30
     assert abs(picture[48, 140].astype(int) - (200, 40, 40)).max() < 10
+    drawn = np.asarray(Image.open(io.BytesIO(store._repr_png_())))
+    assert drawn.shape == (96, 160, 3)
+    assert drawn[48, 20].max() < 30
     assert repr(store) == "<SlideStore a&b: 500 x 300 px, labels: none>"
 
 
@@ -67,6 +70,7 @@ def test_a_damaged_slide_is_named(tmp_path):
         if file.is_file():
             file.write_bytes(b"damaged")
     assert "(damaged)" in collection._repr_html_()
+    assert collection["a"]._repr_png_() is None
 
 
 def test_a_recipe_shows_all_its_settings(tmp_path):

@@ -55,6 +55,17 @@ def collection_html(
     )
 
 
+def picture_png(thumbnail: ReadThumbnail) -> bytes | None:
+    """PNG of a thumbnail, for notebooks that show no HTML; None where there is nothing to draw."""
+    import imagecodecs  # slow to load, and most programs draw nothing
+
+    try:
+        pixels = thumbnail()
+    except (SlideError, StoreError):  # as in `_picture`
+        return None
+    return None if pixels is None else bytes(imagecodecs.png_encode(pixels))
+
+
 def _picture(thumbnail: ReadThumbnail) -> str:
     """Thumbnail with its bytes inside the page."""
     import imagecodecs  # slow to load, and most programs draw nothing

@@ -32,6 +32,7 @@ WORDS = [
     ("dedup", "store.zarr"),
     ("stats", "store.zarr", "--compare", "store.zarr"),
     ("mine", "pred.zarr", "store.zarr"),
+    ("next", "store.zarr", "pred.zarr"),
     ("evaluate", "pred.zarr"),
     ("search", "pred.zarr", "--high-threshold", "0.5"),
     ("calibrate", "pred.zarr"),

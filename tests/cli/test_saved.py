@@ -149,7 +149,7 @@ def test_export_by_a_rule_says_where_probabilities_are_missing(predicted, tmp_pa
     assert summary_of(*words)["files"] == [str(tmp_path / f"{NAME}.png")]
 
 
-@pytest.mark.parametrize("verb", ["search", "calibrate", "mine", "ensemble", "pseudo"])
+@pytest.mark.parametrize("verb", ["search", "calibrate", "mine", "next", "ensemble", "pseudo"])
 def test_verbs_that_need_probabilities_refuse_class_ids(painted, predicted, tmp_path, verb):
     path, saved = predicted
     store = shutil.copytree(painted.store, tmp_path / "s.zarr")
@@ -164,6 +164,7 @@ def test_verbs_that_need_probabilities_refuse_class_ids(painted, predicted, tmp_
         "search": (path, *truth, "--high-threshold", "0.4,0.5", "--out", tmp_path / "rule.json"),
         "calibrate": (path, *truth, "--apply", path, "--out", tmp_path / "c.zarr"),
         "mine": (path, store),
+        "next": (store, path),
         "ensemble": (path, path, *truth, "--variance", path),
         "pseudo": (path, store, "--recipe", tmp_path / "recipe.yaml"),
     }[verb]

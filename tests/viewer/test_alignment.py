@@ -18,7 +18,7 @@ CASES = 30
 
 # Where the dark square is in the picture and where its filled outline is, once both are drawn:
 # left, top, right, bottom, and middle, in CSS pixels.
-FIND = """
+MEASURE = """
 const done = arguments[arguments.length - 1];
 const measure = (canvas, inside) => {
   const { width, height } = canvas;
@@ -35,18 +35,53 @@ const measure = (canvas, inside) => {
   const scale = canvas.getBoundingClientRect().width / width;
   return [left, top, right, bottom, x / count, y / count].map((value) => value * scale);
 };
+const { canvas: drawnOn } = OpenSeadragon.getViewer("viewer").drawer;
+const both = () => ({
+  picture: measure(drawnOn, (data, at) => data[at + 3] > 127 && data[at] < 128),
+  overlay: measure(document.getElementById("overlay"), (data, at) => data[at + 3] > 127),
+});
+"""
+FIND = """
 const drawn = (frames) => requestAnimationFrame(() => {
   if (frames) { drawn(frames - 1); return; }
   const picture = OpenSeadragon.getViewer("viewer").drawer.canvas;
   const overlay = document.getElementById("overlay");
   const place = (canvas) => Object.values(canvas.getBoundingClientRect().toJSON());
   done({
-    picture: measure(picture, (data, at) => data[at + 3] > 127 && data[at] < 128),
-    overlay: measure(overlay, (data, at) => data[at + 3] > 127),
+    ...both(),
     places: [place(picture), place(overlay)],
   });
 });
 drawn(3);
+"""
+
+# Both places in every frame of a pan by parts of pixels, and the picture at rest and drawn again.
+PAN = """
+const [dx, dy] = arguments;
+const viewer = OpenSeadragon.getViewer("viewer");
+const found = [];
+const bytes = () => {
+  const { canvas } = viewer.drawer;
+  return canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.join();
+};
+const rest = () => {
+  const before = bytes();
+  viewer.forceRedraw();
+  requestAnimationFrame(() => requestAnimationFrame(() => done([found, bytes() === before])));
+};
+const step = () => {
+  if (found.length === 12) {
+    setTimeout(rest, 1500); // the pan is over, and outlines are fetched again
+    return;
+  }
+  const { viewport } = viewer;
+  viewport.panBy(viewport.deltaPointsFromPixels(new OpenSeadragon.Point(dx, dy)), true);
+  viewer.addOnceHandler("update-viewport", () => setTimeout(() => {
+    found.push(both());
+    requestAnimationFrame(step);
+  }));
+};
+step();
 """
 
 
@@ -93,7 +128,7 @@ def shown(driver):
         assert time.monotonic() < end, state
         time.sleep(0.05)
         state = driver.execute_script(script)
-    return driver.execute_async_script(FIND)
+    return driver.execute_async_script(MEASURE + FIND)
 
 
 def test_picture_and_outline_are_together(page):
@@ -120,3 +155,22 @@ def test_picture_and_outline_are_together(page):
         assert found["places"][0] == found["places"][1], about
         apart = np.abs(np.subtract(found["picture"], found["overlay"]))
         assert apart.max() <= 1, about
+
+
+@pytest.mark.parametrize(("dx", "dy"), [(7.3, -2.6), (-0.4, 0.3), (-11.5, 4.5)])
+def test_they_stay_together_in_every_frame_of_a_pan(page, dx, dy):
+    set_screen(page, 900, 600, 1.5)
+    go = """
+    const { viewport } = OpenSeadragon.getViewer("viewer");
+    viewport.rotateTo(0, null, true);
+    viewport.zoomTo(0.7 * 1600 / viewport.getContainerSize().x, null, true);
+    viewport.panTo(new OpenSeadragon.Point(700 / 1600, 600 / 1600), true);
+    """
+    page.execute_script(go)
+    shown(page)
+    frames, same = page.execute_async_script(MEASURE + PAN, dx, dy)
+    for found in frames:
+        assert np.abs(np.subtract(found["picture"], found["overlay"])).max() <= 1, found
+    moved = np.subtract(frames[-1]["picture"], frames[0]["picture"])[4:]
+    assert np.abs(moved + np.multiply(11, (dx, dy))).max() <= 1
+    assert same

@@ -260,12 +260,12 @@ def test_other_hosts_need_the_token(seen):
 
 REVIEW: dict[str, Any] = {
     "verdicts": {},
-    "drawings": [{"class_name": "gland", "ring": [[1, 1], [90, 5], [40, 80]]}],
+    "drawings": [{"class_name": "gland", "rings": [[[1, 1], [90, 5], [40, 80]]]}],
 }
 
 
 def put(http, body, **headers):
-    headers = {"origin": ADDRESS} | headers
+    headers = {"origin": ADDRESS, "if-match": '"new"'} | headers
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return http.put("/slides/painted/review", content=content, headers=headers)
 
@@ -283,14 +283,14 @@ def test_reviews_are_written_by_our_page_only_and_checked(seen, tmp_path):
     http = client(seen, review=tmp_path / "review")
     assert put(http, REVIEW, origin="http://evil.example").status_code == 403
     assert http.put("/slides/painted/review", content=b"{}").status_code == 403
-    ring = {"class_name": "gland", "ring": [[0, 0], [1, 1], [2, 2]]}
+    ring = {"class_name": "gland", "rings": [[[0, 0], [1, 1], [2, 2]]]}
     for body in (
         b"{",
         b"[" * 100_000,
         {"verdicts": {"0": "maybe"}},
         {"verdicts": {"99999": "right"}},
         {"drawings": [ring]},
-        {"drawings": [{"class_name": "", "ring": REVIEW["drawings"][0]["ring"]}]},
+        {"drawings": [{"class_name": "", "rings": REVIEW["drawings"][0]["rings"]}]},
         {"path": "/etc/passwd"},
     ):
         assert put(http, body).status_code == 400
@@ -299,6 +299,40 @@ def test_reviews_are_written_by_our_page_only_and_checked(seen, tmp_path):
     (tmp_path / "review").mkdir()
     (tmp_path / "review/painted.geojson").write_text("{}")
     assert http.get("/slides/painted/review").status_code == 400
+
+
+def test_the_second_of_two_people_overwrites_nothing(seen, tmp_path):
+    one, other = (client(seen, review=tmp_path / "review") for _ in range(2))
+    versions = [http.get("/slides/painted/review").headers["etag"] for http in (one, other)]
+    first = put(one, REVIEW, **{"if-match": versions[0]})
+    assert first.status_code == 200
+    before = (tmp_path / "review/painted.geojson").read_bytes()
+    late = put(other, {"verdicts": {"0": "right"}}, **{"if-match": versions[1]})
+    assert late.status_code == 412
+    assert "somebody else saved a review of painted" in late.json()["error"]
+    assert (tmp_path / "review/painted.geojson").read_bytes() == before
+    again = put(one, {"verdicts": {"0": "right"}}, **{"if-match": first.headers["etag"]})
+    assert again.status_code == 200
+    assert put(one, REVIEW, **{"if-match": ""}).status_code == 400
+
+
+def test_shapes_are_edited_on_the_server(seen, tmp_path):
+    http = client(seen, review=tmp_path / "review")
+    ring = [[0, 0], [90, 0], [90, 90], [0, 90]]
+    edit = {"operation": "split", "shapes": [[ring]], "stroke": [[45, -5], [45, 95]]}
+    halves = http.post("/shapes", json=edit, headers={"origin": ADDRESS}).json()["shapes"]
+    assert len(halves[0]) == 2
+    wrong: list[object] = [edit | {"operation": "melt"}, {"shapes": [[[[0, 0]]]]}, []]
+    for body in wrong:
+        assert http.post("/shapes", json=body, headers={"origin": ADDRESS}).status_code == 400
+    assert client(seen).post("/shapes", json=edit, headers={"origin": ADDRESS}).status_code == 404
+
+
+def test_places_to_annotate_next_are_listed(seen):
+    places = client(seen).get("/slides/painted/next").json()
+    assert places
+    assert all(place["uncertainty"] > 0 for place in places)
+    assert client(seen, predicted=False).get("/slides/painted/next").json() == []
 
 
 def test_nothing_is_written_where_nothing_may_be(seen):

@@ -210,7 +210,7 @@ def test_a_review_is_drawn_saved_and_found_again(page, address):
     (wrong,) = page.all("#objects li:has(.verdict.wrong)")
     assert wrong.get_attribute("title").startswith("gland, false")
     kept = json.loads((address[1] / "painted.geojson").read_text())["wsi_seg_review"]
-    (ring,) = [drawing["ring"] for drawing in kept["drawings"]]
+    (ring,) = [drawing["rings"][0] for drawing in kept["drawings"]]
     x, y = [point[0] for point in ring], [point[1] for point in ring]
     # The middle of the stage is (30, 24), four screen pixels are one pixel of the slide.
     assert min(x) == pytest.approx(67.5, abs=1)
@@ -220,10 +220,94 @@ def test_a_review_is_drawn_saved_and_found_again(page, address):
     ActionChains(page.driver).move_to_element_with_offset(
         page.one("#viewer"), 200, 150
     ).click().perform()
-    page.until(lambda: page.one("#erase").is_enabled(), "chosen drawing")
-    page.one("#erase").click()
+    page.until(lambda: page.one("#remove").is_enabled(), "chosen drawing")
+    page.one("#remove").click()
     page.until(lambda: page.drawings() == 0, "erasing")
     page.until(lambda: page.one("#saved").text == "Review saved", "review")
+
+
+def test_shapes_are_split_erased_undone_and_redone(page, address):
+    page.open(CORNER)
+    before = page.drawings()
+    page.key("d")
+    page.drag((100, 100), (300, 100), (300, 250), (100, 250))
+    page.until(lambda: page.drawings() == before + 1, "drawing")
+    page.key("dx")
+    page.drag((200, 50), (200, 150), (200, 280))
+    page.until(lambda: page.drawings() == before + 2, "two halves")
+    page.key("xe")
+    page.drag((150, 160), (180, 160), (180, 200), (150, 200))
+    page.key("e")
+
+    def kept():
+        file = address[1] / "painted.geojson"
+        return json.loads(file.read_text())["wsi_seg_review"]["drawings"] if file.exists() else []
+
+    page.until(lambda: any(len(one["rings"]) == 2 for one in kept()), "hole")
+    page.key("zz")
+    page.until(lambda: page.drawings() == before + 1, "undone split")
+    page.key("y")
+    page.until(lambda: page.drawings() == before + 2, "split again")
+    page.key("zz")
+    page.until(lambda: page.drawings() == before, "nothing")
+    page.until(lambda: page.one("#saved").text == "Review saved", "review")
+    assert len(kept()) == before
+
+
+def test_an_object_that_is_erased_from_becomes_a_shape(page, address):
+    page.open(CORNER)
+    ActionChains(page.driver).move_to_element_with_offset(
+        page.one("#viewer"), 0, 0
+    ).click().perform()
+    page.until(lambda: page.one("#mark-wrong").is_enabled(), "chosen object")
+    page.key("e")
+    page.drag((0, 0), (40, 0), (40, 40), (0, 40))
+    page.until(lambda: page.drawings() == 1, "shape")
+    page.key("e")
+    page.until(lambda: page.one("#saved").text == "Review saved", "review")
+    page.shot("erased")
+    kept = json.loads((address[1] / "painted.geojson").read_text())["wsi_seg_review"]
+    assert list(kept["verdicts"].values()) == ["wrong"]
+    page.key("z")
+    page.until(lambda: page.drawings() == 0, "undone")
+    page.until(lambda: page.one("#saved").text == "Review saved", "review")
+
+
+def test_the_second_of_two_pages_learns_of_the_first(page, address):
+    page.open(CORNER)
+    file = address[1] / "painted.geojson"
+    page.until(lambda: page.one("#reviewed").text, "review")
+    file.parent.mkdir(exist_ok=True)
+    theirs = json.loads(file.read_text()) if file.exists() else {"features": []}
+    theirs.setdefault("wsi_seg_review", {"verdicts": {}, "drawings": []})
+    file.write_text(json.dumps(theirs, indent=1))  # somebody else saved
+    page.key("n1")
+    page.until(lambda: "somebody else saved" in page.one("#message").text, "sentence")
+    assert page.one("#saved").text == "Not saved"
+    assert file.read_text() == json.dumps(theirs, indent=1)
+    page.driver.get_log("browser")  # the refusal is logged there
+
+
+def test_the_queue_goes_from_place_to_place(page):
+    page.open()
+    page.until(lambda: page.all("#queue li"), "places")
+    page.until(lambda: "x" in page.place(), "link")
+    before = page.place()
+    page.key("q")
+    page.until(lambda: page.place().get("x") != before["x"], "flight")
+    assert page.one("#queue li[aria-selected=true]").text == "1"
+
+
+def test_a_bookmark_is_kept_and_leads_back(page):
+    page.open(CORNER)
+    page.key("b")
+    page.open()
+    (go, forget) = page.all("#bookmarks button")
+    assert go.text == "30, 24"
+    page.driver.execute_script("arguments[0].click()", go)
+    page.until(lambda: page.place().get("zoom") == "4.000", "the place")
+    page.driver.execute_script("arguments[0].click()", forget)
+    assert not page.all("#bookmarks button")
 
 
 @pytest.mark.parametrize(("width", "height"), [(1400, 900), (820, 1180), (390, 844)])

@@ -19,6 +19,7 @@ from wsi_seg.cli import (
     infer,
     info,
     mine,
+    next,
     pack,
     preview,
     pseudo,
@@ -41,7 +42,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 # Headings of --help, and their verbs in the order in which a slide meets them.
 _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Data": (info.info, tile.tile, annotate.annotate, dedup.dedup, stats.stats, verify.verify),
-    "Learn": (recipe.recipe, preview.preview, train.train, mine.mine, pseudo.pseudo),
+    "Learn": (recipe.recipe, preview.preview, train.train, mine.mine, next.next, pseudo.pseudo),
     "Predict": (infer.infer, export.export),
     "Judge": (evaluate.evaluate, search.search, calibrate.calibrate, ensemble.ensemble),
     "Look": (view.view, report.report),

@@ -21,6 +21,16 @@ def view(
         Path | None,
         typer.Option(help="Folder for reviews.", show_default="review/ next to the collection"),
     ] = None,
+    weight: Annotated[
+        float, typer.Option(min=0, max=1, help="How much what is reviewed counts in training.")
+    ] = 1.0,
+    sam: Annotated[
+        Path | None,
+        typer.Option(
+            help="Decoder of a promptable model in ONNX; its encoder is next to it.",
+            show_default="no outlines by a click",
+        ),
+    ] = None,
     read_only: Annotated[
         bool, typer.Option("--read-only", help="Write nothing, so no reviews either.")
     ] = False,
@@ -63,7 +73,7 @@ def view(
             open_collection(collection),
             None if prediction is None else open_predictions(prediction),
             truth,
-            ViewOptions(host=host, port=port, review=folder),
+            ViewOptions(host=host, port=port, review=folder, weight=weight, sam=sam),
             ready=ready,
         )
         return {"address": shown[0]}

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.dlpack import from_dlpack
@@ -13,6 +13,9 @@ from wsi_seg.cores import available_cores
 from wsi_seg.errors import CheckpointError, ConfigError
 from wsi_seg.extras import naming_extra
 from wsi_seg.models.file_network import FileNetwork, ImageForm
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 _CUDA = "CUDAExecutionProvider"
 
@@ -24,6 +27,45 @@ _DTYPES = {
     "tensor(double)": torch.float64,
     "tensor(uint8)": torch.uint8,
 }
+
+
+def onnx_session(
+    path: Path, device: torch.device, *, profile: Path | None = None
+) -> "InferenceSession":
+    """Open an ONNX file in onnxruntime; see `OnnxNetwork`.
+
+    Raises
+    ------
+    CheckpointError
+        If onnxruntime cannot read the file.
+    ConfigError
+        If onnxruntime has no provider for the device.
+    MissingLibraryError
+        If onnxruntime is not installed.
+    """
+    with naming_extra(str(path)):
+        import onnxruntime
+    if device.type == "cuda" and _CUDA not in onnxruntime.get_available_providers():
+        raise ConfigError(
+            f"{path} cannot run on {device}: the installed onnxruntime has no CUDA provider; "
+            "install onnxruntime-gpu in its place, or choose --device cpu"
+        )
+    options = onnxruntime.SessionOptions()
+    # Threads that wait must not spin: the cores are wanted by readers and writers.
+    options.intra_op_num_threads, options.inter_op_num_threads = available_cores(), 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3  # errors, which are raised as well
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile / "profile")
+    on_cuda = (_CUDA, {"device_id": str(device.index or 0)})
+    providers = [on_cuda] if device.type == "cuda" else ["CPUExecutionProvider"]
+    try:
+        session: InferenceSession = onnxruntime.InferenceSession(path, options, providers=providers)
+    except Exception as error:  # onnxruntime's own errors share no other base
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"cannot read ONNX file {path}: {reason}") from error
+    return session
 
 
 class OnnxNetwork(FileNetwork):
@@ -49,28 +91,7 @@ class OnnxNetwork(FileNetwork):
     """
 
     def __init__(self, path: Path, device: torch.device, *, profile: Path | None = None) -> None:
-        with naming_extra(str(path)):
-            import onnxruntime
-        if device.type == "cuda" and _CUDA not in onnxruntime.get_available_providers():
-            raise ConfigError(
-                f"{path} cannot run on {device}: the installed onnxruntime has no CUDA provider; "
-                "install onnxruntime-gpu in its place, or choose --device cpu"
-            )
-        options = onnxruntime.SessionOptions()
-        # Threads that wait must not spin: the cores are wanted by readers and writers.
-        options.intra_op_num_threads, options.inter_op_num_threads = available_cores(), 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3  # errors, which are raised as well
-        if profile is not None:
-            options.enable_profiling = True
-            options.profile_file_prefix = str(profile / "profile")
-        on_cuda = (_CUDA, {"device_id": str(device.index or 0)})
-        providers = [on_cuda] if device.type == "cuda" else ["CPUExecutionProvider"]
-        try:
-            self._session: Any = onnxruntime.InferenceSession(path, options, providers=providers)
-        except Exception as error:  # onnxruntime's own errors share no other base
-            reason = " ".join(str(error).split())[:300]
-            raise CheckpointError(f"cannot read ONNX file {path}: {reason}") from error
+        self._session: Any = onnx_session(path, device, profile=profile)
         super().__init__(path, _form(path, self._session.get_inputs()))
         self.device = device
         data = path.with_name(path.name + ".data")

@@ -57,7 +57,7 @@ _LAYERS = {
     Layer.BOUNDARY: ("boundaries", (204, 121, 167)),
     Layer.HARD_NEGATIVES: ("hard negatives", (240, 228, 66)),
     Layer.REGIONS: ("regions", (0, 158, 115)),
-    Layer.EMPTY: ("empty slides", (0, 114, 178)),
+    Layer.EMPTY: ("empty slides", (230, 159, 0)),
 }
 
 

@@ -13,7 +13,7 @@ from wsi_seg.codestreams.headers import StreamKind
 from wsi_seg.errors import RegionError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
-from wsi_seg.notebook import LONGEST_PX, slide_html
+from wsi_seg.notebook import LONGEST_PX, picture_png, slide_html
 from wsi_seg.reading.resample import read_centred
 from wsi_seg.reading.thumbnail import area_averaged, thumbnail_extent
 
@@ -165,6 +165,9 @@ class Slide(Protocol):
     def _repr_html_(self) -> str:
         facts = {"format": self.format, "mpp from": self.mpp_source}
         return slide_html(self.name, self.pyramid, facts, self._thumbnail)
+
+    def _repr_png_(self) -> bytes | None:
+        return picture_png(self._thumbnail)
 
     def _thumbnail(self) -> NDArray[np.uint8] | None:
         """Coarsest level made small; None where that level is large itself."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from wsi_seg.choices import Save
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Pyramid
-from wsi_seg.notebook import slide_html
+from wsi_seg.notebook import picture_png, slide_html
 from wsi_seg.reading.resample import read_centred
 from wsi_seg.store.info import PredictionInfo, StoreInfo
 from wsi_seg.store.layout import label_list, wsi_seg_attributes
@@ -183,6 +183,9 @@ class SlideStore:
     def _repr_html_(self) -> str:
         facts = {"labels": ", ".join(self.label_names()) or "none"}
         return slide_html(self.name, self.pyramid, facts, partial(small_picture, self.image))
+
+    def _repr_png_(self) -> bytes | None:
+        return picture_png(partial(small_picture, self.image))
 
 
 def planes_error(slide: str, label: str) -> StoreError:

@@ -1,16 +1,12 @@
 """Owns the requests the viewer answers: slides, tiles, values, objects, outlines and reviews."""
 
-import json
 import logging
 import math
-import threading
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
@@ -21,21 +17,25 @@ from starlette.staticfiles import StaticFiles
 
 from wsi_seg.errors import (
     AnnotationError,
+    BusyError,
     OutputError,
     RegionError,
     StoreNotFoundError,
     WsiSegError,
 )
 from wsi_seg.evaluation.cautions import cautions
-from wsi_seg.evaluation.review_objects import list_review_objects, outline_truth
-from wsi_seg.exporting.names import file_name
+from wsi_seg.evaluation.next_places import slide_places
 from wsi_seg.reading.thumbnail import thumbnail_extent
 from wsi_seg.store import read_thumbnail
 from wsi_seg.viewer.auth import AuthMiddleware
-from wsi_seg.viewer.catalog import Catalog, SlideView
-from wsi_seg.viewer.objects import SlideObjects, status
-from wsi_seg.viewer.review import MAX_BYTES, Review, read_review, write_review
+from wsi_seg.viewer.catalog import Catalog
+from wsi_seg.viewer.objects import status
+from wsi_seg.viewer.review_routes import get_review, post_click, post_shapes, put_review
+from wsi_seg.viewer.slide_cache import SlideCache
 from wsi_seg.viewer.tiles import Tile, encode_jpeg
+
+if TYPE_CHECKING:
+    from wsi_seg.models.promptable import Promptable
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +43,8 @@ STATIC = Path(str(files("wsi_seg.viewer"))) / "static"
 
 _THUMBNAIL_PX = 320
 
-# Slides whose layers and objects are kept open.
-_KEPT = 4
+# Places to annotate next that are listed for a slide, and their sides.
+_PLACES, _SIDE_UM = 20, 256.0
 
 # Outlines sent for one view; nobody could see more.
 _MOST_OUTLINES = 3000
@@ -53,86 +53,14 @@ _MINUTE = {"Cache-Control": "private, max-age=60"}
 _LONG = {"Cache-Control": "private, max-age=86400, immutable"}  # addresses carry the version
 
 
-@dataclass(slots=True)
-class _Opened:
-    """A slide that is being looked at, and its objects once somebody asked for them."""
-
-    view: SlideView
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    objects: SlideObjects | None = None
-    truth: SlideObjects | None = None
-
-
-class SlideCache:
-    """Keeps the slides that are being looked at open, the last few of them.
-
-    Parameters
-    ----------
-    catalog
-        What there is.
-    review
-        Folder of the reviews; None where nothing may be written.
-    """
-
-    def __init__(self, catalog: Catalog, review: Path | None) -> None:
-        self.catalog = catalog
-        self.review = review
-        self._opened: OrderedDict[str, _Opened] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def opened(self, name: str, *, fresh: bool = False) -> _Opened:
-        """Slide by name; ``fresh`` looks at the disk again."""
-        with self._lock:
-            if not fresh and name in self._opened:
-                self._opened.move_to_end(name)
-                return self._opened[name]
-        opened = _Opened(self.catalog.view(name))
-        with self._lock:
-            before = self._opened.get(name)
-            if before is not None and _same(before.view, opened.view):
-                opened = before
-            self._opened[name] = opened
-            self._opened.move_to_end(name)
-            while len(self._opened) > _KEPT:
-                self._opened.popitem(last=False)
-        return opened
-
-    def objects(self, name: str) -> SlideObjects:
-        """Objects of a slide, made by the first who asks."""
-        opened = self.opened(name)
-        with opened.lock:
-            if opened.objects is None:
-                view = opened.view
-                opened.objects = SlideObjects(
-                    list_review_objects(view.slide, view.found, view.true)
-                )
-            return opened.objects
-
-    def truth(self, name: str) -> SlideObjects:
-        """Outline the true objects of a slide that has a prediction too."""
-        opened = self.opened(name)
-        with opened.lock:
-            if opened.truth is None:
-                view = opened.view
-                opened.truth = SlideObjects(outline_truth(view.slide, view.found, view.true))
-            return opened.truth
-
-    def review_file(self, name: str) -> Path:
-        """Review of a slide that the catalog names; see `SlideView`.
-
-        Raises
-        ------
-        StoreNotFoundError
-            If nothing is reviewed here.
-        """
-        self.opened(name)
-        if self.review is None:
-            raise StoreNotFoundError("this viewer was started without review")
-        return self.review / file_name(name, ".geojson")
-
-
 def make_app(
-    catalog: Catalog, *, review: Path | None, token: str | None, framed: bool = False
+    catalog: Catalog,
+    *,
+    review: Path | None,
+    token: str | None,
+    framed: bool = False,
+    weight: float = 1.0,
+    sam: "Promptable | None" = None,
 ) -> Starlette:
     """Application for one pair of collections.
 
@@ -146,6 +74,10 @@ def make_app(
         Secret that every request must show; None where only loopback may ask.
     framed
         Whether pages of this machine may show the viewer in a frame.
+    weight
+        How much what is reviewed counts in training, 0 to 1.
+    sam
+        Outlines what is clicked; None where there is no such model.
     """
     routes = [
         Route("/", _page),
@@ -155,8 +87,11 @@ def make_app(
         Route("/slides/{slide}/values", _answer(_values)),
         Route("/slides/{slide}/objects", _answer(_objects)),
         Route("/slides/{slide}/outlines", _answer(_outlines)),
-        Route("/slides/{slide}/review", _answer(_review), methods=["GET"]),
-        Route("/slides/{slide}/review", _save_review, methods=["PUT"]),
+        Route("/slides/{slide}/next", _answer(_next)),
+        Route("/slides/{slide}/review", _answer(get_review), methods=["GET"]),
+        Route("/slides/{slide}/review", put_review, methods=["PUT"]),
+        Route("/slides/{slide}/click", post_click, methods=["POST"]),
+        Route("/shapes", post_shapes, methods=["POST"]),
         Route("/slides/{slide}/layers/{layer}/{level:int}/{row:int}/{column:int}", _answer(_tile)),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
@@ -165,21 +100,8 @@ def make_app(
         middleware=[Middleware(AuthMiddleware, token=token, framed=framed)],
         exception_handlers={WsiSegError: _failed, OSError: _failed},
     )
-    app.state.cache = SlideCache(catalog, review)
+    app.state.cache = SlideCache(catalog, review, weight, sam)
     return app
-
-
-def _same(one: SlideView, other: SlideView) -> bool:
-    """Whether two looks at a slide saw the same arrays."""
-
-    def versions(view: SlideView) -> list[object]:
-        return [
-            (name, array.path, array.version)
-            for name, layer in view.layers.items()
-            for array in layer.source.arrays
-        ]
-
-    return versions(one) == versions(other)
 
 
 Handler = Callable[[SlideCache, Request], Response]
@@ -199,6 +121,8 @@ async def _failed(request: Request, error: Exception) -> Response:
     status = 422
     if isinstance(error, AnnotationError):
         status = 400
+    elif isinstance(error, BusyError):
+        status = 412  # the version that a review was to replace is no longer there
     elif isinstance(error, OutputError):
         status = 507
     elif isinstance(error, StoreNotFoundError | RegionError | OSError):
@@ -220,6 +144,7 @@ def _slides(cache: SlideCache, request: Request) -> Response:
             "title": catalog.slides.path.name,
             "prediction": None if predicted is None else predicted.path.name,
             "review": cache.review is not None,
+            "sam": cache.sam is not None,
             "slides": list(catalog.names()),
         }
     )
@@ -283,35 +208,13 @@ def _outlines(cache: SlideCache, request: Request) -> Response:
     return JSONResponse(objects.outlines((x, y, x_end, y_end), tolerance, _MOST_OUTLINES))
 
 
-def _review(cache: SlideCache, request: Request) -> Response:
-    name = request.path_params["slide"]
-    path = cache.review_file(name)
-    return JSONResponse(read_review(path, cache.objects(name).items).model_dump())
-
-
-async def _save_review(request: Request) -> Response:
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_BYTES:
-            logger.warning("413 %s: more than %d bytes", request.url.path, MAX_BYTES)
-            return JSONResponse({"error": f"more than {MAX_BYTES} bytes"}, status_code=413)
-    return await run_in_threadpool(_write_review, request.app.state.cache, request, body)
-
-
-def _write_review(cache: SlideCache, request: Request, body: bytes) -> Response:
-    name = request.path_params["slide"]
-    path = cache.review_file(name)
-    try:
-        review = Review.model_validate(json.loads(body))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise AnnotationError(f"review of {name}: {place}: {first['msg']}") from error
-    except (ValueError, RecursionError) as error:
-        raise AnnotationError(f"review of {name}: got no JSON; expected a review") from error
-    write_review(path, review, cache.objects(name).items)
-    return JSONResponse({"file": path.name})
+def _next(cache: SlideCache, request: Request) -> Response:
+    view = cache.opened(request.path_params["slide"]).view
+    if view.found is None or view.found.saved == "labels":
+        return JSONResponse([])
+    label = cache.catalog.truth
+    places = slide_places(view.found, view.slide, label=label, side_um=_SIDE_UM, count=_PLACES)
+    return JSONResponse([{"box": list(p.box), "uncertainty": p.uncertainty} for p in places])
 
 
 def _picture(tile: Tile, headers: dict[str, str]) -> Response:

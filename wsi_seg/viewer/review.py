@@ -7,10 +7,11 @@ out: there is background. They are kept under ``wsi_seg_review``, where GeoJSON 
 look (RFC 7946, section 6.1).
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import shapely
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -18,14 +19,17 @@ from shapely.geometry import Polygon
 
 from wsi_seg.atomic import atomic_path
 from wsi_seg.classes import IGNORE_NAME
-from wsi_seg.errors import AnnotationError
+from wsi_seg.errors import AnnotationError, BusyError
 from wsi_seg.evaluation.review_objects import ReviewObject
+from wsi_seg.viewer.shapes import Rings, polygon_of
 
 # A review is drawn by hand; a request with more than this is something else.
 MAX_BYTES = 8 * 2**20
 
 Verdict = Literal["right", "wrong", "unsure"]
-Vertex = tuple[Annotated[float, Field(ge=-1e7, le=1e7)], Annotated[float, Field(ge=-1e7, le=1e7)]]
+
+# Version of a review that nobody saved yet.
+_UNSAVED = "new"
 
 
 class _Strict(BaseModel):
@@ -33,10 +37,18 @@ class _Strict(BaseModel):
 
 
 class Drawing(_Strict):
-    """Outline that a person drew, ``(x, y)`` in level-0 pixels, and its class."""
+    """Shape that a person drew, ``(x, y)`` in level-0 pixels, and its class.
+
+    Parameters
+    ----------
+    class_name
+        Name of the class.
+    rings
+        The outer one, then holes; not closed.
+    """
 
     class_name: str = Field(min_length=1, max_length=200)
-    ring: list[Vertex] = Field(min_length=3, max_length=20_000)
+    rings: Rings
 
 
 class Review(_Strict):
@@ -49,8 +61,8 @@ class Review(_Strict):
 def read_review(path: Path, objects: Sequence[ReviewObject]) -> Review:
     """Review in a file; empty where there is no file. Verdicts find their objects by outline.
 
-    Objects that were right and that a newer prediction lacks come back as outlines drawn by hand,
-    without their holes, so a review outlives the prediction it was made on.
+    Objects that were right and that a newer prediction lacks come back as shapes drawn by hand, so
+    a review outlives the prediction it was made on.
 
     Raises
     ------
@@ -60,7 +72,7 @@ def read_review(path: Path, objects: Sequence[ReviewObject]) -> Review:
     try:
         document = json.loads(path.read_bytes())
         kept = document["wsi_seg_review"]
-        drawings = [Drawing.model_validate(drawing) for drawing in kept["drawings"]]
+        drawings = [_drawing(drawing) for drawing in kept["drawings"]]
         verdicts = {str(key): value for key, value in kept["verdicts"].items()}
         known = {_place(item): item.id for item in objects}
         drawings += [_redrawn(one) for one in document["features"] if _lost(one, known)]
@@ -77,16 +89,56 @@ def read_review(path: Path, objects: Sequence[ReviewObject]) -> Review:
         raise AnnotationError(f"{path}: {error.errors()[0]['msg']}; move it away") from error
 
 
-def write_review(path: Path, review: Review, objects: Sequence[ReviewObject]) -> None:
-    """Keep a review, whole or not at all.
+def review_version(path: Path) -> str:
+    """Version of a review: a digest of its file, or ``new`` where there is none yet."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except FileNotFoundError:
+        return _UNSAVED
+
+
+def write_review(
+    path: Path,
+    review: Review,
+    objects: Sequence[ReviewObject],
+    *,
+    over: str,
+    weight: float = 1.0,
+) -> str:
+    """Keep a review, whole or not at all, in the place of the version it was made from.
+
+    Parameters
+    ----------
+    path
+        Of the review.
+    review
+        What was said.
+    objects
+        Of the slide.
+    over
+        Version that it replaces; see `review_version`.
+    weight
+        How much what was reviewed counts in training, 0 to 1.
+
+    Returns
+    -------
+    str
+        Version that was written.
 
     Raises
     ------
+    BusyError
+        If somebody else saved another version since.
     AnnotationError
         If a verdict names no object, or an outline has no area.
     OutputError
         If the file cannot be written.
     """
+    if review_version(path) != over:
+        raise BusyError(
+            f"somebody else saved a review of {path.stem} since you opened it, so your last change "
+            "was not saved; open the slide again to see theirs, and make the change again"
+        )
     by_id = {item.id: item for item in objects}
     unknown = sorted(set(review.verdicts) - set(by_id))
     if unknown:
@@ -97,12 +149,14 @@ def write_review(path: Path, review: Review, objects: Sequence[ReviewObject]) ->
             _class_in_training(item, review),
             review.verdicts.get(item.id, "unseen"),
             place=_place(item),
+            weight=weight,
         )
         for item in objects
         if review.verdicts.get(item.id) != "wrong"
     ]
     features += [
-        _feature(_drawn(drawing), drawing.class_name, "drawn") for drawing in review.drawings
+        _feature(_drawn(drawing), drawing.class_name, "drawn", weight=weight)
+        for drawing in review.drawings
     ]
     document = {
         "type": "FeatureCollection",
@@ -114,6 +168,7 @@ def write_review(path: Path, review: Review, objects: Sequence[ReviewObject]) ->
     }
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(document), encoding="utf-8")
+    return review_version(path)
 
 
 def _class_in_training(item: ReviewObject, review: Review) -> str:
@@ -121,10 +176,16 @@ def _class_in_training(item: ReviewObject, review: Review) -> str:
 
 
 def _drawn(drawing: Drawing) -> Polygon:
-    polygon = Polygon(drawing.ring)
-    if shapely.make_valid(polygon).area < 1:
+    if polygon_of(drawing.rings).area < 1:
         raise AnnotationError("got an outline without area; expected at least 1 px²")
-    return polygon
+    return Polygon(drawing.rings[0], drawing.rings[1:])
+
+
+def _drawing(kept: Mapping[str, Any]) -> Drawing:
+    """Shape as the file keeps it; before shapes had holes, one had a ``ring``."""
+    if "ring" in kept:
+        return Drawing(class_name=kept["class_name"], rings=[kept["ring"]])
+    return Drawing.model_validate(kept)
 
 
 def _place(item: ReviewObject) -> str:
@@ -141,11 +202,13 @@ def _lost(feature: Mapping[str, Any], known: Mapping[str, int]) -> bool:
 
 def _redrawn(feature: Mapping[str, Any]) -> Drawing:
     name = feature["properties"]["classification"]["name"]
-    return Drawing(class_name=name, ring=feature["geometry"]["coordinates"][0][:-1])
+    return Drawing(
+        class_name=name, rings=[ring[:-1] for ring in feature["geometry"]["coordinates"]]
+    )
 
 
 def _feature(
-    polygon: Polygon, class_name: str, verdict: str, *, place: str | None = None
+    polygon: Polygon, class_name: str, verdict: str, *, weight: float, place: str | None = None
 ) -> Mapping[str, object]:
     rings = [polygon.exterior, *polygon.interiors]
     coordinates = [shapely.get_coordinates(ring).round(2).tolist() for ring in rings]
@@ -156,6 +219,7 @@ def _feature(
             "objectType": "annotation",
             "classification": {"name": class_name},
             "source": "review",
+            "weight": weight,
             "verdict": verdict,
             "object": place,
         },

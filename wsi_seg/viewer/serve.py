@@ -36,12 +36,19 @@ class ViewOptions:
         Folder that reviews are written to; None allows no writing.
     framed
         Whether pages of this machine, such as a notebook, may show the viewer in a frame.
+    weight
+        How much what is reviewed counts in training, 0 to 1.
+    sam
+        Decoder of a promptable model, with its encoder next to it; see
+        `wsi_seg.models.promptable`. None outlines nothing by a click.
     """
 
     host: str = "127.0.0.1"
     port: int = 8123
     review: Path | None = None
     framed: bool = False
+    weight: float = 1.0
+    sam: Path | None = None
 
 
 def serve(
@@ -103,7 +110,19 @@ def prepare(
     if options.review is not None and options.review.exists() and not options.review.is_dir():
         raise OutputError(f"{options.review} is a file; expected a folder for reviews")
     token = None if options.host in LOOPBACK else secrets.token_urlsafe(24)
-    app = make_app(catalog, review=options.review, token=token, framed=options.framed)
+    sam = None
+    if options.sam is not None:
+        from wsi_seg.models.promptable import Promptable  # torch is slow to load
+
+        sam = Promptable(options.sam)
+    app = make_app(
+        catalog,
+        review=options.review,
+        token=token,
+        framed=options.framed,
+        weight=options.weight,
+        sam=sam,
+    )
     return app, token
 
 

@@ -1,6 +1,6 @@
 // Owns talking to the server: addresses, and errors as sentences.
 
-async function answer(request) {
+async function answer(request, read = (body) => body) {
   let response;
   try {
     response = await request;
@@ -9,7 +9,7 @@ async function answer(request) {
   }
   const body = await response.json().catch(() => ({}));
   if (!response.ok) throw new Error(body.error || `The server answered ${response.status}.`);
-  return body;
+  return read(body, response);
 }
 
 const at = (slide, what) => `/slides/${encodeURIComponent(slide)}${what}`;
@@ -18,15 +18,25 @@ export const listSlides = () => answer(fetch("/slides"));
 export const openSlide = (slide) => answer(fetch(at(slide, "")));
 export const thumbnail = (slide) => at(slide, "/thumbnail");
 export const listObjects = (slide) => answer(fetch(at(slide, "/objects")));
-export const readReview = (slide) => answer(fetch(at(slide, "/review")));
+export const listNext = (slide) => answer(fetch(at(slide, "/next")));
+const versionOf = (response) => response.headers.get("ETag");
+export const readReview = (slide) =>
+  answer(fetch(at(slide, "/review")), (review, response) => ({ ...review, version: versionOf(response) }));
 export const outlines = (slide, region) =>
   answer(fetch(at(slide, `/outlines?${new URLSearchParams(region)}`)));
 export const valuesAt = (slide, x, y, signal) =>
   answer(fetch(at(slide, `/values?x=${x}&y=${y}`), { signal }));
-export function writeReview(slide, review) {
+const JSON_TYPE = { "Content-Type": "application/json" };
+export const outlineAt = (slide, click) =>
+  answer(fetch(at(slide, "/click"), { method: "POST", headers: JSON_TYPE, body: JSON.stringify(click) }));
+export const editShapes = (edit) =>
+  answer(fetch("/shapes", { method: "POST", headers: JSON_TYPE, body: JSON.stringify(edit) }));
+
+/** Save a review over the version it was made from; gives the version that it is now. */
+export function writeReview(slide, review, version) {
   const body = JSON.stringify(review);
   // A small request outlives the page that sends it (browsers allow 64 KiB).
   const keepalive = body.length < 60_000;
-  const headers = { "Content-Type": "application/json" };
-  return answer(fetch(at(slide, "/review"), { method: "PUT", headers, body, keepalive }));
+  const headers = { ...JSON_TYPE, "If-Match": version };
+  return answer(fetch(at(slide, "/review"), { method: "PUT", headers, body, keepalive }), (_, response) => versionOf(response));
 }

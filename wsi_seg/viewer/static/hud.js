@@ -14,11 +14,14 @@ export class Hud {
 
   open(slide) {
     this.slide = slide;
+    this.zoom = null;
     document.getElementById("readout").replaceChildren();
   }
 
   /** Scale bar of a round length, at most BAR_PX wide. */
   scale() {
+    if (this.zoom === this.view.zoom()) return;
+    this.zoom = this.view.zoom();
     const unit = this.slide.mpp ?? 1;
     const most = (BAR_PX * unit) / this.view.zoom();
     const power = 10 ** Math.floor(Math.log10(most));

@@ -1,35 +1,38 @@
 // Owns the page: opens slides, and connects picture, layers, objects, review and keyboard.
 
-import { listObjects, listSlides, openSlide, thumbnail } from "./api.js";
+import { listObjects, listSlides, openSlide } from "./api.js";
+import { Bookmarks } from "./bookmarks.js";
 import { element, tell } from "./dom.js";
 import { Hud } from "./hud.js";
 import { Layers } from "./layers.js";
 import { Area, Distance, MEASURE_COLOUR } from "./measure.js";
 import { describe, ObjectList } from "./objects.js";
 import { Overlay } from "./overlay.js";
+import { PanDrawer } from "./pan.js";
 import { Pen } from "./pen.js";
 import { readPlace, writePlace } from "./place.js";
+import { Queue } from "./queue.js";
 import { Review } from "./review.js";
+import { listSlideLinks } from "./slides.js";
 import { Style } from "./style.js";
 import { View } from "./view.js";
 
 const OSD = window.OpenSeadragon;
 const at = (id) => document.getElementById(id);
-const MANY_SLIDES = 8;
 const FIRST_PICTURE_MS = 2000;
 const QUARTER = 90;
+const ERASE_COLOUR = "#b34a00";
+const REVIEWING = new Set(["draw", "outline", "merge", "erase", "split"]);
 const narrow = () => matchMedia("(max-width: 1000px)").matches;
 
 const viewer = OSD({
-  id: "viewer", drawer: "canvas", showNavigationControl: false, showNavigator: true, navigatorId: "navigator",
+  id: "viewer", drawer: PanDrawer, showNavigationControl: false, showNavigator: true, navigatorId: "navigator",
   navigatorAutoFade: false, animationTime: 0.35, springStiffness: 9, maxZoomPixelRatio: 16, visibilityRatio: 0.3,
   minZoomImageRatio: 0.7, minPixelRatio: 0.35, imageLoaderLimit: 8, maxImageCacheCount: 300, zoomPerScroll: 1.3, preserveImageSizeOnResize: true,
   gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true }, gestureSettingsTouch: { clickToZoom: false, pinchRotate: true },
   gestureSettingsPen: { clickToZoom: false }, placeholderFillStyle: null, preserveViewport: true, subPixelRoundingForTransparency: 2,
   smoothTileEdgesMinZoom: Infinity, // smooth edges go through a second canvas, placed by whole pixels
 });
-// Tiles end where they end: drawn a pixel larger, to hide seams, they would be up to a pixel off.
-viewer.drawer.minimumOverlapRequired = () => false;
 viewer.innerTracker.keyHandler = null;
 viewer.innerTracker.keyDownHandler = null;
 
@@ -46,9 +49,13 @@ const overlay = new Overlay(viewer, view, style);
 const pen = new Pen(viewer, view, overlay);
 const hud = new Hud(view);
 const list = new ObjectList(choose);
+const placeSeen = () => ({ ...view.centre(), zoom: view.zoom(), rotation: view.rotation() });
+const bookmarks = new Bookmarks((place) => view.goTo(place, false), placeSeen);
+const queue = new Queue((box) => view.fit(box));
 const review = new Review(() => {
   overlay.verdicts = list.verdicts = review.verdicts;
   overlay.drawings = review.drawings;
+  if (typeof chosen === "string" && Number(chosen.slice(1)) >= review.drawings.length) chosen = overlay.chosen = null;
   overlay.restyle();
   list.draw();
   showChosen();
@@ -59,7 +66,7 @@ function remember() {
   clearTimeout(remembering);
   remembering = setTimeout(() => {
     if (!slide || !viewer.world.getItemCount()) return;
-    writePlace({ slide: slide.name, ...view.centre(), zoom: view.zoom(), rotation: view.rotation(), ...layers.state() });
+    writePlace({ slide: slide.name, ...placeSeen(), ...layers.state() });
   }, 150);
 }
 
@@ -79,6 +86,7 @@ async function open(name, place = {}) {
     // The first drawing finds the size that the window has by now.
     viewer.addOnceHandler("update-viewport", () => view.goTo(place));
     hud.open(slide);
+    bookmarks.open(slide);
     layers.open(slide, place);
     style.open(slide);
     overlay.open(slide);
@@ -112,6 +120,7 @@ async function openObjects() {
   style.count(counted(objects));
   await overlay.show(objects);
   if (catalog.review) await review.open(slide, reviewedClasses());
+  if (slide === here) await queue.open(slide);
 }
 
 function counted(all) {
@@ -145,27 +154,41 @@ function showChosen() {
     at(`mark-${name}`).setAttribute("aria-pressed", verdict === name);
     at(`mark-${name}`).disabled = !one;
   }
-  at("erase").disabled = !drawn;
+  at("remove").disabled = !drawn;
+  at("undo").disabled = !review.past.length;
+  at("redo").disabled = !review.future.length;
   const reviewed = Object.keys(review.verdicts).length;
   at("reviewed").textContent = objects.length ? `${reviewed} of ${objects.length.toLocaleString("en")} reviewed` : "";
   at("chosen").textContent = one ? describe(one, slide.mpp)
-    : drawn ? "An outline drawn here." : "Choose an object to judge it.";
+    : drawn ? `A shape drawn here, ${review.drawings[Number(chosen.slice(1))]?.class_name}.` : "Choose an object to judge it.";
 }
 
 function say(verdict) {
   if (catalog.review && typeof chosen === "number") review.say(chosen, verdict);
 }
 
-function erase() {
+function remove() {
   if (typeof chosen !== "string") return;
   const number = Number(chosen.slice(1));
   choose(null);
-  review.erase(number);
+  review.remove(number);
+}
+
+/** Edit shapes, and the chosen object of the prediction, which becomes one. */
+function edit(operation, stroke = []) {
+  if (!catalog.review) return;
+  const object = typeof chosen === "number" ? overlay.shown.objects.find(({ id }) => id === chosen) : null;
+  choose(null);
+  review.edit(operation, stroke, object && { ...object, class: objects[object.id].class });
 }
 
 // What a pen is for: its button, and what becomes of a line.
 const TOOLS = {
-  draw: { look: () => ({ colour: review.colour() }), done: (ring) => choose(review.add(ring)) },
+  draw: { look: () => ({ colour: review.colour() }), done: (ring) => choose(review.add([ring])) },
+  outline: { look: () => ({ colour: review.colour(), least: 1 }), done: async ([[x, y]]) => choose(await review.outline(x, y, view.zoom())) },
+  merge: { look: () => ({ colour: review.colour() }), done: (ring) => edit("merge", ring) },
+  erase: { look: () => ({ colour: ERASE_COLOUR }), done: (ring) => edit("erase", ring) },
+  split: { look: () => ({ colour: ERASE_COLOUR }), done: (line) => edit("split", line) },
   distance: { look: () => ({ colour: MEASURE_COLOUR, straight: true }), done: (line) => measured(new Distance(line, slide.mpp)) },
   area: { look: () => ({ colour: MEASURE_COLOUR }), done: (ring) => measured(new Area(ring, slide.mpp)) },
 };
@@ -174,7 +197,7 @@ let tool = null;
 function takeTool(name) {
   const before = tool;
   putTool();
-  if (name === before || (name === "draw" && !catalog.review)) return;
+  if (name === before || (REVIEWING.has(name) && !catalog.review) || (name === "outline" && !catalog.sam)) return;
   tool = name;
   at(name).setAttribute("aria-pressed", true);
   pen.take(TOOLS[name].look(), TOOLS[name].done);
@@ -207,6 +230,11 @@ function goToTyped() {
     return;
   }
   view.goTo({ x: x / scale, y: y / scale, rotation: view.rotation() });
+}
+
+function showHelp() {
+  at("help").showModal();
+  at("help").scrollTop = 0; // the button at its end has the focus
 }
 
 function toggleSide(side) {
@@ -245,7 +273,12 @@ const KEYS = [
   [["p"], "Object before", () => step(-1)],
   [["1"], "Right", () => say("right")], [["2"], "Wrong", () => say("wrong")], [["3"], "Unsure", () => say("unsure")],
   [["d"], "Draw", () => takeTool("draw")],
-  [["Delete", "Backspace"], "Erase what was drawn", erase],
+  [["k"], "Outline what is clicked (with --sam)", () => takeTool("outline")],
+  [["u"], "Merge shapes", () => takeTool("merge")], [["e"], "Erase from shapes", () => takeTool("erase")],
+  [["x"], "Split shapes", () => takeTool("split")], [["f"], "Fill holes", () => edit("fill")],
+  [["z"], "Undo", () => review.undo()], [["y"], "Redo", () => review.redo()],
+  [["Delete", "Backspace"], "Remove the chosen shape", remove],
+  [["b"], "Keep this place", () => bookmarks.add()], [["q"], "Next place to annotate", () => queue.step()],
   [["Escape"], "Put the tool away, choose nothing", escape],
   [["["], "Lower threshold", () => layers.setThreshold(layers.threshold - 0.05)],
   [["]"], "Higher threshold", () => layers.setThreshold(layers.threshold + 0.05)],
@@ -253,11 +286,12 @@ const KEYS = [
   [["h"], "Prediction on or off", () => layers.toggle(1)],
   [["s"], "Slides", () => toggleSide("slides")], [["l"], "Layers and objects", () => toggleSide("panel")],
   [["c"], "Copy link", copyLink], [["t"], "Dark or light", () => setTheme(otherTheme())],
-  [["?"], "This list", () => at("help").showModal()],
+  [["?"], "This list", showHelp],
 ];
 
 function onKey(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select, input:not([type]), input[type=search], dialog *")) return;
+  const undoes = (event.ctrlKey || event.metaKey) && ["z", "y"].includes(event.key);
+  if (((event.ctrlKey || event.metaKey) && !undoes) || event.altKey || event.target.matches("select, input:not([type]), input[type=search], dialog *")) return;
   if (event.target.matches("input[type=range]") && event.key.startsWith("Arrow")) return;
   const [, , act] = KEYS.find(([names]) => names.includes(event.key)) ?? [];
   if (!act || !slide) return;
@@ -300,7 +334,7 @@ function connect() {
   const press = (id, act) => at(id).addEventListener("click", act);
   press("show-slides", () => toggleSide("slides"));
   press("show-panel", () => toggleSide("panel"));
-  press("show-help", () => at("help").showModal());
+  press("show-help", showHelp);
   press("theme", () => setTheme(otherTheme()));
   press("copy-link", copyLink);
   for (const name of Object.keys(TOOLS)) press(name, () => takeTool(name));
@@ -310,35 +344,14 @@ function connect() {
   press("rotate", () => view.rotate(QUARTER));
   press("go-to", () => at("go").showModal());
   at("go").addEventListener("close", () => { if (at("go").returnValue === "go") goToTyped(); });
-  press("erase", erase);
+  press("remove", remove);
+  press("fill", () => edit("fill"));
+  press("undo", () => review.undo());
+  press("redo", () => review.redo());
   for (const verdict of ["right", "wrong", "unsure"]) press(`mark-${verdict}`, () => say(verdict));
   at("draw-class").addEventListener("change", () => { if (tool === "draw") pen.take(TOOLS.draw.look(), TOOLS.draw.done); });
   at("keys").replaceChildren(...KEYS.filter(([, text]) => text).flatMap(([names, text]) =>
     [element("dt", {}, text === "Pan" ? "Arrows" : names[0]), element("dd", {}, text)]));
-}
-
-function listed(name) {
-  const picture = element("img", { src: thumbnail(name), loading: "lazy", fetchPriority: "low", alt: "" });
-  const link = element("a", { href: `#slide=${encodeURIComponent(name)}`, title: name }, picture, element("span", {}, name));
-  link.dataset.slide = name;
-  link.addEventListener("click", (event) => {
-    event.preventDefault();
-    if (narrow()) toggleSide("slides");
-    open(name, layers.state());
-  });
-  return link;
-}
-
-/** Links to all slides; a field to find some among many. */
-function listSlideLinks(names) {
-  const links = names.map(listed);
-  const field = element("input", { type: "search", placeholder: "Find a slide", ariaLabel: "Find a slide" });
-  field.hidden = names.length < MANY_SLIDES;
-  field.addEventListener("input", () => {
-    const wanted = field.value.trim().toLowerCase();
-    for (const link of links) link.hidden = !link.dataset.slide.toLowerCase().includes(wanted);
-  });
-  at("slides").replaceChildren(field, ...links);
 }
 
 async function start() {
@@ -354,7 +367,11 @@ async function start() {
     return;
   }
   at("review-box").hidden = !catalog.review;
-  listSlideLinks(catalog.slides);
+  at("outline").hidden = !catalog.sam;
+  listSlideLinks(catalog.slides, (name) => {
+    if (narrow()) toggleSide("slides");
+    open(name, layers.state());
+  });
   if (catalog.slides.length === 1 && !narrow()) toggleSide("slides");
   const place = readPlace();
   await open(catalog.slides.includes(place.slide) ? place.slide : catalog.slides[0], place);

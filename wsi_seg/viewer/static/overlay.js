@@ -7,8 +7,12 @@ import { coverageSource } from "./source.js";
 
 // Objects that are smaller on the screen, in pixels, are shown by their density.
 const SMALLEST_PX = 9;
+// Objects of a slide that the server lists, the largest ones; any others are shown by their density.
+const MOST_LISTED = 20_000;
 // Lines are as wide as asked for from this size of an object on, and thinner below it.
 const FULL_LINE_PX = 40;
+// Outlines are fetched and drawn this far beyond what is seen, in shares of it.
+const MARGIN = 0.25;
 const DASHES = { missed: [7, 4], false: [2, 3], wrong: [1, 5] };
 const ALL_OF = { objects: ["found", "false", "missed"], truth: ["true"] };
 
@@ -39,8 +43,9 @@ export class Overlay {
     this.verdicts = {};
     this.chosen = null;
     this.stroke = null;
-    this.leftOut = false;
+    this.leftOut = this.capped = false;
     this.side = 0;
+    this.sheet = null;
   }
 
   /** Begin with a slide; its density is there before its objects are. */
@@ -64,6 +69,7 @@ export class Overlay {
   /** Show the outlines of a slide's objects; `objects` by id. */
   show(objects) {
     this.objects = objects;
+    this.capped = objects.length >= MOST_LISTED;
     const sides = objects.map(({ box }) => Math.sqrt((box[2] - box[0]) * (box[3] - box[1])));
     this.side = sides.sort((a, b) => a - b)[Math.floor(sides.length / 2)] ?? 0;
     return this.refresh();
@@ -83,7 +89,7 @@ export class Overlay {
     const seen = this.view.region();
     const [w, h] = [seen.x_end - seen.x, seen.y_end - seen.y];
     const region = {
-      x: seen.x - w / 4, y: seen.y - h / 4, x_end: seen.x_end + w / 4, y_end: seen.y_end + h / 4,
+      x: seen.x - w * MARGIN, y: seen.y - h * MARGIN, x_end: seen.x_end + w * MARGIN, y_end: seen.y_end + h * MARGIN,
       tolerance: 0.4 / this.view.zoom(),
     };
     const kinds = this.slide.compared ? ["objects", "truth"] : ["objects"];
@@ -107,6 +113,7 @@ export class Overlay {
       groups.get(key).path.addPath(path);
     }
     this.groups = [...groups.values()];
+    this.sheet = null;
     this.draw();
   }
 
@@ -114,28 +121,76 @@ export class Overlay {
   draw() {
     if (!this.slide) return;
     const { canvas, context } = this;
-    const { width, height } = this.viewer.drawer.canvas;
-    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
-    context.setTransform(1, 0, 0, 1, 0, 0);
-    context.clearRect(0, 0, width, height);
     const dense = this.dense && this.style.visible;
-    this.coverage?.item.setOpacity(dense ? this.style.opacity : 0);
+    const shaded = dense || (this.capped && this.style.visible);
+    this.#shade(shaded ? this.style.opacity : 0);
     document.getElementById("overlay-note").hidden = !(dense && this.coverage);
-    context.setTransform(...this.view.matrix());
-    if (!dense && this.style.visible) this.groups.forEach((group) => this.#line(group.path, group));
+    document.getElementById("capped-note").hidden = !this.capped;
+    this.#clean();
+    const outlined = !dense && this.style.visible && this.groups.length > 0;
+    canvas.dataset.outlines = outlined ? this.shown.objects.length + this.shown.truth.length : 0;
+    canvas.dataset.drawings = this.drawings.length;
+    if (!outlined && this.chosen === null && !this.drawings.length && !this.stroke && !this.measures.length) return;
+    this.empty = false;
+    const matrix = this.view.matrix();
+    context.setTransform(...matrix);
+    if (outlined) this.#outline(matrix);
     const chosen = this.shown.objects.find(({ id }) => id === this.chosen);
     if (chosen) this.#line(chosen.path, { ...chosen, verdict: this.verdicts[chosen.id], wide: 2 });
     this.drawings.forEach((drawing, number) => {
-      this.#line(pathOf([drawing.ring]), { colour: drawing.colour, wide: this.chosen === `d${number}` ? 2 : 1.5, fill: 0.15 });
+      this.#line(pathOf(drawing.rings), { colour: drawing.colour, wide: this.chosen === `d${number}` ? 2 : 1.5, fill: 0.15 });
     });
     if (this.stroke?.length > 1) this.#line(pathOf([this.stroke], false), { colour: this.strokeColour, wide: 1.5 });
     this.measures.forEach((measure) => measure.draw(context, this.view, (path, look) => this.#line(path, look)));
-    canvas.dataset.outlines = dense ? 0 : this.groups.length && this.shown.objects.length + this.shown.truth.length;
-    canvas.dataset.drawings = this.drawings.length;
   }
 
-  #line(path, { status, verdict, colour = STATUSES[status].colour, wide = 1, fill = this.style.fill }) {
+  #shade(opacity) {
+    if (!this.coverage || this.coverage.item.getOpacity() === opacity) return;
+    this.coverage.item.setOpacity(opacity);
+    // OpenSeadragon may forget to draw again without a layer that nothing shows any more.
+    requestAnimationFrame(() => this.viewer.forceRedraw());
+  }
+
+  /** Make the canvas as large as the picture's, and empty where it is not. */
+  #clean() {
+    const { canvas, context } = this;
+    const { width, height } = this.viewer.drawer.canvas;
+    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+    else if (!this.empty) {
+      context.setTransform(1, 0, 0, 1, 0, 0);
+      context.clearRect(0, 0, width, height);
+    }
+    this.empty = true;
+  }
+
+  /** Draw all outlines: line by line while the zoom changes, as one picture while it does not. */
+  #outline(matrix) {
+    const linear = matrix.slice(0, 4).map((value) => value.toFixed(9)).join();
+    const still = linear === this.linear;
+    this.linear = linear;
+    if (!still) this.sheet = null;
+    if (still) this.sheet ??= this.#painted(matrix);
+    if (!this.sheet) {
+      this.groups.forEach((group) => this.#line(group.path, group));
+      return;
+    }
     const { context } = this;
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.drawImage(this.sheet.canvas, matrix[4] - this.sheet.x, matrix[5] - this.sheet.y);
+    context.setTransform(...matrix);
+  }
+
+  /** Picture of all outlines that were fetched, which reach a quarter beyond what is seen. */
+  #painted(matrix) {
+    const [wide, tall] = [this.canvas.width, this.canvas.height].map((side) => Math.ceil(side * MARGIN));
+    const canvas = new OffscreenCanvas(this.canvas.width + 2 * wide, this.canvas.height + 2 * tall);
+    const context = canvas.getContext("2d");
+    context.setTransform(...matrix.slice(0, 4), matrix[4] + wide, matrix[5] + tall);
+    this.groups.forEach((group) => this.#line(group.path, group, context));
+    return { canvas, x: matrix[4] + wide, y: matrix[5] + tall };
+  }
+
+  #line(path, { status, verdict, colour = STATUSES[status].colour, wide = 1, fill = this.style.fill }, context = this.context) {
     const zoom = this.view.zoom();
     const thin = status ? Math.max(0.4, Math.min(1, (this.side * zoom) / FULL_LINE_PX)) : 1;
     const width = (this.style.width * wide * thin) / zoom;
@@ -163,7 +218,7 @@ export class Overlay {
   /** Id of what is under a place: a drawing (`d0`) or an object; the last drawn wins. */
   under(point) {
     const inside = (path) => this.probe.isPointInPath(path, point.x, point.y, "evenodd");
-    const drawn = this.drawings.findLastIndex((drawing) => inside(pathOf([drawing.ring])));
+    const drawn = this.drawings.findLastIndex((drawing) => inside(pathOf(drawing.rings)));
     if (drawn >= 0) return `d${drawn}`;
     const near = this.style.visible && !this.dense ? this.shown.objects : [];
     return near.findLast(({ id, status, path }) => {

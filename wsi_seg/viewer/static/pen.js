@@ -9,7 +9,7 @@ export class Pen {
   }
 
   /** Hand one line after another to `done` until the pen is put away; straight ones keep their ends. */
-  take({ colour, straight = false }, done) {
+  take({ colour, straight = false, least = straight ? 2 : 3 }, done) {
     this.put();
     this.stop = new AbortController();
     this.viewer.setMouseNavEnabled(false);
@@ -28,7 +28,7 @@ export class Pen {
     listen("pointerup", () => {
       const line = thinned(this.overlay.stroke ?? [], 1 / this.view.zoom());
       this.#stroke(null);
-      if (line.length >= (straight ? 2 : 3)) done(line);
+      if (line.length >= least) done(line);
     });
   }
 

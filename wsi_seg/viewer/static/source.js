@@ -1,6 +1,7 @@
 // Owns tile sources: OpenSeadragon's view of one layer's levels, exact at odd sizes.
 
 const OSD = window.OpenSeadragon;
+let made = 0;
 
 /** Source of a layer's coarsest level alone: what shows through the seams between tiles. */
 export const coarsestSource = (slide, layer) => levelSource(slide, layer, 1);
@@ -14,6 +15,7 @@ export function levelSource(slide, layer, most = Infinity) {
     width: slide.width, height: slide.height, minLevel: 0, maxLevel: finest,
     tileWidth: levels[finest].tileWidth, tileHeight: levels[finest].tileHeight,
   });
+  source.id = made += 1;
   const grid = (level) => new OSD.Point(
     Math.ceil(levels[level].width / levels[level].tileWidth),
     Math.ceil(levels[level].height / levels[level].tileHeight));
