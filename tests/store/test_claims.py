@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from wsi_seg.store import presence as presence_module
 from wsi_seg.store.claims import Claims
-from wsi_seg.store.presence import Note, Presence, Watcher
+from wsi_seg.store.presence import Note, Presence
 
 
 class Owner:
@@ -18,7 +18,7 @@ class Owner:
     def __init__(self, folder):
         self._stack = contextlib.ExitStack()
         self.presence = self._stack.enter_context(Presence(folder / ".run", Note.own("test")))
-        self.claims = Claims(folder, self.presence.id, Watcher(folder / ".run"))
+        self.claims = Claims(folder, self.presence)
 
     def end(self):
         self._stack.close()
@@ -126,7 +126,7 @@ def test_without_locks_of_the_file_system_signs_tell(owners, monkeypatch):
     now[0] = 59.0
     assert not two.claims.take("a")
     now[0] = 200.0  # a sign, though the clock of the other machine is years behind
-    presence_module.os.utime(one.presence.folder / f"{one.presence.id}.json", (1e9, 1e9))
+    presence_module.os.utime(one.presence.folder / f"{one.presence.id}.alive", (1e9, 1e9))
     assert not two.claims.take("a")
     now[0] = 261.0
     assert two.claims.take("a")
@@ -147,7 +147,7 @@ def test_a_claim_without_a_name_counts_until_its_maker_had_time_to_write_it(
 
 def test_where_the_folder_is_gone_nothing_is_claimed(owners, tmp_path):
     one = owners()
-    claims = Claims(tmp_path / "gone", one.presence.id, Watcher(tmp_path / ".run"))
+    claims = Claims(tmp_path / "gone", one.presence)
     with pytest.raises(FileNotFoundError):
         claims.take("a")
     assert claims.holder("a") is None

@@ -51,7 +51,7 @@ def test_a_killed_owner_leaves_no_lock(owner, tmp_path):
     owner.wait()
     assert len(list((tmp_path / "s.zarr" / ".run").iterdir())) == 2  # its note and its claim
     with locked(tmp_path / "s.zarr", "wsi-seg infer"):
-        (note,) = (tmp_path / "s.zarr" / ".run").glob("*.json")
+        (note,) = (tmp_path / "s.zarr" / ".run").glob("*.alive")
         assert f'"pid": {os.getpid()}' in note.read_text()
     assert not (tmp_path / "s.zarr" / ".run").exists()
 

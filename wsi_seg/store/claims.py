@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from wsi_seg.atomic import read_replaced
-from wsi_seg.store.presence import Watcher
+from wsi_seg.store.presence import Presence
 
 
 class Claims:
@@ -20,20 +20,18 @@ class Claims:
     ----------
     folder
         Where claims are; who takes one makes it before.
-    owner
-        Name of the process, see `Presence.id`.
-    watcher
-        Tells whether other processes live.
+    presence
+        Of the process.
 
     Examples
     --------
-    >>> claims = Claims(folder, presence.id, Watcher(folder))  # doctest: +SKIP
+    >>> claims = Claims(folder, presence)  # doctest: +SKIP
     >>> claims.take("part")  # doctest: +SKIP
     True
     """
 
-    def __init__(self, folder: Path, owner: str, watcher: Watcher) -> None:
-        self._folder, self._owner, self._watcher = folder, owner, watcher
+    def __init__(self, folder: Path, presence: Presence) -> None:
+        self._folder, self._owner, self._watcher = folder, presence.id, presence.watcher
 
     def take(self, part: str) -> bool:
         """Take a part, unless a live process has it.
@@ -67,6 +65,11 @@ class Claims:
         """Live process that has a part, empty where it has not said its name; None for none."""
         number, owner = self._last(part)
         return owner if owner is not None and self._lives(part, number, owner) else None
+
+    def is_left(self, part: str) -> bool:
+        """Whether a process had a part and has ended."""
+        number, owner = self._last(part)
+        return owner is not None and not self._lives(part, number, owner)
 
     def give_back(self, part: str) -> None:
         """Let others take a part, if this process has it."""

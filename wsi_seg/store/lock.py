@@ -12,7 +12,7 @@ from wsi_seg.address import is_remote
 from wsi_seg.errors import BusyError, OutputError
 from wsi_seg.store.claims import Claims
 from wsi_seg.store.names import RUN
-from wsi_seg.store.presence import Note, Presence, Watcher
+from wsi_seg.store.presence import Note, Presence
 
 _ALONE = "alone"
 
@@ -42,8 +42,7 @@ def locked(folder: Path, verb: str, *, make: bool = False) -> Iterator[None]:
         yield
         return
     with _removed_if_empty(folder), _present(folder, Note.own(verb, alone=True)) as presence:
-        watcher = Watcher(folder / RUN)
-        claims = Claims(folder / RUN, presence.id, watcher)
+        watcher, claims = presence.watcher, Claims(folder / RUN, presence)
         if not claims.take(_ALONE):
             owner = claims.holder(_ALONE)
             raise _busy(folder, watcher.note(owner) if owner else None)
@@ -83,7 +82,7 @@ def sharing(folder: Path, verb: str, *, shard: str | None = None) -> Iterator[Pr
     """
     with _removed_if_empty(folder), _present(folder, Note.own(verb, shard=shard)) as presence:
         # Both kinds first say that they are there, then look: at worst both give way.
-        for _, other in Watcher(folder / RUN).others(presence.id):
+        for _, other in presence.watcher.others(presence.id):
             if not other.is_own and (other.alone or other.verb != verb):
                 raise _busy(folder, other)
         yield presence

@@ -6,10 +6,8 @@ PARTIAL = ".partial"
 QUARANTINE = ".quarantine"
 # Folder of a collection or a run that says which commands are at work in it.
 RUN = ".run"
-# Folder of an unfinished group: which process has which part of it.
-CLAIMS = ".claims"
-# Folder of an unfinished group: a journal of each process that works on it.
-UNITS = ".units"
+# Folder of an unfinished group: which process has which part of it, and what each has done.
+SHARED = ".shared"
 # File in an unfinished group whose finished one is made again.
 AGAIN = ".again"
 

@@ -26,7 +26,7 @@ from wsi_seg.atomic import read_replaced
 LEASE = 60.0
 BEAT = 10.0
 
-_ENDING = ".json"
+_ENDING = ".alive"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,7 @@ class Presence:
         self._path = folder / f"{self.id}{_ENDING}"
         self._descriptor = -1
         self._ended = threading.Event()
+        self.watcher = Watcher(folder)
 
     def __enter__(self) -> "Presence":
         hidden = self._path.with_name(f".{self.id}.partial")
