@@ -8,11 +8,12 @@ from wsi_seg.errors import ConfigError
 
 # What schedulers tell a task: its number, the first number, the step from one to the next (or what
 # is in place of these), and how many tasks there are.
+_SLURM = "SLURM_ARRAY_TASK_"
 _SCHEDULERS = (
-    ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_STEP", "SLURM_ARRAY_TASK_COUNT"),
+    (f"{_SLURM}ID", f"{_SLURM}MIN", f"{_SLURM}STEP", f"{_SLURM}COUNT"),
     ("JOB_COMPLETION_INDEX", "", "", "JOB_COMPLETIONS"),
     ("RANK", "", "", "WORLD_SIZE"),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,8 @@ class Shard:
     def __post_init__(self) -> None:
         if not 1 <= self.number <= self.count:
             raise ConfigError(
-                f"got shard {self.number}/{self.count}; expected a number from 1 to the count, such "
-                "as 1/16 for the first of 16 and 16/16 for the last"
+                f"got shard {self.number}/{self.count}; expected a number from 1 to the "
+                "count, such as 1/16 for the first of 16 and 16/16 for the last"
             )
 
     @classmethod
@@ -73,7 +74,7 @@ class Shard:
         """Names of this share, where each name's work is known.
 
         Every share makes the same list of all names, largest first, and cuts it where the work is
-        even; so all are done once, though no share asks another one.
+        even; so each is done once, though no share asks another one.
 
         Examples
         --------
@@ -84,7 +85,7 @@ class Shard:
         return [names[index] for index in self.cut([work[name] for name in names])]
 
     def cut(self, work: Sequence[float]) -> list[int]:
-        """Indices of this share in a list: those whose middle is between its bounds."""
+        """Pick the indices of this share in a list: those whose middle is between its bounds."""
         total, before, found = sum(work), 0.0, []
         for index, one in enumerate(work):
             middle = (before + one / 2) / total if total else (index + 0.5) / len(work)
@@ -95,7 +96,7 @@ class Shard:
 
 
 def _told(environment: Mapping[str, str], count: str) -> Shard:
-    """What a scheduler tells this task."""
+    """Find out what a scheduler tells this task."""
     for number, first, step, total in _SCHEDULERS:
         if number not in environment:
             continue
@@ -104,6 +105,8 @@ def _told(environment: Mapping[str, str], count: str) -> Shard:
             index = int(environment[number]) - int(environment.get(first, "0"))
             index //= int(environment.get(step, "1"))
             return Shard(index + 1, int(counted))
+        except ConfigError:
+            raise
         except ValueError as error:
             raise ConfigError(
                 f"got --shard auto with {number}={environment[number]!r} and {total}={counted!r}; "

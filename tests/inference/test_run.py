@@ -253,13 +253,13 @@ def test_finishing_a_slide_once_more_changes_nothing(checkpoint, tmp_path, monke
     """A worker may die between the last rename and telling the client about it."""
     make_store(tmp_path / "store.zarr", "two", 64, 90)
     collection = open_collection(tmp_path / "store.zarr")
-    real = output_module.SlideOutput.finish
+    real = output_module.finish_slide
 
-    def twice(output):
-        real(output)
-        real(output)
+    def twice(task, final):
+        real(task, final)
+        real(task, final)
 
-    monkeypatch.setattr(output_module.SlideOutput, "finish", twice)
+    monkeypatch.setattr(output_module, "finish_slide", twice)
     infer(collection, checkpoint, tmp_path / "a", OPTIONS, progress=Silent())
     monkeypatch.undo()
     infer(collection, checkpoint, tmp_path / "b", OPTIONS, progress=Silent())

@@ -83,7 +83,7 @@ class Claims:
         return self._folder / f"{part}.{number}"
 
     def _last(self, part: str) -> tuple[int, str | None]:
-        """Number and owner of the last claim of a part; -1 and None where there is none."""
+        """Find number and owner of the last claim of a part; -1 and None where there is none."""
         number, owner = -1, None
         while (found := self._read(part, number + 1)) is not None:
             number, owner = number + 1, found
@@ -116,3 +116,16 @@ class Claims:
         finally:
             os.close(descriptor)
         return True
+
+
+def owners_of(folder: Path) -> dict[str, str]:
+    """Name the last owner of each part that was ever taken in a folder, dead or alive."""
+    found: dict[str, tuple[int, str]] = {}
+    with suppress(FileNotFoundError):
+        for path in sorted(folder.iterdir()):
+            part, _, number = path.name.rpartition(".")
+            if not number.isdecimal() or int(number) < found.get(part, (-1, ""))[0]:
+                continue
+            with suppress(FileNotFoundError):
+                found[part] = (int(number), read_replaced(path).decode())
+    return {part: owner for part, (_, owner) in found.items()}

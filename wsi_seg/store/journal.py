@@ -34,12 +34,15 @@ class Journal:
         Name of this process where others may work on the same; its units are then in a file of
         that name in a folder next to the journal.
     parts
-        First unit of each part that a process may take, where it is this one that begins.
+        First unit of each part that a process may take, where this one begins the work; None
+        where another one did.
 
     Raises
     ------
     StoreError
         If the journal was started with other settings; the message names the differences.
+    FileNotFoundError
+        If another one began the work, and it is not there any more.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class Journal:
         *,
         complete: bool = False,
         owner: str | None = None,
-        parts: Sequence[int] = (0,),
+        parts: Sequence[int] | None = (0,),
     ) -> None:
         self.path = path
         self._settings = json.loads(json.dumps(settings))
@@ -57,6 +60,8 @@ class Journal:
         lines = _whole_lines(path)
         if lines:
             self._require_same(lines[0], complete=complete)
+        elif parts is None:
+            raise FileNotFoundError(path)
         else:
             header = {"settings": self._settings, "parts": list(parts)}
             write_atomic(path, json.dumps(header) + "\n")
@@ -141,7 +146,12 @@ def read_units(path: Path) -> dict[str, object]:
     files = [path]
     with suppress(FileNotFoundError):
         files += sorted((path.parent / SHARED).glob("*.jsonl"))
-    lines = [line for file in files for line in _parsed(file) if "unit" in line]
+    return {unit: result for file in files for unit, result in read_file(file).items()}
+
+
+def read_file(path: Path) -> dict[str, object]:
+    """Read results of the units that are in one file, keyed by unit."""
+    lines = [line for line in _parsed(path) if "unit" in line]
     return {str(line["unit"]): line.get("result") for line in lines}
 
 

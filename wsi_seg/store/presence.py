@@ -74,7 +74,7 @@ class Note:
 
 
 class Presence:
-    """This process at work in a folder, from the beginning of a block to its end.
+    """A process at work in a folder: this one, from the beginning of a block to its end.
 
     Parameters
     ----------
@@ -141,14 +141,12 @@ class Watcher:
     def owners(self) -> list[str]:
         """Names of those that have a file, sorted."""
         try:
-            names = os.listdir(self._folder)
+            return sorted(path.stem for path in self._folder.iterdir() if path.suffix == _ENDING)
         except FileNotFoundError:
             return []
-        found = [name.removesuffix(_ENDING) for name in names if name.endswith(_ENDING)]
-        return sorted(name for name in found if not name.startswith("."))
 
     def note(self, owner: str) -> Note | None:
-        """What a process says about itself; None where it has ended, or says nothing."""
+        """Read what a process says about itself; None where it has ended, or says nothing."""
         try:
             return _note(read_replaced(self._folder / f"{owner}{_ENDING}"))
         except OSError:
