@@ -24,8 +24,9 @@ from wsi_seg.store.presence import Presence
 
 _ENDING = ".plan"
 
-# Options that may differ between processes of a run: they change no byte.
-_OF_A_PROCESS = ("device", "readers", "max_ram", "shard")
+# Options that may differ between processes of a run: they change no byte, or are chosen by the
+# first one for all.
+_OF_A_PROCESS = ("device", "readers", "max_ram", "shard", "strip_px", "batch", "compiled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +121,11 @@ def agreed(out: Path, presence: Presence, record: RunRecord) -> RunRecord:
 
 
 def concluded(out: Path, presence: Presence, record: RunRecord) -> None:
-    """Note what failed in a run, or remove its record where all of it is complete."""
-    known = agreed(out, presence, record)
-    if not known.failures and all(is_complete(out, slide) for slide in known.slides):
-        _path(out, record.name).unlink(missing_ok=True)
+    """Note what failed in a run, and remove the records of those that are complete."""
+    agreed(out, presence, record)
+    for known in read_records(out):
+        if all(is_complete(out, slide) for slide in {**known.slides, **known.failures}):
+            _path(out, known.name).unlink(missing_ok=True)
 
 
 def _path(out: Path, name: str) -> Path:

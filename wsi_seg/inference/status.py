@@ -84,7 +84,7 @@ class RunStatus:
     seconds_left: float | None
 
     def count(self, state: State) -> int:
-        """Number of slides in a state."""
+        """Count the slides in a state."""
         return sum(slide.state == state for slide in self.slides)
 
     @property
