@@ -60,7 +60,7 @@ class Shard:
         """
         word, _, count = text.partition("/")
         if word == "auto":
-            return _told(os.environ if environment is None else environment, count)
+            return _from_scheduler(os.environ if environment is None else environment, count)
         if not (word.isdecimal() and count.isdecimal()):
             raise ConfigError(
                 f"got --shard {text!r}; expected NUMBER/COUNT such as 3/16, auto, or auto/COUNT"
@@ -95,7 +95,7 @@ class Shard:
         return found
 
 
-def _told(environment: Mapping[str, str], count: str) -> Shard:
+def _from_scheduler(environment: Mapping[str, str], count: str) -> Shard:
     """Find out what a scheduler tells this task."""
     for number, first, step, total in _SCHEDULERS:
         if number not in environment:

@@ -125,8 +125,8 @@ def test_four_shards_killed_twenty_times_give_the_bytes_of_a_calm_run(work, tmp_
             assert not status.count("running")
         again = [shard(work, out, number) for number in range(1, 5)]
         asking.children = asking.children + again
-        assert [child.communicate()[1] for child in again] == [""] * 4
-        assert [child.returncode for child in again] == [0] * 4
+        said = [child.communicate()[1] for child in again]
+        assert [child.returncode for child in again] == [0] * 4, said
         if not read_status(out).is_complete:  # all of them ended before the last kill's share
             assert subprocess.run(command(work, out), check=False).returncode == 0
         asking.ended = True

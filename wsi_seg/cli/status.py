@@ -21,9 +21,10 @@ def status(
     ] = 5.0,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Say which slides of a run are done, running and where, stopped, failed and why, or left.
+    """Say what of a run is done, running, failed or left.
 
-    It reads journals alone, so it may run anywhere and at any time.
+    That is where slides are running, why others failed, and how long the rest takes. It reads
+    journals alone, so it may run on any machine and at any time.
 
     For example:
 
