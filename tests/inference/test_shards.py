@@ -169,7 +169,7 @@ def test_what_cannot_be_shared_is_refused(stores, tmp_path):
 
 
 def test_another_verb_is_kept_off_while_a_shard_is_at_work(stores, tmp_path):
-    out, refused = tmp_path / "p", []
+    out, refused = tmp_path / "p", list[str]()
 
     class Try(Silent):
         def advance(self, amount):

@@ -66,7 +66,7 @@ class Asking(threading.Thread):
         self.out, self.ended, self.children, self.asked, self.wrong = out, False, [], 0, []
 
     def run(self):
-        done = set()
+        done = set[str]()
         while not self.ended:
             time.sleep(0.02)
             alive = {child.pid for child in self.children if child.poll() is None}
@@ -103,15 +103,16 @@ def test_four_shards_killed_twenty_times_give_the_bytes_of_a_calm_run(work, tmp_
     started = time.monotonic()
     assert subprocess.run(command(work, calm), check=False, capture_output=True).returncode == 0
     seconds, expected = time.monotonic() - started, digests(calm)
-    rng, kills = np.random.default_rng(5), 0
-    for turn in range(5):
+    rng, kills, turn = np.random.default_rng(5), 0, 0
+    while kills < 20:  # some have ended before their moment comes
+        turn += 1
         out = tmp_path / f"killed{turn}.zarr"
         asking = Asking(out)
         asking.start()
         asking.children = [shard(work, out, number) for number in range(1, 5)]
         began = time.monotonic()
         for moment, child in sorted(
-            zip(rng.uniform(seconds / 3, 3 * seconds, 4), asking.children, strict=True),
+            zip(rng.uniform(seconds / 3, 1.5 * seconds, 4), asking.children, strict=True),
             key=lambda pair: pair[0],
         ):
             time.sleep(max(0.0, began + moment - time.monotonic()))
@@ -134,7 +135,6 @@ def test_four_shards_killed_twenty_times_give_the_bytes_of_a_calm_run(work, tmp_
         assert digests(out) == expected
         assert not asking.wrong
         print(f"{kills} kills, status asked {asking.asked} times")
-    assert kills >= 10  # others had ended before their moment came
 
 
 def begin(work, out):

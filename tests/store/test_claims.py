@@ -1,7 +1,9 @@
 """Claims: one owner for each part, whoever ends when, and whatever locks the file system has."""
 
 import contextlib
+import os
 import threading
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -55,7 +57,7 @@ def test_of_many_that_take_what_another_has_left_one_gets_it(owners):
         gone, rivals = owners(), [owners() for _ in range(6)]
         assert gone.claims.take("a")
         gone.end()
-        barrier, found = threading.Barrier(len(rivals)), []
+        barrier, found = threading.Barrier(len(rivals)), list[bool]()
 
         def race(rival, barrier=barrier, found=found):
             barrier.wait()
@@ -109,7 +111,7 @@ def test_an_owner_is_taken_for_gone_only_where_its_claim_did_not_change_hands(ow
             assert other.claims.take("a")
         return real(claims, part, number)
 
-    seen = []
+    seen: list[int] = []
     monkeypatch.setattr(Claims, "_make", late)
     assert not slow.claims.take("a")
     assert seen == [1]
@@ -119,14 +121,14 @@ def test_an_owner_is_taken_for_gone_only_where_its_claim_did_not_change_hands(ow
 def test_without_locks_of_the_file_system_signs_tell(owners, monkeypatch):
     monkeypatch.setattr(presence_module, "_kernel", lambda: "")  # as on another machine
     now = [0.0]
-    monkeypatch.setattr(presence_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     one, two = owners(), owners()
     assert one.claims.take("a")
     assert not two.claims.take("a")
     now[0] = 59.0
     assert not two.claims.take("a")
     now[0] = 200.0  # a sign, though the clock of the other machine is years behind
-    presence_module.os.utime(one.presence.folder / f"{one.presence.id}.alive", (1e9, 1e9))
+    os.utime(one.presence.folder / f"{one.presence.id}.alive", (1e9, 1e9))
     assert not two.claims.take("a")
     now[0] = 261.0
     assert two.claims.take("a")
@@ -136,7 +138,7 @@ def test_a_claim_without_a_name_counts_until_its_maker_had_time_to_write_it(
     owners, tmp_path, monkeypatch
 ):
     now = [0.0]
-    monkeypatch.setattr(presence_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     (tmp_path / "a.0").touch()
     one = owners()
     assert not one.claims.take("a")
