@@ -95,7 +95,7 @@ def inputs(tmp_path, monkeypatch):
             write_xrays(tmp_path)
         else:
             write_slides(tmp_path, "glomerulus" if "kidney" in page else "gland")
-        if page.endswith(("own-network.md", "gpu-cluster.md")):
+        if page.endswith(("own-network.md", "gpu-cluster.md", "array-jobs.md")):
             run_line(["tile", "slides/", "--out", "store.zarr"])
         return tmp_path
 

@@ -1,8 +1,10 @@
 """Owns writing a file or a folder whole or not at all, so that it outlives a kill."""
 
 import contextlib
+import errno
 import os
 import shutil
+import socket
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,9 @@ from wsi_seg.errors import OutputError
 
 # Bytes of a name that usual file systems take.
 LONGEST_NAME = 255
+
+# Times that a file is opened again which another machine has replaced meanwhile.
+_STALE = 5
 
 
 @contextlib.contextmanager
@@ -28,7 +33,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Yields
     ------
     Path
-        Next to the final name, hidden: ``.name.partial``, or a digest where that is too long.
+        Next to the final name, hidden, and of this process alone; see `partial_path`.
 
     Raises
     ------
@@ -77,8 +82,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     OutputError
         If the folder cannot be written.
     """
-    partial = partial_path(path)
-    old = partial.with_suffix(".old")
+    # Names that the next process has too: it removes what a kill has left.
+    partial, old = (path.with_name(f".{path.name}.{mark}") for mark in ("partial", "old"))
     try:
         for left in (partial, old):  # by a kill
             if left.exists():
@@ -100,10 +105,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def partial_path(path: Path) -> Path:
-    """Name under which a file is written; a kill may leave it."""
-    name = f".{path.name}.partial"
+    """Name under which this process writes a file; a kill may leave it.
+
+    It ends in ``.partial``. No other process has it, on this machine or another one, so two that
+    write one file do not write into each other's.
+    """
+    own = zlib.crc32(f"{socket.gethostname()} {os.getpid()}".encode())
+    name = f".{path.name}.{own:08x}.partial"
     if len(os.fsencode(name)) > LONGEST_NAME:
-        name = f".{zlib.crc32(os.fsencode(path.name)):08x}.partial"
+        name = f".{zlib.crc32(os.fsencode(path.name)):08x}.{own:08x}.partial"
     return path.with_name(name)
 
 
@@ -117,6 +127,26 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     """
     with atomic_path(path) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def read_replaced(path: Path) -> bytes:
+    """Read a file that other machines may replace meanwhile, as `write_atomic` does.
+
+    On a network file system the file that was opened is then gone ("stale file handle"); opened
+    again, it is the new one.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    """
+    for _ in range(_STALE):
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+    return path.read_bytes()
 
 
 def sync(path: Path) -> None:

@@ -140,7 +140,8 @@ def test_a_held_folder_names_the_verb(tmp_path):
     owners = []
 
     def body(_: Terminal) -> dict[str, object]:
-        owners.append((tmp_path / "s" / ".lock").read_text())
+        (note,) = (tmp_path / "s" / ".run").glob("*.alive")
+        owners.append(note.read_text())
         return {}
 
     body.__module__ = "wsi_seg.cli.tile"

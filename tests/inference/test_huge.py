@@ -27,6 +27,7 @@ from wsi_seg.models import ModelCard, NetworkSpec, build_network
 from wsi_seg.predict.ensemble import Model
 from wsi_seg.progress import Silent
 from wsi_seg.store import create_collection, open_collection
+from wsi_seg.store.lock import sharing
 
 collection, out, strips, ram = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 torch.set_num_threads(1)
@@ -46,8 +47,12 @@ found = {"seconds": seconds, "growth": growth, "tiles_planned": plan.tiles,
 if strips:
     create_collection(out)
     (store,) = open_collection(collection)
-    output = SlideOutput(store, plan.slides[0], out, {}, save="both", overwrite=False)
-    output.create(card, {})
+    with sharing(out, "test") as presence:
+        output = SlideOutput(
+            store, plan.slides[0], out, {}, presence, save="both", overwrite=False
+        )
+        output.begin(card, {})
+        output.take(range(len(plan.slides[0][0].strips)))
     task = output.task
     first = frozenset(range(min(strips, len(plan.slides[0][0].strips))))
     saver = task.saver()

@@ -12,6 +12,7 @@ import wsi_seg.inference.save as save_module
 from tests.cards import make_card
 from wsi_seg.errors import BatchError, ConfigError, StoreError, StoreIncompleteError
 from wsi_seg.geometry import Extent, Region
+from wsi_seg.inference.finish import finish_slide
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer
 from wsi_seg.inference.waits import describe_shares
@@ -253,13 +254,13 @@ def test_finishing_a_slide_once_more_changes_nothing(checkpoint, tmp_path, monke
     """A worker may die between the last rename and telling the client about it."""
     make_store(tmp_path / "store.zarr", "two", 64, 90)
     collection = open_collection(tmp_path / "store.zarr")
-    real = output_module.SlideOutput.finish
+    real = finish_slide
 
-    def twice(output):
-        real(output)
-        real(output)
+    def twice(task, final):
+        real(task, final)
+        real(task, final)
 
-    monkeypatch.setattr(output_module.SlideOutput, "finish", twice)
+    monkeypatch.setattr(output_module, "finish_slide", twice)
     infer(collection, checkpoint, tmp_path / "a", OPTIONS, progress=Silent())
     monkeypatch.undo()
     infer(collection, checkpoint, tmp_path / "b", OPTIONS, progress=Silent())

@@ -12,9 +12,11 @@ import pytest
 import torch
 
 from tests.cards import make_card
+from wsi_seg.errors import StoreNotFoundError
 from wsi_seg.inference.distribute import DaskExecutor, connected
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer, infer_with
+from wsi_seg.inference.status import read_status
 from wsi_seg.models import NetworkSpec, build_network, save_checkpoint
 from wsi_seg.predict.ensemble import read_model
 from wsi_seg.progress import Silent
@@ -54,6 +56,85 @@ def command(work, out):
     summary = [sys.executable, "-m", "wsi_seg", "infer", work / "store.zarr", "--out", out]
     summary += ["--checkpoint", work / "m.safetensors", "--precision", "fp32", "--device", "cpu"]
     return [str(word) for word in summary]
+
+
+class Asking(threading.Thread):
+    """Asks for the status all the time, and compares it with what is known of the processes."""
+
+    def __init__(self, out):
+        super().__init__()
+        self.out, self.ended, self.children, self.asked, self.wrong = out, False, [], 0, []
+
+    def run(self):
+        done = set[str]()
+        while not self.ended:
+            time.sleep(0.02)
+            alive = {child.pid for child in self.children if child.poll() is None}
+            try:
+                status = read_status(self.out)
+            except StoreNotFoundError:
+                continue
+            started = {child.pid for child in self.children}
+            self.asked += 1
+            pids = {one.name: one.note.pid for one in status.processes}
+            now = {slide.slide for slide in status.slides if slide.state == "done"}
+            running = [slide for slide in status.slides if slide.state == "running"]
+            for good in (
+                done <= now,
+                all((self.out / name / "zarr.json").is_file() for name in now),
+                set(pids.values()) <= alive | started,
+                all(slide.owners and set(slide.owners) <= set(pids) for slide in running),
+                0 <= status.tiles_done <= status.tiles,
+            ):
+                if not good:
+                    self.wrong.append(status)
+            done = now
+
+
+def shard(work, out, number, count=4):
+    return subprocess.Popen(
+        [*command(work, out), "--shard", f"{number}/{count}"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_four_shards_killed_twenty_times_give_the_bytes_of_a_calm_run(work, tmp_path, one_thread):
+    calm = tmp_path / "calm.zarr"
+    started = time.monotonic()
+    assert subprocess.run(command(work, calm), check=False, capture_output=True).returncode == 0
+    seconds, expected = time.monotonic() - started, digests(calm)
+    rng, kills, turn = np.random.default_rng(5), 0, 0
+    while kills < 20:  # some have ended before their moment comes
+        turn += 1
+        out = tmp_path / f"killed{turn}.zarr"
+        asking = Asking(out)
+        asking.start()
+        asking.children = [shard(work, out, number) for number in range(1, 5)]
+        began = time.monotonic()
+        for moment, child in sorted(
+            zip(rng.uniform(seconds / 3, 1.5 * seconds, 4), asking.children, strict=True),
+            key=lambda pair: pair[0],
+        ):
+            time.sleep(max(0.0, began + moment - time.monotonic()))
+            kills += child.poll() is None
+            child.kill()
+        for child in asking.children:
+            child.communicate()
+        if (out / ".run").is_dir():
+            status = read_status(out)
+            assert not status.processes
+            assert not status.count("running")
+        again = [shard(work, out, number) for number in range(1, 5)]
+        asking.children = asking.children + again
+        said = [child.communicate()[1] for child in again]
+        assert [child.returncode for child in again] == [0] * 4, said
+        if not read_status(out).is_complete:  # all of them ended before the last kill's share
+            assert subprocess.run(command(work, out), check=False).returncode == 0
+        asking.ended = True
+        asking.join()
+        assert digests(out) == expected
+        assert not asking.wrong
+        print(f"{kills} kills, status asked {asking.asked} times")
 
 
 def begin(work, out):

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 import subprocess
@@ -7,27 +8,33 @@ import textwrap
 import pytest
 
 from wsi_seg.errors import BusyError, OutputError
-from wsi_seg.store.lock import locked
+from wsi_seg.store.lock import locked, sharing
 
 HOLD = """
     import sys, time
     from pathlib import Path
-    from wsi_seg.store.lock import locked
+    from wsi_seg.store.lock import locked, sharing
     with locked(Path(sys.argv[1]), "wsi-seg tile", make=True):
         print("held", flush=True)
         time.sleep(60)
 """
 
 
-@pytest.fixture
-def owner(tmp_path):
-    """Another process that holds the folder."""
-    command = [sys.executable, "-c", textwrap.dedent(HOLD), str(tmp_path / "s.zarr")]
+@contextlib.contextmanager
+def holding(folder, script):
+    """Another process that is at work in a folder, killed at the end."""
+    command = [sys.executable, "-c", textwrap.dedent(script), str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         yield process
         process.kill()
+
+
+@pytest.fixture
+def owner(tmp_path):
+    with holding(tmp_path / "s.zarr", HOLD) as process:
+        yield process
 
 
 def test_a_second_command_names_the_first(owner, tmp_path):
@@ -42,16 +49,33 @@ def test_a_second_command_names_the_first(owner, tmp_path):
 def test_a_killed_owner_leaves_no_lock(owner, tmp_path):
     os.kill(owner.pid, signal.SIGKILL)
     owner.wait()
-    assert (tmp_path / "s.zarr" / ".lock").exists()
+    assert len(list((tmp_path / "s.zarr" / ".run").iterdir())) == 2  # its note and its claim
     with locked(tmp_path / "s.zarr", "wsi-seg infer"):
-        assert f'"pid": {os.getpid()}' in (tmp_path / "s.zarr" / ".lock").read_text()
-    assert not (tmp_path / "s.zarr" / ".lock").exists()
+        (note,) = (tmp_path / "s.zarr" / ".run").glob("*.alive")
+        assert f'"pid": {os.getpid()}' in note.read_text()
+    assert not (tmp_path / "s.zarr" / ".run").exists()
 
 
-def test_a_note_of_a_process_number_that_is_used_again_is_not_a_lock(tmp_path):
-    (tmp_path / ".lock").write_text(f'{{"verb": "x", "pid": {os.getpid()}, "host": "h"}}')
-    with locked(tmp_path, "wsi-seg tile"):
+def test_those_that_share_keep_off_others_and_the_other_way_round(tmp_path):
+    folder = tmp_path / "p.zarr"
+    one = r"in use by `wsi-seg infer --shard 1/2` \(process"
+    script = HOLD.replace("locked", "sharing").replace("make=True", "shard='1/2'")
+    with holding(folder, script.replace("tile", "infer")):
+        with sharing(folder, "wsi-seg infer", shard="2/2"):
+            pass
+        with pytest.raises(BusyError, match=one), locked(folder, "wsi-seg export"):
+            pass
+        with pytest.raises(BusyError, match=one), sharing(folder, "wsi-seg tile"):
+            pass
+    with (
+        holding(folder, HOLD),
+        pytest.raises(BusyError, match="by `wsi-seg tile`"),
+        sharing(folder, "wsi-seg infer"),
+    ):
         pass
+    with locked(folder, "wsi-seg infer", make=True), sharing(folder, "wsi-seg infer"):
+        pass  # a process does not stand in its own way
+    assert not list(folder.iterdir())
 
 
 def test_a_folder_that_is_absent_is_made_only_where_the_verb_makes_it(tmp_path):
@@ -68,7 +92,7 @@ def test_a_folder_that_is_absent_is_made_only_where_the_verb_makes_it(tmp_path):
 def test_a_place_that_cannot_be_locked_is_said(tmp_path):
     (tmp_path / "file").write_text("mine")
     with (
-        pytest.raises(OutputError, match=r"cannot write .*\.lock"),
+        pytest.raises(OutputError, match=r"cannot write .*\.run"),
         locked(tmp_path / "file" / "s.zarr", "wsi-seg tile", make=True),
     ):
         pass

@@ -28,6 +28,7 @@ from wsi_seg.cli import (
     report,
     search,
     stats,
+    status,
     tile,
     train,
     verify,
@@ -43,7 +44,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Data": (info.info, tile.tile, annotate.annotate, dedup.dedup, stats.stats, verify.verify),
     "Learn": (recipe.recipe, preview.preview, train.train, mine.mine, next.next, pseudo.pseudo),
-    "Predict": (infer.infer, export.export),
+    "Predict": (infer.infer, status.status, export.export),
     "Judge": (evaluate.evaluate, search.search, calibrate.calibrate, ensemble.ensemble),
     "Look": (view.view, report.report),
     "Tools": (doctor.doctor, demo.demo, import_weights.import_weights, pack.pack, push.push),

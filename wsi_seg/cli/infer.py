@@ -7,6 +7,7 @@ import typer
 
 from wsi_seg.choices import Blend, Compile, Mode, Precision, Save, Tta
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
+from wsi_seg.cli.options import ShardOption, shard_of
 
 
 def infer(
@@ -136,6 +137,7 @@ def infer(
             show_default="this process alone",
         ),
     ] = None,
+    shard: ShardOption = None,
     overwrite: Annotated[
         bool,
         typer.Option(
@@ -147,8 +149,9 @@ def infer(
 ) -> None:
     """Predict every slide, without seams, in bounded memory.
 
-    Run it again after an interruption and it continues with the first unfinished strip. Tiles that
-    cannot be read are left at 0 and named; the exit code is then 1.
+    Run it again after an interruption and it continues with the first unfinished strip. Several
+    processes may predict into one collection: see --shard, and `wsi-seg status`. Tiles that cannot
+    be read are left at 0 and named; the exit code is then 1.
 
     For example:
 
@@ -157,15 +160,16 @@ def infer(
       wsi-seg infer --checkpoint net.onnx --card net.yaml
       wsi-seg infer --max-ram 4GB --plan
       wsi-seg infer --checkpoint run/ensemble.yaml --combine vote
+      wsi-seg infer --shard 3/16
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
         terminal.progress.note("starting")
         from wsi_seg.inference.memory import parse_bytes
         from wsi_seg.inference.options import InferOptions
-        from wsi_seg.inference.output import unfinished_settings
         from wsi_seg.inference.run import infer as run_infer
         from wsi_seg.inference.run_plan import plan_inference
+        from wsi_seg.inference.unfinished import unfinished_settings
         from wsi_seg.predict.ensemble import newest_model, read_model
         from wsi_seg.store import open_collection
 
@@ -185,6 +189,7 @@ def infer(
             mpp=mpp,
             level=level,
             max_ram=None if max_ram is None else parse_bytes(max_ram),
+            shard=shard_of(shard),
         )
         slides = open_collection(collection)
         files = checkpoint or [newest_model(Path("run"))]
@@ -216,7 +221,7 @@ def infer(
         report.require_whole()
         return report.to_json() | {"out": out}
 
-    run_verb(body, json_mode, writes=None if plan else out, makes=True, overwrites=overwrite)
+    run_verb(body, json_mode, overwrites=overwrite)
 
 
 def _overlap(word: str) -> float | Literal["adaptive"]:

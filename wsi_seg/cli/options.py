@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from wsi_seg.shard import Shard
+
 TruthOption = Annotated[
     Path, typer.Option(help="Collection of the slides, which holds the true labels.")
 ]
@@ -24,3 +26,17 @@ VolumesOption = Annotated[
     list[Path],
     typer.Option(help="Volume file (mhd, nii) of the slices; repeat the option for each volume."),
 ]
+
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Share of the work, such as 3/16 for the third of 16 processes; auto asks SLURM, "
+        "Kubernetes or torchrun.",
+        show_default="all of it",
+    ),
+]
+
+
+def shard_of(text: str | None) -> Shard | None:
+    """Read the share that was asked for."""
+    return None if text is None else Shard.parse(text)

@@ -12,11 +12,11 @@ from wsi_seg.errors import BatchError, ConfigError, RegionError, StoreError
 from wsi_seg.geometry import Extent, Pyramid
 from wsi_seg.inference.ensemble import StripJob
 from wsi_seg.inference.options import InferOptions
-from wsi_seg.inference.output import StripTask
 from wsi_seg.inference.resample import resized
 from wsi_seg.inference.run_plan import options_for, plan_inference
 from wsi_seg.inference.runner import Load, Runner, load_network
 from wsi_seg.inference.strips import PendingStrip
+from wsi_seg.inference.task import StripTask
 from wsi_seg.models import ModelCard
 from wsi_seg.postprocess.label_map import label_map
 from wsi_seg.predict.device import Device

@@ -20,9 +20,10 @@ from wsi_seg.cores import available_cores, share_cores
 from wsi_seg.errors import OutputError
 from wsi_seg.inference.clusters import connected, require_same_versions, versions_here
 from wsi_seg.inference.ensemble import StripJob
+from wsi_seg.inference.finish import finish_slide
 from wsi_seg.inference.memory import MemoryPlan
 from wsi_seg.inference.options import InferOptions
-from wsi_seg.inference.output import SlideOutput, StripTask, StripWriter
+from wsi_seg.inference.output import SlideOutput
 from wsi_seg.inference.run_plan import RunPlan
 from wsi_seg.inference.runner import (
     Load,
@@ -34,6 +35,7 @@ from wsi_seg.inference.runner import (
 )
 from wsi_seg.inference.save import StripRecord
 from wsi_seg.inference.strips import PendingStrip
+from wsi_seg.inference.task import StripTask, StripWriter
 from wsi_seg.predict.device import Device
 from wsi_seg.predict.ensemble import Model
 from wsi_seg.predict.predictor import PrecisionDrift
@@ -248,16 +250,20 @@ class _TaskQueue:
         self._submitted: dict[Any, Part | SlideOutput] = {}  # by dask's futures
         self._returned = as_completed(loop=client.loop)  # of this client, not the default one
         for part in islice(self._waiting, _AT_ONCE):
-            self._submit(self._work, part)
+            self._submit(part)
 
     def finish(self, output: SlideOutput) -> None:
-        """Have a slide's coarser levels made, before other work, so that slides get done."""
-        self._submit(_finish, output, priority=1)
+        """Have a whole slide finished by a worker, before other work, so that slides get done."""
+        if output.may_finish():
+            task, final = output.task, output.final
+            self._keep(
+                self._client.submit(finish_slide, task, final, pure=False, priority=1), output
+            )
 
-    def _submit(
-        self, work: Callable[..., object], what: Part | SlideOutput, priority: int = 0
-    ) -> None:
-        future = self._client.submit(work, what, pure=False, priority=priority)
+    def _submit(self, part: Part) -> None:
+        self._keep(self._client.submit(self._work, part, pure=False), part)
+
+    def _keep(self, future: Any, what: Part | SlideOutput) -> None:  # noqa: ANN401 (dask has no types)
         self._submitted[future] = what
         self._returned.add(future)
 
@@ -265,7 +271,7 @@ class _TaskQueue:
         for future in self._returned:
             what = self._submitted.pop(future)
             for part in islice(self._waiting, max(0, _AT_ONCE - len(self._submitted))):
-                self._submit(self._work, part)
+                self._submit(part)
             try:
                 found = future.result()
             except KilledWorker as error:
@@ -289,11 +295,6 @@ def _killed(what: Part | SlideOutput) -> str:
         f"workers died several times on {place}, most often because memory ran out; repeat the "
         "command with fewer workers, or with --max-ram"
     )
-
-
-def _finish(output: SlideOutput) -> None:
-    """Finish a slide in a worker, so that the client does not wait for it."""
-    output.finish()
 
 
 def partition(tasks: Sequence[StripTask], *, workers: int, batch: int) -> Iterator[Part]:

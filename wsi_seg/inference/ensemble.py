@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from wsi_seg.geometry import Extent
 from wsi_seg.inference.memory import MemoryPlan
-from wsi_seg.inference.output import StripTask
 from wsi_seg.inference.plan import Quarantined, SlidePlan
 from wsi_seg.inference.resample import resized, rows_under
 from wsi_seg.inference.stream import Job, Sizes, TileStream
 from wsi_seg.inference.strips import PendingStrip, Strip, StripSink, Wanted
+from wsi_seg.inference.task import StripTask
 from wsi_seg.inference.transfer import Budget
 from wsi_seg.inference.waits import WaitTimes
 from wsi_seg.predict.combine import combine

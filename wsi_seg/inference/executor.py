@@ -7,7 +7,7 @@ from typing import Protocol
 from wsi_seg.inference.ensemble import StripJob
 from wsi_seg.inference.memory import MemoryPlan
 from wsi_seg.inference.options import InferOptions
-from wsi_seg.inference.output import SlideOutput, StripWriter
+from wsi_seg.inference.output import SlideOutput
 from wsi_seg.inference.run_plan import RunPlan
 from wsi_seg.inference.runner import (
     Load,
@@ -18,6 +18,7 @@ from wsi_seg.inference.runner import (
     load_network,
 )
 from wsi_seg.inference.strips import PendingStrip
+from wsi_seg.inference.task import StripWriter
 from wsi_seg.predict.device import Device
 from wsi_seg.predict.ensemble import Model
 from wsi_seg.progress import Progress, Silent

@@ -7,6 +7,7 @@ from typing import Literal
 from wsi_seg.choices import Blend, Compile, Save, Tta
 from wsi_seg.errors import ConfigError
 from wsi_seg.inference.blend import MAX_OVERLAP
+from wsi_seg.shard import Shard
 
 # Strips are whole chunks of the output.
 STRIP_ROWS = 512
@@ -53,6 +54,9 @@ class InferOptions:
         Bytes of main memory that the process may take; None takes what runs fastest.
     strip_px
         Rows that are written as a unit, a multiple of 512; None lets the memory plan choose.
+    shard
+        Which share of the work this process does; then it does what others have left that were
+        stopped. None does all that nobody does, and waits for the rest.
 
     Examples
     --------
@@ -76,6 +80,7 @@ class InferOptions:
     level: int | None = None
     max_ram: int | None = None
     strip_px: int | None = None
+    shard: Shard | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.fraction <= MAX_OVERLAP:

@@ -51,7 +51,8 @@ class InferReport:
     ``value_change`` are the shares of pixels whose label, and whose value, differs from that of the
     network in float32 as it was trained, measured on the first tile. ``saved`` is what was written,
     ``device``, ``precision`` and ``memory`` what it ran on and was planned to take. ``slides`` were
-    predicted, ``failures`` says why others were not.
+    predicted, ``failures`` says why others were not; ``elsewhere`` counts those that other
+    processes are at work on, or have not begun.
     """
 
     slides: tuple[SlideResult, ...]
@@ -68,6 +69,7 @@ class InferReport:
     value_change: float
     saved: str
     memory: MemoryPlan
+    elsewhere: int = 0
     failures: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -121,6 +123,8 @@ class InferReport:
                 f"seam score {statistics.mean(scores):.2f}, worst {worst:.2f} (1: no seams)"
             )
         lines += self._adaptive()
+        if self.elsewhere:
+            lines.append(f"{self.elsewhere} slides are left to other processes: see wsi-seg status")
         for slide in self.slides:
             lines += [f"{slide.slide}: {note}" for note in slide.notes]
             if slide.quarantined:

@@ -8,36 +8,35 @@ finished strips are recorded, so a rerun continues where the last one was stoppe
 import resource
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 
 from torch import nn
 
-from wsi_seg.batch import Batch, run_each
 from wsi_seg.errors import BatchError, ConfigError
 from wsi_seg.inference.adaptive import infer_twice
 from wsi_seg.inference.executor import Executor, SerialExecutor
-from wsi_seg.inference.memory import MemoryPlan
 from wsi_seg.inference.options import InferOptions
-from wsi_seg.inference.output import SlideOutput, overwriting, unfinished_settings
-from wsi_seg.inference.plan import SlidePlan
+from wsi_seg.inference.output import SlideOutput
+from wsi_seg.inference.plan import finest
+from wsi_seg.inference.record import RunRecord, agreed, concluded, read_record, run_name
 from wsi_seg.inference.report import InferReport, SlideResult
 from wsi_seg.inference.run_plan import Refine, RunPlan, options_for, plan_inference
 from wsi_seg.inference.runner import (
-    RunStats,
     Tuning,
     with_batches,
 )
+from wsi_seg.inference.settings import measured, settings_of
+from wsi_seg.inference.share import Rounds, divide
+from wsi_seg.inference.unfinished import overwriting, unfinished_settings
 from wsi_seg.models import ModelCard
 from wsi_seg.models.card_file import read_card_file
 from wsi_seg.predict.ensemble import Model, read_model
 from wsi_seg.predict.predictor import PrecisionDrift
 from wsi_seg.progress import Progress, Silent
-from wsi_seg.reading.intensity import PreparedImage, prepared_image
 from wsi_seg.store import (
     Collection,
     SlideStore,
@@ -46,6 +45,10 @@ from wsi_seg.store import (
     store_digest,
     update_names,
 )
+from wsi_seg.store.lock import locked, sharing
+from wsi_seg.store.presence import Presence
+
+_VERB = "wsi-seg infer"
 
 
 def infer(
@@ -60,6 +63,9 @@ def infer(
     progress: Progress = Silent(),  # noqa: B008 (has no state)
 ) -> InferReport:
     """Predict every slide of a collection.
+
+    Several processes, on one machine or many, may predict into one ``out``: none does what another
+    one does, and the result is that of one process.
 
     Parameters
     ----------
@@ -149,12 +155,20 @@ def infer_with(
     """
     model = model if isinstance(model, Model) else Model.of(*model)
     options = options_for(model, options)
+    adaptive, shard = options.overlap == "adaptive", options.shard
+    if shard is not None and (overwrite or adaptive):
+        raise ConfigError(
+            f"got --shard {shard} with {'--overwrite' if overwrite else '--overlap adaptive'}; "
+            "expected it alone: " + ("choose another --out" if overwrite else "fix the overlap")
+        )
     executor = executor or SerialExecutor(model, options, progress=progress)
-    run = partial(_infer, model, overwrite=overwrite, executor=executor)
-    with overwriting(stores, out) if overwrite else nullcontext():
-        if options.overlap != "adaptive":
-            return run(stores, out, options)
-        return infer_twice(run, model, stores, out, options, overwrite=overwrite)
+    run = partial(_infer, model, overwrite=overwrite, executor=executor, progress=progress)
+    # What others have begun is never removed while they are at work.
+    alone = locked(out, _VERB, make=True) if overwrite or adaptive else nullcontext()
+    with alone, overwriting(stores, out) if overwrite else nullcontext():
+        if adaptive:
+            return infer_twice(run, model, stores, out, options, overwrite=overwrite)
+        return run(stores, out, options)
 
 
 def _infer(
@@ -165,34 +179,73 @@ def _infer(
     *,
     overwrite: bool,
     executor: Executor,
+    progress: Progress,
     refine: Refine | None = None,
 ) -> InferReport:
     """Predict in one run; ``refine`` changes plans by what an earlier one found."""
-    unfinished = {} if overwrite else unfinished_settings(stores, out)
-    plan = plan_inference(
-        stores, model, options, device=executor.device, refine=refine, unfinished=unfinished
-    )
-    create_collection(out)
-    if plan.memory is None:
-        if not plan.failures:
-            raise ConfigError("got no slides to predict; expected at least one")
-        raise BatchError(plan.failures, done=0)
-    started = time.perf_counter()
-    tuning = executor.tune(plan, unfinished)
-    batch = _begin(stores, plan, model, out, options, tuning, overwrite)
-    outputs = list(batch.results.values())
-    memory = with_batches(plan.memory, tuning)
-    begin = time.perf_counter() - started
-    report = _run(outputs, plan, memory, executor, replace(tuning, seconds=begin))
-    remove_if_empty(out)
-    update_names(out)
-    failures = {**plan.failures, **batch.failures}
-    if not outputs:
-        raise BatchError(failures, done=0)
-    return replace(report, failures=failures)
+    shard = options.shard
+    with sharing(out, _VERB, shard=None if shard is None else str(shard)) as presence:
+        started = time.perf_counter()
+        plan, tuning, record = _planned(
+            model, stores, out, options, overwrite, executor, refine, presence
+        )
+        division = divide(plan.slides, shard)
+        begin = _beginner(stores, plan, model, out, options, tuning, overwrite, presence)
+        rounds = Rounds(
+            out,
+            lambda name: begin(name, division.parts[name]),
+            {plans[0].slide: len(finest(plans).strips) for plans in plan.slides},
+            division.share,
+            whole=shard is None,
+            progress=progress,
+        )
+        seconds = time.perf_counter() - started
+        report = _run(rounds, plan, executor, replace(tuning, seconds=seconds), options, model)
+        remove_if_empty(out)
+        update_names(out)
+        failures = {**plan.failures, **rounds.failures}
+        concluded(out, presence, replace(record, slides={}, failures=rounds.failures))
+        if failures and not rounds.outputs:
+            raise BatchError(failures, done=0)
+        return replace(report, failures=failures)
 
 
-def _begin(
+def _planned(
+    model: Model,
+    stores: Sequence[SlideStore],
+    out: Path,
+    options: InferOptions,
+    overwrite: bool,
+    executor: Executor,
+    refine: Refine | None,
+    presence: Presence,
+) -> tuple[RunPlan, Tuning, RunRecord]:
+    """Plan a run and choose batch and compilation, as the first of its processes has."""
+    name = run_name(model, options)
+    known = None if overwrite else read_record(out, name)
+    while True:
+        unfinished = {} if overwrite else unfinished_settings(stores, out)
+        if known is not None:
+            unfinished = {store.name: known.chosen for store in stores} | unfinished
+        plan = plan_inference(
+            stores, model, options, device=executor.device, refine=refine, unfinished=unfinished
+        )
+        create_collection(out)
+        if plan.memory is None:
+            if not plan.failures:
+                raise ConfigError("got no slides to predict; expected at least one")
+            raise BatchError(plan.failures, done=0)
+        tuning = executor.tune(plan, unfinished)
+        record = RunRecord.of(name, plan, tuning)
+        if overwrite:
+            return plan, tuning, record
+        found = agreed(out, presence, record)
+        if known is not None or found.chosen == record.chosen:
+            return plan, tuning, record
+        known = found
+
+
+def _beginner(
     stores: Sequence[SlideStore],
     plan: RunPlan,
     model: Model,
@@ -200,111 +253,66 @@ def _begin(
     options: InferOptions,
     tuning: Tuning,
     overwrite: bool,
-) -> Batch[SlideOutput]:
-    """Begin or continue the output of every planned slide; note those that refuse."""
+    presence: Presence,
+) -> Callable[[str, Sequence[int]], SlideOutput]:
+    """Make what begins or continues the output of a slide, or refuses."""
     named = {store.name: store for store in stores}
     planned = {plans[0].slide: plans for plans in plan.slides}
-    learned_from = model.learned_from
 
-    def work(name: str) -> SlideOutput:
+    def begin(name: str, parts: Sequence[int]) -> SlideOutput:
         store, plans = named[name], planned[name]
-        settings = _settings(plans, model, options, plan.device.precision, tuning)
+        settings = settings_of(plans, model, options, plan.device.precision, tuning)
         settings["slide_digest"] = store_digest(store.path)
-        settings |= _measured(store, plans)
-        save = options.saved(len(model.card.classes))
-        mode = model.card.classes.mode
-        output = SlideOutput(store, plans, out, settings, save=save, overwrite=overwrite, mode=mode)
-        if not output.complete:
-            learned = {"learned_from_slide": name in learned_from}
-            output.create(model.card, model.training | learned)
+        settings |= measured(store, plans)
+        output = SlideOutput(
+            store,
+            plans,
+            out,
+            settings,
+            presence,
+            save=options.saved(len(model.card.classes)),
+            overwrite=overwrite,
+            parts=parts,
+        )
+        output.begin(model.card, model.training | {"learned_from_slide": name in learned_from})
         return output
 
-    return run_each(planned, work, title="begin", progress=Silent())
-
-
-def _settings(
-    plans: Sequence[SlidePlan],
-    model: Model,
-    options: InferOptions,
-    precision: str,
-    tuning: Tuning,
-) -> dict[str, object]:
-    """Everything that decides the bytes of a prediction."""
-    return {
-        "checkpoint": model.identity(),
-        "overlap": options.overlap,
-        "blend": options.blend,
-        "tta": options.tta,
-        "precision": precision,
-        "compiled": tuning.compiled,
-        "batch": list(tuning.batches),
-        "save": options.saved(len(model.card.classes)),
-        "skip_background": options.skip_background,
-        "allow_mpp_mismatch": options.allow_mpp_mismatch,
-        "strip_px": plans[0].shard_px,
-        "classes": model.card.classes.to_json(),
-        "tiles": _tiles(plans),
-    } | _each(
-        {
-            "tile_px": plan.tile_px,
-            "resize": plan.view.resize,
-            "context_slices": plan.view.context_slices,
-            "context_step_mm": plan.view.context_step_mm,
-            "level": plan.level,
-            "height": plan.extent.height,
-            "width": plan.extent.width,
-        }
-        for plan in plans
-    )
-
-
-def _measured(store: SlideStore, plans: Sequence[SlidePlan]) -> dict[str, object]:
-    """Tell what each member's changes of grey values and colours have measured of a slide."""
-    views = [plan.view for plan in plans if plan.view.intensity.is_on]
-    found = [prepared_image(store, view.intensity) for view in views]
-    measured = [image.measured for image in found if isinstance(image, PreparedImage)]
-    return {"intensity": measured} if measured else {}
-
-
-def _tiles(plans: Sequence[SlidePlan]) -> str | None:
-    """Name the tiles that an earlier run decided on; None where the grid says all."""
-    masks = [plan.keep.tobytes() for plan in plans if plan.first_pass is not None]
-    return sha256(b"".join(masks)).hexdigest() if masks else None
-
-
-def _each(rows: Iterable[dict[str, object]]) -> dict[str, object]:
-    """Values of one plan as they are, those of several as lists."""
-    found = list(rows)
-    return found[0] if len(found) == 1 else {key: [row[key] for row in found] for key in found[0]}
+    learned_from = model.learned_from
+    return begin
 
 
 def _run(
-    outputs: Sequence[SlideOutput],
+    rounds: Rounds,
     plan: RunPlan,
-    memory: MemoryPlan,
     executor: Executor,
     tuning: Tuning,
+    options: InferOptions,
+    model: Model,
 ) -> InferReport:
-    pending = [output for output in outputs if not output.complete]
-    pixels = sum(output.task.pixels for output in pending)
-    started = time.perf_counter()
-    stats = RunStats(0, PrecisionDrift(), {})
-    if pending:
-        stats = executor.run(pending, memory, compiled=tuning.compiled)
+    """Produce what is left, round by round."""
+    assert plan.memory is not None
+    memory = with_batches(plan.memory, tuning)
+    started, pixels, each = time.perf_counter(), 0, []
+    for outputs in rounds:
+        pixels += sum(output.task.pixels for output in outputs)
+        each.append(executor.run(outputs, memory, compiled=tuning.compiled))
+    drift = PrecisionDrift.largest([PrecisionDrift(), *(stats.drift for stats in each)])
+    done = [output for output in rounds.outputs.values() if output.complete]
     return InferReport(
-        slides=tuple(_result(output) for output in outputs),
-        tiles=stats.tiles,
+        slides=tuple(_result(output) for output in done),
+        elsewhere=len(rounds.left),
+        tiles=sum(stats.tiles for stats in each),
         pixels=pixels,
         seconds=time.perf_counter() - started,
         start_seconds=tuning.seconds,
         compile_seconds=tuning.compile_seconds,
-        shares=dict(stats.shares),
+        shares=dict(each[0].shares) if each else {},
         peak_memory=peak_memory(),
         device=plan.device.name,
         precision=plan.device.precision,
-        label_change=stats.drift.labels,
-        value_change=stats.drift.values,
-        saved=outputs[0].save if outputs else "both",
+        label_change=drift.labels,
+        value_change=drift.values,
+        saved=options.saved(len(model.card.classes)),
         memory=memory,
     )
 

@@ -11,8 +11,8 @@ from wsi_seg.batch import require_none
 from wsi_seg.config import Recipe
 from wsi_seg.config.ensemble import EnsembleFile, EnsembleMember
 from wsi_seg.evaluation.scores import Scores
-from wsi_seg.inference.output import delete_others
 from wsi_seg.inference.run import infer_with
+from wsi_seg.inference.unfinished import delete_others
 from wsi_seg.learn.validate import infer_options, score_slides
 from wsi_seg.predict.ensemble import ENSEMBLE, read_model
 from wsi_seg.progress import Progress

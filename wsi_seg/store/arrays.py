@@ -3,13 +3,13 @@
 import math
 import zlib
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
+from wsi_seg.atomic import read_replaced
 from wsi_seg.errors import StoreError, StoreIncompleteError
 from wsi_seg.geometry import Extent
 from wsi_seg.json_text import parse_json
@@ -182,8 +182,11 @@ def read_json(file: Path) -> Mapping[str, object]:
         If it is not a JSON object.
     """
     try:
-        with readable(file) if is_address(file) else nullcontext():
-            content = file.read_bytes()
+        if is_address(file):
+            with readable(file):
+                content = file.read_bytes()
+        else:
+            content = read_replaced(file)
     except FileNotFoundError as error:
         raise StoreIncompleteError(
             f"{file.parent} has no {file.name}: writing it never finished; run `wsi-seg tile` again"

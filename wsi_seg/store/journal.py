@@ -1,17 +1,24 @@
-"""Owns the journal next to unfinished work: which units are done, and under which settings."""
+"""Owns the journal next to unfinished work: which units are done, and under which settings.
+
+Whoever begins the work writes the settings. Processes that share it then each record what they
+have done in a file of their own, because no network file system lets two append to one.
+"""
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from wsi_seg.atomic import read_replaced, write_atomic
 from wsi_seg.errors import OutputError, StoreError
+from wsi_seg.store.names import SHARED
 
 Settings = Mapping[str, object]
 
 
 class Journal:
-    """Append-only JSON lines: first the settings, then one line for each finished unit.
+    """JSON lines: first the settings, then one line for each finished unit.
 
     A line that a kill cut short is ignored, so its unit is simply done again.
 
@@ -23,31 +30,51 @@ class Journal:
         Plain JSON values that must be equal for the work to be continued.
     complete
         Whether the work is finished, so that nothing can be continued.
+    owner
+        Name of this process where others may work on the same; its units are then in a file of
+        that name in a folder next to the journal.
+    parts
+        First unit of each part that a process may take, where this one begins the work; None
+        where another one did.
 
     Raises
     ------
     StoreError
         If the journal was started with other settings; the message names the differences.
+    FileNotFoundError
+        If another one began the work, and it is not there any more.
     """
 
-    def __init__(self, path: Path, settings: Settings, *, complete: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        settings: Settings,
+        *,
+        complete: bool = False,
+        owner: str | None = None,
+        parts: Sequence[int] | None = (0,),
+    ) -> None:
         self.path = path
         self._settings = json.loads(json.dumps(settings))
-        self._done: dict[str, object] = {}
+        self._units = path if owner is None else path.parent / SHARED / f"{owner}.jsonl"
         lines = _whole_lines(path)
         if lines:
             self._require_same(lines[0], complete=complete)
-            self._done = {str(line["unit"]): line.get("result") for line in lines[1:]}
+        elif parts is None:
+            raise FileNotFoundError(path)
         else:
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps({"settings": self._settings}) + "\n", encoding="utf-8")
-            except OSError as error:
-                raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+            header = {"settings": self._settings, "parts": list(parts)}
+            write_atomic(path, json.dumps(header) + "\n")
+        self._done = read_units(path)
 
     @property
     def done(self) -> Mapping[str, object]:
-        """Results of the finished units, keyed by unit."""
+        """Results of the units that were finished when they were last read, keyed by unit."""
+        return self._done
+
+    def refresh(self) -> Mapping[str, object]:
+        """Read again what is finished: other processes may have done more."""
+        self._done = read_units(self.path)
         return self._done
 
     def record(self, unit: str, result: object = None) -> None:
@@ -56,21 +83,20 @@ class Journal:
 
     def record_all(self, results: Mapping[str, object]) -> None:
         """Note several finished units at once, keyed by unit; the disk is waited for once."""
-        lines = [json.dumps({"unit": unit, "result": result}) for unit, result in results.items()]
-        text = "\n".join(lines) + "\n"
+        text = _lines(results)
         try:
-            with self.path.open("r+b") as file:
+            self._units.parent.mkdir(exist_ok=True)
+            with self._units.open("ab+") as file:
                 # A cut line must not swallow the next one.
-                file.seek(0, os.SEEK_END)
-                if file.tell():
+                if file.seek(0, os.SEEK_END):
                     file.seek(-1, os.SEEK_END)
                     text = text if file.read(1) == b"\n" else "\n" + text
                 file.write(text.encode())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
-        self._done |= results
+            raise OutputError(f"cannot write {self._units}: {error.strerror or error}") from error
+        self._done = {**self._done, **results}
 
     def _require_same(self, first: Mapping[str, object], *, complete: bool) -> None:
         stored = first.get("settings")
@@ -102,16 +128,56 @@ def read_settings(path: Path) -> Settings:
     return settings if isinstance(settings, dict) else {}
 
 
+def read_parts(path: Path) -> tuple[int, ...]:
+    """Read the first unit of each part of unfinished work."""
+    lines = _whole_lines(path)
+    parts = lines[0].get("parts") if lines else None
+    return tuple(map(int, parts)) if isinstance(parts, list) and parts else (0,)
+
+
+def merge_units(path: Path) -> None:
+    """Make one file of those of all processes, its units in order; for finished work."""
+    header = json.dumps({"settings": read_settings(path)}) + "\n"
+    write_atomic(path, header + _lines(dict(sorted(read_units(path).items()))))
+
+
+def read_units(path: Path) -> dict[str, object]:
+    """Read results of the units that are finished, of all processes, keyed by unit."""
+    files = [path]
+    with suppress(FileNotFoundError):
+        files += sorted((path.parent / SHARED).glob("*.jsonl"))
+    return {unit: result for file in files for unit, result in read_file(file).items()}
+
+
+def read_file(path: Path) -> dict[str, object]:
+    """Read results of the units that are in one file, keyed by unit."""
+    lines = [line for line in _parsed(path) if "unit" in line]
+    return {str(line["unit"]): line.get("result") for line in lines}
+
+
+def _lines(results: Mapping[str, object]) -> str:
+    """One line for each unit."""
+    return "".join(
+        json.dumps({"unit": unit, "result": result}) + "\n" for unit, result in results.items()
+    )
+
+
 def _whole_lines(path: Path) -> list[dict[str, object]]:
-    """Lines of the journal that parse; a cut or damaged line is left out."""
-    if not path.is_file():
+    """Lines of the journal that parse; empty where the first one, the settings, does not."""
+    lines = _parsed(path)
+    return lines if lines and "settings" in lines[0] else []
+
+
+def _parsed(path: Path) -> list[dict[str, object]]:
+    """Lines of a file that parse; a cut or damaged line is left out."""
+    try:
+        content = read_replaced(path)
+    except (FileNotFoundError, NotADirectoryError):
         return []
     lines = []
-    for raw in path.read_bytes().split(b"\n"):
-        try:
+    for raw in content.split(b"\n"):
+        with suppress(ValueError):
             line = json.loads(raw)
-        except ValueError:
-            continue
-        if isinstance(line, dict):
-            lines.append(line)
-    return lines if lines and "settings" in lines[0] else []
+            if isinstance(line, dict):
+                lines.append(line)
+    return lines

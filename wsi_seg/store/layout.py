@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsi_seg.atomic import LONGEST_NAME, partial_path, write_atomic
+from wsi_seg.atomic import LONGEST_NAME, write_atomic
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.geometry import Extent, Pyramid
 from wsi_seg.store.arrays import read_json
 from wsi_seg.store.codecs import Encoding
-from wsi_seg.store.names import LABELS, LOCK, METADATA, PARTIAL
+from wsi_seg.store.names import LABELS, METADATA, PARTIAL, RUN
 from wsi_seg.store.remote import require_local
 
 if TYPE_CHECKING:
@@ -153,18 +153,29 @@ def create_collection(path: Path) -> None:
         if wsi_seg_attributes(file).get("kind") != "collection":
             raise StoreError(f"{path} is a zarr group of another program; choose another --out")
         return
-    harmless = {LOCK, partial_path(file).name}  # what a kill may leave of an earlier attempt
-    if path.exists() and not (
-        path.is_dir() and {child.name for child in path.iterdir()} <= harmless
-    ):
+    if path.exists() and not (path.is_dir() and all(map(_is_of_a_start, path.iterdir()))):
         raise OutputError(f"{path} exists and is not a collection; choose another --out")
     _write_collection(path, [])
 
 
+def _is_of_a_start(child: Path) -> bool:
+    """Whether commands that are starting, or a kill amid a start, leave this in a folder."""
+    return child.name in (RUN, PARTIAL) or child.name.endswith(".partial")
+
+
 def update_names(path: Path) -> None:
     """List in a collection the slides that it has, for readers of servers that list no folder."""
-    listed = {folder.name for folder in path.iterdir() if (folder / METADATA).is_file()}
-    _write_collection(path, sorted(listed - {PARTIAL}))
+    # Others may add slides meanwhile, and write what they saw: the last one to write looks again.
+    listed: list[str] | None = None
+    while (found := _slides_in(path)) != listed:
+        _write_collection(path, found)
+        listed = found
+
+
+def _slides_in(path: Path) -> list[str]:
+    with os.scandir(path) as folders:
+        names = sorted(folder.name for folder in folders if not folder.name.startswith("."))
+    return [name for name in names if (path / name / METADATA).is_file()]
 
 
 def _write_collection(path: Path, names: Sequence[str]) -> None:

@@ -1,21 +1,20 @@
-"""Owns keeping two commands off one folder: a lock of the kernel, and a note about its holder.
+"""Owns which commands may be at work in a folder at the same time.
 
-The lock ends with its process, however that ends, so no lock is ever stale; the note only says
-which command to wait for. Reading takes no lock: nothing unfinished can be read.
+Most want it for themselves. Those that share their work, as the shards of a run do, only keep off
+others. Reading needs no leave: nothing unfinished can be read.
 """
 
-import fcntl
-import json
-import os
-import socket
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from wsi_seg.address import is_remote
 from wsi_seg.errors import BusyError, OutputError
-from wsi_seg.store.names import LOCK
+from wsi_seg.store.claims import Claims
+from wsi_seg.store.names import RUN
+from wsi_seg.store.presence import Note, Presence
+
+_ALONE = "alone"
 
 
 @contextmanager
@@ -35,63 +34,84 @@ def locked(folder: Path, verb: str, *, make: bool = False) -> Iterator[None]:
     Raises
     ------
     BusyError
-        If another command holds it; names its verb, process, host and time.
+        If another command is at work there; names its verb, process, host and time.
     OutputError
-        If the lock cannot be written.
+        If the folder cannot be written.
     """
-    there = is_remote(folder) or folder.exists()
-    if is_remote(folder) or not (there or make):
+    if is_remote(folder) or not (make or folder.exists()):
         yield
         return
+    with _removed_if_empty(folder), _present(folder, Note.own(verb, alone=True)) as presence:
+        watcher, claims = presence.watcher, Claims(folder / RUN, presence)
+        if not claims.take(_ALONE):
+            owner = claims.holder(_ALONE)
+            raise _busy(folder, watcher.note(owner) if owner else None)
+        try:
+            for _, other in watcher.others(presence.id):
+                if not other.alone:  # one that wants to be alone has lost against this one
+                    raise _busy(folder, other)
+            yield
+        finally:
+            claims.give_back(_ALONE)
+
+
+@contextmanager
+def sharing(folder: Path, verb: str, *, shard: str | None = None) -> Iterator[Presence]:
+    """Work in a folder with other processes of the same command.
+
+    Parameters
+    ----------
+    folder
+        Collection; made where absent, and removed if it stays empty.
+    verb
+        What the command is called; others are kept off.
+    shard
+        Which share of the work this process does.
+
+    Yields
+    ------
+    Presence
+        Of this process, for its claims.
+
+    Raises
+    ------
+    BusyError
+        If another command is at work there; names its verb, process, host and time.
+    OutputError
+        If the folder cannot be written.
+    """
+    with _removed_if_empty(folder), _present(folder, Note.own(verb, shard=shard)) as presence:
+        # Both kinds first say that they are there, then look: at worst both give way.
+        for _, other in presence.watcher.others(presence.id):
+            if not other.is_own and (other.alone or other.verb != verb):
+                raise _busy(folder, other)
+        yield presence
+
+
+@contextmanager
+def _present(folder: Path, note: Note) -> Iterator[Presence]:
+    with ExitStack() as stack:
+        try:
+            presence = stack.enter_context(Presence(folder / RUN, note))
+        except OSError as error:
+            raise OutputError(f"cannot write {folder / RUN}: {error.strerror or error}") from error
+        yield presence
+
+
+@contextmanager
+def _removed_if_empty(folder: Path) -> Iterator[None]:
+    """Remove a folder at the end if it was absent and nothing came into it."""
+    there = folder.exists()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = _acquire(folder / LOCK)
-    except OSError as error:
-        raise OutputError(f"cannot write {folder / LOCK}: {error.strerror or error}") from error
-    try:
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, _note(verb).encode(), 0)
         yield
     finally:
-        with suppress(OSError):
-            (folder / LOCK).unlink()
-        os.close(descriptor)
         if not there:
             with suppress(OSError):
                 folder.rmdir()
 
 
-def _acquire(path: Path) -> int:
-    """Open and lock the file; again if its last owner removed it meanwhile."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = _owner(os.pread(descriptor, 4096, 0))
-            os.close(descriptor)
-            raise BusyError(
-                f"{path.parent} is in use by {owner}; wait until that has ended, or end it, and "
-                "repeat the command"
-            ) from None
-        except BaseException:
-            os.close(descriptor)
-            raise
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), path.stat()):
-                return descriptor
-        os.close(descriptor)
-
-
-def _note(verb: str) -> str:
-    started = time.strftime("%Y-%m-%d %H:%M:%S %z")
-    host = socket.gethostname()
-    return json.dumps({"verb": verb, "pid": os.getpid(), "host": host, "started": started})
-
-
-def _owner(note: bytes) -> str:
-    try:
-        found = json.loads(note)
-        return f"`{found['verb']}` (process {found['pid']} on {found['host']}, {found['started']})"
-    except (ValueError, LookupError, TypeError):
-        return "another command"
+def _busy(folder: Path, other: Note | None) -> BusyError:
+    return BusyError(
+        f"{folder} is in use by {other or 'another command'}; wait until that has ended, or end "
+        "it, and repeat the command"
+    )

@@ -4,8 +4,12 @@
 PARTIAL = ".partial"
 # Folder to which `wsi-seg verify` moves damaged stores.
 QUARANTINE = ".quarantine"
-# File that a command holds while it writes to the folder.
-LOCK = ".lock"
+# Folder of a collection or a run that says which commands are at work in it.
+RUN = ".run"
+# Folder of an unfinished group: which process has which part of it, and what each has done.
+SHARED = ".shared"
+# File in an unfinished group whose finished one is made again.
+AGAIN = ".again"
 
 # Metadata of a group or an array, as zarr v3 calls it.
 METADATA = "zarr.json"

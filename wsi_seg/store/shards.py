@@ -16,6 +16,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_seg.atomic import partial_path
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.store.remote import is_address, read_span, size_of
 
@@ -45,7 +46,7 @@ def write_shard(path: Path, chunks: Sequence[bytes | None]) -> int | None:
     OutputError
         If the file cannot be written, for example because the disk is full.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = partial_path(path)
     try:
         if all(chunk is None for chunk in chunks):
             path.unlink(missing_ok=True)

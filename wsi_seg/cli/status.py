@@ -1,0 +1,48 @@
+"""Owns ``wsi-seg status``."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
+
+
+def status(
+    prediction: Annotated[Path, typer.Argument(help="Collection that `wsi-seg infer` makes.")] = (
+        Path("pred.zarr")
+    ),
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Say it again whenever it changes, until all is done.")
+    ] = False,
+    every: Annotated[
+        float, typer.Option(min=0.1, help="Seconds between two looks with --watch.")
+    ] = 5.0,
+    json_mode: JsonFlag = False,
+) -> None:
+    """Say what of a run is done, running, failed or left.
+
+    That is where slides are running, why others failed, and how long the rest takes. It reads
+    journals alone, so it may run on any machine and at any time.
+
+    For example:
+
+      wsi-seg status pred.zarr
+      wsi-seg status pred.zarr --watch
+      wsi-seg status pred.zarr --json
+    """
+
+    def body(terminal: Terminal) -> dict[str, object]:
+        from wsi_seg.inference.status import read_status
+
+        found = read_status(prediction)
+        terminal.say("\n".join(found.lines()))
+        while watch and not found.is_complete:
+            time.sleep(every)
+            before, found = found, read_status(prediction)
+            if found.slides != before.slides:
+                terminal.say("\n".join(["", *found.lines()]))
+        return found.to_json()
+
+    run_verb(body, json_mode)

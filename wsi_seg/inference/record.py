@@ -1,0 +1,132 @@
+"""Owns what is recorded of a run: its slides, what failed, and what was chosen for all processes.
+
+Batch, strips and compilation decide the bytes of a result and depend on the machine. The first
+process chooses, and the others follow; the record also tells `wsi-seg status` what is left.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from wsi_seg.atomic import read_replaced, write_atomic
+from wsi_seg.inference.options import InferOptions
+from wsi_seg.inference.plan import finest
+from wsi_seg.inference.run_plan import RunPlan
+from wsi_seg.inference.runner import Tuning
+from wsi_seg.inference.unfinished import is_complete
+from wsi_seg.predict.ensemble import Model
+from wsi_seg.store.claims import Claims
+from wsi_seg.store.names import RUN
+from wsi_seg.store.presence import Presence
+
+_ENDING = ".plan"
+
+# Options that may differ between processes of a run: they change no byte, or are chosen by the
+# first one for all.
+_OF_A_PROCESS = ("device", "readers", "max_ram", "shard", "strip_px", "batch", "compiled")
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What the processes of one run agree on.
+
+    Parameters
+    ----------
+    name
+        Of the run: the same for the same model and options.
+    slides
+        Number of tiles and number of strips of each slide.
+    chosen
+        ``strip_px``, ``batch`` and ``compiled``, as settings of a prediction spell them.
+    failures
+        Why slides cannot be predicted, by name.
+    """
+
+    name: str
+    slides: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    chosen: Mapping[str, object] = field(default_factory=dict)
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, name: str, plan: RunPlan, tuning: Tuning) -> "RunRecord":
+        """Record of a run that was planned."""
+        slides = {
+            plans[0].slide: (
+                sum(int(one.keep.sum()) for one in plans),
+                len(finest(plans).strips),
+            )
+            for plans in plan.slides
+        }
+        chosen = {
+            "strip_px": None if plan.memory is None else plan.memory.strip_px,
+            "batch": list(tuning.batches),
+            "compiled": tuning.compiled,
+        }
+        return cls(name, slides, chosen, dict(plan.failures))
+
+    def with_slides_of(self, other: "RunRecord") -> "RunRecord":
+        """Record of the slides of both; where both know a slide, the other one is newer."""
+        failures = {name: why for name, why in self.failures.items() if name not in other.slides}
+        return replace(
+            self,
+            slides={**self.slides, **other.slides},
+            failures={**failures, **other.failures},
+        )
+
+
+def run_name(model: Model, options: InferOptions) -> str:
+    """Name the run of a model with these options."""
+    chosen = {key: value for key, value in asdict(options).items() if key not in _OF_A_PROCESS}
+    text = json.dumps([model.identity(), chosen], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_record(out: Path, name: str) -> RunRecord | None:
+    """Read what is recorded of a run; None if nothing is."""
+    try:
+        values = json.loads(read_replaced(_path(out, name)))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    slides = {slide: (int(one[0]), int(one[1])) for slide, one in values["slides"].items()}
+    return RunRecord(name, slides, values["chosen"], values["failures"])
+
+
+def read_records(out: Path) -> list[RunRecord]:
+    """Read what is recorded of all runs that are not complete."""
+    names = sorted(path.name.removesuffix(_ENDING) for path in (out / RUN).glob(f"*{_ENDING}"))
+    found = [read_record(out, name) for name in names]
+    return [record for record in found if record is not None]
+
+
+def agreed(out: Path, presence: Presence, record: RunRecord) -> RunRecord:
+    """Agree with the other processes of a run: the first one chooses, each adds its slides."""
+    claims, part = Claims(out / RUN, presence), f"{record.name}{_ENDING}.lock"
+    while True:
+        known = read_record(out, record.name)
+        if known is not None and known == known.with_slides_of(record):
+            return known
+        if not claims.take(part):
+            time.sleep(0.05)
+            continue
+        try:
+            known = read_record(out, record.name)
+            known = record if known is None else known.with_slides_of(record)
+            write_atomic(_path(out, record.name), json.dumps(asdict(known)))
+            return known
+        finally:
+            claims.give_back(part)
+
+
+def concluded(out: Path, presence: Presence, record: RunRecord) -> None:
+    """Note what failed in a run, and remove the records of those that are complete."""
+    agreed(out, presence, record)
+    for known in read_records(out):
+        if all(is_complete(out, slide) for slide in {**known.slides, **known.failures}):
+            _path(out, known.name).unlink(missing_ok=True)
+
+
+def _path(out: Path, name: str) -> Path:
+    return out / RUN / f"{name}{_ENDING}"

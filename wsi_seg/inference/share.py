@@ -1,0 +1,157 @@
+"""Owns how the processes of a run share it: which strips are whose, and who takes what is left."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsi_seg.batch import run_each
+from wsi_seg.inference.output import SlideOutput
+from wsi_seg.inference.plan import SlidePlan, finest
+from wsi_seg.inference.unfinished import is_complete
+from wsi_seg.progress import Progress, Silent
+from wsi_seg.shard import Shard
+from wsi_seg.store.names import JOURNAL, PARTIAL
+from wsi_seg.store.presence import LEASE
+
+# A slide with more than this share of what one process does is cut into parts for several.
+_FINEST = 1 / 8
+
+# Seconds between two looks at what other processes do.
+_WAIT = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Division:
+    """Which strips of a run are whose; the same in every process, found without asking others.
+
+    Parameters
+    ----------
+    parts
+        Of each slide, the first strip of each part that one process takes as a whole.
+    share
+        Of the slides of this process, the strips that are its own.
+    """
+
+    parts: Mapping[str, tuple[int, ...]]
+    share: Mapping[str, range]
+
+
+def divide(slides: Sequence[tuple[SlidePlan, ...]], shard: Shard | None) -> Division:
+    """Divide a run by tiles, largest slides first; strips that follow each other stay together.
+
+    Parameters
+    ----------
+    slides
+        Plans of all slides of the run, complete ones too.
+    shard
+        Which share is wanted; None is the whole run, of which no slide is cut.
+    """
+    shard = shard or Shard(1, 1)
+    tiles = {plans[0].slide: max(1, sum(int(one.keep.sum()) for one in plans)) for plans in slides}
+    strips = {plans[0].slide: len(finest(plans).strips) for plans in slides}
+    limit = sum(tiles.values()) / shard.count * _FINEST
+    parts, line, work = {}, [], []
+    for slide in sorted(tiles, key=lambda name: (-tiles[name], name)):
+        count, pieces = strips[slide], 1
+        if shard.count > 1:
+            pieces = min(count, math.ceil(tiles[slide] / limit))
+        parts[slide] = tuple(count * piece // pieces for piece in range(pieces))
+        for first, after in zip(parts[slide], [*parts[slide][1:], count], strict=True):
+            line.append((slide, first, after))
+            work.append(tiles[slide] * (after - first) / count)
+    share: dict[str, range] = {}
+    for index in shard.cut(work):
+        slide, first, after = line[index]
+        share[slide] = range(share[slide].start if slide in share else first, after)
+    return Division(parts, share)
+
+
+class Rounds:
+    """Slides to work on now, then those that other processes have left, until nothing is.
+
+    A share is done first, then what processes had that have ended. Whoever finds its share done
+    already, as a repeated command does, takes all that nobody has.
+
+    Parameters
+    ----------
+    out
+        Prediction collection.
+    begin
+        Begins or continues the output of a slide.
+    slides
+        Number of strips of each slide of the run.
+    share
+        See `Division`.
+    whole
+        Whether this process is to stay until all is done, whoever does it.
+    progress
+        Told what is waited for.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        begin: Callable[[str], SlideOutput],
+        slides: Mapping[str, int],
+        share: Mapping[str, range],
+        *,
+        whole: bool,
+        progress: Progress,
+    ) -> None:
+        self.outputs: dict[str, SlideOutput] = {}
+        self.failures: dict[str, str] = {}
+        self._out, self._start, self._slides = out, begin, slides
+        self._share, self._whole, self._progress = share, whole, progress
+
+    @property
+    def left(self) -> list[str]:
+        """Slides that are neither complete nor failed."""
+        known = self.outputs
+        return [
+            name
+            for name in self._slides
+            if name not in self.failures
+            and not (name in known and known[name].complete)
+            and not is_complete(self._out, name)
+        ]
+
+    def __iter__(self) -> Iterator[list[SlideOutput]]:
+        self._begin(list(self._share))
+        own = [output for output in self.outputs.values() if not output.complete]
+        taken = [output for output in own if output.take(self._share[output.store.name])]
+        helps, since = self._whole or not taken, time.monotonic()
+        while True:
+            if taken:
+                yield taken
+                since = time.monotonic()
+            left = self.left
+            taken = self._take(left, helps=helps)
+            if taken:
+                continue
+            patience = math.inf if self._whole else LEASE * 1.5 if helps else 0.0
+            if not left or time.monotonic() - since >= patience:
+                return
+            self._progress.note(f"waiting for other processes: {len(left)} slides are left")
+            time.sleep(_WAIT)
+
+    def _begin(self, names: Sequence[str]) -> None:
+        batch = run_each(names, self._start, title="begin", progress=Silent())
+        self.outputs |= batch.results
+        self.failures |= batch.failures
+
+    def _take(self, left: Sequence[str], *, helps: bool) -> list[SlideOutput]:
+        """Take of these slides what nobody has, or only what others have left."""
+        begun = [name for name in left if helps or self._is_begun(name)]
+        self._begin([name for name in begun if name not in self.outputs])
+        outputs = [self.outputs[name] for name in begun if name in self.outputs]
+        return [
+            output
+            for output in outputs
+            if not output.complete
+            and output.take(range(self._slides[output.store.name]), left_only=not helps)
+        ]
+
+    def _is_begun(self, name: str) -> bool:
+        return (self._out / PARTIAL / name / JOURNAL).is_file()

@@ -1,0 +1,132 @@
+"""Owns the strips of one slide that a worker produces, as plain data; and writing them in order."""
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsi_seg.choices import Save
+from wsi_seg.classes import ClassMode
+from wsi_seg.inference.plan import PlannedSlide, Quarantined, SlidePlan, finest
+from wsi_seg.inference.resample import rows_under
+from wsi_seg.inference.save import StripSaver
+from wsi_seg.inference.stream import Job
+from wsi_seg.inference.strips import StripSink, Wanted
+from wsi_seg.reading.readable import Readable
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StripTask:
+    """Strips of one slide that one worker produces; plain data that travels to other processes.
+
+    Parameters
+    ----------
+    store
+        What to read.
+    plans
+        What each member of the model predicts of it.
+    target
+        Unfinished group whose metadata exist.
+    strips
+        Indices of the strips.
+    save
+        What is written.
+    mode
+        Of the classes, see `ClassTable`.
+    """
+
+    store: PlannedSlide
+    plans: tuple[SlidePlan, ...]
+    target: Path
+    strips: frozenset[int]
+    save: Save = "both"
+    mode: ClassMode | None = None
+
+    @property
+    def plan(self) -> SlidePlan:
+        """Plan whose grid the output has."""
+        return finest(self.plans)
+
+    @property
+    def tiles(self) -> int:
+        """Number of tiles that the strips need, of all members."""
+        return sum(plan.tiles_in(self.strips_of(plan)) for plan in self.plans)
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of the strips."""
+        bounds = [self.plan.strips[index] for index in self.strips]
+        return sum(y_end - y for y, y_end in bounds) * self.plan.extent.width
+
+    @property
+    def wanted(self) -> Wanted:
+        """What is made of rows on the device; what is not is made by `StripSaver`."""
+        if self.plan.native is not None or self.plan.first_pass is not None:
+            return Wanted()
+        planes = self.mode == "overlapping"
+        return Wanted(
+            probabilities=self.save != "labels" or planes,
+            labels=self.save != "probabilities" and not planes,
+            steps=self.save != "labels",
+            exclusive=self.mode == "exclusive",
+        )
+
+    def saver(self) -> StripSaver:
+        """Make what writes the strips, from top to bottom."""
+        return StripSaver(self.target, self.plan, self.save, mode=self.mode)
+
+    def job(
+        self,
+        member: int,
+        sinks: tuple[StripSink, ...],
+        wanted: Wanted,
+        quarantined: list[Quarantined],
+    ) -> Job:
+        """Work of one member for the stream: the strips of its plan that are under ours."""
+        plan = self.plans[member]
+        image: Readable = plan.view.image(self.store)
+        return Job(plan, image, self.strips_of(plan), sinks, wanted, quarantined)
+
+    def strips_of(self, plan: SlidePlan) -> frozenset[int]:
+        """Find the strips of a member's plan that are under ours."""
+        own = self.plan
+        if plan.extent == own.extent:
+            return self.strips
+        small, full = plan.extent.height, own.extent.height
+        found: set[int] = set()
+        for index in self.strips:
+            rows = rows_under(range(*own.strips[index]), small=small, full=full)
+            found |= set(range(rows.start // plan.strip_px, (rows.stop - 1) // plan.strip_px + 1))
+        return frozenset(found)
+
+
+class StripWriter:
+    """One thread that writes strips in order while the model continues; it keeps errors."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="wsi-write")
+        self._waiting: deque[Future[None]] = deque()
+
+    def __enter__(self) -> "StripWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self.drain()
+        finally:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def drain(self) -> None:
+        """Wait until all is written; raise what went wrong."""
+        while self._waiting:
+            self._waiting.popleft().result()
+
+    def submit(self, write: Callable[[], None]) -> None:
+        """Write soon; how much may wait is bounded by the memory of strips."""
+        self._waiting.append(self._pool.submit(write))
+        while self._waiting[0].done():
+            self._waiting.popleft().result()
+            if not self._waiting:
+                return

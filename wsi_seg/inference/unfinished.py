@@ -1,0 +1,70 @@
+"""Owns what is left of earlier runs in a prediction collection: unfinished, or to be made again."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from wsi_seg.inference.options import STRIP_ROWS
+from wsi_seg.store import SlideStore, delete
+from wsi_seg.store.journal import read_settings
+from wsi_seg.store.names import AGAIN, JOURNAL, PARTIAL
+
+
+def is_complete(out: Path, slide: str) -> bool:
+    """Whether the prediction of a slide is there, and nobody has begun to make it again."""
+    partial = out / PARTIAL / slide
+    return (out / slide).exists() and not any(
+        (partial / name).exists() for name in (JOURNAL, AGAIN)
+    )
+
+
+def mark_again(partial: Path) -> None:
+    """Mark unfinished work whose finished one is made again, before its journal does."""
+    partial.mkdir(parents=True, exist_ok=True)
+    (partial / AGAIN).touch()
+
+
+@contextmanager
+def overwriting(stores: Sequence[SlideStore], out: Path) -> Iterator[None]:
+    """Mark the predictions that are made again, so that a later run continues without `overwrite`.
+
+    A prediction that has a mark, or a journal, next to it does not count as complete.
+    """
+    folders = [out / PARTIAL / store.name for store in stores if (out / store.name).exists()]
+    for folder in folders:
+        mark_again(folder)
+    yield
+    for folder in folders:
+        with suppress(OSError):  # slides that could not be planned keep what they have
+            (folder / AGAIN).unlink()
+            folder.rmdir()
+
+
+def unfinished_settings(stores: Sequence[SlideStore], out: Path) -> dict[str, Mapping[str, object]]:
+    """Read the settings of those slides whose prediction is unfinished, by their names.
+
+    Strips, batch and whether networks are compiled were chosen for the memory and the device at the
+    time; work continues with the same ones only.
+    """
+    found = {}
+    for store in stores:
+        settings = read_settings(out / PARTIAL / store.name / JOURNAL)
+        strip_px = settings.get("strip_px")
+        if isinstance(strip_px, int) and strip_px > 0 and strip_px % STRIP_ROWS == 0:
+            found[store.name] = settings
+    return found
+
+
+def delete_others(out: Path, identity: object) -> None:
+    """Remove the predictions of a collection, unfinished or complete, that another model made.
+
+    Parameters
+    ----------
+    out
+        Prediction collection; need not exist.
+    identity
+        Of the model whose predictions stay; see `ensemble.Model.identity`.
+    """
+    for journal in [*out.glob(f"*/{JOURNAL}"), *out.glob(f"{PARTIAL}/*/{JOURNAL}")]:
+        if read_settings(journal).get("checkpoint") != identity:
+            delete(journal.parent)

@@ -1,0 +1,131 @@
+"""Owns claims: which process has which part of unfinished work, never two the same part.
+
+A claim is a file that only one process can make (O_EXCL, which NFS and Lustre promise too), with
+the process's name in it. The part of a process that has ended is taken over by making the next
+file, ``part.1`` after ``part.0``: again only one can, and nothing that others have is touched.
+"""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from wsi_seg.atomic import read_replaced
+from wsi_seg.store.presence import Presence
+
+
+class Claims:
+    """Parts of the work in one folder, as one process sees them.
+
+    Parameters
+    ----------
+    folder
+        Where claims are; who takes one makes it before.
+    presence
+        Of the process.
+
+    Examples
+    --------
+    >>> claims = Claims(folder, presence)  # doctest: +SKIP
+    >>> claims.take("part")  # doctest: +SKIP
+    True
+    """
+
+    def __init__(self, folder: Path, presence: Presence) -> None:
+        self._folder, self._owner, self._watcher = folder, presence.id, presence.watcher
+
+    def take(self, part: str) -> bool:
+        """Take a part, unless a live process has it.
+
+        Returns
+        -------
+        bool
+            Whether this process has it now, or had it before.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder is gone: the work was finished, or removed.
+        OSError
+            If a claim cannot be written.
+        """
+        while True:
+            number, owner = self._last(part)
+            if owner == self._owner:
+                return True
+            if owner is not None and self._lives(part, number, owner):
+                return False
+            if not self._make(part, number + 1):
+                continue  # another one was faster
+            if owner is None or self._read(part, number) == owner:
+                return True
+            # What was taken over had been given back, and perhaps taken by another one since.
+            self._path(part, number + 1).unlink()
+
+    def holder(self, part: str) -> str | None:
+        """Live process that has a part, empty where it has not said its name; None for none."""
+        number, owner = self._last(part)
+        return owner if owner is not None and self._lives(part, number, owner) else None
+
+    def is_left(self, part: str) -> bool:
+        """Whether a process had a part and has ended."""
+        number, owner = self._last(part)
+        return owner is not None and not self._lives(part, number, owner)
+
+    def give_back(self, part: str) -> None:
+        """Let others take a part, if this process has it."""
+        number, owner = self._last(part)
+        if owner == self._owner:
+            for before in range(number + 1):  # its own last, so that nobody takes an older one over
+                with suppress(FileNotFoundError):
+                    self._path(part, before).unlink()
+
+    def _path(self, part: str, number: int) -> Path:
+        return self._folder / f"{part}.{number}"
+
+    def _last(self, part: str) -> tuple[int, str | None]:
+        """Find number and owner of the last claim of a part; -1 and None where there is none."""
+        number, owner = -1, None
+        while (found := self._read(part, number + 1)) is not None:
+            number, owner = number + 1, found
+        return number, owner
+
+    def _read(self, part: str, number: int) -> str | None:
+        """Owner of a claim, empty where it has not said its name; None if there is no claim."""
+        try:
+            return read_replaced(self._path(part, number)).decode()
+        except FileNotFoundError:
+            return None
+
+    def _lives(self, part: str, number: int, owner: str) -> bool:
+        """Whether an owner lives; one that has not said its name had time to, or was killed."""
+        if owner:
+            return self._watcher.lives(owner)
+        return not self._watcher.is_silent(str(self._path(part, number)), 0)
+
+    def _make(self, part: str, number: int) -> bool:
+        path = self._path(part, number)
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileExistsError:
+            return False
+        try:
+            os.write(descriptor, self._owner.encode())
+        except BaseException:
+            path.unlink()
+            raise
+        finally:
+            os.close(descriptor)
+        return True
+
+
+def owners_of(folder: Path) -> dict[str, str]:
+    """Name the last owner of each part that was ever taken in a folder, dead or alive."""
+    found: dict[str, tuple[int, str]] = {}
+    with suppress(FileNotFoundError):
+        for path in sorted(folder.iterdir()):
+            part, _, number = path.name.rpartition(".")
+            if not number.isdecimal() or int(number) < found.get(part, (-1, ""))[0]:
+                continue
+            with suppress(FileNotFoundError):
+                found[part] = (int(number), read_replaced(path).decode())
+    return {part: owner for part, (_, owner) in found.items()}

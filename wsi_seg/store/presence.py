@@ -1,0 +1,224 @@
+"""Owns who is at work in a folder: a file of each process, and whether that process still lives.
+
+Network file systems differ in the locks they keep, so none is relied on alone. A process has ended
+when its file is gone; when the kernel that both run on says that nobody locks its file any more;
+or when its file was not touched for `LEASE` seconds of the clock of whoever watches it, so that
+clocks of machines may differ.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import secrets
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+from wsi_seg.atomic import read_replaced
+
+# Seconds after which a process that gives no sign has ended, and between two signs.
+LEASE = 60.0
+BEAT = 10.0
+
+_ENDING = ".alive"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What a process says about itself.
+
+    Parameters
+    ----------
+    verb
+        Command, such as ``wsi-seg infer``.
+    host, pid
+        Machine, and number of the process there.
+    started
+        Local time, with its zone.
+    shard
+        Which share of the work it does, such as ``3/16``; None for all of it.
+    alone
+        Whether no other may be at work meanwhile.
+    kernel
+        Names the running kernel where the process has locked its file; empty where it has not.
+    """
+
+    verb: str
+    host: str
+    pid: int
+    started: str
+    shard: str | None = None
+    alone: bool = False
+    kernel: str = ""
+
+    @classmethod
+    def own(cls, verb: str, *, shard: str | None = None, alone: bool = False) -> "Note":
+        """Note of this process."""
+        started = time.strftime("%Y-%m-%d %H:%M:%S %z")
+        return cls(verb, socket.gethostname(), os.getpid(), started, shard, alone)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether this very process wrote it."""
+        return (self.host, self.pid) == (socket.gethostname(), os.getpid())
+
+    def __str__(self) -> str:
+        share = "" if self.shard is None else f" --shard {self.shard}"
+        return f"`{self.verb}{share}` (process {self.pid} on {self.host}, {self.started})"
+
+
+class Presence:
+    """A process at work in a folder: this one, from the beginning of a block to its end.
+
+    Parameters
+    ----------
+    folder
+        Where files of processes are; made where absent, and removed if it stays empty.
+    note
+        What others can read about this one.
+    """
+
+    def __init__(self, folder: Path, note: Note) -> None:
+        host = re.sub(r"[^A-Za-z0-9.-]", "_", note.host)[:64]
+        self.id = f"{host}-{note.pid}-{secrets.token_hex(4)}"
+        self.folder, self.note = folder, note
+        self._path = folder / f"{self.id}{_ENDING}"
+        self._descriptor = -1
+        self._ended = threading.Event()
+        self.watcher = Watcher(folder)
+
+    def __enter__(self) -> "Presence":
+        hidden = self._path.with_name(f".{self.id}.partial")
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+        while True:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # Another one may remove the folder at its end.
+            with contextlib.suppress(FileNotFoundError):
+                self._descriptor = os.open(hidden, flags, 0o644)
+                break
+        note = self.note
+        with contextlib.suppress(OSError):  # where there are no locks, signs alone tell
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            note = replace(note, kernel=_kernel())
+        os.write(self._descriptor, json.dumps(asdict(note)).encode())
+        hidden.rename(self._path)  # whole and locked before anyone sees it
+        threading.Thread(target=self._beat, name="wsi-alive", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+        os.close(self._descriptor)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(BEAT):
+            with contextlib.suppress(OSError):
+                os.utime(self._path)
+
+
+class Watcher:
+    """Tells of the processes at work in a folder which of them still live.
+
+    Parameters
+    ----------
+    folder
+        That of `Presence`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._seen: dict[str, tuple[int, float]] = {}  # last sign, and when it was first seen
+
+    def owners(self) -> list[str]:
+        """Names of those that have a file, sorted."""
+        try:
+            return sorted(path.stem for path in self._folder.iterdir() if path.suffix == _ENDING)
+        except FileNotFoundError:
+            return []
+
+    def note(self, owner: str) -> Note | None:
+        """Read what a process says about itself; None where it has ended, or says nothing."""
+        try:
+            return _note(read_replaced(self._folder / f"{owner}{_ENDING}"))
+        except OSError:
+            return None
+
+    def silence(self, owner: str) -> float:
+        """Seconds since the last sign of a process, by the clocks of both."""
+        try:
+            sign = (self._folder / f"{owner}{_ENDING}").stat().st_mtime
+        except OSError:
+            return 0.0
+        return max(0.0, time.time() - sign)
+
+    def lives(self, owner: str) -> bool:
+        """Whether a process may still be at work; False is certain."""
+        try:
+            descriptor = os.open(self._folder / f"{owner}{_ENDING}", os.O_RDONLY)
+        except OSError:  # gone, or replaced on a network file system, which nobody does
+            return False
+        try:
+            if (locked := _is_locked(descriptor)) is not None:
+                return locked
+            return not self.is_silent(owner, os.fstat(descriptor).st_mtime_ns)
+        finally:
+            os.close(descriptor)
+
+    def is_silent(self, owner: str, sign: int) -> bool:
+        """Whether this sign was the last one for as long as `LEASE`, since it was first asked."""
+        now = time.monotonic()
+        last, since = self._seen.get(owner, (None, now))
+        if last != sign:
+            self._seen[owner] = (sign, now)
+            return False
+        return now - since > LEASE
+
+    def others(self, own: str) -> Iterator[tuple[str, Note]]:
+        """Live processes but one; files of those that have ended are removed."""
+        for owner in self.owners():
+            note = self.note(owner)
+            if owner == own:
+                continue
+            if not self.lives(owner):
+                with contextlib.suppress(OSError):
+                    (self._folder / f"{owner}{_ENDING}").unlink()
+            elif note is not None:
+                yield owner, note
+
+
+def _is_locked(descriptor: int) -> bool | None:
+    """Whether the owner of a file still locks it; None where this kernel cannot know."""
+    note = _note(os.pread(descriptor, 4096, 0))
+    if note is None or not note.kernel or note.kernel != _kernel():
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    return False
+
+
+def _note(text: bytes) -> Note | None:
+    names = {field.name for field in fields(Note)}
+    with contextlib.suppress(ValueError, TypeError):
+        return Note(**{key: value for key, value in json.loads(text).items() if key in names})
+    return None
+
+
+def _kernel() -> str:
+    """Name of the running kernel, the same in all its containers and for no other machine."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return f"{socket.gethostname()} {uuid.getnode():x}"
