@@ -121,6 +121,12 @@ def export(
             show_default="4 pixels of the prediction",
         ),
     ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace files that export did not write, or that were changed."
+        ),
+    ] = False,
     rule: RuleOption = None,
     threshold: ThresholdOption = None,
     watershed_depth: WatershedOption = 0.0,
@@ -128,9 +134,11 @@ def export(
 ) -> None:
     """Write predictions in the formats that other programs read.
 
+    What an earlier export wrote is replaced; a file of yours stops its slide, and stays.
+
     For example:
 
-      wsi-seg export pred.zarr --geojson polygons/
+      wsi-seg export pred.zarr --geojson found/
       wsi-seg export pred.zarr --qupath-project project/ --source slides/
       wsi-seg export pred.zarr --slides store.zarr --overview overviews/
       wsi-seg export pred.zarr --rule run/rule.json --table tables/ --rle out.csv
@@ -183,6 +191,7 @@ def export(
                 dialect=dialect,
                 ngff=ngff,
                 zipped=zipped,
+                overwrite=overwrite,
             ),
             progress=terminal.progress,
         )

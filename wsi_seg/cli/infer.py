@@ -216,7 +216,7 @@ def infer(
         )
         terminal.say("\n".join([f"model {file}" for file in files] + report.lines()))
         terminal.next_command(
-            "wsi-seg", "export", out, "--slides", collection, "--geojson", "polygons"
+            "wsi-seg", "export", out, "--slides", collection, "--geojson", "found"
         )
         report.require_whole()
         return report.to_json() | {"out": out}

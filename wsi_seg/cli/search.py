@@ -134,7 +134,7 @@ def search(
         terminal.show(report)
         terminal.say(f"wrote {out}")
         terminal.next_command(
-            "wsi-seg", "export", "pred.zarr", "--rule", out, "--geojson", "polygons/"
+            "wsi-seg", "export", "pred.zarr", "--rule", out, "--geojson", "found/"
         )
         report.require_whole()
         return {**report.to_json(), "file": out}

@@ -23,6 +23,7 @@ from wsi_seg.exporting.rle import write_rle_csv
 from wsi_seg.exporting.spatial import write_spatialdata
 from wsi_seg.exporting.targets import ExportReport, ExportTargets
 from wsi_seg.exporting.tiff import write_ome_tiff
+from wsi_seg.exporting.written import Written
 from wsi_seg.postprocess.objects import ObjectTable, Scale
 from wsi_seg.postprocess.table import write_table
 from wsi_seg.postprocess.write import decided_label
@@ -67,18 +68,22 @@ def export(
     StoreError
         If there are no predictions.
     OutputError
-        If a file for all slides cannot be written.
+        If a file for all slides cannot be written, or is there and no export wrote it.
 
     Examples
     --------
     >>> from pathlib import Path
-    >>> targets = ExportTargets(geojson=Path("polygons"))
+    >>> targets = ExportTargets(geojson=Path("found"))
     >>> export(open_predictions("pred.zarr"), None, targets).objects  # doctest: +SKIP
     {'slide-1': 57}
     """
     names = predictions.require_names()
     project, source = targets.qupath_project, targets.source
     in_project = {} if project is None or source is None else project_slides(project, source, names)
+    shared = Written(overwrite=targets.overwrite)
+    for path in (targets.rle, targets.coco):
+        if path is not None:
+            shared.require_free(path)
 
     def work(name: str) -> _Done:
         return _write_slide(predictions[name], slides, targets)
@@ -86,7 +91,8 @@ def export(
     batch = run_each(names, work, title="export", progress=progress)
     done = batch.results
     files = [str(path) for slide in done.values() for path in slide.files]
-    files += _write_shared(predictions, done, slides, targets)
+    _write_shared(predictions, done, slides, targets, shared)
+    files += map(str, shared.paths)
     if project is not None and done:
         objects = {name: _project_objects(project, name) for name in done}
         classes = next(iter(done.values())).label.classes
@@ -137,25 +143,26 @@ def _write_slide(store: SlideStore, slides: Collection | None, targets: ExportTa
             f"slide {store.name}: its classes overlap, and {', '.join(targets.one_id)} have one id "
             "for each pixel; expected other formats, such as --geojson, --rle or --ome-tiff"
         )
-    files = _write_pixels(store, label, slides, targets)
+    files = Written(overwrite=targets.overwrite)
+    _write_pixels(store, label, slides, targets, files)
     if targets.source is not None and (targets.dicom_seg or targets.dicom_ann):
         header = source_header(targets.source, store.name)
         codes = class_codes(label.classes, targets.codes)
         if targets.dicom_seg is not None:
-            folder = targets.dicom_seg / file_name(store.name, "")
             image = store.probabilities if targets.probabilities else label
-            files += write_dicom_seg(folder, image, header, codes)
+            with files.new(targets.dicom_seg / file_name(store.name, "")) as path:
+                write_dicom_seg(path, image, header, codes)
     if not targets.numbered:
-        return _Done(label, files, None, 0, "")
+        return _Done(label, files.paths, None, 0, "")
     objects = _outlines(store, label, targets)
     if targets.source is not None and targets.dicom_ann is not None:
-        files.append(targets.dicom_ann / file_name(store.name, ".dcm"))
-        write_dicom_ann(files[-1], objects, header, codes)
-    files += _write_objects(store, objects, slides, targets)
+        with files.new(targets.dicom_ann / file_name(store.name, ".dcm")) as path:
+            write_dicom_ann(path, objects, header, codes)
+    _write_objects(store, objects, slides, targets, files)
     unit = "px2" if label.pyramid.mpp is None else "um2"
     least = f"{_least_area(label, targets):g} {unit}"
     count = len(objects) if targets.outlined else None
-    return _Done(label, files, count, len(objects.table) - len(objects), least)
+    return _Done(label, files.paths, count, len(objects.table) - len(objects), least)
 
 
 def _outlines(store: SlideStore, label: Multiscale, targets: ExportTargets) -> Outlines:
@@ -186,60 +193,64 @@ def _least_area(label: Multiscale, targets: ExportTargets) -> float:
 
 
 def _write_pixels(
-    store: SlideStore, label: Multiscale, slides: Collection | None, targets: ExportTargets
-) -> list[Path]:
-    """Write the pictures of one slide; return their names."""
-    files: list[Path] = []
+    store: SlideStore,
+    label: Multiscale,
+    slides: Collection | None,
+    targets: ExportTargets,
+    files: Written,
+) -> None:
+    """Write the pictures of one slide."""
     if targets.overview is not None and slides is not None:
-        files.append(targets.overview / file_name(store.name, ".png"))
-        parts = [(part, part.classes) for part in each_class(label)]
-        write_overview(slides[store.name], parts, files[-1])
+        with files.new(targets.overview / file_name(store.name, ".png")) as path:
+            parts = [(part, part.classes) for part in each_class(label)]
+            write_overview(slides[store.name], parts, path)
     if targets.png is not None:
-        files.append(targets.png / file_name(store.name, ".png"))
-        write_mask(files[-1], label)
+        with files.new(targets.png / file_name(store.name, ".png")) as path:
+            write_mask(path, label)
     if targets.ome_tiff is not None:
         images = {"labels": label}
         if store.saved != "labels":
             images = {"probability": store.probabilities, **images}
         for suffix, image in images.items():
-            files.append(targets.ome_tiff / file_name(store.name, f".{suffix}.ome.tif"))
-            write_ome_tiff(files[-1], image, store.name)
-    return files
+            with files.new(targets.ome_tiff / file_name(store.name, f".{suffix}.ome.tif")) as path:
+                write_ome_tiff(path, image, store.name)
 
 
 def _write_objects(
-    store: SlideStore, objects: Outlines, slides: Collection | None, targets: ExportTargets
-) -> list[Path]:
-    """Write what has the objects of one slide; return the names of the files."""
+    store: SlideStore,
+    objects: Outlines,
+    slides: Collection | None,
+    targets: ExportTargets,
+    files: Written,
+) -> None:
+    """Write what has the objects of one slide."""
     name = store.name
-    files: list[Path] = []
     if targets.geojson is not None:
         packed = ".gz" if targets.packed else ""
-        files.append(targets.geojson / file_name(name, f".geojson{packed}"))
-        write_geojson(files[-1], objects, kind=targets.kind)
+        with files.new(targets.geojson / file_name(name, f".geojson{packed}")) as path:
+            write_geojson(path, objects, kind=targets.kind)
     if targets.qupath_project is not None:
-        files.append(_project_objects(targets.qupath_project, name))
-        write_geojson(files[-1], objects, kind=targets.kind)
+        with files.new(_project_objects(targets.qupath_project, name)) as path:
+            write_geojson(path, objects, kind=targets.kind)
     if targets.geoparquet is not None:
-        files.append(targets.geoparquet / file_name(name, ".parquet"))
-        write_geoparquet(files[-1], objects)
+        with files.new(targets.geoparquet / file_name(name, ".parquet")) as path:
+            write_geoparquet(path, objects)
     if targets.asap is not None:
-        files.append(targets.asap / file_name(name, ".xml"))
-        write_asap(files[-1], objects)
+        with files.new(targets.asap / file_name(name, ".xml")) as path:
+            write_asap(path, objects)
     if targets.ome_zarr is not None:
         suffix = ".ozx" if targets.zipped else ".ome.zarr"
-        files.append(targets.ome_zarr / file_name(name, suffix))
-        write_ome_zarr(files[-1], store.image, objects, name, ngff=targets.ngff)
+        with files.new(targets.ome_zarr / file_name(name, suffix)) as path:
+            write_ome_zarr(path, store.image, objects, name, ngff=targets.ngff)
     if targets.spatialdata is not None:
-        files.append(targets.spatialdata / file_name(name, ".zarr"))
         slide = slides[name].path if slides is not None and name in slides else None
-        write_spatialdata(files[-1], objects, name, slide)
+        with files.new(targets.spatialdata / file_name(name, ".zarr")) as path:
+            write_spatialdata(path, objects, name, slide)
     if targets.table is not None:
         table = _placed(objects.table, objects.label)
         for suffix in ("csv", "parquet"):
-            files.append(targets.table / file_name(name, f".{suffix}"))
-            write_table(files[-1], table, has_mpp=objects.label.pyramid.mpp is not None)
-    return files
+            with files.new(targets.table / file_name(name, f".{suffix}")) as path:
+                write_table(path, table, has_mpp=objects.label.pyramid.mpp is not None)
 
 
 def _placed(table: ObjectTable, label: Multiscale) -> ObjectTable:
@@ -262,22 +273,21 @@ def _write_shared(
     done: Mapping[str, _Done],
     slides: Collection | None,
     targets: ExportTargets,
-) -> list[str]:
+    files: Written,
+) -> None:
     """Write the files that hold all slides; objects of one slide at a time are in memory."""
-    files = []
     labels = {name: slide.label for name, slide in done.items()}
     if targets.rle is not None and labels:
         parts = [(name, part) for name, label in labels.items() for part in each_class(label)]
-        write_rle_csv(targets.rle, parts, dialect=targets.dialect)
-        files.append(str(targets.rle))
+        with files.new(targets.rle) as path:
+            write_rle_csv(path, parts, dialect=targets.dialect)
     if targets.coco is not None and labels:
         images = (
             (_slide_file(slides, name), _outlines(predictions[name], label, targets))
             for name, label in labels.items()
         )
-        write_coco(targets.coco, images, next(iter(labels.values())).classes)
-        files.append(str(targets.coco))
-    return files
+        with files.new(targets.coco) as path:
+            write_coco(path, images, next(iter(labels.values())).classes)
 
 
 def _project_objects(project: Path, name: str) -> Path:

@@ -60,6 +60,8 @@ class ExportTargets:
         Whether DICOM segmentations are fractional: probabilities in place of class ids.
     ngff, zipped
         Version of OME-Zarr, and whether each is one ``.ozx`` file, which only 0.5 has.
+    overwrite
+        Whether files are replaced that no export wrote, or that were changed since.
 
     Raises
     ------
@@ -69,7 +71,7 @@ class ExportTargets:
 
     Examples
     --------
-    >>> targets = ExportTargets(geojson=Path("polygons"), rule=Rule(0.7, 0.4))
+    >>> targets = ExportTargets(geojson=Path("found"), rule=Rule(0.7, 0.4))
     """
 
     geojson: Path | None = None
@@ -97,6 +99,7 @@ class ExportTargets:
     probabilities: bool = False
     ngff: Ngff = "0.5"
     zipped: bool = False
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         if self.zipped and self.ngff != "0.5":

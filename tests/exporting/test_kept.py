@@ -1,0 +1,94 @@
+"""Export replaces what it wrote itself, and no file of anybody else, in no format."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.commands import run, run_json
+from wsi_seg.errors import BatchError, OutputError
+from wsi_seg.exporting.run import export
+from wsi_seg.exporting.targets import ExportTargets
+
+# Where each format writes the slide ``slide``, below the folder or file that it is given.
+PLACES = {
+    "geojson": "out/slide.geojson", "geoparquet": "out/slide.parquet", "asap": "out/slide.xml",
+    "table": "out/slide.csv", "png": "out/slide.png", "ome_tiff": "out/slide.labels.ome.tif",
+    "ome_zarr": "out/slide.ome.zarr", "coco": "out/all.json", "rle": "out/all.csv",
+}  # fmt: skip
+SHARED = ("coco", "rle")
+
+
+@pytest.fixture
+def predictions(tmp_path, make_prediction, rings):
+    return make_prediction(tmp_path, rings())
+
+
+def targets_for(tmp_path, kind):
+    path = tmp_path / PLACES[kind]
+    return ExportTargets(**{kind: path if kind in SHARED else path.parent})
+
+
+def drawn_by_hand(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".zarr":
+        path.mkdir()
+        path = path / "notes.txt"
+    path.write_text("drawn by hand")
+    return path
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_a_file_of_somebody_else_stays(tmp_path, predictions, kind):
+    theirs = drawn_by_hand(tmp_path / PLACES[kind])
+    targets = targets_for(tmp_path, kind)
+    if kind in SHARED:
+        with pytest.raises(OutputError, match="export did not write it"):
+            export(predictions, None, targets)
+    else:
+        report = export(predictions, None, targets)
+        assert not report.slides
+        assert PLACES[kind] in report.failures["slide"]
+        assert "--overwrite" in report.failures["slide"]
+    assert theirs.read_text() == "drawn by hand"
+    report = export(predictions, None, replace(targets, overwrite=True))
+    report.require_whole()
+    assert not theirs.exists() or theirs.read_bytes() != b"drawn by hand"
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_what_export_wrote_it_replaces(tmp_path, predictions, kind):
+    targets = targets_for(tmp_path, kind)
+    for least in (None, 0.0, 500.0):
+        export(predictions, None, replace(targets, min_area_um2=least)).require_whole()
+
+
+@pytest.mark.parametrize("kind", ["geojson", "ome_zarr", "rle"])
+def test_what_was_changed_since_stays(tmp_path, predictions, kind):
+    targets = targets_for(tmp_path, kind)
+    export(predictions, None, targets).require_whole()
+    path = tmp_path / PLACES[kind]
+    theirs = path / "zarr.json" if path.is_dir() else path
+    theirs.write_text(theirs.read_text() + "\n")
+    changed = theirs.read_text()
+    with pytest.raises((BatchError, OutputError), match="changed since"):
+        export(predictions, None, targets).require_whole()
+    assert theirs.read_text() == changed
+
+
+def test_a_file_that_was_taken_away_is_written_again(tmp_path, predictions):
+    targets = targets_for(tmp_path, "geojson")
+    export(predictions, None, targets).require_whole()
+    (tmp_path / PLACES["geojson"]).unlink()
+    export(predictions, None, targets).require_whole()
+    drawn_by_hand(tmp_path / PLACES["geojson"])
+    assert not export(predictions, None, targets).slides
+
+
+def test_the_command_line_keeps_drawings_and_overwrites_when_asked(tmp_path, predictions):
+    theirs = drawn_by_hand(tmp_path / "polygons" / "slide.geojson")
+    words = ("export", predictions.path, "--geojson", theirs.parent)
+    result = run(*words)
+    assert result.exit_code == 1
+    assert "export did not write it" in result.output
+    assert theirs.read_text() == "drawn by hand"
+    assert run_json(*words, "--overwrite")["objects"] == {"slide": 3}
