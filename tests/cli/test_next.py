@@ -26,7 +26,10 @@ def painted(tmp_path_factory):
     return folder
 
 
+NOTHING = '{"type": "FeatureCollection", "features": []}'
+
 WORDS = [
+    ("infer", "store.zarr", "--plan", "--mpp", "2.0", "--allow-mpp-mismatch", "--no-skip"),
     ("verify", "store.zarr"),
     ("verify", "pred.zarr"),
     ("dedup", "store.zarr"),
@@ -59,3 +62,32 @@ def test_the_last_line_is_a_command_that_parses(painted, words, monkeypatch):
     verb, *options = rest
     known: Any = get_command(app)
     known.commands[verb].make_context(verb, options)
+
+
+def test_a_plan_ends_with_the_same_command_without_the_option(painted, monkeypatch):
+    monkeypatch.chdir(painted)
+    words = ("infer", "store.zarr", "--mpp", "2.0", "--allow-mpp-mismatch", "--no-skip")
+    done = CliRunner().invoke(app, [*words, "--plan"])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[-1] == "Next: wsi-seg " + " ".join(words)
+
+
+FAILING = [
+    ("annotate", "store.zarr", "empty"),
+    ("export", "pred.zarr", "--png", "theirs"),
+    ("preview", "recipe.yaml"),
+]
+
+
+@pytest.mark.parametrize("words", FAILING, ids=" ".join)
+def test_what_failed_names_no_next_command(painted, words, monkeypatch):
+    monkeypatch.chdir(painted)
+    recipe = "name: x\nclasses: [{name: no-such}]\ndata: {stores: [store.zarr]}\nmpp: 1.0\n"
+    (painted / "recipe.yaml").write_text(recipe)
+    for folder, suffix, text in (("empty", "geojson", NOTHING), ("theirs", "png", "a drawing")):
+        (painted / folder).mkdir(exist_ok=True)
+        for slide in ("painted", "other"):
+            (painted / folder / f"{slide}.{suffix}").write_text(text)
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 1, done.output
+    assert "Next:" not in done.output

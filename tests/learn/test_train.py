@@ -26,6 +26,8 @@ from wsi_seg.models import build_network, load_checkpoint
 from wsi_seg.models.training_network import TrainingNetwork
 from wsi_seg.predict.ensemble import read_model
 from wsi_seg.progress import Silent
+from wsi_seg.reporting.write import ReportSources
+from wsi_seg.reporting.write import report as write_report
 from wsi_seg.sampling.drift import distribution
 from wsi_seg.store import create_collection, open_collection, open_predictions
 
@@ -123,6 +125,20 @@ def test_limits_end_a_run_and_its_rerun(recipe_for, tmp_path):
         report = train(recipe, tmp_path / "run", progress=Silent())
         assert report.best.epochs == 1
         assert report.best.score is not None
+        text = "stopped by train.max_minutes (1e-06) after 8 of 96 patches"
+        assert text in report.lines()[-1]
+        (stopped,) = report.to_json()["stopped"]
+        assert text in stopped
+    written = write_report(ReportSources(tmp_path / "run"), tmp_path / "report.html")
+    assert written.sections[0] == "Read this first"
+    assert text in (tmp_path / "report.html").read_text()
+
+
+def test_a_run_within_its_limit_is_not_stopped(recipe_for, tmp_path):
+    report = train(recipe_for("train.max_minutes=60", "train.epochs=1"), tmp_path / "run")
+    assert report.best.stopped == ()
+    assert "stopped" not in report.lines()[-1]
+    assert not list((tmp_path / "run").rglob("stopped.txt"))
 
 
 def test_a_best_network_may_start_another_run(recipe_for, tmp_path):

@@ -1,6 +1,7 @@
 """Annotation files and masks of every kind reach the slides they belong to."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -273,3 +274,62 @@ def test_names_are_merged_by_the_command(slides, tmp_path):
     drawn = slides["a"].label("merged").read(whole())
     assert drawn[20, [20, 50, 80, 110]].tolist() == [2, 2, 1, 0]
     assert set(read_objects(slides["a"], "merged").class_name) == {"vessel", "glomerulus"}
+
+
+def polygons(path, *names):
+    """GeoJSON with one square of each of these classes."""
+    square = shapely.to_geojson(shapely.box(10, 10, 40, 40))
+    features = [
+        {
+            "type": "Feature",
+            "geometry": json.loads(square),
+            "properties": {"classification": {"name": name}},
+        }
+        for name in names
+    ]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    return path
+
+
+def test_classes_that_no_file_has_are_an_error_and_the_label_is_kept(slides, tmp_path):
+    annotate(slides, [polygons(tmp_path / "a.geojson", "epidermis")], name="skin")
+    other = polygons(tmp_path / "a.geojson", "Tumour")
+    with pytest.raises(AnnotationError, match=r"no file.*Tumour \(1\).*epidermis=Tumour"):
+        annotate(slides, [other], name="skin", reading=Reading(class_names=("epidermis",)))
+    assert len(read_objects(slides["a"], "skin")) == 1
+
+
+def test_a_class_that_no_file_has_is_said(slides, tmp_path):
+    reading = Reading(class_names=("gland", "vessel"))
+    report = annotate(
+        slides, [polygons(tmp_path / "a.geojson", "gland")], name="g", reading=reading
+    )
+    assert "no file has an object of class vessel" in report.lines()
+    assert report.objects == {"a": 1}
+
+
+@pytest.mark.parametrize("names", [(), ("Tumour",)])
+def test_a_label_with_objects_is_not_emptied(slides, tmp_path, names):
+    for slide in ("a", "B"):
+        polygons(tmp_path / f"{slide}.geojson", "gland")
+    annotate(slides, [tmp_path], name="full")
+    polygons(tmp_path / "B.geojson", *names)
+    reading = Reading(class_names=("gland",))
+    report = annotate(slides, [tmp_path], name="full", reading=reading)
+    assert report.objects == {"a": 1}
+    assert "is kept" in report.failures["B"]
+    assert len(read_objects(slides["B"], "full")) == 1
+    with pytest.raises(BatchError):
+        report.require_whole()
+    shutil.rmtree(slides["B"].path / "labels" / "full")  # as the sentence says
+    report = annotate(slides, [tmp_path], name="full", reading=reading)
+    assert report.objects == {"a": 1, "B": 0}
+
+
+def test_a_slide_with_nothing_on_it_is_drawn_again_and_again(slides, tmp_path):
+    polygons(tmp_path / "a.geojson", "gland")
+    polygons(tmp_path / "B.geojson")
+    for _ in range(2):
+        report = annotate(slides, [tmp_path], name="again")
+        assert report.objects == {"a": 1, "B": 0}
+        assert not report.failures

@@ -145,8 +145,8 @@ def annotate(
             progress=terminal.progress,
         )
         terminal.show(report)
-        terminal.next_command("wsi-seg", "train", "recipe.yaml", "--out", "run")
         report.require_whole()
+        terminal.next_command("wsi-seg", "train", "recipe.yaml", "--out", "run")
         return report.to_json()
 
     run_verb(body, json_mode, writes=collection)

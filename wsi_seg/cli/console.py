@@ -17,7 +17,7 @@ from wsi_seg.cli.bars import RichProgress
 from wsi_seg.errors import BatchError, WsiSegError
 from wsi_seg.extras import naming_extra
 
-__all__ = ["JsonFlag", "RichProgress", "Terminal", "configure_logging", "run_verb"]
+__all__ = ["JsonFlag", "RichProgress", "Terminal", "configure_logging", "run_verb", "words_given"]
 
 FAILED = 1
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
@@ -67,6 +67,32 @@ class Terminal:
         """Say what to type next: one ready text, or words, which are quoted where needed."""
         given = [str(word) for word in words]
         self.say(f"Next: {given[0] if len(given) == 1 else shlex.join(given)}")
+
+
+def words_given(context: typer.Context, *, without: str) -> list[str]:
+    """Words of the command under way without one option: they do what was only tried.
+
+    Parameters
+    ----------
+    context
+        Of the command.
+    without
+        Name of the parameter that is left out.
+    """
+    words = ["wsi-seg", str(context.info_name)]
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if name == without or source is None or source.name != "COMMANDLINE":
+            continue
+        value = context.params[name]
+        if isinstance(value, bool):
+            words.append((parameter.opts if value else parameter.secondary_opts)[0])
+            continue
+        for one in value if isinstance(value, list | tuple) else [value]:
+            option = [parameter.opts[-1]] if parameter.param_type_name == "option" else []
+            words += [*option, str(one)]
+    return words
 
 
 def run_verb(

@@ -30,8 +30,8 @@ def dedup(
         found = find_duplicates(slides, progress=terminal.progress)
         path = write_duplicates(slides.path, found)
         terminal.say("\n".join([*found.lines(), f"noted in {path}"]))
-        terminal.next_command("wsi-seg", "train", "recipe.yaml", "--out", "run")
         found.require_whole()
+        terminal.next_command("wsi-seg", "train", "recipe.yaml", "--out", "run")
         return found.to_json()
 
     run_verb(body, json_mode, writes=collection)

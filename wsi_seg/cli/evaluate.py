@@ -79,8 +79,8 @@ def evaluate(
         terminal.show(scores)
         if out is not None:
             terminal.say(f"wrote {out / 'scores.json'} and {out / 'slides.csv'}")
-        terminal.next_command("wsi-seg", "report", prediction, "--slides", truth)
         scores.require_whole()
+        terminal.next_command("wsi-seg", "report", prediction, "--slides", truth)
         return scores.to_json()
 
     writes = maps or watershed_depth > 0 or (file, threshold) != (None, None)

@@ -196,8 +196,8 @@ def export(
             progress=terminal.progress,
         )
         terminal.show(report)
-        terminal.next_command("wsi-seg", "view", slides, prediction)
         report.require_whole()
+        terminal.next_command("wsi-seg", "view", slides, prediction)
         return report.to_json()
 
     run_verb(body, json_mode, writes=prediction)

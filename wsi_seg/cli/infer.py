@@ -6,11 +6,12 @@ from typing import Annotated, Literal
 import typer
 
 from wsi_seg.choices import Blend, Compile, Mode, Precision, Save, Tta
-from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
+from wsi_seg.cli.console import JsonFlag, Terminal, run_verb, words_given
 from wsi_seg.cli.options import ShardOption, shard_of
 
 
 def infer(
+    context: typer.Context,
     collection: Annotated[Path, typer.Argument(help="Collection made by `wsi-seg tile`.")] = Path(
         "store.zarr"
     ),
@@ -199,11 +200,8 @@ def infer(
             unfinished = {} if overwrite else unfinished_settings(stores, out)
             planned = plan_inference(stores, model, options, unfinished=unfinished)
             terminal.say("\n".join([f"model {file}" for file in files] + planned.lines()))
-            chosen = [word for file in checkpoint or () for word in ("--checkpoint", file)]
-            chosen += ["--card", card] if card else []
-            chosen += ["--trust"] if trust else []
-            terminal.next_command("wsi-seg", "infer", collection, *chosen, "--out", out)
             planned.require_whole()
+            terminal.next_command(*words_given(context, without="plan"))
             return planned.to_json()
         report = run_infer(
             slides,
@@ -215,10 +213,10 @@ def infer(
             progress=terminal.progress,
         )
         terminal.say("\n".join([f"model {file}" for file in files] + report.lines()))
+        report.require_whole()
         terminal.next_command(
             "wsi-seg", "export", out, "--slides", collection, "--geojson", "found"
         )
-        report.require_whole()
         return report.to_json() | {"out": out}
 
     run_verb(body, json_mode, overwrites=overwrite)

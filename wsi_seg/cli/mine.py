@@ -57,6 +57,7 @@ def mine(
             progress=terminal.progress,
         )
         terminal.show(report)
+        report.require_whole()
         terminal.next_command(
             "wsi-seg",
             "train",
@@ -66,7 +67,6 @@ def mine(
             "--out",
             "run2",
         )
-        report.require_whole()
         return report.to_json()
 
     run_verb(body, json_mode, writes=slides)

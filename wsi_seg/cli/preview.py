@@ -38,8 +38,8 @@ def preview(
         report = preview_slides(stores, loaded, out, most=slides, progress=terminal.progress)
         terminal.show(report)
         chosen = [word for setting in settings or () for word in ("--set", setting)]
-        terminal.next_command("wsi-seg", "train", recipe, *chosen, "--out", "run")
         report.require_whole()
+        terminal.next_command("wsi-seg", "train", recipe, *chosen, "--out", "run")
         return report.to_json()
 
     run_verb(body, json_mode)

@@ -60,8 +60,8 @@ def pseudo(
             progress=terminal.progress,
         )
         terminal.show(report)
-        terminal.next_command("wsi-seg", "train", recipe, "--out", "run-pseudo")
         report.require_whole()
+        terminal.next_command("wsi-seg", "train", recipe, "--out", "run-pseudo")
         return report.to_json()
 
     run_verb(body, json_mode, writes=collection)

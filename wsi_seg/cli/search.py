@@ -133,10 +133,10 @@ def search(
         )
         terminal.show(report)
         terminal.say(f"wrote {out}")
+        report.require_whole()
         terminal.next_command(
             "wsi-seg", "export", "pred.zarr", "--rule", out, "--geojson", "found/"
         )
-        report.require_whole()
         return {**report.to_json(), "file": out}
 
     run_verb(body, json_mode)

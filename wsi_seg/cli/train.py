@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
-from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
+from wsi_seg.cli.console import JsonFlag, Terminal, run_verb, words_given
 from wsi_seg.cli.options import SetOption
 
 
 def train(
+    context: typer.Context,
     recipe: Annotated[
         Path, typer.Argument(help="YAML file that says what to train; see `wsi-seg recipe`.")
     ],
@@ -44,8 +45,7 @@ def train(
 
             found = measure(loaded)
             terminal.say("\n".join(line for one in found for line in one.lines()))
-            chosen = [word for setting in settings or () for word in ("--set", setting)]
-            terminal.next_command("wsi-seg", "train", recipe, *chosen, "--out", out)
+            terminal.next_command(*words_given(context, without="dry_run"))
             return {"phases": [one.to_json() for one in found]}
 
         from wsi_seg.learn.train import train as run

@@ -10,6 +10,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from wsi_seg.atomic import write_atomic
 from wsi_seg.learn.history import History, Row
 from wsi_seg.learn.pace import MEASURED_AFTER, end_in, steps_left
 from wsi_seg.learn.patch_losses import WORST, PatchLosses, write_worst
@@ -21,6 +22,8 @@ from wsi_seg.progress import Progress
 logger = logging.getLogger(__name__)
 
 METRICS = "metrics.csv"
+# Says why training ended before all its patches; absent if it did not.
+STOPPED = "stopped.txt"
 
 # Share of an epoch that the network may wait for patches before there is a warning.
 _WAIT = 0.1
@@ -228,9 +231,20 @@ class TrainingCallback(Callback):
         left = trainer.strategy.broadcast(left)
         batches = (trainer.max_epochs or 0) * int(trainer.num_training_batches)
         planned = batches // self._recipe.train.accumulate - trainer.global_step
-        for config in trainer.lr_scheduler_configs if trainer.global_step > MEASURED_AFTER else ():
-            end_in(config.scheduler, min(left, planned))
+        if trainer.global_step > MEASURED_AFTER:
+            for config in trainer.lr_scheduler_configs:
+                end_in(config.scheduler, min(left, planned))
+            if left < planned:
+                minutes = max(0.0, limit - spent / 60)
+                self._progress.note(f"train.max_minutes ends it in {minutes:.1f} min")
         trainer.should_stop = trainer.should_stop or left < 1
+        if left < 1 and planned > 0:
+            step = self._recipe.train.accumulate * self._recipe.train.batch_size
+            done = trainer.global_step * step * trainer.world_size
+            self.history.stopped = (
+                f"training was stopped by train.max_minutes ({limit:g}) after {done:,} of "
+                f"{done + planned * step * trainer.world_size:,} patches: the network is unfinished"
+            )
 
     def _write(self, trainer: lightning.Trainer, task: SegmentationTask) -> None:
         """Keep networks and figures of the epoch that just ended."""
@@ -239,6 +253,8 @@ class TrainingCallback(Callback):
             self._validation.keep(task.network, self.history)
         columns = list(dict.fromkeys(name for one in self.history.rows for name in one))
         self.history.write_csv(self._out / METRICS, columns)
+        if self.history.stopped:
+            write_atomic(self._out / STOPPED, self.history.stopped)
         for board in trainer.loggers:
             board.log_metrics({k: v for k, v in row.items() if k != "epoch"}, int(row["epoch"]))
         logger.info("%s", ", ".join(f"{name} {value:.4g}" for name, value in row.items()))

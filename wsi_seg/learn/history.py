@@ -25,11 +25,14 @@ class History:
         Time spent in all epochs, earlier runs of the same folder included.
     monitor
         Figure that says which epoch is better: the higher, except for ``val_loss``.
+    stopped
+        Why training ended before all its patches, as a sentence; empty if it did not.
     """
 
     rows: list[Row] = field(default_factory=list)
     minutes: float = 0.0
     monitor: str = "val_dice"
+    stopped: str = ""
 
     def gain(self, row: Row) -> float | None:
         """How good an epoch is, the higher the better; None if it was not validated."""

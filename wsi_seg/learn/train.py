@@ -13,7 +13,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from wsi_seg.config import Recipe, load_recipe, save_recipe
 from wsi_seg.errors import ConfigError, OutputError
 from wsi_seg.learn.average import average_checkpoints
-from wsi_seg.learn.callback import METRICS
+from wsi_seg.learn.callback import METRICS, STOPPED
 from wsi_seg.learn.fit import Fitted, fit
 from wsi_seg.learn.out_of_fold import ENSEMBLE, OUT_OF_FOLD, predict_out_of_fold, write_ensemble
 from wsi_seg.learn.resume import LAST
@@ -54,6 +54,8 @@ class FoldReport:
         Numbers of slides.
     patches_per_second, data_wait
         Mean over the last epoch; share of the time that the network waited for patches.
+    stopped
+        Sentences about phases that ended before all their patches.
     """
 
     checkpoint: Path
@@ -67,6 +69,7 @@ class FoldReport:
     validation_slides: int
     patches_per_second: float
     data_wait: float
+    stopped: tuple[str, ...] = ()
 
     @property
     def gain(self) -> float:
@@ -131,7 +134,8 @@ class TrainReport:
             lines.append(
                 f"{name}: Dice {dice:.4f} per slide, each by the fold that has not seen it"
             )
-        return [*lines, f"{self.parameters} weights, {self.seconds:.0f} s"]
+        stopped = [f"{fold.checkpoint}: {text}" for fold in self.folds for text in fold.stopped]
+        return [*lines, f"{self.parameters} weights, {self.seconds:.0f} s", *stopped]
 
     def _repr_html_(self) -> str:
         return lines_html(self.lines())
@@ -314,7 +318,13 @@ def _fold_report(recipe: Recipe, split: Split, folder: Path, fitted: Fitted) -> 
         validation_slides=len(split.validation),
         patches_per_second=rows[-1]["patches_per_second"],
         data_wait=rows[-1]["data_wait"],
+        stopped=stopped_phases(folder),
     )
+
+
+def stopped_phases(folder: Path) -> tuple[str, ...]:
+    """Sentences about trainings in a folder that ended before all their patches."""
+    return tuple(file.read_text(encoding="utf-8") for file in sorted(folder.rglob(STOPPED)))
 
 
 def _require_classes(splits: Sequence[Split], recipe: Recipe) -> None:

@@ -1,6 +1,5 @@
 """Owns giving annotation files to the slides they belong to."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -11,20 +10,18 @@ import shapely
 from wsi_seg.annotations import Annotations, AnnotationSets, read_for_slides
 from wsi_seg.annotations.names import named
 from wsi_seg.batch import require_none, run_each
-from wsi_seg.classes import BACKGROUND_NAME, IGNORE_NAME, ClassTable, meant_by
+from wsi_seg.classes import meant_by
 from wsi_seg.errors import AnnotationError, WsiSegError
 from wsi_seg.geometry import Extent
 from wsi_seg.masks.boundary import separate
 from wsi_seg.masks.files import Source, is_own_picture, list_sources
+from wsi_seg.masks.kept import NO_CLASSES, left_out, require_not_emptied, require_some
 from wsi_seg.masks.labels import write_labels
 from wsi_seg.masks.outlines import MASK_SUFFIXES, is_mask, outline_mask
 from wsi_seg.masks.reading import PLAIN, Reading
 from wsi_seg.progress import Progress, Silent
 from wsi_seg.store import Collection, SlideStore
 from wsi_seg.store.layout import require_label_name
-
-# Names in files that are drawn and are no class.
-_NO_CLASSES = frozenset({IGNORE_NAME, BACKGROUND_NAME})
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +109,14 @@ def annotate(
     Returns
     -------
     AnnotateReport
-        Its `AnnotateReport.require_whole` raises if some files cannot be read; nothing is drawn
-        into their slides.
+        Its `AnnotateReport.require_whole` raises if some files cannot be read, or would empty a
+        label that has objects; nothing is drawn into their slides.
 
     Raises
     ------
     AnnotationError
-        If there is no file, or none fits a slide, or one that is named itself fits none.
+        If there is no file, or none fits a slide, or one that is named itself fits none; if the
+        files have objects, all of other classes than those to keep.
     OutputError
         If no label can have the name.
     ConfigError
@@ -138,9 +136,11 @@ def annotate(
     if reading.boundary_um:
         read = {name: _separated(a, collection[name], reading) for name, a in read.items()}
     named_there = {item.class_name for a in read.values() for item in a.items}
-    classes = reading.classes(reading.class_names or sorted(named_there - _NO_CLASSES))
+    classes = reading.classes(reading.class_names or sorted(named_there - NO_CLASSES))
+    require_some(read, classes)
 
     def work(slide: str) -> int:
+        require_not_emptied(collection[slide], name, read[slide], classes)
         return len(
             write_labels(
                 collection[slide],
@@ -159,23 +159,9 @@ def annotate(
         repairs={slide: a.repairs for slide, a in read.items() if a.repairs},
         without=_without(collection, name),
         unused=tuple(found.unused),
-        notes=(*found.notes, *_left_out(read, classes)),
+        notes=(*found.notes, *left_out(read, classes)),
         failures=failures | batch.failures,
     )
-
-
-def _left_out(read: Mapping[str, Annotations], classes: ClassTable) -> list[str]:
-    """Say which classes are in the files and are not drawn."""
-    others = Counter(
-        item.class_name
-        for annotations in read.values()
-        for item in annotations.items
-        if item.class_name not in _NO_CLASSES | set(classes.names)
-    )
-    if not others:
-        return []
-    kinds = named(f"{name} ({count})" for name, count in sorted(others.items()))
-    return [f"objects of classes that are not kept: {kinds}"]
 
 
 def _without(collection: Collection, name: str) -> tuple[str, ...]:
@@ -338,7 +324,7 @@ def _named_class(name: str, reading: Reading) -> str:
 
 def _separated(annotations: Annotations, store: SlideStore, reading: Reading) -> Annotations:
     """Annotations with strips between objects that touch, drawn over them."""
-    objects = [item for item in annotations.items if item.class_name not in _NO_CLASSES]
+    objects = [item for item in annotations.items if item.class_name not in NO_CLASSES]
     strips = separate(objects, reading.boundary_um / (store.pyramid.mpp or 1.0))
     return replace(annotations, items=(*annotations.items, *strips))
 

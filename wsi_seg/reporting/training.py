@@ -14,6 +14,7 @@ from wsi_seg.reporting.worst import WORST, worst_section
 
 RECIPE = "recipe.yaml"
 METRICS = "metrics.csv"
+STOPPED = "stopped.txt"
 
 # Before the names of columns that count draws.
 _DRAWN = "drawn_"
@@ -63,7 +64,7 @@ def run_sections(folder: Path) -> list[Section]:
 
 
 def run_warnings(folder: Path) -> list[str]:
-    """Sentences about networks of a run that have learned the position.
+    """Sentences about trainings that ended early, and networks that have learned the position.
 
     Raises
     ------
@@ -71,7 +72,8 @@ def run_warnings(folder: Path) -> list[str]:
         If a file is damaged.
     """
     files = sorted(folder.rglob(POSITION_BIAS))
-    return [line for file in files for line in PositionBias.read(file).warnings()]
+    biased = [line for file in files for line in PositionBias.read(file).warnings()]
+    return [*(_text(file) for file in sorted(folder.rglob(STOPPED))), *biased]
 
 
 def _training(file: Path) -> str:
