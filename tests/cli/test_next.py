@@ -66,7 +66,7 @@ def test_the_last_line_is_a_command_that_parses(painted, words, monkeypatch):
 
 def test_a_plan_ends_with_the_same_command_without_the_option(painted, monkeypatch):
     monkeypatch.chdir(painted)
-    words = ("infer", "store.zarr", "--mpp", "2.0", "--allow-mpp-mismatch", "--no-skip")
+    words = ("infer", "store.zarr", "--no-skip", "--allow-mpp-mismatch", "--mpp", "2.0")
     done = CliRunner().invoke(app, [*words, "--plan"])
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[-1] == "Next: wsi-seg " + " ".join(words)
