@@ -1,6 +1,7 @@
 """What the README and the pages of docs/ show is true of the code: their blocks run."""
 
 import ast
+import inspect
 import itertools
 import re
 import runpy
@@ -241,3 +242,10 @@ def test_the_readme_is_one_screen_and_a_half():
 def test_every_folder_named_exists():
     for name in re.findall(r"`(\w+)/`", PAGES["README.md"].split("## More")[1]):
         assert (ROOT / name).is_dir(), name
+
+
+def test_the_page_of_the_api_lists_every_name_with_its_sentence():
+    listed = dict(re.findall(r"^- `(\w+)`: (.+)$", PAGES["docs/api.md"], re.MULTILINE))
+    names = [name for name in wsi_seg.__all__ if name != "__version__"]
+    first = {name: inspect.getdoc(getattr(wsi_seg, name)).split("\n\n")[0] for name in names}
+    assert listed == {name: " ".join(text.split()) for name, text in first.items()}

@@ -128,3 +128,9 @@ def test_measuring_a_network_leaves_each_of_its_modules_in_its_mode(tmp_path):
     network[1].eval()  # a norm that training keeps frozen
     Model.of(network, card())
     assert [module.training for module in network.modules()] == [True, True, False]
+
+
+def test_without_a_file_the_model_that_ships_is_loaded(rgb):
+    predictor = Predictor.load()
+    assert predictor.classes.names == ("nucleus",)
+    assert predictor.labels(rgb).shape == rgb.shape[:2]

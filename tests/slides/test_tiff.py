@@ -1,6 +1,7 @@
 """TIFF slides: pixels by position, real files against tifffile, and files that are damaged."""
 
 import logging
+import re
 
 import numpy as np
 import pytest
@@ -114,13 +115,17 @@ def test_cmyk_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("resolution", [(0, 0), (200_400_800, 200_400_800), (72 / 2.54,) * 2])
-def test_implausible_resolution_is_unknown(tmp_path, resolution):
+def test_implausible_resolution_is_unknown_and_says_so(tmp_path, caplog, resolution):
     path = tmp_path / "a.tif"
     tifffile.imwrite(
         path, ramp(np.uint8, (8, 8, 3)), photometric="rgb", resolution=resolution,
         resolutionunit="CENTIMETER",
     )  # fmt: skip
     assert open_slide(path).pyramid.mpp is None
+    found = re.findall(
+        r"mpp is unknown: got (\S+) um per pixel .*expected 0\.01 to 20", caplog.text
+    )
+    assert found == ([f"{10_000 / resolution[0]:.3g}"] if resolution[0] else [])
 
 
 def test_ome_states_its_own_mpp(tmp_path):

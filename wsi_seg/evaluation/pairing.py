@@ -159,7 +159,9 @@ def require_same_classes(slide: str, found: ClassTable, true: ClassTable, label:
     if found.absent_from(true):
         raise StoreError(
             f"slide {slide!r}: the prediction has classes {', '.join(found.names)}, label "
-            f"{label!r} has {', '.join(true.names)}; expected each predicted class in the label"
+            f"{label!r} has {', '.join(true.names)}; expected each predicted class in the label: "
+            "choose another label, or draw a class of the label under the predicted name with "
+            f"`wsi-seg annotate --classes {found.names[0]}={true.names[0]}`"
         )
 
 

@@ -259,7 +259,7 @@ class Scores:
             for names, count in Counter(self.maps.values()).items()
         ]
         lines += [*self.warnings, *unscored_lines(self.unscored)]
-        return lines + [f"{name} was not scored: {why}" for name, why in self.failures.items()]
+        return lines
 
     def _repr_html_(self) -> str:
         return lines_html(self.lines())

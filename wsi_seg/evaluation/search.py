@@ -132,7 +132,6 @@ class SearchReport:
             f"Dice {self.in_fold:.4f} on the slides it was chosen by (optimistic)",
             f"Dice {self.cross_fold:.4f} where each fold is scored by the others' choice",
             *unscored_lines(self.unscored),
-            *(f"{name} was not scored: {why}" for name, why in self.failures.items()),
         ]
 
     def to_json(self) -> dict[str, object]:

@@ -18,6 +18,7 @@ from wsi_seg.inference.runner import Load, Runner, load_network
 from wsi_seg.inference.strips import PendingStrip
 from wsi_seg.inference.task import StripTask
 from wsi_seg.models import ModelCard
+from wsi_seg.models.checkpoint import shipped_checkpoint
 from wsi_seg.postprocess.label_map import label_map
 from wsi_seg.predict.device import Device
 from wsi_seg.predict.ensemble import Model, read_model
@@ -66,7 +67,7 @@ class Predictor:
 
     Examples
     --------
-    >>> predictor = Predictor.load("run/best.safetensors")  # doctest: +SKIP
+    >>> predictor = Predictor.load()  # the model that ships, or a file's name  # doctest: +SKIP
     >>> probabilities = predictor(rgb)  # (H, W, classes) float32  # doctest: +SKIP
     >>> labels = predictor.labels(rgb)  # (H, W) uint8, 0 is background  # doctest: +SKIP
     """
@@ -88,7 +89,7 @@ class Predictor:
     @classmethod
     def load(
         cls,
-        checkpoint: Path | str,
+        checkpoint: Path | str | None = None,
         options: InferOptions = InferOptions(),  # noqa: B008 (frozen)
         *,
         card: ModelCard | Path | str | None = None,
@@ -98,17 +99,12 @@ class Predictor:
 
         Parameters
         ----------
-        checkpoint, card, trust
-            See `predict.ensemble.read_model`.
+        checkpoint
+            The file; None takes the model of nuclei in H&E that comes with wsi_seg.
         options
             What the user chose.
-
-        Parameters
-        ----------
-        checkpoint
-            The file.
-        options
-            See `Predictor`.
+        card, trust
+            See `predict.ensemble.read_model`.
 
         Raises
         ------
@@ -116,7 +112,8 @@ class Predictor:
             If the file is missing, damaged, not a model, or does not fit its card.
         """
         card = Path(card) if isinstance(card, str) else card
-        return cls(read_model([checkpoint], card=card, trust=trust), options)
+        file = shipped_checkpoint() if checkpoint is None else checkpoint
+        return cls(read_model([file], card=card, trust=trust), options)
 
     @classmethod
     def of(

@@ -16,6 +16,9 @@ _SAVED = {
     "labels": "labels only (--save both keeps probabilities too)",
 }
 
+# Share of pixels of another class above which speed may cost more than the third digit of a score.
+_MANY = 0.001
+
 
 @dataclass(frozen=True, slots=True)
 class SlideResult:
@@ -37,6 +40,13 @@ class SlideResult:
     seam_score: float | None
     seam_score_first: float | None
     notes: tuple[str, ...]
+
+
+def _verdict(label_change: float) -> str:
+    """Say how much it is that so large a share of pixels has another class."""
+    if label_change > _MANY:
+        return "that is much; compare the scores with those of --precision fp32"
+    return "that is little"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +123,9 @@ class InferReport:
         ]
         if self.label_change or self.value_change:
             lines.append(
-                f"first tile against fp32 as trained: {self.label_change:.3%} of labels differ, "
-                f"{self.value_change:.2%} of values (in 1/255)"
+                f"speed ({self.precision}) changed the class of {self.label_change:.2%} of the "
+                f"first tile's pixels, and the probability of {self.value_change:.0%} by 1/255 or "
+                f"more: {_verdict(self.label_change)}"
             )
         scores = [s.seam_score for s in self.slides if s.seam_score is not None]
         if scores:

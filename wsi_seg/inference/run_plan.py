@@ -81,7 +81,6 @@ class RunPlan(SlidesReport[tuple[SlidePlan, ...]]):
             lines.append(f"and {len(rows) - _LISTED} more slides")
         said = dict.fromkeys(note for plans in self.slides for one in plans for note in one.notes)
         lines += [f"note: {note}" for note in list(said)[:_LISTED]]
-        lines += [f"{slide} fails: {reason}" for slide, reason in self.failures.items()]
         return lines + ([] if self.memory is None else self.memory.lines())
 
     def to_json(self) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsi_seg.annotations.names import named
 from wsi_seg.batch import SlidesReport
 
 
@@ -43,5 +44,9 @@ class TileReport(SlidesReport[TiledSlide]):
             mpp = "mpp unknown" if slide.mpp is None else f"{slide.mpp:.4g} um/px"
             lines.append(f"{slide.name}: {slide.width} x {slide.height} px, {mpp}, ")
             lines[-1] += ", ".join(dict.fromkeys(slide.levels))
-        lines += [f"{name} failed: {reason}" for name, reason in self.failures.items()]
+        if unknown := [slide.name for slide in self.slides if slide.mpp is None]:
+            lines.append(
+                f"mpp is unknown of {named(unknown)}: infer and train refuse such slides; give it "
+                f"with `wsi-seg tile SLIDE --mpp X --overwrite --out {self.out}`"
+            )
         return lines

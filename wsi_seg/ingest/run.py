@@ -1,5 +1,6 @@
 """Owns the run of `wsi-seg tile`: slide files in, a collection of stores out; resumable."""
 
+import contextlib
 import logging
 import threading
 import time
@@ -38,7 +39,7 @@ from wsi_seg.store.layout import (
     update_names,
 )
 from wsi_seg.store.multiscale import open_multiscale
-from wsi_seg.store.names import JOURNAL, LABELS, PARTIAL
+from wsi_seg.store.names import JOURNAL, LABELS, METADATA, PARTIAL
 from wsi_seg.store.pyramid import reduced_strip
 from wsi_seg.store.shards import shard_checksum
 from wsi_seg.store.slide_store import SlideStore
@@ -111,12 +112,18 @@ def tile_slides(
     """
     out = Path(out)
     found = name_slides([Path(path) for path in paths], names)
+    is_new = not (out / METADATA).exists()
     create_collection(out)
     started = time.perf_counter()
     options = _Options(codec, opening, overwrite)
     done, failures = _Batch(out, options, progress).run(found.names, workers)
     remove_if_empty(out)
-    update_names(out)
+    if is_new and not done and not (out / PARTIAL).exists():
+        (out / METADATA).unlink()
+        with contextlib.suppress(OSError):  # it was there before, or is held by the command
+            out.rmdir()
+    else:
+        update_names(out)
     errors = {found.names[path]: error for path, error in failures.items()}
     errors |= found.clashes
     if len(errors) == 1 and not done:

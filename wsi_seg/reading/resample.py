@@ -59,12 +59,14 @@ def scale_for(pyramid: Pyramid, mpp: float | None, *, name: str) -> Scale:
     if pyramid.mpp is None:
         raise ResolutionError(
             f"slide {name!r} has no mpp, and {mpp:g} um per pixel are asked for; give the slide's "
-            "value with `wsi-seg tile --mpp`"
+            "value with `wsi-seg tile SLIDE --mpp X --overwrite`, or take its pixels as they are "
+            "with `wsi-seg infer --allow-mpp-mismatch`"
         )
     if pyramid.mpp > mpp * COARSEST_SLIDE:
         raise ResolutionError(
             f"slide {name!r} has {pyramid.mpp:.4g} um per pixel at its finest level, and {mpp:g} "
-            f"are asked for; expected at most {mpp * COARSEST_SLIDE:.4g}"
+            f"are asked for; expected at most {mpp * COARSEST_SLIDE:.4g}: ask for an mpp of "
+            f"{pyramid.mpp / COARSEST_SLIDE:.4g} or more, or leave the slide out"
         )
     wanted = max(1.0, mpp / pyramid.mpp)
     level = pyramid.level_at_or_below(wanted)

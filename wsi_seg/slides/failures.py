@@ -50,6 +50,11 @@ def translate_errors(
         yield
     except SlideError:
         raise
+    except FileNotFoundError as error:
+        raise SlideError(
+            f"{path}: there is no such file or folder; expected a slide, or a folder of slides; "
+            "check the spelling"
+        ) from error
     except OSError as error:
         raise SlideError(f"{path}: cannot be read: {error.strerror or error}") from error
     except WsiSegError as error:

@@ -93,7 +93,8 @@ def _opened(path: Path) -> Image.Image:
             return Image.open(path, formats=_FORMATS)
         except UnidentifiedImageError as error:
             raise SlideError(
-                f"{path}: is not an image that can be read; expected TIFF, SVS, PNG or JPEG"
+                f"{path}: is not an image that can be read; expected a slide (TIFF, SVS, NDPI, "
+                "MRXS ..., DICOM, OME-Zarr), a volume (NIfTI, MHD), or a picture (PNG, JPEG)"
             ) from error
         except Image.DecompressionBombError as error:
             raise UnsupportedSlideError(f"{path}: {error}; save it as a tiled TIFF") from error

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from wsi_seg.errors import SlideError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
-from wsi_seg.slides.resolution import UNKNOWN, Resolution, chosen, sized, written
+from wsi_seg.slides.resolution import Resolution, chosen, plausible, written
 from wsi_seg.slides.slide import NotCopyable, Slide, slide_name
 
 # OpenSlide does not say how a level is cut; its own cache works in pieces of about this size.
@@ -113,6 +113,4 @@ def _resolution(properties: Any) -> Resolution:  # noqa: ANN401 (openslide has n
         written(properties.get(name))
         for name in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)
     )
-    found = UNKNOWN if x is None or y is None else sized(x, y, "openslide")
-    # Tags of printers and screens are not a microscope's; the same bounds as for TIFF.
-    return found if found.mpp is None or 0.01 <= found.mpp <= 20 else UNKNOWN
+    return plausible(x, y, "openslide")

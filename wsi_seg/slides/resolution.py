@@ -41,11 +41,14 @@ class Resolution:
         A word for the place.
     unlike
         Micrometres along x and along y, where pixels are not square.
+    refused
+        What was found where mpp is None, and why it is not taken; empty if nothing was.
     """
 
     mpp: float | None
     source: str
     unlike: tuple[float, float] | None = None
+    refused: str = ""
 
 
 UNKNOWN = Resolution(None, "none")
@@ -56,7 +59,8 @@ def chosen(
 ) -> Resolution:
     """Prefer what the user says to what the file says.
 
-    A size that no microscope has is taken as stated, and a warning names it.
+    A size that no microscope has is taken as stated, and a warning names it; one that was not taken
+    is named, too.
 
     Parameters
     ----------
@@ -83,6 +87,8 @@ def chosen(
             "expected square pixels; resample it, or give --mpp to take them as square"
         )
     low, high = _PLAUSIBLE
+    if microscope and found.refused:
+        logger.warning("%s: mpp is unknown: %s; give it with --mpp", path, found.refused)
     if microscope and found.mpp and not low <= found.mpp <= high:
         logger.warning(
             "%s: states %g um per pixel (%s), which no microscope has; if its unit is wrong, give "
@@ -149,10 +155,20 @@ def tag_resolution(x: object, y: object, unit: int) -> Resolution:
     """Read the TIFF tags XResolution, YResolution (numerator, denominator) and ResolutionUnit."""
     per_unit = _PER_UNIT.get(unit)
     sizes = [_um_per_px(value, per_unit) for value in (x, y)]
-    low, high = _PLAUSIBLE
-    if any(size is None or not low <= size <= high for size in sizes):
+    return plausible(sizes[0], sizes[1], "resolution tags")
+
+
+def plausible(x: float | None, y: float | None, source: str) -> Resolution:
+    """Take micrometres along x and y that a microscope may have, as printers' dots are tags too."""
+    if x is None or y is None:
         return UNKNOWN
-    return sized(sizes[0], sizes[1], "resolution tags")
+    low, high = _PLAUSIBLE
+    strange = [size for size in (x, y) if not low <= size <= high]
+    if strange:
+        return Resolution(None, UNKNOWN.source, refused=(
+            f"got {strange[0]:.3g} um per pixel ({source}); expected {low:g} to {high:g}"
+        ))  # fmt: skip
+    return sized(x, y, source)
 
 
 def spacing_resolution(spacing: Sequence[object], source: str) -> Resolution:

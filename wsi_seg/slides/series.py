@@ -130,9 +130,10 @@ class Series:
 def find_series(folder: Path, files: Sequence[Path]) -> Series:
     """Sort DICOM files of one folder into slides.
 
-    The files of a whole slide are one slide, and the folder stands for it if it is the only one;
-    otherwise its file with most pixels does. A series of slices, if it is alone in the folder, is
-    listed by position as ``folder/z0000``. Every other file is a slide of its own.
+    The files of a whole slide are one slide, and the folder stands for it if it is the only one and
+    has several files; otherwise its file with most pixels does. A series of slices, if it is alone
+    in the folder, is listed by position as ``folder/z0000``. Every other file is a slide of its
+    own.
     """
     summaries = [summary for file in files if (summary := read_summary(file))]
     levels = [summary for summary in summaries if summary.microscopy and summary.level]
@@ -140,7 +141,9 @@ def find_series(folder: Path, files: Sequence[Path]) -> Series:
     for summary in levels:
         if summary.series not in largest or summary.area > largest[summary.series].area:
             largest[summary.series] = summary
-    slides = [folder] if len(largest) == 1 else [summary.path for summary in largest.values()]
+    slides = [folder]
+    if len(largest) != 1 or len(levels) == 1:
+        slides = [summary.path for summary in largest.values()]
     stack = _stack(summaries)
     others = [summary.path for summary in summaries if not summary.microscopy]
     slides += [member_path(folder, z) for z in range(len(stack))] or others

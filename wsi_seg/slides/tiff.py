@@ -229,7 +229,7 @@ def _resolution(tiff: Any, image: TiffImage) -> Resolution:  # noqa: ANN401 (has
         imagej_resolution(imagej, _ratio(x), _ratio(y)),
         tag_resolution(x, y, unit),
     )
-    return next((resolution for resolution in found if resolution.mpp is not None), UNKNOWN)
+    return next((resolution for resolution in found if resolution.mpp is not None), found[-1])
 
 
 def _ome_resolution(tiff: Any, image: TiffImage) -> Resolution:  # noqa: ANN401 (has no types)
