@@ -32,7 +32,7 @@ $(BIN)/python:
 	  "install one, or name it: make setup PYTHON=/path/to/python" >&2; exit 1
 
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
-	@echo "setup: installs the packages of constraints.txt in $(VENV): about 8 GB, 5 to 15 minutes"
+	@echo "setup: installs the packages of constraints.txt in $(VENV): about 8 GB, some minutes"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  -e '.[all,dev,docs]' -c constraints.txt
 	@touch $@

@@ -18,6 +18,7 @@ def test_the_recipe_fits_what_the_demo_writes(tmp_path: Path):
     assert isinstance(recipe.data.train, tuple)
     assert isinstance(recipe.data.validation, tuple)
     assert (*recipe.data.train, *recipe.data.validation) == demo.LEARNED
+    assert recipe.train.max_minutes is None  # a busy machine takes longer, and learns as much
 
 
 def test_the_scored_slide_is_large_and_not_learned_from():

@@ -158,3 +158,14 @@ def test_real_folders_give_what_a_reader_would_take(shared_data):
     assert names("cxr-ct-misc/cxr") == {"1.jpg", "2.jpg", "3.jpg"}
     assert "thumbnail.jpg" not in names("slide-large-larynx")
     assert not any("masks" in path.parts for path in find_slides([shared_data / "stas-lung"]))
+
+
+def test_a_single_dicom_file_has_its_own_name_and_a_folder_of_levels_that_of_the_folder(tmp_path):
+    level = np.full((40, 60, 3), 200, np.uint8)
+    (tmp_path / "slides").mkdir()
+    write_dicom_level(tmp_path / "slides" / "biopsy.dcm", level, number=1)
+    assert find_slides([tmp_path / "slides"]) == [tmp_path / "slides" / "biopsy.dcm"]
+    (tmp_path / "levels").mkdir()
+    write_dicom_level(tmp_path / "levels" / "1.dcm", level, number=1)
+    write_dicom_level(tmp_path / "levels" / "2.dcm", level[::2, ::2].copy(), number=2)
+    assert find_slides([tmp_path / "levels"]) == [tmp_path / "levels"]

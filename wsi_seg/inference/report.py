@@ -42,11 +42,28 @@ class SlideResult:
     notes: tuple[str, ...]
 
 
-def _verdict(label_change: float) -> str:
-    """Say how much it is that so large a share of pixels has another class."""
-    if label_change > _MANY:
-        return "that is much; compare the scores with those of --precision fp32"
-    return "that is little"
+def speed_costs(precision: str, labels: float, values: float) -> str:
+    """Say what speed changed on the first tile, and whether that is much.
+
+    Parameters
+    ----------
+    precision
+        Arithmetic of the network.
+    labels, values
+        Shares of its pixels with another class, and with another probability, see `PrecisionDrift`.
+
+    Examples
+    --------
+    >>> speed_costs("bf16", 0.0001, 0.2).endswith("that is little")
+    True
+    """
+    verdict = "that is little"
+    if labels > _MANY:
+        verdict = "that is much; compare the scores with those of --precision fp32"
+    return (
+        f"speed ({precision}) changed the class of {labels:.2%} of the first tile's pixels, and "
+        f"the probability of {values:.0%} by 1/255 or more: {verdict}"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +139,7 @@ class InferReport:
             f"saved {_SAVED[self.saved]}",
         ]
         if self.label_change or self.value_change:
-            lines.append(
-                f"speed ({self.precision}) changed the class of {self.label_change:.2%} of the "
-                f"first tile's pixels, and the probability of {self.value_change:.0%} by 1/255 or "
-                f"more: {_verdict(self.label_change)}"
-            )
+            lines.append(speed_costs(self.precision, self.label_change, self.value_change))
         scores = [s.seam_score for s in self.slides if s.seam_score is not None]
         if scores:
             worst = max(scores)
