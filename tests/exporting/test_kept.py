@@ -1,10 +1,12 @@
 """Export replaces what it wrote itself, and no file of anybody else, in no format."""
 
+import json
 from dataclasses import replace
 
 import pytest
 
 from tests.commands import run, run_json
+from wsi_seg.classes import ClassTable
 from wsi_seg.errors import BatchError, OutputError
 from wsi_seg.exporting.run import export
 from wsi_seg.exporting.targets import ExportTargets
@@ -16,11 +18,17 @@ PLACES = {
     "ome_zarr": "out/slide.ome.zarr", "coco": "out/all.json", "rle": "out/all.csv",
 }  # fmt: skip
 SHARED = ("coco", "rle")
+CLASSES = ClassTable.named(["gland", "vessel"], ["#ff0000", "#00ff00"])
 
 
 @pytest.fixture
 def predictions(tmp_path, make_prediction, rings):
-    return make_prediction(tmp_path, rings())
+    predictions = make_prediction(tmp_path, rings())
+    file = predictions["slide"].path / "zarr.json"
+    document = json.loads(file.read_text())
+    document["attributes"]["wsi_seg"]["classes"] = CLASSES.to_json()
+    file.write_text(json.dumps(document))
+    return predictions
 
 
 def targets_for(tmp_path, kind):
