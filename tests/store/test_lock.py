@@ -49,9 +49,8 @@ def test_a_second_command_names_the_first(owner, tmp_path):
 def test_a_killed_owner_leaves_no_lock(owner, tmp_path):
     os.kill(owner.pid, signal.SIGKILL)
     owner.wait()
-    assert (
-        len(list((tmp_path / "s.zarr" / ".wsi_seg/run").iterdir())) == 2
-    )  # its note and its claim
+    run = tmp_path / "s.zarr" / ".wsi_seg/run"
+    assert len(list(run.iterdir())) == 2  # its note and its claim
     with locked(tmp_path / "s.zarr", "wsi-seg infer"):
         (note,) = run.glob("*.alive")
         assert f'"pid": {os.getpid()}' in note.read_text()
