@@ -140,7 +140,7 @@ def test_a_held_folder_names_the_verb(tmp_path):
     owners = []
 
     def body(_: Terminal) -> dict[str, object]:
-        (note,) = (tmp_path / "s" / ".run").glob("*.alive")
+        (note,) = (tmp_path / "s" / ".wsi_seg/run").glob("*.alive")
         owners.append(note.read_text())
         return {}
 

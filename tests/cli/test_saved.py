@@ -84,7 +84,7 @@ def test_evaluate_decides_by_class_ids_where_the_rule_allows_it(painted, predict
         said = refused("evaluate", path, "--threshold", 0.6, *truth)
         assert "the rule (above 0.6) needs probabilities" in said
         assert "--threshold 0.5" in said
-        assert not (path / NAME / ".partial").exists()
+        assert not (path / NAME / ".wsi_seg/partial").exists()
     else:
         assert summary_of("evaluate", path, "--threshold", 0.6, *truth)["slides"][0]["fp"] == 0
 

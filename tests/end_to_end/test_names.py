@@ -115,7 +115,7 @@ def test_slides_of_any_name_are_tiled(named):
     for name in NAMES:
         assert np.array_equal(whole(slides[name].image), pixels[name]), name
     top = {child.name for child in (folder / "s.zarr").iterdir()}
-    assert top == {*NAMES, "zarr.json"}
+    assert top == {*NAMES, "zarr.json", ".wsi_seg"}
     bare = zarr.open_array(zarr.storage.LocalStore(folder / "s.zarr" / "S1#2" / "0"), mode="r")
     assert np.array_equal(np.moveaxis(np.asarray(bare[:]), 0, -1), pixels["S1#2"])
 
@@ -216,7 +216,7 @@ def test_a_collection_never_lands_in_another(tmp_path):
     for name in ("store.zarr", "store.zarr#2", "store.zarr?x=1", "store.zarr;v=2"):
         slides = open_collection(tmp_path / name)
         assert slides.names() == ("a",)
-        assert {child.name for child in (tmp_path / name).iterdir()} == {"a", "zarr.json"}
+        assert {child.name for child in (tmp_path / name).iterdir()} == {"a", "zarr.json", ".wsi_seg"}
         assert np.array_equal(whole(slides["a"].image), pixels)
 
 

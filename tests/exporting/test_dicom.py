@@ -6,6 +6,7 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
+import rasterio.features
 import shapely
 from pydicom.dataset import Dataset
 from wsidicom import AnnotationInstance
@@ -17,7 +18,13 @@ from wsi_seg.exporting.codes import class_codes
 from wsi_seg.exporting.dicom import source_header, write_dicom_ann, write_dicom_seg
 from wsi_seg.exporting.outlines import outlines
 from wsi_seg.exporting.targets import ExportTargets
-from wsi_seg.store import open_predictions, write_strip
+from wsi_seg.geometry import Extent, Region
+from wsi_seg.masks.annotate import annotate
+from wsi_seg.masks.reading import Reading
+from wsi_seg.masks.segmentations import outline_segmentation
+from wsi_seg.progress import Silent
+from wsi_seg.store import open_collection, open_predictions, write_strip
+from wsi_seg.testing.stores import make_store
 
 # highdicom leaves a database in memory open in every segmentation.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -121,6 +128,91 @@ def test_highdicom_reads_probabilities_of_both_classes(tmp_path, exported):
     )
 
 
+def put_in(path, labels, names):
+    """Annotate a slide of the predictions' size with what is at a path; give back its label."""
+    store = path.parent / "annotated.zarr"
+    make_store(store, "slide", 1400, 600)
+    slides = open_collection(store)
+    reading = Reading(class_names=names)
+    annotate(slides, [path], reading=reading, progress=Silent()).require_whole()
+    label = slides["slide"].label("annotations")
+    found = label.read(Region(level=0, y=0, x=0, height=1400, width=600))
+    np.testing.assert_array_equal(found, labels.repeat(2, 0).repeat(2, 1))
+
+
+@pytest.mark.parametrize("inside", ["", "slide", "slide/level-0.dcm"])
+def test_label_maps_come_back_as_annotations(tmp_path, exported, inside):
+    labels, objects, header, codes = exported
+    write_dicom_seg(tmp_path / "seg" / "slide", objects.label, header, codes)
+    put_in(tmp_path / "seg" / inside, labels, ("gland", "vessel"))
+
+
+def test_probabilities_of_at_least_a_half_come_back_as_annotations(tmp_path, exported):
+    labels, objects, header, codes = exported
+    store = open_predictions(tmp_path / "pred.zarr")["slide"]
+    values = np.stack([np.where(labels == n, 128, 127) for n in (1, 2)], axis=2).astype(np.uint8)
+    for y in (0, 512):
+        write_strip(store.path, 0, y, values[y : y + 512])
+    object.__setattr__(store.image, "attributes", dict(objects.label.attributes))
+    write_dicom_seg(tmp_path / "seg" / "slide", store.image, header, codes)
+    put_in(tmp_path / "seg", labels, ("gland", "vessel"))
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_binary_segments_come_back_though_they_overlap(tmp_path, exported, sparse):
+    labels, _, header, codes = exported
+    from_highdicom(tmp_path / "seg.dcm", labels, header, codes, sparse=sparse)
+    found = outline_segmentation(tmp_path / "seg.dcm", Extent(height=1400, width=600))
+    drawn = {name: np.zeros(labels.shape, np.uint8) for name in ("gland", "vessel")}
+    for item in found.items:
+        shapes = [(item.geometry, 1)]
+        drawn[item.class_name] |= rasterio.features.rasterize(
+            shapes, labels.shape, transform=rasterio.Affine.scale(2), dtype=np.uint8
+        )
+    np.testing.assert_array_equal(drawn["gland"], labels > 0)
+    np.testing.assert_array_equal(drawn["vessel"], labels == 2)
+
+
+def from_highdicom(path, labels, header, codes, *, sparse):
+    """Write segments that overlap, as another program may: gland is where any class is."""
+    descriptions = [
+        highdicom.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=name,
+            segmented_property_category=codes[number].category,
+            segmented_property_type=codes[number].type,
+            algorithm_type="MANUAL",
+        )
+        for number, name in enumerate(("gland", "vessel"), 1)
+    ]
+    origin = header.TotalPixelMatrixOriginSequence[0]
+    place = origin.XOffsetInSlideCoordinateSystem, origin.YOffsetInSlideCoordinateSystem, 0.0
+    made = highdicom.seg.Segmentation(
+        source_images=[header],
+        pixel_array=np.stack([labels > 0, labels == 2], axis=2)[None].astype(np.uint8),
+        segmentation_type="BINARY",
+        segment_descriptions=descriptions,
+        series_instance_uid=highdicom.UID(),
+        sop_instance_uid=highdicom.UID(),
+        series_number=1,
+        instance_number=1,
+        manufacturer="m",
+        manufacturer_model_name="m",
+        software_versions="1",
+        device_serial_number="1",
+        omit_empty_frames=sparse,
+        dimension_organization_type="TILED_SPARSE" if sparse else "TILED_FULL",
+        tile_pixel_array=True,
+        tile_size=(99, 101),  # so that frames end within a byte
+        pixel_measures=highdicom.PixelMeasuresSequence([0.001, 0.001], 0.001),
+        plane_positions=[highdicom.PlanePositionSequence("SLIDE", place, (1, 1))],
+        plane_orientation=highdicom.PlaneOrientationSequence(
+            "SLIDE", [float(x) for x in header.ImageOrientationSlide]
+        ),
+    )
+    made.save_as(path)
+
+
 def test_highdicom_reads_outlines_and_areas(tmp_path, exported):
     _, objects, header, codes = exported
     write_dicom_ann(tmp_path / "a.dcm", objects, header, codes)
@@ -167,5 +259,7 @@ def test_codes_are_snomeds_by_name_or_given(tmp_path):
 def test_dicom_needs_the_slides_that_were_predicted(tmp_path, slide):
     with pytest.raises(OutputError, match="got no DICOM slides"):
         ExportTargets(dicom_seg=tmp_path / "seg")
+    with pytest.raises(OutputError, match="--probabilities without --dicom-seg"):
+        ExportTargets(png=tmp_path, probabilities=True)
     with pytest.raises(OutputError, match="slide 'other' is not among the DICOM slides"):
         source_header(slide, "other")

@@ -47,6 +47,26 @@ def test_each_entry_has_a_slide_that_exists_and_its_objects(project, slides):
     assert len(objects) == 3
 
 
+def test_a_project_has_the_keys_that_qupath_loads(project):
+    """By `DefaultProject.loadProject` and `ServerBuilder` of QuPath 0.5."""
+    about = json.loads((project / "project.qpproj").read_text())
+    kinds = {
+        "version": str, "createTimestamp": int, "modifyTimestamp": int, "uri": str, "lastID": int,
+        "images": list,
+    }  # fmt: skip
+    assert {key: type(value) for key, value in about.items()} == kinds
+    kinds = {"serverBuilder": dict, "entryID": int, "imageName": str, "metadata": dict}
+    for entry in about["images"]:
+        assert {key: type(value) for key, value in entry.items()} == kinds
+        builder = entry["serverBuilder"]
+        assert builder.keys() == {"builderType", "uri", "args"}
+        assert builder["builderType"] == "uri"
+        assert builder["args"] == []
+        assert all(isinstance(value, str) for value in entry["metadata"].values())
+    classes = json.loads((project / "classifiers" / "classes.json").read_text())["pathClasses"]
+    assert all(one.keys() == {"name", "color"} for one in classes)
+
+
 def test_classes_have_the_colours_that_objects_have(project):
     listed = json.loads((project / "classifiers" / "classes.json").read_text())["pathClasses"]
     colours = {

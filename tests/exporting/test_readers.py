@@ -1,5 +1,6 @@
 """What other programs' own readers make of exports."""
 
+import csv
 import json
 import uuid
 from xml.etree import ElementTree
@@ -11,8 +12,10 @@ import pytest
 import rasterio.features
 import shapely
 import tifffile
+from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 
+import wsi_seg.exporting.outlines as outlines_module
 from wsi_seg.annotations import read_annotations
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import OutputError
@@ -21,6 +24,7 @@ from wsi_seg.exporting.coco import write_coco
 from wsi_seg.exporting.geojson import write_geojson
 from wsi_seg.exporting.geoparquet import write_geoparquet
 from wsi_seg.exporting.outlines import outlines
+from wsi_seg.exporting.rle import write_rle_csv
 from wsi_seg.exporting.tiff import write_ome_tiff
 from wsi_seg.geometry import Region
 from wsi_seg.masks.rasterize import Rasterizer
@@ -99,6 +103,54 @@ def test_many_objects_are_detections(tmp_path, make_prediction, kind, side, expe
     assert "Mean probability" not in features[0]["properties"]["measurements"]
 
 
+@pytest.mark.parametrize("cores", [1, 2, 5])
+def test_geojson_has_the_same_bytes_on_any_number_of_cores(
+    tmp_path, make_prediction, monkeypatch, cores
+):
+    labels = np.zeros((200, 200), np.uint8)
+    labels[::2, ::2] = 1  # several batches of outlines
+    objects = outlines(make_prediction(tmp_path, labels)["slide"].label("prediction"))
+    assert len(objects) > 2 * 4096
+    write_geojson(tmp_path / "here.geojson", objects)
+    monkeypatch.setattr(outlines_module, "available_cores", lambda: cores)
+    write_geojson(tmp_path / "there.geojson", objects)
+    assert (tmp_path / "there.geojson").read_bytes() == (tmp_path / "here.geojson").read_bytes()
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 7])
+def test_small_blocks_are_no_rounder_than_a_circle(tmp_path, make_prediction, side):
+    labels = np.zeros((20, 20), np.uint8)
+    labels[5 : 5 + side, 5 : 5 + side] = 1
+    (batch,) = outlines(make_prediction(tmp_path, labels)["slide"].label("prediction")).batches()
+    assert 0 < batch.figures["circularity"][0] <= 1
+
+
+def kaggle_mask(text, height, width):
+    """Draw runs by the rule of Kaggle: pixels count from 1, down columns, then right."""
+    mask = np.zeros(height * width, np.uint8)
+    numbers = [int(number) for number in text.split()]
+    for first, length in zip(numbers[::2], numbers[1::2], strict=True):
+        mask[first - 1 : first - 1 + length] = 1
+    return mask.reshape(width, height).T
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools
+def test_kaggles_rule_and_pycocotools_read_run_lengths(tmp_path, found):
+    labels, objects = found
+    write_rle_csv(tmp_path / "r.csv", [("slide", objects.label)], dialect="absolute")
+    rows = list(csv.DictReader((tmp_path / "r.csv").open()))
+    assert [row["class"] for row in rows] == ["gland", "vessel"]
+    for number, row in enumerate(rows, 1):
+        height, width = int(row["height"]), int(row["width"])
+        np.testing.assert_array_equal(kaggle_mask(row["rle"], height, width), labels == number)
+        begins, lengths = np.array(row["rle"].split(), int).reshape(-1, 2).T
+        ends = np.concatenate([[0], begins - 1 + lengths])
+        gaps = np.append(begins - 1, height * width) - ends
+        counts = np.stack([gaps, np.append(lengths, 0)], axis=1).ravel()[:-1].tolist()
+        coded = mask_utils.frPyObjects({"counts": counts, "size": [height, width]}, height, width)
+        np.testing.assert_array_equal(mask_utils.decode(coded), labels == number)
+
+
 def test_geopandas_reads_geoparquet_and_its_boxes(tmp_path, found):
     labels, objects = found
     path = tmp_path / "a.parquet"
@@ -160,6 +212,27 @@ def test_asap_has_groups_with_colours_and_no_holes(tmp_path, found):
     )
     region = Region(level=0, y=0, x=0, height=700, width=300)
     np.testing.assert_array_equal(Rasterizer(items, CLASSES).draw(region, (DOWN, DOWN)), labels)
+
+
+def test_asap_has_the_elements_that_asap_reads_and_the_same_pixels(tmp_path, found):
+    labels, objects = found
+    write_asap(tmp_path / "a.xml", objects)
+    root = ElementTree.parse(tmp_path / "a.xml").getroot()
+    assert [root.tag, *(part.tag for part in root)] == [
+        "ASAP_Annotations", "Annotations", "AnnotationGroups",
+    ]  # fmt: skip
+    groups = {group.attrib["Name"] for group in root.findall("AnnotationGroups/Group")}
+    shapes = []
+    for one in root.findall("Annotations/Annotation"):
+        assert one.attrib.keys() == {"Name", "Type", "PartOfGroup", "Color"}
+        assert one.attrib["Type"] == "Polygon"
+        assert one.attrib["PartOfGroup"] in groups
+        points = [point.attrib for point in one.findall("Coordinates/Coordinate")]
+        assert [int(point["Order"]) for point in points] == list(range(len(points)))
+        polygon = shapely.Polygon([(float(point["X"]), float(point["Y"])) for point in points])
+        assert polygon.is_valid
+        shapes.append((polygon, CLASSES.id_of(one.attrib["PartOfGroup"])))
+    np.testing.assert_array_equal(drawn(shapes, labels), labels)
 
 
 def test_ome_tiff_has_the_names_of_slide_and_classes(tmp_path, found):

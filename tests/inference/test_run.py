@@ -63,7 +63,7 @@ def test_every_slide_is_predicted_at_its_exact_extent(collection, checkpoint, tm
     assert json.loads(json.dumps(report.to_json()))["tiles"] == report.tiles
     assert 0 < report.device_use <= 1
     assert describe_shares(report.shares) in "\n".join(report.lines())
-    assert not (tmp_path / "pred.zarr" / ".partial").exists()
+    assert not (tmp_path / "pred.zarr" / ".wsi_seg/partial").exists()
 
 
 def test_a_second_run_finds_everything_done_and_other_settings_are_refused(
@@ -174,7 +174,7 @@ def test_an_old_prediction_stays_until_the_new_one_is_complete(checkpoint, tmp_p
     assert digests(out) == digests(tmp_path / "new.zarr")
     infer(collection, checkpoint, out, OPTIONS, overwrite=True)
     assert digests(out / "tall") == old
-    assert not (out / ".partial").exists()
+    assert not (out / ".wsi_seg/partial").exists()
 
 
 def test_one_bad_slide_does_not_stop_the_others(checkpoint, tmp_path):
@@ -247,7 +247,7 @@ def test_a_cluster_gives_the_prediction_of_one_process(checkpoint, tmp_path, wor
         differing = expected.image.read(whole) != found.image.read(whole)
         # Threads decide in which order a convolution sums; blending adds nothing to that.
         assert differing.mean() < 1e-4
-    assert not (many / ".partial").exists()
+    assert not (many / ".wsi_seg/partial").exists()
 
 
 def test_finishing_a_slide_once_more_changes_nothing(checkpoint, tmp_path, monkeypatch):

@@ -96,7 +96,7 @@ def test_any_shards_and_any_kills_give_the_bytes_of_one_process(
             for number in range(1, count + 1):
                 run(stores, root / "cut", Shard(number, count), save=save)
         assert digests(root / "cut") == digests(root / "calm")
-        assert not (root / "cut" / ".partial").exists()
+        assert not (root / "cut" / ".wsi_seg/partial").exists()
         assert read_status(root / "cut").is_complete
 
 

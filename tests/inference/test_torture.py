@@ -120,7 +120,7 @@ def test_four_shards_killed_twenty_times_give_the_bytes_of_a_calm_run(work, tmp_
             child.kill()
         for child in asking.children:
             child.communicate()
-        if (out / ".run").is_dir():
+        if (out / ".wsi_seg/run").is_dir():
             status = read_status(out)
             assert not status.processes
             assert not status.count("running")
@@ -142,7 +142,10 @@ def begin(work, out):
     child = subprocess.Popen(
         command(work, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    while child.poll() is None and not (out / ".partial" / "two" / "journal.jsonl").exists():
+    while (
+        child.poll() is None
+        and not (out / ".wsi_seg/partial" / "two" / ".wsi_seg/journal.jsonl").exists()
+    ):
         time.sleep(0.005)
     return child
 
@@ -187,7 +190,7 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(work, tmp_path,
     with connected("local:2") as client:
 
         def kill_one():
-            journal = tmp_path / "many" / ".partial" / "tall" / "journal.jsonl"
+            journal = tmp_path / "many" / ".wsi_seg/partial" / "tall" / ".wsi_seg/journal.jsonl"
             while not journal.exists() or journal.read_bytes().count(b"\n") < 2:
                 time.sleep(0.01)
             pid = next(iter(client.run(os.getpid).values()))

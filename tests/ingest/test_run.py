@@ -336,7 +336,7 @@ def test_a_shard_damaged_between_two_runs_is_written_again(tmp_path, monkeypatch
 
 def open_collection_names(out):
     return tuple(
-        child.name for child in out.iterdir() if child.name not in {".partial", "zarr.json"}
+        child.name for child in out.iterdir() if child.name not in {".wsi_seg", "zarr.json"}
     )
 
 
@@ -357,7 +357,7 @@ def test_many_small_slides_at_once_all_arrive(tmp_path):
         )
     report = tile_slides([folder], tmp_path / "s.zarr", workers=4, progress=Silent())
     assert len(report.slides) == 60
-    assert not (tmp_path / "s.zarr" / ".partial").exists()
+    assert not (tmp_path / "s.zarr" / ".wsi_seg/partial").exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process's own peak")

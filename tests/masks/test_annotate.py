@@ -252,7 +252,7 @@ def test_a_label_stays_until_the_next_one_is_complete(slides, monkeypatch):
     assert slides["a"].label("late").read(whole()).sum() == 30 * 30
     write_labels(slides["a"], Annotations((), ()), classes, "late")
     assert not slides["a"].label("late").read(whole()).any()
-    assert not (slides["a"].path / ".partial").exists()
+    assert not (slides["a"].path / ".wsi_seg/partial").exists()
 
 
 def test_names_are_merged_by_the_command(slides, tmp_path):

@@ -48,7 +48,8 @@ def test_a_sound_collection_passes_and_every_file_was_read(store):
     found.require_whole()
     assert found.sound == ["a", "b"]
     files = [path for path in store.rglob("*") if path.is_file() and path.name != "digests.json"]
-    outside = [path for path in files if path.parent == store or path.parent.name == "labels"]
+    kept = {store, store / ".wsi_seg", store / "a/labels", store / "b/labels"}
+    outside = [path for path in files if path.parent in kept]
     assert found.files == len(files) - len(outside)
     assert found.nbytes == sum(path.stat().st_size for path in set(files) - set(outside))
 
@@ -97,12 +98,12 @@ def test_missing_cut_and_foreign_files_are_named(store):
     shard.with_name("7").unlink()
     shutil.rmtree(store / "b/labels/tissue")
     assert audit(store).faults == {"b": ["label tissue is listed and missing"]}
-    (store / "a/digests.json").unlink()
+    (store / "a/.wsi_seg/digests.json").unlink()
     assert "has no digests" in audit(store).faults["a"][0]
 
 
 def test_unfinished_work_is_named(store):
-    (store / ".partial/c/0").mkdir(parents=True)
+    (store / ".wsi_seg/partial/c/0").mkdir(parents=True)
     assert "is unfinished; repeat" in audit(store).faults["c"][0]
 
 
@@ -116,7 +117,7 @@ def test_a_damaged_store_is_put_aside_and_made_again(original, store):
         tile(original, store)
         assert store_digest(store / "a") == digest
         audit(store).require_whole()
-    assert {path.name for path in (store / ".quarantine").iterdir()} == {"a", "a.2"}
+    assert {path.name for path in (store / ".wsi_seg/quarantine").iterdir()} == {"a", "a.2"}
 
 
 def test_the_verb_ends_with_code_1_and_names_the_fault(store):
@@ -148,7 +149,7 @@ def test_a_prediction_of_a_store_that_changed_is_refused(store, tmp_path):
     update_attributes(store / "a", {"mpp": 0.25})
     audited = audit(store)
     assert "zarr.json has changed" in audited.faults["a"][0]
-    digests = (store / "a/digests.json").read_text()
-    (store / "a/digests.json").write_text(digests.replace("}", " }"))
+    digests = (store / "a/.wsi_seg/digests.json").read_text()
+    (store / "a/.wsi_seg/digests.json").write_text(digests.replace("}", " }"))
     with pytest.raises(StoreError, match=r"slide 'a' has changed since it was predicted"):
         require_same_slide(prediction, truth)

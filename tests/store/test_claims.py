@@ -19,7 +19,9 @@ class Owner:
 
     def __init__(self, folder):
         self._stack = contextlib.ExitStack()
-        self.presence = self._stack.enter_context(Presence(folder / ".run", Note.own("test")))
+        self.presence = self._stack.enter_context(
+            Presence(folder / ".wsi_seg/run", Note.own("test"))
+        )
         self.claims = Claims(folder, self.presence)
 
     def end(self):

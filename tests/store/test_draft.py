@@ -49,7 +49,7 @@ def test_a_label_holds_what_was_written_at_every_level(slide):
         coarse[:-1, :-1], IDS[1::2, 1::2][: len(coarse) - 1, : coarse.shape[1] - 1]
     )
     there = sorted(child.name for child in slide.path.iterdir())
-    assert there == ["0", "digests.json", "labels", "zarr.json"]
+    assert there == [".wsi_seg", "0", "labels", "zarr.json"]
 
 
 def test_an_older_one_stays_until_the_new_one_is_complete(slide):
@@ -67,7 +67,7 @@ def test_an_older_one_stays_until_the_new_one_is_complete(slide):
     assert np.array_equal(slide.label("mine").read(EXTENT.region()), IDS)
     _write(path, IDS[::-1])  # not continued: nothing of the stopped one is left
     assert np.array_equal(slide.label("mine").read(EXTENT.region()), IDS[::-1])
-    assert not (slide.path / ".partial").exists()
+    assert not (slide.path / ".wsi_seg/partial").exists()
 
 
 def test_all_levels_can_be_written_by_hand(slide):
@@ -93,7 +93,9 @@ def test_a_prediction_gets_its_name_together_with_the_label_inside(tmp_path):
     (store,) = open_predictions(tmp_path)
     assert np.array_equal(store.image.read(EXTENT.region())[..., 1], IDS)
     assert np.array_equal(store.label("prediction").read(EXTENT.region()), IDS)
-    digests = json.loads((store.path / "labels" / "prediction" / "digests.json").read_text())
+    digests = json.loads(
+        (store.path / "labels" / "prediction" / ".wsi_seg/digests.json").read_text()
+    )
     assert digests["files"]
 
 

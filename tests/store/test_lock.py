@@ -49,11 +49,12 @@ def test_a_second_command_names_the_first(owner, tmp_path):
 def test_a_killed_owner_leaves_no_lock(owner, tmp_path):
     os.kill(owner.pid, signal.SIGKILL)
     owner.wait()
-    assert len(list((tmp_path / "s.zarr" / ".run").iterdir())) == 2  # its note and its claim
+    run = tmp_path / "s.zarr" / ".wsi_seg/run"
+    assert len(list(run.iterdir())) == 2  # its note and its claim
     with locked(tmp_path / "s.zarr", "wsi-seg infer"):
-        (note,) = (tmp_path / "s.zarr" / ".run").glob("*.alive")
+        (note,) = run.glob("*.alive")
         assert f'"pid": {os.getpid()}' in note.read_text()
-    assert not (tmp_path / "s.zarr" / ".run").exists()
+    assert not run.exists()
 
 
 def test_those_that_share_keep_off_others_and_the_other_way_round(tmp_path):
@@ -92,7 +93,7 @@ def test_a_folder_that_is_absent_is_made_only_where_the_verb_makes_it(tmp_path):
 def test_a_place_that_cannot_be_locked_is_said(tmp_path):
     (tmp_path / "file").write_text("mine")
     with (
-        pytest.raises(OutputError, match=r"cannot write .*\.run"),
+        pytest.raises(OutputError, match=r"cannot write .*/run"),
         locked(tmp_path / "file" / "s.zarr", "wsi-seg tile", make=True),
     ):
         pass

@@ -58,7 +58,7 @@ def whole(extent, level=0):
 def write_store(collection, *, name="slide", extents=EXTENTS, channels=3, torn=()):
     """Store of coordinate pixels, with a label; returns level-0 pixels."""
     create_collection(collection)
-    partial = collection / ".partial" / name
+    partial = collection / ".wsi_seg/partial" / name
     label = partial / "labels" / "truth"
     layout = Layout.of(extents, channels=channels, mpp=0.5, chunk_px=32, shard_px=64)
     pixels = coordinate_pixels(whole(extents[0]), extents[0])
@@ -310,7 +310,7 @@ def test_unfinished_stores_are_refused(tmp_path):
     path = tmp_path / "store.zarr"
     create_collection(path)
     layout = Layout.of([EXTENT], channels=3, mpp=None)
-    create_multiscale(path / ".partial" / "a", layout, {})
+    create_multiscale(path / ".wsi_seg/partial" / "a", layout, {})
     with pytest.raises(StoreIncompleteError, match="unfinished"):
         open_collection(path)
 

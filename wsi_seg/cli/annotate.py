@@ -104,7 +104,8 @@ def annotate(
 
     Reads GeoJSON (QuPath's export, HuBMAP's form), LabelMe, COCO, CAMELYON's JSON, ASAP's XML,
     csv files of run-length encoded masks or of LUNA16 nodules (seriesuid, coordX, coordY,
-    coordZ, diameter_mm), and masks as PNG or TIFF; the content decides which.
+    coordZ, diameter_mm), DICOM segmentations, and masks as PNG or TIFF; the content decides
+    which.
 
     For example:
 

@@ -185,7 +185,8 @@ class Outlines:
         figures = {
             "area": area,
             "perimeter": perimeter,
-            "circularity": 4 * np.pi * area / perimeter**2,
+            # Crofton's estimate of a perimeter is too short for objects of a few pixels.
+            "circularity": np.minimum(1.0, 4 * np.pi * area / perimeter**2),
             "solidity": shapely.area(polygons) / hull,
             "eccentricity": table.eccentricity[number],
             "mean_probability": table.mean_probability[number],

@@ -66,8 +66,8 @@ class ExportTargets:
     Raises
     ------
     OutputError
-        If OME-Zarr 0.4 is to be one file, or DICOM or a QuPath project are to be made without the
-        slides.
+        If OME-Zarr 0.4 is to be one file, DICOM or a QuPath project are to be made without the
+        slides, or probabilities without DICOM segmentations.
 
     Examples
     --------
@@ -105,6 +105,11 @@ class ExportTargets:
         if self.zipped and self.ngff != "0.5":
             raise OutputError(
                 f"got OME-Zarr {self.ngff} as one file; expected 0.5, which alone has .ozx"
+            )
+        if self.probabilities and self.dicom_seg is None:
+            raise OutputError(
+                "got --probabilities without --dicom-seg; expected both: it is DICOM segmentations "
+                "that hold probabilities in place of class ids; OME-TIFF and OME-Zarr hold both"
             )
         if self.source is None and self.qupath_project is not None:
             raise OutputError(

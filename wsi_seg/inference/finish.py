@@ -20,11 +20,12 @@ from wsi_seg.store.digests import write_digests
 from wsi_seg.store.journal import merge_units, read_units
 from wsi_seg.store.layout import wsi_seg_attributes
 from wsi_seg.store.names import JOURNAL, LABELS, METADATA, PREDICTION_LABEL, SHARED
+from wsi_seg.store.own import own_file
 
 
 def read_records(group: Path) -> dict[int, StripRecord]:
     """Record of each strip of a prediction that is on disk, by its index."""
-    units = read_units(group / JOURNAL)
+    units = read_units(own_file(group, JOURNAL))
     return {int(index): StripRecord.from_json(result) for index, result in units.items()}
 
 

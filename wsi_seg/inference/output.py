@@ -26,6 +26,7 @@ from wsi_seg.store import (
 from wsi_seg.store.claims import Claims
 from wsi_seg.store.journal import Journal, read_parts, read_settings
 from wsi_seg.store.names import AGAIN, JOURNAL, LABELS, PARTIAL, PREDICTION_LABEL, SHARED
+from wsi_seg.store.own import own_file
 from wsi_seg.store.presence import Presence
 
 # Settings that a run chooses at its start; a complete prediction stays valid when they would be
@@ -84,9 +85,10 @@ class SlideOutput:
         # A run that overwrites and was stopped leaves unfinished work next to a complete one.
         self.complete = not overwrite and is_complete(out, store.name)
         if self.complete:
-            stored = read_settings(self.final / JOURNAL)
+            journal = own_file(self.final, JOURNAL)
+            stored = read_settings(journal)
             kept = {key: stored[key] for key in _CHOSEN if key in stored}
-            self._journal = Journal(self.final / JOURNAL, {**settings, **kept}, complete=True)
+            self._journal = Journal(journal, {**settings, **kept}, complete=True)
 
     def begin(self, card: ModelCard, training: Mapping[str, object]) -> None:
         """Write the metadata of the group, to be filled strip by strip, unless another one has.

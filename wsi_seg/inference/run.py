@@ -1,8 +1,8 @@
 """Owns inference from end to end: slides in, a prediction collection out, resumable.
 
 Each slide becomes a group with its probabilities (uint8, value / 255) as a pyramid and a label
-map next to them, in bounded memory. It is written under ``.partial`` and renamed when complete;
-finished strips are recorded, so a rerun continues where the last one was stopped.
+map next to them, in bounded memory. It is written under ``.wsi_seg/partial`` and renamed when
+complete; finished strips are recorded, so a rerun continues where the last one was stopped.
 """
 
 import resource

@@ -165,7 +165,7 @@ def _slide(out: Path, name: str, run: RunRecord, live: Mapping[str, Note]) -> Sl
     _, strips = run.slides.get(name, (0, 0))
     path = out / PARTIAL / name / JOURNAL
     parts, done = read_parts(path), read_units(path)
-    holders, begun = owners_of(path.parent / SHARED), path.is_file()
+    holders, begun = owners_of(out / PARTIAL / name / SHARED), path.is_file()
     if is_complete(out, name):
         return SlideStatus(name, "done", strips, strips)
     left = ["begin"] if not begun else [] if len(done) < strips else ["finish"]

@@ -67,4 +67,4 @@ def delete_others(out: Path, identity: object) -> None:
     """
     for journal in [*out.glob(f"*/{JOURNAL}"), *out.glob(f"{PARTIAL}/*/{JOURNAL}")]:
         if read_settings(journal).get("checkpoint") != identity:
-            delete(journal.parent)
+            delete(journal.parent.parent)

@@ -19,6 +19,7 @@ from wsi_seg.masks.kept import NO_CLASSES, left_out, require_not_emptied, requir
 from wsi_seg.masks.labels import write_labels
 from wsi_seg.masks.outlines import MASK_SUFFIXES, is_mask, outline_mask
 from wsi_seg.masks.reading import PLAIN, Reading
+from wsi_seg.masks.segmentations import is_dicom_file, outline_segmentation
 from wsi_seg.progress import Progress, Silent
 from wsi_seg.store import Collection, SlideStore
 from wsi_seg.store.layout import require_label_name
@@ -95,8 +96,9 @@ def annotate(
     collection
         The slides.
     paths
-        Files, or folders of them. COCO's JSON and csv files name their slides; any other file is
-        paired with a slide by its name, by the rule of `annotations.names`. Several files of one
+        Files, or folders of them, where DICOM segmentations may be folders of their levels. COCO's
+        JSON and csv files name their slides; any other file is paired with a slide by its name, by
+        the rule of `annotations.names`. Several files of one
         slide are drawn in the order given, later over earlier. A folder may hold files of other
         slides, and one file for each slide; a file that is named itself must fit one.
     name
@@ -280,7 +282,9 @@ def _read(source: Source, extents: Mapping[str, Extent], reading: Reading) -> An
     """Annotations of one file, by slide; only of slides that are there."""
     file, slide = source.file, source.slide
     found: Annotations | AnnotationSets
-    if not is_mask(file):
+    if is_dicom_file(file):
+        found = AnnotationSets({}) if slide is None else outline_segmentation(file, extents[slide])
+    elif not is_mask(file):
         found = read_for_slides(
             file,
             extents,

@@ -9,6 +9,7 @@ from wsi_seg.annotations.names import Fit, SlideNames
 from wsi_seg.annotations.read import SUFFIXES
 from wsi_seg.errors import AnnotationError
 from wsi_seg.masks.outlines import MASK_SUFFIXES
+from wsi_seg.masks.segmentations import segmentations_in
 from wsi_seg.slides import source_digest
 
 ALL_SUFFIXES = (*SUFFIXES, *MASK_SUFFIXES)
@@ -73,11 +74,16 @@ def list_sources(paths: Sequence[Path], slides: Iterable[str]) -> tuple[list[Sou
             inside = sorted(path.iterdir())
             taken = [file for file in inside if file.name.lower().endswith(ALL_SUFFIXES)]
             found = [Source(file, path, _fit(names, file)) for file in taken if file.is_file()]
+            segmented, of_dicom = _segmentations(path, inside, names)
+            found += segmented
             sources += sorted(found, key=lambda source: source.is_picture)
-            if others := _others(inside, taken):
+            if others := _others(inside, [*taken, *of_dicom]):
                 notes.append(f"not read in {path}: {others}")
         elif path.exists():
-            sources.append(Source(path, None, _fit(names, path)))
+            fit = _fit(names, path)
+            if fit is None and path.suffix.lower() == ".dcm":  # a level in its slide's folder
+                fit = names.find(path.absolute().parent.name)
+            sources.append(Source(path, None, fit))
         else:
             raise AnnotationError(f"there is no {path}; expected an annotation file or a folder")
     if not sources:
@@ -86,6 +92,26 @@ def list_sources(paths: Sequence[Path], slides: Iterable[str]) -> tuple[list[Sou
             f"{', '.join(ALL_SUFFIXES)}" + "".join(f"; {note}" for note in notes)
         )
     return _better(sources), notes
+
+
+def _segmentations(
+    folder: Path, inside: Sequence[Path], names: SlideNames
+) -> tuple[list[Source], list[Path]]:
+    """DICOM segmentations of a folder, and what of it they are.
+
+    Each is a file with the name of its slide, or the finest one in a folder of that name: the
+    folder itself, or one in it.
+    """
+    files = segmentations_in(inside)
+    fits = {file: _fit(names, file) for file in files}
+    found = [Source(file, folder, fit) for file, fit in fits.items() if fit is not None]
+    if rest := [file for file, fit in fits.items() if fit is None]:
+        found.append(Source(rest[0], folder, names.find(folder.name)))
+    for child in inside:
+        if child.is_dir() and (levels := segmentations_in(sorted(child.iterdir()))):
+            found.append(Source(levels[0], folder, names.find(child.name)))
+            files.append(child)
+    return found, files
 
 
 def is_own_picture(file: Path, noted: object) -> bool:

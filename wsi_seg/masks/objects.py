@@ -76,7 +76,7 @@ def measure_objects(items: Sequence[Annotation], mpp: float | None) -> Objects:
 
 
 def write_objects(label: Path, objects: Objects) -> None:
-    """Keep the table next to the label's group metadata."""
+    """Keep the table in the label's folder for our own files."""
     columns = {
         "bbox": objects.bbox.round(3).tolist(),
         "centroid": objects.centroid.round(3).tolist(),
@@ -101,9 +101,13 @@ def read_objects(store: SlideStore, label: str) -> Objects:
     StoreError
         If there is none, or it is damaged.
     """
-    path = below(store.path, LABELS, label, OBJECTS)
+    group = below(store.path, LABELS, label)
     try:
-        columns: Any = parse_json(path.read_bytes())
+        try:
+            content = (group / OBJECTS).read_bytes()
+        except FileNotFoundError:  # next to the metadata, where stores had it at first
+            content = (group / Path(OBJECTS).name).read_bytes()
+        columns: Any = parse_json(content)
         count = len(columns["area"])
         objects = Objects(
             bbox=np.array(columns["bbox"], dtype=np.float64).reshape(count, 4),

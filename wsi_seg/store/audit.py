@@ -69,8 +69,8 @@ def audit_collection(collection: Stores, *, quarantine: bool = False, progress: 
     collection
         Slides or predictions, on a local disk.
     quarantine
-        Whether stores with faults are moved to ``.quarantine`` inside of the collection, so that
-        no verb takes them and the one that made them makes them again.
+        Whether stores with faults are moved to ``.wsi_seg/quarantine`` inside of the collection, so
+        that no verb takes them and the one that made them makes them again.
     progress
         Advanced by stores.
 
@@ -172,7 +172,7 @@ def _put_aside(collection: Path, name: str) -> Path:
         number += 1
         target = collection / QUARANTINE / f"{name}.{number}"
     try:
-        target.parent.mkdir(exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         (collection / name).rename(target)
     except OSError as error:
         raise OutputError(

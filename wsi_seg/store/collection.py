@@ -9,7 +9,7 @@ from pathlib import Path
 from wsi_seg.errors import StoreError, StoreIncompleteError, StoreNotFoundError
 from wsi_seg.notebook import SHOWN, collection_html
 from wsi_seg.store.layout import wsi_seg_attributes
-from wsi_seg.store.names import METADATA, PARTIAL
+from wsi_seg.store.names import METADATA, OWN, PARTIAL
 from wsi_seg.store.picture import small_picture
 from wsi_seg.store.remote import below, is_address, located
 from wsi_seg.store.slide_store import SlideStore, open_image
@@ -69,7 +69,7 @@ class Stores:
         """Whether there is a complete store of this name, without listing all of them."""
         if not isinstance(name, str):
             return False
-        if is_address(self.path) or name in ("", PARTIAL) or Path(name).name != name:
+        if is_address(self.path) or name in ("", OWN) or Path(name).name != name:
             return name in self.names()
         return (self.path / name / METADATA).is_file()
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from wsi_seg.atomic import write_atomic
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.store.arrays import read_json
-from wsi_seg.store.names import DIGESTS, JOURNAL, LABELS
+from wsi_seg.store.names import DIGESTS, JOURNAL, LABELS, OWN
+from wsi_seg.store.own import make_own_folder, own_file
 from wsi_seg.store.remote import is_address
 from wsi_seg.store.shards import shard_checksum
 
@@ -44,8 +45,9 @@ def write_digests(group: Path, known: Mapping[str, int] | None = None) -> None:
     taken = known or {}
     if labels.is_dir():
         for label in sorted(labels.iterdir()):
-            if label.is_dir() and not (label / DIGESTS).is_file():
+            if label.is_dir() and not own_file(label, DIGESTS).is_file():
                 write_digests(label, _inside(f"{LABELS}/{label.name}/", taken))
+    make_own_folder(group)
     taken = {name: crc for name, crc in taken.items() if not name.startswith(f"{LABELS}/")}
     try:
         names = sorted({*group_files(group), *taken})
@@ -90,23 +92,24 @@ def read_digests(group: Path) -> dict[str, str] | None:
     StoreError
         If they are damaged.
     """
-    if not (group / DIGESTS).is_file():
+    path = own_file(group, DIGESTS)
+    if not path.is_file():
         return None
-    document = read_json(group / DIGESTS)
+    document = read_json(path)
     files = document.get("files")
     if document.get("algorithm") != ALGORITHM or not isinstance(files, dict):
-        raise StoreError(f"{group / DIGESTS}: got no digests; expected one of each file")
+        raise StoreError(f"{path}: got no digests; expected one of each file")
     for name, digest in files.items():
         if not isinstance(digest, str) or ".." in Path(name).parts or Path(name).is_absolute():
-            raise StoreError(f"{group / DIGESTS}: got {name!r}, {digest!r}; expected a digest")
+            raise StoreError(f"{path}: got {name!r}, {digest!r}; expected a digest")
     return files
 
 
 def store_digest(group: Path) -> str:
     """Name the content of a finished group without its labels; empty where digests are not kept."""
-    if is_address(group) or not (group / DIGESTS).is_file():
+    if is_address(group) or not (path := own_file(group, DIGESTS)).is_file():
         return ""
-    return hashlib.sha256((group / DIGESTS).read_bytes()).hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def group_files(group: Path) -> Iterator[str]:
@@ -116,7 +119,13 @@ def group_files(group: Path) -> Iterator[str]:
     """
     for folder, folders, files in group.walk():
         if folder == group:
-            folders[:] = [name for name in folders if name != LABELS and not name.startswith(".")]
+            folders[:] = [
+                name
+                for name in folders
+                if name == OWN or (name != LABELS and not name.startswith("."))
+            ]
+        elif folder == group / OWN:
+            folders.clear()
         for name in files:
             path = (folder / name).relative_to(group).as_posix()
             # Lines of a journal are in the order in which workers were done.

@@ -16,6 +16,8 @@ from wsi_seg.store.names import SHARED
 
 Settings = Mapping[str, object]
 
+_SHARED = Path(SHARED).name
+
 
 class Journal:
     """JSON lines: first the settings, then one line for each finished unit.
@@ -56,7 +58,7 @@ class Journal:
     ) -> None:
         self.path = path
         self._settings = json.loads(json.dumps(settings))
-        self._units = path if owner is None else path.parent / SHARED / f"{owner}.jsonl"
+        self._units = path if owner is None else path.with_name(_SHARED) / f"{owner}.jsonl"
         lines = _whole_lines(path)
         if lines:
             self._require_same(lines[0], complete=complete)
@@ -145,7 +147,7 @@ def read_units(path: Path) -> dict[str, object]:
     """Read results of the units that are finished, of all processes, keyed by unit."""
     files = [path]
     with suppress(FileNotFoundError):
-        files += sorted((path.parent / SHARED).glob("*.jsonl"))
+        files += sorted((path.with_name(_SHARED)).glob("*.jsonl"))
     return {unit: result for file in files for unit, result in read_file(file).items()}
 
 

@@ -14,7 +14,8 @@ from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.geometry import Extent, Pyramid
 from wsi_seg.store.arrays import read_json
 from wsi_seg.store.codecs import Encoding
-from wsi_seg.store.names import LABELS, METADATA, PARTIAL, RUN
+from wsi_seg.store.names import LABELS, METADATA, OWN
+from wsi_seg.store.own import make_own_folder
 from wsi_seg.store.remote import require_local
 
 if TYPE_CHECKING:
@@ -152,15 +153,17 @@ def create_collection(path: Path) -> None:
     if file.is_file():
         if wsi_seg_attributes(file).get("kind") != "collection":
             raise StoreError(f"{path} is a zarr group of another program; choose another --out")
+        make_own_folder(path)
         return
     if path.exists() and not (path.is_dir() and all(map(_is_of_a_start, path.iterdir()))):
         raise OutputError(f"{path} exists and is not a collection; choose another --out")
+    make_own_folder(path)
     _write_collection(path, [])
 
 
 def _is_of_a_start(child: Path) -> bool:
     """Whether commands that are starting, or a kill amid a start, leave this in a folder."""
-    return child.name in (RUN, PARTIAL) or child.name.endswith(".partial")
+    return child.name == OWN or child.name.endswith(".partial")
 
 
 def update_names(path: Path) -> None:

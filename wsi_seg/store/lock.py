@@ -11,7 +11,7 @@ from pathlib import Path
 from wsi_seg.address import is_remote
 from wsi_seg.errors import BusyError, OutputError
 from wsi_seg.store.claims import Claims
-from wsi_seg.store.names import RUN
+from wsi_seg.store.names import OWN, RUN
 from wsi_seg.store.presence import Note, Presence
 
 _ALONE = "alone"
@@ -90,7 +90,7 @@ def sharing(folder: Path, verb: str, *, shard: str | None = None) -> Iterator[Pr
 
 @contextmanager
 def _present(folder: Path, note: Note) -> Iterator[Presence]:
-    with ExitStack() as stack:
+    with _removed_if_empty(folder / OWN, always=True), ExitStack() as stack:
         try:
             presence = stack.enter_context(Presence(folder / RUN, note))
         except OSError as error:
@@ -99,9 +99,9 @@ def _present(folder: Path, note: Note) -> Iterator[Presence]:
 
 
 @contextmanager
-def _removed_if_empty(folder: Path) -> Iterator[None]:
-    """Remove a folder at the end if it was absent and nothing came into it."""
-    there = folder.exists()
+def _removed_if_empty(folder: Path, *, always: bool = False) -> Iterator[None]:
+    """Remove a folder at the end if it was absent, or in any case, and nothing came into it."""
+    there = folder.exists() and not always
     try:
         yield
     finally:

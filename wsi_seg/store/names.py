@@ -1,24 +1,28 @@
 """Owns the names of files and folders in a collection; imports nothing, so that all can."""
 
+# Metadata of a group or an array, as zarr v3 calls it.
+METADATA = "zarr.json"
+
+# Folder of a group that holds what zarr does not know. zarr takes it for an array without pixels,
+# so it does not look for members in it, and warns of nothing.
+OWN = ".wsi_seg"
 # Folder of unfinished groups, in a collection and in a slide; what is in it is never read.
-PARTIAL = ".partial"
+PARTIAL = f"{OWN}/partial"
 # Folder to which `wsi-seg verify` moves damaged stores.
-QUARANTINE = ".quarantine"
+QUARANTINE = f"{OWN}/quarantine"
 # Folder of a collection or a run that says which commands are at work in it.
-RUN = ".run"
+RUN = f"{OWN}/run"
 # Folder of an unfinished group: which process has which part of it, and what each has done.
-SHARED = ".shared"
+SHARED = f"{OWN}/shared"
 # File in an unfinished group whose finished one is made again.
 AGAIN = ".again"
 
-# Metadata of a group or an array, as zarr v3 calls it.
-METADATA = "zarr.json"
 # Which units of a slide are done; a prediction keeps it.
-JOURNAL = "journal.jsonl"
+JOURNAL = f"{OWN}/journal.jsonl"
 # Digest of each file of a group.
-DIGESTS = "digests.json"
+DIGESTS = f"{OWN}/digests.json"
 # Place, size and class of each structure of a label.
-OBJECTS = "objects.json"
+OBJECTS = f"{OWN}/objects.json"
 
 # Folder of a slide's labels, and the labels that the package itself writes.
 LABELS = "labels"

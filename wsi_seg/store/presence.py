@@ -97,9 +97,9 @@ class Presence:
         hidden = self._path.with_name(f".{self.id}.partial")
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
         while True:
-            self.folder.mkdir(parents=True, exist_ok=True)
             # Another one may remove the folder at its end.
             with contextlib.suppress(FileNotFoundError):
+                self.folder.mkdir(parents=True, exist_ok=True)
                 self._descriptor = os.open(hidden, flags, 0o644)
                 break
         note = self.note

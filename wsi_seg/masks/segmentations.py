@@ -1,0 +1,107 @@
+"""Owns DICOM segmentations to annotations, and which files of a folder are some."""
+
+import importlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from shapely.affinity import scale
+
+from wsi_seg.annotations import Annotations
+from wsi_seg.annotations.model import Collector
+from wsi_seg.annotations.sizes import downsample_of
+from wsi_seg.errors import AnnotationError, SlideError, UnsupportedSlideError
+from wsi_seg.geometry import Extent
+from wsi_seg.masks.vectorize import Strip, vectorize
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+_STRIP_ROWS = 1024
+
+
+def outline_segmentation(path: Path, extent: Extent) -> Annotations:
+    """Outline the segments of a DICOM segmentation of a slide.
+
+    Parameters
+    ----------
+    path
+        Tiled file of type BINARY, LABELMAP or FRACTIONAL; of the last, pixels of at least half of
+        the largest value count.
+    extent
+        Size of the slide; a coarser level of the segmentation is scaled up.
+
+    Returns
+    -------
+    Annotations
+        Polygons in level-0 pixels along the segmentation's pixels, with the segments' labels as
+        classes. Segments may overlap: later ones are drawn over earlier ones.
+
+    Raises
+    ------
+    AnnotationError
+        If the file cannot be read, or has another shape.
+
+    Examples
+    --------
+    >>> outline_segmentation(Path("seg/slide/level-0.dcm"), extent)  # doctest: +SKIP
+    """
+    collector = Collector(path)
+    try:
+        found = _reader().read_segmentation(path)
+        down = downsample_of(str(path), found.extent, extent)
+        for plane in found.planes():
+            for number, (value, outline) in enumerate(vectorize(_strips(plane))):
+                if value not in found.names:
+                    raise AnnotationError(
+                        f"{path}: got pixels of segment {value}; expected one of those that it "
+                        f"describes: {sorted(found.names)}"
+                    )
+                polygon = scale(outline, xfact=down[1], yfact=down[0], origin=(0, 0))
+                collector.add(f"object {number}", polygon, found.names[value], "expert")
+    except (SlideError, UnsupportedSlideError) as error:
+        raise AnnotationError(str(error)) from error
+    return collector.result()
+
+
+def _reader() -> "ModuleType":
+    """Import what reads DICOM when it is needed: it takes long, and pydicom is an extra."""
+    return importlib.import_module("wsi_seg.slides.segmentation")
+
+
+def is_dicom_file(path: Path) -> bool:
+    """Whether a file begins as DICOM files do."""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError as error:
+        raise AnnotationError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def segmentations_in(paths: Iterable[Path]) -> list[Path]:
+    """List the files that are DICOM segmentations of slides, finest level first.
+
+    Slides themselves and other DICOM files are left out.
+
+    Raises
+    ------
+    AnnotationError
+        If one is damaged.
+    """
+    found = {}
+    for path in paths:
+        if path.suffix.lower() == ".dcm" and path.is_file() and is_dicom_file(path):
+            try:
+                extent = _reader().segmented_extent(path)
+            except SlideError as error:
+                raise AnnotationError(str(error)) from error
+            if extent is not None:
+                found[path] = extent.area
+    return sorted(found, key=lambda path: (-found[path], path))
+
+
+def _strips(plane: NDArray[Any]) -> Iterator[Strip]:
+    for y in range(0, len(plane), _STRIP_ROWS):
+        yield y, plane[y : y + _STRIP_ROWS].astype(np.int32)

@@ -1,0 +1,187 @@
+"""Owns DICOM segmentations of whole slides: their segments as label images (pydicom)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.pixels import get_decoder
+
+from wsi_seg.errors import SlideError, UnsupportedSlideError
+from wsi_seg.geometry import Extent
+from wsi_seg.limits import advice, limits
+from wsi_seg.slides.instances import read_header, translate_dicom_errors
+
+# Segmentation Storage and Label Map Segmentation Storage.
+_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segmentation:
+    """A segmentation of a whole slide. Made by `read_segmentation`.
+
+    Parameters
+    ----------
+    path
+        Its file.
+    extent
+        Size of the image that the frames are parts of.
+    names
+        Label of each segment, by its number.
+    """
+
+    path: Path
+    extent: Extent
+    names: dict[int, str]
+    _data: pydicom.Dataset
+
+    def planes(self) -> Iterator[NDArray[Any]]:
+        """Numbers of segments, ``(H, W)`` uint16, 0 for nothing; on disk, not in memory.
+
+        One plane of all segments if the file is a label map, else one for each: they may overlap.
+
+        Raises
+        ------
+        SlideError
+            If frames are damaged, or outside of the image.
+        """
+        corners, segments = _corners(self), _segments(self)
+        kinds: list[int | None] = [*self.names]
+        if self._data.SegmentationType == "LABELMAP":
+            kinds = [None]
+        for number in kinds:
+            chosen = [i for i, one in enumerate(segments) if number is None or one == number]
+            with TemporaryFile() as file:
+                shape = self.extent.height, self.extent.width
+                plane = np.memmap(file, np.uint16, "w+", shape=shape)
+                with translate_dicom_errors(self.path):
+                    for index, frame in zip(chosen, self._frames(chosen), strict=True):
+                        y, x = corners[index]
+                        part = plane[y : y + frame.shape[0], x : x + frame.shape[1]]
+                        if not part.size or min(y, x) < 0:
+                            raise SlideError(
+                                f"{self.path}: frame {index} is at y={y} x={x}, outside of "
+                                f"{self.extent}; the file is damaged"
+                            )
+                        values = frame[: part.shape[0], : part.shape[1]]
+                        part[...] = values if number is None else number * self._is_in(values)
+                yield plane
+
+    def _frames(self, chosen: list[int]) -> Iterator[NDArray[Any]]:
+        if not chosen:
+            return
+        decoder = get_decoder(self._data.file_meta.TransferSyntaxUID)
+        for frame, _ in decoder.iter_array(self._data, indices=chosen, raw=True):
+            yield frame
+
+    def _is_in(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+        """Whether pixels of a frame are in its segment; if fractional, at least half."""
+        if self._data.SegmentationType == "FRACTIONAL":
+            inside: NDArray[np.bool_] = values >= 0.5 * int(self._data.MaximumFractionalValue)
+            return inside
+        return values > 0
+
+
+def segmented_extent(path: Path) -> Extent | None:
+    """Size of the image that a DICOM segmentation is of; None for any other DICOM file."""
+    tags = ("SOPClassUID", "TotalPixelMatrixRows", "TotalPixelMatrixColumns")
+    header = read_header(path, tags)
+    if header.get("SOPClassUID") not in _CLASSES or "TotalPixelMatrixRows" not in header:
+        return None
+    with translate_dicom_errors(path):
+        return Extent(
+            height=int(header.TotalPixelMatrixRows), width=int(header.TotalPixelMatrixColumns)
+        )
+
+
+def read_segmentation(path: Path) -> Segmentation:
+    """Read a DICOM segmentation of a whole slide; its packed frames are in memory.
+
+    Parameters
+    ----------
+    path
+        File of type BINARY, FRACTIONAL or LABELMAP, tiled.
+
+    Raises
+    ------
+    SlideError
+        If it is damaged, or larger than what is read.
+    UnsupportedSlideError
+        If it is no segmentation of a slide.
+
+    Examples
+    --------
+    >>> read_segmentation(Path("seg/slide/level-0.dcm")).names  # doctest: +SKIP
+    {1: 'gland'}
+    """
+    extent = segmented_extent(path)
+    if extent is None:
+        raise UnsupportedSlideError(
+            f"{path}: is not a DICOM segmentation of a slide; expected a tiled one"
+        )
+    if extent.area > limits().level_pixels:
+        raise SlideError(f"{path}: got a segmentation of {extent}; {advice('level_pixels')}")
+    with translate_dicom_errors(path):
+        data = pydicom.dcmread(path)
+        if int(data.Rows) * int(data.Columns) > limits().level_pixels:
+            raise SlideError(f"{path}: got frames of {data.Columns} x {data.Rows} px")
+        names = {int(one.SegmentNumber): str(one.SegmentLabel) for one in data.SegmentSequence}
+        # Labels of a label map may describe its background too.
+        names.pop(0, None)
+    return Segmentation(path, extent, names, data)
+
+
+def _corners(found: Segmentation) -> NDArray[np.int64]:
+    """First row and column of each frame, ``(frames, 2)``, from 0."""
+    data = found._data
+    frames, rows, columns = int(data.NumberOfFrames), int(data.Rows), int(data.Columns)
+    if data.get("DimensionOrganizationType") == "TILED_FULL":
+        across, down = -(-found.extent.width // columns), -(-found.extent.height // rows)
+        at = np.divmod(np.arange(frames) % (across * down), across)
+        return np.stack(at, axis=1) * (rows, columns)
+    with translate_dicom_errors(found.path):
+        places = [one.PlanePositionSlideSequence[0] for one in _groups(found)]
+        return (
+            np.array(
+                [
+                    (
+                        one.RowPositionInTotalImagePixelMatrix,
+                        one.ColumnPositionInTotalImagePixelMatrix,
+                    )
+                    for one in places
+                ],
+                dtype=np.int64,
+            ).reshape(-1, 2)
+            - 1
+        )
+
+
+def _segments(found: Segmentation) -> list[int]:
+    """List the segment of each frame; 0 in a label map, where a frame has all of them."""
+    data = found._data
+    frames = int(data.NumberOfFrames)
+    if data.SegmentationType == "LABELMAP":
+        return [0] * frames
+    if data.get("DimensionOrganizationType") == "TILED_FULL":  # a segment's frames at a time
+        tiles = max(1, frames // max(1, len(found.names)))
+        numbers = sorted(found.names)
+        return [numbers[min(i // tiles, len(numbers) - 1)] for i in range(frames)]
+    with translate_dicom_errors(found.path):
+        return [
+            int(one.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+            for one in _groups(found)
+        ]
+
+
+def _groups(found: Segmentation) -> list[pydicom.Dataset]:
+    groups = list(found._data.PerFrameFunctionalGroupsSequence)
+    if len(groups) != int(found._data.NumberOfFrames):
+        raise SlideError(
+            f"{found.path}: says of {len(groups)} frames where they are; expected "
+            f"{found._data.NumberOfFrames}; the file is damaged"
+        )
+    return groups

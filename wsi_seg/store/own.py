@@ -1,0 +1,46 @@
+"""Owns the folder of a group in which wsi_seg keeps files that zarr does not know."""
+
+import json
+from pathlib import Path
+
+from wsi_seg.atomic import write_atomic
+from wsi_seg.store.names import METADATA, OWN
+
+_EMPTY_ARRAY = {
+    "zarr_format": 3,
+    "node_type": "array",
+    "shape": [0],
+    "data_type": "uint8",
+    "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [1]}},
+    "chunk_key_encoding": {"name": "default"},
+    "fill_value": 0,
+    "codecs": [{"name": "bytes"}],
+    "attributes": {"wsi_seg": "an empty array: zarr looks for no members next to its files"},
+}
+
+
+def make_own_folder(group: Path) -> None:
+    """Make a group's folder for our own files, as an empty array; keep one that exists.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    file = group / OWN / METADATA
+    if not file.is_file():
+        write_atomic(file, json.dumps(_EMPTY_ARRAY, indent=1))
+
+
+def own_file(group: Path, name: str) -> Path:
+    """Path of one of our files on a disk: where it is, or where stores had it at first.
+
+    Parameters
+    ----------
+    group
+        Folder of an image or a label.
+    name
+        Such as `names.DIGESTS`. Stores used to have it next to the metadata, where zarr warns.
+    """
+    path, before = group / name, group / Path(name).name
+    return before if before.is_file() and not path.is_file() else path
