@@ -25,7 +25,7 @@ from wsi_seg.errors import (
     StoreIncompleteError,
     StoreNotFoundError,
 )
-from wsi_seg.geometry import Extent, Region
+from wsi_seg.geometry import Extent, Region, extend_pyramid
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
@@ -33,7 +33,6 @@ from wsi_seg.store import (
     commit,
     create_collection,
     create_multiscale,
-    extend_pyramid,
     fill_pyramid,
     open_collection,
     open_predictions,

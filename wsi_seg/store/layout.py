@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -381,24 +380,3 @@ def _write_ours(
 def _write_group(path: Path, attributes: Mapping[str, object]) -> None:
     document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     write_atomic(path / METADATA, json.dumps(document, indent=1, allow_nan=False))
-
-
-def extend_pyramid(extents: Sequence[Extent]) -> tuple[Extent, ...]:
-    """Extend a pyramid below its last level: halves until the longer side is at most 1,024 px."""
-    full = list(extents)
-    while max(full[-1].height, full[-1].width) > 1024:
-        full.append(dyadic_extents(full[-1], 2)[1])
-    return tuple(full)
-
-
-def dyadic_extents(extent: Extent, count: int) -> tuple[Extent, ...]:
-    """Extents of ``count`` levels, each half the one above it.
-
-    OME-Zarr 0.5 wants a label to have as many levels as its image; this is for labels whose
-    level 0 is coarser than the image's.
-    """
-    extents = [extent]
-    for _ in range(count - 1):
-        last = extents[-1]
-        extents.append(Extent(height=math.ceil(last.height / 2), width=math.ceil(last.width / 2)))
-    return tuple(extents)
