@@ -1,10 +1,11 @@
 """Owns collections of slides and of predictions."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 from wsi_seg.errors import StoreError, StoreIncompleteError, StoreNotFoundError
 from wsi_seg.notebook import SHOWN, collection_html
@@ -23,15 +24,32 @@ class Stores:
     ----------
     path
         Group folder.
+    chosen
+        Names of the only stores that count; None for all. See `only`.
     """
 
     path: Path
+    chosen: frozenset[str] | None = None
+
+    def only(self, names: Iterable[str]) -> Self:
+        """Take some of the stores, as if there were no others.
+
+        Examples
+        --------
+        >>> open_collection("store.zarr").only(["a"]).names()  # doctest: +SKIP
+        ('a',)
+        """
+        return replace(self, chosen=frozenset(names))
 
     def names(self) -> tuple[str, ...]:
         """Names of the complete stores, sorted.
 
         Behind an address they are those that the last command stored.
         """
+        every = self._all_names()
+        return every if self.chosen is None else tuple(n for n in every if n in self.chosen)
+
+    def _all_names(self) -> tuple[str, ...]:
         if is_address(self.path):
             stored = wsi_seg_attributes(self.path / METADATA).get("slides")
             return tuple(map(str, stored)) if isinstance(stored, list) else ()
@@ -67,7 +85,7 @@ class Stores:
 
     def __contains__(self, name: object) -> bool:
         """Whether there is a complete store of this name, without listing all of them."""
-        if not isinstance(name, str):
+        if not isinstance(name, str) or not (self.chosen is None or name in self.chosen):
             return False
         if is_address(self.path) or name in ("", PARTIAL) or Path(name).name != name:
             return name in self.names()
