@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from wsi_seg.classes import ClassTable
-from wsi_seg.geometry import Extent
-from wsi_seg.store import create_collection, dyadic_extents, open_collection
+from wsi_seg.geometry import Extent, dyadic_extents
+from wsi_seg.store import create_collection, open_collection
 from wsi_seg.testing.stores import write_image
 
 settings.register_profile(

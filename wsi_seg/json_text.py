@@ -31,10 +31,11 @@ def parse_json(content: bytes) -> object:
     ValueError
         If it is not JSON, or breaks one of the `wsi_seg.limits`.
     """
+    bound = limits()
     opened = content.count(b"[") + content.count(b"{")
-    if opened + content.count(b",") > limits().text_values:
+    if opened + content.count(b",") > bound.text_values:
         raise ValueError(f"more values than are read; {advice('text_values')}")
-    if opened > limits().json_depth and _depth(content) > limits().json_depth:
+    if opened > bound.json_depth and _depth(content) > bound.json_depth:
         raise ValueError(f"lists and objects nested too deep; {advice('json_depth')}")
     try:
         document: object = json.loads(content)

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from wsi_seg.classes import ClassTable
-from wsi_seg.geometry import Extent
+from wsi_seg.geometry import Extent, extend_pyramid
 from wsi_seg.models.checkpoint import load_checkpoint, shipped_checkpoint
 from wsi_seg.postprocess.strips import Source, Strip, label_strips
 from wsi_seg.postprocess.write import write_label
@@ -26,7 +26,6 @@ from wsi_seg.store import (
     Layout,
     create_collection,
     create_multiscale,
-    extend_pyramid,
     fill_pyramid,
     open_collection,
     open_predictions,

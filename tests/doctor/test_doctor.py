@@ -1,5 +1,6 @@
 """What `wsi-seg doctor` says of this machine, and of machines that lack something."""
 
+import errno
 import json
 import os
 import stat
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from wsi_seg.cli.app import app
 from wsi_seg.doctor import Examination, Finding, examine
+from wsi_seg.doctor import folder as folder_module
 from wsi_seg.doctor.decoders import _CODECS, _picture, _wrong, examine_decoders
 from wsi_seg.doctor.folder import examine_folder, file_system, is_shared
 from wsi_seg.doctor.machine import _driver, _processor
@@ -76,6 +78,15 @@ def test_a_folder_that_cannot_be_written_fails_with_a_sentence_and_code_1(tmp_pa
     assert said.verdict == "bad"
     assert "choose another folder" in said.advice
     assert "does not work: write permission" in done.stderr
+
+
+def test_a_folder_without_locks_is_a_note_since_nothing_rests_on_them(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(folder_module.fcntl, "flock", refuse)
+    found = by_name(examine_folder(tmp_path))["locks"]
+    assert (found.verdict, found.value) == ("note", "cannot be had (flock): No locks available")
 
 
 def test_an_absent_folder_is_tried_where_it_would_be_made(tmp_path):

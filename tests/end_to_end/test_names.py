@@ -216,7 +216,11 @@ def test_a_collection_never_lands_in_another(tmp_path):
     for name in ("store.zarr", "store.zarr#2", "store.zarr?x=1", "store.zarr;v=2"):
         slides = open_collection(tmp_path / name)
         assert slides.names() == ("a",)
-        assert {child.name for child in (tmp_path / name).iterdir()} == {"a", "zarr.json", ".wsi_seg"}
+        assert {child.name for child in (tmp_path / name).iterdir()} == {
+            "a",
+            "zarr.json",
+            ".wsi_seg",
+        }
         assert np.array_equal(whole(slides["a"].image), pixels)
 
 

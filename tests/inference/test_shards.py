@@ -1,6 +1,11 @@
 """Shards of a run on one output: any of them, in any order, killed or not, give the same bytes."""
 
+import json
+import os
+import re
 import tempfile
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +27,7 @@ from wsi_seg.progress import Silent
 from wsi_seg.shard import Shard
 from wsi_seg.store import open_collection
 from wsi_seg.store.lock import locked
+from wsi_seg.store.presence import Note
 from wsi_seg.testing.stores import digests, make_store
 
 MODEL = Model((Member(make_card("a", "b"), "toy"),))
@@ -183,6 +189,22 @@ def test_another_verb_is_kept_off_while_a_shard_is_at_work(stores, tmp_path):
     infer_with(MODEL, stores, out, options, executor=executor, progress=Silent())
     assert any("running by" in line for line in refused)
     assert any("last sign 0 s ago" in line for line in refused)
+
+
+def test_a_process_of_another_machine_is_shown_until_its_lease_ends(stores, tmp_path):
+    out = tmp_path / "p"
+    assert run(stores, out, Shard(1, 2), stop=18) is None
+    there = replace(Note.own("wsi-seg infer", shard="2/2"), host="node7", kernel="of node7")
+    file = out / ".run" / "node7-1-0.alive"
+    file.write_text(json.dumps(asdict(there)))
+    os.utime(file, (time.time() - 12, time.time() - 12))
+    (shown,) = read_status(out).processes
+    assert (shown.note, shown.certain) == (there, False)
+    assert re.search(
+        r"on node7, .*last sign \d+ s ago, counts as ended 60 s after that", str(shown)
+    )
+    os.utime(file, (time.time() - 61, time.time() - 61))
+    assert read_status(out).processes == ()
 
 
 @pytest.mark.parametrize(

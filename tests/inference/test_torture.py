@@ -63,13 +63,15 @@ class Asking(threading.Thread):
 
     def __init__(self, out):
         super().__init__()
-        self.out, self.ended, self.children, self.asked, self.wrong = out, False, [], 0, []
+        self.out, self.ended, self.children, self.asked = out, False, [], 0
+        self.wrong, self.names = [], []
 
     def run(self):
         done = set[str]()
         while not self.ended:
             time.sleep(0.02)
-            alive = {child.pid for child in self.children if child.poll() is None}
+            # One that was waited for has ended, whatever its file says.
+            ended = {child.pid for child in self.children if child.poll() is not None}
             try:
                 status = read_status(self.out)
             except StoreNotFoundError:
@@ -77,18 +79,31 @@ class Asking(threading.Thread):
             started = {child.pid for child in self.children}
             self.asked += 1
             pids = {one.name: one.note.pid for one in status.processes}
+            self.names.append(set(pids))
             now = {slide.slide for slide in status.slides if slide.state == "done"}
             running = [slide for slide in status.slides if slide.state == "running"]
-            for good in (
-                done <= now,
-                all((self.out / name / "zarr.json").is_file() for name in now),
-                set(pids.values()) <= alive | started,
-                all(slide.owners and set(slide.owners) <= set(pids) for slide in running),
-                0 <= status.tiles_done <= status.tiles,
-            ):
-                if not good:
-                    self.wrong.append(status)
+            checks = {
+                "what is done stays done": done <= now,
+                "what is done is there": all((self.out / n / "zarr.json").is_file() for n in now),
+                "whoever is at work was started": set(pids.values()) <= started,
+                "whoever has ended is not at work": not set(pids.values()) & ended,
+                "what runs has owners at work": all(
+                    slide.owners and set(slide.owners) <= set(pids) for slide in running
+                ),
+                "tiles are counted": 0 <= status.tiles_done <= status.tiles,
+            }
+            self.wrong += [(name, status) for name, good in checks.items() if not good]
             done = now
+
+    @property
+    def absent(self):
+        """Processes that were at work, then were not, then were again."""
+        found = set()
+        for name in set().union(*self.names):
+            asked = [number for number, names in enumerate(self.names) if name in names]
+            if asked[-1] - asked[0] + 1 != len(asked):
+                found.add(name)
+        return found
 
 
 def shard(work, out, number, count=4):
@@ -134,7 +149,8 @@ def test_four_shards_killed_twenty_times_give_the_bytes_of_a_calm_run(work, tmp_
         asking.join()
         assert digests(out) == expected
         assert not asking.wrong
-        print(f"{kills} kills, status asked {asking.asked} times")
+        assert not asking.absent
+        print(f"turn {turn}: {kills} kills, status asked {asking.asked} times", flush=True)
 
 
 def begin(work, out):

@@ -9,6 +9,7 @@ from PIL import Image, ImageCms
 
 from wsi_seg.errors import SlideError, StoreError
 from wsi_seg.geometry import Region
+from wsi_seg.ingest.names import name_slides
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.ingest.verify import verify_slides
 from wsi_seg.progress import Silent
@@ -66,7 +67,7 @@ def test_colours_are_converted_on_request_alone(tmp_path, kind, pixels):
     assert store.info.icc == hashlib.sha256(profile).hexdigest()
     assert all("ICC" in level.reason for level in store.info.levels[:1])
     collection = open_collection(tmp_path / "icc.zarr")
-    assert not verify_slides([path], collection, progress=Silent()).failures
+    assert not verify_slides(name_slides([path]), collection, progress=Silent()).failures
     # A store of the other colours is never taken for this one.
     with pytest.raises(StoreError, match="differs in icc"):
         tile_slides([path], tmp_path / "plain.zarr", opening=ICC)

@@ -39,13 +39,13 @@ def test_folders_tell_slides_apart(tmp_path):
     folder, out = tmp_path / "slides", tmp_path / "s.zarr"
     write(folder / "a" / "x" / "s.tif", folder / "b" / "s.tif", folder / "t.tif")
     for _ in range(2):
-        report = tile_slides([folder], out, names="path", progress=Silent())
+        report = tile_slides(name_slides([folder], "path"), out, progress=Silent())
         assert not report.failures
     names = ("a_x_s", "b_s", "t")
     assert open_collection(out).names() == names
     heights = [open_collection(out)[name].pyramid.extent.height for name in names]
     assert heights == [40, 41, 42]
-    checked = verify_slides([folder], open_collection(out), names="path", progress=Silent())
+    checked = verify_slides(name_slides([folder], "path"), open_collection(out), progress=Silent())
     assert [one.slide for one in checked.slides] == list(names)
 
 

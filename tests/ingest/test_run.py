@@ -24,6 +24,7 @@ from wsi_seg.errors import (
     WsiSegError,
 )
 from wsi_seg.geometry import Extent, Region
+from wsi_seg.ingest.names import name_slides
 from wsi_seg.ingest.plan import Codec
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.ingest.verify import verify_slide, verify_slides
@@ -182,7 +183,9 @@ def test_a_window_is_kept_and_the_slide_verified_through_it(tmp_path):
     assert store.attributes["window"] == [-160, 95]
     pixels = store.image.read(Region(level=0, y=0, x=0, height=20, width=20))[..., 0]
     assert np.array_equal(pixels, (values[0] + 160).clip(0, 255))
-    checked = verify_slides([tmp_path / "ct.mhd"], open_collection(out), progress=Silent())
+    checked = verify_slides(
+        name_slides([tmp_path / "ct.mhd"]), open_collection(out), progress=Silent()
+    )
     assert checked.slides[0].pixels > 0
     with pytest.raises(StoreError, match="differs in window"):
         tile_slides([tmp_path / "ct.mhd"], out, progress=Silent())

@@ -7,9 +7,9 @@ from shapely.geometry import Point
 from tests.cards import make_card
 from wsi_seg.annotations import Annotation, Annotations
 from wsi_seg.classes import ClassTable
-from wsi_seg.geometry import Extent
+from wsi_seg.geometry import Extent, dyadic_extents
 from wsi_seg.masks.labels import write_labels
-from wsi_seg.store import create_collection, dyadic_extents, open_collection
+from wsi_seg.store import create_collection, open_collection
 from wsi_seg.testing.stores import write_image
 
 

@@ -12,19 +12,14 @@ from wsi_seg.annotations import Annotation, Annotations
 from wsi_seg.classes import ClassTable
 from wsi_seg.config import Recipe, load_recipe
 from wsi_seg.evaluation.compare import evaluate
-from wsi_seg.geometry import Extent
+from wsi_seg.geometry import Extent, dyadic_extents
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer
 from wsi_seg.learn.train import train
 from wsi_seg.masks.labels import write_labels
 from wsi_seg.models import NetworkSpec, build_network
 from wsi_seg.progress import Silent
-from wsi_seg.store import (
-    create_collection,
-    dyadic_extents,
-    open_collection,
-    open_predictions,
-)
+from wsi_seg.store import create_collection, open_collection, open_predictions
 from wsi_seg.testing.stores import write_image
 
 FOLDER = Path(__file__).parents[2] / "pipelines"

@@ -6,10 +6,10 @@ from wsi_seg.config.augment import HsvConfig, OneOfConfig, StepConfig
 from wsi_seg.data.augment import Augmenter, require_no_colour
 from wsi_seg.data.source import PatchSource
 from wsi_seg.errors import ConfigError, StoreError
-from wsi_seg.geometry import Extent, Pyramid, Region
+from wsi_seg.geometry import Extent, Pyramid, Region, dyadic_extents
 from wsi_seg.reading.resample import read_image
 from wsi_seg.reading.view import View
-from wsi_seg.store import StoreInfo, create_collection, dyadic_extents, open_collection
+from wsi_seg.store import StoreInfo, create_collection, open_collection
 from wsi_seg.testing.stores import write_image
 
 

@@ -1,6 +1,7 @@
 """Claims: one owner for each part, whoever ends when, and whatever locks the file system has."""
 
 import contextlib
+import errno
 import os
 import threading
 import time
@@ -134,6 +135,19 @@ def test_without_locks_of_the_file_system_signs_tell(owners, monkeypatch):
     assert not two.claims.take("a")
     now[0] = 261.0
     assert two.claims.take("a")
+
+
+def refuse(*_):
+    raise OSError(errno.ENOLCK, "No locks available")
+
+
+@pytest.mark.parametrize("flock", [refuse, lambda *_: None], ids=["no locks", "locks that lie"])
+def test_a_live_process_keeps_its_part_whatever_locks_do(owners, monkeypatch, flock):
+    monkeypatch.setattr(presence_module.fcntl, "flock", flock)
+    one, two = owners(), owners()
+    assert one.claims.take("a")
+    assert not two.claims.take("a")
+    assert one.presence.watcher.lives(two.presence.id)
 
 
 def test_a_claim_without_a_name_counts_until_its_maker_had_time_to_write_it(

@@ -5,15 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from wsi_seg.geometry import Extent
+from wsi_seg.geometry import Extent, dyadic_extents, extend_pyramid
 from wsi_seg.store import (
     Collection,
     LabelInfo,
     Layout,
     PredictionInfo,
     create_collection,
-    dyadic_extents,
-    extend_pyramid,
     open_collection,
     open_multiscale,
     open_predictions,

@@ -8,14 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsi_seg.errors import StoreError
-from wsi_seg.geometry import Extent, Region
+from wsi_seg.geometry import Extent, Region, dyadic_extents
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
     CoarserLevels,
     Layout,
     commit,
     create_multiscale,
-    dyadic_extents,
     fill_pyramid,
     open_multiscale,
     strip_rows,

@@ -18,6 +18,7 @@ from ome_zarr_models.v05.image import Image
 
 from tests.makers.coordinates import coordinate_pixels, write_coordinate_tiff
 from wsi_seg import cores
+from wsi_seg.atomic import read_replaced
 from wsi_seg.errors import (
     OutputError,
     RegionError,
@@ -25,7 +26,7 @@ from wsi_seg.errors import (
     StoreIncompleteError,
     StoreNotFoundError,
 )
-from wsi_seg.geometry import Extent, Region
+from wsi_seg.geometry import Extent, Region, extend_pyramid
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
@@ -33,7 +34,6 @@ from wsi_seg.store import (
     commit,
     create_collection,
     create_multiscale,
-    extend_pyramid,
     fill_pyramid,
     open_collection,
     open_predictions,
@@ -41,10 +41,13 @@ from wsi_seg.store import (
     strip_rows,
     write_strip,
 )
+from wsi_seg.store import (
+    arrays as arrays_module,
+)
 from wsi_seg.store.cache import ChunkCache, shared_cache, shared_pool
 from wsi_seg.store.shards import Shard, read_index, write_shard
 from wsi_seg.testing.store_conformance import check_store, zarr_levels
-from wsi_seg.testing.stores import digests
+from wsi_seg.testing.stores import digests, make_store
 
 EXTENT = Extent(height=333, width=271)
 EXTENTS = (EXTENT, Extent(height=167, width=136))
@@ -367,3 +370,18 @@ def test_metadata_and_labels_follow_ome_zarr(tmp_path):
         (scales,) = group.ome_attributes.multiscales
         assert [axis.unit for axis in scales.axes[-2:]] == ["micrometer", "micrometer"]
         assert len(scales.datasets) == 3
+
+
+def test_each_file_of_metadata_is_read_once(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        make_store(tmp_path / "s.zarr", name, 60, 50)
+    slides, read = open_collection(tmp_path / "s.zarr"), []
+
+    def counted(path):
+        read.append(path)
+        return read_replaced(path)
+
+    monkeypatch.setattr(arrays_module, "read_replaced", counted)
+    assert [slide.name for slide in slides] == ["a", "b"]
+    groups = [tmp_path / "s.zarr" / name for name in ("a", "b")]
+    assert sorted(read) == sorted(g / part / "zarr.json" for g in groups for part in (".", "0"))

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
-from wsi_seg.cli.options import LabelOption, TruthOption
+from wsi_seg.cli.options import LabelOption, OnlyOption, TruthOption, only_some
 from wsi_seg.cli.rules import (
     RuleOption,
     ThresholdOption,
@@ -45,6 +45,7 @@ def evaluate(
             "probabilities were saved.",
         ),
     ] = False,
+    only: OnlyOption = None,
     json_mode: JsonFlag = False,
 ) -> None:
     """Score predictions by pixels, tiles, objects and outlines.
@@ -64,7 +65,7 @@ def evaluate(
         from wsi_seg.evaluation.compare import usual_measures
         from wsi_seg.store import open_collection, open_predictions
 
-        predictions = open_predictions(prediction)
+        predictions = only_some(open_predictions(prediction), only)
         scores = run_evaluate(
             predictions,
             open_collection(truth),

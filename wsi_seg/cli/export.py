@@ -7,6 +7,7 @@ import typer
 
 from wsi_seg.choices import Dialect, Ngff, ObjectType
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
+from wsi_seg.cli.options import OnlyOption, only_some
 from wsi_seg.cli.rules import (
     RuleOption,
     ThresholdOption,
@@ -130,6 +131,7 @@ def export(
     rule: RuleOption = None,
     threshold: ThresholdOption = None,
     watershed_depth: WatershedOption = 0.0,
+    only: OnlyOption = None,
     json_mode: JsonFlag = False,
 ) -> None:
     """Write predictions in the formats that other programs read.
@@ -163,7 +165,7 @@ def export(
 
         chosen = chosen_rule(terminal, rule_file(rule, threshold), threshold, watershed_depth)
         report = run_export(
-            open_predictions(prediction),
+            only_some(open_predictions(prediction), only),
             open_collection(slides) if overview or slides.exists() else None,
             ExportTargets(
                 geojson=geojson,

@@ -7,7 +7,7 @@ import typer
 
 from wsi_seg.choices import Blend, Compile, Mode, Precision, Save, Tta
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb, words_given
-from wsi_seg.cli.options import ShardOption, shard_of
+from wsi_seg.cli.options import OnlyOption, ShardOption, only_some, shard_of
 
 
 def infer(
@@ -139,6 +139,7 @@ def infer(
         ),
     ] = None,
     shard: ShardOption = None,
+    only: OnlyOption = None,
     overwrite: Annotated[
         bool,
         typer.Option(
@@ -162,6 +163,7 @@ def infer(
       wsi-seg infer --max-ram 4GB --plan
       wsi-seg infer --checkpoint run/ensemble.yaml --combine vote
       wsi-seg infer --shard 3/16
+      wsi-seg infer --only "case-1*"
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
@@ -192,7 +194,7 @@ def infer(
             max_ram=None if max_ram is None else parse_bytes(max_ram),
             shard=shard_of(shard),
         )
-        slides = open_collection(collection)
+        slides = only_some(open_collection(collection), only)
         files = checkpoint or [newest_model(Path("run"))]
         model = read_model(files, combine, card=card, trust=trust)
         if plan:

@@ -1,11 +1,14 @@
 """Owns the options that several verbs share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wsi_seg.shard import Shard
+
+if TYPE_CHECKING:
+    from wsi_seg.store import Stores
 
 TruthOption = Annotated[
     Path, typer.Option(help="Collection of the slides, which holds the true labels.")
@@ -35,6 +38,23 @@ ShardOption = Annotated[
         show_default="all of it",
     ),
 ]
+
+
+OnlyOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Slides to work on: a pattern of names, such as case-1*, or a csv file with a column "
+        "slide.",
+        show_default="all",
+    ),
+]
+
+
+def only_some[S: "Stores"](stores: S, only: str | None) -> S:
+    """Take the slides of a collection that were asked for."""
+    from wsi_seg.selection import Selection
+
+    return stores if only is None else stores.only(Selection.parse(only).pick(stores.names()))
 
 
 def shard_of(text: str | None) -> Shard | None:

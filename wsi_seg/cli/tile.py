@@ -63,6 +63,14 @@ def tile(
             "files of one name."
         ),
     ] = "stem",
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="Slides to tile: a pattern of names, such as case-1*, or a csv file with a column "
+            "slide, and a column mpp for what is said by --mpp of all.",
+            show_default="all",
+        ),
+    ] = None,
     workers: Annotated[
         int, typer.Option(min=1, help="Number of slides that are tiled at the same time.")
     ] = 2,
@@ -90,23 +98,27 @@ def tile(
       wsi-seg tile slides/ --out store.zarr
       wsi-seg tile slides/ --annotations polygons/ --verify
       wsi-seg tile ct/ --window=-160,240
+      wsi-seg tile slides/ --only trial.csv
     """
     shown = low_high(window)
 
     def body(terminal: Terminal) -> dict[str, object]:
+        from wsi_seg.ingest.names import name_slides
         from wsi_seg.ingest.plan import Codec
         from wsi_seg.ingest.run import tile_slides
         from wsi_seg.ingest.verify import verify_slides
         from wsi_seg.masks.annotate import annotate
+        from wsi_seg.selection import Selection
         from wsi_seg.slides.window import OpenOptions, Window
         from wsi_seg.store import open_collection
 
+        some = None if only is None else Selection.parse(only)
+        found = name_slides(slides, names, only=some)
         report = tile_slides(
-            slides,
+            found,
             out,
             codec=Codec(codec, quality, distance),
             opening=OpenOptions(mpp, None if shown is None else Window(*shown), scene, icc),
-            names=names,
             overwrite=overwrite,
             workers=workers,
             progress=terminal.progress,
@@ -115,9 +127,8 @@ def tile(
         summary, failures = report.to_json(), dict(report.failures)
         if verify:
             checked = verify_slides(
-                slides,
+                found,
                 open_collection(out),
-                names=names,
                 except_for=report.failures,
                 progress=terminal.progress,
             )

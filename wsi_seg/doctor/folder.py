@@ -182,7 +182,8 @@ def _times(scratch: Path) -> Finding:
     skew = first - before
     os.utime(path, (first + 5, first + 5))
     if path.stat().st_mtime < first + 4:
-        return Finding("times of files", "cannot be set", "note", "a live lock may look old")
+        return Finding("times of files", "cannot be set", "bad",
+                       "a command at work there may look as if it had ended")  # fmt: skip
     value = f"differ from this clock by {abs(skew):.2f} s"
     if abs(skew) <= _SKEW_S:
         return Finding("times of files", value)
@@ -191,13 +192,18 @@ def _times(scratch: Path) -> Finding:
 
 def _lock(scratch: Path) -> Finding:
     """Lock a file here, and see whether another process is kept out."""
-    path = scratch / "lock"
+    path, found = scratch / "lock", "keep no other process out (flock)"
     with path.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        command = [sys.executable, "-S", "-E", "-c", _TRY_LOCK, str(path)]
-        done = subprocess.run(command, capture_output=True, timeout=3, check=False)
-    if done.returncode == 3:
-        scope = " of this machine; others were not asked" if is_shared(file_system(path)) else ""
-        return Finding("locks", f"keep other processes out (flock){scope}")
-    return Finding("locks", "do not keep other processes out (flock)", "bad",
-                   "start one command at a time there, or mount it with locks")  # fmt: skip
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            command = [sys.executable, "-S", "-E", "-c", _TRY_LOCK, str(path)]
+            done = subprocess.run(command, capture_output=True, timeout=3, check=False)
+        except OSError as error:
+            found = f"cannot be had (flock): {error.strerror or error}"
+        else:
+            if done.returncode == 3:
+                shared = " of this machine; others were not asked"
+                where = shared if is_shared(file_system(path)) else ""
+                return Finding("locks", f"keep other processes out (flock){where}")
+    advice = "nothing rests on them; what a killed command had is free after a minute"
+    return Finding("locks", found, "note", advice)

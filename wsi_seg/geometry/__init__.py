@@ -1,7 +1,15 @@
 """Owns rectangles, levels and grids: whole numbers only, no pixels, no files."""
 
 from wsi_seg.geometry.grid import TileGrid, axis_starts
-from wsi_seg.geometry.pyramid import Pyramid
+from wsi_seg.geometry.pyramid import Pyramid, dyadic_extents, extend_pyramid
 from wsi_seg.geometry.region import Extent, Region
 
-__all__ = ["Extent", "Pyramid", "Region", "TileGrid", "axis_starts"]
+__all__ = [
+    "Extent",
+    "Pyramid",
+    "Region",
+    "TileGrid",
+    "axis_starts",
+    "dyadic_extents",
+    "extend_pyramid",
+]

@@ -1,6 +1,7 @@
 """Owns levels: their extents, downsamples and mpp, and which level serves a wanted mpp."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wsi_seg.errors import RegionError, ResolutionError
@@ -82,3 +83,23 @@ class Pyramid:
         if not 0 <= level < len(self.extents):
             raise RegionError(f"got level {level}; expected 0 to {len(self.extents) - 1}")
         return self.extents[level]
+
+
+def extend_pyramid(extents: Sequence[Extent]) -> tuple[Extent, ...]:
+    """Extend a pyramid below its last level: halves until the longer side is at most 1,024 px."""
+    full = list(extents)
+    while max(full[-1].height, full[-1].width) > 1024:
+        full.append(full[-1].halved)
+    return tuple(full)
+
+
+def dyadic_extents(extent: Extent, count: int) -> tuple[Extent, ...]:
+    """Extents of ``count`` levels, each half the one above it.
+
+    OME-Zarr 0.5 wants a label to have as many levels as its image; this is for labels whose
+    level 0 is coarser than the image's.
+    """
+    extents = [extent]
+    while len(extents) < count:
+        extents.append(extents[-1].halved)
+    return tuple(extents)

@@ -47,6 +47,11 @@ class Extent:
         """Number of pixels."""
         return self.height * self.width
 
+    @property
+    def halved(self) -> "Extent":
+        """Size of the next level of a pyramid: half, rounded up."""
+        return Extent(height=-(-self.height // 2), width=-(-self.width // 2))
+
     def scaled(self, downsample: float) -> "Extent":
         """Size of this extent when every side shrinks by ``downsample``, at least 1 px."""
         return Extent(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from wsi_seg.choices import Save
 from wsi_seg.classes import ClassMode
+from wsi_seg.geometry import extend_pyramid
 from wsi_seg.inference.finish import finish_slide, read_info
 from wsi_seg.inference.plan import SlidePlan, finest
 from wsi_seg.inference.save import StripRecord
@@ -21,7 +22,6 @@ from wsi_seg.store import (
     create_group,
     create_multiscale,
     delete,
-    extend_pyramid,
 )
 from wsi_seg.store.claims import Claims
 from wsi_seg.store.journal import Journal, read_parts, read_settings

@@ -112,7 +112,7 @@ def infer(
     """
     model = _model(model, card)
     options = options_for(model, options)
-    stores = [collection[name] for name in collection.names()]
+    stores = list(collection)
     run = partial(infer_with, model, stores, Path(out), overwrite=overwrite, progress=progress)
     if cluster is None:
         return run(options)

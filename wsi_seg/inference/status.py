@@ -1,7 +1,7 @@
 """Owns what is known of a run from outside: read from journals and claims, never guessed."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -14,7 +14,7 @@ from wsi_seg.inference.unfinished import is_complete
 from wsi_seg.store.claims import owners_of
 from wsi_seg.store.journal import read_file, read_parts, read_units
 from wsi_seg.store.names import JOURNAL, METADATA, PARTIAL, RUN, SHARED
-from wsi_seg.store.presence import Note, Watcher
+from wsi_seg.store.presence import LEASE, Note, Watcher
 
 State = Literal["done", "running", "stopped", "waiting", "failed"]
 
@@ -48,16 +48,34 @@ class SlideStatus:
 
 @dataclass(frozen=True, slots=True)
 class ProcessStatus:
-    """A process at work: what it says about itself, and seconds since its last sign."""
+    """A process at work.
+
+    Parameters
+    ----------
+    name
+        Of its file.
+    note
+        What it says about itself.
+    silence
+        Seconds since its last sign.
+    certain
+        Whether the kernel says that it lives. On other machines a process that was killed is
+        taken to live until its last sign is `LEASE` seconds old.
+    """
 
     name: str
     note: Note
     silence: float
+    certain: bool
 
     @property
     def started(self) -> float:
         """Seconds since 1970 at which it started, by its clock."""
         return datetime.strptime(self.note.started, "%Y-%m-%d %H:%M:%S %z").timestamp()
+
+    def __str__(self) -> str:
+        doubt = "" if self.certain else f", counts as ended {LEASE:.0f} s after that"
+        return f"{self.note}: last sign {self.silence:.0f} s ago{doubt}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +119,7 @@ class RunStatus:
             share = self.tiles_done / self.tiles
             left = "" if self.seconds_left is None else f", about {_spell(self.seconds_left)} left"
             lines.append(f"{self.tiles_done:.0f} of {self.tiles} tiles ({share:.0%}){left}")
-        lines += [f"{one.note}: last sign {one.silence:.0f} s ago" for one in self.processes]
+        lines += [str(one) for one in self.processes]
         for slide in self.slides:
             if slide.state in ("running", "stopped"):
                 where = f" by {', '.join(slide.owners)}" if slide.owners else ""
@@ -134,12 +152,8 @@ def read_status(out: Path) -> RunStatus:
     run = RunRecord("")
     for record in read_records(out):
         run = run.with_slides_of(record)
-    watcher = Watcher(out / RUN)
-    live = {
-        name: note
-        for name in watcher.owners()
-        if watcher.lives(name) and (note := watcher.note(name)) is not None
-    }
+    processes = _processes(out / RUN)
+    live = {one.name for one in processes}
     done = {
         folder.name
         for folder in out.iterdir()
@@ -152,15 +166,25 @@ def read_status(out: Path) -> RunStatus:
         if one.slide in run.slides:
             tiles += run.slides[one.slide][0]
             finished += run.slides[one.slide][0] * one.strips_done / max(1, one.strips)
-    processes = tuple(
-        ProcessStatus(name, note, watcher.silence(name)) for name, note in live.items()
-    )
     pace = _pace(out, slides, run, processes)
     left = (tiles - finished) / pace if pace else None
     return RunStatus(slides, processes, tiles, finished, left)
 
 
-def _slide(out: Path, name: str, run: RunRecord, live: Mapping[str, Note]) -> SlideStatus:
+def _processes(folder: Path) -> tuple[ProcessStatus, ...]:
+    """Find the processes that live, as far as can be known at one look."""
+    watcher, found = Watcher(folder), list[ProcessStatus]()
+    for name in watcher.owners():
+        note, sign = watcher.note(name), watcher.sign(name)
+        if note is None or sign is None or sign.locked is False:
+            continue
+        certain = sign.locked is True
+        if certain or sign.silence <= LEASE:
+            found.append(ProcessStatus(name, note, sign.silence, certain))
+    return tuple(found)
+
+
+def _slide(out: Path, name: str, run: RunRecord, live: Container[str]) -> SlideStatus:
     """Status of one slide: what is in its folder now or, where that is renamed meanwhile, done."""
     _, strips = run.slides.get(name, (0, 0))
     path = out / PARTIAL / name / JOURNAL

@@ -1,11 +1,12 @@
 """Owns which slides a run takes, and how they are called in the collection."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from wsi_seg.choices import NamesBy
 from wsi_seg.errors import SlideError
+from wsi_seg.selection import Selection
 from wsi_seg.slides import search_slides, slide_name
 from wsi_seg.slides.find import log_left
 from wsi_seg.slides.slide import split_member
@@ -22,13 +23,18 @@ class NamedSlides:
         Name of each slide.
     clashes
         Why slides are left out, by the names that they would have.
+    mpp
+        Micrometres per pixel at level 0 in place of what the files say, by name; empty for none.
     """
 
     names: Mapping[Path, str]
     clashes: Mapping[str, SlideError]
+    mpp: Mapping[str, float] = field(default_factory=dict)
 
 
-def name_slides(paths: Sequence[Path], by: NamesBy = "stem") -> NamedSlides:
+def name_slides(
+    paths: Sequence[Path | str], by: NamesBy = "stem", *, only: Selection | None = None
+) -> NamedSlides:
     """Find slides and name them.
 
     Parameters
@@ -38,13 +44,17 @@ def name_slides(paths: Sequence[Path], by: NamesBy = "stem") -> NamedSlides:
     by
         ``stem`` names a slide by its file alone; ``path`` puts the folders below the searched one
         before that, or the file's own folder if the file is named itself: ``b/s.tif`` is ``b_s``.
+    only
+        Which of them are wanted, by name, and their mpp where its table says it; None for all.
 
     Raises
     ------
     SlideError
         If there is no slide.
+    ConfigError
+        If those that are wanted are not there.
     """
-    found = search_slides(list(paths))
+    found = search_slides([Path(path) for path in paths])
     log_left(found)
     by_name: dict[str, list[Path]] = {}
     for path in found.slides:
@@ -52,7 +62,8 @@ def name_slides(paths: Sequence[Path], by: NamesBy = "stem") -> NamedSlides:
         by_name.setdefault(name, []).append(path)
     names: dict[Path, str] = {}
     clashes: dict[str, SlideError] = {}
-    for name, slides in by_name.items():
+    for name in by_name if only is None else only.pick(by_name):
+        slides = by_name[name]
         if not name or name.startswith(".") or name == METADATA or not _is_text(name):
             clashes[name] = SlideError(
                 f"{slides[0]}: got the name {name!r}, which no store can have; rename it"
@@ -66,7 +77,8 @@ def name_slides(paths: Sequence[Path], by: NamesBy = "stem") -> NamedSlides:
             )
         else:
             names[slides[0]] = name
-    return NamedSlides(names, clashes)
+    said = {} if only is None else {name: only.mpp(name) for name in names.values()}
+    return NamedSlides(names, clashes, {name: mpp for name, mpp in said.items() if mpp is not None})
 
 
 def _is_text(name: str) -> bool:

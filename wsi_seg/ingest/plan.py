@@ -6,12 +6,13 @@ from functools import partial
 
 from wsi_seg.choices import CodecName
 from wsi_seg.errors import ConfigError, UnsupportedSlideError
+from wsi_seg.geometry import extend_pyramid
 from wsi_seg.ingest.recode import recode_layout
 from wsi_seg.ingest.verbatim import mismatch, verbatim_layout
 from wsi_seg.slides import NotCopyable, Slide, TileStreams
 from wsi_seg.store.cache import shared_pool
 from wsi_seg.store.codecs import Encoding
-from wsi_seg.store.layout import LevelLayout, extend_pyramid, strip_layout
+from wsi_seg.store.layout import LevelLayout, strip_layout
 
 # Of the level computed right below copied JPEG: within one of 255 of the mean, on average.
 _NEXT_QUALITY = 97

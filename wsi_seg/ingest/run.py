@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from wsi_seg.choices import NamesBy
 from wsi_seg.errors import SlideError, StoreError, WsiSegError
-from wsi_seg.ingest.names import name_slides
+from wsi_seg.ingest.names import NamedSlides, name_slides
 from wsi_seg.ingest.plan import AUTO, Codec, LevelPlan, plan_levels
 from wsi_seg.ingest.privacy import require_allowed
 from wsi_seg.ingest.recode import recode_strip
@@ -55,15 +54,15 @@ class _Options:
     codec: Codec
     opening: OpenOptions
     overwrite: bool
+    mpp: Mapping[str, float]
 
 
 def tile_slides(
-    paths: Sequence[Path | str],
+    paths: Sequence[Path | str] | NamedSlides,
     out: Path | str,
     *,
     codec: Codec = AUTO,
     opening: OpenOptions = OpenOptions(),  # noqa: B008 (frozen)
-    names: NamesBy = "stem",
     overwrite: bool = False,
     workers: int = 2,
     progress: Progress = Silent(),  # noqa: B008 (has no state)
@@ -76,15 +75,14 @@ def tile_slides(
     Parameters
     ----------
     paths
-        Slide files, and folders that are searched for them.
+        Slide files, and folders that are searched for them; or some of them, or with other names,
+        as `wsi_seg.ingest.names.name_slides` gives them.
     out
         Collection to make or to add to.
     codec
         How levels are encoded.
     opening
         Replaces what the files say.
-    names
-        See `wsi_seg.ingest.names.name_slides`.
     overwrite
         Whether stores that exist are made again.
     workers
@@ -111,11 +109,11 @@ def tile_slides(
     >>> tile_slides(["slides/"], "store.zarr").require_whole()  # doctest: +SKIP
     """
     out = Path(out)
-    found = name_slides([Path(path) for path in paths], names)
+    found = paths if isinstance(paths, NamedSlides) else name_slides(paths)
     is_new = not (out / METADATA).exists()
     create_collection(out)
     started = time.perf_counter()
-    options = _Options(codec, opening, overwrite)
+    options = _Options(codec, opening, overwrite, found.mpp)
     done, failures = _Batch(out, options, progress).run(found.names, workers)
     remove_if_empty(out)
     if is_new and not done and not (out / PARTIAL).exists():
@@ -186,7 +184,8 @@ class _Batch:
 
     def _tile(self, path: Path, name: str) -> TiledSlide:
         opening = self._options.opening
-        with open_slide(path, mpp=opening.mpp, window=opening.window, scene=opening.scene) as file:
+        mpp = self._options.mpp.get(name, opening.mpp)
+        with open_slide(path, mpp=mpp, window=opening.window, scene=opening.scene) as file:
             slide = converted(file) if opening.icc else file
             job = _SlideJob(slide, name, self._out, self._options)
             if job.present():

@@ -1,6 +1,6 @@
 """Owns comparing a store with the slide it was made from, on sampled places."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.batch import SlidesReport, run_each
-from wsi_seg.choices import NamesBy
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent, Region
-from wsi_seg.ingest.names import name_slides
+from wsi_seg.ingest.names import NamedSlides
 from wsi_seg.progress import Progress
 from wsi_seg.slides import open_slide
 from wsi_seg.slides.icc import converted
@@ -46,10 +45,9 @@ class VerifyReport(SlidesReport[Verified]):
 
 
 def verify_slides(
-    paths: Sequence[Path],
+    slides: NamedSlides,
     collection: Collection,
     *,
-    names: NamesBy = "stem",
     except_for: Container[str] = (),
     progress: Progress,
 ) -> VerifyReport:
@@ -57,12 +55,10 @@ def verify_slides(
 
     Parameters
     ----------
-    paths
-        The files and folders that were tiled.
+    slides
+        The files that were tiled.
     collection
         What they were tiled into.
-    names
-        How they were named; see `wsi_seg.ingest.names.name_slides`.
     except_for
         Names of slides to leave out, such as those that could not be tiled.
     progress
@@ -73,8 +69,7 @@ def verify_slides(
     VerifyReport
         Its `VerifyReport.require_whole` raises if some differ or cannot be read.
     """
-    found = name_slides(paths, names)
-    named = {name: file for file, name in found.names.items() if name not in except_for}
+    named = {name: file for file, name in slides.names.items() if name not in except_for}
     batch = run_each(
         named,
         lambda name: verify_slide(collection[name], named[name]),

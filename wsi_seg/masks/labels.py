@@ -9,21 +9,13 @@ from numpy.typing import NDArray
 
 from wsi_seg.annotations import Annotation, Annotations
 from wsi_seg.classes import DOUBT, IGNORE, ClassTable
-from wsi_seg.geometry import Extent, Region
+from wsi_seg.geometry import Extent, Region, dyadic_extents
 from wsi_seg.masks.boundary import BOUNDARY
 from wsi_seg.masks.objects import Objects, measure_objects, write_objects
 from wsi_seg.masks.rasterize import APART, Rasterizer
 from wsi_seg.masks.tissue import find_tissue
 from wsi_seg.reading.thumbnail import thumbnail_extent
-from wsi_seg.store import (
-    Draft,
-    LabelInfo,
-    Layout,
-    SlideStore,
-    dyadic_extents,
-    read_thumbnail,
-    writing,
-)
+from wsi_seg.store import Draft, LabelInfo, Layout, SlideStore, read_thumbnail, writing
 from wsi_seg.store.layout import require_label_name
 from wsi_seg.store.names import LABELS, TISSUE
 

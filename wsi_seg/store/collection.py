@@ -1,14 +1,16 @@
 """Owns collections of slides and of predictions."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Self
 
 from wsi_seg.errors import StoreError, StoreIncompleteError, StoreNotFoundError
 from wsi_seg.notebook import SHOWN, collection_html
-from wsi_seg.store.layout import wsi_seg_attributes
+from wsi_seg.store.layout import slides_in, wsi_seg_attributes
 from wsi_seg.store.names import METADATA, OWN, PARTIAL
 from wsi_seg.store.picture import small_picture
 from wsi_seg.store.remote import below, is_address, located
@@ -23,25 +25,36 @@ class Stores:
     ----------
     path
         Group folder.
+    chosen
+        Names of the only stores that count; None for all. See `only`.
     """
 
     path: Path
+    chosen: frozenset[str] | None = None
+
+    def only(self, names: Iterable[str]) -> Self:
+        """Take some of the stores, as if there were no others.
+
+        Examples
+        --------
+        >>> open_collection("store.zarr").only(["a"]).names()  # doctest: +SKIP
+        ('a',)
+        """
+        return replace(self, chosen=frozenset(names))
 
     def names(self) -> tuple[str, ...]:
         """Names of the complete stores, sorted.
 
         Behind an address they are those that the last command stored.
         """
+        every = self._all_names()
+        return every if self.chosen is None else tuple(n for n in every if n in self.chosen)
+
+    def _all_names(self) -> tuple[str, ...]:
         if is_address(self.path):
             stored = wsi_seg_attributes(self.path / METADATA).get("slides")
             return tuple(map(str, stored)) if isinstance(stored, list) else ()
-        return tuple(
-            sorted(
-                child.name
-                for child in self.path.iterdir()
-                if not child.name.startswith(".") and (child / METADATA).is_file()
-            )
-        )
+        return tuple(sorted(slides_in(self.path)))
 
     def unfinished(self) -> tuple[str, ...]:
         """Names of the stores whose writing has begun and not ended, sorted."""
@@ -55,7 +68,6 @@ class Stores:
         )
 
     def __getitem__(self, name: str) -> SlideStore:
-        path = below(self.path, name)
         if name not in self:
             if name in self.unfinished():
                 raise StoreIncompleteError(
@@ -63,18 +75,22 @@ class Stores:
                 )
             known = ", ".join(self.names()) or "none"
             raise StoreNotFoundError(f"{self.path}: got slide {name!r}; it has: {known}")
+        return self._open(name)
+
+    def _open(self, name: str) -> SlideStore:
+        path = below(self.path, name)
         return SlideStore(path=path, name=name, image=open_image(path))
 
     def __contains__(self, name: object) -> bool:
         """Whether there is a complete store of this name, without listing all of them."""
-        if not isinstance(name, str):
+        if not isinstance(name, str) or not (self.chosen is None or name in self.chosen):
             return False
         if is_address(self.path) or name in ("", OWN) or Path(name).name != name:
             return name in self.names()
         return (self.path / name / METADATA).is_file()
 
     def __iter__(self) -> Iterator[SlideStore]:
-        return (self[name] for name in self.names())
+        return (self._open(name) for name in self.names())
 
     def __len__(self) -> int:
         return len(self.names())
@@ -205,7 +221,9 @@ def open_stores(path: Path | str) -> Stores:
 def _refuse(stores: Stores, kind: str, mistake: str) -> None:
     """Refuse stores of another kind; all were made by one verb, so the first one tells."""
     found = None
-    for name in stores.names()[:1]:
+    # One is enough: listing thousands takes seconds on network file systems.
+    every = stores.names() if is_address(stores.path) else slides_in(stores.path)
+    for name in islice(every, 1):
         with suppress(StoreError):  # damage is reported where that store is opened
             found = wsi_seg_attributes(stores.path / name / METADATA).get("kind")
     if found == kind:
@@ -230,7 +248,7 @@ def _located(path: Path | str, content: str, verb: str) -> Path:
     if wsi_seg_attributes(file).get("kind") != "collection":
         raise StoreError(f"{path} is a zarr group of another kind; expected a collection")
     stores = Stores(path)
-    if not stores.names() and stores.unfinished():
+    if stores.unfinished() and not stores.names():
         raise StoreIncompleteError(
             f"{path} holds unfinished stores only ({', '.join(stores.unfinished())}); "
             "repeat the command that writes them"

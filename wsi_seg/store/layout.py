@@ -2,9 +2,8 @@
 
 import importlib
 import json
-import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -170,15 +169,17 @@ def update_names(path: Path) -> None:
     """List in a collection the slides that it has, for readers of servers that list no folder."""
     # Others may add slides meanwhile, and write what they saw: the last one to write looks again.
     listed: list[str] | None = None
-    while (found := _slides_in(path)) != listed:
+    while (found := sorted(slides_in(path))) != listed:
         _write_collection(path, found)
         listed = found
 
 
-def _slides_in(path: Path) -> list[str]:
+def slides_in(path: Path) -> Iterator[str]:
+    """Names of the complete stores in a folder, in any order."""
     with os.scandir(path) as folders:
-        names = sorted(folder.name for folder in folders if not folder.name.startswith("."))
-    return [name for name in names if (path / name / METADATA).is_file()]
+        for folder in folders:
+            if folder.name[0] != "." and Path(folder.path, METADATA).is_file():
+                yield folder.name
 
 
 def _write_collection(path: Path, names: Sequence[str]) -> None:
@@ -289,13 +290,18 @@ def wsi_seg_attributes(file: Path) -> Mapping[str, object]:
     StoreError
         If it cannot be read, or was written in another format.
     """
-    attributes = read_json(file).get("attributes")
+    return attributes_of(read_json(file), file.parent)
+
+
+def attributes_of(document: Mapping[str, object], group: Path) -> Mapping[str, object]:
+    """Take the ``wsi_seg`` attributes out of the metadata of a group; see `wsi_seg_attributes`."""
+    attributes = document.get("attributes")
     found = attributes.get("wsi_seg") if isinstance(attributes, dict) else None
     if not isinstance(found, dict):
         return {}
     if found.get("format") != FORMAT:
         raise StoreError(
-            f"{file.parent} was written in format {found.get('format', 'before 2')}; this version "
+            f"{group} was written in format {found.get('format', 'before 2')}; this version "
             f"of wsi_seg reads format {FORMAT}; make it again: slides with `wsi-seg tile`, their "
             "labels with `wsi-seg annotate`, predictions with `wsi-seg infer`"
         )
@@ -384,24 +390,3 @@ def _write_ours(
 def _write_group(path: Path, attributes: Mapping[str, object]) -> None:
     document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     write_atomic(path / METADATA, json.dumps(document, indent=1, allow_nan=False))
-
-
-def extend_pyramid(extents: Sequence[Extent]) -> tuple[Extent, ...]:
-    """Extend a pyramid below its last level: halves until the longer side is at most 1,024 px."""
-    full = list(extents)
-    while max(full[-1].height, full[-1].width) > 1024:
-        full.append(dyadic_extents(full[-1], 2)[1])
-    return tuple(full)
-
-
-def dyadic_extents(extent: Extent, count: int) -> tuple[Extent, ...]:
-    """Extents of ``count`` levels, each half the one above it.
-
-    OME-Zarr 0.5 wants a label to have as many levels as its image; this is for labels whose
-    level 0 is coarser than the image's.
-    """
-    extents = [extent]
-    for _ in range(count - 1):
-        last = extents[-1]
-        extents.append(Extent(height=math.ceil(last.height / 2), width=math.ceil(last.width / 2)))
-    return tuple(extents)

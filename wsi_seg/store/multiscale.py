@@ -19,7 +19,7 @@ from wsi_seg.reading.thumbnail import area_averaged, thumbnail_extent
 from wsi_seg.store.arrays import LevelArray, read_json, read_level_array
 from wsi_seg.store.chunks import read_region
 from wsi_seg.store.info import LabelInfo, PredictionInfo, Quarantined
-from wsi_seg.store.layout import wsi_seg_attributes
+from wsi_seg.store.layout import attributes_of
 from wsi_seg.store.level import Index, LevelPixels
 from wsi_seg.store.names import METADATA
 
@@ -220,16 +220,19 @@ def open_multiscale(path: Path) -> Multiscale:
     StoreError
         If the group or one of its arrays is missing, damaged or not one of ours.
     """
-    file = path / METADATA
-    stored = wsi_seg_attributes(file)  # refuses other formats
-    document = read_json(file).get("attributes")
+    return multiscale_of(path, read_json(path / METADATA))
+
+
+def multiscale_of(path: Path, document: Mapping[str, object]) -> Multiscale:
+    """Open a group whose metadata were read; see `open_multiscale`."""
+    stored = attributes_of(document, path)  # refuses other formats
     try:
-        found = _Attributes.model_validate(document)
+        found = _Attributes.model_validate(document.get("attributes"))
     except ValidationError as error:
         first = error.errors()[0]
         raise StoreError(
-            f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}; expected an OME-Zarr "
-            "group written by wsi_seg"
+            f"{path / METADATA}: {'.'.join(map(str, first['loc']))}: {first['msg']}; expected an "
+            "OME-Zarr group written by wsi_seg"
         ) from error
     scales, ours = found.ome.multiscales[0], found.wsi_seg
     arrays = tuple(read_level_array(path / dataset.path) for dataset in scales.datasets)

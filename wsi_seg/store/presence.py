@@ -73,6 +73,28 @@ class Note:
         return f"`{self.verb}{share}` (process {self.pid} on {self.host}, {self.started})"
 
 
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """Last sign of a process that has not said that it ended.
+
+    Parameters
+    ----------
+    time_ns
+        Nanoseconds since 1970, by the clock of the file's server.
+    locked
+        Whether the kernel says that the process lives; None where this kernel cannot know, as on
+        another machine.
+    """
+
+    time_ns: int
+    locked: bool | None
+
+    @property
+    def silence(self) -> float:
+        """Seconds since then, by the clocks of both."""
+        return max(0.0, time.time() - self.time_ns / 1e9)
+
+
 class Presence:
     """A process at work in a folder: this one, from the beginning of a block to its end.
 
@@ -102,10 +124,9 @@ class Presence:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._descriptor = os.open(hidden, flags, 0o644)
                 break
-        note = self.note
-        with contextlib.suppress(OSError):  # where there are no locks, signs alone tell
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            note = replace(note, kernel=_kernel())
+        # Where there are no locks, or they keep nobody out, signs alone tell.
+        kernel = _kernel() if _lock(self._descriptor, hidden) else ""
+        note = replace(self.note, kernel=kernel)
         os.write(self._descriptor, json.dumps(asdict(note)).encode())
         hidden.rename(self._path)  # whole and locked before anyone sees it
         threading.Thread(target=self._beat, name="wsi-alive", daemon=True).start()
@@ -152,26 +173,23 @@ class Watcher:
         except OSError:
             return None
 
-    def silence(self, owner: str) -> float:
-        """Seconds since the last sign of a process, by the clocks of both."""
-        try:
-            sign = (self._folder / f"{owner}{_ENDING}").stat().st_mtime
-        except OSError:
-            return 0.0
-        return max(0.0, time.time() - sign)
-
-    def lives(self, owner: str) -> bool:
-        """Whether a process may still be at work; False is certain."""
+    def sign(self, owner: str) -> Sign | None:
+        """Last sign of a process; None where its file is gone, so that it has ended."""
         try:
             descriptor = os.open(self._folder / f"{owner}{_ENDING}", os.O_RDONLY)
         except OSError:  # gone, or replaced on a network file system, which nobody does
-            return False
+            return None
         try:
-            if (locked := _is_locked(descriptor)) is not None:
-                return locked
-            return not self.is_silent(owner, os.fstat(descriptor).st_mtime_ns)
+            return Sign(os.fstat(descriptor).st_mtime_ns, _is_locked(descriptor))
         finally:
             os.close(descriptor)
+
+    def lives(self, owner: str) -> bool:
+        """Whether a process may still be at work; False is certain."""
+        sign = self.sign(owner)
+        if sign is None or sign.locked is not None:
+            return sign is not None and sign.locked is True
+        return not self.is_silent(owner, sign.time_ns)
 
     def is_silent(self, owner: str, sign: int) -> bool:
         """Whether this sign was the last one for as long as `LEASE`, since it was first asked."""
@@ -193,6 +211,19 @@ class Watcher:
                     (self._folder / f"{owner}{_ENDING}").unlink()
             elif note is not None:
                 yield owner, note
+
+
+def _lock(descriptor: int, path: Path) -> bool:
+    """Lock a file for as long as it is open, and find out whether that keeps others out."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with path.open("rb") as other:
+            fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _is_locked(descriptor: int) -> bool | None:

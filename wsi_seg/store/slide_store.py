@@ -13,9 +13,10 @@ from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Pyramid
 from wsi_seg.notebook import picture_png, slide_html
 from wsi_seg.reading.resample import read_centred
+from wsi_seg.store.arrays import read_json
 from wsi_seg.store.info import PredictionInfo, StoreInfo
-from wsi_seg.store.layout import label_list, wsi_seg_attributes
-from wsi_seg.store.multiscale import Multiscale, open_multiscale
+from wsi_seg.store.layout import attributes_of, label_list
+from wsi_seg.store.multiscale import Multiscale, multiscale_of, open_multiscale
 from wsi_seg.store.names import LABELS, METADATA, PREDICTION_LABEL
 from wsi_seg.store.picture import small_picture
 from wsi_seg.store.remote import below
@@ -204,9 +205,10 @@ def open_image(path: Path) -> Multiscale:
     StoreError
         If it is missing, damaged or not one of ours.
     """
-    stored = wsi_seg_attributes(path / METADATA)
+    document = read_json(path / METADATA)
+    stored = attributes_of(document, path)
     if _saved(path, stored) != "labels":
-        return open_multiscale(path)
+        return multiscale_of(path, document)
     return replace(
         open_multiscale(path / LABELS / PREDICTION_LABEL), name=path.name, attributes=stored
     )

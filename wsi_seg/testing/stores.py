@@ -8,14 +8,13 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.geometry import Extent
+from wsi_seg.geometry import Extent, extend_pyramid
 from wsi_seg.store import (
     LabelInfo,
     Layout,
     StoreInfo,
     create_collection,
     create_multiscale,
-    extend_pyramid,
     writing,
 )
 from wsi_seg.store.arrays import read_level_array
