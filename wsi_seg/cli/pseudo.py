@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
+from wsi_seg.cli.options import SetOption
 
 
 def pseudo(
@@ -14,6 +15,7 @@ def pseudo(
     recipe: Annotated[
         Path, typer.Option(help="Recipe of the run that will learn from them.")
     ] = Path("recipe.yaml"),
+    settings: SetOption = None,
     fold: Annotated[
         int | None,
         typer.Option(
@@ -53,7 +55,7 @@ def pseudo(
 
       wsi-seg pseudo pred.zarr unlabelled.zarr --recipe recipe.yaml
       wsi-seg pseudo pred.zarr unlabelled.zarr --fold 0 --high 0.9 --low 0.1
-      wsi-seg pseudo pred.zarr store.zarr --recipe student.yaml --soft
+      wsi-seg pseudo pred.zarr store.zarr --soft --set data.label=soft --set data.validation=0
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
@@ -64,13 +66,14 @@ def pseudo(
         report = write_pseudo_labels(
             open_predictions(predictions),
             open_collection(collection),
-            load_recipe(recipe),
+            load_recipe(recipe, settings or ()),
             PseudoOptions(high=high, low=low, foreground_only=foreground_only, soft=soft),
             fold=fold,
             progress=terminal.progress,
         )
         terminal.show(report)
-        terminal.next_command("wsi-seg", "train", recipe, "--out", "run-pseudo")
+        chosen = [word for setting in settings or () for word in ("--set", setting)]
+        terminal.next_command("wsi-seg", "train", recipe, *chosen, "--out", "run-pseudo")
         report.require_whole()
         return report.to_json()
 

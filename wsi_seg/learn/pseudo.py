@@ -162,9 +162,13 @@ def write_pseudo_labels(
 
 
 def _held_out(recipe: Recipe, fold: int | None) -> set[str]:
+    """Names of slides that are held out; none have to have the label yet if none are."""
+    folds = recipe.data.folds or 1
+    if fold is not None and fold not in range(folds):
+        raise ConfigError(f"got fold {fold}; the recipe has {folds}, counted from 0")
+    if not (recipe.data.folds or recipe.data.validation):
+        return set()
     splits = split_slides(recipe)
-    if fold is not None and fold not in range(len(splits)):
-        raise ConfigError(f"got fold {fold}; the recipe has {len(splits)}, counted from 0")
     chosen = splits if fold is None else splits[fold : fold + 1]
     return {store.name for split in chosen for store in split.validation}
 
