@@ -1,5 +1,6 @@
 """Owns exporting a whole prediction collection: one file per slide and format."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -195,8 +196,10 @@ def _write_pixels(
         parts = [(part, part.classes) for part in each_class(label)]
         write_overview(slides[store.name], parts, files[-1])
     if targets.png is not None:
-        files.append(targets.png / file_name(store.name, ".png"))
-        write_mask(files[-1], label)
+        for number, part in enumerate(each_class(label), 1):
+            own = "" if label.channels is None else f".{number}-{_plain(part.classes.names[0])}"
+            files.append(targets.png / file_name(store.name, f"{own}.png"))
+            write_mask(files[-1], part)
     if targets.ome_tiff is not None:
         images = {"labels": label}
         if store.saved != "labels":
@@ -205,6 +208,11 @@ def _write_pixels(
             files.append(targets.ome_tiff / file_name(store.name, f".{suffix}.ome.tif"))
             write_ome_tiff(files[-1], image, store.name)
     return files
+
+
+def _plain(name: str) -> str:
+    """Name of a class as a part of a file's name."""
+    return re.sub(r"[^\w-]+", "_", name)
 
 
 def _write_objects(
