@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.commands import run_json
 from wsi_seg.classes import IGNORE, ClassTable
 from wsi_seg.config import load_recipe
 from wsi_seg.data.source import PatchSource
@@ -369,3 +370,23 @@ def test_overlapping_classes_become_one_id_for_each_pixel_where_a_recipe_wants_t
     assert (ids[10:30, 30:50] == 1).all()  # a disc is surer than what is in it
     report = write(overlapping, exclusive, soft=True)
     assert "from a model whose classes overlap" in report.failures["d"]
+
+
+def test_a_student_may_learn_guesses_on_slides_that_people_drew(world):
+    """Under a name of their own, of which there is no label yet; the drawn label stays."""
+    before = whole(open_collection(world / "store.zarr")["a"].label("annotations"))
+    settings = ("--set", "data.label=taught", "--set", "data.validation=0")
+    found = run_json(
+        "pseudo", world / "pred.zarr", world / "store.zarr", "--recipe", world / "recipe.yaml",
+        "--soft", *settings,
+    )  # fmt: skip
+    assert found["objects"] == {"a": 1, "c": 1, "d": 1}
+    slide = open_collection(world / "store.zarr")["a"]
+    assert set(slide.label_names()) == {"annotations", "taught"}
+    assert np.array_equal(whole(slide.label("annotations")), before)
+    recipe = load_recipe(world / "recipe.yaml", settings[1::2])
+    (split,) = split_slides(recipe)
+    assert [one.name for one in split.train] == ["a", "c", "d"]
+    assert all(one.is_pseudo for one in split.train)
+    with pytest.raises(ConfigError, match="of the slides people labelled none"):
+        split_slides(load_recipe(world / "recipe.yaml", (settings[1], "data.validation=0.3")))
