@@ -305,7 +305,8 @@ def _fold_report(
     if fitted.best.parent != folder:
         for suffix in (".safetensors", ".json"):
             shutil.copyfile(fitted.best.with_suffix(suffix), (folder / BEST).with_suffix(suffix))
-    members, averaged = fitted.top, ()
+    members = fitted.top
+    averaged: tuple[str, ...] = ()
     if recipe.ensemble.average and len(members) > 1:
         averaged = _average(recipe, split, folder / AVERAGE, fitted, progress)
         members = (folder / AVERAGE,)
