@@ -3,14 +3,14 @@
     python pipelines/nuclei_dsb2018/distil.py DATA WORK [--set train.epochs=24] [--seeds 3]
 
 DATA is the folder of the 2018 Data Science Bowl's images; what is made is in WORK, a new folder.
-The teacher is three folds of UnetPlusPlus, each pixel predicted in eight orientations. Students are
-the small recipe's network and learn the same images with the same draws: by the labels that people
-drew, by the teacher's hard labels, or by its probabilities. The same recipe then keeps its best
-epoch as it is, a moving average (EMA), equal parts from half of the epochs on (SWA), or a greedy
+The teacher is three folds of the small recipe's network, each pixel predicted in eight
+orientations. Students are the same network once, and learn the same images with the same draws: by
+the labels that people drew, by the teacher's hard labels, or by its probabilities. The same recipe
+then keeps its best epoch as it is, a moving average (EMA), equal parts from half of the epochs on (SWA), or a greedy
 soup of its eight best epochs, by every fifth image held out of those to learn from.
 
 All are scored on the images of the suggested split, and the figures are in WORK/distil.json. Speed
-is that of one image made of these, 4,096 px a side, predicted by nothing else at the time.
+is that of a large image made of them, predicted by nothing else at the time.
 """
 
 import argparse
@@ -56,11 +56,13 @@ class Work:
         Where all is made.
     settings
         Of every training.
+    overlap
+        Of tiles that are predicted.
     """
 
-    def __init__(self, folder: Path, settings: list[str]) -> None:
-        self.folder, self.settings = folder, settings
-        self.figures: Figures = {"settings": settings}
+    def __init__(self, folder: Path, settings: list[str], overlap: str) -> None:
+        self.folder, self.settings, self._overlap = folder, settings, overlap
+        self.figures: Figures = {"settings": settings, "overlap": overlap}
         self._started = time.monotonic()
 
     def run(self, *words: str | Path) -> Figures:
@@ -73,7 +75,7 @@ class Work:
     def train(self, name: str, *settings: str) -> Path:
         """Train by the small recipe; return the model."""
         out = self.folder / name
-        chosen = [f"data.stores=[{self.folder / 'seen.zarr'}]", *settings, *self.settings]
+        chosen = [f"data.stores=[{self.folder / 'seen.zarr'}]", *self.settings, *settings]
         found = self.run("train", RECIPE, "--out", out, *_set(chosen))
         return Path(str(found["ensemble"] or next(iter(_texts(found["members"])))))
 
@@ -81,7 +83,7 @@ class Work:
         """Predict a collection, compiling nothing, so that speeds are those of the network."""
         return self.run(
             "infer", slides, "--checkpoint", model, "--tta", tta, "--no-skip", "--compile", "off",
-            "--out", out,
+            "--overlap", self._overlap, "--out", out,
         )  # fmt: skip
 
     def dice(self, name: str, model: Path, tta: str = "none") -> float:
@@ -108,36 +110,37 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="of every training")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) // 2))
+    parser.add_argument("--overlap", default="0.5", help="of tiles that are predicted")
+    parser.add_argument("--side", type=int, default=4096, help="of the large image, in pixels")
     options = parser.parse_args()
-    work = Work(options.work.resolve(), options.set)
+    work = Work(options.work.resolve(), options.set, options.overlap)
     work.folder.mkdir(parents=True)
-    prepare(work, options.data.resolve())
-    with ThreadPoolExecutor(options.jobs) as pool:
-        averages = {
-            name: [
-                pool.submit(score, work, f"{slug(name)}-{seed}", (*settings, f"seed={seed}"))
-                for seed in range(options.seeds)
-            ]
-            for name, settings in AVERAGES.items()
-        }
-        teacher = teach(work)
-        students = {
-            name: [
-                pool.submit(score, work, f"{slug(name)}-{seed}", (*settings, f"seed={seed}"))
-                for seed in range(options.seeds)
-            ]
-            for name, settings in STUDENTS.items()
-        }
-        for name, runs in (averages | students).items():
-            work.note(name, spread(run.result() for run in runs))
+    prepare(work, options.data.resolve(), options.side)
+    teacher = teach(work)
+    train_all(work, STUDENTS, options.seeds, options.jobs)
     models = {"teacher": (teacher, "d4"), "one fold of it": (fold_of(teacher), "none")}
-    models["student"] = (work.folder / f"{slug('soft labels')}-0" / "best.safetensors", "none")
+    models["student"] = (work.folder / "soft-labels-0" / "best.safetensors", "none")
     for name, (model, tta) in models.items():
         found = work.predict("large.zarr", model, f"large-{slug(name)}.zarr", tta)
         work.note(f"speed of {name}", {key: found[key] for key in ("tiles_per_second", "device")})
+    train_all(work, AVERAGES, options.seeds, options.jobs)
 
 
-def prepare(work: Work, data: Path) -> None:
+def train_all(work: Work, recipes: dict[str, tuple[str, ...]], seeds: int, at_a_time: int) -> None:
+    """Train by each of some settings, once for each seed, and score all."""
+    with ThreadPoolExecutor(at_a_time) as pool:
+        runs = {
+            name: [
+                pool.submit(score, work, f"{slug(name)}-{seed}", (*settings, f"seed={seed}"))
+                for seed in range(seeds)
+            ]
+            for name, settings in recipes.items()
+        }
+        for name, found in runs.items():
+            work.note(name, spread(run.result() for run in found))
+
+
+def prepare(work: Work, data: Path, side: int) -> None:
     """Tile the images of both parts and draw their nuclei; make a large one to measure speed."""
     with (data / "index.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -148,7 +151,7 @@ def prepare(work: Work, data: Path) -> None:
         work.run("tile", *images, "--out", f"{name}.zarr")
         work.run("annotate", f"{name}.zarr", data / "masks", "--default-class", "nucleus")
     large = work.folder / "large.png"
-    mosaic([data / "images" / f"{row['file']}.png" for row in rows], 4096).save(large)
+    mosaic([data / "images" / f"{row['file']}.png" for row in rows], side).save(large)
     work.run("tile", large, "--out", "large.zarr")
 
 
@@ -164,7 +167,7 @@ def mosaic(images: list[Path], side: int, cell: int = 256) -> Image.Image:
 
 def teach(work: Work) -> Path:
     """Train the teacher, score it, and write what it finds on the images to learn from."""
-    folds = ("data.folds=3", "ensemble.out_of_fold=false", "model.architecture=UnetPlusPlus")
+    folds = ("data.folds=3", "ensemble.out_of_fold=false")
     teacher = work.train("teacher", *folds)
     work.note("one fold of the teacher", work.dice("fold", fold_of(teacher)))
     work.note("teacher", work.dice("teacher", teacher, "d4"))
