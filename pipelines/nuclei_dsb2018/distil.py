@@ -6,8 +6,9 @@ DATA is the folder of the 2018 Data Science Bowl's images; what is made is in WO
 The teacher is three folds of the small recipe's network, each pixel predicted in eight
 orientations. Students are the same network once, and learn the same images with the same draws: by
 the labels that people drew, by the teacher's hard labels, or by its probabilities. The same recipe
-then keeps its best epoch as it is, a moving average (EMA), equal parts from half of the epochs on (SWA), or a greedy
-soup of its eight best epochs, by every fifth image held out of those to learn from.
+then keeps its best epoch as it is, a moving average (EMA), equal parts from half of the epochs on
+(SWA), or a greedy soup of its eight best epochs, by every fifth image held out of those to learn
+from.
 
 All are scored on the images of the suggested split, and the figures are in WORK/distil.json. Speed
 is that of a large image made of them, predicted by nothing else at the time.
