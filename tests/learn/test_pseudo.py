@@ -329,7 +329,7 @@ def overlapping(world):
 
 
 @pytest.mark.parametrize("soft", [False, True])
-def test_overlapping_classes_are_judged_one_by_one(overlapping, soft):
+def test_overlapping_classes_are_decided_one_by_one(overlapping, soft):
     options = {"high": 0.7, "low": 0.3} if soft else {}
     report = write(overlapping, OVERLAPPING, soft=soft, **options)
     report.require_whole()

@@ -55,7 +55,7 @@ def pseudo(
 
       wsi-seg pseudo pred.zarr unlabelled.zarr --recipe recipe.yaml
       wsi-seg pseudo pred.zarr unlabelled.zarr --fold 0 --high 0.9 --low 0.1
-      wsi-seg pseudo pred.zarr store.zarr --soft --set data.label=soft --set data.validation=0
+      wsi-seg pseudo pred.zarr store.zarr --soft --recipe student.yaml
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
