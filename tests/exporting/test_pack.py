@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import yaml
@@ -111,6 +112,8 @@ def test_the_archive_says_what_it_is(packed):
     assert stated["outputs"][0]["axes"][1]["channel_names"] == ["gland", "blood_vessel"]
     assert stated["inputs"][0]["axes"][2]["scale"] == CARD.mpp
     assert stated["authors"] == [{"name": "A. B."}]
+    (operators,) = onnx.load(folder / "m.onnx").opset_import
+    assert stated["weights"]["onnx"]["opset_version"] == operators.version
 
 
 @pytest.mark.parametrize("name", ["m.onnx", "m.pt2"])

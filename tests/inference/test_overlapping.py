@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from PIL import Image
 from shapely.geometry import box
 
 from tests.cards import make_card
@@ -17,6 +18,8 @@ from wsi_seg.errors import BatchError, StoreError
 from wsi_seg.evaluation.ablation import ablate_members
 from wsi_seg.evaluation.calibration import slide_reliability
 from wsi_seg.evaluation.compare import evaluate, usual_measures
+from wsi_seg.evaluation.hard_negatives import hard_px
+from wsi_seg.evaluation.maps import write_maps
 from wsi_seg.evaluation.recalibrate import Calibration, write_calibrated
 from wsi_seg.evaluation.review_objects import list_review_objects
 from wsi_seg.evaluation.search import grid, slide_scores
@@ -34,9 +37,9 @@ from wsi_seg.postprocess.strips import argmax_strips
 from wsi_seg.postprocess.write import write_decision
 from wsi_seg.predict.ensemble import Member, Model
 from wsi_seg.progress import Silent
-from wsi_seg.store import open_collection, open_predictions
+from wsi_seg.store import create_collection, open_collection, open_predictions
 from wsi_seg.store.class_view import class_views
-from wsi_seg.testing.stores import make_store
+from wsi_seg.testing.stores import make_store, write_image
 from wsi_seg.viewer.layers import slide_layers
 
 CLASSES = ClassTable.named(["cell", "spot"], mode="overlapping")
@@ -191,8 +194,20 @@ def test_exports_have_the_objects_of_each_class(world, tmp_path):
     numbers = np.asarray(zarr.open_array(tmp_path / "one.ome.zarr/labels/objects/0")[...])
     assert np.array_equal(np.moveaxis(numbers > 0, 0, -1), found > 0)
     assert set(np.unique(numbers)) == set(range(len(table) + 1))
-    with pytest.raises(BatchError, match="its classes overlap, and --png have one id"):
-        export(predictions, None, ExportTargets(png=tmp_path)).require_whole()
+    with pytest.raises(BatchError, match="its classes overlap, and --spatialdata have one id"):
+        export(predictions, None, ExportTargets(spatialdata=tmp_path)).require_whole()
+
+
+def test_a_png_is_written_of_each_class(world, tmp_path):
+    report = export(open_predictions(world / "both"), None, ExportTargets(png=tmp_path))
+    report.require_whole()
+    found, _ = planes_of(world)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.1-cell.png", "one.2-spot.png"]
+    for number, name in enumerate(CLASSES.names, 1):
+        with Image.open(tmp_path / f"one.{number}-{name}.png") as picture:
+            assert np.array_equal(np.asarray(picture), found[..., number - 1] == number)
+            shown = np.asarray(picture.convert("RGB"))
+        assert (shown[found[..., number - 1] == number] == CLASSES.entries[number - 1].rgb).all()
 
 
 def test_a_calibrated_prediction_has_planes_too(world, tmp_path):
@@ -225,10 +240,49 @@ def test_the_viewer_and_reviews_show_each_class(world):
     assert [one.class_name for one in drawn] == ["cell", "cell", "spot", "spot"]
 
 
-def test_what_needs_one_id_for_each_pixel_says_so(world):
-    predictions = open_predictions(world / "both")
-    with pytest.raises(StoreError, match="one id"):
-        ablate_members(
-            [predictions, predictions], open_collection(world / "s.zarr"),
-            label="annotations", progress=Silent(),
-        )  # fmt: skip
+def test_members_are_compared_class_by_class(world, tmp_path):
+    """The mean with a member that finds nothing finds what is certain: 255 of 255."""
+    both = open_predictions(world / "both")
+    group = tmp_path / "none.zarr" / "one"
+    create_collection(tmp_path / "none.zarr")
+    about = dict(both["one"].attributes)
+    write_image(group, np.zeros((HEIGHT, WIDTH, 2), np.uint8), about)
+    members = [both, open_predictions(tmp_path / "none.zarr")]
+    report = ablate_members(
+        members, open_collection(world / "s.zarr"), label="annotations", variance=both,
+        progress=Silent(),
+    )  # fmt: skip
+    found, true = planes_of(world)
+    certain = (both["one"].probabilities[:, :] == 255) * np.array([1, 2])
+    for number, name in enumerate(CLASSES.names, 1):
+        expected = dice(found[..., number - 1], true[..., number - 1], number)
+        together = dice(certain[..., number - 1], true[..., number - 1], number)
+        first, second = (one for one in report.contributions if one.class_name == name)
+        assert (first.alone, second.alone) == (pytest.approx(expected), 0)
+        assert report.dice[name] == pytest.approx(together)
+        assert second.gain == pytest.approx(together - expected)
+    half = both["one"].probabilities[:, :].max(axis=-1).astype(float) / 2
+    variance = both["one"].label("variance")[:, :]
+    assert np.abs(variance - (half / 127.5) ** 2 * 255).max() <= 1
+
+
+def test_a_map_of_errors_shows_the_worst_of_the_classes(world):
+    store = prediction(world)
+    write_maps(store, truth(world), label="annotations", found_label="prediction")
+    found, true = planes_of(world)
+    states = np.zeros(found.shape, int)
+    states[(found > 0) & (found == true)] = 1
+    states[(found > 0) & (found != true)] = 2
+    states[(found == 0) & (true > 0)] = 3
+    states[true == 255] = 0
+    assert np.array_equal(prediction(world).label("errors")[:, :], states.max(axis=-1))
+    assert {"energy", "uncertainty"} <= set(prediction(world).label_names())
+
+
+def test_mistakes_are_mined_class_by_class(world):
+    """A false spot inside a true cell is a hard negative, and so is a false cell elsewhere."""
+    confidence, _ = hard_px(prediction(world), truth(world), label="annotations", ring_um=0, cap=1)
+    values, (_, true) = prediction(world).probabilities[:, :], planes_of(world)
+    false = np.where((values >= 128) & (true == 0), values, 0).max(axis=-1)
+    assert np.array_equal(confidence, false)
+    assert (confidence[21:49, 21:49] > 0).any()  # inside a cell

@@ -4,8 +4,15 @@ import pytest
 import torch
 from torch import nn
 
+from tests.cards import make_card
 from wsi_seg.config import TrainConfig
-from wsi_seg.learn.average import WeightAverage, build_average, first_averaged_epoch
+from wsi_seg.learn.average import (
+    WeightAverage,
+    build_average,
+    choose_soup,
+    first_averaged_epoch,
+)
+from wsi_seg.models import build_network, save_checkpoint
 
 
 def network(value):
@@ -35,6 +42,50 @@ def test_equal_parts_are_a_mean_and_counters_are_not_averaged():
     assert average.module[0].weight.flatten().tolist() == pytest.approx([3.0, 3.0])
     assert average.module[1].num_batches_tracked.item() == 60
     assert not any(p.requires_grad for p in average.parameters())
+
+
+@pytest.fixture
+def soup_members(tmp_path):
+    """Write checkpoints of one network whose weights are all of one value each."""
+
+    def write(*values):
+        paths = []
+        for number, value in enumerate(values):
+            card = make_card(encoder="tu-mobilenetv3_small_050")
+            made = build_network(card.spec)
+            with torch.no_grad():
+                for parameter in made.parameters():
+                    parameter.fill_(value)
+            paths.append(tmp_path / f"epoch_{number}.safetensors")
+            save_checkpoint(paths[-1], made, card)
+        return paths
+
+    return write
+
+
+def test_a_soup_takes_what_does_not_lower_the_score(soup_members):
+    """Of -|mean - 5|: 4 alone, 2 falls, 6 gains, 5 is as good, 9 falls, 5 is as good."""
+    paths = soup_members(4.0, 2.0, 6.0, 5.0, 9.0, 5.0)
+    tried = []
+
+    def score(made):
+        value = next(made.parameters()).detach().max().item()
+        tried.append(value)
+        return -abs(value - 5)
+
+    chosen, best = choose_soup(paths, score)
+    assert tried == pytest.approx([4, 3, 5, 5, 6, 5])
+    assert [path.stem for path in chosen] == ["epoch_0", "epoch_2", "epoch_3", "epoch_5"]
+    assert best == 0
+
+
+def test_a_soup_is_never_worse_than_its_best_member(soup_members):
+    paths = soup_members(5.0, 1.0, 2.0)
+
+    def score(made):
+        return -abs(next(made.parameters()).detach().max().item() - 5)
+
+    assert choose_soup(paths, score) == ((paths[0],), 0)
 
 
 def test_what_the_recipe_asks_for():

@@ -244,6 +244,30 @@ def test_checkpoints_are_averaged_but_counters_are_not(recipe_for, tmp_path):
         average_checkpoints([], tmp_path / "none.safetensors")
 
 
+def test_a_greedy_soup_is_scored_like_any_network(recipe_for, tmp_path):
+    """It scores at least what the best of the epochs does, and says which ones it is made of."""
+    recipe = recipe_for(
+        "train.top_k=3", "train.ema=null", "ensemble.average=greedy", "train.monitor=loss"
+    )
+    report = train(recipe, tmp_path, progress=Silent())
+    assert report.model == tmp_path / "average.safetensors"
+    card = read_card(report.model)
+    assert report.best.score is not None
+    assert 0 < card.scores["val_loss"] <= report.best.score + 1e-6
+    names = report.best.averaged
+    assert names[0] == f"epoch_{report.best.best_epoch:04d}"
+    assert card.training["averaged"] == [f"{name}.safetensors" for name in names]
+    assert any("mean of epoch_" in line for line in report.lines())
+    mean = load_file(report.model)
+    kept = [load_file(tmp_path / "top" / f"{name}.safetensors") for name in names]
+    for name, tensor in mean.items():
+        if tensor.is_floating_point():
+            expected = torch.stack([one[name].double() for one in kept]).mean(0)
+            assert torch.allclose(tensor.double(), expected, atol=1e-6), name
+    with pytest.raises(ConfigError, match="greedy chooses by slides held out"):
+        recipe_for("ensemble.average=greedy", "data.validation=0")
+
+
 def test_a_class_that_a_fold_lacks_is_named_before_anything_is_trained(recipe_for, tmp_path):
     recipe = recipe_for(
         "classes=[{name: disc}, {name: unseen}]", "data.validation=0.2", "data.folds=3"

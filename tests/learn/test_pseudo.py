@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from wsi_seg.classes import ClassTable
+from tests.commands import run_json
+from wsi_seg.classes import IGNORE, ClassTable
 from wsi_seg.config import load_recipe
 from wsi_seg.data.source import PatchSource
 from wsi_seg.errors import BatchError, ConfigError, OutputError
 from wsi_seg.geometry import Region
+from wsi_seg.learn.dataset import make_dataset
 from wsi_seg.learn.patches import Patches
 from wsi_seg.learn.pseudo import PseudoOptions, write_pseudo_labels
 from wsi_seg.learn.resume import Position
@@ -278,13 +280,113 @@ def test_exclusive_classes_are_background_where_all_of_them_leave_enough(world):
         downsample=2.0,
     )
     classes = "classes=[{name: other}, {name: disc}]"
-    write(world, classes, soft=True).require_whole()
+    write(world, classes, soft=True, high=0.7, low=0.3).require_whole()
     label = open_collection(world / "store.zarr")["d"].label("annotations")
     ids = whole(label, 1)
     assert set(np.unique(ids[10:20, 30:50])) == {255}
     assert set(np.unique(ids[20:25, 30:50])) == {2}
     assert set(np.unique(ids[25:30, 30:50])) == {255}
     assert ids[:10].max() == 0
-    overlapping = "classes={mode: overlapping, table: [{name: other}, {name: disc}]}"
-    report = write(world, overlapping)
-    assert "the classes overlap" in report.failures["d"]
+
+
+def test_soft_labels_leave_nothing_out_unless_they_are_asked_to(world):
+    only(world, "d")
+    write(world, soft=True)
+    slide = open_collection(world / "store.zarr")["d"]
+    ids = whole(slide.label("annotations"))
+    assert set(np.unique(ids)) == {0, 1}
+    assert (ids[42:48, 62:98] == 1).all()  # 128 of 255 is more than half
+    recipe = load_recipe(world / "recipe.yaml", ("data.train=[d]", "augment=d4"))
+    dataset = make_dataset(recipe)
+    values = torch.cat([dataset[index][1] for index in range(len(dataset))]).unique()
+    # Flips and turns take probabilities as they are.
+    assert {round(255 * float(value)) for value in values} == {0, 128, 250}
+    write(world, soft=True, low=0.3)
+    assert IGNORE in whole(open_collection(world / "store.zarr")["d"].label("annotations"))
+
+
+OVERLAPPING = "classes={mode: overlapping, table: [{name: disc}, {name: other}]}"
+
+
+@pytest.fixture
+def overlapping(world):
+    """Prediction of d alone: discs with others in them, at half the slide's size."""
+    classes = ClassTable.named(["other", "disc"], mode="overlapping")
+    store = open_collection(world / "store.zarr")["d"]
+    extent = store.pyramid.extent
+    found = np.zeros((-(-extent.height // 2), -(-extent.width // 2), 2), dtype=np.uint8)
+    found[10:30, 30:50, 1] = 250
+    found[15:20, 35:45, 0] = 240
+    found[20:25, 35:45, 0] = 128
+    only(world, "")
+    write_image(
+        world / "pred.zarr" / "d",
+        found,
+        {"kind": "prediction", "classes": classes.to_json()},
+        downsample=2.0,
+    )
+    return world
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_overlapping_classes_are_decided_one_by_one(overlapping, soft):
+    options = {"high": 0.7, "low": 0.3} if soft else {}
+    report = write(overlapping, OVERLAPPING, soft=soft, **options)
+    report.require_whole()
+    assert report.objects == {"d": 2}
+    slide = open_collection(overlapping / "store.zarr")["d"]
+    disc, other = np.moveaxis(whole(slide.planes("annotations"), 1), -1, 0)
+    assert (disc[10:30, 30:50] == 1).all()
+    assert set(np.unique(disc)) == {0, 1}
+    assert (other[15:20, 35:45] == 2).all()
+    assert (other[20:25, 35:45] == 255).all()
+    assert (other == 0).sum() == other.size - 100
+    objects = read_objects(slide, "annotations")
+    assert list(objects.class_name) == ["disc", "other"]
+    settings = (OVERLAPPING, "data.train=[d]", "data.validation=0", "augment=none")
+    recipe = load_recipe(overlapping / "recipe.yaml", settings)
+    dataset = make_dataset(recipe)
+    labels = torch.stack([dataset[index][1] for index in range(len(dataset))])
+    known = labels[~labels.isnan()]
+    assert labels[:, 0].isnan().sum() == 0 < labels[:, 1].isnan().sum()
+    expected = {0.0, 240 / 255, 250 / 255} if soft else {0.0, 1.0}
+    assert set(known.unique().tolist()) == {float(np.float32(value)) for value in expected}
+
+
+def test_a_student_learns_from_soft_labels_of_overlapping_classes(overlapping):
+    write(overlapping, OVERLAPPING, soft=True).require_whole()
+    settings = (OVERLAPPING, "data.train=[d]", "data.validation=0", "data.pseudo_weight=1")
+    recipe = load_recipe(overlapping / "recipe.yaml", settings)
+    report = train(recipe, overlapping / "run", progress=Silent())
+    assert report.best.epochs == 1
+    assert np.isfinite(float(report.best.metrics.read_text().splitlines()[1].split(",")[1]))
+
+
+def test_overlapping_classes_become_one_id_for_each_pixel_where_a_recipe_wants_that(overlapping):
+    exclusive = "classes=[{name: disc}, {name: other}]"
+    write(overlapping, exclusive).require_whole()
+    label = open_collection(overlapping / "store.zarr")["d"].label("annotations")
+    ids = whole(label, 1)
+    assert (ids[10:30, 30:50] == 1).all()  # a disc is surer than what is in it
+    report = write(overlapping, exclusive, soft=True)
+    assert "from a model whose classes overlap" in report.failures["d"]
+
+
+def test_a_student_may_learn_guesses_on_slides_that_people_drew(world):
+    """Under a name of their own, of which there is no label yet; the drawn label stays."""
+    before = whole(open_collection(world / "store.zarr")["a"].label("annotations"))
+    settings = ("--set", "data.label=taught", "--set", "data.validation=0")
+    found = run_json(
+        "pseudo", world / "pred.zarr", world / "store.zarr", "--recipe", world / "recipe.yaml",
+        "--soft", *settings,
+    )  # fmt: skip
+    assert found["objects"] == {"a": 1, "c": 1, "d": 1}
+    slide = open_collection(world / "store.zarr")["a"]
+    assert set(slide.label_names()) == {"annotations", "taught"}
+    assert np.array_equal(whole(slide.label("annotations")), before)
+    recipe = load_recipe(world / "recipe.yaml", settings[1::2])
+    (split,) = split_slides(recipe)
+    assert [one.name for one in split.train] == ["a", "c", "d"]
+    assert all(one.is_pseudo for one in split.train)
+    with pytest.raises(ConfigError, match="of the slides people labelled none"):
+        split_slides(load_recipe(world / "recipe.yaml", (settings[1], "data.validation=0.3")))

@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 import yaml
@@ -334,3 +335,11 @@ def test_cards_that_are_not_cards_are_explained(tmp_path, values, said):
     (tmp_path / "a.yaml").write_text("{unclosed")
     with pytest.raises(CheckpointError, match="not a model card"):
         read_card_file(tmp_path / "a.yaml")
+
+
+def test_a_file_of_newer_operators_is_refused_with_the_newest_that_are_known(folder, tmp_path):
+    made = onnx.load(folder / "any.onnx")
+    made.opset_import[0].version = 999
+    onnx.save(made, tmp_path / "new.onnx")
+    with pytest.raises(CheckpointError, match=r"Opset 999 .* till opset \d+"):
+        open_network(tmp_path / "new.onnx")

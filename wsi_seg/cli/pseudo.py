@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
+from wsi_seg.cli.options import SetOption
 
 
 def pseudo(
@@ -14,6 +15,7 @@ def pseudo(
     recipe: Annotated[
         Path, typer.Option(help="Recipe of the run that will learn from them.")
     ] = Path("recipe.yaml"),
+    settings: SetOption = None,
     fold: Annotated[
         int | None,
         typer.Option(
@@ -21,11 +23,19 @@ def pseudo(
         ),
     ] = None,
     high: Annotated[
-        float, typer.Option(help="Lowest probability, 0 to 1, at which a pixel gets a class.")
-    ] = 0.7,
+        float | None,
+        typer.Option(
+            help="Lowest probability, 0 to 1, at which a pixel gets a class.",
+            show_default="0.7; with --soft all are learned",
+        ),
+    ] = None,
     low: Annotated[
-        float, typer.Option(help="Highest probability, 0 to 1, at which it is background.")
-    ] = 0.3,
+        float | None,
+        typer.Option(
+            help="Highest probability, 0 to 1, at which it is background.",
+            show_default="0.3; with --soft all are learned",
+        ),
+    ] = None,
     foreground_only: Annotated[
         bool, typer.Option("--foreground-only", help="Ignore tiles without any class.")
     ] = False,
@@ -36,14 +46,16 @@ def pseudo(
 ) -> None:
     """Turn confident predictions into pseudo-labels to learn from.
 
-    Pixels between the two probabilities are ignored. Slides that the run holds out are refused,
-    and labels drawn by people are never overwritten. The recipe's data.pseudo_weight says how
-    much such slides count.
+    Pixels between the two probabilities are ignored; with --soft and neither of them each pixel
+    is learned, with the probability that it has. Slides that the run holds out are refused, and
+    labels drawn by people are never overwritten: data.label of the recipe may be another name.
+    The recipe's data.pseudo_weight says how much such slides count.
 
     For example:
 
       wsi-seg pseudo pred.zarr unlabelled.zarr --recipe recipe.yaml
       wsi-seg pseudo pred.zarr unlabelled.zarr --fold 0 --high 0.9 --low 0.1
+      wsi-seg pseudo pred.zarr store.zarr --soft --recipe student.yaml
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
@@ -54,14 +66,15 @@ def pseudo(
         report = write_pseudo_labels(
             open_predictions(predictions),
             open_collection(collection),
-            load_recipe(recipe),
+            load_recipe(recipe, settings or ()),
             PseudoOptions(high=high, low=low, foreground_only=foreground_only, soft=soft),
             fold=fold,
             progress=terminal.progress,
         )
         terminal.show(report)
         report.require_whole()
-        terminal.next_command("wsi-seg", "train", recipe, "--out", "run-pseudo")
+        chosen = [word for setting in settings or () for word in ("--set", setting)]
+        terminal.next_command("wsi-seg", "train", recipe, *chosen, "--out", "run-pseudo")
         return report.to_json()
 
     run_verb(body, json_mode, writes=collection)

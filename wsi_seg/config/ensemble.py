@@ -13,7 +13,7 @@ A member may be the file of another ensemble: its networks share the member's we
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
@@ -26,9 +26,10 @@ from wsi_seg.errors import ConfigError
 class EnsembleConfig(Section):
     """What is made of the networks of all folds."""
 
-    average: bool = False
+    average: bool | Literal["greedy"] = False
     """Average the weights of each fold's ``train.top_k`` networks to one network, in place of a
-    member each."""
+    member each. ``greedy`` begins with the best, adds one after the other, and leaves out those
+    with which the score of the slides held out falls."""
     out_of_fold: bool = True
     """Predict every slide by the fold that has not seen it, and keep the predictions."""
 

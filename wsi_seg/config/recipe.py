@@ -148,6 +148,11 @@ class Recipe(Section):
                 "rounds mine predictions of slides that a fold has not seen; expected data.folds "
                 "to be a number, and ensemble.out_of_fold"
             )
+        if self.ensemble.average == "greedy" and not (self.data.folds or self.data.validation):
+            raise ValueError(
+                "ensemble.average greedy chooses by slides held out; expected data.validation "
+                "above 0, or data.folds"
+            )
         if _FOLD in (self.model.weights or "") and self.data.folds is None:
             raise ValueError(f"model.weights names {_FOLD}; expected data.folds to be a number")
         if self.phases:

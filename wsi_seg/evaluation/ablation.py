@@ -16,17 +16,19 @@ from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.evaluation.intervals import dice_of, interval
 from wsi_seg.evaluation.maps import write_variance
 from wsi_seg.evaluation.pairing import (
+    compared,
     read_together,
     require_alike,
     require_same_classes,
     require_same_slide,
 )
+from wsi_seg.geometry import Extent, Region
 from wsi_seg.postprocess.label_map import label_map
 from wsi_seg.postprocess.strips import STRIP_PX
 from wsi_seg.predict.combine import combine
 from wsi_seg.progress import Progress
 from wsi_seg.reading.resample import read_label
-from wsi_seg.store import Collection, Multiscale, Predictions
+from wsi_seg.store import Collection, Multiscale, Predictions, SlideStore
 
 # Rows combined at a time: sums take eight bytes for each pixel and class.
 _ROWS = 64
@@ -166,10 +168,9 @@ def ablate_members(
         classes = require_alike(stores)
         for store in stores:
             require_same_slide(store, truth[name])
-        true = truth[name].label(label)
-        require_same_classes(name, classes, true.classes, label)
+        truths = [_Truth.of(*pair, label) for pair in compared(stores[0], truth[name], label)]
         rows = np.zeros((len(combinations), len(classes), 3))
-        for values, drawn in _blocks([store.probabilities for store in stores], true, classes):
+        for values, drawn in _blocks([store.probabilities for store in stores], truths):
             for row, chosen in zip(rows, combinations, strict=True):
                 some = [values[n] for n in chosen]
                 together = combine(
@@ -227,15 +228,36 @@ def _combinations(count: int) -> list[tuple[int, ...]]:
     return [every, *without, *((n,) for n in every)]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Truth:
+    """True ids of a prediction's classes, or of one of them where they overlap."""
+
+    label: Multiscale
+    recode: NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, found: SlideStore, slide: SlideStore, label: str) -> "_Truth":
+        true, classes = slide.label(label), found.image.classes
+        require_same_classes(slide.name, classes, true.classes, label)
+        return cls(true, classes.recoding(true.classes))
+
+    def read(self, extent: Extent, strip: Region) -> NDArray[np.uint8]:
+        size = {"height": strip.height, "width": strip.width}
+        return self.recode[read_label(self.label, extent, strip.y, 0, **size)]
+
+
 def _blocks(
-    images: Sequence[Multiscale], true: Multiscale, classes: ClassTable
+    images: Sequence[Multiscale], truths: Sequence[_Truth]
 ) -> Iterator[tuple[list[NDArray[np.uint8]], NDArray[np.uint8]]]:
-    """Few rows of all predictions at a time, and their true ids."""
-    extent = images[0].pyramid.extent
-    recode = classes.recoding(true.classes)
+    """Few rows of all predictions at a time, and their true ids, shaped like a `label_map`."""
+    extent, planes = images[0].pyramid.extent, images[0].classes.planes
     for strip in extent.strips(STRIP_PX):
         values = read_together(images, strip)
-        drawn = recode[read_label(true, extent, strip.y, 0, height=strip.height, width=strip.width)]
+        drawn = truths[0].read(extent, strip)
+        if planes is not None:
+            each = np.stack([truth.read(extent, strip) for truth in truths], axis=-1)
+            own = np.arange(1, planes + 1, dtype=np.uint8)
+            drawn = np.where(each == IGNORE, IGNORE, each * own).astype(np.uint8)
         for row in range(0, strip.height, _ROWS):
             rows = slice(row, row + _ROWS)
             yield [value[rows] for value in values], drawn[rows]

@@ -3,7 +3,8 @@
 Confidence of a pixel is its largest probability, where that is at least one half, no class is
 annotated and no annotated pixel is within a ring around it: a near miss at an outline is not a
 hard negative. If asked for, structures that were missed as a whole are hard places too, each pixel
-with the probability of background.
+with the probability of background. Classes that overlap are looked at one by one, and a pixel is as
+hard as it is for one of them.
 """
 
 from collections.abc import Mapping
@@ -16,12 +17,12 @@ from scipy import ndimage
 from wsi_seg.batch import SlidesReport, run_each
 from wsi_seg.classes import IGNORE
 from wsi_seg.errors import StoreError
-from wsi_seg.evaluation.pairing import require_same_slide
+from wsi_seg.evaluation.pairing import compared, require_same_slide
 from wsi_seg.masks.labels import write_values
 from wsi_seg.progress import Progress
 from wsi_seg.reading.resample import read_label
 from wsi_seg.sampling.importance import HARD_NEGATIVES
-from wsi_seg.store import Collection, Predictions, SlideStore
+from wsi_seg.store import Collection, Multiscale, Predictions, SlideStore
 
 # Longer side of the map at most; predictions have a level of about that size.
 _LARGEST_PX = 2048
@@ -159,16 +160,33 @@ def hard_px(
             "mistakes there do not show; mine predictions of slides that were held out"
         )
     require_same_slide(found, slide)
-    image, levels = found.probabilities, found.pyramid.extents
+    levels = found.pyramid.extents
     level = next(
         (n for n, extent in enumerate(levels) if max(extent.height, extent.width) <= _LARGEST_PX),
         len(levels) - 1,
     )
-    extent = levels[level]
-    confidence: NDArray[np.uint8] = image.read(extent.region(level), cached=False).max(axis=2)
-    downsample = slide.pyramid.extent.width / extent.width
-    truth = read_label(slide.label(label), extent, 0, 0, height=extent.height, width=extent.width)
+    downsample = slide.pyramid.extent.width / levels[level].width
     ring_px = ring_um / ((slide.pyramid.mpp or 1.0) * downsample)
+    confidence = np.maximum.reduce(
+        [
+            _confidence(one, true.label(label), level, ring_px=ring_px, rule=rule)
+            for one, true in compared(found, slide, label)
+        ]
+    )
+    return _capped(confidence, round(cap * confidence.size)), downsample
+
+
+def _confidence(
+    found: SlideStore, true: Multiscale, level: int, *, ring_px: float, rule: HardRule
+) -> NDArray[np.uint8]:
+    """How hard each pixel of a level is, ``(H, W)``, by any class of the prediction."""
+    extent = found.pyramid.extents[level]
+    confidence: NDArray[np.uint8]
+    confidence = found.probabilities.read(extent.region(level), cached=False).max(axis=2)
+    truth = read_label(true, extent, 0, 0, height=extent.height, width=extent.width)
+    if found.image.names_classes and len(found.image.classes) == 1:
+        # Other classes that are drawn there are no excuse.
+        truth = found.image.classes.recoding(true.classes)[truth]
     near = truth > 0
     # What is missed has to be looked for before false positives alone are kept.
     missed = _missed(confidence, near & (truth != IGNORE)) if rule.missed else None
@@ -177,7 +195,7 @@ def hard_px(
     confidence[(confidence < rule.least * 255) | near | (truth == IGNORE)] = 0
     if missed is not None:
         confidence = np.maximum(confidence, missed)
-    return _capped(confidence, round(cap * confidence.size)), downsample
+    return confidence
 
 
 def _missed(confidence: NDArray[np.uint8], true: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -4,7 +4,7 @@
 background and class, high where the class is sure. ``uncertainty``: ``p (1 - p)``, high where p is
 near one half. ``variance``: that of p between the members of an ensemble, high where they disagree.
 The last three are of the most probable class, in 255 steps; the label's attributes say what a step
-is.
+is. Where classes overlap a pixel is missed if one of them is, else false if one of them is.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from wsi_seg.classes import ClassTable
 from wsi_seg.evaluation.calibration import value_logits
 from wsi_seg.evaluation.pairing import (
+    PredictionTruthStrip,
+    compared,
     paired_strips,
     read_together,
     require_alike,
@@ -76,25 +78,41 @@ def write_errors(
     StoreError
         If the two cannot be compared.
     """
-    found, true = predicted_label(prediction, found_label), truth.label(label)
-    classes = found.classes
     require_same_slide(prediction, truth)
-    require_same_classes(truth.name, classes, true.classes, label)
+    pairs = [
+        (predicted_label(found, found_label), true.label(label))
+        for found, true in compared(prediction, truth, label)
+    ]
+    for found, true in pairs:
+        require_same_classes(truth.name, found.classes, true.classes, label)
 
     def source(strip_px: int) -> Source:
         def strips() -> Iterator[Strip]:
-            start = label_strips(found, strip_px=strip_px)
-            for strip in paired_strips(start, classes, true, height=found.pyramid.extent.height):
-                states = np.zeros_like(strip.found)
-                states[(strip.found == 0) & (strip.true != 0)] = 3
-                states[(strip.found != 0) & (strip.found != strip.true)] = 2
-                states[(strip.found != 0) & (strip.found == strip.true)] = 1
-                states[~strip.valid] = 0
-                yield Strip(strip.y, states, strip.probability)
+            each = [
+                paired_strips(
+                    label_strips(found, strip_px=strip_px),
+                    found.classes,
+                    true,
+                    height=found.pyramid.extent.height,
+                )
+                for found, true in pairs
+            ]
+            for of_classes in zip(*each, strict=True):
+                states = np.maximum.reduce([_states(strip) for strip in of_classes])
+                yield Strip(of_classes[0].y, states, of_classes[0].probability)
 
         return strips
 
     return write_label(prediction, ERRORS, source, classes=_STATES, note={"scored": found_label})
+
+
+def _states(strip: PredictionTruthStrip) -> NDArray[np.uint8]:
+    states = np.zeros_like(strip.found)
+    states[(strip.found == 0) & (strip.true != 0)] = 3
+    states[(strip.found != 0) & (strip.found != strip.true)] = 2
+    states[(strip.found != 0) & (strip.found == strip.true)] = 1
+    states[~strip.valid] = 0
+    return states
 
 
 def energy_score_table(temperature: float = 1.0) -> tuple[NDArray[np.uint8], float]:

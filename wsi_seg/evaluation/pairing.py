@@ -121,11 +121,6 @@ def require_alike(stores: Sequence[SlideStore]) -> ClassTable:
                     f"members differ in {what}: {first.path} has {ours}, {other.path} has "
                     f"{theirs}; expected predictions of one slide with the same level and classes"
                 )
-    if first.image.classes.planes is not None:
-        raise StoreError(
-            f"{first.path} has classes that overlap; members are compared by one id a pixel; "
-            "expected exclusive classes, or one"
-        )
     return first.image.classes
 
 

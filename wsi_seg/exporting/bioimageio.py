@@ -27,8 +27,8 @@ _CITED = {
     "doi": "10.1101/2022.06.07.495102",
 }
 
-# Version of ONNX operators that torch's exporter writes.
-_OPSET = 20
+# Version of ONNX operators that is written.
+OPSET = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def write_bioimageio(
         "weights": {
             "torchscript": files["weights.pt"]
             | {"pytorch_version": torch.__version__.partition("+")[0]},
-            "onnx": files["weights.onnx"] | {"opset_version": _OPSET, "parent": "torchscript"},
+            "onnx": files["weights.onnx"] | {"opset_version": OPSET, "parent": "torchscript"},
         },
     }
     # By way of JSON, so that no part is written as a reference to another.

@@ -22,7 +22,7 @@ from torch.export import Dim, ExportedProgram
 
 from wsi_seg.atomic import atomic_path
 from wsi_seg.errors import ConfigError, OutputError
-from wsi_seg.exporting.bioimageio import Credits, write_bioimageio
+from wsi_seg.exporting.bioimageio import OPSET, Credits, write_bioimageio
 from wsi_seg.extras import naming_extra
 from wsi_seg.models import ModelCard, load_checkpoint, size_multiple
 from wsi_seg.models.file_network import CARD
@@ -277,7 +277,11 @@ class _Packer:
             )
         with naming_extra("writing ONNX"):
             found = torch.onnx.export(
-                self._program, input_names=["image"], output_names=["probabilities"], verbose=False
+                self._program,
+                input_names=["image"],
+                output_names=["probabilities"],
+                opset_version=OPSET,
+                verbose=False,
             )
         assert found is not None
         found.model.metadata_props["wsi_seg"] = self._text

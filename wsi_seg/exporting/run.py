@@ -1,5 +1,6 @@
 """Owns exporting a whole prediction collection: one file per slide and format."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -205,8 +206,10 @@ def _write_pixels(
             parts = [(part, part.classes) for part in each_class(label)]
             write_overview(slides[store.name], parts, path)
     if targets.png is not None:
-        with files.new(targets.png / file_name(store.name, ".png")) as path:
-            write_mask(path, label)
+        for number, part in enumerate(each_class(label), 1):
+            own = "" if label.channels is None else f".{number}-{_plain(part.classes.names[0])}"
+            with files.new(targets.png / file_name(store.name, f"{own}.png")) as path:
+                write_mask(path, part)
     if targets.ome_tiff is not None:
         images = {"labels": label}
         if store.saved != "labels":
@@ -214,6 +217,11 @@ def _write_pixels(
         for suffix, image in images.items():
             with files.new(targets.ome_tiff / file_name(store.name, f".{suffix}.ome.tif")) as path:
                 write_ome_tiff(path, image, store.name)
+
+
+def _plain(name: str) -> str:
+    """Name of a class as a part of a file's name."""
+    return re.sub(r"[^\w-]+", "_", name)
 
 
 def _write_objects(

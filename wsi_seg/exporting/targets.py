@@ -25,7 +25,8 @@ class ExportTargets:
     coco
         One COCO file for all slides; polygons count pixels of level 0.
     png, overview
-        Folders for one PNG of class ids, one overview picture per slide.
+        Folders for one PNG of class ids (of overlapping classes one each, named by its id and its
+        name), one overview picture per slide.
     ome_tiff
         Folder for pyramidal OME-TIFFs of the label map, and of the probabilities if they were
         saved.
@@ -132,7 +133,7 @@ class ExportTargets:
     def one_id(self) -> tuple[str, ...]:
         """Options whose formats have one class for each pixel, so that none may overlap."""
         seg = None if self.probabilities else self.dicom_seg
-        wanted = {"--png": self.png, "--dicom-seg": seg, "--spatialdata": self.spatialdata}
+        wanted = {"--dicom-seg": seg, "--spatialdata": self.spatialdata}
         return tuple(name for name, path in wanted.items() if path is not None)
 
     @property

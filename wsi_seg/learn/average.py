@@ -1,7 +1,8 @@
 """Owns averages of weights: over the steps of a run, and over the checkpoints of one."""
 
-import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from wsi_seg.config import TrainConfig
 from wsi_seg.errors import CheckpointError
-from wsi_seg.models import load_checkpoint, read_card, save_checkpoint
+from wsi_seg.models import ModelCard, load_checkpoint, read_card, save_checkpoint
 
 _Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
@@ -64,17 +65,70 @@ def first_averaged_epoch(config: TrainConfig) -> int:
     )
 
 
-def average_checkpoints(paths: Sequence[Path], out: Path) -> None:
+def choose_soup(
+    paths: Sequence[Path], score: Callable[[nn.Module], float]
+) -> tuple[tuple[Path, ...], float]:
+    """Choose the checkpoints whose mean is worth most: a greedy soup (Wortsman et al., ICML 2022).
+
+    Each is added in turn, and stays unless the score of the mean falls.
+
+    Parameters
+    ----------
+    paths
+        Checkpoints of one run, best first; at least one.
+    score
+        How good a network is, the higher the better.
+
+    Returns
+    -------
+    chosen : tuple of Path
+        The first one, and those that stayed.
+    score : float
+        That of their mean.
+
+    Raises
+    ------
+    CheckpointError
+        See `average_checkpoints`.
+    """
+    chosen: tuple[Path, ...] = ()
+    best = -math.inf
+    for path in paths:
+        found = score(_mean((*chosen, path))[0])
+        if found >= best:
+            chosen, best = (*chosen, path), found
+    return chosen, best
+
+
+def average_checkpoints(
+    paths: Sequence[Path], out: Path, *, scores: Mapping[str, float] | None = None
+) -> None:
     """Write one checkpoint whose weights are the mean of those of several.
 
     They must come from one run, because networks trained independently are not in one
     basin of the loss. Whole numbers, such as BatchNorm's counters, are those of the first.
+
+    Parameters
+    ----------
+    paths
+        At least one.
+    out
+        Ends with ``.safetensors``.
+    scores
+        Of the mean, for its card; None where it was not scored.
 
     Raises
     ------
     CheckpointError
         If they are not of one architecture, or there are none.
     """
+    network, card = _mean(paths)
+    training = card.training | {"averaged": [path.name for path in paths]}
+    save_checkpoint(out, network, replace(card, scores=dict(scores or {}), training=training))
+
+
+def _mean(paths: Sequence[Path]) -> tuple[nn.Module, ModelCard]:
+    """Network with the mean of the weights, and the card of the first."""
     if not paths:
         raise CheckpointError("got no checkpoints to average; expected at least one")
     network, card = load_checkpoint(paths[0])
@@ -92,5 +146,4 @@ def average_checkpoints(paths: Sequence[Path], out: Path) -> None:
         for name, tensor in network.state_dict().items():
             if name in sums:
                 tensor.copy_(sums[name] / len(paths))
-    training = card.training | {"averaged": [path.name for path in paths]}
-    save_checkpoint(out, network, dataclasses.replace(card, scores={}, training=training))
+    return network, card

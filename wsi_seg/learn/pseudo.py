@@ -48,25 +48,37 @@ class PseudoOptions:
     high, low
         A pixel belongs to its most probable class if its probability is at least ``high``; it is
         background if it is at most ``low``, and ignored (255) in between. Exclusive classes are
-        background where all of them together have at most ``low``.
+        background where all of them together have at most ``low``; each overlapping one is judged
+        alone. None is 0.7 and 0.3, or with ``soft``, where both are None, that no pixel is ignored.
     foreground_only
         Tiles of ``patch_px`` without any pixel of a class are ignored instead of background.
     soft
-        The probabilities themselves are learned, and not only the ids made of them. Pixels are
-        ignored like without.
+        The probabilities themselves are learned, and not only the ids made of them.
     """
 
-    high: float = 0.7
-    low: float = 0.3
+    high: float | None = None
+    low: float | None = None
     foreground_only: bool = False
     soft: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.low <= self.high <= 1 or self.high == 0:
+        low, high = self._limits
+        if not 0 <= low <= high <= 1 or high == 0:
             raise ConfigError(
-                f"got probabilities low {self.low} and high {self.high}; expected "
-                "0 <= low <= high <= 1"
+                f"got probabilities low {low} and high {high}; expected 0 <= low <= high <= 1"
             )
+
+    @property
+    def _limits(self) -> tuple[float, float]:
+        return 0.3 if self.low is None else self.low, 0.7 if self.high is None else self.high
+
+    @property
+    def doubt(self) -> tuple[int, int] | None:
+        """Probabilities * 255 between which pixels are ignored; None where all are learned."""
+        if self.soft and self.low is None and self.high is None:
+            return None
+        low, high = self._limits
+        return round(255 * low), round(255 * high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +162,13 @@ def write_pseudo_labels(
 
 
 def _held_out(recipe: Recipe, fold: int | None) -> set[str]:
+    """Names of slides that are held out; none have to have the label yet if none are."""
+    folds = recipe.data.folds or 1
+    if fold is not None and fold not in range(folds):
+        raise ConfigError(f"got fold {fold}; the recipe has {folds}, counted from 0")
+    if not (recipe.data.folds or recipe.data.validation):
+        return set()
     splits = split_slides(recipe)
-    if fold is not None and fold not in range(len(splits)):
-        raise ConfigError(f"got fold {fold}; the recipe has {len(splits)}, counted from 0")
     chosen = splits if fold is None else splits[fold : fold + 1]
     return {store.name for split in chosen for store in split.validation}
 
@@ -173,7 +189,12 @@ def _write_slide(
         # Nothing says that an empty label is a guess, so none is kept, nor that of last round.
         delete_label(slide.path, label)
         return 0
-    layout = Layout.of(slide.pyramid.extents, channels=None, mpp=slide.pyramid.mpp, coarser=False)
+    layout = Layout.of(
+        slide.pyramid.extents,
+        channels=recipe.class_table.planes,
+        mpp=slide.pyramid.mpp,
+        coarser=False,
+    )
     about = {"kind": "label", "classes": recipe.class_table.to_json()}
     with writing(slide.path / LABELS / label, layout, about) as draft:
         for level, extent in enumerate(slide.pyramid.extents):
@@ -188,21 +209,21 @@ def _write_slide(
 
 
 class _Hardened:
-    """A prediction as class ids of the recipe, 255 where it is not sure."""
+    """A prediction as class ids of the recipe, 255 where it is not sure.
+
+    Where the recipe's classes overlap there is a plane of them for each class, as the last axis.
+    """
 
     def __init__(self, prediction: SlideStore, recipe: Recipe, options: PseudoOptions) -> None:
         self._image = prediction.probabilities
         self._extent = self._image.pyramid.extent
         self._classes = recipe.class_table
         self._channels = _channels(prediction, recipe.class_table)
-        self._high, self._low = round(255 * options.high), round(255 * options.low)
+        self._mode = self._classes.mode
+        if self._classes.planes is None:  # one class may be one of several that exclude each other
+            self._mode = "exclusive" if self._image.classes.is_exclusive else None
         self._tile = recipe.patch_px if options.foreground_only else 1
         self._options = options
-        if self._classes.planes is not None or self._image.classes.planes is not None:
-            raise ConfigError(
-                f"slide {prediction.name!r}: pseudo-labels have one id for each pixel, and the "
-                "classes overlap; expected exclusive classes, or one, in prediction and recipe"
-            )
         if options.soft and self._classes.is_exclusive and not self._image.classes.is_exclusive:
             raise ConfigError(
                 f"got soft labels of slide {prediction.name!r} from a model whose classes overlap, "
@@ -216,16 +237,30 @@ class _Hardened:
         top = y // tile * tile
         bottom = min(-(-(y + height) // tile) * tile, extent.height)
         region = Region(level=0, y=top, x=0, height=bottom - top, width=extent.width)
-        values = self._image.read(region)[..., self._channels]
-        best = values.max(axis=-1)
-        found, some = (values.argmax(axis=-1) + 1).astype(np.uint8), best > self._low
-        if self._image.classes.is_exclusive:
-            found, some = label_map(values, "exclusive"), background(values) < 255 - self._low
-        ids = found * (best >= self._high)
-        ids[some & (ids == 0)] = IGNORE
+        ids = self._decided(self._image.read(region)[..., self._channels])
         if self._options.foreground_only:
             _ignore_empty_tiles(ids, tile)
         return ids[y - top : y - top + height]
+
+    def _decided(self, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Class ids of probabilities ``(h, W, C)``."""
+        if self._options.doubt is None:
+            return label_map(values, self._mode)
+        low, high = self._options.doubt
+        found: NDArray[np.uint8]
+        match self._mode:
+            case "overlapping":
+                found, best = np.arange(1, values.shape[-1] + 1, dtype=np.uint8), values
+                some = best > low
+            case "exclusive":
+                found, best = label_map(values, "exclusive"), values.max(axis=-1)
+                some = background(values) < 255 - low
+            case _:
+                found, best = (values.argmax(axis=-1) + 1).astype(np.uint8), values.max(axis=-1)
+                some = best > low
+        ids: NDArray[np.uint8] = found * (best >= high)
+        ids[some & (ids == 0)] = IGNORE
+        return ids
 
     def write_soft(self, draft: Draft, slide: SlideStore) -> None:
         """Keep the probabilities in a label, at the size of the prediction."""
@@ -252,13 +287,15 @@ class _Hardened:
         full = slide.pyramid.extent
         scale = np.array([full.width / self._extent.width, full.height / self._extent.height])
         names = self._classes.names
-        for value, polygon in vectorize(self._strips()):
-            yield names[value - 1], shapely.transform(polygon, lambda xy: xy * scale)
+        for plane in range(self._classes.planes or 1):
+            for value, polygon in vectorize(self._strips(plane)):
+                yield names[value - 1], shapely.transform(polygon, lambda xy: xy * scale)
 
-    def _strips(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    def _strips(self, plane: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         for strip in self._extent.strips(_STRIP_PX):
             ids = self.rows(strip.y, strip.height)
-            yield strip.y, np.where(ids == IGNORE, 0, ids).astype(np.uint8)
+            alone = ids if self._classes.planes is None else ids[..., plane]
+            yield strip.y, np.where(alone == IGNORE, 0, alone).astype(np.uint8)
 
 
 def _channels(prediction: SlideStore, classes: ClassTable) -> Sequence[int]:

@@ -159,8 +159,9 @@ def _held_out(
     pool = [name for name, slide in slides.items() if not slide.is_pseudo]
     if len(pool) < 2:
         raise ConfigError(
-            f"data.validation is {wanted:g}, but there is one labelled slide only ({pool[0]}); "
-            "label another one, or set data.validation to 0 to hold out none"
+            f"data.validation is {wanted:g}, but of the slides people labelled "
+            f"{pool[0] + ' alone' if pool else 'none'}; label another one, or set data.validation "
+            "to 0 to hold out none"
         )
     count = min(max(1, round(wanted * len(pool))), len(pool) - 1)
     areas = {name: float(slides[name].objects.area.sum()) for name in pool}

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import lightning
 from lightning.fabric.utilities.rank_zero import rank_zero_only
+from torch import nn
 
 from wsi_seg.config import Recipe, load_recipe, save_recipe
 from wsi_seg.errors import ConfigError, OutputError
-from wsi_seg.learn.average import average_checkpoints
+from wsi_seg.learn.average import average_checkpoints, choose_soup
 from wsi_seg.learn.callback import METRICS, STOPPED
 from wsi_seg.learn.fit import Fitted, fit
 from wsi_seg.learn.out_of_fold import ENSEMBLE, OUT_OF_FOLD, predict_out_of_fold, write_ensemble
@@ -20,7 +21,8 @@ from wsi_seg.learn.resume import LAST
 from wsi_seg.learn.rounds import mine_round, recipes_of_rounds, round_name
 from wsi_seg.learn.sampler import require_classes
 from wsi_seg.learn.split import Split, split_slides
-from wsi_seg.learn.validate import BEST
+from wsi_seg.learn.validate import BEST, Validation
+from wsi_seg.models import read_card
 from wsi_seg.notebook import lines_html
 from wsi_seg.progress import Progress, Silent
 
@@ -44,6 +46,8 @@ class FoldReport:
         Best network of the last phase, with its model card.
     members
         What the fold gives to an ensemble.
+    averaged
+        Names of the networks whose mean is the only member; empty where none were averaged.
     metrics
         Figures of each epoch of the last phase.
     epochs, best_epoch
@@ -60,6 +64,7 @@ class FoldReport:
 
     checkpoint: Path
     members: tuple[Path, ...]
+    averaged: tuple[str, ...]
     metrics: Path
     epochs: int
     best_epoch: int
@@ -115,8 +120,8 @@ class TrainReport:
 
     @property
     def model(self) -> Path:
-        """What inference takes: the ensemble where there is one."""
-        return self.ensemble or self.checkpoint
+        """What inference takes: the ensemble where there is one, else the only member."""
+        return self.ensemble or self.best.members[0]
 
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
@@ -130,6 +135,8 @@ class TrainReport:
                 f"{fold.epochs} epochs on {fold.train_slides} slides ({speed} for data)",
                 f"{fold.checkpoint}: {score}",
             ]
+            if fold.averaged:
+                lines.append(f"{fold.members[0]}: mean of {', '.join(fold.averaged)}")
         for name, dice in self.out_of_fold_dice.items():
             lines.append(
                 f"{name}: Dice {dice:.4f} per slide, each by the fold that has not seen it"
@@ -251,7 +258,7 @@ def _train(
     if not _leads():
         raise SystemExit(0)  # the first process does what is left, alone
     reports = tuple(
-        _fold_report(recipe, split, folder, done)
+        _fold_report(recipe, split, folder, done, progress)
         for split, folder, done in zip(splits, folders, fitted, strict=True)
     )
     members = [path for report in reports for path in report.members]
@@ -295,20 +302,24 @@ def _train_fold(
     return fitted
 
 
-def _fold_report(recipe: Recipe, split: Split, folder: Path, fitted: Fitted) -> FoldReport:
+def _fold_report(
+    recipe: Recipe, split: Split, folder: Path, fitted: Fitted, progress: Progress
+) -> FoldReport:
     """Put what a fold came to where it is looked for, and say it."""
     if fitted.best.parent != folder:
         for suffix in (".safetensors", ".json"):
             shutil.copyfile(fitted.best.with_suffix(suffix), (folder / BEST).with_suffix(suffix))
     members = fitted.top
+    averaged: tuple[str, ...] = ()
     if recipe.ensemble.average and len(members) > 1:
-        average_checkpoints(members, folder / AVERAGE)
+        averaged = _average(recipe, split, folder / AVERAGE, fitted, progress)
         members = (folder / AVERAGE,)
     rows = fitted.history.rows
     best = fitted.history.best or rows[-1]
     return FoldReport(
         checkpoint=folder / BEST,
         members=members,
+        averaged=averaged,
         metrics=fitted.best.parent / METRICS,
         epochs=len(rows),
         best_epoch=int(best["epoch"]),
@@ -325,6 +336,27 @@ def _fold_report(recipe: Recipe, split: Split, folder: Path, fitted: Fitted) -> 
 def stopped_phases(folder: Path) -> tuple[str, ...]:
     """Sentences about trainings in a folder that ended before all their patches."""
     return tuple(file.read_text(encoding="utf-8") for file in sorted(folder.rglob(STOPPED)))
+
+
+def _average(
+    recipe: Recipe, split: Split, out: Path, fitted: Fitted, progress: Progress
+) -> tuple[str, ...]:
+    """Write the mean of the networks that were kept, or of those that do it good; return names."""
+    if recipe.ensemble.average != "greedy":
+        average_checkpoints(fitted.top, out)
+        return tuple(path.stem for path in fitted.top)
+    card = read_card(fitted.top[0])
+    validation = Validation(recipe.stages[-1], card, split.validation, out.parent)
+
+    def score(network: nn.Module) -> float:
+        gain = fitted.history.gain(validation.score(network, "auto", progress))
+        assert gain is not None, "validation has the figure that networks are chosen by"
+        return gain
+
+    chosen, gain = choose_soup(fitted.top, score)
+    # The gain of a loss is the loss below 0.
+    average_checkpoints(chosen, out, scores={fitted.history.monitor: abs(gain)})
+    return tuple(path.stem for path in chosen)
 
 
 def _require_classes(splits: Sequence[Split], recipe: Recipe) -> None:

@@ -91,7 +91,7 @@ FOUNDATIONS: dict[str, Foundation] = {
             **_GATED,
         ),
         mpp=0.5, tile_px=224, licence=_NC_ND, gated=True,
-        source="page of MahmoodLab/UNI2-h; 20x by TRIDENT; licence by LazySlide",
+        source="page of MahmoodLab/UNI2-h, its licence too; 20x by TRIDENT",
     ),
     "Virchow2": Foundation(
         _vit(
@@ -100,7 +100,7 @@ FOUNDATIONS: dict[str, Foundation] = {
         ),
         mpp=0.5, tile_px=224, licence=_NC_ND, gated=True,
         source="config.json of paige-ai/Virchow2; trained at several mpp, used at 20x by TRIDENT; "
-        "licence by LazySlide",
+        "licence by its page",
     ),
     "H-optimus-0": Foundation(
         _vit("bioptimus/H-optimus-0", "vit_giant_patch14_reg4_dinov2", _BIOPTIMUS),
@@ -123,7 +123,7 @@ FOUNDATIONS: dict[str, Foundation] = {
     "Phikon-v2": Foundation(
         _vit("owkin/phikon-v2", "vit_large_patch16_224", _IMAGENET),
         mpp=0.5, tile_px=224, licence="Owkin non-commercial", gated=False,
-        source="Phikon-v2 (arXiv 2409.09173); licence by LazySlide",
+        source="Phikon-v2 (arXiv 2409.09173); licence by its page",
     ),
     "Prov-GigaPath": Foundation(
         _vit(

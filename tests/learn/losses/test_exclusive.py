@@ -97,6 +97,15 @@ def test_soft_targets_are_taken_and_nan_is_ignored(name):
     )
 
 
+@pytest.mark.parametrize("term", ["ce", "mse", "dice", "log_dice", "jaccard", "tversky", "mcc"])
+def test_soft_targets_are_what_the_loss_is_least_at(term):
+    teacher = example(8)[0]
+    target = teacher.softmax(dim=1)[:, 1:]
+    best = loss_of(term, teacher, target).item()
+    for factor in (0.3, 0.9, 1.1, 20):
+        assert loss_of(term, factor * teacher, target).item() > best + 1e-4
+
+
 def test_a_shift_of_all_logits_changes_nothing(name):
     """A softmax, and not a sigmoid of each."""
     logits, label = example(6)

@@ -124,6 +124,21 @@ def test_soft_targets_are_taken_and_nan_is_ignored(name):
     )
 
 
+AREAS = ["dice", "dice_positive", "log_dice", "jaccard", "tversky", "mcc"]
+
+
+@pytest.mark.parametrize("term", ["bce", "mse", *AREAS])
+def test_soft_targets_are_what_the_loss_is_least_at(term):
+    """And not certain answers, which a product of probability and target rewards."""
+    teacher = example(8)[0]
+    target = teacher.sigmoid()
+    best = loss_of(term, teacher, target).item()
+    if term in AREAS:
+        assert best == pytest.approx(0, abs=1e-5)
+    for factor in (0.3, 0.9, 1.1, 20):
+        assert loss_of(term, factor * teacher, target).item() > best + 1e-4
+
+
 # Equality with the libraries' terms where those are right.
 
 

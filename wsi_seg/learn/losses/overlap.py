@@ -18,7 +18,12 @@ _TINY = 1e-7
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Areas:
-    """Soft areas of each class (last axis), in weights of pixels."""
+    """Soft areas of each class (last axis), in weights of pixels.
+
+    A pixel is a hit as far as probability and target agree. A product, which for certain targets is
+    the same, would be largest for certain answers, also where a soft target is to be learned (Wang
+    et al., *Dice Semimetric Losses*, MICCAI 2023).
+    """
 
     hit: torch.Tensor
     false: torch.Tensor
@@ -27,8 +32,8 @@ class _Areas:
     @classmethod
     def of(cls, px: Pixels, axes: tuple[int, ...] = (0, 2, 3)) -> "_Areas":
         p, t, w = px.probability, px.target, px.weight
-        hit = (w * p * t).sum(axes)
-        return cls(hit, (w * p * (1 - t)).sum(axes), (w * (1 - p) * t).sum(axes))
+        hit = (w * torch.minimum(p, t)).sum(axes)
+        return cls(hit, (w * (p - t).relu()).sum(axes), (w * (t - p).relu()).sum(axes))
 
     @property
     def present(self) -> torch.Tensor:
