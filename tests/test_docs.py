@@ -247,5 +247,5 @@ def test_every_folder_named_exists():
 def test_the_page_of_the_api_lists_every_name_with_its_sentence():
     listed = dict(re.findall(r"^- `(\w+)`: (.+)$", PAGES["docs/api.md"], re.MULTILINE))
     names = [name for name in wsi_seg.__all__ if name != "__version__"]
-    first = {name: inspect.getdoc(getattr(wsi_seg, name)).split("\n\n")[0] for name in names}
+    first = {name: str(inspect.getdoc(getattr(wsi_seg, name))).split("\n\n")[0] for name in names}
     assert listed == {name: " ".join(text.split()) for name, text in first.items()}
