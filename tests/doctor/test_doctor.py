@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 
 from wsi_seg.cli.app import app
 from wsi_seg.doctor import Examination, Finding, examine
-from wsi_seg.doctor import folder as folder_module
 from wsi_seg.doctor.decoders import _CODECS, _picture, _wrong, examine_decoders
 from wsi_seg.doctor.folder import examine_folder, file_system, is_shared
 from wsi_seg.doctor.machine import _driver, _processor
@@ -84,7 +83,7 @@ def test_a_folder_without_locks_is_a_note_since_nothing_rests_on_them(tmp_path, 
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(folder_module.fcntl, "flock", refuse)
+    monkeypatch.setattr("fcntl.flock", refuse)
     found = by_name(examine_folder(tmp_path))["locks"]
     assert (found.verdict, found.value) == ("note", "cannot be had (flock): No locks available")
 

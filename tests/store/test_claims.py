@@ -143,7 +143,7 @@ def refuse(*_):
 
 @pytest.mark.parametrize("flock", [refuse, lambda *_: None], ids=["no locks", "locks that lie"])
 def test_a_live_process_keeps_its_part_whatever_locks_do(owners, monkeypatch, flock):
-    monkeypatch.setattr(presence_module.fcntl, "flock", flock)
+    monkeypatch.setattr("fcntl.flock", flock)
     one, two = owners(), owners()
     assert one.claims.take("a")
     assert not two.claims.take("a")

@@ -329,13 +329,8 @@ def _fold_report(
         validation_slides=len(split.validation),
         patches_per_second=rows[-1]["patches_per_second"],
         data_wait=rows[-1]["data_wait"],
-        stopped=stopped_phases(folder),
+        stopped=tuple(path.read_text(encoding="utf-8") for path in sorted(folder.rglob(STOPPED))),
     )
-
-
-def stopped_phases(folder: Path) -> tuple[str, ...]:
-    """Sentences about trainings in a folder that ended before all their patches."""
-    return tuple(file.read_text(encoding="utf-8") for file in sorted(folder.rglob(STOPPED)))
 
 
 def _average(
