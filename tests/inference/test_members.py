@@ -68,7 +68,7 @@ def test_slides_and_annotations_are_listed(made):
 def test_finished_and_unfinished_predictions_are_listed(made, tmp_path, monkeypatch):
     assert {"a/0", "a/labels/prediction/0"} <= arrays(made / "pred.zarr")
     out = tmp_path / "cut.zarr"
-    done: list[int] = []
+    done: list[dict[str, int]] = []
 
     class Killed(BaseException):
         pass
