@@ -11,7 +11,8 @@ then keeps its best epoch as it is, a moving average (EMA), equal parts from hal
 from.
 
 All are scored on the images of the suggested split, and the figures are in WORK/distil.json. Speed
-is that of a large image made of them, predicted by nothing else at the time.
+is that of a large image made of them, with no other work at the time; an ensemble counts a tile
+once for each member.
 """
 
 import argparse
@@ -123,7 +124,7 @@ def main() -> None:
     models["student"] = (work.folder / "soft-labels-0" / "best.safetensors", "none")
     for name, (model, tta) in models.items():
         found = work.predict("large.zarr", model, f"large-{slug(name)}.zarr", tta)
-        work.note(f"speed of {name}", {key: found[key] for key in ("tiles_per_second", "device")})
+        work.note(f"speed of {name}", {key: found[key] for key in ("tiles", "seconds", "device")})
     train_all(work, AVERAGES, options.seeds, options.jobs)
 
 
