@@ -41,6 +41,7 @@ def test_one_sheet_shows_slides_patches_and_mean_labels(folder, tmp_path, augmen
     recipe = load_recipe(folder / "recipe.yaml", [f"augment={augment}"])
     stores = list(open_collection(folder / "s.zarr"))
     report = preview_slides(stores, recipe, tmp_path / "out/sheet.png", progress=Silent())
+    assert report._repr_png_() == (tmp_path / "out/sheet.png").read_bytes()
     assert report.slides == ("a",)
     assert report.left_out == 0
     with Image.open(report.picture) as picture:

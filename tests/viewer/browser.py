@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import uvicorn
@@ -40,10 +39,10 @@ def started_browser():
 
 @contextmanager
 def served(
-    slides: Collection, predictions: Predictions | None, review: Path | None
+    slides: Collection, predictions: Predictions | None, options: ViewOptions
 ) -> Iterator[str]:
     """Address of the viewer, served from a thread."""
-    app, _ = prepare(slides, predictions, "annotations", ViewOptions(review=review))
+    app, _ = prepare(slides, predictions, "annotations", options)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
     thread = threading.Thread(target=server.run)
     thread.start()

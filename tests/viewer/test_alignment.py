@@ -12,6 +12,7 @@ from wsi_seg.ingest.run import tile_slides
 from wsi_seg.masks.annotate import annotate
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection
+from wsi_seg.viewer.serve import ViewOptions
 
 SQUARE = (500, 400, 900, 800)
 CASES = 30
@@ -104,7 +105,7 @@ def page(tmp_path_factory):
     tile_slides([folder / "square.png"], folder / "store.zarr", progress=Silent())
     collection = open_collection(folder / "store.zarr")
     annotate(collection, [folder / "square.geojson"], progress=Silent())
-    with started_browser() as driver, served(collection, None, None) as address:
+    with started_browser() as driver, served(collection, None, ViewOptions()) as address:
         driver.get(address)
         looks = json.dumps({"width": 0, "opacity": 1, "fill": 1, "hidden": []})
         driver.execute_script("localStorage.setItem('objects', arguments[0])", looks)

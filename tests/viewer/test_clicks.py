@@ -1,5 +1,7 @@
 """A click outlines what a promptable model finds there, in pixels of the slide."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,6 +9,7 @@ from shapely.geometry import Polygon, box
 from starlette.testclient import TestClient
 
 from tests.makers.promptable import write_promptable
+from tests.viewer.browser import served, started_browser
 from wsi_seg.errors import CheckpointError
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.progress import Silent
@@ -20,7 +23,8 @@ DARK = [(300, 200, 700, 500), (1700, 1500, 1900, 1580)]
 
 
 @pytest.fixture(scope="module")
-def http(tmp_path_factory):
+def shown(tmp_path_factory):
+    """Slide with two dark boxes, and options with a model that outlines what is dark."""
     folder = tmp_path_factory.mktemp("clicks")
     pixels = np.full((1800, 2400, 3), 255, dtype=np.uint8)
     for x, y, x_end, y_end in DARK:
@@ -28,7 +32,13 @@ def http(tmp_path_factory):
     Image.fromarray(pixels).save(folder / "two.png")
     tile_slides([folder / "two.png"], folder / "store.zarr", progress=Silent())
     options = ViewOptions(sam=write_promptable(folder / "sam"), review=folder / "review")
-    app, _ = prepare(open_collection(folder / "store.zarr"), None, "annotations", options)
+    return open_collection(folder / "store.zarr"), options
+
+
+@pytest.fixture(scope="module")
+def http(shown):
+    slides, options = shown
+    app, _ = prepare(slides, None, "annotations", options)
     return TestClient(app, base_url=ADDRESS)
 
 
@@ -63,3 +73,27 @@ def test_a_file_that_is_no_decoder_is_refused(tmp_path):
     decoder.write_bytes((tmp_path / "sam_encoder.onnx").read_bytes())
     with pytest.raises(CheckpointError, match="expected image_embeddings"):
         Promptable(decoder)
+
+
+def test_the_button_outlines_what_is_clicked(shown):
+    slides, options = shown
+    pytest.importorskip("selenium.webdriver")
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    x, y, x_end, y_end = DARK[0]
+    place = f"x={(x + x_end) / 2}&y={(y + y_end) / 2}&zoom=0.5"
+    file = options.review / "two.geojson"
+    with started_browser() as driver, served(slides, None, options) as address:
+        wait = WebDriverWait(driver, 20)
+        driver.get(f"{address}#slide=two&{place}")
+        wait.until(lambda one: one.find_element("id", "draw-class").get_property("value"))
+        driver.find_element("id", "outline").click()
+        stage = driver.find_element("id", "viewer")
+        ActionChains(driver).move_to_element(stage).click().perform()
+        wait.until(lambda one: one.find_element("id", "saved").text == "Review saved")
+        assert driver.find_element("id", "overlay").get_attribute("data-drawings") == "1"
+    (drawing,) = json.loads(file.read_text())["wsi_seg_review"]["drawings"]
+    found = Polygon(drawing["rings"][0])
+    true = box(*DARK[0])
+    assert found.intersection(true).area / found.union(true).area > 0.97

@@ -11,6 +11,7 @@ import pytest
 
 from tests.viewer.browser import served, set_screen, started_browser
 from wsi_seg.store import open_collection, open_predictions
+from wsi_seg.viewer.serve import ViewOptions
 
 pytest.importorskip("selenium.webdriver")
 from selenium.webdriver.common.action_chains import ActionChains
@@ -30,7 +31,7 @@ def driver():
 def address(seen, tmp_path_factory):
     review = tmp_path_factory.mktemp("page") / "review"
     slides, predictions = open_collection(seen.store), open_predictions(seen.prediction)
-    with served(slides, predictions, review) as address:
+    with served(slides, predictions, ViewOptions(review=review)) as address:
         yield address, review
 
 

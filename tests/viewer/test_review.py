@@ -1,18 +1,23 @@
 """The loop closes: what a reviewer said becomes a label that training takes."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pytest
 from shapely.geometry import box
 
 from wsi_seg.annotations import read_annotations
 from wsi_seg.classes import IGNORE
+from wsi_seg.errors import BusyError
 from wsi_seg.evaluation.review_objects import ReviewObject
 from wsi_seg.geometry import Region
 from wsi_seg.masks.annotate import annotate
 from wsi_seg.masks.objects import read_objects
 from wsi_seg.progress import Silent
 from wsi_seg.store import create_collection, open_collection
+from wsi_seg.store.lock import locked
 from wsi_seg.testing.stores import write_image
 from wsi_seg.viewer.review import Drawing, Review, read_review, review_version, write_review
 
@@ -92,3 +97,32 @@ def test_a_review_of_before_shapes_had_holes_is_read(tmp_path):
     drawing["ring"] = drawing.pop("rings")[0]
     path.write_text(json.dumps(document))
     assert read_review(path, OBJECTS).drawings[0].rings == [RINGS[0]]
+
+
+def test_a_viewer_waits_for_another_one_and_then_looks_again(tmp_path):
+    path = tmp_path / "slide.geojson"
+    over = write_review(path, REVIEW, OBJECTS, over="new")
+    with ThreadPoolExecutor() as threads:
+        with locked(tmp_path, "wsi-seg view"):  # the other one has looked, and replaces now
+            mine = threads.submit(write_review, path, Review(), OBJECTS, over=over)
+            time.sleep(0.2)
+            path.write_text("theirs")
+        with pytest.raises(BusyError, match="somebody else saved"):
+            mine.result()
+    assert path.read_text() == "theirs"
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+
+
+def test_of_many_at_once_one_replaces_a_review(tmp_path):
+    path = tmp_path / "reviews/slide.geojson"
+    over = write_review(path, REVIEW, OBJECTS, over="new")
+
+    def saved(weight):
+        try:
+            return write_review(path, REVIEW, OBJECTS, over=over, weight=weight)
+        except BusyError:
+            return None
+
+    with ThreadPoolExecutor(6) as threads:
+        versions = list(threads.map(saved, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]))
+    assert [one for one in versions if one] == [review_version(path)]

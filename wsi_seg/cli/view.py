@@ -14,6 +14,13 @@ def view(
         Path | None,
         typer.Argument(help="Collection made by `wsi-seg infer`.", show_default="only the slides"),
     ] = None,
+    other: Annotated[
+        Path | None,
+        typer.Option(
+            help="Another prediction, shown side by side with the first.",
+            show_default="one prediction",
+        ),
+    ] = None,
     truth: Annotated[
         str, typer.Option(help="Name of the label that is the truth.")
     ] = "annotations",
@@ -51,6 +58,7 @@ def view(
 
       wsi-seg view store.zarr
       wsi-seg view store.zarr pred.zarr --truth annotations
+      wsi-seg view store.zarr pred.zarr --other pred2.zarr
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
@@ -73,7 +81,14 @@ def view(
             open_collection(collection),
             None if prediction is None else open_predictions(prediction),
             truth,
-            ViewOptions(host=host, port=port, review=folder, weight=weight, sam=sam),
+            ViewOptions(
+                host=host,
+                port=port,
+                review=folder,
+                weight=weight,
+                sam=sam,
+                other=None if other is None else open_predictions(other),
+            ),
             ready=ready,
         )
         return {"address": shown[0]}

@@ -30,7 +30,8 @@ MOST = 20_000
 
 # Longer side of the box that an object is measured in.
 _BOX_PX = 256
-_STRIP_PX = 1024
+# Rows that are outlined at a time: all objects in them are held, many bytes for each.
+_STRIP_PX = 256
 
 Kind = Literal["found", "missed", "true"]
 
@@ -193,14 +194,16 @@ def _outlined(
     level = label.pyramid.level_at_or_below(max(1.0, subject.coarse / own))
     extent = label.pyramid.extents[level]
     wide, tall = subject.full.width / extent.width, subject.full.height / extent.height
-    polygons = (
-        (value, shapely.transform(polygon, lambda xy: xy * (wide, tall)))
-        for value, polygon in vectorize(_strips(label, level))
+    numbered = (
+        (n, value, polygon)
+        for n, (value, polygon) in enumerate(vectorize(_strips(label, level)))
         if value in classes
     )
-    numbered = ((n, value, polygon) for n, (value, polygon) in enumerate(polygons))
     largest = heapq.nlargest(MOST, numbered, key=lambda item: item[2].area)
-    return [(kind, classes[value], polygon) for _, value, polygon in sorted(largest, key=_place)]
+    return [
+        (kind, classes[value], shapely.transform(polygon, lambda xy: xy * (wide, tall)))
+        for _, value, polygon in sorted(largest, key=_place)
+    ]
 
 
 def _place(item: tuple[int, int, Polygon]) -> int:

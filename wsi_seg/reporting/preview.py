@@ -81,6 +81,10 @@ class PreviewReport(SlidesReport[str]):
         more = f"; {self.left_out} more are left out (--slides)" if self.left_out else ""
         return [f"wrote {self.picture}: {len(self.slides)} slides{more}"]
 
+    def _repr_png_(self) -> bytes:
+        """Show the sheet in a notebook's cell."""
+        return self.picture.read_bytes()
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Card:

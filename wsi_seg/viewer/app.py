@@ -104,6 +104,28 @@ def make_app(
     return app
 
 
+def make_pair(
+    first: Starlette, second: Starlette, *, token: str | None, framed: bool = False
+) -> Starlette:
+    """Application that shows those of two predictions side by side, under ``first/``, ``second/``.
+
+    Parameters
+    ----------
+    first, second
+        Made by `make_app` with the same token.
+    token, framed
+        See `make_app`.
+    """
+    routes = [
+        Route("/", _pair_page),
+        Mount("/static", StaticFiles(directory=STATIC)),
+        Mount("/first", first),
+        Mount("/second", second),
+    ]
+    guard = Middleware(AuthMiddleware, token=token, framed=framed)
+    return Starlette(routes=routes, middleware=[guard])
+
+
 Handler = Callable[[SlideCache, Request], Response]
 
 
@@ -132,7 +154,15 @@ async def _failed(request: Request, error: Exception) -> Response:
 
 
 async def _page(request: Request) -> Response:
-    page = (STATIC / "index.html").read_bytes()
+    return _html("index.html")
+
+
+async def _pair_page(request: Request) -> Response:
+    return _html("pair.html")
+
+
+def _html(name: str) -> Response:
+    page = (STATIC / name).read_bytes()
     return Response(page, media_type="text/html", headers={"Cache-Control": "no-cache"})
 
 

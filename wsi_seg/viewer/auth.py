@@ -18,10 +18,10 @@ _COOKIE = "wsi-seg-token"
 # Scripts, styles, pictures and requests of this server only; pictures made in the page itself.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; "
 )
-_NO_FRAME = "frame-ancestors 'none'"
-_OWN_FRAMES = "frame-ancestors http://localhost:* http://127.0.0.1:*"  # notebooks of this machine
+_OUR_FRAMES = "frame-ancestors 'self'"  # two predictions side by side
+_NOTEBOOKS = f"{_OUR_FRAMES} http://localhost:* http://127.0.0.1:*"  # notebooks of this machine
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -47,7 +47,7 @@ class AuthMiddleware(BaseHTTPMiddleware):
     def __init__(self, app: ASGIApp, token: str | None, framed: bool = False) -> None:
         super().__init__(app)
         self._token = token
-        policy = _POLICY + (_OWN_FRAMES if framed else _NO_FRAME)
+        policy = _POLICY + (_NOTEBOOKS if framed else _OUR_FRAMES)
         self._headers = {"Content-Security-Policy": policy, **_HEADERS}
 
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:

@@ -53,8 +53,11 @@ def view(
     slides: Collection | Path | str,
     predictions: Predictions | Path | str | None = None,
     *,
+    other: Predictions | Path | str | None = None,
     truth: str = "annotations",
     review: Path | str | None = None,
+    weight: float = 1.0,
+    sam: Path | str | None = None,
     height_px: int = 640,
 ) -> Viewer:
     """Show slides and predictions in a notebook's cell, as ``wsi-seg view`` does in a browser.
@@ -67,10 +70,18 @@ def view(
         Collection of the slides, or its path.
     predictions
         Collection of their predictions, or its path; None shows the slides alone.
+    other
+        Collection of other predictions, or its path, shown side by side with the first; None
+        shows one.
     truth
         Name of the label that is the truth.
     review
         Folder that reviews are written to; None writes nothing.
+    weight
+        How much what is reviewed counts in training, 0 to 1.
+    sam
+        Decoder of a promptable model in ONNX, its encoder next to it, which outlines what is
+        clicked; None outlines nothing by a click.
     height_px
         Height of the cell's frame, in pixels.
 
@@ -90,11 +101,16 @@ def view(
     --------
     >>> wsi_seg.view("store.zarr", "pred.zarr")  # doctest: +SKIP
     """
-    options = ViewOptions(port=0, review=None if review is None else Path(review), framed=True)
+    options = ViewOptions(
+        port=0,
+        review=None if review is None else Path(review),
+        framed=True,
+        weight=weight,
+        sam=None if sam is None else Path(sam),
+        other=_opened(other),
+    )
     seen = slides if isinstance(slides, Collection) else open_collection(slides)
-    if predictions is not None and not isinstance(predictions, Predictions):
-        predictions = open_predictions(predictions)
-    app, _ = prepare(seen, predictions, truth, options)
+    app, _ = prepare(seen, _opened(predictions), truth, options)
     listener = listening(options)
     settings = uvicorn.Config(app, log_level="warning", log_config=None, access_log=False)
     server = uvicorn.Server(settings)
@@ -107,3 +123,9 @@ def view(
         time.sleep(0.01)
     port = listener.getsockname()[1]
     return Viewer(f"http://{options.host}:{port}/", height_px, server)
+
+
+def _opened(predictions: Predictions | Path | str | None) -> Predictions | None:
+    if predictions is None or isinstance(predictions, Predictions):
+        return predictions
+    return open_predictions(predictions)

@@ -9,7 +9,9 @@ look (RFC 7946, section 6.1).
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +23,7 @@ from wsi_seg.atomic import atomic_path
 from wsi_seg.classes import IGNORE_NAME
 from wsi_seg.errors import AnnotationError, BusyError
 from wsi_seg.evaluation.review_objects import ReviewObject
+from wsi_seg.store.lock import locked
 from wsi_seg.viewer.shapes import Rings, polygon_of
 
 # A review is drawn by hand; a request with more than this is something else.
@@ -30,6 +33,9 @@ Verdict = Literal["right", "wrong", "unsure"]
 
 # Version of a review that nobody saved yet.
 _UNSAVED = "new"
+
+# Seconds until a folder that somebody else writes to is called busy, and between two tries.
+_PATIENCE, _PAUSE = 10.0, 0.02
 
 
 class _Strict(BaseModel):
@@ -134,11 +140,6 @@ def write_review(
     OutputError
         If the file cannot be written.
     """
-    if review_version(path) != over:
-        raise BusyError(
-            f"somebody else saved a review of {path.stem} since you opened it, so your last change "
-            "was not saved; open the slide again to see theirs, and make the change again"
-        )
     by_id = {item.id: item for item in objects}
     unknown = sorted(set(review.verdicts) - set(by_id))
     if unknown:
@@ -166,9 +167,33 @@ def write_review(
             "drawings": [drawing.model_dump() for drawing in review.drawings],
         },
     }
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(document), encoding="utf-8")
-    return review_version(path)
+    text = json.dumps(document)
+    with _held(path.parent):  # no other viewer writes between looking and replacing
+        if review_version(path) != over:
+            raise BusyError(
+                f"somebody else saved a review of {path.stem} since you opened it, so your last "
+                "change was not saved; open the slide again to see theirs, and make the change "
+                "again"
+            )
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        return review_version(path)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold a folder of reviews, after those who hold it now: a review is written in a moment."""
+    end = time.monotonic() + _PATIENCE
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(locked(folder, "wsi-seg view", make=True))
+                break
+            except BusyError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(_PAUSE)
+        yield
 
 
 def _class_in_training(item: ReviewObject, review: Review) -> str:

@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 
 from wsi_seg.errors import ConfigError, OutputError, StoreNotFoundError
 from wsi_seg.store import Collection, Predictions, shared_cache
-from wsi_seg.viewer.app import STATIC, make_app
+from wsi_seg.viewer.app import STATIC, make_app, make_pair
 from wsi_seg.viewer.auth import LOOPBACK
 from wsi_seg.viewer.catalog import Catalog
 
@@ -41,6 +41,8 @@ class ViewOptions:
     sam
         Decoder of a promptable model, with its encoder next to it; see
         `wsi_seg.models.promptable`. None outlines nothing by a click.
+    other
+        Predictions that are shown next to the first, and not reviewed; None shows one.
     """
 
     host: str = "127.0.0.1"
@@ -49,6 +51,7 @@ class ViewOptions:
     framed: bool = False
     weight: float = 1.0
     sam: Path | None = None
+    other: Predictions | None = None
 
 
 def serve(
@@ -123,6 +126,11 @@ def prepare(
         weight=options.weight,
         sam=sam,
     )
+    if options.other is not None:
+        other = Catalog(slides, options.other, truth)
+        other.require_slides()
+        second = make_app(other, review=None, token=token, framed=options.framed)
+        app = make_pair(app, second, token=token, framed=options.framed)
     return app, token
 
 

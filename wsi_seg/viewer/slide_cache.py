@@ -55,7 +55,6 @@ class SlideCache:
         self.review = review
         self.weight = weight
         self.sam = sam
-        self.writing = threading.Lock()  # of reviews: one looks at the version and replaces it
         self._opened: OrderedDict[str, Opened] = OrderedDict()
         self._lock = threading.Lock()
 

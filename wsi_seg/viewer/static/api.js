@@ -12,9 +12,9 @@ async function answer(request, read = (body) => body) {
   return read(body, response);
 }
 
-const at = (slide, what) => `/slides/${encodeURIComponent(slide)}${what}`;
+const at = (slide, what) => `slides/${encodeURIComponent(slide)}${what}`;
 
-export const listSlides = () => answer(fetch("/slides"));
+export const listSlides = () => answer(fetch("slides"));
 export const openSlide = (slide) => answer(fetch(at(slide, "")));
 export const thumbnail = (slide) => at(slide, "/thumbnail");
 export const listObjects = (slide) => answer(fetch(at(slide, "/objects")));
@@ -30,7 +30,7 @@ const JSON_TYPE = { "Content-Type": "application/json" };
 export const outlineAt = (slide, click) =>
   answer(fetch(at(slide, "/click"), { method: "POST", headers: JSON_TYPE, body: JSON.stringify(click) }));
 export const editShapes = (edit) =>
-  answer(fetch("/shapes", { method: "POST", headers: JSON_TYPE, body: JSON.stringify(edit) }));
+  answer(fetch("shapes", { method: "POST", headers: JSON_TYPE, body: JSON.stringify(edit) }));
 
 /** Save a review over the version it was made from; gives the version that it is now. */
 export function writeReview(slide, review, version) {

@@ -87,6 +87,7 @@ async function open(name, place = {}) {
     viewer.addOnceHandler("update-viewport", () => view.goTo(place));
     hud.open(slide);
     bookmarks.open(slide);
+    dispatchEvent(new CustomEvent("slide", { detail: name }));
     layers.open(slide, place);
     style.open(slide);
     overlay.open(slide);

@@ -37,7 +37,7 @@ export function levelSource(slide, layer, most = Infinity) {
     if (inTile) return new OSD.Rect(0, 0, w, h);
     return new OSD.Rect(left / width, top / height * tall, w / width, h / height * tall);
   };
-  const address = `/slides/${encodeURIComponent(slide.name)}/layers/${encodeURIComponent(layer.id)}`;
+  const address = `slides/${encodeURIComponent(slide.name)}/layers/${encodeURIComponent(layer.id)}`;
   source.getTileUrl = (level, x, y) =>
     `${address}/${layer.levels.length - 1 - level}/${y}/${x}?v=${encodeURIComponent(layer.version)}`;
   return source;
