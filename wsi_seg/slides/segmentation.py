@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
 
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent
@@ -152,7 +152,7 @@ def _corners(found: Segmentation) -> NDArray[np.int64]:
     if data.get("DimensionOrganizationType") == "TILED_FULL":
         across, down = -(-found.extent.width // columns), -(-found.extent.height // rows)
         at = np.divmod(np.arange(frames) % (across * down), across)
-        return np.stack(at, axis=1) * (rows, columns)
+        return np.stack(at, axis=1).astype(np.int64) * np.array([rows, columns], np.int64)
     with translate_dicom_errors(found.path):
         places = [one.PlanePositionSlideSequence[0] for one in _groups(found)]
         return (
