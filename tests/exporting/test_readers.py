@@ -138,7 +138,7 @@ def kaggle_mask(text, height, width):
 def test_kaggles_rule_and_pycocotools_read_run_lengths(tmp_path, found):
     labels, objects = found
     write_rle_csv(tmp_path / "r.csv", [("slide", objects.label)], dialect="absolute")
-    rows = list(csv.DictReader((tmp_path / "r.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "r.csv").read_text().splitlines()))
     assert [row["class"] for row in rows] == ["gland", "vessel"]
     for number, row in enumerate(rows, 1):
         height, width = int(row["height"]), int(row["width"])

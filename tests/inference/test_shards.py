@@ -195,7 +195,7 @@ def test_a_process_of_another_machine_is_shown_until_its_lease_ends(stores, tmp_
     out = tmp_path / "p"
     assert run(stores, out, Shard(1, 2), stop=18) is None
     there = replace(Note.own("wsi-seg infer", shard="2/2"), host="node7", kernel="of node7")
-    file = out / ".run" / "node7-1-0.alive"
+    file = out / ".wsi_seg/run" / "node7-1-0.alive"
     file.write_text(json.dumps(asdict(there)))
     os.utime(file, (time.time() - 12, time.time() - 12))
     (shown,) = read_status(out).processes

@@ -30,7 +30,7 @@ def test_a_kill_amid_several_units_loses_the_cut_one_alone(tmp_path):
 
 def test_which_worker_is_done_first_does_not_change_a_group_s_digest(tmp_path):
     for name, units in (("a", ("0", "1")), ("b", ("1", "0"))):
-        journal = Journal(tmp_path / name / "journal.jsonl", {})
+        journal = Journal(tmp_path / name / ".wsi_seg/journal.jsonl", {})
         for unit in units:
             journal.record(unit)
         (tmp_path / name / "zarr.json").write_text("{}")

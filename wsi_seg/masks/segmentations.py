@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,8 @@ from shapely.affinity import scale
 from wsi_seg.annotations import Annotations
 from wsi_seg.annotations.model import Collector
 from wsi_seg.annotations.sizes import downsample_of
-from wsi_seg.errors import AnnotationError, SlideError, UnsupportedSlideError
+from wsi_seg.errors import AnnotationError, SlideError
+from wsi_seg.extras import naming_extra
 from wsi_seg.geometry import Extent
 from wsi_seg.masks.vectorize import Strip, vectorize
 
@@ -50,7 +52,7 @@ def outline_segmentation(path: Path, extent: Extent) -> Annotations:
     """
     collector = Collector(path)
     try:
-        found = _reader().read_segmentation(path)
+        found = _reader(path).read_segmentation(path)
         down = downsample_of(str(path), found.extent, extent)
         for plane in found.planes():
             for number, (value, outline) in enumerate(vectorize(_strips(plane))):
@@ -61,14 +63,15 @@ def outline_segmentation(path: Path, extent: Extent) -> Annotations:
                     )
                 polygon = scale(outline, xfact=down[1], yfact=down[0], origin=(0, 0))
                 collector.add(f"object {number}", polygon, found.names[value], "expert")
-    except (SlideError, UnsupportedSlideError) as error:
+    except SlideError as error:
         raise AnnotationError(str(error)) from error
     return collector.result()
 
 
-def _reader() -> "ModuleType":
+def _reader(path: Path) -> "ModuleType":
     """Import what reads DICOM when it is needed: it takes long, and pydicom is an extra."""
-    return importlib.import_module("wsi_seg.slides.segmentation")
+    with naming_extra(str(path)):
+        return importlib.import_module("wsi_seg.slides.segmentation")
 
 
 def is_dicom_file(path: Path) -> bool:
@@ -83,22 +86,14 @@ def is_dicom_file(path: Path) -> bool:
 def segmentations_in(paths: Iterable[Path]) -> list[Path]:
     """List the files that are DICOM segmentations of slides, finest level first.
 
-    Slides themselves and other DICOM files are left out.
-
-    Raises
-    ------
-    AnnotationError
-        If one is damaged.
+    Slides themselves, other DICOM files, and those that cannot be read are left out.
     """
     found = {}
     for path in paths:
         if path.suffix.lower() == ".dcm" and path.is_file() and is_dicom_file(path):
-            try:
-                extent = _reader().segmented_extent(path)
-            except SlideError as error:
-                raise AnnotationError(str(error)) from error
-            if extent is not None:
-                found[path] = extent.area
+            with suppress(SlideError):
+                if (extent := _reader(path).segmented_extent(path)) is not None:
+                    found[path] = extent.area
     return sorted(found, key=lambda path: (-found[path], path))
 
 

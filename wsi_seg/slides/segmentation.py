@@ -72,11 +72,21 @@ class Segmentation:
                 yield plane
 
     def _frames(self, chosen: list[int]) -> Iterator[NDArray[Any]]:
-        if not chosen:
-            return
-        decoder = get_decoder(self._data.file_meta.TransferSyntaxUID)
-        for frame, _ in decoder.iter_array(self._data, indices=chosen, raw=True):
-            yield frame
+        syntax = self._data.file_meta.TransferSyntaxUID
+        if self._data.BitsAllocated == 1 and not syntax.is_encapsulated:
+            yield from (self._bits(index) for index in chosen)
+        elif chosen:
+            decoded = get_decoder(syntax).iter_array(self._data, indices=chosen, raw=True)
+            yield from (frame for frame, _ in decoded)
+
+    def _bits(self, index: int) -> NDArray[np.uint8]:
+        """Unpack a frame of bits, which may begin within a byte; pydicom expects whole bytes."""
+        rows, columns = int(self._data.Rows), int(self._data.Columns)
+        first = index * rows * columns
+        packed = self._data.PixelData[first // 8 : -(-(first + rows * columns) // 8)]
+        bits = np.unpackbits(np.frombuffer(packed, np.uint8), bitorder="little")
+        frame: NDArray[np.uint8] = bits[first % 8 : first % 8 + rows * columns]
+        return frame.reshape(rows, columns)
 
     def _is_in(self, values: NDArray[Any]) -> NDArray[np.bool_]:
         """Whether pixels of a frame are in its segment; if fractional, at least half."""
@@ -142,7 +152,7 @@ def _corners(found: Segmentation) -> NDArray[np.int64]:
     if data.get("DimensionOrganizationType") == "TILED_FULL":
         across, down = -(-found.extent.width // columns), -(-found.extent.height // rows)
         at = np.divmod(np.arange(frames) % (across * down), across)
-        return np.stack(at, axis=1) * np.array([rows, columns], np.int64)
+        return np.stack(at, axis=1).astype(np.int64) * np.array([rows, columns], np.int64)
     with translate_dicom_errors(found.path):
         places = [one.PlanePositionSlideSequence[0] for one in _groups(found)]
         return (
