@@ -98,7 +98,7 @@ def test_tile_takes_some_and_the_table_says_their_mpp(tmp_path):
 @pytest.fixture
 def painted(tmp_path):
     """A slide with truth and prediction, under two names."""
-    made = paint_prediction(tmp_path / "made")
+    made = paint_prediction(tmp_path)
     for folder in (made.store, made.prediction):
         (folder / "painted").rename(folder / "one")
         copy = folder / "two"

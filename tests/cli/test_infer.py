@@ -42,6 +42,14 @@ def test_a_plan_is_printed_and_nothing_is_done(files, tmp_path):
     assert found["memory"]["total"] > 0
 
 
+def test_some_slides_are_planned(files, tmp_path):
+    make_store(tmp_path / "store.zarr", "two", 60, 50)
+    words = ("infer", tmp_path / "store.zarr", "--checkpoint", files[0], "--plan", "--json")
+    code, text = run(*words, "--only", "t*")
+    assert code == 0
+    assert [one["slide"] for one in json.loads(text.splitlines()[-1])["slides"]] == ["two"]
+
+
 def test_stopped_amid_overwriting_the_way_on_is_without_it(files, tmp_path, monkeypatch):
     import wsi_seg.inference.run
 

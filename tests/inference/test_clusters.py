@@ -104,8 +104,7 @@ def test_a_scheduler_that_dies_is_a_sentence_and_a_rerun_ends_with_the_same_byte
         while not address.exists() or not address.read_text().endswith("}"):
             time.sleep(0.05)
         command = [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file",
-                   str(address), "--nthreads", "1", "--no-dashboard", "--no-nanny",
-                   "--death-timeout", "5"]  # fmt: skip
+                   str(address), "--nthreads", "1", "--no-dashboard", "--no-nanny"]  # fmt: skip
         worker = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         out = tmp_path / "many"
 

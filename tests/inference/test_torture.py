@@ -1,5 +1,6 @@
 """Kills at any moment, of the process and of workers, do not change the bytes of the result."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from tests.cards import make_card
+from wsi_seg.cli.app import main
 from wsi_seg.errors import StoreNotFoundError
 from wsi_seg.inference.distribute import DaskExecutor, connected
 from wsi_seg.inference.options import InferOptions
@@ -71,7 +73,7 @@ class Asking(threading.Thread):
         while not self.ended:
             time.sleep(0.02)
             # One that was waited for has ended, whatever its file says.
-            ended = {child.pid for child in self.children if child.poll() is not None}
+            ended = {child.pid for child in self.children if child.exitcode is not None}
             try:
                 status = read_status(self.out)
             except StoreNotFoundError:
@@ -106,17 +108,33 @@ class Asking(threading.Thread):
         return found
 
 
+def predict(words, said):
+    """Be the verb; what it says goes to a file."""
+    descriptor = os.open(said, os.O_WRONLY | os.O_CREAT)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    sys.argv = words
+    main()
+
+
+# Its children have everything imported already, which takes longer than to predict.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["tests.inference.test_torture", "segmentation_models_pytorch"])
+
+
 def shard(work, out, number, count=4):
-    return subprocess.Popen(
-        [*command(work, out), "--shard", f"{number}/{count}"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    said = out.with_name(f"{out.name}-{number}.txt")
+    words = ["wsi-seg", *command(work, out)[3:], "--shard", f"{number}/{count}"]
+    child = SERVER.Process(target=predict, args=(words, said))
+    child.start()
+    return child
 
 
 def test_four_shards_killed_twenty_times_give_the_bytes_of_a_calm_run(work, tmp_path, one_thread):
     calm = tmp_path / "calm.zarr"
+    shard(work, tmp_path / "warm.zarr", 1, 1).join()  # the server is ready then
     started = time.monotonic()
-    assert subprocess.run(command(work, calm), check=False, capture_output=True).returncode == 0
+    shard(work, calm, 1, 1).join()
     seconds, expected = time.monotonic() - started, digests(calm)
     rng, kills, turn = np.random.default_rng(5), 0, 0
     while kills < 20:  # some have ended before their moment comes
@@ -131,18 +149,19 @@ def test_four_shards_killed_twenty_times_give_the_bytes_of_a_calm_run(work, tmp_
             key=lambda pair: pair[0],
         ):
             time.sleep(max(0.0, began + moment - time.monotonic()))
-            kills += child.poll() is None
+            kills += child.exitcode is None
             child.kill()
         for child in asking.children:
-            child.communicate()
+            child.join()
         if (out / ".wsi_seg/run").is_dir():
             status = read_status(out)
             assert not status.processes
             assert not status.count("running")
         again = [shard(work, out, number) for number in range(1, 5)]
         asking.children = asking.children + again
-        said = [child.communicate()[1] for child in again]
-        assert [child.returncode for child in again] == [0] * 4, said
+        for number, child in enumerate(again, 1):
+            child.join()
+            assert child.exitcode == 0, out.with_name(f"{out.name}-{number}.txt").read_text()
         if not read_status(out).is_complete:  # all of them ended before the last kill's share
             assert subprocess.run(command(work, out), check=False).returncode == 0
         asking.ended = True

@@ -1,5 +1,6 @@
 """Owns the group one slide's prediction is written to, as one of the processes that share it."""
 
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -89,6 +90,9 @@ class SlideOutput:
             stored = read_settings(journal)
             kept = {key: stored[key] for key in _CHOSEN if key in stored}
             self._journal = Journal(journal, {**settings, **kept}, complete=True)
+            # What processes leave that are killed as another one, or they, complete the slide.
+            for left in (self._partial, self.final / SHARED):
+                shutil.rmtree(left, ignore_errors=True)
 
     def begin(self, card: ModelCard, training: Mapping[str, object]) -> None:
         """Write the metadata of the group, to be filled strip by strip, unless another one has.
