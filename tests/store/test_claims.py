@@ -55,6 +55,22 @@ def test_a_part_has_one_owner_until_that_has_ended(owners, tmp_path):
     assert not list(tmp_path.glob("a.*"))
 
 
+def test_a_process_killed_while_it_gives_back_leaves_its_part_to_one(owners, tmp_path):
+    first, killed = owners(), owners()
+    assert first.claims.take("a")
+    first.end()
+    assert killed.claims.take("a")
+    killed.end()
+    (tmp_path / "a.0").unlink()  # and then a.1 would have gone
+    one, two = owners(), owners()
+    assert one.claims.is_left("a")
+    assert one.claims.take("a")
+    assert not two.claims.take("a")
+    assert one.claims.take("a")
+    one.claims.give_back("a")
+    assert not list(tmp_path.glob("a.*"))
+
+
 def test_of_many_that_take_what_another_has_left_one_gets_it(owners):
     for _ in range(20):
         gone, rivals = owners(), [owners() for _ in range(6)]
@@ -141,7 +157,9 @@ def refuse(*_):
     raise OSError(errno.ENOLCK, "No locks available")
 
 
-@pytest.mark.parametrize("flock", [refuse, lambda *_: None], ids=["no locks", "locks that lie"])
+@pytest.mark.parametrize(
+    "flock", [refuse, lambda *_: None], ids=["no locks", "locks without effect"]
+)
 def test_a_live_process_keeps_its_part_whatever_locks_do(owners, monkeypatch, flock):
     monkeypatch.setattr("fcntl.flock", flock)
     one, two = owners(), owners()

@@ -72,7 +72,9 @@ class Recipe(Section):
     size. ``stretch`` changes the aspect, ``pad`` mirrors what is missing, ``crop`` fills it and
     cuts what is longer; at inference the result has the image's own size again. Null keeps the
     resolution."""
-    resize_px: tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]] | None = None
+    resize_px: Annotated[
+        tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]] | None, Unit("pixels")
+    ] = None
     """Height and width that ``resize`` brings images to, such as ``[320, 480]``; squares of
     ``patch_px`` are cut from it. Null is one such square."""
     intensity: IntensityConfig = IntensityConfig()

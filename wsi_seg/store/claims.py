@@ -56,7 +56,8 @@ class Claims:
                 return False
             if not self._make(part, number + 1):
                 continue  # another one was faster
-            if owner is None or self._read(part, number) == owner:
+            is_last = self._last(part)[0] == number + 1
+            if is_last and (owner is None or self._read(part, number) == owner):
                 return True
             # What was taken over had been given back, and perhaps taken by another one since.
             self._path(part, number + 1).unlink()
@@ -83,11 +84,16 @@ class Claims:
         return self._folder / f"{part}.{number}"
 
     def _last(self, part: str) -> tuple[int, str | None]:
-        """Find number and owner of the last claim of a part; -1 and None where there is none."""
-        number, owner = -1, None
-        while (found := self._read(part, number + 1)) is not None:
-            number, owner = number + 1, found
-        return number, owner
+        """Find number and owner of the last claim of a part; -1 and None where there is none.
+
+        The folder is listed, as a process that is killed while it gives back leaves a gap before
+        its last one.
+        """
+        while True:
+            number = max(_numbers(self._folder, part), default=-1)
+            owner = self._read(part, number) if number >= 0 else None
+            if number < 0 or owner is not None:
+                return number, owner
 
     def _read(self, part: str, number: int) -> str | None:
         """Owner of a claim, empty where it has not said its name; None if there is no claim."""
@@ -116,6 +122,14 @@ class Claims:
         finally:
             os.close(descriptor)
         return True
+
+
+def _numbers(folder: Path, part: str) -> list[int]:
+    """Numbers of the claims of a part; none where the folder is gone."""
+    with suppress(FileNotFoundError):
+        named = [path.name.rpartition(".") for path in folder.iterdir()]
+        return [int(number) for name, _, number in named if name == part and number.isdecimal()]
+    return []
 
 
 def owners_of(folder: Path) -> dict[str, str]:

@@ -35,6 +35,11 @@ class Stores:
     def only(self, names: Iterable[str]) -> Self:
         """Take some of the stores, as if there were no others.
 
+        Parameters
+        ----------
+        names
+            Of the stores; other names are without effect.
+
         Examples
         --------
         >>> open_collection("store.zarr").only(["a"]).names()  # doctest: +SKIP
@@ -107,6 +112,8 @@ class Stores:
 class Collection(Stores):
     """Folder of slides, at ``path``. Made by `open_collection`.
 
+    With ``chosen`` only those slides count; see `only`.
+
     Examples
     --------
     >>> slides = open_collection("store.zarr")  # doctest: +SKIP
@@ -119,6 +126,8 @@ class Collection(Stores):
 
 class Predictions(Stores):
     """Folder of predictions of slides, at ``path``. Made by `open_predictions`.
+
+    With ``chosen`` only those slides count; see `only`.
 
     Examples
     --------
