@@ -94,8 +94,8 @@ def exported(path, folder, *words):
     targets = ("geojson", "png", "overview", "ome-tiff", "table", "rle", "coco")
     options = [part for name in targets for part in (f"--{name}", folder / name)]
     report = summary_of("export", path, *options, *words)
-    files = {f.relative_to(folder).as_posix(): f for f in folder.rglob("*") if f.is_file()}
-    return report, files
+    written = [f for f in folder.rglob("*") if f.is_file() and f.parent.name != ".exported"]
+    return report, {f.relative_to(folder).as_posix(): f for f in written}
 
 
 def sure(members):

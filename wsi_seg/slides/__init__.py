@@ -10,6 +10,7 @@ from wsi_seg.errors import (
 )
 from wsi_seg.extras import naming_extra
 from wsi_seg.slides.containers import known_container
+from wsi_seg.slides.failures import translate_errors
 from wsi_seg.slides.find import (
     DICOM_SUFFIXES,
     OPENSLIDE_SUFFIXES,
@@ -132,11 +133,8 @@ def _one_scene(path: Path, scene: str | None) -> SlideError:
 
 
 def _head(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            head = file.read(132)
-    except OSError as error:
-        raise SlideError(f"{path}: cannot be read: {error.strerror or error}") from error
+    with translate_errors(path, "cannot be read: ", "a slide"), path.open("rb") as file:
+        head = file.read(132)
     if not head:
         raise SlideError(f"{path}: is empty; expected a slide")
     return head
