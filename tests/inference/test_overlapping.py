@@ -202,7 +202,10 @@ def test_a_png_is_written_of_each_class(world, tmp_path):
     report = export(open_predictions(world / "both"), None, ExportTargets(png=tmp_path))
     report.require_whole()
     found, _ = planes_of(world)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.1-cell.png", "one.2-spot.png"]
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == [
+        "one.1-cell.png",
+        "one.2-spot.png",
+    ]
     for number, name in enumerate(CLASSES.names, 1):
         with Image.open(tmp_path / f"one.{number}-{name}.png") as picture:
             assert np.array_equal(np.asarray(picture), found[..., number - 1] == number)

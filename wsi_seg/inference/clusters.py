@@ -49,9 +49,10 @@ def connected(cluster: str) -> Iterator[Client]:
         with client:
             yield client
     elif kind in ("local", "cuda", "slurm"):
+        jobs = _range(cluster, word or "1") if kind == "slurm" else None
         with _worker_environment(), _started(cluster, kind, word) as workers:
-            if kind == "slurm":
-                _scale(workers, *_range(cluster, word or "1"))
+            if jobs is not None:
+                _scale(workers, *jobs)
             with Client(workers) as client:
                 yield client
     else:
