@@ -139,7 +139,7 @@ def test_labels_may_come_and_go(store):
 
 
 def test_a_prediction_of_a_store_that_changed_is_refused(store, tmp_path):
-    shutil.copytree(store, tmp_path / "p.zarr")
+    shutil.copytree(store, tmp_path / "p.zarr", ignore=shutil.ignore_patterns("b"))
     settings = {"slide_digest": store_digest(store / "a")}
     update_attributes(
         tmp_path / "p.zarr/a", {"kind": "prediction", "slide": "a", "settings": settings}

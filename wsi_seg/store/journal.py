@@ -113,11 +113,11 @@ class Journal:
         ]
         if complete:
             raise StoreError(
-                f"{self.path.parent} was made with other settings: {'; '.join(changes)}; "
+                f"{self.path.parents[1]} was made with other settings: {'; '.join(changes)}; "
                 "--overwrite makes it again"
             )
         raise StoreError(
-            f"{self.path.parent} holds unfinished work with other settings: "
+            f"{self.path.parents[1]} holds unfinished work with other settings: "
             f"{'; '.join(changes)}; repeat the first settings to continue, or start over with "
             "--overwrite"
         )
