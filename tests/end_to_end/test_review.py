@@ -32,9 +32,10 @@ def test_a_reviewed_prediction_is_learned_from(tmp_path, monkeypatch):
     objects = page.get("/slides/painted/objects").json()
     verdicts = {one["id"]: "wrong" if one["box"] == [0, 0, 60, 48] else "right" for one in objects}
     assert set(verdicts.values()) == {"wrong", "right"}
-    drawing = {"class_name": "gland", "ring": [[900, 900], [1000, 900], [1000, 1000]]}
+    drawing = {"class_name": "gland", "rings": [[[900, 900], [1000, 900], [1000, 1000]]]}
     review = {"verdicts": verdicts, "drawings": [drawing]}
-    saved = page.put("/slides/painted/review", json=review, headers={"origin": "http://localhost"})
+    headers = {"origin": "http://localhost", "if-match": '"new"'}
+    saved = page.put("/slides/painted/review", json=review, headers=headers)
     assert saved.status_code == 200
     annotated = run("annotate", "store.zarr", "review", "--name", "review")
     assert annotated["objects"] == {"painted": len(objects)}  # one less, one more
