@@ -31,7 +31,7 @@ def write_hostile_stores(good: Path, folder: Path) -> dict[str, Path]:
         Collections by what is wrong with them.
     """
     written = {}
-    name = min(path.parent.name for path in good.glob("*/zarr.json"))
+    name = min(path.parent.name for path in good.glob("[!.]*/zarr.json"))
     for defect, damage in _DEFECTS.items():
         copy = shutil.copytree(good, folder / defect / good.name, symlinks=True)
         damage(copy / name)
@@ -208,5 +208,5 @@ _DEFECTS: dict[str, Damage] = {
     "label-classes-text": _edited("labels/annotations/zarr.json", lambda document: document["attributes"]["wsi_seg"].update(classes="gland")),  # type: ignore[index]
     "label-classes-long": _edited("labels/annotations/zarr.json", lambda document: document["attributes"]["wsi_seg"].update(classes=[{"name": "x" * 9999}] * 300)),  # type: ignore[index]
     "label-chunk-of-noise": lambda store: [path.write_bytes(b"noise" * 99) for path in (store / "labels/annotations/0/c").rglob("*") if path.is_file()],
-    "objects-no-parquet": lambda store: [path.write_bytes(b"PAR1" * 50) for path in (store / "labels/annotations").glob("objects*")],
+    "objects-no-parquet": lambda store: [path.write_bytes(b"PAR1" * 50) for path in (store / "labels/annotations/.wsi_seg").glob("objects*")],
 }  # fmt: skip
