@@ -10,6 +10,7 @@ from wsi_seg.classes import ClassTable
 from wsi_seg.errors import BatchError, OutputError
 from wsi_seg.exporting.run import export
 from wsi_seg.exporting.targets import ExportTargets
+from wsi_seg.exporting.written import Written
 
 # Where each format writes the slide ``slide``, below the folder or file that it is given.
 PLACES = {
@@ -100,3 +101,20 @@ def test_the_command_line_keeps_drawings_and_overwrites_when_asked(tmp_path, pre
     assert "export did not write it" in result.output
     assert theirs.read_text() == "drawn by hand"
     assert run_json(*words, "--overwrite")["objects"] == {"slide": 3}
+
+
+def test_what_a_killed_export_has_written_is_written_again(tmp_path):
+    path = tmp_path / "a.geojson"
+
+    def killed():
+        with Written(overwrite=False).new(path) as new:
+            new.write_text("whole, and not noted yet")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        killed()
+    with Written(overwrite=False).new(path) as new:
+        new.write_text("again")
+    path.write_text("drawn by hand")
+    with pytest.raises(OutputError, match="export did not write it"):
+        Written(overwrite=False).require_free(path)

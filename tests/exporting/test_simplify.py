@@ -6,8 +6,8 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.features import rasterize
-from scipy import ndimage
 
+from tests.makers.label_maps import label_maps
 from wsi_seg.exporting.simplify import MOST_PX, Nodes, simplify
 from wsi_seg.geometry import Extent
 from wsi_seg.masks.vectorize import vectorize
@@ -22,19 +22,6 @@ def outlined(labels, height, tolerance=MOST_PX):
     return values, polygons, simplify(polygons, nodes, tolerance)
 
 
-def maps():
-    """Noise of 1 to 4 classes, coarse or fine, with borders, corners and holes of all kinds."""
-    seeds, sizes = st.integers(0, 2**32 - 1), st.integers(1, 40)
-    return st.builds(made, seeds, sizes, sizes, st.integers(2, 5), st.sampled_from([0.0, 1.0, 3.0]))
-
-
-def made(seed, height, width, classes, sigma):
-    noise = np.random.default_rng(seed).random((height, width))
-    smooth = ndimage.gaussian_filter(noise, sigma) if sigma else noise
-    ranks = smooth.ravel().argsort().argsort().reshape(smooth.shape)
-    return (ranks * classes // smooth.size).astype(np.uint8)
-
-
 def farthest(before, after):
     """How far the new outlines are from the old ones, at most."""
     dense = shapely.segmentize(shapely.boundary(after), 0.1)
@@ -42,7 +29,7 @@ def farthest(before, after):
     return shapely.distance(shapely.boundary(before)[which], shapely.points(points)).max()
 
 
-@given(maps(), st.integers(1, 41))
+@given(label_maps(40), st.integers(1, 41))
 def test_pixels_and_neighbours_stay_and_nothing_crosses(labels, height):
     values, before, after = outlined(labels, height)
     assert shapely.is_valid(after).all()
@@ -57,7 +44,7 @@ def test_pixels_and_neighbours_stay_and_nothing_crosses(labels, height):
             assert joined[0] == pytest.approx(joined[1]) == pytest.approx(labels.size)
 
 
-@given(maps(), st.integers(1, 41))
+@given(label_maps(40), st.integers(1, 41))
 def test_the_height_of_strips_leaves_no_trace(labels, height):
     found = [outlined(labels, h)[2] for h in (height, 100)]
     one, other = (sorted(polygon.normalize().wkb for polygon in some) for some in found)

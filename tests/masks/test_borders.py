@@ -3,24 +3,10 @@
 import numpy as np
 import shapely
 from hypothesis import given
-from hypothesis import strategies as st
 from rasterio.features import shapes
-from scipy import ndimage
 
+from tests.makers.label_maps import label_maps
 from wsi_seg.masks.borders import trace
-
-
-def maps():
-    """Noise of 1 to 4 classes, coarse or fine, with borders, corners and holes of all kinds."""
-    seeds, sizes = st.integers(0, 2**32 - 1), st.integers(1, 30)
-    return st.builds(made, seeds, sizes, sizes, st.integers(2, 5), st.sampled_from([0.0, 1.0, 3.0]))
-
-
-def made(seed, height, width, classes, sigma):
-    noise = np.random.default_rng(seed).random((height, width))
-    smooth = ndimage.gaussian_filter(noise, sigma) if sigma else noise
-    ranks = smooth.ravel().argsort().argsort().reshape(smooth.shape)
-    return (ranks * classes // smooth.size).astype(np.uint8)
 
 
 def alike(values, polygons):
@@ -30,7 +16,7 @@ def alike(values, polygons):
     )
 
 
-@given(maps())
+@given(label_maps(30))
 def test_outlines_are_valid_and_those_of_gdal(labels):
     values, polygons = trace(labels)
     assert shapely.is_valid(polygons).all()
@@ -38,7 +24,7 @@ def test_outlines_are_valid_and_those_of_gdal(labels):
     assert alike(values, polygons) == alike([v for v, _ in found], [s for _, s in found])
 
 
-@given(maps())
+@given(label_maps(30))
 def test_objects_come_in_the_order_of_their_first_pixels(labels):
     _, polygons = trace(labels, top=7)
     corners = [ring[0] for ring in map(shapely.get_coordinates, polygons)]

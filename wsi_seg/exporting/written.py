@@ -11,6 +11,10 @@ from wsi_seg.errors import OutputError
 # several exports may write to a folder at the same time.
 _RECORDS = ".exported"
 
+# What a record says from before a file is written until it is whole, so that an export that was
+# killed in between can be repeated.
+_BEGUN = "begun"
+
 # File systems round times, some of them to two seconds.
 _ROUNDED_S = 2.0
 
@@ -47,6 +51,7 @@ class Written:
             If somebody else's file is there.
         """
         self.require_free(path)
+        write_atomic(_record(path), _BEGUN)
         yield path
         size, changed = _state(path)
         write_atomic(_record(path), f"{size} {changed}")
@@ -59,7 +64,10 @@ def _record(path: Path) -> Path:
 
 def _is_as_written(path: Path) -> bool:
     try:
-        size, changed = _record(path).read_text(encoding="utf-8").split()
+        text = _record(path).read_text(encoding="utf-8")
+        if text == _BEGUN:
+            return True
+        size, changed = text.split()
         now = _state(path)
         return int(size) == now[0] and abs(float(changed) - now[1]) <= _ROUNDED_S
     except (OSError, ValueError):

@@ -90,7 +90,7 @@ class Claims:
         its last one.
         """
         while True:
-            number = max(_numbers(self._folder, part), default=-1)
+            number = _last_numbers(self._folder).get(part, -1)
             owner = self._read(part, number) if number >= 0 else None
             if number < 0 or owner is not None:
                 return number, owner
@@ -124,22 +124,21 @@ class Claims:
         return True
 
 
-def _numbers(folder: Path, part: str) -> list[int]:
-    """Numbers of the claims of a part; none where the folder is gone."""
-    with suppress(FileNotFoundError):
-        named = [path.name.rpartition(".") for path in folder.iterdir()]
-        return [int(number) for name, _, number in named if name == part and number.isdecimal()]
-    return []
-
-
 def owners_of(folder: Path) -> dict[str, str]:
     """Name the last owner of each part that was ever taken in a folder, dead or alive."""
-    found: dict[str, tuple[int, str]] = {}
+    found = {}
+    for part, number in sorted(_last_numbers(folder).items()):
+        with suppress(FileNotFoundError):
+            found[part] = read_replaced(folder / f"{part}.{number}").decode()
+    return found
+
+
+def _last_numbers(folder: Path) -> dict[str, int]:
+    """Highest number of the claims of each part; none where the folder is gone."""
+    found: dict[str, int] = {}
     with suppress(FileNotFoundError):
-        for path in sorted(folder.iterdir()):
+        for path in folder.iterdir():
             part, _, number = path.name.rpartition(".")
-            if not number.isdecimal() or int(number) < found.get(part, (-1, ""))[0]:
-                continue
-            with suppress(FileNotFoundError):
-                found[part] = (int(number), read_replaced(path).decode())
-    return {part: owner for part, (_, owner) in found.items()}
+            if number.isdecimal():
+                found[part] = max(int(number), found.get(part, -1))
+    return found
