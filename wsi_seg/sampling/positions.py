@@ -7,7 +7,11 @@ slide's border patches are mirrored, so centres stay inside the slide. A slide t
 than a patch along an axis is seen completely, in the patch's middle.
 
 Where objects are close together their widened boxes overlap, and the middle of the cluster would be
-drawn most often; each position counts by 1 / (number of widened boxes over it), which balances it.
+drawn most often. Each position has a weight by which it is chosen inside a box. The chance of a
+position is its weight times the sum, over the boxes that cover it, of 1 / (sum of weights in the
+box). Weights are found by iteration so that this is nearly the same everywhere, as in the scaling
+of Sinkhorn and Knopp (1967), beginning with 1 / (number of boxes over a position). It is not the
+same exactly: an object alone and one of a cluster have as many draws, on areas that differ.
 """
 
 from collections.abc import Sequence
@@ -25,6 +29,12 @@ _TRIED = 8
 NUMBERS = 2 * _TRIED + 1
 
 _POINTS_AT_ONCE = 1024
+
+# Rounds that balance the weights. More of them do worse: what cannot be reached, because objects
+# have equal draws, is then approached by weights that leave most of a cluster out.
+_ROUNDS = 4
+# Least weight relative to the largest: float16 holds it.
+_LEAST = 2.0**-14
 
 
 def widened(share: Share, cell_px: float, side: tuple[float, float]) -> Share:
@@ -81,14 +91,14 @@ class ObjectPositions:
             [_widened_boxes(*each) for each in zip(maps, sides, strict=True)]
         )
         grids = [
-            _box_counts(m, side, self._boxes[self.slide == number])
+            _box_weights(m, side, self._boxes[self.slide == number])
             for number, (m, side) in enumerate(zip(maps, sides, strict=True))
         ]
         self._columns = np.array([grid.shape[1] for grid in grids])
         self._rows = np.array([grid.shape[0] for grid in grids])
         self._cell_px = np.array([m.cell_px for m in maps])
         self._first = np.cumsum([0, *(grid.size for grid in grids)])
-        self._counts = np.concatenate([grid.ravel() for grid in grids])
+        self._grid = np.concatenate([grid.ravel() for grid in grids])
 
     def draw(self, objects: NDArray[np.int64], uniform: Floats) -> Floats:
         """Draw one centre around each of some objects.
@@ -117,7 +127,7 @@ class ObjectPositions:
 
     def free(self, number: int) -> NDArray[np.bool_]:
         """Cells of a slide in which a patch may be centred without touching an object."""
-        free: NDArray[np.bool_] = self._counts_of(number) == 0
+        free: NDArray[np.bool_] = self._grid_of(number) == 0
         return free
 
     def density(self, slide: NDArray[np.int32], y: Floats, x: Floats, turns: Floats) -> Floats:
@@ -144,30 +154,25 @@ class ObjectPositions:
         return found
 
     def _weights(self, slide: NDArray[np.integer], y: Floats, x: Floats) -> Floats:
-        """1 / (widened boxes over a position); 0 where a patch would touch no object."""
+        """Weights of positions; 0 where a patch would touch no object."""
         row = np.minimum((y / self._cell_px[slide]).astype(np.int64), self._rows[slide] - 1)
         column = np.minimum((x / self._cell_px[slide]).astype(np.int64), self._columns[slide] - 1)
-        counts = self._counts[self._first[slide] + row * self._columns[slide] + column]
-        weights: Floats = np.divide(1.0, counts, out=np.zeros(counts.shape), where=counts > 0)
+        cells = self._first[slide] + row * self._columns[slide] + column
+        weights: Floats = self._grid[cells].astype(np.float64)
         return weights
 
     def _mean_weights(self, number: int) -> Floats:
         """Mean over each object's widened box, of one slide."""
-        counts = self._counts_of(number)
-        shape = counts.shape
-        sums = np.zeros((shape[0] + 1, shape[1] + 1))
-        sums[1:, 1:] = np.divide(1.0, counts, out=np.zeros(shape), where=counts > 0)
-        sums = sums.cumsum(axis=0).cumsum(axis=1)
-        top, left, bottom, right = _cells_under(
-            self._boxes[self.slide == number], float(self._cell_px[number]), shape
-        )
-        inside = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
-        means: Floats = inside / ((bottom - top) * (right - left))
+        weights = self._grid_of(number).astype(np.float64)
+        cell_px = float(self._cell_px[number])
+        under = _cells_under(self._boxes[self.slide == number], cell_px, weights.shape)
+        top, left, bottom, right = under
+        means: Floats = _sums_under(weights, under) / ((bottom - top) * (right - left))
         return means
 
-    def _counts_of(self, number: int) -> NDArray[np.uint16]:
-        counts = self._counts[self._first[number] : self._first[number + 1]]
-        return counts.reshape(self._rows[number], self._columns[number])
+    def _grid_of(self, number: int) -> NDArray[np.float16]:
+        grid = self._grid[self._first[number] : self._first[number + 1]]
+        return grid.reshape(self._rows[number], self._columns[number])
 
 
 def _widened_boxes(slide: SlideMap, side: Floats) -> Floats:
@@ -181,22 +186,49 @@ def _widened_boxes(slide: SlideMap, side: Floats) -> Floats:
     )
 
 
-def _box_counts(slide: SlideMap, side: Floats, boxes: Floats) -> NDArray[np.uint16]:
-    """Widened boxes over each cell; 0 where a patch would touch no object."""
+def _box_weights(slide: SlideMap, side: Floats, boxes: Floats) -> NDArray[np.float16]:
+    """Weights of cells as positions; 0 where a patch would touch no object."""
     shape = slide.tissue.shape
-    steps = np.zeros((shape[0] + 1, shape[1] + 1), dtype=np.int32)
-    top, left, bottom, right = _cells_under(boxes, slide.cell_px, shape)
-    for row, column, step in (
+    under = _cells_under(boxes, slide.cell_px, shape)
+    over = _added_under(np.ones(len(boxes)), under, shape)
+    if slide.covered is not None:
+        over[widened(slide.covered, slide.cell_px, (side[0], side[1])) == 0] = 0
+    seen = over > 0.5  # sums of ones
+    weights = np.divide(1.0, over, out=np.zeros(shape), where=seen)
+    for _ in range(_ROUNDS if over.max(initial=0) > 1.5 else 0):  # some boxes overlap
+        sums = _sums_under(weights, under)
+        each = np.divide(1.0, sums, out=np.zeros(len(sums)), where=sums > 0)
+        weights[seen] = 1 / _added_under(each, under, shape)[seen]
+        weights /= weights.max()
+    weights[seen] = np.maximum(weights[seen], _LEAST)
+    return weights.astype(np.float16)
+
+
+def _added_under(
+    values: Floats, under: tuple[NDArray[np.int64], ...], shape: tuple[int, ...]
+) -> Floats:
+    """Sum at each cell of the values of those boxes that cover it."""
+    steps = np.zeros((shape[0] + 1, shape[1] + 1))
+    top, left, bottom, right = under
+    for row, column, sign in (
         (top, left, 1),
         (bottom, right, 1),
         (top, right, -1),
         (bottom, left, -1),
     ):
-        np.add.at(steps, (row, column), step)
-    over = steps.cumsum(axis=0).cumsum(axis=1)[:-1, :-1]
-    if slide.covered is not None:
-        over[widened(slide.covered, slide.cell_px, (side[0], side[1])) == 0] = 0
-    return np.minimum(over, np.iinfo(np.uint16).max).astype(np.uint16)
+        np.add.at(steps, (row, column), sign * values)
+    added: Floats = steps.cumsum(axis=0).cumsum(axis=1)[:-1, :-1]
+    return added
+
+
+def _sums_under(weights: Floats, under: tuple[NDArray[np.int64], ...]) -> Floats:
+    """Sum of the cells that each box covers."""
+    sums = np.zeros((weights.shape[0] + 1, weights.shape[1] + 1))
+    sums[1:, 1:] = weights
+    sums = sums.cumsum(axis=0).cumsum(axis=1)
+    top, left, bottom, right = under
+    inside: Floats = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+    return inside
 
 
 def _cells_under(
