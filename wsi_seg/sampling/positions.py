@@ -190,18 +190,27 @@ def _box_weights(slide: SlideMap, side: Floats, boxes: Floats) -> NDArray[np.flo
     """Weights of cells as positions; 0 where a patch would touch no object."""
     shape = slide.tissue.shape
     under = _cells_under(boxes, slide.cell_px, shape)
-    over = _added_under(np.ones(len(boxes)), under, shape)
+    weights = _added_under(np.ones(len(boxes)), under, shape)  # how many boxes cover a cell
     if slide.covered is not None:
-        over[widened(slide.covered, slide.cell_px, (side[0], side[1])) == 0] = 0
-    seen = over > 0.5  # sums of ones
-    weights = np.divide(1.0, over, out=np.zeros(shape), where=seen)
-    for _ in range(_ROUNDS if over.max(initial=0) > 1.5 else 0):  # some boxes overlap
-        sums = _sums_under(weights, under)
-        each = np.divide(1.0, sums, out=np.zeros(len(sums)), where=sums > 0)
-        weights[seen] = 1 / _added_under(each, under, shape)[seen]
-        weights /= weights.max()
-    weights[seen] = np.maximum(weights[seen], _LEAST)
+        weights[widened(slide.covered, slide.cell_px, (side[0], side[1])) == 0] = 0
+    seen = weights > 0.5
+    overlap = weights.max(initial=0) > 1.5
+    np.divide(1, weights, out=weights, where=seen)
+    for _ in range(_ROUNDS if overlap else 0):
+        _balance(weights, seen, under)
+    np.maximum(weights, _LEAST, out=weights, where=seen)
     return weights.astype(np.float16)
+
+
+def _balance(
+    weights: Floats, seen: NDArray[np.bool_], under: tuple[NDArray[np.int64], ...]
+) -> None:
+    """Change the weights of the cells seen towards equal chances, the largest to 1."""
+    sums = _sums_under(weights, under)
+    each = np.divide(1, sums, out=np.zeros(len(sums)), where=sums > 0)
+    chances = _added_under(each, under, weights.shape)
+    least = chances.min(initial=np.inf, where=seen)
+    np.divide(least, chances, out=weights, where=seen)
 
 
 def _added_under(
@@ -217,15 +226,16 @@ def _added_under(
         (bottom, left, -1),
     ):
         np.add.at(steps, (row, column), sign * values)
-    added: Floats = steps.cumsum(axis=0).cumsum(axis=1)[:-1, :-1]
-    return added
+    np.cumsum(steps, axis=0, out=steps)
+    np.cumsum(steps, axis=1, out=steps)
+    return steps[:-1, :-1]
 
 
 def _sums_under(weights: Floats, under: tuple[NDArray[np.int64], ...]) -> Floats:
     """Sum of the cells that each box covers."""
     sums = np.zeros((weights.shape[0] + 1, weights.shape[1] + 1))
-    sums[1:, 1:] = weights
-    sums = sums.cumsum(axis=0).cumsum(axis=1)
+    np.cumsum(weights, axis=0, out=sums[1:, 1:])
+    np.cumsum(sums, axis=1, out=sums)
     top, left, bottom, right = under
     inside: Floats = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
     return inside
