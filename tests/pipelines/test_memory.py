@@ -1,4 +1,4 @@
-"""A step of every full recipe, in every phase, takes less than 24 GB: computed; and on a GPU."""
+"""A step of every full recipe, in every phase, takes less than 24 GB, computed and on a GPU."""
 
 from pathlib import Path
 
