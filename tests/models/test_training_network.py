@@ -97,9 +97,11 @@ def test_a_skip_at_full_resolution_elsewhere_is_refused():
         build_network(spec("FPN", full_resolution_skip=4))
 
 
-def test_attention_elsewhere_is_refused():
-    with pytest.raises(ConfigError, match="FPN takes no decoder_attention"):
-        build_network(spec("FPN", decoder_attention="scse"))
+# The last depth of the lean decoder has fewer channels than its attention would divide.
+@pytest.mark.parametrize("architecture", ["FPN", "UnetLean"])
+def test_attention_elsewhere_is_refused(architecture):
+    with pytest.raises(ConfigError, match=f"{architecture} takes no decoder_attention"):
+        build_network(spec(architecture, decoder_attention="scse"))
 
 
 def test_joined_skips_reach_every_depth():

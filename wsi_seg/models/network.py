@@ -48,7 +48,7 @@ ARCHITECTURES = {
 } | {"LinknetConcat": _CONCAT, "UnetLean": _LEAN}
 
 # Architectures whose decoder can have attention.
-_ATTENTIVE = ("unet", "unetplusplus", _LEAN)
+_ATTENTIVE = ("unet", "unetplusplus")
 
 # Architectures whose decoder gives as many pixels as the image has.
 _FULL_SIZE = ("unet", "unetplusplus", "linknet", "manet", _CONCAT, _LEAN)
