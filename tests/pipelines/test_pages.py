@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.run import commands_of, expected_scores
+from pipelines.run import commands_of, expected_scores, shortened
 
 FOLDER = Path(__file__).parents[2] / "pipelines"
 
@@ -47,7 +47,34 @@ def test_only_shell_blocks_are_commands():
     assert "name" not in commands_of(PAGE)
 
 
-def run(tmp_path, dice):
+def test_only_trainings_are_shortened(tmp_path):
+    program = tmp_path / "wsi-seg"
+    program.write_text("#!/bin/sh\necho $*\n")
+    program.chmod(0o755)
+    done = subprocess.run(
+        [
+            "bash",
+            "-euc",
+            shortened("wsi-seg train recipe.yaml --out run\nwsi-seg infer 'a b'", 0.2),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+    )
+    assert done.stdout.splitlines() == [
+        "train recipe.yaml --out run --set train.max_minutes=0.2", "infer a b",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("dice", "status"), [("0.1", 0), (None, 1)])
+def test_in_a_short_run_only_failures_count(tmp_path, dice, status):
+    done = run(tmp_path, dice, "--minutes", "1")
+    assert done.returncode == status
+    assert ("DIFFERS" in done.stdout) == (dice is not None)
+
+
+def run(tmp_path, dice, *options):
     """Run the script on a page whose commands find this Dice, or fail; 0.5 is expected."""
     folder = tmp_path / "pipelines"
     (folder / "task").mkdir(parents=True)
@@ -56,9 +83,18 @@ def run(tmp_path, dice):
     if dice is not None:
         (folder / "task" / "dice").write_text(dice)
     score = {"file": "scores.json", "figure": "classes.nucleus.dice", "score": 0.5}
-    (folder / "scores.json").write_text(json.dumps({"task": [score | {"tolerance": 0.1}]}))
+    score |= {"tolerance": 0.1, "device": "CPU"}
+    (folder / "scores.json").write_text(json.dumps({"task": [score]}))
     return subprocess.run(
-        [sys.executable, folder / "run.py", "--data", tmp_path, "--work", tmp_path / "work"],
+        [
+            sys.executable,
+            folder / "run.py",
+            "--data",
+            tmp_path,
+            "--work",
+            tmp_path / "work",
+            *options,
+        ],
         capture_output=True,
         text=True,
         check=False,
