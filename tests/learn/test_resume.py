@@ -3,6 +3,7 @@
 import csv
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from safetensors.torch import load_file
 from wsi_seg.config import save_recipe
 from wsi_seg.data.dataset import EpochItems
 from wsi_seg.errors import CheckpointError
-from wsi_seg.learn.resume import Position, position_of
+from wsi_seg.learn import callback
+from wsi_seg.learn.resume import Position, position_of, save_state
 from wsi_seg.learn.train import train
 from wsi_seg.progress import Silent
 
@@ -95,6 +97,26 @@ def test_stopped_anywhere_in_an_epoch(recipe_for, tmp_path, plan):
         assert position.batches > 0
     train(recipe, tmp_path / "cut", progress=Silent())
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_states_that_take_long_to_save_are_not_saved_after_each_epoch(
+    recipe_for, tmp_path, monkeypatch
+):
+    now, saved = [0.0], []
+
+    def clock():
+        now[0] += 1e-3
+        return now[0]
+
+    def save(trainer, out):
+        now[0] += 60
+        saved.append(trainer.current_epoch)
+        save_state(trainer, out)
+
+    monkeypatch.setattr(callback, "time", SimpleNamespace(perf_counter=clock))
+    monkeypatch.setattr(callback, "save_state", save)
+    train(recipe_for("train.epochs=4"), tmp_path / "run", progress=Silent())
+    assert saved == [0, 3]  # how long it takes is known after the first
 
 
 KILLED = """

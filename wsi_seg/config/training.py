@@ -55,7 +55,8 @@ class TrainConfig(Section):
     )
     """Overlap of tiles when validation slides are predicted."""
     save_minutes: Annotated[float, Unit("minutes")] = Field(default=5.0, ge=0)
-    """Longest time between two saved states of the run; each epoch is saved anyway."""
+    """Longest time between two saved states of the run. The end of an epoch is saved too, if that
+    takes no more than a twentieth of the time."""
     top_k: Annotated[int, Unit("networks")] = Field(default=1, ge=1)
     """Best networks that are kept."""
     tensorboard: bool = False

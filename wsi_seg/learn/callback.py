@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ STOPPED = "stopped.txt"
 
 # Share of an epoch that the network may wait for patches before there is a warning.
 _WAIT = 0.1
+
+# Share of the time that saving at the ends of epochs may take.
+_SAVING = 0.05
 
 
 @dataclasses.dataclass
@@ -63,7 +67,7 @@ class TrainingCallback(Callback):
         self._epoch = _Epoch()
         self._position = Position()
         self._ended = False
-        self._step_ended = self._saved = 0.0
+        self._step_ended = self._saved = self._save_took = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Figures so far, for the file that training is resumed from."""
@@ -173,12 +177,16 @@ class TrainingCallback(Callback):
         gain = self.history.gain(row)
         if gain is not None:
             pl_module.validated(gain)
+        self._ended = trainer.should_stop = last or self._stale()
+        saves = self._ended or self._is_due(trainer, self._save_took / _SAVING)
         if trainer.is_global_zero:
-            self._write(trainer, pl_module)
+            if gain is not None or (saves and not self._validation.slides):
+                self._validation.keep(pl_module.network, self.history)
+            self._write(trainer)
             write_worst(self._out / WORST, worst)
         self._epoch = _Epoch()
-        self._ended = trainer.should_stop = last or self._stale()
-        self._save(trainer, Position(trainer.current_epoch + 1, 0))
+        if saves:
+            self._save(trainer, Position(trainer.current_epoch + 1, 0))
 
     def on_exception(
         self,
@@ -199,17 +207,22 @@ class TrainingCallback(Callback):
         batch = self._recipe.train.batch_size * trainer.world_size
         self._progress.start(title, int(trainer.num_training_batches) * batch, "patches")
 
-    def _is_due(self, trainer: lightning.Trainer) -> bool:
-        due = time.perf_counter() - self._saved >= 60 * self._recipe.train.save_minutes
+    def _is_due(self, trainer: lightning.Trainer, seconds: float = math.inf) -> bool:
+        """Whether so long, or the recipe's longest time, has gone by since the last save."""
+        longest = min(seconds, 60 * self._recipe.train.save_minutes)
+        due = time.perf_counter() - self._saved >= longest
         if trainer.world_size > 1:
             due = bool(trainer.strategy.reduce_boolean_decision(due, all=False))
         return due
 
     def _save(self, trainer: lightning.Trainer, position: Position) -> None:
         self._position = position
+        started = time.perf_counter()
         save_state(trainer, self._out)
-        # What saving took is neither waiting nor learning.
+        # What saving took is neither waiting nor learning, but time all the same.
         self._saved = self._step_ended = time.perf_counter()
+        self._save_took = self._saved - started
+        self.history.minutes += self._save_took / 60
 
     def _is_validated(self, row: Row, last: bool) -> bool:
         due = last or row["epoch"] % self._recipe.train.validate_every == 0
@@ -246,11 +259,9 @@ class TrainingCallback(Callback):
                 f"{done + planned * step * trainer.world_size:,} patches: the network is unfinished"
             )
 
-    def _write(self, trainer: lightning.Trainer, task: SegmentationTask) -> None:
-        """Keep networks and figures of the epoch that just ended."""
+    def _write(self, trainer: lightning.Trainer) -> None:
+        """Keep the figures of the epoch that just ended."""
         row = self.history.rows[-1]
-        if self.history.gain(row) is not None or not self._validation.slides:
-            self._validation.keep(task.network, self.history)
         columns = list(dict.fromkeys(name for one in self.history.rows for name in one))
         self.history.write_csv(self._out / METRICS, columns)
         if self.history.stopped:
