@@ -20,6 +20,7 @@ from wsi_seg.masks.labels import write_labels
 from wsi_seg.models import NetworkSpec, build_network
 from wsi_seg.progress import Silent
 from wsi_seg.store import create_collection, open_collection, open_predictions
+from wsi_seg.store.info import StoreInfo
 from wsi_seg.testing.stores import write_image
 
 FOLDER = Path(__file__).parents[2] / "pipelines"
@@ -66,7 +67,8 @@ def slides(tmp_path_factory):
     for name in names:
         pixels = rng.integers(0, 256, (150, 170, 3), dtype=np.uint8)
         extents = dyadic_extents(Extent.of(pixels.shape), 2)
-        write_image(collection / name, pixels, {}, extents=extents)
+        # The distance of slices, which the recipe of lungs asks for.
+        write_image(collection / name, pixels, StoreInfo(slice_mm=1.0).to_json(), extents=extents)
     return collection
 
 
