@@ -173,6 +173,7 @@ def infer(
         from wsi_seg.inference.run import infer as run_infer
         from wsi_seg.inference.run_plan import plan_inference
         from wsi_seg.inference.unfinished import unfinished_settings
+        from wsi_seg.object_path import place
         from wsi_seg.predict.ensemble import newest_model, read_model
         from wsi_seg.store import open_collection
 
@@ -199,7 +200,7 @@ def infer(
         model = read_model(files, combine, card=card, trust=trust)
         if plan:
             stores = list(slides)
-            unfinished = {} if overwrite else unfinished_settings(stores, out)
+            unfinished = {} if overwrite else unfinished_settings(stores, place(out))
             planned = plan_inference(stores, model, options, unfinished=unfinished)
             terminal.say("\n".join([f"model {file}" for file in files] + planned.lines()))
             planned.require_whole()

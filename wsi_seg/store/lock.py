@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from wsi_seg.address import is_remote
 from wsi_seg.errors import BusyError, OutputError
+from wsi_seg.object_path import object_path, place
 from wsi_seg.store.claims import Claims
 from wsi_seg.store.names import OWN, RUN
 from wsi_seg.store.presence import Note, Presence
@@ -24,7 +24,8 @@ def locked(folder: Path, verb: str, *, make: bool = False) -> Iterator[None]:
     Parameters
     ----------
     folder
-        Collection or run. Addresses are only read, so they are not held.
+        Collection or run. One in an object store is held only by what makes collections there;
+        others read it, or refuse.
     verb
         What the command is called, for the message that others get.
     make
@@ -38,7 +39,8 @@ def locked(folder: Path, verb: str, *, make: bool = False) -> Iterator[None]:
     OutputError
         If the folder cannot be written.
     """
-    if is_remote(folder) or not (make or folder.exists()):
+    folder = place(folder)
+    if not make and (object_path(folder) is not None or not folder.exists()):
         yield
         return
     with _removed_if_empty(folder), _present(folder, Note.own(verb, alone=True)) as presence:

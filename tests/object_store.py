@@ -1,0 +1,99 @@
+"""A real S3 server (moto) on loopback, behind a gate that slows requests down or lets them fail."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pytest
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+BUCKET = "slides"
+
+# What a gate does with a request: its method and path in, a fault or None out.
+FAULTS = ("503", "slow", "cut", "unanswered", "lost")
+Rule = Callable[[str, str], str | None]
+
+
+@dataclass
+class Gate:
+    """In front of the server: counts requests, and gives some of them a fault.
+
+    ``503`` and ``cut`` (the connection ends) without doing it; ``unanswered``: done, but answered
+    with an error; ``lost``: answered as done, but not done; ``slow``: done after a while.
+    """
+
+    app: Callable
+    rule: Rule = lambda _method, _path: None
+    seconds: float = 0.0
+    seen: list[tuple[str, str]] = field(default_factory=list)
+    faults: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def __call__(self, environ, start_response):
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        self.seen.append((method, path))
+        time.sleep(self.seconds)
+        fault = self.rule(method, path)
+        if fault is None:
+            return self.app(environ, start_response)
+        self.faults.append((fault, method, path))
+        if fault == "slow":
+            time.sleep(0.5)
+            return self.app(environ, start_response)
+        length = int(environ.get("CONTENT_LENGTH") or 0)
+        if fault == "unanswered":
+            list(self.app(environ, lambda *_: lambda _data: None))
+        elif length:
+            environ["wsgi.input"].read(length)
+        if fault == "cut":
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+            return []
+        if fault == "lost":
+            start_response("200 OK", [("Content-Length", "0"), ("ETag", '"0123"')])
+            return [b""]
+        body = b"<Error><Code>SlowDown</Code><Message>Please reduce your rate.</Message></Error>"
+        start_response("503 Slow Down", [("Content-Length", str(len(body)))])
+        return [body]
+
+
+class _Handler(WSGIRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log(self, type, message, *args):
+        pass
+
+
+@contextmanager
+def object_store() -> Iterator[Gate]:
+    """Gate of a server with an empty bucket; the environment names it meanwhile."""
+    import boto3
+    from moto.backends import get_backend
+
+    from wsi_seg.object_path import _client
+
+    gate = Gate(DomainDispatcherApplication(create_backend_app))
+    server = make_server("127.0.0.1", 0, gate, threaded=True, request_handler=_Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    settings = {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "not-to-be-seen",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        _client.cache_clear()
+        boto3.client("s3").create_bucket(Bucket=BUCKET)
+        try:
+            yield gate
+        finally:
+            _client.cache_clear()
+            server.shutdown()
+            server.server_close()
+            get_backend("s3").reset()

@@ -1,0 +1,428 @@
+"""Owns paths in object stores (``s3://``, ``gs://``, ``az://``; ``https://`` to read), by obstore.
+
+They speak pathlib's language. An object is there whole or not at all, and there are no folders: what
+is in a folder are the objects whose names begin with its own. So making a folder does nothing, and
+neither does removing one that is empty.
+"""
+
+import errno
+import io
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from pathlib import Path, PurePath, PurePosixPath
+from typing import TYPE_CHECKING, cast
+from urllib.parse import quote
+
+from wsi_seg.address import is_remote, without_secrets
+from wsi_seg.errors import StoreError
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, ObjectStore, RetryConfig, S3CredentialProvider
+
+READ_ONLY = ("http", "https")
+SCHEMES = ("s3", "gs", "az", *READ_ONLY)
+
+# Requests to one place at a time: enough to hide their latency.
+REQUESTS = 16
+
+# A request that fails is repeated this often, for this long, then it is an error.
+_TRIES = 6
+_PATIENCE = timedelta(seconds=60)
+_TIMEOUT = timedelta(seconds=60)
+_CONNECT = timedelta(seconds=5)
+
+# A write that was accepted and cannot be found is repeated this often.
+_PUTS = 3
+
+# Characters of what a server answers that are repeated in a message.
+_LONGEST = 600
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectStat:
+    """Size in bytes of an object, and when it was written, in nanoseconds since 1970."""
+
+    st_size: int
+    st_mtime_ns: int
+
+
+class ObjectPath(PurePosixPath):
+    """Address of an object, or of a folder of objects; made by `place`.
+
+    Text of it names no user, password or signature; they travel with it all the same.
+    """
+
+    def __str__(self) -> str:
+        scheme, _, rest = super().__str__().partition(":/")
+        if scheme not in SCHEMES:
+            return super().__str__()
+        host, _, name = rest.lstrip("/").partition("/")
+        shown = host.rpartition("@")[2].partition("?")[0]
+        return f"{scheme}://{shown}/{name}" if name else f"{scheme}://{shown}"
+
+    def __fspath__(self) -> str:
+        raise TypeError(f"{self} is an address, not a file of this machine")
+
+    @property
+    def scheme(self) -> str:
+        """What is before the colon."""
+        return self.parts[0].removesuffix(":")
+
+    @property
+    def key(self) -> str:
+        """Name of the object in its bucket, or on its server."""
+        return "/".join(self.parts[2:])
+
+    @property
+    def _store(self) -> "ObjectStore":
+        return _client(self.scheme, self.parts[1])
+
+    def exists(self) -> bool:
+        """Whether there is an object of this name, or a folder with some."""
+        return self.is_file() or self.is_dir()
+
+    def is_file(self) -> bool:
+        """Whether there is an object of this name."""
+        try:
+            self.stat()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def is_dir(self) -> bool:
+        """Whether there are objects in a folder of this name; a web server does not say."""
+        if self.scheme in READ_ONLY:
+            return False
+        import obstore
+
+        with _spoken(self):
+            return any(obstore.list(self._store, self.key or None, chunk_size=1))
+
+    def is_symlink(self) -> bool:
+        """There are no links."""
+        return False
+
+    def stat(self) -> ObjectStat:
+        """Size and time of the object."""
+        import obstore
+
+        with _spoken(self):
+            found = obstore.head(self._store, self.key)
+        return ObjectStat(found["size"], int(found["last_modified"].timestamp() * 1e9))
+
+    def read_bytes(self) -> bytes:
+        """Read the object."""
+        return self._read()[0]
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        """Read the object as text."""
+        return self.read_bytes().decode(encoding)
+
+    def _read(self) -> tuple[bytes, str | None]:
+        """Content of the object, and its version."""
+        import obstore
+
+        with _spoken(self):
+            found = obstore.get(self._store, self.key)
+            return bytes(found.bytes()), found.meta["e_tag"]
+
+    def open(self, mode: str = "r", encoding: str | None = None) -> io.IOBase:
+        """Open the object to read it, from memory."""
+        if mode == "rb":
+            return io.BytesIO(self.read_bytes())
+        if mode != "r":
+            raise OSError(errno.EROFS, f"{self} is written whole or not at all")
+        return io.StringIO(self.read_text(encoding or "utf-8"))
+
+    def read_end(self, nbytes: int) -> tuple[bytes, int]:
+        """Read the last bytes of the object, fewer where it has not so many; and its size."""
+        import obstore
+
+        if self.scheme in ("s3", "gs"):  # the others do not promise to count from the end
+            with _spoken(self):
+                found = obstore.get(self._store, self.key, options={"range": {"suffix": nbytes}})
+                return bytes(found.bytes()), found.meta["size"]
+        size = self.stat().st_size
+        begin = max(0, size - nbytes)
+        return (self.read_spans([(begin, size - begin)])[0] if size else b""), size
+
+    def read_spans(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Read bytes of the object: offsets and sizes; neighbours come with one request."""
+        import obstore
+
+        starts, lengths = [list(values) for values in zip(*spans, strict=True)]
+        with _spoken(self):
+            found = obstore.get_ranges(self._store, self.key, starts=starts, lengths=lengths)
+        return [bytes(data) for data in found]
+
+    def write_bytes(self, content: bytes) -> int:
+        """Write the object; what was there is replaced."""
+        import obstore
+
+        for _ in range(_PUTS):
+            with _spoken(self, writes=True):
+                put = obstore.put(self._store, self.key, content, use_multipart=False)
+            with suppress(FileNotFoundError), _spoken(self):
+                # Gateways and caches may answer for a store that never got it.
+                found = obstore.head(self._store, self.key)
+                if found["size"] == len(content) and found["e_tag"] == put["e_tag"]:
+                    return len(content)
+        raise OSError(
+            errno.EIO, f"the store accepted it {_PUTS} times and does not have it", str(self)
+        )
+
+    def create(self, content: bytes) -> bool:
+        """Write the object unless there is one of its name; whether it was written by this call."""
+        import obstore
+        from obstore.exceptions import AlreadyExistsError
+
+        with _spoken(self, writes=True):
+            try:
+                obstore.put(self._store, self.key, content, mode="create", use_multipart=False)
+            except AlreadyExistsError:
+                pass
+            else:
+                return True
+        with suppress(FileNotFoundError):
+            # A request may have been done, its answer lost, and the request repeated.
+            return self.read_bytes() == content
+        return False
+
+    def append(self, content: bytes) -> None:
+        """Write more at the end of the object, whoever else does so."""
+        import obstore
+        from obstore.exceptions import PreconditionError
+
+        tried = False
+        while True:
+            try:
+                before, version = self._read()
+            except FileNotFoundError:
+                if self.create(content):
+                    return
+                continue
+            if tried and before.endswith(content):  # done, but the answer was lost
+                return
+            with _spoken(self, writes=True):
+                try:
+                    obstore.put(
+                        self._store, self.key, before + content,
+                        mode={"e_tag": version}, use_multipart=False,
+                    )  # fmt: skip
+                except PreconditionError:
+                    tried = True
+                    continue
+            return
+
+    def copy_to(self, target: "ObjectPath") -> None:
+        """Copy the object within its bucket, without fetching it."""
+        import obstore
+
+        with _spoken(self):
+            obstore.copy(self._store, self.key, target.key)
+
+    def touch(self) -> None:
+        """Write an empty object."""
+        self.write_bytes(b"")
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Remove the object."""
+        if not missing_ok and not self.is_file():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self))
+        self.remove_all([self])
+
+    def remove_all(self, paths: Sequence["ObjectPath"]) -> None:
+        """Remove objects of this bucket; those that are not there are none of its business."""
+        import obstore
+
+        with _spoken(self):
+            try:
+                obstore.delete(self._store, [path.key for path in paths])
+            except FileNotFoundError:
+                return
+
+    def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
+        """Do nothing: a folder is there as soon as there is something in it."""
+
+    def rmdir(self) -> None:
+        """Do nothing: a folder is gone as soon as there is nothing in it."""
+
+    def iterdir(self) -> Iterator["ObjectPath"]:
+        """Objects and folders in this folder."""
+        files, folders = self._listed()
+        yield from folders
+        yield from files
+
+    def _listed(self) -> tuple[list["ObjectPath"], list["ObjectPath"]]:
+        import obstore
+
+        with _spoken(self):
+            found = obstore.list_with_delimiter(self._store, self.key or None)
+        files = [self / item["path"].rpartition("/")[2] for item in found["objects"]]
+        folders = [self / name.rstrip("/").rpartition("/")[2] for name in found["common_prefixes"]]
+        return files, folders
+
+    def walk(self) -> Iterator[tuple["ObjectPath", list[str], list[str]]]:
+        """Walk through the folders as `pathlib.Path.walk` does, from the top; listed at one go."""
+        depth, folders = len(self.parts), {self: (set[str](), set[str]())}
+        for path in self.sizes():
+            names, folder = path.parts[depth:], self
+            for name in names[:-1]:
+                folders[folder][0].add(name)
+                folder /= name
+                folders.setdefault(folder, (set(), set()))
+            folders[folder][1].add(names[-1])
+        left = [self]
+        while left:
+            folder = left.pop()
+            inside = sorted(folders[folder][0])
+            yield folder, inside, sorted(folders[folder][1])
+            left += [folder / name for name in reversed(inside)]  # the caller may have cut some out
+
+    def sizes(self) -> dict["ObjectPath", int]:
+        """Every object below this folder, and its size in bytes."""
+        import obstore
+
+        root = self.with_segments(*self.parts[:2])
+        with _spoken(self):
+            pages = obstore.list(self._store, self.key or None, chunk_size=1000)
+            return {root / item["path"]: item["size"] for page in pages for item in page}
+
+    def glob(self, pattern: str) -> Iterator["ObjectPath"]:
+        """Objects that match a pattern with ``*`` for what is within a name."""
+        first, _, rest = pattern.partition("/")
+        if "*" not in first:
+            inside = [self / first]
+        else:
+            wanted = re.compile(".*".join(map(re.escape, first.split("*"))))
+            inside = [path for path in self.iterdir() if wanted.fullmatch(path.name)]
+        for path in inside:
+            if rest:
+                yield from path.glob(rest)
+            elif "*" in first or path.is_file():
+                yield path
+
+
+def place(path: Path | str) -> Path:
+    """Path of a file or folder: the same, or, where it is an address, one that is read as such.
+
+    Parameters
+    ----------
+    path
+        Folder, file or address; pathlib may have folded the ``//`` of an address to ``/``.
+
+    Raises
+    ------
+    StoreError
+        If it is an address of an unknown kind, or what reads addresses is not installed.
+    """
+    if not is_remote(path := Path(path) if isinstance(path, str) else path):
+        return path
+    scheme, _, rest = str(path).partition(":")
+    rest = rest.lstrip("/")
+    if scheme not in SCHEMES or not rest:
+        raise StoreError(
+            f"got the address {without_secrets(str(path))}; expected a folder, s3://BUCKET/..., "
+            "gs://..., az://... or https://..."
+        )
+    if scheme in READ_ONLY and "?" in rest:  # a signature goes with the host to all that is there
+        (host, _, name), query = rest.partition("?")[0].partition("/"), rest.partition("?")[2]
+        rest = f"{host}?{quote(query, safe='=&%')}/{name}"
+    try:
+        import obstore  # noqa: F401 (is it there?)
+    except ImportError as error:
+        raise StoreError(
+            f"cannot read {without_secrets(str(path))}: {error}; install what it needs with "
+            "pip install 'wsi-seg[remote]'"
+        ) from error
+    return cast("Path", ObjectPath(f"{scheme}:/{rest}"))
+
+
+def object_path(path: PurePath) -> ObjectPath | None:
+    """Take a path for what `place` made of an address; None if it is one of this machine."""
+    return path if isinstance(path, ObjectPath) else None
+
+
+@cache
+def _client(scheme: str, host: str) -> "ObjectStore":
+    """Client of a bucket or a server, with the credentials that the environment gives."""
+    from obstore import store
+
+    options: ClientConfig = {"timeout": _TIMEOUT, "connect_timeout": _CONNECT, "allow_http": True}
+    retries: RetryConfig = {"max_retries": _TRIES, "retry_timeout": _PATIENCE}
+    if scheme == "gs":
+        return store.GCSStore(host, client_options=options, retry_config=retries)
+    if scheme == "az":
+        return store.AzureStore(host, client_options=options, retry_config=retries)
+    if scheme == "s3":
+        return store.S3Store(
+            host,
+            client_options=options,
+            retry_config=retries,
+            credential_provider=_aws_credentials(),
+        )
+    server, _, query = host.partition("?")
+    url = f"{scheme}://{server}/" + (f"?{query}" if query else "")
+    return store.HTTPStore.from_url(url, client_options=options, retry_config=retries)
+
+
+def _aws_credentials() -> "S3CredentialProvider | None":
+    """Credentials as boto3 finds them: environment, profile, single sign-on, role of the machine."""
+    if os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true"):
+        return None  # a public bucket
+    try:
+        from obstore.auth.boto3 import Boto3CredentialProvider
+
+        return Boto3CredentialProvider()
+    except (ImportError, ValueError):  # obstore has a chain of its own, without profiles
+        return None
+
+
+@contextmanager
+def _spoken(path: ObjectPath, *, writes: bool = False) -> Iterator[None]:
+    """Turn what servers answer, and the library says of it, into one error of the system."""
+    from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+
+    if _is_forked:
+        raise OSError(
+            errno.EIO,
+            f"{path} was read in this process before it was forked; start other processes with "
+            "the method spawn or forkserver",
+        )
+    if writes and path.scheme in READ_ONLY:
+        raise OSError(
+            errno.EROFS, "a web server is only read; write to a folder, s3://, gs:// or az://"
+        )
+    try:
+        yield
+    except FileNotFoundError as error:
+        if writes:
+            raise OSError(errno.EIO, "there is no such bucket; make it first", str(path)) from error
+        raise FileNotFoundError(errno.ENOENT, "there is no such object", str(path)) from error
+    except (PermissionDeniedError, UnauthenticatedError) as error:
+        raise PermissionError(errno.EACCES, _sentence(error), str(path)) from error
+    except (BaseError, ValueError) as error:
+        raise OSError(errno.EIO, _sentence(error), str(path)) from error
+
+
+def _sentence(error: Exception) -> str:
+    """Say what went wrong, and how often it was tried, without what grants access."""
+    text = str(error).partition("\n\nDebug source")[0]
+    return without_secrets(" ".join(text.split()))[:_LONGEST]
+
+
+_is_forked = False
+
+
+def _after_fork() -> None:
+    """Refuse in a forked child: it has the clients of its parent, without their threads."""
+    global _is_forked  # noqa: PLW0603
+    _is_forked = _is_forked or _client.cache_info().currsize > 0
+
+
+os.register_at_fork(after_in_child=_after_fork)
