@@ -32,6 +32,12 @@ class Gate:
     seen: list[tuple[str, str]] = field(default_factory=list)
     faults: list[tuple[str, str, str]] = field(default_factory=list)
 
+    def names(self) -> set[str]:
+        """Names of the objects in the bucket, without asking through the gate."""
+        from moto.backends import get_backend
+
+        return set(get_backend("s3")["123456789012"]["aws"].buckets[BUCKET].keys)
+
     def __call__(self, environ, start_response):
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         self.seen.append((method, path))
@@ -72,7 +78,7 @@ def object_store() -> Iterator[Gate]:
     import boto3
     from moto.backends import get_backend
 
-    from wsi_seg.object_path import _client
+    from wsi_seg.object_store import client_of
 
     gate = Gate(DomainDispatcherApplication(create_backend_app))
     server = make_server("127.0.0.1", 0, gate, threaded=True, request_handler=_Handler)
@@ -88,12 +94,12 @@ def object_store() -> Iterator[Gate]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in settings.items():
             patch.setenv(name, value)
-        _client.cache_clear()
+        client_of.cache_clear()
         boto3.client("s3").create_bucket(Bucket=BUCKET)
         try:
             yield gate
         finally:
-            _client.cache_clear()
+            client_of.cache_clear()
             server.shutdown()
             server.server_close()
             get_backend("s3").reset()

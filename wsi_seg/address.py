@@ -1,4 +1,4 @@
-"""Owns addresses (``s3://bucket/store.zarr``): telling them from paths, and hiding secrets in them."""
+"""Owns addresses (``s3://bucket/store.zarr``): telling them from paths, and hiding secrets."""
 
 import re
 from pathlib import Path, PurePath

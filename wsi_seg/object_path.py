@@ -1,8 +1,8 @@
 """Owns paths in object stores (``s3://``, ``gs://``, ``az://``; ``https://`` to read), by obstore.
 
-They speak pathlib's language. An object is there whole or not at all, and there are no folders: what
-is in a folder are the objects whose names begin with its own. So making a folder does nothing, and
-neither does removing one that is empty.
+They speak pathlib's language. An object is there whole or not at all, and there are no folders:
+what is in a folder are the objects whose names begin with its own. So making a folder does
+nothing, and neither does removing one that is empty.
 """
 
 import errno
@@ -10,42 +10,33 @@ import io
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
-from functools import cache
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, cast
 from urllib.parse import quote
 
 from wsi_seg.address import is_remote, without_secrets
-from wsi_seg.errors import StoreError
+from wsi_seg.errors import AddressError, StoreError
+from wsi_seg.object_store import READ_ONLY, SCHEMES, asking, client_of
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, ObjectStore, RetryConfig, S3CredentialProvider
-
-READ_ONLY = ("http", "https")
-SCHEMES = ("s3", "gs", "az", *READ_ONLY)
+    from obstore import PutMode
+    from obstore.store import ObjectStore
 
 # Requests to one place at a time: enough to hide their latency.
 REQUESTS = 16
 
-# A request that fails is repeated this often, for this long, then it is an error.
-_TRIES = 6
-_PATIENCE = timedelta(seconds=60)
-_TIMEOUT = timedelta(seconds=60)
-_CONNECT = timedelta(seconds=5)
-
 # A write that was accepted and cannot be found is repeated this often.
 _PUTS = 3
 
-# Characters of what a server answers that are repeated in a message.
-_LONGEST = 600
+# The same where others write to the same object.
+_APPENDS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectStat:
-    """Size in bytes of an object, and when it was written, in nanoseconds since 1970."""
+    """Size of an object in bytes, and when it was written, in nanoseconds since 1970."""
 
     st_size: int
     st_mtime_ns: int
@@ -80,7 +71,7 @@ class ObjectPath(PurePosixPath):
 
     @property
     def _store(self) -> "ObjectStore":
-        return _client(self.scheme, self.parts[1])
+        return client_of(self.scheme, self.parts[1])
 
     def exists(self) -> bool:
         """Whether there is an object of this name, or a folder with some."""
@@ -100,7 +91,7 @@ class ObjectPath(PurePosixPath):
             return False
         import obstore
 
-        with _spoken(self):
+        with asking(str(self)):
             return any(obstore.list(self._store, self.key or None, chunk_size=1))
 
     def is_symlink(self) -> bool:
@@ -111,7 +102,7 @@ class ObjectPath(PurePosixPath):
         """Size and time of the object."""
         import obstore
 
-        with _spoken(self):
+        with asking(str(self)):
             found = obstore.head(self._store, self.key)
         return ObjectStat(found["size"], int(found["last_modified"].timestamp() * 1e9))
 
@@ -127,7 +118,7 @@ class ObjectPath(PurePosixPath):
         """Content of the object, and its version."""
         import obstore
 
-        with _spoken(self):
+        with asking(str(self)):
             found = obstore.get(self._store, self.key)
             return bytes(found.bytes()), found.meta["e_tag"]
 
@@ -136,7 +127,7 @@ class ObjectPath(PurePosixPath):
         if mode == "rb":
             return io.BytesIO(self.read_bytes())
         if mode != "r":
-            raise OSError(errno.EROFS, f"{self} is written whole or not at all")
+            raise AddressError(errno.EROFS, "is written whole or not at all", str(self))
         return io.StringIO(self.read_text(encoding or "utf-8"))
 
     def read_end(self, nbytes: int) -> tuple[bytes, int]:
@@ -144,7 +135,7 @@ class ObjectPath(PurePosixPath):
         import obstore
 
         if self.scheme in ("s3", "gs"):  # the others do not promise to count from the end
-            with _spoken(self):
+            with asking(str(self)):
                 found = obstore.get(self._store, self.key, options={"range": {"suffix": nbytes}})
                 return bytes(found.bytes()), found.meta["size"]
         size = self.stat().st_size
@@ -156,74 +147,71 @@ class ObjectPath(PurePosixPath):
         import obstore
 
         starts, lengths = [list(values) for values in zip(*spans, strict=True)]
-        with _spoken(self):
+        with asking(str(self)):
             found = obstore.get_ranges(self._store, self.key, starts=starts, lengths=lengths)
         return [bytes(data) for data in found]
 
     def write_bytes(self, content: bytes) -> int:
         """Write the object; what was there is replaced."""
-        import obstore
-
         for _ in range(_PUTS):
-            with _spoken(self, writes=True):
-                put = obstore.put(self._store, self.key, content, use_multipart=False)
-            with suppress(FileNotFoundError), _spoken(self):
-                # Gateways and caches may answer for a store that never got it.
-                found = obstore.head(self._store, self.key)
-                if found["size"] == len(content) and found["e_tag"] == put["e_tag"]:
-                    return len(content)
-        raise OSError(
-            errno.EIO, f"the store accepted it {_PUTS} times and does not have it", str(self)
-        )
+            if self._put(content, "overwrite"):
+                return len(content)
+        raise self._forgotten()
 
     def create(self, content: bytes) -> bool:
         """Write the object unless there is one of its name; whether it was written by this call."""
-        import obstore
         from obstore.exceptions import AlreadyExistsError
 
-        with _spoken(self, writes=True):
-            try:
-                obstore.put(self._store, self.key, content, mode="create", use_multipart=False)
-            except AlreadyExistsError:
-                pass
-            else:
-                return True
-        with suppress(FileNotFoundError):
-            # A request may have been done, its answer lost, and the request repeated.
-            return self.read_bytes() == content
-        return False
+        try:
+            for _ in range(_PUTS):
+                if self._put(content, "create"):
+                    return True
+        except AlreadyExistsError:
+            with suppress(FileNotFoundError):
+                # A request may have been done, its answer lost, and the request repeated.
+                return self.read_bytes() == content
+            return False
+        raise self._forgotten()
 
     def append(self, content: bytes) -> None:
         """Write more at the end of the object, whoever else does so."""
-        import obstore
         from obstore.exceptions import PreconditionError
 
-        tried = False
-        while True:
+        for number in range(_APPENDS):
             try:
                 before, version = self._read()
             except FileNotFoundError:
                 if self.create(content):
                     return
                 continue
-            if tried and before.endswith(content):  # done, but the answer was lost
+            if number and before.endswith(content):  # done, but the answer was lost
                 return
-            with _spoken(self, writes=True):
-                try:
-                    obstore.put(
-                        self._store, self.key, before + content,
-                        mode={"e_tag": version}, use_multipart=False,
-                    )  # fmt: skip
-                except PreconditionError:
-                    tried = True
-                    continue
-            return
+            with suppress(PreconditionError):  # another one was faster
+                if self._put(before + content, {"e_tag": version}):
+                    return
+        raise self._forgotten()
+
+    def _put(self, content: bytes, mode: "PutMode") -> bool:
+        """Write the object, and look whether it is there: what answers may not be what keeps."""
+        import obstore
+
+        with asking(str(self), writes=True):
+            put = obstore.put(self._store, self.key, content, mode=mode, use_multipart=False)
+        with suppress(FileNotFoundError), asking(str(self)):
+            found = obstore.head(self._store, self.key)
+            return found["size"] == len(content) and found["e_tag"] == put["e_tag"]
+        return False
+
+    def _forgotten(self) -> AddressError:
+        return AddressError(
+            errno.EIO, f"was accepted {_PUTS} times, and is not there afterwards", str(self)
+        )
 
     def copy_to(self, target: "ObjectPath") -> None:
         """Copy the object within its bucket, without fetching it."""
         import obstore
 
-        with _spoken(self):
+        with asking(str(self)):
             obstore.copy(self._store, self.key, target.key)
 
     def touch(self) -> None:
@@ -240,7 +228,7 @@ class ObjectPath(PurePosixPath):
         """Remove objects of this bucket; those that are not there are none of its business."""
         import obstore
 
-        with _spoken(self):
+        with asking(str(self)):
             try:
                 obstore.delete(self._store, [path.key for path in paths])
             except FileNotFoundError:
@@ -261,7 +249,7 @@ class ObjectPath(PurePosixPath):
     def _listed(self) -> tuple[list["ObjectPath"], list["ObjectPath"]]:
         import obstore
 
-        with _spoken(self):
+        with asking(str(self)):
             found = obstore.list_with_delimiter(self._store, self.key or None)
         files = [self / item["path"].rpartition("/")[2] for item in found["objects"]]
         folders = [self / name.rstrip("/").rpartition("/")[2] for name in found["common_prefixes"]]
@@ -289,7 +277,7 @@ class ObjectPath(PurePosixPath):
         import obstore
 
         root = self.with_segments(*self.parts[:2])
-        with _spoken(self):
+        with asking(str(self)):
             pages = obstore.list(self._store, self.key or None, chunk_size=1000)
             return {root / item["path"]: item["size"] for page in pages for item in page}
 
@@ -346,83 +334,3 @@ def place(path: Path | str) -> Path:
 def object_path(path: PurePath) -> ObjectPath | None:
     """Take a path for what `place` made of an address; None if it is one of this machine."""
     return path if isinstance(path, ObjectPath) else None
-
-
-@cache
-def _client(scheme: str, host: str) -> "ObjectStore":
-    """Client of a bucket or a server, with the credentials that the environment gives."""
-    from obstore import store
-
-    options: ClientConfig = {"timeout": _TIMEOUT, "connect_timeout": _CONNECT, "allow_http": True}
-    retries: RetryConfig = {"max_retries": _TRIES, "retry_timeout": _PATIENCE}
-    if scheme == "gs":
-        return store.GCSStore(host, client_options=options, retry_config=retries)
-    if scheme == "az":
-        return store.AzureStore(host, client_options=options, retry_config=retries)
-    if scheme == "s3":
-        return store.S3Store(
-            host,
-            client_options=options,
-            retry_config=retries,
-            credential_provider=_aws_credentials(),
-        )
-    server, _, query = host.partition("?")
-    url = f"{scheme}://{server}/" + (f"?{query}" if query else "")
-    return store.HTTPStore.from_url(url, client_options=options, retry_config=retries)
-
-
-def _aws_credentials() -> "S3CredentialProvider | None":
-    """Credentials as boto3 finds them: environment, profile, single sign-on, role of the machine."""
-    if os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true"):
-        return None  # a public bucket
-    try:
-        from obstore.auth.boto3 import Boto3CredentialProvider
-
-        return Boto3CredentialProvider()
-    except (ImportError, ValueError):  # obstore has a chain of its own, without profiles
-        return None
-
-
-@contextmanager
-def _spoken(path: ObjectPath, *, writes: bool = False) -> Iterator[None]:
-    """Turn what servers answer, and the library says of it, into one error of the system."""
-    from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
-
-    if _is_forked:
-        raise OSError(
-            errno.EIO,
-            f"{path} was read in this process before it was forked; start other processes with "
-            "the method spawn or forkserver",
-        )
-    if writes and path.scheme in READ_ONLY:
-        raise OSError(
-            errno.EROFS, "a web server is only read; write to a folder, s3://, gs:// or az://"
-        )
-    try:
-        yield
-    except FileNotFoundError as error:
-        if writes:
-            raise OSError(errno.EIO, "there is no such bucket; make it first", str(path)) from error
-        raise FileNotFoundError(errno.ENOENT, "there is no such object", str(path)) from error
-    except (PermissionDeniedError, UnauthenticatedError) as error:
-        raise PermissionError(errno.EACCES, _sentence(error), str(path)) from error
-    except (BaseError, ValueError) as error:
-        raise OSError(errno.EIO, _sentence(error), str(path)) from error
-
-
-def _sentence(error: Exception) -> str:
-    """Say what went wrong, and how often it was tried, without what grants access."""
-    text = str(error).partition("\n\nDebug source")[0]
-    return without_secrets(" ".join(text.split()))[:_LONGEST]
-
-
-_is_forked = False
-
-
-def _after_fork() -> None:
-    """Refuse in a forked child: it has the clients of its parent, without their threads."""
-    global _is_forked  # noqa: PLW0603
-    _is_forked = _is_forked or _client.cache_info().currsize > 0
-
-
-os.register_at_fork(after_in_child=_after_fork)

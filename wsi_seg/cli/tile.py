@@ -12,7 +12,9 @@ from wsi_seg.cli.numbers import low_high
 
 
 def tile(
-    slides: Annotated[list[Path], typer.Argument(help="Slide files, or folders of them.")],
+    slides: Annotated[
+        list[Path], typer.Argument(help="Slide files, or folders of them; or addresses.")
+    ],
     out: Annotated[Path, typer.Option(help="Collection to make or to add to.")] = Path(
         "store.zarr"
     ),
@@ -74,6 +76,14 @@ def tile(
     workers: Annotated[
         int, typer.Option(min=1, help="Number of slides that are tiled at the same time.")
     ] = 2,
+    stage: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder into which slides of object stores are fetched, at most two at a time; "
+            "they are removed again.",
+            show_default="the system's folder of temporary files",
+        ),
+    ] = None,
     annotations: Annotated[
         Path | None,
         typer.Option(
@@ -99,6 +109,7 @@ def tile(
       wsi-seg tile slides/ --annotations polygons/ --verify
       wsi-seg tile ct/ --window=-160,240
       wsi-seg tile slides/ --only trial.csv
+      wsi-seg tile s3://bucket/slides/ --out s3://bucket/store.zarr
     """
     shown = low_high(window)
 
@@ -121,6 +132,7 @@ def tile(
             opening=OpenOptions(mpp, None if shown is None else Window(*shown), scene, icc),
             overwrite=overwrite,
             workers=workers,
+            stage=stage,
             progress=terminal.progress,
         )
         terminal.show(report)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from wsi_seg.choices import NamesBy
 from wsi_seg.errors import SlideError
-from wsi_seg.selection import Selection
 from wsi_seg.object_path import place
+from wsi_seg.selection import Selection
 from wsi_seg.slides import search_slides, slide_name
 from wsi_seg.slides.find import log_left
 from wsi_seg.slides.slide import split_member

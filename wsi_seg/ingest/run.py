@@ -91,8 +91,8 @@ def tile_slides(
     workers
         Slides worked on at the same time.
     stage
-        Folder into which slides of object stores are fetched, two at a time, and from which they are
-        removed again; None is the system's folder of temporary files.
+        Folder into which slides of object stores are fetched, two at a time, and from which they
+        are removed again; None is the system's folder of temporary files.
     progress
         Advanced by finished MB of the files.
 

@@ -81,15 +81,19 @@ def _remove_left(folder: Path) -> None:
             os.close(descriptor)
 
 
+def _require_room(remote: ObjectPath, nbytes: int, folder: Path) -> None:
+    if (free := shutil.disk_usage(folder).free) < nbytes:
+        raise OutputError(
+            f"{remote} has {nbytes / 1e9:.1f} GB and {folder} room for {free / 1e9:.1f} GB; give "
+            "another folder with --stage"
+        )
+
+
 def _fetch(remote: ObjectPath, file: Path) -> Path:
     """Fetch an object, in parts, and compare its size and time before and after."""
     try:
         before = remote.stat()
-        if (free := shutil.disk_usage(file.parent).free) < before.st_size:
-            raise OutputError(
-                f"{remote} has {before.st_size / 1e9:.1f} GB and {file.parents[1]} room for "
-                f"{free / 1e9:.1f} GB; give another folder with --stage"
-            )
+        _require_room(remote, before.st_size, file.parents[1])
         with file.open("wb") as target:
 
             def part(begin: int) -> None:

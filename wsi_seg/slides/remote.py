@@ -4,7 +4,9 @@ from wsi_seg.errors import SlideError
 from wsi_seg.object_path import ObjectPath
 
 # Endings of files that need no other file; volumes and DICOM are many slides, or many files.
-_WHOLE = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".png", ".jpg", ".jpeg", ".bmp", ".webp")
+_WHOLE = (
+    ".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".png", ".jpg", ".jpeg", ".bmp", ".webp",
+)  # fmt: skip
 
 
 def whole_files(path: ObjectPath) -> list[ObjectPath]:

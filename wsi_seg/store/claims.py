@@ -1,7 +1,8 @@
 """Owns claims: which process has which part of unfinished work, never two the same part.
 
-A claim is a file that only one process can make (`create_new`), with the process's name in it. The part of a process that has ended is taken over by making the next
-file, ``part.1`` after ``part.0``: again only one can, and nothing that others have is touched.
+A claim is a file that only one process can make (`create_new`), with the process's name in it. The
+part of a process that has ended is taken over by making the next file, ``part.1`` after
+``part.0``: again only one can, and nothing that others have is touched.
 """
 
 from contextlib import suppress

@@ -53,8 +53,8 @@ def write_digests(group: Path, known: Mapping[str, int] | None = None) -> None:
     try:
         names = sorted({*group_files(group), *taken})
         with ThreadPoolExecutor(REQUESTS) as threads:
-            digests = threads.map(lambda name: file_digest(group / name, crc=taken.get(name)), names)
-            found = dict(zip(names, digests, strict=True))
+            every = threads.map(lambda one: file_digest(group / one, crc=taken.get(one)), names)
+            found = dict(zip(names, every, strict=True))
     except OSError as error:
         raise OutputError(f"cannot take digests of {group}: {error.strerror or error}") from error
     document = {"algorithm": ALGORITHM, "files": found}

@@ -191,10 +191,8 @@ def _names_among(path: Path) -> Iterator[str]:
     known = set(map(str, listed)) if isinstance(listed, list) else set()
     folders = [folder for folder in path.iterdir() if folder.name[0] != "."]
     with ThreadPoolExecutor(REQUESTS) as threads:
-        whole = threads.map(
-            lambda folder: folder.name in known or (folder / METADATA).is_file(), folders
-        )
-        yield from (folder.name for folder, is_whole in zip(folders, whole, strict=True) if is_whole)
+        whole = threads.map(lambda one: one.name in known or (one / METADATA).is_file(), folders)
+        yield from (one.name for one, is_whole in zip(folders, whole, strict=True) if is_whole)
 
 
 def _write_collection(path: Path, names: Sequence[str]) -> None:

@@ -145,7 +145,7 @@ class Presence:
         return self
 
     def _announce(self) -> None:
-        """Show the note to the other machines too, if the store keeps one of two from writing it."""
+        """Show the note in the object store, if that keeps one of two from writing it."""
         if (remote := object_path(self._path)) is not None:
             remote.create(self._text)
             if remote.create(b"another one"):

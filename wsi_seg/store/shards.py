@@ -143,7 +143,8 @@ class Shard:
             return None
         except OSError as error:
             raise self._unreadable(error) from error
-        return _parse_index(data if total >= size else b"", self._count, body=total - size, path=self.path)
+        data = data if total >= size else b""
+        return _parse_index(data, self._count, body=total - size, path=self.path)
 
     def fetch(self, spans: Sequence[tuple[int, int]]) -> None:
         """Fetch chunks that will be read, offsets and sizes, from an object store: all at once."""
