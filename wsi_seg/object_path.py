@@ -36,10 +36,11 @@ _APPENDS = 20
 
 @dataclass(frozen=True, slots=True)
 class ObjectStat:
-    """Size of an object in bytes, and when it was written, in nanoseconds since 1970."""
+    """Size of an object in bytes, time of its writing, in ns since 1970, and its version."""
 
     st_size: int
     st_mtime_ns: int
+    version: str | None
 
 
 class ObjectPath(PurePosixPath):
@@ -104,7 +105,8 @@ class ObjectPath(PurePosixPath):
 
         with asking(str(self)):
             found = obstore.head(self._store, self.key)
-        return ObjectStat(found["size"], int(found["last_modified"].timestamp() * 1e9))
+        time_ns = int(found["last_modified"].timestamp() * 1e9)
+        return ObjectStat(found["size"], time_ns, found["e_tag"])
 
     def read_bytes(self) -> bytes:
         """Read the object."""

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from wsi_seg.errors import BusyError, OutputError
-from wsi_seg.object_path import object_path, place
+from wsi_seg.object_path import place
 from wsi_seg.store.claims import Claims
 from wsi_seg.store.names import OWN, RUN
 from wsi_seg.store.presence import Note, Presence
@@ -24,8 +24,7 @@ def locked(folder: Path, verb: str, *, make: bool = False) -> Iterator[None]:
     Parameters
     ----------
     folder
-        Collection or run. One in an object store is held only by what makes collections there;
-        others read it, or refuse.
+        Collection or run.
     verb
         What the command is called, for the message that others get.
     make
@@ -40,7 +39,7 @@ def locked(folder: Path, verb: str, *, make: bool = False) -> Iterator[None]:
         If the folder cannot be written.
     """
     folder = place(folder)
-    if not make and (object_path(folder) is not None or not folder.exists()):
+    if not (make or folder.exists()):
         yield
         return
     with _removed_if_empty(folder), _present(folder, Note.own(verb, alone=True)) as presence:
