@@ -9,7 +9,7 @@ import os
 import shutil
 import socket
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +18,9 @@ from wsi_seg.object_path import REQUESTS, ObjectPath, object_path
 
 # Bytes of a name that usual file systems take.
 LONGEST_NAME = 255
+
+# Looks at what was copied in an object store; what is not there is copied again.
+_COPIES = 5
 
 # Times that a file is opened again which another machine has replaced meanwhile.
 _STALE = 5
@@ -219,15 +222,25 @@ def move_folder(path: Path, target: Path, *, last: str, first: str) -> None:
         sync(target.parent)
         return
 
-    def send(one: ObjectPath) -> None:
-        one.copy_to(copy / one.relative_to(source))
-
     found, mark = source.sizes(), source / last
-    with ThreadPoolExecutor(REQUESTS) as threads:
-        list(threads.map(send, [one for one in found if one != mark]))
-    if mark in found:
-        send(mark)
+    _copy_all(source, copy, {one: size for one, size in found.items() if one != mark})
+    _copy_all(source, copy, {one: size for one, size in found.items() if one == mark})
     remove_folder(path, first=first)
+
+
+def _copy_all(source: ObjectPath, target: ObjectPath, sizes: Mapping[ObjectPath, int]) -> None:
+    """Copy objects within a bucket, and look whether all are there: answers may be wrong."""
+    wanted = {target / one.relative_to(source): (one, size) for one, size in sizes.items()}
+    for _ in range(_COPIES):
+        with ThreadPoolExecutor(REQUESTS) as threads:
+            ours = [one for one, _ in wanted.values()]
+            list(threads.map(ObjectPath.copy_to, ours, wanted))
+        there = target.sizes()
+        wanted = {copy: pair for copy, pair in wanted.items() if there.get(copy) != pair[1]}
+        if not wanted:
+            return
+    missing = next(iter(wanted))
+    raise OutputError(f"cannot copy to {missing}: it is not there afterwards; repeat the command")
 
 
 def remove_folder(path: Path, *, first: str | None = None) -> None:
