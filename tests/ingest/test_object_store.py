@@ -103,7 +103,7 @@ def test_a_killed_run_to_a_bucket_continues(local, gate, tmp_path, monkeypatch):
     class Killed(BaseException):
         pass
 
-    write, left = run_module._SlideJob._write, 5
+    write, left = run_module._SlideJob._write, 2
 
     def dying(self, unit):
         nonlocal left
