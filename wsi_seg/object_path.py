@@ -230,7 +230,7 @@ class ObjectPath(PurePosixPath):
         """Remove objects of this bucket; those that are not there are none of its business."""
         import obstore
 
-        with asking(str(self)):
+        with asking(str(self), writes=True):
             try:
                 obstore.delete(self._store, [path.key for path in paths])
             except FileNotFoundError:

@@ -1,16 +1,24 @@
 """Predictions in an object store: the bytes of a folder, whatever is killed or fails on the way."""
 
 import random
+import shutil
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+import wsi_seg.stage as stage_module
 from tests.inference.test_shards import run
 from tests.object_store import BUCKET, FAULTS, object_store
 from wsi_seg import object_store as clients
 from wsi_seg.errors import AddressError, OutputError
+from wsi_seg.inference.staged import _Copies
 from wsi_seg.inference.status import read_status
+from wsi_seg.inference.task import StripTask
 from wsi_seg.object_path import place
 from wsi_seg.shard import Shard
 from wsi_seg.store import open_collection, open_predictions
@@ -142,3 +150,59 @@ def test_two_processes_share_one_output(stores, calm, gate, tmp_path):
     assert all(report is not None for report in reports)
     run(stores, OUT)
     assert fetched(tmp_path) == calm
+
+
+@pytest.fixture
+def remote(stores, gate):
+    """The slides, in the bucket; three of them."""
+    root, folder = place(f"s3://{BUCKET}/s.zarr"), stores[0].path.parent
+    for file in folder.rglob("*"):
+        if file.is_file():
+            (root / file.relative_to(folder)).write_bytes(file.read_bytes())
+    return list(open_collection(root))
+
+
+def test_slides_of_a_bucket_give_the_same_bytes(remote, calm, gate, tmp_path):
+    run(remote, tmp_path / "p.zarr")
+    assert digests(tmp_path / "p.zarr") == calm
+
+
+def test_slides_are_read_from_copies_that_are_removed(remote, calm, gate, tmp_path):
+    stage, seen = tmp_path / "stage", []
+    gate.rule = lambda _method, _path: seen.append(len(list(stage.glob("*"))))
+    run(remote, tmp_path / "p.zarr", stage=stage)
+    assert digests(tmp_path / "p.zarr") == calm
+    assert 0 < max(seen) <= 2
+    assert list(stage.iterdir()) == []
+
+
+def test_where_copies_find_no_room_slides_are_read_from_the_bucket(
+    remote, calm, gate, tmp_path, monkeypatch, caplog
+):
+    usage = shutil._ntuple_diskusage(10, 10, 0)
+    monkeypatch.setattr(stage_module.shutil, "disk_usage", lambda _folder: usage)
+    run(remote, tmp_path / "p.zarr", stage=tmp_path / "stage")
+    assert digests(tmp_path / "p.zarr") == calm
+    assert "is read from the object store: got a slide of" in caplog.text
+
+
+@settings(max_examples=30)
+@given(data=st.data())
+def test_reads_that_overlap_find_their_slide_and_at_most_two_are_kept(data):
+    """Slides are left in order, but reads of one may end after those of the next have begun."""
+    count = data.draw(st.integers(1, 5))
+    with tempfile.TemporaryDirectory() as folder:
+        make_store(Path(folder) / "s.zarr", "one", 8, 8)
+        ((one,),) = (list(open_collection(Path(folder) / "s.zarr")),)
+        tasks = [StripTask(one, (), Path(folder), frozenset()) for _ in range(count)]
+        with _Copies(tasks, Path(folder)) as copies, ExitStack() as open_reads:
+            copies._fetch = lambda _number: one.image
+            held = []
+            for number in sorted(data.draw(st.lists(st.integers(0, count - 1), max_size=12))):
+                with ExitStack() as read:
+                    assert read.enter_context(copies.reading(number)) is one.image
+                    if data.draw(st.booleans()):
+                        held.append(open_reads.enter_context(read.pop_all()))
+                assert len(copies._kept) <= 2
+                if held and data.draw(st.booleans()):
+                    held.pop(0).close()

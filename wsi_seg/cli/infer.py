@@ -138,6 +138,14 @@ def infer(
             show_default="this process alone",
         ),
     ] = None,
+    stage: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder into which slides of an object store are fetched, each while the one "
+            "before it is predicted; they are removed again.",
+            show_default="they are read from where they are",
+        ),
+    ] = None,
     shard: ShardOption = None,
     only: OnlyOption = None,
     overwrite: Annotated[
@@ -164,6 +172,7 @@ def infer(
       wsi-seg infer --checkpoint run/ensemble.yaml --combine vote
       wsi-seg infer --shard 3/16
       wsi-seg infer --only "case-1*"
+      wsi-seg infer s3://bucket/store.zarr --out s3://bucket/pred.zarr --stage /scratch
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
@@ -194,6 +203,7 @@ def infer(
             level=level,
             max_ram=None if max_ram is None else parse_bytes(max_ram),
             shard=shard_of(shard),
+            stage=stage,
         )
         slides = only_some(open_collection(collection), only)
         files = checkpoint or [newest_model(Path("run"))]

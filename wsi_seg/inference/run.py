@@ -117,6 +117,8 @@ def infer(
     run = partial(infer_with, model, stores, Path(out), overwrite=overwrite, progress=progress)
     if cluster is None:
         return run(options)
+    if options.stage is not None:
+        raise ConfigError("got --stage with --cluster; expected one of them")
     from wsi_seg.inference.distribute import DaskExecutor, connected
 
     with connected(cluster) as client:

@@ -16,7 +16,6 @@ from wsi_seg.ingest.plan import AUTO, Codec, LevelPlan, plan_levels
 from wsi_seg.ingest.privacy import require_allowed
 from wsi_seg.ingest.recode import recode_strip
 from wsi_seg.ingest.report import TiledSlide, TileReport
-from wsi_seg.ingest.stage import Stage
 from wsi_seg.ingest.verbatim import copy_shard_row
 from wsi_seg.masks.labels import write_tissue
 from wsi_seg.object_path import object_path, place
@@ -30,6 +29,7 @@ from wsi_seg.slides import (
 )
 from wsi_seg.slides.icc import IccSlide, converted
 from wsi_seg.slides.window import OpenOptions
+from wsi_seg.stage import SLIDES, fetch_one, staging
 from wsi_seg.store.arrays import LevelArray, read_level_array
 from wsi_seg.store.info import LevelInfo, SourceInfo, StoreInfo
 from wsi_seg.store.journal import Journal
@@ -120,7 +120,7 @@ def tile_slides(
     create_collection(out)
     started = time.perf_counter()
     options = _Options(codec, opening, overwrite, found.mpp)
-    done, failures = _Batch(out, options, Stage(stage), progress).run(found.names, workers)
+    done, failures = _Batch(out, options, stage, progress).run(found.names, workers)
     remove_if_empty(out)
     if is_new and not done and not (out / PARTIAL).exists():
         (out / METADATA).unlink()
@@ -145,8 +145,10 @@ def tile_slides(
 class _Batch:
     """Slides of one run: a few at a time, failures kept apart."""
 
-    def __init__(self, out: Path, options: _Options, stage: Stage, progress: Progress) -> None:
-        self._stage = stage
+    def __init__(
+        self, out: Path, options: _Options, stage: Path | None, progress: Progress
+    ) -> None:
+        self._stage, self._staged = stage, threading.BoundedSemaphore(SLIDES)
         self._out, self._options, self._progress = out, options, progress
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -198,7 +200,7 @@ class _Batch:
             self._advance(known.source_bytes)
             return known
         with (
-            self._stage.local(path) as local,
+            self._local(path) as local,
             open_slide(local, mpp=mpp, window=opening.window, scene=opening.scene) as file,
         ):
             slide = converted(file) if opening.icc else file
@@ -216,6 +218,16 @@ class _Batch:
                 self._advance(unit.area * share)
             job.finish()
             return job.report(skipped=False)
+
+    @contextlib.contextmanager
+    def _local(self, path: Path) -> Iterator[Path]:
+        """Give a slide as a file of this machine: itself, or a copy that is removed afterwards."""
+        if (remote := object_path(path)) is None:
+            yield path
+            return
+        with self._staged, staging(self._stage) as folder:
+            fetch_one(remote, folder / path.name)
+            yield folder / path.name
 
     def _advance(self, nbytes: float) -> None:
         with self._lock:

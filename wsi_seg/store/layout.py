@@ -149,12 +149,15 @@ def create_collection(path: Path) -> None:
         If it cannot be written.
     """
     file = path / METADATA
-    if file.is_file():
+    is_foreign = (not file.is_file() and path.exists()) and not (
+        path.is_dir() and all(map(_is_of_a_start, path.iterdir()))
+    )
+    if file.is_file():  # also where another process has made it meanwhile
         if wsi_seg_attributes(file).get("kind") != "collection":
             raise StoreError(f"{path} is a zarr group of another program; choose another --out")
         make_own_folder(path)
         return
-    if path.exists() and not (path.is_dir() and all(map(_is_of_a_start, path.iterdir()))):
+    if is_foreign:
         raise OutputError(f"{path} exists and is not a collection; choose another --out")
     make_own_folder(path)
     _write_collection(path, [])
