@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--side", type=int, default=8192, help="of the slide, in pixels")
     parser.add_argument("--latency-ms", type=float, default=30.0)
-    parser.add_argument("--layers", type=int, default=8, help="of the network")
+    parser.add_argument("--layers", type=int, default=2, help="of the network")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--json", action="store_true")

@@ -7,11 +7,12 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, TextIO
 
 import typer
 
+from wsi_seg.address import without_secrets
 from wsi_seg.batch import Report
 from wsi_seg.cli.bars import RichProgress
 from wsi_seg.errors import BatchError, WsiSegError
@@ -52,7 +53,7 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """Write one line, or several, for people."""
-        self._text.write(text + "\n")
+        self._text.write(without_secrets(text) + "\n")
         self._text.flush()
 
     def show(self, report: Report) -> None:
@@ -144,7 +145,7 @@ def run_verb(
         finally:
             terminal.progress.close()
         if json_mode:
-            sys.stdout.write(json.dumps(summary, default=_as_json) + "\n")
+            sys.stdout.write(without_secrets(json.dumps(summary, default=_as_json)) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
         _leave_pipe()
@@ -211,7 +212,7 @@ def _report(error: WsiSegError) -> dict[str, object]:
     """Say what went wrong to people; return the same for programs."""
     summary: dict[str, object] = {"status": "failed", "error": str(error)}
     if not isinstance(error, BatchError):
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {without_secrets(str(error))}\n")
         return summary
     total = len(error.failures) + error.done
     sys.stderr.write(
@@ -223,7 +224,7 @@ def _report(error: WsiSegError) -> dict[str, object]:
 
 def _as_json(value: object) -> object:
     """Spell the values that JSON lacks."""
-    if isinstance(value, Path):
+    if isinstance(value, PurePath):
         return str(value)
     raise TypeError(f"got a summary value of type {type(value).__name__}; expected JSON or a path")
 
