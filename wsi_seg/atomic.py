@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from wsi_seg.address import is_remote, without_secrets
 from wsi_seg.errors import OutputError
 from wsi_seg.object_path import REQUESTS, ObjectPath, object_path
 
@@ -53,6 +54,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     >>> with atomic_path(folder / "scores.csv") as partial:  # doctest: +SKIP
     ...     frame.to_csv(partial)
     """
+    require_local(path)
     partial = partial_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,6 +92,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     OutputError
         If the folder cannot be written.
     """
+    require_local(path)
     # Names that the next process has too: it removes what a kill has left.
     partial, old = (path.with_name(f".{path.name}.{mark}") for mark in ("partial", "old"))
     try:
@@ -110,6 +113,21 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def require_local(path: Path) -> None:
+    """Refuse an address where only files of this machine are written.
+
+    Raises
+    ------
+    OutputError
+        If the path is one.
+    """
+    if is_remote(path):
+        raise OutputError(
+            f"cannot write {without_secrets(str(path))}: this is written to folders of this "
+            "machine only; choose one, and copy it there afterwards"
+        )
 
 
 def partial_path(path: Path) -> Path:

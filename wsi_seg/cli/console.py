@@ -102,6 +102,7 @@ def run_verb(
     *,
     writes: Path | None = None,
     makes: bool = False,
+    anywhere: bool = False,
     overwrites: bool = False,
 ) -> None:
     """Run the body of a verb and end the process the way the command line promises.
@@ -117,6 +118,8 @@ def run_verb(
         Folder that no other command may write to meanwhile.
     makes
         Whether the verb makes this folder where it is absent.
+    anywhere
+        Whether it can make it in an object store, too.
     overwrites
         Whether ``--overwrite`` was given, which would start from nothing again if repeated.
 
@@ -131,7 +134,7 @@ def run_verb(
     try:
         try:
             verb = _verb_of(body)
-            with _held(writes, makes, verb), naming_extra(f"wsi-seg {verb}"):
+            with _held(writes, makes, anywhere, verb), naming_extra(f"wsi-seg {verb}"):
                 summary = {"status": "done", **body(terminal)}
             code = 0 if summary["status"] == "done" else FAILED
         except WsiSegError as error:
@@ -160,13 +163,17 @@ def _verb_of(body: Callable[[Terminal], Mapping[str, object]]) -> str:
     return path.replace(".", " ").replace("_", "-")
 
 
-def _held(folder: Path | None, makes: bool, verb: str) -> AbstractContextManager[None]:
+def _held(
+    folder: Path | None, makes: bool, anywhere: bool, verb: str
+) -> AbstractContextManager[None]:
     """Lock the folder; processes that train together, started by the first one, share its lock."""
     ranks = ("LOCAL_RANK", "RANK", "SLURM_PROCID")
     if folder is None or any(os.environ.get(rank, "0") != "0" for rank in ranks):
         return nullcontext()
+    from wsi_seg.object_path import place
     from wsi_seg.store.lock import locked
 
+    folder = place(folder) if anywhere else folder
     return locked(folder, f"wsi-seg {verb}", make=makes)
 
 

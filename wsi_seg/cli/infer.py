@@ -8,6 +8,7 @@ import typer
 from wsi_seg.choices import Blend, Compile, Mode, Precision, Save, Tta
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb, words_given
 from wsi_seg.cli.options import OnlyOption, ShardOption, only_some, shard_of
+from wsi_seg.object_path import place
 
 
 def infer(
@@ -182,7 +183,6 @@ def infer(
         from wsi_seg.inference.run import infer as run_infer
         from wsi_seg.inference.run_plan import plan_inference
         from wsi_seg.inference.unfinished import unfinished_settings
-        from wsi_seg.object_path import place
         from wsi_seg.predict.ensemble import newest_model, read_model
         from wsi_seg.store import open_collection
 

@@ -157,4 +157,4 @@ def tile(
         terminal.next_command("wsi-seg", "infer", out, "--overlap", "0.5")
         return summary
 
-    run_verb(body, json_mode, writes=out, makes=True)
+    run_verb(body, json_mode, writes=out, makes=True, anywhere=True)

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from wsi_seg.atomic import require_local
 from wsi_seg.errors import BusyError, OutputError
-from wsi_seg.object_path import place
+from wsi_seg.object_path import object_path, place
 from wsi_seg.store.claims import Claims
 from wsi_seg.store.names import OWN, RUN
 from wsi_seg.store.presence import Note, Presence
@@ -29,7 +30,7 @@ def locked(folder: Path, verb: str, *, make: bool = False) -> Iterator[None]:
         What the command is called, for the message that others get.
     make
         Whether the folder is made where it is absent, and removed again if it stays empty;
-        otherwise there is nothing to hold.
+        otherwise there is nothing to hold. Only what `place` gave is made in an object store.
 
     Raises
     ------
@@ -38,6 +39,8 @@ def locked(folder: Path, verb: str, *, make: bool = False) -> Iterator[None]:
     OutputError
         If the folder cannot be written.
     """
+    if make and object_path(folder) is None:
+        require_local(folder)
     folder = place(folder)
     if not (make or folder.exists()):
         yield
