@@ -54,7 +54,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     >>> with atomic_path(folder / "scores.csv") as partial:  # doctest: +SKIP
     ...     frame.to_csv(partial)
     """
-    require_local(path)
+    require_writable(path)
     partial = partial_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     OutputError
         If the folder cannot be written.
     """
-    require_local(path)
+    require_writable(path)
     # Names that the next process has too: it removes what a kill has left.
     partial, old = (path.with_name(f".{path.name}.{mark}") for mark in ("partial", "old"))
     try:
@@ -115,15 +115,21 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def require_local(path: Path) -> None:
-    """Refuse an address where only files of this machine are written.
+def require_writable(path: Path) -> None:
+    """Refuse an address that cannot be written, before any work.
 
     Raises
     ------
     OutputError
-        If the path is one.
+        If it is of a web server, or not one of `place`: what works with any folder writes there.
     """
-    if is_remote(path):
+    if (remote := object_path(path)) is not None:
+        if remote.is_read_only:
+            raise OutputError(
+                f"cannot write {path}: a web server is only read; write to a folder, s3://, gs:// "
+                "or az://"
+            )
+    elif is_remote(path):
         raise OutputError(
             f"cannot write {without_secrets(str(path))}: this is written to folders of this "
             "machine only; choose one, and copy it there afterwards"

@@ -66,6 +66,11 @@ class ObjectPath(PurePosixPath):
         return self.parts[0].removesuffix(":")
 
     @property
+    def is_read_only(self) -> bool:
+        """Whether it is of a web server."""
+        return self.scheme in READ_ONLY
+
+    @property
     def key(self) -> str:
         """Name of the object in its bucket, or on its server."""
         return "/".join(self.parts[2:])
@@ -88,7 +93,7 @@ class ObjectPath(PurePosixPath):
 
     def is_dir(self) -> bool:
         """Whether there are objects in a folder of this name; a web server does not say."""
-        if self.scheme in READ_ONLY:
+        if self.is_read_only:
             return False
         import obstore
 

@@ -96,6 +96,8 @@ def asking(address: str, *, writes: bool = False) -> Iterator[None]:
 
 def _sentence(error: Exception) -> str:
     """Say what went wrong, and how often it was tried, without what grants access."""
+    if "NoSuchBucket" in str(error):
+        return "there is no such bucket; make it first"
     text = str(error).partition("\n\nDebug source")[0]
     return without_secrets(" ".join(text.split()))[:_LONGEST]
 

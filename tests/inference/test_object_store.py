@@ -21,7 +21,7 @@ from wsi_seg.inference.status import read_status
 from wsi_seg.inference.task import StripTask
 from wsi_seg.object_path import place
 from wsi_seg.shard import Shard
-from wsi_seg.store import open_collection, open_predictions
+from wsi_seg.store import open_collection, open_predictions, update_names
 from wsi_seg.testing.stores import digests, make_store
 
 pytest.importorskip("obstore", reason="needs the extra `remote`")
@@ -34,6 +34,7 @@ def stores(tmp_path_factory):
     folder = tmp_path_factory.mktemp("slides") / "s.zarr"
     make_store(folder, "tall", 1700, 70)
     make_store(folder, "two", 64, 90)
+    update_names(folder)
     return list(open_collection(folder))
 
 

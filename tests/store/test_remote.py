@@ -186,6 +186,12 @@ def test_users_and_signatures_are_in_no_text():
     assert said == "cannot read https://host/a: 403; s3://b/a?b"
 
 
+def test_a_folded_address_is_spelled_out():
+    assert (
+        without_secrets("in s3:/bucket/a and c:/b, ./s3:x") == "in s3://bucket/a and c:/b, ./s3:x"
+    )
+
+
 @pytest.mark.parametrize("address", ["ftp://host/a", "S3://bucket/a"])
 def test_addresses_that_are_none(address):
     if address.startswith("S3"):

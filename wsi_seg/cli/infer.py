@@ -205,12 +205,13 @@ def infer(
             shard=shard_of(shard),
             stage=stage,
         )
+        target = place(out)
         slides = only_some(open_collection(collection), only)
         files = checkpoint or [newest_model(Path("run"))]
         model = read_model(files, combine, card=card, trust=trust)
         if plan:
             stores = list(slides)
-            unfinished = {} if overwrite else unfinished_settings(stores, place(out))
+            unfinished = {} if overwrite else unfinished_settings(stores, target)
             planned = plan_inference(stores, model, options, unfinished=unfinished)
             terminal.say("\n".join([f"model {file}" for file in files] + planned.lines()))
             planned.require_whole()
@@ -219,7 +220,7 @@ def infer(
         report = run_infer(
             slides,
             model,
-            out,
+            target,
             options,
             overwrite=overwrite,
             cluster=cluster,
@@ -228,9 +229,9 @@ def infer(
         terminal.say("\n".join([f"model {file}" for file in files] + report.lines()))
         report.require_whole()
         terminal.next_command(
-            "wsi-seg", "export", out, "--slides", collection, "--geojson", "found"
+            "wsi-seg", "export", target, "--slides", collection, "--geojson", "found"
         )
-        return report.to_json() | {"out": out}
+        return report.to_json() | {"out": target}
 
     run_verb(body, json_mode, overwrites=overwrite)
 

@@ -9,6 +9,7 @@ from wsi_seg.batch import require_none
 from wsi_seg.choices import CodecName, NamesBy
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
 from wsi_seg.cli.numbers import low_high
+from wsi_seg.errors import ConfigError
 
 
 def tile(
@@ -119,12 +120,18 @@ def tile(
         from wsi_seg.ingest.run import tile_slides
         from wsi_seg.ingest.verify import verify_slides
         from wsi_seg.masks.annotate import annotate
+        from wsi_seg.object_path import object_path
         from wsi_seg.selection import Selection
         from wsi_seg.slides.window import OpenOptions, Window
         from wsi_seg.store import open_collection
 
         some = None if only is None else Selection.parse(only)
         found = name_slides(slides, names, only=some)
+        if verify and (remote := next((one for one in found.names if object_path(one)), None)):
+            raise ConfigError(
+                f"got --verify and {remote}; expected slides of this machine, which can be read "
+                "again; `wsi-seg verify` compares what is stored with its digests"
+            )
         report = tile_slides(
             found,
             out,

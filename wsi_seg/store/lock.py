@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from wsi_seg.atomic import require_local
+from wsi_seg.atomic import require_writable
 from wsi_seg.errors import BusyError, OutputError
-from wsi_seg.object_path import object_path, place
+from wsi_seg.object_path import place
 from wsi_seg.store.claims import Claims
 from wsi_seg.store.names import OWN, RUN
 from wsi_seg.store.presence import Note, Presence
@@ -39,8 +39,8 @@ def locked(folder: Path, verb: str, *, make: bool = False) -> Iterator[None]:
     OutputError
         If the folder cannot be written.
     """
-    if make and object_path(folder) is None:
-        require_local(folder)
+    if make:
+        require_writable(folder)
     folder = place(folder)
     if not (make or folder.exists()):
         yield
@@ -84,6 +84,7 @@ def sharing(folder: Path, verb: str, *, shard: str | None = None) -> Iterator[Pr
     OutputError
         If the folder cannot be written.
     """
+    require_writable(folder)
     with _removed_if_empty(folder), _present(folder, Note.own(verb, shard=shard)) as presence:
         # Both kinds first say that they are there, then look: at worst both give way.
         for _, other in presence.watcher.others(presence.id):
