@@ -6,10 +6,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
-from moto.server import DomainDispatcherApplication, create_backend_app
+from moto import server as moto
 from werkzeug.serving import WSGIRequestHandler, make_server
+
+from wsi_seg.object_path import ObjectPath, object_path, place
+from wsi_seg.testing.stores import digests
 
 BUCKET = "slides"
 
@@ -65,6 +69,30 @@ class Gate:
         return [body]
 
 
+def in_bucket(name: str = "") -> ObjectPath:
+    """Path in the bucket."""
+    path = object_path(place(f"s3://{BUCKET}/{name}"))
+    assert path is not None
+    return path
+
+
+def sent(folder: Path, root: ObjectPath) -> ObjectPath:
+    """Copy a folder into the bucket."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            (root / file.relative_to(folder)).write_bytes(file.read_bytes())
+    return root
+
+
+def fetched(root: ObjectPath, folder: Path) -> dict[str, str]:
+    """Digests of what is below a path in the bucket, fetched into a folder."""
+    for path in root.sizes():
+        file = folder / path.relative_to(root)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(path.read_bytes())
+    return digests(folder)
+
+
 class _Handler(WSGIRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -80,9 +108,8 @@ def object_store() -> Iterator[Gate]:
 
     from wsi_seg.object_store import client_of
 
-    gate = Gate(DomainDispatcherApplication(create_backend_app))
+    gate = Gate(moto.DomainDispatcherApplication(moto.create_backend_app))
     server = make_server("127.0.0.1", 0, gate, threaded=True, request_handler=_Handler)
-    server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     settings = {

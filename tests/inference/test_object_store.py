@@ -6,27 +6,32 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import cast
 
 import pytest
+from distributed import Client, LocalCluster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import wsi_seg.stage as stage_module
-from tests.inference.test_shards import run
-from tests.object_store import BUCKET, FAULTS, object_store
+from tests.inference.test_shards import MODEL, load, run
+from tests.object_store import BUCKET, FAULTS, fetched, in_bucket, object_store, sent
 from wsi_seg import object_store as clients
 from wsi_seg.errors import AddressError, OutputError
+from wsi_seg.inference.distribute import DaskExecutor
+from wsi_seg.inference.options import InferOptions
+from wsi_seg.inference.run import infer_with
 from wsi_seg.inference.staged import _Copies
 from wsi_seg.inference.status import read_status
 from wsi_seg.inference.task import StripTask
 from wsi_seg.object_path import place
+from wsi_seg.progress import Silent
 from wsi_seg.shard import Shard
 from wsi_seg.store import open_collection, open_predictions, update_names
 from wsi_seg.testing.stores import digests, make_store
 
 pytest.importorskip("obstore", reason="needs the extra `remote`")
 pytest.importorskip("moto.server", reason="needs moto, of the extra `dev`")
-OUT = Path(f"s3://{BUCKET}/cases/p.zarr")
+OUT = in_bucket("cases/p.zarr")
 
 
 @pytest.fixture(scope="module")
@@ -52,23 +57,13 @@ def gate():
         yield gate
 
 
-def fetched(folder, address=OUT):
-    """Digests of a collection in the bucket, fetched into a folder."""
-    root = place(address)
-    for path in root.sizes():
-        file = folder / path.relative_to(root)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(path.read_bytes())
-    return digests(folder)
-
-
 def test_the_bytes_of_a_folder(stores, calm, gate, tmp_path):
     report = run(stores, OUT)
     assert report.tiles > 0
     assert open_predictions(OUT).names() == ("tall", "two")
-    assert fetched(tmp_path) == calm
-    assert not [path for path in place(OUT).sizes() if "partial" in str(path)]
-    assert not [path for path in place(OUT).sizes() if path.name.endswith(".alive")]
+    assert fetched(OUT, tmp_path) == calm
+    assert not [path for path in OUT.sizes() if "partial" in str(path)]
+    assert not [path for path in OUT.sizes() if path.name.endswith(".alive")]
     assert read_status(OUT).is_complete
     assert run(stores, OUT).tiles == 0
 
@@ -80,7 +75,7 @@ def test_kills_and_shards_give_the_bytes_of_a_folder(seed, stores, calm, gate, t
         run(stores, OUT, Shard(random.randint(1, 2), 2), stop=random.randint(0, 9))
     if not run(stores, OUT):
         pytest.fail("was stopped")
-    assert fetched(tmp_path) == calm
+    assert fetched(OUT, tmp_path) == calm
     assert read_status(OUT).is_complete
 
 
@@ -115,7 +110,7 @@ def test_one_request_in_seven_fails_and_nothing_is_lost(fault, stores, calm, gat
     gate.rule = lambda _method, _path: None
     assert {kind for kind, *_ in gate.faults} == {fault}
     assert not report.failures
-    assert fetched(tmp_path) == calm
+    assert fetched(OUT, tmp_path) == calm
 
 
 def test_a_store_that_stays_away_is_named_and_the_run_goes_on_later(
@@ -129,7 +124,7 @@ def test_a_store_that_stays_away_is_named_and_the_run_goes_on_later(
     assert "not-to-be-seen" not in str(caught.value)
     gate.rule = lambda _method, _path: None
     run(stores, OUT)
-    assert fetched(tmp_path) == calm
+    assert fetched(OUT, tmp_path) == calm
 
 
 def test_a_store_without_conditional_writes_is_refused(stores, gate):
@@ -142,7 +137,7 @@ def test_a_store_without_conditional_writes_is_refused(stores, gate):
     gate.app = unconditional
     with pytest.raises(OutputError, match="does not keep two processes"):
         run(stores, OUT)
-    assert not list(place(OUT).sizes())
+    assert not list(OUT.sizes())
 
 
 def test_two_processes_share_one_output(stores, calm, gate, tmp_path):
@@ -150,17 +145,13 @@ def test_two_processes_share_one_output(stores, calm, gate, tmp_path):
         reports = list(threads.map(lambda number: run(stores, OUT, Shard(number, 2)), (1, 2)))
     assert all(report is not None for report in reports)
     run(stores, OUT)
-    assert fetched(tmp_path) == calm
+    assert fetched(OUT, tmp_path) == calm
 
 
 @pytest.fixture
 def remote(stores, gate):
     """The slides, in the bucket; three of them."""
-    root, folder = place(f"s3://{BUCKET}/s.zarr"), stores[0].path.parent
-    for file in folder.rglob("*"):
-        if file.is_file():
-            (root / file.relative_to(folder)).write_bytes(file.read_bytes())
-    return list(open_collection(root))
+    return list(open_collection(place(str(sent(stores[0].path.parent, in_bucket("s.zarr"))))))
 
 
 def test_slides_of_a_bucket_give_the_same_bytes(remote, calm, gate, tmp_path):
@@ -181,10 +172,15 @@ def test_where_copies_find_no_room_slides_are_read_from_the_bucket(
     remote, calm, gate, tmp_path, monkeypatch, caplog
 ):
     usage = shutil._ntuple_diskusage(10, 10, 0)
-    monkeypatch.setattr(stage_module.shutil, "disk_usage", lambda _folder: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: usage)
     run(remote, tmp_path / "p.zarr", stage=tmp_path / "stage")
     assert digests(tmp_path / "p.zarr") == calm
     assert "is read from the object store: got a slide of" in caplog.text
+
+
+class _Uncopied(_Copies):
+    def _fetch(self, number):
+        return self._tasks[number].store.image
 
 
 @settings(max_examples=30)
@@ -196,8 +192,7 @@ def test_reads_that_overlap_find_their_slide_and_at_most_two_are_kept(data):
         make_store(Path(folder) / "s.zarr", "one", 8, 8)
         ((one,),) = (list(open_collection(Path(folder) / "s.zarr")),)
         tasks = [StripTask(one, (), Path(folder), frozenset()) for _ in range(count)]
-        with _Copies(tasks, Path(folder)) as copies, ExitStack() as open_reads:
-            copies._fetch = lambda _number: one.image
+        with _Uncopied(tasks, Path(folder)) as copies, ExitStack() as open_reads:
             held = []
             for number in sorted(data.draw(st.lists(st.integers(0, count - 1), max_size=12))):
                 with ExitStack() as read:
@@ -207,3 +202,26 @@ def test_reads_that_overlap_find_their_slide_and_at_most_two_are_kept(data):
                 assert len(copies._kept) <= 2
                 if held and data.draw(st.booleans()):
                     held.pop(0).close()
+
+
+def test_dask_workers_write_into_the_bucket(remote, calm, gate, tmp_path):
+    options = InferOptions(overlap=0.5, batch=4, strip_px=512, precision="fp32", device="cpu")
+    cluster = LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None,
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+    )  # fmt: skip
+    with cluster, Client(cluster) as client:
+        executor = DaskExecutor(client, MODEL, options, load=load)
+        infer_with(MODEL, remote, cast("Path", OUT), options, executor=executor, progress=Silent())
+    assert fetched(OUT, tmp_path) == calm
+
+
+def test_made_again_and_with_an_overlap_that_adapts(stores, remote, gate, tmp_path):
+    for out, slides in ((tmp_path / "p.zarr", stores), (OUT, remote)):
+        run(slides, out)
+        run(slides, out, overlap=0.25, overwrite=True)
+        run(slides, out.with_name("a.zarr"), overlap="adaptive")
+    assert fetched(OUT, tmp_path / "got") == digests(tmp_path / "p.zarr")
+    adaptive = OUT.with_name("a.zarr")
+    assert fetched(adaptive, tmp_path / "adaptive") == digests(tmp_path / "a.zarr")
+    assert not [key for key in gate.names() if ".first" in key or "partial" in key]

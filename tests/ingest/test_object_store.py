@@ -7,19 +7,18 @@ import pytest
 
 import wsi_seg.stage as stage_module
 from tests.makers.coordinates import write_coordinate_tiff
-from tests.object_store import BUCKET, object_store
+from tests.object_store import fetched, in_bucket, object_store, sent
 from wsi_seg.errors import AddressError, BatchError, SlideError, WsiSegError
 from wsi_seg.geometry import Extent
 from wsi_seg.ingest import run as run_module
 from wsi_seg.ingest.run import tile_slides
-from wsi_seg.object_path import place
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection
 from wsi_seg.testing.stores import digests
 
 pytest.importorskip("obstore", reason="needs the extra `remote`")
 pytest.importorskip("moto.server", reason="needs moto, of the extra `dev`")
-ROOT = place(f"s3://{BUCKET}")
+ROOT = in_bucket()
 NAMES = ("a.tif", "b.svs", "c.tif")
 
 
@@ -38,19 +37,9 @@ def local(tmp_path_factory):
 @pytest.fixture
 def gate(local):
     with object_store() as gate:
-        for file in (local / "in").iterdir():
-            (ROOT / "in" / file.name).write_bytes(file.read_bytes())
+        sent(local / "in", ROOT / "in")
         (ROOT / "in" / "notes.txt").write_bytes(b"")
         yield gate
-
-
-def fetched(root, folder):
-    """Digests of what is below an address, fetched into a folder."""
-    for path in root.sizes():
-        file = folder / path.relative_to(root)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(path.read_bytes())
-    return digests(folder)
 
 
 def test_from_a_bucket_and_to_a_bucket_by_a_folder_that_is_empty_afterwards(local, gate, tmp_path):
@@ -76,7 +65,7 @@ def test_a_repeated_command_fetches_nothing(local, gate, tmp_path):
 
 
 def test_at_most_two_slides_are_there_at_a_time(gate, tmp_path, monkeypatch):
-    fetch, most = run_module.fetch_one, 0
+    fetch, most = stage_module.fetch_one, 0
 
     def counted(remote, file):
         nonlocal most
@@ -139,7 +128,7 @@ def test_a_slide_that_changes_meanwhile_is_an_error(gate, tmp_path):
 
 def test_no_room_is_said_before_anything_is_fetched(gate, tmp_path, monkeypatch):
     usage = shutil._ntuple_diskusage(10, 10, 0)
-    monkeypatch.setattr(stage_module.shutil, "disk_usage", lambda _folder: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: usage)
     with pytest.raises(BatchError, match=r"room for\s*0.0 GB; give another folder with --stage"):
         tile_slides([ROOT / "in"], tmp_path / "o.zarr", progress=Silent())
 

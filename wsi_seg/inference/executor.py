@@ -76,8 +76,8 @@ class SerialExecutor:
     ) -> RunStats:
         """Produce what is left of slides; see `Executor.run`."""
         self._progress.start("infer", sum(output.task.tiles for output in outputs), "tiles")
-        tasks = [output.task for output in outputs]
-        with StripWriter() as writer, staged(tasks, self._stage) as tasks:
+        every = [output.task for output in outputs]
+        with StripWriter() as writer, staged(every, self._stage) as tasks:
             strip_jobs = [
                 _strip_job(writer, output, task)
                 for output, task in zip(outputs, tasks, strict=True)

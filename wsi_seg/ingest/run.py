@@ -377,7 +377,7 @@ def _tiled_before(
     same = (info.source, info.codec, info.window, info.icc is not None) == (
         source, str(options.codec), None if shown is None else (shown.low, shown.high), opening.icc,
     )  # fmt: skip
-    if same and same_mpp and opening.scene in (None, info.scene):
+    if same and same_mpp and opening.scene in (None, str(info.scene)):
         return TiledSlide.of(store, nbytes, skipped=True)
     return None
 
