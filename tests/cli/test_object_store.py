@@ -13,8 +13,6 @@ from wsi_seg import object_store as clients
 from wsi_seg.geometry import Extent
 from wsi_seg.object_path import place
 
-pytest.importorskip("obstore", reason="needs the extra `remote`")
-pytest.importorskip("moto.server", reason="needs moto, of the extra `dev`")
 ROOT = f"s3://{BUCKET}"
 SECRETS = ("me:", "word", "Signature", "12ab", "not-to-be-seen")
 
@@ -44,7 +42,15 @@ def test_tile_infer_status_and_export(gate, tmp_path):
     )
     assert done.exit_code == 0, done.output
     assert (tmp_path / "found" / "a.geojson").is_file()
-    assert gate.names() == keys  # nothing was written to what is only read
+    new = gate.names() - keys
+    assert new
+    assert all("/labels/" in key for key in new)  # the decision, and no lock
+    gate.rule = lambda method, _path: "403" if method not in ("GET", "HEAD") else None
+    again = run(
+        "export", f"{ROOT}/p.zarr", "--slides", f"{ROOT}/s.zarr", "--geojson", tmp_path / "again"
+    )
+    assert again.exit_code == 0, again.output  # from a bucket that is only read
+    gate.rule = lambda _method, _path: None
     assert run("verify", f"{ROOT}/p.zarr").exit_code == 0
     for key in keys:
         content = place(f"{ROOT}/{key}").read_bytes()

@@ -6,7 +6,6 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import cast
 
 import pytest
 from distributed import Client, LocalCluster
@@ -23,14 +22,11 @@ from wsi_seg.inference.run import infer_with
 from wsi_seg.inference.staged import _Copies
 from wsi_seg.inference.status import read_status
 from wsi_seg.inference.task import StripTask
-from wsi_seg.object_path import place
 from wsi_seg.progress import Silent
 from wsi_seg.shard import Shard
 from wsi_seg.store import open_collection, open_predictions, update_names
 from wsi_seg.testing.stores import digests, make_store
 
-pytest.importorskip("obstore", reason="needs the extra `remote`")
-pytest.importorskip("moto.server", reason="needs moto, of the extra `dev`")
 OUT = in_bucket("cases/p.zarr")
 
 
@@ -151,7 +147,7 @@ def test_two_processes_share_one_output(stores, calm, gate, tmp_path):
 @pytest.fixture
 def remote(stores, gate):
     """The slides, in the bucket; three of them."""
-    return list(open_collection(place(str(sent(stores[0].path.parent, in_bucket("s.zarr"))))))
+    return list(open_collection(sent(stores[0].path.parent, in_bucket("s.zarr"))))
 
 
 def test_slides_of_a_bucket_give_the_same_bytes(remote, calm, gate, tmp_path):
@@ -212,7 +208,7 @@ def test_dask_workers_write_into_the_bucket(remote, calm, gate, tmp_path):
     )  # fmt: skip
     with cluster, Client(cluster) as client:
         executor = DaskExecutor(client, MODEL, options, load=load)
-        infer_with(MODEL, remote, cast("Path", OUT), options, executor=executor, progress=Silent())
+        infer_with(MODEL, remote, OUT, options, executor=executor, progress=Silent())
     assert fetched(OUT, tmp_path) == calm
 
 

@@ -16,8 +16,6 @@ from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection
 from wsi_seg.testing.stores import digests
 
-pytest.importorskip("obstore", reason="needs the extra `remote`")
-pytest.importorskip("moto.server", reason="needs moto, of the extra `dev`")
 ROOT = in_bucket()
 NAMES = ("a.tif", "b.svs", "c.tif")
 

@@ -28,8 +28,6 @@ from wsi_seg.store.layout import update_names
 from wsi_seg.testing.store_conformance import check_store, zarr_levels
 from wsi_seg.testing.stores import make_store
 
-pytest.importorskip("obstore", reason="needs the extra `remote`")
-pytest.importorskip("moto.server", reason="needs moto, of the extra `dev`")
 EXTENT = Extent(height=700, width=900)
 NAMES = (
     "a#b", "a?b", "a;b", "a%20b", "a%23b", "a&b=c", "with space", 'q"uote', "ap'os", "a+b", "[x]*",

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from wsi_seg.address import is_remote
 from wsi_seg.choices import Dialect, Ngff, ObjectType
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
 from wsi_seg.cli.options import OnlyOption, only_some
@@ -204,6 +203,4 @@ def export(
         terminal.next_command("wsi-seg", "view", slides, prediction)
         return report.to_json()
 
-    # One in an object store may be only for reading, and is, unless class ids are decided again.
-    decides = (rule, threshold) != (None, None) or watershed_depth > 0
-    run_verb(body, json_mode, writes=prediction if decides or not is_remote(prediction) else None)
+    run_verb(body, json_mode, writes=prediction)

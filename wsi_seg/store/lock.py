@@ -4,13 +4,15 @@ Most want it for themselves. Those that share their work, as the shards of a run
 others. Reading needs no leave: nothing unfinished can be read.
 """
 
+import errno
+import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from wsi_seg.atomic import require_writable
-from wsi_seg.errors import BusyError, OutputError
-from wsi_seg.object_path import place
+from wsi_seg.errors import AddressError, BusyError, OutputError
+from wsi_seg.object_path import object_path, place
 from wsi_seg.store.claims import Claims
 from wsi_seg.store.names import OWN, RUN
 from wsi_seg.store.presence import Note, Presence
@@ -42,7 +44,7 @@ def locked(folder: Path, verb: str, *, make: bool = False) -> Iterator[None]:
     if make:
         require_writable(folder)
     folder = place(folder)
-    if not (make or folder.exists()):
+    if not make and (_is_only_read(folder) or not folder.exists()):
         yield
         return
     with _removed_if_empty(folder), _present(folder, Note.own(verb, alone=True)) as presence:
@@ -113,6 +115,19 @@ def _removed_if_empty(folder: Path, *, always: bool = False) -> Iterator[None]:
         if not there:
             with suppress(OSError):
                 folder.rmdir()
+
+
+def _is_only_read(folder: Path) -> bool:
+    """Whether nothing can be written to an address; then nobody needs to be kept off."""
+    if (remote := object_path(folder)) is None:
+        return False
+    probe = remote / RUN / f".{secrets.token_hex(8)}"
+    try:
+        probe.touch()
+        probe.unlink()
+    except AddressError as error:
+        return error.errno in (errno.EACCES, errno.EROFS)
+    return False
 
 
 def _busy(folder: Path, other: Note | None) -> BusyError:
