@@ -28,6 +28,7 @@ from wsi_seg.classes import ClassTable
 from wsi_seg.geometry import Extent
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer
+from wsi_seg.inference.waits import describe_shares
 from wsi_seg.models import ModelCard
 from wsi_seg.object_path import REQUESTS, ObjectPath, object_path, place
 from wsi_seg.progress import Silent
@@ -114,14 +115,22 @@ def slides(root: ObjectPath, folder: Path, options: argparse.Namespace) -> Resul
     )  # fmt: skip
     how = InferOptions(overlap=0.25, batch=4, precision="fp32", device="cpu")
 
-    def predict(source: Path, out: Path) -> float:
+    figures: dict[str, object] = {}
+
+    def predict(kind: str, source: Path, out: Path) -> float:
+        started = time.perf_counter()
         report = infer(open_collection(source), network, out, how, card=card, progress=Silent())
-        return report.pixels / report.seconds / 1e6
+        figures[f"time, {kind}"] = describe_shares(report.shares)
+        return report.pixels / (time.perf_counter() - started) / 1e6
 
     rates = in_turn(
         {
-            "folder": lambda turn: predict(folder / "store.zarr", folder / f"p{turn}.zarr"),
-            "object store": lambda turn: predict(root / "store.zarr", root / f"p{turn}.zarr"),
+            "folder": lambda turn: predict(
+                "folder", folder / "store.zarr", folder / f"p{turn}.zarr"
+            ),
+            "object store": lambda turn: predict(
+                "bucket", root / "store.zarr", root / f"p{turn}.zarr"
+            ),
         },
         options.repeats,
     )
@@ -129,8 +138,8 @@ def slides(root: ObjectPath, folder: Path, options: argparse.Namespace) -> Resul
     if digests(folder / "fetched.zarr") != digests(folder / "p0.zarr"):
         raise SystemExit("predictions in a folder and in an object store differ")
     nbytes = sum(f.stat().st_size for f in (folder / "store.zarr").rglob("*") if f.is_file())
-    figures = {"pixels of the slide, GB": round(options.side**2 * 3 / 1e9, 2),
-               "file, GB": round(nbytes / 1e9, 2)}  # fmt: skip
+    figures |= {"pixels of the slide, GB": round(options.side**2 * 3 / 1e9, 2),
+                "file, GB": round(nbytes / 1e9, 2)}  # fmt: skip
     ratio = Ratio.of(rates["object store"], rates["folder"])
     return Results(
         {"object store with latency / folder": ratio}, figures | medians(rates, "Mpx/s", 2)
