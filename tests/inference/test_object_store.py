@@ -95,11 +95,13 @@ def test_one_request_in_seven_fails_and_nothing_is_lost(fault, stores, calm, gat
     chance = random.Random(fault)
     writes = ("PUT", "POST") if fault in ("lost", "unanswered") else ("PUT", "POST", "GET", "HEAD")
 
-    def rule(method, _path):
+    def rule(method, path):
         # What deletes is never answered falsely: the store would be at fault.
         if method not in writes or (fault == "lost" and method == "POST"):
             return None
-        return fault if chance.random() < 1 / 7 else None
+        # Not again and again in the same place: then it is to end with an error.
+        again = gate.faults.count((fault, method, path)) > 1
+        return fault if chance.random() < 1 / 7 and not again else None
 
     gate.rule = rule
     report = run(stores, OUT)
@@ -221,3 +223,15 @@ def test_made_again_and_with_an_overlap_that_adapts(stores, remote, gate, tmp_pa
     adaptive = OUT.with_name("a.zarr")
     assert fetched(adaptive, tmp_path / "adaptive") == digests(tmp_path / "a.zarr")
     assert not [key for key in gate.names() if ".first" in key or "partial" in key]
+
+
+def test_what_is_never_kept_ends_with_an_error_and_a_later_run_goes_on(
+    stores, calm, gate, tmp_path
+):
+    gate.rule = lambda method, path: "lost" if method == "PUT" and "/0/c/" in path else None
+    with pytest.raises(OutputError, match="was accepted 3 times, and is not there afterwards"):
+        run(stores, OUT)
+    assert not open_predictions(OUT).names()
+    gate.rule = lambda _method, _path: None
+    run(stores, OUT)
+    assert fetched(OUT, tmp_path) == calm
