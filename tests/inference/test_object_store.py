@@ -1,8 +1,12 @@
 """Predictions in an object store: the bytes of a folder, whatever is killed or fails on the way."""
 
+import math
 import random
 import shutil
+import subprocess
+import sys
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,7 +28,7 @@ from wsi_seg.inference.status import read_status
 from wsi_seg.inference.task import StripTask
 from wsi_seg.progress import Silent
 from wsi_seg.shard import Shard
-from wsi_seg.store import open_collection, open_predictions, update_names
+from wsi_seg.store import open_collection, open_predictions, presence, update_names
 from wsi_seg.testing.stores import digests, make_store
 
 OUT = in_bucket("cases/p.zarr")
@@ -233,5 +237,35 @@ def test_what_is_never_kept_ends_with_an_error_and_a_later_run_goes_on(
         run(stores, OUT)
     assert not open_predictions(OUT).names()
     gate.rule = lambda _method, _path: None
+    run(stores, OUT)
+    assert fetched(OUT, tmp_path) == calm
+
+
+_PROCESS = """
+import sys
+from pathlib import Path
+from tests.inference.test_shards import run
+from wsi_seg.shard import Shard
+from wsi_seg.store import open_collection
+run(list(open_collection(Path(sys.argv[1]))), sys.argv[2], Shard(int(sys.argv[3]), 2))
+"""
+
+
+def test_of_two_processes_one_is_killed(stores, calm, gate, tmp_path, monkeypatch):
+    """The other one, or the next, takes over at once: the kernel says that it has ended."""
+    written = threading.Event()
+
+    def rule(method, path):
+        if method == "PUT" and "/partial/" in path and "/c/" in path:
+            written.set()
+
+    gate.rule = rule
+    words = [sys.executable, "-c", _PROCESS, str(stores[0].path.parent), str(OUT)]
+    processes = [subprocess.Popen([*words, number]) for number in "12"]
+    assert written.wait(200)
+    processes[0].kill()
+    for process in processes:
+        process.wait(200)
+    monkeypatch.setattr(presence, "LEASE", math.inf)  # signs alone would never tell
     run(stores, OUT)
     assert fetched(OUT, tmp_path) == calm
