@@ -108,6 +108,8 @@ class ObjectPath(PurePosixPath):
         """Size and time of the object."""
         import obstore
 
+        if not self.key:
+            raise FileNotFoundError(errno.ENOENT, "is a bucket, not an object", str(self))
         with asking(str(self)):
             found = obstore.head(self._store, self.key)
         time_ns = int(found["last_modified"].timestamp() * 1e9)
@@ -311,12 +313,26 @@ def place(path: Path | str) -> Path:
     path
         Folder, file or address; pathlib may have folded the ``//`` of an address to ``/``.
 
+    Returns
+    -------
+    Path
+        An address is an `ObjectPath`, which has those methods of a path that stores need.
+
     Raises
     ------
     StoreError
         If it is an address of an unknown kind, or what reads addresses is not installed.
+
+    Examples
+    --------
+    >>> str(place("store.zarr"))
+    'store.zarr'
+    >>> str(place("s3:/bucket/store.zarr") / "slide-1")  # doctest: +SKIP
+    's3://bucket/store.zarr/slide-1'
     """
-    if not is_remote(path := Path(path) if isinstance(path, str) else path):
+    if isinstance(path, ObjectPath):  # its text would not have what grants access
+        return path
+    if not is_remote(path := Path(path)):
         return path
     scheme, _, rest = str(path).partition(":")
     rest = rest.lstrip("/")
