@@ -330,7 +330,9 @@ def place(path: Path | str) -> Path:
     >>> str(place("s3:/bucket/store.zarr") / "slide-1")  # doctest: +SKIP
     's3://bucket/store.zarr/slide-1'
     """
-    if isinstance(path, ObjectPath):  # its text would not have what grants access
+    if (
+        not isinstance(path, str) and object_path(path) is not None
+    ):  # its text would not have what grants access
         return path
     if not is_remote(path := Path(path)):
         return path
