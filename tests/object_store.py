@@ -37,6 +37,7 @@ class Gate:
     seconds: float = 0.0
     seen: list[tuple[str, str]] = field(default_factory=list)
     faults: list[tuple[str, str, str]] = field(default_factory=list)
+    signed_by: set[str] = field(default_factory=set)
 
     def names(self) -> set[str]:
         """Names of the objects in the bucket, without asking through the gate."""
@@ -47,6 +48,8 @@ class Gate:
     def __call__(self, environ, start_response):
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         self.seen.append((method, path))
+        signature = environ.get("HTTP_AUTHORIZATION", "Credential=nobody/")
+        self.signed_by.add(signature.partition("Credential=")[2].partition("/")[0])
         time.sleep(self.seconds)
         fault = self.rule(method, path)
         if fault is None:
