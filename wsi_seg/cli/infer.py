@@ -173,7 +173,7 @@ def infer(
       wsi-seg infer --checkpoint run/ensemble.yaml --combine vote
       wsi-seg infer --shard 3/16
       wsi-seg infer --only "case-1*"
-      wsi-seg infer s3://bucket/store.zarr --out s3://bucket/pred.zarr --stage /scratch
+      wsi-seg infer s3://bucket/store.zarr --out s3://bucket/pred.zarr
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
