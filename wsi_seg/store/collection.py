@@ -1,6 +1,7 @@
 """Owns collections of slides and of predictions."""
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Self
 
 from wsi_seg.errors import StoreError, StoreIncompleteError, StoreNotFoundError
 from wsi_seg.notebook import SHOWN, collection_html
-from wsi_seg.object_path import object_path, place
+from wsi_seg.object_path import REQUESTS, object_path, place
 from wsi_seg.store.layout import slides_in, wsi_seg_attributes
 from wsi_seg.store.names import METADATA, OWN, PARTIAL
 from wsi_seg.store.picture import small_picture
@@ -93,7 +94,11 @@ class Stores:
         return (self.path / name / METADATA).is_file()
 
     def __iter__(self) -> Iterator[SlideStore]:
-        return (self._open(name) for name in self.names())
+        if object_path(self.path) is None:
+            yield from map(self._open, self.names())
+            return
+        with ThreadPoolExecutor(REQUESTS) as threads:
+            yield from threads.map(self._open, self.names())
 
     def __len__(self) -> int:
         return len(self.names())
