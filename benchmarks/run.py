@@ -37,6 +37,7 @@ PARTS: dict[str, tuple[list[str] | None, list[str]]] = {
     "polygons": ([], ["--side", "30000", "--repeats", "1"]),
     "view": ([], []),
     "cluster": ([], ["--workers", "512", "--slides", "100000", "--strips", "1"]),
+    "objects": ([], ["--side", "32768", "--repeats", "1"]),
     "scaling": ([], ["--full"]),
     "gpu": ([], ["--sides", "12288", "32768", "--compile", "--train"]),
     "start": ([], []),

@@ -23,15 +23,16 @@ class Counted:
         self.ended = True
 
 
-@given(st.dictionaries(st.text(min_size=1), st.booleans()))
-def test_every_slide_is_done_or_named_with_its_reason(sound):
+@given(st.dictionaries(st.text(min_size=1), st.booleans()), st.integers(1, 4))
+def test_every_slide_is_done_or_named_with_its_reason(sound, threads):
     def work(name):
         if not sound[name]:
             raise StoreError(f"{name} is damaged")
         return name * 2
 
     progress = Counted()
-    batch = run_each(tuple(sound), work, title="work", progress=progress)
+    batch = run_each(tuple(sound), work, title="work", threads=threads, progress=progress)
+    assert list(batch.results) == [name for name, well in sound.items() if well]
     assert batch.results == {name: name * 2 for name, well in sound.items() if well}
     assert batch.failures == {n: f"{n} is damaged" for n, well in sound.items() if not well}
     assert (progress.total, progress.done, progress.ended) == (len(sound), len(sound), True)

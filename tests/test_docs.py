@@ -37,6 +37,7 @@ NOT_RUN = {
     ("docs/howto/gpu-cluster.md", "needs GPUs or a cluster"),
     ("docs/howto/schedulers.md", "needs a cluster"),
     ("docs/howto/containers.md", "needs Docker"),
+    ("docs/howto/object-stores.md", "needs an object store"),
     ("docs/howto/own-slides.md", "serves a page until it is stopped"),
 }
 

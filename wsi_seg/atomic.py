@@ -1,4 +1,7 @@
-"""Owns writing a file or a folder whole or not at all, so that it outlives a kill."""
+"""Owns writing a file or a folder whole or not at all, so that it outlives a kill.
+
+On disks that is done by renaming, in object stores by writing what makes a folder visible last.
+"""
 
 import contextlib
 import errno
@@ -6,13 +9,19 @@ import os
 import shutil
 import socket
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from wsi_seg.address import is_remote, without_secrets
 from wsi_seg.errors import OutputError
+from wsi_seg.object_path import REQUESTS, ObjectPath, object_path
 
 # Bytes of a name that usual file systems take.
 LONGEST_NAME = 255
+
+# Looks at what was copied in an object store; what is not there is copied again.
+_COPIES = 5
 
 # Times that a file is opened again which another machine has replaced meanwhile.
 _STALE = 5
@@ -45,6 +54,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     >>> with atomic_path(folder / "scores.csv") as partial:  # doctest: +SKIP
     ...     frame.to_csv(partial)
     """
+    require_writable(path)
     partial = partial_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,6 +92,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     OutputError
         If the folder cannot be written.
     """
+    require_writable(path)
     # Names that the next process has too: it removes what a kill has left.
     partial, old = (path.with_name(f".{path.name}.{mark}") for mark in ("partial", "old"))
     try:
@@ -102,6 +113,27 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def require_writable(path: Path) -> None:
+    """Refuse an address that cannot be written, before any work.
+
+    Raises
+    ------
+    OutputError
+        If it is of a web server, or not one of `place`: what works with any folder writes there.
+    """
+    if (remote := object_path(path)) is not None:
+        if remote.is_read_only:
+            raise OutputError(
+                f"cannot write {path}: a web server is only read; write to a folder, s3://, gs:// "
+                "or az://"
+            )
+    elif is_remote(path):
+        raise OutputError(
+            f"cannot write {without_secrets(str(path))}: this is written to folders of this "
+            "machine only; choose one, and copy it there afterwards"
+        )
 
 
 def partial_path(path: Path) -> Path:
@@ -125,8 +157,145 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     OutputError
         If the file or its folder cannot be written.
     """
+    data = content.encode() if isinstance(content, str) else content
+    if (remote := object_path(path)) is not None:  # an object is there whole or not at all
+        try:
+            remote.write_bytes(data)
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        return
     with atomic_path(path) as partial:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        partial.write_bytes(data)
+
+
+def create_new(path: Path, content: bytes) -> bool:
+    """Make a file that is not there yet; of several processes only one can.
+
+    Returns
+    -------
+    bool
+        Whether this call has made it.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; FileNotFoundError where its folder is gone.
+    """
+    if (remote := object_path(path)) is not None:
+        return remote.create(content)
+    try:
+        # NFS and Lustre promise this too.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:
+        return False
+    try:
+        os.write(descriptor, content)
+    except BaseException:
+        path.unlink()
+        raise
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def append_line(path: Path, content: bytes) -> None:
+    """Add lines to a file, which is made with its folder where absent, and wait for the disk.
+
+    A line that a kill has cut short is left as it is; the new ones begin on a line of their own.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    if (remote := object_path(path)) is not None:
+        remote.append(content)
+        return
+    path.parent.mkdir(exist_ok=True)
+    with path.open("ab+") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            content = content if file.read(1) == b"\n" else b"\n" + content
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def move_folder(path: Path, target: Path, *, last: str, first: str) -> None:
+    """Give a folder another name, under which there is nothing yet.
+
+    In an object store it is copied, inside of the store, and then removed.
+
+    Parameters
+    ----------
+    path, target
+        The folder and its name to be.
+    last
+        File without which nothing counts as complete; it gets its new name last.
+    first
+        File without which nothing counts as unfinished; it loses its old name first.
+
+    Raises
+    ------
+    OSError
+        If that fails.
+    """
+    source, copy = object_path(path), object_path(target)
+    if source is None or copy is None:
+        path.rename(target)
+        sync(target.parent)
+        return
+
+    found, mark = source.sizes(), source / last
+    _copy_all(source, copy, {one: size for one, size in found.items() if one != mark})
+    _copy_all(source, copy, {one: size for one, size in found.items() if one == mark})
+    remove_folder(path, first=first)
+
+
+def _copy_all(source: ObjectPath, target: ObjectPath, sizes: Mapping[ObjectPath, int]) -> None:
+    """Copy objects within a bucket, and look whether all are there: answers may be wrong."""
+    wanted = {target / one.relative_to(source): (one, size) for one, size in sizes.items()}
+    for _ in range(_COPIES):
+        with ThreadPoolExecutor(REQUESTS) as threads:
+            ours = [one for one, _ in wanted.values()]
+            list(threads.map(ObjectPath.copy_to, ours, wanted))
+        there = target.sizes()
+        wanted = {copy: pair for copy, pair in wanted.items() if there.get(copy) != pair[1]}
+        if not wanted:
+            return
+    missing = next(iter(wanted))
+    raise OutputError(f"cannot copy to {missing}: it is not there afterwards; repeat the command")
+
+
+def remove_folder(path: Path, *, first: str | None = None) -> None:
+    """Remove a folder and all that is in it, if it is there.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    first
+        File to remove before all others, so that what a kill leaves does not look like a whole.
+
+    Raises
+    ------
+    OSError
+        If it cannot be removed.
+    """
+    if first is not None:
+        (path / first).unlink(missing_ok=True)
+    if (remote := object_path(path)) is None:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(path)
+    elif found := remote.sizes():
+        remote.remove_all(list(found))
+
+
+def folder_bytes(path: Path) -> int:
+    """Add up the sizes of all files in a folder."""
+    if (remote := object_path(path)) is not None:
+        return sum(remote.sizes().values())
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 def read_replaced(path: Path) -> bytes:

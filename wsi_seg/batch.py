@@ -1,7 +1,9 @@
 """Owns the one policy for many slides: what fails is noted by name, all others are done."""
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
@@ -70,6 +72,7 @@ def run_each[R](
     *,
     title: str,
     unit: str = "slides",
+    threads: int = 1,
     progress: Progress,
 ) -> Batch[R]:
     """Work on each slide; one that fails stops no other.
@@ -83,13 +86,15 @@ def run_each[R](
         passes through.
     title, unit
         Shown with the progress.
+    threads
+        Slides at a time; more than one where the work waits for a network.
     progress
         Advanced by slides, failed ones too.
 
     Returns
     -------
     Batch
-        Results and failures.
+        Results and failures, in the order of the names.
 
     Examples
     --------
@@ -100,13 +105,24 @@ def run_each[R](
     """
     batch: Batch[R] = Batch({}, {})
     progress.start(title, len(names), unit)
-    for name in names:
+
+    def attempt(name: str) -> R | WsiSegError:
         try:
-            batch.results[name] = work(name)
+            return work(name)
         except WsiSegError as error:
             logger.info("%s failed: %s", name, error)
-            batch.failures[name] = str(error)
-        progress.advance(1)
+            return error
+
+    with ExitStack() as stack:
+        results: Iterator[R | WsiSegError] = map(attempt, names)
+        if threads > 1 and len(names) > 1:
+            results = stack.enter_context(ThreadPoolExecutor(threads)).map(attempt, names)
+        for name, result in zip(names, results, strict=True):
+            if isinstance(result, WsiSegError):
+                batch.failures[name] = str(result)
+            else:
+                batch.results[name] = result
+            progress.advance(1)
     progress.finish()
     return batch
 

@@ -16,6 +16,7 @@
     ├── CheckpointError (ValueError)         a model file is missing, damaged or unsafe
     ├── TrainingError (RuntimeError)         training cannot go on
     ├── OutputError (OSError)                a result cannot be written where asked
+    ├── AddressError (OSError)               an object store fails, or refuses
     ├── BusyError (RuntimeError)          another command is writing there
     ├── MissingLibraryError (ImportError)    an optional library is not installed
     └── BatchError (RuntimeError)            some slides failed; the others are done
@@ -86,6 +87,13 @@ class OutputError(WsiSegError, OSError):
     """A result cannot be written where it was asked for."""
 
     __str__ = Exception.__str__
+
+
+class AddressError(WsiSegError, OSError):
+    """An object store or a server fails, or refuses: error number, reason, address."""
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}"
 
 
 class BusyError(WsiSegError, RuntimeError):

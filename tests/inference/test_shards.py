@@ -61,16 +61,20 @@ class Stop(Silent):
             raise Killed
 
 
-def run(stores, out, shard=None, *, stop=None, save="both", overlap=0.5):
+def run(
+    stores, out, shard=None, *, stop=None, save="both", overlap=0.5, stage=None, overwrite=False
+):
     """Predict a share, and return whether it was stopped."""
     options = InferOptions(
         overlap=overlap, batch=4, strip_px=512, precision="fp32", device="cpu", save=save,
-        shard=shard,
+        shard=shard, stage=stage,
     )  # fmt: skip
     progress = Silent() if stop is None else Stop(stop)
     executor = SerialExecutor(MODEL, options, load=load, progress=progress)
     try:
-        return infer_with(MODEL, stores, out, options, executor=executor, progress=Silent())
+        return infer_with(
+            MODEL, stores, out, options, executor=executor, overwrite=overwrite, progress=Silent()
+        )
     except Killed:
         return None
 

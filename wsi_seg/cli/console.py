@@ -7,11 +7,12 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, TextIO
 
 import typer
 
+from wsi_seg.address import without_secrets
 from wsi_seg.batch import Report
 from wsi_seg.cli.bars import RichProgress
 from wsi_seg.errors import BatchError, WsiSegError
@@ -52,7 +53,7 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """Write one line, or several, for people."""
-        self._text.write(text + "\n")
+        self._text.write(without_secrets(text) + "\n")
         self._text.flush()
 
     def show(self, report: Report) -> None:
@@ -101,6 +102,7 @@ def run_verb(
     *,
     writes: Path | None = None,
     makes: bool = False,
+    anywhere: bool = False,
     overwrites: bool = False,
 ) -> None:
     """Run the body of a verb and end the process the way the command line promises.
@@ -116,6 +118,8 @@ def run_verb(
         Folder that no other command may write to meanwhile.
     makes
         Whether the verb makes this folder where it is absent.
+    anywhere
+        Whether it can make it in an object store, too.
     overwrites
         Whether ``--overwrite`` was given, which would start from nothing again if repeated.
 
@@ -130,7 +134,7 @@ def run_verb(
     try:
         try:
             verb = _verb_of(body)
-            with _held(writes, makes, verb), naming_extra(f"wsi-seg {verb}"):
+            with _held(writes, makes, anywhere, verb), naming_extra(f"wsi-seg {verb}"):
                 summary = {"status": "done", **body(terminal)}
             code = 0 if summary["status"] == "done" else FAILED
         except WsiSegError as error:
@@ -144,7 +148,7 @@ def run_verb(
         finally:
             terminal.progress.close()
         if json_mode:
-            sys.stdout.write(json.dumps(summary, default=_as_json) + "\n")
+            sys.stdout.write(without_secrets(json.dumps(summary, default=_as_json)) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
         _leave_pipe()
@@ -159,13 +163,17 @@ def _verb_of(body: Callable[[Terminal], Mapping[str, object]]) -> str:
     return path.replace(".", " ").replace("_", "-")
 
 
-def _held(folder: Path | None, makes: bool, verb: str) -> AbstractContextManager[None]:
+def _held(
+    folder: Path | None, makes: bool, anywhere: bool, verb: str
+) -> AbstractContextManager[None]:
     """Lock the folder; processes that train together, started by the first one, share its lock."""
     ranks = ("LOCAL_RANK", "RANK", "SLURM_PROCID")
     if folder is None or any(os.environ.get(rank, "0") != "0" for rank in ranks):
         return nullcontext()
+    from wsi_seg.object_path import place
     from wsi_seg.store.lock import locked
 
+    folder = place(folder) if anywhere else folder
     return locked(folder, f"wsi-seg {verb}", make=makes)
 
 
@@ -211,7 +219,7 @@ def _report(error: WsiSegError) -> dict[str, object]:
     """Say what went wrong to people; return the same for programs."""
     summary: dict[str, object] = {"status": "failed", "error": str(error)}
     if not isinstance(error, BatchError):
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {without_secrets(str(error))}\n")
         return summary
     total = len(error.failures) + error.done
     sys.stderr.write(
@@ -223,7 +231,7 @@ def _report(error: WsiSegError) -> dict[str, object]:
 
 def _as_json(value: object) -> object:
     """Spell the values that JSON lacks."""
-    if isinstance(value, Path):
+    if isinstance(value, PurePath):
         return str(value)
     raise TypeError(f"got a summary value of type {type(value).__name__}; expected JSON or a path")
 

@@ -161,12 +161,13 @@ def export(
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.exporting.run import export as run_export
         from wsi_seg.exporting.targets import ExportTargets
+        from wsi_seg.object_path import place
         from wsi_seg.store import open_collection, open_predictions
 
         chosen = chosen_rule(terminal, rule_file(rule, threshold), threshold, watershed_depth)
         report = run_export(
             only_some(open_predictions(prediction), only),
-            open_collection(slides) if overview or slides.exists() else None,
+            open_collection(slides) if overview or place(slides).exists() else None,
             ExportTargets(
                 geojson=geojson,
                 qupath_project=qupath_project,

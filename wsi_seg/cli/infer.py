@@ -8,6 +8,7 @@ import typer
 from wsi_seg.choices import Blend, Compile, Mode, Precision, Save, Tta
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb, words_given
 from wsi_seg.cli.options import OnlyOption, ShardOption, only_some, shard_of
+from wsi_seg.object_path import place
 
 
 def infer(
@@ -138,6 +139,14 @@ def infer(
             show_default="this process alone",
         ),
     ] = None,
+    stage: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder into which slides of an object store are fetched, each while the one "
+            "before it is predicted; they are removed again.",
+            show_default="they are read from where they are",
+        ),
+    ] = None,
     shard: ShardOption = None,
     only: OnlyOption = None,
     overwrite: Annotated[
@@ -164,6 +173,7 @@ def infer(
       wsi-seg infer --checkpoint run/ensemble.yaml --combine vote
       wsi-seg infer --shard 3/16
       wsi-seg infer --only "case-1*"
+      wsi-seg infer s3://bucket/store.zarr --out s3://bucket/pred.zarr
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
@@ -193,13 +203,15 @@ def infer(
             level=level,
             max_ram=None if max_ram is None else parse_bytes(max_ram),
             shard=shard_of(shard),
+            stage=stage,
         )
+        target = place(out)
         slides = only_some(open_collection(collection), only)
         files = checkpoint or [newest_model(Path("run"))]
         model = read_model(files, combine, card=card, trust=trust)
         if plan:
             stores = list(slides)
-            unfinished = {} if overwrite else unfinished_settings(stores, out)
+            unfinished = {} if overwrite else unfinished_settings(stores, target)
             planned = plan_inference(stores, model, options, unfinished=unfinished)
             terminal.say("\n".join([f"model {file}" for file in files] + planned.lines()))
             planned.require_whole()
@@ -208,7 +220,7 @@ def infer(
         report = run_infer(
             slides,
             model,
-            out,
+            target,
             options,
             overwrite=overwrite,
             cluster=cluster,
@@ -217,9 +229,9 @@ def infer(
         terminal.say("\n".join([f"model {file}" for file in files] + report.lines()))
         report.require_whole()
         terminal.next_command(
-            "wsi-seg", "export", out, "--slides", collection, "--geojson", "found"
+            "wsi-seg", "export", target, "--slides", collection, "--geojson", "found"
         )
-        return report.to_json() | {"out": out}
+        return report.to_json() | {"out": target}
 
     run_verb(body, json_mode, overwrites=overwrite)
 

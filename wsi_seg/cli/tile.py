@@ -9,10 +9,13 @@ from wsi_seg.batch import require_none
 from wsi_seg.choices import CodecName, NamesBy
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
 from wsi_seg.cli.numbers import low_high
+from wsi_seg.errors import ConfigError
 
 
 def tile(
-    slides: Annotated[list[Path], typer.Argument(help="Slide files, or folders of them.")],
+    slides: Annotated[
+        list[Path], typer.Argument(help="Slide files, or folders of them; or addresses.")
+    ],
     out: Annotated[Path, typer.Option(help="Collection to make or to add to.")] = Path(
         "store.zarr"
     ),
@@ -74,6 +77,14 @@ def tile(
     workers: Annotated[
         int, typer.Option(min=1, help="Number of slides that are tiled at the same time.")
     ] = 2,
+    stage: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder into which slides of object stores are fetched, at most two at a time; "
+            "they are removed again.",
+            show_default="the system's folder of temporary files",
+        ),
+    ] = None,
     annotations: Annotated[
         Path | None,
         typer.Option(
@@ -99,6 +110,7 @@ def tile(
       wsi-seg tile slides/ --annotations polygons/ --verify
       wsi-seg tile ct/ --window=-160,240
       wsi-seg tile slides/ --only trial.csv
+      wsi-seg tile s3://bucket/slides/ --out s3://bucket/store.zarr
     """
     shown = low_high(window)
 
@@ -108,12 +120,18 @@ def tile(
         from wsi_seg.ingest.run import tile_slides
         from wsi_seg.ingest.verify import verify_slides
         from wsi_seg.masks.annotate import annotate
+        from wsi_seg.object_path import object_path
         from wsi_seg.selection import Selection
         from wsi_seg.slides.window import OpenOptions, Window
         from wsi_seg.store import open_collection
 
         some = None if only is None else Selection.parse(only)
         found = name_slides(slides, names, only=some)
+        if verify and (remote := next((one for one in found.names if object_path(one)), None)):
+            raise ConfigError(
+                f"got --verify and {remote}; expected slides of this machine, which can be read "
+                "again; `wsi-seg verify` compares what is stored with its digests"
+            )
         report = tile_slides(
             found,
             out,
@@ -121,6 +139,7 @@ def tile(
             opening=OpenOptions(mpp, None if shown is None else Window(*shown), scene, icc),
             overwrite=overwrite,
             workers=workers,
+            stage=stage,
             progress=terminal.progress,
         )
         terminal.show(report)
@@ -145,4 +164,4 @@ def tile(
         terminal.next_command("wsi-seg", "infer", out, "--overlap", "0.5")
         return summary
 
-    run_verb(body, json_mode, writes=out, makes=True)
+    run_verb(body, json_mode, writes=out, makes=True, anywhere=True)

@@ -17,8 +17,9 @@ from wsi_seg.inference.runner import (
     UnfinishedSettings,
     load_network,
 )
+from wsi_seg.inference.staged import staged
 from wsi_seg.inference.strips import PendingStrip
-from wsi_seg.inference.task import StripWriter
+from wsi_seg.inference.task import StripTask, StripWriter
 from wsi_seg.predict.device import Device
 from wsi_seg.predict.ensemble import Model
 from wsi_seg.progress import Progress, Silent
@@ -61,6 +62,7 @@ class SerialExecutor:
         progress: Progress = Silent(),  # noqa: B008 (has no state)
         load: Load = load_network,
     ) -> None:
+        self._stage = options.stage
         self.device = Device.here(options.device, options.precision)
         chosen = replace(options, precision=self.device.precision)
         self._runner, self._progress = Runner(model, chosen, load), progress
@@ -74,8 +76,12 @@ class SerialExecutor:
     ) -> RunStats:
         """Produce what is left of slides; see `Executor.run`."""
         self._progress.start("infer", sum(output.task.tiles for output in outputs), "tiles")
-        with StripWriter() as writer:
-            strip_jobs = [_strip_job(writer, output) for output in outputs]
+        every = [output.task for output in outputs]
+        with StripWriter() as writer, staged(every, self._stage) as tasks:
+            strip_jobs = [
+                _strip_job(writer, output, task)
+                for output, task in zip(outputs, tasks, strict=True)
+            ]
             stats = self._runner.produce(
                 strip_jobs,
                 memory,
@@ -87,9 +93,9 @@ class SerialExecutor:
         return stats
 
 
-def _strip_job(writer: StripWriter, output: SlideOutput) -> StripJob:
+def _strip_job(writer: StripWriter, output: SlideOutput, task: StripTask) -> StripJob:
     """Job whose strips are written and recorded by the writer; the last one ends the slide."""
-    task, saver = output.task, output.task.saver()
+    saver = task.saver()
     left = set(task.strips)
     if not left:
         writer.submit(output.finish)

@@ -1,10 +1,11 @@
 """Owns finishing a slide whose strips are all on disk, whichever processes made them."""
 
-import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from wsi_seg.atomic import remove_folder
 from wsi_seg.inference.save import StripRecord
 from wsi_seg.inference.seams import seam_score
 from wsi_seg.inference.task import StripTask
@@ -71,7 +72,8 @@ def finish_slide(task: StripTask, final: Path) -> None:
         merge_units(partial / JOURNAL)
         commit(partial, final, replace=True, known=ours)
     # Last: until the group has its name, its claims keep others from finishing it too.
-    shutil.rmtree(final / SHARED, ignore_errors=True)
+    with suppress(OSError):
+        remove_folder(final / SHARED)
 
 
 def _with_figures(

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from wsi_seg.choices import Blend, Compile, Save, Tta
@@ -57,6 +58,9 @@ class InferOptions:
     shard
         Which share of the work this process does; then it does what others have left that were
         stopped. None does all that nobody does, and waits for the rest.
+    stage
+        Folder of this machine into which slides of an object store are fetched, each while the one
+        before it is predicted; None reads them from there.
 
     Examples
     --------
@@ -81,6 +85,7 @@ class InferOptions:
     max_ram: int | None = None
     strip_px: int | None = None
     shard: Shard | None = None
+    stage: Path | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.fraction <= MAX_OVERLAP:

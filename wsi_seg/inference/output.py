@@ -1,11 +1,11 @@
 """Owns the group one slide's prediction is written to, as one of the processes that share it."""
 
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from wsi_seg.atomic import remove_folder
 from wsi_seg.choices import Save
 from wsi_seg.classes import ClassMode
 from wsi_seg.geometry import extend_pyramid
@@ -92,7 +92,8 @@ class SlideOutput:
             self._journal = Journal(journal, {**settings, **kept}, complete=True)
             # What processes leave that are killed as another one, or they, complete the slide.
             for left in (self._partial, self.final / SHARED):
-                shutil.rmtree(left, ignore_errors=True)
+                with suppress(OSError):
+                    remove_folder(left)
 
     def begin(self, card: ModelCard, training: Mapping[str, object]) -> None:
         """Write the metadata of the group, to be filled strip by strip, unless another one has.
@@ -191,7 +192,9 @@ class SlideOutput:
                     took = True
         if took:
             self._journal.refresh()
-        elif is_complete(self._out, self.store.name):
+            if not self._journal.path.is_file():  # finished before this one took anything
+                self._taken, took = frozenset(), False
+        if not took and is_complete(self._out, self.store.name):
             self.complete = True
         elif len(done) == len(every):
             return self._claims.holder(_FINISH) is None
@@ -232,6 +235,7 @@ class SlideOutput:
                 return True
             if mine:
                 self._claims.give_back(_FINISH)
+                self.complete = is_complete(self._out, self.store.name)
                 return False
             # Another one is looking whether all is there, or it is, and is being finished.
             self.complete = is_complete(self._out, self.store.name)

@@ -26,7 +26,7 @@ _ENDING = ".plan"
 
 # Options that may differ between processes of a run: they change no byte, or are chosen by the
 # first one for all.
-_OF_A_PROCESS = ("device", "readers", "max_ram", "shard", "strip_px", "batch", "compiled")
+_OF_A_PROCESS = ("device", "readers", "max_ram", "shard", "stage", "strip_px", "batch", "compiled")
 
 
 @dataclass(frozen=True, slots=True)

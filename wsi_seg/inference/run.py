@@ -34,6 +34,7 @@ from wsi_seg.inference.share import Rounds, divide
 from wsi_seg.inference.unfinished import overwriting, unfinished_settings
 from wsi_seg.models import ModelCard
 from wsi_seg.models.card_file import read_card_file
+from wsi_seg.object_path import place
 from wsi_seg.predict.ensemble import Model, read_model
 from wsi_seg.predict.predictor import PrecisionDrift
 from wsi_seg.progress import Progress, Silent
@@ -116,6 +117,8 @@ def infer(
     run = partial(infer_with, model, stores, Path(out), overwrite=overwrite, progress=progress)
     if cluster is None:
         return run(options)
+    if options.stage is not None:
+        raise ConfigError("got --stage with --cluster; expected one of them")
     from wsi_seg.inference.distribute import DaskExecutor, connected
 
     with connected(cluster) as client:
@@ -153,7 +156,7 @@ def infer_with(
 
     ``executor`` produces what is left of the slides; None is this process.
     """
-    model = model if isinstance(model, Model) else Model.of(*model)
+    model, out = model if isinstance(model, Model) else Model.of(*model), place(out)
     options = options_for(model, options)
     adaptive, shard = options.overlap == "adaptive", options.shard
     if shard is not None and (overwrite or adaptive):

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from wsi_seg.batch import run_each
 from wsi_seg.inference.output import SlideOutput
 from wsi_seg.inference.plan import SlidePlan, finest
 from wsi_seg.inference.unfinished import is_complete
+from wsi_seg.object_path import REQUESTS, object_path
 from wsi_seg.progress import Progress, Silent
 from wsi_seg.shard import Shard
 from wsi_seg.store.names import JOURNAL, PARTIAL
@@ -104,6 +106,7 @@ class Rounds:
         self.failures: dict[str, str] = {}
         self._out, self._start, self._slides = out, begin, slides
         self._share, self._whole, self._progress = share, whole, progress
+        self._threads = 1 if object_path(out) is None else REQUESTS
 
     @property
     def left(self) -> list[str]:
@@ -120,7 +123,7 @@ class Rounds:
     def __iter__(self) -> Iterator[list[SlideOutput]]:
         self._begin(list(self._share))
         own = [output for output in self.outputs.values() if not output.complete]
-        taken = [output for output in own if output.take(self._share[output.store.name])]
+        taken = self._each(own, lambda output: output.take(self._share[output.store.name]))
         helps, since = self._whole or not taken, time.monotonic()
         while True:
             if taken:
@@ -137,7 +140,9 @@ class Rounds:
             time.sleep(_WAIT)
 
     def _begin(self, names: Sequence[str]) -> None:
-        batch = run_each(names, self._start, title="begin", progress=Silent())
+        batch = run_each(
+            names, self._start, title="begin", threads=self._threads, progress=Silent()
+        )
         self.outputs |= batch.results
         self.failures |= batch.failures
 
@@ -146,12 +151,20 @@ class Rounds:
         begun = [name for name in left if helps or self._is_begun(name)]
         self._begin([name for name in begun if name not in self.outputs])
         outputs = [self.outputs[name] for name in begun if name in self.outputs]
-        return [
-            output
-            for output in outputs
-            if not output.complete
-            and output.take(range(self._slides[output.store.name]), left_only=not helps)
-        ]
+        return self._each(
+            [output for output in outputs if not output.complete],
+            lambda output: output.take(range(self._slides[output.store.name]), left_only=not helps),
+        )
+
+    def _each(
+        self, outputs: Sequence[SlideOutput], is_wanted: Callable[[SlideOutput], bool]
+    ) -> list[SlideOutput]:
+        """Pick those that are wanted; many are asked at a time where each waits for a network."""
+        if self._threads == 1:
+            return [output for output in outputs if is_wanted(output)]
+        with ThreadPoolExecutor(self._threads) as threads:
+            answers = list(threads.map(is_wanted, outputs))
+        return [output for output, answer in zip(outputs, answers, strict=True) if answer]
 
     def _is_begun(self, name: str) -> bool:
         return (self._out / PARTIAL / name / JOURNAL).is_file()

@@ -11,6 +11,7 @@ from typing import Literal
 from wsi_seg.errors import StoreNotFoundError
 from wsi_seg.inference.record import RunRecord, read_records
 from wsi_seg.inference.unfinished import is_complete
+from wsi_seg.object_path import place
 from wsi_seg.store.claims import owners_of
 from wsi_seg.store.journal import read_file, read_parts, read_units
 from wsi_seg.store.names import JOURNAL, METADATA, PARTIAL, RUN, SHARED
@@ -147,6 +148,7 @@ def read_status(out: Path) -> RunStatus:
     >>> read_status(Path("pred.zarr")).count("done")  # doctest: +SKIP
     12
     """
+    out = place(out)
     if not (out / METADATA).is_file() and not (out / RUN).is_dir():
         raise StoreNotFoundError(f"there is no prediction at {out}; make it with `wsi-seg infer`")
     run = RunRecord("")

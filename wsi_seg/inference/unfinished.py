@@ -7,13 +7,13 @@ from pathlib import Path
 from wsi_seg.inference.options import STRIP_ROWS
 from wsi_seg.store import SlideStore, delete
 from wsi_seg.store.journal import read_settings
-from wsi_seg.store.names import AGAIN, JOURNAL, PARTIAL
+from wsi_seg.store.names import AGAIN, JOURNAL, METADATA, PARTIAL
 
 
 def is_complete(out: Path, slide: str) -> bool:
     """Whether the prediction of a slide is there, and nobody has begun to make it again."""
     partial = out / PARTIAL / slide
-    return (out / slide).exists() and not any(
+    return (out / slide / METADATA).is_file() and not any(
         (partial / name).exists() for name in (JOURNAL, AGAIN)
     )
 

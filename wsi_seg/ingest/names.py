@@ -6,6 +6,7 @@ from pathlib import Path
 
 from wsi_seg.choices import NamesBy
 from wsi_seg.errors import SlideError
+from wsi_seg.object_path import place
 from wsi_seg.selection import Selection
 from wsi_seg.slides import search_slides, slide_name
 from wsi_seg.slides.find import log_left
@@ -54,7 +55,7 @@ def name_slides(
     ConfigError
         If those that are wanted are not there.
     """
-    found = search_slides([Path(path) for path in paths])
+    found = search_slides([place(path) for path in paths])
     log_left(found)
     by_name: dict[str, list[Path]] = {}
     for path in found.slides:

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_seg.annotations.names import named
+from wsi_seg.atomic import folder_bytes
 from wsi_seg.batch import SlidesReport
+from wsi_seg.store.slide_store import SlideStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,21 @@ class TiledSlide:
     source_bytes: int
     store_bytes: int
     skipped: bool
+
+    @classmethod
+    def of(cls, store: SlideStore, source_bytes: int, *, skipped: bool) -> "TiledSlide":
+        """Figures of a finished store."""
+        extent = store.pyramid.extent
+        return cls(
+            name=store.name,
+            height=extent.height,
+            width=extent.width,
+            mpp=store.pyramid.mpp,
+            levels=tuple(level.encoding for level in store.info.levels),
+            source_bytes=source_bytes,
+            store_bytes=folder_bytes(store.path),
+            skipped=skipped,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from wsi_seg.ingest.recode import recode_strip
 from wsi_seg.ingest.report import TiledSlide, TileReport
 from wsi_seg.ingest.verbatim import copy_shard_row
 from wsi_seg.masks.labels import write_tissue
+from wsi_seg.object_path import object_path, place
 from wsi_seg.progress import Progress, Silent
 from wsi_seg.slides import (
     Slide,
@@ -28,6 +29,7 @@ from wsi_seg.slides import (
 )
 from wsi_seg.slides.icc import IccSlide, converted
 from wsi_seg.slides.window import OpenOptions
+from wsi_seg.stage import SLIDES, fetch_one, staging
 from wsi_seg.store.arrays import LevelArray, read_level_array
 from wsi_seg.store.info import LevelInfo, SourceInfo, StoreInfo
 from wsi_seg.store.journal import Journal
@@ -65,6 +67,7 @@ def tile_slides(
     opening: OpenOptions = OpenOptions(),  # noqa: B008 (frozen)
     overwrite: bool = False,
     workers: int = 2,
+    stage: Path | None = None,
     progress: Progress = Silent(),  # noqa: B008 (has no state)
 ) -> TileReport:
     """Write slides into a collection, each with its tissue mask; repeat it to resume.
@@ -87,6 +90,9 @@ def tile_slides(
         Whether stores that exist are made again.
     workers
         Slides worked on at the same time.
+    stage
+        Folder into which slides of object stores are fetched, two at a time, and from which they
+        are removed again; None is the system's folder of temporary files.
     progress
         Advanced by finished MB of the files.
 
@@ -108,13 +114,13 @@ def tile_slides(
     --------
     >>> tile_slides(["slides/"], "store.zarr").require_whole()  # doctest: +SKIP
     """
-    out = Path(out)
+    out = place(out)
     found = paths if isinstance(paths, NamedSlides) else name_slides(paths)
     is_new = not (out / METADATA).exists()
     create_collection(out)
     started = time.perf_counter()
     options = _Options(codec, opening, overwrite, found.mpp)
-    done, failures = _Batch(out, options, progress).run(found.names, workers)
+    done, failures = _Batch(out, options, stage, progress).run(found.names, workers)
     remove_if_empty(out)
     if is_new and not done and not (out / PARTIAL).exists():
         (out / METADATA).unlink()
@@ -139,7 +145,10 @@ def tile_slides(
 class _Batch:
     """Slides of one run: a few at a time, failures kept apart."""
 
-    def __init__(self, out: Path, options: _Options, progress: Progress) -> None:
+    def __init__(
+        self, out: Path, options: _Options, stage: Path | None, progress: Progress
+    ) -> None:
+        self._stage, self._staged = stage, threading.BoundedSemaphore(SLIDES)
         self._out, self._options, self._progress = out, options, progress
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -187,7 +196,13 @@ class _Batch:
     def _tile(self, path: Path, name: str) -> TiledSlide:
         opening = self._options.opening
         mpp = self._options.mpp.get(name, opening.mpp)
-        with open_slide(path, mpp=mpp, window=opening.window, scene=opening.scene) as file:
+        if (known := _tiled_before(path, self._out / name, self._options, mpp)) is not None:
+            self._advance(known.source_bytes)
+            return known
+        with (
+            self._local(path) as local,
+            open_slide(local, mpp=mpp, window=opening.window, scene=opening.scene) as file,
+        ):
             slide = converted(file) if opening.icc else file
             job = _SlideJob(slide, name, self._out, self._options)
             if job.present():
@@ -203,6 +218,16 @@ class _Batch:
                 self._advance(unit.area * share)
             job.finish()
             return job.report(skipped=False)
+
+    @contextlib.contextmanager
+    def _local(self, path: Path) -> Iterator[Path]:
+        """Give a slide as a file of this machine: itself, or a copy that is removed afterwards."""
+        if (remote := object_path(path)) is None:
+            yield path
+            return
+        with self._staged, staging(self._stage) as folder:
+            fetch_one(remote, folder / path.name)
+            yield folder / path.name
 
     def _advance(self, nbytes: float) -> None:
         with self._lock:
@@ -256,7 +281,7 @@ class _SlideJob:
 
     def present(self) -> bool:
         """Whether the finished store is there; a store of another file is an error."""
-        if self._options.overwrite or not self._final.exists():
+        if self._options.overwrite or not (self._final / METADATA).is_file():
             return False
         store = self._store()
         there, asked = _settings(store.info, store.image.slide_mpp), self._settings
@@ -298,7 +323,8 @@ class _SlideJob:
 
     def do(self, unit: _Unit) -> None:
         """Do one unit, unless the journal has it and its shards are as they were written."""
-        if self._journal.done.get(unit.key) == _checksums(unit):
+        done = self._journal.done.get(unit.key)
+        if done is not None and done == _checksums(unit):
             return
         self._journal.record(unit.key, self._write(unit))
 
@@ -322,18 +348,7 @@ class _SlideJob:
 
     def report(self, *, skipped: bool) -> TiledSlide:
         """Figures of the finished store."""
-        extent = self._slide.pyramid.extent
-        files = (file for file in self._final.rglob("*") if file.is_file())
-        return TiledSlide(
-            name=self._name,
-            height=extent.height,
-            width=extent.width,
-            mpp=self._slide.pyramid.mpp,
-            levels=tuple(level.encoding for level in self._store().info.levels),
-            source_bytes=self.source_bytes,
-            store_bytes=sum(file.stat().st_size for file in files),
-            skipped=skipped,
-        )
+        return TiledSlide.of(self._store(), self.source_bytes, skipped=skipped)
 
     def _store(self) -> SlideStore:
         return SlideStore(self._final, self._name, open_multiscale(self._final))
@@ -347,6 +362,24 @@ class _SlideJob:
         if plan.streams is not None:
             return copy_shard_row(self._slide.path, plan.streams, array, unit.row)
         return recode_strip(self._slide, plan.level, array, unit.y)
+
+
+def _tiled_before(
+    path: Path, final: Path, options: _Options, mpp: float | None
+) -> TiledSlide | None:
+    """Find the store of a remote slide without fetching it; None where only the slide tells."""
+    if object_path(path) is None or options.overwrite or not (final / METADATA).is_file():
+        return None
+    store, opening = SlideStore(final, final.name, open_multiscale(final)), options.opening
+    info, nbytes, shown = store.info, source_bytes(path), opening.window
+    source = SourceInfo(source_name(path), nbytes, source_digest(path))
+    same_mpp = info.mpp_source != "option" if mpp is None else store.image.slide_mpp == mpp
+    same = (info.source, info.codec, info.window, info.icc is not None) == (
+        source, str(options.codec), None if shown is None else (shown.low, shown.high), opening.icc,
+    )  # fmt: skip
+    if same and same_mpp and opening.scene in (None, str(info.scene)):
+        return TiledSlide.of(store, nbytes, skipped=True)
+    return None
 
 
 def _settings(info: StoreInfo, mpp: float | None) -> dict[str, object]:

@@ -16,7 +16,6 @@ from wsi_seg.errors import StoreError
 from wsi_seg.json_text import parse_json
 from wsi_seg.store import SlideStore
 from wsi_seg.store.names import LABELS, OBJECTS
-from wsi_seg.store.remote import below
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,7 +100,7 @@ def read_objects(store: SlideStore, label: str) -> Objects:
     StoreError
         If there is none, or it is damaged.
     """
-    group = below(store.path, LABELS, label)
+    group = store.path / LABELS / label
     try:
         try:
             content = (group / OBJECTS).read_bytes()

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from wsi_seg.address import is_remote, without_secrets
 from wsi_seg.errors import (
     MissingLibraryError,
     SlideError,
@@ -98,6 +99,11 @@ def open_slide(
     >>> open_slide("scan.npy", opener=NpySlide, mpp=0.5)  # doctest: +SKIP
     """
     path = Path(path)
+    if is_remote(path):
+        raise SlideError(
+            f"{without_secrets(str(path))}: got an address; expected a file of this machine; "
+            "`wsi-seg tile` takes addresses, and others want a copy"
+        )
     slide = opener(path, mpp=mpp) if opener else open_installed(path, mpp=mpp)
     if slide is None:
         return _open_own(path, mpp, window, scene)

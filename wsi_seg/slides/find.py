@@ -13,10 +13,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from wsi_seg.errors import SlideError
+from wsi_seg.object_path import object_path
 from wsi_seg.slides.omezarr_images import is_ome_zarr, is_zarr, no_image
 from wsi_seg.slides.readers import may_be_read
+from wsi_seg.slides.remote import whole_files
 from wsi_seg.slides.slide import slide_name
 
 logger = logging.getLogger(__name__)
@@ -102,6 +105,11 @@ def search_slides(paths: list[Path]) -> Found:
     others: Counter[str] = Counter()
     roots: dict[Path, Path] = {}
     for path in paths:
+        if (remote := object_path(path)) is not None:
+            whole = [cast("Path", one) for one in whole_files(remote)]
+            slides += whole
+            roots |= {} if whole == [path] else dict.fromkeys(whole, path)
+            continue
         if not path.is_dir():
             slides += _slices(path) if volume_suffix(path) and path.is_file() else [path]
             continue

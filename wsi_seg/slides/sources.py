@@ -2,9 +2,11 @@
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from wsi_seg.errors import SlideError
+from wsi_seg.object_path import object_path
 from wsi_seg.slides.find import volume_suffix
 from wsi_seg.slides.slide import split_member
 
@@ -18,6 +20,10 @@ def source_bytes(path: Path) -> int:
 
     What cannot be read counts as 0: opening it says what is wrong.
     """
+    if (remote := object_path(path)) is not None:
+        with suppress(OSError):
+            return remote.stat().st_size
+        return 0
     member = split_member(path)
     try:
         total = sum(file.stat().st_size for file in _files(path) if file.is_file())
@@ -43,6 +49,11 @@ def source_digest(path: Path) -> str:
     slice its number does as well.
     """
     digest = hashlib.sha256()
+    if (remote := object_path(path)) is not None:
+        end, size = remote.read_end(_END_BYTES)
+        digest.update(remote.read_spans([(0, min(size, _END_BYTES))])[0] if size else b"")
+        digest.update(end)
+        return digest.hexdigest()
     files = list(_files(path))
     if split_member(path):
         digest.update(path.name.encode())

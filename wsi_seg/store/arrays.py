@@ -14,8 +14,8 @@ from wsi_seg.errors import StoreError, StoreIncompleteError
 from wsi_seg.geometry import Extent
 from wsi_seg.json_text import parse_json
 from wsi_seg.limits import advice, limits
+from wsi_seg.object_path import object_path
 from wsi_seg.store.codecs import Encoding
-from wsi_seg.store.remote import is_address, readable
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ def _require_sizes(file: Path, metadata: _Metadata) -> None:
 
 
 def _version(file: Path) -> tuple[int, int]:
-    if is_address(file):  # what it holds: not every server reports when it was written
+    if object_path(file) is not None:  # what it holds: not every server reports when it was written
         return (0, zlib.crc32(file.read_bytes()))
     stat = file.stat()
     return (stat.st_ino, stat.st_mtime_ns)
@@ -182,11 +182,7 @@ def read_json(file: Path) -> Mapping[str, object]:
         If it is not a JSON object.
     """
     try:
-        if is_address(file):
-            with readable(file):
-                content = file.read_bytes()
-        else:
-            content = read_replaced(file)
+        content = read_replaced(file)
     except FileNotFoundError as error:
         raise StoreIncompleteError(
             f"{file.parent} has no {file.name}: writing it never finished; run `wsi-seg tile` again"

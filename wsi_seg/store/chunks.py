@@ -5,7 +5,7 @@ Threads, processes and forks may read at will: nothing is kept open between two 
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from wsi_seg.cores import available_cores
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Region
+from wsi_seg.object_path import REQUESTS, object_path
 from wsi_seg.reading.readable import destination
 from wsi_seg.store.arrays import LevelArray
 from wsi_seg.store.cache import ChunkCache, shared_cache, shared_pool
@@ -26,6 +27,8 @@ Run = Sequence[tuple[int, int]]
 _ALONE = 9
 # Chunks that a thread fetches at one go; their shard is opened once.
 _RUN = 4
+# Chunks of a shard in an object store that are fetched at one go.
+_REMOTE_RUN = 64
 # What a read that leaves nothing behind may hold of the indices of shards.
 _INDEX_BYTES = 2**20
 
@@ -60,7 +63,10 @@ def read_region(
     """
     filled = destination(array.shape(region.height, region.width), out)
     reading = _Reading(array, region, filled, shared_cache() if cached else None)
-    _share_out(reading.fetch, reading.runs())
+    if object_path(array.path) is None:
+        _share_out(reading.fetch, reading.runs())
+    else:
+        _request(reading.fetch, reading.runs())
     return filled
 
 
@@ -85,17 +91,19 @@ class _Reading:
                     found.setdefault((row // rows, column // columns), []).append((row, column))
                 else:
                     self._paste(row, column, kept)
+        length = _RUN if object_path(self._array.path) is None else _REMOTE_RUN
         return [
-            places[begin : begin + _RUN]
+            places[begin : begin + length]
             for places in found.values()
-            for begin in range(0, len(places), _RUN)
+            for begin in range(0, len(places), length)
         ]
 
     def fetch(self, run: Run) -> None:
         """Read, decode and paste chunks of one shard."""
         with _opened(self._array, *run[0]) as shard:
-            for row, column in run:
-                span = _span(self._array, row, column, shard, self._indices)
+            spans = [_span(self._array, *place, shard, self._indices) for place in run]
+            shard.fetch([span for span in spans if span is not None])
+            for (row, column), span in zip(run, spans, strict=True):
                 if span is None:
                     self._paste(row, column, None)
                     continue
@@ -149,6 +157,16 @@ def _share_out(fetch: Callable[[Run], None], runs: Sequence[Run]) -> None:
         wait(running)
     for helper in running:
         helper.result()
+
+
+def _request(fetch: Callable[[Run], None], runs: Sequence[Run]) -> None:
+    """Fetch all runs from an object store, which waits for it more than it works."""
+    if len(runs) < 2:
+        for run in runs:
+            fetch(run)
+        return
+    with ThreadPoolExecutor(min(REQUESTS, len(runs))) as threads:
+        list(threads.map(fetch, runs))
 
 
 def read_encoded(array: LevelArray, row: int, column: int, cache: ChunkCache) -> bytes | None:

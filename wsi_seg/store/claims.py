@@ -1,15 +1,14 @@
 """Owns claims: which process has which part of unfinished work, never two the same part.
 
-A claim is a file that only one process can make (O_EXCL, which NFS and Lustre promise too), with
-the process's name in it. The part of a process that has ended is taken over by making the next
-file, ``part.1`` after ``part.0``: again only one can, and nothing that others have is touched.
+A claim is a file that only one process can make (`create_new`), with the process's name in it. The
+part of a process that has ended is taken over by making the next file, ``part.1`` after
+``part.0``: again only one can, and nothing that others have is touched.
 """
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
-from wsi_seg.atomic import read_replaced
+from wsi_seg.atomic import create_new, read_replaced
 from wsi_seg.store.presence import Presence
 
 
@@ -109,19 +108,7 @@ class Claims:
         return not self._watcher.is_silent(str(self._path(part, number)), 0)
 
     def _make(self, part: str, number: int) -> bool:
-        path = self._path(part, number)
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        except FileExistsError:
-            return False
-        try:
-            os.write(descriptor, self._owner.encode())
-        except BaseException:
-            path.unlink()
-            raise
-        finally:
-            os.close(descriptor)
-        return True
+        return create_new(self._path(part, number), self._owner.encode())
 
 
 def owners_of(folder: Path) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Owns collections of slides and of predictions."""
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,10 +11,10 @@ from typing import Self
 
 from wsi_seg.errors import StoreError, StoreIncompleteError, StoreNotFoundError
 from wsi_seg.notebook import SHOWN, collection_html
+from wsi_seg.object_path import REQUESTS, object_path, place
 from wsi_seg.store.layout import slides_in, wsi_seg_attributes
 from wsi_seg.store.names import METADATA, OWN, PARTIAL
 from wsi_seg.store.picture import small_picture
-from wsi_seg.store.remote import below, is_address, located
 from wsi_seg.store.slide_store import SlideStore, open_image
 
 
@@ -56,15 +57,13 @@ class Stores:
         return every if self.chosen is None else tuple(n for n in every if n in self.chosen)
 
     def _all_names(self) -> tuple[str, ...]:
-        if is_address(self.path):
+        if object_path(self.path) is not None:
             stored = wsi_seg_attributes(self.path / METADATA).get("slides")
             return tuple(map(str, stored)) if isinstance(stored, list) else ()
         return tuple(sorted(slides_in(self.path)))
 
     def unfinished(self) -> tuple[str, ...]:
         """Names of the stores whose writing has begun and not ended, sorted."""
-        if is_address(self.path):
-            return ()
         folder = self.path / PARTIAL
         if not folder.is_dir():
             return ()
@@ -83,19 +82,23 @@ class Stores:
         return self._open(name)
 
     def _open(self, name: str) -> SlideStore:
-        path = below(self.path, name)
+        path = self.path / name
         return SlideStore(path=path, name=name, image=open_image(path))
 
     def __contains__(self, name: object) -> bool:
         """Whether there is a complete store of this name, without listing all of them."""
         if not isinstance(name, str) or not (self.chosen is None or name in self.chosen):
             return False
-        if is_address(self.path) or name in ("", OWN) or Path(name).name != name:
+        if object_path(self.path) is not None or name in ("", OWN) or Path(name).name != name:
             return name in self.names()
         return (self.path / name / METADATA).is_file()
 
     def __iter__(self) -> Iterator[SlideStore]:
-        return (self._open(name) for name in self.names())
+        if object_path(self.path) is None:
+            yield from map(self._open, self.names())
+            return
+        with ThreadPoolExecutor(REQUESTS) as threads:
+            yield from threads.map(self._open, self.names())
 
     def __len__(self) -> int:
         return len(self.names())
@@ -156,7 +159,7 @@ def open_collection(path: Path | str) -> Collection:
     Parameters
     ----------
     path
-        Its folder, or an address such as ``s3://bucket/store.zarr`` (then it is read only).
+        Its folder, or an address such as ``s3://bucket/store.zarr`` .
 
     Returns
     -------
@@ -189,7 +192,7 @@ def open_predictions(path: Path | str) -> Predictions:
     Parameters
     ----------
     path
-        Its folder, or an address such as ``s3://bucket/pred.zarr`` (then it is read only).
+        Its folder, or an address such as ``s3://bucket/pred.zarr`` .
 
     Returns
     -------
@@ -231,7 +234,7 @@ def _refuse(stores: Stores, kind: str, mistake: str) -> None:
     """Refuse stores of another kind; all were made by one verb, so the first one tells."""
     found = None
     # One is enough: listing thousands takes seconds on network file systems.
-    every = stores.names() if is_address(stores.path) else slides_in(stores.path)
+    every = stores.names() if object_path(stores.path) is not None else slides_in(stores.path)
     for name in islice(every, 1):
         with suppress(StoreError):  # damage is reported where that store is opened
             found = wsi_seg_attributes(stores.path / name / METADATA).get("kind")
@@ -243,8 +246,8 @@ def _refuse(stores: Stores, kind: str, mistake: str) -> None:
 
 def _located(path: Path | str, content: str, verb: str) -> Path:
     """Path of a collection that can be read; the verb would make it."""
-    path = located(Path(path) if isinstance(path, str) else path)
-    if is_address(path):
+    path = place(path)
+    if object_path(path) is not None:
         return _reachable(path, content)
     if not path.exists():
         raise StoreNotFoundError(f"there is no {path}; make it with `{verb} {path}`")

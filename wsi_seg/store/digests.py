@@ -10,14 +10,15 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from wsi_seg.atomic import write_atomic
 from wsi_seg.errors import OutputError, StoreError
+from wsi_seg.object_path import REQUESTS, object_path
 from wsi_seg.store.arrays import read_json
 from wsi_seg.store.names import DIGESTS, JOURNAL, LABELS, OWN
 from wsi_seg.store.own import make_own_folder, own_file
-from wsi_seg.store.remote import is_address
 from wsi_seg.store.shards import shard_checksum
 
 ALGORITHM = "crc32c+tail"
@@ -51,7 +52,9 @@ def write_digests(group: Path, known: Mapping[str, int] | None = None) -> None:
     taken = {name: crc for name, crc in taken.items() if not name.startswith(f"{LABELS}/")}
     try:
         names = sorted({*group_files(group), *taken})
-        found = {name: file_digest(group / name, crc=taken.get(name)) for name in names}
+        with ThreadPoolExecutor(REQUESTS) as threads:
+            every = threads.map(lambda one: file_digest(group / one, crc=taken.get(one)), names)
+            found = dict(zip(names, every, strict=True))
     except OSError as error:
         raise OutputError(f"cannot take digests of {group}: {error.strerror or error}") from error
     document = {"algorithm": ALGORITHM, "files": found}
@@ -78,6 +81,8 @@ def file_digest(path: Path, *, crc: int | None = None) -> str:
     checksum = shard_checksum(path) if crc is None else crc
     if checksum is None:
         return ""
+    if (remote := object_path(path)) is not None:
+        return f"{checksum:08x}{remote.read_end(_TAIL_BYTES)[0].hex()}"
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - _TAIL_BYTES))
@@ -107,9 +112,10 @@ def read_digests(group: Path) -> dict[str, str] | None:
 
 def store_digest(group: Path) -> str:
     """Name the content of a finished group without its labels; empty where digests are not kept."""
-    if is_address(group) or not (path := own_file(group, DIGESTS)).is_file():
+    try:
+        return hashlib.sha256(own_file(group, DIGESTS).read_bytes()).hexdigest()
+    except FileNotFoundError:
         return ""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def group_files(group: Path) -> Iterator[str]:

@@ -5,12 +5,11 @@ have done in a file of their own, because no network file system lets two append
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from wsi_seg.atomic import read_replaced, write_atomic
+from wsi_seg.atomic import append_line, read_replaced, write_atomic
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.store.names import SHARED
 
@@ -85,17 +84,8 @@ class Journal:
 
     def record_all(self, results: Mapping[str, object]) -> None:
         """Note several finished units at once, keyed by unit; the disk is waited for once."""
-        text = _lines(results)
         try:
-            self._units.parent.mkdir(exist_ok=True)
-            with self._units.open("ab+") as file:
-                # A cut line must not swallow the next one.
-                if file.seek(0, os.SEEK_END):
-                    file.seek(-1, os.SEEK_END)
-                    text = text if file.read(1) == b"\n" else "\n" + text
-                file.write(text.encode())
-                file.flush()
-                os.fsync(file.fileno())
+            append_line(self._units, _lines(results).encode())
         except OSError as error:
             raise OutputError(f"cannot write {self._units}: {error.strerror or error}") from error
         self._done = {**self._done, **results}

@@ -4,18 +4,19 @@ import importlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wsi_seg.atomic import LONGEST_NAME, write_atomic
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.geometry import Extent, Pyramid
+from wsi_seg.object_path import REQUESTS, object_path
 from wsi_seg.store.arrays import read_json
 from wsi_seg.store.codecs import Encoding
 from wsi_seg.store.names import LABELS, METADATA, OWN
 from wsi_seg.store.own import make_own_folder
-from wsi_seg.store.remote import require_local
 
 if TYPE_CHECKING:
     from wsi_seg.store.multiscale import Multiscale
@@ -147,14 +148,16 @@ def create_collection(path: Path) -> None:
     OutputError
         If it cannot be written.
     """
-    require_local(path)
     file = path / METADATA
-    if file.is_file():
+    is_foreign = (not file.is_file() and path.exists()) and not (
+        path.is_dir() and all(map(_is_of_a_start, path.iterdir()))
+    )
+    if file.is_file():  # also where another process has made it meanwhile
         if wsi_seg_attributes(file).get("kind") != "collection":
             raise StoreError(f"{path} is a zarr group of another program; choose another --out")
         make_own_folder(path)
         return
-    if path.exists() and not (path.is_dir() and all(map(_is_of_a_start, path.iterdir()))):
+    if is_foreign:
         raise OutputError(f"{path} exists and is not a collection; choose another --out")
     make_own_folder(path)
     _write_collection(path, [])
@@ -176,10 +179,23 @@ def update_names(path: Path) -> None:
 
 def slides_in(path: Path) -> Iterator[str]:
     """Names of the complete stores in a folder, in any order."""
+    if object_path(path) is not None:
+        yield from _names_among(path)
+        return
     with os.scandir(path) as folders:
         for folder in folders:
             if folder.name[0] != "." and Path(folder.path, METADATA).is_file():
                 yield folder.name
+
+
+def _names_among(path: Path) -> Iterator[str]:
+    """Names of the complete stores in an object store: of those not listed yet, one looks."""
+    listed = wsi_seg_attributes(path / METADATA).get("slides")
+    known = set(map(str, listed)) if isinstance(listed, list) else set()
+    folders = [folder for folder in path.iterdir() if folder.name[0] != "."]
+    with ThreadPoolExecutor(REQUESTS) as threads:
+        whole = threads.map(lambda one: one.name in known or (one / METADATA).is_file(), folders)
+        yield from (one.name for one, is_whole in zip(folders, whole, strict=True) if is_whole)
 
 
 def _write_collection(path: Path, names: Sequence[str]) -> None:
@@ -205,7 +221,6 @@ def create_multiscale(path: Path, layout: Layout, attributes: Mapping[str, objec
     OutputError
         If it cannot be written.
     """
-    require_local(path)
     ome: dict[str, object] = {"version": "0.5", "multiscales": [_multiscales(layout, path.name)]}
     if layout.channels is None or attributes.get("kind") == "label":
         ome["image-label"] = _image_label(attributes)
@@ -271,7 +286,6 @@ def create_group(path: Path, attributes: Mapping[str, object]) -> None:
     OutputError
         If it cannot be written.
     """
-    require_local(path)
     _write_ours(path, attributes)
 
 
@@ -359,24 +373,24 @@ def label_list(labels: Path) -> list[str]:
 
 def _create_array(path: Path, number: int, level: LevelLayout, channels: int | None) -> None:
     zarr = importlib.import_module("zarr")
+    made: dict[str, Any] = {}
     codecs = level.encoding.to_zarr(channels=channels is not None)
     lead = () if channels is None else (channels,)
-    try:
-        zarr.create_array(
-            store=zarr.storage.LocalStore(path),  # text would be read as an address
-            name=str(number),
-            shape=(*lead, level.extent.height, level.extent.width),
-            dtype="uint8",
-            chunks=(*lead, level.chunk.height, level.chunk.width),
-            shards=(*lead, level.shard.height, level.shard.width),
-            filters=codecs.filters or None,
-            serializer=codecs.serializer,
-            compressors=codecs.compressors or None,
-            fill_value=level.fill,
-            dimension_names=["y", "x"] if channels is None else ["c", "y", "x"],
-        )
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    zarr.create_array(
+        store=zarr.storage.MemoryStore(made),
+        name=str(number),
+        shape=(*lead, level.extent.height, level.extent.width),
+        dtype="uint8",
+        chunks=(*lead, level.chunk.height, level.chunk.width),
+        shards=(*lead, level.shard.height, level.shard.width),
+        filters=codecs.filters or None,
+        serializer=codecs.serializer,
+        compressors=codecs.compressors or None,
+        fill_value=level.fill,
+        dimension_names=["y", "x"] if channels is None else ["c", "y", "x"],
+    )
+    file = f"{number}/{METADATA}"
+    write_atomic(path / file, made[file].to_bytes())
 
 
 def _write_ours(

@@ -4,12 +4,15 @@ Most want it for themselves. Those that share their work, as the shards of a run
 others. Reading needs no leave: nothing unfinished can be read.
 """
 
+import errno
+import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from wsi_seg.address import is_remote
-from wsi_seg.errors import BusyError, OutputError
+from wsi_seg.atomic import require_writable
+from wsi_seg.errors import AddressError, BusyError, OutputError
+from wsi_seg.object_path import object_path, place
 from wsi_seg.store.claims import Claims
 from wsi_seg.store.names import OWN, RUN
 from wsi_seg.store.presence import Note, Presence
@@ -24,12 +27,12 @@ def locked(folder: Path, verb: str, *, make: bool = False) -> Iterator[None]:
     Parameters
     ----------
     folder
-        Collection or run. Addresses are only read, so they are not held.
+        Collection or run.
     verb
         What the command is called, for the message that others get.
     make
         Whether the folder is made where it is absent, and removed again if it stays empty;
-        otherwise there is nothing to hold.
+        otherwise there is nothing to hold. Only what `place` gave is made in an object store.
 
     Raises
     ------
@@ -38,7 +41,10 @@ def locked(folder: Path, verb: str, *, make: bool = False) -> Iterator[None]:
     OutputError
         If the folder cannot be written.
     """
-    if is_remote(folder) or not (make or folder.exists()):
+    if make:
+        require_writable(folder)
+    folder = place(folder)
+    if not make and (_is_only_read(folder) or not folder.exists()):
         yield
         return
     with _removed_if_empty(folder), _present(folder, Note.own(verb, alone=True)) as presence:
@@ -80,6 +86,7 @@ def sharing(folder: Path, verb: str, *, shard: str | None = None) -> Iterator[Pr
     OutputError
         If the folder cannot be written.
     """
+    require_writable(folder)
     with _removed_if_empty(folder), _present(folder, Note.own(verb, shard=shard)) as presence:
         # Both kinds first say that they are there, then look: at worst both give way.
         for _, other in presence.watcher.others(presence.id):
@@ -108,6 +115,19 @@ def _removed_if_empty(folder: Path, *, always: bool = False) -> Iterator[None]:
         if not there:
             with suppress(OSError):
                 folder.rmdir()
+
+
+def _is_only_read(folder: Path) -> bool:
+    """Whether nothing can be written to an address; then nobody needs to be kept off."""
+    if (remote := object_path(folder)) is None:
+        return False
+    probe = remote / RUN / f".{secrets.token_hex(8)}"
+    try:
+        probe.touch()
+        probe.unlink()
+    except AddressError as error:
+        return error.errno in (errno.EACCES, errno.EROFS)
+    return False
 
 
 def _busy(folder: Path, other: Note | None) -> BusyError:

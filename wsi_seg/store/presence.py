@@ -3,16 +3,19 @@
 Network file systems differ in the locks they keep, so none is relied on alone. A process has ended
 when its file is gone; when the kernel that both run on says that nobody locks its file any more;
 or when its file was not touched for `LEASE` seconds of the clock of whoever watches it, so that
-clocks of machines may differ.
+clocks of machines may differ. In an object store the file is an object, and the one that is locked
+is a file of the machine.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import re
 import secrets
 import socket
+import tempfile
 import threading
 import time
 import uuid
@@ -21,6 +24,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from wsi_seg.atomic import read_replaced
+from wsi_seg.object_path import object_path
 
 # Seconds after which a process that gives no sign has ended, and between two signs.
 LEASE = 60.0
@@ -111,39 +115,66 @@ class Presence:
         self.id = f"{host}-{note.pid}-{secrets.token_hex(4)}"
         self.folder, self.note = folder, note
         self._path = folder / f"{self.id}{_ENDING}"
-        self._descriptor = -1
+        self._descriptor, self._text = -1, b""
         self._ended = threading.Event()
         self.watcher = Watcher(folder)
 
     def __enter__(self) -> "Presence":
-        hidden = self._path.with_name(f".{self.id}.partial")
+        final = _locked_file(self._path)
+        hidden = final.with_name(f".{self.id}.partial")
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
         while True:
             # Another one may remove the folder at its end.
             with contextlib.suppress(FileNotFoundError):
-                self.folder.mkdir(parents=True, exist_ok=True)
+                final.parent.mkdir(parents=True, exist_ok=True)
                 self._descriptor = os.open(hidden, flags, 0o644)
                 break
         # Where there are no locks, or they keep nobody out, signs alone tell.
         kernel = _kernel() if _lock(self._descriptor, hidden) else ""
-        note = replace(self.note, kernel=kernel)
-        os.write(self._descriptor, json.dumps(asdict(note)).encode())
-        hidden.rename(self._path)  # whole and locked before anyone sees it
+        self._text = json.dumps(asdict(replace(self.note, kernel=kernel))).encode()
+        os.write(self._descriptor, self._text)
+        hidden.rename(final)  # whole and locked before anyone sees it
+        try:
+            self._announce()
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+            self._leave()
+            raise
         threading.Thread(target=self._beat, name="wsi-alive", daemon=True).start()
         return self
+
+    def _announce(self) -> None:
+        """Show the note in the object store, if that keeps one of two from writing it."""
+        if (remote := object_path(self._path)) is not None:
+            remote.create(self._text)
+            if remote.create(b"another one"):
+                raise OSError(
+                    errno.ENOTSUP,
+                    "this object store does not keep two processes from writing the same object "
+                    "(conditional writes, If-None-Match); write to a folder, then copy it there",
+                )
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         with contextlib.suppress(OSError):
             self._path.unlink()
-        os.close(self._descriptor)
+        self._leave()
         with contextlib.suppress(OSError):
             self.folder.rmdir()
+
+    def _leave(self) -> None:
+        with contextlib.suppress(OSError):
+            _locked_file(self._path).unlink()
+        os.close(self._descriptor)
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT):
             with contextlib.suppress(OSError):
-                os.utime(self._path)
+                if (remote := object_path(self._path)) is not None:
+                    remote.write_bytes(self._text)
+                else:
+                    os.utime(self._path)
 
 
 class Watcher:
@@ -175,12 +206,19 @@ class Watcher:
 
     def sign(self, owner: str) -> Sign | None:
         """Last sign of a process; None where its file is gone, so that it has ended."""
+        path = self._folder / f"{owner}{_ENDING}"
+        remote = object_path(path)
         try:
-            descriptor = os.open(self._folder / f"{owner}{_ENDING}", os.O_RDONLY)
-        except OSError:  # gone, or replaced on a network file system, which nobody does
+            shown = None if remote is None else remote.stat().st_mtime_ns
+        except FileNotFoundError:
             return None
         try:
-            return Sign(os.fstat(descriptor).st_mtime_ns, _is_locked(descriptor))
+            descriptor = os.open(_locked_file(path), os.O_RDONLY)
+        except OSError:  # of another machine; else gone, or replaced on a network file system
+            return None if shown is None else Sign(shown, None)
+        try:
+            time_ns = os.fstat(descriptor).st_mtime_ns if shown is None else shown
+            return Sign(time_ns, _is_locked(descriptor))
         finally:
             os.close(descriptor)
 
@@ -207,10 +245,19 @@ class Watcher:
             if owner == own:
                 continue
             if not self.lives(owner):
-                with contextlib.suppress(OSError):
-                    (self._folder / f"{owner}{_ENDING}").unlink()
+                path = self._folder / f"{owner}{_ENDING}"
+                for file in {path, _locked_file(path)}:
+                    with contextlib.suppress(OSError):
+                        file.unlink()
             elif note is not None:
                 yield owner, note
+
+
+def _locked_file(path: Path) -> Path:
+    """File that a process locks: its own, or, where that is an object, one of its machine."""
+    if object_path(path) is None:
+        return path
+    return Path(tempfile.gettempdir()) / f"wsi-seg-{os.getuid()}" / path.name
 
 
 def _lock(descriptor: int, path: Path) -> bool:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from wsi_seg.atomic import partial_path
 from wsi_seg.errors import OutputError, StoreError
-from wsi_seg.store.remote import is_address, read_span, size_of
+from wsi_seg.object_path import object_path
 
 MISSING = np.iinfo(np.uint64).max
 _PAIR_BYTES = 16
@@ -26,7 +26,7 @@ _CRC_BYTES = 4
 
 
 def write_shard(path: Path, chunks: Sequence[bytes | None]) -> int | None:
-    """Write one shard: temporary file, fsync, rename.
+    """Write one shard: temporary file, fsync, rename; or one object.
 
     Parameters
     ----------
@@ -46,26 +46,36 @@ def write_shard(path: Path, chunks: Sequence[bytes | None]) -> int | None:
     OutputError
         If the file cannot be written, for example because the disk is full.
     """
-    temporary = partial_path(path)
+    data = b"".join(part for part in (*chunks, _pack_index(chunks)) if part is not None)
     try:
         if all(chunk is None for chunk in chunks):
             path.unlink(missing_ok=True)
             return None
-        path.parent.mkdir(parents=True, exist_ok=True)
-        data = b"".join(part for part in (*chunks, _pack_index(chunks)) if part is not None)
-        with temporary.open("wb", buffering=0) as file:
-            _write_all(file, data)
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        if object_path(path) is None:
+            _write_file(path, data)
+        else:
+            path.write_bytes(data)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise OutputError(
             f"cannot write {path}: {error.strerror or error}; make room or choose another --out, "
             "then repeat the command to continue"
         ) from error
     checksum: int = google_crc32c.value(data)
     return checksum
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    temporary = partial_path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb", buffering=0) as file:
+            _write_all(file, data)
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def _write_all(file: FileIO, data: bytes) -> None:
@@ -101,6 +111,8 @@ class Shard:
     def __init__(self, path: Path, count: int) -> None:
         self.path, self._count = path, count
         self._descriptor: int | None = None
+        self._remote = object_path(path)
+        self._fetched: dict[tuple[int, int], bytes] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -126,13 +138,22 @@ class Shard:
         """
         size = self._count * _PAIR_BYTES + _CRC_BYTES
         try:
-            total = self._size()
-            data = self._span(total - size, size) if total >= size else b""
+            data, total = self._end(size)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise self._unreadable(error) from error
+        data = data if total >= size else b""
         return _parse_index(data, self._count, body=total - size, path=self.path)
+
+    def fetch(self, spans: Sequence[tuple[int, int]]) -> None:
+        """Fetch chunks that will be read, offsets and sizes, from an object store: all at once."""
+        if self._remote is None or not spans:
+            return
+        try:
+            self._fetched = dict(zip(spans, self._remote.read_spans(spans), strict=True))
+        except OSError as error:
+            raise self._unreadable(error) from error
 
     def read(self, offset: int, nbytes: int) -> bytes:
         """Read one encoded chunk.
@@ -153,13 +174,18 @@ class Shard:
             )
         return data
 
-    def _size(self) -> int:
-        return size_of(self.path) if is_address(self.path) else os.fstat(self._opened()).st_size
+    def _end(self, nbytes: int) -> tuple[bytes, int]:
+        """Last bytes of the file, and its size."""
+        if self._remote is not None:
+            return self._remote.read_end(nbytes)
+        total = os.fstat(self._opened()).st_size
+        return os.pread(self._opened(), nbytes, max(0, total - nbytes)), total
 
     def _span(self, offset: int, nbytes: int) -> bytes:
-        if is_address(self.path):
-            return read_span(self.path, offset, nbytes)
-        return os.pread(self._opened(), nbytes, offset)
+        if self._remote is None:
+            return os.pread(self._opened(), nbytes, offset)
+        kept = self._fetched.pop((offset, nbytes), None)
+        return self._remote.read_spans([(offset, nbytes)])[0] if kept is None else kept
 
     def _opened(self) -> int:
         if self._descriptor is None:

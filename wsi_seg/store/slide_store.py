@@ -19,7 +19,6 @@ from wsi_seg.store.layout import attributes_of, label_list
 from wsi_seg.store.multiscale import Multiscale, multiscale_of, open_multiscale
 from wsi_seg.store.names import LABELS, METADATA, PREDICTION_LABEL
 from wsi_seg.store.picture import small_picture
-from wsi_seg.store.remote import below
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +112,7 @@ class SlideStore:
         """Names of the labels that are complete, sorted."""
         labels = self.path / LABELS
         return tuple(
-            name for name in sorted(label_list(labels)) if below(labels, name, METADATA).is_file()
+            name for name in sorted(label_list(labels)) if (labels / name / METADATA).is_file()
         )
 
     def label(self, name: str) -> Multiscale:
@@ -140,7 +139,7 @@ class SlideStore:
         if name not in self.label_names():
             known = ", ".join(self.label_names()) or "none"
             raise StoreError(f"slide {self.name}: got label {name!r}; it has: {known}")
-        return open_multiscale(below(self.path, LABELS, name))
+        return open_multiscale(self.path / LABELS / name)
 
     def read(
         self,
@@ -171,7 +170,7 @@ class SlideStore:
 
     def sibling(self, name: str) -> "SlideStore | None":
         """Open another slide of the same collection; None if there is none of this name."""
-        path = below(self.path.parent, name)
+        path = self.path.parent / name
         return SlideStore(path, name, open_image(path)) if (path / METADATA).is_file() else None
 
     def __hash__(self) -> int:

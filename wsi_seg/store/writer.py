@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.atomic import sync
+from wsi_seg.atomic import move_folder, remove_folder, sync
 from wsi_seg.errors import OutputError, StoreError
+from wsi_seg.object_path import object_path
 from wsi_seg.store.arrays import LevelArray, read_level_array
 from wsi_seg.store.cache import shared_pool
 from wsi_seg.store.digests import write_digests
 from wsi_seg.store.layout import list_label, unlist_label
-from wsi_seg.store.names import LABELS, PARTIAL
-from wsi_seg.store.remote import require_local
+from wsi_seg.store.names import JOURNAL, LABELS, METADATA, PARTIAL
 from wsi_seg.store.shards import write_shard
 
 Pixels = NDArray[np.uint8]
@@ -108,7 +108,9 @@ def write_rows(array: LevelArray, y: int, rows: Pixels) -> list[int | None]:
 def commit(
     partial: Path, final: Path, *, replace: bool = False, known: Mapping[str, int] | None = None
 ) -> None:
-    """Write the digests of finished work, and give it its final name in one step.
+    """Write the digests of finished work, and give it its final name, whole or not at all.
+
+    In an object store its metadata, without which nothing counts as complete, come last.
 
     Parameters
     ----------
@@ -124,31 +126,38 @@ def commit(
     OutputError
         If it cannot be renamed, for example because the final name is taken.
     """
-    _sweep(partial)
+    is_local = object_path(partial) is None
+    if is_local:
+        _sweep(partial)
     write_digests(partial, known)
+    old = _aside(partial.with_name(final.name), "old") if is_local else final
     try:
-        unsynced = []
-        for folder, _, files in os.walk(partial):
-            # Shards, whose names are numbers, were synced when written.
-            unsynced += [Path(folder) / name for name in files if "." in name]
-            unsynced.append(Path(folder))
-        with ThreadPoolExecutor(_WRITES) as threads:
-            list(threads.map(sync, unsynced))
+        if is_local:
+            _sync_all(partial)
         final.parent.mkdir(parents=True, exist_ok=True)
         if final.parent.name == LABELS:
             list_label(final.parent, final.name)  # before the rename: a kill leaves no orphan
-        old = _aside(partial.with_name(final.name), "old")
         if replace and final.exists():
             delete(old)
-            final.rename(old)
-        partial.rename(final)
-        sync(final.parent)
-        if replace:
+            if is_local:
+                final.rename(old)
+        move_folder(partial, final, last=METADATA, first=JOURNAL)
+        if replace and is_local:
             delete(old)
     except OSError as error:
         raise OutputError(
             f"cannot rename {partial} to {final}: {error.strerror or error}"
         ) from error
+
+
+def _sync_all(group: Path) -> None:
+    """Wait for the files and folders of a group; shards, which are numbers, were synced before."""
+    unsynced = []
+    for folder, _, files in group.walk():
+        unsynced += [folder / name for name in files if "." in name]
+        unsynced.append(folder)
+    with ThreadPoolExecutor(_WRITES) as threads:
+        list(threads.map(sync, unsynced))
 
 
 def remove_if_empty(group: Path) -> None:
@@ -168,9 +177,12 @@ def delete(path: Path) -> None:
     OutputError
         If it cannot be removed.
     """
-    require_local(path)
     removed = _aside(path, "gone")
     try:
+        if object_path(path) is not None:
+            (path / JOURNAL).unlink(missing_ok=True)
+            remove_folder(path, first=METADATA)
+            return
         if removed.exists():
             shutil.rmtree(removed)
         # A kill while it is removed must not leave a group that looks like one.

@@ -1,0 +1,271 @@
+"""Predictions in an object store: the bytes of a folder, whatever is killed or fails on the way."""
+
+import math
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from distributed import Client, LocalCluster
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.inference.test_shards import MODEL, load, run
+from tests.object_store import BUCKET, FAULTS, fetched, in_bucket, object_store, sent
+from wsi_seg import object_store as clients
+from wsi_seg.errors import AddressError, OutputError
+from wsi_seg.inference.distribute import DaskExecutor
+from wsi_seg.inference.options import InferOptions
+from wsi_seg.inference.run import infer_with
+from wsi_seg.inference.staged import _Copies
+from wsi_seg.inference.status import read_status
+from wsi_seg.inference.task import StripTask
+from wsi_seg.progress import Silent
+from wsi_seg.shard import Shard
+from wsi_seg.store import open_collection, open_predictions, presence, update_names
+from wsi_seg.testing.stores import digests, make_store
+
+OUT = in_bucket("cases/p.zarr")
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("slides") / "s.zarr"
+    make_store(folder, "tall", 1700, 70)
+    make_store(folder, "two", 64, 90)
+    update_names(folder)
+    return list(open_collection(folder))
+
+
+@pytest.fixture(scope="module")
+def calm(stores, tmp_path_factory):
+    """Digests of the prediction in a folder."""
+    out = tmp_path_factory.mktemp("calm") / "p.zarr"
+    run(stores, out)
+    return digests(out)
+
+
+@pytest.fixture
+def gate():
+    with object_store() as gate:
+        yield gate
+
+
+def test_the_bytes_of_a_folder(stores, calm, gate, tmp_path):
+    report = run(stores, OUT)
+    assert report.tiles > 0
+    assert open_predictions(OUT).names() == ("tall", "two")
+    assert fetched(OUT, tmp_path) == calm
+    assert not [path for path in OUT.sizes() if "partial" in str(path)]
+    assert not [path for path in OUT.sizes() if path.name.endswith(".alive")]
+    assert read_status(OUT).is_complete
+    assert run(stores, OUT).tiles == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_kills_and_shards_give_the_bytes_of_a_folder(seed, stores, calm, gate, tmp_path):
+    random.seed(seed)
+    for _ in range(3):
+        run(stores, OUT, Shard(random.randint(1, 2), 2), stop=random.randint(0, 9))
+    if not run(stores, OUT):
+        pytest.fail("was stopped")
+    assert fetched(OUT, tmp_path) == calm
+    assert read_status(OUT).is_complete
+
+
+def test_nothing_is_visible_before_it_is_whole(stores, calm, gate):
+    """When the metadata of a slide come, everything else of it is there."""
+    looked = []
+
+    def rule(method, path):
+        name, _, file = path.removeprefix(f"/{BUCKET}/cases/p.zarr/").partition("/")
+        if method == "PUT" and name in ("tall", "two") and file == "zarr.json":
+            there = {key.removeprefix("cases/p.zarr/") for key in gate.names()}
+            looked.append({one for one in calm if one.startswith(f"{name}/")} - there)
+
+    gate.rule = rule
+    run(stores, OUT)
+    assert sorted(looked, key=str) == [{"tall/zarr.json"}, {"two/zarr.json"}]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_one_request_in_seven_fails_and_nothing_is_lost(fault, stores, calm, gate, tmp_path):
+    chance = random.Random(fault)
+    writes = ("PUT", "POST") if fault in ("lost", "unanswered") else ("PUT", "POST", "GET", "HEAD")
+
+    def rule(method, path):
+        # What deletes is never answered falsely: the store would be at fault.
+        if method not in writes or (fault == "lost" and method == "POST"):
+            return None
+        # Not again and again in the same place: then it is to end with an error.
+        again = gate.faults.count((fault, method, path)) > 1
+        return fault if chance.random() < 1 / 7 and not again else None
+
+    gate.rule = rule
+    report = run(stores, OUT)
+    gate.rule = lambda _method, _path: None
+    assert {kind for kind, *_ in gate.faults} == {fault}
+    assert not report.failures
+    assert fetched(OUT, tmp_path) == calm
+
+
+def test_a_store_that_stays_away_is_named_and_the_run_goes_on_later(
+    stores, calm, gate, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(clients, "_TRIES", 2)
+    run(stores, OUT, stop=6)
+    gate.rule = lambda _method, _path: "503"
+    with pytest.raises(AddressError, match=r"s3://slides/cases/p.zarr.*after 2 retries") as caught:
+        run(stores, OUT)
+    assert "not-to-be-seen" not in str(caught.value)
+    gate.rule = lambda _method, _path: None
+    run(stores, OUT)
+    assert fetched(OUT, tmp_path) == calm
+
+
+def test_a_store_without_conditional_writes_is_refused(stores, gate):
+    app = gate.app
+
+    def unconditional(environ, start_response):
+        environ.pop("HTTP_IF_NONE_MATCH", None)
+        return app(environ, start_response)
+
+    gate.app = unconditional
+    with pytest.raises(OutputError, match="does not keep two processes"):
+        run(stores, OUT)
+    assert not list(OUT.sizes())
+
+
+def test_two_processes_share_one_output(stores, calm, gate, tmp_path):
+    with ThreadPoolExecutor(2) as threads:
+        reports = list(threads.map(lambda number: run(stores, OUT, Shard(number, 2)), (1, 2)))
+    assert all(report is not None for report in reports)
+    run(stores, OUT)
+    assert fetched(OUT, tmp_path) == calm
+
+
+@pytest.fixture
+def remote(stores, gate):
+    """The slides, in the bucket; three of them."""
+    return list(open_collection(sent(stores[0].path.parent, in_bucket("s.zarr"))))
+
+
+def test_slides_of_a_bucket_give_the_same_bytes(remote, calm, gate, tmp_path):
+    run(remote, tmp_path / "p.zarr")
+    assert digests(tmp_path / "p.zarr") == calm
+
+
+def test_slides_are_read_from_copies_that_are_removed(remote, calm, gate, tmp_path):
+    stage, seen = tmp_path / "stage", []
+    gate.rule = lambda _method, _path: seen.append(len(list(stage.glob("*"))))
+    run(remote, tmp_path / "p.zarr", stage=stage)
+    assert digests(tmp_path / "p.zarr") == calm
+    assert 0 < max(seen) <= 2
+    assert list(stage.iterdir()) == []
+
+
+def test_where_copies_find_no_room_slides_are_read_from_the_bucket(
+    remote, calm, gate, tmp_path, monkeypatch, caplog
+):
+    usage = shutil._ntuple_diskusage(10, 10, 0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: usage)
+    run(remote, tmp_path / "p.zarr", stage=tmp_path / "stage")
+    assert digests(tmp_path / "p.zarr") == calm
+    assert "is read from the object store: got a slide of" in caplog.text
+
+
+class _Uncopied(_Copies):
+    def _fetch(self, number):
+        return self._tasks[number].store.image
+
+
+@settings(max_examples=30)
+@given(data=st.data())
+def test_reads_that_overlap_find_their_slide_and_at_most_two_are_kept(data):
+    """Slides are left in order, but reads of one may end after those of the next have begun."""
+    count = data.draw(st.integers(1, 5))
+    with tempfile.TemporaryDirectory() as folder:
+        make_store(Path(folder) / "s.zarr", "one", 8, 8)
+        ((one,),) = (list(open_collection(Path(folder) / "s.zarr")),)
+        tasks = [StripTask(one, (), Path(folder), frozenset()) for _ in range(count)]
+        with _Uncopied(tasks, Path(folder)) as copies, ExitStack() as open_reads:
+            held = []
+            for number in sorted(data.draw(st.lists(st.integers(0, count - 1), max_size=12))):
+                with ExitStack() as read:
+                    assert read.enter_context(copies.reading(number)) is one.image
+                    if data.draw(st.booleans()):
+                        held.append(open_reads.enter_context(read.pop_all()))
+                assert len(copies._kept) <= 2
+                if held and data.draw(st.booleans()):
+                    held.pop(0).close()
+
+
+def test_dask_workers_write_into_the_bucket(remote, calm, gate, tmp_path):
+    options = InferOptions(overlap=0.5, batch=4, strip_px=512, precision="fp32", device="cpu")
+    cluster = LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None,
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+    )  # fmt: skip
+    with cluster, Client(cluster) as client:
+        executor = DaskExecutor(client, MODEL, options, load=load)
+        infer_with(MODEL, remote, OUT, options, executor=executor, progress=Silent())
+    assert fetched(OUT, tmp_path) == calm
+
+
+def test_made_again_and_with_an_overlap_that_adapts(stores, remote, gate, tmp_path):
+    for out, slides in ((tmp_path / "p.zarr", stores), (OUT, remote)):
+        run(slides, out)
+        run(slides, out, overlap=0.25, overwrite=True)
+        run(slides, out.with_name("a.zarr"), overlap="adaptive")
+    assert fetched(OUT, tmp_path / "got") == digests(tmp_path / "p.zarr")
+    adaptive = OUT.with_name("a.zarr")
+    assert fetched(adaptive, tmp_path / "adaptive") == digests(tmp_path / "a.zarr")
+    assert not [key for key in gate.names() if ".first" in key or "partial" in key]
+
+
+def test_what_is_never_kept_ends_with_an_error_and_a_later_run_goes_on(
+    stores, calm, gate, tmp_path
+):
+    gate.rule = lambda method, path: "lost" if method == "PUT" and "/0/c/" in path else None
+    with pytest.raises(OutputError, match="was accepted 3 times, and is not there afterwards"):
+        run(stores, OUT)
+    assert not open_predictions(OUT).names()
+    gate.rule = lambda _method, _path: None
+    run(stores, OUT)
+    assert fetched(OUT, tmp_path) == calm
+
+
+_PROCESS = """
+import sys
+from pathlib import Path
+from tests.inference.test_shards import run
+from wsi_seg.shard import Shard
+from wsi_seg.store import open_collection
+run(list(open_collection(Path(sys.argv[1]))), sys.argv[2], Shard(int(sys.argv[3]), 2))
+"""
+
+
+def test_of_two_processes_one_is_killed(stores, calm, gate, tmp_path, monkeypatch):
+    """The other one, or the next, takes over at once: the kernel says that it has ended."""
+    written = threading.Event()
+
+    def rule(method, path):
+        if method == "PUT" and "/partial/" in path and "/c/" in path:
+            written.set()
+
+    gate.rule = rule
+    words = [sys.executable, "-c", _PROCESS, str(stores[0].path.parent), str(OUT)]
+    processes = [subprocess.Popen([*words, number]) for number in "12"]
+    assert written.wait(200)
+    processes[0].kill()
+    for process in processes:
+        process.wait(200)
+    monkeypatch.setattr(presence, "LEASE", math.inf)  # signs alone would never tell
+    run(stores, OUT)
+    assert fetched(OUT, tmp_path) == calm

@@ -1,0 +1,148 @@
+"""Owns reading slides of an object store from copies on this machine: one, and the next one.
+
+A copy is only a shortcut: whatever is not there, or not any more, is read from the object store.
+"""
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_seg.errors import WsiSegError
+from wsi_seg.geometry import Region
+from wsi_seg.inference.task import StripTask
+from wsi_seg.object_path import object_path
+from wsi_seg.stage import SLIDES, fetch, staging
+from wsi_seg.store import Multiscale, SlideStore, open_image
+from wsi_seg.store.names import METADATA
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def staged(tasks: Sequence[StripTask], folder: Path | None) -> Iterator[Sequence[StripTask]]:
+    """Have tasks read their slides from copies in a folder, in their order.
+
+    Parameters
+    ----------
+    tasks
+        In the order in which they are worked on.
+    folder
+        Of this machine; None for no copies. Slides that are on this machine are not copied.
+
+    Yields
+    ------
+    Sequence[StripTask]
+        The same, with other images where they are fetched.
+    """
+    remote = [task for task in tasks if object_path(_store(task).path) is not None]
+    if folder is None or not remote:
+        yield tasks
+        return
+    with _Copies(remote, folder) as copies:
+        yield [
+            replace(task, store=copies.store(remote.index(task))) if task in remote else task
+            for task in tasks
+        ]
+
+
+def _store(task: StripTask) -> SlideStore:
+    assert isinstance(task.store, SlideStore)
+    return task.store
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _StagedImage(Multiscale):
+    """Image whose level is read from a copy while there is one."""
+
+    copies: "_Copies"
+    number: int
+
+    def read(
+        self, region: Region, *, cached: bool = True, out: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
+        with self.copies.reading(self.number) as image:
+            return image.read(region, cached=cached, out=out)
+
+
+class _Copies:
+    """Copies of slides: at most two at a time; the oldest is removed when it is read no more."""
+
+    def __init__(self, tasks: Sequence[StripTask], folder: Path) -> None:
+        self._tasks, self._folder = tasks, folder
+        self._lock = threading.Lock()
+        self._current = -1
+        self._readers = [0] * len(tasks)
+        self._kept: dict[int, Future[Multiscale]] = {}
+        self._folders: dict[int, ExitStack] = {}
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="wsi-stage")
+
+    def __enter__(self) -> "_Copies":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for made in self._folders.values():
+            made.close()
+
+    def store(self, number: int) -> SlideStore:
+        """Slide whose image is read from its copy."""
+        store = _store(self._tasks[number])
+        known = {one.name: getattr(store.image, one.name) for one in fields(Multiscale)}
+        return replace(store, image=_StagedImage(**known, copies=self, number=number))
+
+    @contextmanager
+    def reading(self, number: int) -> Iterator[Multiscale]:
+        """Give what a slide is read from; its copy stays as long as that takes."""
+        remote = _store(self._tasks[number]).image
+        with self._lock:
+            self._readers[number] += 1
+            if number > self._current:
+                self._current = number
+                self._remove_older()
+                self._order(number)
+            copy = self._kept.get(number)
+        try:
+            yield remote if copy is None else copy.result()
+        finally:
+            with self._lock:
+                self._readers[number] -= 1
+                self._remove_older()
+                self._order(self._current + 1)
+
+    def _order(self, number: int) -> None:
+        """Begin to fetch a slide, if there is room for one more."""
+        if number < len(self._tasks) and number not in self._kept and len(self._kept) < SLIDES:
+            self._folders[number] = ExitStack()
+            self._kept[number] = self._pool.submit(self._fetch, number)
+
+    def _remove_older(self) -> None:
+        for number in [one for one in self._kept if one < self._current]:
+            if not self._readers[number] and self._kept[number].done():
+                del self._kept[number]
+                self._folders.pop(number).close()
+
+    def _fetch(self, number: int) -> Multiscale:
+        """Fetch what the plans of a slide read: metadata, and the chunks of their levels."""
+        task, store = self._tasks[number], _store(self._tasks[number])
+        root = object_path(store.path)
+        assert root is not None
+        levels = {str(plan.level) for plan in task.plans}
+        try:
+            folder = self._folders[number].enter_context(staging(self._folder)) / store.name
+            sizes = {}
+            for path, size in root.sizes().items():
+                inside = path.relative_to(root).parts
+                if inside[0] in levels or (inside[-1] == METADATA and len(inside) <= 2):
+                    sizes[path] = size
+            fetch(sizes, {path: folder / path.relative_to(root) for path in sizes})
+            return open_image(folder)
+        except WsiSegError as error:
+            logger.warning("%s is read from the object store: %s", store.name, error)
+            return store.image

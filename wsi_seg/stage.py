@@ -1,0 +1,131 @@
+"""Owns folders of this machine into which what is in object stores is fetched, while it is used."""
+
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from wsi_seg.errors import AddressError, OutputError
+from wsi_seg.object_path import ObjectPath
+
+# Slides that are fetched at a time: the one that is worked on, and the next one.
+SLIDES = 2
+
+_PART_BYTES = 2**24
+_PARTS = 4  # fetched at a time
+_PREFIX = "wsi-seg-stage-"
+
+
+@contextmanager
+def staging(folder: Path | None) -> Iterator[Path]:
+    """Make a folder that is removed afterwards, or by the next process where this one is killed.
+
+    Parameters
+    ----------
+    folder
+        Where to, made where absent; None is the system's folder of temporary files.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    root = Path(tempfile.gettempdir()) if folder is None else folder
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        for left in root.glob(f"{_PREFIX}*"):
+            _remove_left(left)
+        made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
+        descriptor = os.open(made, os.O_RDONLY)
+    except OSError as error:
+        raise OutputError(f"cannot write {root}: {error.strerror or error}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _remove_left(folder: Path) -> None:
+    """Remove a folder that no process has locked."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if any(folder.iterdir()):  # an empty one may be about to be locked
+                shutil.rmtree(folder)
+        finally:
+            os.close(descriptor)
+
+
+def fetch(sizes: Mapping[ObjectPath, int], files: Mapping[ObjectPath, Path]) -> None:
+    """Fetch objects into files, in parts, and look whether all of them came.
+
+    Parameters
+    ----------
+    sizes
+        Size in bytes of each object.
+    files
+        Where each goes to.
+
+    Raises
+    ------
+    AddressError
+        If one cannot be fetched, or has another size.
+    OutputError
+        If there is no room, or files cannot be written.
+    """
+    folder = Path(os.path.commonpath([file.parent for file in files.values()]))
+    try:
+        for file in files.values():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+        _require_room(sum(sizes.values()), folder)
+        parts = [(one, at) for one, size in sizes.items() for at in range(0, size, _PART_BYTES)]
+
+        def part(remote: ObjectPath, begin: int) -> None:
+            nbytes = min(_PART_BYTES, sizes[remote] - begin)
+            data = remote.read_spans([(begin, nbytes)])[0]
+            with files[remote].open("r+b") as file:
+                file.seek(begin)
+                file.write(data)
+
+        with ThreadPoolExecutor(_PARTS) as threads:
+            list(threads.map(part, *zip(*parts, strict=True)))
+        came = {remote: files[remote].stat().st_size for remote in sizes}
+    except (AddressError, OutputError):
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot fetch into {folder}: {error.strerror or error}") from error
+    for remote, size in sizes.items():
+        if came[remote] != size:
+            reason = f"has {size} bytes, of which {came[remote]} came"
+            raise AddressError(errno.EIO, reason, str(remote))
+
+
+def _require_room(nbytes: int, folder: Path) -> None:
+    if (free := shutil.disk_usage(folder).free) < nbytes:
+        raise OutputError(
+            f"got a slide of {nbytes / 1e9:.1f} GB, and {folder.parent} has room for "
+            f"{free / 1e9:.1f} GB; give another folder with --stage"
+        )
+
+
+def fetch_one(remote: ObjectPath, file: Path) -> None:
+    """Fetch an object that must not change meanwhile; see `fetch`."""
+    try:
+        before = remote.stat()
+        fetch({remote: before.st_size}, {remote: file})
+        after = remote.stat()
+    except FileNotFoundError as error:
+        raise AddressError(errno.ENOENT, "there is no such object", str(remote)) from error
+    if after != before:
+        raise AddressError(
+            errno.EIO, "changed while it was fetched; repeat the command", str(remote)
+        )
