@@ -6,7 +6,7 @@ import os
 import shutil
 import socket
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from wsi_seg.errors import OutputError
@@ -16,6 +16,9 @@ LONGEST_NAME = 255
 
 # Times that a file is opened again which another machine has replaced meanwhile.
 _STALE = 5
+
+# What file systems say that write the names of a folder at once, and offer no fsync of it (SMB).
+_NO_FOLDER_SYNC = {errno.EINVAL, errno.EBADF}
 
 
 @contextlib.contextmanager
@@ -132,8 +135,35 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 def read_replaced(path: Path) -> bytes:
     """Read a file that other machines may replace meanwhile, as `write_atomic` does.
 
-    On a network file system the file that was opened is then gone ("stale file handle"); opened
-    again, it is the new one.
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    """
+    return read_version(path)[0]
+
+
+def read_version(path: Path) -> tuple[bytes, tuple[int, int]]:
+    """Read a file as `read_replaced` does, and what is another value once it was replaced."""
+
+    def read() -> tuple[bytes, tuple[int, int]]:
+        with path.open("rb", buffering=0) as file:
+            stat = os.fstat(file.fileno())
+            return file.readall(), (stat.st_ino, stat.st_mtime_ns)
+
+    return opened_again(read)
+
+
+def opened_again[Found](read: Callable[[], Found]) -> Found:
+    """Open and read something, and do so again where it was replaced meanwhile.
+
+    On a network file system what was opened is gone once another machine has replaced or removed
+    it, or its server was started again ("stale file handle"); opened again, it is the new one.
+
+    Parameters
+    ----------
+    read
+        Opens and reads; nothing that it has opened before is of use.
 
     Raises
     ------
@@ -142,11 +172,11 @@ def read_replaced(path: Path) -> bytes:
     """
     for _ in range(_STALE):
         try:
-            return path.read_bytes()
+            return read()
         except OSError as error:
             if error.errno != errno.ESTALE:
                 raise
-    return path.read_bytes()
+    return read()
 
 
 def sync(path: Path) -> None:
@@ -154,5 +184,8 @@ def sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)

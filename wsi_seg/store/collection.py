@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from wsi_seg.errors import StoreError, StoreIncompleteError, StoreNotFoundError
+from wsi_seg.limits import Limits, limits
 from wsi_seg.notebook import SHOWN, collection_html
 from wsi_seg.store.layout import slides_in, wsi_seg_attributes
 from wsi_seg.store.names import METADATA, OWN, PARTIAL
@@ -82,9 +83,9 @@ class Stores:
             raise StoreNotFoundError(f"{self.path}: got slide {name!r}; it has: {known}")
         return self._open(name)
 
-    def _open(self, name: str) -> SlideStore:
+    def _open(self, name: str, bound: Limits | None = None) -> SlideStore:
         path = below(self.path, name)
-        return SlideStore(path=path, name=name, image=open_image(path))
+        return SlideStore(path=path, name=name, image=open_image(path, bound))
 
     def __contains__(self, name: object) -> bool:
         """Whether there is a complete store of this name, without listing all of them."""
@@ -95,7 +96,8 @@ class Stores:
         return (self.path / name / METADATA).is_file()
 
     def __iter__(self) -> Iterator[SlideStore]:
-        return (self._open(name) for name in self.names())
+        bound = limits()
+        return (self._open(name, bound) for name in self.names())
 
     def __len__(self) -> int:
         return len(self.names())
