@@ -1,4 +1,8 @@
-"""Owns writing a file or a folder whole or not at all, so that it outlives a kill."""
+"""Owns writing a file or a folder whole or not at all, so that it outlives a kill.
+
+Also on a network file system: only renames and fsyncs are relied on, and what other machines have
+replaced is opened again.
+"""
 
 import contextlib
 import errno
@@ -7,6 +11,7 @@ import shutil
 import socket
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from wsi_seg.errors import OutputError
@@ -16,6 +21,12 @@ LONGEST_NAME = 255
 
 # Times that a file is opened again which another machine has replaced meanwhile.
 _STALE = 5
+
+# What NFS says of a folder from which a file was removed that this machine has open.
+_IN_USE = {errno.EBUSY, errno.ENOTEMPTY}
+
+# Files whose way to the disk is waited for at a time.
+_SYNCS = 8
 
 # What file systems say that write the names of a folder at once, and offer no fsync of it (SMB).
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.EBADF}
@@ -89,16 +100,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     partial, old = (path.with_name(f".{path.name}.{mark}") for mark in ("partial", "old"))
     try:
         for left in (partial, old):  # by a kill
-            if left.exists():
-                shutil.rmtree(left)
+            remove_tree(left)
         partial.mkdir(parents=True)
         yield partial
+        sync_tree(partial)
         if path.exists():
             path.rename(old)
         partial.rename(path)
         sync(path.parent)
-        if old.exists():
-            shutil.rmtree(old)
+        remove_tree(old)
     except OSError as error:
         if isinstance(error, OutputError):
             raise
@@ -189,3 +199,51 @@ def sync(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def sync_tree(folder: Path, *, wanted: Callable[[str], bool] = lambda _: True) -> None:
+    """Wait until a folder with all that is in it is on the disk.
+
+    Parameters
+    ----------
+    folder
+        What is not on the disk yet, or not for certain.
+    wanted
+        Which names of files are waited for; of folders it is all.
+    """
+    unsynced = []
+    for inside, _, files in folder.walk():
+        unsynced += [inside / name for name in files if wanted(name)]
+        unsynced.append(inside)
+    with ThreadPoolExecutor(_SYNCS) as threads:
+        list(threads.map(sync, unsynced))
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder that nobody looks for any more, if it exists.
+
+    What this machine still reads of it is left on NFS, which removes it once it is closed.
+
+    Raises
+    ------
+    OSError
+        If something else cannot be removed.
+    """
+
+    def unless_in_use(_: object, __: str, error: BaseException) -> None:
+        if not (isinstance(error, FileNotFoundError) or _errno(error) in _IN_USE):
+            raise error
+
+    shutil.rmtree(folder, onexc=unless_in_use)
+
+
+def _errno(error: BaseException) -> int | None:
+    return error.errno if isinstance(error, OSError) else None
+
+
+def names_in(folder: Path) -> list[str]:
+    """List a folder that other machines may remove meanwhile; it is then empty."""
+    try:
+        return opened_again(lambda: [path.name for path in folder.iterdir()])
+    except FileNotFoundError:
+        return []

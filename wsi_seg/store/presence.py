@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from wsi_seg.atomic import read_replaced
+from wsi_seg.atomic import names_in, opened_again, read_replaced
 
 # Seconds after which a process that gives no sign has ended, and between two signs.
 LEASE = 60.0
@@ -161,10 +161,8 @@ class Watcher:
 
     def owners(self) -> list[str]:
         """Names of those that have a file, sorted."""
-        try:
-            return sorted(path.stem for path in self._folder.iterdir() if path.suffix == _ENDING)
-        except FileNotFoundError:
-            return []
+        names = names_in(self._folder)
+        return sorted(name.removesuffix(_ENDING) for name in names if name.endswith(_ENDING))
 
     def note(self, owner: str) -> Note | None:
         """Read what a process says about itself; None where it has ended, or says nothing."""
@@ -175,14 +173,18 @@ class Watcher:
 
     def sign(self, owner: str) -> Sign | None:
         """Last sign of a process; None where its file is gone, so that it has ended."""
-        try:
+
+        def look() -> Sign:
             descriptor = os.open(self._folder / f"{owner}{_ENDING}", os.O_RDONLY)
-        except OSError:  # gone, or replaced on a network file system, which nobody does
-            return None
+            try:
+                return Sign(os.fstat(descriptor).st_mtime_ns, _is_locked(descriptor))
+            finally:
+                os.close(descriptor)
+
         try:
-            return Sign(os.fstat(descriptor).st_mtime_ns, _is_locked(descriptor))
-        finally:
-            os.close(descriptor)
+            return opened_again(look)
+        except FileNotFoundError:
+            return None
 
     def lives(self, owner: str) -> bool:
         """Whether a process may still be at work; False is certain."""

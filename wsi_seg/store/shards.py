@@ -7,7 +7,7 @@ chunk that is missing, and the crc32c of these pairs.
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import FileIO
 from pathlib import Path
 from typing import Self
@@ -16,7 +16,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.atomic import partial_path
+from wsi_seg.atomic import opened_again, partial_path
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.store.remote import is_address, read_span, size_of
 
@@ -101,11 +101,15 @@ class Shard:
     def __init__(self, path: Path, count: int) -> None:
         self.path, self._count = path, count
         self._descriptor: int | None = None
+        self._version: tuple[int, ...] | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -154,16 +158,37 @@ class Shard:
         return data
 
     def _size(self) -> int:
-        return size_of(self.path) if is_address(self.path) else os.fstat(self._opened()).st_size
+        if is_address(self.path):
+            return size_of(self.path)
+        return self._of_open_file(lambda descriptor: os.fstat(descriptor).st_size)
 
     def _span(self, offset: int, nbytes: int) -> bytes:
         if is_address(self.path):
             return read_span(self.path, offset, nbytes)
-        return os.pread(self._opened(), nbytes, offset)
+        return self._of_open_file(lambda descriptor: os.pread(descriptor, nbytes, offset))
+
+    def _of_open_file[Found](self, read: Callable[[int], Found]) -> Found:
+        """Read from the file, opened again where a network file system has lost its handle."""
+
+        def again() -> Found:
+            try:
+                return read(self._opened())
+            except OSError:
+                self._close()
+                raise
+
+        return opened_again(again)
 
     def _opened(self) -> int:
         if self._descriptor is None:
             self._descriptor = os.open(self.path, os.O_RDONLY)
+            stat = os.fstat(self._descriptor)
+            version = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+            if self._version not in (None, version):  # its index is of no use any more
+                raise StoreError(
+                    f"shard {self.path} was replaced while it was read; repeat the command"
+                )
+            self._version = version
         return self._descriptor
 
     def _unreadable(self, error: OSError) -> StoreError:

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.atomic import sync
+from wsi_seg.atomic import remove_tree, sync, sync_tree
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.store.arrays import LevelArray, read_level_array
 from wsi_seg.store.cache import shared_pool
@@ -100,9 +99,16 @@ def write_rows(array: LevelArray, y: int, rows: Pixels) -> list[int | None]:
         return write_shard(path, list(shards[column]))
 
     if len(shards) == 1:
-        return [write(0)]
-    with ThreadPoolExecutor(min(_WRITES, len(shards))) as threads:
-        return list(threads.map(write, range(len(shards))))
+        written = [write(0)]
+    else:
+        with ThreadPoolExecutor(min(_WRITES, len(shards))) as threads:
+            written = list(threads.map(write, range(len(shards))))
+    if any(checksum is not None for checksum in written):
+        folder = array.shard_path(y // array.shard.height, 0)
+        while folder != array.path:  # a new name is on the disk when its folder is
+            folder = folder.parent
+            sync(folder)
+    return written
 
 
 def commit(
@@ -127,13 +133,8 @@ def commit(
     _sweep(partial)
     write_digests(partial, known)
     try:
-        unsynced = []
-        for folder, _, files in os.walk(partial):
-            # Shards, whose names are numbers, were synced when written.
-            unsynced += [Path(folder) / name for name in files if "." in name]
-            unsynced.append(Path(folder))
-        with ThreadPoolExecutor(_WRITES) as threads:
-            list(threads.map(sync, unsynced))
+        # Shards, whose names are numbers, were synced when written.
+        sync_tree(partial, wanted=lambda name: "." in name)
         final.parent.mkdir(parents=True, exist_ok=True)
         if final.parent.name == LABELS:
             list_label(final.parent, final.name)  # before the rename: a kill leaves no orphan
@@ -171,11 +172,10 @@ def delete(path: Path) -> None:
     require_local(path)
     removed = _aside(path, "gone")
     try:
-        if removed.exists():
-            shutil.rmtree(removed)
+        remove_tree(removed)
         # A kill while it is removed must not leave a group that looks like one.
         path.rename(removed)
-        shutil.rmtree(removed)
+        remove_tree(removed)
     except FileNotFoundError:
         return
     except OSError as error:
