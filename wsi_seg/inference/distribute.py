@@ -261,7 +261,9 @@ class _TaskQueue:
         self._client, self._work = client, work
         self._waiting = iter(parts)
         self._submitted: dict[Any, Part | _Ending] = {}  # by dask's futures
-        self._returned = as_completed(loop=client.loop)  # of this client, not the default one
+        # Of this client, not the default one. Results are fetched while others are looked at: each
+        # is a way to the scheduler and on to a worker, and hundreds of workers do not wait for it.
+        self._returned = as_completed(loop=client.loop, with_results=True, raise_errors=False)
         for part in islice(self._waiting, _AT_ONCE):
             self._submit(part)
 
@@ -281,12 +283,13 @@ class _TaskQueue:
         self._returned.add(future)
 
     def __iter__(self) -> Iterator[tuple[Part | _Ending, Any]]:
-        for future in self._returned:
+        for future, found in self._returned:
             what = self._submitted.pop(future)
             for part in islice(self._waiting, max(0, _AT_ONCE - len(self._submitted))):
                 self._submit(part)
             try:
-                found = future.result()
+                if future.status != "finished":
+                    future.result()  # raises what went wrong
             except KilledWorker as error:
                 raise OutputError(_killed(what)) from error
             except CancelledError as error:  # what dask says once its scheduler is gone
