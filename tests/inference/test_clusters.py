@@ -9,6 +9,7 @@ import time
 import pytest
 import torch
 from distributed import Client, Future, LocalCluster
+from distributed.protocol.pickle import dumps
 
 from tests.cards import make_card
 from tests.makers.memory import PixelPredictor
@@ -90,6 +91,16 @@ def test_other_versions_are_named_with_their_worker():
             clusters.require_same_versions(client, here | {"zarr": "1.2.3"})
         with pytest.raises(ConfigError, match="no-such-library absent, here 1"):
             clusters.require_same_versions(client, here | {"no-such-library": "1"})
+
+
+def test_a_worker_without_wsi_seg_can_say_its_versions():
+    asked = dumps(clusters._asking(("Python", "numpy", "no-such-library")))
+    script = "import pickle, sys; sys.modules['wsi_seg'] = None\n"
+    script += f"print(sorted(pickle.loads({asked!r})().items()))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    here = clusters.versions_here()
+    expected = {"Python": here["Python"], "numpy": here["numpy"], "no-such-library": "absent"}
+    assert done.stdout.strip() == str(sorted(expected.items())), done.stderr
 
 
 def test_a_scheduler_that_dies_is_a_sentence_and_a_rerun_ends_with_the_same_bytes(
