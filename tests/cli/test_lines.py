@@ -43,6 +43,11 @@ def test_lines_that_fit_are_as_they_were():
     assert at_width(80, text, _Tty()) == text
 
 
+def test_colours_take_no_room():
+    text = "\x1b[33m!\x1b[0m" + " word" * 15
+    assert at_width(80, text, _Tty()) == text
+
+
 def test_an_error_is_broken_and_a_command_to_copy_is_not(monkeypatch):
     def body(terminal: Terminal) -> dict[str, object]:
         terminal.say("word " * 30)

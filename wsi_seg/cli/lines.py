@@ -1,8 +1,12 @@
 """Owns breaking lines for people between words, where a terminal would break them anywhere."""
 
+import re
 import shutil
 import textwrap
 from typing import TextIO
+
+# Codes of colours, which take no room.
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def wrapped(text: str, stream: TextIO) -> str:
@@ -25,7 +29,7 @@ def wrapped(text: str, stream: TextIO) -> str:
 
 
 def _broken(line: str, width: int) -> str:
-    if len(line) <= width:
+    if len(_COLOURS.sub("", line)) <= width:
         return line
     indent = " " * (len(line) - len(line.lstrip()) + 2)
     return textwrap.fill(
