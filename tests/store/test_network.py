@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,8 @@ def stale(tmp_path, monkeypatch):
 
     Gives a list of what other machines do; each thing is done when a file has just been opened.
     """
-    meanwhile, fstat, pread = [], os.fstat, os.pread
+    fstat, pread = os.fstat, os.pread
+    meanwhile: list[Callable[[], object]] = []
 
     def require(descriptor):
         if not Path(f"/proc/self/fd/{descriptor}").readlink().is_relative_to(tmp_path):
@@ -102,7 +104,8 @@ def test_a_sign_that_cannot_be_read_does_not_end_a_process(tmp_path, monkeypatch
 
 
 def test_claims_of_a_folder_that_is_removed_while_it_is_listed_are_none(tmp_path, monkeypatch):
-    folder, iterdir, asked = tmp_path / "shared", Path.iterdir, []
+    folder, iterdir = tmp_path / "shared", Path.iterdir
+    asked: list[Path] = []
 
     def gone(path):
         asked.append(path)
@@ -120,7 +123,8 @@ def test_claims_of_a_folder_that_is_removed_while_it_is_listed_are_none(tmp_path
 
 
 def test_a_shard_goes_on_after_its_handle_was_lost(tmp_path, monkeypatch):
-    path, pread, lost = tmp_path / "0", os.pread, []
+    path, pread = tmp_path / "0", os.pread
+    lost: list[int] = []
     write_shard(path, [b"first", b"second"])
 
     def lose_once(descriptor, size, offset):
@@ -153,7 +157,8 @@ def test_a_store_is_read_whose_server_is_started_again_at_each_read(tmp_path, mo
     make_store(tmp_path / "s.zarr", "a", 200, 300)
     image = open_collection(tmp_path / "s.zarr")["a"].image
     region = Region(level=0, y=0, x=0, height=200, width=300)
-    expected, pread, stale = image.read(region, cached=False), os.pread, set()
+    expected, pread = image.read(region, cached=False), os.pread
+    stale: set[tuple[int, int]] = set()
 
     def lose_each_once(descriptor, size, offset):
         place = (os.fstat(descriptor).st_ino, offset)
@@ -202,7 +207,8 @@ def test_a_file_that_cannot_be_synced_is_an_error(tmp_path, monkeypatch, number)
 @pytest.fixture
 def disk(monkeypatch):
     """What is on the disk for certain: names of files and folders when they were last synced."""
-    known, fsync = {}, os.fsync
+    fsync = os.fsync
+    known: dict[Path, set[str] | None] = {}
 
     def note(descriptor):
         path = Path(f"/proc/self/fd/{descriptor}").readlink()
@@ -243,7 +249,8 @@ def test_a_folder_is_on_the_disk_with_all_its_files_when_it_has_its_name(tmp_pat
 @pytest.fixture
 def open_elsewhere(monkeypatch):
     """As on NFS: a file that this machine has open is renamed, not removed, when it is removed."""
-    unlink, kept = os.unlink, []
+    unlink = os.unlink
+    kept: list[str] = []
 
     def rename_instead(path, *, dir_fd=None):
         name = Path(os.fsdecode(path)).name
