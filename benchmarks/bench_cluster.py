@@ -2,13 +2,14 @@
 
 ``python benchmarks/bench_cluster.py [--workers 8 64] [--slides N] [--json]``; at length:
 ``--workers 512 --slides 100000 --strips 1``. Client, scheduler and all workers are three
-processes on this machine. The client runs the real `DaskExecutor` with real journals; workers
-run the real stream, but their readers, networks and writers sleep for given times, so that hundreds
-of them fit on two cores. Parts are far shorter than real ones, so what each costs the scheduler and
-the client shows; from that follows how many workers the design holds with parts of a real length.
+processes on this machine. The client runs the real `DaskExecutor`; a worker sleeps for as long as
+reading, networks and coarser levels of a part are said to take, so that hundreds of them fit on
+two cores. Parts are shorter than real ones, so what each costs the scheduler and the client shows;
+from that follows how many workers the design holds with parts of a real length.
 
-Metadata operations are counted apart: small slides are predicted in this process by a network
-that does not sleep, and what is opened, made, renamed, listed and removed for one more is noted.
+What files cost is counted apart: small slides are predicted in this process by a network
+that does not sleep; the operations of the file system that one more slide costs are noted, and
+the CPU time of one more slide, which the client spends in part and workers in part.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -35,9 +36,10 @@ from wsi_seg.inference.distribute import DaskExecutor
 from wsi_seg.inference.executor import SerialExecutor
 from wsi_seg.inference.memory import MemoryPlan
 from wsi_seg.inference.options import InferOptions
-from wsi_seg.inference.output import SlideOutput
-from wsi_seg.inference.plan import plan_slide
+from wsi_seg.inference.plan import SlidePlan, plan_slide
 from wsi_seg.inference.run import infer_with
+from wsi_seg.inference.save import StripRecord
+from wsi_seg.inference.task import StripTask
 from wsi_seg.models import ModelCard
 from wsi_seg.predict.ensemble import Member, Model
 from wsi_seg.progress import Silent
@@ -61,6 +63,8 @@ MODEL = Model((Member(CARD, "sleeping"),))
 # Python's audit events that are operations of a file system; asking for a size or a time is not.
 DISK_EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.listdir",
                "os.scandir", "os.truncate", "os.link"}  # fmt: skip
+# Slides whose metadata are counted; what is done once a run is in both.
+FEW, MANY = 4, 44
 # A part of 16 strips of 1,024 rows, 50,000 px wide, 512 px tiles at half overlap, on a GPU that
 # predicts 500 tiles/s.
 REAL_PART_S = 16 * 4 * 195 / 500
@@ -72,8 +76,7 @@ def main() -> None:
     parser.add_argument("--slides", type=int, default=0, help="0: four for each worker and 16")
     parser.add_argument("--strips", type=int, default=4, help="of each slide")
     parser.add_argument("--batch", type=int, default=8, help="tiles; a strip has eight")
-    parser.add_argument("--read-s", type=float, default=0.01, help="of a tile")
-    parser.add_argument("--batch-s", type=float, default=0.6, help="of a forward pass")
+    parser.add_argument("--batch-s", type=float, default=0.6, help="of a batch, read and predicted")
     parser.add_argument("--finish-s", type=float, default=0.3, help="of a slide's coarser levels")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -90,21 +93,28 @@ def main() -> None:
 
 
 def metadata(store: SlideStore, folder: Path) -> Results:
-    """Operations of the file system that one more slide costs, reading it included."""
+    """Count what one more slide costs the file system and this process, reading it included."""
     counts: list[Counter[str]] = []
+    spent: list[float] = []
     noted: Counter[str] = Counter()
     sys.addaudithook(lambda event, _: noted.update([event]) if event in DISK_EVENTS else None)
-    for slides in (2, 6):
+    for slides in (FEW, MANY):
         stores = [replace(store, name=f"slide{number}") for number in range(slides)]
         chosen = InferOptions(overlap=0.0, batch=8, device="cpu", precision="fp32")
         executor = SerialExecutor(MODEL, chosen, load=LoadSleeping(0.0))
         noted.clear()
+        started = time.process_time()
         out = folder / f"metadata{slides}.zarr"
         infer_with(MODEL, stores, out, chosen, executor=executor, progress=Silent())
         counts.append(noted.copy())
+        spent.append(time.process_time() - started)
     few, many = counts
-    each = {event: (many[event] - few[event]) / 4 for event in sorted(many)}
-    figures = {f"a slide, {event}": round(count, 1) for event, count in each.items()}
+    more = MANY - FEW
+    each = {event: (many[event] - few[event]) / more for event in sorted(many)}
+    figures: dict[str, object] = {
+        f"a slide, {event}": round(count, 1) for event, count in each.items()
+    }
+    figures["a slide, CPU ms of all its files"] = round(1000 * (spent[1] - spent[0]) / more, 1)
     return Results({"metadata operations a slide": Ratio.once(sum(each.values()))}, figures)
 
 
@@ -113,10 +123,10 @@ def measure(workers: int, store: SlideStore, out: Path, options: argparse.Namesp
     slides = options.slides or 4 * workers + 16
     with cluster(workers, options, out.parent) as (client, scheduler, pretenders):
         first = min(client.scheduler_info(n_workers=-1)["workers"])
-        infer(unfinished_outputs(store, 4 * workers, out.with_suffix(".warm")), client, options)
+        infer(begun(store, 4 * workers, out), client, options)
         client.run(forget, workers=[first])
         before = psutil.Process().memory_info().rss
-        outputs = unfinished_outputs(store, slides, out)
+        outputs = begun(store, slides, out)
         processes = {"client": psutil.Process(), "scheduler": scheduler, "workers": pretenders}
         cpu = {name: cpu_s(process) for name, process in processes.items()}
         started = time.perf_counter()
@@ -125,11 +135,12 @@ def measure(workers: int, store: SlideStore, out: Path, options: argparse.Namesp
         cpu = {name: cpu_s(process) - cpu[name] for name, process in processes.items()}
         grown = psutil.Process().memory_info().rss - before
         inside = client.run(seconds_inside, workers=[first])[first]
-    # What no cluster can do without: reading runs during the forward passes.
+    # What no cluster can do without.
     strip = options.batch_s * TILES / options.batch
     needed = slides * (options.strips * strip + options.finish_s)
     cost = {name: spent / len(inside) for name, spent in cpu.items()}
     # Client and scheduler run side by side; busier than half the time, they would be waited for.
+    # A part of a large slide is one task; what ends a slide is another one, but rare.
     holds = 0.5 * REAL_PART_S / max(cost["client"], cost["scheduler"])
     of = f"{workers} workers"
     return Results(
@@ -142,13 +153,17 @@ def measure(workers: int, store: SlideStore, out: Path, options: argparse.Namesp
         },
         {
             f"{of}, slides": slides,
-            f"{of}, parts": len(inside),
+            f"{of}, tasks of parts and of ends": len(inside),
             f"{of}, seconds": round(wall, 1),
-            f"{of}, a part takes, s": round(statistics.mean(inside), 3),
-            f"{of}, parts/s": round(len(inside) / wall, 1),
+            f"{of}, a task takes, s": round(statistics.mean(inside), 3),
+            f"{of}, tasks/s": round(len(inside) / wall, 1),
             **{
-                f"{of}, {name}, CPU ms a part": round(1000 * spent, 2)
+                f"{of}, {name}, CPU ms a task": round(1000 * spent, 2)
                 for name, spent in cost.items()
+            },
+            **{
+                f"{of}, {name}, share of a core": round(spent / wall, 2)
+                for name, spent in cpu.items()
             },
             f"{of}, client, kB a slide": round(grown / slides / 1000, 1),
             f"{of}, workers held with parts of {REAL_PART_S:.0f} s": round(holds, -1),
@@ -156,7 +171,44 @@ def measure(workers: int, store: SlideStore, out: Path, options: argparse.Namesp
     )
 
 
-def infer(outputs: list[SlideOutput], client: Client, options: argparse.Namespace) -> int:
+@dataclass(slots=True, eq=False)
+class Begun:
+    """Output of a slide as the executor knows it; what `SlideOutput` writes is counted apart."""
+
+    store: SlideStore
+    plan: SlidePlan
+    out: Path
+    done: frozenset[int] = frozenset()
+    complete: bool = False
+
+    @property
+    def final(self) -> Path:
+        """Name to be."""
+        return self.out / self.store.name
+
+    @property
+    def task(self) -> StripTask:
+        """Strips that are left."""
+        left = frozenset(range(len(self.plan.strips))) - self.done
+        return StripTask(self.store, (self.plan,), self.final, left)
+
+    def record(self, records: Sequence[StripRecord]) -> None:
+        """Note what is done."""
+        self.done |= {one.index for one in records}
+
+    def may_finish(self) -> bool:
+        """Whether nothing is left but the end."""
+        return len(self.done) == len(self.plan.strips)
+
+
+def begun(store: SlideStore, count: int, out: Path) -> list[Begun]:
+    """Begin outputs of so many slides, all like the same one."""
+    plan = plan_slide(store, CARD, InferOptions(overlap=0.0), strip_px=STRIP_PX)
+    names = [f"slide{number}" for number in range(count)]
+    return [Begun(replace(store, name=name), replace(plan, slide=name), out) for name in names]
+
+
+def infer(outputs: list[Begun], client: Client, options: argparse.Namespace) -> int:
     executor = DaskExecutor(
         client,
         MODEL,
@@ -164,16 +216,6 @@ def infer(outputs: list[SlideOutput], client: Client, options: argparse.Namespac
         load=LoadSleeping(options.batch_s),
     )
     return executor.run(outputs, memory_plan(options.batch), compiled=False).tiles
-
-
-def unfinished_outputs(store: SlideStore, count: int, out: Path) -> list[SlideOutput]:
-    """Begin outputs with real journals of so many slides, all like the same one."""
-    outputs = []
-    for number in range(count):
-        named = replace(store, name=f"slide{number}")
-        plan = plan_slide(named, CARD, InferOptions(overlap=0.0), strip_px=STRIP_PX)
-        outputs.append(SlideOutput(named, (plan,), out, {}, save="both", overwrite=False))
-    return outputs
 
 
 def memory_plan(batch: int) -> MemoryPlan:
@@ -198,7 +240,8 @@ def cluster(
         wait_for(address)
         scheduled = json.loads(address.read_text())["address"]
         command = [sys.executable, "-m", "cluster.workers", scheduled]
-        command += ["--read-s", options.read_s, "--finish-s", options.finish_s]
+        command += ["--strip-s", options.batch_s * TILES / options.batch]
+        command += ["--finish-s", options.finish_s]
         with (
             child([*command, "--workers", str(workers)]) as pretenders,
             Client(scheduler_file=str(address)) as client,

@@ -1,16 +1,13 @@
 """Many slides in one collection: how long each verb takes, and how much memory.
 
-``python benchmarks/bench_load.py [--images 10000] [--slides 2000] [--json]``: seconds and peak
-memory of tile, annotate, one epoch of train, infer and evaluate on small images, seconds per image
-against those of a tenth of the images (1 is no growth), and the time to open the metadata of a
-large collection.
+``python benchmarks/bench_load.py [--images 10000] [--json]``: seconds and peak memory of tile,
+annotate, one epoch of train, infer and evaluate on small images, and seconds per image against
+those of a tenth of the images (1 is no growth). Opening many slides is in ``bench_start.py``.
 """
 
 import argparse
 import json
 import os
-import resource
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,8 +17,6 @@ from pathlib import Path
 import numpy as np
 from measure import Ratio, Results
 from PIL import Image
-
-from wsi_seg.store import open_collection
 
 RECIPE = """
 classes: [{name: disc}]
@@ -83,25 +78,9 @@ def bench_images(folder: Path, count: int) -> dict[str, tuple[float, float]]:
     return {verb: timed(folder, (verb, *words)) for verb, words in verbs().items()}
 
 
-def bench_opening(folder: Path, source: Path, count: int) -> float:
-    """Seconds to read the metadata of every slide of a collection of copies."""
-    copies = folder / "many.zarr"
-    (name,) = open_collection(source).names()[:1]
-    for number in range(count):
-        shutil.copytree(source / name, copies / f"s{number}", copy_function=os.link)
-    shutil.copy(source / "zarr.json", copies / "zarr.json")
-    started = time.monotonic()
-    slides = list(open_collection(copies))
-    seconds = time.monotonic() - started
-    assert len({slide.pyramid.extent for slide in slides}) == 1
-    assert len(slides) == count
-    return seconds
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--slides", type=int, default=2_000)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -118,9 +97,6 @@ def measure(options: argparse.Namespace, folder: Path) -> Results:
         growth = (seconds / count) / (few[verb][0] / fewer)
         results.ratios[f"{verb}, time an image, of {count} / of {fewer}"] = Ratio.once(growth)
         results.figures[verb] = f"{seconds:.0f} s, {memory:.0f} MB"
-    seconds = bench_opening(folder, folder / "few" / "store.zarr", options.slides)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-    results.figures[f"opening {options.slides} slides"] = f"{seconds:.2f} s, {peak:.0f} MB"
     return results
 
 

@@ -1,12 +1,14 @@
-"""Start-up: ``wsi-seg --help``, and ``infer`` from its start to its first tile.
+"""Start-up: ``wsi-seg --help``, ``infer`` from its start to its first tile, opening many slides.
 
-``python benchmarks/bench_start.py [--json]``. The floors are Python itself and ``import torch``.
+``python benchmarks/bench_start.py [--slides 10000] [--json]``. The floors are Python itself and
+``import torch``.
 Compared is CPU time, which other programs disturb less than the clock; seconds are of the clock.
 ``python -X importtime -m wsi_seg infer ...`` says what loads what.
 """
 
 import argparse
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -16,6 +18,14 @@ from pathlib import Path
 
 from measure import Ratio, Results
 
+from wsi_seg.geometry import Extent, extend_pyramid
+from wsi_seg.store import (
+    Layout,
+    StoreInfo,
+    create_collection,
+    create_multiscale,
+    open_collection,
+)
 from wsi_seg.testing.stores import make_store
 
 # Ends where the first batch of tiles is predicted: the bar moves then.
@@ -45,10 +55,12 @@ sys.exit("no tile was predicted")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--slides", type=int, default=1_000, help="of the collections opened")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        measure(options, Path(folder)).show(as_json=options.json)
+        results = measure(options, Path(folder)) | opening(options.slides, Path(folder))
+    results.show(as_json=options.json)
 
 
 def measure(options: argparse.Namespace, folder: Path) -> Results:
@@ -80,6 +92,31 @@ def measure(options: argparse.Namespace, folder: Path) -> Results:
         },
         {f"{name}, s": round(statistics.median(found), 3) for name, found in wall.items()},
     )
+
+
+def opening(slides: int, folder: Path) -> Results:
+    """CPU time of opening every slide of a collection: small ones, and whole slides."""
+    spent: dict[str, float] = {}
+    for side in (1_000, 100_000):
+        collection = folder / f"{side}.zarr"
+        levels = make_slides(collection, side, slides)
+        started = time.process_time()
+        opened = list(open_collection(collection))
+        cpu = time.process_time() - started
+        assert {len(slide.pyramid.extents) for slide in opened} == {levels}
+        spent[f"opening {slides} slides of {levels} levels, s of CPU"] = round(cpu, 3)
+    return Results(figures=dict(spent))
+
+
+def make_slides(collection: Path, side: int, slides: int) -> int:
+    """Make slides of no pixels, all alike; returns their number of levels."""
+    create_collection(collection)
+    extents = extend_pyramid([Extent(height=side, width=side)])
+    layout = Layout.of(extents, channels=3, mpp=0.25)
+    create_multiscale(collection / "slide0", layout, StoreInfo().to_json())
+    for number in range(1, slides):
+        shutil.copytree(collection / "slide0", collection / f"slide{number}")
+    return len(extents)
 
 
 def run(words: list[str]) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """Owns writing a file or a folder whole or not at all, so that it outlives a kill.
 
 On disks that is done by renaming, in object stores by writing what makes a folder visible last.
+Of a network file system only renames and fsyncs are relied on.
 """
 
 import contextlib
@@ -9,7 +10,7 @@ import os
 import shutil
 import socket
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,8 +24,14 @@ LONGEST_NAME = 255
 # Looks at what was copied in an object store; what is not there is copied again.
 _COPIES = 5
 
-# Times that a file is opened again which another machine has replaced meanwhile.
-_STALE = 5
+# What NFS says of a folder from which a file was removed that this machine has open.
+_IN_USE = {errno.EBUSY, errno.ENOTEMPTY}
+
+# Files whose way to the disk is waited for at a time.
+_SYNCS = 8
+
+# What file systems say that write the names of a folder at once, and offer no fsync of it (SMB).
+_NO_FOLDER_SYNC = {errno.EINVAL, errno.EBADF}
 
 
 @contextlib.contextmanager
@@ -97,16 +104,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     partial, old = (path.with_name(f".{path.name}.{mark}") for mark in ("partial", "old"))
     try:
         for left in (partial, old):  # by a kill
-            if left.exists():
-                shutil.rmtree(left)
+            remove_tree(left)
         partial.mkdir(parents=True)
         yield partial
+        sync_tree(partial)
         if path.exists():
             path.rename(old)
         partial.rename(path)
         sync(path.parent)
-        if old.exists():
-            shutil.rmtree(old)
+        remove_tree(old)
     except OSError as error:
         if isinstance(error, OutputError):
             raise
@@ -285,8 +291,7 @@ def remove_folder(path: Path, *, first: str | None = None) -> None:
     if first is not None:
         (path / first).unlink(missing_ok=True)
     if (remote := object_path(path)) is None:
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(path)
+        remove_tree(path)
     elif found := remote.sizes():
         remote.remove_all(list(found))
 
@@ -298,30 +303,55 @@ def folder_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
-def read_replaced(path: Path) -> bytes:
-    """Read a file that other machines may replace meanwhile, as `write_atomic` does.
+def sync(path: Path) -> None:
+    """Wait until a file, or the list of names in a folder, is on the disk."""
+    if object_path(path) is not None:  # what an object store took is kept
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC or not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)
 
-    On a network file system the file that was opened is then gone ("stale file handle"); opened
-    again, it is the new one.
+
+def sync_tree(folder: Path, *, wanted: Callable[[str], bool] = lambda _: True) -> None:
+    """Wait until a folder with all that is in it is on the disk.
+
+    Parameters
+    ----------
+    folder
+        What is not on the disk yet, or not for certain.
+    wanted
+        Which names of files are waited for; of folders it is all.
+    """
+    unsynced = []
+    for inside, _, files in folder.walk():
+        unsynced += [inside / name for name in files if wanted(name)]
+        unsynced.append(inside)
+    with ThreadPoolExecutor(_SYNCS) as threads:
+        list(threads.map(sync, unsynced))
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder that nobody looks for any more, if it exists.
+
+    What this machine still reads of it is left on NFS, which removes it once it is closed.
 
     Raises
     ------
     OSError
-        If it cannot be read.
+        If something else cannot be removed.
     """
-    for _ in range(_STALE):
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            if error.errno != errno.ESTALE:
-                raise
-    return path.read_bytes()
+
+    def unless_in_use(_: object, __: str, error: BaseException) -> None:
+        if not (isinstance(error, FileNotFoundError) or _errno(error) in _IN_USE):
+            raise error
+
+    shutil.rmtree(folder, onexc=unless_in_use)
 
 
-def sync(path: Path) -> None:
-    """Wait until a file, or the list of names in a folder, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _errno(error: BaseException) -> int | None:
+    return error.errno if isinstance(error, OSError) else None

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from wsi_seg.limits import advice, limits
+from wsi_seg.limits import Limits, advice, limits
 
 _BLOCK = 1 << 22
 # How deep each byte leads: [ and { down, ] and } up.
@@ -13,13 +13,15 @@ _STEPS[[*b"[{"]] = 1
 _STEPS[[*b"]}"]] = -1
 
 
-def parse_json(content: bytes) -> object:
+def parse_json(content: bytes, bound: Limits | None = None) -> object:
     """Parse JSON.
 
     Parameters
     ----------
     content
         A document in UTF-8, UTF-16 or UTF-32.
+    bound
+        Limits that hold; None to look them up, which takes longer than a short document.
 
     Returns
     -------
@@ -31,7 +33,7 @@ def parse_json(content: bytes) -> object:
     ValueError
         If it is not JSON, or breaks one of the `wsi_seg.limits`.
     """
-    bound = limits()
+    bound = bound or limits()
     opened = content.count(b"[") + content.count(b"{")
     if opened + content.count(b",") > bound.text_values:
         raise ValueError(f"more values than are read; {advice('text_values')}")

@@ -1,34 +1,34 @@
-"""Dask workers that only pretend: readers and networks sleep, nothing is written.
+"""Dask workers that only pretend: they sleep for as long as work would take.
 
-Started by ``bench_cluster.py``. All workers live in this one process, one thread each; tasks go
-through the real stream, and only what it reads and writes is replaced; the network comes with them.
+Started by ``bench_cluster.py``. All workers live in this one process, one thread each.
 """
 
 import argparse
 import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 from distributed import Worker
 
-from wsi_seg.inference import distribute, source
-from wsi_seg.inference.output import SlideOutput
-from wsi_seg.inference.save import StripRecord, StripSaver
+from wsi_seg.inference import distribute
+from wsi_seg.inference.distribute import Part
+from wsi_seg.inference.runner import RunStats
+from wsi_seg.inference.save import StripRecord
+from wsi_seg.predict.predictor import PrecisionDrift
 
 # Seconds inside tasks, of all workers; asked for by the client.
 inside: list[float] = []
 
 
 def pretend(options: argparse.Namespace) -> None:
-    """Replace what costs time on a real worker by given latencies."""
-    # Real workers have threads of their own to read with.
-    readers = ThreadPoolExecutor(2 * options.workers)
-    source.shared_pool = lambda: readers
-    source.SourceRows.read = lambda *_: time.sleep(options.read_s)
-    StripSaver.__init__ = lambda *_, **__: None  # nor is there a group to write to
-    StripSaver.write = lambda _, strip, *__: StripRecord(strip.index)
-    SlideOutput.finish = lambda _: time.sleep(options.finish_s)
-    distribute._Worker.work = timed(distribute._Worker.work)
+    """Replace what costs time on a real worker by sleep."""
+
+    def work(_: object, __: object, ___: bool, part: Part) -> object:
+        records = [[StripRecord(index) for index in sorted(task.strips)] for task in part]
+        time.sleep(options.strip_s * sum(map(len, records)))
+        return RunStats(sum(task.tiles for task in part), PrecisionDrift(), {}), records
+
+    distribute._Worker.work = timed(work)
+    distribute.finish_slide = lambda *_: time.sleep(options.finish_s)
     distribute._finish = timed(distribute._finish)
 
 
@@ -58,7 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scheduler")
     parser.add_argument("--workers", type=int, required=True)
-    parser.add_argument("--read-s", type=float, required=True)
+    parser.add_argument("--strip-s", type=float, required=True)
     parser.add_argument("--finish-s", type=float, required=True)
     options = parser.parse_args()
     pretend(options)

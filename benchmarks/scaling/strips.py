@@ -25,6 +25,7 @@ from wsi_seg.predict.ensemble import Model
 from wsi_seg.predict.predictor import Predictor
 from wsi_seg.progress import Silent
 from wsi_seg.store import create_collection, open_collection
+from wsi_seg.store.lock import sharing
 
 
 def main() -> None:
@@ -56,9 +57,13 @@ def main() -> None:
     plan = plan_inference([store], model, chosen)
     planned = time.perf_counter() - started
     create_collection(options.out)
-    output = SlideOutput(store, plan.slides[0], options.out, {}, save="both", overwrite=True)
-    output.create(card, {})
     every = len(plan.slides[0][0].strips)
+    with sharing(options.out, "bench") as presence:
+        output = SlideOutput(
+            store, plan.slides[0], options.out, {}, presence, save="both", overwrite=False
+        )
+        output.begin(card, {})
+        output.take(range(every))
     task = replace(output.task, strips=frozenset(range(min(options.strips, every))))
     started = time.perf_counter()
     assert plan.memory is not None

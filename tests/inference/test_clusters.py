@@ -8,7 +8,8 @@ import time
 
 import pytest
 import torch
-from distributed import Client, LocalCluster
+from distributed import Client, Future, LocalCluster
+from distributed.protocol.pickle import dumps
 
 from tests.cards import make_card
 from tests.makers.memory import PixelPredictor
@@ -92,6 +93,16 @@ def test_other_versions_are_named_with_their_worker():
             clusters.require_same_versions(client, here | {"no-such-library": "1"})
 
 
+def test_a_worker_without_wsi_seg_can_say_its_versions():
+    asked = dumps(clusters._asking(("Python", "numpy", "no-such-library")))
+    script = "import pickle, sys; sys.modules['wsi_seg'] = None\n"
+    script += f"print(sorted(pickle.loads({asked!r})().items()))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    here = clusters.versions_here()
+    expected = {"Python": here["Python"], "numpy": here["numpy"], "no-such-library": "absent"}
+    assert done.stdout.strip() == str(sorted(expected.items())), done.stderr
+
+
 def test_a_scheduler_that_dies_is_a_sentence_and_a_rerun_ends_with_the_same_bytes(
     stores, expected, tmp_path
 ):
@@ -124,6 +135,23 @@ def test_a_scheduler_that_dies_is_a_sentence_and_a_rerun_ends_with_the_same_byte
     with cluster_of(2) as cluster, Client(cluster) as client:
         infer_on(client, stores, tmp_path / "many")
     assert digests(tmp_path / "many") == expected
+
+
+def test_what_a_worker_returns_is_small_whatever_it_predicted(stores, monkeypatch):
+    """Pixels are written where they are made; what comes back are checksums and counts."""
+    returned, result = [], Future._result
+
+    async def noted(future, raiseit=True):
+        found = await result(future, raiseit=raiseit)
+        returned.append(len(pickle.dumps(found)))
+        return found
+
+    monkeypatch.setattr(Future, "_result", noted)
+    with cluster_of(1) as cluster, Client(cluster) as client:
+        infer_on(client, stores, stores[0].path.parents[1] / "many")
+    pixels = sum(one.pyramid.extent.area for one in stores)
+    assert returned
+    assert sum(returned) < pixels / 20
 
 
 def test_a_part_does_not_carry_the_model(stores):

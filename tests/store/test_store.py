@@ -18,7 +18,6 @@ from ome_zarr_models.v05.image import Image
 
 from tests.makers.coordinates import coordinate_pixels, write_coordinate_tiff
 from wsi_seg import cores
-from wsi_seg.atomic import read_replaced
 from wsi_seg.errors import (
     OutputError,
     RegionError,
@@ -29,6 +28,7 @@ from wsi_seg.errors import (
 from wsi_seg.geometry import Extent, Region, extend_pyramid
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.progress import Silent
+from wsi_seg.shared_files import read_version
 from wsi_seg.store import (
     Layout,
     commit,
@@ -379,9 +379,9 @@ def test_each_file_of_metadata_is_read_once(tmp_path, monkeypatch):
 
     def counted(path):
         read.append(path)
-        return read_replaced(path)
+        return read_version(path)
 
-    monkeypatch.setattr(arrays_module, "read_replaced", counted)
+    monkeypatch.setattr(arrays_module, "read_version", counted)
     assert [slide.name for slide in slides] == ["a", "b"]
     groups = [tmp_path / "s.zarr" / name for name in ("a", "b")]
     assert sorted(read) == sorted(g / part / "zarr.json" for g in groups for part in (".", "0"))

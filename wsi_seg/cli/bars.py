@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from wsi_seg.cli.lines import wrapped
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichBars
     from rich.progress import Task, TaskID
@@ -197,7 +199,7 @@ def _line(step: _Step, now: float) -> str:
 
 
 def _write(line: str) -> None:
-    sys.stderr.write(line + "\n")
+    sys.stderr.write(wrapped(line, sys.stderr) + "\n")
     sys.stderr.flush()
 
 

@@ -15,6 +15,7 @@ import typer
 from wsi_seg.address import without_secrets
 from wsi_seg.batch import Report
 from wsi_seg.cli.bars import RichProgress
+from wsi_seg.cli.lines import wrapped
 from wsi_seg.errors import BatchError, WsiSegError
 from wsi_seg.extras import naming_extra
 
@@ -52,7 +53,10 @@ class Terminal:
         return self._text.isatty()
 
     def say(self, text: str) -> None:
-        """Write one line, or several, for people."""
+        """Write one line, or several, for people; broken between words on a terminal."""
+        self._write(wrapped(text, self._text))
+
+    def _write(self, text: str) -> None:
         self._text.write(without_secrets(text) + "\n")
         self._text.flush()
 
@@ -67,7 +71,8 @@ class Terminal:
     def next_command(self, *words: str | Path) -> None:
         """Say what to type next: one ready text, or words, which are quoted where needed."""
         given = [str(word) for word in words]
-        self.say(f"Next: {given[0] if len(given) == 1 else shlex.join(given)}")
+        # Not broken: it is there to be copied.
+        self._write(f"Next: {given[0] if len(given) == 1 else shlex.join(given)}")
 
 
 def words_given(context: typer.Context, *, without: str) -> list[str]:
@@ -143,7 +148,8 @@ def run_verb(
         except KeyboardInterrupt:
             terminal.progress.close()
             same = "the same command without --overwrite" if overwrites else "the same command"
-            sys.stderr.write(f"stopped: {same} takes up the work where it stopped\n")
+            said = f"stopped: {same} takes up the work where it stopped"
+            sys.stderr.write(wrapped(said, sys.stderr) + "\n")
             summary, code = {"status": "stopped"}, INTERRUPTED
         finally:
             terminal.progress.close()
@@ -203,7 +209,7 @@ class _StderrHandler(logging.Handler):
     """Writes to the stderr of the moment, so that a progress bar can print above itself."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        sys.stderr.write(self.format(record) + "\n")
+        sys.stderr.write(wrapped(self.format(record), sys.stderr) + "\n")
 
 
 def _ours_or_grave(record: logging.LogRecord) -> bool:
@@ -219,7 +225,7 @@ def _report(error: WsiSegError) -> dict[str, object]:
     """Say what went wrong to people; return the same for programs."""
     summary: dict[str, object] = {"status": "failed", "error": str(error)}
     if not isinstance(error, BatchError):
-        sys.stderr.write(f"error: {without_secrets(str(error))}\n")
+        sys.stderr.write(wrapped(f"error: {without_secrets(str(error))}", sys.stderr) + "\n")
         return summary
     total = len(error.failures) + error.done
     sys.stderr.write(

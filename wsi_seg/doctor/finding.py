@@ -41,7 +41,7 @@ class Finding:
         if self.advice:
             text += f"; {self.advice}"
         # The mark's width is not its length: it may have the codes of a colour.
-        wrapped = textwrap.wrap(text, _COLUMNS - 7, subsequent_indent="  ")
+        wrapped = textwrap.wrap(text, _COLUMNS - 7, subsequent_indent="  ", break_on_hyphens=False)
         return [f"  {mark} {wrapped[0]}", *(f"       {line}" for line in wrapped[1:])]
 
 

@@ -6,9 +6,9 @@ Pages of schedulers stay on this machine, unless dask is configured otherwise:
 
 import contextlib
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import Any
 
 import dask
@@ -146,13 +146,11 @@ def require_same_versions(client: Client, here: Mapping[str, str]) -> None:
         If they differ: results would, or nothing would be understood.
     """
     different: dict[str, list[str]] = {}
-    for name, known in here.items():
-        # Of the standard library, so that a worker without wsi_seg can answer too.
-        ask = (platform.python_version,) if name == "Python" else (version, name)
-        for worker, found in client.run(*ask, on_error="return").items():
-            there = "absent" if isinstance(found, PackageNotFoundError) else str(found)
-            if _release(name, there) != _release(name, known):
-                different.setdefault(worker, []).append(f"{name} {there}, here {known}")
+    # All are asked once: with hundreds of workers a question takes seconds.
+    for worker, there in client.run(_asking(tuple(here))).items():
+        for name, known in here.items():
+            if _release(name, there[name]) != _release(name, known):
+                different.setdefault(worker, []).append(f"{name} {there[name]}, here {known}")
     if not different:
         return
     worker, found = next(iter(different.items()))
@@ -161,6 +159,24 @@ def require_same_versions(client: Client, here: Mapping[str, str]) -> None:
         f"got other versions on worker {worker}{others}: {'; '.join(found)}; expected the same on "
         "all, or results differ: install the same there (constraints.txt), and repeat the command"
     )
+
+
+def _asking(names: tuple[str, ...]) -> Callable[[], dict[str, str]]:
+    """Make what finds versions; it travels whole, so that a worker without wsi_seg can answer."""
+
+    def versions_there() -> dict[str, str]:
+        import platform
+        from importlib.metadata import PackageNotFoundError, version
+
+        found = {}
+        for name in names:
+            try:
+                found[name] = platform.python_version() if name == "Python" else version(name)
+            except PackageNotFoundError:
+                found[name] = "absent"
+        return found
+
+    return versions_there
 
 
 def _release(name: str, found: str) -> str:

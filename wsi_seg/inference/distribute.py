@@ -10,6 +10,7 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -139,19 +140,19 @@ class DaskExecutor:
         queue = _TaskQueue(self._client, work, parts)
         for task in tasks:
             if not task.strips:
-                queue.finish(named[task.store.name])
+                queue.finish([named[task.store.name]])
         for done, found in queue:
-            if isinstance(done, SlideOutput):
-                done.complete = True
+            if isinstance(done, _Ending):
+                for output in done.outputs:
+                    output.complete = True
                 continue
             stats, records = found
             for task, written in zip(done, records, strict=True):
-                output = named[task.store.name]
-                output.record(written)
+                named[task.store.name].record(written)
                 left[task.store.name] -= task.strips
-                if not left[task.store.name]:
-                    queue.finish(output)
                 self._progress.advance(task.tiles)
+            ended = [task.store.name for task in done if not left[task.store.name]]
+            queue.finish([named[name] for name in ended])
             tiles += stats.tiles
             drift = PrecisionDrift.largest([drift, stats.drift])
         self._progress.finish()
@@ -230,9 +231,21 @@ def _work(
     return _carried(name).work(memory, compiled, part)
 
 
+def _finish(slides: Sequence[tuple[StripTask, Path]]) -> None:
+    for task, final in slides:
+        finish_slide(task, final)
+
+
 @lru_cache(maxsize=1)
 def _kept(worker: _Worker) -> Runner:
     return Runner(worker.model, worker.options, worker.load)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """Slides of which nothing but the end is left: those that one part has completed."""
+
+    outputs: tuple[SlideOutput, ...]
 
 
 class _TaskQueue:
@@ -247,33 +260,36 @@ class _TaskQueue:
     ) -> None:
         self._client, self._work = client, work
         self._waiting = iter(parts)
-        self._submitted: dict[Any, Part | SlideOutput] = {}  # by dask's futures
-        self._returned = as_completed(loop=client.loop)  # of this client, not the default one
+        self._submitted: dict[Any, Part | _Ending] = {}  # by dask's futures
+        # Of this client, not the default one. Results are fetched while others are looked at: each
+        # is a way to the scheduler and on to a worker, and hundreds of workers do not wait for it.
+        self._returned = as_completed(loop=client.loop, with_results=True, raise_errors=False)
         for part in islice(self._waiting, _AT_ONCE):
             self._submit(part)
 
-    def finish(self, output: SlideOutput) -> None:
-        """Have a whole slide finished by a worker, before other work, so that slides get done."""
-        if output.may_finish():
-            task, final = output.task, output.final
-            self._keep(
-                self._client.submit(finish_slide, task, final, pure=False, priority=1), output
-            )
+    def finish(self, outputs: Sequence[SlideOutput]) -> None:
+        """Have whole slides finished by a worker, before other work, so that slides get done."""
+        ready = tuple(output for output in outputs if output.may_finish())
+        if ready:
+            slides = [(output.task, output.final) for output in ready]
+            future = self._client.submit(_finish, slides, pure=False, priority=1)
+            self._keep(future, _Ending(ready))
 
     def _submit(self, part: Part) -> None:
         self._keep(self._client.submit(self._work, part, pure=False), part)
 
-    def _keep(self, future: Any, what: Part | SlideOutput) -> None:  # noqa: ANN401 (dask has no types)
+    def _keep(self, future: Any, what: Part | _Ending) -> None:  # noqa: ANN401 (dask has no types)
         self._submitted[future] = what
         self._returned.add(future)
 
-    def __iter__(self) -> Iterator[tuple[Part | SlideOutput, Any]]:
-        for future in self._returned:
+    def __iter__(self) -> Iterator[tuple[Part | _Ending, Any]]:
+        for future, found in self._returned:
             what = self._submitted.pop(future)
             for part in islice(self._waiting, max(0, _AT_ONCE - len(self._submitted))):
                 self._submit(part)
             try:
-                found = future.result()
+                if future.status != "finished":
+                    future.result()  # raises what went wrong
             except KilledWorker as error:
                 raise OutputError(_killed(what)) from error
             except CancelledError as error:  # what dask says once its scheduler is gone
@@ -284,9 +300,9 @@ class _TaskQueue:
             yield what, found
 
 
-def _killed(what: Part | SlideOutput) -> str:
-    if isinstance(what, SlideOutput):
-        place = f"the coarser levels of slide {what.plan.slide!r}"
+def _killed(what: Part | _Ending) -> str:
+    if isinstance(what, _Ending):
+        place = f"the coarser levels of slide {what.outputs[0].plan.slide!r}"
     else:
         first, last = what[0], what[-1]
         place = f"slide {first.store.name!r}, strips from {min(first.strips)}"

@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from wsi_seg.atomic import read_replaced, write_atomic
+from wsi_seg.atomic import write_atomic
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.plan import finest
 from wsi_seg.inference.run_plan import RunPlan
 from wsi_seg.inference.runner import Tuning
 from wsi_seg.inference.unfinished import is_complete
 from wsi_seg.predict.ensemble import Model
+from wsi_seg.shared_files import read_replaced
 from wsi_seg.store.claims import Claims
 from wsi_seg.store.names import RUN
 from wsi_seg.store.presence import Presence

@@ -40,7 +40,8 @@ from wsi_seg.store.layout import (
     update_names,
 )
 from wsi_seg.store.multiscale import open_multiscale
-from wsi_seg.store.names import JOURNAL, LABELS, METADATA, OWN, PARTIAL
+from wsi_seg.store.names import JOURNAL, LABELS, METADATA, PARTIAL
+from wsi_seg.store.own import remove_own_folder
 from wsi_seg.store.pyramid import reduced_strip
 from wsi_seg.store.shards import shard_checksum
 from wsi_seg.store.slide_store import SlideStore
@@ -124,9 +125,8 @@ def tile_slides(
     remove_if_empty(out)
     if is_new and not done and not (out / PARTIAL).exists():
         (out / METADATA).unlink()
-        (out / OWN / METADATA).unlink()
+        remove_own_folder(out)
         with contextlib.suppress(OSError):  # it was there before, or is held by the command
-            (out / OWN).rmdir()
             out.rmdir()
     else:
         update_names(out)

@@ -1,7 +1,6 @@
 """Owns one level's array as stored on disk: sizes, chunk and shard grids, and file names."""
 
 import math
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +8,11 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from wsi_seg.atomic import read_replaced
 from wsi_seg.errors import StoreError, StoreIncompleteError
 from wsi_seg.geometry import Extent
 from wsi_seg.json_text import parse_json
-from wsi_seg.limits import advice, limits
-from wsi_seg.object_path import object_path
+from wsi_seg.limits import Limits, advice, limits
+from wsi_seg.shared_files import read_version
 from wsi_seg.store.codecs import Encoding
 
 
@@ -106,8 +104,15 @@ class _Metadata(BaseModel):
     codecs: list[_Sharding] = Field(min_length=1, max_length=1)
 
 
-def read_level_array(path: Path) -> LevelArray:
+def read_level_array(path: Path, bound: Limits | None = None) -> LevelArray:
     """Read the metadata of one array.
+
+    Parameters
+    ----------
+    path
+        Folder of the array.
+    bound
+        Limits that hold; None to look them up.
 
     Raises
     ------
@@ -116,8 +121,8 @@ def read_level_array(path: Path) -> LevelArray:
     StoreError
         If the metadata do not describe an array that wsi_seg writes.
     """
-    file = path / "zarr.json"
-    document = read_json(file)
+    file, bound = path / "zarr.json", bound or limits()
+    document, version = _read_document(file, bound)
     try:
         metadata = _Metadata.model_validate(document)
     except ValidationError as error:
@@ -127,22 +132,21 @@ def read_level_array(path: Path) -> LevelArray:
             "array of uint8 as wsi_seg writes it; tile the slide again"
         ) from error
     sharding = metadata.codecs[0].configuration
-    _require_sizes(file, metadata)
+    _require_sizes(file, metadata, bound)
     return LevelArray(
         path=path,
         extent=Extent.of(metadata.shape[-2:]),
         channels=None if len(metadata.shape) == 2 else metadata.shape[0],
         chunk=Extent.of(sharding.chunk_shape[-2:]),
         shard=Extent.of(metadata.chunk_grid.configuration.chunk_shape[-2:]),
-        encoding=Encoding.from_zarr([codec.model_dump() for codec in sharding.codecs]),
+        encoding=Encoding.from_zarr([vars(codec) for codec in sharding.codecs]),
         fill=metadata.fill_value,
-        version=_version(file),
+        version=version,
     )
 
 
-def _require_sizes(file: Path, metadata: _Metadata) -> None:
+def _require_sizes(file: Path, metadata: _Metadata, bound: Limits) -> None:
     """Hold the sizes that the metadata claim against the limits; see `wsi_seg.limits`."""
-    bound = limits()
     shape, channels = metadata.shape[-2:], math.prod(metadata.shape[:-2])
     shard = metadata.chunk_grid.configuration.chunk_shape
     chunk = metadata.codecs[0].configuration.chunk_shape
@@ -164,15 +168,15 @@ def _require_sizes(file: Path, metadata: _Metadata) -> None:
             raise StoreError(f"{file}: claims {size:,} {name.replace('_', ' ')}; {advice(name)}")
 
 
-def _version(file: Path) -> tuple[int, int]:
-    if object_path(file) is not None:  # what it holds: not every server reports when it was written
-        return (0, zlib.crc32(file.read_bytes()))
-    stat = file.stat()
-    return (stat.st_ino, stat.st_mtime_ns)
-
-
-def read_json(file: Path) -> Mapping[str, object]:
+def read_json(file: Path, bound: Limits | None = None) -> Mapping[str, object]:
     """Read a ``zarr.json``.
+
+    Parameters
+    ----------
+    file
+        On a disk or behind an address.
+    bound
+        Limits that hold; None to look them up.
 
     Raises
     ------
@@ -181,20 +185,25 @@ def read_json(file: Path) -> Mapping[str, object]:
     StoreError
         If it is not a JSON object.
     """
+    return _read_document(file, bound or limits())[0]
+
+
+def _read_document(file: Path, bound: Limits) -> tuple[Mapping[str, object], tuple[int, int]]:
+    """Read a ``zarr.json``, and what changes whenever it is written again."""
     try:
-        content = read_replaced(file)
+        content, version = read_version(file)
     except FileNotFoundError as error:
         raise StoreIncompleteError(
             f"{file.parent} has no {file.name}: writing it never finished; run `wsi-seg tile` again"
         ) from error
     except OSError as error:
         raise StoreError(f"cannot read {file}: {error.strerror or error}") from error
-    if len(content) > limits().metadata_bytes:
+    if len(content) > bound.metadata_bytes:
         raise StoreError(f"{file} has {len(content)} bytes; {advice('metadata_bytes')}")
     try:
-        value = parse_json(content)
+        value = parse_json(content, bound)
     except ValueError as error:
         raise StoreError(f"{file} is not JSON ({error}); tile the slide again") from error
     if not isinstance(value, dict):
         raise StoreError(f"{file}: got {type(value).__name__}; expected a JSON object")
-    return value
+    return value, version

@@ -8,7 +8,8 @@ part of a process that has ended is taken over by making the next file, ``part.1
 from contextlib import suppress
 from pathlib import Path
 
-from wsi_seg.atomic import create_new, read_replaced
+from wsi_seg.atomic import create_new
+from wsi_seg.shared_files import names_in, read_replaced
 from wsi_seg.store.presence import Presence
 
 
@@ -123,9 +124,8 @@ def owners_of(folder: Path) -> dict[str, str]:
 def _last_numbers(folder: Path) -> dict[str, int]:
     """Highest number of the claims of each part; none where the folder is gone."""
     found: dict[str, int] = {}
-    with suppress(FileNotFoundError):
-        for path in folder.iterdir():
-            part, _, number = path.name.rpartition(".")
-            if number.isdecimal():
-                found[part] = max(int(number), found.get(part, -1))
+    for name in names_in(folder):
+        part, _, number = name.rpartition(".")
+        if number.isdecimal():
+            found[part] = max(int(number), found.get(part, -1))
     return found

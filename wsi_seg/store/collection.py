@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from wsi_seg.errors import StoreError, StoreIncompleteError, StoreNotFoundError
+from wsi_seg.limits import Limits, limits
 from wsi_seg.notebook import SHOWN, collection_html
 from wsi_seg.object_path import REQUESTS, object_path, place
 from wsi_seg.store.layout import slides_in, wsi_seg_attributes
@@ -81,9 +82,9 @@ class Stores:
             raise StoreNotFoundError(f"{self.path}: got slide {name!r}; it has: {known}")
         return self._open(name)
 
-    def _open(self, name: str) -> SlideStore:
+    def _open(self, name: str, bound: Limits | None = None) -> SlideStore:
         path = self.path / name
-        return SlideStore(path=path, name=name, image=open_image(path))
+        return SlideStore(path=path, name=name, image=open_image(path, bound))
 
     def __contains__(self, name: object) -> bool:
         """Whether there is a complete store of this name, without listing all of them."""
@@ -94,11 +95,12 @@ class Stores:
         return (self.path / name / METADATA).is_file()
 
     def __iter__(self) -> Iterator[SlideStore]:
+        bound = limits()
         if object_path(self.path) is None:
-            yield from map(self._open, self.names())
+            yield from (self._open(name, bound) for name in self.names())
             return
         with ThreadPoolExecutor(REQUESTS) as threads:
-            yield from threads.map(self._open, self.names())
+            yield from threads.map(lambda name: self._open(name, bound), self.names())
 
     def __len__(self) -> int:
         return len(self.names())

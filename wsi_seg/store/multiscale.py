@@ -14,6 +14,7 @@ from wsi_seg.classes import ClassTable
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
+from wsi_seg.limits import Limits, limits
 from wsi_seg.reading.readable import Readable
 from wsi_seg.reading.thumbnail import area_averaged, thumbnail_extent
 from wsi_seg.store.arrays import LevelArray, read_json, read_level_array
@@ -220,10 +221,11 @@ def open_multiscale(path: Path) -> Multiscale:
     StoreError
         If the group or one of its arrays is missing, damaged or not one of ours.
     """
-    return multiscale_of(path, read_json(path / METADATA))
+    bound = limits()
+    return multiscale_of(path, read_json(path / METADATA, bound), bound)
 
 
-def multiscale_of(path: Path, document: Mapping[str, object]) -> Multiscale:
+def multiscale_of(path: Path, document: Mapping[str, object], bound: Limits) -> Multiscale:
     """Open a group whose metadata were read; see `open_multiscale`."""
     stored = attributes_of(document, path)  # refuses other formats
     try:
@@ -235,7 +237,7 @@ def multiscale_of(path: Path, document: Mapping[str, object]) -> Multiscale:
             "OME-Zarr group written by wsi_seg"
         ) from error
     scales, ours = found.ome.multiscales[0], found.wsi_seg
-    arrays = tuple(read_level_array(path / dataset.path) for dataset in scales.datasets)
+    arrays = tuple(read_level_array(path / dataset.path, bound) for dataset in scales.datasets)
     return Multiscale(
         path=path,
         name=scales.name or path.name,

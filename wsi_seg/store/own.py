@@ -1,6 +1,7 @@
 """Owns the folder of a group in which wsi_seg keeps files that zarr does not know."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from wsi_seg.atomic import write_atomic
@@ -30,6 +31,13 @@ def make_own_folder(group: Path) -> None:
     file = group / OWN / METADATA
     if not file.is_file():
         write_atomic(file, json.dumps(_EMPTY_ARRAY, indent=1))
+
+
+def remove_own_folder(group: Path) -> None:
+    """Remove a group's folder for our own files, unless others are in it, as of a live command."""
+    (group / OWN / METADATA).unlink(missing_ok=True)
+    with suppress(OSError):
+        (group / OWN).rmdir()
 
 
 def own_file(group: Path, name: str) -> Path:

@@ -23,8 +23,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from wsi_seg.atomic import read_replaced
 from wsi_seg.object_path import object_path
+from wsi_seg.shared_files import names_in, opened_again, read_replaced
 
 # Seconds after which a process that gives no sign has ended, and between two signs.
 LEASE = 60.0
@@ -192,10 +192,8 @@ class Watcher:
 
     def owners(self) -> list[str]:
         """Names of those that have a file, sorted."""
-        try:
-            return sorted(path.stem for path in self._folder.iterdir() if path.suffix == _ENDING)
-        except FileNotFoundError:
-            return []
+        names = names_in(self._folder)
+        return sorted(name.removesuffix(_ENDING) for name in names if name.endswith(_ENDING))
 
     def note(self, owner: str) -> Note | None:
         """Read what a process says about itself; None where it has ended, or says nothing."""
@@ -208,19 +206,23 @@ class Watcher:
         """Last sign of a process; None where its file is gone, so that it has ended."""
         path = self._folder / f"{owner}{_ENDING}"
         remote = object_path(path)
+
+        def look() -> Sign:
+            descriptor = os.open(_locked_file(path), os.O_RDONLY)
+            try:
+                return Sign(os.fstat(descriptor).st_mtime_ns, _is_locked(descriptor))
+            finally:
+                os.close(descriptor)
+
         try:
             shown = None if remote is None else remote.stat().st_mtime_ns
         except FileNotFoundError:
             return None
         try:
-            descriptor = os.open(_locked_file(path), os.O_RDONLY)
-        except OSError:  # of another machine; else gone, or replaced on a network file system
+            locked = opened_again(look)
+        except FileNotFoundError:  # gone, or that of another machine
             return None if shown is None else Sign(shown, None)
-        try:
-            time_ns = os.fstat(descriptor).st_mtime_ns if shown is None else shown
-            return Sign(time_ns, _is_locked(descriptor))
-        finally:
-            os.close(descriptor)
+        return locked if shown is None else Sign(shown, locked.locked)
 
     def lives(self, owner: str) -> bool:
         """Whether a process may still be at work; False is certain."""

@@ -7,7 +7,7 @@ chunk that is missing, and the crc32c of these pairs.
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import FileIO
 from pathlib import Path
 from typing import Self
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from wsi_seg.atomic import partial_path
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.object_path import object_path
+from wsi_seg.shared_files import opened_again
 
 MISSING = np.iinfo(np.uint64).max
 _PAIR_BYTES = 16
@@ -113,11 +114,15 @@ class Shard:
         self._descriptor: int | None = None
         self._remote = object_path(path)
         self._fetched: dict[tuple[int, int], bytes] = {}
+        self._version: tuple[int, ...] | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -178,18 +183,37 @@ class Shard:
         """Last bytes of the file, and its size."""
         if self._remote is not None:
             return self._remote.read_end(nbytes)
-        total = os.fstat(self._opened()).st_size
-        return os.pread(self._opened(), nbytes, max(0, total - nbytes)), total
+        total = self._of_open_file(lambda descriptor: os.fstat(descriptor).st_size)
+        return self._span(max(0, total - nbytes), nbytes), total
 
     def _span(self, offset: int, nbytes: int) -> bytes:
         if self._remote is None:
-            return os.pread(self._opened(), nbytes, offset)
+            return self._of_open_file(lambda descriptor: os.pread(descriptor, nbytes, offset))
         kept = self._fetched.pop((offset, nbytes), None)
         return self._remote.read_spans([(offset, nbytes)])[0] if kept is None else kept
+
+    def _of_open_file[Found](self, read: Callable[[int], Found]) -> Found:
+        """Read from the file, opened again where a network file system has lost its handle."""
+
+        def again() -> Found:
+            try:
+                return read(self._opened())
+            except OSError:
+                self._close()
+                raise
+
+        return opened_again(again)
 
     def _opened(self) -> int:
         if self._descriptor is None:
             self._descriptor = os.open(self.path, os.O_RDONLY)
+            stat = os.fstat(self._descriptor)
+            version = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+            if self._version not in (None, version):  # its index is of no use any more
+                raise StoreError(
+                    f"shard {self.path} was replaced while it was read; repeat the command"
+                )
+            self._version = version
         return self._descriptor
 
     def _unreadable(self, error: OSError) -> StoreError:

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from wsi_seg.choices import Save
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Pyramid
+from wsi_seg.limits import Limits, limits
 from wsi_seg.notebook import picture_png, slide_html
 from wsi_seg.reading.resample import read_centred
 from wsi_seg.store.arrays import read_json
-from wsi_seg.store.info import PredictionInfo, StoreInfo
+from wsi_seg.store.info import SAVED, PredictionInfo, StoreInfo
 from wsi_seg.store.layout import attributes_of, label_list
 from wsi_seg.store.multiscale import Multiscale, multiscale_of, open_multiscale
 from wsi_seg.store.names import LABELS, METADATA, PREDICTION_LABEL
@@ -196,22 +197,32 @@ def planes_error(slide: str, label: str) -> StoreError:
     )
 
 
-def open_image(path: Path) -> Multiscale:
+def open_image(path: Path, bound: Limits | None = None) -> Multiscale:
     """Open what a slide's group shows: see `SlideStore.image`.
+
+    Parameters
+    ----------
+    path
+        Group folder.
+    bound
+        Limits that hold; None to look them up.
 
     Raises
     ------
     StoreError
         If it is missing, damaged or not one of ours.
     """
-    document = read_json(path / METADATA)
+    bound = bound or limits()
+    document = read_json(path / METADATA, bound)
     stored = attributes_of(document, path)
     if _saved(path, stored) != "labels":
-        return multiscale_of(path, document)
+        return multiscale_of(path, document, bound)
     return replace(
         open_multiscale(path / LABELS / PREDICTION_LABEL), name=path.name, attributes=stored
     )
 
 
 def _saved(path: Path, attributes: Mapping[str, object]) -> Save:
-    return PredictionInfo.from_json({"saved": attributes.get("saved", "both")}, path).saved
+    saved = attributes.get("saved", "both")
+    known = next((one for one in SAVED if one == saved), None)
+    return known or PredictionInfo.from_json({"saved": saved}, path).saved  # says what is wrong

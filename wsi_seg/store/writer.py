@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.atomic import move_folder, remove_folder, sync
+from wsi_seg.atomic import move_folder, remove_folder, remove_tree, sync, sync_tree
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.object_path import object_path
 from wsi_seg.store.arrays import LevelArray, read_level_array
@@ -100,9 +99,16 @@ def write_rows(array: LevelArray, y: int, rows: Pixels) -> list[int | None]:
         return write_shard(path, list(shards[column]))
 
     if len(shards) == 1:
-        return [write(0)]
-    with ThreadPoolExecutor(min(_WRITES, len(shards))) as threads:
-        return list(threads.map(write, range(len(shards))))
+        written = [write(0)]
+    else:
+        with ThreadPoolExecutor(min(_WRITES, len(shards))) as threads:
+            written = list(threads.map(write, range(len(shards))))
+    if any(checksum is not None for checksum in written):
+        folder = array.shard_path(y // array.shard.height, 0)
+        while folder != array.path:  # a new name is on the disk when its folder is
+            folder = folder.parent
+            sync(folder)
+    return written
 
 
 def commit(
@@ -133,7 +139,8 @@ def commit(
     old = _aside(partial.with_name(final.name), "old") if is_local else final
     try:
         if is_local:
-            _sync_all(partial)
+            # Shards, whose names are numbers, were synced when written.
+            sync_tree(partial, wanted=lambda name: "." in name)
         final.parent.mkdir(parents=True, exist_ok=True)
         if final.parent.name == LABELS:
             list_label(final.parent, final.name)  # before the rename: a kill leaves no orphan
@@ -148,16 +155,6 @@ def commit(
         raise OutputError(
             f"cannot rename {partial} to {final}: {error.strerror or error}"
         ) from error
-
-
-def _sync_all(group: Path) -> None:
-    """Wait for the files and folders of a group; shards, which are numbers, were synced before."""
-    unsynced = []
-    for folder, _, files in group.walk():
-        unsynced += [folder / name for name in files if "." in name]
-        unsynced.append(folder)
-    with ThreadPoolExecutor(_WRITES) as threads:
-        list(threads.map(sync, unsynced))
 
 
 def remove_if_empty(group: Path) -> None:
@@ -183,11 +180,10 @@ def delete(path: Path) -> None:
             (path / JOURNAL).unlink(missing_ok=True)
             remove_folder(path, first=METADATA)
             return
-        if removed.exists():
-            shutil.rmtree(removed)
+        remove_tree(removed)
         # A kill while it is removed must not leave a group that looks like one.
         path.rename(removed)
-        shutil.rmtree(removed)
+        remove_tree(removed)
     except FileNotFoundError:
         return
     except OSError as error:
