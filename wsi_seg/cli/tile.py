@@ -9,6 +9,7 @@ from wsi_seg.batch import require_none
 from wsi_seg.choices import CodecName, NamesBy
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
 from wsi_seg.cli.numbers import low_high
+from wsi_seg.cli.options import ShardOption, shard_of
 
 
 def tile(
@@ -84,6 +85,7 @@ def tile(
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare samples with the slides afterwards.")
     ] = False,
+    shard: ShardOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make stores again that exist.")
     ] = False,
@@ -91,7 +93,8 @@ def tile(
 ) -> None:
     """Turn slides into a collection of pyramids with tissue masks.
 
-    Run it again after an interruption and it continues where it stopped.
+    Run it again after an interruption and it continues where it stopped. Several processes may
+    tile into one collection: see --shard.
 
     For example:
 
@@ -99,8 +102,14 @@ def tile(
       wsi-seg tile slides/ --annotations polygons/ --verify
       wsi-seg tile ct/ --window=-160,240
       wsi-seg tile slides/ --only trial.csv
+      wsi-seg tile slides/ --shard 3/16
     """
     shown = low_high(window)
+    share = shard_of(shard)
+    if share is not None and annotations is not None:
+        raise typer.BadParameter(
+            "got --annotations with --shard; draw them with `wsi-seg annotate` once all is tiled"
+        )
 
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.ingest.names import name_slides
@@ -121,15 +130,17 @@ def tile(
             opening=OpenOptions(mpp, None if shown is None else Window(*shown), scene, icc),
             overwrite=overwrite,
             workers=workers,
+            shard=share,
             progress=terminal.progress,
         )
         terminal.show(report)
         summary, failures = report.to_json(), dict(report.failures)
         if verify:
+            others = set(found.names.values()) - {slide.name for slide in report.slides}
             checked = verify_slides(
                 found,
                 open_collection(out),
-                except_for=report.failures,
+                except_for=others,
                 progress=terminal.progress,
             )
             terminal.show(checked)
@@ -145,4 +156,5 @@ def tile(
         terminal.next_command("wsi-seg", "infer", out, "--overlap", "0.5")
         return summary
 
-    run_verb(body, json_mode, writes=out, makes=True)
+    # Those that share the work hold the collection together.
+    run_verb(body, json_mode, writes=out if share is None else None, makes=True)

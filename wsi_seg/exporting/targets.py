@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsi_seg.batch import SlidesReport
+from wsi_seg.batch import SlidesReport, elsewhere_lines
 from wsi_seg.choices import Dialect, Ngff, ObjectType
 from wsi_seg.errors import OutputError
 from wsi_seg.postprocess.rule import Rule
@@ -158,6 +158,8 @@ class ExportReport(SlidesReport[str]):
         Area below which they are, with its unit.
     warnings
         Tiles that inference could not read, and probabilities it did not save.
+    elsewhere
+        Number of slides that others of several processes export, or have.
     """
 
     files: tuple[str, ...]
@@ -165,6 +167,7 @@ class ExportReport(SlidesReport[str]):
     left_out: dict[str, int]
     min_area: dict[str, str]
     warnings: tuple[str, ...] = ()
+    elsewhere: int = 0
 
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
@@ -175,4 +178,5 @@ class ExportReport(SlidesReport[str]):
             lines.append(f"{slide}: {count} objects{rest}")
         if any(self.left_out.values()):
             lines.append("--min-area-um2 0 keeps small ones")
-        return [*lines, *self.warnings, *(f"wrote {file}" for file in self.files)]
+        lines += [*self.warnings, *(f"wrote {file}" for file in self.files)]
+        return [*lines, *elsewhere_lines(self.elsewhere)]

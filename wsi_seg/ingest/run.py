@@ -6,11 +6,11 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from wsi_seg.errors import SlideError, StoreError, WsiSegError
+from wsi_seg.errors import ConfigError, SlideError, StoreError, WsiSegError
 from wsi_seg.ingest.names import NamedSlides, name_slides
 from wsi_seg.ingest.plan import AUTO, Codec, LevelPlan, plan_levels
 from wsi_seg.ingest.privacy import require_allowed
@@ -19,6 +19,7 @@ from wsi_seg.ingest.report import TiledSlide, TileReport
 from wsi_seg.ingest.verbatim import copy_shard_row
 from wsi_seg.masks.labels import write_tissue
 from wsi_seg.progress import Progress, Silent
+from wsi_seg.shard import Shard
 from wsi_seg.slides import (
     Slide,
     open_slide,
@@ -42,6 +43,7 @@ from wsi_seg.store.names import JOURNAL, LABELS, METADATA, OWN, PARTIAL
 from wsi_seg.store.pyramid import reduced_strip
 from wsi_seg.store.shards import shard_checksum
 from wsi_seg.store.slide_store import SlideStore
+from wsi_seg.store.turns import Turns, taking_turns
 from wsi_seg.store.writer import commit, delete, remove_if_empty, write_rows
 
 logger = logging.getLogger(__name__)
@@ -65,12 +67,14 @@ def tile_slides(
     opening: OpenOptions = OpenOptions(),  # noqa: B008 (frozen)
     overwrite: bool = False,
     workers: int = 2,
+    shard: Shard | None = None,
     progress: Progress = Silent(),  # noqa: B008 (has no state)
 ) -> TileReport:
     """Write slides into a collection, each with its tissue mask; repeat it to resume.
 
-    Slides that fail, or have the name of another one, are named in the result, so that work on the
-    others can go on: call its `TileReport.require_whole` in the end, to raise an error for them.
+    Several processes may write into one collection, if each is given its ``shard``. Slides that
+    fail, or have the name of another one, are named in the result, so that work on the others can
+    go on: call its `TileReport.require_whole` in the end, to raise an error for them.
 
     Parameters
     ----------
@@ -87,6 +91,9 @@ def tile_slides(
         Whether stores that exist are made again.
     workers
         Slides worked on at the same time.
+    shard
+        Which share this process does, balanced by the bytes of the files; then it does what those
+        have left that were killed. None is all of the work.
     progress
         Advanced by finished MB of the files.
 
@@ -110,11 +117,20 @@ def tile_slides(
     """
     out = Path(out)
     found = paths if isinstance(paths, NamedSlides) else name_slides(paths)
-    is_new = not (out / METADATA).exists()
+    if shard is not None and overwrite:
+        raise ConfigError(
+            f"got --shard {shard} with --overwrite; expected it alone: choose another --out"
+        )
+    is_new = shard is None and not (out / METADATA).exists()
     create_collection(out)
     started = time.perf_counter()
-    options = _Options(codec, opening, overwrite, found.mpp)
-    done, failures = _Batch(out, options, progress).run(found.names, workers)
+    batch = _Batch(out, _Options(codec, opening, overwrite, found.mpp), workers, progress)
+    elsewhere = 0
+    if shard is None:
+        batch.run(found.names)
+    else:
+        elsewhere = batch.run_share(found.names, shard)
+    done, failures = batch.done, batch.failures
     remove_if_empty(out)
     if is_new and not done and not (out / PARTIAL).exists():
         (out / METADATA).unlink()
@@ -130,7 +146,7 @@ def tile_slides(
         raise next(iter(errors.values()))
     reasons = {name: str(error) for name, error in errors.items()}
     slides = tuple(sorted(done, key=lambda slide: slide.name))
-    report = TileReport(slides, out, time.perf_counter() - started, failures=reasons)
+    report = TileReport(slides, out, time.perf_counter() - started, elsewhere, failures=reasons)
     if not slides:
         report.require_whole()
     return report
@@ -139,50 +155,69 @@ def tile_slides(
 class _Batch:
     """Slides of one run: a few at a time, failures kept apart."""
 
-    def __init__(self, out: Path, options: _Options, progress: Progress) -> None:
+    def __init__(self, out: Path, options: _Options, workers: int, progress: Progress) -> None:
         self._out, self._options, self._progress = out, options, progress
+        self._workers = max(1, workers)
         self._stop = threading.Event()
         self._lock = threading.Lock()
+        self.done: list[TiledSlide] = []
+        self.failures: dict[Path, WsiSegError] = {}
 
-    def run(
-        self, names: Mapping[Path, str], workers: int
-    ) -> tuple[list[TiledSlide], dict[Path, WsiSegError]]:
-        done: list[TiledSlide] = []
-        failures: dict[Path, WsiSegError] = {}
+    def run_share(self, names: Mapping[Path, str], shard: Shard) -> int:
+        """Tile a share of slides, then what others have left; count those left to others."""
+        paths = {name: path for path, name in names.items()}
+        options = self._options
+        with taking_turns(
+            self._out,
+            "tile",
+            shard,
+            {name: source_bytes(path) for name, path in paths.items()},
+            options={"codec": str(options.codec), "opening": asdict(options.opening)},
+            is_current=lambda name, _: (self._out / name).exists(),
+            at_once=self._workers,
+            progress=self._progress,
+        ) as turns:
+            for some in turns:
+                self.run({paths[name]: name for name in some}, turns)
+            return len(paths) - len(self.done) - len(self.failures)
+
+    def run(self, names: Mapping[Path, str], turns: Turns | None = None) -> None:
+        """Tile slides; what becomes of each is noted for other processes, if there are any."""
         total = sum(source_bytes(path) for path in names)
         self._progress.start("tile", total / 1e6, "MB")
-        with ThreadPoolExecutor(max(1, workers), thread_name_prefix="wsi-tile") as pool:
+        with ThreadPoolExecutor(self._workers, thread_name_prefix="wsi-tile") as pool:
             jobs: dict[Future[TiledSlide], Path] = {
-                pool.submit(self._tile, path, name): path for path, name in names.items()
+                pool.submit(self._noted, path, name, turns): path for path, name in names.items()
             }
             try:
                 for job in as_completed(jobs):
-                    self._collect(job, jobs[job], done, failures)
+                    self._collect(job, jobs[job])
             except BaseException:
                 # Ctrl-C: units under way are finished, the rest is left for the next run.
                 self._stop.set()
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
         self._progress.finish()
-        return done, failures
 
-    def _collect(
-        self,
-        job: Future[TiledSlide],
-        path: Path,
-        done: list[TiledSlide],
-        failures: dict[Path, WsiSegError],
-    ) -> None:
+    def _collect(self, job: Future[TiledSlide], path: Path) -> None:
         try:
-            done.append(job.result())
+            self.done.append(job.result())
         except WsiSegError as error:
             logger.info("%s failed: %s", path, error)
-            failures[path] = error
+            self.failures[path] = error
         except Exception as error:
             logger.exception("%s failed unexpectedly", path)
-            failures[path] = SlideError(
+            self.failures[path] = SlideError(
                 f"{path}: unexpected {type(error).__name__}: {error}; this is a defect of wsi_seg"
             )
+
+    def _noted(self, path: Path, name: str, turns: Turns | None) -> TiledSlide:
+        if turns is None:
+            return self._tile(path, name)
+        with turns.noting(name) as note:
+            found = self._tile(path, name)
+            note(name)
+        return found
 
     def _tile(self, path: Path, name: str) -> TiledSlide:
         opening = self._options.opening

@@ -56,7 +56,9 @@ def locked(folder: Path, verb: str, *, make: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def sharing(folder: Path, verb: str, *, shard: str | None = None) -> Iterator[Presence]:
+def sharing(
+    folder: Path, verb: str, *, shard: str | None = None, options: str = ""
+) -> Iterator[Presence]:
     """Work in a folder with other processes of the same command.
 
     Parameters
@@ -67,6 +69,8 @@ def sharing(folder: Path, verb: str, *, shard: str | None = None) -> Iterator[Pr
         What the command is called; others are kept off.
     shard
         Which share of the work this process does.
+    options
+        Names the options that all of these processes must have.
 
     Yields
     ------
@@ -76,15 +80,24 @@ def sharing(folder: Path, verb: str, *, shard: str | None = None) -> Iterator[Pr
     Raises
     ------
     BusyError
-        If another command is at work there; names its verb, process, host and time.
+        If another command is at work there, or one with other options; names its verb, process,
+        host and time.
     OutputError
         If the folder cannot be written.
     """
-    with _removed_if_empty(folder), _present(folder, Note.own(verb, shard=shard)) as presence:
+    note = Note.own(verb, shard=shard, options=options)
+    with _removed_if_empty(folder), _present(folder, note) as presence:
         # Both kinds first say that they are there, then look: at worst both give way.
         for _, other in presence.watcher.others(presence.id):
-            if not other.is_own and (other.alone or other.verb != verb):
+            if other.is_own:
+                continue
+            if other.alone or other.verb != verb:
                 raise _busy(folder, other)
+            if other.options != options:
+                raise BusyError(
+                    f"{folder} is in use by {other}, which was given other options or other "
+                    "slides; wait until that has ended, or give the same to all that share the work"
+                )
         yield presence
 
 
