@@ -7,10 +7,13 @@ import typer
 
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
 from wsi_seg.cli.options import (
+    BoxOption,
+    InsideOption,
     LabelOption,
     OnlyOption,
     ShardOption,
     TruthOption,
+    inside_of,
     only_some,
     shard_of,
 )
@@ -53,6 +56,8 @@ def evaluate(
         ),
     ] = False,
     only: OnlyOption = None,
+    inside: InsideOption = None,
+    bbox: BoxOption = None,
     shard: ShardOption = None,
     json_mode: JsonFlag = False,
 ) -> None:
@@ -67,6 +72,7 @@ def evaluate(
       wsi-seg evaluate pred.zarr --truth store.zarr
       wsi-seg evaluate pred.zarr --rule run/rule.json --out scores/
       wsi-seg evaluate pred.zarr --out scores/ --shard 3/16
+      wsi-seg evaluate pred.zarr --inside polygons/annotated.geojson
     """
     share = shard_of(shard)
     if share is not None and out is None:
@@ -87,6 +93,7 @@ def evaluate(
             usual_measures(predictions, tolerance_um=tolerance_um),
             maps,
             terminal.progress,
+            inside_of(inside, bbox),
         )
         if share is not None and out is not None:
             scores = evaluate_share(scoring, share, out)

@@ -7,7 +7,15 @@ import typer
 
 from wsi_seg.choices import Dialect, Ngff, ObjectType
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
-from wsi_seg.cli.options import OnlyOption, ShardOption, only_some, shard_of
+from wsi_seg.cli.options import (
+    BoxOption,
+    InsideOption,
+    OnlyOption,
+    ShardOption,
+    inside_of,
+    only_some,
+    shard_of,
+)
 from wsi_seg.cli.rules import (
     RuleOption,
     ThresholdOption,
@@ -132,6 +140,8 @@ def export(
     threshold: ThresholdOption = None,
     watershed_depth: WatershedOption = 0.0,
     only: OnlyOption = None,
+    inside: InsideOption = None,
+    bbox: BoxOption = None,
     shard: ShardOption = None,
     json_mode: JsonFlag = False,
 ) -> None:
@@ -150,6 +160,7 @@ def export(
       wsi-seg export pred.zarr --ome-zarr zarr/ --ngff 0.4
       wsi-seg export pred.zarr --dicom-seg seg/ --dicom-ann ann/ --source slides/
       wsi-seg export pred.zarr --geojson found/ --shard 3/16
+      wsi-seg export pred.zarr --geojson found/ --only case-1 --bbox 2000,1000,512,512
     """
     share = shard_of(shard)
     wanted = {
@@ -198,6 +209,7 @@ def export(
                 ngff=ngff,
                 zipped=zipped,
                 overwrite=overwrite,
+                inside=inside_of(inside, bbox),
             ),
             shard=share,
             progress=terminal.progress,

@@ -7,7 +7,15 @@ import typer
 
 from wsi_seg.choices import Blend, Compile, Mode, Precision, Save, Tta
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb, words_given
-from wsi_seg.cli.options import OnlyOption, ShardOption, only_some, shard_of
+from wsi_seg.cli.options import (
+    BoxOption,
+    InsideOption,
+    OnlyOption,
+    ShardOption,
+    inside_of,
+    only_some,
+    shard_of,
+)
 
 
 def infer(
@@ -140,6 +148,8 @@ def infer(
     ] = None,
     shard: ShardOption = None,
     only: OnlyOption = None,
+    inside: InsideOption = None,
+    bbox: BoxOption = None,
     overwrite: Annotated[
         bool,
         typer.Option(
@@ -164,6 +174,8 @@ def infer(
       wsi-seg infer --checkpoint run/ensemble.yaml --combine vote
       wsi-seg infer --shard 3/16
       wsi-seg infer --only "case-1*"
+      wsi-seg infer --inside tumour --plan
+      wsi-seg infer --only case-1 --bbox 2000,1000,8192,8192
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
@@ -192,6 +204,7 @@ def infer(
             mpp=mpp,
             level=level,
             max_ram=None if max_ram is None else parse_bytes(max_ram),
+            inside=inside_of(inside, bbox),
             shard=shard_of(shard),
         )
         slides = only_some(open_collection(collection), only)

@@ -26,6 +26,7 @@ from wsi_seg.evaluation.pairing import (
 from wsi_seg.evaluation.scores import Counts, Measures, Scores, SlideScore
 from wsi_seg.evaluation.table import write_scores
 from wsi_seg.evaluation.tiles import tile_dices
+from wsi_seg.masks.inside import Inside
 from wsi_seg.postprocess.label_map import predicted_label
 from wsi_seg.postprocess.rule import Rule
 from wsi_seg.postprocess.strips import label_strips
@@ -138,6 +139,7 @@ class Scoring:
     measures: Measures
     maps: bool = False
     progress: Progress = Silent()  # noqa: RUF009 (has no state)
+    inside: Inside | None = None
 
     @property
     def found_label(self) -> str:
@@ -160,6 +162,8 @@ class Scoring:
         prediction, truth = self.predictions[name], self.slides[name]
         if (lack := lack_of_truth(truth, self.label)) is not None:
             return ScoredSlide(name, lack=lack)
+        if self.inside is not None:
+            truth = self.inside.ignoring(truth)
         if self.rule is not None:
             write_decision(prediction, self.rule)
         found = evaluate_slide(
@@ -193,6 +197,7 @@ class Scoring:
             "rule": None if self.rule is None else asdict(self.rule),
             "measures": asdict(self.measures),
             "maps": self.maps,
+            "inside": None if self.inside is None else self.inside.said,
         }
 
     def joined(self, batch: Batch[ScoredSlide], *, elsewhere: int = 0) -> Scores:
@@ -220,6 +225,7 @@ class Scoring:
             ),
             {name: one.maps for name, one in scored.items() if one.maps},
             elsewhere,
+            None if self.inside is None else self.inside.said,
         )
 
 

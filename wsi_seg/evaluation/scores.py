@@ -164,6 +164,8 @@ class Scores:
     elsewhere
         Number of slides that others of several processes score, or have; all figures are then
         without these.
+    inside
+        Part of the slides that was scored; None for all of them.
     """
 
     slides: tuple[SlideScore, ...]
@@ -174,6 +176,7 @@ class Scores:
     warnings: tuple[str, ...] = ()
     maps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     elsewhere: int = 0
+    inside: str | None = None
 
     @property
     def scored(self) -> tuple[str, ...]:
@@ -246,7 +249,7 @@ class Scores:
 
     def lines(self) -> list[str]:
         """Sentences about each class for people."""
-        lines = []
+        lines = [] if self.inside is None else [f"only inside {self.inside}:"]
         for name in self.class_names:
             pooled = self.pooled(name)
             mean, spread = self.slide_dice(name)
@@ -286,6 +289,8 @@ class Scores:
                 for name in self.class_names
             },
         }
+        if self.inside is not None:
+            figures["inside"] = self.inside
         if self.slides:
             figures["mean_slide_dice"] = self.mean_slide_dice
         figures |= {

@@ -1,6 +1,5 @@
 """Owns exporting a whole prediction collection: one file per slide and format."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,15 +15,14 @@ from wsi_seg.exporting.geoparquet import write_geoparquet
 from wsi_seg.exporting.names import file_name
 from wsi_seg.exporting.omezarr import write_ome_zarr
 from wsi_seg.exporting.outlines import Outlines, outlines
-from wsi_seg.exporting.overview import write_overview
+from wsi_seg.exporting.pixels import write_pixels
 from wsi_seg.exporting.place import Place
-from wsi_seg.exporting.png import write_mask
 from wsi_seg.exporting.qupath import OBJECTS, PROJECT, project_slides, write_qupath_project
 from wsi_seg.exporting.rle import write_rle_csv
 from wsi_seg.exporting.spatial import write_spatialdata
 from wsi_seg.exporting.targets import ExportReport, ExportTargets
-from wsi_seg.exporting.tiff import write_ome_tiff
 from wsi_seg.exporting.written import Written, is_as_written
+from wsi_seg.masks.inside import Inside
 from wsi_seg.postprocess.objects import ObjectTable, Scale
 from wsi_seg.postprocess.table import write_table
 from wsi_seg.postprocess.write import decided_label
@@ -114,7 +112,7 @@ def export(
         batch = run_each(names, work, title="export", progress=progress)
         of_all = write_shared(batch.results)
     else:
-        batch, of_all = _share(predictions, targets, work, write_shared, shard, progress)
+        batch, of_all = _share(predictions, slides, targets, work, write_shared, shard, progress)
     done = batch.results
     files = [str(path) for slide in done.values() for path in slide.files]
     found = {name: slide for name, slide in done.items() if slide.objects is not None}
@@ -132,6 +130,7 @@ def export(
 
 def _share(
     predictions: Predictions,
+    slides: Collection | None,
     targets: ExportTargets,
     work: Callable[[str], "_Done"],
     write_shared: Callable[[Mapping[str, "_Done"]], list[Path]],
@@ -151,7 +150,7 @@ def _share(
 
     def of_json(name: str, kept: object) -> _Done:
         assert isinstance(kept, dict)
-        label = decided_label(predictions[name], targets.rule)
+        label = _decided(predictions[name], slides, targets)
         return _Done(name, label, list(map(Path, kept["files"])), *kept["figures"])
 
     def is_current(name: str, kept: object) -> bool:
@@ -208,14 +207,15 @@ class _Done:
 
 def _write_slide(store: SlideStore, slides: Collection | None, targets: ExportTargets) -> _Done:
     """Write one slide's own files."""
-    label = decided_label(store, targets.rule)
+    label = _decided(store, slides, targets)
+    store = replace(store, image=_inside(store.image, store, slides, targets))
     if label.channels is not None and targets.one_id:
         raise StoreError(
             f"slide {store.name}: its classes overlap, and {', '.join(targets.one_id)} have one id "
             "for each pixel; expected other formats, such as --geojson, --rle or --ome-tiff"
         )
     files = Written(overwrite=targets.overwrite)
-    _write_pixels(store, label, slides, targets, files)
+    write_pixels(store, label, slides, targets, files)
     if targets.source is not None and (targets.dicom_seg or targets.dicom_ann):
         header = source_header(targets.source, store.name)
         codes = class_codes(label.classes, targets.codes)
@@ -237,17 +237,31 @@ def _write_slide(store: SlideStore, slides: Collection | None, targets: ExportTa
     return _Done(store.name, label, files.paths, count, small, least)
 
 
+def _decided(store: SlideStore, slides: Collection | None, targets: ExportTargets) -> Multiscale:
+    """Label map that is exported; what is outside of the part that was asked for is 0."""
+    return _inside(decided_label(store, targets.rule), store, slides, targets)
+
+
+def _inside(
+    image: Multiscale, store: SlideStore, slides: Collection | None, targets: ExportTargets
+) -> Multiscale:
+    if targets.inside is None:
+        return image
+    slide = slides[store.name] if slides is not None and store.name in slides else None
+    return targets.inside.alone(image, slide, Place.of(store.image).extent)
+
+
 def _outlines(store: SlideStore, label: Multiscale, targets: ExportTargets) -> Outlines:
     return outlines(
         label,
         None if store.saved == "labels" else store.probabilities,
         min_area_um2=_least_area(label, targets),
         simplify_um=targets.simplify_um,
-        identity=_identity(store, label),
+        identity=_identity(store, label, targets.inside),
     )
 
 
-def _identity(store: SlideStore, label: Multiscale) -> dict[str, object]:
+def _identity(store: SlideStore, label: Multiscale, inside: Inside | None) -> dict[str, object]:
     """List what decides the objects of a slide, whatever was saved of the prediction."""
     about = store.prediction
     return {
@@ -255,6 +269,7 @@ def _identity(store: SlideStore, label: Multiscale) -> dict[str, object]:
         "settings": dict(about.settings),
         "calibration": dict(about.calibration_tables),
         "rule": label.attributes.get("rule"),
+        **({} if inside is None else {"inside": inside.said}),
     }
 
 
@@ -262,37 +277,6 @@ def _least_area(label: Multiscale, targets: ExportTargets) -> float:
     if targets.min_area_um2 is not None:
         return targets.min_area_um2
     return _LEAST_PX * Scale(label.downsample, label.pyramid.mpp).unit ** 2
-
-
-def _write_pixels(
-    store: SlideStore,
-    label: Multiscale,
-    slides: Collection | None,
-    targets: ExportTargets,
-    files: Written,
-) -> None:
-    """Write the pictures of one slide."""
-    if targets.overview is not None and slides is not None:
-        with files.new(targets.overview / file_name(store.name, ".png")) as path:
-            parts = [(part, part.classes) for part in each_class(label)]
-            write_overview(slides[store.name], parts, path)
-    if targets.png is not None:
-        for number, part in enumerate(each_class(label), 1):
-            own = "" if label.channels is None else f".{number}-{_plain(part.classes.names[0])}"
-            with files.new(targets.png / file_name(store.name, f"{own}.png")) as path:
-                write_mask(path, part)
-    if targets.ome_tiff is not None:
-        images = {"labels": label}
-        if store.saved != "labels":
-            images = {"probability": store.probabilities, **images}
-        for suffix, image in images.items():
-            with files.new(targets.ome_tiff / file_name(store.name, f".{suffix}.ome.tif")) as path:
-                write_ome_tiff(path, image, store.name)
-
-
-def _plain(name: str) -> str:
-    """Name of a class as a part of a file's name."""
-    return re.sub(r"[^\w-]+", "_", name)
 
 
 def _write_objects(

@@ -6,6 +6,7 @@ from pathlib import Path
 from wsi_seg.batch import SlidesReport, elsewhere_lines
 from wsi_seg.choices import Dialect, Ngff, ObjectType
 from wsi_seg.errors import OutputError
+from wsi_seg.masks.inside import Inside
 from wsi_seg.postprocess.rule import Rule
 
 
@@ -63,6 +64,8 @@ class ExportTargets:
         Version of OME-Zarr, and whether each is one ``.ozx`` file, which only 0.5 has.
     overwrite
         Whether files are replaced that no export wrote, or that were changed since.
+    inside
+        Part of each slide that is exported; outside is nothing. None is all of it.
 
     Raises
     ------
@@ -101,6 +104,7 @@ class ExportTargets:
     ngff: Ngff = "0.5"
     zipped: bool = False
     overwrite: bool = False
+    inside: Inside | None = None
 
     def __post_init__(self) -> None:
         if self.zipped and self.ngff != "0.5":
