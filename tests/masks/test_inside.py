@@ -69,7 +69,8 @@ def test_tiles_that_are_left_out_have_no_pixel_inside(box, tile_px, by_class):
             slide_with(np.zeros(SHAPE, np.uint8)),
         )
     grid = TileGrid(FULL, tile_px, tile_px // 2)
-    touched = inside.touched(slide, FULL, FULL, grid.ys, grid.xs, tile_px)
+    tile = Extent(height=tile_px, width=tile_px)
+    touched = inside.touched(slide, FULL, FULL, grid.ys, grid.xs, tile)
     pixels = inside.rows(slide, FULL, FULL)
     margin = 2 if by_class else 0
     for row, top in enumerate(grid.ys):

@@ -1,5 +1,6 @@
 """Owns ``wsi-seg tile``."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ from wsi_seg.batch import require_none
 from wsi_seg.choices import CodecName, NamesBy
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
 from wsi_seg.cli.numbers import low_high
-from wsi_seg.cli.options import ShardOption, shard_of
+from wsi_seg.cli.options import BoxOption, ShardOption, inside_of, shard_of
 
 
 def tile(
@@ -72,6 +73,14 @@ def tile(
             show_default="all",
         ),
     ] = None,
+    inside: Annotated[
+        str | None,
+        typer.Option(
+            help="Part of each slide: a GeoJSON file of polygons; nothing else is copied.",
+            show_default="all of it",
+        ),
+    ] = None,
+    bbox: BoxOption = None,
     workers: Annotated[
         int, typer.Option(min=1, help="Number of slides that are tiled at the same time.")
     ] = 2,
@@ -103,6 +112,7 @@ def tile(
       wsi-seg tile ct/ --window=-160,240
       wsi-seg tile slides/ --only trial.csv
       wsi-seg tile slides/ --shard 3/16
+      wsi-seg tile case-1.svs --bbox 2000,1000,8192,8192
     """
     shown = low_high(window)
     share = shard_of(shard)
@@ -110,6 +120,8 @@ def tile(
         raise typer.BadParameter(
             "got --annotations with --shard; draw them with `wsi-seg annotate` once all is tiled"
         )
+    if verify and (inside or bbox):
+        raise typer.BadParameter("got --verify with a part of slides; it compares whole ones")
 
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.ingest.names import name_slides
@@ -122,7 +134,9 @@ def tile(
         from wsi_seg.store import open_collection
 
         some = None if only is None else Selection.parse(only)
-        found = name_slides(slides, names, only=some)
+        found = replace(
+            name_slides(slides, names, only=some), inside=inside_of(inside, bbox), shard=share
+        )
         report = tile_slides(
             found,
             out,
@@ -130,7 +144,6 @@ def tile(
             opening=OpenOptions(mpp, None if shown is None else Window(*shown), scene, icc),
             overwrite=overwrite,
             workers=workers,
-            shard=share,
             progress=terminal.progress,
         )
         terminal.show(report)

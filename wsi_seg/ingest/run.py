@@ -12,12 +12,13 @@ from pathlib import Path
 
 from wsi_seg.errors import ConfigError, SlideError, StoreError, WsiSegError
 from wsi_seg.ingest.names import NamedSlides, name_slides
+from wsi_seg.ingest.part import only_part, require_drawable, wanted_chunks, write_mask_of
 from wsi_seg.ingest.plan import AUTO, Codec, LevelPlan, plan_levels
 from wsi_seg.ingest.privacy import require_allowed
 from wsi_seg.ingest.recode import recode_strip
 from wsi_seg.ingest.report import TiledSlide, TileReport
 from wsi_seg.ingest.verbatim import copy_shard_row
-from wsi_seg.masks.labels import write_tissue
+from wsi_seg.masks.inside import Inside
 from wsi_seg.progress import Progress, Silent
 from wsi_seg.shard import Shard
 from wsi_seg.slides import (
@@ -57,6 +58,7 @@ class _Options:
     opening: OpenOptions
     overwrite: bool
     mpp: Mapping[str, float]
+    inside: Inside | None
 
 
 def tile_slides(
@@ -67,14 +69,13 @@ def tile_slides(
     opening: OpenOptions = OpenOptions(),  # noqa: B008 (frozen)
     overwrite: bool = False,
     workers: int = 2,
-    shard: Shard | None = None,
     progress: Progress = Silent(),  # noqa: B008 (has no state)
 ) -> TileReport:
     """Write slides into a collection, each with its tissue mask; repeat it to resume.
 
-    Several processes may write into one collection, if each is given its ``shard``. Slides that
-    fail, or have the name of another one, are named in the result, so that work on the others can
-    go on: call its `TileReport.require_whole` in the end, to raise an error for them.
+    Slides that fail, or have the name of another one, are named in the result, so that work on the
+    others can go on: call its `TileReport.require_whole` in the end, to raise an error for them.
+    Several processes may write into one collection, see `NamedSlides.shard`.
 
     Parameters
     ----------
@@ -91,9 +92,6 @@ def tile_slides(
         Whether stores that exist are made again.
     workers
         Slides worked on at the same time.
-    shard
-        Which share this process does, balanced by the bytes of the files; then it does what those
-        have left that were killed. None is all of the work.
     progress
         Advanced by finished MB of the files.
 
@@ -117,6 +115,8 @@ def tile_slides(
     """
     out = Path(out)
     found = paths if isinstance(paths, NamedSlides) else name_slides(paths)
+    shard = found.shard
+    require_drawable(found.inside)
     if shard is not None and overwrite:
         raise ConfigError(
             f"got --shard {shard} with --overwrite; expected it alone: choose another --out"
@@ -124,7 +124,9 @@ def tile_slides(
     is_new = shard is None and not (out / METADATA).exists()
     create_collection(out)
     started = time.perf_counter()
-    batch = _Batch(out, _Options(codec, opening, overwrite, found.mpp), workers, progress)
+    batch = _Batch(
+        out, _Options(codec, opening, overwrite, found.mpp, found.inside), workers, progress
+    )
     elsewhere = 0
     if shard is None:
         batch.run(found.names)
@@ -172,7 +174,11 @@ class _Batch:
             "tile",
             shard,
             {name: source_bytes(path) for name, path in paths.items()},
-            options={"codec": str(options.codec), "opening": asdict(options.opening)},
+            options={
+                "codec": str(options.codec),
+                "opening": asdict(options.opening),
+                "inside": options.inside and options.inside.said,
+            },
             is_current=lambda name, _: (self._out / name).exists(),
             at_once=self._workers,
             progress=self._progress,
@@ -280,12 +286,13 @@ class _SlideJob:
             scene=slide.scene,
             window=None if shown is None else (shown.low, shown.high),
             icc=slide.icc if isinstance(slide, IccSlide) else None,
+            inside=None if options.inside is None else options.inside.said,
             slice_mm=slide.slice_mm,
             mpp_source=slide.mpp_source,
             reader=slide.format,
             versions={name: version(name) for name in ("tifffile", "imagecodecs")},
         )
-        self._settings = _settings(self._info, slide.pyramid.mpp)
+        self._settings = self._info.settings(slide.pyramid.mpp)
         if options.overwrite:
             delete(self._partial)
 
@@ -294,8 +301,8 @@ class _SlideJob:
         if self._options.overwrite or not self._final.exists():
             return False
         store = self._store()
-        there, asked = _settings(store.info, store.image.slide_mpp), self._settings
-        changed = [name for name in asked if there[name] != asked[name]]
+        there, asked = store.info.settings(store.image.slide_mpp), self._settings
+        changed = [name for name in {**there, **asked} if there.get(name) != asked.get(name)]
         if changed:
             raise StoreError(
                 f"{self._final} exists and differs in {' and '.join(changed)}; use --overwrite "
@@ -316,6 +323,8 @@ class _SlideJob:
             delete(self._partial)
             journal = Journal(journal_path, self._settings)
         self._journal = journal
+        full = self._slide.pyramid.extent
+        self._plans = tuple(only_part(plan, self._options.inside, full) for plan in self._plans)
         layout = Layout(
             levels=tuple(plan.layout for plan in self._plans),
             channels=3,
@@ -341,7 +350,7 @@ class _SlideJob:
         """Add the tissue mask, and give the store its final name."""
         delete(self._partial / LABELS)
         image = open_multiscale(self._partial)
-        write_tissue(SlideStore(self._partial, self._name, image))
+        write_mask_of(SlideStore(self._partial, self._name, image), self._options.inside)
         (self._partial / JOURNAL).unlink()
         commit(self._partial, self._final, replace=self._options.overwrite, known=self._digests())
 
@@ -381,15 +390,9 @@ class _SlideJob:
             return write_rows(array, unit.y, reduced_strip(source, array, unit.y, nearest=False))
         if plan.streams is not None:
             return copy_shard_row(self._slide.path, plan.streams, array, unit.row)
-        return recode_strip(self._slide, plan.level, array, unit.y)
-
-
-def _settings(info: StoreInfo, mpp: float | None) -> dict[str, object]:
-    """Pick what decides the bytes of a store: only with the same it is continued, or kept."""
-    known = info.to_json()
-    return {name: known.get(name) for name in ("source", "codec", "scene", "window", "icc")} | {
-        "mpp": mpp
-    }
+        full, inside = self._slide.pyramid.extent, self._options.inside
+        wanted = wanted_chunks(inside, full, array.extent, array.chunk)
+        return recode_strip(self._slide, plan.level, array, unit.y, wanted)
 
 
 def _checksums(unit: _Unit) -> list[int | None]:

@@ -149,12 +149,12 @@ class Inside:
 
     def touched(
         self,
-        slide: Labelled,
+        slide: Labelled | None,
         full: Extent,
         extent: Extent,
         ys: Sequence[int],
         xs: Sequence[int],
-        tile_px: int,
+        tile: Extent,
     ) -> NDArray[np.bool_]:
         """Whether tiles have something inside; memory holds a row of tiles.
 
@@ -164,8 +164,8 @@ class Inside:
             See `rows`.
         ys, xs
             First row of each row of tiles, and first column of each column, in pixels of `extent`.
-        tile_px
-            Side of a tile.
+        tile
+            Size of a tile.
 
         Returns
         -------
@@ -180,27 +180,32 @@ class Inside:
             left = np.asarray(xs) * wide
             top = np.asarray(ys)[:, None] * tall
             # A hair smaller: what only shares an edge is outside.
-            height, width = tile_px * tall - _HAIR, tile_px * wide - _HAIR
+            height, width = tile.height * tall - _HAIR, tile.width * wide - _HAIR
             for row, y in enumerate(top):
                 boxes = shapely.box(left + _HAIR, y + _HAIR, left + width, y + height)
                 found[row] = shapely.intersects(self.area, boxes)
         if self.class_name is not None:
-            found &= self._touched_class(slide, extent, ys, xs, tile_px)
+            found &= self._touched_class(slide, extent, ys, xs, tile)
         return found
 
     def _touched_class(
-        self, slide: Labelled, extent: Extent, ys: Sequence[int], xs: Sequence[int], tile_px: int
+        self,
+        slide: Labelled | None,
+        extent: Extent,
+        ys: Sequence[int],
+        xs: Sequence[int],
+        tile: Extent,
     ) -> NDArray[np.bool_]:
         """Tiles that have the class, or a neighbouring pixel has it where it is looked at."""
-        step = max(1, tile_px // _TILE_PX)
+        step = max(1, min(tile.height, tile.width) // _TILE_PX)
         small = Extent(height=-(-extent.height // step), width=-(-extent.width // step))
         label = Inside(self.said, None, self.class_name)
         first = np.maximum(0, np.asarray(xs) // step - 1)
-        after = np.minimum(small.width, -(-(np.asarray(xs) + tile_px) // step) + 1)
+        after = np.minimum(small.width, -(-(np.asarray(xs) + tile.width) // step) + 1)
         found = np.zeros((len(ys), len(xs)), dtype=np.bool_)
         for row, y in enumerate(ys):
             top = max(0, y // step - 1)
-            end = min(small.height, -(-(y + tile_px) // step) + 1)
+            end = min(small.height, -(-(y + tile.height) // step) + 1)
             rows = Region(level=0, y=top, x=0, height=end - top, width=small.width)
             inside = label.rows(slide, small, small, rows)
             spans = np.array([0]), np.array([end - top])

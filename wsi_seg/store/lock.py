@@ -4,11 +4,13 @@ Most want it for themselves. Those that share their work, as the shards of a run
 others. Reading needs no leave: nothing unfinished can be read.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from wsi_seg.address import is_remote
+from wsi_seg.atomic import partial_mark
 from wsi_seg.errors import BusyError, OutputError
 from wsi_seg.store.claims import Claims
 from wsi_seg.store.names import OWN, RUN
@@ -106,9 +108,31 @@ def _present(folder: Path, note: Note) -> Iterator[Presence]:
     with _removed_if_empty(folder / OWN, always=True), ExitStack() as stack:
         try:
             presence = stack.enter_context(Presence(folder / RUN, note))
+            _sweep(folder, presence)
         except OSError as error:
             raise OutputError(f"cannot write {folder / RUN}: {error.strerror or error}") from error
         yield presence
+
+
+def _sweep(folder: Path, presence: Presence) -> None:
+    """Remove files that were half written when their process was killed."""
+    # Looked for first: who begins to write after that is not taken for one that has ended.
+    inside = (folder, folder / OWN, folder / RUN)
+    left = [path for one in inside for path in one.glob(".*.partial") if _mark(path)]
+    if not left:
+        return
+    notes = [presence.watcher.note(presence.id)]
+    notes += [note for _, note in presence.watcher.others(presence.id)]
+    live = {partial_mark(note.host, note.pid) for note in notes if note is not None}
+    for path in left:
+        if _mark(path) not in live:
+            path.unlink(missing_ok=True)
+
+
+def _mark(path: Path) -> str:
+    """Mark of the process that writes a file; empty for files that are written otherwise."""
+    mark = path.name.split(".")[-2]
+    return mark if re.fullmatch(r"[0-9a-f]{8}", mark) else ""
 
 
 @contextmanager
