@@ -160,7 +160,7 @@ def export(
       wsi-seg export pred.zarr --ome-zarr zarr/ --ngff 0.4
       wsi-seg export pred.zarr --dicom-seg seg/ --dicom-ann ann/ --source slides/
       wsi-seg export pred.zarr --geojson found/ --shard 3/16
-      wsi-seg export pred.zarr --geojson found/ --only case-1 --bbox 2000,1000,512,512
+      wsi-seg export pred.zarr --geojson found/ --bbox 2000,1000,512,512
     """
     share = shard_of(shard)
     wanted = {
