@@ -116,6 +116,8 @@ def _present(folder: Path, note: Note) -> Iterator[Presence]:
 
 def _sweep(folder: Path, presence: Presence) -> None:
     """Remove files that were half written when their process was killed."""
+    if is_remote(folder):  # object stores show nothing that is half written
+        return
     # Looked for first: who begins to write after that is not taken for one that has ended.
     inside = (folder, folder / OWN, folder / RUN)
     left = [path for one in inside for path in one.glob(".*.partial") if _mark(path)]
