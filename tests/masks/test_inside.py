@@ -128,3 +128,22 @@ def test_what_is_not_there_is_refused(tmp_path):
     file = save(tmp_path / "a.geojson", shapely.box(0, 0, 9, 9))
     with pytest.raises(ConfigError, match="no polygon there"):
         Inside.parse(file, "100,100,5,5")
+
+
+def test_what_is_held_of_a_tall_slide_is_a_row_of_tiles():
+    read = []
+
+    class Noting(MemoryImage):
+        def read(self, region, *, cached=True, out=None):
+            read.append(region.area)
+            return super().read(region, cached=cached, out=out)
+
+    full, tile = Extent(height=20_000, width=300), Extent(height=128, width=128)
+    ids = np.zeros((full.height, full.width), np.uint8)
+    ids[15_000:15_100, 40:60] = 1
+    label = Noting(ids, attributes={"classes": CLASSES.to_json()})
+    slide = MemoryStore(MemoryImage(np.zeros((1, 1, 3), np.uint8)), annotations=label)
+    grid = TileGrid(full, 128, 64)
+    touched = Inside.parse("tumour").touched(slide, full, full, grid.ys, grid.xs, tile)
+    assert set(np.argwhere(touched)[:, 0]) == set(range(233, 236))
+    assert max(read) <= 2 * tile.height * full.width
