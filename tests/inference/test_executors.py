@@ -2,8 +2,6 @@
 
 import contextlib
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +18,9 @@ from wsi_seg.inference.distribute import DaskExecutor
 from wsi_seg.inference.executor import SerialExecutor
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer_with
-from wsi_seg.inference.status import read_status
 from wsi_seg.models import build_network, save_checkpoint
 from wsi_seg.predict.ensemble import Member, Model, read_model
 from wsi_seg.progress import Silent
-from wsi_seg.shard import Shard
 from wsi_seg.store import open_collection, open_predictions
 from wsi_seg.testing.stores import digests, make_store
 
@@ -92,64 +88,24 @@ def test_any_workers_and_any_kill_give_the_bytes_of_one_process(
         many = DaskExecutor(clients[workers], model, options, load=load)
         infer_with(model, stores, root / "many", options, executor=many, progress=Silent())
         assert digests(root / "many") == digests(root / "serial")
-        cut = SerialExecutor(model, options, load=load, progress=Stop(stop))
+
+        class Killed(BaseException):
+            pass
+
+        class Stop(Silent):
+            left = stop
+
+            def advance(self, amount):
+                self.left -= 1
+                if self.left < 0:
+                    raise Killed
+
+        cut = SerialExecutor(model, options, load=load, progress=Stop())
         with contextlib.suppress(Killed):  # a stop after the last batch stops nothing
             infer_with(model, stores, root / "cut", options, executor=cut, progress=Silent())
         again = DaskExecutor(clients[workers], model, options, load=load)
         infer_with(model, stores, root / "cut", options, executor=again, progress=Silent())
         assert digests(root / "cut") == digests(root / "serial")
-
-
-class Killed(BaseException):
-    pass
-
-
-class Stop(Silent):
-    """Stops a run after so many batches."""
-
-    def __init__(self, left):
-        self.left = left
-
-    def advance(self, amount):
-        self.left -= 1
-        if self.left < 0:
-            raise Killed
-
-
-@settings(max_examples=6)
-@given(
-    heights=st.lists(st.integers(40, 2900), min_size=1, max_size=3),
-    workers=st.sampled_from([1, 2, 3]),
-    stops=st.lists(st.tuples(st.integers(1, 3), st.integers(0, 9)), min_size=1, max_size=4),
-)
-def test_workers_and_live_shards_at_once_with_kills_give_the_bytes_of_one_process(
-    clients, heights, workers, stops
-):
-    model = model_of(None)
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        for number, height in enumerate(heights):
-            make_store(root / "s.zarr", f"slide{number}", height, 70)
-        stores = list(open_collection(root / "s.zarr"))
-        options = InferOptions(batch=4, strip_px=512, precision="fp32", device="cpu")
-        serial = SerialExecutor(model, options, load=load)
-        infer_with(model, stores, root / "serial", options, executor=serial, progress=Silent())
-
-        def share(number, stop):
-            mine = replace(options, shard=Shard(number, 3))
-            executor = SerialExecutor(model, mine, load=load, progress=Stop(stop))
-            with contextlib.suppress(Killed):
-                infer_with(model, stores, root / "m", mine, executor=executor, progress=Silent())
-
-        many = DaskExecutor(clients[workers], model, options, load=load)
-        with ThreadPoolExecutor(len(stops)) as threads:
-            shares = [threads.submit(share, number, stop) for number, stop in stops]
-            # All of it, so it also does what the killed ones have left.
-            infer_with(model, stores, root / "m", options, executor=many, progress=Silent())
-            for one in shares:
-                one.result()
-        assert digests(root / "m") == digests(root / "serial")
-        assert read_status(root / "m").is_complete
 
 
 def exclusive_checkpoint(path, seed):

@@ -115,19 +115,29 @@ class Asking(threading.Thread):
         return found
 
 
-def predict(work, out, shard, said):
-    """Predict a share; errors go to a file."""
+def predict(work, out, shard, cluster, said):
+    """Predict a share, or all on a cluster; errors go to a file."""
     descriptor = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, 2)
     torch.set_num_threads(1)
     options = replace(OPTIONS, batch=16, shard=shard)
     collection = open_collection(work / "many.zarr")
-    infer(collection, work / "m.safetensors", out, options, progress=Silent()).require_whole()
+    report = infer(
+        collection, work / "m.safetensors", out, options, cluster=cluster, progress=Silent()
+    )
+    report.require_whole()
 
 
 # Its children have everything imported already, which takes longer than to predict.
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload([__name__, "segmentation_models_pytorch"])
+
+
+def make_many(work):
+    """Make a collection of eleven strips."""
+    for name, height, width in (("wide", 1100, 300), ("tall", 3300, 150), ("two", 64, 90)):
+        if not (work / "many.zarr" / name).exists():
+            make_store(work / "many.zarr", name, height, width)
 
 
 class Processes:
@@ -144,12 +154,12 @@ class Processes:
         self.asking.over = True
         self.asking.join()
 
-    def start(self, shards):
+    def start(self, shards, cluster=None):
         """Start a process for each share; None is all of the work."""
         children = []
         for number, shard in enumerate(shards):
             said = self.out.with_name(f"{self.out.name}-{number}.txt")
-            child = SERVER.Process(target=predict, args=(self.work, self.out, shard, said))
+            child = SERVER.Process(target=predict, args=(self.work, self.out, shard, cluster, said))
             child.start()
             self.asking.started.add(child.pid)
             children.append(child)
@@ -169,8 +179,7 @@ class Processes:
 
 
 def test_four_shards_killed_twenty_times_give_the_bytes_of_a_calm_run(work, tmp_path, one_thread):
-    for name, height, width in (("wide", 1100, 300), ("tall", 3300, 150), ("two", 64, 90)):
-        make_store(work / "many.zarr", name, height, width)
+    make_many(work)
     calm = Processes(work, tmp_path / "calm.zarr")
     calm.end_all([None])
     expected = digests(calm.out)
@@ -207,6 +216,26 @@ def killed_once(many, rng):
     if not read_status(many.out).is_complete:  # all had ended before the last kill's share
         many.end_all([None])
     return kills
+
+
+def test_workers_and_live_shards_at_once_with_kills(work, tmp_path, one_thread):
+    make_many(work)
+    calm = Processes(work, tmp_path / "calm.zarr")
+    calm.end_all([None])
+    rng = np.random.default_rng(7)
+    for turn in range(3):
+        with Processes(work, tmp_path / f"mixed{turn}.zarr") as many:
+            shards = many.start([Shard(number, 3) for number in range(1, 4)])
+            whole = many.start([None], cluster="local:2")
+            for strips, child in zip(np.sort(rng.integers(0, 9, 2)), shards[:2], strict=True):
+                while child.exitcode is None and many.asking.strips < strips:
+                    time.sleep(0.01)
+                child.kill()
+            many.end(shards, killed=True)
+            many.end(whole)  # it also does what was left
+        assert digests(many.out) == digests(calm.out)
+        assert not many.asking.wrong
+        assert not many.asking.absent
 
 
 def begin(work, out):
