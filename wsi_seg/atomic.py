@@ -148,11 +148,16 @@ def partial_path(path: Path) -> Path:
     It ends in ``.partial``. No other process has it, on this machine or another one, so two that
     write one file do not write into each other's.
     """
-    own = zlib.crc32(f"{socket.gethostname()} {os.getpid()}".encode())
-    name = f".{path.name}.{own:08x}.partial"
+    own = partial_mark(socket.gethostname(), os.getpid())
+    name = f".{path.name}.{own}.partial"
     if len(os.fsencode(name)) > LONGEST_NAME:
-        name = f".{zlib.crc32(os.fsencode(path.name)):08x}.{own:08x}.partial"
+        name = f".{zlib.crc32(os.fsencode(path.name)):08x}.{own}.partial"
     return path.with_name(name)
+
+
+def partial_mark(host: str, pid: int) -> str:
+    """Eight digits before ``.partial`` in the names of all files that a process writes."""
+    return f"{zlib.crc32(f'{host} {pid}'.encode()):08x}"
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:

@@ -137,3 +137,8 @@ def require_none(failures: Mapping[str, str], *, done: int) -> None:
     """
     if failures:
         raise BatchError(failures, done=done)
+
+
+def elsewhere_lines(count: int) -> list[str]:
+    """Sentence about slides that others of several processes do; nothing without any."""
+    return [f"{count} more slides were done before, or are left to other processes"] * bool(count)

@@ -7,13 +7,13 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from tests.cards import make_card
-from wsi_seg.cli.app import main
 from wsi_seg.errors import StoreNotFoundError
 from wsi_seg.inference.distribute import DaskExecutor, connected
 from wsi_seg.inference.options import InferOptions
@@ -22,7 +22,9 @@ from wsi_seg.inference.status import read_status
 from wsi_seg.models import NetworkSpec, build_network, save_checkpoint
 from wsi_seg.predict.ensemble import read_model
 from wsi_seg.progress import Silent
+from wsi_seg.shard import Shard
 from wsi_seg.store import open_collection
+from wsi_seg.store.names import RUN
 from wsi_seg.testing.stores import digests, make_store
 
 pytestmark = pytest.mark.torture
@@ -65,21 +67,26 @@ class Asking(threading.Thread):
 
     def __init__(self, out):
         super().__init__()
-        self.out, self.ended, self.children, self.asked = out, False, [], 0
+        self.out, self.over, self.asked, self.strips = out, False, 0, 0
+        self.started, self.ended = (
+            set[int | None](),
+            set[int | None](),
+        )  # pids; two threads cannot ask a child
         self.wrong, self.names = [], []
 
     def run(self):
         done = set[str]()
-        while not self.ended:
+        while not self.over:
             time.sleep(0.02)
             # One that was waited for has ended, whatever its file says.
-            ended = {child.pid for child in self.children if child.exitcode is not None}
+            ended = set(self.ended)
             try:
                 status = read_status(self.out)
             except StoreNotFoundError:
                 continue
-            started = {child.pid for child in self.children}
+            started = set(self.started)
             self.asked += 1
+            self.strips = sum(slide.strips_done for slide in status.slides)
             pids = {one.name: one.note.pid for one in status.processes}
             self.names.append(set(pids))
             now = {slide.slide for slide in status.slides if slide.state == "done"}
@@ -108,68 +115,127 @@ class Asking(threading.Thread):
         return found
 
 
-def predict(words, said):
-    """Be the verb; what it says goes to a file."""
-    descriptor = os.open(said, os.O_WRONLY | os.O_CREAT)
-    os.dup2(descriptor, 1)
+def predict(work, out, shard, cluster, said):
+    """Predict a share, or all on a cluster; errors go to a file."""
+    descriptor = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, 2)
-    sys.argv = words
-    main()
+    torch.set_num_threads(1)
+    options = replace(OPTIONS, batch=16, shard=shard)
+    collection = open_collection(work / "many.zarr")
+    report = infer(
+        collection, work / "m.safetensors", out, options, cluster=cluster, progress=Silent()
+    )
+    report.require_whole()
 
 
 # Its children have everything imported already, which takes longer than to predict.
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["tests.inference.test_torture", "segmentation_models_pytorch"])
+SERVER.set_forkserver_preload([__name__, "segmentation_models_pytorch"])
 
 
-def shard(work, out, number, count=4):
-    said = out.with_name(f"{out.name}-{number}.txt")
-    words = ["wsi-seg", *command(work, out)[3:], "--shard", f"{number}/{count}"]
-    child = SERVER.Process(target=predict, args=(words, said))
-    child.start()
-    return child
+def make_many(work):
+    """Make a collection of eleven strips."""
+    for name, height, width in (("wide", 1100, 300), ("tall", 3300, 150), ("two", 64, 90)):
+        if not (work / "many.zarr" / name).exists():
+            make_store(work / "many.zarr", name, height, width)
+
+
+class Processes:
+    """Processes that share an output, started and killed while somebody asks for the status."""
+
+    def __init__(self, work, out):
+        self.work, self.out, self.asking = work, out, Asking(out)
+
+    def __enter__(self):
+        self.asking.start()
+        return self
+
+    def __exit__(self, *_):
+        self.asking.over = True
+        self.asking.join()
+
+    def start(self, shards, cluster=None):
+        """Start a process for each share; None is all of the work."""
+        children = []
+        for number, shard in enumerate(shards):
+            said = self.out.with_name(f"{self.out.name}-{number}.txt")
+            child = SERVER.Process(target=predict, args=(self.work, self.out, shard, cluster, said))
+            child.start()
+            self.asking.started.add(child.pid)
+            children.append(child)
+        return children
+
+    def end_all(self, shards):
+        """Start a process for each share, and wait until all have ended well."""
+        self.end(self.start(shards))
+
+    def end(self, children, *, killed=False):
+        """Wait until they have ended, which must be well but for those that were killed."""
+        for number, child in enumerate(children):
+            child.join()
+            self.asking.ended.add(child.pid)
+            said = self.out.with_name(f"{self.out.name}-{number}.txt")
+            assert child.exitcode == 0 or killed, said.read_text()
 
 
 def test_four_shards_killed_twenty_times_give_the_bytes_of_a_calm_run(work, tmp_path, one_thread):
-    calm = tmp_path / "calm.zarr"
-    shard(work, tmp_path / "warm.zarr", 1, 1).join()  # the server is ready then
-    started = time.monotonic()
-    shard(work, calm, 1, 1).join()
-    seconds, expected = time.monotonic() - started, digests(calm)
+    make_many(work)
+    calm = Processes(work, tmp_path / "calm.zarr")
+    calm.end_all([None])
+    expected = digests(calm.out)
     rng, kills, turn = np.random.default_rng(5), 0, 0
     while kills < 20:  # some have ended before their moment comes
         turn += 1
-        out = tmp_path / f"killed{turn}.zarr"
-        asking = Asking(out)
-        asking.start()
-        asking.children = [shard(work, out, number) for number in range(1, 5)]
-        began = time.monotonic()
-        for moment, child in sorted(
-            zip(rng.uniform(seconds / 3, 1.5 * seconds, 4), asking.children, strict=True),
-            key=lambda pair: pair[0],
-        ):
-            time.sleep(max(0.0, began + moment - time.monotonic()))
-            kills += child.exitcode is None
-            child.kill()
-        for child in asking.children:
-            child.join()
-        if (out / ".wsi_seg/run").is_dir():
-            status = read_status(out)
-            assert not status.processes
-            assert not status.count("running")
-        again = [shard(work, out, number) for number in range(1, 5)]
-        asking.children = asking.children + again
-        for number, child in enumerate(again, 1):
-            child.join()
-            assert child.exitcode == 0, out.with_name(f"{out.name}-{number}.txt").read_text()
-        if not read_status(out).is_complete:  # all of them ended before the last kill's share
-            assert subprocess.run(command(work, out), check=False).returncode == 0
-        asking.ended = True
-        asking.join()
-        assert digests(out) == expected
-        assert not asking.wrong
-        assert not asking.absent
-        print(f"turn {turn}: {kills} kills, status asked {asking.asked} times", flush=True)
+        with Processes(work, tmp_path / f"killed{turn}.zarr") as many:
+            kills += killed_once(many, rng)
+        assert digests(many.out) == expected
+        assert not many.asking.wrong
+        assert not many.asking.absent
+        print(f"turn {turn}: {kills} kills, status asked {many.asking.asked} times", flush=True)
+
+
+def killed_once(many, rng):
+    """Start four shards, kill each at a moment, run them again, and count the kills."""
+    shards = [Shard(number, 4) for number in range(1, 5)]
+    children, kills = many.start(shards), 0
+    # When so many of eleven strips are done, and a little later: whatever the load is.
+    for strips, child in sorted(
+        zip(rng.integers(-1, 12, 4), children, strict=True), key=lambda pair: pair[0]
+    ):
+        while child.exitcode is None and many.asking.strips < strips:
+            time.sleep(0.01)
+        child.join(rng.exponential(0.5 if strips < 0 else 0.05))
+        kills += child.exitcode is None
+        child.kill()
+    many.end(children, killed=True)
+    if (many.out / RUN).is_dir():
+        status = read_status(many.out)
+        assert not status.processes
+        assert not status.count("running")
+    many.end_all(shards)
+    if not read_status(many.out).is_complete:  # all had ended before the last kill's share
+        many.end_all([None])
+    return kills
+
+
+def test_workers_and_live_shards_at_once_with_kills(work, tmp_path, one_thread):
+    make_many(work)
+    calm = Processes(work, tmp_path / "calm.zarr")
+    calm.end_all([None])
+    rng = np.random.default_rng(7)
+    for turn in range(3):
+        with Processes(work, tmp_path / f"mixed{turn}.zarr") as many:
+            shards = many.start([Shard(number, 3) for number in range(1, 4)])
+            whole = many.start([None], cluster="local:2")
+            for strips, child in zip(np.sort(rng.integers(0, 9, 2)), shards[:2], strict=True):
+                while child.exitcode is None and many.asking.strips < strips:
+                    time.sleep(0.01)
+                child.kill()
+            many.end(shards, killed=True)
+            many.end(whole)  # it also does what was left
+        assert digests(many.out) == digests(calm.out)
+        assert not many.asking.wrong
+        assert not many.asking.absent
 
 
 def begin(work, out):

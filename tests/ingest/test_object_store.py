@@ -90,7 +90,7 @@ def test_a_killed_run_to_a_bucket_continues(local, gate, tmp_path, monkeypatch):
     class Killed(BaseException):
         pass
 
-    write, left = run_module._SlideJob._write, 2
+    write, left = run_module.SlideJob._write, 2
 
     def dying(self, unit):
         nonlocal left
@@ -100,7 +100,7 @@ def test_a_killed_run_to_a_bucket_continues(local, gate, tmp_path, monkeypatch):
         return write(self, unit)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module._SlideJob, "_write", dying)
+        patch.setattr(run_module.SlideJob, "_write", dying)
         with pytest.raises(Killed):
             tile_slides([ROOT / "in"], ROOT / "s.zarr", workers=1, progress=Silent())
     assert not open_collection(ROOT / "s.zarr").names()

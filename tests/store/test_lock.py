@@ -1,12 +1,14 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 
 import pytest
 
+from wsi_seg.atomic import partial_mark
 from wsi_seg.errors import BusyError, OutputError
 from wsi_seg.store.lock import locked, sharing
 
@@ -55,6 +57,23 @@ def test_a_killed_owner_leaves_no_lock(owner, tmp_path):
         (note,) = run.glob("*.alive")
         assert f'"pid": {os.getpid()}' in note.read_text()
     assert not run.exists()
+
+
+def test_what_was_half_written_by_a_killed_process_is_removed_and_by_a_live_one_is_kept(
+    owner, tmp_path
+):
+    folder, host = tmp_path / "s.zarr", socket.gethostname()
+    dead, alive, own = (partial_mark(host, pid) for pid in (2**22 + 1, owner.pid, os.getpid()))
+    names = [f"{place}/.zarr.json.{mark}.partial" for place in (".", ".wsi_seg", ".wsi_seg/run")
+             for mark in (dead, alive, own)]  # fmt: skip
+    names += [".wsi_seg/run/.host-1-0123abcd.partial", "zarr.json.partial"]
+    for name in names:
+        (folder / name).touch()
+    with pytest.raises(BusyError), locked(folder, "wsi-seg infer"):
+        pass
+    assert {name for name in names if (folder / name).exists()} == {
+        name for name in names if dead not in name
+    }
 
 
 def test_those_that_share_keep_off_others_and_the_other_way_round(tmp_path):

@@ -7,6 +7,7 @@ import typer
 
 from wsi_seg.choices import Dialect
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
+from wsi_seg.cli.options import ShardOption, shard_of
 
 
 def annotate(
@@ -98,6 +99,7 @@ def annotate(
             show_default="all",
         ),
     ] = "",
+    shard: ShardOption = None,
     json_mode: JsonFlag = False,
 ) -> None:
     """Draw polygons into the slides of the same names.
@@ -105,7 +107,7 @@ def annotate(
     Reads GeoJSON (QuPath's export, HuBMAP's form), LabelMe, COCO, CAMELYON's JSON, ASAP's XML,
     csv files of run-length encoded masks or of LUNA16 nodules (seriesuid, coordX, coordY,
     coordZ, diameter_mm), DICOM segmentations, and masks as PNG or TIFF; the content decides
-    which.
+    which. Several processes may draw into one collection: see --shard.
 
     For example:
 
@@ -115,7 +117,9 @@ def annotate(
       wsi-seg annotate store.zarr train.csv --default-class pneumothorax
       wsi-seg annotate store.zarr a/ --overlapping --classes a,b --covered a
       wsi-seg annotate store.zarr pred/ --name pseudo --source pseudo --weight 0.5
+      wsi-seg annotate store.zarr polygons/ --shard 3/16
     """
+    share = shard_of(shard)
 
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.masks.annotate import annotate as run_annotate
@@ -143,6 +147,7 @@ def annotate(
                 overlapping,
                 tuple(name.strip() for name in covered.split(",") if name.strip()),
             ),
+            shard=share,
             progress=terminal.progress,
         )
         terminal.show(report)
@@ -150,7 +155,8 @@ def annotate(
         terminal.next_command("wsi-seg", "train", "recipe.yaml", "--out", "run")
         return report.to_json()
 
-    run_verb(body, json_mode, writes=collection)
+    # Those that share the work hold the collection together.
+    run_verb(body, json_mode, writes=collection if share is None else None)
 
 
 def _classes(text: str) -> tuple[tuple[str, ...], dict[str, str]]:

@@ -6,7 +6,17 @@ from typing import Annotated
 import typer
 
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
-from wsi_seg.cli.options import LabelOption, OnlyOption, TruthOption, only_some
+from wsi_seg.cli.options import (
+    BoxOption,
+    InsideOption,
+    LabelOption,
+    OnlyOption,
+    ShardOption,
+    TruthOption,
+    inside_of,
+    only_some,
+    shard_of,
+)
 from wsi_seg.cli.rules import (
     RuleOption,
     ThresholdOption,
@@ -46,43 +56,57 @@ def evaluate(
         ),
     ] = False,
     only: OnlyOption = None,
+    inside: InsideOption = None,
+    bbox: BoxOption = None,
+    shard: ShardOption = None,
     json_mode: JsonFlag = False,
 ) -> None:
     """Score predictions by pixels, tiles, objects and outlines.
 
     Scores are given per slide and pooled. Slides without the true label are named and left out.
-    If others cannot be scored, the exit code is 1, after the scores of the rest.
+    If others cannot be scored, the exit code is 1, after the scores of the rest. Several processes
+    may score one collection, see --shard: the one that ends last writes the scores of all.
 
     For example:
 
       wsi-seg evaluate pred.zarr --truth store.zarr
       wsi-seg evaluate pred.zarr --rule run/rule.json --out scores/
+      wsi-seg evaluate pred.zarr --out scores/ --shard 3/16
+      wsi-seg evaluate pred.zarr --inside polygons/annotated.geojson
     """
+    share = shard_of(shard)
+    if share is not None and out is None:
+        raise typer.BadParameter("got --shard without --out; expected a folder for all scores")
     file = rule_file(rule, threshold)
 
     def body(terminal: Terminal) -> dict[str, object]:
-        from wsi_seg.evaluation.compare import evaluate as run_evaluate
-        from wsi_seg.evaluation.compare import usual_measures
+        from wsi_seg.evaluation.compare import Scoring, usual_measures
+        from wsi_seg.evaluation.share import evaluate_share
         from wsi_seg.store import open_collection, open_predictions
 
         predictions = only_some(open_predictions(prediction), only)
-        scores = run_evaluate(
+        scoring = Scoring(
             predictions,
             open_collection(truth),
-            label=label,
-            rule=chosen_rule(terminal, file, threshold, watershed_depth),
-            measures=usual_measures(predictions, tolerance_um=tolerance_um),
-            maps=maps,
-            out=out,
-            progress=terminal.progress,
+            label,
+            chosen_rule(terminal, file, threshold, watershed_depth),
+            usual_measures(predictions, tolerance_um=tolerance_um),
+            maps,
+            terminal.progress,
+            inside_of(inside, bbox),
         )
+        if share is not None and out is not None:
+            scores = evaluate_share(scoring, share, out)
+        else:
+            scores = scoring.run(out)
         terminal.table(("slide", "class", "Dice", "IoU", "object F1"), scores.rows())
         terminal.show(scores)
-        if out is not None:
+        if out is not None and not scores.elsewhere:
             terminal.say(f"wrote {out / 'scores.json'} and {out / 'slides.csv'}")
         scores.require_whole()
         terminal.next_command("wsi-seg", "report", prediction, "--slides", truth)
         return scores.to_json()
 
     writes = maps or watershed_depth > 0 or (file, threshold) != (None, None)
-    run_verb(body, json_mode, writes=prediction if writes else None)
+    # Those that share the work hold the prediction together.
+    run_verb(body, json_mode, writes=prediction if writes and share is None else None)

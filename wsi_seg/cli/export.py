@@ -7,7 +7,15 @@ import typer
 
 from wsi_seg.choices import Dialect, Ngff, ObjectType
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
-from wsi_seg.cli.options import OnlyOption, only_some
+from wsi_seg.cli.options import (
+    BoxOption,
+    InsideOption,
+    OnlyOption,
+    ShardOption,
+    inside_of,
+    only_some,
+    shard_of,
+)
 from wsi_seg.cli.rules import (
     RuleOption,
     ThresholdOption,
@@ -132,11 +140,15 @@ def export(
     threshold: ThresholdOption = None,
     watershed_depth: WatershedOption = 0.0,
     only: OnlyOption = None,
+    inside: InsideOption = None,
+    bbox: BoxOption = None,
+    shard: ShardOption = None,
     json_mode: JsonFlag = False,
 ) -> None:
     """Write predictions in the formats that other programs read.
 
-    What an earlier export wrote is replaced; a file of yours stops its slide, and stays.
+    What an earlier export wrote is replaced; a file of yours stops its slide, and stays. Several
+    processes may export one collection: see --shard.
 
     For example:
 
@@ -147,7 +159,10 @@ def export(
       wsi-seg export pred.zarr --watershed-depth 0.75 --coco objects.json
       wsi-seg export pred.zarr --ome-zarr zarr/ --ngff 0.4
       wsi-seg export pred.zarr --dicom-seg seg/ --dicom-ann ann/ --source slides/
+      wsi-seg export pred.zarr --geojson found/ --shard 3/16
+      wsi-seg export pred.zarr --geojson found/ --bbox 2000,1000,512,512
     """
+    share = shard_of(shard)
     wanted = {
         "geojson": geojson, "qupath_project": qupath_project, "geoparquet": geoparquet,
         "asap": asap, "coco": coco, "table": table, "png": png,
@@ -195,7 +210,9 @@ def export(
                 ngff=ngff,
                 zipped=zipped,
                 overwrite=overwrite,
+                inside=inside_of(inside, bbox),
             ),
+            shard=share,
             progress=terminal.progress,
         )
         terminal.show(report)
@@ -203,4 +220,5 @@ def export(
         terminal.next_command("wsi-seg", "view", slides, prediction)
         return report.to_json()
 
-    run_verb(body, json_mode, writes=prediction)
+    # Those that share the work hold the prediction together.
+    run_verb(body, json_mode, writes=prediction if share is None else None)

@@ -7,7 +7,15 @@ import typer
 
 from wsi_seg.choices import Blend, Compile, Mode, Precision, Save, Tta
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb, words_given
-from wsi_seg.cli.options import OnlyOption, ShardOption, only_some, shard_of
+from wsi_seg.cli.options import (
+    BoxOption,
+    InsideOption,
+    OnlyOption,
+    ShardOption,
+    inside_of,
+    only_some,
+    shard_of,
+)
 from wsi_seg.object_path import place
 
 
@@ -149,6 +157,8 @@ def infer(
     ] = None,
     shard: ShardOption = None,
     only: OnlyOption = None,
+    inside: InsideOption = None,
+    bbox: BoxOption = None,
     overwrite: Annotated[
         bool,
         typer.Option(
@@ -174,6 +184,8 @@ def infer(
       wsi-seg infer --shard 3/16
       wsi-seg infer --only "case-1*"
       wsi-seg infer s3://bucket/store.zarr --out s3://bucket/pred.zarr
+      wsi-seg infer --inside tumour --plan
+      wsi-seg infer --only case-1 --bbox 2000,1000,8192,8192
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
@@ -202,6 +214,7 @@ def infer(
             mpp=mpp,
             level=level,
             max_ram=None if max_ram is None else parse_bytes(max_ram),
+            inside=inside_of(inside, bbox),
             shard=shard_of(shard),
             stage=stage,
         )

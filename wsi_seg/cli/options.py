@@ -8,6 +8,7 @@ import typer
 from wsi_seg.shard import Shard
 
 if TYPE_CHECKING:
+    from wsi_seg.masks.inside import Inside
     from wsi_seg.store import Stores
 
 TruthOption = Annotated[
@@ -48,6 +49,32 @@ OnlyOption = Annotated[
         show_default="all",
     ),
 ]
+
+
+InsideOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Part of each slide: a class of its annotations, such as tumour, or a GeoJSON file of "
+        "polygons.",
+        show_default="all of it",
+    ),
+]
+
+BoxOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Part of each slide: X,Y,WIDTH,HEIGHT in level-0 pixels.", show_default="all of it"
+    ),
+]
+
+
+def inside_of(inside: str | None, bbox: str | None) -> "Inside | None":
+    """Read the part of slides that was asked for."""
+    if inside is None and bbox is None:
+        return None
+    from wsi_seg.masks.inside import Inside
+
+    return Inside.parse(inside, bbox)
 
 
 def only_some[S: "Stores"](stores: S, only: str | None) -> S:

@@ -1,5 +1,6 @@
 """Owns ``wsi-seg tile``."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ from wsi_seg.batch import require_none
 from wsi_seg.choices import CodecName, NamesBy
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
 from wsi_seg.cli.numbers import low_high
+from wsi_seg.cli.options import BoxOption, ShardOption, inside_of, shard_of
 from wsi_seg.errors import ConfigError
 
 
@@ -74,6 +76,14 @@ def tile(
             show_default="all",
         ),
     ] = None,
+    inside: Annotated[
+        str | None,
+        typer.Option(
+            help="Part of each slide: a GeoJSON file of polygons; nothing else is copied.",
+            show_default="all of it",
+        ),
+    ] = None,
+    bbox: BoxOption = None,
     workers: Annotated[
         int, typer.Option(min=1, help="Number of slides that are tiled at the same time.")
     ] = 2,
@@ -95,6 +105,7 @@ def tile(
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare samples with the slides afterwards.")
     ] = False,
+    shard: ShardOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make stores again that exist.")
     ] = False,
@@ -102,7 +113,8 @@ def tile(
 ) -> None:
     """Turn slides into a collection of pyramids with tissue masks.
 
-    Run it again after an interruption and it continues where it stopped.
+    Run it again after an interruption and it continues where it stopped. Several processes may
+    tile into one collection: see --shard.
 
     For example:
 
@@ -111,8 +123,17 @@ def tile(
       wsi-seg tile ct/ --window=-160,240
       wsi-seg tile slides/ --only trial.csv
       wsi-seg tile s3://bucket/slides/ --out s3://bucket/store.zarr
+      wsi-seg tile slides/ --shard 3/16
+      wsi-seg tile case-1.svs --bbox 2000,1000,8192,8192
     """
     shown = low_high(window)
+    share = shard_of(shard)
+    if share is not None and annotations is not None:
+        raise typer.BadParameter(
+            "got --annotations with --shard; draw them with `wsi-seg annotate` once all is tiled"
+        )
+    if verify and (inside or bbox):
+        raise typer.BadParameter("got --verify with a part of slides; it compares whole ones")
 
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.ingest.names import name_slides
@@ -132,6 +153,7 @@ def tile(
                 f"got --verify and {remote}; expected slides of this machine, which can be read "
                 "again; `wsi-seg verify` compares what is stored with its digests"
             )
+        found = replace(found, inside=inside_of(inside, bbox), shard=share)
         report = tile_slides(
             found,
             out,
@@ -145,10 +167,11 @@ def tile(
         terminal.show(report)
         summary, failures = report.to_json(), dict(report.failures)
         if verify:
+            others = set(found.names.values()) - {slide.name for slide in report.slides}
             checked = verify_slides(
                 found,
                 open_collection(out),
-                except_for=report.failures,
+                except_for=others,
                 progress=terminal.progress,
             )
             terminal.show(checked)
@@ -164,4 +187,5 @@ def tile(
         terminal.next_command("wsi-seg", "infer", out, "--overlap", "0.5")
         return summary
 
-    run_verb(body, json_mode, writes=out, makes=True, anywhere=True)
+    # Those that share the work hold the collection together.
+    run_verb(body, json_mode, writes=out if share is None else None, makes=True, anywhere=True)

@@ -1,17 +1,19 @@
 """Owns comparing predictions with the truth, strip by strip: memory depends on a slide's width."""
 
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.batch import run_each
+from wsi_seg.batch import Batch, run_each
 from wsi_seg.classes import IGNORE
 from wsi_seg.errors import BatchError, StoreError
 from wsi_seg.evaluation.boundary import Outlines
-from wsi_seg.evaluation.calibration import Reliability, pooled, slide_reliability
-from wsi_seg.evaluation.maps import write_maps
+from wsi_seg.evaluation.calibration import pooled, slide_reliability
+from wsi_seg.evaluation.kept import ScoredSlide
+from wsi_seg.evaluation.maps import ALL_MAPS, write_maps
 from wsi_seg.evaluation.matching import Matcher
 from wsi_seg.evaluation.pairing import (
     PredictionTruthStrip,
@@ -24,14 +26,15 @@ from wsi_seg.evaluation.pairing import (
 from wsi_seg.evaluation.scores import Counts, Measures, Scores, SlideScore
 from wsi_seg.evaluation.table import write_scores
 from wsi_seg.evaluation.tiles import tile_dices
+from wsi_seg.masks.inside import Inside
 from wsi_seg.postprocess.label_map import predicted_label
 from wsi_seg.postprocess.rule import Rule
 from wsi_seg.postprocess.strips import label_strips
 from wsi_seg.postprocess.write import write_decision
 from wsi_seg.progress import Progress, Silent
-from wsi_seg.store import Collection, Predictions, SlideStore
+from wsi_seg.store import Collection, Predictions, SlideStore, store_digest
 from wsi_seg.store.class_view import ClassView
-from wsi_seg.store.names import DECISION_LABEL, PREDICTION_LABEL
+from wsi_seg.store.names import DECISION_LABEL, LABELS, PREDICTION_LABEL
 
 # Outlines that people draw agree about as well; and tiles where a prediction names none.
 _TOLERANCE_UM = 2.0
@@ -65,6 +68,8 @@ def evaluate(
     progress: Progress = Silent(),  # noqa: B008 (has no state)
 ) -> Scores:
     """Score predictions by a label of the slides: pixels, tiles, objects and outlines.
+
+    Several processes may score one collection together, see `share.evaluate_share`.
 
     Slides without that label are left out and named in the result, and so are those that cannot
     be compared: its `Scores.require_whole` raises an error for the latter.
@@ -110,52 +115,118 @@ def evaluate(
     >>> scores.pooled("gland").dice  # doctest: +SKIP
     0.93
     """
-    names = predictions.require_names()
+    predictions.require_names()
     wanted = usual_measures(predictions) if measures is None else measures
-    found_label = PREDICTION_LABEL if rule is None else DECISION_LABEL
-    written: dict[str, tuple[str, ...]] = {}
+    scoring = Scoring(predictions, slides, label, rule, wanted, maps, progress)
+    return scoring.run(None if out is None else Path(out))
 
-    def work(name: str) -> tuple[list[SlideScore], dict[str, Reliability]] | str:
-        if name not in slides:
-            raise StoreError(f"{slides.path} has no slide {name!r}")
-        prediction, truth = predictions[name], slides[name]
-        if (lack := lack_of_truth(truth, label)) is not None:
-            return lack
-        if rule is not None:
-            write_decision(prediction, rule)
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How predictions are scored, slide by slide; see `evaluate` for all of it.
+
+    Examples
+    --------
+    >>> scoring = Scoring(predictions, slides, "annotations", None, Measures())  # doctest: +SKIP
+    >>> scoring.joined(Batch({"a": scoring.score("a")}, {})).pooled("gland")  # doctest: +SKIP
+    Counts(tp=912, fp=31, fn=40)
+    """
+
+    predictions: Predictions
+    slides: Collection
+    label: str
+    rule: Rule | None
+    measures: Measures
+    maps: bool = False
+    progress: Progress = Silent()  # noqa: RUF009 (has no state)
+    inside: Inside | None = None
+
+    @property
+    def found_label(self) -> str:
+        """Label of a prediction that is scored."""
+        return PREDICTION_LABEL if self.rule is None else DECISION_LABEL
+
+    def run(self, out: Path | None = None) -> Scores:
+        """Score all slides; see `evaluate`."""
+        names = self.predictions.require_names()
+        batch = run_each(names, self.score, title="evaluate", progress=self.progress)
+        found = self.joined(batch)
+        if out is not None:
+            write_scores(out, found)
+        return found
+
+    def score(self, name: str) -> ScoredSlide:
+        """Score one slide."""
+        if name not in self.slides:
+            raise StoreError(f"{self.slides.path} has no slide {name!r}")
+        prediction, truth = self.predictions[name], self.slides[name]
+        if (lack := lack_of_truth(truth, self.label)) is not None:
+            return ScoredSlide(name, lack=lack)
+        if self.inside is not None:
+            truth = self.inside.ignoring(truth)
+        if self.rule is not None:
+            write_decision(prediction, self.rule)
         found = evaluate_slide(
             prediction,
             truth,
-            label=label,
-            found_label=found_label,
-            measures=wanted,
-            progress=progress,
+            label=self.label,
+            found_label=self.found_label,
+            measures=self.measures,
+            progress=self.progress,
         )
-        sure = wanted.calibration and prediction.saved != "labels"
-        reliability = slide_reliability(prediction, truth, label=label) if sure else {}
-        if maps:
-            written[name] = write_maps(prediction, truth, label=label, found_label=found_label)
-        return found, reliability
+        sure = self.measures.calibration and prediction.saved != "labels"
+        reliability = slide_reliability(prediction, truth, label=self.label) if sure else {}
+        maps: tuple[str, ...] = ()
+        if self.maps:
+            maps = write_maps(prediction, truth, label=self.label, found_label=self.found_label)
+        return ScoredSlide(name, tuple(found), reliability, maps)
 
-    batch = run_each(names, work, title="evaluate", progress=progress)
-    unscored = {name: one for name, one in batch.results.items() if isinstance(one, str)}
-    scored = {name: one for name, one in batch.results.items() if not isinstance(one, str)}
-    scores = [score for found, _ in scored.values() for score in found]
-    sure = [one for _, one in scored.values() if one]
-    if not scores:
-        raise BatchError(batch.failures | unscored, done=0)
-    found = Scores(
-        tuple(scores),
-        wanted.tolerance_um,
-        pooled(sure) if sure else None,
-        tuple(unscored),
-        batch.failures,
-        _warnings(predictions, scored, len(sure) if wanted.calibration else len(scored)),
-        written,
-    )
-    if out is not None:
-        write_scores(Path(out), found)
-    return found
+    def digests(self, name: str) -> list[str]:
+        """Name what the scores of a slide depend on, and the labels that are written with them."""
+        labels = [PREDICTION_LABEL, self.found_label, *(ALL_MAPS if self.maps else ())]
+        paths = [self.predictions.path / name, self.slides.path / name]
+        paths += [paths[0] / LABELS / one for one in labels] + [paths[1] / LABELS / self.label]
+        return [store_digest(path) for path in paths]
+
+    def options(self) -> dict[str, object]:
+        """All of it but the pixels, as JSON values."""
+        return {
+            "slides": self.predictions.names(),
+            "truth": str(self.slides.path),
+            "label": self.label,
+            "rule": None if self.rule is None else asdict(self.rule),
+            "measures": asdict(self.measures),
+            "maps": self.maps,
+            "inside": None if self.inside is None else self.inside.said,
+        }
+
+    def joined(self, batch: Batch[ScoredSlide], *, elsewhere: int = 0) -> Scores:
+        """Join the scores of slides; ``elsewhere`` counts those that other processes have.
+
+        Raises
+        ------
+        BatchError
+            If there are none, here or elsewhere.
+        """
+        lacking = {name: one.lack for name, one in batch.results.items() if one.lack is not None}
+        scored = {name: one for name, one in batch.results.items() if one.lack is None}
+        scores = [score for one in scored.values() for score in one.scores]
+        if not scores and not elsewhere:
+            raise BatchError(batch.failures | lacking, done=0)
+        sure = [one.reliability for one in scored.values() if one.reliability]
+        return Scores(
+            tuple(scores),
+            self.measures.tolerance_um,
+            pooled(sure) if sure else None,
+            tuple(lacking),
+            batch.failures,
+            _warnings(
+                self.predictions, scored, len(sure) if self.measures.calibration else len(scored)
+            ),
+            {name: one.maps for name, one in scored.items() if one.maps},
+            elsewhere,
+            None if self.inside is None else self.inside.said,
+        )
 
 
 def _warnings(predictions: Predictions, scored: Iterable[str], calibrated: int) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ from wsi_seg.postprocess.write import write_label
 from wsi_seg.store import Multiscale, SlideStore
 
 ERRORS, ENERGY, UNCERTAINTY, VARIANCE = "errors", "energy", "uncertainty", "variance"
+ALL_MAPS = (ERRORS, ENERGY, UNCERTAINTY)
 
 # Rows whose variance is computed at a time.
 _ROWS = 64
@@ -58,7 +59,7 @@ def write_maps(
         return (ERRORS,)
     write_heat(prediction, ENERGY)
     write_heat(prediction, UNCERTAINTY)
-    return (ERRORS, ENERGY, UNCERTAINTY)
+    return ALL_MAPS
 
 
 def write_errors(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from wsi_seg.batch import require_none
+from wsi_seg.batch import elsewhere_lines, require_none
 from wsi_seg.evaluation.boundary import Distances
 from wsi_seg.evaluation.calibration import Reliability
 from wsi_seg.evaluation.intervals import dice_of, interval, mean_of
@@ -161,6 +161,11 @@ class Scores:
         Tiles that inference could not read, and what could not be measured.
     maps
         Labels that were added to each prediction.
+    elsewhere
+        Number of slides that others of several processes score, or have; all figures are then
+        without these.
+    inside
+        Part of the slides that was scored; None for all of them.
     """
 
     slides: tuple[SlideScore, ...]
@@ -170,6 +175,8 @@ class Scores:
     failures: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     maps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    elsewhere: int = 0
+    inside: str | None = None
 
     @property
     def scored(self) -> tuple[str, ...]:
@@ -242,7 +249,7 @@ class Scores:
 
     def lines(self) -> list[str]:
         """Sentences about each class for people."""
-        lines = []
+        lines = [] if self.inside is None else [f"only inside {self.inside}:"]
         for name in self.class_names:
             pooled = self.pooled(name)
             mean, spread = self.slide_dice(name)
@@ -259,49 +266,48 @@ class Scores:
             for names, count in Counter(self.maps.values()).items()
         ]
         lines += [*self.warnings, *unscored_lines(self.unscored)]
-        return lines
+        return lines + elsewhere_lines(self.elsewhere)
 
     def _repr_html_(self) -> str:
         return lines_html(self.lines())
 
     def to_json(self) -> dict[str, object]:
         """All figures as plain JSON values."""
-        volumes = {
-            "volumes": [
+        figures: dict[str, object] = {
+            "slides": [
+                {"slide": s.slide, "class": s.class_name} | s.figures(self.tolerance_um)
+                for s in self.slides
+            ],
+            "classes": {
+                name: {
+                    "pooled_dice": self.pooled(name).dice,
+                    "pooled_iou": self.pooled(name).iou,
+                    "slide_dice_mean": self.slide_dice(name)[0],
+                    "slide_dice_sd": self.slide_dice(name)[1],
+                }
+                | class_figures(self.of(name), self.tolerance_um)
+                for name in self.class_names
+            },
+        }
+        if self.inside is not None:
+            figures["inside"] = self.inside
+        if self.slides:
+            figures["mean_slide_dice"] = self.mean_slide_dice
+        figures |= {
+            "unscored": list(self.unscored),
+            "failures": dict(self.failures),
+            "warnings": list(self.warnings),
+        }
+        if self.calibration is not None:
+            of_all = {name: one.to_json() for name, one in self.calibration.items()}
+            figures["calibration"] = of_all
+        if self.unit == "volume":
+            volumes = [
                 {"volume": s.slide, "class": s.class_name} | s.figures(self.tolerance_um)
                 for s in self.cases
             ]
-        }
-        return (
-            (volumes if self.unit == "volume" else {})
-            | {
-                "slides": [
-                    {"slide": s.slide, "class": s.class_name} | s.figures(self.tolerance_um)
-                    for s in self.slides
-                ],
-                "classes": {
-                    name: {
-                        "pooled_dice": self.pooled(name).dice,
-                        "pooled_iou": self.pooled(name).iou,
-                        "slide_dice_mean": self.slide_dice(name)[0],
-                        "slide_dice_sd": self.slide_dice(name)[1],
-                    }
-                    | class_figures(self.of(name), self.tolerance_um)
-                    for name in self.class_names
-                },
-                "mean_slide_dice": self.mean_slide_dice,
-                "unscored": list(self.unscored),
-                "failures": dict(self.failures),
-                "warnings": list(self.warnings),
-            }
-            | (
-                {}
-                if self.calibration is None
-                else {
-                    "calibration": {name: one.to_json() for name, one in self.calibration.items()}
-                }
-            )
-        )
+            figures = {"volumes": volumes, **figures}
+        return figures
 
 
 def _object_figures(objects: ObjectCounts) -> dict[str, object]:

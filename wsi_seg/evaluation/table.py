@@ -8,6 +8,8 @@ from pathlib import Path
 from wsi_seg.atomic import write_atomic
 from wsi_seg.evaluation.scores import Scores
 
+SCORES = "scores.json"
+
 
 def write_scores(folder: Path, scores: Scores) -> None:
     """Write ``scores.json`` and ``slides.csv``, each whole or not at all.
@@ -26,5 +28,5 @@ def write_scores(folder: Path, scores: Scores) -> None:
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_atomic(folder / "scores.json", json.dumps(scores.to_json(), indent=1))
     write_atomic(folder / "slides.csv", text.getvalue())
+    write_atomic(folder / SCORES, json.dumps(scores.to_json(), indent=1))  # last: both are there

@@ -16,7 +16,7 @@ from wsi_seg.slides import search_slides, slide_name
 
 OBJECTS = "objects"
 
-_PROJECT = "project.qpproj"
+PROJECT = "project.qpproj"
 # Of QuPath whose form of projects this is; later ones read it.
 _VERSION = "0.5.0"
 _SCRIPT = """\
@@ -50,7 +50,7 @@ def project_slides(folder: Path, source: Path, names: Iterable[str]) -> dict[str
     OutputError
         If a slide is not there, or the folder has a project, which people may have worked in.
     """
-    if (folder / _PROJECT).exists():
+    if (folder / PROJECT).exists():
         raise OutputError(
             f"{folder} has a QuPath project already; expected another folder, as the project may "
             "have work in it"
@@ -92,7 +92,7 @@ def write_qupath_project(
     >>> write_qupath_project(Path("project"), slides, objects, classes)  # doctest: +SKIP
     """
     now = round(time.time() * 1000)
-    project = folder / _PROJECT
+    project = folder / PROJECT
     entries = [
         {
             # Without a provider QuPath takes the reader that suits the file.

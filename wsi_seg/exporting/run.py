@@ -1,11 +1,10 @@
 """Owns exporting a whole prediction collection: one file per slide and format."""
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from wsi_seg.batch import run_each
+from wsi_seg.batch import Batch, run_each
 from wsi_seg.errors import StoreError
 from wsi_seg.exporting.asap import write_asap
 from wsi_seg.exporting.coco import write_coco
@@ -16,21 +15,23 @@ from wsi_seg.exporting.geoparquet import write_geoparquet
 from wsi_seg.exporting.names import file_name
 from wsi_seg.exporting.omezarr import write_ome_zarr
 from wsi_seg.exporting.outlines import Outlines, outlines
-from wsi_seg.exporting.overview import write_overview
+from wsi_seg.exporting.pixels import write_pixels
 from wsi_seg.exporting.place import Place
-from wsi_seg.exporting.png import write_mask
-from wsi_seg.exporting.qupath import OBJECTS, project_slides, write_qupath_project
+from wsi_seg.exporting.qupath import OBJECTS, PROJECT, project_slides, write_qupath_project
 from wsi_seg.exporting.rle import write_rle_csv
 from wsi_seg.exporting.spatial import write_spatialdata
 from wsi_seg.exporting.targets import ExportReport, ExportTargets
-from wsi_seg.exporting.tiff import write_ome_tiff
-from wsi_seg.exporting.written import Written
+from wsi_seg.exporting.written import Written, is_as_written
+from wsi_seg.masks.inside import Inside
 from wsi_seg.postprocess.objects import ObjectTable, Scale
 from wsi_seg.postprocess.table import write_table
 from wsi_seg.postprocess.write import decided_label
 from wsi_seg.progress import Progress, Silent
-from wsi_seg.store import Collection, Multiscale, Predictions, SlideStore
+from wsi_seg.shard import Shard
+from wsi_seg.store import Collection, Multiscale, Predictions, SlideStore, store_digest
 from wsi_seg.store.class_view import each_class
+from wsi_seg.store.names import LABELS, PREDICTION_LABEL
+from wsi_seg.store.turns import areas, taking_turns
 
 _LONGEST_SUFFIX = ".probability.ome.tif"
 
@@ -43,9 +44,13 @@ def export(
     slides: Collection | None,
     targets: ExportTargets,
     *,
+    shard: Shard | None = None,
     progress: Progress = Silent(),  # noqa: B008 (has no state)
 ) -> ExportReport:
     """Write every prediction in the formats asked for.
+
+    Several processes may export one collection, if each is given its ``shard``: the one that ends
+    last writes the files of all slides.
 
     Parameters
     ----------
@@ -56,6 +61,9 @@ def export(
         names of the slides' files.
     targets
         What to write, and where.
+    shard
+        Which share of the slides this process exports, balanced by their sizes; then it does what
+        those have left that were killed. None is all of them.
     progress
         Advanced by slides.
 
@@ -79,8 +87,9 @@ def export(
     {'slide-1': 57}
     """
     names = predictions.require_names()
-    project, source = targets.qupath_project, targets.source
-    in_project = {} if project is None or source is None else project_slides(project, source, names)
+    project = targets.qupath_project
+    # Of several processes, others may have made it already: the last one looks.
+    in_project = _project_slides(targets, names) if shard is None else {}
     shared = Written(overwrite=targets.overwrite)
     for path in (targets.rle, targets.coco):
         if path is not None:
@@ -89,25 +98,84 @@ def export(
     def work(name: str) -> _Done:
         return _write_slide(predictions[name], slides, targets)
 
-    batch = run_each(names, work, title="export", progress=progress)
+    def write_shared(done: Mapping[str, _Done]) -> list[Path]:
+        _write_shared(predictions, done, slides, targets, shared)
+        written = list(shared.paths)
+        if project is not None and done:
+            objects = {name: _project_objects(project, name) for name in done}
+            classes = next(iter(done.values())).label.classes
+            files = in_project or _project_slides(targets, names)
+            written += write_qupath_project(project, files, objects, classes)
+        return written
+
+    if shard is None:
+        batch = run_each(names, work, title="export", progress=progress)
+        of_all = write_shared(batch.results)
+    else:
+        batch, of_all = _share(predictions, slides, targets, work, write_shared, shard, progress)
     done = batch.results
     files = [str(path) for slide in done.values() for path in slide.files]
-    _write_shared(predictions, done, slides, targets, shared)
-    files += map(str, shared.paths)
-    if project is not None and done:
-        objects = {name: _project_objects(project, name) for name in done}
-        classes = next(iter(done.values())).label.classes
-        files += map(str, write_qupath_project(project, in_project, objects, classes))
     found = {name: slide for name, slide in done.items() if slide.objects is not None}
     return ExportReport(
         tuple(done),
-        tuple(files),
+        (*files, *map(str, of_all)),
         {name: slide.objects or 0 for name, slide in found.items()},
         {name: slide.left_out for name, slide in found.items()},
         {name: slide.min_area for name, slide in found.items()},
-        _warnings(predictions, targets),
+        _warnings(predictions.only(done), targets),
+        len(names) - len(done) - len(batch.failures),
         failures=batch.failures,
     )
+
+
+def _share(
+    predictions: Predictions,
+    slides: Collection | None,
+    targets: ExportTargets,
+    work: Callable[[str], "_Done"],
+    write_shared: Callable[[Mapping[str, "_Done"]], list[Path]],
+    shard: Shard,
+    progress: Progress,
+) -> tuple[Batch["_Done"], list[Path]]:
+    """Export a share of the predictions; the last process writes the files of all of them."""
+
+    def digests(name: str) -> list[str]:
+        path = predictions.path / name
+        return [store_digest(path), store_digest(path / LABELS / PREDICTION_LABEL)]
+
+    def to_json(done: _Done) -> object:
+        figures = done.objects, done.left_out, done.min_area
+        files = list(map(str, done.files))
+        return {"digests": digests(done.name), "files": files, "figures": figures}
+
+    def of_json(name: str, kept: object) -> _Done:
+        assert isinstance(kept, dict)
+        label = _decided(predictions[name], slides, targets)
+        return _Done(name, label, list(map(Path, kept["files"])), *kept["figures"])
+
+    def is_current(name: str, kept: object) -> bool:
+        return (
+            isinstance(kept, dict)
+            and kept["digests"] == digests(name)
+            and all(is_as_written(Path(path)) for path in kept["files"])
+        )
+
+    project = targets.qupath_project
+    of_all = [targets.rle, targets.coco, None if project is None else project / PROJECT]
+    with taking_turns(
+        predictions.path,
+        "export",
+        shard,
+        areas(predictions),
+        options={"targets": asdict(targets), "slides": predictions.names()},
+        is_current=is_current,
+        progress=progress,
+    ) as turns:
+        batch = turns.run(work, to_json, title="export")
+        with turns.end(lambda: all(path is None or path.exists() for path in of_all)) as last:
+            if last:
+                batch = turns.all(of_json)
+            return batch, write_shared(batch.results) if last else []
 
 
 def _warnings(predictions: Predictions, targets: ExportTargets) -> tuple[str, ...]:
@@ -129,6 +197,7 @@ def _warnings(predictions: Predictions, targets: ExportTargets) -> tuple[str, ..
 class _Done:
     """What was written of one slide; ``objects`` are those that are large enough, if outlined."""
 
+    name: str
     label: Multiscale
     files: list[Path]
     objects: int | None
@@ -138,14 +207,15 @@ class _Done:
 
 def _write_slide(store: SlideStore, slides: Collection | None, targets: ExportTargets) -> _Done:
     """Write one slide's own files."""
-    label = decided_label(store, targets.rule)
+    label = _decided(store, slides, targets)
+    store = replace(store, image=_inside(store.image, store, slides, targets))
     if label.channels is not None and targets.one_id:
         raise StoreError(
             f"slide {store.name}: its classes overlap, and {', '.join(targets.one_id)} have one id "
             "for each pixel; expected other formats, such as --geojson, --rle or --ome-tiff"
         )
     files = Written(overwrite=targets.overwrite)
-    _write_pixels(store, label, slides, targets, files)
+    write_pixels(store, label, slides, targets, files)
     if targets.source is not None and (targets.dicom_seg or targets.dicom_ann):
         header = source_header(targets.source, store.name)
         codes = class_codes(label.classes, targets.codes)
@@ -154,7 +224,7 @@ def _write_slide(store: SlideStore, slides: Collection | None, targets: ExportTa
             with files.new(targets.dicom_seg / file_name(store.name, "")) as path:
                 write_dicom_seg(path, image, header, codes)
     if not targets.numbered:
-        return _Done(label, files.paths, None, 0, "")
+        return _Done(store.name, label, files.paths, None, 0, "")
     objects = _outlines(store, label, targets)
     if targets.source is not None and targets.dicom_ann is not None:
         with files.new(targets.dicom_ann / file_name(store.name, ".dcm")) as path:
@@ -163,7 +233,22 @@ def _write_slide(store: SlideStore, slides: Collection | None, targets: ExportTa
     unit = "px2" if label.pyramid.mpp is None else "um2"
     least = f"{_least_area(label, targets):g} {unit}"
     count = len(objects) if targets.outlined else None
-    return _Done(label, files.paths, count, len(objects.table) - len(objects), least)
+    small = len(objects.table) - len(objects)
+    return _Done(store.name, label, files.paths, count, small, least)
+
+
+def _decided(store: SlideStore, slides: Collection | None, targets: ExportTargets) -> Multiscale:
+    """Label map that is exported; what is outside of the part that was asked for is 0."""
+    return _inside(decided_label(store, targets.rule), store, slides, targets)
+
+
+def _inside(
+    image: Multiscale, store: SlideStore, slides: Collection | None, targets: ExportTargets
+) -> Multiscale:
+    if targets.inside is None:
+        return image
+    slide = slides[store.name] if slides is not None and store.name in slides else None
+    return targets.inside.alone(image, slide, Place.of(store.image).extent)
 
 
 def _outlines(store: SlideStore, label: Multiscale, targets: ExportTargets) -> Outlines:
@@ -172,11 +257,11 @@ def _outlines(store: SlideStore, label: Multiscale, targets: ExportTargets) -> O
         None if store.saved == "labels" else store.probabilities,
         min_area_um2=_least_area(label, targets),
         simplify_um=targets.simplify_um,
-        identity=_identity(store, label),
+        identity=_identity(store, label, targets.inside),
     )
 
 
-def _identity(store: SlideStore, label: Multiscale) -> dict[str, object]:
+def _identity(store: SlideStore, label: Multiscale, inside: Inside | None) -> dict[str, object]:
     """List what decides the objects of a slide, whatever was saved of the prediction."""
     about = store.prediction
     return {
@@ -184,6 +269,7 @@ def _identity(store: SlideStore, label: Multiscale) -> dict[str, object]:
         "settings": dict(about.settings),
         "calibration": dict(about.calibration_tables),
         "rule": label.attributes.get("rule"),
+        **({} if inside is None else {"inside": inside.said}),
     }
 
 
@@ -191,37 +277,6 @@ def _least_area(label: Multiscale, targets: ExportTargets) -> float:
     if targets.min_area_um2 is not None:
         return targets.min_area_um2
     return _LEAST_PX * Scale(label.downsample, label.pyramid.mpp).unit ** 2
-
-
-def _write_pixels(
-    store: SlideStore,
-    label: Multiscale,
-    slides: Collection | None,
-    targets: ExportTargets,
-    files: Written,
-) -> None:
-    """Write the pictures of one slide."""
-    if targets.overview is not None and slides is not None:
-        with files.new(targets.overview / file_name(store.name, ".png")) as path:
-            parts = [(part, part.classes) for part in each_class(label)]
-            write_overview(slides[store.name], parts, path)
-    if targets.png is not None:
-        for number, part in enumerate(each_class(label), 1):
-            own = "" if label.channels is None else f".{number}-{_plain(part.classes.names[0])}"
-            with files.new(targets.png / file_name(store.name, f"{own}.png")) as path:
-                write_mask(path, part)
-    if targets.ome_tiff is not None:
-        images = {"labels": label}
-        if store.saved != "labels":
-            images = {"probability": store.probabilities, **images}
-        for suffix, image in images.items():
-            with files.new(targets.ome_tiff / file_name(store.name, f".{suffix}.ome.tif")) as path:
-                write_ome_tiff(path, image, store.name)
-
-
-def _plain(name: str) -> str:
-    """Name of a class as a part of a file's name."""
-    return re.sub(r"[^\w-]+", "_", name)
 
 
 def _write_objects(
@@ -296,6 +351,13 @@ def _write_shared(
         )
         with files.new(targets.coco) as path:
             write_coco(path, images, next(iter(labels.values())).classes)
+
+
+def _project_slides(targets: ExportTargets, names: Sequence[str]) -> dict[str, Path]:
+    """Files of the slides for a QuPath project; none where no project is wanted."""
+    if targets.qupath_project is None or targets.source is None:
+        return {}
+    return project_slides(targets.qupath_project, targets.source, names)
 
 
 def _project_objects(project: Path, name: str) -> Path:

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsi_seg.batch import SlidesReport
+from wsi_seg.batch import SlidesReport, elsewhere_lines
 from wsi_seg.choices import Dialect, Ngff, ObjectType
 from wsi_seg.errors import OutputError
+from wsi_seg.masks.inside import Inside
 from wsi_seg.postprocess.rule import Rule
 
 
@@ -63,6 +64,8 @@ class ExportTargets:
         Version of OME-Zarr, and whether each is one ``.ozx`` file, which only 0.5 has.
     overwrite
         Whether files are replaced that no export wrote, or that were changed since.
+    inside
+        Part of each slide that is exported; outside is nothing. None is all of it.
 
     Raises
     ------
@@ -101,6 +104,7 @@ class ExportTargets:
     ngff: Ngff = "0.5"
     zipped: bool = False
     overwrite: bool = False
+    inside: Inside | None = None
 
     def __post_init__(self) -> None:
         if self.zipped and self.ngff != "0.5":
@@ -158,6 +162,8 @@ class ExportReport(SlidesReport[str]):
         Area below which they are, with its unit.
     warnings
         Tiles that inference could not read, and probabilities it did not save.
+    elsewhere
+        Number of slides that others of several processes export, or have.
     """
 
     files: tuple[str, ...]
@@ -165,6 +171,7 @@ class ExportReport(SlidesReport[str]):
     left_out: dict[str, int]
     min_area: dict[str, str]
     warnings: tuple[str, ...] = ()
+    elsewhere: int = 0
 
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
@@ -175,4 +182,5 @@ class ExportReport(SlidesReport[str]):
             lines.append(f"{slide}: {count} objects{rest}")
         if any(self.left_out.values()):
             lines.append("--min-area-um2 0 keeps small ones")
-        return [*lines, *self.warnings, *(f"wrote {file}" for file in self.files)]
+        lines += [*self.warnings, *(f"wrote {file}" for file in self.files)]
+        return [*lines, *elsewhere_lines(self.elsewhere)]

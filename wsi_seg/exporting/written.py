@@ -34,7 +34,7 @@ class Written:
 
     def require_free(self, path: Path) -> None:
         """Raise an `OutputError` if the path has what an export did not write, or not so."""
-        if self.overwrite or not path.exists() or _is_as_written(path):
+        if self.overwrite or not path.exists() or is_as_written(path):
             return
         raise OutputError(
             f"{path} is there already, and export did not write it, or it was changed since; "
@@ -62,7 +62,8 @@ def _record(path: Path) -> Path:
     return path.parent / _RECORDS / path.name
 
 
-def _is_as_written(path: Path) -> bool:
+def is_as_written(path: Path) -> bool:
+    """Whether an export wrote what is at a path, or began to, and nobody changed it since."""
     try:
         text = _record(path).read_text(encoding="utf-8")
         if text == _BEGUN:

@@ -8,6 +8,7 @@ from typing import Literal
 from wsi_seg.choices import Blend, Compile, Save, Tta
 from wsi_seg.errors import ConfigError
 from wsi_seg.inference.blend import MAX_OVERLAP
+from wsi_seg.masks.inside import Inside
 from wsi_seg.shard import Shard
 
 # Strips are whole chunks of the output.
@@ -55,6 +56,9 @@ class InferOptions:
         Bytes of main memory that the process may take; None takes what runs fastest.
     strip_px
         Rows that are written as a unit, a multiple of 512; None lets the memory plan choose.
+    inside
+        Part of each slide to predict: tiles that do not touch it are left out, as those without
+        tissue are. None is all of it.
     shard
         Which share of the work this process does; then it does what others have left that were
         stopped. None does all that nobody does, and waits for the rest.
@@ -84,6 +88,7 @@ class InferOptions:
     level: int | None = None
     max_ram: int | None = None
     strip_px: int | None = None
+    inside: Inside | None = None
     shard: Shard | None = None
     stage: Path | None = None
 

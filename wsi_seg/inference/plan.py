@@ -248,6 +248,10 @@ def plan_slide(
         if not keep.any() and not LabelInfo.from_json(tissue.attributes, tissue.path).trusted:
             keep = ~keep
             notes = (*notes, "the tissue mask is empty, so every tile was predicted")
+    if options.inside is not None:
+        tile = Extent(height=tile_px, width=tile_px)
+        keep &= options.inside.touched(store, pyramid.extent, extent, ys, xs, tile)
+        notes = (*notes, f"only what is inside {options.inside.said} was predicted")
     if view.mpp is None and view.resize is None:
         notes = (*notes, f"the model states no um per pixel: level {level} was read as it is")
     return SlidePlan(

@@ -19,6 +19,7 @@ def settings_of(
     tuning: Tuning,
 ) -> dict[str, object]:
     """Everything that decides the bytes of a prediction."""
+    inside = {} if options.inside is None else {"inside": options.inside.said}
     return {
         "checkpoint": model.identity(),
         "overlap": options.overlap,
@@ -33,6 +34,7 @@ def settings_of(
         "strip_px": plans[0].shard_px,
         "classes": model.card.classes.to_json(),
         "tiles": _tiles(plans),
+        **inside,
     } | _each(
         {
             "tile_px": plan.tile_px,

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from wsi_seg.choices import NamesBy
 from wsi_seg.errors import SlideError
+from wsi_seg.masks.inside import Inside
 from wsi_seg.object_path import place
 from wsi_seg.selection import Selection
+from wsi_seg.shard import Shard
 from wsi_seg.slides import search_slides, slide_name
 from wsi_seg.slides.find import log_left
 from wsi_seg.slides.slide import split_member
@@ -26,11 +28,18 @@ class NamedSlides:
         Why slides are left out, by the names that they would have.
     mpp
         Micrometres per pixel at level 0 in place of what the files say, by name; empty for none.
+    inside
+        Part of each slide that is wanted, given by polygons or a box; None for all of it.
+    shard
+        Which share of the slides this process takes, balanced by the bytes of the files; then it
+        takes what those have left that were killed. None takes all.
     """
 
     names: Mapping[Path, str]
     clashes: Mapping[str, SlideError]
     mpp: Mapping[str, float] = field(default_factory=dict)
+    inside: Inside | None = None
+    shard: Shard | None = None
 
 
 def name_slides(

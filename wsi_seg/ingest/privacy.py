@@ -18,6 +18,7 @@ ALLOWED = frozenset(
         "window",  # two numbers, as asked for
         "scene",  # a number
         "icc",  # cannot be turned back
+        "inside",  # a box or the name of a file, as asked for
         "slice_mm",
         "mpp_source",  # a word of ours, such as "aperio"
         "reader",  # a word of ours or of a library, such as "svs"

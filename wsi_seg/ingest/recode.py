@@ -37,8 +37,23 @@ def recode_layout(extent: Extent, piece: Extent, encoding: Encoding) -> LevelLay
     return strip_layout(extent, chunk_px=chunk_px, shard_px=shard_px, encoding=encoding)
 
 
-def recode_strip(slide: Slide, level: int, array: LevelArray, y: int) -> list[int | None]:
+def recode_strip(
+    slide: Slide,
+    level: int,
+    array: LevelArray,
+    y: int,
+    wanted: NDArray[np.bool_] | None = None,
+) -> list[int | None]:
     """Decode and write one strip.
+
+    Parameters
+    ----------
+    slide, level
+        What is read.
+    array, y
+        What is written, and the first row of it.
+    wanted
+        Which chunks of the level are wanted, ``(rows, columns)``; None for all.
 
     Returns
     -------
@@ -46,7 +61,7 @@ def recode_strip(slide: Slide, level: int, array: LevelArray, y: int) -> list[in
         crc32c of each shard, left to right; None for one that is all 0.
     """
     height, width = min(array.shard.height, array.extent.height - y), array.extent.width
-    rows = np.empty((height, width, 3), dtype=np.uint8)
+    rows = np.full((height, width, 3), array.fill, dtype=np.uint8)
     piece = slide.native_block(level)
     # Threads share out columns of tiles, or rows of strips: no piece is decoded by two of them.
     block_height = height if piece.width < width else _multiple(piece.height, 128)
@@ -62,9 +77,24 @@ def recode_strip(slide: Slide, level: int, array: LevelArray, y: int) -> list[in
         for top in range(0, height, block_height)
         for left in range(0, width, block_width)
     ]
+    if wanted is not None:
+        blocks = [block for block in blocks if wanted[_chunks(block, array.chunk)].any()]
     for _ in shared_pool().map(partial(_read_into, slide, rows, y), blocks):
         pass
+    if wanted is not None:
+        strip = Region(level=level, y=y, x=0, height=height, width=width)
+        for row, column in np.argwhere(~wanted[_chunks(strip, array.chunk)]):
+            top, left = row * array.chunk.height, column * array.chunk.width
+            rows[top : top + array.chunk.height, left : left + array.chunk.width] = array.fill
     return write_rows(array, y, rows)
+
+
+def _chunks(region: Region, chunk: Extent) -> tuple[slice, slice]:
+    """Rows and columns of the chunks that touch a region."""
+    return (
+        slice(region.y // chunk.height, -(-region.y_end // chunk.height)),
+        slice(region.x // chunk.width, -(-region.x_end // chunk.width)),
+    )
 
 
 def _multiple(piece: int, least: int) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from wsi_seg.annotations.names import named
 from wsi_seg.atomic import folder_bytes
-from wsi_seg.batch import SlidesReport
+from wsi_seg.batch import SlidesReport, elsewhere_lines
 from wsi_seg.store.slide_store import SlideStore
 
 
@@ -43,10 +43,14 @@ class TiledSlide:
 
 @dataclass(frozen=True, slots=True)
 class TileReport(SlidesReport[TiledSlide]):
-    """Figures of one run: the collection ``out``, and the ``seconds`` that it took."""
+    """Figures of one run: the collection ``out``, and the ``seconds`` that it took.
+
+    ``elsewhere`` counts the slides that other processes do, or have done.
+    """
 
     out: Path
     seconds: float
+    elsewhere: int = 0
 
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
@@ -57,6 +61,7 @@ class TileReport(SlidesReport[TiledSlide]):
         there = len(self.slides) - len(new)
         made = f"{len(new)} slides tiled in {self.seconds:.1f} s, {size / 1e6:.1f} MB{ratio}"
         lines = [f"{made}; {there} were there already"]
+        lines += elsewhere_lines(self.elsewhere)
         for slide in self.slides:
             mpp = "mpp unknown" if slide.mpp is None else f"{slide.mpp:.4g} um/px"
             lines.append(f"{slide.name}: {slide.width} x {slide.height} px, {mpp}, ")

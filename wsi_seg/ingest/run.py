@@ -6,58 +6,35 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
-from importlib.metadata import version
+from dataclasses import asdict
 from pathlib import Path
 
-from wsi_seg.errors import SlideError, StoreError, WsiSegError
+from wsi_seg.errors import ConfigError, SlideError, StoreError, WsiSegError
+from wsi_seg.ingest.job import SlideJob, TileOptions, tiled_before
 from wsi_seg.ingest.names import NamedSlides, name_slides
-from wsi_seg.ingest.plan import AUTO, Codec, LevelPlan, plan_levels
-from wsi_seg.ingest.privacy import require_allowed
-from wsi_seg.ingest.recode import recode_strip
+from wsi_seg.ingest.part import require_drawable
+from wsi_seg.ingest.plan import AUTO, Codec
 from wsi_seg.ingest.report import TiledSlide, TileReport
-from wsi_seg.ingest.verbatim import copy_shard_row
-from wsi_seg.masks.labels import write_tissue
 from wsi_seg.object_path import object_path, place
 from wsi_seg.progress import Progress, Silent
+from wsi_seg.shard import Shard
 from wsi_seg.slides import (
-    Slide,
     open_slide,
     source_bytes,
-    source_digest,
-    source_name,
 )
-from wsi_seg.slides.icc import IccSlide, converted
+from wsi_seg.slides.icc import converted
 from wsi_seg.slides.window import OpenOptions
 from wsi_seg.stage import SLIDES, fetch_one, staging
-from wsi_seg.store.arrays import LevelArray, read_level_array
-from wsi_seg.store.info import LevelInfo, SourceInfo, StoreInfo
-from wsi_seg.store.journal import Journal
 from wsi_seg.store.layout import (
-    Layout,
     create_collection,
-    create_multiscale,
     update_names,
 )
-from wsi_seg.store.multiscale import open_multiscale
-from wsi_seg.store.names import JOURNAL, LABELS, METADATA, PARTIAL
+from wsi_seg.store.names import METADATA, PARTIAL
 from wsi_seg.store.own import remove_own_folder
-from wsi_seg.store.pyramid import reduced_strip
-from wsi_seg.store.shards import shard_checksum
-from wsi_seg.store.slide_store import SlideStore
-from wsi_seg.store.writer import commit, delete, remove_if_empty, write_rows
+from wsi_seg.store.turns import Turns, taking_turns
+from wsi_seg.store.writer import remove_if_empty
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Options:
-    """How slides are tiled; see `tile_slides`."""
-
-    codec: Codec
-    opening: OpenOptions
-    overwrite: bool
-    mpp: Mapping[str, float]
 
 
 def tile_slides(
@@ -75,6 +52,7 @@ def tile_slides(
 
     Slides that fail, or have the name of another one, are named in the result, so that work on the
     others can go on: call its `TileReport.require_whole` in the end, to raise an error for them.
+    Several processes may write into one collection, see `NamedSlides.shard`.
 
     Parameters
     ----------
@@ -117,11 +95,23 @@ def tile_slides(
     """
     out = place(out)
     found = paths if isinstance(paths, NamedSlides) else name_slides(paths)
-    is_new = not (out / METADATA).exists()
+    shard = found.shard
+    require_drawable(found.inside)
+    if shard is not None and overwrite:
+        raise ConfigError(
+            f"got --shard {shard} with --overwrite; expected it alone: choose another --out"
+        )
+    is_new = shard is None and not (out / METADATA).exists()
     create_collection(out)
     started = time.perf_counter()
-    options = _Options(codec, opening, overwrite, found.mpp)
-    done, failures = _Batch(out, options, stage, progress).run(found.names, workers)
+    options = TileOptions(codec, opening, overwrite, found.mpp, found.inside)
+    batch = _Batch(out, options, workers, stage, progress)
+    elsewhere = 0
+    if shard is None:
+        batch.run(found.names)
+    else:
+        elsewhere = batch.run_share(found.names, shard)
+    done, failures = batch.done, batch.failures
     remove_if_empty(out)
     if is_new and not done and not (out / PARTIAL).exists():
         (out / METADATA).unlink()
@@ -136,7 +126,7 @@ def tile_slides(
         raise next(iter(errors.values()))
     reasons = {name: str(error) for name, error in errors.items()}
     slides = tuple(sorted(done, key=lambda slide: slide.name))
-    report = TileReport(slides, out, time.perf_counter() - started, failures=reasons)
+    report = TileReport(slides, out, time.perf_counter() - started, elsewhere, failures=reasons)
     if not slides:
         report.require_whole()
     return report
@@ -146,57 +136,85 @@ class _Batch:
     """Slides of one run: a few at a time, failures kept apart."""
 
     def __init__(
-        self, out: Path, options: _Options, stage: Path | None, progress: Progress
+        self,
+        out: Path,
+        options: TileOptions,
+        workers: int,
+        stage: Path | None,
+        progress: Progress,
     ) -> None:
         self._stage, self._staged = stage, threading.BoundedSemaphore(SLIDES)
         self._out, self._options, self._progress = out, options, progress
+        self._workers = max(1, workers)
         self._stop = threading.Event()
         self._lock = threading.Lock()
+        self.done: list[TiledSlide] = []
+        self.failures: dict[Path, WsiSegError] = {}
 
-    def run(
-        self, names: Mapping[Path, str], workers: int
-    ) -> tuple[list[TiledSlide], dict[Path, WsiSegError]]:
-        done: list[TiledSlide] = []
-        failures: dict[Path, WsiSegError] = {}
+    def run_share(self, names: Mapping[Path, str], shard: Shard) -> int:
+        """Tile a share of slides, then what others have left; count those left to others."""
+        paths = {name: path for path, name in names.items()}
+        options = self._options
+        with taking_turns(
+            self._out,
+            "tile",
+            shard,
+            {name: source_bytes(path) for name, path in paths.items()},
+            options={
+                "codec": str(options.codec),
+                "opening": asdict(options.opening),
+                "inside": options.inside and options.inside.said,
+            },
+            is_current=lambda name, _: (self._out / name / METADATA).is_file(),
+            at_once=self._workers,
+            progress=self._progress,
+        ) as turns:
+            for some in turns:
+                self.run({paths[name]: name for name in some}, turns)
+            return len(paths) - len(self.done) - len(self.failures)
+
+    def run(self, names: Mapping[Path, str], turns: Turns | None = None) -> None:
+        """Tile slides; what becomes of each is noted for other processes, if there are any."""
         total = sum(source_bytes(path) for path in names)
         self._progress.start("tile", total / 1e6, "MB")
-        with ThreadPoolExecutor(max(1, workers), thread_name_prefix="wsi-tile") as pool:
+        with ThreadPoolExecutor(self._workers, thread_name_prefix="wsi-tile") as pool:
             jobs: dict[Future[TiledSlide], Path] = {
-                pool.submit(self._tile, path, name): path for path, name in names.items()
+                pool.submit(self._noted, path, name, turns): path for path, name in names.items()
             }
             try:
                 for job in as_completed(jobs):
-                    self._collect(job, jobs[job], done, failures)
+                    self._collect(job, jobs[job])
             except BaseException:
                 # Ctrl-C: units under way are finished, the rest is left for the next run.
                 self._stop.set()
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
         self._progress.finish()
-        return done, failures
 
-    def _collect(
-        self,
-        job: Future[TiledSlide],
-        path: Path,
-        done: list[TiledSlide],
-        failures: dict[Path, WsiSegError],
-    ) -> None:
+    def _collect(self, job: Future[TiledSlide], path: Path) -> None:
         try:
-            done.append(job.result())
+            self.done.append(job.result())
         except WsiSegError as error:
             logger.info("%s failed: %s", path, error)
-            failures[path] = error
+            self.failures[path] = error
         except Exception as error:
             logger.exception("%s failed unexpectedly", path)
-            failures[path] = SlideError(
+            self.failures[path] = SlideError(
                 f"{path}: unexpected {type(error).__name__}: {error}; this is a defect of wsi_seg"
             )
+
+    def _noted(self, path: Path, name: str, turns: Turns | None) -> TiledSlide:
+        if turns is None:
+            return self._tile(path, name)
+        with turns.noting(name) as note:
+            found = self._tile(path, name)
+            note(name)
+        return found
 
     def _tile(self, path: Path, name: str) -> TiledSlide:
         opening = self._options.opening
         mpp = self._options.mpp.get(name, opening.mpp)
-        if (known := _tiled_before(path, self._out / name, self._options, mpp)) is not None:
+        if (known := tiled_before(path, self._out / name, self._options, mpp)) is not None:
             self._advance(known.source_bytes)
             return known
         with (
@@ -204,7 +222,7 @@ class _Batch:
             open_slide(local, mpp=mpp, window=opening.window, scene=opening.scene) as file,
         ):
             slide = converted(file) if opening.icc else file
-            job = _SlideJob(slide, name, self._out, self._options)
+            job = SlideJob(slide, name, self._out, self._options)
             if job.present():
                 self._advance(job.source_bytes)
                 return job.report(skipped=True)
@@ -232,165 +250,3 @@ class _Batch:
     def _advance(self, nbytes: float) -> None:
         with self._lock:
             self._progress.advance(nbytes / 1e6)
-
-
-@dataclass(frozen=True, slots=True)
-class _Unit:
-    """One row of shards: smallest work that is recorded and never done twice."""
-
-    plan: LevelPlan
-    array: LevelArray
-    row: int
-    area: int
-
-    @property
-    def key(self) -> str:
-        return f"{self.plan.level}/{self.row}"
-
-    @property
-    def y(self) -> int:
-        return self.row * self.array.shard.height
-
-
-class _SlideJob:
-    """One slide while it is written to the collection."""
-
-    def __init__(self, slide: Slide, name: str, out: Path, options: _Options) -> None:
-        self.source_bytes = source_bytes(slide.path)
-        self._slide, self._name, self._options = slide, name, options
-        self._final, self._partial = out / name, out / PARTIAL / name
-        shown = options.opening.window
-        self._info = StoreInfo(
-            source=SourceInfo(
-                name=source_name(slide.path),
-                bytes=self.source_bytes,
-                sha256_of_ends=source_digest(slide.path),
-            ),
-            codec=str(options.codec),
-            scene=slide.scene,
-            window=None if shown is None else (shown.low, shown.high),
-            icc=slide.icc if isinstance(slide, IccSlide) else None,
-            slice_mm=slide.slice_mm,
-            mpp_source=slide.mpp_source,
-            reader=slide.format,
-            versions={name: version(name) for name in ("tifffile", "imagecodecs")},
-        )
-        self._settings = _settings(self._info, slide.pyramid.mpp)
-        if options.overwrite:
-            delete(self._partial)
-
-    def present(self) -> bool:
-        """Whether the finished store is there; a store of another file is an error."""
-        if self._options.overwrite or not (self._final / METADATA).is_file():
-            return False
-        store = self._store()
-        there, asked = _settings(store.info, store.image.slide_mpp), self._settings
-        changed = [name for name in asked if there[name] != asked[name]]
-        if changed:
-            raise StoreError(
-                f"{self._final} exists and differs in {' and '.join(changed)}; use --overwrite "
-                "to replace it, or another --out"
-            )
-        return True
-
-    def begin(self) -> None:
-        """Write all metadata, and continue the journal of an earlier run."""
-        self._plans = plan_levels(self._slide, self._options.codec)
-        levels = tuple(LevelInfo(plan.encoding, plan.reason) for plan in self._plans)
-        attributes = replace(self._info, levels=levels).to_json()
-        require_allowed(attributes)
-        journal_path = self._partial / JOURNAL
-        journal = Journal(journal_path, self._settings)
-        if not journal.done:
-            # Nothing is lost, and whatever a kill left half made is gone.
-            delete(self._partial)
-            journal = Journal(journal_path, self._settings)
-        self._journal = journal
-        layout = Layout(
-            levels=tuple(plan.layout for plan in self._plans),
-            channels=3,
-            mpp=self._slide.pyramid.mpp,
-        )
-        create_multiscale(self._partial, layout, attributes)
-
-    def units(self) -> Iterator[_Unit]:
-        """List the work, from the finest level to the coarsest."""
-        for plan in self._plans:
-            array = read_level_array(self._partial / str(plan.level))
-            for row in range(-(-array.extent.height // array.shard.height)):
-                height = min(array.shard.height, array.extent.height - row * array.shard.height)
-                yield _Unit(plan, array, row, height * array.extent.width)
-
-    def do(self, unit: _Unit) -> None:
-        """Do one unit, unless the journal has it and its shards are as they were written."""
-        done = self._journal.done.get(unit.key)
-        if done is not None and done == _checksums(unit):
-            return
-        self._journal.record(unit.key, self._write(unit))
-
-    def finish(self) -> None:
-        """Add the tissue mask, and give the store its final name."""
-        delete(self._partial / LABELS)
-        image = open_multiscale(self._partial)
-        write_tissue(SlideStore(self._partial, self._name, image))
-        (self._partial / JOURNAL).unlink()
-        commit(self._partial, self._final, replace=self._options.overwrite, known=self._digests())
-
-    def _digests(self) -> dict[str, int]:
-        """Collect what the journal knows of each shard, so that it is not read again."""
-        found = {}
-        for key, checksums in self._journal.done.items():
-            level, row = key.split("/")
-            for column, checksum in enumerate(checksums if isinstance(checksums, list) else []):
-                if isinstance(checksum, int):
-                    found[f"{level}/c/0/{row}/{column}"] = checksum
-        return found
-
-    def report(self, *, skipped: bool) -> TiledSlide:
-        """Figures of the finished store."""
-        return TiledSlide.of(self._store(), self.source_bytes, skipped=skipped)
-
-    def _store(self) -> SlideStore:
-        return SlideStore(self._final, self._name, open_multiscale(self._final))
-
-    def _write(self, unit: _Unit) -> list[int | None]:
-        plan, array = unit.plan, unit.array
-        if plan.computed:
-            self._slide.close()  # it may hold the pixels of a whole picture
-            source = read_level_array(self._partial / str(plan.level - 1))
-            return write_rows(array, unit.y, reduced_strip(source, array, unit.y, nearest=False))
-        if plan.streams is not None:
-            return copy_shard_row(self._slide.path, plan.streams, array, unit.row)
-        return recode_strip(self._slide, plan.level, array, unit.y)
-
-
-def _tiled_before(
-    path: Path, final: Path, options: _Options, mpp: float | None
-) -> TiledSlide | None:
-    """Find the store of a remote slide without fetching it; None where only the slide tells."""
-    if object_path(path) is None or options.overwrite or not (final / METADATA).is_file():
-        return None
-    store, opening = SlideStore(final, final.name, open_multiscale(final)), options.opening
-    info, nbytes, shown = store.info, source_bytes(path), opening.window
-    source = SourceInfo(source_name(path), nbytes, source_digest(path))
-    same_mpp = info.mpp_source != "option" if mpp is None else store.image.slide_mpp == mpp
-    same = (info.source, info.codec, info.window, info.icc is not None) == (
-        source, str(options.codec), None if shown is None else (shown.low, shown.high), opening.icc,
-    )  # fmt: skip
-    if same and same_mpp and opening.scene in (None, str(info.scene)):
-        return TiledSlide.of(store, nbytes, skipped=True)
-    return None
-
-
-def _settings(info: StoreInfo, mpp: float | None) -> dict[str, object]:
-    """Pick what decides the bytes of a store: only with the same it is continued, or kept."""
-    known = info.to_json()
-    return {name: known.get(name) for name in ("source", "codec", "scene", "window", "icc")} | {
-        "mpp": mpp
-    }
-
-
-def _checksums(unit: _Unit) -> list[int | None]:
-    columns = -(-unit.array.extent.width // unit.array.shard.width)
-    paths = [unit.array.shard_path(unit.row, column) for column in range(columns)]
-    return [shard_checksum(path) for path in paths]

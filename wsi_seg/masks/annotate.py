@@ -1,6 +1,6 @@
 """Owns giving annotation files to the slides they belong to."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import shapely
 
 from wsi_seg.annotations import Annotations, AnnotationSets, read_for_slides
 from wsi_seg.annotations.names import named
-from wsi_seg.batch import require_none, run_each
+from wsi_seg.batch import Batch, elsewhere_lines, require_none, run_each
 from wsi_seg.classes import meant_by
 from wsi_seg.errors import AnnotationError, WsiSegError
 from wsi_seg.geometry import Extent
@@ -21,8 +21,11 @@ from wsi_seg.masks.outlines import MASK_SUFFIXES, is_mask, outline_mask
 from wsi_seg.masks.reading import PLAIN, Reading
 from wsi_seg.masks.segmentations import is_dicom_file, outline_segmentation
 from wsi_seg.progress import Progress, Silent
-from wsi_seg.store import Collection, SlideStore
+from wsi_seg.shard import Shard
+from wsi_seg.store import Collection, SlideStore, store_digest
 from wsi_seg.store.layout import require_label_name
+from wsi_seg.store.names import LABELS
+from wsi_seg.store.turns import areas, taking_turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,8 @@ class AnnotateReport:
         What is not drawn, one sentence each.
     failures
         Why files of other slides were not drawn, by slide.
+    elsewhere
+        Number of slides that others of several processes draw into, or have.
     """
 
     objects: dict[str, int]
@@ -54,6 +59,7 @@ class AnnotateReport:
     unused: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     failures: Mapping[str, str] = field(default_factory=dict)
+    elsewhere: int = 0
 
     def to_json(self) -> dict[str, object]:
         """Figures as plain JSON values."""
@@ -70,7 +76,7 @@ class AnnotateReport:
         lines = [f"{total} objects on {len(self.objects)} slides, classes {names}"]
         for name, repairs in self.repairs.items():
             lines.append(f"{name}: {len(repairs)} repairs, the first: {repairs[0]}")
-        lines += self.notes
+        lines += [*self.notes, *elsewhere_lines(self.elsewhere)]
         if self.without:
             lines.append(
                 f"slides without annotations: {named(self.without)} (if nothing is on them: "
@@ -87,9 +93,12 @@ def annotate(
     *,
     name: str = "annotations",
     reading: Reading = PLAIN,
+    shard: Shard | None = None,
     progress: Progress = Silent(),  # noqa: B008 (has no state)
 ) -> AnnotateReport:
     """Draw annotation files into the slides whose names they bear.
+
+    Several processes may draw into one collection, if each is given its ``shard``.
 
     Parameters
     ----------
@@ -105,6 +114,9 @@ def annotate(
         Name of the label.
     reading
         How they are read.
+    shard
+        Which share of the slides this process draws into, balanced by their sizes; then it does
+        what those have left that were killed. None is all of them. Each process reads all files.
     progress
         Advanced by slides.
 
@@ -154,16 +166,54 @@ def annotate(
             )
         )
 
-    batch = run_each(read, work, title="annotate", progress=progress)
+    if shard is None:
+        batch = run_each(read, work, title="annotate", progress=progress)
+    else:
+        options = {"name": name, "reading": repr(reading), "files": found.files}
+        batch = _share(collection, name, read, work, shard, options, progress)
+    without = _without(collection, name)
     return AnnotateReport(
         objects=batch.results,
         classes=classes.names,
         repairs={slide: a.repairs for slide, a in read.items() if a.repairs},
-        without=_without(collection, name),
+        without=without if shard is None else tuple(one for one in without if one not in read),
         unused=tuple(found.unused),
         notes=(*found.notes, *left_out(read, classes)),
         failures=failures | batch.failures,
+        elsewhere=len(read) - len(batch.results) - len(batch.failures),
     )
+
+
+def _share(
+    collection: Collection,
+    name: str,
+    read: Mapping[str, Annotations],
+    work: Callable[[str], int],
+    shard: Shard,
+    options: Mapping[str, object],
+    progress: Progress,
+) -> Batch[int]:
+    """Draw into a share of the slides; what was changed after it was drawn is drawn again."""
+
+    def draw(slide: str) -> tuple[int, str]:
+        return work(slide), _drawn(collection, slide, name)
+
+    with taking_turns(
+        collection.path,
+        "annotate",
+        shard,
+        areas(collection.only(read)),
+        options=options,
+        is_current=lambda slide, found: found == _drawn(collection, slide, name),
+        progress=progress,
+    ) as turns:
+        batch = turns.run(draw, lambda found: found[1], title="annotate")
+    return Batch({slide: count for slide, (count, _) in batch.results.items()}, batch.failures)
+
+
+def _drawn(collection: Collection, slide: str, name: str) -> str:
+    """Name what is drawn in a slide now."""
+    return store_digest(collection.path / slide / LABELS / name)
 
 
 def _without(collection: Collection, name: str) -> tuple[str, ...]:
@@ -175,7 +225,8 @@ def _without(collection: Collection, name: str) -> tuple[str, ...]:
 class _Found:
     """What the files hold: what each slide gets, why some get nothing, and what is not read.
 
-    ``sources`` are the files, by slide and by the folder that was given.
+    ``sources`` are the files, by slide and by the folder that was given; ``files`` all of them,
+    with their bytes and the time of their last change.
     """
 
     read: dict[str, Annotations] = field(default_factory=dict)
@@ -183,6 +234,7 @@ class _Found:
     unused: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     sources: dict[tuple[str, Path], Path] = field(default_factory=dict)
+    files: list[tuple[str, int, int]] = field(default_factory=list)
 
 
 def _read_all(collection: Collection, paths: Sequence[Path], reading: Reading) -> _Found:
@@ -191,6 +243,8 @@ def _read_all(collection: Collection, paths: Sequence[Path], reading: Reading) -
     sources, notes = list_sources(paths, extents)
     found = _Found(notes=notes)
     for source in sources:
+        stat = source.file.stat()
+        found.files.append((str(source.file), stat.st_size, stat.st_mtime_ns))
         try:
             if not _is_passed_over(source, collection, found):
                 _take(source, _read(source, extents, reading), collection, extents, found)

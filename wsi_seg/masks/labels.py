@@ -20,7 +20,7 @@ from wsi_seg.store.layout import require_label_name
 from wsi_seg.store.names import LABELS, TISSUE
 
 # Longer side of the image that tissue is searched in: about 10 to 50 um per pixel.
-_TISSUE_PX = 2048
+TISSUE_PX = 2048
 
 
 def write_tissue(store: SlideStore) -> None:
@@ -29,7 +29,7 @@ def write_tissue(store: SlideStore) -> None:
     Its longer side there is 2,048 px at most, so memory does not depend on the slide's size.
     """
     full = store.pyramid.extent
-    extent = thumbnail_extent(full, _TISSUE_PX)
+    extent = thumbnail_extent(full, TISSUE_PX)
     mask = find_tissue(read_thumbnail(store.image, extent))
 
     down = full.width / extent.width

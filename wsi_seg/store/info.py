@@ -131,6 +131,8 @@ class StoreInfo(_Info):
     icc
         SHA-256 of the ICC profile by which colours were converted to sRGB; None where they are
         those of the file.
+    inside
+        Part of the slide that was tiled; None for all of it.
     slice_mm
         Millimetres to the next slice of the volume; None where it is a slice of none.
     mpp_source
@@ -154,11 +156,25 @@ class StoreInfo(_Info):
     scene: int | None = None
     window: tuple[float, float] | None = None
     icc: str | None = None
+    inside: str | None = None
     slice_mm: float | None = None
     mpp_source: str = ""
     reader: str = ""
     levels: tuple[LevelInfo, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    def settings(self, mpp: float | None) -> dict[str, object]:
+        """Pick what decides the bytes of a store: only with the same it is continued, or kept.
+
+        Parameters
+        ----------
+        mpp
+            Micrometres per pixel of level 0.
+        """
+        known = self.to_json()
+        part = {} if self.inside is None else {"inside": self.inside}
+        names = ("source", "codec", "scene", "window", "icc")
+        return {name: known.get(name) for name in names} | {"mpp": mpp} | part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,12 +5,13 @@ others. Reading needs no leave: nothing unfinished can be read.
 """
 
 import errno
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from wsi_seg.atomic import require_writable
+from wsi_seg.atomic import partial_mark, require_writable
 from wsi_seg.errors import AddressError, BusyError, OutputError
 from wsi_seg.object_path import object_path, place
 from wsi_seg.store.claims import Claims
@@ -62,7 +63,9 @@ def locked(folder: Path, verb: str, *, make: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def sharing(folder: Path, verb: str, *, shard: str | None = None) -> Iterator[Presence]:
+def sharing(
+    folder: Path, verb: str, *, shard: str | None = None, options: str = ""
+) -> Iterator[Presence]:
     """Work in a folder with other processes of the same command.
 
     Parameters
@@ -73,6 +76,8 @@ def sharing(folder: Path, verb: str, *, shard: str | None = None) -> Iterator[Pr
         What the command is called; others are kept off.
     shard
         Which share of the work this process does.
+    options
+        Names the options that all of these processes must have.
 
     Yields
     ------
@@ -82,16 +87,25 @@ def sharing(folder: Path, verb: str, *, shard: str | None = None) -> Iterator[Pr
     Raises
     ------
     BusyError
-        If another command is at work there; names its verb, process, host and time.
+        If another command is at work there, or one with other options; names its verb, process,
+        host and time.
     OutputError
         If the folder cannot be written.
     """
     require_writable(folder)
-    with _removed_if_empty(folder), _present(folder, Note.own(verb, shard=shard)) as presence:
+    note = Note.own(verb, shard=shard, options=options)
+    with _removed_if_empty(folder), _present(folder, note) as presence:
         # Both kinds first say that they are there, then look: at worst both give way.
         for _, other in presence.watcher.others(presence.id):
-            if not other.is_own and (other.alone or other.verb != verb):
+            if other.is_own:
+                continue
+            if other.alone or other.verb != verb:
                 raise _busy(folder, other)
+            if other.options != options:
+                raise BusyError(
+                    f"{folder} is in use by {other}, which was given other options or other "
+                    "slides; wait until that has ended, or give the same to all that share the work"
+                )
         yield presence
 
 
@@ -100,9 +114,33 @@ def _present(folder: Path, note: Note) -> Iterator[Presence]:
     with _removed_if_empty(folder / OWN, always=True), ExitStack() as stack:
         try:
             presence = stack.enter_context(Presence(folder / RUN, note))
+            _sweep(folder, presence)
         except OSError as error:
             raise OutputError(f"cannot write {folder / RUN}: {error.strerror or error}") from error
         yield presence
+
+
+def _sweep(folder: Path, presence: Presence) -> None:
+    """Remove files that were half written when their process was killed."""
+    if object_path(folder) is not None:  # object stores show nothing that is half written
+        return
+    # Looked for first: who begins to write after that is not taken for one that has ended.
+    inside = (folder, folder / OWN, folder / RUN)
+    left = [path for one in inside for path in one.glob(".*.partial") if _mark(path)]
+    if not left:
+        return
+    notes = [presence.watcher.note(presence.id)]
+    notes += [note for _, note in presence.watcher.others(presence.id)]
+    live = {partial_mark(note.host, note.pid) for note in notes if note is not None}
+    for path in left:
+        if _mark(path) not in live:
+            path.unlink(missing_ok=True)
+
+
+def _mark(path: Path) -> str:
+    """Mark of the process that writes a file; empty for files that are written otherwise."""
+    mark = path.name.split(".")[-2]
+    return mark if re.fullmatch(r"[0-9a-f]{8}", mark) else ""
 
 
 @contextmanager

@@ -14,6 +14,8 @@ QUARANTINE = f"{OWN}/quarantine"
 RUN = f"{OWN}/run"
 # Folder of an unfinished group: which process has which part of it, and what each has done.
 SHARED = f"{OWN}/shared"
+# Folder of a collection that says what processes that share a command have done of it.
+TURNS = f"{OWN}/turns"
 # File in an unfinished group whose finished one is made again.
 AGAIN = ".again"
 

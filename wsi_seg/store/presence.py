@@ -49,6 +49,8 @@ class Note:
         Which share of the work it does, such as ``3/16``; None for all of it.
     alone
         Whether no other may be at work meanwhile.
+    options
+        Names the options that all processes of the command must have; empty where it has none.
     kernel
         Names the running kernel where the process has locked its file; empty where it has not.
     """
@@ -59,13 +61,16 @@ class Note:
     started: str
     shard: str | None = None
     alone: bool = False
+    options: str = ""
     kernel: str = ""
 
     @classmethod
-    def own(cls, verb: str, *, shard: str | None = None, alone: bool = False) -> "Note":
+    def own(
+        cls, verb: str, *, shard: str | None = None, alone: bool = False, options: str = ""
+    ) -> "Note":
         """Note of this process."""
         started = time.strftime("%Y-%m-%d %H:%M:%S %z")
-        return cls(verb, socket.gethostname(), os.getpid(), started, shard, alone)
+        return cls(verb, socket.gethostname(), os.getpid(), started, shard, alone, options)
 
     @property
     def is_own(self) -> bool:

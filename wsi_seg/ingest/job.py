@@ -1,0 +1,213 @@
+"""Owns one slide while `wsi-seg tile` writes it: what is to be done, and what was done before."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+from wsi_seg.errors import StoreError
+from wsi_seg.ingest.part import only_part, wanted_chunks, write_mask_of
+from wsi_seg.ingest.plan import Codec, LevelPlan, plan_levels
+from wsi_seg.ingest.privacy import require_allowed
+from wsi_seg.ingest.recode import recode_strip
+from wsi_seg.ingest.report import TiledSlide
+from wsi_seg.ingest.verbatim import copy_shard_row
+from wsi_seg.masks.inside import Inside
+from wsi_seg.object_path import object_path
+from wsi_seg.slides import (
+    Slide,
+    source_bytes,
+    source_digest,
+    source_name,
+)
+from wsi_seg.slides.icc import IccSlide
+from wsi_seg.slides.window import OpenOptions
+from wsi_seg.store.arrays import LevelArray, read_level_array
+from wsi_seg.store.info import LevelInfo, SourceInfo, StoreInfo
+from wsi_seg.store.journal import Journal
+from wsi_seg.store.layout import (
+    Layout,
+    create_multiscale,
+)
+from wsi_seg.store.multiscale import open_multiscale
+from wsi_seg.store.names import JOURNAL, LABELS, METADATA, PARTIAL
+from wsi_seg.store.pyramid import reduced_strip
+from wsi_seg.store.shards import shard_checksum
+from wsi_seg.store.slide_store import SlideStore
+from wsi_seg.store.writer import commit, delete, write_rows
+
+
+@dataclass(frozen=True, slots=True)
+class TileOptions:
+    """How slides are tiled; see `tile_slides`."""
+
+    codec: Codec
+    opening: OpenOptions
+    overwrite: bool
+    mpp: Mapping[str, float]
+    inside: Inside | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One row of shards: smallest work that is recorded and never done twice."""
+
+    plan: LevelPlan
+    array: LevelArray
+    row: int
+    area: int
+
+    @property
+    def key(self) -> str:
+        """Names it in the journal."""
+        return f"{self.plan.level}/{self.row}"
+
+    @property
+    def y(self) -> int:
+        """First pixel row."""
+        return self.row * self.array.shard.height
+
+
+class SlideJob:
+    """One slide while it is written to the collection."""
+
+    def __init__(self, slide: Slide, name: str, out: Path, options: TileOptions) -> None:
+        self.source_bytes = source_bytes(slide.path)
+        self._slide, self._name, self._options = slide, name, options
+        self._final, self._partial = out / name, out / PARTIAL / name
+        shown = options.opening.window
+        self._info = StoreInfo(
+            source=SourceInfo(
+                name=source_name(slide.path),
+                bytes=self.source_bytes,
+                sha256_of_ends=source_digest(slide.path),
+            ),
+            codec=str(options.codec),
+            scene=slide.scene,
+            window=None if shown is None else (shown.low, shown.high),
+            icc=slide.icc if isinstance(slide, IccSlide) else None,
+            inside=None if options.inside is None else options.inside.said,
+            slice_mm=slide.slice_mm,
+            mpp_source=slide.mpp_source,
+            reader=slide.format,
+            versions={name: version(name) for name in ("tifffile", "imagecodecs")},
+        )
+        self._settings = self._info.settings(slide.pyramid.mpp)
+        if options.overwrite:
+            delete(self._partial)
+
+    def present(self) -> bool:
+        """Whether the finished store is there; a store of another file is an error."""
+        if self._options.overwrite or not (self._final / METADATA).is_file():
+            return False
+        store = self._store()
+        there, asked = store.info.settings(store.image.slide_mpp), self._settings
+        changed = [name for name in {**there, **asked} if there.get(name) != asked.get(name)]
+        if changed:
+            raise StoreError(
+                f"{self._final} exists and differs in {' and '.join(changed)}; use --overwrite "
+                "to replace it, or another --out"
+            )
+        return True
+
+    def begin(self) -> None:
+        """Write all metadata, and continue the journal of an earlier run."""
+        self._plans = plan_levels(self._slide, self._options.codec)
+        levels = tuple(LevelInfo(plan.encoding, plan.reason) for plan in self._plans)
+        attributes = replace(self._info, levels=levels).to_json()
+        require_allowed(attributes)
+        journal_path = self._partial / JOURNAL
+        journal = Journal(journal_path, self._settings)
+        if not journal.done:
+            # Nothing is lost, and whatever a kill left half made is gone.
+            delete(self._partial)
+            journal = Journal(journal_path, self._settings)
+        self._journal = journal
+        full = self._slide.pyramid.extent
+        self._plans = tuple(only_part(plan, self._options.inside, full) for plan in self._plans)
+        layout = Layout(
+            levels=tuple(plan.layout for plan in self._plans),
+            channels=3,
+            mpp=self._slide.pyramid.mpp,
+        )
+        create_multiscale(self._partial, layout, attributes)
+
+    def units(self) -> Iterator[Unit]:
+        """List the work, from the finest level to the coarsest."""
+        for plan in self._plans:
+            array = read_level_array(self._partial / str(plan.level))
+            for row in range(-(-array.extent.height // array.shard.height)):
+                height = min(array.shard.height, array.extent.height - row * array.shard.height)
+                yield Unit(plan, array, row, height * array.extent.width)
+
+    def do(self, unit: Unit) -> None:
+        """Do one unit, unless the journal has it and its shards are as they were written."""
+        done = self._journal.done.get(unit.key)
+        if done is not None and done == _checksums(unit):
+            return
+        self._journal.record(unit.key, self._write(unit))
+
+    def finish(self) -> None:
+        """Add the tissue mask, and give the store its final name."""
+        delete(self._partial / LABELS)
+        image = open_multiscale(self._partial)
+        write_mask_of(SlideStore(self._partial, self._name, image), self._options.inside)
+        (self._partial / JOURNAL).unlink()
+        commit(self._partial, self._final, replace=self._options.overwrite, known=self._digests())
+
+    def _digests(self) -> dict[str, int]:
+        """Collect what the journal knows of each shard, so that it is not read again."""
+        found = {}
+        for key, checksums in self._journal.done.items():
+            level, row = key.split("/")
+            for column, checksum in enumerate(checksums if isinstance(checksums, list) else []):
+                if isinstance(checksum, int):
+                    found[f"{level}/c/0/{row}/{column}"] = checksum
+        return found
+
+    def report(self, *, skipped: bool) -> TiledSlide:
+        """Figures of the finished store."""
+        return TiledSlide.of(self._store(), self.source_bytes, skipped=skipped)
+
+    def _store(self) -> SlideStore:
+        return SlideStore(self._final, self._name, open_multiscale(self._final))
+
+    def _write(self, unit: Unit) -> list[int | None]:
+        plan, array = unit.plan, unit.array
+        if plan.computed:
+            self._slide.close()  # it may hold the pixels of a whole picture
+            source = read_level_array(self._partial / str(plan.level - 1))
+            return write_rows(array, unit.y, reduced_strip(source, array, unit.y, nearest=False))
+        if plan.streams is not None:
+            return copy_shard_row(self._slide.path, plan.streams, array, unit.row)
+        full, inside = self._slide.pyramid.extent, self._options.inside
+        wanted = wanted_chunks(inside, full, array.extent, array.chunk)
+        return recode_strip(self._slide, plan.level, array, unit.y, wanted)
+
+
+def tiled_before(
+    path: Path, final: Path, options: TileOptions, mpp: float | None
+) -> TiledSlide | None:
+    """Find the store of a remote slide without fetching it; None where only the slide tells."""
+    if object_path(path) is None or options.overwrite or not (final / METADATA).is_file():
+        return None
+    store, opening = SlideStore(final, final.name, open_multiscale(final)), options.opening
+    info, nbytes, shown = store.info, source_bytes(path), opening.window
+    source = SourceInfo(source_name(path), nbytes, source_digest(path))
+    same_mpp = info.mpp_source != "option" if mpp is None else store.image.slide_mpp == mpp
+    same = (info.source, info.codec, info.window, info.icc is not None, info.inside) == (
+        source,
+        str(options.codec),
+        None if shown is None else (shown.low, shown.high),
+        opening.icc,
+        None if options.inside is None else options.inside.said,
+    )
+    if same and same_mpp and opening.scene in (None, str(info.scene)):
+        return TiledSlide.of(store, nbytes, skipped=True)
+    return None
+
+
+def _checksums(unit: Unit) -> list[int | None]:
+    columns = -(-unit.array.extent.width // unit.array.shard.width)
+    paths = [unit.array.shard_path(unit.row, column) for column in range(columns)]
+    return [shard_checksum(path) for path in paths]
