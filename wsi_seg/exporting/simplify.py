@@ -27,6 +27,9 @@ MOST_PX = 0.499
 # With x of them it stays within x / (2 x + 2) pixels of the borders, here LEAST_PX.
 _REACH = 2
 
+# More than there are pixels on a line, so that a line and a place on it are one number.
+_LINE = 1 << 32
+
 Ints = NDArray[np.int64]
 
 
@@ -72,24 +75,38 @@ class Nodes:
                 self._parts.append((y + len(rows), found + y * self._row))
         self._above = rows[-1]
 
-    def among(self, xy: Ints, step: Ints, which: Ints, within: Ints) -> NDArray[np.bool_]:
-        """Whether corners are nodes: so many steps along a side of pixels from where it begins.
+    def on(self, xy: Ints, step: Ints, length: Ints) -> tuple[Ints, Ints]:
+        """Find the nodes on sides; the last corner of a side belongs to the next one.
 
         Parameters
         ----------
         xy, step
-            ``(s, 2)`` where sides begin, and one step along each.
-        which, within
-            ``(n,)`` side of each corner, and the number of steps.
+            ``(s, 2)`` where sides begin, and one step of a pixel along each.
+        length
+            ``(s,)`` number of steps.
+
+        Returns
+        -------
+        NDArray[np.int64]
+            ``(n,)`` side of each node that is on one; a node may be on several.
+        NDArray[np.int64]
+            ``(n,)`` its steps from where the side begins.
         """
-        start, stride = (each[:, 1] * self._row + each[:, 0] for each in (xy, step))
-        keys = start[which] + stride[which] * within
-        low, high = int(start.min()), int(start.max())
-        parts = [part for end, part in self._parts if end * self._row >= low and part[0] <= high]
-        known = np.unique(np.concatenate([self._slide, *parts]))
-        place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-        found: NDArray[np.bool_] = known[place] == keys
-        return found
+        low, high = (self._row * (f(xy[:, 1]) + n) for f, n in ((np.min, 0), (np.max, 1)))
+        parts = [part for end, part in self._parts if end * self._row >= low and part[0] < high]
+        nodes = np.stack(np.divmod(np.concatenate([self._slide, *parts]), self._row)[::-1])
+        sides, steps = [], []
+        for along, line in ((0, 1), (1, 0)):
+            own = np.flatnonzero(step[:, along])
+            keys = np.unique(nodes[line] * _LINE + nodes[along])
+            start = xy[own, line] * _LINE + xy[own, along]
+            end = start + step[own, along] * (length[own] - 1)
+            begin = np.searchsorted(keys, np.minimum(start, end))
+            count = np.searchsorted(keys, np.maximum(start, end), side="right") - begin
+            which, number = _counted(count)
+            sides.append(own[which])
+            steps.append(np.abs(keys[begin[which] + number] - start[which]))
+        return np.concatenate(sides), np.concatenate(steps)
 
 
 def simplify(
@@ -150,13 +167,13 @@ class _Runs:
         step = np.sign(side)
         before = np.empty_like(step)
         before[follow] = step
-        which, within = _counted(length)
-        node = nodes.among(xy, step, which, within)
-        parted = node.copy()
-        parted[np.cumsum(length) - length] |= (step != before).any(axis=1)
-        begin = np.flatnonzero(parted)
-        which, within = which[begin], within[begin]
-        return cls(xy[which] + step[which] * within[:, None], ring[which], node[begin])
+        turning = np.flatnonzero((step != before).any(axis=1))
+        side, within = nodes.on(xy, step, length)
+        node = side * _LINE + within
+        begin = np.union1d(turning * _LINE, node)
+        which, within = np.divmod(begin, _LINE)
+        at_node = np.isin(begin, node)
+        return cls(xy[which] + step[which] * within[:, None], ring[which], at_node)
 
     def middles(self) -> tuple[Ints, Ints, NDArray[np.bool_]]:
         """Draw rings through the middles of their runs.
@@ -272,7 +289,7 @@ class _Stretches:
 
 def _keys(xy: Ints) -> Ints:
     """Numbers that order vertices by x, then by y."""
-    keys: Ints = xy[:, 0] * (1 << 32) + xy[:, 1]
+    keys: Ints = xy[:, 0] * _LINE + xy[:, 1]
     return keys
 
 
