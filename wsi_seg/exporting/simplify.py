@@ -167,13 +167,17 @@ class _Runs:
         step = np.sign(side)
         before = np.empty_like(step)
         before[follow] = step
-        turning = np.flatnonzero((step != before).any(axis=1))
+        corner = np.flatnonzero((step != before).any(axis=1)) * _LINE
         side, within = nodes.on(xy, step, length)
-        node = side * _LINE + within
-        begin = np.union1d(turning * _LINE, node)
-        which, within = np.divmod(begin, _LINE)
-        at_node = np.isin(begin, node)
-        return cls(xy[which] + step[which] * within[:, None], ring[which], at_node)
+        node = np.sort(side * _LINE + within)
+        place = np.searchsorted(corner, node)
+        at_corner = corner[np.minimum(place, len(corner) - 1)] == node
+        between = place[~at_corner]
+        is_node = np.zeros(len(corner), dtype=np.bool_)
+        is_node[place[at_corner]] = True
+        which, within = np.divmod(np.insert(corner, between, node[~at_corner]), _LINE)
+        begin = xy[which] + step[which] * within[:, None]
+        return cls(begin, ring[which], np.insert(is_node, between, True))
 
     def middles(self) -> tuple[Ints, Ints, NDArray[np.bool_]]:
         """Draw rings through the middles of their runs.
