@@ -117,7 +117,9 @@ def chunks(store, level=0):
     for shard_row in range(-(-array.extent.height // array.shard.height)):
         for shard_column in range(-(-array.extent.width // array.shard.width)):
             with Shard(array.shard_path(shard_row, shard_column), rows * columns) as shard:
-                for place, (offset, nbytes) in enumerate(shard.index().reshape(-1, 2).tolist()):
+                index = shard.index()
+                assert index is not None
+                for place, (offset, nbytes) in enumerate(index.tolist()):
                     row, column = divmod(place, columns)
                     if offset < 2**63:
                         cell = shard_row * rows + row, shard_column * columns + column

@@ -175,8 +175,9 @@ class _Runs:
         between = place[~at_corner]
         is_node = np.zeros(len(corner), dtype=np.bool_)
         is_node[place[at_corner]] = True
-        which, within = np.divmod(np.insert(corner, between, node[~at_corner]), _LINE)
-        begin = xy[which] + step[which] * within[:, None]
+        parted = np.insert(corner, between, node[~at_corner])
+        which = parted // _LINE
+        begin: Ints = xy[which] + step[which] * (parted % _LINE)[:, None]
         return cls(begin, ring[which], np.insert(is_node, between, True))
 
     def middles(self) -> tuple[Ints, Ints, NDArray[np.bool_]]:
