@@ -162,9 +162,9 @@ class _Runs:
     def of(cls, xy: Ints, ring: Ints, nodes: Nodes) -> "_Runs":
         """Part rings, given by their vertices, where they turn and at nodes."""
         follow = _following(ring)
-        side = xy[follow] - xy
-        length = np.abs(side).sum(axis=1)
-        step = np.sign(side)
+        run = xy[follow] - xy
+        length = np.abs(run).sum(axis=1)
+        step = np.sign(run)
         before = np.empty_like(step)
         before[follow] = step
         corner = np.flatnonzero((step != before).any(axis=1)) * _LINE
@@ -177,7 +177,8 @@ class _Runs:
         is_node[place[at_corner]] = True
         parted = np.insert(corner, between, node[~at_corner])
         which = parted // _LINE
-        begin: Ints = xy[which] + step[which] * (parted % _LINE)[:, None]
+        within = (parted % _LINE).astype(np.int64, copy=False)
+        begin = np.add(xy[which], step[which] * within[:, None], dtype=np.int64)
         return cls(begin, ring[which], np.insert(is_node, between, True))
 
     def middles(self) -> tuple[Ints, Ints, NDArray[np.bool_]]:
