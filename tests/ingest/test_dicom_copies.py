@@ -12,6 +12,7 @@ from pydicom import dcmread
 from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
 from pydicom.uid import (
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLSLossless,
@@ -224,12 +225,18 @@ def test_parts_of_several_kinds_are_recoded(tmp_path):
     assert "several kinds" in plan_levels(open_slide(folder))[0].reason
 
 
-def test_jpeg_2000_is_copied_as_of_tiff(tmp_path):
-    frames = [
-        even(bytes(imagecodecs.jpeg2k_encode(tile, codecformat="J2K", mct=True, level=0)))
-        for tile in TILES
-    ]
-    path = write(tmp_path / "a.dcm", frames, colours="YBR_RCT", syntax=JPEG2000Lossless)
+JPEG_2000 = {
+    JPEG2000Lossless: lambda tile: imagecodecs.jpeg2k_encode(
+        tile, codecformat="J2K", mct=True, level=0
+    ),
+    HTJ2KLossless: lambda tile: imagecodecs.htj2k_encode(tile, rgb=True, reversible=True),
+}
+
+
+@pytest.mark.parametrize("syntax", JPEG_2000)
+def test_jpeg_2000_is_copied_as_of_tiff(tmp_path, syntax):
+    frames = [even(bytes(JPEG_2000[syntax](tile))) for tile in TILES]
+    path = write(tmp_path / "a.dcm", frames, colours="YBR_RCT", syntax=syntax)
     store = tiled(path, tmp_path / "s.zarr")
     plain = [without_comments(frame, "jpeg2k") for frame in frames]
     assert chunks(store) == by_place(dict(enumerate(plain)))
