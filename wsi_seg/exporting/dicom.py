@@ -1,6 +1,6 @@
 """Owns predictions as DICOM, through highdicom: segmentations, and annotations of outlines."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -16,7 +16,6 @@ from wsi_seg.exporting.codes import ClassCodes
 from wsi_seg.exporting.holes import without_holes
 from wsi_seg.exporting.instances import STRIP_PX
 from wsi_seg.exporting.outlines import Outlines, read_ids
-from wsi_seg.slides import search_slides, slide_name
 from wsi_seg.store import Multiscale
 
 if TYPE_CHECKING:
@@ -26,36 +25,6 @@ if TYPE_CHECKING:
 
 _NAME = "wsi_seg"
 _FRAME_PX = 512
-
-
-def source_header(folder: Path, name: str) -> "Dataset":
-    """Read the header of the finest level of a DICOM slide.
-
-    Parameters
-    ----------
-    folder
-        Where the slides are: a file, a folder of one slide, or one of several.
-    name
-        Of the slide.
-
-    Raises
-    ------
-    OutputError
-        If the slide is not there.
-    """
-    import pydicom
-
-    from wsi_seg.slides.series import levels_of_series  # needs pydicom as it is loaded
-
-    for path in search_slides([folder]).slides:
-        files = levels_of_series(path) if slide_name(path) == name else ()
-        headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in files]
-        if headers:
-            return max(headers, key=lambda h: int(h.TotalPixelMatrixRows))
-    raise OutputError(
-        f"slide {name!r} is not among the DICOM slides of {folder}; expected the slides that were "
-        "predicted, with their names"
-    )
 
 
 def write_dicom_seg(
@@ -297,10 +266,9 @@ def _group(
 
     entry = next(entry for entry in objects.classes if entry.id == class_id)
     square = known.UCUM.SquareMicrometer
-    measured: Sequence[Measurements] = (
-        [] if objects.label.pyramid.mpp is None
-        else [Measurements(known.SCT.Area, np.array(drawn.areas), square)]
-    )  # fmt: skip
+    measured = None  # an empty list would be written, and is not allowed
+    if objects.label.pyramid.mpp is not None:
+        measured = [Measurements(known.SCT.Area, np.array(drawn.areas), square)]
     return AnnotationGroup(
         number=number,
         uid=UID(),

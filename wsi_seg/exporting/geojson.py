@@ -84,35 +84,31 @@ def _open(path: Path, *, packed: bool) -> IO[str]:
 
 
 def _features(batch: Batch, objects: Outlines, kind: str) -> Iterator[str]:
-    """JSON of each object."""
-    classes = {
-        entry.id: (entry.name, json.dumps({"name": entry.name, "color": list(entry.rgb)}))
-        for entry in objects.classes
-    }
-    names = {number: json.dumps(name)[1:-1] for number, (name, _) in classes.items()}
-    rows = zip(
-        batch.uuid,
-        shapely.to_geojson(batch.polygons).tolist(),
-        batch.class_id.tolist(),
-        batch.number.tolist(),
-        _measurements(batch, "px" if objects.label.pyramid.mpp is None else "µm"),
-        strict=True,
-    )
-    for uuid, geometry, class_id, number, measurements in rows:
-        yield (
-            f'{{"type": "Feature", "id": "{uuid}", "geometry": {geometry}, "properties": '
-            f'{{"objectType": "{kind}", "name": "{names[class_id]} {number}", '
-            f'"classification": {classes[class_id][1]}, "isLocked": false, '
-            f'"measurements": {{{measurements}}}}}}}'
-        )
-
-
-def _measurements(batch: Batch, unit: str) -> Iterator[str]:
-    """Members of the JSON of each object's measurements; what is not known is left out."""
+    """JSON of each object; measurements that are not known are left out."""
+    unit = "px" if objects.label.pyramid.mpp is None else "µm"
     figures = {
         _MEASUREMENTS[name][0].format(unit=unit): values.round(_MEASUREMENTS[name][1]).tolist()
         for name, values in batch.figures.items()
         if not np.isnan(values).any()
     }
-    text = ", ".join(f'"{name}": {{}}' for name in figures)
-    return (text.format(*row) for row in zip(*figures.values(), strict=True))
+    measured = ", ".join(f'"{name}": %s' for name in figures)
+    feature = (
+        '{"type": "Feature", "id": "%s", "geometry": %s, "properties": '
+        f'{{"objectType": "{kind}", "name": "%s %d", '
+        f'"classification": %s, "isLocked": false, "measurements": {{{measured}}}}}}}'
+    )
+    names = {entry.id: json.dumps(entry.name)[1:-1] for entry in objects.classes}
+    classes = {
+        entry.id: json.dumps({"name": entry.name, "color": list(entry.rgb)})
+        for entry in objects.classes
+    }
+    rows = zip(
+        batch.uuid,
+        shapely.to_geojson(batch.polygons).tolist(),
+        [names[number] for number in batch.class_id.tolist()],
+        batch.number.tolist(),
+        [classes[number] for number in batch.class_id.tolist()],
+        *figures.values(),
+        strict=True,
+    )
+    return (feature % row for row in rows)

@@ -9,7 +9,8 @@ from wsi_seg.errors import StoreError
 from wsi_seg.exporting.asap import write_asap
 from wsi_seg.exporting.coco import write_coco
 from wsi_seg.exporting.codes import class_codes
-from wsi_seg.exporting.dicom import source_header, write_dicom_ann, write_dicom_seg
+from wsi_seg.exporting.dicom import write_dicom_ann, write_dicom_seg
+from wsi_seg.exporting.dicom_source import source_header
 from wsi_seg.exporting.geojson import write_geojson
 from wsi_seg.exporting.geoparquet import write_geoparquet
 from wsi_seg.exporting.names import file_name

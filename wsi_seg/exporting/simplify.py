@@ -27,6 +27,9 @@ MOST_PX = 0.499
 # With x of them it stays within x / (2 x + 2) pixels of the borders, here LEAST_PX.
 _REACH = 2
 
+# More than there are pixels on a line, so that a line and a place on it are one number.
+_LINE = 1 << 32
+
 Ints = NDArray[np.int64]
 
 
@@ -72,15 +75,38 @@ class Nodes:
                 self._parts.append((y + len(rows), found + y * self._row))
         self._above = rows[-1]
 
-    def among(self, xy: Ints) -> NDArray[np.bool_]:
-        """Whether corners, ``(n, 2)`` as x and y, are nodes."""
-        keys = xy[:, 1] * self._row + xy[:, 0]
-        low, high = int(keys.min()), int(keys.max())
-        parts = [part for end, part in self._parts if end * self._row >= low and part[0] <= high]
-        known = np.unique(np.concatenate([self._slide, *parts]))
-        place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-        found: NDArray[np.bool_] = known[place] == keys
-        return found
+    def on(self, xy: Ints, step: Ints, length: Ints) -> tuple[Ints, Ints]:
+        """Find the nodes on sides; the last corner of a side belongs to the next one.
+
+        Parameters
+        ----------
+        xy, step
+            ``(s, 2)`` where sides begin, and one step of a pixel along each.
+        length
+            ``(s,)`` number of steps.
+
+        Returns
+        -------
+        NDArray[np.int64]
+            ``(n,)`` side of each node that is on one; a node may be on several.
+        NDArray[np.int64]
+            ``(n,)`` its steps from where the side begins.
+        """
+        low, high = (self._row * (f(xy[:, 1]) + n) for f, n in ((np.min, 0), (np.max, 1)))
+        parts = [part for end, part in self._parts if end * self._row >= low and part[0] < high]
+        nodes = np.stack(np.divmod(np.concatenate([self._slide, *parts]), self._row)[::-1])
+        sides, steps = [], []
+        for along, line in ((0, 1), (1, 0)):
+            own = np.flatnonzero(step[:, along])
+            keys = np.unique(nodes[line] * _LINE + nodes[along])
+            start = xy[own, line] * _LINE + xy[own, along]
+            end = start + step[own, along] * (length[own] - 1)
+            begin = np.searchsorted(keys, np.minimum(start, end))
+            count = np.searchsorted(keys, np.maximum(start, end), side="right") - begin
+            which, number = _counted(count)
+            sides.append(own[which])
+            steps.append(np.abs(keys[begin[which] + number] - start[which]))
+        return np.concatenate(sides), np.concatenate(steps)
 
 
 def simplify(
@@ -106,50 +132,87 @@ def simplify(
     if not tolerance_px or not len(polygons):
         return polygons
     rings, owner = shapely.get_rings(polygons, return_index=True)
-    # Steps of one pixel, so that nodes inside of straight sides are vertices as well.
-    corners, ring = shapely.get_coordinates(shapely.segmentize(rings, 1.0), return_index=True)
+    corners, ring = shapely.get_coordinates(rings, return_index=True)
     closing = np.append(ring[1:] != ring[:-1], True)
-    xy, ring, node = _middles(np.rint(corners[~closing]).astype(np.int64), ring[~closing], nodes)
-    points, ring = _Stretches.of(xy, ring, node).simplified(2 * (tolerance_px - LEAST_PX))
+    runs = _Runs.of(np.rint(corners[~closing]).astype(np.int64), ring[~closing], nodes)
+    points, ring = _Stretches.of(*runs.middles()).simplified(2 * (tolerance_px - LEAST_PX))
     drawn = np.asarray(shapely.linearrings(points / 2, indices=ring))
     return np.asarray(shapely.polygons(drawn, indices=owner))
 
 
-def _middles(xy: Ints, ring: Ints, nodes: Nodes) -> tuple[Ints, Ints, NDArray[np.bool_]]:
-    """Draw rings of steps of one pixel through the middles of their straight runs.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Runs:
+    """Straight runs of rings, one after the other; nodes inside of straight sides part runs.
 
-    Returns
-    -------
-    NDArray[np.int64]
-        ``(v, 2)`` vertices in half pixels. Nodes are kept, and corners of two runs of two pixels or
-        more. Long runs have a vertex near each end in place of one in the middle.
-    NDArray[np.int64]
-        ``(v,)`` ring of each.
-    NDArray[np.bool_]
-        ``(v,)`` which are nodes.
+    Parameters
+    ----------
+    xy
+        ``(r, 2)`` where each begins, in pixels.
+    ring
+        ``(r,)`` its ring.
+    node
+        ``(r,)`` whether it begins at a node.
     """
-    step = xy[_following(ring)] - xy
-    before = np.empty_like(step)
-    before[_following(ring)] = step
-    node = nodes.among(xy)
-    begin = np.flatnonzero(node | (step != before).any(axis=1))
-    node, owner = node[begin], ring[begin]
-    follow = _following(owner)
-    start, end = 2 * xy[begin], 2 * xy[begin[follow]]
-    length = np.abs(end - start).sum(axis=1)  # in half pixels
-    previous = np.empty_like(length)
-    previous[follow] = length
-    kept = node | ((length > 2) & (previous > 2))
-    long = length > 2 * _REACH
-    inward = np.sign(end - start) * _REACH
-    first = np.where(long[:, None], start + inward, (start + end) // 2)
-    run = np.arange(len(begin))
-    # What each run gives: its begin, a first vertex, a second one.
-    wanted = np.stack([kept, np.ones_like(kept), long], axis=1)
-    points = np.stack([start, first, end - inward], axis=1)[wanted]
-    which = np.broadcast_to(run[:, None], wanted.shape)[wanted]
-    is_node = np.stack([node, np.zeros_like(kept), np.zeros_like(kept)], axis=1)[wanted]
-    return points, owner[which], is_node
+
+    xy: Ints
+    ring: Ints
+    node: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, xy: Ints, ring: Ints, nodes: Nodes) -> "_Runs":
+        """Part rings, given by their vertices, where they turn and at nodes."""
+        follow = _following(ring)
+        run = xy[follow] - xy
+        length = np.abs(run).sum(axis=1)
+        step = np.sign(run)
+        before = np.empty_like(step)
+        before[follow] = step
+        corner = np.flatnonzero((step != before).any(axis=1)) * _LINE
+        side, within = nodes.on(xy, step, length)
+        node = np.sort(side * _LINE + within)
+        place = np.searchsorted(corner, node)
+        at_corner = corner[np.minimum(place, len(corner) - 1)] == node
+        between = place[~at_corner]
+        is_node = np.zeros(len(corner), dtype=np.bool_)
+        is_node[place[at_corner]] = True
+        parted = np.insert(corner, between, node[~at_corner])
+        which = parted // _LINE
+        within = (parted % _LINE).astype(np.int64, copy=False)
+        begin = np.add(xy[which], step[which] * within[:, None], dtype=np.int64)
+        return cls(begin, ring[which], np.insert(is_node, between, True))
+
+    def middles(self) -> tuple[Ints, Ints, NDArray[np.bool_]]:
+        """Draw rings through the middles of their runs.
+
+        Returns
+        -------
+        NDArray[np.int64]
+            ``(v, 2)`` vertices in half pixels. Nodes are kept, and corners of two runs of two
+            pixels or more. Long runs have a vertex near each end in place of one in the middle.
+        NDArray[np.int64]
+            ``(v,)`` ring of each.
+        NDArray[np.bool_]
+            ``(v,)`` which are nodes.
+        """
+        follow = _following(self.ring)
+        start = 2 * self.xy
+        end = start[follow]
+        length = np.abs(end - start).sum(axis=1)  # in half pixels
+        previous = np.empty_like(length)
+        previous[follow] = length
+        long = length > 2 * _REACH
+        inward = np.sign(end - start) * _REACH
+        # What each run gives: its begin, a first vertex, a second one.
+        wanted = np.empty((len(start), 3), dtype=np.bool_)
+        wanted[:, 0] = self.node | ((length > 2) & (previous > 2))
+        wanted[:, 1], wanted[:, 2] = True, long
+        points = np.empty((*wanted.shape, 2), dtype=np.int64)
+        points[:, 0], points[:, 2] = start, end - inward
+        points[:, 1] = np.where(long[:, None], start + inward, (start + end) // 2)
+        is_node = np.zeros_like(wanted)
+        is_node[:, 0] = self.node
+        ring = np.repeat(self.ring, wanted.sum(axis=1))
+        return points[wanted], ring, is_node[wanted]
 
 
 def _following(ring: Ints) -> Ints:
@@ -232,7 +295,7 @@ class _Stretches:
 
 def _keys(xy: Ints) -> Ints:
     """Numbers that order vertices by x, then by y."""
-    keys: Ints = xy[:, 0] * (1 << 32) + xy[:, 1]
+    keys: Ints = xy[:, 0] * _LINE + xy[:, 1]
     return keys
 
 

@@ -1,7 +1,9 @@
 """Owns probabilities and label maps as pyramidal OME-TIFF, written tile by tile."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import NAMESPACE_OID, uuid5
 
 import numpy as np
 import tifffile
@@ -31,6 +33,9 @@ def write_ome_tiff(path: Path, image: Multiscale, name: str) -> None:
         Of the slide.
     """
     about = _described(image, name)
+    # By what is in it, so that the same export has the same bytes; else tifffile draws one.
+    content = json.dumps([name, about, dict(image.attributes)], sort_keys=True, default=str)
+    about["UUID"] = str(uuid5(NAMESPACE_OID, content))
     with (
         atomic_path(path) as temporary,
         tifffile.TiffWriter(temporary, bigtiff=True, ome=True) as tiff,

@@ -1,6 +1,7 @@
 """Owns which files an export may replace: those that it wrote itself and nobody changed since."""
 
 import contextlib
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +15,6 @@ _RECORDS = ".exported"
 # What a record says from before a file is written until it is whole, so that an export that was
 # killed in between can be repeated.
 _BEGUN = "begun"
-
-# File systems round times, some of them to two seconds.
-_ROUNDED_S = 2.0
 
 
 class Written:
@@ -53,8 +51,7 @@ class Written:
         self.require_free(path)
         write_atomic(_record(path), _BEGUN)
         yield path
-        size, changed = _state(path)
-        write_atomic(_record(path), f"{size} {changed}")
+        write_atomic(_record(path), _digest(path))
         self.paths.append(path)
 
 
@@ -65,17 +62,16 @@ def _record(path: Path) -> Path:
 def is_as_written(path: Path) -> bool:
     """Whether an export wrote what is at a path, or began to, and nobody changed it since."""
     try:
-        text = _record(path).read_text(encoding="utf-8")
-        if text == _BEGUN:
-            return True
-        size, changed = text.split()
-        now = _state(path)
-        return int(size) == now[0] and abs(float(changed) - now[1]) <= _ROUNDED_S
+        return _record(path).read_text(encoding="utf-8") in {_BEGUN, _digest(path)}
     except (OSError, ValueError):
         return False
 
 
-def _state(path: Path) -> tuple[int, float]:
-    """Bytes, and time of the last change, of a file or of all files in a folder."""
-    stats = [file.stat() for file in (path, *path.rglob("*")) if file.is_file()]
-    return sum(one.st_size for one in stats), max((one.st_mtime for one in stats), default=0.0)
+def _digest(path: Path) -> str:
+    """SHA-256 of a file; of a folder, that of the names and digests of all files in it."""
+    if path.is_dir():
+        inside = sorted(file for file in path.rglob("*") if file.is_file())
+        lines = [f"{file.relative_to(path).as_posix()} {_digest(file)}\n" for file in inside]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -179,7 +179,7 @@ class SlideJob:
             source = read_level_array(self._partial / str(plan.level - 1))
             return write_rows(array, unit.y, reduced_strip(source, array, unit.y, nearest=False))
         if plan.streams is not None:
-            return copy_shard_row(self._slide.path, plan.streams, array, unit.row)
+            return copy_shard_row(plan.streams, array, unit.row)
         full, inside = self._slide.pyramid.extent, self._options.inside
         wanted = wanted_chunks(inside, full, array.extent, array.chunk)
         return recode_strip(self._slide, plan.level, array, unit.y, wanted)

@@ -3,20 +3,19 @@
 They are copied unchanged but for comments and for what is behind the pixels.
 """
 
-import os
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
+from wsi_seg.codestreams.items import unwrapped
 from wsi_seg.codestreams.lengths import exactly
 from wsi_seg.codestreams.metadata import without_comments
 from wsi_seg.errors import SlideError, StoreError
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.slides import Slide, TileStreams
+from wsi_seg.slides.tiles import pread
 from wsi_seg.store.arrays import LevelArray
 from wsi_seg.store.cache import shared_pool
 from wsi_seg.store.codecs import Encoding
@@ -85,8 +84,7 @@ def mismatch(slide: Slide, level: int, streams: TileStreams) -> str:
         except SlideError as error:
             failure = error  # a damaged tile is copied as it is; reading it will say so
             continue
-        with _opened(slide.path) as descriptor:
-            (data,) = _read_streams(descriptor, slide.path, streams, [number])
+        (data,) = _read_streams(streams, [number])
         try:
             found = encoding.decode(data or b"", shape)[: region.height, : region.width]
         except StoreError as error:
@@ -99,9 +97,7 @@ def mismatch(slide: Slide, level: int, streams: TileStreams) -> str:
     return ""
 
 
-def copy_shard_row(
-    path: Path, streams: TileStreams, array: LevelArray, row: int
-) -> list[int | None]:
+def copy_shard_row(streams: TileStreams, array: LevelArray, row: int) -> list[int | None]:
     """Copy the streams of one row of shards.
 
     Returns
@@ -110,28 +106,12 @@ def copy_shard_row(
         crc32c of each shard, left to right; None for one without any tile.
     """
     columns = -(-array.extent.width // array.shard.width)
-    copy = partial(_copy_shard, path, streams, array, row)
-    return list(shared_pool().map(copy, range(columns)))
+    return list(shared_pool().map(partial(_copy_shard, streams, array, row), range(columns)))
 
 
-def _copy_shard(
-    path: Path, streams: TileStreams, array: LevelArray, row: int, column: int
-) -> int | None:
-    with _opened(path) as descriptor:
-        chunks = _read_streams(descriptor, path, streams, list(_tile_numbers(array, row, column)))
+def _copy_shard(streams: TileStreams, array: LevelArray, row: int, column: int) -> int | None:
+    chunks = _read_streams(streams, list(_tile_numbers(array, row, column)))
     return write_shard(array.shard_path(row, column), chunks)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError as error:
-        raise SlideError(f"{path}: cannot be read: {error.strerror or error}") from error
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _tile_numbers(array: LevelArray, row: int, column: int) -> Iterator[int | None]:
@@ -145,20 +125,22 @@ def _tile_numbers(array: LevelArray, row: int, column: int) -> Iterator[int | No
             yield tile_row * tile_columns + tile_column if inside else None
 
 
-def _read_streams(
-    descriptor: int, path: Path, streams: TileStreams, numbers: Sequence[int | None]
-) -> list[bytes | None]:
-    """Read tiles; those that follow each other in the file are read at once."""
+def _read_streams(streams: TileStreams, numbers: Sequence[int | None]) -> list[bytes | None]:
+    """Read tiles; those that follow each other in a file are read at once."""
     chunks: list[bytes | None] = [None] * len(numbers)
     places = np.array([p for p, n in enumerate(numbers) if n is not None and streams.sizes[n]], int)
     tiles = np.array([numbers[place] for place in places], int)
     begins, ends = streams.offsets[tiles], streams.offsets[tiles] + streams.sizes[tiles]
-    gaps = np.flatnonzero(begins[1:] != ends[:-1]) + 1
-    for run in np.split(np.arange(len(tiles)), gaps):
+    apart = (begins[1:] != ends[:-1]) | (np.diff(streams.file[tiles]) != 0)
+    for run in np.split(np.arange(len(tiles)), np.flatnonzero(apart) + 1):
         if not run.size:
             continue
+        path = streams.files[streams.file[tiles[run[0]]]]
         begin, nbytes = int(begins[run[0]]), int(ends[run[-1]] - begins[run[0]])
-        data = memoryview(os.pread(descriptor, nbytes, begin))
+        try:
+            data = memoryview(pread(path, begin, nbytes))
+        except OSError as error:
+            raise SlideError(f"{path}: cannot be read: {error.strerror or error}") from error
         for number in run.tolist():
             first, last = int(begins[number]) - begin, int(ends[number]) - begin
             if last > len(data):
@@ -174,6 +156,7 @@ def _plain(data: bytes, streams: TileStreams) -> bytes:
     """Make a stream that every reader decodes to the pixels of a tile, and to nothing else."""
     nbytes = streams.tile.area * streams.samples
     try:
-        return exactly(without_comments(data, streams.kind), streams.kind, nbytes)
+        stream = unwrapped(data) if streams.wrapped else data
+        return exactly(without_comments(stream, streams.kind), streams.kind, nbytes)
     except (ValueError, RuntimeError, zlib.error):
         return data  # damaged; it is copied as it is, and reading it says so

@@ -18,10 +18,6 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Values = NDArray[np.uint8] | NDArray[np.int32]
 
-# The pixels at a corner: upper left, upper right, lower left, lower right. Next to each: the one in
-# its row, the one in its column, and the one across.
-_IN_ROW, _IN_COLUMN, _ACROSS = (1, 0, 3, 2), (2, 3, 0, 1), (3, 2, 1, 0)
-
 
 def trace(values: Values, *, top: int = 0) -> tuple[Ints, NDArray[np.object_]]:
     """Outline the objects of an array along pixel borders.
@@ -102,15 +98,18 @@ class _Turns:
         # Borders end here on one line, or four of them meet.
         turning = (above ^ sideways[1:]) | (left ^ below[:, 1:]) | (above & left)
         y, x = np.divmod(np.flatnonzero(turning), turning.shape[1])
-        pixels = np.stack(
-            [padded[y, x], padded[y, x + 1], padded[y + 1, x], padded[y + 1, x + 1]], axis=1
-        ).astype(np.int64)
-        own_row = pixels == pixels[:, _IN_ROW]
-        own_column = pixels == pixels[:, _IN_COLUMN]
-        concave = own_row & own_column & (pixels != pixels[:, _ACROSS])
-        convex = ~own_row & ~own_column
-        corner, pixel = np.nonzero((concave | convex) & (pixels != 0))
-        return cls(x[corner], y[corner], pixel, concave[corner, pixel], pixels[corner, pixel])
+        # Rows of the arrays that follow: upper left, upper right, lower left, lower right.
+        pixels = np.stack([padded[y, x], padded[y, x + 1], padded[y + 1, x], padded[y + 1, x + 1]])
+        upper, lower = pixels[0] == pixels[1], pixels[2] == pixels[3]
+        left, right = pixels[0] == pixels[2], pixels[1] == pixels[3]
+        falling, rising = pixels[0] != pixels[3], pixels[1] != pixels[2]
+        own_row = np.stack([upper, upper, lower, lower])
+        own_column = np.stack([left, right, left, right])
+        concave = own_row & own_column & np.stack([falling, rising, rising, falling])
+        convex = ~(own_row | own_column)
+        corner, pixel = np.nonzero(((concave | convex) & (pixels != 0)).T)
+        value = pixels[pixel, corner].astype(np.int64)
+        return cls(x[corner], y[corner], pixel, concave[pixel, corner], value)
 
     def linked(self) -> tuple[Ints, "_Runs"]:
         """Give the next vertex of each, with the object at the right hand; and the vertical runs.

@@ -4,7 +4,7 @@ Polygons follow pixel borders, so all coordinates are whole numbers until the en
 exact. Memory holds one strip and the polygons that still touch its lower border.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -99,38 +99,33 @@ def _touching(upper: list[Polygon], lower: list[Polygon], y: int) -> Iterator[tu
     """Pairs of polygons that share a stretch of the row border ``y``, not just a corner."""
     if not upper or not lower:
         return
-    above = [_stretches(polygon, y) for polygon in upper]
-    below = [_stretches(polygon, y) for polygon in lower]
-    first = np.concatenate([*above, *below])
-    which = np.concatenate(
-        [np.full(len(s), n) for n, s in enumerate(above)]
-        + [np.full(len(s), n + len(above)) for n, s in enumerate(below)]
-    )
+    first, which = _stretches([*upper, *lower], y)
     # Sweep along the border: stretches of one side never overlap, so two are open at most.
     order = np.lexsort((first[:, 1], first[:, 0]))
     last: dict[bool, tuple[float, int]] = {}
     for index in order:
         start, end = first[index]
         owner = int(which[index])
-        is_above = owner < len(above)
+        is_above = owner < len(upper)
         other = last.get(not is_above)
         if other is not None and other[0] > start:
             pair = (owner, other[1]) if is_above else (other[1], owner)
-            yield pair[0], pair[1] - len(above)
+            yield pair[0], pair[1] - len(upper)
         kept = last.get(is_above)
         if kept is None or end > kept[0]:
             last[is_above] = (end, owner)
 
 
-def _stretches(polygon: Polygon, y: int) -> NDArray[np.float64]:
-    """Stretches ``(x, x_end)`` of the polygon's borders that are on the row border ``y``."""
-    found = [np.empty((0, 2))]
-    for ring in (polygon.exterior, *polygon.interiors):
-        points = shapely.get_coordinates(ring)
-        flat = (points[:-1, 1] == y) & (points[1:, 1] == y)
-        ends = np.stack([points[:-1, 0][flat], points[1:, 0][flat]], axis=1)
-        found.append(np.sort(ends, axis=1))
-    return np.concatenate(found)
+def _stretches(
+    polygons: Sequence[Polygon], y: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Stretches ``(n, 2)``, x and x_end, of borders on the row border ``y``; and their polygons."""
+    rings, owner = shapely.get_rings(polygons, return_index=True)
+    points, ring = shapely.get_coordinates(rings, return_index=True)
+    on = points[:, 1] == y
+    flat = np.flatnonzero(on[:-1] & on[1:] & (ring[:-1] == ring[1:]))
+    ends = np.stack([points[flat, 0], points[flat + 1, 0]], axis=1)
+    return np.sort(ends, axis=1), owner[ring[flat]]
 
 
 class _Groups:

@@ -7,7 +7,6 @@ MONOCHROME1 is inverted. Tables (VOI LUT) are not applied.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,12 @@ from numpy.typing import NDArray
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
-from wsi_seg.limits import advice, limits
-from wsi_seg.slides.colour import Colour, cielab_to_rgb
+from wsi_seg.slides.dicom_levels import colour_of, frame_streams, read_levels
 from wsi_seg.slides.instances import Instance, read_instance, translate_dicom_errors
 from wsi_seg.slides.picture import SingleLevelSlide
 from wsi_seg.slides.resolution import UNKNOWN, Resolution, chosen, spacing_resolution
 from wsi_seg.slides.series import levels_of_series, slice_distance, slice_file
-from wsi_seg.slides.slide import NotCopyable, Slide, member_path, slide_name
+from wsi_seg.slides.slide import NotCopyable, Slide, TileStreams, member_path, slide_name
 from wsi_seg.slides.tiles import paste
 from wsi_seg.slides.window import HOUNSFIELD, Window, grey_rgb
 
@@ -117,7 +115,7 @@ class DicomSlide(Slide):
         self.name = slide_name(path)
         self._files, self._override = tuple(files), mpp
         instances = [read_instance(file) for file in files]
-        self._levels = _levels(instances)
+        self._levels = read_levels(instances)
         base = self._levels[0].instances[0]
         with translate_dicom_errors(base.path):  # the folder may hold many
             found = chosen(mpp, _tiled_resolution(base.header), base.path)
@@ -138,13 +136,13 @@ class DicomSlide(Slide):
                 if file < 0:
                     continue
                 instance = level.instances[file]
-                pixels = _colour(instance).to_rgb(instance.decode(int(frame)))
+                pixels = colour_of(instance).to_rgb(instance.decode(int(frame)))
                 paste(pixels, row * tile.height, column * tile.width, region=region, out=out)
         return out
 
-    def streams(self, level: int) -> NotCopyable:
-        """Offer no streams: they are in several files, wrapped in items."""
-        return NotCopyable("DICOM frames")
+    def streams(self, level: int) -> TileStreams | NotCopyable:
+        """Offer the frames of a level; see `wsi_seg.slides.Slide.streams`."""
+        return frame_streams(self._levels[level])
 
     def native_block(self, level: int) -> Extent:
         """Size of a frame."""
@@ -159,136 +157,6 @@ class DicomSlide(Slide):
 
 def _reopen(path: Path, files: tuple[Path, ...], mpp: float | None) -> DicomSlide:
     return DicomSlide(path, files, mpp=mpp)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Level:
-    """One level: its files, and which frame of which file is at each place of the grid.
-
-    ``places`` is ``(rows, columns, 2)``: number of the file, -1 where there is none, and frame.
-    ``absent`` is the colour where there is none, ``(3,)``: what the file states, else white.
-    """
-
-    extent: Extent
-    tile: Extent
-    instances: tuple[Instance, ...]
-    places: NDArray[np.int64]
-    absent: NDArray[np.uint8]
-
-
-def _levels(instances: Sequence[Instance]) -> tuple[_Level, ...]:
-    """Join the parts of each level; finest level first."""
-    parts: dict[tuple[int, int], list[Instance]] = {}
-    for instance in instances:
-        with translate_dicom_errors(instance.path):
-            extent = _full_extent(instance)
-            parts.setdefault((extent.height, extent.width), []).append(instance)
-    order = sorted(parts, key=lambda size: -size[0] * size[1])
-    return tuple(_level(Extent.of(size), parts[size]) for size in order)
-
-
-def _full_extent(instance: Instance) -> Extent:
-    header = instance.header
-    several = max(
-        int(header.get("NumberOfOpticalPaths", 1)),
-        int(header.get("TotalPixelMatrixFocalPlanes", 1)),
-    )
-    if several > 1:
-        raise UnsupportedSlideError(
-            f"{instance.path}: got {several} focal planes or optical paths; expected one; export "
-            "one of them"
-        )
-    return Extent(
-        height=int(header.TotalPixelMatrixRows), width=int(header.TotalPixelMatrixColumns)
-    )
-
-
-def _level(extent: Extent, instances: Sequence[Instance]) -> _Level:
-    first = instances[0]
-    if extent.area > limits().level_pixels:
-        raise SlideError(f"{first.path}: got a level of {extent}; {advice('level_pixels')}")
-    grid = -(-extent.height // first.frame.height), -(-extent.width // first.frame.width)
-    if grid[0] * grid[1] > limits().tiles:
-        raise SlideError(f"{first.path}: got {grid[0] * grid[1]} tiles; {advice('tiles')}")
-    places = np.full((*grid, 2), -1, np.int64)
-    for number, instance in enumerate(instances):
-        if instance.frame != first.frame:
-            raise UnsupportedSlideError(
-                f"{instance.path}: got frames of {instance.frame}; expected {first.frame} as in "
-                f"{first.path}, which shows the same level"
-            )
-        with translate_dicom_errors(instance.path):
-            cells = _cells(instance, grid)
-        if (places[cells[:, 0], cells[:, 1], 0] >= 0).any() or len(np.unique(cells, axis=0)) < len(
-            cells
-        ):
-            raise UnsupportedSlideError(
-                f"{instance.path}: got two frames for one place of the level of {extent}; expected "
-                "one; keep one slide per series"
-            )
-        places[cells[:, 0], cells[:, 1], 0] = number
-        places[cells[:, 0], cells[:, 1], 1] = np.arange(len(cells))
-    return _Level(extent, first.frame, tuple(instances), places, _absent(first.header))
-
-
-def _absent(header: Any) -> NDArray[np.uint8]:  # noqa: ANN401 (pydicom's type)
-    stated = header.get("RecommendedAbsentPixelCIELabValue")
-    if stated is None or len(stated) != 3:
-        return np.full(3, 255, np.uint8)
-    return cielab_to_rgb([int(value) for value in stated])
-
-
-def _cells(instance: Instance, grid: tuple[int, int]) -> NDArray[np.int64]:
-    """Row and column in the grid of each frame, ``(frames, 2)``."""
-    header, frames = instance.header, len(instance.starts)
-    if header.get("DimensionOrganizationType") == "TILED_FULL":
-        first = int(header.get("ConcatenationFrameOffsetNumber", 0))
-        numbers = np.arange(first, first + frames)
-        cells = np.stack(np.divmod(numbers, grid[1]), axis=1)
-    else:
-        cells = _stated_cells(instance)
-    if frames and ((cells < 0) | (cells >= np.array(grid))).any():
-        raise SlideError(
-            f"{instance.path}: has frames outside of its {grid[0]} x {grid[1]} tiles (rows x "
-            "columns); the file is damaged"
-        )
-    return cells.astype(np.int64)
-
-
-def _stated_cells(instance: Instance) -> NDArray[np.int64]:
-    groups = instance.header.get("PerFrameFunctionalGroupsSequence")
-    if not groups or "PlanePositionSlideSequence" not in groups[0]:
-        raise UnsupportedSlideError(
-            f"{instance.path}: does not say where its frames are (neither TILED_FULL nor a "
-            "position per frame); export it again with positions"
-        )
-    if len(groups) != len(instance.starts):
-        raise SlideError(
-            f"{instance.path}: has positions of {len(groups)} frames; expected "
-            f"{len(instance.starts)}; the file is damaged"
-        )
-    positions = [group.PlanePositionSlideSequence[0] for group in groups]
-    corners = np.array(
-        [
-            (place.RowPositionInTotalImagePixelMatrix, place.ColumnPositionInTotalImagePixelMatrix)
-            for place in positions
-        ],
-        dtype=np.int64,
-    )
-    cells, rest = np.divmod(corners - 1, (instance.frame.height, instance.frame.width))
-    if rest.any():
-        raise UnsupportedSlideError(
-            f"{instance.path}: got frames that are not on a grid of {instance.frame}; export "
-            "it as TILED_FULL"
-        )
-    return cells
-
-
-def _colour(instance: Instance) -> Colour:
-    samples = instance.samples
-    if samples.colours == "MONOCHROME1":
-        return Colour("white-is-zero", samples.stored)
-    return Colour("grey" if samples.per_pixel == 1 else "rgb", samples.stored)
 
 
 def _tiled_resolution(header: Any) -> Resolution:  # noqa: ANN401 (pydicom's type)
@@ -317,7 +185,7 @@ def _decode_plain(path: Path, window: Window | None) -> NDArray[np.uint8]:
     instance = read_instance(path)
     stored = instance.decode(0)
     if instance.samples.per_pixel == 3:
-        return _colour(instance).to_rgb(stored)
+        return colour_of(instance).to_rgb(stored)
     with translate_dicom_errors(path):
         slope, intercept = _rescale(instance)
         values = stored[:, :, 0].astype(np.float32) * np.float32(slope) + np.float32(intercept)

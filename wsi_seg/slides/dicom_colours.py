@@ -7,6 +7,7 @@ table says for each pair who does it. Pairs that are not in it are refused.
 from typing import Literal
 
 from wsi_seg.codestreams.headers import jpeg2k_transforms
+from wsi_seg.codestreams.streams import jpeg_colours_unmarked
 
 Family = Literal["plain", "rle", "jpeg", "lossless jpeg", "jpeg-ls", "jpeg 2000"]
 By = Literal["nobody", "codec", "us", "codec or us"]
@@ -69,3 +70,8 @@ def needs_conversion(family: Family, colours: str, stream: bytes) -> bool:
     """Whether what the codec gives is luminance and chroma still."""
     by = CONVERTED[family].get(colours)
     return by == "us" or (by == "codec or us" and not jpeg2k_transforms(stream))
+
+
+def states_rgb(family: Family, colours: str, stream: bytes) -> bool:
+    """Whether the header alone says that the components of JPEG are RGB, its stream nothing."""
+    return family == "jpeg" and colours == "RGB" and jpeg_colours_unmarked(stream)

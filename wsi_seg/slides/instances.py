@@ -3,7 +3,7 @@
 import struct
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,12 +17,19 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.hooks import hooks, raw_element_value
 
 from wsi_seg.codestreams.headers import require_claim
-from wsi_seg.codestreams.streams import jpeg_colours_unmarked, require_sound
+from wsi_seg.codestreams.items import unwrapped
+from wsi_seg.codestreams.streams import require_sound
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent
 from wsi_seg.limits import advice, limits
 from wsi_seg.slides.colour import ycbcr_to_rgb
-from wsi_seg.slides.dicom_colours import FAMILIES, Family, is_read, needs_conversion
+from wsi_seg.slides.dicom_colours import (
+    FAMILIES,
+    Family,
+    is_read,
+    needs_conversion,
+    states_rgb,
+)
 from wsi_seg.slides.failures import translate_errors
 from wsi_seg.slides.tiles import pread
 
@@ -44,7 +51,6 @@ def _with_points(
 hooks.register_callback("raw_element_value", _with_points)
 
 _UNDEFINED = 0xFFFFFFFF
-_ITEM = b"\xfe\xff\x00\xe0"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _DECODERS: dict[Family, Callable[[bytes], Any]] = {
     "lossless jpeg": imagecodecs.jpegsof3_decode,
@@ -127,10 +133,9 @@ class Instance:
         SlideError
             If it is damaged, or of another size than the header says.
         """
-        start = int(self.starts[number])
-        with translate_errors(self.path, f"frame {number} is damaged: ", "a whole DICOM file"):
-            data = pread(self.path, start, int(self.ends[number]) - start)
-            pixels = self._decode(data)
+        stream = self.stream(number)
+        with self._damage(number):
+            pixels = self._decode(stream)
             expected = (self.frame.height, self.frame.width, self.samples.per_pixel)
             if pixels.shape != expected:
                 raise SlideError(
@@ -139,9 +144,24 @@ class Instance:
                 )
             return pixels
 
-    def _decode(self, data: bytes) -> NDArray[np.generic]:
+    def stream(self, number: int) -> bytes:
+        """Read one frame as it is encoded, without the items that it is wrapped in.
+
+        Raises
+        ------
+        SlideError
+            If it is cut off.
+        """
+        start = int(self.starts[number])
+        with self._damage(number):
+            data = pread(self.path, start, int(self.ends[number]) - start)
+            return data if FAMILIES[self.syntax] == "plain" else unwrapped(data)
+
+    def _damage(self, number: int) -> AbstractContextManager[None]:
+        return translate_errors(self.path, f"frame {number} is damaged: ", "a whole DICOM file")
+
+    def _decode(self, stream: bytes) -> NDArray[np.generic]:
         family, samples = FAMILIES[self.syntax], self.samples
-        stream = data if family == "plain" else _joined(data)
         pixels = self._samples_of(stream, family)
         pixels = pixels.reshape(*pixels.shape[:2], -1)
         if pixels.itemsize == samples.dtype.itemsize:
@@ -163,7 +183,7 @@ class Instance:
             return _interleaved(flat, shape, samples.per_pixel, planar=True)
         if family == "jpeg":
             require_sound(stream, "jpeg", self.frame)
-            rgb = "RGB" if samples.colours == "RGB" and jpeg_colours_unmarked(stream) else None
+            rgb = "RGB" if states_rgb(family, samples.colours, stream) else None
             return np.asarray(imagecodecs.jpeg8_decode(stream, colorspace=rgb, outcolorspace=rgb))
         require_claim(stream, "jpeg2k" if family == "jpeg 2000" else "jpeg", self.frame)
         return np.asarray(_DECODERS[family](stream))
@@ -333,18 +353,6 @@ def _enter_pixels(file: BinaryIO, syntax: str) -> int:
     if not uid.is_implicit_VR:
         file.read(4)
     return int(struct.unpack(f"{order}I", file.read(4))[0])
-
-
-def _joined(data: bytes) -> bytes:
-    """Take the items of one frame out of their wrapping, and join them."""
-    pieces, at = [], 0
-    while data[at : at + 4] == _ITEM:
-        length = int.from_bytes(data[at + 4 : at + 8], "little")
-        pieces.append(data[at + 8 : at + 8 + length])
-        if len(pieces[-1]) < length:
-            raise ValueError("its stream is cut off")
-        at += 8 + length
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _interleaved(

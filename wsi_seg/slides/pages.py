@@ -130,8 +130,8 @@ class TiffLevel:
                     yield (plane * rows + row) * columns + column
 
 
-def tile_streams(level: TiffLevel) -> TileStreams | NotCopyable:
-    """Offer the tile streams of a level, or the reason why they cannot be copied."""
+def tile_streams(level: TiffLevel, path: Path) -> TileStreams | NotCopyable:
+    """Offer the tile streams of a level of a file, or the reason why they cannot be copied."""
     reason = _recode_reason(level)
     if reason:
         return NotCopyable(reason)
@@ -143,6 +143,8 @@ def tile_streams(level: TiffLevel) -> TileStreams | NotCopyable:
         predictor=int(page.predictor) == 2 and compression not in IMAGE_STREAMS,
         tables=without_comments(page.jpegtables or b"", "jpeg"),
         jpeg_rgb=int(page.photometric) == 2 and not page.is_jfif,
+        files=(path,),
+        file=np.zeros_like(level.offsets),
         offsets=level.offsets,
         sizes=level.sizes,
         samples=level.samples,

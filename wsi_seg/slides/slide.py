@@ -41,12 +41,17 @@ class TileStreams:
         JPEG tables that all streams share; empty if none.
     jpeg_rgb
         Whether JPEG components are RGB, not YCbCr.
+    files
+        Files that hold the streams.
+    file, offsets, sizes
+        Number of the file that each stream is in, and its place and length there, in bytes; size 0
+        for a missing tile.
     samples
         Samples per pixel: 1 for grey, 3 for RGB, 4 for RGB and alpha.
-    offsets, sizes
-        Place and length of each stream in the file, in bytes; size 0 for a missing tile.
     fill
         Grey value of pixels in tiles that are missing.
+    wrapped
+        Whether streams are in DICOM's items, which are no part of them.
     """
 
     tile: Extent
@@ -54,10 +59,13 @@ class TileStreams:
     predictor: bool
     tables: bytes
     jpeg_rgb: bool
+    files: tuple[Path, ...]
+    file: NDArray[np.int64]
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
     samples: int = 3
     fill: int = 255
+    wrapped: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,7 @@ class TiffSlide(Slide):
 
     def streams(self, level: int) -> TileStreams | NotCopyable:
         """Offer the tile streams of a level; see `wsi_seg.slides.Slide.streams`."""
-        return tile_streams(self._levels[level])
+        return tile_streams(self._levels[level], self.path)
 
     def native_block(self, level: int) -> Extent:
         """Size of a tile or strip; see `wsi_seg.slides.Slide.native_block`."""
