@@ -4,8 +4,7 @@ Objects are what the prediction's label map holds and, with a truth, the true on
 missed. Memory holds the largest `MOST` of them and the pixels of one.
 """
 
-import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,7 +17,7 @@ from wsi_seg.annotations.model import Annotation
 from wsi_seg.classes import IGNORE, ClassEntry, ClassTable
 from wsi_seg.geometry import Region
 from wsi_seg.masks.rasterize import Rasterizer
-from wsi_seg.masks.vectorize import vectorize
+from wsi_seg.masks.vectorize import vectorize_strips
 from wsi_seg.postprocess.label_map import label_map, predicted_label
 from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Multiscale, SlideStore
@@ -193,26 +192,31 @@ def _outlined(
     own = subject.full.width / label.pyramid.extent.width
     level = label.pyramid.level_at_or_below(max(1.0, subject.coarse / own))
     extent = label.pyramid.extents[level]
-    wide, tall = subject.full.width / extent.width, subject.full.height / extent.height
-    numbered = (
-        (n, value, polygon)
-        for n, (value, polygon) in enumerate(vectorize(_strips(label, level)))
-        if value in classes
-    )
-    largest = heapq.nlargest(MOST, numbered, key=lambda item: item[2].area)
-    return [
-        (kind, classes[value], shapely.transform(polygon, lambda xy: xy * (wide, tall)))
-        for _, value, polygon in sorted(largest, key=_place)
-    ]
+    scale = (subject.full.width / extent.width, subject.full.height / extent.height)
+    values, polygons = _largest(vectorize_strips(_strips(label, level)), list(classes))
+    whole = shapely.transform(polygons, lambda xy: xy * scale)
+    return [(kind, classes[value], polygon) for value, polygon in zip(values, whole, strict=True)]
 
 
-def _place(item: tuple[int, int, Polygon]) -> int:
-    return item[0]
+def _largest(
+    objects: Iterable[tuple[NDArray[np.int64], NDArray[np.object_]]], wanted: list[int]
+) -> tuple[list[int], NDArray[np.object_]]:
+    """Class ids and polygons of the `MOST` largest objects of some classes, in their order."""
+    values = np.empty(0, dtype=np.int64)
+    polygons = np.empty(0, dtype=object)
+    for found, outlines in objects:
+        known = np.isin(found, wanted)
+        values = np.concatenate([values, found[known]])
+        polygons = np.concatenate([polygons, outlines[known]])
+        # Of objects of one size the first ones stay.
+        kept = np.sort(np.argsort(-shapely.area(polygons), kind="stable")[:MOST])
+        values, polygons = values[kept], polygons[kept]
+    return values.tolist(), polygons
 
 
 def _strips(label: Multiscale, level: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     for strip in label.pyramid.extents[level].strips(_STRIP_PX, level):
-        rows = label.read(strip)
+        rows = label.read(strip, cached=False)  # what is looked at stays in the cache
         yield strip.y, np.where(rows == IGNORE, 0, rows).astype(np.uint8)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wsi_seg.allocator import give_back_freed_memory
 from wsi_seg.errors import StoreNotFoundError
 from wsi_seg.evaluation.review_objects import list_review_objects, outline_truth
 from wsi_seg.exporting.names import file_name
@@ -84,6 +85,7 @@ class SlideCache:
                 opened.objects = SlideObjects(
                     list_review_objects(view.slide, view.found, view.true)
                 )
+                give_back_freed_memory()
             return opened.objects
 
     def truth(self, name: str) -> SlideObjects:
@@ -93,6 +95,7 @@ class SlideCache:
             if opened.truth is None:
                 view = opened.view
                 opened.truth = SlideObjects(outline_truth(view.slide, view.found, view.true))
+                give_back_freed_memory()
             return opened.truth
 
     def review_file(self, name: str) -> Path:
