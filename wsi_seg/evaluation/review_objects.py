@@ -107,15 +107,21 @@ def list_review_objects(
     list[ReviewObject]
         What was found, then what was missed; with neither prediction nor truth, nothing.
     """
-    parts = _parts(slide, found, true)
+    parts = object_parts(slide, found, true)
     objects = [one for pair in parts for one in _listed(slide, *pair)]
     return [replace(item, id=number) for number, item in enumerate(objects)]
 
 
-def _parts(
+def object_parts(
     slide: SlideStore, found: SlideStore | None, true: Multiscale | None
 ) -> list[tuple[SlideStore | None, Multiscale | None]]:
-    """Prediction and truth, class by class where classes overlap."""
+    """Prediction and truth, class by class where classes overlap.
+
+    Parameters
+    ----------
+    slide, found, true
+        See `list_review_objects`.
+    """
     planes = true is not None and true.channels is not None
     if found is None:
         return [(None, part) for part in each_class(true)] if true is not None else []
@@ -136,7 +142,7 @@ def _listed(
     slide: SlideStore, found: SlideStore | None, true: Multiscale | None
 ) -> list[ReviewObject]:
     """Objects of classes of which a pixel has one; not numbered yet."""
-    subject = _Subject(slide, found, true)
+    subject = Subject(slide, found, true)
     objects: list[tuple[Kind, ClassEntry, Polygon]] = []
     if found is not None:
         objects += _outlined("found", predicted_label(found), subject)
@@ -160,9 +166,9 @@ def outline_truth(
         See `list_review_objects`.
     """
     parts = () if true is None else each_class(true)
-    px_area = _Subject(slide, found, true).px_area
+    px_area = Subject(slide, found, true).px_area
     outlined = [
-        one for part in parts for one in _outlined("true", part, _Subject(slide, found, part))
+        one for part in parts for one in _outlined("true", part, Subject(slide, found, part))
     ]
     return [
         ReviewObject(n, "true", entry.name, entry.colour, polygon, polygon.area * px_area)
@@ -170,8 +176,14 @@ def outline_truth(
     ]
 
 
-class _Subject:
-    """One slide with what is known of it, its level-0 pixels and areas."""
+class Subject:
+    """One slide with what is known of it, its level-0 pixels and areas.
+
+    Parameters
+    ----------
+    slide, found, true
+        See `list_review_objects`; of classes of which a pixel has one.
+    """
 
     def __init__(
         self, slide: SlideStore, found: SlideStore | None, true: Multiscale | None
@@ -183,14 +195,18 @@ class _Subject:
         # Truth is outlined as coarsely as it was predicted.
         self.coarse = 1.0 if found is None else self.full.width / found.pyramid.extent.width
 
+    def level_of(self, label: Multiscale) -> int:
+        """Level at which a label map is outlined."""
+        own = self.full.width / label.pyramid.extent.width
+        return label.pyramid.level_at_or_below(max(1.0, self.coarse / own))
+
 
 def _outlined(
-    kind: Kind, label: Multiscale, subject: _Subject
+    kind: Kind, label: Multiscale, subject: Subject
 ) -> list[tuple[Kind, ClassEntry, Polygon]]:
     """Largest objects of a label map, in level-0 pixels, in the order of their places."""
     classes = {entry.id: entry for entry in label.classes}
-    own = subject.full.width / label.pyramid.extent.width
-    level = label.pyramid.level_at_or_below(max(1.0, subject.coarse / own))
+    level = subject.level_of(label)
     extent = label.pyramid.extents[level]
     scale = (subject.full.width / extent.width, subject.full.height / extent.height)
     values, polygons = _largest(vectorize_strips(_strips(label, level)), list(classes))
@@ -223,7 +239,7 @@ def _strips(label: Multiscale, level: int) -> Iterator[tuple[int, NDArray[np.uin
 class _Measure:
     """Reads prediction and truth under one object at a time."""
 
-    def __init__(self, subject: _Subject) -> None:
+    def __init__(self, subject: Subject) -> None:
         self._subject, self._true = subject, subject.true
         self._image = None if subject.found is None else subject.found.image
         self._ids_only = subject.found is not None and subject.found.saved == "labels"

@@ -46,8 +46,8 @@ _THUMBNAIL_PX = 320
 # Places to annotate next that are listed for a slide, and their sides.
 _PLACES, _SIDE_UM = 20, 256.0
 
-# Outlines sent for one view; nobody could see more.
-_MOST_OUTLINES = 3000
+# Outlines sent for one view; of more, each would be a few pixels wide.
+_MOST_OUTLINES = 12_000
 
 # Tiles that are made at a time: more threads would wait for each other, and each keeps memory.
 _TILES_AT_ONCE = 2

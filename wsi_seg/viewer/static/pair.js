@@ -33,6 +33,8 @@ function join(viewers) {
     viewer.addHandler("viewport-change", () => {
       if (leader === side) follow(viewer, viewers[1 - side]);
     });
+    // The other side may have opened the slide, and gone to the whole of it, later.
+    viewers[1 - side].addHandler("open", () => follow(viewers[leader], viewers[1 - leader]));
   });
 }
 
