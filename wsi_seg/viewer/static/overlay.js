@@ -131,6 +131,7 @@ export class Overlay {
     const outlined = !dense && this.style.visible && this.groups.length > 0;
     canvas.dataset.outlines = outlined ? this.shown.objects.length + this.shown.truth.length : 0;
     canvas.dataset.drawings = this.drawings.length;
+    canvas.dataset.measures = this.measures.map(({ text }) => text).join("; ");
     if (!outlined && this.chosen === null && !this.drawings.length && !this.stroke && !this.measures.length) return;
     this.empty = false;
     const matrix = this.view.matrix();
