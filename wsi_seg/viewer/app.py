@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from wsi_seg.cores import available_cores
 from wsi_seg.errors import (
     AnnotationError,
     BusyError,
@@ -49,7 +50,7 @@ _PLACES, _SIDE_UM = 20, 256.0
 # Outlines sent for one view; of more, each would be a few pixels wide.
 _MOST_OUTLINES = 12_000
 
-# Tiles that are made at a time: more threads would wait for each other, and each keeps memory.
+# Tiles that are made at a time, or as many as cores: more would wait for each other.
 _TILES_AT_ONCE = 2
 # Other requests that are answered at a time; some take long, and tiles do not wait for them.
 _OTHERS_AT_ONCE = 6
@@ -84,7 +85,8 @@ def make_app(
     sam
         Outlines what is clicked; None where there is no such model.
     """
-    tiles, others = CapacityLimiter(_TILES_AT_ONCE), CapacityLimiter(_OTHERS_AT_ONCE)
+    tiles = CapacityLimiter(max(_TILES_AT_ONCE, available_cores()))
+    others = CapacityLimiter(_OTHERS_AT_ONCE)
     routes = [
         Route("/", _page),
         Route("/slides", _answer(_slides, others)),

@@ -64,7 +64,9 @@ def coverage_reader(
 
 def _shares(part: Pixels, places: int) -> Pixels:
     """Share of each pixel's places that are 1, times 255."""
-    counts = np.zeros_like(part[::places, ::places])
+    counts = np.zeros(part[::places, ::places].shape, dtype=np.uint8)
+    if not part.any():  # as are two of three without a truth
+        return counts
     for y in range(places):  # a sum over reshaped axes takes thirty times as long
         for x in range(places):
             counts += part[y::places, x::places]
