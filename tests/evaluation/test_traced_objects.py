@@ -62,6 +62,7 @@ def test_all_that_is_listed_is_traced_alike(opened):
     slide, found, true = opened
     listed = list_review_objects(slide, found, true)
     traced = trace_objects(slide, found, true, EVERYWHERE)
+    assert traced is not None
     assert {one.id for one in traced} == {UNLISTED}
     assert {one.kind for one in traced} == {"found", "missed"}
     assert figures(traced) == figures(listed)

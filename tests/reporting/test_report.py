@@ -112,7 +112,7 @@ def test_the_file_needs_nothing_next_to_it(seen, tmp_path):
     (first, *_) = re.findall(r"data:image/jpeg;base64,([^\"]+)", text)
     kept, drawn = (
         np.asarray(Image.open(io.BytesIO(data)))
-        for data in (base64.b64decode(first), written._repr_png_())
+        for data in (base64.b64decode(first), written._repr_png_() or b"")
     )
     assert np.array_equal(kept, drawn)
     assert reader.fetched == []
