@@ -75,7 +75,7 @@ def write_model_page(folder: Path) -> Path:
     text = parts["README.md"].decode().split("---", 2)[2]
     page = folder / "model.html"
     body = markdown(text, extensions=["tables", "fenced_code"])
-    look = "<style>body{font:16px sans-serif;color-scheme:light dark;margin:16px}"
+    look = "<style>:root{color-scheme:light dark}body{font:16px sans-serif;margin:16px}"
     look += "img{max-width:100%;background:#fff}pre{overflow-x:auto}</style>"
     size = "<meta name=viewport content='width=device-width'><meta charset=utf-8>"
     page.write_text(f"<!doctype html>{size}{look}{body}")

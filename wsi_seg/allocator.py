@@ -1,4 +1,4 @@
-"""Owns how this process keeps memory that it has freed, for the next layer of a network."""
+"""Owns what this process does with memory that it has freed: keeps it, or gives it back."""
 
 import ctypes
 import sys
@@ -18,9 +18,23 @@ def keep_freed_memory() -> None:
     1.1 s in place of 1.8 s for 4 tiles of 512 px. The peak stays the same. Does nothing where
     malloc is not glibc's.
     """
-    if sys.platform != "linux":
-        return
-    library = ctypes.CDLL(None)
-    if hasattr(library, "gnu_get_libc_version"):
+    if (library := _glibc()) is not None:
         library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
         library.mallopt(_MMAP_THRESHOLD, _KEPT_BYTES)
+
+
+def give_back_freed_memory() -> None:
+    """Let malloc give the system all pages that are free, those between used ones too.
+
+    For after a piece of work that made many small things, in a process that lives on: of a million
+    outlines 140 MB were left. Does nothing where malloc is not glibc's.
+    """
+    if (library := _glibc()) is not None:
+        library.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    if sys.platform != "linux":
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "gnu_get_libc_version") else None

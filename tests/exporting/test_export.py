@@ -86,6 +86,17 @@ def test_overview_shows_outlines_in_the_class_colour(tmp_path):
     assert not list(tmp_path.glob("*.partial"))
 
 
+def test_legend_and_scale_bar_are_readable_on_black(tmp_path):
+    picture = np.zeros((1200, 800, 3), dtype=np.uint8)
+    store = MemoryStore(MemoryImage(picture, mpp=0.5))
+    label = MemoryImage(np.zeros((600, 400), dtype=np.uint8))
+    write_overview(store, [(label, CLASSES)], tmp_path / "o.png", longest_px=600)
+    drawn = np.asarray(Image.open(tmp_path / "o.png"))
+    for part in (drawn[5:28, 28:80], drawn[560:600, 5:120]):  # the first name, the bar
+        assert ((part == 255).all(axis=2)).mean() > 0.1
+        assert ((part == 20).all(axis=2)).any()
+
+
 def test_an_empty_collection_says_what_to_do(tmp_path):
     create_collection(tmp_path / "empty.zarr")
     empty = open_predictions(tmp_path / "empty.zarr")

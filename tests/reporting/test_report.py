@@ -1,4 +1,6 @@
+import base64
 import html
+import io
 import json
 import re
 import shutil
@@ -6,6 +8,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from tests.makers.painted import paint_prediction
@@ -106,6 +109,12 @@ def test_the_file_needs_nothing_next_to_it(seen, tmp_path):
     text = out.read_text()
     reader = Reader(text)
     assert html.escape(text) in written._repr_html_()
+    (first, *_) = re.findall(r"data:image/jpeg;base64,([^\"]+)", text)
+    kept, drawn = (
+        np.asarray(Image.open(io.BytesIO(data)))
+        for data in (base64.b64decode(first), written._repr_png_() or b"")
+    )
+    assert np.array_equal(kept, drawn)
     assert reader.fetched == []
     assert "@import" not in text
     assert "url(http" not in text
@@ -139,6 +148,7 @@ def test_a_run_alone(tmp_path):
     out = tmp_path / "report.html"
     written = report(ReportSources(run), out, progress=Silent())
     assert written.sections == ("Training", "Training fold-1", "Recipe")
+    assert written._repr_png_() is None
     values = Reader(out.read_text()).values
     assert {0.5, 0.25, 0.125, 0.75, 0.8125} <= set(values)
 

@@ -1,12 +1,14 @@
 import io
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
 
 import imagecodecs
 import numpy as np
 import pytest
+import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -147,6 +149,38 @@ def test_outlines_of_a_window(seen):
     assert {tuple(point) for point in corner["rings"][0]} == set(ring)
     for query in ("x=0&y=0&x_end=0&y_end=9&tolerance=1", "x=0&y=0&x_end=inf&y_end=9&tolerance=1"):
         assert http.get(f"/slides/painted/outlines?{query}").status_code == 404
+
+
+def test_objects_that_the_list_has_no_room_for_are_outlined(seen, monkeypatch):
+    region = "x=0&y=0&x_end=2700&y_end=2100&tolerance=0.5"
+    every = client(seen).get(f"/slides/painted/outlines?{region}").json()["outlines"]
+    for module in ("evaluation.review_objects", "viewer.slide_cache"):
+        monkeypatch.setattr(f"wsi_seg.{module}.MOST", 3)
+    http = client(seen)
+    assert len(http.get("/slides/painted/objects").json()) == 3
+    found = http.get(f"/slides/painted/outlines?{region}").json()
+    assert not found["left_out"]
+    ids = [one["id"] for one in found["outlines"]]
+    assert sorted(ids, key=str) == [0, 1, 2] + [None] * (len(every) - 3)
+
+    def drawn(outlines):
+        shapes = [shapely.Polygon(one["rings"][0], one["rings"][1:]) for one in outlines]
+        kinds = [one["status"] for one in outlines]
+        return sorted(zip(kinds, shapely.to_wkt(shapely.normalize(shapes)), strict=True))
+
+    assert drawn(found["outlines"]) == drawn(every)
+    true = http.get(f"/slides/painted/outlines?of=truth&{region}").json()["outlines"]
+    assert len(true) == sum(one["status"] == "found" for one in every)
+
+
+def test_tiles_do_not_wait_for_other_requests(seen):
+    http = client(seen)
+    with http, ThreadPoolExecutor(50) as askers:
+        opened = http.app.state.cache.opened("painted")
+        with opened.lock:  # the objects are being traced
+            waiting = [askers.submit(http.get, "/slides/painted/objects") for _ in range(45)]
+            assert http.get("/slides/painted/layers/image/0/0/0").status_code == 200
+        assert {one.result().status_code for one in waiting} == {200}
 
 
 def test_true_outlines_are_there_to_compare_with(seen):

@@ -16,6 +16,7 @@ from wsi_seg.viewer.serve import ViewOptions
 pytest.importorskip("selenium.webdriver")
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
 SCREENSHOTS = Path(__file__).resolve().parents[2] / "screenshots"
@@ -137,6 +138,55 @@ def test_zoom_and_pan(page):
     page.until(lambda: float(page.place()["x"]) > float(place["x"]) + 50, "other place")
 
 
+def test_lengths_and_areas_are_measured(page):
+    page.open("#slide=painted&x=900&y=700&zoom=1")
+    assert page.one("#magnification").text == "20× · 0.5 µm per pixel"
+    page.key("m")
+    page.drag((-100, 0), (100, 0))
+    page.key("a")
+    page.drag((0, 0), (100, 0), (100, 100), (0, 100))
+    measures = page.one("#overlay").get_attribute("data-measures")
+    assert measures == "100 µm; 2,500 µm², around it 200 µm"
+    page.key(Keys.ESCAPE)
+    assert page.one("#overlay").get_attribute("data-measures") == ""
+
+
+def test_turns_and_places_that_are_typed(page):
+    page.open("#slide=painted&x=900&y=700&zoom=1")
+    page.key("r")
+    page.until(lambda: page.place().get("r") == "90", "a quarter turn")
+    page.key("g")
+    page.one("#place").send_keys("600, 400 um", Keys.ENTER)
+    page.until(lambda: page.place()["x"].startswith("1200"), "the place")
+    assert page.place()["y"].startswith("800")
+
+
+def test_fingers_zoom_and_draw(page):
+    page.open("#slide=painted&x=900&y=700&zoom=1")
+    middle = page.driver.execute_script(
+        "const b=document.getElementById('viewer').getBoundingClientRect();"
+        "return [b.x+b.width/2, b.y+b.height/2]"
+    )
+
+    def touch(kind, *offsets):
+        points = [{"x": middle[0] + x, "y": middle[1], "id": n} for n, x in enumerate(offsets)]
+        page.driver.execute_cdp_cmd(
+            "Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points}
+        )
+
+    touch("Start", -60, 60)
+    for apart in range(70, 190, 20):
+        touch("Move", -apart, apart)
+    touch("End")
+    page.until(lambda: float(page.place()["zoom"]) > 1.5, "larger picture")
+    page.key("m")
+    touch("Start", -50)
+    touch("Move", 0)
+    touch("Move", 50)
+    touch("End")
+    page.until(lambda: page.one("#overlay").get_attribute("data-measures"), "a length")
+
+
 def test_layers_and_threshold_change_the_picture(page):
     page.open(CORNER)
     bare = page.colour(0, 0)
@@ -192,6 +242,19 @@ def test_objects_are_chosen_in_the_picture_and_in_the_list(page):
     page.all("#objects li")[3].click()
     page.until(lambda: "· 0 % true" not in page.one("#chosen").text, "another object")
     page.until(lambda: page.place().get("x") not in (None, "30"), "flight")
+
+
+def test_objects_that_the_list_has_no_room_for_are_outlined(driver, address, seen, monkeypatch):
+    page = Page(driver, address[0])
+    page.open()
+    everything = page.outlines()
+    for module in ("evaluation.review_objects", "viewer.slide_cache"):
+        monkeypatch.setattr(f"wsi_seg.{module}.MOST", 3)
+    shown = open_collection(seen.store), open_predictions(seen.prediction)
+    with served(*shown, ViewOptions()) as page.address:
+        page.open()
+        assert len(page.all("#objects li")) == 3
+        page.until(lambda: page.outlines() == everything, "other outlines")
 
 
 def test_a_review_is_drawn_saved_and_found_again(page, address):

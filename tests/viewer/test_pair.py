@@ -5,7 +5,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.makers.painted import write_prediction
-from tests.viewer.browser import served, started_browser
+from tests.viewer.browser import served, set_screen, started_browser
 from wsi_seg.store import open_collection, open_predictions
 from wsi_seg.viewer.app import make_app, make_pair
 from wsi_seg.viewer.catalog import Catalog
@@ -99,3 +99,19 @@ def test_where_one_goes_the_other_goes_too(driver, side):
         return moved and np.allclose([x, y, zoom, turn], other)
 
     until(driver, arrived)
+
+
+@pytest.mark.parametrize("size", [(1400, 900), (390, 844)])
+def test_both_begin_with_all_of_the_slide(driver, size):
+    set_screen(driver, *size)
+    address = driver.current_url.split("#")[0]
+    for _ in range(3):  # either may be ready first
+        driver.get("about:blank")
+        driver.get(address)
+
+        def whole(_):
+            first, second = both(driver)
+            return np.allclose(first, second) and np.allclose(first[:2], (0.5, 2100 / 2700 / 2))
+
+        until(driver, lambda one: all(one.execute_script(OUTLINES)))
+        until(driver, whole)

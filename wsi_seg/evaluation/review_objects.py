@@ -4,8 +4,7 @@ Objects are what the prediction's label map holds and, with a truth, the true on
 missed. Memory holds the largest `MOST` of them and the pixels of one.
 """
 
-import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,7 +17,7 @@ from wsi_seg.annotations.model import Annotation
 from wsi_seg.classes import IGNORE, ClassEntry, ClassTable
 from wsi_seg.geometry import Region
 from wsi_seg.masks.rasterize import Rasterizer
-from wsi_seg.masks.vectorize import vectorize
+from wsi_seg.masks.vectorize import vectorize_strips
 from wsi_seg.postprocess.label_map import label_map, predicted_label
 from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Multiscale, SlideStore
@@ -108,15 +107,21 @@ def list_review_objects(
     list[ReviewObject]
         What was found, then what was missed; with neither prediction nor truth, nothing.
     """
-    parts = _parts(slide, found, true)
+    parts = object_parts(slide, found, true)
     objects = [one for pair in parts for one in _listed(slide, *pair)]
     return [replace(item, id=number) for number, item in enumerate(objects)]
 
 
-def _parts(
+def object_parts(
     slide: SlideStore, found: SlideStore | None, true: Multiscale | None
 ) -> list[tuple[SlideStore | None, Multiscale | None]]:
-    """Prediction and truth, class by class where classes overlap."""
+    """Prediction and truth, class by class where classes overlap.
+
+    Parameters
+    ----------
+    slide, found, true
+        See `list_review_objects`.
+    """
     planes = true is not None and true.channels is not None
     if found is None:
         return [(None, part) for part in each_class(true)] if true is not None else []
@@ -137,7 +142,7 @@ def _listed(
     slide: SlideStore, found: SlideStore | None, true: Multiscale | None
 ) -> list[ReviewObject]:
     """Objects of classes of which a pixel has one; not numbered yet."""
-    subject = _Subject(slide, found, true)
+    subject = Subject(slide, found, true)
     objects: list[tuple[Kind, ClassEntry, Polygon]] = []
     if found is not None:
         objects += _outlined("found", predicted_label(found), subject)
@@ -161,9 +166,9 @@ def outline_truth(
         See `list_review_objects`.
     """
     parts = () if true is None else each_class(true)
-    px_area = _Subject(slide, found, true).px_area
+    px_area = Subject(slide, found, true).px_area
     outlined = [
-        one for part in parts for one in _outlined("true", part, _Subject(slide, found, part))
+        one for part in parts for one in _outlined("true", part, Subject(slide, found, part))
     ]
     return [
         ReviewObject(n, "true", entry.name, entry.colour, polygon, polygon.area * px_area)
@@ -171,8 +176,14 @@ def outline_truth(
     ]
 
 
-class _Subject:
-    """One slide with what is known of it, its level-0 pixels and areas."""
+class Subject:
+    """One slide with what is known of it, its level-0 pixels and areas.
+
+    Parameters
+    ----------
+    slide, found, true
+        See `list_review_objects`; of classes of which a pixel has one.
+    """
 
     def __init__(
         self, slide: SlideStore, found: SlideStore | None, true: Multiscale | None
@@ -184,42 +195,51 @@ class _Subject:
         # Truth is outlined as coarsely as it was predicted.
         self.coarse = 1.0 if found is None else self.full.width / found.pyramid.extent.width
 
+    def level_of(self, label: Multiscale) -> int:
+        """Level at which a label map is outlined."""
+        own = self.full.width / label.pyramid.extent.width
+        return label.pyramid.level_at_or_below(max(1.0, self.coarse / own))
+
 
 def _outlined(
-    kind: Kind, label: Multiscale, subject: _Subject
+    kind: Kind, label: Multiscale, subject: Subject
 ) -> list[tuple[Kind, ClassEntry, Polygon]]:
     """Largest objects of a label map, in level-0 pixels, in the order of their places."""
     classes = {entry.id: entry for entry in label.classes}
-    own = subject.full.width / label.pyramid.extent.width
-    level = label.pyramid.level_at_or_below(max(1.0, subject.coarse / own))
+    level = subject.level_of(label)
     extent = label.pyramid.extents[level]
-    wide, tall = subject.full.width / extent.width, subject.full.height / extent.height
-    numbered = (
-        (n, value, polygon)
-        for n, (value, polygon) in enumerate(vectorize(_strips(label, level)))
-        if value in classes
-    )
-    largest = heapq.nlargest(MOST, numbered, key=lambda item: item[2].area)
-    return [
-        (kind, classes[value], shapely.transform(polygon, lambda xy: xy * (wide, tall)))
-        for _, value, polygon in sorted(largest, key=_place)
-    ]
+    scale = (subject.full.width / extent.width, subject.full.height / extent.height)
+    values, polygons = _largest(vectorize_strips(_strips(label, level)), list(classes))
+    whole = shapely.transform(polygons, lambda xy: xy * scale)
+    return [(kind, classes[value], polygon) for value, polygon in zip(values, whole, strict=True)]
 
 
-def _place(item: tuple[int, int, Polygon]) -> int:
-    return item[0]
+def _largest(
+    objects: Iterable[tuple[NDArray[np.int64], NDArray[np.object_]]], wanted: list[int]
+) -> tuple[list[int], NDArray[np.object_]]:
+    """Class ids and polygons of the `MOST` largest objects of some classes, in their order."""
+    values = np.empty(0, dtype=np.int64)
+    polygons = np.empty(0, dtype=object)
+    for found, outlines in objects:
+        known = np.isin(found, wanted)
+        values = np.concatenate([values, found[known]])
+        polygons = np.concatenate([polygons, outlines[known]])
+        # Of objects of one size the first ones stay.
+        kept = np.sort(np.argsort(-shapely.area(polygons), kind="stable")[:MOST])
+        values, polygons = values[kept], polygons[kept]
+    return values.tolist(), polygons
 
 
 def _strips(label: Multiscale, level: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     for strip in label.pyramid.extents[level].strips(_STRIP_PX, level):
-        rows = label.read(strip)
+        rows = label.read(strip, cached=False)  # what is looked at stays in the cache
         yield strip.y, np.where(rows == IGNORE, 0, rows).astype(np.uint8)
 
 
 class _Measure:
     """Reads prediction and truth under one object at a time."""
 
-    def __init__(self, subject: _Subject) -> None:
+    def __init__(self, subject: Subject) -> None:
         self._subject, self._true = subject, subject.true
         self._image = None if subject.found is None else subject.found.image
         self._ids_only = subject.found is not None and subject.found.saved == "labels"

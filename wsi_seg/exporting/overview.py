@@ -17,6 +17,8 @@ from wsi_seg.store import Multiscale, SlideStore, read_thumbnail
 # Lengths of scale bars people read at a glance, in um.
 _BARS_UM = (50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
+_DARK, _LIGHT = (20, 20, 20), (255, 255, 255)
+
 
 def write_overview(
     slide: SlideStore,
@@ -81,17 +83,26 @@ def _annotate(
         if font_file is None
         else ImageFont.truetype(font_file, text_px)
     )
-    margin = text_px
+    margin, around = text_px, max(2, text_px // 6)  # white around all, for dark tissue
+
+    def write(x: float, y: float, text: str) -> None:
+        draw.text((x, y), text, _DARK, font, stroke_width=around, stroke_fill=_LIGHT)
+
+    def fill(left: int, top: int, right: int, bottom: int, colour: tuple[int, int, int]) -> None:
+        grown = (left - around, top - around, right + around, bottom + around)
+        draw.rectangle(grown, fill=_LIGHT)
+        draw.rectangle((left, top, right, bottom), fill=colour)
+
     for index, entry in enumerate(entries):
         y = margin + index * 2 * text_px
-        draw.rectangle((margin, y, margin + text_px, y + text_px), fill=entry.rgb)
-        draw.text((margin + 1.5 * text_px, y - text_px // 8), entry.name, (20, 20, 20), font)
+        fill(margin, y, margin + text_px, y + text_px, entry.rgb)
+        write(margin + 1.5 * text_px + around, y - text_px // 8, entry.name)
     if um_per_px is None:
         return
     fitting = [bar for bar in _BARS_UM if bar / um_per_px <= canvas.width / 4] or [_BARS_UM[0]]
     length = round(fitting[-1] / um_per_px)
     y = canvas.height - margin
-    draw.rectangle((margin, y - text_px // 3, margin + length, y), fill=(20, 20, 20))
+    fill(margin, y - text_px // 3, margin + length, y, _DARK)
     um = "um" if font_file is None else "µm"
     text = f"{fitting[-1]} {um}" if fitting[-1] < 1000 else f"{fitting[-1] // 1000} mm"
-    draw.text((margin, y - 1.8 * text_px), text, (20, 20, 20), font)
+    write(margin, y - 2 * text_px, text)

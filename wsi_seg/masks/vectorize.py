@@ -14,6 +14,8 @@ from shapely.geometry import Polygon
 
 from wsi_seg.masks.borders import trace
 
+Values = NDArray[np.int64]
+Polygons = NDArray[np.object_]
 Strip = tuple[int, NDArray[np.uint8] | NDArray[np.int32]]
 
 
@@ -52,6 +54,31 @@ def vectorize(strips: Iterable[Strip]) -> Iterator[tuple[int, Polygon]]:
         Valid polygon with holes, ``(x, y)`` in pixels of the label map, along pixel borders. Pixels
         that touch at a corner only belong to different objects.
     """
+    for values, polygons in vectorize_strips(strips):
+        yield from zip(values.tolist(), polygons, strict=True)
+
+
+def vectorize_strips(strips: Iterable[Strip]) -> Iterator[tuple[Values, Polygons]]:
+    """Outline the objects of a label map as `vectorize` does, those of a strip at once.
+
+    Parameters
+    ----------
+    strips
+        See `vectorize`.
+
+    Yields
+    ------
+    values : NDArray[np.int64]
+        ``(n,)`` class ids of the objects that end in a strip.
+    polygons : NDArray[np.object_]
+        ``(n,)`` their polygons.
+
+    Examples
+    --------
+    >>> rows = np.array([[1, 0, 2]], np.uint8)
+    >>> [values.tolist() for values, _ in vectorize_strips([(0, rows)]) if len(values)]
+    [[1, 2]]
+    """
     waiting: list[_Open] = []
     for y, rows in strips:
         values, pieces = trace(rows, top=y)
@@ -59,15 +86,15 @@ def vectorize(strips: Iterable[Strip]) -> Iterator[tuple[int, Polygon]]:
         bottom = y + len(rows)
         at_top, at_bottom = bounds[:, 1] == y, bounds[:, 3] == bottom
         within = ~(at_top | at_bottom)
-        yield from zip(values[within].tolist(), pieces[within], strict=True)
+        yield values[within], pieces[within]
         edge = np.flatnonzero(~within)
         fresh = [
             _Piece(int(values[n]), pieces[n], top=bool(at_top[n]), bottom=bool(at_bottom[n]))
             for n in edge
         ]
         waiting, closed = _join(waiting, fresh, y)
-        yield from map(_closed, closed)
-    yield from map(_closed, waiting)
+        yield _closed(closed)
+    yield _closed(waiting)
 
 
 def _join(waiting: list[_Open], fresh: list[_Piece], y: int) -> tuple[list[_Open], list[_Open]]:
@@ -144,10 +171,17 @@ class _Groups:
         self._parent[self.root(b)] = self.root(a)
 
 
-def _closed(group: _Open) -> tuple[int, Polygon]:
-    """One polygon of all pieces of an object."""
-    if len(group.pieces) == 1:
-        return group.value, group.pieces[0]
-    union = shapely.simplify(shapely.union_all(group.pieces), 0)
+def _closed(groups: list[_Open]) -> tuple[Values, Polygons]:
+    """Give one polygon of all pieces of each object."""
+    values = np.array([group.value for group in groups], dtype=np.int64)
+    polygons = np.empty(len(groups), dtype=object)
+    polygons[:] = [_whole(group.pieces) for group in groups]
+    return values, polygons
+
+
+def _whole(pieces: list[Polygon]) -> Polygon:
+    if len(pieces) == 1:
+        return pieces[0]
+    union = shapely.simplify(shapely.union_all(pieces), 0)
     assert isinstance(union, Polygon), "pieces that share a border make one polygon"
-    return group.value, union
+    return union

@@ -1,8 +1,13 @@
 """Owns putting a report together and writing it, whole or not at all."""
 
+import base64
 import html
+import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from PIL import Image
 
 from wsi_seg import __version__
 from wsi_seg.atomic import atomic_path
@@ -74,6 +79,16 @@ class Report:
         """Show the whole page in a notebook's cell."""
         page_text = html.escape(self.file.read_text(encoding="utf-8"))
         return f'<iframe srcdoc="{page_text}" style="width:100%;height:720px;border:0"></iframe>'
+
+    def _repr_png_(self) -> bytes | None:
+        """Show the first picture of the page where HTML is not shown; None if it has none."""
+        found = re.search(r"data:image/jpeg;base64,([A-Za-z0-9+/=]+)", self.file.read_text("utf-8"))
+        if found is None:
+            return None
+        drawn = io.BytesIO()
+        with Image.open(io.BytesIO(base64.b64decode(found[1]))) as picture:
+            picture.save(drawn, format="PNG")
+        return drawn.getvalue()
 
     def to_json(self) -> dict[str, object]:
         """Figures as plain JSON values."""

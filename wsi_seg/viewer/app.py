@@ -7,14 +7,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from wsi_seg.cores import available_cores
 from wsi_seg.errors import (
     AnnotationError,
     BusyError,
@@ -46,8 +47,13 @@ _THUMBNAIL_PX = 320
 # Places to annotate next that are listed for a slide, and their sides.
 _PLACES, _SIDE_UM = 20, 256.0
 
-# Outlines sent for one view; nobody could see more.
-_MOST_OUTLINES = 3000
+# Outlines sent for one view; of more, each would be a few pixels wide.
+_MOST_OUTLINES = 12_000
+
+# Tiles that are made at a time, or as many as cores: more would wait for each other.
+_TILES_AT_ONCE = 2
+# Other requests that are answered at a time; some take long, and tiles do not wait for them.
+_OTHERS_AT_ONCE = 6
 
 _MINUTE = {"Cache-Control": "private, max-age=60"}
 _LONG = {"Cache-Control": "private, max-age=86400, immutable"}  # addresses carry the version
@@ -79,20 +85,25 @@ def make_app(
     sam
         Outlines what is clicked; None where there is no such model.
     """
+    tiles = CapacityLimiter(max(_TILES_AT_ONCE, available_cores()))
+    others = CapacityLimiter(_OTHERS_AT_ONCE)
     routes = [
         Route("/", _page),
-        Route("/slides", _answer(_slides)),
-        Route("/slides/{slide}", _answer(_slide)),
-        Route("/slides/{slide}/thumbnail", _answer(_thumbnail)),
-        Route("/slides/{slide}/values", _answer(_values)),
-        Route("/slides/{slide}/objects", _answer(_objects)),
-        Route("/slides/{slide}/outlines", _answer(_outlines)),
-        Route("/slides/{slide}/next", _answer(_next)),
-        Route("/slides/{slide}/review", _answer(get_review), methods=["GET"]),
+        Route("/slides", _answer(_slides, others)),
+        Route("/slides/{slide}", _answer(_slide, others)),
+        Route("/slides/{slide}/thumbnail", _answer(_thumbnail, others)),
+        Route("/slides/{slide}/values", _answer(_values, others)),
+        Route("/slides/{slide}/objects", _answer(_objects, others)),
+        Route("/slides/{slide}/outlines", _answer(_outlines, others)),
+        Route("/slides/{slide}/next", _answer(_next, others)),
+        Route("/slides/{slide}/review", _answer(get_review, others), methods=["GET"]),
         Route("/slides/{slide}/review", put_review, methods=["PUT"]),
         Route("/slides/{slide}/click", post_click, methods=["POST"]),
         Route("/shapes", post_shapes, methods=["POST"]),
-        Route("/slides/{slide}/layers/{layer}/{level:int}/{row:int}/{column:int}", _answer(_tile)),
+        Route(
+            "/slides/{slide}/layers/{layer}/{level:int}/{row:int}/{column:int}",
+            _answer(_tile, tiles),
+        ),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
     app = Starlette(
@@ -129,11 +140,12 @@ def make_pair(
 Handler = Callable[[SlideCache, Request], Response]
 
 
-def _answer(handler: Handler) -> Callable[[Request], object]:
-    """Run a handler in a thread; it reads files."""
+def _answer(handler: Handler, limiter: CapacityLimiter) -> Callable[[Request], object]:
+    """Run a handler in one of some threads; it reads files."""
 
     async def endpoint(request: Request) -> Response:
-        return await run_in_threadpool(handler, request.app.state.cache, request)
+        cache = request.app.state.cache
+        return await to_thread.run_sync(handler, cache, request, limiter=limiter)
 
     return endpoint
 

@@ -4,10 +4,10 @@ import hmac
 import logging
 from urllib.parse import urlsplit
 
-from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ _HEADERS = {
 }
 
 
-class AuthMiddleware(BaseHTTPMiddleware):
+class AuthMiddleware:
     """Lets in loopback requests, or those with the token; writes from our own page only.
 
     Parameters
@@ -45,19 +45,25 @@ class AuthMiddleware(BaseHTTPMiddleware):
     """
 
     def __init__(self, app: ASGIApp, token: str | None, framed: bool = False) -> None:
-        super().__init__(app)
+        self._app = app
         self._token = token
         policy = _POLICY + (_NOTEBOOKS if framed else _OUR_FRAMES)
         self._headers = {"Content-Security-Policy": policy, **_HEADERS}
 
-    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or refuse."""
-        response = self._refusal(request) or self._entry(request)
-        if response is None:
-            response = await call_next(request)
-        for name, value in self._headers.items():
-            response.headers[name] = value
-        return response
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(self._headers)
+            await send(message)
+
+        request = Request(scope)
+        answer = self._refusal(request) or self._entry(request) or self._app
+        await answer(scope, receive, send_guarded)
 
     def _refusal(self, request: Request) -> Response | None:
         host = urlsplit(f"//{request.headers.get('host', '')}").hostname

@@ -57,13 +57,21 @@ def coverage_reader(
             parts[0] |= anything & ~other
             parts[1] |= anything & other
             parts[2] |= other & (wanted > 0)
-        shares = np.empty((region.height, region.width, 3), dtype=np.uint8)
-        for channel, part in enumerate(parts):
-            counts = part.reshape(region.height, places, region.width, places).sum(axis=(1, 3))
-            shares[:, :, channel] = counts * 255 // places**2
-        return shares
+        return np.stack([_shares(part.view(np.uint8), places) for part in parts], axis=2)
 
     return read
+
+
+def _shares(part: Pixels, places: int) -> Pixels:
+    """Share of each pixel's places that are 1, times 255."""
+    counts = np.zeros(part[::places, ::places].shape, dtype=np.uint8)
+    if not part.any():  # as are two of three without a truth
+        return counts
+    for y in range(places):  # a sum over reshaped axes takes thirty times as long
+        for x in range(places):
+            counts += part[y::places, x::places]
+    shares: Pixels = (np.arange(places**2 + 1) * 255 // places**2).astype(np.uint8)[counts]
+    return shares
 
 
 def _ids(label: Multiscale, extent: Extent, region: Region, places: int) -> Pixels:

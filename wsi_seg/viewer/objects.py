@@ -1,14 +1,17 @@
 """Owns finding a slide's objects by place, and their outlines as fine as a screen shows them."""
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import shapely
 from shapely.geometry import Polygon
+from shapely.geometry.base import BaseGeometry
 
 from wsi_seg.evaluation.review_objects import ReviewObject
+from wsi_seg.evaluation.traced_objects import UNLISTED, Box
 
+Around = Callable[[Box], list[ReviewObject] | None]
 Status = Literal["found", "false", "missed", "true"]
 
 # A found object with a smaller share of truth is false.
@@ -28,17 +31,19 @@ class SlideObjects:
     Parameters
     ----------
     items
-        The objects; an object's id is its place here.
+        The objects that are listed; an object's id is its place here.
+    around
+        Gives all objects in a box, where more are there than are listed, or None where there are
+        too many; without it, all are listed.
     """
 
-    def __init__(self, items: Sequence[ReviewObject]) -> None:
+    def __init__(self, items: Sequence[ReviewObject], around: Around | None = None) -> None:
         self.items = tuple(items)
+        self._around = around
         self._tree = shapely.STRtree([item.polygon for item in self.items])
 
-    def outlines(
-        self, box: tuple[float, float, float, float], tolerance: float, most: int
-    ) -> dict[str, object]:
-        """Outlines inside a region, simplified; the largest ones where there are many.
+    def outlines(self, box: Box, tolerance: float, most: int) -> dict[str, object]:
+        """Outlines inside a region, simplified; the largest listed ones where there are many.
 
         Parameters
         ----------
@@ -52,22 +57,40 @@ class SlideObjects:
         Returns
         -------
         dict[str, object]
-            ``outlines``, each with the object's id, status and rings; ``left_out``, how many
-            more there are.
+            ``outlines``, each with the object's id (null where it is not listed), status and rings;
+            ``left_out``, whether there are more.
         """
-        hits = self._tree.query(shapely.box(*box)).tolist()
-        chosen = heapq.nlargest(most, hits, key=lambda number: self.items[number].area)
-        outlines = [_outline(self.items[number], tolerance) for number in sorted(chosen)]
-        return {"outlines": outlines, "left_out": len(hits) - len(chosen)}
+        hits = [self.items[number] for number in self._tree.query(shapely.box(*box)).tolist()]
+        more = [] if self._around is None or len(hits) > most else self._around(box)
+        left_out = more is None or len(hits) + len(more) > most
+        if left_out:
+            shown = heapq.nlargest(most, hits, key=lambda item: item.area)
+        else:
+            shown = hits + self._unlisted(more or [])
+        return {"outlines": _outlines(shown, tolerance), "left_out": left_out}
+
+    def _unlisted(self, objects: list[ReviewObject]) -> list[ReviewObject]:
+        """Objects that are not listed too: nothing of their kind is where they are."""
+        inside = shapely.point_on_surface([item.polygon for item in objects])
+        listed = {
+            traced
+            for traced, known in self._tree.query(inside, predicate="within").T.tolist()
+            if self.items[known].kind == objects[traced].kind
+        }
+        return [item for number, item in enumerate(objects) if number not in listed]
 
 
-def _outline(item: ReviewObject, tolerance: float) -> dict[str, object]:
-    simple = item.polygon.simplify(tolerance)
+def _outlines(items: Sequence[ReviewObject], tolerance: float) -> list[dict[str, object]]:
+    simple = shapely.simplify([item.polygon for item in items], tolerance)
+    return [_outline(*pair) for pair in zip(items, simple, strict=True)]
+
+
+def _outline(item: ReviewObject, simple: BaseGeometry) -> dict[str, object]:
     if not isinstance(simple, Polygon) or simple.is_empty:
         simple = item.polygon
     rings = [simple.exterior, *simple.interiors]
     return {
-        "id": item.id,
+        "id": None if item.id == UNLISTED else item.id,
         "status": status(item),
         "rings": [shapely.get_coordinates(ring).round(1).tolist() for ring in rings],
     }

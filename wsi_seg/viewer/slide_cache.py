@@ -6,11 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wsi_seg.allocator import give_back_freed_memory
 from wsi_seg.errors import StoreNotFoundError
-from wsi_seg.evaluation.review_objects import list_review_objects, outline_truth
+from wsi_seg.evaluation.review_objects import (
+    MOST,
+    ReviewObject,
+    list_review_objects,
+    outline_truth,
+)
+from wsi_seg.evaluation.traced_objects import trace_objects, trace_truth
 from wsi_seg.exporting.names import file_name
 from wsi_seg.viewer.catalog import Catalog, SlideView
-from wsi_seg.viewer.objects import SlideObjects
+from wsi_seg.viewer.objects import Around, SlideObjects
 
 if TYPE_CHECKING:
     from wsi_seg.models.promptable import Promptable
@@ -81,9 +88,11 @@ class SlideCache:
         with opened.lock:
             if opened.objects is None:
                 view = opened.view
-                opened.objects = SlideObjects(
-                    list_review_objects(view.slide, view.found, view.true)
+                objects = list_review_objects(view.slide, view.found, view.true)
+                opened.objects = _findable(
+                    objects, lambda box: trace_objects(view.slide, view.found, view.true, box)
                 )
+                give_back_freed_memory()
             return opened.objects
 
     def truth(self, name: str) -> SlideObjects:
@@ -92,7 +101,11 @@ class SlideCache:
         with opened.lock:
             if opened.truth is None:
                 view = opened.view
-                opened.truth = SlideObjects(outline_truth(view.slide, view.found, view.true))
+                objects = outline_truth(view.slide, view.found, view.true)
+                opened.truth = _findable(
+                    objects, lambda box: trace_truth(view.slide, view.found, view.true, box)
+                )
+                give_back_freed_memory()
             return opened.truth
 
     def review_file(self, name: str) -> Path:
@@ -107,6 +120,11 @@ class SlideCache:
         if self.review is None:
             raise StoreNotFoundError("this viewer was started without review")
         return self.review / file_name(name, ".geojson")
+
+
+def _findable(objects: list[ReviewObject], around: Around) -> SlideObjects:
+    """Objects that were listed, and with them those for which the list had no room."""
+    return SlideObjects(objects, around if len(objects) >= MOST else None)
 
 
 def _same(one: SlideView, other: SlideView) -> bool:

@@ -234,6 +234,9 @@ function goToTyped() {
 }
 
 function showHelp() {
+  const known = KEYS.filter(([[name], text]) => text && (name !== "k" || catalog.sam));
+  at("keys").replaceChildren(...known.map(([names, text]) => element("div", {},
+    element("dt", {}, text === "Pan" ? "Arrows" : names[0]), element("dd", {}, text))));
   at("help").showModal();
   at("help").scrollTop = 0; // the button at its end has the focus
 }
@@ -243,11 +246,12 @@ function toggleSide(side) {
   at(`show-${side}`).setAttribute("aria-expanded", !closed);
 }
 
-function setTheme(theme) {
-  document.documentElement.dataset.theme = theme;
-  try { localStorage.setItem("theme", theme); } catch { /* a private window keeps nothing */ }
+const { dataset } = document.documentElement;
+/** Dark or light, from now on; until then it is as the system wishes. */
+function switchTheme() {
+  dataset.theme = dataset.theme === "dark" ? "light" : "dark";
+  try { localStorage.setItem("theme", dataset.theme); } catch { /* a private window keeps nothing */ }
 }
-const otherTheme = () => (document.documentElement.dataset.theme === "dark" ? "light" : "dark");
 
 async function copyLink() {
   try {
@@ -274,7 +278,7 @@ const KEYS = [
   [["p"], "Object before", () => step(-1)],
   [["1"], "Right", () => say("right")], [["2"], "Wrong", () => say("wrong")], [["3"], "Unsure", () => say("unsure")],
   [["d"], "Draw", () => takeTool("draw")],
-  [["k"], "Outline what is clicked (with --sam)", () => takeTool("outline")],
+  [["k"], "Outline what is clicked", () => takeTool("outline")],
   [["u"], "Merge shapes", () => takeTool("merge")], [["e"], "Erase from shapes", () => takeTool("erase")],
   [["x"], "Split shapes", () => takeTool("split")], [["f"], "Fill holes", () => edit("fill")],
   [["z"], "Undo", () => review.undo()], [["y"], "Redo", () => review.redo()],
@@ -286,7 +290,7 @@ const KEYS = [
   [["o"], "Objects on or off", () => style.toggle()],
   [["h"], "Prediction on or off", () => layers.toggle(1)],
   [["s"], "Slides", () => toggleSide("slides")], [["l"], "Layers and objects", () => toggleSide("panel")],
-  [["c"], "Copy link", copyLink], [["t"], "Dark or light", () => setTheme(otherTheme())],
+  [["c"], "Copy link", copyLink], [["t"], "Dark or light", switchTheme],
   [["?"], "This list", showHelp],
 ];
 
@@ -336,7 +340,7 @@ function connect() {
   press("show-slides", () => toggleSide("slides"));
   press("show-panel", () => toggleSide("panel"));
   press("show-help", showHelp);
-  press("theme", () => setTheme(otherTheme()));
+  press("theme", switchTheme);
   press("copy-link", copyLink);
   for (const name of Object.keys(TOOLS)) press(name, () => takeTool(name));
   press("zoom-in", () => zoomBy(1.5));
@@ -351,14 +355,12 @@ function connect() {
   press("redo", () => review.redo());
   for (const verdict of ["right", "wrong", "unsure"]) press(`mark-${verdict}`, () => say(verdict));
   at("draw-class").addEventListener("change", () => { if (tool === "draw") pen.take(TOOLS.draw.look(), TOOLS.draw.done); });
-  at("keys").replaceChildren(...KEYS.filter(([, text]) => text).flatMap(([names, text]) =>
-    [element("dt", {}, text === "Pan" ? "Arrows" : names[0]), element("dd", {}, text)]));
 }
 
 async function start() {
   let kept = null;
   try { kept = localStorage.getItem("theme"); } catch { /* a private window keeps nothing */ }
-  setTheme(kept ?? (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark"));
+  dataset.theme = kept ?? (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark");
   if (narrow()) ["slides", "panel"].forEach(toggleSide);
   connect();
   try {

@@ -69,8 +69,14 @@ export class ObjectList {
     for (const row of this.box.children) {
       const here = row.dataset.object === String(chosen);
       row.setAttribute("aria-selected", here);
-      if (here) row.scrollIntoView({ block: "nearest" });
+      if (here) this.#reveal(row);
     }
+  }
+
+  /** Scroll the list to a row, and not the panel, whose buttons stay where they are. */
+  #reveal(row) {
+    const [list, one] = [this.box, row].map((element) => element.getBoundingClientRect());
+    this.box.scrollTop += Math.min(0, one.top - list.top) + Math.max(0, one.bottom - list.bottom);
   }
 
   /** The object `by` steps further in the list. */

@@ -7,8 +7,10 @@ import { coverageSource } from "./source.js";
 
 // Objects that are smaller on the screen, in pixels, are shown by their density.
 const SMALLEST_PX = 9;
-// Objects of a slide that the server lists, the largest ones; any others are shown by their density.
+// Objects of a slide that the server lists, the largest ones; others are outlined, and not chosen.
 const MOST_LISTED = 20_000;
+// So many outlines are drawn again in each frame of a zoom; of more, their picture is stretched.
+const MOST_DRAWN = 1500;
 // Lines are as wide as asked for from this size of an object on, and thinner below it.
 const FULL_LINE_PX = 40;
 // Outlines are fetched and drawn this far beyond what is seen, in shares of it.
@@ -96,7 +98,7 @@ export class Overlay {
     return Promise.all(kinds.map(async (of) => {
       const found = await outlines(this.slide.name, { of, ...region }).catch(() => null);
       if (found === null || turn !== this.turn) return;
-      this.leftOut ||= found.left_out > 0;
+      this.leftOut ||= found.left_out;
       this.shown[of] = found.outlines.map(({ id, status, rings }) => ({ id, status, path: pathOf(rings), rings }));
       this.restyle();
     }));
@@ -106,7 +108,7 @@ export class Overlay {
   restyle() {
     const groups = new Map();
     for (const { id, status, path } of [...this.shown.truth, ...this.shown.objects]) {
-      if (!this.style.shows(status) || id === this.chosen) continue;
+      if (!this.style.shows(status) || (id !== null && id === this.chosen)) continue;
       const verdict = this.verdicts[id] ?? "";
       const key = `${status} ${verdict}`;
       if (!groups.has(key)) groups.set(key, { status, verdict, path: new Path2D() });
@@ -122,20 +124,20 @@ export class Overlay {
     if (!this.slide) return;
     const { canvas, context } = this;
     const dense = this.dense && this.style.visible;
-    const shaded = dense || (this.capped && this.style.visible);
-    this.#shade(shaded ? this.style.opacity : 0);
+    this.#shade(dense ? this.style.opacity : 0);
     document.getElementById("overlay-note").hidden = !(dense && this.coverage);
     document.getElementById("capped-note").hidden = !this.capped;
     this.#clean();
     const outlined = !dense && this.style.visible && this.groups.length > 0;
     canvas.dataset.outlines = outlined ? this.shown.objects.length + this.shown.truth.length : 0;
     canvas.dataset.drawings = this.drawings.length;
+    canvas.dataset.measures = this.measures.map(({ text }) => text).join("; ");
     if (!outlined && this.chosen === null && !this.drawings.length && !this.stroke && !this.measures.length) return;
     this.empty = false;
     const matrix = this.view.matrix();
     context.setTransform(...matrix);
     if (outlined) this.#outline(matrix);
-    const chosen = this.shown.objects.find(({ id }) => id === this.chosen);
+    const chosen = this.chosen !== null && this.shown.objects.find(({ id }) => id === this.chosen);
     if (chosen) this.#line(chosen.path, { ...chosen, verdict: this.verdicts[chosen.id], wide: 2 });
     this.drawings.forEach((drawing, number) => {
       this.#line(pathOf(drawing.rings), { colour: drawing.colour, wide: this.chosen === `d${number}` ? 2 : 1.5, fill: 0.15 });
@@ -148,7 +150,7 @@ export class Overlay {
     if (!this.coverage || this.coverage.item.getOpacity() === opacity) return;
     this.coverage.item.setOpacity(opacity);
     // OpenSeadragon may forget to draw again without a layer that nothing shows any more.
-    requestAnimationFrame(() => this.viewer.forceRedraw());
+    requestAnimationFrame(() => [this.viewer, this.viewer.navigator].forEach((one) => one.forceRedraw()));
   }
 
   /** Make the canvas as large as the picture's, and empty where it is not. */
@@ -163,31 +165,35 @@ export class Overlay {
     this.empty = true;
   }
 
-  /** Draw all outlines: line by line while the zoom changes, as one picture while it does not. */
+  /** Draw all outlines: as one picture, but few of them line by line while the zoom changes. */
   #outline(matrix) {
     const linear = matrix.slice(0, 4).map((value) => value.toFixed(9)).join();
     const still = linear === this.linear;
     this.linear = linear;
-    if (!still) this.sheet = null;
-    if (still) this.sheet ??= this.#painted(matrix);
-    if (!this.sheet) {
+    const many = this.shown.objects.length + this.shown.truth.length > MOST_DRAWN;
+    if (!still && !(many && this.sheet)) {
+      this.sheet = null;
       this.groups.forEach((group) => this.#line(group.path, group));
       return;
     }
-    const { context } = this;
-    context.setTransform(1, 0, 0, 1, 0, 0);
-    context.drawImage(this.sheet.canvas, matrix[4] - this.sheet.x, matrix[5] - this.sheet.y);
+    if (still && this.sheet?.linear !== linear) this.sheet = this.#painted(matrix, linear);
+    const { context, sheet } = this;
+    context.setTransform(still
+      ? new DOMMatrix([1, 0, 0, 1, matrix[4] - sheet.matrix[4], matrix[5] - sheet.matrix[5]])
+      : new DOMMatrix(matrix).multiply(new DOMMatrix(sheet.matrix).inverse()));
+    context.drawImage(sheet.canvas, 0, 0);
     context.setTransform(...matrix);
   }
 
   /** Picture of all outlines that were fetched, which reach a quarter beyond what is seen. */
-  #painted(matrix) {
+  #painted(matrix, linear) {
     const [wide, tall] = [this.canvas.width, this.canvas.height].map((side) => Math.ceil(side * MARGIN));
     const canvas = new OffscreenCanvas(this.canvas.width + 2 * wide, this.canvas.height + 2 * tall);
     const context = canvas.getContext("2d");
-    context.setTransform(...matrix.slice(0, 4), matrix[4] + wide, matrix[5] + tall);
+    const own = [...matrix.slice(0, 4), matrix[4] + wide, matrix[5] + tall];
+    context.setTransform(...own);
     this.groups.forEach((group) => this.#line(group.path, group, context));
-    return { canvas, x: matrix[4] + wide, y: matrix[5] + tall };
+    return { canvas, matrix: own, linear };
   }
 
   #line(path, { status, verdict, colour = STATUSES[status].colour, wide = 1, fill = this.style.fill }, context = this.context) {
@@ -222,6 +228,7 @@ export class Overlay {
     if (drawn >= 0) return `d${drawn}`;
     const near = this.style.visible && !this.dense ? this.shown.objects : [];
     return near.findLast(({ id, status, path }) => {
+      if (id === null) return false;
       const [x, y, xEnd, yEnd] = this.objects[id].box;
       const here = point.x >= x && point.y >= y && point.x <= xEnd && point.y <= yEnd;
       return here && this.style.shows(status) && inside(path);

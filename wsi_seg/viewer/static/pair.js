@@ -1,6 +1,7 @@
 // Owns two viewers side by side: where one goes, the other goes too.
 
 const SIDES = ["first", "second"];
+const FIRST_TITLE = "wsi_seg viewer"; // until a slide is open
 const frames = [...document.querySelectorAll("iframe")];
 
 /** Viewer of a frame, once its page has made it. */
@@ -30,9 +31,8 @@ function join(viewers) {
     for (const event of ["pointerdown", "wheel", "keydown"]) {
       frames[side].contentWindow.addEventListener(event, lead(side), { capture: true });
     }
-    viewer.addHandler("viewport-change", () => {
-      if (leader === side) follow(viewer, viewers[1 - side]);
-    });
+    // Also when the one that follows went elsewhere: it may have opened the slide only now.
+    viewer.addHandler("viewport-change", () => follow(viewers[leader], viewers[1 - leader]));
   });
 }
 
@@ -41,7 +41,9 @@ function joinSlides() {
   frames.forEach((frame, side) => {
     frame.contentWindow.addEventListener("slide", ({ detail }) => {
       const other = frames[1 - side].contentWindow;
-      if (other.document.title !== detail) other.location.hash = new URLSearchParams({ slide: detail });
+      // What opens for the first time has the address of this page.
+      const { title } = other.document;
+      if (title !== detail && title !== FIRST_TITLE) other.location.hash = new URLSearchParams({ slide: detail });
     });
   });
 }

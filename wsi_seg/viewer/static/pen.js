@@ -30,6 +30,7 @@ export class Pen {
       this.#stroke(null);
       if (line.length >= least) done(line);
     });
+    listen("pointercancel", () => this.#stroke(null)); // a touch that became something else
   }
 
   put() {

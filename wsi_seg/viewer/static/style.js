@@ -38,8 +38,9 @@ export class Style {
   /** Say how many objects of each status there are. */
   count(counts) {
     for (const status of this.statuses) {
-      const text = status in counts ? counts[status].toLocaleString("en") : "";
-      this.box.querySelector(`[data-status="${status}"] .quiet`).textContent = text;
+      // The truth is not listed where it is compared with: it was found, or is missed.
+      const known = status !== "true" || this.statuses.length === 1;
+      this.box.querySelector(`[data-status="${status}"] .quiet`).textContent = known ? (counts[status] ?? 0).toLocaleString("en") : "";
     }
   }
 

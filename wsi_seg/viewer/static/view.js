@@ -85,7 +85,8 @@ export class View {
     const { viewport } = this.viewer;
     viewport.rotateTo(rotation ?? 0, null, immediately);
     if (x == null || y == null) {
-      viewport.goHome(immediately);
+      // The picture's own home is a square until the first layer is there.
+      viewport.fitBounds(new OSD.Rect(0, 0, 1, this.slide.height / this.slide.width), immediately);
       return;
     }
     if (zoom > 0) viewport.zoomTo((zoom * this.slide.width) / viewport.getContainerSize().x, null, immediately);
