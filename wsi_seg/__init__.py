@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from wsi_seg.ingest.run import tile_slides
     from wsi_seg.learn.dataset import EpochDataset, make_dataset
     from wsi_seg.learn.train import TrainReport, train
-    from wsi_seg.masks.annotate import AnnotateReport, annotate
+    from wsi_seg.masks.annotate import annotate
+    from wsi_seg.masks.annotate_report import AnnotateReport
     from wsi_seg.models import ModelCard, load_checkpoint
     from wsi_seg.postprocess.rule import Rule, read_rule
     from wsi_seg.predict.ensemble import Model, read_model
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AnnotateReport": "wsi_seg.masks.annotate",
+    "AnnotateReport": "wsi_seg.masks.annotate_report",
     "Annotations": "wsi_seg.annotations",
     "BatchError": "wsi_seg.errors",
     "ClassTable": "wsi_seg.classes",

@@ -10,6 +10,7 @@ from tests.makers.coordinates import write_coordinate_tiff
 from tests.object_store import fetched, in_bucket, object_store, sent
 from wsi_seg.errors import AddressError, BatchError, SlideError, WsiSegError
 from wsi_seg.geometry import Extent
+from wsi_seg.ingest import job as job_module
 from wsi_seg.ingest import run as run_module
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.progress import Silent
@@ -90,7 +91,7 @@ def test_a_killed_run_to_a_bucket_continues(local, gate, tmp_path, monkeypatch):
     class Killed(BaseException):
         pass
 
-    write, left = run_module.SlideJob._write, 2
+    write, left = job_module.SlideJob._write, 2
 
     def dying(self, unit):
         nonlocal left
@@ -100,7 +101,7 @@ def test_a_killed_run_to_a_bucket_continues(local, gate, tmp_path, monkeypatch):
         return write(self, unit)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module.SlideJob, "_write", dying)
+        patch.setattr(job_module.SlideJob, "_write", dying)
         with pytest.raises(Killed):
             tile_slides([ROOT / "in"], ROOT / "s.zarr", workers=1, progress=Silent())
     assert not open_collection(ROOT / "s.zarr").names()

@@ -1,7 +1,7 @@
 """Owns giving annotation files to the slides they belong to."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +9,11 @@ import shapely
 
 from wsi_seg.annotations import Annotations, AnnotationSets, read_for_slides
 from wsi_seg.annotations.names import named
-from wsi_seg.batch import Batch, elsewhere_lines, require_none, run_each
+from wsi_seg.batch import Batch, run_each
 from wsi_seg.classes import meant_by
 from wsi_seg.errors import AnnotationError, WsiSegError
 from wsi_seg.geometry import Extent
+from wsi_seg.masks.annotate_report import AnnotateReport
 from wsi_seg.masks.boundary import separate
 from wsi_seg.masks.files import Source, is_own_picture, list_sources
 from wsi_seg.masks.kept import NO_CLASSES, left_out, require_not_emptied, require_some
@@ -23,68 +24,9 @@ from wsi_seg.masks.segmentations import is_dicom_file, outline_segmentation
 from wsi_seg.progress import Progress, Silent
 from wsi_seg.shard import Shard
 from wsi_seg.store import Collection, SlideStore, store_digest
-from wsi_seg.store.layout import require_label_name
+from wsi_seg.store.group import require_label_name
 from wsi_seg.store.names import LABELS
 from wsi_seg.store.turns import areas, taking_turns
-
-
-@dataclass(frozen=True, slots=True)
-class AnnotateReport:
-    """What was annotated.
-
-    Parameters
-    ----------
-    objects
-        Number of objects drawn, by slide.
-    classes
-        Names of their classes, in the order of the ids.
-    repairs
-        What had to be repaired, by file.
-    without
-        Slides without annotations.
-    unused
-        Files that fit no slide.
-    notes
-        What is not drawn, one sentence each.
-    failures
-        Why files of other slides were not drawn, by slide.
-    elsewhere
-        Number of slides that others of several processes draw into, or have.
-    """
-
-    objects: dict[str, int]
-    classes: tuple[str, ...]
-    repairs: dict[str, tuple[str, ...]]
-    without: tuple[str, ...]
-    unused: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    failures: Mapping[str, str] = field(default_factory=dict)
-    elsewhere: int = 0
-
-    def to_json(self) -> dict[str, object]:
-        """Figures as plain JSON values."""
-        return asdict(self)
-
-    def require_whole(self) -> None:
-        """Raise a `BatchError` if files of some slides cannot be read; all others are done."""
-        require_none(self.failures, done=len(self.objects))
-
-    def lines(self) -> list[str]:
-        """Figures as sentences for people."""
-        total = sum(self.objects.values())
-        names = ", ".join(self.classes)
-        lines = [f"{total} objects on {len(self.objects)} slides, classes {names}"]
-        for name, repairs in self.repairs.items():
-            lines.append(f"{name}: {len(repairs)} repairs, the first: {repairs[0]}")
-        lines += [*self.notes, *elsewhere_lines(self.elsewhere)]
-        if self.without:
-            lines.append(
-                f"slides without annotations: {named(self.without)} (if nothing is on them: "
-                "--unlisted-empty)"
-            )
-        if self.unused:
-            lines.append(f"files that fit no slide: {named(self.unused)}")
-        return lines
 
 
 def annotate(

@@ -16,7 +16,7 @@ from wsi_seg.masks.rasterize import APART, Rasterizer
 from wsi_seg.masks.tissue import find_tissue
 from wsi_seg.reading.thumbnail import thumbnail_extent
 from wsi_seg.store import Draft, LabelInfo, Layout, SlideStore, read_thumbnail, writing
-from wsi_seg.store.layout import require_label_name
+from wsi_seg.store.group import require_label_name
 from wsi_seg.store.names import LABELS, TISSUE
 
 # Longer side of the image that tissue is searched in: about 10 to 50 um per pixel.

@@ -11,13 +11,13 @@ from wsi_seg.store.collection import (
 )
 from wsi_seg.store.digests import store_digest
 from wsi_seg.store.draft import Draft, writing
+from wsi_seg.store.group import list_label
 from wsi_seg.store.info import SAVED, LabelInfo, PredictionInfo, StoreInfo
 from wsi_seg.store.layout import (
     Layout,
     create_collection,
     create_group,
     create_multiscale,
-    list_label,
     update_attributes,
     update_names,
 )

@@ -10,7 +10,7 @@ from wsi_seg.progress import Progress
 from wsi_seg.store.arrays import LevelArray
 from wsi_seg.store.collection import Stores
 from wsi_seg.store.digests import file_digest, group_files, read_digests
-from wsi_seg.store.layout import label_list
+from wsi_seg.store.group import label_list
 from wsi_seg.store.names import LABELS, QUARANTINE
 from wsi_seg.store.shards import read_index
 from wsi_seg.store.slide_store import open_image

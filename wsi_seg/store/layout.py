@@ -1,7 +1,6 @@
 """Owns how collections and multiscale groups are laid out: OME-Zarr 0.5 metadata, zarr arrays."""
 
 import importlib
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsi_seg.atomic import LONGEST_NAME, write_atomic
+from wsi_seg.atomic import write_atomic
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.geometry import Extent, Pyramid
 from wsi_seg.object_path import REQUESTS, object_path
 from wsi_seg.store.arrays import read_json
 from wsi_seg.store.codecs import Encoding
+from wsi_seg.store.group import list_label, write_group
 from wsi_seg.store.names import LABELS, METADATA, OWN
 from wsi_seg.store.own import make_own_folder
 
@@ -322,55 +322,6 @@ def attributes_of(document: Mapping[str, object], group: Path) -> Mapping[str, o
     return {name: value for name, value in found.items() if name != "format"}
 
 
-def require_label_name(name: str) -> None:
-    """Refuse the name of a label that is not the name of a folder of its own.
-
-    Raises
-    ------
-    OutputError
-        If it is empty, a path, hidden, longer than 255 bytes, or the name of a store's own file.
-    """
-    taken = name in {"", "zarr.json"} or name.startswith(".")
-    if taken or "/" in name or "\0" in name or len(os.fsencode(name)) > LONGEST_NAME:
-        raise OutputError(
-            f"got the label name {name!r}; expected the name of a folder: no '/' in it, no dot at "
-            f"its begin, at most {LONGEST_NAME} bytes"
-        )
-
-
-def list_label(labels: Path, name: str) -> None:
-    """Add a label to the list that the group ``labels`` keeps."""
-    listed = label_list(labels)
-    if name not in listed:
-        _write_label_list(labels, [*listed, name])
-
-
-def unlist_label(labels: Path, name: str) -> None:
-    """Take a label from the list that the group ``labels`` keeps."""
-    listed = label_list(labels)
-    if name in listed:
-        _write_label_list(labels, [other for other in listed if other != name])
-
-
-def _write_label_list(labels: Path, names: Sequence[str]) -> None:
-    _write_group(labels, {"ome": {"version": "0.5", "labels": sorted(names)}})
-
-
-def label_list(labels: Path) -> list[str]:
-    """Names that the group ``labels`` lists; empty if there is no such group."""
-    file = labels / METADATA
-    if not file.is_file():
-        return []
-    attributes = read_json(file).get("attributes")
-    ome = attributes.get("ome") if isinstance(attributes, dict) else None
-    names = ome.get("labels") if isinstance(ome, dict) else None
-    listed = [str(name) for name in names] if isinstance(names, list) else []
-    for name in listed:
-        if name in {"", ".", ".."} or Path(name).name != name:
-            raise StoreError(f"{file}: got a label {name!r}; expected the name of a folder in it")
-    return listed
-
-
 def _create_array(path: Path, number: int, level: LevelLayout, channels: int | None) -> None:
     zarr = importlib.import_module("zarr")
     made: dict[str, Any] = {}
@@ -398,9 +349,4 @@ def _write_ours(
 ) -> None:
     """Write the metadata of a group with the attributes of wsi_seg."""
     more = {} if ome is None else {"ome": ome}
-    _write_group(path, {**more, "wsi_seg": {**ours, "format": FORMAT}})
-
-
-def _write_group(path: Path, attributes: Mapping[str, object]) -> None:
-    document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-    write_atomic(path / METADATA, json.dumps(document, indent=1, allow_nan=False))
+    write_group(path, {**more, "wsi_seg": {**ours, "format": FORMAT}})

@@ -17,7 +17,7 @@ from wsi_seg.object_path import object_path
 from wsi_seg.store.arrays import LevelArray, read_level_array
 from wsi_seg.store.cache import shared_pool
 from wsi_seg.store.digests import write_digests
-from wsi_seg.store.layout import list_label, unlist_label
+from wsi_seg.store.group import list_label, unlist_label
 from wsi_seg.store.names import JOURNAL, LABELS, METADATA, PARTIAL
 from wsi_seg.store.shards import write_shard
 

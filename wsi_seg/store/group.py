@@ -1,0 +1,72 @@
+"""Owns the metadata files of zarr groups, and which labels a slide lists."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from wsi_seg.atomic import LONGEST_NAME, write_atomic
+from wsi_seg.errors import OutputError, StoreError
+from wsi_seg.store.arrays import read_json
+from wsi_seg.store.names import METADATA
+
+
+def write_group(path: Path, attributes: Mapping[str, object]) -> None:
+    """Write the metadata of a group.
+
+    Raises
+    ------
+    OutputError
+        If they cannot be written.
+    """
+    document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    write_atomic(path / METADATA, json.dumps(document, indent=1, allow_nan=False))
+
+
+def require_label_name(name: str) -> None:
+    """Refuse the name of a label that is not the name of a folder of its own.
+
+    Raises
+    ------
+    OutputError
+        If it is empty, a path, hidden, longer than 255 bytes, or the name of a store's own file.
+    """
+    taken = name in {"", "zarr.json"} or name.startswith(".")
+    if taken or "/" in name or "\0" in name or len(os.fsencode(name)) > LONGEST_NAME:
+        raise OutputError(
+            f"got the label name {name!r}; expected the name of a folder: no '/' in it, no dot at "
+            f"its begin, at most {LONGEST_NAME} bytes"
+        )
+
+
+def list_label(labels: Path, name: str) -> None:
+    """Add a label to the list that the group ``labels`` keeps."""
+    listed = label_list(labels)
+    if name not in listed:
+        _write_label_list(labels, [*listed, name])
+
+
+def unlist_label(labels: Path, name: str) -> None:
+    """Take a label from the list that the group ``labels`` keeps."""
+    listed = label_list(labels)
+    if name in listed:
+        _write_label_list(labels, [other for other in listed if other != name])
+
+
+def _write_label_list(labels: Path, names: Sequence[str]) -> None:
+    write_group(labels, {"ome": {"version": "0.5", "labels": sorted(names)}})
+
+
+def label_list(labels: Path) -> list[str]:
+    """Names that the group ``labels`` lists; empty if there is no such group."""
+    file = labels / METADATA
+    if not file.is_file():
+        return []
+    attributes = read_json(file).get("attributes")
+    ome = attributes.get("ome") if isinstance(attributes, dict) else None
+    names = ome.get("labels") if isinstance(ome, dict) else None
+    listed = [str(name) for name in names] if isinstance(names, list) else []
+    for name in listed:
+        if name in {"", ".", ".."} or Path(name).name != name:
+            raise StoreError(f"{file}: got a label {name!r}; expected the name of a folder in it")
+    return listed
