@@ -5,7 +5,7 @@ from pathlib import Path
 import lightning
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from wsi_seg.config import load_recipe
 from wsi_seg.learn.fit import build_learner
@@ -83,13 +83,12 @@ def memory_of_two_steps(stage, device):
     learner, card = build_learner(stage, Split((), ()), start=None)
     task = SegmentationTask(learner, card, stage, steps_per_epoch=2)
     train, side = stage.train, stage.patch_px
-    batches = [
-        (
-            torch.randint(0, 256, (train.batch_size, card.in_channels, side, side)).byte(),
-            torch.randint(0, len(stage.classes) + 1, (train.batch_size, side, side)).byte(),
-            torch.ones(train.batch_size),
-        )
-    ] * (2 * train.accumulate)
+    count = 2 * train.accumulate * train.batch_size
+    patches = TensorDataset(
+        torch.randint(0, 256, (count, card.in_channels, side, side), dtype=torch.uint8),
+        torch.randint(0, len(stage.classes) + 1, (count, side, side), dtype=torch.uint8),
+        torch.ones(count),
+    )
     trainer = lightning.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,
@@ -101,7 +100,7 @@ def memory_of_two_steps(stage, device):
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(task, DataLoader(batches, batch_size=None))
+    trainer.fit(task, DataLoader(patches, batch_size=train.batch_size))
     assert trainer.global_step == 2
     network = task.network.eval().to(device)
     with torch.inference_mode():
