@@ -183,7 +183,7 @@ class ObjectPath(PurePosixPath):
         raise self._forgotten()
 
     def append(self, content: bytes) -> None:
-        """Write more at the end of the object, whoever else does so."""
+        """Write more lines at the end of the object, whoever else does so."""
         from obstore.exceptions import PreconditionError
 
         for number in range(_APPENDS):
@@ -193,8 +193,8 @@ class ObjectPath(PurePosixPath):
                 if self.create(content):
                     return
                 continue
-            if number and before.endswith(content):  # done, but the answer was lost
-                return
+            if number and b"\n" + content in b"\n" + before:
+                return  # done, but the answer was lost, or another one has written more since
             with suppress(PreconditionError):  # another one was faster
                 if self._put(before + content, {"e_tag": version}):
                     return
