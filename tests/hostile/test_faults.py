@@ -179,13 +179,13 @@ def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(time, "time", lambda: next(jumps))
     monkeypatch.setattr(time, "perf_counter", lambda: next(jumps))
 
-    def stop(store):
+    def stop(store, _):
         for path in store.path.rglob("*"):
             os.utime(path, (0, 4e9))
         raise BatchError({}, 0)
 
     with monkeypatch.context() as patch:
-        patch.setattr("wsi_seg.ingest.run.write_tissue", stop)
+        patch.setattr("wsi_seg.ingest.job.write_mask_of", stop)
         with pytest.raises(BatchError):
             tile_slides([tmp_path / "a.tif"], tmp_path / "s.zarr", progress=Silent())
     tile_slides([tmp_path / "a.tif"], tmp_path / "s.zarr", progress=Silent())

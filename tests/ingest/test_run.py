@@ -325,13 +325,13 @@ def test_a_shard_damaged_between_two_runs_is_written_again(tmp_path, monkeypatch
     path, out = tmp_path / "slide.tif", tmp_path / "store.zarr"
     write_coordinate_tiff(path, extents=(Extent(height=1300, width=700),), tile_px=64)
 
-    def stop(store):
+    def stop(store, _):
         shard = store.path / "0/c/0/0/0"
         shard.write_bytes(shard.read_bytes()[:-9])
         raise StoreError("stopped here")
 
     with monkeypatch.context() as patch:
-        patch.setattr("wsi_seg.ingest.run.write_tissue", stop)
+        patch.setattr("wsi_seg.ingest.job.write_mask_of", stop)
         with pytest.raises(StoreError, match="stopped here"):
             tile_slides([path], out, progress=Silent())
     assert open_collection_names(out) == ()
