@@ -85,6 +85,8 @@ def one_step(recipe, slides):
         parts = (Annotation(box(0, 0, 80, 150), "Cortex", "test"),
                  Annotation(box(80, 0, 170, 150), "Medulla", "test"))  # fmt: skip
         write_labels(store, Annotations(parts, ()), regions, "regions")
+        inside = (Annotation(box(0, 0, 170, 150), "tissue", "test"),)
+        write_labels(store, Annotations(inside, ()), ClassTable.named(["tissue"]), "tissue")
     values = recipe.model_dump(mode="json", exclude={"phases"})
     values["data"] |= {"stores": [str(slides)], "folds": None, "validation": ["unseen_z0000"]}
     values["data"] |= {"group_pattern": None, "train": ["a_z0000", "a_z0001", "b_z0000", "b_z0001"]}
