@@ -175,9 +175,9 @@ class _Runs:
         between = place[~at_corner]
         is_node = np.zeros(len(corner), dtype=np.bool_)
         is_node[place[at_corner]] = True
-        parted = np.insert(corner, between, node[~at_corner])
-        which = parted // _LINE
-        within = (parted % _LINE).astype(np.int64, copy=False)
+        places = np.insert(corner, between, node[~at_corner])
+        which = places // _LINE
+        within = (places % _LINE).astype(np.int64, copy=False)
         begin = np.add(xy[which], step[which] * within[:, None], dtype=np.int64)
         return cls(begin, ring[which], np.insert(is_node, between, True))
 
