@@ -3,13 +3,15 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from wsi_seg.choices import Blend, Compile, Save, Tta
 from wsi_seg.errors import ConfigError
 from wsi_seg.inference.blend import MAX_OVERLAP
-from wsi_seg.masks.inside import Inside
 from wsi_seg.shard import Shard
+
+if TYPE_CHECKING:  # it loads what draws polygons, which most runs need not
+    from wsi_seg.masks.inside import Inside
 
 # Strips are whole chunks of the output.
 STRIP_ROWS = 512
@@ -88,7 +90,7 @@ class InferOptions:
     level: int | None = None
     max_ram: int | None = None
     strip_px: int | None = None
-    inside: Inside | None = None
+    inside: "Inside | None" = None
     shard: Shard | None = None
     stage: Path | None = None
 
