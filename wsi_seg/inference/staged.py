@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +45,10 @@ def staged(tasks: Sequence[StripTask], folder: Path | None) -> Iterator[Sequence
     if folder is None or not remote:
         yield tasks
         return
+    numbers = {task: number for number, task in enumerate(remote)}
     with _Copies(remote, folder) as copies:
         yield [
-            replace(task, store=copies.store(remote.index(task))) if task in remote else task
+            replace(task, store=copies.store(numbers[task])) if task in numbers else task
             for task in tasks
         ]
 
@@ -94,8 +95,8 @@ class _Copies:
     def store(self, number: int) -> SlideStore:
         """Slide whose image is read from its copy."""
         store = _store(self._tasks[number])
-        known = {one.name: getattr(store.image, one.name) for one in fields(Multiscale)}
-        return replace(store, image=_StagedImage(**known, copies=self, number=number))
+        image = _StagedImage(**store.image.parts(), copies=self, number=number)
+        return replace(store, image=image)
 
     @contextmanager
     def reading(self, number: int) -> Iterator[Multiscale]:

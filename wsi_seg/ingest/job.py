@@ -5,6 +5,9 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from wsi_seg.errors import StoreError
 from wsi_seg.ingest.part import only_part, wanted_chunks, write_mask_of
 from wsi_seg.ingest.plan import Codec, LevelPlan, plan_levels
@@ -56,6 +59,7 @@ class Unit:
     array: LevelArray
     row: int
     area: int
+    wanted: NDArray[np.bool_] | None
 
     @property
     def key(self) -> str:
@@ -136,9 +140,11 @@ class SlideJob:
         """List the work, from the finest level to the coarsest."""
         for plan in self._plans:
             array = read_level_array(self._partial / str(plan.level))
+            full, inside = self._slide.pyramid.extent, self._options.inside
+            wanted = wanted_chunks(inside, full, array.extent, array.chunk)
             for row in range(-(-array.extent.height // array.shard.height)):
                 height = min(array.shard.height, array.extent.height - row * array.shard.height)
-                yield Unit(plan, array, row, height * array.extent.width)
+                yield Unit(plan, array, row, height * array.extent.width, wanted)
 
     def do(self, unit: Unit) -> None:
         """Do one unit, unless the journal has it and its shards are as they were written."""
@@ -180,9 +186,7 @@ class SlideJob:
             return write_rows(array, unit.y, reduced_strip(source, array, unit.y, nearest=False))
         if plan.streams is not None:
             return copy_shard_row(plan.streams, array, unit.row)
-        full, inside = self._slide.pyramid.extent, self._options.inside
-        wanted = wanted_chunks(inside, full, array.extent, array.chunk)
-        return recode_strip(self._slide, plan.level, array, unit.y, wanted)
+        return recode_strip(self._slide, plan.level, array, unit.y, unit.wanted)
 
 
 def tiled_before(

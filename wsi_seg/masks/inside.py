@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol
 
 import numpy as np
 import shapely
@@ -242,7 +242,9 @@ class Inside:
         slide, full
             See `rows`.
         """
-        return _InsideImage.of(image, self, slide, full, 0)
+        return _InsideImage(
+            **image.parts(), whole=image, inside=self, slide=slide, full=full, outside=0
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -254,24 +256,6 @@ class _InsideImage(Multiscale):
     slide: Labelled | None
     full: Extent
     outside: int
-
-    @classmethod
-    def of(
-        cls, whole: Multiscale, inside: Inside, slide: Labelled | None, full: Extent, outside: int
-    ) -> Self:
-        return cls(
-            path=whole.path,
-            name=whole.name,
-            pyramid=whole.pyramid,
-            channels=whole.channels,
-            attributes=whole.attributes,
-            arrays=whole.arrays,
-            whole=whole,
-            inside=inside,
-            slide=slide,
-            full=full,
-            outside=outside,
-        )
 
     def read(
         self, region: Region, *, cached: bool = True, out: NDArray[np.uint8] | None = None
@@ -299,7 +283,14 @@ class _Ignoring(SlideStore):
     def planes(self, name: str) -> Multiscale:
         """Label with its outside ignored; see `SlideStore.planes`."""
         label, full = self.whole.planes(name), self.pyramid.extent
-        return _InsideImage.of(label, self.inside, self.whole, full, IGNORE)
+        return _InsideImage(
+            **label.parts(),
+            whole=label,
+            inside=self.inside,
+            slide=self.whole,
+            full=full,
+            outside=IGNORE,
+        )
 
 
 def _numbers(text: str) -> tuple[int, int, int, int]:

@@ -2,8 +2,8 @@
 
 from wsi_seg.config import SamplingConfig
 
-# Bytes of a cell: of its share of tissue, and of how many objects may be seen from it.
-_TISSUE, _COUNTS = 1, 2
+# Bytes of a cell: of its share of tissue, and of its weight as a position around objects.
+_TISSUE, _WEIGHT = 1, 2
 
 # Bytes of a cell while one layer after the other is made: its share, widened, and in blocks.
 _WHILE_MADE = 4
@@ -36,5 +36,5 @@ def maps_nbytes(cells: int, slides: int, sampling: SamplingConfig, *, processes:
     masks = 1 + len(mix.regions) + (mix.hard_negatives > 0)  # the first is that of objects
     layers = [mix.tissue, mix.background, mix.empty, mix.boundary, mix.hard_negatives]
     tables = sum(share > 0 for share in layers) + len(mix.regions)
-    kept = cells * (_TISSUE + _COUNTS + masks + tables) + slides * _SLIDE
+    kept = cells * (_TISSUE + _WEIGHT + masks + tables) + slides * _SLIDE
     return kept * processes + cells * _WHILE_MADE

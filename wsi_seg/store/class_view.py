@@ -33,16 +33,11 @@ class _View(Multiscale):
         channels: int | None,
         classes: ClassTable,
     ) -> Self:
-        return cls(
-            path=whole.path,
-            name=whole.name,
-            pyramid=whole.pyramid,
-            channels=channels,
-            attributes={**whole.attributes, "classes": classes.to_json()},
-            arrays=whole.arrays,
-            whole=whole,
-            channels_read=channels_read,
-        )
+        changed = {
+            "channels": channels,
+            "attributes": {**whole.attributes, "classes": classes.to_json()},
+        }
+        return cls(**whole.parts() | changed, whole=whole, channels_read=channels_read)
 
     def read(
         self, region: Region, *, cached: bool = True, out: NDArray[np.uint8] | None = None

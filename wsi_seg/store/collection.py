@@ -161,7 +161,7 @@ def open_collection(path: Path | str) -> Collection:
     Parameters
     ----------
     path
-        Its folder, or an address such as ``s3://bucket/store.zarr`` .
+        Its folder, or an address such as ``s3://bucket/store.zarr``.
 
     Returns
     -------
@@ -194,7 +194,7 @@ def open_predictions(path: Path | str) -> Predictions:
     Parameters
     ----------
     path
-        Its folder, or an address such as ``s3://bucket/pred.zarr`` .
+        Its folder, or an address such as ``s3://bucket/pred.zarr``.
 
     Returns
     -------

@@ -1,10 +1,10 @@
 """Owns one multiscale image or label on disk: its pyramid, attributes and reads."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,6 +96,10 @@ class Multiscale:
         """Tiles of a prediction that could not be read: y, x and reason. It is 0 there."""
         stored = {"quarantined": self.attributes.get("quarantined", ())}
         return PredictionInfo.from_json(stored, self.path).quarantined
+
+    def parts(self) -> dict[str, Any]:
+        """Give what an image has by name, for another one that reads it otherwise."""
+        return {one.name: getattr(self, one.name) for one in fields(Multiscale)}
 
     def chunk(self, level: int) -> Extent:
         """Size of what is decoded at a time, of one level."""
