@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,9 +16,11 @@ from wsi_seg.geometry import Extent, Region
 from wsi_seg.inference.finish import finish_slide
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer
+from wsi_seg.inference.runner import _pays_to_compile
 from wsi_seg.inference.waits import describe_shares
 from wsi_seg.models import NetworkSpec, build_network, save_checkpoint
 from wsi_seg.postprocess.label_map import label_map
+from wsi_seg.predict.device import Device
 from wsi_seg.predict.predictor import Predictor
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection, open_predictions, write_strip
@@ -298,3 +301,24 @@ def test_many_small_images_are_predicted_in_full_batches(checkpoint, tmp_path, m
     assert report.tiles == 22
     assert sizes == [8, 8, 8]
     assert len(open_predictions(out)) == 22
+
+
+def test_compiling_without_a_compiler_is_refused(
+    collection, checkpoint, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(ConfigError, match="cpu: this machine lacks a compiler"):
+        infer(collection, checkpoint, tmp_path / "pred.zarr", replace(OPTIONS, compiled="on"))
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_where_compiling_would_pay_and_cannot_be_done_a_warning_says_what_lacks(
+    monkeypatch, caplog, there
+):
+    plan = SimpleNamespace(tiles=10**6, device=Device("cuda:0", "bf16"))
+    lacks = "" if there else "a compiler of C (gcc)"
+    monkeypatch.setattr("wsi_seg.inference.runner.missing_compiler", lambda device: lacks)
+    assert _pays_to_compile(plan, 100.0) is there
+    assert ("lacks a compiler of C (gcc)" in caplog.text) is not there
+    assert not _pays_to_compile(plan, 1e6)

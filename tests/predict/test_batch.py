@@ -5,8 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wsi_seg.errors import ConfigError
 from wsi_seg.predict.batch import batch_for, best_batch, fastest
-from wsi_seg.predict.compiling import should_compile
+from wsi_seg.predict.compiling import missing_compiler, require_compiler, should_compile
 from wsi_seg.predict.device import Device
 
 
@@ -81,3 +82,27 @@ def test_compiling_pays_where_there_is_much_to_do(tiles, rate):
     assert found >= should_compile(tiles, 2 * rate)
     assert not should_compile(2209, 1500)  # a slide of 12,288 px on an H200
     assert should_compile(10**6, 1500)
+
+
+@pytest.mark.parametrize(("device", "compiler"), [("cuda:0", "gcc"), ("cpu", "g++")])
+def test_a_machine_without_a_compiler_says_which_one_it_lacks(
+    tmp_path, monkeypatch, device, compiler
+):
+    for variable in ("CC", "CXX"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert f"({compiler})" in missing_compiler(device)
+    with pytest.raises(ConfigError, match="install that, or give --compile off"):
+        require_compiler(device)
+    (tmp_path / compiler).touch(mode=0o755)
+    assert "compiler" not in missing_compiler(device)
+
+
+def test_a_machine_without_the_headers_of_python_says_so(tmp_path, monkeypatch):
+    (tmp_path / "gcc").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    assert "python3-dev" in missing_compiler("cuda")
+    (tmp_path / "Python.h").touch()
+    assert missing_compiler("cuda") == ""
+    require_compiler("cuda")

@@ -8,6 +8,7 @@ from wsi_seg.cores import available_cores, default_readers
 from wsi_seg.doctor.finding import Finding
 from wsi_seg.errors import ConfigError
 from wsi_seg.predict.batch import batch_for
+from wsi_seg.predict.compiling import missing_compiler
 from wsi_seg.predict.device import Device
 
 # Side of the tile that batches are named for, in pixels.
@@ -28,10 +29,16 @@ def examine_choices() -> Iterator[Finding]:
     batch = batch_for(device, _TILE_PX)
     how = "the faster one of this and a quarter of it is measured" if on_gpu else "all are as fast"
     yield Finding("--batch", f"up to {batch} tiles of {_TILE_PX} pixels, because {how}")
-    compiled = "where it saves more time than it costs" if on_gpu else "off, because of the CPU"
-    yield Finding("--compile", compiled)
+    yield _compile(device.name) if on_gpu else Finding("--compile", "off, because of the CPU")
     cores = available_cores()
     yield Finding("--readers", f"{default_readers()}, because there are {cores} cores")
+
+
+def _compile(gpu: str) -> Finding:
+    if lacks := missing_compiler(gpu):
+        advice = "large runs take up to twice as long"
+        return Finding("--compile", f"off, because there is no {lacks}", "note", advice)
+    return Finding("--compile", "where it saves more time than it costs")
 
 
 def _why_precision(device: Device) -> str:

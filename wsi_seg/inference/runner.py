@@ -1,5 +1,6 @@
 """Owns predicting in one process: networks that are ready, their batch, and parts of a run."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +14,14 @@ from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run_plan import RunPlan, unfinished_batches
 from wsi_seg.inference.waits import WaitTimes
 from wsi_seg.predict.batch import best_batch
-from wsi_seg.predict.compiling import should_compile
+from wsi_seg.predict.compiling import missing_compiler, require_compiler, should_compile
 from wsi_seg.predict.device import Device, DeviceTimer
 from wsi_seg.predict.ensemble import Member, Model
 from wsi_seg.predict.members import MemberPredictor, MemberPredictors, load_predictor
 from wsi_seg.predict.predictor import PrecisionDrift, TilePredictor
 from wsi_seg.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 UnfinishedSettings = Mapping[str, Mapping[str, object]]
 
@@ -123,6 +126,8 @@ class Runner:
             if options.compiled == "auto"
             else options.compiled == "on"
         )
+        if compiled:
+            require_compiler(plan.device.name)
         predictors = self.predictors(memory, compiled=False if compiled is None else compiled)
         tiles = [
             max(one[member].tile_px for one in plan.slides) for member in range(len(predictors))
@@ -137,7 +142,7 @@ class Runner:
             ]
             batches, rates = tuple(batch for batch, _ in found), found[0][1]
             if compiled is None:
-                compiled = should_compile(plan.tiles, rates[batches[0]])
+                compiled = _pays_to_compile(plan, rates[batches[0]])
         seconds = 0.0
         if compiled:
             progress.note("compiling the network: about a minute the first time")
@@ -181,6 +186,19 @@ def _unfinished_compiled(unfinished: UnfinishedSettings) -> bool | None:
     """Whether unfinished work was made by compiled networks; None if nothing is unfinished."""
     known = [settings["compiled"] for settings in unfinished.values() if "compiled" in settings]
     return bool(known[0]) if known else None
+
+
+def _pays_to_compile(plan: RunPlan, tiles_per_second: float) -> bool:
+    """Whether compiling saves time, and can be done; warn where it only would."""
+    pays = should_compile(plan.tiles, tiles_per_second)
+    lacks = missing_compiler(plan.device.name) if pays else ""
+    if lacks:
+        logger.warning(
+            "networks run as they are: compiled they would be about twice as fast, but this "
+            "machine lacks %s",
+            lacks,
+        )
+    return pays and not lacks
 
 
 def _on_cuda(device: Device) -> bool:

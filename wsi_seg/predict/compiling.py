@@ -1,4 +1,13 @@
-"""Owns whether a network is compiled: where that saves more time than it costs."""
+"""Owns whether a network is compiled: where it can be, and saves more time than it costs."""
+
+import os
+import shutil
+import sysconfig
+from pathlib import Path
+
+import torch
+
+from wsi_seg.errors import ConfigError
 
 # Seconds that compiling a network costs the first time, measured on an H100 (10 to 25); it is
 # faster from the disk.
@@ -20,3 +29,42 @@ def should_compile(tiles: int, tiles_per_second: float) -> bool:
     """
     seconds = tiles / tiles_per_second
     return seconds - seconds / _SPEEDUP > _SECONDS
+
+
+def missing_compiler(device: str) -> str:
+    """Name what this machine lacks to compile networks; empty where it lacks nothing.
+
+    torch has a compiler build modules of Python: of C for a GPU, by Triton, of C++ for a CPU.
+
+    Parameters
+    ----------
+    device
+        Torch device, such as ``cuda:0`` or ``cpu``.
+    """
+    on_gpu = torch.device(device).type == "cuda"
+    variable, compilers = ("CC", ("gcc", "clang")) if on_gpu else ("CXX", ("g++", "clang++"))
+    if not any(map(shutil.which, (os.environ.get(variable, ""), *compilers))):
+        return f"a compiler of C{'' if on_gpu else '++'} ({compilers[0]})"
+    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        return "the headers of Python (package python3-dev)"
+    return ""
+
+
+def require_compiler(device: str) -> None:
+    """Refuse to compile networks where that cannot be done.
+
+    Parameters
+    ----------
+    device
+        See `missing_compiler`.
+
+    Raises
+    ------
+    ConfigError
+        If this machine lacks a compiler, or what that needs.
+    """
+    if lacks := missing_compiler(device):
+        raise ConfigError(
+            f"networks cannot be compiled for {device}: this machine lacks {lacks}; install that, "
+            "or give --compile off"
+        )

@@ -153,7 +153,7 @@ class Predictor:
         Views that are averaged; see `tta.predict_views`.
     compiled
         Compile the network with torch.compile, for one shape of tiles; what it compiles is kept
-        on disk, by torch, for the next run. Needs a C++ compiler (CPU) or Triton (CUDA).
+        on disk, by torch, for the next run. See `compiling.missing_compiler`.
 
     Raises
     ------
