@@ -303,9 +303,7 @@ def test_many_small_images_are_predicted_in_full_batches(checkpoint, tmp_path, m
     assert len(open_predictions(out)) == 22
 
 
-def test_compiling_without_a_compiler_is_refused(
-    collection, checkpoint, tmp_path, monkeypatch
-):
+def test_compiling_without_a_compiler_is_refused(collection, checkpoint, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(ConfigError, match="cpu: this machine lacks a compiler"):
@@ -316,7 +314,7 @@ def test_compiling_without_a_compiler_is_refused(
 def test_where_compiling_would_pay_and_cannot_be_done_a_warning_says_what_lacks(
     monkeypatch, caplog, there
 ):
-    plan = SimpleNamespace(tiles=10**6, device=Device("cuda:0", "bf16"))
+    plan = SimpleNamespace(tiles=10**6, device=Device("cuda:0", "bf16", 80 * 10**9))
     lacks = "" if there else "a compiler of C (gcc)"
     monkeypatch.setattr("wsi_seg.inference.runner.missing_compiler", lambda device: lacks)
     assert _pays_to_compile(plan, 100.0) is there

@@ -37,7 +37,7 @@ def examine_choices() -> Iterator[Finding]:
 def _compile(gpu: str) -> Finding:
     if lacks := missing_compiler(gpu):
         advice = "large runs take up to twice as long"
-        return Finding("--compile", f"off, because there is no {lacks}", "note", advice)
+        return Finding("--compile", f"off, because this machine lacks {lacks}", "note", advice)
     return Finding("--compile", "where it saves more time than it costs")
 
 
