@@ -3,7 +3,10 @@
 import errno
 import json
 import os
+import re
 import stat
+import subprocess
+import sys
 import time
 import tomllib
 from pathlib import Path
@@ -16,10 +19,12 @@ from typer.testing import CliRunner
 
 from wsi_seg.cli.app import app
 from wsi_seg.doctor import Examination, Finding, examine
+from wsi_seg.doctor.choice import _compile
 from wsi_seg.doctor.decoders import _CODECS, _picture, _wrong, examine_decoders
 from wsi_seg.doctor.folder import examine_folder, file_system, is_shared
-from wsi_seg.doctor.machine import _driver, _processor
-from wsi_seg.doctor.software import PURPOSES, examine_extras, examine_libraries
+from wsi_seg.doctor.gpus import _driver
+from wsi_seg.doctor.machine import _processor
+from wsi_seg.doctor.software import COMPILED, PURPOSES, examine_extras, examine_libraries
 
 MOUNTS = """\
 22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw
@@ -76,6 +81,7 @@ def test_a_folder_that_cannot_be_written_fails_with_a_sentence_and_code_1(tmp_pa
     assert (found["status"], found["works"]) == ("failed", False)
     said = by_name(examine_folder(folder))["write permission"]
     assert said.verdict == "bad"
+    assert f"as user {os.geteuid()}" in said.value
     assert "choose another folder" in said.advice
     assert "does not work: write permission" in done.stderr
 
@@ -87,6 +93,28 @@ def test_a_folder_without_locks_is_a_note_since_nothing_rests_on_them(tmp_path, 
     monkeypatch.setattr("fcntl.flock", refuse)
     found = by_name(examine_folder(tmp_path))["locks"]
     assert (found.verdict, found.value) == ("note", "cannot be had (flock): No locks available")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_or_quota_is_one_sentence(tmp_path, monkeypatch, code):
+    def refuse(path):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("wsi_seg.doctor.folder.sync", refuse)
+    *_, last = found = list(examine_folder(tmp_path))
+    assert [one.verdict for one in found].count("bad") == 1
+    assert (last.name, last.value) == ("room", f"nothing can be written: {os.strerror(code)}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_failures_are_named_one_by_one(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("os.utime", refuse)
+    found = by_name(examine_folder(tmp_path))
+    assert found["times of files"].value == "does not work: Input/output error"
+    assert found["locks"].verdict == "ok"
 
 
 def test_a_folder_whose_small_files_take_long_is_a_note(tmp_path, monkeypatch):
@@ -153,6 +181,40 @@ def test_libraries_that_lack_or_are_too_old_fail_with_what_to_run():
     assert not {"also-not-there", "not-for-this-python"} & set(found)
 
 
+def test_compiled_libraries_are_among_those_that_are_required():
+    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+    assert set(COMPILED) <= {re.split("[<>=]", one)[0] for one in project["dependencies"]}
+
+
+@pytest.mark.parametrize(
+    ("library", "error", "parts"),
+    [
+        ("torch", "OSError('libcudnn.so.9: cannot open')", {"GPU", "choice"}),
+        ("torch", "ImportError('\\n\\nlibcudnn.so.9: cannot open')", {"GPU", "choice"}),
+        ("imagecodecs", "ImportError('libcudnn.so.9: cannot open')", {"decoders"}),
+    ],
+)
+def test_a_library_that_cannot_be_loaded_is_named_and_all_else_is_looked_at(
+    tmp_path, library, error, parts
+):
+    (tmp_path / f"{library}.py").write_text(f"raise {error}")
+    done = subprocess.run(
+        [sys.executable, "-m", "wsi_seg", "doctor", str(tmp_path), "--json"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])["parts"]
+    bad = {one["name"]: one for part in found.values() for one in part if one["verdict"] == "bad"}
+    assert set(bad) == {library} | parts
+    assert "cannot be loaded: libcudnn.so.9: cannot open" in bad[library]["value"]
+    assert f"pip install --force-reinstall {library}==" in bad[library]["advice"]
+    assert len(found["Folder"]) > 8
+
+
 def test_a_missing_extra_is_a_note_that_names_what_it_brings():
     found = by_name(examine_extras(REQUIRED))
     assert set(found) == {"extra openslide", "extra viewer", "extra report"}
@@ -213,6 +275,14 @@ def test_without_a_gpu_the_choice_is_the_cpu_and_why(tmp_path):
     choice = by_name(found.parts["What infer would choose"])
     assert choice["--device"].value == "cpu, because torch sees no GPU"
     assert by_name(found.parts["Machine"])["GPU"].verdict == "note"
+
+
+def test_a_gpu_without_a_compiler_is_a_note_that_says_what_lacks(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    found = _compile("cuda:0")
+    assert (found.name, found.verdict) == ("--compile", "note")
+    assert found.value == "off, because this machine lacks a compiler of C (gcc)"
 
 
 words = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=30)

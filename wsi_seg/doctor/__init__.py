@@ -9,13 +9,19 @@ Examples
 True
 """
 
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from wsi_seg.doctor.decoders import examine_decoders
 from wsi_seg.doctor.finding import Examination, Finding, Verdict
 from wsi_seg.doctor.folder import examine_folder
-from wsi_seg.doctor.software import examine_extras, examine_libraries, requirements
+from wsi_seg.doctor.software import (
+    BROKEN,
+    examine_extras,
+    examine_libraries,
+    requirements,
+    said,
+)
 
 __all__ = ["Examination", "Finding", "Verdict", "examine"]
 
@@ -37,15 +43,44 @@ def examine(folder: Path) -> Examination:
     with ThreadPoolExecutor(1) as pool:
         waited_for = pool.submit(lambda: tuple(examine_folder(folder)))
         # The disk is tried while torch is imported, which takes seconds.
-        from wsi_seg.doctor.choice import examine_choices
-        from wsi_seg.doctor.machine import examine_machine
-
         return Examination(
             {
                 "Software": (*examine_libraries(required), *examine_extras(required)),
-                "Machine": tuple(examine_machine()),
-                "Decoders": tuple(examine_decoders()),
+                "Machine": (*_part("machine", _machine), *_part("GPU", _gpus)),
+                "Decoders": tuple(_part("decoders", _decoders)),
                 "Folder": waited_for.result(),
-                "What infer would choose": tuple(examine_choices()),
+                "What infer would choose": tuple(_part("choice", _choices)),
             }
         )
+
+
+def _part(name: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """Give what is found, up to where a library cannot be loaded that looking needs."""
+    try:
+        yield from look()
+    except BROKEN as error:
+        yield Finding(name, f"cannot be looked at: {said(error)}", "bad", "see the library above")
+
+
+def _machine() -> Iterator[Finding]:
+    from wsi_seg.doctor.machine import examine_machine
+
+    yield from examine_machine()
+
+
+def _gpus() -> Iterator[Finding]:
+    from wsi_seg.doctor.gpus import examine_gpus
+
+    yield from examine_gpus()
+
+
+def _decoders() -> Iterator[Finding]:
+    from wsi_seg.doctor.decoders import examine_decoders
+
+    yield from examine_decoders()
+
+
+def _choices() -> Iterator[Finding]:
+    from wsi_seg.doctor.choice import examine_choices
+
+    yield from examine_choices()

@@ -3,6 +3,7 @@
 All of it is done in a hidden folder of its own, which is removed again.
 """
 
+import errno
 import fcntl
 import os
 import shutil
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from wsi_seg.atomic import sync
@@ -32,6 +33,9 @@ _LITTLE, _SKEW_S = 10 * _GB, 2.0
 
 # File systems that several machines see; locks and times are then the server's.
 _SHARED = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb", "glusterfs", "afs", "9p")
+
+# What a disk says that is full, and one on which the user's quota is used up.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _MOUNTS = Path("/proc/self/mountinfo")
 
@@ -62,11 +66,15 @@ def examine_folder(folder: Path) -> Iterator[Finding]:
         yield _free(there)
         with tempfile.TemporaryDirectory(prefix=".wsi-seg-doctor-", dir=there) as scratch:
             yield Finding("write permission", "yes")
-            for look in (_speed, _small_files, _rename, _exclusive, _times, _lock):
-                yield _tried(look, Path(scratch))
+            yield from _looks(Path(scratch))
     except OSError as error:
+        if error.errno in _FULL:
+            value = f"nothing can be written: {error.strerror}"
+            yield Finding("room", value, "bad", "free some, or choose another folder")
+            return
+        value = f"no, as user {os.geteuid()}: {error.strerror or error}"
         advice = "choose another folder, or ask for the right to write there"
-        yield Finding("write permission", f"no: {error.strerror or error}", "bad", advice)
+        yield Finding("write permission", value, "bad", advice)
 
 
 def file_system(folder: Path, mounts: Path = _MOUNTS) -> str:
@@ -100,12 +108,24 @@ def is_shared(kind: str) -> bool:
     return kind.removeprefix("fuse.").startswith(_SHARED)
 
 
-def _tried(look: Callable[[Path], Finding], scratch: Path) -> Finding:
-    try:
-        return look(scratch)
-    except OSError as error:
-        name = look.__name__.strip("_").replace("_", " ")
-        return Finding(name, f"does not work: {error.strerror or error}", "bad", "use another disk")
+def _looks(scratch: Path) -> Iterator[Finding]:
+    """Try what results rely on; a full disk ends it, for all that follows would fail too."""
+    looks: Mapping[str, Callable[[Path], Finding]] = {
+        "speed": _speed,
+        "small files": _small_files,
+        "rename": _rename,
+        "exclusive files": _exclusive,
+        "times of files": _times,
+        "locks": _lock,
+    }
+    for name, look in looks.items():
+        try:
+            yield look(scratch)
+        except OSError as error:
+            if error.errno in _FULL:
+                raise
+            value = f"does not work: {error.strerror or error}"
+            yield Finding(name, value, "bad", "use another disk")
 
 
 def _free(there: Path) -> Finding:
@@ -119,9 +139,12 @@ def _free(there: Path) -> Finding:
 def _speed(scratch: Path) -> Finding:
     """Write and sync, then read what the system was asked to forget."""
     path, block = scratch / "speed", os.urandom(_MB)
+    most = min(_BLOCKS, shutil.disk_usage(scratch).free // (4 * _MB))
+    if not most:
+        return Finding("speed", "not measured, for lack of room", "note")
     with path.open("wb", buffering=0) as file:
         started, blocks = time.perf_counter(), 0
-        while blocks < _BLOCKS and time.perf_counter() - started < _SECONDS:
+        while blocks < most and time.perf_counter() - started < _SECONDS:
             blocks += file.write(block) // _MB
         os.fsync(file.fileno())
         wrote = blocks / (time.perf_counter() - started)

@@ -1,19 +1,18 @@
-"""Owns looking at processor, memory and GPU, as this process may use them."""
+"""Owns looking at processor and memory, as this process may use them."""
 
 import os
+import platform
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-import torch
 
 from wsi_seg.cores import available_cores, memory_limit, quota_cores
 from wsi_seg.doctor.finding import Finding
 
 _GB = 10**9
 _PROCESSOR = Path("/proc/cpuinfo")
-_DRIVER = Path("/proc/driver/nvidia/version")
 
 # Least memory that a command should find free; tiling and small networks stay below it.
 _LITTLE = 4 * _GB
@@ -23,11 +22,10 @@ _FEATURES = {"AVX2": "avx2", "AVX-512": "avx512f", "AVX-512 BF16": "avx512_bf16"
 
 
 def examine_machine() -> Iterator[Finding]:
-    """Look at cores, processor, memory and GPUs."""
+    """Look at cores, processor and memory."""
     yield _cores()
     yield _processor(_PROCESSOR)
     yield _memory()
-    yield from _gpus()
 
 
 def _cores() -> Finding:
@@ -41,7 +39,7 @@ def _processor(info: Path) -> Finding:
     try:
         text = info.read_text()
     except OSError:  # not Linux
-        return Finding("processor", torch.backends.cpu.get_cpu_capability())
+        return Finding("processor", platform.processor() or "unknown")
     line = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
     flags = set(line[1].split()) if line else set()
     found = [name for name, flag in _FEATURES.items() if flag in flags]
@@ -59,49 +57,3 @@ def _memory() -> Finding:
     if free >= _LITTLE:
         return Finding("memory", value)
     return Finding("memory", value, "note", "infer --max-ram keeps to less")
-
-
-def _gpus() -> Iterator[Finding]:
-    driver = _driver(_DRIVER)
-    if not torch.cuda.is_available():
-        if driver is None:
-            advice = "networks compute on the CPU"
-            yield Finding("GPU", "no NVIDIA driver here", "note", advice)
-            return
-        built = torch.version.cuda
-        value = f"driver {driver}, but torch {torch.__version__} cannot use it"
-        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-        advice = (
-            f"CUDA_VISIBLE_DEVICES={hidden!r} hides it"
-            if hidden in ("", "-1")
-            else f"it was built for CUDA {built}: update the driver, or install an older torch"
-            if built
-            else "it was built without CUDA: install torch for CUDA"
-        )
-        yield Finding("GPU", value, "note", advice)
-        return
-    for number in range(torch.cuda.device_count()):
-        yield _gpu(number, driver or "unknown")
-
-
-def _gpu(number: int, driver: str) -> Finding:
-    """Look at one GPU, and compute something on it."""
-    name = f"GPU cuda:{number}"
-    try:
-        free, total = torch.cuda.mem_get_info(number)
-        torch.ones(8, device=f"cuda:{number}").sum().item()
-    except RuntimeError as error:
-        said = str(error).partition("\n")[0]
-        return Finding(name, said, "bad", "expected it to add eight numbers; see --device cpu")
-    model = torch.cuda.get_device_name(number)
-    memory = f"{free / _GB:.1f} of {total / _GB:.1f} GB free"
-    return Finding(name, f"{model}, {memory}, driver {driver}, CUDA {torch.version.cuda}")
-
-
-def _driver(file: Path) -> str | None:
-    """Version of the kernel's NVIDIA driver; None if there is none."""
-    try:
-        found = re.search(r"\s(\d+\.\d+(?:\.\d+)?)\s", file.read_text())
-    except OSError:
-        return None
-    return found[1] if found else "unknown"

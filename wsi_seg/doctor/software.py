@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from packaging.requirements import Requirement
@@ -26,6 +27,24 @@ PURPOSES: Mapping[str, str] = {
 
 # Libraries that are listed one by one; of others only their number.
 _NAMED = ("torch", "zarr", "dask", "imagecodecs", "tifffile", "numpy")
+
+# Libraries with compiled parts, which may be installed and still not load, and their modules.
+COMPILED: Mapping[str, str] = {
+    "imagecodecs": "imagecodecs",
+    "numcodecs": "numcodecs",
+    "numpy": "numpy",
+    "opencv-python-headless": "cv2",
+    "pillow": "PIL.Image",
+    "psutil": "psutil",
+    "pyarrow": "pyarrow",
+    "rasterio": "rasterio",
+    "scipy": "scipy",
+    "shapely": "shapely",
+    "torch": "torch",
+}
+
+# What importing such a library may raise: a part is absent, or made for another version.
+BROKEN = (ImportError, OSError, RuntimeError, AttributeError, ValueError)
 
 
 def requirements() -> list[str]:
@@ -60,6 +79,9 @@ def examine_libraries(required: Sequence[str]) -> Iterator[Finding]:
         if wrong:
             advice = f"every command may need it; run: pip install '{one.name}{one.specifier}'"
             yield Finding(one.name, wrong, "bad", advice)
+        elif wrong := _unloadable(one.name):
+            again = f"pip install --force-reinstall {one.name}=={version(one.name)}"
+            yield Finding(one.name, wrong, "bad", f"every command may need it; run: {again}")
         elif one.name in _NAMED:
             yield Finding(one.name, version(one.name))
         else:
@@ -79,12 +101,29 @@ def examine_extras(required: Sequence[str]) -> Iterator[Finding]:
     parsed = [Requirement(line) for line in required]
     for extra, purpose in PURPOSES.items():
         found = [one for one in parsed if _applies(one, extra) and not _applies(one, "")]
-        wrong = [f"{one.name} {said}" for one in found if (said := _wrong(one))]
+        wrong = [f"{one.name} {fault}" for one in found if (fault := _wrong(one))]
         if wrong:
             advice = f"for {purpose}; run: pip install 'wsi-seg[{extra}]'"
             yield Finding(f"extra {extra}", ", ".join(wrong), "note", advice)
         elif found:
             yield Finding(f"extra {extra}", ", ".join(f"{o.name} {version(o.name)}" for o in found))
+
+
+def said(error: BaseException) -> str:
+    """Give the first line of an error that says something."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next(filter(None, lines), type(error).__name__)
+
+
+def _unloadable(name: str) -> str:
+    """Say why a library with compiled parts cannot be loaded; nothing for all others."""
+    if name not in COMPILED:
+        return ""
+    try:
+        import_module(COMPILED[name])
+    except BROKEN as error:
+        return f"{version(name)} cannot be loaded: {said(error)}"
+    return ""
 
 
 def _applies(one: Requirement, extra: str) -> bool:
