@@ -60,6 +60,11 @@ class Terminal:
         self._text.write(without_secrets(text) + "\n")
         self._text.flush()
 
+    def invite(self, address: str) -> None:
+        """Say which page to open, with the token that lets in: the one secret that is shown."""
+        self._text.write(f"Open {address}\n")
+        self._text.flush()
+
     def show(self, report: Report) -> None:
         """Write the figures of a report."""
         self.say("\n".join(report.lines()))

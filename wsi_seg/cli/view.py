@@ -70,7 +70,7 @@ def view(
 
         def ready(address: str) -> None:
             shown.append(address)
-            terminal.say(f"Open {address}")
+            terminal.invite(address)
             if folder is None:
                 terminal.next_command("wsi-seg", "report", prediction or "run")
             else:
