@@ -23,6 +23,7 @@ from wsi_seg.postprocess.label_map import label_map
 from wsi_seg.predict.device import Device
 from wsi_seg.predict.predictor import Predictor
 from wsi_seg.progress import Silent
+from wsi_seg.shard import Shard
 from wsi_seg.store import open_collection, open_predictions, write_strip
 from wsi_seg.testing.stores import digests, make_store
 
@@ -320,3 +321,12 @@ def test_where_compiling_would_pay_and_cannot_be_done_a_warning_says_what_lacks(
     assert _pays_to_compile(plan, 100.0) is there
     assert ("lacks a compiler of C (gcc)" in caplog.text) is not there
     assert not _pays_to_compile(plan, 1e6)
+
+
+def test_a_process_that_found_nothing_to_do_says_so(collection, checkpoint, tmp_path):
+    infer(collection, checkpoint, tmp_path / "pred.zarr", OPTIONS)
+    shard = replace(OPTIONS, shard=Shard(15, 16))
+    report = infer(collection, checkpoint, tmp_path / "pred.zarr", shard)
+    assert report.lines() == ["nothing was left to predict here"]
+    said = replace(report, elsewhere=3).lines()
+    assert said[1:] == ["3 slides are left to other processes: see wsi-seg status"]

@@ -125,6 +125,8 @@ class InferReport:
 
     def lines(self) -> list[str]:
         """Figures as sentences for people."""
+        if not (self.slides or self.tiles or self.failures):
+            return ["nothing was left to predict here", *self._elsewhere()]
         skipped = sum(slide.skipped for slide in self.slides)
         rate = f"{self.tiles} tiles in {self.seconds:.1f} s ({self.tiles_per_second:.1f} tiles/s"
         rate += f", {self.mpx_per_second:.1f} Mpx/s)"
@@ -147,8 +149,7 @@ class InferReport:
                 f"seam score {statistics.mean(scores):.2f}, worst {worst:.2f} (1: no seams)"
             )
         lines += self._adaptive()
-        if self.elsewhere:
-            lines.append(f"{self.elsewhere} slides are left to other processes: see wsi-seg status")
+        lines += self._elsewhere()
         for slide in self.slides:
             lines += [f"{slide.slide}: {note}" for note in slide.notes]
             if slide.quarantined:
@@ -157,6 +158,12 @@ class InferReport:
 
     def _repr_html_(self) -> str:
         return lines_html(self.lines())
+
+    def _elsewhere(self) -> list[str]:
+        """Say how many slides other processes have; nothing where they have none."""
+        if not self.elsewhere:
+            return []
+        return [f"{self.elsewhere} slides are left to other processes: see wsi-seg status"]
 
     def _adaptive(self) -> list[str]:
         """Say how many tiles adaptive overlap skipped; nothing without it."""

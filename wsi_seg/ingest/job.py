@@ -108,9 +108,10 @@ class SlideJob:
         there, asked = store.info.settings(store.image.slide_mpp), self._settings
         changed = [name for name in {**there, **asked} if there.get(name) != asked.get(name)]
         if changed:
+            keep = "; to keep it, give its mpp again (--mpp, or a column of --only FILE.csv)"
             raise StoreError(
                 f"{self._final} exists and differs in {' and '.join(changed)}; use --overwrite "
-                "to replace it, or another --out"
+                f"to replace it, or another --out{keep if 'mpp' in changed else ''}"
             )
         return True
 
