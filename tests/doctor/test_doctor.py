@@ -135,6 +135,12 @@ def test_an_absent_folder_is_tried_where_it_would_be_made(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_address_is_not_taken_for_a_folder_here():
+    (found,) = examine_folder(Path("s3://bucket/store.zarr"))
+    assert found.verdict == "note"
+    assert "s3://bucket/store.zarr is an address" in found.value
+
+
 def test_a_file_is_not_a_folder(tmp_path):
     (tmp_path / "file").touch()
     assert by_name(examine_folder(tmp_path / "file"))["write permission"].verdict == "bad"

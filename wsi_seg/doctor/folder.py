@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from wsi_seg.address import is_remote, without_secrets
 from wsi_seg.atomic import sync
 from wsi_seg.doctor.finding import Finding
 
@@ -56,6 +57,11 @@ def examine_folder(folder: Path) -> Iterator[Finding]:
     folder
         Where it is absent, the nearest folder above it is tried, for it would be made there.
     """
+    if is_remote(folder):
+        value = f"{without_secrets(str(folder))} is an address, and was not tried"
+        advice = "commands that write there refuse a store that does not keep what they need"
+        yield Finding("folder", value, "note", advice)
+        return
     there = folder.absolute()
     while not there.exists():
         there = there.parent
