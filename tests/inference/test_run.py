@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -315,12 +314,12 @@ def test_compiling_without_a_compiler_is_refused(collection, checkpoint, tmp_pat
 def test_where_compiling_would_pay_and_cannot_be_done_a_warning_says_what_lacks(
     monkeypatch, caplog, there
 ):
-    plan = SimpleNamespace(tiles=10**6, device=Device("cuda:0", "bf16", 80 * 10**9))
+    gpu = Device("cuda:0", "bf16", 80 * 10**9)
     lacks = "" if there else "a compiler of C (gcc)"
     monkeypatch.setattr("wsi_seg.inference.runner.missing_compiler", lambda device: lacks)
-    assert _pays_to_compile(plan, 100.0) is there
+    assert _pays_to_compile(gpu, 10**6, 100.0) is there
     assert ("lacks a compiler of C (gcc)" in caplog.text) is not there
-    assert not _pays_to_compile(plan, 1e6)
+    assert not _pays_to_compile(gpu, 10**6, 1e6)
 
 
 def test_a_process_that_found_nothing_to_do_says_so(collection, checkpoint, tmp_path):

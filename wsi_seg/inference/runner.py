@@ -142,7 +142,7 @@ class Runner:
             ]
             batches, rates = tuple(batch for batch, _ in found), found[0][1]
             if compiled is None:
-                compiled = _pays_to_compile(plan, rates[batches[0]])
+                compiled = _pays_to_compile(plan.device, plan.tiles, rates[batches[0]])
         seconds = 0.0
         if compiled:
             progress.note("compiling the network: about a minute the first time")
@@ -188,10 +188,10 @@ def _unfinished_compiled(unfinished: UnfinishedSettings) -> bool | None:
     return bool(known[0]) if known else None
 
 
-def _pays_to_compile(plan: RunPlan, tiles_per_second: float) -> bool:
+def _pays_to_compile(device: Device, tiles: int, tiles_per_second: float) -> bool:
     """Whether compiling saves time, and can be done; warn where it only would."""
-    pays = should_compile(plan.tiles, tiles_per_second)
-    lacks = missing_compiler(plan.device.name) if pays else ""
+    pays = should_compile(tiles, tiles_per_second)
+    lacks = missing_compiler(device.name) if pays else ""
     if lacks:
         logger.warning(
             "networks run as they are: compiled they would be about twice as fast, but this "
