@@ -105,8 +105,12 @@ def _from_scheduler(environment: Mapping[str, str], count: str) -> Shard:
             index = int(environment[number]) - int(environment.get(first, "0"))
             index //= int(environment.get(step, "1"))
             return Shard(index + 1, int(counted))
-        except ConfigError:
-            raise
+        except ConfigError as error:
+            raise ConfigError(
+                f"got --shard auto with {number}={environment[number]} and {total}={counted}, "
+                f"which would be share {index + 1} of {counted}; expected tasks without gaps; "
+                "write --shard NUMBER/COUNT, counted from 1, such as 3/16"
+            ) from error
         except ValueError as error:
             raise ConfigError(
                 f"got --shard auto with {number}={environment[number]!r} and {total}={counted!r}; "

@@ -249,3 +249,11 @@ def test_a_count_can_be_given_where_the_scheduler_tells_none():
 def test_other_shares_are_refused(text):
     with pytest.raises(ConfigError, match="shard"):
         Shard.parse(text, {})
+
+
+def test_an_array_with_gaps_is_refused_in_the_words_of_its_scheduler():
+    # What Slurm sets in task 7 of --array=3,7.
+    task = {"ID": "7", "MIN": "3", "STEP": "1", "COUNT": "2"}
+    environment = {f"SLURM_ARRAY_TASK_{name}": value for name, value in task.items()}
+    with pytest.raises(ConfigError, match="TASK_ID=7 and SLURM_ARRAY_TASK_COUNT=2, which"):
+        Shard.parse("auto", environment)
