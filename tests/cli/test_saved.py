@@ -134,7 +134,7 @@ def test_export_writes_the_same_files(painted, both, predicted, tmp_path):
             assert row[name] == ("nan" if unknown else value)
     pictures = [np.asarray(Image.open(f[f"overview/{NAME}.png"])) for f in (files, both)]
     assert (pictures[0] != pictures[1]).any(axis=2).mean() < 0.01
-    missing = "probabilities of 1 slides are in no file: only their class ids were saved"
+    missing = "probabilities of 1 slides were not exported: only their class ids were saved"
     assert report["warnings"] == ([missing] if saved == "labels" else [])
 
 

@@ -53,7 +53,7 @@ def test_a_file_of_somebody_else_stays(tmp_path, predictions, kind):
     theirs = drawn_by_hand(tmp_path / PLACES[kind])
     targets = targets_for(tmp_path, kind)
     if kind in SHARED:
-        with pytest.raises(OutputError, match="export did not write it"):
+        with pytest.raises(OutputError, match="was not written by an export"):
             export(predictions, None, targets)
     else:
         report = export(predictions, None, targets)
@@ -115,7 +115,7 @@ def test_the_command_line_keeps_drawings_and_overwrites_when_asked(tmp_path, pre
     words = ("export", predictions.path, "--geojson", theirs.parent)
     result = run(*words)
     assert result.exit_code == 1
-    assert "export did not write it" in result.output
+    assert "was not written by an export" in result.output
     assert theirs.read_text() == "drawn by hand"
     assert run_json(*words, "--overwrite")["objects"] == {"slide": 3}
 
@@ -133,5 +133,5 @@ def test_what_a_killed_export_has_written_is_written_again(tmp_path):
     with Written(overwrite=False).new(path) as new:
         new.write_text("again")
     path.write_text("drawn by hand")
-    with pytest.raises(OutputError, match="export did not write it"):
+    with pytest.raises(OutputError, match="was not written by an export"):
         Written(overwrite=False).require_free(path)

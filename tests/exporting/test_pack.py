@@ -130,9 +130,7 @@ def test_a_file_that_differs_is_not_written(tmp_path, monkeypatch):
 
     monkeypatch.setattr(pack, "PackedNetwork", Wrong)
     source = checkpoint(tmp_path / "m.safetensors")
-    with pytest.raises(
-        OutputError, match=r"differ by .* from our own pass; expected at most 0\.001"
-    ):
+    with pytest.raises(OutputError, match=r"differ by .* from our own; expected at most 0\.001"):
         pack_model(source, PackTargets(torch_export=tmp_path / "m.pt2"))
     assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".json"}
 
@@ -149,7 +147,7 @@ def test_pack_prints_differences_and_infer_takes_it(tmp_path, store):
     report = run_json("pack", source, "--onnx", tmp_path / "m.onnx")
     assert list(report["differences"]) == [str(tmp_path / "m.onnx")]
     result = run("pack", source, "--torch-export", tmp_path / "m.pt2")
-    assert "largest difference from our own pass" in result.stdout
+    assert "largest difference from our own probabilities" in result.stdout
     assert "wsi-seg infer --checkpoint" in result.stdout
     for name in ("m.onnx", "m.pt2"):
         done = run_json("infer", store.path.parent, "--checkpoint", tmp_path / name, "--out",

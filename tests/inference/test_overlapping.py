@@ -194,7 +194,7 @@ def test_exports_have_the_objects_of_each_class(world, tmp_path):
     numbers = np.asarray(zarr.open_array(tmp_path / "one.ome.zarr/labels/objects/0")[...])
     assert np.array_equal(np.moveaxis(numbers > 0, 0, -1), found > 0)
     assert set(np.unique(numbers)) == set(range(len(table) + 1))
-    with pytest.raises(BatchError, match="its classes overlap, and --spatialdata have one id"):
+    with pytest.raises(BatchError, match="its classes overlap, but --spatialdata hold one id"):
         export(predictions, None, ExportTargets(spatialdata=tmp_path)).require_whole()
 
 

@@ -1,4 +1,4 @@
-"""Owns writing ASAP's XML: one group for each class, polygons without holes, streamed."""
+"""Owns streaming objects to ASAP XML: one group per class, polygons without holes."""
 
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
@@ -12,17 +12,17 @@ from wsi_seg.exporting.outlines import Outlines
 
 
 def write_asap(path: Path, objects: Outlines) -> int:
-    """Write objects as ASAP's XML, whole or not at all; return how many there were.
+    """Write objects to an ASAP XML file atomically, and return their number.
 
-    ASAP's polygons have no holes. An object with holes becomes several polygons of one name, which
-    share straight borders.
+    ASAP polygons cannot have holes. An object with holes is split along straight lines into several
+    polygons of the same name.
 
     Parameters
     ----------
     path
         File to write.
     objects
-        Of one slide.
+        Objects of one slide.
 
     Raises
     ------
@@ -36,12 +36,12 @@ def write_asap(path: Path, objects: Outlines) -> int:
             rows = zip(batch.number.tolist(), batch.class_id.tolist(), batch.polygons, strict=True)
             for number, class_id, polygon in rows:
                 entry = classes[class_id]
-                about = (
+                attributes = (
                     f'Name={quoteattr(f"{entry.name} {number}")} Type="Polygon" '
                     f'PartOfGroup={quoteattr(entry.name)} Color="{entry.colour}"'
                 )
                 for part in without_holes(polygon):
-                    file.write(f"<Annotation {about}>\n{_coordinates(part)}</Annotation>\n")
+                    file.write(f"<Annotation {attributes}>\n{_coordinates(part)}</Annotation>\n")
         file.write("</Annotations>\n<AnnotationGroups>\n")
         for entry in objects.classes:
             file.write(

@@ -1,7 +1,7 @@
-"""Owns archives of bioimage.io models: a description, weights, and tensors to test them with.
+"""Owns bioimage.io model archives: a description, weights and test tensors.
 
 The description follows version 0.5 of the specification, which QuPath, ilastik, deepImageJ and
-bioimageio.core read. It is written as plain YAML; bioimageio.core checks it in our tests.
+bioimageio.core read. It is written as plain YAML; our tests validate it with bioimageio.core.
 """
 
 import hashlib
@@ -21,28 +21,28 @@ from wsi_seg.models import ModelCard
 
 _FORMAT = "0.5.4"
 
-# What the description cites where the maker names nothing: the paper of the model zoo.
-_CITED = {
+# The specification requires a citation; the paper of the model zoo is the default.
+_CITATION = {
     "text": "Ouyang et al. BioImage Model Zoo: a community-driven resource (2022)",
     "doi": "10.1101/2022.06.07.495102",
 }
 
-# Version of ONNX operators that is written.
+# ONNX operator set of the exported models.
 OPSET = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Credits:
-    """Who made a model, for those who use it.
+    """Attribution of a model.
 
     Parameters
     ----------
     name
-        Name of the model; None takes its classes.
+        Name of the model; None derives it from the names of its classes.
     authors
-        Their names.
+        Names of the authors.
     licence
-        As SPDX spells it.
+        SPDX identifier.
 
     Examples
     --------
@@ -60,43 +60,43 @@ def write_bioimageio(
     card: ModelCard,
     script: Path,
     onnx: Path,
-    given: NDArray[np.float32],
-    expected: NDArray[np.float32],
+    test_input: NDArray[np.float32],
+    test_output: NDArray[np.float32],
     *,
     multiple: int | None,
     credits: Credits,
 ) -> None:
-    """Write an archive.
+    """Write a model archive.
 
     Parameters
     ----------
     path
-        The ``.zip``.
+        ``.zip`` file to write.
     card
-        Of the packed network.
+        Model card of the packed network.
     script, onnx
-        Its weights.
-    given, expected
+        Weights of the network, as TorchScript and as ONNX.
+    test_input, test_output
         Images ``(1, C, H, W)`` of 0 to 255, and their probabilities ``(1, outputs, H, W)``.
     multiple
-        What divides the sides of images; None where they have to be those of ``given``.
+        The sides of images must be a multiple of it; None if they must be those of ``test_input``.
     credits
-        Who made it.
+        Name, authors and licence.
     """
     parts = {
         "weights.pt": script.read_bytes(),
         "weights.onnx": onnx.read_bytes(),
-        "test_input.npy": _npy(given),
-        "test_output.npy": _npy(expected),
+        "test_input.npy": _npy(test_input),
+        "test_output.npy": _npy(test_output),
         "README.md": _readme(card).encode(),
     }
     files = {
         name: {"source": name, "sha256": hashlib.sha256(content).hexdigest()}
         for name, content in parts.items()
     }
-    side = given.shape[-1]
+    side = test_input.shape[-1]
     size: object = side if multiple is None else {"min": 2 * multiple, "step": multiple}
-    description = _about(card, credits) | {
+    description = _metadata(card, credits) | {
         "documentation": files["README.md"],
         "inputs": [_input(card, size, files["test_input.npy"])],
         "outputs": [_output(card, files["test_output.npy"])],
@@ -106,7 +106,7 @@ def write_bioimageio(
             "onnx": files["weights.onnx"] | {"opset_version": OPSET, "parent": "torchscript"},
         },
     }
-    # By way of JSON, so that no part is written as a reference to another.
+    # The JSON round trip copies shared objects, so that YAML has no anchors and aliases.
     text = yaml.safe_dump(json.loads(json.dumps(description)), sort_keys=False, allow_unicode=True)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("rdf.yaml", text)
@@ -114,15 +114,15 @@ def write_bioimageio(
             archive.writestr(name, content)
 
 
-def _about(card: ModelCard, credits: Credits) -> dict[str, object]:
+def _metadata(card: ModelCard, credits: Credits) -> dict[str, object]:
     classes = ", ".join(card.classes.names)
     return {
         "type": "model",
         "format_version": _FORMAT,
-        "name": _plain(credits.name or f"segmentation of {classes}"),
+        "name": _model_name(credits.name or f"segmentation of {classes}"),
         "description": f"Probabilities of {classes} for each pixel, made with wsi_seg."[:1024],
         "authors": [{"name": author} for author in credits.authors],
-        "cite": [_CITED],
+        "cite": [_CITATION],
         "license": credits.licence,
         "tags": ["semantic-segmentation", "histology", "2d", "pytorch"],
     }
@@ -143,7 +143,7 @@ def _input(card: ModelCard, size: object, file: object) -> dict[str, object]:
 def _output(card: ModelCard, file: object) -> dict[str, object]:
     sizes = [(name, {"tensor_id": "image", "axis_id": name}) for name in "yx"]
     background = ["background"] * card.classes.is_exclusive
-    names = background + [_word(name) for name in card.classes.names]
+    names = background + [_channel_name(name) for name in card.classes.names]
     return {
         "id": "probabilities",
         "axes": [
@@ -165,14 +165,14 @@ def _space(name: str, size: object, mpp: float | None) -> dict[str, object]:
     return {"type": "space", "id": name, "size": size} | scale
 
 
-def _word(name: str) -> str:
-    """Name of a channel, which has to be a word."""
+def _channel_name(name: str) -> str:
+    """Turn the name of a class into an identifier."""
     word = re.sub(r"\W+", "_", name).strip("_").lower()
     return word if word and not word[0].isdigit() else f"class_{word}"
 
 
-def _plain(name: str) -> str:
-    """Name of a model: letters, digits, and some signs."""
+def _model_name(name: str) -> str:
+    """Replace the characters that names of models may not have."""
     return re.sub(r"[^\w +()-]", " ", name).strip()[:128]
 
 
@@ -189,8 +189,8 @@ def _readme(card: ModelCard) -> str:
     return (
         f"# Segmentation of {', '.join(card.classes.names)}\n\n"
         f"Input: RGB of 0 to 255 at {mpp}; tiles of {card.tile_px} pixels. Output: the probability "
-        "of each class for each pixel. Normalisation and activation are inside.\n\n"
+        "of each class for each pixel. The model includes normalisation and activation.\n\n"
         "## Validation\n\n"
-        "The scores are of images that were held out in training; check the model on your own "
+        "The scores were measured on images held out from training; validate the model on your own "
         f"images before you rely on it.\n{table}"
     )

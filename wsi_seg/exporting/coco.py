@@ -1,4 +1,4 @@
-"""Owns writing objects as COCO: polygons, and runs where an object has holes."""
+"""Owns streaming objects to COCO: polygons, or run-length encoding for objects with holes."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -23,18 +23,23 @@ _BAND_PX = 256
 def write_coco(
     path: Path, images: Iterable[tuple[str, Outlines]], classes: ClassTable
 ) -> dict[str, int]:
-    """Write the objects of some slides, whole or not at all; return how many each has.
+    """Write the objects of several slides to one file atomically, and return their numbers.
 
-    The score of an object is its mean probability, where that is known.
+    The score of an object is its mean probability, if that is known.
 
     Parameters
     ----------
     path
         File to write.
     images
-        Name of each slide's file, and its objects; consumed one by one.
+        File name and objects of each slide; consumed one by one.
     classes
-        Categories.
+        Written as categories.
+
+    Returns
+    -------
+    dict[str, int]
+        Number of objects by file name.
 
     Raises
     ------
@@ -53,7 +58,7 @@ def write_coco(
             _write(file, objects, image, done=sum(counts.values()))
             counts[name] = len(objects)
         categories = [{"id": entry.id, "name": entry.name} for entry in classes]
-        # Images come last: their list is complete only now, and JSON knows no order.
+        # Images come last because their list is complete only now; order has no meaning in JSON.
         file.write(f'\n], "categories": {json.dumps(categories)}, "images": {json.dumps(sizes)}}}')
     return counts
 
@@ -90,7 +95,7 @@ def _segmentation(polygon: Polygon, extent: Extent) -> object:
 
 
 def _counts(polygon: Polygon, extent: Extent) -> Iterator[int]:
-    """Numbers of pixels outside and inside, by turns, down the columns of the whole image."""
+    """Yield the lengths of alternating background and object runs, in column-major order."""
     drawer = Rasterizer([Annotation(polygon, "drawn")], _DRAWN)
     left, top, right, bottom = polygon.bounds
     y, y_end = int(top), min(extent.height, int(np.ceil(bottom)))
@@ -103,7 +108,7 @@ def _counts(polygon: Polygon, extent: Extent) -> Iterator[int]:
         column, row = np.nonzero(padded[:, 1:] != padded[:, :-1])
         places = (column + x) * extent.height + row + y
         for begin, end in places.reshape(-1, 2).tolist():
-            if begin == done and inside:  # goes on from the column before
+            if begin == done and inside:  # continues the run of the previous column
                 inside += end - begin
             else:
                 if inside:

@@ -1,4 +1,4 @@
-"""Owns which coded concepts stand for classes in DICOM: of a file, else SNOMED's by their names."""
+"""Owns the coded concepts of classes in DICOM: from a file, or looked up by name in SNOMED CT."""
 
 import re
 from dataclasses import dataclass
@@ -13,33 +13,33 @@ from wsi_seg.errors import ConfigError
 if TYPE_CHECKING:
     from pydicom.sr.coding import Code
 
-# Structures that a healthy body lacks; others are anatomical.
+# SNOMED CT keywords of morphologically abnormal structures; others are anatomical.
 _ABNORMAL = frozenset({"Necrosis", "Neoplasm", "NeoplasmPrimary", "Tumor"})
 
 _EXPECTED = (
-    "expected, for each class, `type: [value, scheme, meaning]` and, if it is no anatomical "
+    "expected, for each class, `type: [value, scheme, meaning]` and, if it is not an anatomical "
     "structure, `category:` in the same form"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class ClassCodes:
-    """Concepts of one class: what kind of thing it is, and what it is."""
+    """Coded property category and property type of a segment."""
 
     category: "Code"
     type: "Code"
 
 
 def class_codes(classes: ClassTable, file: Path | None) -> dict[int, ClassCodes]:
-    """Find the concepts of classes.
+    """Find the coded concepts of classes.
 
     Parameters
     ----------
     classes
-        The classes; spaces and case of their names do not matter.
+        The classes; case and spaces in their names do not matter.
     file
-        YAML with concepts by class name; classes that it lacks are looked up among those of
-        SNOMED CT that DICOM lists, such as ``nucleus`` or ``blood vessel``.
+        YAML file with concepts by class name. Other classes are looked up by name among the
+        SNOMED CT concepts that DICOM lists, such as ``nucleus`` or ``blood vessel``.
 
     Returns
     -------
@@ -53,7 +53,7 @@ def class_codes(classes: ClassTable, file: Path | None) -> dict[int, ClassCodes]
     """
     given = {} if file is None else _read(file)
     return {
-        entry.id: given[entry.name] if entry.name in given else _listed(entry.name)
+        entry.id: given[entry.name] if entry.name in given else _look_up(entry.name)
         for entry in classes
     }
 
@@ -65,10 +65,10 @@ def _read(file: Path) -> dict[str, ClassCodes]:
         raise ConfigError(f"{file} cannot be read: {error}") from error
     if not isinstance(document, dict):
         raise ConfigError(f"{file}: got {type(document).__name__}; {_EXPECTED}")
-    return {str(name): _given(file, str(name), row) for name, row in document.items()}
+    return {str(name): _parse(file, str(name), row) for name, row in document.items()}
 
 
-def _given(file: Path, name: str, row: object) -> ClassCodes:
+def _parse(file: Path, name: str, row: object) -> ClassCodes:
     from pydicom.sr.codedict import codes
     from pydicom.sr.coding import Code
 
@@ -82,7 +82,7 @@ def _given(file: Path, name: str, row: object) -> ClassCodes:
     return ClassCodes(found["category"], found["type"])
 
 
-def _listed(name: str) -> ClassCodes:
+def _look_up(name: str) -> ClassCodes:
     from pydicom.sr.codedict import codes
 
     keyword = "".join(word.capitalize() for word in re.findall(r"[A-Za-z]+", name))
@@ -90,7 +90,7 @@ def _listed(name: str) -> ClassCodes:
         found = getattr(codes.SCT, keyword)
     except AttributeError as error:
         raise ConfigError(
-            f"class {name!r} is not a concept that DICOM lists; give its code in a file, with "
+            f"class {name!r} is not a concept that DICOM lists; pass a file with its code as "
             f"--codes: {_EXPECTED}"
         ) from error
     abnormal = keyword in _ABNORMAL

@@ -1,4 +1,4 @@
-"""Owns predictions as DICOM, through highdicom: segmentations, and annotations of outlines."""
+"""Owns writing predictions as DICOM segmentations and annotations, through highdicom."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,19 +33,19 @@ def write_dicom_seg(
     """Write class ids or probabilities as a pyramid of DICOM segmentations.
 
     Class ids are of type LABELMAP; probabilities are FRACTIONAL, with a segment for each class.
-    Frames without any class are left out. Pixels are on disk until they are packed, so memory holds
-    the packed frames of one level.
+    Empty frames are omitted. Pixels are memory-mapped until they are compressed, so memory holds
+    the compressed frames of one level.
 
     Parameters
     ----------
     path
-        Folder to write, whole or not at all: one file for each level.
+        Folder to write atomically, with one file for each level.
     image
-        The label map, or probabilities, value / 255.
+        Label map ``(H, W)`` uint8, or probabilities ``(H, W, C)`` uint8, value / 255.
     source
         Header of the slide's finest level.
     codes
-        Concepts of the classes.
+        Coded concepts by class id.
 
     Returns
     -------
@@ -55,7 +55,7 @@ def write_dicom_seg(
     Raises
     ------
     OutputError
-        If it cannot be written, or the slide's mpp is unknown.
+        If the files cannot be written, or the slide's mpp is unknown.
     """
     from highdicom import UID
 
@@ -82,7 +82,7 @@ def _segmentation(
 
     spacing = [_mm(image) * image.pyramid.downsample(level)] * 2
     origin = source.TotalPixelMatrixOriginSequence[0]
-    place = [
+    offset = [
         float(origin.XOffsetInSlideCoordinateSystem),
         float(origin.YOffsetInSlideCoordinateSystem),
         float(origin.get("ZOffsetInSlideCoordinateSystem", 0.0)),
@@ -103,7 +103,7 @@ def _segmentation(
             tile_pixel_array=True,
             tile_size=(_FRAME_PX, _FRAME_PX),
             pixel_measures=PixelMeasuresSequence(spacing, _thickness(source)),
-            plane_positions=[PlanePositionSequence("SLIDE", place, (1, 1))],
+            plane_positions=[PlanePositionSequence("SLIDE", offset, (1, 1))],
             plane_orientation=PlaneOrientationSequence(
                 "SLIDE", [float(x) for x in source.ImageOrientationSlide]
             ),
@@ -111,13 +111,13 @@ def _segmentation(
             pyramid_label=f"{_NAME} pyramid",
             content_label="SEGMENTATION",
             content_description="classes of pixels",
-            **_made_by(),
+            **_equipment(),
         )
     return made
 
 
 def _pixels(file: IO[bytes], image: Multiscale, level: int) -> NDArray[Any]:
-    """Pixels of a level in a file: class ids, or probabilities with a segment for each class."""
+    """Memory-map a level: class ids ``(H, W)``, or probabilities ``(1, H, W, C)`` of 0 to 1."""
     extent = image.pyramid.extents[level]
     if image.channels is None:
         ids = np.memmap(file, np.uint8, "w+", shape=(extent.height, extent.width))
@@ -131,7 +131,7 @@ def _pixels(file: IO[bytes], image: Multiscale, level: int) -> NDArray[Any]:
     return fractions
 
 
-def _made_by() -> dict[str, Any]:
+def _equipment() -> dict[str, Any]:
     from wsi_seg import __version__
 
     return {
@@ -145,12 +145,12 @@ def _made_by() -> dict[str, Any]:
 
 def _mm(label: Multiscale) -> float:
     if label.pyramid.mpp is None:
-        raise OutputError(f"{label.path}: its mpp is unknown; DICOM needs the size of pixels")
+        raise OutputError(f"{label.path}: its mpp is unknown; DICOM requires the pixel spacing")
     return label.pyramid.mpp / 1000
 
 
 def _thickness(source: "Dataset") -> float:
-    """Thickness of the slide in mm; one um where it is not stated."""
+    """Return the slice thickness in mm; 1 um if the header does not give it."""
     measures = source.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     return float(measures.get("SliceThickness", 0.001))
 
@@ -187,33 +187,35 @@ def _segments(image: Multiscale, codes: Mapping[int, ClassCodes]) -> list[Any]:
 def write_dicom_ann(
     path: Path, objects: Outlines, source: "Dataset", codes: Mapping[int, ClassCodes]
 ) -> None:
-    """Write outlines as DICOM annotations: a group for each class that has some, with areas.
+    """Write outlines as DICOM annotations: a group with areas for each class that has objects.
 
-    Polygons of DICOM have no holes. An object with holes becomes several polygons, of which the
-    first has its area. Outlines are held in memory all at once.
+    DICOM polygons cannot have holes. An object with holes is split into several polygons, and the
+    first of them carries its area. All outlines are held in memory.
 
     Parameters
     ----------
     path
         File to write.
     objects
-        Of one slide.
+        Objects of one slide.
     source
         Header of the slide's finest level.
     codes
-        Concepts of the classes.
+        Coded concepts by class id.
 
     Raises
     ------
     OutputError
-        If it cannot be written, or nothing is outlined.
+        If the file cannot be written, or there are no outlines.
     """
     from highdicom import UID
     from highdicom.ann import MicroscopyBulkSimpleAnnotations
 
     drawn = _drawn(objects)
     if not drawn:
-        raise OutputError(f"{path}: got no outlines; expected some, as DICOM has no empty ones")
+        raise OutputError(
+            f"{path}: got no outlines; expected at least one, as DICOM annotations cannot be empty"
+        )
     groups = [
         _group(number, objects, class_id, drawn[class_id], codes[class_id])
         for number, class_id in enumerate(sorted(drawn), 1)
@@ -227,7 +229,7 @@ def write_dicom_ann(
         instance_number=1,
         content_label="OUTLINES",
         content_description="outlines of objects",
-        **_made_by(),
+        **_equipment(),
     )
     with atomic_path(path) as temporary:
         made.save_as(temporary)
@@ -235,7 +237,7 @@ def write_dicom_ann(
 
 @dataclass(slots=True, eq=False)
 class _Drawn:
-    """Polygons of one class, and the area of each object at its first polygon."""
+    """Polygons ``(n, 2)`` of one class, and their areas: nan except for the first of an object."""
 
     polygons: list[NDArray[np.float32]]
     areas: list[float]
@@ -262,13 +264,13 @@ def _group(
     from highdicom import UID
     from highdicom.ann import AnnotationGroup, Measurements
     from highdicom.color import CIELabColor
-    from pydicom.sr.codedict import codes as known
+    from pydicom.sr.codedict import codes as concepts
 
     entry = next(entry for entry in objects.classes if entry.id == class_id)
-    square = known.UCUM.SquareMicrometer
-    measured = None  # an empty list would be written, and is not allowed
+    square = concepts.UCUM.SquareMicrometer
+    measured = None  # highdicom would write an empty list, which DICOM does not allow
     if objects.label.pyramid.mpp is not None:
-        measured = [Measurements(known.SCT.Area, np.array(drawn.areas), square)]
+        measured = [Measurements(concepts.SCT.Area, np.array(drawn.areas), square)]
     return AnnotationGroup(
         number=number,
         uid=UID(),

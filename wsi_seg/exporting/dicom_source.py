@@ -1,4 +1,4 @@
-"""Owns what exports in DICOM take from the slide: its header, with all that highdicom asks for."""
+"""Owns the header of the source slide for DICOM exports, completed as highdicom requires."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ from wsi_seg.slides import search_slides, slide_name
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-_NEEDED = (
+_REQUIRED = (
     "StudyInstanceUID",
     "SeriesInstanceUID",
     "FrameOfReferenceUID",
@@ -18,8 +18,8 @@ _NEEDED = (
     "ImageOrientationSlide",
     "SharedFunctionalGroupsSequence",
 )
-# What every file has by the standard, though it may be empty (type 2); converters leave it out.
-_MAY_BE_EMPTY = (
+# Type 2 attributes: required by the standard, but may be empty. Some converters omit them.
+_TYPE_2 = (
     "PatientName",
     "PatientID",
     "PatientBirthDate",
@@ -34,23 +34,23 @@ _EMPTY_SEQUENCES = ("IssuerOfTheContainerIdentifierSequence", "ContainerTypeCode
 
 
 def source_header(folder: Path, name: str) -> "Dataset":
-    """Read the header of the finest level of a DICOM slide; what may be empty in it is there.
+    """Read the header of the finest level of a DICOM slide, and add missing type 2 attributes.
 
     Parameters
     ----------
     folder
-        Where the slides are: a file, a folder of one slide, or one of several.
+        A file, a folder of one slide, or a folder of several.
     name
-        Of the slide.
+        Name of the slide.
 
     Raises
     ------
     OutputError
-        If the slide is not there, or does not say what its exports need.
+        If the slide is not found, or its header lacks required attributes.
     """
     import pydicom
 
-    from wsi_seg.slides.series import levels_of_series  # needs pydicom as it is loaded
+    from wsi_seg.slides.series import levels_of_series  # imports pydicom
 
     for path in search_slides([folder]).slides:
         files = levels_of_series(path) if slide_name(path) == name else ()
@@ -59,19 +59,19 @@ def source_header(folder: Path, name: str) -> "Dataset":
             return _completed(max(headers, key=lambda h: int(h.TotalPixelMatrixRows)), path)
     raise OutputError(
         f"slide {name!r} is not among the DICOM slides of {folder}; expected the slides that were "
-        "predicted, with their names"
+        "predicted, under the same names"
     )
 
 
 def _completed(header: "Dataset", path: Path) -> "Dataset":
-    """Add what may be empty and is left out."""
-    missing = [keyword for keyword in _NEEDED if keyword not in header]
+    """Add missing type 2 attributes as empty values."""
+    missing = [keyword for keyword in _REQUIRED if keyword not in header]
     if missing:
         raise OutputError(
-            f"{path}: its header lacks {', '.join(missing)}; expected a DICOM slide that says "
-            "where it is, so that what is found can be placed on it"
+            f"{path}: its header lacks {', '.join(missing)}; expected a DICOM slide with its "
+            "identity, origin and orientation, which segmentations and annotations refer to"
         )
-    for keyword in _MAY_BE_EMPTY:
+    for keyword in _TYPE_2:
         if keyword not in header:
             setattr(header, keyword, None)
     for keyword in _EMPTY_SEQUENCES:

@@ -1,4 +1,4 @@
-"""Owns writing GeoJSON that QuPath opens: objects with class, colour and measurements, streamed."""
+"""Owns streaming objects to GeoJSON for QuPath, with class, colour and measurements."""
 
 import gzip
 import json
@@ -13,13 +13,12 @@ from wsi_seg.atomic import atomic_path
 from wsi_seg.choices import ObjectType
 from wsi_seg.exporting.outlines import Batch, Outlines
 
-# Above so many objects QuPath is slow with annotations, and fast with detections.
-MOST_ANNOTATIONS = 1000
+# QuPath slows down with more annotations than this; detections stay fast.
+MAX_ANNOTATIONS = 1000
 
-# Text is packed while it is written, so that a faster level pays.
-_GZIP_LEVEL = 4
+_GZIP_LEVEL = 4  # compression is the bottleneck of writing
 
-# Names as QuPath spells its own measurements; digits that each is written with.
+# Names as QuPath spells its own measurements, and the number of decimals.
 _MEASUREMENTS = {
     "area": ("Area {unit}^2", 2),
     "perimeter": ("Perimeter {unit}", 2),
@@ -32,21 +31,21 @@ _MEASUREMENTS = {
 
 
 def write_geojson(path: Path | str, objects: Outlines, *, kind: ObjectType = "auto") -> int:
-    """Write objects as a FeatureCollection, whole or not at all.
+    """Write objects as a FeatureCollection, atomically.
 
     Parameters
     ----------
     path
         File to write; gzipped if its name ends with ``.gz``.
     objects
-        Of one slide; see `wsi_seg.outlines`.
+        Objects of one slide; see `wsi_seg.outlines`.
     kind
-        What QuPath makes of them; ``auto`` makes detections of more than 1,000.
+        Object type in QuPath; ``auto`` writes detections if there are more than 1,000.
 
     Returns
     -------
     int
-        How many there were.
+        Number of objects.
 
     Raises
     ------
@@ -59,21 +58,21 @@ def write_geojson(path: Path | str, objects: Outlines, *, kind: ObjectType = "au
     12
     """
     path = Path(path)
-    one = object_type(kind, len(objects))
+    type_name = object_type(kind, len(objects))
     with atomic_path(path) as temporary, _open(temporary, packed=path.suffix == ".gz") as file:
         before = '{"type": "FeatureCollection", "features": [\n'
         for batch in objects.batches():
             file.write(before)
-            file.write(",\n".join(_features(batch, objects, one)))
+            file.write(",\n".join(_features(batch, objects, type_name)))
             before = ",\n"
         file.write("\n]}\n" if before == ",\n" else before + "]}\n")
     return len(objects)
 
 
 def object_type(kind: ObjectType, count: int) -> str:
-    """Give QuPath's word for objects of which a slide has so many."""
+    """Return the ``objectType`` that QuPath expects for a slide of ``count`` objects."""
     if kind == "auto":
-        return "detection" if count > MOST_ANNOTATIONS else "annotation"
+        return "detection" if count > MAX_ANNOTATIONS else "annotation"
     return kind.removesuffix("s")
 
 
@@ -84,7 +83,7 @@ def _open(path: Path, *, packed: bool) -> IO[str]:
 
 
 def _features(batch: Batch, objects: Outlines, kind: str) -> Iterator[str]:
-    """JSON of each object; measurements that are not known are left out."""
+    """Yield each object as JSON, without measurements that are nan."""
     unit = "px" if objects.label.pyramid.mpp is None else "µm"
     figures = {
         _MEASUREMENTS[name][0].format(unit=unit): values.round(_MEASUREMENTS[name][1]).tolist()

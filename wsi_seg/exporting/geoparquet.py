@@ -1,4 +1,4 @@
-"""Owns writing objects as GeoParquet 1.1: outlines as WKB, boxes and measurements as columns."""
+"""Owns writing objects as GeoParquet 1.1: outlines as WKB, with columns of measurements."""
 
 import json
 from pathlib import Path
@@ -18,18 +18,18 @@ _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
 def write_geoparquet(path: Path, objects: Outlines) -> int:
-    """Write objects as GeoParquet, whole or not at all; return how many there were.
+    """Write objects as GeoParquet atomically, and return their number.
 
-    Columns are the object's ``id`` (a UUID, as text), its ``object`` number in tables, its
-    ``class``, its ``geometry`` in level-0 pixels, its ``bbox``, and what was measured, with the
-    unit in the name as tables have it. Rows are written in groups, so memory holds one strip.
+    The columns are ``id`` (a UUID as text), ``object`` (the number in object tables), ``class``,
+    ``geometry`` and ``bbox`` in level-0 pixels, and measurements named with their unit as in object
+    tables. Rows are written in groups, so memory holds one strip.
 
     Parameters
     ----------
     path
         File to write.
     objects
-        Of one slide.
+        Objects of one slide.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def write_geoparquet(path: Path, objects: Outlines) -> int:
     schema = _schema(has_mpp=objects.label.pyramid.mpp is not None)
     names = np.array(["", *objects.classes.names], dtype=object)
     low, high = np.full(2, np.inf), np.full(2, -np.inf)
-    # A file, because pyarrow reads some paths as addresses.
+    # An open file, because pyarrow parses some paths as URIs.
     with (
         atomic_path(path) as temporary,
         temporary.open("wb") as file,
@@ -53,7 +53,7 @@ def write_geoparquet(path: Path, objects: Outlines) -> int:
             high = np.maximum(high, bounds[:, 2:].max(axis=0))
             writer.write_table(pyarrow.table(_columns(batch, names, bounds), schema=schema))
         box = [*low.tolist(), *high.tolist()] if len(objects) else None
-        writer.add_key_value_metadata({"geo": json.dumps(_about(box))})
+        writer.add_key_value_metadata({"geo": json.dumps(_metadata(box))})
     return len(objects)
 
 
@@ -94,12 +94,12 @@ def _columns(batch: Batch, names: NDArray[np.object_], bounds: NDArray[np.float6
     ]
 
 
-def _about(box: list[float] | None) -> dict[str, object]:
-    """Metadata of the file, which the specification calls ``geo``."""
+def _metadata(box: list[float] | None) -> dict[str, object]:
+    """Build the ``geo`` metadata of the file."""
     column: dict[str, object] = {
         "encoding": "WKB",
         "geometry_types": ["Polygon"],
-        "crs": None,  # pixels are nowhere on earth
+        "crs": None,  # pixel coordinates, not geographic
         "covering": {"bbox": {side: ["bbox", side] for side in _SIDES}},
     }
     if box is not None:

@@ -1,4 +1,4 @@
-"""Owns label maps of objects: each pixel has the number of its object in the slide's table."""
+"""Owns instance label maps, whose values are the object numbers of the slide's table."""
 
 from collections.abc import Iterator
 
@@ -9,24 +9,26 @@ from wsi_seg.exporting.outlines import Part, read_ids
 from wsi_seg.geometry import Region
 from wsi_seg.postprocess.components import ConnectedComponents, Runs
 
-# Rows in memory at a time: those of a shard.
+# Rows in memory at a time, equal to the height of a shard.
 STRIP_PX = 1024
 
 
 def instance_strips(part: Part) -> Iterator[tuple[Region, NDArray[np.uint32]]]:
-    """Give each pixel the number of its object, from top to bottom; strips are read twice.
+    """Label each pixel with the number of its object, in strips from top to bottom.
+
+    The label map is read twice.
 
     Parameters
     ----------
     part
-        Label map with one id for each pixel.
+        Label map with one class id per pixel.
 
     Yields
     ------
     strip : Region
-        Rows of the label map.
+        Region of a strip, over the full width.
     numbers : NDArray[np.uint32]
-        ``(h, W)`` 0 for background, else 1, 2, 3 ... as in the table of objects.
+        ``(h, W)`` object numbers 1, 2, 3 ... as in the object table; 0 is background.
     """
     label = part.label
     counting, painting = ConnectedComponents(), ConnectedComponents()
@@ -35,10 +37,10 @@ def instance_strips(part: Part) -> Iterator[tuple[Region, NDArray[np.uint32]]]:
     numbers = (counting.objects() + part.begin + 1).astype(np.uint32)
     for strip in label.pyramid.extent.strips(STRIP_PX):
         runs = painting.add(strip.y, read_ids(label, strip))
-        yield strip, _painted(runs, numbers, strip)
+        yield strip, _decoded(runs, numbers, strip)
 
 
-def _painted(runs: Runs, numbers: NDArray[np.uint32], strip: Region) -> NDArray[np.uint32]:
+def _decoded(runs: Runs, numbers: NDArray[np.uint32], strip: Region) -> NDArray[np.uint32]:
     size = strip.height * strip.width
     begin, end = runs.begin - strip.y * strip.width, runs.end - strip.y * strip.width
     borders = np.concatenate([[0], np.stack([begin, end], axis=1).ravel(), [size]])

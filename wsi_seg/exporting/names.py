@@ -1,4 +1,4 @@
-"""Owns the names of files that are made of slides."""
+"""Owns the names of exported files."""
 
 import os
 import zlib
@@ -7,7 +7,7 @@ from wsi_seg.atomic import LONGEST_NAME
 
 
 def file_name(slide: str, suffix: str) -> str:
-    """Name of a slide's file: its own, or one cut to what file systems take.
+    """Return the slide name with a suffix, truncated and hashed if file systems would refuse it.
 
     Examples
     --------

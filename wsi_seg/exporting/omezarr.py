@@ -1,4 +1,4 @@
-"""Owns predictions as OME-Zarr for other programs: version 0.4 or 0.5, as a folder or one file."""
+"""Owns writing predictions as OME-Zarr 0.4 or 0.5, as a folder or a single ``.ozx`` file."""
 
 import json
 import zipfile
@@ -24,11 +24,11 @@ from wsi_seg.store import Multiscale
 from wsi_seg.store.names import LABELS, METADATA
 
 _CHUNK_PX = 512
-# Shards of OME-Zarr 0.5 are as high as a strip, and so many chunks wide.
+# Shards are as high as a strip, and at most this many chunks wide.
 _SHARD_CHUNKS = 8
 
-# Readers load colours and classes of objects whole; those of more objects are left out.
-_MOST_COLOURED = 10_000
+# Readers load the colours and classes of all labels; they are omitted for more objects than this.
+_MAX_COLOURED = 10_000
 
 
 def write_ome_zarr(
@@ -36,28 +36,28 @@ def write_ome_zarr(
 ) -> None:
     """Write a prediction as OME-Zarr with the labels ``classes`` and ``objects``.
 
-    Pixels of ``objects`` are the numbers of tables, in uint32, with the colours of their classes.
-    Version 0.4 is zarr v2 with blosc, which QuPath and ImageJ read; 0.5 is zarr v3 with shards.
-    Memory holds one strip.
+    The values of ``objects`` are the uint32 numbers of the object table, in the colours of their
+    classes. Version 0.4 is zarr v2 with blosc, which QuPath and ImageJ read; 0.5 is zarr v3 with
+    shards. Memory holds one strip.
 
     Parameters
     ----------
     path
-        Folder to write, whole or not at all; or a file that ends with ``.ozx``, which is one zip of
-        version 0.5.
+        Folder to write atomically, or a file that ends with ``.ozx``: a zip of version 0.5.
     image
-        Probabilities, uint8 value / 255; class ids where only those were saved.
+        Probabilities ``(H, W, C)`` uint8, value / 255; class ids ``(H, W)`` if only those were
+        saved.
     objects
-        Objects of the label map that is exported.
+        Objects of the exported label map.
     name
-        Of the slide.
+        Name of the slide.
     ngff
-        Version of OME-Zarr.
+        OME-Zarr version.
 
     Raises
     ------
     OutputError
-        If it cannot be written.
+        If the folder or file cannot be written.
     """
     if path.suffix != ".ozx":
         with atomic_folder(path) as folder:
@@ -71,27 +71,28 @@ def write_ome_zarr(
 def _write(folder: Path, image: Multiscale, objects: Outlines, name: str, ngff: Ngff) -> None:
     label = objects.label
     writer = _Writer(folder, ngff)
-    writer.write_levels("", image, _described(image, name))
+    writer.write_levels("", image, _image_metadata(image, name))
     writer.write_group(LABELS, {"labels": ["classes", "objects"]})
     colours = [(entry.id, entry.rgb, entry.name) for entry in objects.classes]
-    writer.write_levels(f"{LABELS}/classes", label, _label("classes", colours))
-    writer.write_objects(f"{LABELS}/objects", objects, _label("objects", _coloured(objects)))
+    writer.write_levels(f"{LABELS}/classes", label, _label_metadata("classes", colours))
+    about = _label_metadata("objects", _object_colours(objects))
+    writer.write_objects(f"{LABELS}/objects", objects, about)
 
 
 _Colours = Sequence[tuple[int, tuple[int, int, int], str]]
 
 
-def _coloured(objects: Outlines) -> _Colours:
-    """List number, colour and class of each object; nothing where there are too many."""
-    if len(objects.table) > _MOST_COLOURED:
+def _object_colours(objects: Outlines) -> _Colours:
+    """List the number, colour and class of each object, or nothing if there are too many."""
+    if len(objects.table) > _MAX_COLOURED:
         return ()
     classes = {entry.name: entry for entry in objects.classes}
     names = [classes[name] for name in objects.table.class_name.tolist()]
     return [(number, entry.rgb, entry.name) for number, entry in enumerate(names, 1)]
 
 
-def _label(name: str, colours: _Colours) -> dict[str, object]:
-    """Describe a label: its name, and the colours and classes of its values."""
+def _label_metadata(name: str, colours: _Colours) -> dict[str, object]:
+    """Build the ``image-label`` metadata: the colours and classes of label values."""
     return {
         "name": name,
         "image-label": {
@@ -102,8 +103,8 @@ def _label(name: str, colours: _Colours) -> dict[str, object]:
     }
 
 
-def _described(image: Multiscale, name: str) -> dict[str, object]:
-    """Describe an image: its name, and the names and colours of its channels."""
+def _image_metadata(image: Multiscale, name: str) -> dict[str, object]:
+    """Build the metadata of an image: its name, and the ``omero`` channels if it has any."""
     if image.channels is None:
         return {"name": name}
     channels = [
@@ -120,7 +121,7 @@ def _described(image: Multiscale, name: str) -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True)
 class _Writer:
-    """Writes groups and arrays of one version below a folder."""
+    """Writes groups and arrays of one OME-Zarr version below a folder."""
 
     folder: Path
     ngff: Ngff
@@ -134,7 +135,7 @@ class _Writer:
         )
 
     def write_levels(self, inside: str, image: Multiscale, about: Mapping[str, object]) -> None:
-        """Write all levels of an image as they are."""
+        """Copy all levels of an image."""
         self._describe(inside, image, about)
         for level, extent in enumerate(image.pyramid.extents):
             lead = () if image.channels is None else (image.channels,)
@@ -144,7 +145,7 @@ class _Writer:
                 array[..., *strip.slices] = pixels if not lead else np.moveaxis(pixels, -1, 0)
 
     def write_objects(self, inside: str, objects: Outlines, about: Mapping[str, object]) -> None:
-        """Write the numbers of the objects; each level has every other pixel of the one before."""
+        """Write the object numbers; each coarser level takes the nearest pixels of the finer."""
         label = objects.label
         self._describe(inside, label, about)
         extents = label.pyramid.extents
@@ -158,7 +159,7 @@ class _Writer:
             for strip, numbers in instance_strips(part):
                 arrays[0][(*plane, *strip.slices)] = numbers
             for finer, array, extent in zip(arrays, arrays[1:], extents[1:], strict=False):
-                for strip, numbers in _thinned(finer, plane, extent):
+                for strip, numbers in _subsampled(finer, plane, extent):
                     array[(*plane, *strip.slices)] = numbers
 
     def _describe(self, inside: str, image: Multiscale, about: Mapping[str, object]) -> None:
@@ -191,10 +192,10 @@ class _Writer:
         )  # fmt: skip
 
 
-def _thinned(
+def _subsampled(
     array: "zarr.Array[Any]", plane: tuple[int, ...], extent: Extent
 ) -> Iterator[tuple[Region, NDArray[np.uint32]]]:
-    """Give the nearest pixels of a finer level in strips: numbers have no mean."""
+    """Subsample a finer level to ``extent`` by nearest neighbour, in strips ``(h, W)`` uint32."""
     for strip in extent.strips(STRIP_PX):
         rows = _nearest(strip.y, strip.y_end, array.shape[-2], extent.height)
         columns = _nearest(0, extent.width, array.shape[-1], extent.width)
@@ -205,14 +206,14 @@ def _thinned(
 
 
 def _nearest(begin: int, end: int, full: int, small: int) -> NDArray[np.int64]:
-    """Rows of a side of ``full`` pixels that are nearest to some of the same side in ``small``."""
+    """Map indices of an axis of ``small`` pixels to the nearest of the same axis at ``full``."""
     whole = -(-full // small)
     scale = whole if -(-full // whole) == small else full / small
     return np.minimum(((np.arange(begin, end) + 0.5) * scale).astype(np.int64), full - 1)
 
 
 def _levels(image: Multiscale) -> dict[str, object]:
-    """Axes and datasets of an image, as both versions have them."""
+    """Build the ``axes`` and ``datasets`` of an image, which both versions share."""
     mpp = image.pyramid.mpp
     unit = {} if mpp is None else {"unit": "micrometer"}
     lead = [] if image.channels is None else [{"name": "c", "type": "channel"}]
@@ -228,7 +229,7 @@ def _levels(image: Multiscale) -> dict[str, object]:
 
 
 def _zip(folder: Path, file: Path) -> None:
-    """Put a folder into one file as RFC 9 recommends: metadata first, nothing packed again."""
+    """Zip a folder as RFC 9 recommends: metadata first, without compression."""
     paths = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
     ordered = sorted(paths, key=lambda p: (p.name != METADATA, len(p.parts), p.as_posix()))
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:

@@ -1,4 +1,4 @@
-"""Owns the objects of one slide as files take them: outlines and what was measured, in batches."""
+"""Owns the objects of one slide as exports need them: batches of outlines and measurements."""
 
 import hashlib
 import json
@@ -32,27 +32,27 @@ from wsi_seg.postprocess.strips import Source, Strip, label_strips
 from wsi_seg.store import Multiscale
 from wsi_seg.store.class_view import channel_of, each_class
 
-# Rows of a label map outlined at a time, and objects that writers get at a time.
-_STRIP_PX = 512
-_BATCH = 4096
+_STRIP_PX = 512  # rows of a label map that are outlined at a time
+_BATCH = 4096  # objects of a batch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Some objects of a slide.
+    """A batch of ``n`` objects of a slide.
 
     Parameters
     ----------
     number
-        ``(n,)`` number of each in the slide's table: 1, 2, 3 ...
+        ``(n,)`` numbers of the objects in the slide's table: 1, 2, 3 ...
     class_id
-        ``(n,)`` its class.
+        ``(n,)`` class ids.
     polygons
-        ``(n,)`` its outline, ``(x, y)`` in level-0 pixels.
+        ``(n,)`` outlines, ``(x, y)`` in level-0 pixels.
     uuid
-        Its identity, which is the same in every export of the same decision.
+        UUID of each object, which is the same in every export of the same decision.
     figures
-        What was measured, ``(n,)`` each; see `Outlines.figures`.
+        Measurements by name, ``(n,)`` float64 each; areas and perimeters in um2 and um (in level-0
+        pixels if mpp is unknown).
     """
 
     number: NDArray[np.int64]
@@ -67,18 +67,18 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """Label map of one id for each pixel: that of a slide, or of one of classes that overlap.
+    """A label map with one class id per pixel: a slide's, or one plane of overlapping classes.
 
     Parameters
     ----------
     label
-        The label map.
+        Label map ``(H, W)`` uint8.
     begin
-        Objects of the parts before it.
+        Number of objects in the preceding parts.
     first
-        ``(n,)`` flat index of the first pixel of each of its objects, ascending.
+        ``(n,)`` flat index of the first pixel of each object, ascending.
     class_id
-        ``(k + 1,)`` class in the whole label map of each of its ids.
+        ``(k + 1,)`` maps ids of the part to class ids of the whole label map.
     """
 
     label: Multiscale
@@ -87,33 +87,33 @@ class Part:
     class_id: NDArray[np.int64]
 
     def rows(self, polygons: NDArray[np.object_]) -> NDArray[np.int64]:
-        """Rows of its objects: outlines and objects have the first pixel in common."""
+        """Find the rows ``(n,)`` of objects by the first pixel of their outlines."""
         width = self.label.pyramid.extent.width
         xy, which = shapely.get_coordinates(shapely.get_exterior_ring(polygons), return_index=True)
         starts = np.flatnonzero(np.append(True, which[1:] != which[:-1]))
-        # A row's last corner has the number of the next row's first one; neither is a first pixel.
+        # The last corner of a row has the index of the next row's first; neither is a first pixel.
         first = np.minimum.reduceat(xy[:, 1] * width + xy[:, 0], starts).astype(np.int64)
         return np.searchsorted(self.first, first)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outlines:
-    """Objects of one slide that are large enough. Made by `outlines`; outlined when asked for.
+    """Objects of one slide, without those that are too small. Made by `outlines`; traced lazily.
 
     Parameters
     ----------
     label
-        Their label map.
+        Label map of the objects.
     table
-        All objects, also those that are too small.
+        All objects, including those that are too small.
     kept
         ``(n,)`` whether each object of the table is large enough.
     parts
-        The label map, or that of each class where they overlap.
+        The label map, or one plane for each of the classes if these overlap.
     tolerance_px
-        How far outlines may be from the borders of pixels; see `simplify`.
+        Largest distance of outlines from pixel borders; see `simplify`.
     origin
-        First digits of the identities of the objects.
+        Prefix of the objects' UUIDs.
 
     Examples
     --------
@@ -134,26 +134,26 @@ class Outlines:
 
     @property
     def classes(self) -> ClassTable:
-        """Classes of the ids."""
+        """Classes of the label map."""
         return self.label.classes
 
     @property
     def place(self) -> Place:
-        """Where the label map is on the slide."""
+        """Position of the label map on the slide."""
         return Place.of(self.label)
 
     def __iter__(self) -> Iterator[tuple[ClassEntry, Polygon]]:
-        """Class and outline of each object, in level-0 pixels."""
+        """Yield the class and outline of each object, in level-0 pixels."""
         classes = {entry.id: entry for entry in self.classes}
         for batch in self.batches():
             for value, polygon in zip(batch.class_id.tolist(), batch.polygons, strict=True):
                 yield classes[value], polygon
 
     def batches(self) -> Iterator[Batch]:
-        """Outline all objects, in the order in which they end; memory holds one strip of them.
+        """Trace all objects, in the order of their last rows; memory holds one strip of them.
 
-        Outlines are simplified by a thread per core, while the next ones are found; their order is
-        the same for any number of cores.
+        One thread per core simplifies outlines while the next ones are traced. The order does not
+        depend on the number of cores.
         """
         with ThreadPoolExecutor(available_cores(), thread_name_prefix="wsi-outline") as threads:
             yield from _in_order(threads, self._work(), ahead=2 * available_cores())
@@ -185,14 +185,14 @@ class Outlines:
         figures = {
             "area": area,
             "perimeter": perimeter,
-            # Crofton's estimate of a perimeter is too short for objects of a few pixels.
+            # Crofton's formula underestimates the perimeter of objects of a few pixels.
             "circularity": np.minimum(1.0, 4 * np.pi * area / perimeter**2),
             "solidity": shapely.area(polygons) / hull,
             "eccentricity": table.eccentricity[number],
             "mean_probability": table.mean_probability[number],
             "max_probability": table.max_probability[number],
         }
-        # The last six of eight bytes: the class in one, the first pixel in five.
+        # Six bytes: one for the class, five for the first pixel.
         digits = (class_id << 40 | part.first[row]).astype(">u8").tobytes().hex()
         uuid = [self.origin + digits[at + 4 : at + 16] for at in range(0, len(digits), 16)]
         drawn = self.place.on_slide(simplify(polygons, nodes, self.tolerance_px))
@@ -200,14 +200,14 @@ class Outlines:
 
 
 def _in_order[T](threads: Executor, work: Iterable[Callable[[], T]], *, ahead: int) -> Iterator[T]:
-    """Results of work in its order, of which so much is under way before it is asked for."""
-    under_way: deque[Future[T]] = deque()
+    """Yield the results of tasks in their order, while at most ``ahead`` further ones run."""
+    pending: deque[Future[T]] = deque()
     for task in work:
-        under_way.append(threads.submit(task))
-        if len(under_way) > ahead:
-            yield under_way.popleft().result()
-    while under_way:
-        yield under_way.popleft().result()
+        pending.append(threads.submit(task))
+        if len(pending) > ahead:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
 
 
 def outlines(
@@ -223,27 +223,28 @@ def outlines(
     Parameters
     ----------
     label
-        Label map of one slide; with planes, one class comes after the other.
+        Label map of one slide, ``(H, W)`` or, for overlapping classes, ``(H, W, C)`` uint8; planes
+        are outlined one after the other.
     probabilities
-        Of the prediction that it belongs to; without them probabilities are nan.
+        Probabilities of the same prediction; without them, measured probabilities are nan.
     min_area_um2
-        Smaller objects are left out; px² of level 0 where mpp is unknown.
+        Objects smaller than this, in um² (px² of level 0 if mpp is unknown), are left out.
     simplify_um
-        How far outlines may move in um (pixels of level 0 where mpp is unknown), up to half a pixel
-        of the label map; 0 keeps the pixels' borders, None takes half a pixel.
+        How far outlines may move in um (level-0 pixels if mpp is unknown), up to half a pixel of
+        the label map; 0 keeps the pixels' borders, None takes half a pixel.
     identity
-        Plain JSON values that tell the decision from others, for the identity of its objects; None
-        takes what is stored about the label.
+        JSON values that identify the decision, from which the objects' UUIDs are derived; None
+        takes the attributes of the label.
 
     Returns
     -------
     Outlines
-        Class and outline of each object, when it is iterated.
+        Iterates over the class and outline of each object.
 
     Raises
     ------
     OutputError
-        If outlines may move so far that they would cross.
+        If ``simplify_um`` is so large that outlines would cross.
 
     Examples
     --------
@@ -265,7 +266,7 @@ def outlines(
         tables.append(table if image is not None else table.without_probabilities())
     table = joined_tables(tables)
     decision = dict(label.attributes) if identity is None else dict(identity)
-    # A UUID of version 8 is as one likes: a digest of the decision, then class and first pixel.
+    # A UUID of version 8 has custom content: a digest of the decision, then class and first pixel.
     text = json.dumps(decision, sort_keys=True, default=str)
     digest = hashlib.sha256(text.encode()).hexdigest()
     origin = f"{digest[:8]}-{digest[8:12]}-8{digest[12:15]}-a{digest[15:18]}-"
@@ -274,7 +275,7 @@ def outlines(
 
 
 def _source(label: Multiscale, image: Multiscale | None) -> Source:
-    """Read a label map without pixels to ignore, with the probabilities of its classes."""
+    """Read a label map and its probabilities, with pixels to ignore as background."""
     read = label_strips(label, image)
 
     def strips() -> Iterator[Strip]:
@@ -294,7 +295,7 @@ def _tolerance_px(simplify_um: float | None, scale: Scale) -> float:
     raise OutputError(
         f"got outlines that may move by {simplify_um:g} {unit}; expected 0, or "
         f"{LEAST_PX * scale.unit:g} to {scale.unit / 2:g}, half a pixel of the prediction: "
-        "further, outlines of neighbours would cross"
+        "beyond that, outlines of neighbours would cross"
     )
 
 
@@ -304,10 +305,10 @@ def _pixels(label: Multiscale) -> Iterator[tuple[int, NDArray[np.uint8]]]:
 
 
 def read_ids(label: Multiscale, strip: Region) -> NDArray[np.uint8]:
-    """Class ids of a region, of which a slide is read once; pixels to ignore are background."""
+    """Read class ids ``(h, w)`` uint8 of a region, uncached; pixels to ignore are background."""
     return _without_ignored(label.read(strip, cached=False))
 
 
 def _without_ignored(ids: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Class ids in which pixels to ignore, which annotations may have, are background."""
+    """Replace pixels to ignore, which annotations may have, by background."""
     return np.where(ids == IGNORE, 0, ids).astype(np.uint8, copy=False)

@@ -1,4 +1,4 @@
-"""Owns the overview picture: the whole slide, small, with the outlines of what was found."""
+"""Owns the overview picture: a thumbnail of the slide with the outlines of label maps."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from wsi_seg.reading.resample import read_label
 from wsi_seg.reading.thumbnail import thumbnail_extent
 from wsi_seg.store import Multiscale, SlideStore, read_thumbnail
 
-# Lengths of scale bars people read at a glance, in um.
+# Lengths of scale bars.
 _BARS_UM = (50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
 _DARK, _LIGHT = (20, 20, 20), (255, 255, 255)
@@ -37,14 +37,14 @@ def write_overview(
     slide
         The slide.
     labels
-        Label maps of the same slide and their classes; the first is drawn with thick lines, any
-        further one (truth, say) with thin ones.
+        Label maps of the same slide and their classes. The first is drawn with thick coloured
+        lines, further ones, such as the ground truth, with thin black lines.
     path
-        PNG file to write, whole or not at all.
-    font
-        TrueType font of legend and scale bar; Pillow's own, which has no micro sign, where None.
+        PNG file to write atomically.
     longest_px
-        Longer side of the picture at most.
+        Maximum length of the picture's longer side, in pixels.
+    font
+        TrueType font of legend and scale bar; None takes Pillow's, which has no micro sign.
     """
     size = thumbnail_extent(slide.pyramid.extent, longest_px)
     picture = read_thumbnail(slide.image, size)
@@ -75,7 +75,7 @@ def _annotate(
     um_per_px: float | None,
     font_file: Path | None,
 ) -> None:
-    """Legend at the top left, scale bar at the bottom left."""
+    """Draw a legend at the top left and a scale bar at the bottom left."""
     draw = ImageDraw.Draw(canvas)
     text_px = max(12, min(canvas.size) // 50)
     font = (
@@ -83,7 +83,7 @@ def _annotate(
         if font_file is None
         else ImageFont.truetype(font_file, text_px)
     )
-    margin, around = text_px, max(2, text_px // 6)  # white around all, for dark tissue
+    margin, around = text_px, max(2, text_px // 6)  # a white halo, readable on dark tissue
 
     def write(x: float, y: float, text: str) -> None:
         draw.text((x, y), text, _DARK, font, stroke_width=around, stroke_fill=_LIGHT)

@@ -1,8 +1,8 @@
-"""Owns models out: a checkpoint in the formats that other programs run.
+"""Owns exporting checkpoints to the formats that other programs run.
 
-Every file takes RGB images of 0 to 255 and gives probabilities, because normalisation and
-activation are inside. Each is run before it gets its name, and has to give what our own pass
-gives. The model card is in the file, so `wsi-seg infer` takes it back without another.
+Exported models include normalisation and activation: they take RGB images of 0 to 255 and return
+probabilities. Each file is run and compared with our own predictions before it is renamed into
+place. It embeds the model card, so `wsi-seg infer` reads it without further files.
 """
 
 import json
@@ -29,19 +29,19 @@ from wsi_seg.models.file_network import CARD
 from wsi_seg.models.foreign import open_network
 from wsi_seg.predict.predictor import PROBABILITY_STEPS, Predictor
 
-# Largest difference of a probability from our own pass, which is itself in steps of 1 / 4080.
+# Largest accepted difference from our own probabilities, which are quantised in steps of 1 / 4080.
 _TOLERANCE = 1e-3
 
-# Largest weights that an ONNX file holds.
+# Number of float32 weights that fit an ONNX file, which protobuf limits to 2 GiB.
 _ONNX_VALUES = 2**29
 
-# Tiles of the second batch that is tried, and their side where any will do.
+# Number of tiles of the second batch that is compared, and their side if the network takes any.
 _TILES, _SIDE = 3, 128
 
 
 @dataclass(frozen=True, slots=True)
 class PackTargets:
-    """Files to write, each of which may be left out.
+    """Files to write; None leaves one out.
 
     Parameters
     ----------
@@ -77,15 +77,14 @@ class PackTargets:
 
 @dataclass(frozen=True, slots=True)
 class PackReport:
-    """What was written.
+    """Files that were written, and the images that they take.
 
     Parameters
     ----------
     differences
-        Largest difference of a probability from our own pass, of each file.
+        Largest difference of each file from our own probabilities.
     side_px
-        Side of the images that the files take; None where any multiple of ``multiple`` will do,
-        from twice that on.
+        Side of the input images; None if any multiple of ``multiple`` from twice that on works.
     multiple
         See ``side_px``.
     """
@@ -95,14 +94,14 @@ class PackReport:
     multiple: int = 1
 
     def lines(self) -> list[str]:
-        """Report as sentences for people."""
+        """Report as lines of text."""
         sides = (
             f"sides a multiple of {self.multiple} from {2 * self.multiple} on"
             if self.side_px is None
             else f"{self.side_px} x {self.side_px}"
         )
         return [
-            f"{path}: largest difference from our own pass {difference:.1e}"
+            f"{path}: largest difference from our own probabilities {difference:.1e}"
             for path, difference in self.differences.items()
         ] + [f"input: float32 RGB 0 to 255, (batch, 3, height, width), {sides}; probabilities out"]
 
@@ -113,10 +112,10 @@ class PackReport:
 
 
 class PackedNetwork(nn.Module):
-    """A network with its normalisation and activation inside.
+    """A network that includes its normalisation and activation.
 
-    ``(B, C, H, W)`` float32 of 0 to 255 to probabilities ``(B, outputs, H, W)``; of exclusive
-    classes, the background has the first of them.
+    Maps images ``(B, C, H, W)`` float32 of 0 to 255 to probabilities ``(B, outputs, H, W)``; if the
+    classes are exclusive, the first output is the background.
     """
 
     scale: torch.Tensor
@@ -131,7 +130,7 @@ class PackedNetwork(nn.Module):
         self.register_buffer("shift", -mean / std)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Predict probabilities."""
+        """Predict probabilities ``(B, outputs, H, W)`` of images ``(B, C, H, W)``."""
         found: torch.Tensor = self.network(image * self.scale + self.shift)
         return found.softmax(1) if self.exclusive else found.sigmoid()
 
@@ -141,30 +140,31 @@ def pack_model(
     targets: PackTargets,
     credits: Credits = Credits(),  # noqa: B008 (frozen)
 ) -> PackReport:
-    """Write a checkpoint in formats of other programs, and try each file.
+    """Export a checkpoint to formats of other programs, and check the output of each file.
 
     Parameters
     ----------
     checkpoint
-        Ours, ``.safetensors``.
+        ``.safetensors`` checkpoint of wsi_seg.
     targets
-        What to write.
+        Files to write.
     credits
-        Who made it; for bioimage.io.
+        Name, authors and licence, for bioimage.io.
 
     Returns
     -------
     PackReport
-        How far each file is from our own pass, on noise and on tiles like tissue.
+        Largest difference of each file from our own probabilities, on noise and synthetic tissue.
 
     Raises
     ------
     CheckpointError
         If the checkpoint is missing or damaged.
     OutputError
-        If a network cannot be exported or a file cannot be written, or if it gives something else.
+        If the network cannot be exported, a file cannot be written, or its output differs from
+        ours.
     MissingLibraryError
-        If a library of a format is not installed.
+        If the library that a format requires is not installed.
 
     Examples
     --------
@@ -186,14 +186,14 @@ def pack_model(
 
 
 class _Packer:
-    """One network, exported once for all formats."""
+    """Writes one network, which is traced once, in all formats."""
 
     def __init__(self, network: nn.Module, card: ModelCard) -> None:
-        # Exporters follow one path through a network, that of sides which every depth halves.
+        # torch.export traces one path, for sides that every downsampling step divides evenly.
         self.multiple = max(size_multiple(network), _reduction(network))
         side = card.tile_px + -card.tile_px % self.multiple
         channels = card.in_channels
-        # What files say of themselves: values of 0 to 255 in, probabilities out.
+        # The card of the packed network: values of 0 to 255 in, probabilities out.
         self._card = replace(
             card,
             mean=(0.0,) * channels,
@@ -207,15 +207,15 @@ class _Packer:
         self._example = torch.rand(2, channels, side, side) * 255
         self._program, self.side_px = self._exported()
         for node in self._program.graph.nodes:
-            node.meta.pop("stack_trace", None)  # it names folders of this machine
+            node.meta.pop("stack_trace", None)  # it contains paths of this machine
 
     def write(self, path: Path) -> float:
-        """Write one file, and return its difference from our own pass.
+        """Write one file, and return its largest difference from our own probabilities.
 
         Raises
         ------
         OutputError
-            If that is too large.
+            If the difference exceeds the tolerance.
         """
         with atomic_path(path) as partial, _renamed(partial, path.suffix) as file:
             with _quiet():
@@ -223,7 +223,7 @@ class _Packer:
             return self._difference(file, path)
 
     def bioimageio(self, path: Path, credits: Credits) -> float:
-        """Write an archive with both TorchScript and ONNX, and return the larger difference."""
+        """Write an archive of TorchScript and ONNX weights, and return the larger difference."""
         folder = path.parent
         script, onnx = (folder / f".{path.stem}{suffix}" for suffix in (".pt", ".onnx"))
         tile = torch.from_numpy(_tissue(self._example.shape[-1], 1, self._card.in_channels))
@@ -242,7 +242,7 @@ class _Packer:
         return difference
 
     def _exported(self) -> tuple[ExportedProgram, int | None]:
-        """Export with any batch, and any sides where the network takes them."""
+        """Export with a dynamic batch size, and dynamic sides if the network supports them."""
         height, width = Dim("height", max=4096), Dim("width", max=4096)
         if self.multiple > 1:
             height, width = self.multiple * height, self.multiple * width
@@ -262,7 +262,7 @@ class _Packer:
                 )
             except (RuntimeError, ValueError, AssertionError, TypeError) as error:
                 reason = " ".join(str(error).split())[:300]
-                raise OutputError(f"this network cannot be exported: {reason}") from error
+                raise OutputError(f"the network cannot be exported: {reason}") from error
         return one_side, self._example.shape[-1]
 
     def _pt2(self, path: Path) -> None:
@@ -272,8 +272,8 @@ class _Packer:
         count = sum(parameter.numel() for parameter in self._packed.parameters())
         if count > _ONNX_VALUES:
             raise OutputError(
-                f"got {count} weights, more than an ONNX file holds; expected at most "
-                f"{_ONNX_VALUES}; write --torch-export"
+                f"got {count} weights, more than fit an ONNX file; expected at most "
+                f"{_ONNX_VALUES}; write --torch-export instead"
             )
         with naming_extra("writing ONNX"):
             found = torch.onnx.export(
@@ -295,7 +295,7 @@ class _Packer:
         torch.jit.save(traced, path, _extra_files={CARD: self._text})
 
     def _difference(self, file: Path, path: Path) -> float:
-        """Largest difference of a file from our own pass, in two batches of two sizes."""
+        """Return the largest difference of a file from our own probabilities, on two batches."""
         network = open_network(file, trust=True)
         side, channels = self._example.shape[-1], self._card.in_channels
         other = side if self.side_px else max(2 * self.multiple, _SIDE + -_SIDE % self.multiple)
@@ -309,25 +309,25 @@ class _Packer:
                 largest = max(largest, float((found - own / PROBABILITY_STEPS).abs().max()))
         if not largest <= _TOLERANCE:
             raise OutputError(
-                f"{path} would give probabilities that differ by {largest:.2g} from our own pass; "
-                f"expected at most {_TOLERANCE}; it was not written"
+                f"{path}: its probabilities differ by {largest:.2g} from our own; expected at most "
+                f"{_TOLERANCE}; the file was not written"
             )
         return largest
 
 
 def _reduction(network: nn.Module) -> int:
-    """How many times smaller than the image the deepest features are."""
+    """Return the downsampling factor of the deepest features."""
     return int(getattr(getattr(network, "encoder", None), "output_stride", 1))
 
 
 def _noise(side: int, count: int, channels: int) -> NDArray[np.uint8]:
-    """Tiles ``(B, C, H, W)`` of independent values."""
+    """Make tiles ``(B, C, H, W)`` of uniform noise."""
     size = (count, channels, side, side)
     return np.random.default_rng(side).integers(0, 256, size, dtype=np.uint8)
 
 
 def _tissue(side: int, count: int, channels: int) -> NDArray[np.uint8]:
-    """Tiles ``(B, C, H, W)`` with soft blobs of dark purple on pink, as in H&E."""
+    """Make tiles ``(B, C, H, W)`` with soft dark purple blobs on pink, like H&E."""
     random = torch.Generator().manual_seed(side)
     coarse = torch.randn(count, 1, max(2, side // 16), max(2, side // 16), generator=random)
     blobs = nn.functional.interpolate(coarse, (side, side), mode="bicubic").sigmoid()
@@ -340,7 +340,7 @@ def _tissue(side: int, count: int, channels: int) -> NDArray[np.uint8]:
 
 @contextmanager
 def _renamed(partial: Path, suffix: str) -> Iterator[Path]:
-    """Give a path with the suffix that readers go by; what is written there becomes ``partial``."""
+    """Yield a path with the suffix that readers require, and rename its file to ``partial``."""
     file = partial.with_name(partial.name + suffix)
     try:
         yield file
@@ -351,7 +351,7 @@ def _renamed(partial: Path, suffix: str) -> Iterator[Path]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep exporters from warning and logging of what is checked here anyway."""
+    """Silence warnings and logs of exporters, whose output is checked here anyway."""
     loggers: list[Any] = [logging.getLogger(name) for name in ("torch.export", "torch.onnx")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

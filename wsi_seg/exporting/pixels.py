@@ -1,4 +1,4 @@
-"""Owns which pictures of one slide are written: overview, PNG, OME-TIFF."""
+"""Owns writing the raster exports of one slide: overview, PNG, OME-TIFF."""
 
 import re
 
@@ -19,16 +19,16 @@ def write_pixels(
     targets: ExportTargets,
     files: Written,
 ) -> None:
-    """Write the pictures of one slide that are asked for.
+    """Write the requested raster files of one slide.
 
     Parameters
     ----------
     store, label
-        The prediction, and the label map that was decided on.
+        The prediction, and the label map of its decision.
     slides
-        The slides' own stores, for overview pictures.
+        Stores of the slides, for overview pictures.
     targets, files
-        What to write, and where it is noted.
+        Formats to write, and the record of written files.
     """
     if targets.overview is not None and slides is not None:
         with files.new(targets.overview / file_name(store.name, ".png")) as path:
@@ -36,8 +36,8 @@ def write_pixels(
             write_overview(slides[store.name], parts, path)
     if targets.png is not None:
         for number, part in enumerate(each_class(label), 1):
-            own = "" if label.channels is None else f".{number}-{_plain(part.classes.names[0])}"
-            with files.new(targets.png / file_name(store.name, f"{own}.png")) as path:
+            suffix = "" if label.channels is None else f".{number}-{_plain(part.classes.names[0])}"
+            with files.new(targets.png / file_name(store.name, f"{suffix}.png")) as path:
                 write_mask(path, part)
     if targets.ome_tiff is not None:
         images = {"labels": label}
@@ -49,5 +49,5 @@ def write_pixels(
 
 
 def _plain(name: str) -> str:
-    """Name of a class as a part of a file's name."""
+    """Make the name of a class safe for file names."""
     return re.sub(r"[^\w-]+", "_", name)

@@ -1,4 +1,4 @@
-"""Owns where the pixels of a prediction are on its slide."""
+"""Owns the mapping from pixels of a prediction to level-0 pixels of its slide."""
 
 from dataclasses import dataclass
 
@@ -9,39 +9,38 @@ from numpy.typing import NDArray
 from wsi_seg.geometry import Extent
 from wsi_seg.store import Multiscale
 
-# Digits of coordinates: fine enough that no pixel's centre changes sides.
-_DIGITS = 4
+# Decimals of coordinates: enough that no pixel centre moves across an outline.
+_DECIMALS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """How a prediction covers its slide.
+    """Level-0 size of a slide, and the scale of a prediction on it.
 
     Parameters
     ----------
     extent
         Size of the slide's level 0.
-    tall, wide
-        Level-0 pixels per pixel of the prediction, along y and along x. They differ by the rounding
-        of its size.
+    scale_y, scale_x
+        Level-0 pixels per pixel of the prediction. They differ because its size is rounded.
     """
 
     extent: Extent
-    tall: float
-    wide: float
+    scale_y: float
+    scale_x: float
 
     @classmethod
     def of(cls, label: Multiscale) -> "Place":
-        """Read it from a label map; one from before the slide's size was noted tells it roughly."""
+        """Read it from a label map; estimate the slide's size for stores that do not record it."""
         own, scale = label.pyramid.extent, label.downsample
-        noted = label.attributes.get("slide_extent")
-        if isinstance(noted, list):
-            extent = Extent(height=int(noted[0]), width=int(noted[1]))
+        recorded = label.attributes.get("slide_extent")
+        if isinstance(recorded, list):
+            extent = Extent(height=int(recorded[0]), width=int(recorded[1]))
             return cls(extent, extent.height / own.height, extent.width / own.width)
         height, width = round(own.height * scale), round(own.width * scale)
         return cls(Extent(height=height, width=width), scale, scale)
 
     def on_slide(self, polygons: NDArray[np.object_]) -> NDArray[np.object_]:
-        """Polygons in level-0 pixels of those in pixels of the prediction."""
-        factors = np.array([self.wide, self.tall])
-        return np.asarray(shapely.transform(polygons, lambda xy: (xy * factors).round(_DIGITS)))
+        """Scale polygons ``(n,)`` from pixels of the prediction to level-0 pixels."""
+        factors = np.array([self.scale_x, self.scale_y])
+        return np.asarray(shapely.transform(polygons, lambda xy: (xy * factors).round(_DECIMALS)))

@@ -1,4 +1,4 @@
-"""Owns writing a label map as a PNG with a palette, row by row: no library streams them."""
+"""Owns streaming a label map to a PNG with a palette, which no library does row by row."""
 
 import struct
 import zlib
@@ -15,9 +15,9 @@ _STRIP_PX = 512
 
 
 def write_mask(path: Path, label: Multiscale) -> None:
-    """Write class ids as an 8-bit PNG whose palette shows the classes' colours.
+    """Write class ids ``(H, W)`` as an 8-bit PNG whose palette has the colours of the classes.
 
-    Memory depends on the width only; the file is written whole or not at all.
+    The file is written atomically; memory depends on the width only.
     """
     extent = label.pyramid.extent
     palette = np.zeros((256, 3), dtype=np.uint8)
@@ -26,12 +26,12 @@ def write_mask(path: Path, label: Multiscale) -> None:
         palette[entry.id] = entry.rgb
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(b"\x89PNG\r\n\x1a\n")
-        # 8 bits a pixel, a palette, no interlacing.
+        # 8 bits per pixel, a palette, no interlacing.
         _chunk(file, b"IHDR", struct.pack(">IIBBBBB", extent.width, extent.height, 8, 3, 0, 0, 0))
         _chunk(file, b"PLTE", palette.tobytes())
         packer = zlib.compressobj(6)
         for strip in extent.strips(_STRIP_PX):
-            # Each row begins with its filter: 0, none.
+            # Each row begins with a filter type; 0 means unfiltered.
             rows = np.pad(label.read(strip, cached=False), ((0, 0), (1, 0)))
             _chunk(file, b"IDAT", packer.compress(rows.tobytes()))
         _chunk(file, b"IDAT", packer.flush())

@@ -1,7 +1,7 @@
-"""Owns a QuPath project: its slides, its classes, and a script that adds the objects.
+"""Owns writing a QuPath project: its images, its classes, and a script that imports the objects.
 
-QuPath keeps the objects of an image as serialised Java, which only Java writes well; so they are
-GeoJSON in the project's folder, which the script reads.
+QuPath stores the objects of an image as serialised Java, which we cannot write. So the project
+folder has them as GeoJSON, and the script imports that.
 """
 
 import json
@@ -17,11 +17,11 @@ from wsi_seg.slides import search_slides, slide_name
 OBJECTS = "objects"
 
 PROJECT = "project.qpproj"
-# Of QuPath whose form of projects this is; later ones read it.
+# QuPath version of the project format; later versions read it.
 _VERSION = "0.5.0"
 _SCRIPT = """\
-// Adds the objects that wsi-seg found to the open image; "Run for project" does so for all images.
-// Objects that an image has already are not added again.
+// Imports the objects found by wsi-seg into the open image; use "Run for project" for all images.
+// Objects that the image already has are skipped.
 def file = new File(buildPathInProject("objects", getProjectEntry().getMetadataMap()["objects"]))
 def known = getAllObjects(false).collect { it.getID() } as Set
 addObjects(qupath.lib.io.PathIO.readObjects(file).findAll { !known.contains(it.getID()) })
@@ -34,33 +34,33 @@ def project_slides(folder: Path, source: Path, names: Iterable[str]) -> dict[str
     Parameters
     ----------
     folder
-        Of the project.
+        Folder of the project.
     source
-        Where the slides are: a file, or a folder.
+        File or folder of the slides.
     names
-        Of the slides.
+        Names of the slides.
 
     Returns
     -------
     dict[str, Path]
-        File of each slide, by its name.
+        Files by slide name.
 
     Raises
     ------
     OutputError
-        If a slide is not there, or the folder has a project, which people may have worked in.
+        If a slide is not found, or the folder already has a project.
     """
     if (folder / PROJECT).exists():
         raise OutputError(
-            f"{folder} has a QuPath project already; expected another folder, as the project may "
-            "have work in it"
+            f"{folder} has a QuPath project already; expected another folder, as overwriting the "
+            "project would lose work in it"
         )
     known = {slide_name(path): path for path in search_slides([source]).slides}
     missing = [name for name in names if name not in known]
     if missing:
         raise OutputError(
             f"got no files of {', '.join(map(repr, missing))} in {source}; expected the slides "
-            "that were predicted, with their names"
+            "that were predicted, under the same names"
         )
     return {name: known[name] for name in names}
 
@@ -68,18 +68,18 @@ def project_slides(folder: Path, source: Path, names: Iterable[str]) -> dict[str
 def write_qupath_project(
     folder: Path, slides: Mapping[str, Path], objects: Mapping[str, Path], classes: ClassTable
 ) -> list[Path]:
-    """Write a project with an entry for each slide; return the files.
+    """Write a project with an entry for each exported slide, and return the written files.
 
     Parameters
     ----------
     folder
-        Of the project.
+        Folder of the project.
     slides
-        File of each slide, by its name.
+        Files by slide name.
     objects
-        GeoJSON of those that were exported, in `OBJECTS` of the folder.
+        GeoJSON files by the names of exported slides, in the subfolder `OBJECTS`.
     classes
-        Become the classes of the project.
+        Classes of the project.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def write_qupath_project(
     project = folder / PROJECT
     entries = [
         {
-            # Without a provider QuPath takes the reader that suits the file.
+            # Without a provider, QuPath chooses the reader that supports the file.
             "serverBuilder": {"builderType": "uri", "uri": path.resolve().as_uri(), "args": []},
             "entryID": number,
             "imageName": path.name,
@@ -116,7 +116,7 @@ def write_qupath_project(
     texts = {
         folder / "scripts" / "import objects.groovy": _SCRIPT,
         folder / "classifiers" / "classes.json": json.dumps({"pathClasses": coloured}, indent=2),
-        project: json.dumps(about, indent=2),  # last: with it a project is complete
+        project: json.dumps(about, indent=2),  # last, because it makes the project complete
     }
     for path, text in texts.items():
         with atomic_path(path) as temporary:
@@ -125,5 +125,5 @@ def write_qupath_project(
 
 
 def _packed(rgb: tuple[int, int, int]) -> int:
-    """Colour as a signed number of 32 bits, opaque, as QuPath keeps it."""
+    """Pack an opaque colour into a signed 32-bit ARGB integer, as QuPath stores it."""
     return int.from_bytes([255, *rgb], signed=True)

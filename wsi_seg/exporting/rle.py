@@ -1,6 +1,6 @@
 """Owns writing run-length encoded masks as csv, one row for each slide and class.
 
-Masks are read in bands of columns, as runs go down columns; so a mask is never held whole.
+Runs are column-major, so masks are read in bands of columns, and memory never holds a whole mask.
 """
 
 import csv
@@ -23,16 +23,16 @@ _BAND_PX = 512
 def write_rle_csv(
     path: Path, labels: Iterable[tuple[str, Multiscale]], *, dialect: Dialect
 ) -> None:
-    """Write the masks of all classes of some slides, whole or not at all.
+    """Write the masks of all classes of several slides to one file, atomically.
 
     Parameters
     ----------
     path
         File to write.
     labels
-        Name of each slide and its label map; runs count pixels of its level 0.
+        Name and label map of each slide; runs count pixels of the label map's level 0.
     dialect
-        How runs are written; see `annotations.rle`.
+        Run-length encoding; see `annotations.rle`.
     """
     with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -45,7 +45,7 @@ def write_rle_csv(
 
 
 def encode_label(label: Multiscale) -> Iterator[tuple[str, Runs]]:
-    """Name and runs, ``(n, 2)`` down the columns, of each class of a label map."""
+    """Yield the name and the column-major runs ``(n, 2)`` of each class of a label map."""
     classes = label.classes
     extent = label.pyramid.extent
     parts: dict[int, list[Runs]] = {entry.id: [] for entry in classes}
@@ -56,11 +56,11 @@ def encode_label(label: Multiscale) -> Iterator[tuple[str, Runs]]:
         for number, found in parts.items():
             found.append(find_runs(ids == number) + x * extent.height)
     for entry in classes:
-        yield entry.name, _joined(np.concatenate(parts[entry.id]))
+        yield entry.name, _merged(np.concatenate(parts[entry.id]))
 
 
-def _joined(runs: Runs) -> Runs:
-    """Join runs where one ends at the pixel at which the next begins."""
+def _merged(runs: Runs) -> Runs:
+    """Merge runs that touch."""
     if not len(runs):
         return runs
     separate = runs[1:, 0] != runs[:-1, 1]

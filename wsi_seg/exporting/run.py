@@ -1,4 +1,4 @@
-"""Owns exporting a whole prediction collection: one file per slide and format."""
+"""Owns exporting a collection of predictions to all requested formats."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -36,7 +36,7 @@ from wsi_seg.store.turns import areas, taking_turns
 
 _LONGEST_SUFFIX = ".probability.ome.tif"
 
-# Objects of fewer pixels of the prediction are specks.
+# Default minimum area of objects, in pixels of the prediction.
 _LEAST_PX = 4
 
 
@@ -48,37 +48,38 @@ def export(
     shard: Shard | None = None,
     progress: Progress = Silent(),  # noqa: B008 (has no state)
 ) -> ExportReport:
-    """Write every prediction in the formats asked for.
+    """Write every prediction in the requested formats.
 
-    Several processes may export one collection, if each is given its ``shard``: the one that ends
-    last writes the files of all slides.
+    Several processes may export one collection, each with its own ``shard``; the last one to finish
+    writes the files that cover all slides.
 
     Parameters
     ----------
     predictions
-        Made by inference.
+        Predictions of inference.
     slides
-        The slides' own stores, which overview pictures need. Where they are given, COCO has the
-        names of the slides' files.
+        Stores of the slides, which overview pictures need. If given, COCO uses the file names of
+        the slides.
     targets
-        What to write, and where.
+        Formats and paths to write.
     shard
-        Which share of the slides this process exports, balanced by their sizes; then it does what
-        those have left that were killed. None is all of them.
+        Share of the slides that this process exports, balanced by their sizes; it then takes over
+        the slides of processes that were killed. None exports all slides.
     progress
         Advanced by slides.
 
     Returns
     -------
     ExportReport
-        Its `ExportReport.require_whole` raises if some slides could not be exported.
+        `ExportReport.require_whole` raises if a slide could not be exported.
 
     Raises
     ------
     StoreError
         If there are no predictions.
     OutputError
-        If a file for all slides cannot be written, or is there and no export wrote it.
+        If a file of all slides cannot be written, or would overwrite a file that was not written
+        by an export.
 
     Examples
     --------
@@ -89,7 +90,7 @@ def export(
     """
     names = predictions.require_names()
     project = targets.qupath_project
-    # Of several processes, others may have made it already: the last one looks.
+    # With shards, another process may have written the project; the last one checks.
     in_project = _project_slides(targets, names) if shard is None else {}
     shared = Written(overwrite=targets.overwrite)
     for path in (targets.rle, targets.coco):
@@ -138,7 +139,7 @@ def _share(
     shard: Shard,
     progress: Progress,
 ) -> tuple[Batch["_Done"], list[Path]]:
-    """Export a share of the predictions; the last process writes the files of all of them."""
+    """Export a share of the predictions; the last process also writes the files of all slides."""
 
     def digests(name: str) -> list[str]:
         path = predictions.path / name
@@ -184,10 +185,10 @@ def _warnings(predictions: Predictions, targets: ExportTargets) -> tuple[str, ..
     plain = sum(store.saved == "labels" for store in predictions)
     if plain and (targets.ome_tiff or targets.table or targets.outlined):
         warnings.append(
-            f"probabilities of {plain} slides are in no file: only their class ids were saved"
+            f"probabilities of {plain} slides were not exported: only their class ids were saved"
         )
     warnings += [
-        f"{name}: its name leaves no room for {_LONGEST_SUFFIX}; some files have a shorter name"
+        f"{name}: its name is too long for {_LONGEST_SUFFIX}; some files have a shortened name"
         for name in predictions.names()
         if file_name(name, _LONGEST_SUFFIX) != name + _LONGEST_SUFFIX
     ]
@@ -196,7 +197,7 @@ def _warnings(predictions: Predictions, targets: ExportTargets) -> tuple[str, ..
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """What was written of one slide; ``objects`` are those that are large enough, if outlined."""
+    """Files of one slide; ``objects`` counts those that are large enough, None if not outlined."""
 
     name: str
     label: Multiscale
@@ -207,13 +208,13 @@ class _Done:
 
 
 def _write_slide(store: SlideStore, slides: Collection | None, targets: ExportTargets) -> _Done:
-    """Write one slide's own files."""
+    """Write the files of one slide."""
     label = _decided(store, slides, targets)
     store = replace(store, image=_inside(store.image, store, slides, targets))
     if label.channels is not None and targets.one_id:
         raise StoreError(
-            f"slide {store.name}: its classes overlap, and {', '.join(targets.one_id)} have one id "
-            "for each pixel; expected other formats, such as --geojson, --rle or --ome-tiff"
+            f"slide {store.name}: its classes overlap, but {', '.join(targets.one_id)} hold one id "
+            "per pixel; expected other formats, such as --geojson, --rle or --ome-tiff"
         )
     files = Written(overwrite=targets.overwrite)
     write_pixels(store, label, slides, targets, files)
@@ -239,7 +240,7 @@ def _write_slide(store: SlideStore, slides: Collection | None, targets: ExportTa
 
 
 def _decided(store: SlideStore, slides: Collection | None, targets: ExportTargets) -> Multiscale:
-    """Label map that is exported; what is outside of the part that was asked for is 0."""
+    """Return the label map to export, with 0 outside of the requested part."""
     return _inside(decided_label(store, targets.rule), store, slides, targets)
 
 
@@ -263,7 +264,7 @@ def _outlines(store: SlideStore, label: Multiscale, targets: ExportTargets) -> O
 
 
 def _identity(store: SlideStore, label: Multiscale, inside: Inside | None) -> dict[str, object]:
-    """List what decides the objects of a slide, whatever was saved of the prediction."""
+    """List what determines the objects of a slide, independently of the saved arrays."""
     about = store.prediction
     return {
         "slide": store.name,
@@ -287,7 +288,7 @@ def _write_objects(
     targets: ExportTargets,
     files: Written,
 ) -> None:
-    """Write what has the objects of one slide."""
+    """Write the formats that contain the objects of one slide."""
     name = store.name
     if targets.geojson is not None:
         packed = ".gz" if targets.packed else ""
@@ -318,17 +319,17 @@ def _write_objects(
 
 
 def _placed(table: ObjectTable, label: Multiscale) -> ObjectTable:
-    """Objects at the places that their outlines have, which end where the slide does."""
+    """Scale the coordinates of objects exactly as those of their outlines."""
     place, scale = Place.of(label), label.downsample
-    tall, wide = place.tall / scale, place.wide / scale
+    by_y, by_x = place.scale_y / scale, place.scale_x / scale
     return replace(
         table,
-        y=table.y * tall,
-        top=table.top * tall,
-        bottom=table.bottom * tall,
-        x=table.x * wide,
-        left=table.left * wide,
-        right=table.right * wide,
+        y=table.y * by_y,
+        top=table.top * by_y,
+        bottom=table.bottom * by_y,
+        x=table.x * by_x,
+        left=table.left * by_x,
+        right=table.right * by_x,
     )
 
 
@@ -339,7 +340,7 @@ def _write_shared(
     targets: ExportTargets,
     files: Written,
 ) -> None:
-    """Write the files that hold all slides; objects of one slide at a time are in memory."""
+    """Write the files of all slides; memory holds the objects of one slide at a time."""
     labels = {name: slide.label for name, slide in done.items()}
     if targets.rle is not None and labels:
         parts = [(name, part) for name, label in labels.items() for part in each_class(label)]
@@ -355,7 +356,7 @@ def _write_shared(
 
 
 def _project_slides(targets: ExportTargets, names: Sequence[str]) -> dict[str, Path]:
-    """Files of the slides for a QuPath project; none where no project is wanted."""
+    """Find the files of the slides, if a QuPath project was requested."""
     if targets.qupath_project is None or targets.source is None:
         return {}
     return project_slides(targets.qupath_project, targets.source, names)
@@ -366,7 +367,7 @@ def _project_objects(project: Path, name: str) -> Path:
 
 
 def _slide_file(slides: Collection | None, name: str) -> str:
-    """Name of a slide's file; the slide's own name where the file is not known by it."""
+    """Return the file name of a slide; the slide's own name if it does not match its source."""
     if slides is None or name not in slides:
         return name
     source = slides[name].info.source

@@ -1,11 +1,11 @@
-"""Owns outlines with fewer vertices: no pixel changes sides, and no two outlines cross.
+"""Owns simplifying outlines so that every pixel centre keeps its side and outlines do not cross.
 
 Outlines along pixel borders are cut into stretches at nodes, the corners where more than two pixel
-borders meet. The two objects at the sides of a stretch share it whole, so drawing it by itself
-changes both alike. It is drawn through the middles of its straight runs, which makes lines of
-stairs and stays within `LEAST_PX` of the borders; then vertices are left out (Douglas and Peucker)
-as far as it stays within half a pixel. So near to a border there is no pixel's centre, and no other
-stretch but those that begin where this one ends.
+borders meet. The objects on both sides share the whole stretch, so simplifying it by itself changes
+both in the same way. The stretch is first drawn through the midpoints of its straight runs, which
+straightens staircases and stays within `LEAST_PX` of the borders. Then Douglas-Peucker removes
+vertices while the line stays within half a pixel. No pixel centre is that close to a border, and
+neither is another stretch, except at a shared end point.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,22 +19,22 @@ from numpy.typing import NDArray
 from wsi_seg.geometry import Extent
 from wsi_seg.masks.vectorize import Strip
 
-# How far outlines are from pixel borders in pixels, at least and at most.
+# Smallest and largest tolerance: the distance of outlines from pixel borders, in pixels.
 LEAST_PX = 1 / 3
 MOST_PX = 0.499
 
-# From a corner, a line to the middle of a run of one pixel begins so many half pixels away at most.
-# With x of them it stays within x / (2 x + 2) pixels of the borders, here LEAST_PX.
+# Largest distance, in half pixels, from a corner to the start of a line towards the midpoint of a
+# run of one pixel. At distance x, the line stays within x / (2 x + 2) pixels of the borders.
 _REACH = 2
 
-# More than there are pixels on a line, so that a line and a place on it are one number.
+# More than the pixels of a row, so that line * _LINE + position is a unique key.
 _LINE = 1 << 32
 
 Ints = NDArray[np.int64]
 
 
 class Nodes:
-    """Corners of a label map where more than two pixel borders meet, noted while strips pass.
+    """Corners of a label map where more than two pixel borders meet, collected from strips.
 
     The corners of the slide are nodes, too.
 
@@ -52,16 +52,16 @@ class Nodes:
         self._parts: list[tuple[int, Ints]] = []
 
     def watch(self, strips: Iterable[Strip]) -> Iterator[Strip]:
-        """Pass strips on; nodes of a strip are known before it is passed on."""
+        """Yield strips unchanged, after collecting the nodes of each."""
         bottom = 0
         for y, rows in strips:
             bottom = y + len(rows)
             self._note(y, np.pad(rows, ((0, 0), (1, 1))))
             yield y, rows
-        self._note(bottom, np.zeros((1, self._row + 1), dtype=np.uint8))  # what is below the slide
+        self._note(bottom, np.zeros((1, self._row + 1), dtype=np.uint8))  # below the slide
 
     def _note(self, y: int, rows: NDArray[Any]) -> None:
-        """Note the nodes at the upper corners of rows that are padded at both sides."""
+        """Collect the nodes at the upper corners of rows, which are padded on both sides."""
         if rows.any() or self._above.any():
             both = np.concatenate([self._above[None], rows])
             upper, lower = both[:-1], both[1:]
@@ -76,21 +76,21 @@ class Nodes:
         self._above = rows[-1]
 
     def on(self, xy: Ints, step: Ints, length: Ints) -> tuple[Ints, Ints]:
-        """Find the nodes on sides; the last corner of a side belongs to the next one.
+        """Find the nodes on straight sides; the last corner of a side belongs to the next side.
 
         Parameters
         ----------
         xy, step
-            ``(s, 2)`` where sides begin, and one step of a pixel along each.
+            ``(s, 2)`` start points of sides, and their directions as steps of one pixel.
         length
             ``(s,)`` number of steps.
 
         Returns
         -------
         NDArray[np.int64]
-            ``(n,)`` side of each node that is on one; a node may be on several.
+            ``(n,)`` side of each node; a node on several sides is repeated.
         NDArray[np.int64]
-            ``(n,)`` its steps from where the side begins.
+            ``(n,)`` number of steps from the start of the side.
         """
         low, high = (self._row * (f(xy[:, 1]) + n) for f, n in ((np.min, 0), (np.max, 1)))
         parts = [part for end, part in self._parts if end * self._row >= low and part[0] < high]
@@ -112,22 +112,22 @@ class Nodes:
 def simplify(
     polygons: NDArray[np.object_], nodes: Nodes, tolerance_px: float = MOST_PX
 ) -> NDArray[np.object_]:
-    """Leave out vertices of outlines along pixel borders.
+    """Remove vertices of outlines along pixel borders.
 
     Parameters
     ----------
     polygons
-        ``(n,)`` polygons with whole coordinates in pixels of the label map.
+        ``(n,)`` polygons with integer coordinates in pixels of the label map.
     nodes
-        Of the label map, down to the lower ends of the polygons.
+        Nodes of the label map, at least down to the lower ends of the polygons.
     tolerance_px
-        How far outlines may be from the borders of pixels: `LEAST_PX` to `MOST_PX`; 0 leaves them
-        there.
+        Largest distance of outlines from pixel borders, `LEAST_PX` to `MOST_PX`; 0 keeps the
+        outlines unchanged.
 
     Returns
     -------
     NDArray[np.object_]
-        ``(n,)`` valid polygons, which contain the same centres of pixels.
+        ``(n,)`` valid polygons that contain the same pixel centres.
     """
     if not tolerance_px or not len(polygons):
         return polygons
@@ -142,16 +142,16 @@ def simplify(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Runs:
-    """Straight runs of rings, one after the other; nodes inside of straight sides part runs.
+    """Straight runs of rings, one ring after the other; nodes within straight sides split runs.
 
     Parameters
     ----------
     xy
-        ``(r, 2)`` where each begins, in pixels.
+        ``(r, 2)`` start point of each run, in pixels.
     ring
-        ``(r,)`` its ring.
+        ``(r,)`` ring of each run.
     node
-        ``(r,)`` whether it begins at a node.
+        ``(r,)`` whether the run begins at a node.
     """
 
     xy: Ints
@@ -160,7 +160,7 @@ class _Runs:
 
     @classmethod
     def of(cls, xy: Ints, ring: Ints, nodes: Nodes) -> "_Runs":
-        """Part rings, given by their vertices, where they turn and at nodes."""
+        """Split rings, given by their vertices, at turns and at nodes."""
         follow = _following(ring)
         run = xy[follow] - xy
         length = np.abs(run).sum(axis=1)
@@ -182,17 +182,17 @@ class _Runs:
         return cls(begin, ring[which], np.insert(is_node, between, True))
 
     def middles(self) -> tuple[Ints, Ints, NDArray[np.bool_]]:
-        """Draw rings through the middles of their runs.
+        """Draw rings through the midpoints of their runs.
 
         Returns
         -------
         NDArray[np.int64]
-            ``(v, 2)`` vertices in half pixels. Nodes are kept, and corners of two runs of two
-            pixels or more. Long runs have a vertex near each end in place of one in the middle.
+            ``(v, 2)`` vertices in half pixels. Nodes are kept, and so are corners between two runs
+            of two or more pixels. Long runs get a vertex near each end instead of a midpoint.
         NDArray[np.int64]
-            ``(v,)`` ring of each.
+            ``(v,)`` ring of each vertex.
         NDArray[np.bool_]
-            ``(v,)`` which are nodes.
+            ``(v,)`` whether each vertex is a node.
         """
         follow = _following(self.ring)
         start = 2 * self.xy
@@ -202,7 +202,7 @@ class _Runs:
         previous[follow] = length
         long = length > 2 * _REACH
         inward = np.sign(end - start) * _REACH
-        # What each run gives: its begin, a first vertex, a second one.
+        # Candidates of each run: its start point, a first vertex, a second vertex.
         wanted = np.empty((len(start), 3), dtype=np.bool_)
         wanted[:, 0] = self.node | ((length > 2) & (previous > 2))
         wanted[:, 1], wanted[:, 2] = True, long
@@ -216,7 +216,7 @@ class _Runs:
 
 
 def _following(ring: Ints) -> Ints:
-    """Place of the next vertex of the same ring, for vertices of rings one after the other."""
+    """Return the index of the next vertex of the same ring, for concatenated rings."""
     start = np.flatnonzero(np.append(True, ring[1:] != ring[:-1]))
     following = np.arange(1, len(ring) + 1)
     following[np.append(start[1:], len(ring)) - 1] = start
@@ -225,18 +225,18 @@ def _following(ring: Ints) -> Ints:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Stretches:
-    """Rings cut into stretches that their neighbours cut alike.
+    """Rings cut into stretches; neighbouring rings have the same cuts.
 
     Parameters
     ----------
     xy
-        ``(v, 2)`` vertices of rings one after the other, each from its first cut on.
+        ``(v, 2)`` vertices of concatenated rings, each starting at its first cut.
     begin, end
-        ``(s,)`` places of the first and the last vertex of each stretch.
+        ``(s,)`` indices of the first and the last vertex of each stretch.
     length
-        ``(s,)`` number of vertices, the last one left out.
+        ``(s,)`` number of vertices, excluding the last one.
     ring
-        ``(s,)`` number of the ring.
+        ``(s,)`` ring of each stretch.
     """
 
     xy: Ints
@@ -247,7 +247,7 @@ class _Stretches:
 
     @classmethod
     def of(cls, xy: Ints, ring: Ints, node: NDArray[np.bool_]) -> "_Stretches":
-        """Cut rings at nodes; a stretch that ends where it begins, at its outermost vertices."""
+        """Cut rings at nodes, and closed stretches at their outermost vertices."""
         key = _keys(xy)
         start = np.flatnonzero(np.append(True, ring[1:] != ring[:-1]))
         size = np.diff(np.append(start, len(ring)))
@@ -277,9 +277,9 @@ class _Stretches:
         return cls(xy, begin, end, length, ring[begin])
 
     def simplified(self, tolerance_px: float) -> tuple[NDArray[np.float64], Ints]:
-        """Vertices that are left, and the number of the ring of each."""
+        """Return the remaining vertices ``(v, 2)``, and the ring ``(v,)`` of each."""
         key = _keys(self.xy)
-        # Both neighbours walk a stretch in the same direction, so ties fall alike.
+        # Both neighbours simplify a stretch in the same direction, so ties are broken alike.
         back = key[self.begin] > key[self.end]
         line, step = _counted(self.length + 1)
         step = np.where(back[line], self.length[line] - step, step)
@@ -288,18 +288,18 @@ class _Stretches:
         lines = shapely.simplify(lines, tolerance_px, preserve_topology=False)
         points = shapely.get_coordinates(lines)
         count = np.asarray(shapely.get_num_coordinates(lines), dtype=np.int64)
-        line, step = _counted(count - 1)  # the next stretch has the last vertex
+        line, step = _counted(count - 1)  # the last vertex belongs to the next stretch
         step = np.where(back[line], count[line] - 1 - step, step)
         return points[(np.cumsum(count) - count)[line] + step], self.ring[line]
 
 
 def _keys(xy: Ints) -> Ints:
-    """Numbers that order vertices by x, then by y."""
+    """Return integers that order vertices by x, then by y."""
     keys: Ints = xy[:, 0] * _LINE + xy[:, 1]
     return keys
 
 
 def _counted(count: Ints) -> tuple[Ints, Ints]:
-    """Group of each member, and its number in the group, of groups of these sizes."""
+    """Return the group of each member, and its index in the group, for groups of these sizes."""
     group = np.repeat(np.arange(len(count)), count)
     return group, np.arange(len(group)) - (np.cumsum(count) - count)[group]

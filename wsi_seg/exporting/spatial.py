@@ -1,4 +1,4 @@
-"""Owns predictions as SpatialData stores; the one module that needs that library."""
+"""Owns writing predictions as SpatialData stores; the only module that imports spatialdata."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,26 +21,26 @@ _CHUNK_PX = 1024
 
 
 def write_spatialdata(path: Path, objects: Outlines, name: str, slide: Path | None) -> None:
-    """Write a prediction as a SpatialData store, whole or not at all.
+    """Write a prediction as a SpatialData store, atomically.
 
-    It has the labels ``classes`` and ``objects``, the shapes ``outlines``, and a table that
-    annotates the objects with their class and measurements. All are in um, in the coordinate system
-    ``global`` (pixels of level 0 where mpp is unknown). The slide is not copied: the attribute
-    ``slide`` says where it is. Pixels are held in strips, outlines all at once.
+    The store has the labels ``classes`` and ``objects``, the shapes ``outlines``, and a table that
+    annotates the objects with their class and measurements. The unit of the coordinate system
+    ``global`` is um (level-0 pixels if mpp is unknown). The slide is not copied; the attribute
+    ``slide`` holds its path. Pixels are read in strips; outlines are held in memory all at once.
 
     Parameters
     ----------
     path
         Folder to write.
     objects
-        Objects of the label map that is exported.
+        Objects of the exported label map.
     name, slide
-        Name of the slide, and its store; None where that is unknown.
+        Name of the slide, and the path of its store; None if that is unknown.
 
     Raises
     ------
     OutputError
-        If it cannot be written.
+        If the store cannot be written.
     MissingLibraryError
         If the extra ``spatialdata`` is not installed; raised by the command line.
     """
@@ -67,7 +67,7 @@ def write_spatialdata(path: Path, objects: Outlines, name: str, slide: Path | No
 
 
 def _numbered(path: Path, objects: Outlines) -> "Array":
-    """Numbers of the objects as a lazy array: on disk, as they are found from top to bottom."""
+    """Write the object numbers to a temporary zarr array, and return it as a dask array."""
     import dask.array
 
     extent = objects.label.pyramid.extent
@@ -84,7 +84,7 @@ def _numbered(path: Path, objects: Outlines) -> "Array":
 
 
 def _labels(pixels: "Array", size: float, levels: int) -> "DataTree":
-    """Label map as SpatialData has it; levels that its library computes."""
+    """Make a SpatialData label element; spatialdata computes its coarser levels."""
     from spatialdata.models import Labels2DModel
     from spatialdata.transformations import Scale
 
@@ -99,7 +99,7 @@ def _labels(pixels: "Array", size: float, levels: int) -> "DataTree":
 
 
 def _shapes(objects: Outlines, size: float) -> "GeoDataFrame":
-    """Outlines by the numbers of their objects; ``size`` is that of a pixel of level 0."""
+    """Make a table of outlines by object number; ``size`` is that of a level-0 pixel."""
     import geopandas
     from spatialdata.models import ShapesModel
     from spatialdata.transformations import Scale
@@ -119,7 +119,7 @@ def _shapes(objects: Outlines, size: float) -> "GeoDataFrame":
 
 
 def _table(objects: Outlines) -> "AnnData":
-    """Measurements of all objects, which annotate the label ``objects``."""
+    """Make the table of measurements that annotates the label ``objects``."""
     import anndata
     import pandas
     from spatialdata.models import TableModel

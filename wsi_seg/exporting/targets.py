@@ -1,4 +1,4 @@
-"""Owns what an export is asked for, and what it reports."""
+"""Owns the options of an export, and its report."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,22 +12,22 @@ from wsi_seg.postprocess.rule import Rule
 
 @dataclass(frozen=True, slots=True)
 class ExportTargets:
-    """Where to write which format; None leaves a format out.
+    """Paths to write by format, None to skip a format, and options of the formats.
 
     Parameters
     ----------
     geojson, geoparquet, asap
         Folders for the outlines of each slide: GeoJSON (``.geojson.gz`` if ``packed``), GeoParquet,
-        ASAP's XML.
+        ASAP XML.
     qupath_project
-        Folder for a QuPath project of all slides, with their outlines; it needs ``source``.
+        Folder for a QuPath project of all slides with their outlines; requires ``source``.
     table
-        Folder for object tables, as csv and parquet; probabilities are nan if none were saved.
+        Folder for object tables as csv and parquet; probabilities are nan if they were not saved.
     coco
-        One COCO file for all slides; polygons count pixels of level 0.
+        COCO file of all slides, in level-0 pixels.
     png, overview
-        Folders for one PNG of class ids (of overlapping classes one each, named by its id and its
-        name), one overview picture per slide.
+        Folders for one PNG of class ids per slide (one per class, named by its id and name, if
+        classes overlap), and for one overview picture per slide.
     ome_tiff
         Folder for pyramidal OME-TIFFs of the label map, and of the probabilities if they were
         saved.
@@ -35,43 +35,43 @@ class ExportTargets:
         Folder for one OME-Zarr per slide: probabilities with the labels ``classes`` and
         ``objects``, of version ``ngff``; one file each if ``zipped``.
     spatialdata
-        Folder for one SpatialData store per slide; needs the extra of that name.
+        Folder for one SpatialData store per slide; requires the extra ``spatialdata``.
     dicom_seg, dicom_ann
-        Folders for the DICOM segmentations (a folder each) and annotations of each slide; they need
-        ``source``, which are DICOM slides, and the extra ``dicom``.
+        Folders for one folder of DICOM segmentations per slide, and for one file of DICOM
+        annotations per slide; both require DICOM slides as ``source`` and the extra ``dicom``.
     rle
-        One csv file of run-length encoded masks of all slides. Runs count pixels of the prediction,
-        whose size is given with them.
+        csv file of run-length encoded masks of all slides, in pixels of the prediction, whose size
+        each row states.
     kind
-        What QuPath makes of the objects of GeoJSON; see `write_geojson`.
+        Object type of GeoJSON in QuPath; see `write_geojson`.
     min_area_um2
-        Objects smaller than this are left out of the outlines; px² of level 0 where mpp is unknown.
-        None takes four pixels of the prediction.
+        Objects smaller than this, in um² (px² of level 0 if mpp is unknown), are not outlined. None
+        takes four pixels of the prediction.
     simplify_um
         How far outlines may move; see `outlines`.
     rule
-        Makes the decision that is exported, which is kept as the label ``decision``; None exports
-        the label map that inference wrote, without what the model's card calls too small.
+        Rule of the decision to export, which is stored as the label ``decision``; None exports the
+        label map of inference, without objects below the minimum area of the model card.
     packed
-        Whether polygon files are gzipped.
+        Whether GeoJSON files are gzipped.
     dialect
-        Of the run-length encoding; see `annotations.rle`.
+        Run-length encoding; see `annotations.rle`.
     source, codes
-        Slides that were predicted, and a file with the codes of classes; see `class_codes`.
+        Source slides of the predictions, and a file with codes of classes; see `class_codes`.
     probabilities
-        Whether DICOM segmentations are fractional: probabilities in place of class ids.
+        Whether DICOM segmentations are FRACTIONAL, with probabilities instead of class ids.
     ngff, zipped
-        Version of OME-Zarr, and whether each is one ``.ozx`` file, which only 0.5 has.
+        OME-Zarr version, and whether each is a single ``.ozx`` file, which requires 0.5.
     overwrite
-        Whether files are replaced that no export wrote, or that were changed since.
+        Whether to replace files that were not written by an export or were changed since.
     inside
-        Part of each slide that is exported; outside is nothing. None is all of it.
+        Part of each slide to export; None exports whole slides.
 
     Raises
     ------
     OutputError
-        If OME-Zarr 0.4 is to be one file, DICOM or a QuPath project are to be made without the
-        slides, or probabilities without DICOM segmentations.
+        If ``zipped`` is combined with OME-Zarr 0.4, DICOM or a QuPath project lacks ``source``, or
+        ``probabilities`` lacks ``dicom_seg``.
 
     Examples
     --------
@@ -109,61 +109,62 @@ class ExportTargets:
     def __post_init__(self) -> None:
         if self.zipped and self.ngff != "0.5":
             raise OutputError(
-                f"got OME-Zarr {self.ngff} as one file; expected 0.5, which alone has .ozx"
+                f"got OME-Zarr {self.ngff} as one file; expected 0.5, the only one with .ozx"
             )
         if self.probabilities and self.dicom_seg is None:
             raise OutputError(
-                "got --probabilities without --dicom-seg; expected both: it is DICOM segmentations "
-                "that hold probabilities in place of class ids; OME-TIFF and OME-Zarr hold both"
+                "got --probabilities without --dicom-seg; expected both: the option makes DICOM "
+                "segmentations hold probabilities instead of class ids; OME-TIFF and OME-Zarr "
+                "always hold both"
             )
         if self.source is None and self.qupath_project is not None:
             raise OutputError(
                 "got no slides; expected those that were predicted, as --source: a QuPath project "
-                "says where its slides are"
+                "links to the files of its slides"
             )
         if self.source is None and (self.dicom_seg or self.dicom_ann):
             raise OutputError(
-                "got no DICOM slides; expected those that were predicted, as --source: DICOM of a "
-                "slide has its patient, study and place"
+                "got no DICOM slides; expected those that were predicted, as --source: DICOM "
+                "exports refer to the patient, study and frame of reference of the slide"
             )
 
     @property
     def outlined(self) -> bool:
-        """Whether a format has outlines."""
+        """Whether a requested format has outlines."""
         outlines = (self.geojson, self.geoparquet, self.asap, self.coco, self.qupath_project)
         return any((*outlines, self.spatialdata, self.dicom_ann))
 
     @property
     def one_id(self) -> tuple[str, ...]:
-        """Options whose formats have one class for each pixel, so that none may overlap."""
+        """Options of requested formats that have one class per pixel, so classes cannot overlap."""
         seg = None if self.probabilities else self.dicom_seg
-        wanted = {"--dicom-seg": seg, "--spatialdata": self.spatialdata}
-        return tuple(name for name, path in wanted.items() if path is not None)
+        paths = {"--dicom-seg": seg, "--spatialdata": self.spatialdata}
+        return tuple(name for name, path in paths.items() if path is not None)
 
     @property
     def numbered(self) -> bool:
-        """Whether a format has objects."""
+        """Whether a requested format has objects, outlined or not."""
         return self.outlined or any((self.table, self.ome_zarr))
 
 
 @dataclass(frozen=True, slots=True)
 class ExportReport(SlidesReport[str]):
-    """What was exported.
+    """Report of an export.
 
     Parameters
     ----------
     files
-        That were written.
+        Files that were written.
     objects
-        Number of objects that are large enough, by slide.
+        Number of outlined objects by slide.
     left_out
-        Number of those that outlines lack, as they are too small.
+        Number of objects that were too small to be outlined, by slide.
     min_area
-        Area below which they are, with its unit.
+        Minimum area with its unit, by slide.
     warnings
-        Tiles that inference could not read, and probabilities it did not save.
+        Tiles that inference could not read, probabilities that it did not save, shortened names.
     elsewhere
-        Number of slides that others of several processes export, or have.
+        Number of slides that other processes export or have exported.
     """
 
     files: tuple[str, ...]
@@ -174,13 +175,13 @@ class ExportReport(SlidesReport[str]):
     elsewhere: int = 0
 
     def lines(self) -> list[str]:
-        """Figures as sentences for people."""
+        """Report as lines of text."""
         lines = []
         for slide, count in self.objects.items():
             small = self.left_out[slide]
             rest = f", without {small} below {self.min_area[slide]}" if small else ""
             lines.append(f"{slide}: {count} objects{rest}")
         if any(self.left_out.values()):
-            lines.append("--min-area-um2 0 keeps small ones")
+            lines.append("--min-area-um2 0 keeps small objects")
         lines += [*self.warnings, *(f"wrote {file}" for file in self.files)]
         return [*lines, *elsewhere_lines(self.elsewhere)]

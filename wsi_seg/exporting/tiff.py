@@ -1,4 +1,4 @@
-"""Owns probabilities and label maps as pyramidal OME-TIFF, written tile by tile."""
+"""Owns writing probabilities and label maps as pyramidal OME-TIFF, tile by tile."""
 
 import json
 from collections.abc import Iterator
@@ -17,23 +17,23 @@ _TILE_PX = 512
 
 
 def write_ome_tiff(path: Path, image: Multiscale, name: str) -> None:
-    """Write all levels of a prediction or label map, whole or not at all.
+    """Write all levels of a prediction or label map, atomically.
 
-    The image has the name of its slide. Channels are planes with the names and colours of the
-    classes; the one of class ids names them all. Levels are in SubIFDs, as OME-TIFF has them.
-    Memory holds a few tiles.
+    The image is named after its slide. Channels are planes with the names and colours of the
+    classes; a single channel of class ids lists them in its name. Levels are in SubIFDs, as the
+    specification requires. Memory holds a few tiles.
 
     Parameters
     ----------
     path
-        File to write, ``.ome.tif`` by custom.
+        File to write, usually ``.ome.tif``.
     image
-        Probabilities, uint8 value / 255, or class ids.
+        Probabilities ``(H, W, C)`` uint8, value / 255, or class ids ``(H, W)`` uint8.
     name
-        Of the slide.
+        Name of the slide.
     """
-    about = _described(image, name)
-    # By what is in it, so that the same export has the same bytes; else tifffile draws one.
+    about = _metadata(image, name)
+    # Derived from the content, because a random UUID would make equal exports differ.
     content = json.dumps([name, about, dict(image.attributes)], sort_keys=True, default=str)
     about["UUID"] = str(uuid5(NAMESPACE_OID, content))
     with (
@@ -56,8 +56,8 @@ def write_ome_tiff(path: Path, image: Multiscale, name: str) -> None:
             )
 
 
-def _described(image: Multiscale, name: str) -> dict[str, object]:
-    """Describe an image as its OME-XML does."""
+def _metadata(image: Multiscale, name: str) -> dict[str, object]:
+    """Build the OME metadata that tifffile writes as OME-XML."""
     mpp = image.pyramid.mpp
     size = {} if mpp is None else _physical(mpp)
     if image.channels is None:
@@ -71,7 +71,7 @@ def _described(image: Multiscale, name: str) -> dict[str, object]:
 
 
 def _signed(rgba: tuple[int, int, int, int]) -> int:
-    """Colour as OME has it: 32 bits, red first, read as a number with a sign."""
+    """Pack a colour into a signed 32-bit RGBA integer, as OME stores it."""
     return int.from_bytes(bytes(rgba), "big", signed=True)
 
 
@@ -85,7 +85,7 @@ def _physical(mpp: float) -> dict[str, object]:
 
 
 def _tiles(image: Multiscale, level: int) -> Iterator[NDArray[np.uint8]]:
-    """Tiles of one level, channel by channel, padded to full size."""
+    """Yield the tiles ``(h, w)`` of one level, channel by channel, padded to full size."""
     extent = image.pyramid.extents[level]
     for channel in range(image.channels or 1):
         for y in range(0, extent.height, _TILE_PX):

@@ -1,4 +1,4 @@
-"""Owns which files an export may replace: those that it wrote itself and nobody changed since."""
+"""Owns which files an export may replace: those written by an export and unchanged since."""
 
 import contextlib
 import hashlib
@@ -8,17 +8,16 @@ from pathlib import Path
 from wsi_seg.atomic import write_atomic
 from wsi_seg.errors import OutputError
 
-# Folder, next to the files, that keeps how each was when it was written; one file for each, so that
-# several exports may write to a folder at the same time.
+# Folder next to the files, with one record of each file's digest, so that several exports may write
+# to the same folder at the same time.
 _RECORDS = ".exported"
 
-# What a record says from before a file is written until it is whole, so that an export that was
-# killed in between can be repeated.
-_BEGUN = "begun"
+# Content of a record while its file is being written, so that a killed export can be repeated.
+_INCOMPLETE = "begun"
 
 
 class Written:
-    """Files that an export writes, none of them in the place of somebody else's.
+    """Files written by an export, which does not replace files of other origin.
 
     Parameters
     ----------
@@ -31,25 +30,25 @@ class Written:
         self.paths: list[Path] = []
 
     def require_free(self, path: Path) -> None:
-        """Raise an `OutputError` if the path has what an export did not write, or not so."""
+        """Raise an `OutputError` if an export may not replace the file or folder at a path."""
         if self.overwrite or not path.exists() or is_as_written(path):
             return
         raise OutputError(
-            f"{path} is there already, and export did not write it, or it was changed since; "
+            f"{path} exists already, and was not written by an export or was changed since; "
             "expected another folder, such as found/, or --overwrite, which replaces it"
         )
 
     @contextlib.contextmanager
     def new(self, path: Path) -> Iterator[Path]:
-        """Give a path to write a file or a folder to, and note that it is ours.
+        """Yield a path to write a file or folder to, and record its digest afterwards.
 
         Raises
         ------
         OutputError
-            If somebody else's file is there.
+            If there is a file that an export may not replace.
         """
         self.require_free(path)
-        write_atomic(_record(path), _BEGUN)
+        write_atomic(_record(path), _INCOMPLETE)
         yield path
         write_atomic(_record(path), _digest(path))
         self.paths.append(path)
@@ -60,15 +59,15 @@ def _record(path: Path) -> Path:
 
 
 def is_as_written(path: Path) -> bool:
-    """Whether an export wrote what is at a path, or began to, and nobody changed it since."""
+    """Return whether an export wrote a file or folder, or began to, and it is unchanged since."""
     try:
-        return _record(path).read_text(encoding="utf-8") in {_BEGUN, _digest(path)}
+        return _record(path).read_text(encoding="utf-8") in {_INCOMPLETE, _digest(path)}
     except (OSError, ValueError):
         return False
 
 
 def _digest(path: Path) -> str:
-    """SHA-256 of a file; of a folder, that of the names and digests of all files in it."""
+    """Return the SHA-256 of a file; for a folder, of the names and digests of all its files."""
     if path.is_dir():
         inside = sorted(file for file in path.rglob("*") if file.is_file())
         lines = [f"{file.relative_to(path).as_posix()} {_digest(file)}\n" for file in inside]
