@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from rasterio.features import rasterize
 
 from tests.makers.label_maps import label_maps
-from wsi_seg.exporting.simplify import MOST_PX, Nodes, simplify
+from wsi_seg.exporting.simplify import MAX_PX, Nodes, simplify
 from wsi_seg.geometry import Extent
 from wsi_seg.masks.vectorize import vectorize
 
 
-def outlined(labels, height, tolerance=MOST_PX):
+def outlined(labels, height, tolerance=MAX_PX):
     nodes = Nodes(Extent.of(labels.shape))
     strips = ((y, labels[y : y + height]) for y in range(0, len(labels), height))
     found = list(vectorize(nodes.watch(strips)))

@@ -90,9 +90,9 @@ def test_tables_come_back_as_they_were(tmp_path, suffix, has_mpp):
 
 def test_another_table_and_another_suffix_are_refused(tmp_path):
     (tmp_path / "a.csv").write_text("x,y\n1,2\n")
-    with pytest.raises(StoreError, match="not a table of objects"):
+    with pytest.raises(StoreError, match="not an object table"):
         read_table(tmp_path / "a.csv")
-    with pytest.raises(StoreError, match="not a table of objects"):
+    with pytest.raises(StoreError, match="not an object table"):
         read_table(tmp_path / "none.parquet")
     table = measure(
         source(np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8), 2), CLASSES, Scale(1, None)

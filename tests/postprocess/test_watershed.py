@@ -104,9 +104,9 @@ def test_strips_of_256_and_of_4096_rows_split_the_same():
 
 def test_an_object_with_too_long_a_box_is_not_split(monkeypatch):
     ids = discs((41, 61), [(20, 20), (20, 40)], 14)
-    monkeypatch.setattr(watershed, "MOST_PX", 40)
+    monkeypatch.setattr(watershed, "MAX_PX", 40)
     np.testing.assert_array_equal(split(ids, 1.5), ids)
-    monkeypatch.setattr(watershed, "MOST_PX", 47)
+    monkeypatch.setattr(watershed, "MAX_PX", 47)
     assert count_of(split(ids, 1.5)) == 2
 
 

@@ -18,7 +18,7 @@ from wsi_seg.classes import IGNORE, ClassEntry, ClassTable
 from wsi_seg.cores import available_cores
 from wsi_seg.errors import OutputError
 from wsi_seg.exporting.place import Place
-from wsi_seg.exporting.simplify import LEAST_PX, MOST_PX, Nodes, simplify
+from wsi_seg.exporting.simplify import MAX_PX, MIN_PX, Nodes, simplify
 from wsi_seg.geometry import Region
 from wsi_seg.masks.vectorize import vectorize
 from wsi_seg.postprocess.objects import (
@@ -287,14 +287,14 @@ def _source(label: Multiscale, image: Multiscale | None) -> Source:
 
 def _tolerance_px(simplify_um: float | None, scale: Scale) -> float:
     if simplify_um is None:
-        return MOST_PX
+        return MAX_PX
     tolerance = simplify_um / scale.unit
-    if tolerance == 0 or LEAST_PX <= tolerance <= 0.5 * (1 + 1e-6):
-        return min(tolerance, MOST_PX)
+    if tolerance == 0 or MIN_PX <= tolerance <= 0.5 * (1 + 1e-6):
+        return min(tolerance, MAX_PX)
     unit = "pixels" if scale.mpp is None else "um"
     raise OutputError(
         f"got outlines that may move by {simplify_um:g} {unit}; expected 0, or "
-        f"{LEAST_PX * scale.unit:g} to {scale.unit / 2:g}, half a pixel of the prediction: "
+        f"{MIN_PX * scale.unit:g} to {scale.unit / 2:g}, half a pixel of the prediction: "
         "beyond that, outlines of neighbours would cross"
     )
 

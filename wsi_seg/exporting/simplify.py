@@ -3,7 +3,7 @@
 Outlines along pixel borders are cut into stretches at nodes, the corners where more than two pixel
 borders meet. The objects on both sides share the whole stretch, so simplifying it by itself changes
 both in the same way. The stretch is first drawn through the midpoints of its straight runs, which
-straightens staircases and stays within `LEAST_PX` of the borders. Then Douglas-Peucker removes
+straightens staircases and stays within `MIN_PX` of the borders. Then Douglas-Peucker removes
 vertices while the line stays within half a pixel. No pixel centre is that close to a border, and
 neither is another stretch, except at a shared end point.
 """
@@ -20,8 +20,8 @@ from wsi_seg.geometry import Extent
 from wsi_seg.masks.vectorize import Strip
 
 # Smallest and largest tolerance: the distance of outlines from pixel borders, in pixels.
-LEAST_PX = 1 / 3
-MOST_PX = 0.499
+MIN_PX = 1 / 3
+MAX_PX = 0.499
 
 # Largest distance, in half pixels, from a corner to the start of a line towards the midpoint of a
 # run of one pixel. At distance x, the line stays within x / (2 x + 2) pixels of the borders.
@@ -110,7 +110,7 @@ class Nodes:
 
 
 def simplify(
-    polygons: NDArray[np.object_], nodes: Nodes, tolerance_px: float = MOST_PX
+    polygons: NDArray[np.object_], nodes: Nodes, tolerance_px: float = MAX_PX
 ) -> NDArray[np.object_]:
     """Remove vertices of outlines along pixel borders.
 
@@ -121,7 +121,7 @@ def simplify(
     nodes
         Nodes of the label map, at least down to the lower ends of the polygons.
     tolerance_px
-        Largest distance of outlines from pixel borders, `LEAST_PX` to `MOST_PX`; 0 keeps the
+        Largest distance of outlines from pixel borders, `MIN_PX` to `MAX_PX`; 0 keeps the
         outlines unchanged.
 
     Returns
@@ -135,7 +135,7 @@ def simplify(
     corners, ring = shapely.get_coordinates(rings, return_index=True)
     closing = np.append(ring[1:] != ring[:-1], True)
     runs = _Runs.of(np.rint(corners[~closing]).astype(np.int64), ring[~closing], nodes)
-    points, ring = _Stretches.of(*runs.middles()).simplified(2 * (tolerance_px - LEAST_PX))
+    points, ring = _Stretches.of(*runs.middles()).simplified(2 * (tolerance_px - MIN_PX))
     drawn = np.asarray(shapely.linearrings(points / 2, indices=ring))
     return np.asarray(shapely.polygons(drawn, indices=owner))
 

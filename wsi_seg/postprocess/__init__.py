@@ -1,1 +1,1 @@
-"""Owns how probabilities become decisions: thresholds, connected components, object tables."""
+"""Owns turning probabilities into decisions: thresholds, connected components, object tables."""

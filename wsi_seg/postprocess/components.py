@@ -1,9 +1,8 @@
-"""Owns connected components of a label map that arrives in strips, found in runs along rows.
+"""Owns connected components of a label map, found from row runs strip by strip.
 
-Runs are joined where they overlap the row above (pixels that only touch at a corner belong to
-different objects), so a strip's border is a row border like any other. Every component of one
-strip has a provisional label; labels that later strips join are one object. Memory holds one
-strip, and a few numbers for each label.
+Runs are connected if they overlap a run of the row above (4-connectivity), so a strip's border is a
+row border like any other. Every component of a strip gets a provisional label; labels that later
+strips connect are merged to one object. Memory holds one strip, and a few integers per label.
 """
 
 from dataclasses import dataclass
@@ -18,19 +17,18 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Runs:
-    """Runs of equal pixels, in raster order.
+    """Runs of equal pixels within rows, in raster order.
 
     Parameters
     ----------
     begin, end
-        ``(n,)`` flat indices ``y * width + x`` in the whole label map, half open; never more than
-        one row.
+        ``(n,)`` flat indices ``y * width + x`` in the whole label map, half open.
     value
-        ``(n,)`` uint8, the class id of the run.
+        ``(n,)`` uint8 class id of the run.
     label
-        ``(n,)`` provisional label of its component; see `ConnectedComponents.objects`.
+        ``(n,)`` provisional label of the run's component; see `ConnectedComponents.objects`.
     shared
-        ``(n,)`` length in pixels of its upper border that touches a run of its own value.
+        ``(n,)`` number of pixels of the run that have the same value as the pixel above.
     """
 
     begin: Ints
@@ -41,11 +39,11 @@ class Runs:
 
     @property
     def length(self) -> Ints:
-        """``(n,)`` number of pixels."""
+        """``(n,)`` lengths in pixels."""
         return self.end - self.begin
 
     def after(self, index: int) -> "Runs":
-        """Leave out the runs before this one."""
+        """Return the runs from an index on."""
         return Runs(
             self.begin[index:],
             self.end[index:],
@@ -56,16 +54,21 @@ class Runs:
 
 
 def find_runs(rows: NDArray[np.uint8], y: int, *, background: bool) -> tuple[Ints, Ints]:
-    """Begin and end of each run of equal pixels in a strip whose first row is ``y``.
+    """Find the runs of equal pixels in a strip.
 
     Parameters
     ----------
     rows
-        ``(h, W)`` uint8.
+        ``(h, W)`` uint8 class ids.
     y
-        Row of the first of them.
+        Index of the strip's first row.
     background
-        Whether runs of 0 are wanted, too.
+        Whether to include runs of 0.
+
+    Returns
+    -------
+    begin, end : NDArray[np.int64]
+        ``(n,)`` flat indices ``y * width + x`` in the whole label map, half open.
     """
     change = np.ones(rows.shape, dtype=bool)
     np.not_equal(rows[:, 1:], rows[:, :-1], out=change[:, 1:])
@@ -84,7 +87,7 @@ class ConnectedComponents:
     Parameters
     ----------
     background
-        Whether pixels of 0 form objects, too, as the search for holes needs.
+        Whether pixels of 0 form objects, too, as finding holes requires.
     """
 
     def __init__(self, *, background: bool = False) -> None:
@@ -100,7 +103,7 @@ class ConnectedComponents:
         return self._labels
 
     def add(self, y: int, rows: NDArray[np.uint8]) -> Runs:
-        """Take the next strip, ``(h, W)`` uint8 with first row ``y``; return its runs."""
+        """Add the next strip ``(h, W)`` uint8, whose first row is ``y``, and return its runs."""
         width = rows.shape[1]
         begin, end = find_runs(rows, y, background=self._background)
         value = rows.ravel()[begin - y * width]
@@ -126,16 +129,17 @@ class ConnectedComponents:
         return runs
 
     def objects(self) -> Ints:
-        """Object of each provisional label: 0, 1, 2 ... in raster order of first pixels.
+        """Return the object ``(n,)`` of each provisional label.
 
-        The same whatever the height of the strips was.
+        Objects are numbered 0, 1, 2 ... in raster order of their first pixels, independently of the
+        height of strips.
         """
         joins = np.concatenate([*self._joins, np.empty((0, 2), dtype=np.int64)])
         return _groups(self._labels, joins[:, 0], joins[:, 1])
 
 
 def overlapping(begin: Ints, end: Ints, other_begin: Ints, other_end: Ints) -> tuple[Ints, Ints]:
-    """Find which runs share pixels with which others; both in raster order.
+    """Find all pairs of overlapping runs of two sets, each in raster order.
 
     Returns
     -------
@@ -150,7 +154,7 @@ def overlapping(begin: Ints, end: Ints, other_begin: Ints, other_end: Ints) -> t
 
 
 def _groups(count: int, a: Ints, b: Ints) -> Ints:
-    """Find connected groups of the numbers below ``count``, numbered by their lowest member."""
+    """Find the connected groups of ``count`` nodes with edges ``(a, b)``, ordered by first node."""
     if not count:
         return np.empty(0, dtype=np.int64)
     graph = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(count, count))
@@ -165,29 +169,34 @@ def _groups(count: int, a: Ints, b: Ints) -> Ints:
 def over_runs(
     ufunc: np.ufunc, pixels: NDArray[np.uint8] | NDArray[np.bool_], begin: Ints, end: Ints
 ) -> Ints:
-    """Reduce the pixels of each run, such as by ``np.add``.
+    """Reduce the pixels of each run.
 
     Parameters
     ----------
     ufunc
-        Takes two numbers.
+        Binary ufunc, such as ``np.add``.
     pixels
-        ``(h, W)``, the strip.
+        ``(h, W)`` pixels of the strip.
     begin, end
-        Flat indices in the strip, ascending, half open.
+        ``(n,)`` flat indices in the strip, ascending, half open.
+
+    Returns
+    -------
+    NDArray[np.int64]
+        ``(n,)`` one value per run.
     """
     if not len(begin):
         return np.empty(0, dtype=np.int64)
     borders = np.stack([begin, end], axis=1).ravel()
     if borders[-1] == pixels.size:
         borders = borders[:-1]
-    # Every other stretch is between two runs; it is left out again.
+    # Every other segment is a gap between two runs.
     found: Ints = ufunc.reduceat(pixels.ravel(), borders, dtype=np.int64)[::2]
     return found
 
 
 def paint_runs(values: NDArray[np.uint8], begin: Ints, end: Ints, size: int) -> NDArray[np.uint8]:
-    """Pixels of a strip of so many, 0 between the runs; arguments as for `over_runs`."""
+    """Decode runs with ``(n,)`` values to ``(size,)`` pixels, 0 between runs; see `over_runs`."""
     borders = np.concatenate([[0], np.stack([begin, end], axis=1).ravel(), [size]])
     colours = np.zeros(len(borders) - 1, dtype=np.uint8)
     colours[1::2] = values

@@ -1,7 +1,7 @@
-"""Owns applying a rule to a slide: a few passes over its strips, any number of objects.
+"""Owns applying a rule to a slide in a few passes over its strips, for any number of objects.
 
-A first pass counts, the last writes; between them only a few numbers for each object are kept. So
-a decision about an object is the same whatever the height of the strips.
+The first pass collects statistics, the last one yields class ids; between them, memory holds a few
+integers per object. Decisions do not depend on the height of strips.
 """
 
 import functools
@@ -19,8 +19,7 @@ from wsi_seg.postprocess.rule import Rule, least_above
 from wsi_seg.postprocess.strips import Source, Strip
 from wsi_seg.postprocess.watershed import split_objects
 
-# Gives each object its new value, from the runs that the first pass counted.
-_Values = NDArray[np.uint8]
+_Values = NDArray[np.uint8]  # new class id of each object
 
 
 def decide(
@@ -33,26 +32,27 @@ def decide(
     source
         Most probable class of each pixel and its probability.
     rule
-        What is kept.
+        Thresholds, areas and distances.
     px_area
         Area of a pixel in the rule's unit.
     extent
-        Size of the slide.
+        Size of the prediction.
     exclusive
-        Whether classes are exclusive, which decides thresholds that the rule does not say.
+        Whether classes are exclusive, which determines the default thresholds.
 
     Returns
     -------
     Source
-        Class ids that were decided on; each of its iterations reads the source once, the first
-        one or two times more for each step of the rule.
+        Decided class ids. Each iteration reads the source once; the first one reads it once or
+        twice more for each step of the rule.
     """
     high, low = map(least_above, rule.thresholds(exclusive=exclusive))
     kept = _above(source, low)
     if rule.per == "image" and rule.min_area:
         kept = _images(kept, rule, px_area, high)
     if rule.watershed_depth:
-        # A hole would look like a neck on each side of it, and a line that ends in it like a hole.
+        # Holes first: the watershed would take both sides of a hole for necks, and a line that ends
+        # in a hole would not split.
         if rule.max_hole_area:
             kept = _filled(kept, rule.max_hole_area / px_area, extent)
         kept = split_objects(kept, rule.watershed_depth / math.sqrt(px_area))
@@ -80,7 +80,7 @@ def _above(source: Source, least: int) -> Source:
 
 
 def _images(source: Source, rule: Rule, px_area: float, least: int) -> Source:
-    """Leave out classes whose pixels above the high threshold cover too little of the slide."""
+    """Remove classes whose pixels above the high threshold cover too little of the slide."""
 
     @functools.cache
     def kept() -> NDArray[np.bool_]:
@@ -97,7 +97,7 @@ def _images(source: Source, rule: Rule, px_area: float, least: int) -> Source:
 
 
 def _objects(source: Source, rule: Rule, px_area: float, least: int) -> Source:
-    """Leave out objects that are too improbable, too small, or not among the largest."""
+    """Remove objects that are too improbable, too small, or not among the largest."""
 
     def values() -> tuple[Ints, _Values]:
         components = ConnectedComponents()
@@ -123,7 +123,7 @@ def _objects(source: Source, rule: Rule, px_area: float, least: int) -> Source:
 
 
 def _among_largest(area: NDArray[np.float64], value: Ints, count: int) -> NDArray[np.bool_]:
-    """Whether each object is one of the largest of its class; of equal ones the first are."""
+    """Return which objects are among the ``count`` largest of their class; ties keep the first."""
     order = np.lexsort((np.arange(len(area)), -area, value))
     first = np.searchsorted(value[order], value[order])
     kept = np.zeros(len(area), dtype=bool)
@@ -132,7 +132,7 @@ def _among_largest(area: NDArray[np.float64], value: Ints, count: int) -> NDArra
 
 
 def _suppressed(source: Source, rule: Rule, px_area: float) -> Source:
-    """Leave out objects that one of higher probability suppresses."""
+    """Remove objects that one of higher probability suppresses."""
     min_distance_px = rule.min_distance / math.sqrt(px_area)
 
     def values() -> tuple[Ints, _Values]:
@@ -144,9 +144,9 @@ def _suppressed(source: Source, rule: Rule, px_area: float) -> Source:
 
 
 def _filled(source: Source, most_px: float, extent: Extent) -> Source:
-    """Give small holes the class at their left.
+    """Fill small holes with the class to their left.
 
-    A hole is background, connected along pixel sides, that reaches no border of the slide.
+    A hole is a 4-connected component of background that does not touch the border of the slide.
     """
 
     def values() -> tuple[Ints, _Values]:
@@ -162,7 +162,7 @@ def _filled(source: Source, most_px: float, extent: Extent) -> Source:
             areas.add(runs, runs.length)
             classes.highest(runs, runs.value)
             outside.highest(runs, _at_border(runs, extent))
-            # The run before a label's first one is to its left: its class.
+            # The class of the run to the left of each label's first run.
             before = np.concatenate([[0], runs.value[:-1]])
             first = np.unique(runs.label, return_index=True)[1]
             left.append(before[first])
@@ -186,7 +186,7 @@ def _at_border(runs: Runs, extent: Extent) -> NDArray[np.bool_]:
 def _repainted(
     source: Source, values: Callable[[], tuple[Ints, _Values]], *, background: bool = False
 ) -> Source:
-    """Give each object the value that was decided for it."""
+    """Replace the class id of each object by its decided value."""
     decided = functools.cache(values)
 
     def strips() -> Iterator[Strip]:

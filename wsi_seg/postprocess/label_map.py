@@ -1,8 +1,8 @@
-"""Owns the label map that inference decides on: written with a prediction, or computed from it.
+"""Owns the label map of a prediction: written by inference, or computed from probabilities.
 
 Class ids are 1 + channel: a class table numbers its classes 1, 2, 3 ... and a prediction has one
-channel for each. All is decided by the whole numbers that are stored, so a label map that is
-computed later is the one that inference would have written.
+channel for each. Labels are computed from the stored uint8 probabilities only, so a label map that
+is computed later equals the one that inference would have written.
 """
 
 from dataclasses import dataclass
@@ -19,14 +19,13 @@ from wsi_seg.store.slide_store import planes_error
 
 __all__ = ["background", "label_map", "predicted_label", "predicted_planes"]
 
-# Rows of probabilities that are held at a time: a chunk's.
-_ROWS = 512
+_ROWS = 512  # rows of probabilities in memory, equal to the height of a chunk
 
 
 def background(probability: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Probability of the background next to exclusive classes: what these leave of 255.
+    """Return the background probability of exclusive classes: the remainder to 255.
 
-    Each of them was rounded, so together they may have more than 255; then it is 0.
+    Rounding may bring the sum of the classes above 255; then the background is 0.
 
     Parameters
     ----------
@@ -44,38 +43,38 @@ def background(probability: NDArray[np.uint8]) -> NDArray[np.uint8]:
     [100, 0]
     """
     left: NDArray[np.uint8] = np.full(probability.shape[:-1], 255, dtype=np.uint8)
-    for channel in range(probability.shape[-1]):  # a sum would take eight bytes for each pixel
+    for channel in range(probability.shape[-1]):  # np.sum would need eight bytes per pixel
         left -= np.minimum(left, probability[..., channel])
     return left
 
 
 def label_map(probability: NDArray[np.uint8], mode: ClassMode | None = None) -> NDArray[np.uint8]:
-    """Class ids of uint8 probabilities: the most probable class where it is above one half, else 0.
+    """Return the most probable class of each pixel if its probability exceeds one half, else 0.
 
     Parameters
     ----------
     probability
         ``(H, W, C)`` uint8, value / 255; channel ``c`` belongs to class id ``c + 1``.
     mode
-        Exclusive classes have to be above the `background` in place of one half. Of overlapping
-        ones each is decided on its own.
+        Exclusive classes are compared with the `background` instead of one half. Overlapping
+        classes are decided independently.
 
     Returns
     -------
     NDArray[np.uint8]
-        ``(H, W)`` class ids, of equal probabilities the lowest; of overlapping classes
+        ``(H, W)`` class ids, the lowest one of equal probabilities; for overlapping classes planes
         ``(H, W, C)``, see `ClassTable.planes`.
     """
     if mode == "overlapping":
         own = np.arange(1, probability.shape[2] + 1, dtype=np.uint8)
         return (probability > 127).view(np.uint8) * own
-    if probability.shape[2] == 1:  # above one half is above what it leaves of 255, too
+    if probability.shape[2] == 1:  # above one half means above the background, too
         return (probability[:, :, 0] > 127).view(np.uint8)
     ids = np.zeros(probability.shape[:2], dtype=np.uint8)
     best = np.full(ids.shape, 127, dtype=np.uint8)
     if mode == "exclusive":
         best = background(probability)
-    for channel in range(probability.shape[2]):  # argmax would take eight bytes for each pixel
+    for channel in range(probability.shape[2]):  # np.argmax would need eight bytes per pixel
         better = probability[:, :, channel] > best
         ids[better] = channel + 1
         np.maximum(best, probability[:, :, channel], out=best)
@@ -83,12 +82,12 @@ def label_map(probability: NDArray[np.uint8], mode: ClassMode | None = None) -> 
 
 
 def predicted_label(store: SlideStore, name: str = PREDICTION_LABEL) -> Multiscale:
-    """Label map of a prediction of one id for each pixel; see `predicted_planes`.
+    """Open a label map ``(H, W)`` of a prediction; see `predicted_planes`.
 
     Raises
     ------
     StoreError
-        If there is no such label, or it has a plane for each class; see `store.class_view`.
+        If there is no such label, or it has one plane per class; see `store.class_view`.
     """
     found = predicted_planes(store, name)
     if found.channels is not None:
@@ -97,19 +96,19 @@ def predicted_label(store: SlideStore, name: str = PREDICTION_LABEL) -> Multisca
 
 
 def predicted_planes(store: SlideStore, name: str = PREDICTION_LABEL) -> Multiscale:
-    """Label map of a prediction, computed as it is read where only probabilities were saved.
+    """Open a label map of a prediction, computed lazily if only probabilities were saved.
 
     Parameters
     ----------
     store
         The prediction.
     name
-        What inference decided on, or a label that was written next to it later.
+        Label of inference, or one that was added to the prediction later.
 
     Returns
     -------
     Multiscale
-        With a plane for each class where classes overlap.
+        Class ids ``(H, W)`` uint8; planes ``(H, W, C)`` if classes overlap.
 
     Raises
     ------
@@ -132,14 +131,14 @@ def predicted_planes(store: SlideStore, name: str = PREDICTION_LABEL) -> Multisc
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Computed(Multiscale):
-    """Label map of probabilities; each of its levels is decided from theirs."""
+    """Label map whose levels are computed from those of the probabilities."""
 
     image: Multiscale
 
     def read(
         self, region: Region, *, cached: bool = True, out: NDArray[np.uint8] | None = None
     ) -> NDArray[np.uint8]:
-        """Class ids of a region; memory holds few rows of probabilities."""
+        """Compute class ids of a region, in strips of a few rows of probabilities."""
         mode, planes = self.classes.mode, () if self.channels is None else (self.channels,)
         ids = destination((region.height, region.width, *planes), out)
         for rows in region.strips(_ROWS):

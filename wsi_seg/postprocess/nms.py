@@ -1,7 +1,7 @@
-"""Owns non-maximum suppression: objects too near to a more probable one, or under it, are left out.
+"""Owns non-maximum suppression: objects close to, or overlapping, a more probable one are removed.
 
-Objects are settled in order of probability, and only those that stay leave out others. Memory grows
-with the number of objects, not with that of pairs.
+Objects are visited in order of probability, and only those that are kept suppress others. Memory
+grows with the number of objects, not of pairs.
 """
 
 from collections.abc import Callable
@@ -21,24 +21,26 @@ Floats = NDArray[np.float64]
 def non_maximum_suppression(
     source: Source, *, min_distance_px: float, max_iou: float
 ) -> tuple[Ints, NDArray[np.uint8]]:
-    """Class ids of the objects of a slide, 0 where another object of any class suppresses it.
+    """Suppress objects of a slide, regardless of their classes.
 
-    Of two objects the one with the higher maximum probability stays, then with the higher mean,
-    then the larger one, then the one whose first pixel comes first.
+    Of two objects, the one with the higher maximum probability is kept; ties are broken by the mean
+    probability, then by the area, then by raster order.
 
     Parameters
     ----------
     source
         Class ids and probabilities.
     min_distance_px
-        Least distance of centroids; 0 allows any.
+        Smallest allowed distance between centroids, in pixels; 0 allows any.
     max_iou
-        Most that bounding boxes may overlap; 1 allows any.
+        Largest allowed IoU of bounding boxes; 1 allows any.
 
     Returns
     -------
-    tuple
-        Object of each provisional label, and the new value of each object.
+    NDArray[np.int64]
+        ``(l,)`` object of each provisional label.
+    NDArray[np.uint8]
+        ``(n,)`` class id of each object, 0 if it is suppressed.
     """
     components, sums = ConnectedComponents(), _Sums()
     for strip in source():
@@ -61,7 +63,7 @@ def non_maximum_suppression(
 
 
 class _Sums:
-    """Where objects are and how probable they are."""
+    """Statistics of positions and probabilities of objects."""
 
     def __init__(self) -> None:
         self.value, self.area, self.y, self.x = (
@@ -95,25 +97,25 @@ class _Sums:
 
 
 def score_order(*scores: Floats | Ints) -> Ints:
-    """Order objects by their first score, highest first; further scores decide between equal ones.
+    """Return the indices ``(n,)`` that sort objects by descending scores, the first one foremost.
 
-    Returns indices; objects equal in all stay in their order.
+    The sort is stable.
     """
     found: Ints = np.lexsort(tuple(-score for score in reversed(scores)))
     return found
 
 
 def nms_by_distance(centre: Floats, order: Ints, *, min_distance: float) -> NDArray[np.bool_]:
-    """Whether each object stays when none may be nearer than this to one that stays.
+    """Return which objects ``(n,)`` are kept if none may be closer than a distance to a kept one.
 
     Parameters
     ----------
     centre
-        ``(n, d)``, in the unit of ``min_distance``.
+        ``(n, d)`` centroids, in the unit of ``min_distance``.
     order
-        Indices of objects in the order in which they are settled; those not named do not matter.
-    distance
-        Objects exactly this far apart both stay.
+        Indices of objects in the order in which they are visited; others are ignored.
+    min_distance
+        Objects at exactly this distance are both kept.
     """
     tree = KDTree(centre) if len(centre) else None
 
@@ -128,16 +130,16 @@ def nms_by_distance(centre: Floats, order: Ints, *, min_distance: float) -> NDAr
 
 
 def nms_by_iou(boxes: Floats, order: Ints, *, max_iou: float) -> NDArray[np.bool_]:
-    """Whether each object stays when no box may overlap that of one that stays by more than this.
+    """Return which objects ``(n,)`` are kept if no box may overlap a kept one by more than an IoU.
 
     Parameters
     ----------
     boxes
-        ``(n, 4)`` top, left, bottom, right; half open, so their areas are above 0.
+        ``(n, 4)`` top, left, bottom, right; half open, with positive areas.
     order
-        As for `nms_by_distance`.
+        See `nms_by_distance`.
     max_iou
-        Shared area divided by the area of both together; boxes with exactly this both stay.
+        Boxes with exactly this IoU are both kept.
     """
     shapes = shapely.box(boxes[:, 0], boxes[:, 1], boxes[:, 2], boxes[:, 3])
     tree = shapely.STRtree(list(shapes))
@@ -155,7 +157,7 @@ def nms_by_iou(boxes: Floats, order: Ints, *, max_iou: float) -> NDArray[np.bool
 
 
 def _settled(count: int, order: Ints, others: Callable[[int], Ints]) -> NDArray[np.bool_]:
-    """Go through objects in their order; each that is still there leaves out others."""
+    """Visit objects in their order; each one that is still kept suppresses its neighbours."""
     kept = np.ones(count, dtype=bool)
     for index in order.tolist():
         if kept[index]:

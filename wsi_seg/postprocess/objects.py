@@ -1,7 +1,7 @@
-"""Owns the table of the objects of a label map: place, size, shape, probability, class.
+"""Owns measuring the objects of a label map: position, size, shape, probability, class.
 
-All sums are whole numbers, so a row does not depend on the height of the strips. Memory holds one
-strip, and about a hundred bytes for each object.
+All sums are integers, so results do not depend on the height of strips. Memory holds one strip, and
+about a hundred bytes per object.
 """
 
 from collections.abc import Sequence
@@ -16,22 +16,22 @@ from wsi_seg.postprocess.strips import Source, Strip
 
 Floats = NDArray[np.float64]
 
-# Sums up to this are safe in 64 bits, though it is a rounded sum that is compared.
-_MOST_SUM = 2.0**62
-# Objects whose moments are Python's integers at a time.
-_AT_A_TIME = 1 << 16
+# Sums up to this fit int64, even though the compared sum is a rounded float.
+_MAX_SUM = 2.0**62
+# Number of objects whose moments are computed as Python integers at a time.
+_BATCH = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Where the pixels of a label map are on the slide.
+    """Pixel size of a label map.
 
     Parameters
     ----------
     downsample
         Level-0 pixels per pixel of the label map.
     mpp
-        um per pixel of the label map; None measures in pixels of level 0.
+        um per pixel of the label map; None measures in level-0 pixels.
     """
 
     downsample: float
@@ -39,13 +39,13 @@ class Scale:
 
     @property
     def unit(self) -> float:
-        """Length of a pixel in um; in pixels of level 0 where mpp is unknown."""
+        """Length of a pixel in um, or in level-0 pixels if mpp is unknown."""
         return self.downsample if self.mpp is None else self.mpp
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ObjectTable:
-    """Objects in raster order of their first pixel, one array of ``(n,)`` for each figure.
+    """Measurements of objects in raster order of their first pixels, one ``(n,)`` array each.
 
     Parameters
     ----------
@@ -58,14 +58,15 @@ class ObjectTable:
     top, left, bottom, right
         Bounding box in level-0 pixels, half open.
     area
-        In um²; in px² of level 0 where mpp is unknown. The same holds for lengths.
+        Area in um², or in px² of level 0 if mpp is unknown.
     perimeter
-        Length of the outline with its holes by the Crofton formula in two directions: pi / 4 of
-        the length along pixel borders. Right on average over all directions.
+        Length of the outline and of holes in um, or in level-0 pixels: Crofton's formula in two
+        directions, pi / 4 of the length along pixel borders; unbiased over all orientations.
     eccentricity
-        Of the ellipse with the same second moments: 0 for a disc, towards 1 for a line.
+        Eccentricity of the ellipse with the same second moments: 0 for a disc, towards 1 for a
+        line.
     mean_probability, max_probability
-        0 to 1; nan where only class ids were saved.
+        0 to 1; nan if only class ids were saved.
     """
 
     id: Ints
@@ -86,32 +87,32 @@ class ObjectTable:
         return len(self.id)
 
     def without_probabilities(self) -> "ObjectTable":
-        """Take the probabilities out, where only class ids are known."""
+        """Return a copy whose probabilities are nan."""
         unknown = np.full(len(self), np.nan)
         return replace(self, mean_probability=unknown, max_probability=unknown)
 
 
 def joined_tables(tables: Sequence[ObjectTable]) -> ObjectTable:
-    """Join tables, such as those of classes that overlap; objects are numbered again."""
+    """Concatenate tables, such as those of overlapping classes, and renumber the objects."""
     names = [one.name for one in fields(ObjectTable)]
     columns = {name: np.concatenate([getattr(one, name) for one in tables]) for name in names}
     return ObjectTable(**columns | {"id": np.arange(1, len(columns["id"]) + 1)})
 
 
 def measure(source: Source, classes: ClassTable, scale: Scale) -> ObjectTable:
-    """Measure the objects of a label map; pixels that touch at a corner only are not connected."""
+    """Measure the 4-connected objects of a label map."""
     return measure_placed(source, classes, scale)[0]
 
 
 def measure_placed(source: Source, classes: ClassTable, scale: Scale) -> tuple[ObjectTable, Ints]:
-    """Measure the objects of a label map, and find them: as `measure`, with their first pixels.
+    """Measure the 4-connected objects of a label map, and return their first pixels, too.
 
     Returns
     -------
     ObjectTable
         The objects.
     NDArray[np.int64]
-        ``(n,)`` flat index ``y * width + x`` of the first pixel of each; ascending.
+        ``(n,)`` flat index ``y * width + x`` of the first pixel of each object, ascending.
     """
     components = ConnectedComponents()
     parts: list[_Sums] = []
@@ -125,7 +126,7 @@ def measure_placed(source: Source, classes: ClassTable, scale: Scale) -> tuple[O
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Sums:
-    """Whole numbers that add up over the labels of an object.
+    """Integer sums, minima and maxima over the pixels of labels or objects.
 
     ``edge`` counts pixel borders, ``first`` is the flat index of the first pixel.
     """
@@ -148,10 +149,7 @@ class _Sums:
 
     @classmethod
     def grouped(cls, columns: "dict[str, Ints]", group: Ints, count: int) -> "_Sums":
-        """Combine rows into ``count`` groups.
-
-        Where moments of gigapixel slides may exceed 64 bits, columns are Python's integers.
-        """
+        """Reduce rows to ``count`` groups; columns may be arrays of Python integers."""
         done: dict[str, Ints] = {}
         for name, column in columns.items():
             if name in _LOWEST:
@@ -165,12 +163,15 @@ class _Sums:
 
     @classmethod
     def joined(cls, parts: "list[_Sums]", objects: Ints) -> "_Sums":
-        """Combine the labels of all strips into objects."""
+        """Reduce the labels of all strips to objects.
+
+        Moments of gigapixel slides that may overflow int64 become Python integers.
+        """
         columns = {}
         for name in cls.__dataclass_fields__:
             arrays = [np.empty(0, dtype=np.int64), *(getattr(part, name) for part in parts)]
             column = np.concatenate(arrays)
-            large = name in _MOMENTS and float(column.sum(dtype=np.float64)) >= _MOST_SUM
+            large = name in _MOMENTS and float(column.sum(dtype=np.float64)) >= _MAX_SUM
             columns[name] = column.astype(object) if large else column
         return cls.grouped(columns, objects, int(objects.max()) + 1 if len(objects) else 0)
 
@@ -208,7 +209,7 @@ def _sums_of(strip: Strip, runs: Runs) -> _Sums:
 
 
 def _squares(end: Ints) -> Ints:
-    """``0² + 1² + ... + (end - 1)²``."""
+    """Return ``0² + 1² + ... + (end - 1)²``."""
     return (end - 1) * end * (2 * end - 1) // 6
 
 
@@ -216,7 +217,7 @@ def _table(sums: _Sums, classes: ClassTable, scale: Scale) -> ObjectTable:
     names = np.array(["", *classes.names], dtype=np.str_)
     down, unit = scale.downsample, scale.unit
     area = sums.area.astype(np.float64)
-    # A pixel's centre is half a pixel from its corner.
+    # Indices refer to pixel corners; the centre is half a pixel away.
     y = (sums.y / np.maximum(sums.area, 1)).astype(np.float64) + 0.5
     x = (sums.x / np.maximum(sums.area, 1)).astype(np.float64) + 0.5
     return ObjectTable(
@@ -237,9 +238,9 @@ def _table(sums: _Sums, classes: ClassTable, scale: Scale) -> ObjectTable:
 
 
 def _eccentricity(sums: _Sums) -> Floats:
-    """``sqrt(1 - l2 / l1)`` of the eigenvalues of the covariance of the pixels; 0 for one pixel."""
-    # Python's integers take memory: some objects at a time.
-    rows = [slice(begin, begin + _AT_A_TIME) for begin in range(0, len(sums.area), _AT_A_TIME)]
+    """Return ``sqrt(1 - l2 / l1)`` of the covariance eigenvalues of the pixels; 0 for one pixel."""
+    # In batches, because Python integers take much memory.
+    rows = [slice(begin, begin + _BATCH) for begin in range(0, len(sums.area), _BATCH)]
     return np.concatenate([np.empty(0), *(_eccentricity_of(sums, some) for some in rows)])
 
 

@@ -1,15 +1,15 @@
-"""Owns the rule that turns probabilities into a decision, and the file it is kept in.
+"""Owns the rule that turns probabilities into a decision, and its JSON file.
 
-All four kinds of the literature are one rule with three numbers. An image or an object is left out
-where its pixels above the high threshold cover less than ``min_area``; of the others all pixels
-above the low threshold are kept:
+One rule with three numbers covers the four kinds in the literature. An image or object is removed
+if its pixels above the high threshold cover less than ``min_area``; otherwise all its pixels above
+the low threshold are kept:
 
-- fixed threshold: the two are equal, ``min_area = 0``
-- doublet: the two are equal
-- triplet: all three, for each image or for each object
-- hysteresis: for each object, one pixel above the high threshold is enough
+- fixed threshold: equal thresholds, ``min_area = 0``
+- doublet: equal thresholds
+- triplet: different thresholds, per image or per object
+- hysteresis: per object, one pixel above the high threshold is enough
 
-Comparisons are strict, as in the first place of SIIM-ACR 2019: above is ``>``, less is ``<``.
+Comparisons are strict, as in the winning solution of SIIM-ACR 2019: above is ``>``, less is ``<``.
 """
 
 import json
@@ -28,8 +28,8 @@ FILE = "rule.json"
 
 SCOPES: tuple[Scope, ...] = ("image", "object")
 
-# Keys of rules that were written before the first release, and what they are called now.
-_EARLIER = {
+# Old names of keys, from before the first release, and their new names.
+_RENAMED = {
     "top": "high_threshold",
     "bottom": "low_threshold",
     "scope": "per",
@@ -42,35 +42,35 @@ _EARLIER = {
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How probabilities become a label map; see the module's text for the first three.
+    """Parameters of turning probabilities into a label map; see the module docstring.
 
     Parameters
     ----------
     high_threshold, low_threshold
         Probabilities, 0 to 1, as in `skimage.filters.apply_hysteresis_threshold`; the low one is
-        at most the high one. None decides as inference does: by one half, or, where classes are
-        exclusive, by what is most probable. There a threshold is one of doubt: pixels whose class
-        is not above it become background.
+        at most the high one. None decides as inference does: by one half, or by the most probable
+        class if classes are exclusive. For exclusive classes, pixels whose most probable class is
+        not above the threshold become background.
     min_area
-        Least area of pixels above the high threshold.
+        Smallest area of pixels above the high threshold.
     unit
-        Of all areas: um², so that the same is decided at any level, or pixels of the prediction.
+        Unit of areas: um², which decides the same at any level, or pixels of the prediction.
     per
-        Whether ``min_area`` is for each class of an image, or for each object.
+        Whether ``min_area`` applies to each class of an image, or to each object.
     min_object_area
-        Smaller objects are left out.
+        Smaller objects are removed.
     keep_largest
         Number of largest objects to keep of each class; 0 keeps all.
     max_hole_area
-        Holes up to this area are filled, after objects were left out.
+        Holes up to this area are filled, after objects were removed.
     watershed_depth
-        Touching objects are split by a watershed of the distance to their outlines; this is the
-        ``h`` of its h-maxima: the half width of a cut neck is smaller by more than this than that
-        of both sides. In um, or in pixels where ``unit`` is; 0 splits none. Then holes are filled
-        first, and objects are left out by what they are after the split.
+        ``h`` of the h-maxima of a watershed of the distance transform, which splits touching
+        objects: a neck is cut if its half width is smaller by more than this than the half widths
+        of both sides. In um, or in pixels if ``unit`` is; 0 splits nothing. With it, holes are
+        filled first, and objects are removed by their properties after the split.
     min_distance
-        Of objects, of whatever class, whose centroids are nearer than this length, only the one
-        of the higher probability stays, see `nms.non_maximum_suppression`; 0 keeps all.
+        If centroids of objects of any class are closer than this length, only the object of higher
+        probability is kept; see `nms.non_maximum_suppression`. 0 keeps all.
     nms_iou
         The same for objects whose bounding boxes overlap with an IoU above this; 1 keeps all.
 
@@ -107,11 +107,11 @@ class Rule:
 
     @property
     def length_unit(self) -> str:
-        """Unit of all lengths."""
+        """Unit of lengths: ``um`` or ``px``."""
         return "um" if self.unit == "um2" else "px"
 
     def thresholds(self, *, exclusive: bool = False) -> tuple[float, float]:
-        """High and low threshold for classes that are exclusive, or not.
+        """Return the high and low thresholds, with defaults that depend on ``exclusive``.
 
         Examples
         --------
@@ -126,16 +126,16 @@ class Rule:
         )
 
     def needs_probabilities(self, *, exclusive: bool = False) -> bool:
-        """Whether it decides by more than the class ids that inference saves.
+        """Return whether the rule needs more than the class ids that inference saves.
 
-        ``exclusive`` says whether classes exclude each other, so that ids are the most probable.
+        ``exclusive`` states whether classes are exclusive; then ids are the most probable class.
         """
         changed = self.thresholds(exclusive=exclusive) != Rule().thresholds(exclusive=exclusive)
         return changed or self.min_distance > 0 or self.nms_iou < 1
 
     @property
     def _sizes(self) -> tuple[float, ...]:
-        """All areas and lengths."""
+        """Areas and lengths."""
         return (
             self.min_area,
             self.min_object_area,
@@ -145,24 +145,24 @@ class Rule:
         )
 
     def px_area(self, mpp: float | None, *, name: str) -> float:
-        """Area of one pixel of the prediction ``name`` with this ``mpp``, in the rule's unit.
+        """Return the area of one pixel of the prediction ``name``, in the rule's unit.
 
         Raises
         ------
         ResolutionError
-            If areas are asked for in um² and the mpp is unknown.
+            If areas are in um² and ``mpp`` is None.
         """
         if self.unit == "px" or not any(self._sizes):
             return 1.0
         if mpp is None:
             raise ResolutionError(
-                f"slide {name!r} has no mpp, and the rule's areas are in um2; give them in "
-                "pixels, or the slide's mpp with `wsi-seg tile --mpp`"
+                f"slide {name!r} has no mpp, but the rule's areas are in um2; give them in "
+                "pixels, or set the slide's mpp with `wsi-seg tile --mpp`"
             )
         return mpp**2
 
     def describe(self) -> str:
-        """One line for people."""
+        """Describe the rule in one line."""
         above, kept = map(_above, (self.high_threshold, self.low_threshold))
         text = above
         if self.min_area or above != kept:
@@ -181,24 +181,22 @@ def _above(threshold: float | None) -> str:
 
 
 def fixed(threshold: float) -> Rule:
-    """Rule that keeps all pixels above a threshold."""
+    """Make a rule that keeps all pixels above a threshold."""
     return Rule(threshold, threshold)
 
 
 def least_above(threshold: float) -> int:
-    """Lowest uint8 probability (value / 255) that is above a threshold; 256 if no value is."""
+    """Return the lowest uint8 probability (value / 255) above a threshold; 256 if there is none."""
     return int((np.arange(256) / 255 <= threshold).sum())
 
 
 def write_rule(path: Path, rule: Rule, found: dict[str, object]) -> None:
-    """Keep a rule as JSON, with what is worth knowing about how it was found.
-
-    The folder is made where it is absent.
+    """Write a rule as JSON, with details of how it was found; create the folder if necessary.
 
     Raises
     ------
     OutputError
-        If it cannot be written.
+        If the file cannot be written.
     """
     write_atomic(path, json.dumps({"rule": asdict(rule), "found": found}, indent=1))
 
@@ -211,15 +209,10 @@ def read_rule(path: Path) -> Rule:
     path
         JSON file.
 
-    Returns
-    -------
-    Rule
-        How probabilities become a label map.
-
     Raises
     ------
     ConfigError
-        If there is no such file, it is damaged, or its keys are those of an earlier version.
+        If the file is missing or damaged, or has keys of an earlier version.
 
     Examples
     --------
@@ -228,13 +221,13 @@ def read_rule(path: Path) -> Rule:
     """
     try:
         found = json.loads(path.read_bytes())["rule"]
-        earlier = [key for key in _EARLIER if key in found]
-        rule = None if earlier else TypeAdapter(Rule).validate_python(found)
+        renamed = [key for key in _RENAMED if key in found]
+        rule = None if renamed else TypeAdapter(Rule).validate_python(found)
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise ConfigError(
-            f"{path} does not hold a rule ({error}); find one with `wsi-seg search`"
+            f"{path} is not a valid rule ({error}); find one with `wsi-seg search`"
         ) from error
     if rule is None:
-        now = ", ".join(f"{key!r} is now {_EARLIER[key]!r}" for key in earlier)
+        now = ", ".join(f"{key!r} is now {_RENAMED[key]!r}" for key in renamed)
         raise ConfigError(f"{path} is a rule of an earlier version: {now}; rename these keys")
     return rule

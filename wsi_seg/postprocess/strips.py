@@ -1,4 +1,4 @@
-"""Owns reading a slide's label map or probabilities in strips, as often as one likes."""
+"""Owns reading a label map or probabilities in strips, repeatedly."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ STRIP_PX = 512
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Strip:
-    """Rows of a slide.
+    """Rows of a prediction.
 
     Parameters
     ----------
     y
-        First row.
+        Index of the first row.
     ids
         ``(h, W)`` uint8 class ids.
     probability
-        ``(h, W)`` uint8, value / 255: of each pixel's class.
+        ``(h, W)`` uint8 probability of each pixel's class, value / 255.
     """
 
     y: int
@@ -33,22 +33,22 @@ class Strip:
     probability: NDArray[np.uint8]
 
 
-# Each call starts again at the top: a decision needs the whole slide before its first row.
+# Each call starts again at the top, because a decision needs several passes.
 Source = Callable[[], Iterator[Strip]]
 
 
 def argmax_strips(image: Multiscale, *, strip_px: int = STRIP_PX) -> Source:
-    """Most probable class of each pixel of a prediction, and its probability, without a threshold.
+    """Return the most probable class of each pixel, and its probability, without a threshold.
 
-    Of equal probabilities the lowest id wins. A pixel where all are 0 is background; so is one
-    whose background is more probable, where classes are exclusive.
+    Ties take the lowest id. Pixels are background if all probabilities are 0 or, for exclusive
+    classes, if the background is more probable.
     """
     exclusive = image.names_classes and image.classes.is_exclusive
 
     def strips() -> Iterator[Strip]:
         for strip, rows in _read(image, strip_px):
             if rows.ndim != 3:
-                raise StoreError(f"{image.path} is a label; expected a prediction")
+                raise StoreError(f"{image.path} is a label; expected the probabilities")
             probability = rows[:, :, 0] if rows.shape[2] == 1 else rows.max(axis=2)
             if exclusive:
                 ids = label_map(rows, "exclusive")
@@ -62,7 +62,7 @@ def argmax_strips(image: Multiscale, *, strip_px: int = STRIP_PX) -> Source:
 
 
 def certain_label_strips(label: Multiscale, *, strip_px: int = STRIP_PX) -> Source:
-    """Pixels of a label map, each class with probability 1: where probabilities were not saved."""
+    """Return class ids with probability 1, for predictions without saved probabilities."""
 
     def strips() -> Iterator[Strip]:
         for strip, ids in _read(label, strip_px):
@@ -74,14 +74,14 @@ def certain_label_strips(label: Multiscale, *, strip_px: int = STRIP_PX) -> Sour
 def label_strips(
     label: Multiscale, image: Multiscale | None = None, *, strip_px: int = STRIP_PX
 ) -> Source:
-    """Pixels of a label map, each with the probability of its class in a prediction of equal size.
+    """Return class ids of a label map, with the probabilities of these classes in a prediction.
 
-    Without a prediction, or where the class is not one of its channels, it is 0.
+    The probability is 0 without a prediction, or if the class is not one of its channels.
 
     Raises
     ------
     StoreError
-        If the two differ in size.
+        If the sizes differ.
     """
     if image is not None and image.pyramid.extent != label.pyramid.extent:
         raise StoreError(

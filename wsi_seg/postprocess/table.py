@@ -1,4 +1,4 @@
-"""Owns object tables as files: csv and parquet, and reading both back."""
+"""Owns reading and writing object tables as csv and parquet."""
 
 import csv
 from dataclasses import fields
@@ -16,12 +16,12 @@ _UNITS = {"area": "um2", "perimeter": "um"}
 
 
 def write_table(path: Path, table: ObjectTable, *, has_mpp: bool) -> None:
-    """Write a table, whole or not at all.
+    """Write a table atomically.
 
     Parameters
     ----------
     path
-        Ends with ``.csv`` or ``.parquet``.
+        File to write, ``.csv`` or ``.parquet``.
     table
         The objects.
     has_mpp
@@ -31,7 +31,7 @@ def write_table(path: Path, table: ObjectTable, *, has_mpp: bool) -> None:
     Raises
     ------
     OutputError
-        If it cannot be written, or its name ends otherwise.
+        If the file cannot be written, or has another suffix.
     """
     if path.suffix not in _SUFFIXES:
         raise OutputError(f"got table {path.name!r}; expected a name ending with .csv or .parquet")
@@ -49,18 +49,18 @@ def write_table(path: Path, table: ObjectTable, *, has_mpp: bool) -> None:
             arrays = {name: pyarrow.array(c.tolist()) for name, c in columns.items()}
             if not len(table):  # an empty list has no type
                 arrays = {name: pyarrow.array(c.astype(c.dtype)) for name, c in columns.items()}
-            # A file, because pyarrow reads some paths as addresses.
+            # An open file, because pyarrow parses some paths as URIs.
             with partial.open("wb") as packed:
                 pyarrow.parquet.write_table(pyarrow.table(arrays), packed)
 
 
 def read_table(path: Path) -> ObjectTable:
-    """Read a table that `write_table` wrote.
+    """Read a table written by `write_table`.
 
     Raises
     ------
     StoreError
-        If it is missing, damaged or another table.
+        If the file is missing or damaged, or is not an object table.
     """
     try:
         rows = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path)
@@ -72,7 +72,7 @@ def read_table(path: Path) -> ObjectTable:
         return ObjectTable(**columns)  # type: ignore[arg-type]
     except (OSError, ValueError, StopIteration) as error:
         raise StoreError(
-            f"{path} is not a table of objects ({error}); write one with `wsi-seg export --table`"
+            f"{path} is not an object table ({error}); write one with `wsi-seg export --table`"
         ) from error
 
 
@@ -86,7 +86,7 @@ def _read_csv(path: Path) -> dict[str, list[str]]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     if not rows:
-        raise ValueError("it is empty")
+        raise ValueError("the file is empty")
     return {title: [row[n] for row in rows[1:]] for n, title in enumerate(rows[0])}
 
 

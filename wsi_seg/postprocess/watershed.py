@@ -1,8 +1,8 @@
-"""Owns splitting objects that touch: a watershed of the distance to their outlines cuts necks.
+"""Owns splitting touching objects by a watershed of the distance transform, which cuts necks.
 
-An object is split as a whole, whatever strips it is in: its runs wait until its last row was
-read. Objects whose box is longer than `MOST_PX` are not split, so memory holds the runs of that
-many rows, one square of pixels, and the pixels of the lines.
+An object is split as a whole, even if it spans strips: its runs are buffered until its last row is
+read. Objects whose bounding box is longer than `MAX_PX` are not split, so memory holds the runs of
+that many rows, one square of pixels, and the pixels of the lines.
 """
 
 import functools
@@ -20,12 +20,12 @@ from wsi_seg.postprocess.component_stats import ComponentStat
 from wsi_seg.postprocess.components import ConnectedComponents, Ints, Runs, paint_runs
 from wsi_seg.postprocess.strips import Source, Strip
 
-# Longest side of the box of an object that is split, in pixels: many touching nuclei, not a whole
+# Longest side of the bounding box of an object that is split: many touching nuclei, not a whole
 # gland.
-MOST_PX = 1024
+MAX_PX = 1024
 
-# Objects that begin in one square of this side are split together, those with a longer box alone:
-# a few large ones would make the pixels around many small ones count several times.
+# Objects that begin in the same cell are split together. Objects with a longer bounding box than
+# _ALONE_PX are split alone, because they would enlarge the array of a whole cell.
 _CELL_PX = 512
 _ALONE_PX = 256
 
@@ -33,15 +33,15 @@ _SIDES = generate_binary_structure(2, 1)
 
 
 def split_objects(source: Source, depth_px: float) -> Source:
-    """Split objects at their necks by lines of background one pixel wide.
+    """Split 4-connected objects at their necks by lines of background one pixel wide.
 
     Parameters
     ----------
     source
-        Class ids; pixels of one class that touch along a side are one object.
+        Class ids and probabilities.
     depth_px
-        ``h`` of the h-maxima of the distance: a neck is cut where its half width is smaller by more
-        than this than the half width of the object on either side of it.
+        ``h`` of the h-maxima of the distance transform: a neck is cut if its half width is smaller
+        by more than this than the half widths of the object on both sides.
     """
     lines = functools.cache(lambda: _lines(source, depth_px))
 
@@ -58,9 +58,9 @@ def split_objects(source: Source, depth_px: float) -> Source:
 
 
 def _lines(source: Source, depth_px: float) -> Ints:
-    """Flat indices of the pixels of all lines, ascending."""
+    """Return the flat indices of the pixels of all lines, ascending."""
     objects, boxes = _boxes(source)
-    components, waiting = ConnectedComponents(), _Rows.none()
+    components, waiting = ConnectedComponents(), _Rows.empty()
     found = [np.empty(0, dtype=np.int64)]
     for strip in source():
         runs = components.add(strip.y, strip.ids)
@@ -74,7 +74,7 @@ def _lines(source: Source, depth_px: float) -> Ints:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Boxes:
-    """Box of each object in pixels, half open."""
+    """Bounding boxes of objects in pixels, half open."""
 
     top: Ints
     left: Ints
@@ -88,7 +88,7 @@ class _Boxes:
 
 
 def _boxes(source: Source) -> tuple[Ints, _Boxes]:
-    """Object of each provisional label, and the boxes of the objects."""
+    """Return the object of each provisional label, and the bounding boxes of the objects."""
     components = ConnectedComponents()
     top, left, bottom, right = ComponentStat(), ComponentStat(), ComponentStat(), ComponentStat()
     for strip in source():
@@ -106,7 +106,7 @@ def _boxes(source: Source) -> tuple[Ints, _Boxes]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Rows:
-    """Runs with the number of their object, in raster order."""
+    """Runs with the index of their object, in raster order."""
 
     begin: Ints
     end: Ints
@@ -114,15 +114,15 @@ class _Rows:
     number: Ints
 
     @classmethod
-    def none(cls) -> "_Rows":
+    def empty(cls) -> "_Rows":
         nothing = np.empty(0, dtype=np.int64)
         return cls(nothing, nothing, nothing, nothing)
 
     @classmethod
     def of(cls, runs: Runs, number: Ints, boxes: _Boxes) -> "_Rows":
-        """Take the runs of those objects that are small enough."""
+        """Take the runs of the objects that are small enough to be split."""
         rows = cls(runs.begin, runs.end, runs.value.astype(np.int64), number)
-        return rows.where(boxes.longest[number] <= MOST_PX)
+        return rows.where(boxes.longest[number] <= MAX_PX)
 
     def where(self, kept: NDArray[np.bool_] | Ints) -> "_Rows":
         return _Rows(self.begin[kept], self.end[kept], self.value[kept], self.number[kept])
@@ -137,7 +137,7 @@ class _Rows:
 
 
 def _cuts(rows: _Rows, boxes: _Boxes, width: int, depth_px: float) -> Iterator[Ints]:
-    """Flat indices of the pixels of lines, for some objects at a time."""
+    """Yield the flat indices of line pixels, for one group of objects at a time."""
     if not len(rows.begin):
         return
     number = rows.number
@@ -162,24 +162,29 @@ def _cuts(rows: _Rows, boxes: _Boxes, width: int, depth_px: float) -> Iterator[I
 
 
 def watershed_lines(mask: NDArray[np.bool_], depth_px: float) -> NDArray[np.bool_]:
-    """Lines that split the objects of a mask; see `split_objects`.
+    """Find the lines that split the objects of a mask; see `split_objects`.
 
-    What is found in an object does not depend on others: pixels that only touch
-    at a corner are separate, and nothing in one object is nearer to another than to background.
+    Lines in an object do not depend on other objects, because those are separated from it by
+    background, which is closer.
 
     Parameters
     ----------
     mask
-        ``(h, w)``, its border is background.
+        ``(h, w)`` mask whose border is background.
     depth_px
-        Least depth of a neck.
+        Smallest depth of a neck.
+
+    Returns
+    -------
+    NDArray[np.bool_]
+        ``(h, w)`` pixels of the lines.
     """
     distance = distance_transform_edt(mask)
-    # Maxima less deep than this are levelled; one is left in every object, small ones included.
+    # Suppress shallower maxima, but keep one in every object, even in small ones.
     seed = np.maximum(distance - depth_px, np.minimum(distance, 0.5))
     levelled = reconstruction(seed, distance, footprint=_SIDES)  # type: ignore[no-untyped-call]
     maxima = local_maxima(levelled, connectivity=1)  # type: ignore[no-untyped-call]
-    # The flood begins at all maxima, each pixel at a height of its own: no order is left to chance.
+    # Each pixel of the maxima gets a distinct height, so that the flooding order is deterministic.
     relief = -distance
     relief[maxima] = np.arange(maxima.sum()) - maxima.size - distance.max()
     markers = label(maxima, connectivity=1)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Owns keeping a decision: the label ``decision`` next to a prediction's own label map."""
+"""Owns storing a decision as the label ``decision`` of a prediction."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -17,10 +17,10 @@ from wsi_seg.store.names import DECISION_LABEL, LABELS
 
 
 def write_decision(store: SlideStore, rule: Rule) -> Multiscale:
-    """Apply a rule to a prediction and keep the result as its label ``decision``.
+    """Apply a rule to a prediction, and store the result as its label ``decision``.
 
-    A decision by the same rule that is there already is kept. Where only class ids were saved,
-    these are decided on.
+    An existing decision of the same rule is kept. If only class ids were saved, the rule is applied
+    to those.
 
     Raises
     ------
@@ -36,10 +36,9 @@ def write_decision(store: SlideStore, rule: Rule) -> Multiscale:
     exclusive = store.image.classes.is_exclusive
     if store.saved == "labels" and rule.needs_probabilities(exclusive=exclusive):
         raise StoreError(
-            f"slide {store.name}: the rule ({rule.describe()}) needs probabilities, and only class "
-            f"ids were saved; decide on these with --threshold {0 if exclusive else 0.5:g}, or "
-            "predict it again with "
-            "`wsi-seg infer --save both --overwrite`"
+            f"slide {store.name}: the rule ({rule.describe()}) needs probabilities, but only class "
+            f"ids were saved; use these with --threshold {0 if exclusive else 0.5:g}, or "
+            "predict it again with `wsi-seg infer --save both --overwrite`"
         )
     read = certain_label_strips if store.saved == "labels" else argmax_strips
     px_area = rule.px_area(store.pyramid.mpp, name=store.name)
@@ -57,10 +56,10 @@ def write_decision(store: SlideStore, rule: Rule) -> Multiscale:
 
 
 def decided_label(store: SlideStore, rule: Rule | None) -> Multiscale:
-    """Label map of a prediction: what a rule decides; without one, what inference wrote.
+    """Return the label map of a rule's decision, or of inference without a rule.
 
-    It has planes where classes overlap. Of what inference wrote, objects are left out that are too
-    small for the model's classes, where its card says so and the slide's mpp is known.
+    The label map has planes if classes overlap. Without a rule, objects below the minimum area of
+    the model card are removed, if it states one and the slide's mpp is known.
 
     Raises
     ------
@@ -74,7 +73,7 @@ def decided_label(store: SlideStore, rule: Rule | None) -> Multiscale:
 
 
 def _planes(sources: Sequence[Source]) -> Source:
-    """Join the strips of several classes, each decided alone, to a label with a plane for each."""
+    """Stack the strips of independently decided classes to planes of one label."""
 
     def strips() -> Iterator[Strip]:
         for found in zip(*(source() for source in sources), strict=True):
@@ -92,20 +91,20 @@ def write_label(
     classes: ClassTable,
     note: Mapping[str, object],
 ) -> Multiscale:
-    """Write a label map next to a prediction, of its size; one of that name is replaced.
+    """Add a label map of equal size to a prediction, or replace the one of the same name.
 
     Parameters
     ----------
     store
         The prediction.
     name
-        Of the label.
+        Name of the label.
     source
-        Gives the pixels in strips of this many rows.
+        Returns the source of class ids in strips of a given number of rows.
     classes
-        Ids of the pixels.
+        Classes of the ids.
     note
-        Plain JSON values to keep with the label.
+        JSON values to store as attributes of the label.
     """
     path = store.path / LABELS / name
     layout = Layout.like(store.image, channels=classes.planes)
