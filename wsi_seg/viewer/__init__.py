@@ -1,5 +1,5 @@
-"""Owns looking at slides: a read-only server on this machine, and the page it serves.
+"""Owns the slide viewer: a local web server, and the page it serves.
 
-Starlette and uvicorn live here and nowhere else; the page is plain ES modules and OpenSeadragon,
-which ``make viewer`` puts into ``static/vendor``.
+Only this package imports starlette and uvicorn. The page consists of plain ES modules and
+OpenSeadragon, which ``make viewer`` copies to ``static/vendor``.
 """

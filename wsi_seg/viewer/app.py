@@ -1,4 +1,4 @@
-"""Owns the requests the viewer answers: slides, tiles, values, objects, outlines and reviews."""
+"""Owns the viewer's HTTP routes: slides, tiles, values, objects, outlines and reviews."""
 
 import logging
 import math
@@ -44,19 +44,19 @@ STATIC = Path(str(files("wsi_seg.viewer"))) / "static"
 
 _THUMBNAIL_PX = 320
 
-# Places to annotate next that are listed for a slide, and their sides.
+# Number of places to annotate next per slide, and their side.
 _PLACES, _SIDE_UM = 20, 256.0
 
-# Outlines sent for one view; of more, each would be a few pixels wide.
-_MOST_OUTLINES = 12_000
+# Outlines sent for one view; with more, each would be only a few pixels wide.
+_MAX_OUTLINES = 12_000
 
-# Tiles that are made at a time, or as many as cores: more would wait for each other.
-_TILES_AT_ONCE = 2
-# Other requests that are answered at a time; some take long, and tiles do not wait for them.
-_OTHERS_AT_ONCE = 6
+# Minimum number of threads for tiles; there is one per core if that is more.
+_TILE_THREADS = 2
+# Threads for other requests, separate because some are slow and would block tiles.
+_OTHER_THREADS = 6
 
 _MINUTE = {"Cache-Control": "private, max-age=60"}
-_LONG = {"Cache-Control": "private, max-age=86400, immutable"}  # addresses carry the version
+_LONG = {"Cache-Control": "private, max-age=86400, immutable"}  # URLs contain the version
 
 
 def make_app(
@@ -68,25 +68,25 @@ def make_app(
     weight: float = 1.0,
     sam: "Promptable | None" = None,
 ) -> Starlette:
-    """Application for one pair of collections.
+    """Make the application for one collection and its predictions.
 
     Parameters
     ----------
     catalog
-        The slides.
+        Slides and predictions to show.
     review
-        Folder that reviews are written to; None allows no writing at all.
+        Folder of reviews; None makes the viewer read-only.
     token
-        Secret that every request must show; None where only loopback may ask.
+        Secret that every request must present; None if the server listens on loopback only.
     framed
-        Whether pages of this machine may show the viewer in a frame.
+        Whether pages of this machine may embed the viewer in a frame.
     weight
-        How much what is reviewed counts in training, 0 to 1.
+        Weight of reviewed annotations in training, 0 to 1.
     sam
-        Outlines what is clicked; None where there is no such model.
+        Promptable model that outlines clicked objects; None disables clicks.
     """
-    tiles = CapacityLimiter(max(_TILES_AT_ONCE, available_cores()))
-    others = CapacityLimiter(_OTHERS_AT_ONCE)
+    tiles = CapacityLimiter(max(_TILE_THREADS, available_cores()))
+    others = CapacityLimiter(_OTHER_THREADS)
     routes = [
         Route("/", _page),
         Route("/slides", _answer(_slides, others)),
@@ -118,12 +118,12 @@ def make_app(
 def make_pair(
     first: Starlette, second: Starlette, *, token: str | None, framed: bool = False
 ) -> Starlette:
-    """Application that shows those of two predictions side by side, under ``first/``, ``second/``.
+    """Make an application that shows two others side by side, under ``first/`` and ``second/``.
 
     Parameters
     ----------
     first, second
-        Made by `make_app` with the same token.
+        Applications of `make_app` with the same token.
     token, framed
         See `make_app`.
     """
@@ -141,7 +141,7 @@ Handler = Callable[[SlideCache, Request], Response]
 
 
 def _answer(handler: Handler, limiter: CapacityLimiter) -> Callable[[Request], object]:
-    """Run a handler in one of some threads; it reads files."""
+    """Run a blocking handler in a thread of the limiter."""
 
     async def endpoint(request: Request) -> Response:
         cache = request.app.state.cache
@@ -151,12 +151,12 @@ def _answer(handler: Handler, limiter: CapacityLimiter) -> Callable[[Request], o
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    """Say what is wrong with a request, or with the store it asks about, and live on."""
+    """Turn an exception into a JSON response."""
     status = 422
     if isinstance(error, AnnotationError):
         status = 400
     elif isinstance(error, BusyError):
-        status = 412  # the version that a review was to replace is no longer there
+        status = 412  # the review was saved by another page since
     elif isinstance(error, OutputError):
         status = 507
     elif isinstance(error, StoreNotFoundError | RegionError | OSError):
@@ -247,7 +247,7 @@ def _outlines(cache: SlideCache, request: Request) -> Response:
     name = request.path_params["slide"]
     of_truth = request.query_params.get("of") == "truth"
     objects = cache.truth(name) if of_truth else cache.objects(name)
-    return JSONResponse(objects.outlines((x, y, x_end, y_end), tolerance, _MOST_OUTLINES))
+    return JSONResponse(objects.outlines((x, y, x_end, y_end), tolerance, _MAX_OUTLINES))
 
 
 def _next(cache: SlideCache, request: Request) -> Response:
@@ -264,12 +264,12 @@ def _picture(tile: Tile, headers: dict[str, str]) -> Response:
 
 
 def _numbers(request: Request, names: tuple[str, ...]) -> list[float]:
-    """Finite numbers of the query.
+    """Read finite numbers from the query string.
 
     Raises
     ------
     RegionError
-        If one is missing or is not a number.
+        If one is missing or is not a finite number.
     """
     values = []
     for name in names:

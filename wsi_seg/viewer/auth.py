@@ -1,4 +1,4 @@
-"""Owns who may ask: hosts, the token, origins, and the headers that keep a page to itself."""
+"""Owns access control: allowed hosts, the token, origins, and security headers."""
 
 import hmac
 import logging
@@ -15,7 +15,7 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 _COOKIE = "wsi-seg-token"
 
-# Scripts, styles, pictures and requests of this server only; pictures made in the page itself.
+# Resources of this server only, and images that the page itself creates.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -31,17 +31,17 @@ _HEADERS = {
 
 
 class AuthMiddleware:
-    """Lets in loopback requests, or those with the token; writes from our own page only.
+    """Allows requests from loopback or with the token, and writes from the viewer's own page only.
 
     Parameters
     ----------
     app
-        What is guarded.
+        Application to guard.
     token
-        Secret that a browser shows once in the address and from then on as a cookie; None where
-        the server listens on loopback only.
+        Secret that the browser sends once in the URL and then as a cookie; None if the server
+        listens on loopback only.
     framed
-        Whether pages of this machine may show ours in a frame.
+        Whether pages of this machine may embed the viewer in a frame.
     """
 
     def __init__(self, app: ASGIApp, token: str | None, framed: bool = False) -> None:
@@ -51,7 +51,7 @@ class AuthMiddleware:
         self._headers = {"Content-Security-Policy": policy, **_HEADERS}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or refuse."""
+        """Handle a request, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -62,28 +62,28 @@ class AuthMiddleware:
             await send(message)
 
         request = Request(scope)
-        answer = self._refusal(request) or self._entry(request) or self._app
+        answer = self._refusal(request) or self._login(request) or self._app
         await answer(scope, receive, send_guarded)
 
     def _refusal(self, request: Request) -> Response | None:
         host = urlsplit(f"//{request.headers.get('host', '')}").hostname
         if self._token is None and host not in LOOPBACK:
             # DNS rebinding: a foreign page whose name resolves to this machine sends that name.
-            return _refused(request, 403, "this server answers to 127.0.0.1 and localhost only")
-        if self._token is not None and not self._shown(request):
-            return _refused(request, 403, "open the address with its token, as the command prints")
+            return _refused(request, 403, "the host must be 127.0.0.1 or localhost")
+        if self._token is not None and not self._has_token(request):
+            return _refused(request, 403, "open the URL with its token, as printed by the command")
         if request.method not in ("GET", "HEAD"):
             origin = request.headers.get("origin")
             if origin is None or urlsplit(origin).netloc != request.headers.get("host"):
                 return _refused(request, 403, "only the viewer's own page may write")
         return None
 
-    def _shown(self, request: Request) -> bool:
+    def _has_token(self, request: Request) -> bool:
         given = request.query_params.get("token") or request.cookies.get(_COOKIE) or ""
         return hmac.compare_digest(given.encode(), (self._token or "").encode())
 
-    def _entry(self, request: Request) -> Response | None:
-        """Take the token out of the address, so that a copied link does not carry it."""
+    def _login(self, request: Request) -> Response | None:
+        """Move the token from the URL to a cookie, so that a copied link does not contain it."""
         if self._token is None or "token" not in request.query_params:
             return None
         response = RedirectResponse("/", status_code=303)

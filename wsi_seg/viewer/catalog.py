@@ -1,4 +1,4 @@
-"""Owns which slides the viewer shows: names come from the opened collections, never from paths."""
+"""Owns which slides the viewer shows: only names listed by the collections, never paths."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from wsi_seg.viewer.layers import Layer, slide_layers
 
 @dataclass(frozen=True, slots=True)
 class SlideView:
-    """One slide as it is on disk now.
+    """Snapshot of one slide's stores.
 
     Parameters
     ----------
     slide
-        Its store.
+        Store of the slide.
     found
-        Its prediction, where there is one.
+        Its prediction, if there is one.
     true
-        The label that counts as the truth, where the slide has it.
+        Ground-truth label, if the slide has it.
     layers
-        By id, the image first.
+        Layers by id, the image first.
     """
 
     slide: SlideStore
@@ -30,16 +30,16 @@ class SlideView:
     layers: Mapping[str, Layer]
 
     def layer(self, name: str) -> Layer:
-        """One layer.
+        """Return a layer by its id.
 
         Raises
         ------
         StoreNotFoundError
-            If there is none of this id.
+            If there is no such layer.
         """
         if name not in self.layers:
             raise StoreNotFoundError(
-                f"slide {self.slide.name}: got layer {name[:80]!r}; it has: "
+                f"slide {self.slide.name}: got layer {name[:80]!r}; expected one of "
                 f"{', '.join(self.layers)}"
             )
         return self.layers[name]
@@ -47,16 +47,16 @@ class SlideView:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """The collections that are looked at.
+    """Collections that the viewer shows.
 
     Parameters
     ----------
     slides
-        Collection of the slides.
+        Collection of slides.
     predictions
-        Collection of their predictions, or None.
+        Predictions of the slides, or None.
     truth
-        Name of the label that counts as the truth.
+        Name of the ground-truth label.
     """
 
     slides: Collection
@@ -64,22 +64,22 @@ class Catalog:
     truth: str
 
     def names(self) -> tuple[str, ...]:
-        """Slides to choose from, sorted.
+        """List the names of the slides, sorted.
 
         Raises
         ------
         StoreNotFoundError
-            If the collection is gone.
+            If the collection was removed.
         """
         return self._listed(self.slides)
 
     def slide(self, name: str) -> SlideStore:
-        """Open one slide alone.
+        """Open the store of one slide.
 
         Raises
         ------
         StoreNotFoundError
-            If the collection has no such slide, or is gone.
+            If the collection has no such slide, or was removed.
         StoreError
             If the slide is damaged.
         """
@@ -88,12 +88,12 @@ class Catalog:
         return self.slides[name]
 
     def view(self, name: str) -> SlideView:
-        """Open one slide with all its layers.
+        """Open one slide with its prediction and all layers.
 
         Raises
         ------
         StoreNotFoundError
-            If the collection has no such slide, or is gone.
+            If the collection has no such slide, or was removed.
         StoreError
             If the slide, or its prediction, is damaged.
         """
@@ -104,16 +104,16 @@ class Catalog:
         return SlideView(slide, found, true, slide_layers(slide, found, self.truth))
 
     def require_slides(self) -> None:
-        """Refuse collections with nothing to show.
+        """Require at least one slide, and one prediction of a slide if there are predictions.
 
         Raises
         ------
         StoreError
-            If there is no slide, or none of the predictions belongs to one.
+            If there is no slide, or no prediction belongs to a slide.
         """
         names = self.names()
         if not names:
-            raise StoreError(f"{self.slides.path} holds no slides; run `wsi-seg tile` first")
+            raise StoreError(f"{self.slides.path} has no slides; run `wsi-seg tile` first")
         if self.predictions is None:
             return
         predicted = self._listed(self.predictions)

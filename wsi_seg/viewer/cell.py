@@ -1,4 +1,4 @@
-"""Owns the viewer in a notebook's cell: the server in a thread, the page in a frame."""
+"""Owns showing the viewer in a notebook cell: the server in a thread, the page in an iframe."""
 
 import html
 import threading
@@ -17,16 +17,16 @@ _START_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Viewer:
-    """The viewer in a cell; made by `view`.
+    """Viewer in a notebook cell; made by `view`.
 
     Parameters
     ----------
     address
-        Of the page, on this machine only.
+        URL of the page, which only this machine can open.
     height_px
-        Of the cell's frame, in pixels.
+        Height of the iframe in pixels.
     server
-        What answers.
+        Running server.
 
     Examples
     --------
@@ -39,7 +39,7 @@ class Viewer:
     server: uvicorn.Server
 
     def close(self) -> None:
-        """Stop serving; the cell shows nothing any more."""
+        """Stop the server; the cell becomes blank."""
         self.server.should_exit = True
 
     def _repr_html_(self) -> str:
@@ -60,42 +60,41 @@ def view(
     sam: Path | str | None = None,
     height_px: int = 640,
 ) -> Viewer:
-    """Show slides and predictions in a notebook's cell, as ``wsi-seg view`` does in a browser.
+    """Show slides and predictions in a notebook cell, as ``wsi-seg view`` does in a browser.
 
-    The page comes from the machine that runs the notebook, so the browser has to run there too.
+    The server listens on loopback, so the browser must run on the same machine as the notebook.
 
     Parameters
     ----------
     slides
-        Collection of the slides, or its path.
+        Collection of slides, or its path.
     predictions
-        Collection of their predictions, or its path; None shows the slides alone.
+        Predictions of the slides, or their path; None shows the slides only.
     other
-        Collection of other predictions, or its path, shown side by side with the first; None
-        shows one.
+        Other predictions, or their path, to show side by side with the first; None shows one.
     truth
-        Name of the label that is the truth.
+        Name of the ground-truth label.
     review
-        Folder that reviews are written to; None writes nothing.
+        Folder of reviews; None makes the viewer read-only.
     weight
-        How much what is reviewed counts in training, 0 to 1.
+        Weight of reviewed annotations in training, 0 to 1.
     sam
-        Decoder of a promptable model in ONNX, its encoder next to it, which outlines what is
-        clicked; None outlines nothing by a click.
+        ONNX decoder of a promptable model, with its encoder next to it, which outlines clicked
+        objects; None disables clicks.
     height_px
-        Height of the cell's frame, in pixels.
+        Height of the iframe in pixels.
 
     Returns
     -------
     Viewer
-        What a cell shows; it serves until `Viewer.close`, or until the notebook ends.
+        Object that the cell displays; it serves until `Viewer.close`, or until the kernel ends.
 
     Raises
     ------
     StoreError
         If there is nothing to show, or the server does not start.
     StoreNotFoundError
-        If the page's library was not bundled.
+        If OpenSeadragon was not bundled.
 
     Examples
     --------
@@ -119,7 +118,7 @@ def view(
     end = time.monotonic() + _START_SECONDS
     while not server.started:
         if time.monotonic() > end or not thread.is_alive():
-            raise StoreError("the viewer does not start; run `wsi-seg view` to see why")
+            raise StoreError("the viewer did not start; run `wsi-seg view` to see why")
         time.sleep(0.01)
     port = listener.getsockname()[1]
     return Viewer(f"http://{options.host}:{port}/", height_px, server)

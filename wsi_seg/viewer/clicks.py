@@ -1,4 +1,4 @@
-"""Owns outlining what is clicked: a promptable model's mask of the pixels at hand."""
+"""Owns outlining clicked objects with a promptable model."""
 
 from typing import TYPE_CHECKING
 
@@ -16,12 +16,12 @@ from wsi_seg.viewer.shapes import rings_of
 if TYPE_CHECKING:
     from wsi_seg.models.promptable import Promptable
 
-_SIDE_PX = 1024  # of the model's picture
-_TOLERANCE_PX = 0.7  # of that picture, by which an outline may be off
+_SIDE_PX = 1024  # side of the model's input
+_TOLERANCE_PX = 0.7  # tolerance of outlines, in pixels of that input
 
 
 class Click(BaseModel):
-    """A place in level-0 pixels, and screen pixels per level-0 pixel."""
+    """Position of a click in level-0 pixels, and screen pixels per level-0 pixel."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -33,12 +33,17 @@ class Click(BaseModel):
 def outlined(
     model: "Promptable", slide: SlideStore, click: Click
 ) -> list[list[tuple[float, float]]]:
-    """Rings around what was clicked, in level-0 pixels, the outer one first; [] for nothing.
+    """Outline the clicked object.
+
+    Returns
+    -------
+    list[list[tuple[float, float]]]
+        Rings of ``(x, y)`` in level-0 pixels, the outer one first; [] if the model finds nothing.
 
     Raises
     ------
     RegionError
-        If the place is outside of the slide.
+        If the click is outside of the slide.
     """
     full = slide.pyramid.extent
     if not (0 <= click.x < full.width and 0 <= click.y < full.height):

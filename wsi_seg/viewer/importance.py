@@ -1,7 +1,7 @@
-"""Owns the importance map as a picture: how densely training would draw patches of this slide.
+"""Owns the importance map layer: how densely training would sample patches of a slide.
 
-An object counts over its bounding box, tissue and background by area, in the shares of the mix;
-see `wsi_seg.sampling`. Densities span orders of magnitude, so their logarithm is shown.
+Objects count over their bounding boxes, tissue and background by area, in the proportions of the
+mix; see `wsi_seg.sampling`. The map is logarithmic, because densities span orders of magnitude.
 """
 
 from collections.abc import Callable
@@ -15,46 +15,48 @@ from wsi_seg.masks import read_objects
 from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Multiscale, SlideStore
 
-# Side of the tissue samples that a cell is averaged from.
+# Samples along each side of a cell, whose mean is its tissue fraction.
 _SAMPLES = 4
 
-# The darkest shade stands for this fraction of the largest density.
+# Ratio of the largest density to that of the darkest shade.
 _RANGE = 1000.0
 
 
 def importance_reader(
     slide: SlideStore, tissue: Multiscale, truth: str | None
 ) -> Callable[[Region], NDArray[np.uint8]]:
-    """Reader of the map at the levels of the tissue mask; it is made at the first read.
+    """Make a reader of the map at the levels of the tissue mask, ``(H, W)`` uint8.
+
+    The map is computed at the first read.
 
     Parameters
     ----------
     slide
-        The slide's store.
+        Store of the slide.
     tissue
-        Its tissue mask.
+        Tissue mask of the slide.
     truth
-        Label whose objects count, or None for none.
+        Label whose objects count; None counts no objects.
     """
-    made: list[NDArray[np.uint8]] = []
+    cached: list[NDArray[np.uint8]] = []
 
     def read(region: Region) -> NDArray[np.uint8]:
-        if not made:
-            made.append(_shades(importance(slide, tissue, truth)))
-        rows, columns = made[0].shape
+        if not cached:
+            cached.append(_shades(importance(slide, tissue, truth)))
+        rows, columns = cached[0].shape
         extent = tissue.pyramid.extents[region.level]
         y = (np.arange(region.y, region.y_end) * 2 + 1) * rows // (2 * extent.height)
         x = (np.arange(region.x, region.x_end) * 2 + 1) * columns // (2 * extent.width)
-        shades: NDArray[np.uint8] = made[0][np.ix_(y, x)]
+        shades: NDArray[np.uint8] = cached[0][np.ix_(y, x)]
         return shades
 
     return read
 
 
 def importance(slide: SlideStore, tissue: Multiscale, truth: str | None) -> NDArray[np.float64]:
-    """Density of draws in each cell, ``(rows, columns)`` float64, summing to 1 at most.
+    """Return the sampling density of each cell, ``(rows, columns)`` float64, summing to 1 at most.
 
-    Cells are those of a recipe's defaults: 32 um, or 64 px where mpp is unknown.
+    Cells have the default side of recipes: 32 um, or 64 px if mpp is unknown.
     """
     settings = SamplingConfig()
     full, mpp = slide.pyramid.extent, slide.pyramid.mpp
@@ -77,7 +79,7 @@ def _tissue_share(tissue: Multiscale, shape: tuple[int, int]) -> NDArray[np.floa
 
 
 def _object_share(slide: SlideStore, truth: str, shape: tuple[int, int]) -> NDArray[np.float64]:
-    """Each object spread evenly over the cells of its box, by a table of differences."""
+    """Spread each object evenly over the cells of its bounding box, by a difference array."""
     full = slide.pyramid.extent
     scale = np.array([shape[0] / full.height, shape[1] / full.width] * 2)
     edges = read_objects(slide, truth).bbox * scale
@@ -91,7 +93,7 @@ def _object_share(slide: SlideStore, truth: str, shape: tuple[int, int]) -> NDAr
     np.add.at(table, (bottom, right), weight)
     np.add.at(table, (top, right), -weight)
     np.add.at(table, (bottom, left), -weight)
-    # Sums of differences miss 0 by rounding.
+    # Rounding makes sums of differences slightly negative.
     share: NDArray[np.float64] = table.cumsum(axis=0).cumsum(axis=1)[:-1, :-1].clip(min=0)
     return share
 

@@ -1,7 +1,7 @@
-"""Owns the layers of one slide: what can be shown over it, and the pixels of each layer's tiles.
+"""Owns the layers of one slide, and the pixels of each layer's tiles.
 
-Values travel as they are, in one-channel PNGs (two channels for errors), and get their colours in
-the browser, so that thresholds and colour maps change without another request.
+Raw values are sent as PNG and coloured in the browser, so that thresholds and colour maps change
+without further requests.
 """
 
 import logging
@@ -33,32 +33,32 @@ _FOUND: Mapping[str, tuple[str, Literal["found", "true"]]] = {
     PREDICTION_LABEL: ("Class map of the prediction", "found")
 }
 
-# In the second channel of an error tile, where 0 is background and 255 is the class.
-_NOT_COUNTED = 128
+# Value of ignored pixels in the truth channel of error tiles; 0 is background, 255 is the class.
+_IGNORED = 128
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
-    """One thing to look at, with the pyramid it is served in.
+    """One layer of the viewer, and the pyramid in which it is served.
 
     Parameters
     ----------
     id
-        How requests name it.
+        Identifier in requests.
     title
-        For people.
+        Title in the page.
     kind
-        ``image`` is colour; ``probability`` is value / 255; ``errors`` is a probability and,
-        in a second channel, the truth; ``classes`` are class ids; ``values`` any others;
-        ``coverage`` is what `coverage_reader` gives.
+        ``image`` is RGB; ``probability`` is value / 255; ``errors`` is a probability and, in a
+        second channel, the truth; ``classes`` are class ids; ``values`` are other values;
+        ``coverage`` are the densities of `coverage_reader`.
     source
-        Gives the levels and the tile grid.
+        Image whose levels and tile grid the layer has.
     classes
         Classes of the ids, or the one class of a probability.
     read
-        Pixels of a region of one level of the source.
+        Reads the uint8 pixels ``(H, W)`` or ``(H, W, 3)`` of a region of one level.
     status
-        Whether class ids are what was found or what is true; None for any others.
+        Whether class ids are a prediction (``found``) or the truth (``true``); None otherwise.
     """
 
     id: str
@@ -70,14 +70,14 @@ class Layer:
     status: Literal["found", "true"] | None = None
 
     def tile(self, level: int, row: int, column: int) -> Tile:
-        """Bytes of one tile.
+        """Encode one tile.
 
         Raises
         ------
         RegionError
             If there is no such level or tile.
         StoreError
-            If the store is gone or damaged there.
+            If the store was removed, or the tile is damaged.
         """
         if self.kind == "image":
             return image_tile(self.source, level, row, column)
@@ -85,7 +85,10 @@ class Layer:
         return encode_png(self.read(tile_region(array, level, row, column)))
 
     def value(self, y: float, x: float) -> int | None:
-        """Value at a place, as fractions of height and width; None for images and errors."""
+        """Return the value at a position, given as fractions of height and width.
+
+        It is None except for probabilities and class ids.
+        """
         if self.kind not in ("probability", "classes"):
             return None
         level_array(self.source, 0)
@@ -95,7 +98,7 @@ class Layer:
         return int(self.read(Region(level=0, y=row, x=column, height=1, width=1))[0, 0])
 
     def to_json(self) -> dict[str, object]:
-        """Say what the page needs to know."""
+        """Describe the layer to the page."""
         return {
             "id": self.id,
             "title": self.title,
@@ -119,16 +122,16 @@ class Layer:
 
 
 def slide_layers(slide: SlideStore, found: SlideStore | None, truth: str) -> dict[str, Layer]:
-    """All layers of a slide by id, the image first.
+    """List all layers of a slide by id, the image first.
 
     Parameters
     ----------
     slide
-        The slide's store.
+        Store of the slide.
     found
-        Its prediction, where there is one.
+        Its prediction, if there is one.
     truth
-        Name of the label that counts as the truth.
+        Name of the ground-truth label.
     """
     layers = [Layer("image", "Slide", "image", slide.image, ClassTable(()), slide.image.read)]
     labels = slide.label_names()
@@ -136,18 +139,17 @@ def slide_layers(slide: SlideStore, found: SlideStore | None, truth: str) -> dic
     if found is not None:
         layers += _prediction_layers(found, true)
     layers += _label_layers(slide, "label", {truth: ("Class map of the truth", "true")})
-    none = ClassTable(())
     if TISSUE in labels:
-        tissue = slide.label(TISSUE)
+        tissue, none = slide.label(TISSUE), ClassTable(())
         read = importance_reader(slide, tissue, truth if truth in labels else None)
-        layers.append(Layer("importance", "Where training draws", "values", tissue, none, read))
-    if (seen := _coverage(found, true)) is not None:
-        layers.append(seen)
+        layers.append(Layer("importance", "Sampling density", "values", tissue, none, read))
+    if (coverage := _coverage(found, true)) is not None:
+        layers.append(coverage)
     return {layer.id: layer for layer in layers}
 
 
 def _coverage(found: SlideStore | None, true: Multiscale | None) -> Layer | None:
-    """Density of the objects of the prediction, else of the truth; None with neither."""
+    """Make the density layer of the prediction, or of the truth if there is no prediction."""
     if found is not None:
         views = class_views(found)
         pairs = [(predicted_label(view), _truth_of(view.image.classes, true)) for view in views]
@@ -160,7 +162,7 @@ def _coverage(found: SlideStore | None, true: Multiscale | None) -> Layer | None
 
 
 def _truth_of(classes: ClassTable, true: Multiscale | None) -> Multiscale | None:
-    """Truth to compare a prediction of these classes with; None where there is none."""
+    """Return the truth to compare with a prediction of these classes, if there is any."""
     if true is None or true.channels is None:
         return true
     known = [entry for entry in classes if entry.name in true.classes.names]
@@ -168,7 +170,7 @@ def _truth_of(classes: ClassTable, true: Multiscale | None) -> Multiscale | None
 
 
 def _prediction_layers(found: SlideStore, true: Multiscale | None) -> list[Layer]:
-    """Probabilities where they were saved, errors, and labels; class ids err or do not."""
+    """Make the layers of a prediction: probabilities if they were saved, errors, and labels."""
     layers: list[Layer] = []
     every = [(view, entry) for view in class_views(found) for entry in view.image.classes]
     for number, (view, entry) in enumerate(every):
@@ -183,11 +185,11 @@ def _prediction_layers(found: SlideStore, true: Multiscale | None) -> list[Layer
         if true is None or (true.channels is not None and entry.name not in true.classes.names):
             continue
         own = plane_of(true, entry)
-        # Which class of the prediction each id of the truth counts as; several may be one.
-        meant = classes.recoding(own.classes)
-        if entry.id in meant:
-            both = _error_reader(read, own, meant == entry.id, image)
-            title = f"{entry.name}: right and wrong"
+        # Class of the prediction that each id of the truth maps to; several may map to the same.
+        recoding = classes.recoding(own.classes)
+        if entry.id in recoding:
+            both = _error_reader(read, own, recoding == entry.id, image)
+            title = f"{entry.name}: errors"
             layers.append(Layer(f"errors-{number}", title, "errors", image, only, both))
     return layers + _label_layers(found, "found", _FOUND)
 
@@ -195,9 +197,9 @@ def _prediction_layers(found: SlideStore, true: Multiscale | None) -> list[Layer
 def _label_layers(
     store: SlideStore, prefix: str, named: Mapping[str, tuple[str, Literal["found", "true"]]]
 ) -> list[Layer]:
-    """Labels of a store, each class of its own where they overlap; a damaged one is left out.
+    """Make the layers of a store's labels, one per class if classes overlap.
 
-    One without classes holds values.
+    Damaged labels are skipped. Labels without classes hold values.
     """
     layers = []
     computed = {PREDICTION_LABEL} if store.saved == "probabilities" else set()
@@ -205,7 +207,7 @@ def _label_layers(
         try:
             whole = predicted_planes(store, name)
         except StoreError as error:
-            logger.warning("label %s of %s is left out: %s", name, store.name, error)
+            logger.warning("label %s of %s is skipped: %s", name, store.name, error)
             continue
         kind: Kind = "classes" if "classes" in whole.attributes else "values"
         title, status = named.get(name, (name.replace("_", " ").capitalize(), None))
@@ -232,9 +234,9 @@ def _error_reader(
     is_class: NDArray[np.bool_],
     image: Multiscale,
 ) -> Callable[[Region], Pixels]:
-    """Probability, truth and nothing as the channels of one picture; ids of the truth are given."""
+    """Make a reader of probability and truth, as RGB; ``is_class`` selects ids of the truth."""
     table = np.where(is_class, 255, 0).astype(np.uint8)
-    table[IGNORE] = _NOT_COUNTED
+    table[IGNORE] = _IGNORED
 
     def read(region: Region) -> Pixels:
         extent: Extent = image.pyramid.extents[region.level]

@@ -1,4 +1,4 @@
-"""Owns finding a slide's objects by place, and their outlines as fine as a screen shows them."""
+"""Owns spatial queries of a slide's objects, and their outlines at screen resolution."""
 
 import heapq
 from collections.abc import Callable, Sequence
@@ -14,27 +14,27 @@ from wsi_seg.evaluation.traced_objects import UNLISTED, Box
 Around = Callable[[Box], list[ReviewObject] | None]
 Status = Literal["found", "false", "missed", "true"]
 
-# A found object with a smaller share of truth is false.
-_MOSTLY = 0.5
+# A found object that overlaps the truth by a smaller fraction is false.
+_MIN_OVERLAP = 0.5
 
 
 def status(item: ReviewObject) -> Status:
-    """Name what an object is shown as; false is found, but mostly not true."""
-    if item.kind == "found" and item.overlap is not None and item.overlap < _MOSTLY:
+    """Return the status of an object; found objects that are mostly not true are false."""
+    if item.kind == "found" and item.overlap is not None and item.overlap < _MIN_OVERLAP:
         return "false"
     return item.kind
 
 
 class SlideObjects:
-    """Objects of one slide, found by place.
+    """Objects of one slide, with a spatial index.
 
     Parameters
     ----------
     items
-        The objects that are listed; an object's id is its place here.
+        Listed objects; an object's id is its index.
     around
-        Gives all objects in a box, where more are there than are listed, or None where there are
-        too many; without it, all are listed.
+        Traces all objects in a box, including those that are not listed; it returns None if there
+        are too many. None means that all objects are listed.
     """
 
     def __init__(self, items: Sequence[ReviewObject], around: Around | None = None) -> None:
@@ -43,21 +43,21 @@ class SlideObjects:
         self._tree = shapely.STRtree([item.polygon for item in self.items])
 
     def outlines(self, box: Box, tolerance: float, most: int) -> dict[str, object]:
-        """Outlines inside a region, simplified; the largest listed ones where there are many.
+        """Return simplified outlines in a region, or the largest listed ones if there are too many.
 
         Parameters
         ----------
         box
             x, y, x_end, y_end in level-0 pixels.
         tolerance
-            Level-0 pixels by which an outline may be off.
+            Largest deviation of outlines in level-0 pixels.
         most
-            Number of outlines at most.
+            Maximum number of outlines.
 
         Returns
         -------
         dict[str, object]
-            ``outlines``, each with the object's id (null where it is not listed), status and rings;
+            ``outlines``, each with id (null if the object is not listed), status and rings, and
             ``left_out``, whether there are more.
         """
         hits = [self.items[number] for number in self._tree.query(shapely.box(*box)).tolist()]
@@ -70,7 +70,7 @@ class SlideObjects:
         return {"outlines": _outlines(shown, tolerance), "left_out": left_out}
 
     def _unlisted(self, objects: list[ReviewObject]) -> list[ReviewObject]:
-        """Objects that are not listed too: nothing of their kind is where they are."""
+        """Return the objects that are not inside a listed object of the same kind."""
         inside = shapely.point_on_surface([item.polygon for item in objects])
         listed = {
             traced

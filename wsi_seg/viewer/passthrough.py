@@ -1,7 +1,7 @@
-"""Owns making a chunk's JPEG stream readable by a browser, of the same pixels, without decoding.
+"""Owns making a chunk's JPEG stream readable by browsers without decoding it.
 
-A TIFF's stream may lack its tables, and says nothing about RGB components: both are put back in
-front of it (ITU T.81, and Adobe's technical note 5116 for the APP14 segment).
+JPEG streams in TIFF may lack their tables and a marker of RGB components; both are inserted (ITU
+T.81, and Adobe's technical note 5116 for the APP14 segment).
 """
 
 from collections.abc import Iterator
@@ -20,14 +20,14 @@ _ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
 
 
 def browser_jpeg(data: bytes, encoding: Encoding) -> bytes | None:
-    """Complete JPEG for a browser, or None where the chunk has to be decoded here.
+    """Complete a JPEG stream for a browser; return None if the chunk has to be decoded instead.
 
     Parameters
     ----------
     data
-        Stream of one chunk.
+        JPEG stream of one chunk.
     encoding
-        Of the array; of kind ``jpeg``.
+        Encoding of the array, of kind ``jpeg``.
     """
     if not data.startswith(_SOI):
         return None
@@ -39,7 +39,7 @@ def browser_jpeg(data: bytes, encoding: Encoding) -> bytes | None:
     inserted = b""
     if encoding.jpeg_rgb:
         if _APP0 in segments or _APP14 in segments:
-            return None  # the stream's own marker would speak against ours
+            return None  # the stream's own marker would contradict ours
         inserted += _ADOBE_RGB
     if encoding.tables:
         inserted += encoding.tables.removeprefix(_SOI).removesuffix(_EOI)
@@ -47,15 +47,15 @@ def browser_jpeg(data: bytes, encoding: Encoding) -> bytes | None:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Marker and content of each segment before the entropy-coded data."""
-    place = 2
-    while place + 4 <= len(data) and data[place] == 0xFF:
-        marker = data[place + 1]
+    """Yield the marker and content of each segment before the entropy-coded data."""
+    offset = 2
+    while offset + 4 <= len(data) and data[offset] == 0xFF:
+        marker = data[offset + 1]
         if marker == 0xFF:  # fill byte
-            place += 1
+            offset += 1
             continue
-        length = int.from_bytes(data[place + 2 : place + 4], "big")
-        yield marker, data[place + 4 : place + 2 + length]
+        length = int.from_bytes(data[offset + 2 : offset + 4], "big")
+        yield marker, data[offset + 4 : offset + 2 + length]
         if marker == _SOS or length < 2:
             return
-        place += 2 + length
+        offset += 2 + length

@@ -1,10 +1,9 @@
-"""Owns a review: what people said about objects, kept as annotations that `annotate` reads.
+"""Owns reviews: verdicts on objects and drawn shapes, stored as annotations for `annotate`.
 
-One GeoJSON file per slide. Objects marked right and outlines drawn are features of their class
-with source ``review``; objects marked unsure, and those not looked at, are features of the
-class ``ignore``, so training neither learns nor unlearns them. Objects marked wrong are left
-out: there is background. They are kept under ``wsi_seg_review``, where GeoJSON readers do not
-look (RFC 7946, section 6.1).
+There is one GeoJSON file per slide. Objects marked right and drawn shapes are features of their
+class with source ``review``. Objects marked unsure or not reviewed are features of the class
+``ignore``, which training skips. Objects marked wrong become background and have no feature; all
+verdicts are stored in the foreign member ``wsi_seg_review`` (RFC 7946, section 6.1).
 """
 
 import hashlib
@@ -26,16 +25,16 @@ from wsi_seg.evaluation.review_objects import ReviewObject
 from wsi_seg.store.lock import locked
 from wsi_seg.viewer.shapes import Rings, polygon_of
 
-# A review is drawn by hand; a request with more than this is something else.
+# Largest request; reviews are drawn by hand, and much smaller.
 MAX_BYTES = 8 * 2**20
 
 Verdict = Literal["right", "wrong", "unsure"]
 
-# Version of a review that nobody saved yet.
+# Version of a review before it is saved for the first time.
 _UNSAVED = "new"
 
-# Seconds until a folder that somebody else writes to is called busy, and between two tries.
-_PATIENCE, _PAUSE = 10.0, 0.02
+# Timeout of the folder's lock, and the interval between attempts, in seconds.
+_LOCK_TIMEOUT, _LOCK_INTERVAL = 10.0, 0.02
 
 
 class _Strict(BaseModel):
@@ -43,14 +42,14 @@ class _Strict(BaseModel):
 
 
 class Drawing(_Strict):
-    """Shape that a person drew, ``(x, y)`` in level-0 pixels, and its class.
+    """Drawn shape.
 
     Parameters
     ----------
     class_name
         Name of the class.
     rings
-        The outer one, then holes; not closed.
+        Outer ring, then holes, as ``(x, y)`` in level-0 pixels; not closed.
     """
 
     class_name: str = Field(min_length=1, max_length=200)
@@ -58,37 +57,37 @@ class Drawing(_Strict):
 
 
 class Review(_Strict):
-    """What was said about one slide: a verdict by object id, and outlines drawn."""
+    """Review of one slide: verdicts by object id, and drawn shapes."""
 
     verdicts: dict[int, Verdict] = Field(default_factory=dict)
     drawings: list[Drawing] = Field(default_factory=list, max_length=10_000)
 
 
 def read_review(path: Path, objects: Sequence[ReviewObject]) -> Review:
-    """Review in a file; empty where there is no file. Verdicts find their objects by outline.
+    """Read the review of a file; it is empty if the file does not exist.
 
-    Objects that were right and that a newer prediction lacks come back as shapes drawn by hand, so
-    a review outlives the prediction it was made on.
+    Verdicts are matched to objects by kind, class and bounding box. Objects that were marked right
+    but are missing from a newer prediction become drawn shapes, so that a review remains valid.
 
     Raises
     ------
     AnnotationError
-        If the file is not one that `write_review` made.
+        If the file was not written by `write_review`.
     """
     try:
         document = json.loads(path.read_bytes())
         kept = document["wsi_seg_review"]
         drawings = [_drawing(drawing) for drawing in kept["drawings"]]
         verdicts = {str(key): value for key, value in kept["verdicts"].items()}
-        known = {_place(item): item.id for item in objects}
-        drawings += [_redrawn(one) for one in document["features"] if _lost(one, known)]
+        known = {_key(item): item.id for item in objects}
+        drawings += [_as_drawing(one) for one in document["features"] if _is_lost(one, known)]
     except FileNotFoundError:
         return Review()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise AnnotationError(
-            f"{path} is not a review that the viewer wrote ({type(error).__name__}); move it away"
+            f"{path} is not a review of the viewer ({type(error).__name__}); move it away"
         ) from error
-    pairs = {known[place]: verdict for place, verdict in verdicts.items() if place in known}
+    pairs = {known[key]: verdict for key, verdict in verdicts.items() if key in known}
     try:
         return Review(verdicts=pairs, drawings=drawings)
     except ValidationError as error:
@@ -96,7 +95,7 @@ def read_review(path: Path, objects: Sequence[ReviewObject]) -> Review:
 
 
 def review_version(path: Path) -> str:
-    """Version of a review: a digest of its file, or ``new`` where there is none yet."""
+    """Return the version of a review: a digest of its file, or ``new`` if there is no file."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     except FileNotFoundError:
@@ -111,32 +110,32 @@ def write_review(
     over: str,
     weight: float = 1.0,
 ) -> str:
-    """Keep a review, whole or not at all, in the place of the version it was made from.
+    """Write a review atomically, if the file still is the version that it was made from.
 
     Parameters
     ----------
     path
-        Of the review.
+        File of the review.
     review
-        What was said.
+        Verdicts and drawn shapes.
     objects
-        Of the slide.
+        Objects of the slide.
     over
-        Version that it replaces; see `review_version`.
+        Version to replace; see `review_version`.
     weight
-        How much what was reviewed counts in training, 0 to 1.
+        Weight of reviewed annotations in training, 0 to 1.
 
     Returns
     -------
     str
-        Version that was written.
+        New version.
 
     Raises
     ------
     BusyError
-        If somebody else saved another version since.
+        If another version was saved since.
     AnnotationError
-        If a verdict names no object, or an outline has no area.
+        If a verdict refers to no object, or a shape has no area.
     OutputError
         If the file cannot be written.
     """
@@ -149,31 +148,30 @@ def write_review(
             item.polygon,
             _class_in_training(item, review),
             review.verdicts.get(item.id, "unseen"),
-            place=_place(item),
+            key=_key(item),
             weight=weight,
         )
         for item in objects
         if review.verdicts.get(item.id) != "wrong"
     ]
     features += [
-        _feature(_drawn(drawing), drawing.class_name, "drawn", weight=weight)
+        _feature(_polygon(drawing), drawing.class_name, "drawn", weight=weight)
         for drawing in review.drawings
     ]
     document = {
         "type": "FeatureCollection",
         "features": features,
         "wsi_seg_review": {
-            "verdicts": {_place(by_id[key]): value for key, value in review.verdicts.items()},
+            "verdicts": {_key(by_id[id_]): value for id_, value in review.verdicts.items()},
             "drawings": [drawing.model_dump() for drawing in review.drawings],
         },
     }
     text = json.dumps(document)
-    with _held(path.parent):  # no other viewer writes between looking and replacing
+    with _locked(path.parent):  # no other viewer may write between check and replacement
         if review_version(path) != over:
             raise BusyError(
                 f"somebody else saved a review of {path.stem} since you opened it, so your last "
-                "change was not saved; open the slide again to see theirs, and make the change "
-                "again"
+                "change was not saved; open the slide again to load theirs, and repeat the change"
             )
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -181,9 +179,9 @@ def write_review(
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Hold a folder of reviews, after those who hold it now: a review is written in a moment."""
-    end = time.monotonic() + _PATIENCE
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock a folder of reviews, waiting briefly if another viewer holds the lock."""
+    end = time.monotonic() + _LOCK_TIMEOUT
     with ExitStack() as stack:
         while True:
             try:
@@ -192,7 +190,7 @@ def _held(folder: Path) -> Iterator[None]:
             except BusyError:
                 if time.monotonic() > end:
                     raise
-                time.sleep(_PAUSE)
+                time.sleep(_LOCK_INTERVAL)
         yield
 
 
@@ -200,32 +198,32 @@ def _class_in_training(item: ReviewObject, review: Review) -> str:
     return item.class_name if review.verdicts.get(item.id) == "right" else IGNORE_NAME
 
 
-def _drawn(drawing: Drawing) -> Polygon:
+def _polygon(drawing: Drawing) -> Polygon:
     if polygon_of(drawing.rings).area < 1:
-        raise AnnotationError("got an outline without area; expected at least 1 px²")
+        raise AnnotationError("got a shape without area; expected at least 1 px²")
     return Polygon(drawing.rings[0], drawing.rings[1:])
 
 
 def _drawing(kept: Mapping[str, Any]) -> Drawing:
-    """Shape as the file keeps it; before shapes had holes, one had a ``ring``."""
+    """Parse a stored shape; older files have a single ``ring`` without holes."""
     if "ring" in kept:
         return Drawing(class_name=kept["class_name"], rings=[kept["ring"]])
     return Drawing.model_validate(kept)
 
 
-def _place(item: ReviewObject) -> str:
-    """Name of an object that outlives its number: kind, class and bounding box."""
+def _key(item: ReviewObject) -> str:
+    """Return a key of an object that does not depend on its id: kind, class and bounding box."""
     box = ",".join(f"{value:.1f}" for value in item.polygon.bounds)
     return f"{item.kind}:{item.class_name}:{box}"
 
 
-def _lost(feature: Mapping[str, Any], known: Mapping[str, int]) -> bool:
-    """Whether a feature is an object that was right and is no longer among those known."""
+def _is_lost(feature: Mapping[str, Any], known: Mapping[str, int]) -> bool:
+    """Return whether a feature is an object that was marked right but no longer exists."""
     properties = feature["properties"]
     return properties["verdict"] == "right" and properties["object"] not in known
 
 
-def _redrawn(feature: Mapping[str, Any]) -> Drawing:
+def _as_drawing(feature: Mapping[str, Any]) -> Drawing:
     name = feature["properties"]["classification"]["name"]
     return Drawing(
         class_name=name, rings=[ring[:-1] for ring in feature["geometry"]["coordinates"]]
@@ -233,7 +231,7 @@ def _redrawn(feature: Mapping[str, Any]) -> Drawing:
 
 
 def _feature(
-    polygon: Polygon, class_name: str, verdict: str, *, weight: float, place: str | None = None
+    polygon: Polygon, class_name: str, verdict: str, *, weight: float, key: str | None = None
 ) -> Mapping[str, object]:
     rings = [polygon.exterior, *polygon.interiors]
     coordinates = [shapely.get_coordinates(ring).round(2).tolist() for ring in rings]
@@ -246,6 +244,6 @@ def _feature(
             "source": "review",
             "weight": weight,
             "verdict": verdict,
-            "object": place,
+            "object": key,
         },
     }

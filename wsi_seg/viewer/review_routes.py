@@ -1,4 +1,4 @@
-"""Owns the requests about reviews: reading, saving over what was read, editing shapes."""
+"""Owns the HTTP routes of reviews: reading, conditional saving, editing shapes."""
 
 import json
 import logging
@@ -18,16 +18,16 @@ logger = logging.getLogger(__name__)
 
 
 def get_review(cache: SlideCache, request: Request) -> Response:
-    """Review of a slide, and as its ETag the version that a change has to be made to."""
+    """Return the review of a slide, with its version as ETag."""
     name = request.path_params["slide"]
     path = cache.review_file(name)
-    version = review_version(path)  # before reading: a change in between must not be overwritten
+    version = review_version(path)  # before reading, so that a change in between is detected
     review = read_review(path, cache.objects(name).items)
     return JSONResponse(review.model_dump(), headers={"ETag": f'"{version}"'})
 
 
 async def put_review(request: Request) -> Response:
-    """Save a review over the version named by If-Match."""
+    """Save a review if the version in If-Match is still current."""
     body = await _body(request)
     if body is None:
         return _too_large(request)
@@ -35,15 +35,15 @@ async def put_review(request: Request) -> Response:
 
 
 async def post_shapes(request: Request) -> Response:
-    """Edit shapes by a stroke; nothing is kept."""
+    """Edit shapes by a stroke, and return them without saving."""
     if request.app.state.cache.review is None:
-        raise StoreNotFoundError("this viewer was started without review")
+        raise StoreNotFoundError("this viewer was started without --review")
     body = await _body(request)
     return _too_large(request) if body is None else await run_in_threadpool(_edit, body)
 
 
 async def post_click(request: Request) -> Response:
-    """Outline what was clicked, by the promptable model."""
+    """Outline the clicked object with the promptable model."""
     body = await _body(request)
     if body is None:
         return _too_large(request)
@@ -58,7 +58,7 @@ def _click(cache: SlideCache, request: Request, body: bytes) -> Response:
 
 
 async def _body(request: Request) -> bytes | None:
-    """Read what was sent; None where it is too much, and then not all of it was read."""
+    """Read the body of a request; return None as soon as it is too large."""
     body = b""
     async for part in request.stream():
         body += part
@@ -78,7 +78,9 @@ def _write(cache: SlideCache, request: Request, body: bytes) -> Response:
     review = _parsed(Review, body, f"review of {name}")
     version = request.headers.get("if-match", "").strip('"')
     if not version:
-        raise AnnotationError(f"review of {name}: expected a header If-Match, as the page sends")
+        raise AnnotationError(
+            f"review of {name}: got no If-Match header; expected the version to replace"
+        )
     objects = cache.objects(name).items
     saved = write_review(path, review, objects, over=version, weight=cache.weight)
     return JSONResponse({"file": path.name}, headers={"ETag": f'"{saved}"'})
@@ -96,4 +98,4 @@ def _parsed[M: BaseModel](model: type[M], body: bytes, what: str) -> M:
         place = ".".join(map(str, first["loc"]))
         raise AnnotationError(f"{what}: {place}: {first['msg']}") from error
     except (ValueError, RecursionError) as error:
-        raise AnnotationError(f"{what}: got no JSON; expected what the page sends") from error
+        raise AnnotationError(f"{what}: got invalid JSON; expected that of the page") from error

@@ -1,4 +1,4 @@
-"""Owns serving: checks what is to be shown, picks address and token, runs until it is stopped."""
+"""Owns running the viewer's server: checks its input, opens the socket, makes the token."""
 
 import contextlib
 import secrets
@@ -18,31 +18,31 @@ from wsi_seg.viewer.catalog import Catalog
 
 LIBRARY = STATIC / "vendor" / "openseadragon.min.js"
 
-# Decoded chunks that the server keeps: about two screens of tiles of every layer.
+# Cache of decoded chunks: about two screens of tiles of every layer.
 _CACHE_BYTES = 96 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class ViewOptions:
-    """How the viewer is served.
+    """Options of the viewer's server.
 
     Parameters
     ----------
     host
-        Address to listen on. Any but loopback needs a token, which is then made.
+        Address to listen on. Addresses other than loopback require a token, which is generated.
     port
-        0 picks a free one.
+        Port to listen on; 0 picks a free one.
     review
-        Folder that reviews are written to; None allows no writing.
+        Folder of reviews; None makes the viewer read-only.
     framed
-        Whether pages of this machine, such as a notebook, may show the viewer in a frame.
+        Whether pages of this machine, such as a notebook, may embed the viewer in a frame.
     weight
-        How much what is reviewed counts in training, 0 to 1.
+        Weight of reviewed annotations in training, 0 to 1.
     sam
         Decoder of a promptable model, with its encoder next to it; see
-        `wsi_seg.models.promptable`. None outlines nothing by a click.
+        `wsi_seg.models.promptable`. None disables clicks.
     other
-        Predictions that are shown next to the first, and not reviewed; None shows one.
+        Other predictions to show next to the first, without review; None shows one.
     """
 
     host: str = "127.0.0.1"
@@ -69,24 +69,25 @@ def serve(
     slides, predictions, truth
         See `Catalog`.
     options
-        Address and review folder.
+        Options of the server.
     ready
-        Told the page's address just before requests are answered.
+        Called with the page's URL just before the server starts.
 
     Raises
     ------
     StoreError
         If there is nothing to show.
     StoreNotFoundError
-        If the page's library was not bundled.
+        If OpenSeadragon was not bundled.
     ConfigError
-        If the address cannot be listened on.
+        If the server cannot listen on the address.
     """
     app, token = prepare(slides, predictions, truth, options)
     listener = listening(options)
     shared_cache().resize(_CACHE_BYTES)
     port = listener.getsockname()[1]
-    ready(f"http://{_shown(options.host)}:{port}/" + ("" if token is None else f"?token={token}"))
+    query = "" if token is None else f"?token={token}"
+    ready(f"http://{_url_host(options.host)}:{port}/{query}")
     settings = uvicorn.Config(
         app,
         log_level="warning",
@@ -95,17 +96,17 @@ def serve(
         server_header=False,
         timeout_graceful_shutdown=2,
     )
-    with contextlib.suppress(KeyboardInterrupt):  # the way to end it
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C stops the server
         uvicorn.Server(settings).run(sockets=[listener])
 
 
 def prepare(
     slides: Collection, predictions: Predictions | None, truth: str, options: ViewOptions
 ) -> tuple[Starlette, str | None]:
-    """Application and token for these options; see `serve`."""
+    """Make the application, and its token if it requires one; see `serve`."""
     if not LIBRARY.is_file():
         raise StoreNotFoundError(
-            f"the viewer's page lacks {LIBRARY.name}, which packages carry and a checkout gets by "
+            f"the viewer lacks {LIBRARY.name}, which packages include; in a checkout, run "
             "`make viewer`"
         )
     catalog = Catalog(slides, predictions, truth)
@@ -115,7 +116,7 @@ def prepare(
     token = None if options.host in LOOPBACK else secrets.token_urlsafe(24)
     sam = None
     if options.sam is not None:
-        from wsi_seg.models.promptable import Promptable  # torch is slow to load
+        from wsi_seg.models.promptable import Promptable  # torch is slow to import
 
         sam = Promptable(options.sam)
     app = make_app(
@@ -134,17 +135,17 @@ def prepare(
     return app, token
 
 
-def _shown(host: str) -> str:
-    """Name of this machine as an address spells it; where all addresses are meant, its own."""
+def _url_host(host: str) -> str:
+    """Return a host as URLs spell it; the name of this machine if it listens on all addresses."""
     if host in ("0.0.0.0", "::"):
         return socket.gethostname()
     return f"[{host}]" if ":" in host else host
 
 
 def listening(options: ViewOptions) -> socket.socket:
-    """Socket that listens where the options say; see `serve`."""
+    """Open a listening socket; see `serve`."""
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    # asyncio sends at once, without waiting 40 ms for company, only where TCP is named here.
+    # asyncio sets TCP_NODELAY only if the protocol is given; without it, responses wait 40 ms.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

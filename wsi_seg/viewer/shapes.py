@@ -1,4 +1,4 @@
-"""Owns editing drawn shapes by a stroke: merge, erase, split, fill; holes are kept."""
+"""Owns editing drawn shapes by a stroke: merge, erase, split and fill, with holes."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -11,22 +11,22 @@ from shapely.ops import split, unary_union
 
 Vertex = tuple[Annotated[float, Field(ge=-1e7, le=1e7)], Annotated[float, Field(ge=-1e7, le=1e7)]]
 Ring = Annotated[list[Vertex], Field(min_length=3, max_length=20_000)]
-Rings = Annotated[list[Ring], Field(min_length=1, max_length=1_000)]  # the outer one, then holes
+Rings = Annotated[list[Ring], Field(min_length=1, max_length=1_000)]  # outer ring, then holes
 
-# Pieces of fewer px² are what a hand did not mean to leave.
+# Smaller pieces are slivers of imprecise strokes.
 _LEAST_PX2 = 4.0
 
 
 class Edit(BaseModel):
-    """What is done to shapes, in level-0 pixels.
+    """Edit of shapes, in level-0 pixels.
 
     Parameters
     ----------
     operation
-        ``merge`` joins what the stroke surrounds to the shapes it touches, and these to each
-        other; ``erase`` takes it away; ``split`` cuts along the stroke; ``fill`` fills holes.
+        ``merge`` unites the area of the stroke and all shapes that it touches; ``erase`` subtracts
+        that area; ``split`` cuts along the stroke; ``fill`` fills holes.
     shapes
-        Rings of each, the outer one first.
+        Rings of each shape, the outer one first.
     stroke
         Closed for ``merge`` and ``erase``, open for ``split``; not used by ``fill``.
     """
@@ -39,10 +39,10 @@ class Edit(BaseModel):
 
 
 def edited(edit: Edit) -> list[list[list[list[tuple[float, float]]]]]:
-    """For each shape what became of it: none, one or several shapes, each a list of rings.
+    """Apply an edit, and return the resulting shapes of each shape, as lists of rings.
 
-    Shapes that the stroke does not touch come back as they are. Merged ones become one, in the
-    place of the first of them.
+    A shape may result in no, one or several shapes. Shapes that the stroke does not touch are
+    unchanged. Merged shapes become one, which replaces the first of them.
 
     Examples
     --------
@@ -67,7 +67,7 @@ def edited(edit: Edit) -> list[list[list[list[tuple[float, float]]]]]:
 
 
 def polygon_of(rings: Sequence[Sequence[tuple[float, float]]]) -> BaseGeometry:
-    """Make the valid area of rings, the outer one first."""
+    """Make a valid geometry of rings, the outer one first."""
     return shapely.make_valid(Polygon(rings[0], rings[1:]))
 
 
@@ -88,7 +88,7 @@ def _merged(shapes: Sequence[BaseGeometry], stroke: BaseGeometry) -> list[BaseGe
 
 
 def _split(shape: BaseGeometry, stroke: BaseGeometry) -> BaseGeometry:
-    """Cut at every crossing; a stroke that ends inside cuts nothing off."""
+    """Cut along a stroke; one that ends inside the shape does not split it."""
     if not shape.intersects(stroke):
         return shape
     return shapely.GeometryCollection(
@@ -102,7 +102,7 @@ def _parts(shape: BaseGeometry) -> list[Polygon]:
 
 
 def rings_of(part: Polygon) -> list[list[tuple[float, float]]]:
-    """Give the rings of an area, the outer one first, not closed."""
+    """Return the rings of a polygon, the outer one first, not closed."""
     rings = [part.exterior, *part.interiors]
     return [
         [(x, y) for x, y in shapely.get_coordinates(ring)[:-1].round(2).tolist()] for ring in rings

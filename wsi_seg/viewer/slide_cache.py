@@ -1,4 +1,4 @@
-"""Owns the slides that are being looked at: opened once, with their objects and reviews."""
+"""Owns a cache of open slides with their objects."""
 
 import threading
 from collections import OrderedDict
@@ -22,13 +22,13 @@ from wsi_seg.viewer.objects import Around, SlideObjects
 if TYPE_CHECKING:
     from wsi_seg.models.promptable import Promptable
 
-# Slides whose layers and objects are kept open.
-_KEPT = 4
+# Number of slides to keep open.
+_SIZE = 4
 
 
 @dataclass(slots=True)
 class Opened:
-    """A slide that is being looked at, and its objects once somebody asked for them."""
+    """An open slide, and its objects once they were requested."""
 
     view: SlideView
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -37,18 +37,18 @@ class Opened:
 
 
 class SlideCache:
-    """Keeps the slides that are being looked at open, the last few of them.
+    """LRU cache of open slides.
 
     Parameters
     ----------
     catalog
-        What there is.
+        Slides and predictions.
     review
-        Folder of the reviews; None where nothing may be written.
+        Folder of reviews; None makes the viewer read-only.
     weight
-        How much what was reviewed counts in training, 0 to 1.
+        Weight of reviewed annotations in training, 0 to 1.
     sam
-        Outlines what is clicked; None where there is no such model.
+        Promptable model that outlines clicked objects; None disables clicks.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class SlideCache:
         self._lock = threading.Lock()
 
     def opened(self, name: str, *, fresh: bool = False) -> Opened:
-        """Slide by name; ``fresh`` looks at the disk again."""
+        """Return an open slide; ``fresh`` opens it again, in case its stores changed."""
         with self._lock:
             if not fresh and name in self._opened:
                 self._opened.move_to_end(name)
@@ -78,57 +78,57 @@ class SlideCache:
                 opened = before
             self._opened[name] = opened
             self._opened.move_to_end(name)
-            while len(self._opened) > _KEPT:
+            while len(self._opened) > _SIZE:
                 self._opened.popitem(last=False)
         return opened
 
     def objects(self, name: str) -> SlideObjects:
-        """Objects of a slide, made by the first who asks."""
+        """Return the objects of a slide, which the first call computes."""
         opened = self.opened(name)
         with opened.lock:
             if opened.objects is None:
                 view = opened.view
                 objects = list_review_objects(view.slide, view.found, view.true)
-                opened.objects = _findable(
+                opened.objects = _indexed(
                     objects, lambda box: trace_objects(view.slide, view.found, view.true, box)
                 )
                 give_back_freed_memory()
             return opened.objects
 
     def truth(self, name: str) -> SlideObjects:
-        """Outline the true objects of a slide that has a prediction too."""
+        """Return the true objects of a slide with a prediction, which the first call computes."""
         opened = self.opened(name)
         with opened.lock:
             if opened.truth is None:
                 view = opened.view
                 objects = outline_truth(view.slide, view.found, view.true)
-                opened.truth = _findable(
+                opened.truth = _indexed(
                     objects, lambda box: trace_truth(view.slide, view.found, view.true, box)
                 )
                 give_back_freed_memory()
             return opened.truth
 
     def review_file(self, name: str) -> Path:
-        """Review of a slide that the catalog names; see `SlideView`.
+        """Return the path of a slide's review.
 
         Raises
         ------
         StoreNotFoundError
-            If nothing is reviewed here.
+            If there is no such slide, or the viewer is read-only.
         """
         self.opened(name)
         if self.review is None:
-            raise StoreNotFoundError("this viewer was started without review")
+            raise StoreNotFoundError("this viewer was started without --review")
         return self.review / file_name(name, ".geojson")
 
 
-def _findable(objects: list[ReviewObject], around: Around) -> SlideObjects:
-    """Objects that were listed, and with them those for which the list had no room."""
+def _indexed(objects: list[ReviewObject], around: Around) -> SlideObjects:
+    """Index objects; ``around`` traces further ones if the list is full."""
     return SlideObjects(objects, around if len(objects) >= MOST else None)
 
 
 def _same(one: SlideView, other: SlideView) -> bool:
-    """Whether two looks at a slide saw the same arrays."""
+    """Return whether two snapshots of a slide have the same arrays."""
 
     def versions(view: SlideView) -> list[object]:
         return [

@@ -1,7 +1,6 @@
-"""Owns deep-zoom tiles: the grid of each level, and the bytes of one tile.
+"""Owns deep-zoom tiles: the tile grid of each level, and encoding tiles.
 
-A level's own chunks are its tiles where they are of a handy size, so that finished JPEG and WebP
-streams go to the browser as they are in the store.
+Chunks of a suitable size are tiles, so that JPEG and WebP chunks are sent without re-encoding.
 """
 
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from wsi_seg.store.arrays import LevelArray
 from wsi_seg.store.chunks import read_encoded
 from wsi_seg.viewer.passthrough import browser_jpeg
 
-# Chunks with sides in this range are tiles; other levels are cut into tiles of _TILE_PX.
+# Chunks with sides in this range are tiles; other levels are split into tiles of _TILE_PX.
 _SIDES_PX = range(128, 1025)
 _TILE_PX = 512
 
@@ -27,14 +26,14 @@ _PNG_LEVEL = 1
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Finished bytes of one tile and their media type."""
+    """Encoded tile and its media type."""
 
     data: bytes
     media_type: str
 
 
 def tile_size(array: LevelArray) -> Extent:
-    """Size of the tiles a level is served in, in its pixels."""
+    """Return the tile size of a level, in its pixels."""
     chunk = array.chunk
     if chunk.height in _SIDES_PX and chunk.width in _SIDES_PX:
         return chunk
@@ -42,7 +41,7 @@ def tile_size(array: LevelArray) -> Extent:
 
 
 def tile_region(array: LevelArray, level: int, row: int, column: int) -> Region:
-    """Pixels of one tile, clipped to the level.
+    """Return the region of one tile, clipped to the level.
 
     Raises
     ------
@@ -62,50 +61,50 @@ def tile_region(array: LevelArray, level: int, row: int, column: int) -> Region:
 
 
 def level_array(image: Multiscale, level: int) -> LevelArray:
-    """Array of one level, if it still is what it was when the image was opened.
+    """Return the array of one level, if it is unchanged since the image was opened.
 
     Raises
     ------
     RegionError
         If there is no such level.
     StoreNotFoundError
-        If the store was deleted or made again since.
+        If the store was deleted or replaced since.
     """
-    image.pyramid.downsample(level)  # names the levels there are, if it is not one
+    image.pyramid.downsample(level)  # raises for an invalid level
     array = image.arrays[level]
     try:
         stat = (array.path / "zarr.json").stat()
     except OSError as error:
         raise StoreNotFoundError(
-            f"{array.path} is gone; open the page again when it is back"
+            f"{array.path} is gone; reload the page when it is back"
         ) from error
     if (stat.st_ino, stat.st_mtime_ns) != array.version:
-        raise StoreNotFoundError(f"{array.path} was made again; open the page again")
+        raise StoreNotFoundError(f"{array.path} was replaced; reload the page")
     return array
 
 
 def image_tile(image: Multiscale, level: int, row: int, column: int) -> Tile:
-    """One tile of a colour image: its own stream where a browser can read it, else a JPEG."""
+    """Encode a tile of an RGB image, or pass its chunk through if browsers can read it."""
     array = level_array(image, level)
     region = tile_region(array, level, row, column)
     if tile_size(array) == array.chunk and array.encoding.kind in ("jpeg", "webp"):
         stream = read_encoded(array, row, column, shared_cache())
         if stream is not None and array.encoding.kind == "webp":
             return Tile(stream, "image/webp")
-        finished = stream and browser_jpeg(stream, array.encoding)
-        if finished:
-            return Tile(finished, "image/jpeg")
+        completed = stream and browser_jpeg(stream, array.encoding)
+        if completed:
+            return Tile(completed, "image/jpeg")
     return encode_jpeg(image.read(region))
 
 
 def encode_jpeg(pixels: NDArray[np.uint8]) -> Tile:
-    """JPEG of ``(H, W, 3)`` uint8 RGB."""
+    """Encode ``(H, W, 3)`` uint8 RGB as JPEG."""
     return Tile(bytes(imagecodecs.jpeg8_encode(pixels, level=_JPEG_QUALITY)), "image/jpeg")
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> Tile:
-    """PNG of ``(H, W)`` or ``(H, W, 3)`` uint8, which a browser decodes to the same values."""
+    """Encode ``(H, W)`` or ``(H, W, 3)`` uint8 losslessly as PNG."""
     contiguous = np.ascontiguousarray(pixels)
-    filter_ = imagecodecs.PNG.FILTER.UP  # trying all filters takes thrice the time, for nothing
+    filter_ = imagecodecs.PNG.FILTER.UP  # trying all filters is three times slower, with no gain
     stream = imagecodecs.png_encode(contiguous, level=_PNG_LEVEL, filter=filter_)
     return Tile(bytes(stream), "image/png")

@@ -1,14 +1,14 @@
-// Owns talking to the server: addresses, and errors as sentences.
+// Owns requests to the server: URLs, and error messages.
 
 async function answer(request, read = (body) => body) {
   let response;
   try {
     response = await request;
   } catch {
-    throw new Error("The server does not answer; is the command still running?");
+    throw new Error("The server does not respond; is the command still running?");
   }
   const body = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(body.error || `The server answered ${response.status}.`);
+  if (!response.ok) throw new Error(body.error || `The server responded with ${response.status}.`);
   return read(body, response);
 }
 
@@ -32,10 +32,10 @@ export const outlineAt = (slide, click) =>
 export const editShapes = (edit) =>
   answer(fetch("shapes", { method: "POST", headers: JSON_TYPE, body: JSON.stringify(edit) }));
 
-/** Save a review over the version it was made from; gives the version that it is now. */
+/** Save a review if `version` is still current; returns the new version. */
 export function writeReview(slide, review, version) {
   const body = JSON.stringify(review);
-  // A small request outlives the page that sends it (browsers allow 64 KiB).
+  // Lets a small request finish after the page is closed (browsers allow 64 KiB).
   const keepalive = body.length < 60_000;
   const headers = { ...JSON_TYPE, "If-Match": version };
   return answer(fetch(at(slide, "/review"), { method: "PUT", headers, body, keepalive }), (_, response) => versionOf(response));

@@ -1,11 +1,11 @@
-// Owns bookmarks: places of a slide that somebody wants to come back to, kept in this browser.
+// Owns bookmarks: saved positions of a slide, in the browser's local storage.
 
 import { element } from "./dom.js";
 
-const KEPT = "bookmarks";
+const STORAGE_KEY = "bookmarks";
 
 export class Bookmarks {
-  /** `go` takes a place, `here` gives one: x, y, zoom, rotation. */
+  /** `go` moves to a position, `here` returns the current one: x, y, zoom, rotation. */
   constructor(go, here) {
     this.go = go;
     this.here = here;
@@ -19,36 +19,36 @@ export class Bookmarks {
   }
 
   add() {
-    this.#keep([...this.#kept(), this.here()]);
+    this.#save([...this.#load(), this.here()]);
   }
 
-  #remove(number) {
-    this.#keep(this.#kept().filter((_, place) => place !== number));
+  #remove(index) {
+    this.#save(this.#load().filter((_, other) => other !== index));
   }
 
-  #all() {
-    try { return JSON.parse(localStorage.getItem(KEPT)) ?? {}; } catch { return {}; }
+  #loadAll() {
+    try { return JSON.parse(localStorage.getItem(STORAGE_KEY)) ?? {}; } catch { return {}; }
   }
 
-  #kept() {
-    return this.#all()[this.slide.name] ?? [];
+  #load() {
+    return this.#loadAll()[this.slide.name] ?? [];
   }
 
-  #keep(places) {
+  #save(places) {
     try {
-      localStorage.setItem(KEPT, JSON.stringify({ ...this.#all(), [this.slide.name]: places }));
-    } catch { /* a private window keeps nothing */ }
+      localStorage.setItem(STORAGE_KEY, JSON.stringify({ ...this.#loadAll(), [this.slide.name]: places }));
+    } catch { /* no storage in private windows */ }
     this.#draw();
   }
 
   #draw() {
-    this.box.replaceChildren(...this.#kept().map((place, number) => {
+    this.box.replaceChildren(...this.#load().map((place, index) => {
       const text = `${Math.round(place.x).toLocaleString("en")}, ${Math.round(place.y).toLocaleString("en")}`;
-      const go = element("button", { title: "Go there" }, text);
+      const go = element("button", { title: "Go to this bookmark" }, text);
       go.addEventListener("click", () => this.go(place));
-      const gone = element("button", { title: "Forget this bookmark", ariaLabel: `Forget ${text}` }, "×");
-      gone.addEventListener("click", () => this.#remove(number));
-      return element("li", {}, go, gone);
+      const remove = element("button", { title: "Delete this bookmark", ariaLabel: `Delete bookmark ${text}` }, "×");
+      remove.addEventListener("click", () => this.#remove(index));
+      return element("li", {}, go, remove);
     }));
   }
 }

@@ -1,6 +1,6 @@
-// Owns colours: tables that turn one value of a layer into one colour of the picture.
+// Owns colours: lookup tables from values of a layer to colours.
 
-// Anchors of matplotlib's maps (CC0), evenly spaced; colours between them are interpolated.
+// Evenly spaced samples of matplotlib's colour maps (CC0), to interpolate between.
 const MAPS = {
   viridis: ["440154", "472d7b", "3b528b", "2c728e", "21918c", "28ae80", "5ec962", "addc30", "fde725"],
   magma: ["000004", "1d1147", "51127c", "832681", "b73779", "e75263", "fc8961", "fec488", "fcfdbf"],
@@ -8,18 +8,18 @@ const MAPS = {
 };
 export const MAP_NAMES = Object.keys(MAPS);
 
-// Okabe and Ito's palette (2008), distinct for colour-blind readers; missed and false are dashed too.
+// Okabe and Ito's palette (2008), which colour-blind people can distinguish; missed and false are dashed, too.
 export const STATUSES = {
-  found: { title: "Found", colour: "#e69f00", about: "Objects of the prediction; with a truth, those that are mostly true" },
+  found: { title: "Found", colour: "#e69f00", about: "Predicted objects; if there is a truth, those that are mostly true" },
   false: { title: "False", colour: "#0072b2", about: "Found, but mostly not true" },
   missed: { title: "Missed", colour: "#d55e00", about: "True, but not found" },
-  true: { title: "Truth", colour: "#009e73", about: "Objects of the truth" },
+  true: { title: "Truth", colour: "#009e73", about: "True objects" },
 };
 const ABOVE = "#cc79a7";
 
 const parse = (hex) => [0, 2, 4].map((at) => parseInt(hex.replace("#", "").slice(at, at + 2), 16));
 
-// Canvas pixels are red, green, blue, alpha in memory; all machines that run browsers are little-endian.
+// Canvas pixels are RGBA in memory; all machines that run browsers are little-endian.
 const packed = ([r, g, b], alpha = 255) => ((alpha << 24) | (b << 16) | (g << 8) | r) >>> 0;
 
 function sample(name, share) {
@@ -30,20 +30,20 @@ function sample(name, share) {
   return a.map((value, k) => Math.round(value + (b[k] - value) * (place - low)));
 }
 
-/** CSS gradient of a colour map, for the key. */
+/** CSS gradient of a colour map, for the legend. */
 export function gradient(name) {
   return `linear-gradient(90deg, ${MAPS[name].map((hex) => `#${hex}`).join(", ")})`;
 }
 
-/** Colour of a class in the class map of prediction or truth: its own, unless it is the only one. */
+/** Colour of a class in a class map; a single class has the colour of prediction or truth. */
 export function classColour(entry, { classes, status }) {
   return classes.length === 1 && status ? STATUSES[status].colour : entry.colour;
 }
 
-/** Colour of what is above the threshold. */
+/** Colour of pixels above the threshold. */
 export const aboveColour = ({ classes, single }) => (single ? ABOVE : classes[0].colour);
 
-/** Table of 4096 colours for three shares of 0 to 15, the first in the lowest bits; null hides one. */
+/** Table of 4096 colours for three fractions of 0 to 15, the first in the lowest bits; null hides one. */
 export function coverageTable(colours) {
   const shown = colours.map((colour) => colour && parse(colour));
   return Uint32Array.from({ length: 4096 }, (_, key) => {
@@ -54,12 +54,12 @@ export function coverageTable(colours) {
       total += share;
       for (let k = 0; share && k < 3; k += 1) mixed[k] += share * colour[k];
     });
-    // Few objects are still seen: a tenth of an area is a third of the shade.
+    // The square root keeps sparse objects visible: a tenth of the area has a third of the opacity.
     return total ? packed(mixed.map((sum) => Math.round(sum / total)), Math.round(255 * Math.sqrt(Math.min(1, total / 15)))) : 0;
   });
 }
 
-/** Table of 256 colours for a layer shown as `mode`; 768 for errors (value + 256 * truth). */
+/** Table of 256 colours for a layer in a `mode`; 768 for errors (value + 256 * truth). */
 export function colourTable(mode, { threshold, map, layer }) {
   const { classes } = layer;
   const above = (value) => value > 255 * threshold;

@@ -1,4 +1,4 @@
-// Owns making elements: text stays text, whatever a slide or class is called.
+// Owns creating elements and messages; names of slides and classes are always inserted as text.
 
 export function element(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -6,14 +6,14 @@ export function element(tag, properties = {}, ...children) {
   return made;
 }
 
-/** Area as people write it; `mpp` tells whether it is in um2 or px2. */
+/** Format an area, in um2 if `mpp` is known, else in px2. */
 export function areaText(area, mpp) {
   const digits = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
   if (mpp && area >= 1e5) return `${digits.format(area / 1e6)} mm²`;
   return `${digits.format(area)} ${mpp ? "µm²" : "px²"}`;
 }
 
-/** Length as people write it; `mpp` tells whether it is in um or px. */
+/** Format a length, in um if `mpp` is known, else in px. */
 export function lengthText(length, mpp) {
   const digits = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
   if (mpp && length >= 1000) return `${digits.format(length / 1000)} mm`;
@@ -22,8 +22,8 @@ export function lengthText(length, mpp) {
 
 let timer = 0;
 
-/** Say something across the top of the picture for a while. */
-export function tell(text) {
+/** Show a message above the slide for a few seconds. */
+export function showMessage(text) {
   const box = document.getElementById("message");
   box.textContent = text;
   box.hidden = false;

@@ -1,4 +1,4 @@
-// Owns what is over the picture: scale bar, coordinates and values under the cursor.
+// Owns the scale bar, and the coordinates and values under the cursor.
 
 import { valuesAt } from "./api.js";
 import { element } from "./dom.js";
@@ -18,7 +18,7 @@ export class Hud {
     document.getElementById("readout").replaceChildren();
   }
 
-  /** Scale bar of a round length, at most BAR_PX wide. */
+  /** Draw a scale bar of a round length, at most BAR_PX wide. */
   scale() {
     if (this.zoom === this.view.zoom()) return;
     this.zoom = this.view.zoom();
@@ -35,7 +35,7 @@ export class Hud {
     document.querySelector("#scale i").style.width = `${(length / unit) * this.view.zoom()}px`;
   }
 
-  /** Say where the cursor is, and what the layers say there. */
+  /** Show the coordinates of the cursor, and the values of the layers there. */
   at(point) {
     const inside = point.x >= 0 && point.y >= 0 && point.x < this.slide.width && point.y < this.slide.height;
     if (!inside) return;

@@ -1,4 +1,4 @@
-// Owns the layer list: which rows a slide has, their opacity, colour map and threshold.
+// Owns the layer list: visibility, opacity, colour maps and threshold.
 
 import { aboveColour, classColour, colourTable, gradient, MAP_NAMES, STATUSES } from "./colours.js";
 import { element } from "./dom.js";
@@ -8,7 +8,7 @@ const MAPPED = { probability: "magma", uncertainty: "viridis", values: "cividis"
 const ENDS = { probability: ["0", "1"], uncertainty: ["sure", "unsure"], values: ["low", "high"] };
 const THRESHOLDED = new Set(["probability", "decision", "errors"]);
 
-/** Rows for the layers of a slide: a probability can be looked at in three ways. */
+/** Rows of the layer list; a probability layer has three rows, one per mode. */
 function rowsOf(layers) {
   const rows = [];
   for (const layer of layers) {
@@ -40,7 +40,7 @@ export class Layers {
     this.slider.addEventListener("input", () => this.setThreshold(Number(this.slider.value)));
   }
 
-  /** Show the layers of a slide; `state` is what a link says about them. */
+  /** Show the layers of a slide; `state` is their state in the URL. */
   open(slide, state) {
     this.slide = slide;
     this.viewer.world.removeAll();
@@ -58,7 +58,7 @@ export class Layers {
     this.rows.filter((row) => row.on).forEach((row) => this.#add(row));
   }
 
-  /** Switch the row with this number on or off; the first is the slide itself. */
+  /** Toggle the row of an index; row 0 is the slide itself. */
   toggle(number) {
     const row = this.rows[number];
     if (row) this.#show(row, !row.on);
@@ -72,12 +72,12 @@ export class Layers {
     if (note) this.changed();
   }
 
-  /** Whether all that is shown is there. */
+  /** Whether all visible tiles are loaded. */
   get loaded() {
     return this.rows.every((row) => !row.on || row.item?.getFullyLoaded());
   }
 
-  /** What a link needs to say. */
+  /** State of the layers for the URL. */
   state() {
     const on = Object.fromEntries(this.rows.filter((row) => row.on).map((row) => [row.id, row.opacity]));
     return { threshold: this.threshold, on };
@@ -109,7 +109,7 @@ export class Layers {
     });
   }
 
-  /** Let the slide itself show through the seams between its tiles, and not the page. */
+  /** Draw the coarsest level below the slide, so that seams between tiles do not show the page. */
   #addSeams(row) {
     this.viewer.addTiledImage({
       tileSource: coarsestSource(this.slide, row.layer), opacity: Number(row.opacity === 1), index: 0, x: 0, y: 0, width: 1,

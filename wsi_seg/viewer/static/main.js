@@ -1,8 +1,8 @@
-// Owns the page: opens slides, and connects picture, layers, objects, review and keyboard.
+// Owns the page: opens slides, and connects the viewer, layers, objects, review and keyboard.
 
 import { listObjects, listSlides, openSlide } from "./api.js";
 import { Bookmarks } from "./bookmarks.js";
-import { element, tell } from "./dom.js";
+import { element, showMessage } from "./dom.js";
 import { Hud } from "./hud.js";
 import { Layers } from "./layers.js";
 import { Area, Distance, MEASURE_COLOUR } from "./measure.js";
@@ -31,7 +31,7 @@ const viewer = OSD({
   minZoomImageRatio: 0.7, minPixelRatio: 0.35, imageLoaderLimit: 8, maxImageCacheCount: 300, zoomPerScroll: 1.3, preserveImageSizeOnResize: true,
   gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true }, gestureSettingsTouch: { clickToZoom: false, pinchRotate: true },
   gestureSettingsPen: { clickToZoom: false }, placeholderFillStyle: null, preserveViewport: true, subPixelRoundingForTransparency: 2,
-  smoothTileEdgesMinZoom: Infinity, // smooth edges go through a second canvas, placed by whole pixels
+  smoothTileEdgesMinZoom: Infinity, // smooth edges use a second canvas, which is placed at whole pixels
 });
 viewer.innerTracker.keyHandler = null;
 viewer.innerTracker.keyDownHandler = null;
@@ -83,7 +83,7 @@ async function open(name, place = {}) {
     at("facts").textContent = slide.mpp ? `${size} · ${+slide.mpp.toPrecision(4)} µm per pixel` : `${size} · µm per pixel unknown`;
     at("warnings").hidden = !slide.warnings.length;
     at("warnings").replaceChildren(...slide.warnings.map((text) => element("p", {}, text)));
-    // The first drawing finds the size that the window has by now.
+    // The viewport knows the window's current size only when it draws.
     viewer.addOnceHandler("update-viewport", () => view.goTo(place));
     hud.open(slide);
     bookmarks.open(slide);
@@ -95,11 +95,11 @@ async function open(name, place = {}) {
     await firstPicture();
     if (slide === opened) await openObjects();
   } catch (error) {
-    tell(error.message);
+    showMessage(error.message);
   }
 }
 
-/** Wait until all tiles in view are drawn, but not for ever: objects keep the server busy. */
+/** Wait for the visible tiles, for a limited time, because objects keep the server busy. */
 function firstPicture() {
   return new Promise((done) => {
     setTimeout(done, FIRST_PICTURE_MS);
@@ -113,7 +113,7 @@ function firstPicture() {
 
 async function openObjects() {
   const here = slide;
-  at("object-count").textContent = "looking …";
+  at("object-count").textContent = "loading …";
   const found = await listObjects(slide.name);
   if (slide !== here) return;
   objects = found;
@@ -130,7 +130,7 @@ function counted(all) {
   return counts;
 }
 
-/** Classes that can be drawn: those of the prediction, else those of the truth and other labels. */
+/** Classes to draw: those of the prediction, else those of the truth and other labels. */
 function reviewedClasses() {
   const kinds = [slide.layers.filter((layer) => layer.kind === "probability"),
     slide.layers.filter((layer) => layer.kind === "classes" && layer.id !== "label-tissue")];
@@ -161,11 +161,11 @@ function showChosen() {
   const reviewed = Object.keys(review.verdicts).length;
   at("reviewed").textContent = objects.length ? `${reviewed} of ${objects.length.toLocaleString("en")} reviewed` : "";
   at("chosen").textContent = one ? describe(one, slide.mpp)
-    : drawn ? `A shape drawn here, ${review.drawings[Number(chosen.slice(1))]?.class_name}.` : "Choose an object to judge it.";
+    : drawn ? `Drawn shape, ${review.drawings[Number(chosen.slice(1))]?.class_name}.` : "Select an object to review it.";
 }
 
-function say(verdict) {
-  if (catalog.review && typeof chosen === "number") review.say(chosen, verdict);
+function setVerdict(verdict) {
+  if (catalog.review && typeof chosen === "number") review.setVerdict(chosen, verdict);
 }
 
 function remove() {
@@ -175,7 +175,7 @@ function remove() {
   review.remove(number);
 }
 
-/** Edit shapes, and the chosen object of the prediction, which becomes one. */
+/** Edit drawn shapes, and the selected predicted object, which becomes a drawn shape. */
 function edit(operation, stroke = []) {
   if (!catalog.review) return;
   const object = typeof chosen === "number" ? overlay.shown.objects.find(({ id }) => id === chosen) : null;
@@ -183,7 +183,7 @@ function edit(operation, stroke = []) {
   review.edit(operation, stroke, object && { ...object, class: objects[object.id].class });
 }
 
-// What a pen is for: its button, and what becomes of a line.
+// Tools by the id of their button: the look of the pen, and the action for a finished line.
 const TOOLS = {
   draw: { look: () => ({ colour: review.colour() }), done: (ring) => choose(review.add([ring])) },
   outline: { look: () => ({ colour: review.colour(), least: 1 }), done: async ([[x, y]]) => choose(await review.outline(x, y, view.zoom())) },
@@ -222,12 +222,12 @@ function escape() {
   overlay.draw();
 }
 
-/** Go to a place that somebody typed: "x, y", in pixels or with um behind it. */
+/** Go to the typed position: "x, y" in pixels, or in um if followed by a unit. */
 function goToTyped() {
   const [, x, y, unit] = at("place").value.match(/^\s*(-?[\d.]+)[\s,;]+(-?[\d.]+)\s*(px|um|µm)?\s*$/) ?? [];
   const scale = unit && unit !== "px" ? slide.mpp : 1;
   if (x === undefined || !scale) {
-    tell(x === undefined ? "Got no place; expected two numbers, such as 1200, 800 or 600, 400 um." : "This slide has no µm per pixel; give the place in pixels.");
+    showMessage(x === undefined ? "Got no position; expected two numbers, such as 1200, 800 or 600, 400 um." : "This slide has no µm per pixel; give the position in pixels.");
     return;
   }
   view.goTo({ x: x / scale, y: y / scale, rotation: view.rotation() });
@@ -238,7 +238,7 @@ function showHelp() {
   at("keys").replaceChildren(...known.map(([names, text]) => element("div", {},
     element("dt", {}, text === "Pan" ? "Arrows" : names[0]), element("dd", {}, text))));
   at("help").showModal();
-  at("help").scrollTop = 0; // the button at its end has the focus
+  at("help").scrollTop = 0; // showModal scrolls to the focused button at the end
 }
 
 function toggleSide(side) {
@@ -247,18 +247,18 @@ function toggleSide(side) {
 }
 
 const { dataset } = document.documentElement;
-/** Dark or light, from now on; until then it is as the system wishes. */
+/** Switch the theme, and remember the choice; the default is that of the system. */
 function switchTheme() {
   dataset.theme = dataset.theme === "dark" ? "light" : "dark";
-  try { localStorage.setItem("theme", dataset.theme); } catch { /* a private window keeps nothing */ }
+  try { localStorage.setItem("theme", dataset.theme); } catch { /* no storage in private windows */ }
 }
 
 async function copyLink() {
   try {
     await navigator.clipboard.writeText(location.href);
-    tell("The link to this place is copied.");
+    showMessage("Copied a link to this view.");
   } catch {
-    tell(`Copy this link: ${location.href}`);
+    showMessage(`Copy this link: ${location.href}`);
   }
 }
 
@@ -269,29 +269,29 @@ const KEYS = [
   [["+", "="], "Zoom in", () => zoomBy(1.5)],
   [["-"], "Zoom out", () => zoomBy(1 / 1.5)],
   [["0", "Home"], "Whole slide", () => view.goTo({}, false)],
-  [["r"], "Turn by a quarter", () => view.rotate(QUARTER)], [["R"], "Turn back by a sixth of it", () => view.rotate(-QUARTER / 6)],
-  [["g"], "Go to a place", () => at("go").showModal()],
+  [["r"], "Rotate by 90°", () => view.rotate(QUARTER)], [["R"], "Rotate back by 15°", () => view.rotate(-QUARTER / 6)],
+  [["g"], "Go to a position", () => at("go").showModal()],
   [["m"], "Measure a distance", () => takeTool("distance")], [["a"], "Measure an area", () => takeTool("area")],
   [["ArrowLeft"], "Pan", () => pan(-120, 0)], [["ArrowRight"], "", () => pan(120, 0)],
   [["ArrowUp"], "", () => pan(0, -120)], [["ArrowDown"], "", () => pan(0, 120)],
   [["n"], "Next object", () => step(1)],
-  [["p"], "Object before", () => step(-1)],
-  [["1"], "Right", () => say("right")], [["2"], "Wrong", () => say("wrong")], [["3"], "Unsure", () => say("unsure")],
+  [["p"], "Previous object", () => step(-1)],
+  [["1"], "Right", () => setVerdict("right")], [["2"], "Wrong", () => setVerdict("wrong")], [["3"], "Unsure", () => setVerdict("unsure")],
   [["d"], "Draw", () => takeTool("draw")],
-  [["k"], "Outline what is clicked", () => takeTool("outline")],
+  [["k"], "Outline a clicked object", () => takeTool("outline")],
   [["u"], "Merge shapes", () => takeTool("merge")], [["e"], "Erase from shapes", () => takeTool("erase")],
   [["x"], "Split shapes", () => takeTool("split")], [["f"], "Fill holes", () => edit("fill")],
   [["z"], "Undo", () => review.undo()], [["y"], "Redo", () => review.redo()],
-  [["Delete", "Backspace"], "Remove the chosen shape", remove],
-  [["b"], "Keep this place", () => bookmarks.add()], [["q"], "Next place to annotate", () => queue.step()],
-  [["Escape"], "Put the tool away, choose nothing", escape],
+  [["Delete", "Backspace"], "Delete the selected shape", remove],
+  [["b"], "Add a bookmark", () => bookmarks.add()], [["q"], "Next place to annotate", () => queue.step()],
+  [["Escape"], "Cancel the tool, clear the selection", escape],
   [["["], "Lower threshold", () => layers.setThreshold(layers.threshold - 0.05)],
   [["]"], "Higher threshold", () => layers.setThreshold(layers.threshold + 0.05)],
-  [["o"], "Objects on or off", () => style.toggle()],
-  [["h"], "Prediction on or off", () => layers.toggle(1)],
+  [["o"], "Show or hide objects", () => style.toggle()],
+  [["h"], "Show or hide the prediction", () => layers.toggle(1)],
   [["s"], "Slides", () => toggleSide("slides")], [["l"], "Layers and objects", () => toggleSide("panel")],
-  [["c"], "Copy link", copyLink], [["t"], "Dark or light", switchTheme],
-  [["?"], "This list", showHelp],
+  [["c"], "Copy link", copyLink], [["t"], "Dark or light theme", switchTheme],
+  [["?"], "Keyboard shortcuts", showHelp],
 ];
 
 function onKey(event) {
@@ -331,7 +331,7 @@ function connect() {
   });
   at("stage").addEventListener("pointerleave", () => { pointer = null; at("hover").hidden = true; });
   document.addEventListener("keydown", onKey);
-  viewer.addHandler("tile-load-failed", () => tell("Some tiles cannot be read; the command's log says why."));
+  viewer.addHandler("tile-load-failed", () => showMessage("Some tiles cannot be read; see the log of the command."));
   addEventListener("hashchange", () => {
     const place = readPlace();
     if (place.slide) open(place.slide, place);
@@ -353,20 +353,20 @@ function connect() {
   press("fill", () => edit("fill"));
   press("undo", () => review.undo());
   press("redo", () => review.redo());
-  for (const verdict of ["right", "wrong", "unsure"]) press(`mark-${verdict}`, () => say(verdict));
+  for (const verdict of ["right", "wrong", "unsure"]) press(`mark-${verdict}`, () => setVerdict(verdict));
   at("draw-class").addEventListener("change", () => { if (tool === "draw") pen.take(TOOLS.draw.look(), TOOLS.draw.done); });
 }
 
 async function start() {
-  let kept = null;
-  try { kept = localStorage.getItem("theme"); } catch { /* a private window keeps nothing */ }
-  dataset.theme = kept ?? (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark");
+  let stored = null;
+  try { stored = localStorage.getItem("theme"); } catch { /* no storage in private windows */ }
+  dataset.theme = stored ?? (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark");
   if (narrow()) ["slides", "panel"].forEach(toggleSide);
   connect();
   try {
     catalog = await listSlides();
   } catch (error) {
-    tell(error.message);
+    showMessage(error.message);
     return;
   }
   at("review-box").hidden = !catalog.review;

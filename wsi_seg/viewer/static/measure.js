@@ -1,11 +1,11 @@
-// Owns measures: lengths and areas drawn over the picture, with their figures.
+// Owns measurements: distances and areas drawn over the slide, with their values.
 
 import { areaText, lengthText } from "./dom.js";
 import { pathOf } from "./overlay.js";
 
 export const MEASURE_COLOUR = "#f0e442";
 
-/** Straight length between the ends of a line. */
+/** Distance between the ends of a line. */
 export class Distance {
   constructor(line, mpp) {
     this.line = [line[0], line.at(-1)];
@@ -20,7 +20,7 @@ export class Distance {
   }
 }
 
-/** Area and circumference of a ring. */
+/** Area and perimeter of a ring. */
 export class Area {
   constructor(ring, mpp) {
     this.ring = ring;
@@ -32,7 +32,7 @@ export class Area {
       around += Math.hypot(xNext - x, yNext - y);
     });
     const area = areaText((Math.abs(twice) / 2) * unit ** 2, mpp);
-    this.text = `${area}, around it ${lengthText(around * unit, mpp)}`;
+    this.text = `${area}, perimeter ${lengthText(around * unit, mpp)}`;
     this.place = [0, 1].map((axis) => ring.reduce((sum, point) => sum + point[axis], 0) / ring.length);
   }
 

@@ -1,9 +1,9 @@
-// Owns the list of objects: ranking, filtering, choosing, stepping.
+// Owns the object list: sorting, filtering, selecting, stepping.
 
 import { STATUSES } from "./colours.js";
 import { areaText, element } from "./dom.js";
 
-const MOST = 400; // rows; nobody reads further, the picture shows the others
+const MAX_ROWS = 400; // other objects are only shown on the slide
 
 const RANKS = {
   error_mass: ["Error mass", (a, b) => b.error_mass - a.error_mass],
@@ -39,7 +39,7 @@ export class ObjectList {
     this.draw();
   }
 
-  /** Offer the orders and kinds that the objects have figures for. */
+  /** Offer the orders and filters that the objects have values for. */
   #offer() {
     const known = (name) => this.objects.some((one) => one[name] !== null);
     const ranks = Object.keys(RANKS).filter((name) =>
@@ -56,9 +56,9 @@ export class ObjectList {
     this.listed = this.objects.filter((one) => wanted(one, this.verdicts)).sort(order);
     document.getElementById("object-count").textContent =
       this.objects.length ? `${this.listed.length.toLocaleString("en")} of ${this.objects.length.toLocaleString("en")}` : "";
-    const rows = this.listed.slice(0, MOST).map((one) => this.#row(one));
+    const rows = this.listed.slice(0, MAX_ROWS).map((one) => this.#row(one));
     if (!rows.length) {
-      const why = this.objects.length ? "None of this kind." : "No prediction or truth to list objects of.";
+      const why = this.objects.length ? "No objects of this kind." : "The slide has no prediction and no truth with objects.";
       rows.push(element("li", { className: "empty" }, why));
     }
     this.box.replaceChildren(...rows);
@@ -73,13 +73,13 @@ export class ObjectList {
     }
   }
 
-  /** Scroll the list to a row, and not the panel, whose buttons stay where they are. */
+  /** Scroll the list to a row, without scrolling the panel and its buttons. */
   #reveal(row) {
     const [list, one] = [this.box, row].map((element) => element.getBoundingClientRect());
     this.box.scrollTop += Math.min(0, one.top - list.top) + Math.max(0, one.bottom - list.bottom);
   }
 
-  /** The object `by` steps further in the list. */
+  /** Id of the object `by` steps further in the list. */
   step(by) {
     if (!this.listed?.length) return null;
     const place = this.listed.findIndex((one) => one.id === this.chosen);
@@ -103,7 +103,7 @@ export class ObjectList {
   }
 }
 
-/** One object in words. */
+/** Describe an object in one line. */
 export function describe(one, mpp) {
   const parts = [`${one.class}, ${STATUSES[one.status].title.toLowerCase()}`, areaText(one.area, mpp)];
   if (one.probability !== null) parts.push(`probability ${one.probability.toFixed(2)}`);

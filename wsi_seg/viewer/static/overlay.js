@@ -1,19 +1,19 @@
-// Owns objects over the picture: outlines where they can be seen, their density where they cannot.
+// Owns drawing objects over the slide: as outlines, or as densities where outlines are too small.
 
 import { outlines } from "./api.js";
 import { coverageTable, STATUSES } from "./colours.js";
 import { element } from "./dom.js";
 import { coverageSource } from "./source.js";
 
-// Objects that are smaller on the screen, in pixels, are shown by their density.
-const SMALLEST_PX = 9;
-// Objects of a slide that the server lists, the largest ones; others are outlined, and not chosen.
-const MOST_LISTED = 20_000;
-// So many outlines are drawn again in each frame of a zoom; of more, their picture is stretched.
-const MOST_DRAWN = 1500;
-// Lines are as wide as asked for from this size of an object on, and thinner below it.
+// Objects that are smaller than this on the screen are shown as densities.
+const MIN_OUTLINE_PX = 9;
+// The server lists this number of largest objects; others are outlined, but cannot be selected.
+const MAX_LISTED = 20_000;
+// While zooming, up to this number of outlines is redrawn in each frame; more are scaled as an image.
+const MAX_REDRAWN = 1500;
+// Objects of at least this size have lines of full width; those of smaller ones are thinner.
 const FULL_LINE_PX = 40;
-// Outlines are fetched and drawn this far beyond what is seen, in shares of it.
+// Margin around the viewport in which outlines are fetched and drawn, as a fraction of its size.
 const MARGIN = 0.25;
 const DASHES = { missed: [7, 4], false: [2, 3], wrong: [1, 5] };
 const ALL_OF = { objects: ["found", "false", "missed"], truth: ["true"] };
@@ -50,7 +50,7 @@ export class Overlay {
     this.sheet = null;
   }
 
-  /** Begin with a slide; its density is there before its objects are. */
+  /** Open a slide and show its density, before its objects are loaded. */
   open(slide) {
     this.#clear();
     this.slide = slide;
@@ -68,21 +68,21 @@ export class Overlay {
     });
   }
 
-  /** Show the outlines of a slide's objects; `objects` by id. */
+  /** Show the outlines of a slide's objects, which are indexed by id. */
   show(objects) {
     this.objects = objects;
-    this.capped = objects.length >= MOST_LISTED;
+    this.capped = objects.length >= MAX_LISTED;
     const sides = objects.map(({ box }) => Math.sqrt((box[2] - box[0]) * (box[3] - box[1])));
     this.side = sides.sort((a, b) => a - b)[Math.floor(sides.length / 2)] ?? 0;
     return this.refresh();
   }
 
-  /** Whether objects are shown by their density here, and not by outlines. */
+  /** Whether the viewport shows densities instead of outlines. */
   get dense() {
-    return !this.objects.length || this.leftOut || this.side * this.view.zoom() < SMALLEST_PX;
+    return !this.objects.length || this.leftOut || this.side * this.view.zoom() < MIN_OUTLINE_PX;
   }
 
-  /** Fetch the outlines around what is seen, as fine as the screen shows them. */
+  /** Fetch the outlines in and around the viewport, at screen resolution. */
   async refresh() {
     this.leftOut = false;
     this.turn += 1;
@@ -104,7 +104,7 @@ export class Overlay {
     }));
   }
 
-  /** Gather what looks alike into one path each; to be called when looks change, not places. */
+  /** Merge outlines of the same style into one path each; needed when styles change, not the viewport. */
   restyle() {
     const groups = new Map();
     for (const { id, status, path } of [...this.shown.truth, ...this.shown.objects]) {
@@ -119,7 +119,7 @@ export class Overlay {
     this.draw();
   }
 
-  /** Draw by the transform that the picture was just drawn by. */
+  /** Draw with the transform of the viewer's last frame. */
   draw() {
     if (!this.slide) return;
     const { canvas, context } = this;
@@ -149,11 +149,11 @@ export class Overlay {
   #shade(opacity) {
     if (!this.coverage || this.coverage.item.getOpacity() === opacity) return;
     this.coverage.item.setOpacity(opacity);
-    // OpenSeadragon may forget to draw again without a layer that nothing shows any more.
+    // OpenSeadragon does not always redraw when a layer becomes transparent.
     requestAnimationFrame(() => [this.viewer, this.viewer.navigator].forEach((one) => one.forceRedraw()));
   }
 
-  /** Make the canvas as large as the picture's, and empty where it is not. */
+  /** Clear the canvas, or resize it to that of the viewer. */
   #clean() {
     const { canvas, context } = this;
     const { width, height } = this.viewer.drawer.canvas;
@@ -165,12 +165,12 @@ export class Overlay {
     this.empty = true;
   }
 
-  /** Draw all outlines: as one picture, but few of them line by line while the zoom changes. */
+  /** Draw all outlines from a cached image; while the zoom changes, redraw the lines if they are few. */
   #outline(matrix) {
     const linear = matrix.slice(0, 4).map((value) => value.toFixed(9)).join();
     const still = linear === this.linear;
     this.linear = linear;
-    const many = this.shown.objects.length + this.shown.truth.length > MOST_DRAWN;
+    const many = this.shown.objects.length + this.shown.truth.length > MAX_REDRAWN;
     if (!still && !(many && this.sheet)) {
       this.sheet = null;
       this.groups.forEach((group) => this.#line(group.path, group));
@@ -185,7 +185,7 @@ export class Overlay {
     context.setTransform(...matrix);
   }
 
-  /** Picture of all outlines that were fetched, which reach a quarter beyond what is seen. */
+  /** Image of all fetched outlines, including those in the margin around the viewport. */
   #painted(matrix, linear) {
     const [wide, tall] = [this.canvas.width, this.canvas.height].map((side) => Math.ceil(side * MARGIN));
     const canvas = new OffscreenCanvas(this.canvas.width + 2 * wide, this.canvas.height + 2 * tall);
@@ -221,7 +221,7 @@ export class Overlay {
     context.globalAlpha = 1;
   }
 
-  /** Id of what is under a place: a drawing (`d0`) or an object; the last drawn wins. */
+  /** Id of the topmost drawn shape (`d0`) or object at a position. */
   under(point) {
     const inside = (path) => this.probe.isPointInPath(path, point.x, point.y, "evenodd");
     const drawn = this.drawings.findLastIndex((drawing) => inside(pathOf(drawing.rings)));
@@ -241,7 +241,7 @@ export class Overlay {
   }
 }
 
-/** Outline of rings in level-0 pixels. */
+/** Path of rings in level-0 pixels. */
 export function pathOf(rings, closed = true) {
   const path = new Path2D();
   for (const ring of rings) {

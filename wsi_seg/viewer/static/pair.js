@@ -1,10 +1,10 @@
-// Owns two viewers side by side: where one goes, the other goes too.
+// Owns two viewers side by side, with synchronized viewports and slides.
 
 const SIDES = ["first", "second"];
 const FIRST_TITLE = "wsi_seg viewer"; // until a slide is open
 const frames = [...document.querySelectorAll("iframe")];
 
-/** Viewer of a frame, once its page has made it. */
+/** Wait for the viewer of a frame. */
 async function viewerOf(frame) {
   for (;;) {
     const viewer = frame.contentWindow.OpenSeadragon?.getViewer("viewer");
@@ -13,17 +13,17 @@ async function viewerOf(frame) {
   }
 }
 
-/** Bring one viewport to the place of another; both show the same slide, whose width is 1. */
+/** Synchronize the viewport of `other` with that of `one`; both show the same slide, whose width is 1. */
 function follow(one, other) {
   const { viewport } = one;
-  // Each pixel of the slide is as large in both, though the frames need not be.
+  // Pixels of the slide have the same size in both frames, even if the frames differ in size.
   const scale = viewport.getContainerSize().x / other.viewport.getContainerSize().x;
   other.viewport.rotateTo(viewport.getRotation(true), null, true);
   other.viewport.zoomTo(viewport.getZoom(true) * scale, null, true);
   other.viewport.panTo(viewport.getCenter(true), true);
 }
 
-/** Let the last one that a person touched lead; what it does, the other does in the same frame. */
+/** Let the viewer that the user touched last lead; the other follows in the same animation frame. */
 function join(viewers) {
   let leader = 0;
   const lead = (side) => () => { leader = side; };
@@ -31,17 +31,17 @@ function join(viewers) {
     for (const event of ["pointerdown", "wheel", "keydown"]) {
       frames[side].contentWindow.addEventListener(event, lead(side), { capture: true });
     }
-    // Also when the one that follows went elsewhere: it may have opened the slide only now.
+    // The follower's own changes are overridden, too: it may have opened the slide later.
     viewer.addHandler("viewport-change", () => follow(viewers[leader], viewers[1 - leader]));
   });
 }
 
-/** Open the slide that one viewer opened in the other too. */
+/** If one viewer opens a slide, open it in the other, too. */
 function joinSlides() {
   frames.forEach((frame, side) => {
     frame.contentWindow.addEventListener("slide", ({ detail }) => {
       const other = frames[1 - side].contentWindow;
-      // What opens for the first time has the address of this page.
+      // A page that has not opened a slide yet has the hash of this page.
       const { title } = other.document;
       if (title !== detail && title !== FIRST_TITLE) other.location.hash = new URLSearchParams({ slide: detail });
     });

@@ -1,18 +1,18 @@
-// Owns drawing the picture: a pan moves what is drawn, and draws only what comes into view.
+// Owns fast panning: the canvas is shifted, and only newly exposed strips are drawn.
 
 const OSD = window.OpenSeadragon;
 
-/** The canvas drawer of OpenSeadragon, which draws all tiles of all layers again for each frame. */
+/** OpenSeadragon's canvas drawer redraws all tiles of all layers in each frame; this one reuses them. */
 export class PanDrawer extends OSD.CanvasDrawer {
   constructor(options) {
     super(options);
     this.before = null;
     this.viewer.addHandler("tile-ready", () => { this.before = null; });
-    // At rest all is drawn at its exact place: pans go by whole pixels.
+    // Pans move by whole pixels; at rest, everything is redrawn at its exact position.
     this.viewer.addHandler("animation-finish", () => this.viewer.forceRedraw());
   }
 
-  /** Tiles end where they end: drawn a pixel larger, to hide seams, they would be up to a pixel off. */
+  /** No overlap: tiles enlarged by a pixel to hide seams would be up to a pixel off. */
   minimumOverlapRequired() {
     return false;
   }
@@ -32,7 +32,7 @@ export class PanDrawer extends OSD.CanvasDrawer {
     this.#inStrips(x, y, items);
   }
 
-  /** Where the slide's corner is on the canvas, and all else that a frame's look depends on. */
+  /** Position of the slide's corner on the canvas, and a key of everything else that affects a frame. */
   #frame(items) {
     const at = (x, y) => this.viewport.pixelFromPoint(new OSD.Point(x, y), true).times(OSD.pixelDensityRatio);
     const [corner, right] = [at(0, 0), at(1, 0)];
@@ -52,7 +52,7 @@ export class PanDrawer extends OSD.CanvasDrawer {
     context.restore();
   }
 
-  /** Draw the tiles in what a move left bare: a strip at one side, or at two. */
+  /** Draw the tiles in the strips that a move exposed, along one or two sides. */
   #inStrips(x, y, items) {
     const { width, height } = this.canvas;
     const strips = new Path2D();

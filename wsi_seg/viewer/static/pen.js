@@ -1,4 +1,4 @@
-// Owns the pen: what is drawn with mouse, finger or stylus becomes a line in level-0 pixels.
+// Owns the pen: lines drawn with mouse, finger or stylus, in level-0 pixels.
 
 export class Pen {
   constructor(viewer, view, overlay) {
@@ -8,7 +8,7 @@ export class Pen {
     this.stop = null;
   }
 
-  /** Hand one line after another to `done` until the pen is put away; straight ones keep their ends. */
+  /** Pass each finished line to `done` until `put` is called; straight lines keep only their ends. */
   take({ colour, straight = false, least = straight ? 2 : 3 }, done) {
     this.put();
     this.stop = new AbortController();
@@ -30,7 +30,7 @@ export class Pen {
       this.#stroke(null);
       if (line.length >= least) done(line);
     });
-    listen("pointercancel", () => this.#stroke(null)); // a touch that became something else
+    listen("pointercancel", () => this.#stroke(null)); // a touch that became a gesture
   }
 
   put() {
@@ -53,7 +53,7 @@ export class Pen {
   }
 }
 
-/** Vertices at least `step` apart. */
+/** Remove vertices that are closer than `step` to the previous one. */
 function thinned(line, step) {
   const kept = [];
   for (const point of line) {

@@ -1,4 +1,4 @@
-// Owns links to a place: slide, centre, zoom, rotation, layers and threshold in the part after #.
+// Owns the URL hash: slide, centre, zoom, rotation, layers and threshold.
 
 export function readPlace() {
   const given = new URLSearchParams(location.hash.slice(1));

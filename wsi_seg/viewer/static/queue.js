@@ -1,7 +1,7 @@
-// Owns the places to annotate next: a list, most useful first, and going from one to the next.
+// Owns the list of places to annotate next, the most useful ones first.
 
 import { listNext } from "./api.js";
-import { element, tell } from "./dom.js";
+import { element, showMessage } from "./dom.js";
 
 export class Queue {
   constructor(go) {
@@ -16,13 +16,13 @@ export class Queue {
     this.at = -1;
     this.#draw();
     if (!slide.predicted) return;
-    const places = await listNext(slide.name).catch((error) => { tell(error.message); return []; });
+    const places = await listNext(slide.name).catch((error) => { showMessage(error.message); return []; });
     if (this.slide !== slide) return;
     this.places = places;
     this.#draw();
   }
 
-  /** Go to the next place, after the last to the first again. */
+  /** Go to the next place, and from the last to the first. */
   step() {
     if (this.places.length) this.#show((this.at + 1) % this.places.length);
   }

@@ -1,13 +1,13 @@
-// Owns the review of a slide: verdicts and shapes, undone and redone, saved after each change.
+// Owns the review of a slide: verdicts and shapes, undo and redo, saving after each change.
 
 import { editShapes, outlineAt, readReview, writeReview } from "./api.js";
-import { element, tell } from "./dom.js";
+import { element, showMessage } from "./dom.js";
 
 export class Review {
   constructor(changed) {
     this.changed = changed;
     this.#empty();
-    this.versions = new Map(); // by slide: what is on the disk, as far as this page knows
+    this.versions = new Map(); // last known version of each slide's review on disk
     this.saving = 0;
     this.pending = null;
     this.unwritten = 0;
@@ -26,62 +26,62 @@ export class Review {
     const names = classes.map((entry) => entry.name);
     document.getElementById("draw-classes").replaceChildren(...names.map((value) => element("option", { value })));
     this.field.value = names.includes(this.field.value) ? this.field.value : names[0] ?? "object";
-    await this.written; // else it would be read before it is written
-    const kept = await readReview(slide.name);
+    await this.written; // pending writes must finish before the review is read
+    const stored = await readReview(slide.name);
     if (this.slide !== slide) return;
-    this.verdicts = kept.verdicts;
-    this.versions.set(slide.name, kept.version);
-    this.drawings = kept.drawings.map((drawing) => this.#coloured(drawing));
+    this.verdicts = stored.verdicts;
+    this.versions.set(slide.name, stored.version);
+    this.drawings = stored.drawings.map((drawing) => this.#coloured(drawing));
     this.changed();
   }
 
-  /** Say something about an object; the same again takes it back. */
-  say(id, verdict) {
+  /** Set the verdict on an object; setting the same verdict again removes it. */
+  setVerdict(id, verdict) {
     const verdicts = { ...this.verdicts, [id]: verdict };
     if (this.verdicts[id] === verdict) delete verdicts[id];
-    this.#become({ verdicts, drawings: this.drawings });
+    this.#change({ verdicts, drawings: this.drawings });
   }
 
   add(rings) {
     const drawing = this.#coloured({ class_name: this.className(), rings });
-    this.#become({ verdicts: this.verdicts, drawings: [...this.drawings, drawing] });
+    this.#change({ verdicts: this.verdicts, drawings: [...this.drawings, drawing] });
     return `d${this.drawings.length - 1}`;
   }
 
-  /** Outline what is at a place, as seen at a zoom, by the promptable model; gives the shape's id. */
+  /** Outline the object at a position with the promptable model, and return the shape's id. */
   async outline(x, y, zoom) {
     const { slide } = this;
-    this.status.textContent = "Looking …";
-    const found = await outlineAt(slide.name, { x, y, zoom }).catch((error) => { tell(error.message); return null; });
+    this.status.textContent = "Outlining …";
+    const found = await outlineAt(slide.name, { x, y, zoom }).catch((error) => { showMessage(error.message); return null; });
     this.status.textContent = "";
     if (this.slide !== slide || !found) return null;
     if (found.rings.length) return this.add(found.rings);
-    tell("The model finds nothing to outline here.");
+    showMessage("The model found no object here.");
     return null;
   }
 
   remove(number) {
-    this.#become({ verdicts: this.verdicts, drawings: this.drawings.filter((_, place) => place !== number) });
+    this.#change({ verdicts: this.verdicts, drawings: this.drawings.filter((_, place) => place !== number) });
   }
 
   /**
-   * Merge, erase, split or fill shapes by a stroke: those of the class at hand where they merge, else all.
-   * An object of the prediction, `{ id, class, rings }`, becomes a shape, and wrong as it was.
+   * Merge, erase, split or fill shapes by a stroke: shapes of the current class for a merge, else all.
+   * A predicted object, `{ id, class, rings }`, becomes a shape, and is marked wrong itself.
    */
   async edit(operation, stroke, object = null) {
     const { slide } = this;
     const verdicts = object ? { ...this.verdicts, [object.id]: "wrong" } : this.verdicts;
     const own = object ? [this.#coloured({ class_name: object.class, rings: object.rings.map((ring) => ring.slice(0, -1)) })] : [];
     const all = [...this.drawings, ...own];
-    const meant = all.filter((one) => operation !== "merge" || one.class_name === (object?.class ?? this.className()));
-    if (!meant.length) return;
+    const affected = all.filter((one) => operation !== "merge" || one.class_name === (object?.class ?? this.className()));
+    if (!affected.length) return;
     try {
-      const { shapes } = await editShapes({ operation, stroke, shapes: meant.map(({ rings }) => rings) });
+      const { shapes } = await editShapes({ operation, stroke, shapes: affected.map(({ rings }) => rings) });
       if (this.slide !== slide) return;
-      const became = new Map(meant.map((one, number) => [one, shapes[number].map((rings) => ({ ...one, rings }))]));
-      this.#become({ verdicts, drawings: all.flatMap((one) => became.get(one) ?? [one]) });
+      const results = new Map(affected.map((one, number) => [one, shapes[number].map((rings) => ({ ...one, rings }))]));
+      this.#change({ verdicts, drawings: all.flatMap((one) => results.get(one) ?? [one]) });
     } catch (error) {
-      tell(error.message);
+      showMessage(error.message);
     }
   }
 
@@ -109,7 +109,7 @@ export class Review {
     Object.assign(this, { verdicts: {}, drawings: [], past: [], future: [] });
   }
 
-  #become(next) {
+  #change(next) {
     this.past.push({ verdicts: this.verdicts, drawings: this.drawings });
     this.future.length = 0;
     Object.assign(this, next);
@@ -140,7 +140,7 @@ export class Review {
     this.saving = setTimeout(() => this.flush(), 300);
   }
 
-  /** Write what waits to be written now. */
+  /** Save pending changes now. */
   flush() {
     clearTimeout(this.saving);
     const write = this.pending;
@@ -157,7 +157,7 @@ export class Review {
     } catch (error) {
       this.unwritten -= 1;
       this.status.textContent = "Not saved";
-      tell(error.message);
+      showMessage(error.message);
     }
   }
 }

@@ -1,4 +1,4 @@
-// Owns the list of slides: a picture and a link of each, and a field to find one among many.
+// Owns the slide list: a thumbnail and a link per slide, and a search field if there are many.
 
 import { thumbnail } from "./api.js";
 import { element } from "./dom.js";
@@ -16,7 +16,7 @@ function listed(name, open) {
   return link;
 }
 
-/** Links to all slides; a field to find some among many. */
+/** Fill the slide list; `open` is called with the name of a clicked slide. */
 export function listSlideLinks(names, open) {
   const links = names.map((name) => listed(name, open));
   const field = element("input", { type: "search", placeholder: "Find a slide", ariaLabel: "Find a slide" });

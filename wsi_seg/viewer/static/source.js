@@ -1,12 +1,12 @@
-// Owns tile sources: OpenSeadragon's view of one layer's levels, exact at odd sizes.
+// Owns tile sources: maps a layer's levels to OpenSeadragon, exactly even for odd sizes.
 
 const OSD = window.OpenSeadragon;
 let made = 0;
 
-/** Source of a layer's coarsest level alone: what shows through the seams between tiles. */
+/** Source of a layer's coarsest level only, which is drawn below the seams between tiles. */
 export const coarsestSource = (slide, layer) => levelSource(slide, layer, 1);
 
-/** Source of a layer whose levels and tile grid are the store's own; coarsest level first. */
+/** Source of a layer with the levels and the tile grid of the store, the coarsest level first. */
 export function levelSource(slide, layer, most = Infinity) {
   const levels = [...layer.levels].reverse().slice(0, most);
   const finest = levels.length - 1;
@@ -49,13 +49,13 @@ const KEYS = {
   coverage: (r, g, b) => (r >> 4) | ((g >> 4) << 4) | ((b >> 4) << 8),
 };
 
-/** Source of the density of objects; see `coverageTable`. */
+/** Source of object densities; see `coverageTable`. */
 export const coverageSource = (slide, layer, table) => valueSource(slide, layer, "coverage", table);
 
-/** Source of a layer of values, painted by a colour table that may change at any time. */
+/** Source of a layer of values, painted with a colour table that may change at any time. */
 export function valueSource(slide, layer, mode, table) {
   const source = levelSource(slide, layer);
-  // Two modes of one layer share their requests, not their painted tiles.
+  // Modes of the same layer share requests, but not painted tiles.
   source.getTileHashKey = (level, x, y, url) => `${mode} ${url}`;
   const live = new Set();
   let colours = table;

@@ -1,9 +1,9 @@
-// Owns how objects look: which are shown, width and opacity of lines, fill; kept for the next visit.
+// Owns the style of objects: visible statuses, line width, opacity, fill; saved in local storage.
 
 import { STATUSES } from "./colours.js";
 import { element } from "./dom.js";
 
-const KEPT = "objects";
+const STORAGE_KEY = "objects";
 const RANGES = {
   width: ["Line width", 0, 6, 0.5, (value) => `${value} px`],
   opacity: ["Opacity", 0.1, 1, 0.05, (value) => `${Math.round(100 * value)} %`],
@@ -13,7 +13,7 @@ const RANGES = {
 export class Style {
   constructor() {
     Object.assign(this, { width: 2, opacity: 1, fill: 0, hidden: [], visible: true });
-    try { Object.assign(this, JSON.parse(localStorage.getItem(KEPT)) ?? {}); } catch { /* a private window keeps nothing */ }
+    try { Object.assign(this, JSON.parse(localStorage.getItem(STORAGE_KEY)) ?? {}); } catch { /* no storage in private windows */ }
     this.changed = () => {};
     this.box = document.getElementById("statuses");
     document.getElementById("ranges").replaceChildren(...Object.keys(RANGES).map((name) => this.#range(name)));
@@ -27,7 +27,7 @@ export class Style {
     return !this.hidden.includes(status);
   }
 
-  /** Rows of what the slide can have, which are the legend too. */
+  /** List the statuses that objects of the slide can have; the rows are also the legend. */
   open(slide) {
     const found = slide.compared ? ["found", "false", "missed", "true"] : ["found"];
     this.statuses = slide.predicted ? found : ["true"];
@@ -35,10 +35,10 @@ export class Style {
     document.getElementById("overlay-box").hidden = !(slide.predicted || slide.layers.some((one) => one.kind === "coverage"));
   }
 
-  /** Say how many objects of each status there are. */
+  /** Show the number of objects of each status. */
   count(counts) {
     for (const status of this.statuses) {
-      // The truth is not listed where it is compared with: it was found, or is missed.
+      // With a prediction, true objects are not listed: each was found or missed.
       const known = status !== "true" || this.statuses.length === 1;
       this.box.querySelector(`[data-status="${status}"] .quiet`).textContent = known ? (counts[status] ?? 0).toLocaleString("en") : "";
     }
@@ -55,7 +55,7 @@ export class Style {
     const check = element("input", { type: "checkbox", checked: this.shows(status) });
     check.addEventListener("change", () => {
       this.hidden = check.checked ? this.hidden.filter((one) => one !== status) : [...this.hidden, status];
-      this.#keep();
+      this.#save();
     });
     const mark = element("i", { className: `line ${status}` });
     mark.style.color = colour;
@@ -71,14 +71,14 @@ export class Style {
     input.addEventListener("input", () => {
       this[name] = Number(input.value);
       output.value = shown(this[name]);
-      this.#keep();
+      this.#save();
     });
     return element("label", { className: "row" }, element("span", {}, title), input, output);
   }
 
-  #keep() {
+  #save() {
     const { width, opacity, fill, hidden } = this;
-    try { localStorage.setItem(KEPT, JSON.stringify({ width, opacity, fill, hidden })); } catch { /* as above */ }
+    try { localStorage.setItem(STORAGE_KEY, JSON.stringify({ width, opacity, fill, hidden })); } catch { /* as above */ }
     this.changed();
   }
 }

@@ -1,19 +1,19 @@
-// Owns the one transform between slide and screen; picture, outlines, bar and cursor follow it.
+// Owns the transform between slide and screen, which outlines, scale bar and cursor share.
 
 const OSD = window.OpenSeadragon;
-const UM_AT_1X = 10; // by custom: 0.25 um per pixel is 40x
+const UM_AT_1X = 10; // by convention: 0.25 um per pixel is 40x
 
 export class View {
   constructor(viewer) {
     this.viewer = viewer;
     this.slide = null;
-    // OpenSeadragon finds its tiles' places again when centre, zoom or rotation change, so not when
-    // only the height of the window does; setting a clip, even none, makes it do so.
+    // OpenSeadragon updates the positions of tiles if centre, zoom or rotation change, but not if
+    // only the height of the window does; setting a clip, even null, forces an update.
     viewer.addHandler("resize", () => this.#items().forEach((item) => item.setClip(item.getClip())));
     this.#watchPixelRatio();
   }
 
-  /** Place on the slide, in level-0 pixels, of a place on the screen, in CSS pixels of the stage. */
+  /** Convert CSS pixels of the stage to level-0 pixels. */
   toSlide(screen) {
     const point = this.viewer.viewport.pointFromPixel(new OSD.Point(screen.x, screen.y), true);
     return { x: point.x * this.slide.width, y: point.y * this.slide.width };
@@ -24,7 +24,7 @@ export class View {
     return this.viewer.viewport.pixelFromPoint(new OSD.Point(x / width, y / width), true);
   }
 
-  /** Level-0 pixels to pixels of the picture's canvas, as a canvas takes it. */
+  /** Transform from level-0 pixels to canvas pixels, as arguments of `setTransform`. */
   matrix() {
     const { width } = this.slide;
     const origin = this.toScreen({ x: 0, y: 0 });
@@ -42,7 +42,7 @@ export class View {
     return (viewport.getZoom(true) * viewport.getContainerSize().x) / this.slide.width;
   }
 
-  /** um per screen pixel; null where the slide has none. */
+  /** um per screen pixel; null if the slide's mpp is unknown. */
   mpp() {
     return this.slide.mpp ? this.slide.mpp / this.zoom() : null;
   }
@@ -59,7 +59,7 @@ export class View {
     this.viewer.viewport.rotateTo(this.rotation() + by);
   }
 
-  /** Upright box around what is seen. */
+  /** Axis-aligned bounding box of the viewport, in level-0 pixels. */
   region() {
     const seen = this.viewer.viewport.getBounds(true).getBoundingBox();
     const { width } = this.slide;
@@ -80,12 +80,12 @@ export class View {
     this.viewer.viewport.fitBounds(new OSD.Rect(...box.map((value) => value / this.slide.width)));
   }
 
-  /** Bring a place into view, or the whole slide where none is given. */
+  /** Go to a position, or show the whole slide if none is given. */
   goTo({ x, y, zoom, rotation }, immediately = true) {
     const { viewport } = this.viewer;
     viewport.rotateTo(rotation ?? 0, null, immediately);
     if (x == null || y == null) {
-      // The picture's own home is a square until the first layer is there.
+      // OpenSeadragon's own home bounds are a square until the first layer is loaded.
       viewport.fitBounds(new OSD.Rect(0, 0, 1, this.slide.height / this.slide.width), immediately);
       return;
     }
@@ -98,7 +98,7 @@ export class View {
     return Array.from({ length: world.getItemCount() }, (_, number) => world.getItemAt(number));
   }
 
-  /** Another screen has other pixels, even where the window keeps its size. */
+  /** Resize when the pixel ratio changes, as on another screen, even if the window keeps its size. */
   #watchPixelRatio() {
     matchMedia(`(resolution: ${devicePixelRatio}dppx)`).addEventListener("change", () => {
       dispatchEvent(new Event("resize"));
