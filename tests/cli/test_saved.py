@@ -191,7 +191,7 @@ def test_report_shows_the_same_pictures(painted, predicted, tmp_path):
     path, saved = predicted
     report = summary_of("report", path, "--slides", painted.store, "--out", tmp_path / "r.html")
     shown = {"Scores", "Slides", "Overviews", "Worst places", "Typical places", "Settings"}
-    shown |= {"Read this first"} if saved == "labels" else {"Curves"}
+    shown |= {"Warnings"} if saved == "labels" else {"Curves"}
     assert set(report["sections"]) == shown
     text = (tmp_path / "r.html").read_text()
     assert text.count("data:image/jpeg") == 12  # the overview, the one mistake, typical objects

@@ -129,7 +129,7 @@ def test_limits_end_a_run_and_its_rerun(recipe_for, tmp_path):
         assert text in report.lines()[-1]
         assert text in str(report.to_json()["stopped"])
     written = write_report(ReportSources(tmp_path / "run"), tmp_path / "report.html")
-    assert written.sections[0] == "Read this first"
+    assert written.sections[0] == "Warnings"
     assert text in (tmp_path / "report.html").read_text()
 
 

@@ -180,7 +180,7 @@ def test_the_worst_patches_are_shown_with_their_truth(seen, tmp_path):
     text = out.read_text()
     assert text.count("data:image/jpeg") == 1
     assert "painted, y 900, x 800; loss 1.25" in text
-    assert "Patches drawn in an epoch, mean of 3" in text
+    assert "Patches per epoch, mean of 3 epochs" in text
     (run / "recipe.yaml").write_text("classes: [{name: gland}]\ndata: {stores: [no]}\nmpp: 1.0\n")
     report(ReportSources(run), out, progress=Silent())
     assert "The patches cannot be shown" in out.read_text()
@@ -193,7 +193,7 @@ def test_without_slides_or_truth_what_is_known_is_reported(seen, tmp_path):
     assert bare.unscored == ("painted",)
     other = ReportSources(seen.prediction, slides=seen.store, truth="other")
     written = report(other, out, progress=Silent())
-    assert written.sections == ("Read this first", "Overviews", "Settings")
+    assert written.sections == ("Warnings", "Overviews", "Settings")
     assert "not scored" in written.lines()[1]
 
 
@@ -206,7 +206,7 @@ def test_slides_with_truth_are_scored_next_to_one_without(seen, tmp_path):
     shutil.rmtree(store / "bare" / "labels" / "annotations")
     sources = ReportSources(prediction, slides=store)
     written = report(sources, tmp_path / "report.html", progress=Silent())
-    assert written.sections[:3] == ("Read this first", "Scores", "Slides")
+    assert written.sections[:3] == ("Warnings", "Scores", "Slides")
     assert written.unscored == ("bare",)
 
 
@@ -268,8 +268,8 @@ def test_a_network_that_knows_the_position_is_warned_of(tmp_path):
     (run / "position_bias.json").write_text(json.dumps({"answers": answers}))
     out = tmp_path / "report.html"
     written = report(ReportSources(run), out, progress=Silent())
-    assert written.sections[0] == "Read this first"
-    assert written.sections[2] == "Does the network know the position?"
+    assert written.sections[0] == "Warnings"
+    assert written.sections[2] == "Position bias"
     text = out.read_text()
     warned = "shuffled tiles are gland with probability 0.75 in the middle and 0.25 in the corners"
     assert f"the network has learned the position: {warned}" in text

@@ -1,1 +1,1 @@
-"""Owns the report: one file that a person reads, prints and sends on; matplotlib lives here."""
+"""Owns reports: self-contained HTML files; only this package imports matplotlib."""

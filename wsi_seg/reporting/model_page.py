@@ -1,4 +1,4 @@
-"""Owns the page of a model on the hub: its card as Markdown, and curves of its training."""
+"""Owns the README of a model on the hub: its card as Markdown, and plots of its training."""
 
 import json
 from pathlib import Path
@@ -8,21 +8,21 @@ from wsi_seg.reporting.training import METRICS, training_curves
 
 
 def model_page(file: Path, card: ModelCard, *, licence: str) -> dict[str, bytes]:
-    """Files of a model's page, by their path in the repository.
+    """Make the page of a model, as file contents by path in the repository.
 
     Parameters
     ----------
     file
-        The model; a run's ``metrics.csv`` next to it becomes figures.
+        Model file; if there is a ``metrics.csv`` of a run next to it, it is plotted.
     card
-        Its card.
+        Model card.
     licence
-        As SPDX spells it.
+        SPDX identifier.
 
     Returns
     -------
     dict[str, bytes]
-        ``README.md`` and the figures that it shows.
+        ``README.md`` and its figures.
     """
     metrics = file.with_name(METRICS)
     curves = training_curves(metrics) if metrics.is_file() else {}
@@ -53,7 +53,7 @@ def _readme(file: Path, card: ModelCard, licence: str) -> str:
          "tags: [wsi-seg, histology, whole-slide-imaging]", "---"]
     )  # fmt: skip
     scored = (
-        "\n## Scores\n\nOf images that were held out in training; check the model on your own "
+        "\n## Scores\n\nMeasured on images held out from training; validate the model on your own "
         f"slides before you rely on it.\n\n{_table(('score', 'value'), scores)}"
         if scores
         else ""

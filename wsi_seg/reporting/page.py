@@ -1,4 +1,4 @@
-"""Owns the page: one HTML file with its style, pictures and plots inside, for screen and print."""
+"""Owns the HTML of reports: one file with inlined style, images and plots, for screen and print."""
 
 import base64
 import html
@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-_MOST_COLUMNS = 8
+_MAX_COLUMNS = 8
 _NOTHING = "–"
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """Text of a table's cell; a number keeps its full value with what is shown."""
+    """Text of a table cell, and its unrounded value if it is a number."""
 
     text: str
     value: float | None = None
@@ -21,19 +21,19 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One part of the report: its title and finished HTML."""
+    """Title and HTML of a section of the report."""
 
     title: str
     body: str
 
     @property
     def id(self) -> str:
-        """Anchor of the section."""
+        """HTML id of the section."""
         return self.title.lower().replace(" ", "-")
 
 
 def number(value: float) -> Cell:
-    """Show a number to four places, or as a count; the whole value stays in the file."""
+    """Format a number to four decimals, or as a count."""
     if isinstance(value, bool):
         return Cell("yes" if value else "no")
     whole = isinstance(value, int) or (float(value).is_integer() and abs(value) >= 2)
@@ -44,7 +44,7 @@ def number(value: float) -> Cell:
 
 
 def cell(value: object) -> Cell:
-    """Show any JSON value."""
+    """Format any JSON value."""
     if isinstance(value, int | float):
         return number(value)
     if value is None:
@@ -63,24 +63,24 @@ def table(
     names: int = 1,
     wide: bool = False,
 ) -> str:
-    """HTML table; numbers are aligned to the right and carry their whole value.
+    """Make an HTML table; numbers are right-aligned, with their unrounded values as attributes.
 
-    More columns than a page of A4 has room for go into further tables below. On a phone each row
-    is a list of its heads and values.
+    A table that is too wide for A4 is split into several tables. On phones, each row is a list of
+    headers and values.
 
     Parameters
     ----------
     columns
-        Heads.
+        Headers.
     rows
         JSON values, or cells.
     names
-        Columns at the left that name a row, and stand in each of the tables.
+        Number of leading columns that name a row; each of the split tables repeats them.
     wide
-        Whether the table takes the full width.
+        Whether the table has the full width.
     """
     cells = [[value if isinstance(value, Cell) else cell(value) for value in row] for row in rows]
-    step = _MOST_COLUMNS - names
+    step = _MAX_COLUMNS - names
     starts = range(names, max(len(columns), names + 1), step)
     parts = [[*range(names), *range(n, min(n + step, len(columns)))] for n in starts]
     return "".join(
@@ -90,7 +90,7 @@ def table(
 
 
 def _table(columns: Sequence[str], cells: Sequence[Sequence[Cell]], *, wide: bool) -> str:
-    # A column of numbers may have gaps.
+    # A column of numbers may have empty cells.
     numeric = [
         any(row[n].value is not None for row in cells)
         and all(row[n].value is not None or row[n].text == _NOTHING for row in cells)
@@ -106,53 +106,53 @@ def _table(columns: Sequence[str], cells: Sequence[Sequence[Cell]], *, wide: boo
 
 
 def facts(pairs: Mapping[str, object]) -> str:
-    """HTML list of names and values."""
+    """Make an HTML list of names and values."""
     rows = "".join(f"<dt>{_text(name)}</dt>{_value(value)}" for name, value in pairs.items())
     return f"<dl>{rows}</dl>"
 
 
 def figure(content: str, caption: str) -> str:
-    """HTML figure around a plot or a picture."""
+    """Make an HTML figure of a plot or an image."""
     return f"<figure>{content}<figcaption>{_text(caption)}</figcaption></figure>"
 
 
 def figures(parts: Sequence[str], kind: str) -> str:
-    """Figures side by side; ``kind`` names how large they are: plots, pictures or crops."""
+    """Arrange figures in a grid; ``kind`` determines their size: plots, pictures or crops."""
     return f'<div class="{kind}">{"".join(parts)}</div>'
 
 
 def picture(jpeg: bytes, alternative: str) -> str:
-    """HTML picture with its bytes inside."""
+    """Make an HTML image with an inlined JPEG."""
     data = base64.b64encode(jpeg).decode("ascii")
     return f'<img alt="{_text(alternative)}" src="data:image/jpeg;base64,{data}">'
 
 
 def warnings(texts: Sequence[str]) -> str:
-    """HTML list of what to know before the figures are trusted."""
+    """Make an HTML list of warnings."""
     return f"<ul class=warnings>{''.join(f'<li>{_text(text)}</li>' for text in texts)}</ul>"
 
 
 def paragraph(text: str) -> str:
-    """HTML paragraph of plain text."""
+    """Make an HTML paragraph of plain text."""
     return f"<p>{_text(text)}</p>"
 
 
 def preformatted(text: str) -> str:
-    """Text as it is, for recipes."""
+    """Make preformatted HTML text."""
     return f"<pre>{_text(text)}</pre>"
 
 
 def page(title: str, subtitle: str, sections: Sequence[Section], data: Mapping[str, object]) -> str:
-    """Whole file.
+    """Make the HTML file.
 
     Parameters
     ----------
     title, subtitle
-        Head of the page.
+        Heading of the page.
     sections
-        In reading order.
+        Sections in reading order.
     data
-        The figures as JSON, kept in the file for programs.
+        Machine-readable values, which the page embeds as JSON.
     """
     style = files("wsi_seg.reporting").joinpath("style.css").read_text(encoding="utf-8")
     links = "".join(f'<a href="#{_text(one.id)}">{_text(one.title)}</a>' for one in sections)
@@ -160,28 +160,30 @@ def page(title: str, subtitle: str, sections: Sequence[Section], data: Mapping[s
         f'<section id="{_text(one.id)}"><h2>{_text(one.title)}</h2>{one.body}</section>'
         for one in sections
     )
-    # "</" would end the script element whatever it stands in.
-    kept = json.dumps(data).replace("</", "<\\/")
+    # "</" would end the script element, even within a JSON string.
+    embedded = json.dumps(data).replace("</", "<\\/")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{_text(title)}</title><style>{style}</style></head><body>"
         f"<header><h1>{_text(title)}</h1><p>{_text(subtitle)}</p><nav>{links}</nav></header>"
-        f'<main>{body}</main><script type="application/json" id="figures">{kept}</script>'
+        f'<main>{body}</main><script type="application/json" id="figures">{embedded}</script>'
         "</body></html>\n"
     )
 
 
 def _table_cell(shown: Cell, head: str, numeric: bool) -> str:
     kind = " class=n" if numeric else ""
-    kept = "" if shown.value is None else f' data-value="{shown.value!r}"'
-    return f'<td{kind} data-head="{_text(head)}"{kept}>{_text(shown.text)}</td>'
+    return f'<td{kind} data-head="{_text(head)}"{_data_value(shown)}>{_text(shown.text)}</td>'
 
 
 def _value(value: object) -> str:
     shown = cell(value)
-    kept = "" if shown.value is None else f' data-value="{shown.value!r}"'
-    return f"<dd{kept}>{_text(shown.text)}</dd>"
+    return f"<dd{_data_value(shown)}>{_text(shown.text)}</dd>"
+
+
+def _data_value(shown: Cell) -> str:
+    return "" if shown.value is None else f' data-value="{shown.value!r}"'
 
 
 def _text(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Owns the report's pictures: overviews with outlines, and crops of what was found or missed."""
+"""Owns the images of reports: overviews with outlines, and crops of found and missed objects."""
 
 import io
 import tempfile
@@ -21,23 +21,23 @@ _OVERVIEW_PX = 1200
 _CROP_PX = 240
 _QUALITY = 82
 
-# The colours that the viewer has for them too; Okabe and Ito's palette (2008).
+# Same colours as in the viewer; Okabe and Ito's palette (2008).
 _FOUND, _FALSE, _MISSED = "#e69f00", "#0072b2", "#d55e00"
 
-# Of a found object that is true; below it is false.
-_MOSTLY = 0.5
+# A found object that overlaps the truth by a smaller fraction is false.
+_MIN_OVERLAP = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """Picture around one object, and what to say below it."""
+    """JPEG image around one object, and its caption."""
 
     jpeg: bytes
     caption: str
 
 
 def overview(slide: SlideStore, found: SlideStore) -> bytes:
-    """JPEG of the whole slide with the outlines of what was found."""
+    """Draw the whole slide with the outlines of its prediction, as JPEG."""
     parts = [(part, part.classes) for part in each_class(predicted_planes(found))]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "overview.png"
@@ -47,21 +47,21 @@ def overview(slide: SlideStore, found: SlideStore) -> bytes:
 
 
 def is_wrong(one: ReviewObject) -> bool:
-    """Whether an object was found and is mostly not true, or was missed."""
-    return one.kind == "missed" or (one.overlap is not None and one.overlap < _MOSTLY)
+    """Return whether an object was missed, or was found but is mostly not true."""
+    return one.kind == "missed" or (one.overlap is not None and one.overlap < _MIN_OVERLAP)
 
 
 def worst_and_typical(
     objects: Iterable[tuple[str, ReviewObject]], count: int
 ) -> tuple[list[tuple[str, ReviewObject]], list[tuple[str, ReviewObject]]]:
-    """Wrong objects with the largest errors, and right ones whose errors are in the middle.
+    """Return the wrong objects with the largest errors, and right ones with median errors.
 
     Parameters
     ----------
     objects
-        Name of the slide and object, of all slides.
+        Pairs of slide name and object, of all slides.
     count
-        Of each kind, at most.
+        Maximum number of each kind.
     """
     known = [pair for pair in objects if pair[1].error_mass is not None]
     known.sort(key=lambda pair: -(pair[1].error_mass or 0))
@@ -71,30 +71,30 @@ def worst_and_typical(
 
 
 def crop(slide: SlideStore, one: ReviewObject) -> Crop:
-    """Picture of one object in its surroundings."""
+    """Draw one object with its surroundings."""
     x, y, x_end, y_end = one.polygon.bounds
     side = 1.8 * max(x_end - x, y_end - y, 32)
     pyramid = slide.pyramid
     level = pyramid.level_at_or_below(max(1.0, side / _CROP_PX))
     extent = pyramid.extents[level]
-    wide, tall = pyramid.extent.width / extent.width, pyramid.extent.height / extent.height
+    scale_x, scale_y = pyramid.extent.width / extent.width, pyramid.extent.height / extent.height
     region = Region(
         level=level,
-        y=round(((y + y_end) - side) / 2 / tall),
-        x=round(((x + x_end) - side) / 2 / wide),
-        height=max(1, round(side / tall)),
-        width=max(1, round(side / wide)),
+        y=round(((y + y_end) - side) / 2 / scale_y),
+        x=round(((x + x_end) - side) / 2 / scale_x),
+        height=max(1, round(side / scale_y)),
+        width=max(1, round(side / scale_x)),
     )
     seen = region.clip(extent)
     image = Image.new("RGB", (region.width, region.height), "#e8e8e8")
     image.paste(Image.fromarray(slide.image.read(seen)), (seen.x - region.x, seen.y - region.y))
-    scale = _CROP_PX / region.width
+    zoom = _CROP_PX / region.width
     image = image.resize((_CROP_PX, _CROP_PX), Image.Resampling.LANCZOS)
     colour = _MISSED if one.kind == "missed" else _FALSE if is_wrong(one) else _FOUND
-    _outline(image, one.polygon, colour, region, (scale / wide, scale / tall))
+    _outline(image, one.polygon, colour, region, (zoom / scale_x, zoom / scale_y))
     unit = "µm²" if pyramid.mpp is not None else "px²"
-    what = "missed" if one.kind == "missed" else "false" if is_wrong(one) else "found"
-    return Crop(jpeg_of(image), f"{slide.name}: {one.class_name}, {what}; {one.area:,.0f} {unit}")
+    status = "missed" if one.kind == "missed" else "false" if is_wrong(one) else "found"
+    return Crop(jpeg_of(image), f"{slide.name}: {one.class_name}, {status}; {one.area:,.0f} {unit}")
 
 
 def _outline(
@@ -104,7 +104,7 @@ def _outline(
     region: Region,
     scale: tuple[float, float],
 ) -> None:
-    """Draw an outline, ``scale`` picture pixels per level-0 pixel along x and y."""
+    """Draw an outline; ``scale`` is the number of image pixels per level-0 pixel along x and y."""
     draw = ImageDraw.Draw(image)
     factor = _CROP_PX / region.width
     for ring in (polygon.exterior, *polygon.interiors):
@@ -117,7 +117,7 @@ def _outline(
 
 
 def jpeg_of(image: Image.Image) -> bytes:
-    """Encode as JPEG."""
+    """Encode an image as JPEG."""
     out = io.BytesIO()
     image.convert("RGB").save(out, format="JPEG", quality=_QUALITY, optimize=True)
     return out.getvalue()

@@ -7,13 +7,13 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Okabe and Ito's palette (2008); lines differ in dash and marker too.
+# Okabe and Ito's palette (2008); lines also differ in dash and marker.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _DASHES = ("-", "--", "-.", ":")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
-# A marker on each of more points than this hides the line.
-_MARKED_POINTS = 30
+# Lines of more points have no markers, which would hide the line.
+_MAX_MARKERS = 30
 
 Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
@@ -25,16 +25,16 @@ def line_plot(
     *,
     diagonal: bool = False,
 ) -> str:
-    """SVG of lines.
+    """Plot lines as SVG.
 
     Parameters
     ----------
     series
-        x and y values by the line's name.
+        x and y values of each line by its name.
     x_label, y_label
-        Names of the axes.
+        Labels of the axes.
     diagonal
-        Whether the line ``y = x`` is drawn: where a reliability curve should be.
+        Whether to draw the line ``y = x``, the ideal of a reliability curve.
     """
     chart, axes = _new()
     if diagonal:
@@ -45,7 +45,7 @@ def line_plot(
             y,
             color=_COLOURS[number % len(_COLOURS)],
             linestyle=_DASHES[number % len(_DASHES)],
-            marker=_MARKERS[number % len(_MARKERS)] if len(x) <= _MARKED_POINTS else None,
+            marker=_MARKERS[number % len(_MARKERS)] if len(x) <= _MAX_MARKERS else None,
             markersize=4,
             label=name,
         )
@@ -57,7 +57,7 @@ def line_plot(
 
 
 def dot_plot(values: Mapping[str, Sequence[float]], x_label: str) -> str:
-    """SVG of one row of dots per name, with their mean as a bar: a score over slides."""
+    """Plot scores of slides as SVG: one row of dots per name, with their mean as a bar."""
     chart, axes = _new(height=0.9 + 0.45 * len(values))
     for row, (name, scores) in enumerate(values.items()):
         colour = _COLOURS[row % len(_COLOURS)]
@@ -72,7 +72,7 @@ def dot_plot(values: Mapping[str, Sequence[float]], x_label: str) -> str:
 
 
 def bar_plot(values: Mapping[str, float], x_label: str) -> str:
-    """SVG of one bar per name."""
+    """Plot one bar per name as SVG."""
     chart, axes = _new(height=0.9 + 0.4 * len(values))
     bars = axes.barh(list(values), list(values.values()), color=_COLOURS[0], height=0.6)
     axes.bar_label(bars, labels=[f"{value:,.0f}" for value in values.values()], padding=4)
@@ -83,7 +83,7 @@ def bar_plot(values: Mapping[str, float], x_label: str) -> str:
 
 
 def _new(*, height: float = 3.1) -> tuple[Figure, Axes]:
-    """Figure outside pyplot, which would keep it."""
+    """Make a figure without pyplot, which would keep a reference to it."""
     chart = Figure(figsize=(5.4, height), layout="constrained")
     axes = chart.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
@@ -94,7 +94,7 @@ def _new(*, height: float = 3.1) -> tuple[Figure, Axes]:
 
 def _svg(chart: Figure) -> str:
     out = io.StringIO()
-    # Text stays text; fixed ids and no date make equal figures equal files.
+    # Text is not converted to paths; fixed ids and no date make the output reproducible.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "wsi_seg"}):
         chart.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     text = out.getvalue()

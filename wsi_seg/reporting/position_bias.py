@@ -1,4 +1,4 @@
-"""Owns pictures of what depends on the position in a patch, and the section that warns of it."""
+"""Owns heat maps by position in a patch, and the report section about position bias."""
 
 from pathlib import Path
 
@@ -11,28 +11,28 @@ from wsi_seg.learn.position_bias import PositionBias
 from wsi_seg.reporting.page import Section, figure, figures, paragraph, picture
 from wsi_seg.reporting.pictures import jpeg_of
 
-_PART_PX = 40
-# Above this share of the brightest colour a number is written in black.
+_CELL_PX = 40
+# Numbers are black in cells that are brighter than this fraction of the maximum.
 _BRIGHT = 0.6
 
 
 def position_picture(means: NDArray[np.float64]) -> Image.Image:
-    """Picture of numbers by position, ``(parts, parts)`` float64, 0 or more; black is 0."""
+    """Draw a heat map of non-negative values by position, ``(parts, parts)`` float64."""
     top = max(float(means.max()), 1e-9)
     shades = means / top
     cells = (colormaps["viridis"](shades)[..., :3] * 255).astype(np.uint8)
-    size = (means.shape[1] * _PART_PX, means.shape[0] * _PART_PX)
+    size = (means.shape[1] * _CELL_PX, means.shape[0] * _CELL_PX)
     image = Image.fromarray(cells).resize(size, Image.Resampling.NEAREST)
     pencil, font = ImageDraw.Draw(image), ImageFont.load_default(12)
     for row, column in np.ndindex(*means.shape):
         colour = (0, 0, 0) if shades[row, column] > _BRIGHT else (255, 255, 255)
-        place = (column * _PART_PX + 6, row * _PART_PX + 13)
+        place = (column * _CELL_PX + 6, row * _CELL_PX + 13)
         pencil.text(place, f"{means[row, column]:.2f}", fill=colour, font=font)
     return image
 
 
 def position_section(file: Path, title: str) -> Section:
-    """Answers of the best network to tiles without content, by position in the tile.
+    """Show the responses of the best network to empty tiles, by position in the tile.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def position_section(file: Path, title: str) -> Section:
         figure(picture(jpeg_of(position_picture(np.array(means))), caption), caption)
         for kind, classes in found.answers.items()
         for name, means in classes.items()
-        for caption in [f"{name}, mean answer to {kind} tiles by position"]
+        for caption in [f"{name}, mean output for {kind} tiles by position"]
     ]
     text = "".join(paragraph(line) for line in found.lines())
     return Section(title, text + figures(parts, "plots"))

@@ -1,4 +1,4 @@
-"""Owns the sections about a prediction: scores, pictures, errors, provenance, what went wrong."""
+"""Owns the report sections of a prediction: scores, images, errors, provenance, warnings."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -24,11 +24,10 @@ from wsi_seg.reporting.pictures import crop, overview, worst_and_typical
 from wsi_seg.reporting.plots import dot_plot, line_plot
 from wsi_seg.store import Collection, Predictions, SlideStore
 
-# More slides, or more places, are too many for a report.
-MOST_SLIDES = 12
-MOST_CROPS = 10
+MAX_SLIDES = 12
+MAX_CROPS = 10
 
-# Heads of columns whose keys are not words already; keys that end in a unit get it from `_UNITS`.
+# Headers of keys that are not words; a suffix of a key that is a unit is looked up in `_UNITS`.
 _HEADS = {
     "iou": "IoU", "tp": "true, px", "fp": "false, px", "fn": "missed, px", "hd95_um": "HD95, µm",
     "hd95_px": "HD95, px", "object_ap": "object AP", "seconds": "time, s", "mpp": "µm per pixel",
@@ -37,13 +36,13 @@ _HEADS = {
 _UNITS = {"_um2": "µm²", "_um": "µm", "_px": "px", "_seconds": "s", "_mm": "mm"}
 
 _WORST = (
-    "Objects found that are mostly not true (blue), and true ones that were missed (red), with the "
-    "largest error mass: the sum of |probability - truth| over the object, where of class ids "
-    "alone a probability is 0 or 1."
+    "Found objects that are mostly not true (blue), and true objects that were missed (red), with "
+    "the largest error mass: the sum of |probability - truth| over the object. If only class ids "
+    "were saved, probabilities are 0 or 1."
 )
-_TYPICAL = "Objects found that are mostly true (orange), those in the middle by error mass."
+_TYPICAL = "Found objects that are mostly true (orange), with error masses around the median."
 
-# Attributes with sections of their own; any others are figures of the run.
+# Attributes that other sections show; the remaining ones are statistics of the run.
 _SHOWN_ELSEWHERE = {
     "kind", "format", "slide", "classes", "saved", "settings", "notes", "training", "mpp",
     "downsample", "min_object_um2", "slide_extent",
@@ -51,7 +50,7 @@ _SHOWN_ELSEWHERE = {
 
 
 def score_sections(scores: Scores) -> list[Section]:
-    """Scores of each class, of each slide, and every curve among the figures."""
+    """Make the sections of scores per class, scores per slide, and curves."""
     data = scores.to_json()
     sections = []
     classes, slides = data.get("classes"), data.get("slides")
@@ -85,7 +84,7 @@ def score_sections(scores: Scores) -> list[Section]:
 
 
 def froc_section(found: Froc) -> Section:
-    """FROC curve, sensitivities at the usual rates, and CPM with its interval."""
+    """Make the section of the FROC curve, sensitivities at the usual rates, and CPM."""
     curve = list(found.false_per_scan), list(found.sensitivity)
     plot = line_plot({"sensitivity": curve}, "false positives per scan", "sensitivity")
     summary: dict[str, object] = {
@@ -105,21 +104,21 @@ def picture_sections(
     order: Sequence[str],
     progress: Progress,
 ) -> list[Section]:
-    """Overviews with outlines, the worst and typical places.
+    """Make the sections of overviews with outlines, and of the worst and typical objects.
 
     Parameters
     ----------
     predictions, slides
         The collections.
     truth
-        Name of the true label; slides without it get no gallery.
+        Name of the ground-truth label; slides without it are not in the galleries.
     order
-        Slides in the order in which they are shown; the first `MOST_SLIDES` are.
+        Names of slides in the order of the report, which shows the first `MAX_SLIDES`.
     progress
         Advanced by slides.
     """
     overviews, objects = [], list[tuple[str, ReviewObject]]()
-    shown = order[:MOST_SLIDES]
+    shown = order[:MAX_SLIDES]
     progress.start("pictures", len(shown), "slides")
     for name in shown:
         slide, found = slides[name], predictions[name]
@@ -131,8 +130,8 @@ def picture_sections(
     progress.finish()
     more = len(order) - len(shown)
     note = f"{more} more slides are not shown; these have the lowest scores. " if more else ""
-    body = paragraph(f"{note}Outlined: what was found.") + figures(overviews, "pictures")
-    worst, typical = worst_and_typical(objects, MOST_CROPS)
+    body = paragraph(f"{note}Predicted objects are outlined.") + figures(overviews, "pictures")
+    worst, typical = worst_and_typical(objects, MAX_CROPS)
     places = [
         _gallery("Worst places", _WORST, worst, slides),
         _gallery("Typical places", _TYPICAL, typical, slides),
@@ -141,21 +140,21 @@ def picture_sections(
 
 
 def provenance_sections(predictions: Predictions, *, recipe: bool) -> list[Section]:
-    """Say settings, model and quarantined tiles, as the prediction recorded them.
+    """Make the sections of settings, model and quarantined tiles, as recorded in the prediction.
 
-    ``recipe`` adds the recipe of the model, where no run's own is shown.
+    ``recipe`` adds the recipe of the model, for reports without a training run.
     """
     stores = list(predictions)
     first = stores[0].attributes
     sections = []
     settings = first.get("settings")
     if isinstance(settings, Mapping):
-        alike = {
+        common = {
             key: value
             for key, value in settings.items()
             if all(_setting(store, key) == value for store in stores)
         }
-        sections.append(Section("Settings", facts({_words(k): v for k, v in alike.items()})))
+        sections.append(Section("Settings", facts({_words(k): v for k, v in common.items()})))
     rows = [{"slide": store.name} | _run_figures(store) for store in stores if _run_figures(store)]
     if rows:
         columns = list(_columns(rows))
@@ -173,7 +172,7 @@ def provenance_sections(predictions: Predictions, *, recipe: bool) -> list[Secti
 
 
 def lowest_first(scores: Scores) -> list[str]:
-    """Slides by their mean Dice, the lowest first."""
+    """Sort slides by ascending mean Dice."""
     dice: dict[str, list[float]] = {}
     for score in scores.slides:
         dice.setdefault(score.slide, []).append(score.counts.dice)
@@ -181,13 +180,13 @@ def lowest_first(scores: Scores) -> list[str]:
 
 
 def warning_section(lines: Sequence[str]) -> list[Section]:
-    """Say what to know before the figures are trusted, if there is something to say."""
+    """Make the section of warnings, if there are any."""
     unique = list(dict.fromkeys(lines))
-    return [Section("Read this first", warnings(unique))] if unique else []
+    return [Section("Warnings", warnings(unique))] if unique else []
 
 
 def prediction_warnings(predictions: Predictions, slides: Collection | None) -> list[str]:
-    """Sentences about each prediction; see `cautions`."""
+    """List the warnings about each prediction; see `cautions`."""
     known = () if slides is None else slides.names()
     return [
         line
@@ -217,7 +216,7 @@ def _unreadable(stores: Sequence[SlideStore]) -> list[Section]:
 
 
 def _run_figures(store: SlideStore) -> dict[str, object]:
-    """Figures that inference recorded: whatever it notes besides the known attributes."""
+    """Return the statistics that inference recorded: all attributes that no other section shows."""
     flat: dict[str, object] = {}
     for key, value in store.attributes.items():
         if key not in _SHOWN_ELSEWHERE:
@@ -228,7 +227,7 @@ def _run_figures(store: SlideStore) -> dict[str, object]:
 def _curves(
     data: object, title: str = ""
 ) -> Iterator[tuple[str, tuple[str, list[float]], tuple[str, list[float]]]]:
-    """Pairs of equally long lists of numbers that stand side by side, wherever they are."""
+    """Yield curves: pairs of lists of equal length in the same mapping, at any depth."""
     if not isinstance(data, Mapping):
         return
     lists = {
@@ -249,7 +248,7 @@ def _is_number(value: object) -> bool:
 
 
 def _columns(rows: Sequence[Mapping[str, object]]) -> dict[str, None]:
-    """Keys of all rows whose values fit a cell, in the order in which they first occur."""
+    """Return the keys of all rows whose values fit a cell, in the order of first occurrence."""
     return {
         key: None
         for row in rows
@@ -270,7 +269,7 @@ def _prefixed(prefix: str, values: object) -> dict[str, object]:
 
 
 def _words(key: str) -> str:
-    """Head of a column, with its unit."""
+    """Return the header of a column, with its unit."""
     if key in _HEADS:
         return _HEADS[key]
     for ending, unit in _UNITS.items():

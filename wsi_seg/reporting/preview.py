@@ -1,8 +1,8 @@
-"""Owns the contact sheet of what training would see: where patches are drawn, and how they look.
+"""Owns the preview of training data: where patches are sampled, and how they look augmented.
 
-One picture for all slides: the slides with tissue, labels and drawn patches; augmented patches
-with the outlines of their labels; and the mean label by its place in the patch, which is to be
-even.
+A single contact sheet shows the slides with tissue, labels and sampled patches; augmented patches
+with the outlines of their labels; and the mean label by position in the patch, which should be
+uniform.
 """
 
 import math
@@ -38,14 +38,14 @@ from wsi_seg.store.names import TISSUE
 
 Pixels = NDArray[np.uint8]
 
-MOST_SLIDES = 24
+MAX_SLIDES = 24
 
 _SHEET_PX = 1640
 _COLUMNS = 4
-# Patches that are outlined on a slide.
-_FEWEST, _OUTLINED = 4, 24
+# Minimum and maximum number of patches that are outlined on a slide.
+_MIN_OUTLINED, _MAX_OUTLINED = 4, 24
 _PATCHES, _PATCHES_IN_ROW, _PATCH_PX = 24, 12, 118
-# Draws that the mean label is taken from.
+# Number of patches that the mean label is computed from.
 _AVERAGED = 1000
 _TISSUE_RGB = (0, 114, 178)
 
@@ -63,32 +63,32 @@ _LAYERS = {
 
 @dataclass(frozen=True, slots=True)
 class PreviewReport(SlidesReport[str]):
-    """The contact sheet that was written.
+    """Report of a preview.
 
     Parameters
     ----------
     picture
-        The file.
+        PNG file of the contact sheet.
     left_out
-        How many more slides there are.
+        Number of slides that are not shown.
     """
 
     picture: Path
     left_out: int
 
     def lines(self) -> list[str]:
-        """Figures as sentences for people."""
+        """Report as lines of text."""
         more = f"; {self.left_out} more are left out (--slides)" if self.left_out else ""
         return [f"wrote {self.picture}: {len(self.slides)} slides{more}"]
 
     def _repr_png_(self) -> bytes:
-        """Show the sheet in a notebook's cell."""
+        """Show the sheet in a notebook cell."""
         return self.picture.read_bytes()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Card:
-    """What the sheet shows of one slide; ``sums`` are of the labels by place, for each class."""
+    """Parts of the sheet from one slide; ``sums`` are label counts, see `_label_sums`."""
 
     picture: Image.Image
     patches: tuple[Image.Image, ...]
@@ -101,33 +101,33 @@ def preview_slides(
     recipe: Recipe,
     out: Path,
     *,
-    most: int = MOST_SLIDES,
+    most: int = MAX_SLIDES,
     progress: Progress,
 ) -> PreviewReport:
-    """Draw the contact sheet of some slides.
+    """Draw the contact sheet of slides.
 
     Parameters
     ----------
     stores
-        The slides; those without the recipe's label are left out.
+        Stores of slides; those without the recipe's label are skipped.
     recipe
-        Says what is learned, where patches are drawn and how they are changed.
+        Recipe with classes, sampling and augmentation.
     out
-        PNG file to write, whole or not at all.
+        PNG file to write atomically.
     most
-        Number of slides at most, evenly taken from all.
+        Maximum number of slides, which are evenly selected.
     progress
         Advanced by slides.
 
     Returns
     -------
     PreviewReport
-        Its `PreviewReport.require_whole` raises if some slides could not be drawn.
+        `PreviewReport.require_whole` raises if a slide could not be drawn.
 
     Raises
     ------
     ConfigError
-        If no slide has the label, or one of the recipe's classes has no object on any.
+        If no slide has the label, or one of the recipe's classes has no objects.
     OutputError
         If the file cannot be written.
 
@@ -136,48 +136,48 @@ def preview_slides(
     >>> stores = list(open_collection("store.zarr"))  # doctest: +SKIP
     >>> preview_slides(stores, recipe, Path("preview.png"), progress=Silent())  # doctest: +SKIP
     """
-    wanted = [store for store in stores if recipe.data.label in store.label_names()]
-    if not wanted:
+    labelled = [store for store in stores if recipe.data.label in store.label_names()]
+    if not labelled:
         raise ConfigError(
             f"none of the {len(stores)} slides has the label {recipe.data.label!r}; run "
             "`wsi-seg annotate`"
         )
-    count = min(most, len(wanted))
-    chosen = [wanted[number * len(wanted) // count] for number in range(count)]
+    count = min(most, len(labelled))
+    chosen = [labelled[number * len(labelled) // count] for number in range(count)]
     named = {store.name: store for store in chosen}
     columns = min(_COLUMNS, math.ceil(math.sqrt(count)))
     side = _SHEET_PX // columns - GAP_PX
 
     def opened(name: str) -> tuple[TrainingSlide, PatchSource]:
         slide = TrainingSlide.of(named[name], recipe.data.label)
-        slide.map(recipe, patch_sides(slide.store, recipe))  # a damaged mask fails this slide alone
+        slide.map(recipe, patch_sides(slide.store, recipe))  # raises here for a damaged mask
         classes, view = recipe.class_table, View.of(recipe)
         return slide, PatchSource.of(slide.store, slide.label, classes=classes, view=view)
 
     first = run_each(named, opened, title="opening", progress=progress)
     slides = {name: slide for name, (slide, _) in first.results.items()}
     colours = with_colours(recipe.augment, list(slides.values()))
-    changed = recipe.model_copy(update={"augment": colours})
-    draws = _draws(slides, recipe, every=count == len(wanted)) if slides else {}
+    coloured = recipe.model_copy(update={"augment": colours})
+    draws = _draws(slides, recipe, every=count == len(labelled)) if slides else {}
 
     def work(name: str) -> _Card:
-        return _card(*first.results[name], changed, draws[name], side, math.ceil(_PATCHES / count))
+        return _card(*first.results[name], coloured, draws[name], side, math.ceil(_PATCHES / count))
 
     batch = run_each(list(slides), work, title="preview", progress=progress)
     if batch.results:
         with atomic_path(out) as temporary:
             _sheet(batch.results, recipe, columns).save(temporary, format="PNG")
     failures = {**first.failures, **batch.failures}
-    return PreviewReport(tuple(batch.results), out, len(wanted) - count, failures=failures)
+    return PreviewReport(tuple(batch.results), out, len(labelled) - count, failures=failures)
 
 
 def _sheet(cards: Mapping[str, _Card], recipe: Recipe, columns: int) -> Image.Image:
-    """Slides, patches and mean labels below each other."""
+    """Draw slides, patches and mean labels, from top to bottom."""
     side = _SHEET_PX // columns - GAP_PX
     shown = [captioned(card.picture, name, width=side) for name, card in cards.items()]
-    # One patch of each slide first, then the second ones.
-    deep = max(len(card.patches) for card in cards.values())
-    patches = [c.patches[n] for n in range(deep) for c in cards.values() if n < len(c.patches)]
+    # The first patch of each slide, then the second ones.
+    most = max(len(card.patches) for card in cards.values())
+    patches = [c.patches[n] for n in range(most) for c in cards.values() if n < len(c.patches)]
     layers = np.concatenate([card.layers for card in cards.values()])
     sums = np.sum([card.sums for card in cards.values()], axis=0)
     count = sum(len(card.layers) for card in cards.values())
@@ -191,12 +191,12 @@ def _sheet(cards: Mapping[str, _Card], recipe: Recipe, columns: int) -> Image.Im
     patch = recipe.patch_px
     return stacked(
         [
-            text(f"What training of {recipe.name} would see", scale=1.5),
+            text(f"Training data of {recipe.name}", scale=1.5),
             keys(_keys(recipe, layers), _SHEET_PX),
             *_rows(shown, columns),
-            text(f"Patches of {patch} px, augmented ({_named(recipe)}), outlined by their truth"),
+            text(f"Patches of {patch} px, augmented ({_named(recipe)}), with outlines of labels"),
             *_rows(patches[:_PATCHES], _PATCHES_IN_ROW),
-            text(f"Mean label of {count:,} patches by its place in the patch, which is to be even"),
+            text(f"Mean label of {count:,} patches by position, which should be uniform"),
             *_rows(
                 [
                     captioned(position_picture(mean), figure)
@@ -224,25 +224,25 @@ def _card(
 
 
 def _draws(slides: Mapping[str, TrainingSlide], recipe: Recipe, *, every: bool) -> dict[str, Draws]:
-    """Draw as training does in one epoch over these slides; ``every`` says they are all."""
+    """Sample patches of one training epoch; ``every`` states that no slide is left out."""
     sampling = recipe.sampling.model_copy(update={"patches_per_epoch": _AVERAGED})
     classes = recipe.classes
-    if not every:  # some of the slides need not have every class of the recipe
+    if not every:  # classes of the recipe may be missing from a subset of the slides
         names = {name for slide in slides.values() for name in slide.objects.class_name}
         table = zip(classes.table, recipe.class_table, strict=True)
         seen = tuple(one for one, entry in table if names & {entry.name, *entry.parts})
         classes = classes.model_copy(update={"table": seen or classes.table})
     one = recipe.model_copy(update={"sampling": sampling, "classes": classes})
     draws = patch_sampler(list(slides.values()), one).epoch(0)
-    return {name: _only(draws, draws.slide == number) for number, name in enumerate(slides)}
+    return {name: _select(draws, draws.slide == number) for number, name in enumerate(slides)}
 
 
-def _only(draws: Draws, wanted: NDArray[np.bool_]) -> Draws:
-    return Draws(**{one.name: getattr(draws, one.name)[wanted] for one in fields(draws)})
+def _select(draws: Draws, mask: NDArray[np.bool_]) -> Draws:
+    return Draws(**{one.name: getattr(draws, one.name)[mask] for one in fields(draws)})
 
 
 def _label_sums(source: PatchSource, recipe: Recipe, draws: Draws) -> NDArray[np.float64]:
-    """How often each class is at each place of a patch, ``(classes, side, side)`` float64."""
+    """Count the pixels of each class by position in patches, ``(classes, side, side)`` float64."""
     classes = recipe.class_table
     sums = np.zeros((len(classes), recipe.patch_px, recipe.patch_px))
     for y, x in zip(draws.y, draws.x, strict=True):
@@ -255,7 +255,7 @@ def _label_sums(source: PatchSource, recipe: Recipe, draws: Draws) -> NDArray[np
 def _slide_picture(
     store: SlideStore, source: PatchSource, recipe: Recipe, draws: Draws, side_px: int
 ) -> Image.Image:
-    """Slide with tissue, labels and the first patches, at most so large on its longer side."""
+    """Draw a slide with tissue, labels and patches, with at most ``side_px`` on its longer side."""
     full = store.pyramid.extent
     extent = thumbnail_extent(full, side_px)
     pixels = read_thumbnail(store.image, extent)
@@ -269,9 +269,9 @@ def _slide_picture(
     pencil = ImageDraw.Draw(picture)
     scale = extent.width / full.width
     half = recipe.patch_px * full.width / source.scale.extent.width * scale / 2
-    # About as much as the slide has room for: more hide each other, and the slide.
+    # At most as many as fit without overlap, so that the slide remains visible.
     room = int(extent.area / (2 * half) ** 2)
-    for index in range(min(max(_FEWEST, min(_OUTLINED, room)), len(draws))):
+    for index in range(min(max(_MIN_OUTLINED, min(_MAX_OUTLINED, room)), len(draws))):
         y, x = float(draws.y[index]) * scale, float(draws.x[index]) * scale
         box = (x - half, y - half, x + half, y + half)
         pencil.rectangle(box, outline=(255, 255, 255), width=4)
@@ -282,13 +282,13 @@ def _slide_picture(
 def _patches(
     source: PatchSource, recipe: Recipe, draws: Draws, count: int
 ) -> Sequence[Image.Image]:
-    """Pictures of the first patches, augmented as in training."""
+    """Draw the first patches, augmented as in training."""
     augmenter, side = Augmenter(recipe.augment), recipe.patch_px
     pictures = []
     for index in range(min(count, len(draws))):
         cut = augmenter.side_to_cut(side)
         image, label = source.patch(float(draws.y[index]), float(draws.x[index]), cut)
-        # Patches of one place on several slides are changed in different ways, too.
+        # Different seeds for the same index on different slides.
         first = int(draws.slide[index]) * _AVERAGED + index
         raw = random_bits(recipe.seed, 0, stream=Stream.AUGMENT, first=first, count=1)[0]
         image, label = augmenter(image, label, side=side, seeds=[int(w) >> 33 for w in raw])
@@ -297,16 +297,16 @@ def _patches(
 
 
 def patch_picture(image: Pixels, label: Pixels, recipe: Recipe, *, side_px: int) -> Image.Image:
-    """Picture of a patch with the outlines of its truth.
+    """Draw a patch with the outlines of its label.
 
     Parameters
     ----------
     image, label
         See `PatchSource.patch`.
     recipe
-        Gives the classes' colours.
+        Recipe with the colours of the classes.
     side_px
-        Side of the picture; its right and bottom line are white.
+        Side of the picture, including white lines at the right and the bottom.
     """
     classes = recipe.class_table
     if middle := recipe.data.context_slices:
@@ -326,16 +326,16 @@ def _named(recipe: Recipe) -> str:
 
 
 def _with_labels(pixels: Pixels, masks: Sequence[NDArray[np.bool_]], classes: ClassTable) -> Pixels:
-    """Pixels with each class tinted and outlined."""
+    """Tint and outline the pixels of each class."""
     tinted = pixels.copy()
-    for entry, inside in zip(classes, masks, strict=False):  # the last ones may not be there
+    for entry, inside in zip(classes, masks, strict=False):  # the last masks may be missing
         tinted[inside] = (0.65 * pixels[inside] + 0.35 * np.array(entry.rgb)).astype(np.uint8)
         tinted[_outline(inside)] = entry.rgb
     return tinted
 
 
 def _outline(mask: Pixels | NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels of a mask that touch one outside it."""
+    """Return the pixels of a mask that are 4-connected to a pixel outside of it."""
     inside = np.pad(mask != 0, 1)
     deep = inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
     line: NDArray[np.bool_] = inside[1:-1, 1:-1] & ~deep
@@ -343,11 +343,11 @@ def _outline(mask: Pixels | NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _keys(recipe: Recipe, layers: NDArray[np.uint8]) -> list[tuple[str, Rgb]]:
-    """Say what the colours mean, and the shares of the layers that patches are drawn from."""
+    """List the colours of classes and layers, with the fractions of patches from each layer."""
     kinds, counts = np.unique(layers, return_counts=True)
     shares = [
         (f"{_LAYERS[Layer(kind)][0]} {count / len(layers):.0%}", _LAYERS[Layer(kind)][1])
         for kind, count in zip(kinds.tolist(), counts.tolist(), strict=True)
     ]
     classes: list[tuple[str, Rgb]] = [(entry.name, entry.rgb) for entry in recipe.class_table]
-    return [*classes, ("edge of the tissue", _TISSUE_RGB), *shares]
+    return [*classes, ("tissue outline", _TISSUE_RGB), *shares]

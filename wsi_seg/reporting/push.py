@@ -1,4 +1,4 @@
-"""Owns pushing a model to the Hugging Face hub, with a page that says what it is."""
+"""Owns pushing a model and its page to the Hugging Face hub."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +15,16 @@ from wsi_seg.reporting.model_page import model_page
 
 @dataclass(frozen=True, slots=True)
 class PushReport:
-    """What was pushed.
+    """Report of a push.
 
     Parameters
     ----------
     address
-        What ``--checkpoint`` takes, with the revision that was made.
+        Address for ``--checkpoint``, with the new revision.
     files
         Paths in the repository.
     slides
-        Slides that the card names as trained on.
+        Number of training slides that the card names.
     """
 
     address: str
@@ -32,12 +32,12 @@ class PushReport:
     slides: int
 
     def lines(self) -> list[str]:
-        """Report as sentences for people."""
-        named = f"the card in the file names {self.slides} slides that it was trained on"
+        """Report as lines of text."""
+        named = f"the model card names {self.slides} slides that it was trained on"
         return [f"{self.address}: {', '.join(self.files)}"] + ([named] if self.slides else [])
 
     def to_json(self) -> dict[str, object]:
-        """Report as plain JSON values."""
+        """Report as JSON values."""
         return {"address": self.address, "files": list(self.files), "slides": self.slides}
 
 
@@ -49,27 +49,27 @@ def push_model(
     Parameters
     ----------
     file
-        Checkpoint of ours, or ``.onnx`` or ``.pt2`` with a card.
+        Checkpoint of wsi_seg, or ``.onnx`` or ``.pt2`` with a card.
     address
-        ``hf://OWNER/NAME[@BRANCH]``; the repository is made where absent.
+        ``hf://OWNER/NAME[@BRANCH]``; the repository is created if necessary.
     licence
-        Of the model, as SPDX spells it.
+        SPDX identifier of the model's licence.
     public
-        Whether a new repository can be seen by everybody.
+        Whether a new repository is public.
 
     Returns
     -------
     PushReport
-        What was pushed, and where to.
+        Address and files.
 
     Raises
     ------
     CheckpointError
         If the file is not a model.
     ConfigError
-        If the address is not one of a repository.
+        If the address is not that of a repository.
     OutputError
-        If the hub refuses.
+        If the hub rejects the request.
 
     Examples
     --------
@@ -82,10 +82,10 @@ def push_model(
     card = card_for(open_network(file)) if foreign else read_card(file)
     page = model_page(file, card, licence=licence)
     page["README.md"] = page["README.md"].replace(b"OWNER/NAME", where.repository.encode())
-    given: dict[str, Path | bytes] = {file.name: file, **page}
+    contents: dict[str, Path | bytes] = {file.name: file, **page}
     if (other := card_next_to(file)) is not None:
-        given[other.name] = other
-    operations = [CommitOperationAdd(name, content) for name, content in given.items()]
+        contents[other.name] = other
+    operations = [CommitOperationAdd(name, content) for name, content in contents.items()]
     api = HfApi()
     try:
         api.create_repo(where.repository, private=not public, exist_ok=True)
@@ -95,10 +95,10 @@ def push_model(
     except HUB_FAILURES as error:
         reason = " ".join(str(error).split())[:300]
         raise OutputError(
-            f"cannot push to {address} ({reason}); expected a repository that you may write; set "
+            f"cannot push to {address} ({reason}); expected a repository with write access; set "
             "HF_TOKEN, or run `hf auth login`"
         ) from error
-    return PushReport(f"hf://{where.repository}@{commit.oid}", tuple(given), len(_slides(card)))
+    return PushReport(f"hf://{where.repository}@{commit.oid}", tuple(contents), len(_slides(card)))
 
 
 def _slides(card: ModelCard) -> list[object]:

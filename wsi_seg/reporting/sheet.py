@@ -1,4 +1,4 @@
-"""Owns pictures made of pictures: rows, columns, captions and keys, on white."""
+"""Owns the layout of images: rows, columns, captions and legends, on white."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,44 +14,44 @@ _WHITE, _TEXT = (255, 255, 255), (20, 25, 31)
 
 
 def font_file() -> Path:
-    """Sans-serif font with Greek letters, accents and the micro sign, which Pillow's own lacks."""
+    """Return a sans-serif font with Greek letters, accents and the micro sign, unlike Pillow's."""
     return Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
 
 
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """Font of `font_file` in this size."""
+    """Load the font of `font_file` in a size in pixels."""
     return ImageFont.truetype(font_file(), size)
 
 
 def _line(words: str) -> str:
-    """Words on one line: names of slides may hold line breaks, which the font's layout refuses."""
+    """Join lines: slide names may contain line breaks, which Pillow cannot measure."""
     return " ".join(words.splitlines())
 
 
 def text(words: str, *, scale: float = 1.0) -> Image.Image:
-    """One line of text."""
+    """Draw one line of text."""
     letters, words = font(round(_TEXT_PX * scale)), _line(words)
-    high = round(1.5 * _TEXT_PX * scale)
-    page = Image.new("RGB", (int(letters.getlength(words)) + 1, high), _WHITE)
+    height = round(1.5 * _TEXT_PX * scale)
+    page = Image.new("RGB", (int(letters.getlength(words)) + 1, height), _WHITE)
     ImageDraw.Draw(page).text((0, 0), words, fill=_TEXT, font=letters)
     return page
 
 
 def captioned(picture: Image.Image, words: str, *, width: int = 0) -> Image.Image:
-    """Picture with a line below it, at least ``width`` wide; the line is shortened to fit."""
-    wide = max(width, picture.width)
+    """Add a caption below a picture, truncated to at least ``width`` pixels."""
+    width = max(width, picture.width)
     letters = font(_TEXT_PX)
     shown = _line(words)
-    while letters.getlength(shown) > wide and len(shown) > 1:
+    while letters.getlength(shown) > width and len(shown) > 1:
         shown = f"{shown.removesuffix('…')[:-1]}…"
-    page = Image.new("RGB", (wide, picture.height + round(1.8 * _TEXT_PX)), _WHITE)
+    page = Image.new("RGB", (width, picture.height + round(1.8 * _TEXT_PX)), _WHITE)
     page.paste(picture, (0, 0))
     ImageDraw.Draw(page).text((0, picture.height + 4), shown, fill=_TEXT, font=letters)
     return page
 
 
 def row(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Pictures side by side, their tops in line."""
+    """Arrange pictures side by side, aligned at the top."""
     width = sum(one.width for one in pictures) + GAP_PX * (len(pictures) - 1)
     page = Image.new("RGB", (width, max(one.height for one in pictures)), _WHITE)
     x = 0
@@ -62,7 +62,7 @@ def row(pictures: Sequence[Image.Image]) -> Image.Image:
 
 
 def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Pictures below each other, with a margin around."""
+    """Stack pictures from top to bottom, with a margin around them."""
     width = max(one.width for one in pictures) + 2 * GAP_PX
     height = sum(one.height + GAP_PX for one in pictures) + GAP_PX
     page = Image.new("RGB", (width, height), _WHITE)
@@ -74,7 +74,7 @@ def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
 
 
 def keys(entries: Sequence[tuple[str, Rgb]], width: int) -> Image.Image:
-    """Explain colours, in lines of at most ``width`` pixels."""
+    """Draw a legend of colours, in lines of at most ``width`` pixels."""
     letters, line = font(_TEXT_PX), round(1.6 * _TEXT_PX)
     places, x, y = [], 0, 0
     lines = [_line(words) for words, _ in entries]

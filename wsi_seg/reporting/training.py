@@ -1,4 +1,4 @@
-"""Owns the sections about a training run: its model, its curves, its draws and its recipe."""
+"""Owns the report sections of a training run: model, curves, sampled patches and recipe."""
 
 import csv
 import json
@@ -16,10 +16,10 @@ RECIPE = "recipe.yaml"
 METRICS = "metrics.csv"
 STOPPED = "stopped.txt"
 
-# Before the names of columns that count draws.
+# Prefix of columns that count sampled patches.
 _DRAWN = "drawn_"
 
-# Columns of the metrics that are drawn together, and what their axis is called.
+# Columns of the metrics that share a plot, with its title.
 _CHARTS = (
     ("Loss", ("loss", "bce", "dice")),
     ("Learning rate", ("lr",)),
@@ -28,18 +28,18 @@ _CHARTS = (
 
 _SCORES = ("val_dice", "val_dice_slide", "val_dice_objects", "val_triplet", "val_loss")
 
-_MOST_ROWS = 40
+_MAX_ROWS = 40
 
 Columns = dict[str, list[float | None]]
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder was written by training."""
+    """Return whether a folder was written by training."""
     return (folder / RECIPE).is_file() and any(folder.rglob(METRICS))
 
 
 def run_sections(folder: Path) -> list[Section]:
-    """Sections of one run; one with phases or folds has a part for each.
+    """Make the sections of a run, once per phase or fold if it has any.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def run_sections(folder: Path) -> list[Section]:
         worst = file.with_name(WORST)
         bias = file.with_name(POSITION_BIAS)
         if bias.is_file():
-            sections.append(position_section(bias, f"Does the network know the position?{suffix}"))
+            sections.append(position_section(bias, f"Position bias{suffix}"))
         if worst.is_file():
             sections.append(worst_section(worst, folder / RECIPE, f"Worst patches{suffix}"))
     recipe = _text(folder / RECIPE)
@@ -64,7 +64,7 @@ def run_sections(folder: Path) -> list[Section]:
 
 
 def run_warnings(folder: Path) -> list[str]:
-    """Sentences about trainings that ended early, and networks that have learned the position.
+    """List warnings about trainings that stopped early, and networks with a position bias.
 
     Raises
     ------
@@ -83,14 +83,14 @@ def _training(file: Path) -> str:
     shown = {name: values for name, values in columns.items() if not name.startswith(_DRAWN)}
     rows = [
         [None if value is None else int(value) if name == "epoch" else value for name, value in row]
-        for row in _rows(shown)[-_MOST_ROWS:]
+        for row in _rows(shown)[-_MAX_ROWS:]
     ]
     heads = [name.replace("_", " ") for name in shown]
     return _card(file.parent) + figures(plots, "plots") + table(heads, rows, wide=True)
 
 
 def training_curves(file: Path) -> dict[str, str]:
-    """Plot a run's metrics; SVG by title.
+    """Plot the metrics of a run, as SVG by title.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def _curves(columns: Columns) -> dict[str, str]:
 
 
 def _card(folder: Path) -> str:
-    """Facts of the best model, from the card next to it."""
+    """Summarize the card of the best model."""
     file = folder / "best.json"
     if not file.is_file():
         return ""
@@ -133,7 +133,7 @@ def _card(folder: Path) -> str:
 
 
 def _draws(columns: Columns) -> str:
-    """Plot of the patches that an epoch drew from each layer, on average."""
+    """Plot the mean number of patches that an epoch sampled from each layer."""
     drawn = {
         name.removeprefix(_DRAWN).replace("_", " "): [v for v in values if v is not None]
         for name, values in columns.items()
@@ -143,11 +143,11 @@ def _draws(columns: Columns) -> str:
     counts = {name: sum(values) / epochs for name, values in drawn.items() if sum(values)}
     if not counts:
         return ""
-    return figure(bar_plot(counts, "patches"), f"Patches drawn in an epoch, mean of {epochs}")
+    return figure(bar_plot(counts, "patches"), f"Patches per epoch, mean of {epochs} epochs")
 
 
 def _metrics(file: Path) -> Columns:
-    """Columns of the metrics; empty cells are None."""
+    """Read the columns of the metrics; empty cells are None."""
     rows = list(csv.reader(_text(file).splitlines()))
     if not rows:
         raise ConfigError(f"{file} is empty; expected one row per epoch")
@@ -157,7 +157,7 @@ def _metrics(file: Path) -> Columns:
             for place, name in enumerate(rows[0])
         }
     except (ValueError, IndexError) as error:
-        raise ConfigError(f"{file}: {error}; expected numbers under each head") from error
+        raise ConfigError(f"{file}: {error}; expected a number in each column") from error
 
 
 def _rows(columns: Columns) -> list[list[tuple[str, float | None]]]:

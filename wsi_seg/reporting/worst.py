@@ -1,4 +1,4 @@
-"""Owns the pictures of the patches that a run learned worst."""
+"""Owns the report section of the patches with the highest loss."""
 
 import csv
 from pathlib import Path
@@ -19,9 +19,9 @@ _PICTURE_PX = 200
 
 
 def worst_section(file: Path, recipe_file: Path, title: str) -> Section:
-    """Patches of the last epoch with the highest loss, outlined by their truth.
+    """Show the patches with the highest loss in the last epoch, with outlines of their labels.
 
-    Where the slides cannot be read any more, a sentence says so.
+    If the slides cannot be read, the section gives the reason instead.
     """
     try:
         parts = _pictures(file, recipe_file)
@@ -38,7 +38,7 @@ def _pictures(file: Path, recipe_file: Path) -> list[str]:
         rows = list(csv.DictReader(lines))[:_SHOWN]
     for row in rows:
         if row["slide"] not in stores:
-            continue  # its collection was changed since
+            continue  # the collection has changed since
         source = PatchSource.of(
             stores[row["slide"]],
             recipe.data.label,

@@ -1,4 +1,4 @@
-"""Owns putting a report together and writing it, whole or not at all."""
+"""Owns assembling a report and writing it atomically."""
 
 import base64
 import html
@@ -31,18 +31,18 @@ from wsi_seg.store import Collection, Predictions, open_collection, open_predict
 
 @dataclass(frozen=True, slots=True)
 class ReportSources:
-    """What a report is about.
+    """Inputs of a report.
 
     Parameters
     ----------
     target
-        Prediction collection, or folder of a training run.
+        Predictions, or folder of a training run.
     slides
-        Collection of the slides; a prediction's pictures and scores need it.
+        Collection of the slides, required for images and scores of predictions.
     truth
-        Name of the true label; slides without it are not scored.
+        Name of the ground-truth label; slides without it are not scored.
     run
-        Folder of the run that made a prediction's model.
+        Folder of the training run of the prediction's model.
     candidates, findings
         csv files of candidates and of true findings, see `wsi_seg.ct.froc`; both or neither.
 
@@ -62,26 +62,26 @@ class ReportSources:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was written: the file, its parts, and slides without scores because of no truth."""
+    """Written file, titles of its sections, and slides that were not scored without a truth."""
 
     file: Path
     sections: tuple[str, ...]
     unscored: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """Figures as sentences for people."""
+        """Report as lines of text."""
         lines = [f"wrote {self.file}: {', '.join(self.sections)}"]
         if self.unscored:
-            lines.append(f"not scored, for lack of truth: {', '.join(self.unscored)}")
+            lines.append(f"not scored, because they have no truth: {', '.join(self.unscored)}")
         return lines
 
     def _repr_html_(self) -> str:
-        """Show the whole page in a notebook's cell."""
+        """Show the page in a notebook cell."""
         page_text = html.escape(self.file.read_text(encoding="utf-8"))
         return f'<iframe srcdoc="{page_text}" style="width:100%;height:720px;border:0"></iframe>'
 
     def _repr_png_(self) -> bytes | None:
-        """Show the first picture of the page where HTML is not shown; None if it has none."""
+        """Show the first image of the page, if any, in notebooks that do not show HTML."""
         found = re.search(r"data:image/jpeg;base64,([A-Za-z0-9+/=]+)", self.file.read_text("utf-8"))
         if found is None:
             return None
@@ -91,7 +91,7 @@ class Report:
         return drawn.getvalue()
 
     def to_json(self) -> dict[str, object]:
-        """Figures as plain JSON values."""
+        """Report as JSON values."""
         return {
             "file": str(self.file),
             "sections": list(self.sections),
@@ -105,12 +105,12 @@ def report(
     *,
     progress: Progress = Silent(),  # noqa: B008 (has no state)
 ) -> Report:
-    """Write one HTML file that needs no other file.
+    """Write a self-contained HTML report.
 
     Parameters
     ----------
     sources
-        What it is about.
+        Inputs of the report.
     out
         File to write.
     progress
@@ -119,14 +119,14 @@ def report(
     Returns
     -------
     Report
-        Its parts, and slides without scores.
+        File, sections, and slides without scores.
 
     Raises
     ------
     ConfigError
-        If the target is neither a run nor a prediction.
+        If the target is neither a run nor a collection of predictions.
     StoreError
-        If a collection cannot be read, or a prediction belongs to none of the slides.
+        If a collection cannot be read, or a predicted slide is not among the slides.
 
     Examples
     --------
@@ -163,12 +163,12 @@ def report(
 def _prediction(
     sources: ReportSources, progress: Progress
 ) -> tuple[list[Section], dict[str, object], tuple[str, ...], list[str]]:
-    """Sections, figures, slides without scores, and what to know before all of it."""
+    """Return the sections, machine-readable values, slides without scores, and warnings."""
     try:
         predictions = open_predictions(sources.target)
     except StoreError as error:
         raise ConfigError(
-            f"{error}; expected a prediction, or a run with recipe.yaml and metrics.csv"
+            f"{error}; expected predictions, or a run with recipe.yaml and metrics.csv"
         ) from error
     names = predictions.require_names()
     if sources.slides is None:
@@ -189,7 +189,8 @@ def _prediction(
         unscored = (*scores.unscored, *scores.failures)
         lines += [*scores.warnings, *(f"{name}: {why}" for name, why in scores.failures.items())]
     if unscored:
-        lines.append(f"not scored, for lack of a label {sources.truth!r}: {', '.join(unscored)}")
+        names_text = ", ".join(unscored)
+        lines.append(f"not scored, because they have no label {sources.truth!r}: {names_text}")
     sections += picture_sections(predictions, slides, sources.truth, order=order, progress=progress)
     sections += provenance_sections(predictions, recipe=sources.run is None)
     return sections, data, unscored, lines
@@ -199,6 +200,6 @@ def _require_slides(predictions: Predictions, slides: Collection) -> None:
     missing = sorted(set(predictions.names()) - set(slides.names()))
     if missing:
         raise StoreError(
-            f"{slides.path} has no slide {missing[0]!r}, which {predictions.path} predicts; "
-            "expected the collection that was predicted"
+            f"{slides.path} has no slide {missing[0]!r}, which is in {predictions.path}; expected "
+            "the collection of slides that was predicted"
         )
