@@ -88,7 +88,7 @@ def test_a_slide_without_truth_is_a_note_next_to_the_scores_of_the_others(severa
     shutil.rmtree(prediction / "d")
     done = verb("evaluate", prediction, "--truth", store, "--out", tmp_path / "scores", "--maps")
     assert done.exit_code == 0, done.output
-    assert "1 slides not scored, for lack of truth: c" in done.stdout
+    assert "1 slides not scored, because they have no truth: c" in done.stdout
     kept = json.loads((tmp_path / "scores" / "scores.json").read_text())
     assert [row["slide"] for row in kept["slides"]] == ["a", "b"]
     assert kept["unscored"] == ["c"]
@@ -123,7 +123,7 @@ def test_search_uses_the_slides_that_have_truth(several, tmp_path):
     done = verb(*words)
     assert done.exit_code == 1
     assert "on 2 slides in 2 folds" in done.stdout
-    assert "1 slides not scored, for lack of truth: c" in done.stdout
+    assert "1 slides not scored, because they have no truth: c" in done.stdout
     assert "error: 1 of 3 slides failed, 2 are done" in done.stderr
     assert (tmp_path / "rule.json").exists()
     shutil.rmtree(prediction / "d")

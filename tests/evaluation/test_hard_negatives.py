@@ -80,7 +80,7 @@ def test_without_a_ring_near_misses_count(world):
 
 def test_slides_that_the_model_learned_from_are_refused(world):
     slides, found = predict(world, errors(), train_slides=["a", "b"])
-    with pytest.raises(BatchError, match="learned from slide 'a'"):
+    with pytest.raises(BatchError, match="trained on slide 'a'"):
         mine(found, slides, progress=Silent()).require_whole()
     assert "hard_negatives" not in slides["a"].label_names()
 

@@ -119,7 +119,7 @@ def test_truth_alone_and_other_classes(review):
 
 
 def test_the_largest_objects_are_kept(review, monkeypatch):
-    monkeypatch.setattr(review_objects, "MOST", 2)
+    monkeypatch.setattr(review_objects, "MAX_OBJECTS", 2)
     found = blank()
     for number, side in enumerate((3, 9, 2, 7)):
         found[10 : 10 + side, 20 * number : 20 * number + side] = 1

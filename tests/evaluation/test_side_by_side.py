@@ -150,5 +150,5 @@ def test_another_slide_and_another_level_are_refused_naming_both():
         evaluate_slide(found, true, label="truth", progress=Silent())
     found = store(ids, "a", {"slide": "a", "downsample": 4.0}, prediction=ids)
     true = store(ids, "a", truth=ids)
-    with pytest.raises(StoreError, match=r"4 times below level 0.*is 1 times; expected the same"):
+    with pytest.raises(StoreError, match=r"downsample of 4.*downsampled by 1; expected the same"):
         evaluate_slide(found, true, label="truth", progress=Silent())

@@ -91,7 +91,7 @@ def test_what_lies_in_a_box_is_whole(opened, corners):
 
 
 def test_too_large_a_box_is_not_looked_at(opened, monkeypatch):
-    monkeypatch.setattr("wsi_seg.evaluation.traced_objects._MOST_PX", HEIGHT * WIDTH - 1)
+    monkeypatch.setattr("wsi_seg.evaluation.traced_objects._MAX_PX", HEIGHT * WIDTH - 1)
     slide, found, true = opened
     assert trace_objects(slide, found, true, EVERYWHERE) is None
     assert trace_objects(slide, found, true, (0, 0, 200, 200))

@@ -155,7 +155,7 @@ def test_objects_that_the_list_has_no_room_for_are_outlined(seen, monkeypatch):
     region = "x=0&y=0&x_end=2700&y_end=2100&tolerance=0.5"
     every = client(seen).get(f"/slides/painted/outlines?{region}").json()["outlines"]
     for module in ("evaluation.review_objects", "viewer.slide_cache"):
-        monkeypatch.setattr(f"wsi_seg.{module}.MOST", 3)
+        monkeypatch.setattr(f"wsi_seg.{module}.MAX_OBJECTS", 3)
     http = client(seen)
     assert len(http.get("/slides/painted/objects").json()) == 3
     found = http.get(f"/slides/painted/outlines?{region}").json()
@@ -222,7 +222,7 @@ def test_what_to_know_before_a_prediction_is_trusted(seen, tmp_path):
     http = client(type("S", (), {"store": seen.store, "prediction": tmp_path / "pred.zarr"}))
     noted, learned, width = http.get("/slides/painted").json()["warnings"]
     assert noted == "painted: read at level 0"
-    assert "has learned from this slide" in learned
+    assert "was trained on this slide" in learned
     assert "1,350 µm wide" in width
     assert "2,700 µm wide" in width
 
@@ -414,7 +414,7 @@ def test_labels_of_values_are_shown_and_damaged_ones_left_out(seen, tmp_path, ca
     assert kinds["found-energy"] == "values"
     assert kinds["found-prediction"] == "classes"
     assert "found-broken" not in kinds
-    assert "broken of painted is left out" in caplog.text
+    assert "broken of painted is skipped" in caplog.text
 
 
 @settings(max_examples=60)

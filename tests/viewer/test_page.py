@@ -146,7 +146,7 @@ def test_lengths_and_areas_are_measured(page):
     page.key("a")
     page.drag((0, 0), (100, 0), (100, 100), (0, 100))
     measures = page.one("#overlay").get_attribute("data-measures")
-    assert measures == "100 µm; 2,500 µm², around it 200 µm"
+    assert measures == "100 µm; 2,500 µm², perimeter 200 µm"
     page.key(Keys.ESCAPE)
     assert page.one("#overlay").get_attribute("data-measures") == ""
 
@@ -249,7 +249,7 @@ def test_objects_that_the_list_has_no_room_for_are_outlined(driver, address, see
     page.open()
     everything = page.outlines()
     for module in ("evaluation.review_objects", "viewer.slide_cache"):
-        monkeypatch.setattr(f"wsi_seg.{module}.MOST", 3)
+        monkeypatch.setattr(f"wsi_seg.{module}.MAX_OBJECTS", 3)
     shown = open_collection(seen.store), open_predictions(seen.prediction)
     with served(*shown, ViewOptions()) as page.address:
         page.open()

@@ -1,1 +1,1 @@
-"""Owns scores: how well predictions agree with truth."""
+"""Owns scoring predictions against the ground truth."""

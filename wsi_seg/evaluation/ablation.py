@@ -1,7 +1,7 @@
-"""Owns what each member of an ensemble is worth: the ensemble with it, without it, and it alone.
+"""Owns the ablation of ensembles: scores with all members, without each, and of each alone.
 
-Members are stored predictions of the same slides, combined pixel by pixel as inference combines
-them. Memory depends on the width of a slide and the number of members.
+Members are stored predictions of the same slides, which are combined per pixel as in inference.
+Memory depends on the width of a slide and the number of members.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,27 +30,27 @@ from wsi_seg.progress import Progress
 from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Collection, Multiscale, Predictions, SlideStore
 
-# Rows combined at a time: sums take eight bytes for each pixel and class.
+# Rows combined at a time, because sums need eight bytes per pixel and class.
 _ROWS = 64
 
-# Right pixels, pixels found, true pixels: of each combination, slide and class.
+# Correct, predicted and true pixels ``(..., 3)`` by combination, slide and class.
 _Counts = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """One member and one class; Dice is pooled over slides.
+    """Contribution of one member to one class; Dice is pooled over slides.
 
     Parameters
     ----------
     member, class_name
-        Which.
+        Names of the member and the class.
     alone
-        Dice of the member by itself.
+        Dice of the member alone.
     without
-        Dice of the ensemble of all others.
+        Dice of the ensemble without the member.
     gain
-        Dice of the whole ensemble less ``without``: below 0, the ensemble is better without it.
+        Dice of the whole ensemble minus ``without``; if negative, the member does harm.
     low, high
         95 % interval of ``gain`` over slides; None for fewer than two slides.
     """
@@ -65,24 +65,24 @@ class Contribution:
 
     @property
     def harms(self) -> bool:
-        """Whether the ensemble is better without it: as far as the interval goes, if there is."""
+        """Whether the gain is negative, by its interval if there is one."""
         return (self.gain if self.high is None else self.high) < 0
 
 
 @dataclass(frozen=True, slots=True)
 class AblationReport:
-    """What the members of an ensemble are worth.
+    """Report of an ablation.
 
     Parameters
     ----------
     mode, weights
-        How they were combined.
+        How members were combined.
     slides
         Number of slides.
     dice
-        Of the whole ensemble, by class, pooled over slides.
+        Dice of the whole ensemble by class, pooled over slides.
     contributions
-        One for each class and member.
+        One per class and member.
     """
 
     mode: Mode
@@ -106,14 +106,14 @@ class AblationReport:
         ]
 
     def lines(self) -> list[str]:
-        """Sentences for people."""
+        """Report as lines of text."""
         about = f"{self.slides} slides, {len(self.weights)} members ({self.mode})"
         lines = [f"{name}: Dice {dice:.4f} pooled over {about}" for name, dice in self.dice.items()]
         spare = sorted({one.member for one in self.contributions if one.harms})
         return lines + [f"the ensemble is better without {member}" for member in spare]
 
     def to_json(self) -> dict[str, object]:
-        """All figures as plain JSON values."""
+        """Report as JSON values."""
         return asdict(self)
 
 
@@ -127,7 +127,7 @@ def ablate_members(
     variance: Predictions | None = None,
     progress: Progress,
 ) -> AblationReport:
-    """Compare an ensemble with all its members, without each, and each alone, with the truth.
+    """Score an ensemble with all members, without each member, and each member alone.
 
     Parameters
     ----------
@@ -136,24 +136,24 @@ def ablate_members(
     truth
         Stores of the slides.
     label
-        Name under ``labels/`` of the truth.
+        Name of the ground-truth label.
     mode
         See `predict.combine.combine`.
     weights
-        Of each member, above 0; None weighs all alike.
+        Positive weight of each member; None weights all equally.
     variance
-        Predictions of the whole ensemble, each of which gets the label ``variance``: how much the
-        members disagree.
+        Predictions of the whole ensemble, to which the label ``variance`` is added: the
+        disagreement of the members.
     progress
         Advanced by slides.
 
     Raises
     ------
     ConfigError
-        If there are fewer than two members, or weights that do not fit them and the mode.
+        If there are fewer than two members, or the weights do not match the members or the mode.
     StoreError
-        If predictions are not of the same slides, do not fit each other or the truth, or hold
-        class ids alone.
+        If the predictions are of different slides, do not match each other or the truth, or have
+        no probabilities.
     """
     weights = _checked(members, mode, weights)
     names = _slides_of(members)
@@ -198,11 +198,12 @@ def _checked(
     members: Sequence[Predictions], mode: Mode, weights: Sequence[float] | None
 ) -> Sequence[float]:
     if len(members) < 2:
-        raise ConfigError(f"got {len(members)} prediction; expected those of at least two members")
+        raise ConfigError(f"got {len(members)} prediction; expected at least two members")
     weights = [1.0] * len(members) if weights is None else weights
     if len(weights) != len(members) or min(weights) <= 0:
         raise ConfigError(
-            f"got weights {list(weights)} for {len(members)} members; expected one above 0 for each"
+            f"got weights {list(weights)} for {len(members)} members; expected a positive weight "
+            "for each"
         )
     if mode == "mean" and len(set(weights)) > 1:
         raise ConfigError(f"got mode mean and the weights {list(weights)}; expected mode weighted")
@@ -215,14 +216,14 @@ def _slides_of(members: Sequence[Predictions]) -> tuple[str, ...]:
         for name in sorted(set(first.names()) ^ set(other.names())):
             here, there = (first, other) if name in first else (other, first)
             raise StoreError(
-                f"{here.path} predicts slide {name!r}, {there.path} does not; expected "
+                f"{here.path} has a prediction of slide {name!r}, {there.path} has none; expected "
                 "predictions of the same slides"
             )
     return first.require_names()
 
 
 def _combinations(count: int) -> list[tuple[int, ...]]:
-    """All members; all but each; each alone."""
+    """List the combinations of members: all, all but one, and each alone."""
     every = tuple(range(count))
     without = [tuple(n for n in every if n != left) for left in every]
     return [every, *without, *((n,) for n in every)]
@@ -230,7 +231,7 @@ def _combinations(count: int) -> list[tuple[int, ...]]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Truth:
-    """True ids of a prediction's classes, or of one of them where they overlap."""
+    """Ground truth in the ids of a prediction's classes, or of one of them if classes overlap."""
 
     label: Multiscale
     recode: NDArray[np.uint8]
@@ -249,7 +250,7 @@ class _Truth:
 def _blocks(
     images: Sequence[Multiscale], truths: Sequence[_Truth]
 ) -> Iterator[tuple[list[NDArray[np.uint8]], NDArray[np.uint8]]]:
-    """Few rows of all predictions at a time, and their true ids, shaped like a `label_map`."""
+    """Yield a few rows of all predictions, and of the truth in the shape of a `label_map`."""
     extent, planes = images[0].pyramid.extent, images[0].classes.planes
     for strip in extent.strips(STRIP_PX):
         values = read_together(images, strip)
@@ -267,8 +268,8 @@ def _counts(found: NDArray[np.uint8], true: NDArray[np.uint8], classes: int) -> 
     valid = true != IGNORE
     found, true = found[valid], true[valid]
     columns = (found[found == true], found, true)
-    tallies = [np.bincount(column, minlength=classes + 1)[1:] for column in columns]
-    return np.stack(tallies, axis=1).astype(np.float64)
+    counts = [np.bincount(column, minlength=classes + 1)[1:] for column in columns]
+    return np.stack(counts, axis=1).astype(np.float64)
 
 
 def _dice(slides: _Counts) -> float:
@@ -276,7 +277,7 @@ def _dice(slides: _Counts) -> float:
 
 
 def _contribution(title: str, class_name: str, counts: _Counts, member: int) -> Contribution:
-    """Figures of one member from the ``(combinations, slides, 3)`` of one class."""
+    """Compute the contribution of a member from the counts ``(combinations, slides, 3)``."""
     members = len(counts) // 2
     everything, without, alone = counts[0], counts[1 + member], counts[1 + members + member]
     ends = interval(np.concatenate([everything, without], axis=1), _gain)
@@ -297,6 +298,6 @@ def _gain(rows: _Counts) -> NDArray[np.float64]:
 
 
 def _titles(members: Sequence[Predictions]) -> list[str]:
-    """Short names of collections, as far as these differ."""
+    """Return the file names of collections if they are unique, else their paths."""
     short = [str(collection.path.name) for collection in members]
     return short if len(set(short)) == len(short) else [str(one.path) for one in members]

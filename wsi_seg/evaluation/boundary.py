@@ -1,9 +1,9 @@
 """Owns distances between outlines: Hausdorff 95 and surface Dice, strip by strip.
 
-The outline of a class is its pixels that have a neighbour (up, down, left, right) outside it; the
-edge of the slide is outside, pixels to ignore are not. Distances run between centres of pixels, and
-are exact up to a reach; what is farther counts as infinitely far. So memory holds a strip and its
-surroundings, never a slide.
+The outline of a class consists of its pixels with a 4-neighbour of another class or beyond the
+slide; pixels to ignore do not count as another class. Distances are measured between pixel centres.
+They are exact up to a reach and infinite beyond it, so that memory holds only a strip and its
+surroundings.
 """
 
 from collections import deque
@@ -16,11 +16,14 @@ from scipy.spatial import KDTree
 from wsi_seg.classes import IGNORE, ClassTable
 from wsi_seg.evaluation.pairing import PredictionTruthStrip
 
-# Pixels beyond which two outlines have nothing to do with each other.
+# Largest distance that is measured.
 REACH_PX = 512
 
-# Stands for the squared distance of what is farther.
+# Squared distance of pixels beyond the reach.
 BEYOND = 1 << 62
+
+# Added to squared tolerances, because a tolerance in um was divided.
+_EPSILON_PX2 = 1e-9
 
 Points = NDArray[np.int32]
 Ints = NDArray[np.int64]
@@ -28,29 +31,27 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Distances:
-    """Distances from each pixel of one outline to the other outline, as counts.
-
-    Only distances that occur are kept, because a run of many slides keeps those of each.
+    """Histograms of the distances from each pixel of one outline to the other outline.
 
     Parameters
     ----------
     there, back
-        Found to true and true to found: ``(n, 2)`` squared distances in px², rising, and how many
-        pixels have them; those beyond the reach have `BEYOND`.
+        ``(n, 2)`` int64, from prediction to truth and from truth to prediction: ascending squared
+        distances in px², and their pixel counts; `BEYOND` is the distance beyond the reach.
     """
 
     there: Ints
     back: Ints
 
     def __add__(self, other: "Distances") -> "Distances":
-        """Distances of several pictures together."""
+        """Pool the distances of two slides."""
         return Distances(_merged(self.there, other.there), _merged(self.back, other.back))
 
     def hausdorff(self, quantile: float = 0.95) -> float | None:
-        """Larger of the two directed quantiles, in pixels.
+        """Return the larger of the two directed quantiles, in pixels.
 
-        Quantiles are between neighbouring values in proportion, as `numpy.quantile` has it. 0
-        where both outlines are empty, None where it is beyond the reach or one is empty.
+        Quantiles are interpolated linearly as in `numpy.quantile`. The result is 0 if both outlines
+        are empty, and None if only one is empty or the distance is beyond the reach.
         """
         if not len(self.there) and not len(self.back):
             return 0.0
@@ -58,15 +59,14 @@ class Distances:
         return None if None in both else max(value for value in both if value is not None)
 
     def surface_dice(self, tolerance_px: float) -> float:
-        """Share of both outlines that is within a tolerance of the other; 1 if both are empty."""
+        """Return the fraction of both outlines within a tolerance of the other; 1 if empty."""
         squared, counts = np.concatenate([self.there, self.back]).T
-        # A hair more, because a tolerance in um was divided.
-        total, near = int(counts.sum()), min(tolerance_px**2 + 1e-9, BEYOND - 1)
-        return int(counts[squared <= near].sum()) / total if total else 1.0
+        total, limit = int(counts.sum()), min(tolerance_px**2 + _EPSILON_PX2, BEYOND - 1)
+        return int(counts[squared <= limit].sum()) / total if total else 1.0
 
 
 def _merged(one: Ints, other: Ints) -> Ints:
-    """Add counts of both, distances rising."""
+    """Add two histograms of ascending distances."""
     squared, counts = np.concatenate([one, other]).reshape(-1, 2).T
     found, place = np.unique(squared, return_inverse=True)
     total = np.zeros(len(found), dtype=np.int64)
@@ -93,7 +93,7 @@ def _quantile(side: Ints, quantile: float) -> float | None:
 
 @dataclass(slots=True)
 class _Rows:
-    """Outline pixels of some rows, by class id: found and true, ``(n, 2)`` y and x."""
+    """Outline pixels ``(n, 2)`` y, x of some rows, by class id and whether they are true."""
 
     y: int
     y_end: int
@@ -101,14 +101,14 @@ class _Rows:
 
 
 class Outlines:
-    """Measures distances while strips arrive from top to bottom.
+    """Measures distances between outlines in strips from top to bottom.
 
     Parameters
     ----------
     classes
-        Table of the ids.
+        Classes of the ids.
     reach_px
-        See the top of this module.
+        Largest distance that is measured.
     """
 
     def __init__(self, classes: ClassTable, *, reach_px: int = REACH_PX) -> None:
@@ -127,13 +127,13 @@ class Outlines:
         }
 
     def add(self, strip: PredictionTruthStrip) -> None:
-        """Take the next strip."""
+        """Add the next strip."""
         if self._before is not None:
             self._outline(self._before, strip)
         self._before = strip
 
     def distances(self) -> dict[str, Distances]:
-        """Distances of each class, once all strips are in."""
+        """Return the distances by class name, after all strips were added."""
         if self._before is not None:
             self._outline(self._before, None)
             self._before = None
@@ -147,7 +147,7 @@ class Outlines:
         }
 
     def _outline(self, strip: PredictionTruthStrip, below: PredictionTruthStrip | None) -> None:
-        """Find the outlines of a strip, whose lower neighbour is known now."""
+        """Find the outlines of a strip, given its lower neighbour."""
         height = len(strip.found)
         rows = _Rows(strip.y, strip.y + height)
         found, drawn = (np.pad(ids, 1) for ids in (strip.found, strip.true))
@@ -157,7 +157,7 @@ class Outlines:
             found[-1, 1:-1], drawn[-1, 1:-1] = below.found[0], below.true[0]
         for true, framed in enumerate((found, drawn)):
             for number in self._ids:
-                # Where pixels to ignore begin, it is unknown whether an object ends.
+                # At pixels to ignore, it is unknown whether an object ends.
                 edge = _edge(framed == number, (framed == number) | (drawn == IGNORE)) & strip.valid
                 y, x = np.nonzero(edge)
                 points = np.stack([y + strip.y, x], axis=1).astype(np.int32)
@@ -165,7 +165,7 @@ class Outlines:
         self._above = (strip.found[-1], strip.true[-1])
         self._near.append(rows)
         self._waiting.append(rows)
-        # A strip is measured when all rows within reach below it are there.
+        # A strip is measured once all rows within reach below it were added.
         while self._waiting and self._waiting[0].y_end + self._reach <= rows.y_end:
             self._measure(self._waiting.popleft())
 
@@ -184,14 +184,14 @@ class Outlines:
 
 
 def _edge(own: NDArray[np.bool_], inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Own pixels with a neighbour that is not inside; the frame of one pixel is not measured."""
+    """Return own pixels with a 4-neighbour that is not inside, without the padding of one pixel."""
     deep = inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
     edge: NDArray[np.bool_] = own[1:-1, 1:-1] & ~deep
     return edge
 
 
 def _occurring(counts: Ints) -> Ints:
-    """Pairs of `Distances` of the counts of all squared distances, the last beyond the reach."""
+    """Convert counts of all squared distances, the last beyond the reach, to a histogram."""
     squared = np.flatnonzero(counts)
     kept = counts[squared]
     squared[squared == len(counts) - 1] = BEYOND
@@ -199,7 +199,7 @@ def _occurring(counts: Ints) -> Ints:
 
 
 def _squares(points: Points, others: Points, reach: int) -> Ints:
-    """Count points by their squared distance to the nearest of others; last: beyond the reach."""
+    """Count points by squared distance to the nearest other; the last is beyond the reach."""
     size = reach**2 + 2
     if not len(others):
         counts = np.zeros(size, dtype=np.int64)

@@ -1,7 +1,7 @@
-"""Owns how far probabilities can be trusted: reliability, and the maps that calibrate them.
+"""Owns the calibration of probabilities: reliability, and tables that calibrate them.
 
-A prediction has 256 values, so all that is needed is how often each value came with the class and
-without it. That is counted over strips; nothing else is held.
+A prediction has 256 values, so the counts of each value with and without the class are sufficient.
+They are accumulated over strips.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,21 +26,20 @@ _VALUES = 256
 _BINS = 10
 _STRIP_PX = 512
 
-# Rows counted at a time.
-_ROWS = 64
+_ROWS = 64  # rows counted at a time
 
-# Temperatures that are tried: far beyond what networks need.
+# Range of temperatures, far beyond those of networks.
 _COLDEST, _HOTTEST = 0.05, 20.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reliability:
-    """Pixels of one class by the probability that was predicted.
+    """Pixel counts of one class by predicted probability.
 
     Parameters
     ----------
     counts
-        ``(256, 2)`` int64: pixels with each value (value / 255), without the class and with it.
+        ``(256, 2)`` int64: pixels of each value (value / 255), without and with the class.
     """
 
     counts: NDArray[np.int64]
@@ -49,28 +48,28 @@ class Reliability:
         return Reliability(self.counts + other.counts)
 
     def curve(self) -> tuple[list[float], list[float]]:
-        """Mean probability and share of pixels that have the class, in ten bins without empty ones.
+        """Return the mean probability and the fraction of true pixels of up to ten non-empty bins.
 
-        As `sklearn.calibration.calibration_curve` has it.
+        Equal to `sklearn.calibration.calibration_curve`.
         """
-        said, true, px = self._binned()
+        predicted, true, px = self._binned()
         full = px > 0
-        return (said[full] / px[full]).tolist(), (true[full] / px[full]).tolist()
+        return (predicted[full] / px[full]).tolist(), (true[full] / px[full]).tolist()
 
     @property
     def ece(self) -> float:
         """Expected calibration error (Guo et al., 2017): mean over pixels of the bins' gaps."""
-        said, true, px = self._binned()
-        return float(np.abs(said - true).sum() / max(1, px.sum()))
+        predicted, true, px = self._binned()
+        return float(np.abs(predicted - true).sum() / max(1, px.sum()))
 
     @property
     def loss(self) -> float:
-        """Mean cross-entropy over pixels; 0 and 255 stand for half a step from the ends."""
+        """Mean cross-entropy over pixels; see `value_logits`."""
         return self._cross_entropy(value_logits()) / max(1, int(self.counts.sum()))
 
     def _cross_entropy(self, logits: NDArray[np.float64]) -> float:
-        """Sum over pixels, where each value stands for a logit."""
-        # log(1 + exp(z)) where the class is not, log(1 + exp(-z)) where it is.
+        """Sum the cross-entropy over pixels, given the logit of each value."""
+        # log(1 + exp(z)) without the class, log(1 + exp(-z)) with it.
         each = np.stack([np.logaddexp(0, logits), np.logaddexp(0, -logits)], axis=1)
         return float((self.counts * each).sum())
 
@@ -82,18 +81,18 @@ class Reliability:
         return tuple(np.bincount(group, weights=c, minlength=_BINS) for c in columns)
 
     def to_json(self) -> dict[str, object]:
-        """Figures and curve as plain JSON values."""
-        said, true = self.curve()
+        """Return errors, temperature and curve as JSON values."""
+        predicted, true = self.curve()
         return {
             "ece": self.ece,
             "temperature": self.temperature(),
-            "reliability": {"predicted": said, "true share": true},
+            "reliability": {"predicted": predicted, "true share": true},
         }
 
     def temperature(self) -> float:
-        """Find the number to divide logits by that makes the truth most probable; 1 without pixels.
+        """Fit the divisor of logits that maximizes the likelihood of the truth; 1 without pixels.
 
-        Guo et al. (2017), *On calibration of modern neural networks*.
+        Temperature scaling of Guo et al. (2017), *On calibration of modern neural networks*.
         """
         if not self.counts.sum():
             return 1.0
@@ -106,13 +105,13 @@ class Reliability:
         return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
 
     def table(self, method: Method) -> NDArray[np.uint8]:
-        """Calibrated value of each value, ``(256,)`` uint8, never falling.
+        """Return the calibrated value of each value, ``(256,)`` uint8, non-decreasing.
 
         Parameters
         ----------
         method
-            ``temperature`` keeps the shape and corrects confidence; ``quantile`` gives each value
-            the share of pixels that have the class (isotonic regression), and needs more truth.
+            ``temperature`` only corrects the confidence; ``quantile`` maps each value to its
+            fraction of true pixels by isotonic regression, and needs more ground truth.
         """
         if method == "temperature":
             calibrated = 1 / (1 + np.exp(-value_logits() / self.temperature()))
@@ -121,9 +120,9 @@ class Reliability:
         value = np.arange(_VALUES)
         if not px.any():
             return value.astype(np.uint8)
-        share = self.counts[:, 1] / np.maximum(px, 1)
+        fraction = self.counts[:, 1] / np.maximum(px, 1)
         fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
-        fitted.fit(value[px > 0], share[px > 0], sample_weight=px[px > 0])
+        fitted.fit(value[px > 0], fraction[px > 0], sample_weight=px[px > 0])
         return _values(fitted.predict(value))
 
 
@@ -133,7 +132,7 @@ def _values(probability: NDArray[np.float64]) -> NDArray[np.uint8]:
 
 
 def value_logits() -> NDArray[np.float64]:
-    """Logit of each value; 0 and 255 stand for half a step from the ends."""
+    """Return the logit of each value ``(256,)`` float64; 0 and 255 count as half a step inside."""
     p = np.clip(np.arange(_VALUES) / 255, 0.5 / 255, 254.5 / 255)
     logits: NDArray[np.float64] = np.log(p / (1 - p))
     return logits
@@ -141,27 +140,27 @@ def value_logits() -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationReport(SlidesReport[str]):
-    """Counts of each class over the slides that could be compared.
+    """Reliability of each class, pooled over slides.
 
-    ``softmax`` is the temperature of all classes together where they are exclusive, else None.
+    ``softmax`` is the common temperature of exclusive classes; None for other classes.
     """
 
     classes: Mapping[str, Reliability]
     softmax: float | None = None
 
     def lines(self) -> list[str]:
-        """Figures as sentences for people."""
-        sure = "(above 1: the model is too sure)"
+        """Report as lines of text."""
+        note = "(above 1: the model is overconfident)"
         if self.softmax is not None:
             lines = [f"{name}: calibration error {c.ece:.4f}" for name, c in self.classes.items()]
-            return [*lines, f"softmax: temperature {self.softmax:.3f} {sure}"]
+            return [*lines, f"softmax: temperature {self.softmax:.3f} {note}"]
         return [
-            f"{name}: calibration error {one.ece:.4f}, temperature {one.temperature():.3f} {sure}"
+            f"{name}: calibration error {one.ece:.4f}, temperature {one.temperature():.3f} {note}"
             for name, one in self.classes.items()
         ]
 
     def to_json(self) -> dict[str, object]:
-        """Figures as plain JSON values."""
+        """Report as JSON values."""
         classes = {name: one.to_json() for name, one in self.classes.items()}
         more = {} if self.softmax is None else {"softmax": {"temperature": self.softmax}}
         return {"classes": classes, "failures": dict(self.failures), **more}
@@ -175,8 +174,8 @@ def reliability(
     Returns
     -------
     CalibrationReport
-        Its `CalibrationReport.require_whole` raises if a slide is missing, cannot be compared, or
-        has no probabilities.
+        `CalibrationReport.require_whole` raises if a slide is missing, cannot be compared, or has
+        no probabilities.
 
     Raises
     ------
@@ -217,14 +216,14 @@ def slide_reliability(
     counts: dict[str, Reliability] = {}
     for found, true in compared(prediction, truth, label):
         of_pair = _counted(found, true, label)
-        # A class that nobody annotated here has no pixel that counts.
+        # Without annotations of a class, all its pixels are ignored.
         unknown = isinstance(true, ClassView) and not any(c.counts.any() for c in of_pair.values())
         counts |= {} if unknown else of_pair
     return counts
 
 
 def _counted(prediction: SlideStore, truth: SlideStore, label: str) -> dict[str, Reliability]:
-    """Count the values of classes of which a pixel has one."""
+    """Count the values of classes that do not overlap."""
     found, true = prediction.probabilities, truth.label(label)
     classes, true_classes = found.classes, true.classes
     require_same_slide(prediction, truth)
@@ -237,7 +236,7 @@ def _counted(prediction: SlideStore, truth: SlideStore, label: str) -> dict[str,
         ids = read_label(true, extent, region.y, 0, height=region.height, width=region.width)
         ids = recode[ids]
         for channel, entry in enumerate(classes):
-            for row in range(0, region.height, _ROWS):  # sums take eight bytes for each pixel
+            for row in range(0, region.height, _ROWS):  # pairs need eight bytes per pixel
                 rows = slice(row, row + _ROWS)
                 pairs = values[rows, :, channel].astype(np.int64) * 2 + (ids[rows] == entry.id)
                 pairs = pairs[ids[rows] != IGNORE]

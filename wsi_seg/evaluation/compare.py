@@ -1,4 +1,4 @@
-"""Owns comparing predictions with the truth, strip by strip: memory depends on a slide's width."""
+"""Owns scoring predictions against the truth, in strips: memory depends on a slide's width."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -36,16 +36,13 @@ from wsi_seg.store import Collection, Predictions, SlideStore, store_digest
 from wsi_seg.store.class_view import ClassView
 from wsi_seg.store.names import DECISION_LABEL, LABELS, PREDICTION_LABEL
 
-# Outlines that people draw agree about as well; and tiles where a prediction names none.
-_TOLERANCE_UM = 2.0
-_TILE_PX = 512
-
-# Rows counted at a time.
-_ROWS = 64
+_TOLERANCE_UM = 2.0  # about the agreement of outlines by different annotators
+_TILE_PX = 512  # for predictions that do not record their tile size
+_ROWS = 64  # rows counted at a time
 
 
 def usual_measures(predictions: Predictions, *, tolerance_um: float = _TOLERANCE_UM) -> Measures:
-    """All that can be measured; tiles are of the size that the model saw."""
+    """Return all measures, with tiles of the size that the model was run with."""
     names = predictions.names()
     tile_px = predictions[names[0]].prediction.tile_px if names else None
     return Measures(
@@ -67,40 +64,39 @@ def evaluate(
     out: Path | str | None = None,
     progress: Progress = Silent(),  # noqa: B008 (has no state)
 ) -> Scores:
-    """Score predictions by a label of the slides: pixels, tiles, objects and outlines.
+    """Score predictions against a label of the slides: pixels, tiles, objects and outlines.
 
-    Several processes may score one collection together, see `share.evaluate_share`.
+    Slides without the label are skipped and listed in the result, and so are those that cannot be
+    compared; `Scores.require_whole` raises an error for the latter. Several processes may score one
+    collection together; see `share.evaluate_share`.
 
-    Slides without that label are left out and named in the result, and so are those that cannot
-    be compared: its `Scores.require_whole` raises an error for the latter.
-
-    Truth is compared at the prediction's level: its own level there, or the nearest finer one,
-    sampled at pixel centres. Pixels labelled 255 (ignore) do not count.
+    The truth is sampled at the pixel centres of the prediction's level, from its own level of that
+    size or the next finer one. Pixels labelled 255 (ignore) do not count.
 
     Parameters
     ----------
     predictions
-        Made by inference.
+        Predictions of inference.
     slides
-        Their stores, with the truth.
+        Stores of the slides, with the truth.
     label
-        Name under ``labels/`` of the truth.
+        Name of the ground-truth label.
     rule
-        What decides, kept as the label ``decision`` of each prediction; None scores the label map
-        that inference wrote.
+        Rule of the decision to score, which is stored as the label ``decision``; None scores the
+        label map of inference.
     measures
-        What is measured besides pixels; None: all, see `usual_measures`.
+        What to measure besides pixels; None measures everything, see `usual_measures`.
     maps
-        Whether maps of errors, energy and uncertainty are added to each prediction as labels.
+        Whether to add maps of errors, energy and uncertainty to each prediction as labels.
     out
-        Folder for ``scores.json`` and ``slides.csv``; None writes none.
+        Folder for ``scores.json`` and ``slides.csv``; None writes no files.
     progress
         Advanced by megapixels.
 
     Returns
     -------
     Scores
-        Of each slide and class; counts and figures over all slides follow from them.
+        Scores of each slide and class, from which those of all slides are computed.
 
     Raises
     ------
@@ -116,14 +112,14 @@ def evaluate(
     0.93
     """
     predictions.require_names()
-    wanted = usual_measures(predictions) if measures is None else measures
-    scoring = Scoring(predictions, slides, label, rule, wanted, maps, progress)
+    measures = usual_measures(predictions) if measures is None else measures
+    scoring = Scoring(predictions, slides, label, rule, measures, maps, progress)
     return scoring.run(None if out is None else Path(out))
 
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """How predictions are scored, slide by slide; see `evaluate` for all of it.
+    """Inputs and options of scoring, which works slide by slide; see `evaluate`.
 
     Examples
     --------
@@ -143,7 +139,7 @@ class Scoring:
 
     @property
     def found_label(self) -> str:
-        """Label of a prediction that is scored."""
+        """Name of the scored label of predictions."""
         return PREDICTION_LABEL if self.rule is None else DECISION_LABEL
 
     def run(self, out: Path | None = None) -> Scores:
@@ -174,22 +170,22 @@ class Scoring:
             measures=self.measures,
             progress=self.progress,
         )
-        sure = self.measures.calibration and prediction.saved != "labels"
-        reliability = slide_reliability(prediction, truth, label=self.label) if sure else {}
+        calibrated = self.measures.calibration and prediction.saved != "labels"
+        reliability = slide_reliability(prediction, truth, label=self.label) if calibrated else {}
         maps: tuple[str, ...] = ()
         if self.maps:
             maps = write_maps(prediction, truth, label=self.label, found_label=self.found_label)
         return ScoredSlide(name, tuple(found), reliability, maps)
 
     def digests(self, name: str) -> list[str]:
-        """Name what the scores of a slide depend on, and the labels that are written with them."""
+        """Return digests of the stores that a slide's scores depend on, and of written labels."""
         labels = [PREDICTION_LABEL, self.found_label, *(ALL_MAPS if self.maps else ())]
         paths = [self.predictions.path / name, self.slides.path / name]
         paths += [paths[0] / LABELS / one for one in labels] + [paths[1] / LABELS / self.label]
         return [store_digest(path) for path in paths]
 
     def options(self) -> dict[str, object]:
-        """All of it but the pixels, as JSON values."""
+        """Serialize everything except the pixel arrays to JSON values."""
         return {
             "slides": self.predictions.names(),
             "truth": str(self.slides.path),
@@ -201,28 +197,27 @@ class Scoring:
         }
 
     def joined(self, batch: Batch[ScoredSlide], *, elsewhere: int = 0) -> Scores:
-        """Join the scores of slides; ``elsewhere`` counts those that other processes have.
+        """Join the scores of slides; ``elsewhere`` counts slides of other processes.
 
         Raises
         ------
         BatchError
-            If there are none, here or elsewhere.
+            If no slide was scored, here or elsewhere.
         """
         lacking = {name: one.lack for name, one in batch.results.items() if one.lack is not None}
         scored = {name: one for name, one in batch.results.items() if one.lack is None}
         scores = [score for one in scored.values() for score in one.scores]
         if not scores and not elsewhere:
             raise BatchError(batch.failures | lacking, done=0)
-        sure = [one.reliability for one in scored.values() if one.reliability]
+        calibrated = [one.reliability for one in scored.values() if one.reliability]
+        count = len(calibrated) if self.measures.calibration else len(scored)
         return Scores(
             tuple(scores),
             self.measures.tolerance_um,
-            pooled(sure) if sure else None,
+            pooled(calibrated) if calibrated else None,
             tuple(lacking),
             batch.failures,
-            _warnings(
-                self.predictions, scored, len(sure) if self.measures.calibration else len(scored)
-            ),
+            _warnings(self.predictions, scored, count),
             {name: one.maps for name, one in scored.items() if one.maps},
             elsewhere,
             None if self.inside is None else self.inside.said,
@@ -230,7 +225,7 @@ class Scoring:
 
 
 def _warnings(predictions: Predictions, scored: Iterable[str], calibrated: int) -> tuple[str, ...]:
-    """Sentences about tiles that could not be read, and calibration that was not measured."""
+    """List warnings about unreadable tiles, and about calibration that was not measured."""
     names = list(scored)
     warnings = [text for name in names if (text := predictions[name].warning) is not None]
     if calibrated < len(names):
@@ -274,7 +269,7 @@ def _scores(
     measures: Measures,
     progress: Progress,
 ) -> list[SlideScore]:
-    """Score classes of which a pixel has one."""
+    """Score classes that do not overlap."""
     found, true = predicted_label(prediction, found_label), truth.label(label)
     found_classes = found.classes
     require_same_slide(prediction, truth)
@@ -294,7 +289,7 @@ def _scores(
         progress.advance(strip.found.size / 1e6)
     progress.finish()
     if isinstance(truth, ClassView) and not confusion.any():
-        return []  # nobody annotated this class here
+        return []  # the class is not annotated on this slide
     objects = {} if matcher is None else matcher.counts(found_classes)
     distances = {} if outlines is None else outlines.distances()
     tiles = {} if measures.tile_px is None else tile_dices(found, true, measures.tile_px)
@@ -318,9 +313,9 @@ def _scores(
 
 
 def _confusion(strip: PredictionTruthStrip, size: int) -> NDArray[np.int64]:
-    """Pixels by the class found and the true one, ``(size, size)``."""
+    """Return the confusion matrix ``(predicted, true)`` of a strip, ``(size, size)`` int64."""
     total = np.zeros(size * size, dtype=np.int64)
-    for row in range(0, len(strip.found), _ROWS):  # sums take eight bytes for each pixel
+    for row in range(0, len(strip.found), _ROWS):  # needs eight bytes per pixel
         rows = slice(row, row + _ROWS)
         found, true = strip.found[rows].astype(np.int64), strip.true[rows]
         both = (found * size + true)[true != IGNORE]

@@ -1,10 +1,9 @@
-"""Owns hard-negative mining: where a model was sure of what is not there, for its next round.
+"""Owns hard-negative mining: confident false positives of a model, for its next training round.
 
-Confidence of a pixel is its largest probability, where that is at least one half, no class is
-annotated and no annotated pixel is within a ring around it: a near miss at an outline is not a
-hard negative. If asked for, structures that were missed as a whole are hard places too, each pixel
-with the probability of background. Classes that overlap are looked at one by one, and a pixel is as
-hard as it is for one of them.
+The confidence of a pixel is its largest probability, if that is at least one half and no annotated
+pixel is within a ring around it, because imprecise outlines are not hard negatives. Optionally,
+structures that were missed completely are hard, too, with the probability of background as
+confidence. Overlapping classes are mined one by one, and the maximum over them is taken.
 """
 
 from collections.abc import Mapping
@@ -24,28 +23,27 @@ from wsi_seg.reading.resample import read_label
 from wsi_seg.sampling.importance import HARD_NEGATIVES
 from wsi_seg.store import Collection, Multiscale, Predictions, SlideStore
 
-# Longer side of the map at most; predictions have a level of about that size.
-_LARGEST_PX = 2048
+# Maximum length of the map's longer side; predictions have a level of about that size.
+_MAX_PX = 2048
 
-# Steps down and across of a dither whose lowest pixels are spread evenly over any area: 1 / g and 1
-# / g^2, g^3 = g + 1 (Roberts, 2018, *The unreasonable effectiveness of quasirandom sequences*).
+# Steps along y and x of a dither whose lowest values are evenly spread: 1 / g and 1 / g^2 with
+# g^3 = g + 1 (Roberts, 2018, *The unreasonable effectiveness of quasirandom sequences*).
 _SPREAD = (0.7548776662466927, 0.5698402909980532)
 
-
-# Probability * 255 from which a pixel counts as found.
+# Smallest probability * 255 of a pixel that counts as found.
 _FOUND = 128
 
 
 @dataclass(frozen=True, slots=True)
 class HardRule:
-    """What is hard.
+    """Which pixels are hard.
 
     Parameters
     ----------
     least
-        Least probability of a false positive.
+        Smallest probability of a hard false positive.
     missed
-        Whether structures in which no pixel was found are hard too.
+        Whether structures without any found pixel are hard, too.
     """
 
     least: float = 0.5
@@ -54,7 +52,7 @@ class HardRule:
 
 @dataclass(frozen=True, slots=True)
 class MinedSlide:
-    """Result for one slide: the share of its pixels that are hard, and their mean confidence."""
+    """Result for one slide: the fraction of hard pixels, and their mean confidence."""
 
     name: str
     share: float
@@ -63,10 +61,10 @@ class MinedSlide:
 
 @dataclass(frozen=True, slots=True)
 class MineReport(SlidesReport[MinedSlide]):
-    """What was mined."""
+    """Report of mining."""
 
     def lines(self) -> list[str]:
-        """Figures as sentences for people."""
+        """Report as lines of text."""
         return [
             f"{s.name}: {s.share:.2%} of the slide is hard, mean confidence {s.confidence:.2f}"
             for s in self.slides
@@ -83,31 +81,31 @@ def mine(
     rule: HardRule = HardRule(),
     progress: Progress,
 ) -> MineReport:
-    """Write the layer ``hard_negatives`` of each predicted slide; a second time, it is the same.
+    """Write the label ``hard_negatives`` of each predicted slide; the result is deterministic.
 
     Parameters
     ----------
     predictions
-        Made by a model that did not learn from these slides.
+        Predictions of a model that was not trained on these slides.
     slides
-        Their stores, by name.
+        Stores of the slides by name.
     label
-        Name under ``labels/`` of the truth.
+        Name of the ground-truth label.
     ring_um
-        Width of the ring around annotated pixels that is left out; pixels of level 0 where mpp is
-        unknown.
+        Width of the ring around annotated pixels to exclude, in um (level-0 pixels if mpp is
+        unknown).
     cap
-        Largest share of a slide that may become hard negatives; the surest errors are kept.
+        Maximum fraction of a slide that becomes hard; the most confident errors are kept.
     rule
-        What is hard.
+        Which pixels are hard.
     progress
         Advanced by slides.
 
     Returns
     -------
     MineReport
-        Its `MineReport.require_whole` raises if some slides could not be mined, for example
-        because the model learned from them.
+        `MineReport.require_whole` raises if a slide could not be mined, for example because the
+        model was trained on it.
 
     Raises
     ------
@@ -139,30 +137,30 @@ def hard_px(
     cap: float,
     rule: HardRule = HardRule(),
 ) -> tuple[NDArray[np.uint8], float]:
-    """Confidence of each pixel at a low level, and its level-0 pixels per pixel; see `mine`.
+    """Compute the confidence of hard pixels at a coarse level; see `mine`.
 
     Returns
     -------
     confidence : NDArray[np.uint8]
-        ``(H, W)``, probability * 255 on hard pixels, 0 elsewhere.
+        ``(H, W)``, probability * 255 of hard pixels, 0 elsewhere.
     downsample : float
-        Of that level.
+        Level-0 pixels per pixel.
 
     Raises
     ------
     StoreError
-        If the model learned from the slide, or the prediction is of another one or holds class
-        ids alone.
+        If the model was trained on the slide, or the prediction is of another slide or has no
+        probabilities.
     """
     if found.prediction.learned_from_slide:
         raise StoreError(
-            f"{found.path}: its model learned from slide {slide.name!r}, so its "
-            "mistakes there do not show; mine predictions of slides that were held out"
+            f"{found.path}: its model was trained on slide {slide.name!r}, where it makes fewer "
+            "errors; mine predictions of slides that were held out"
         )
     require_same_slide(found, slide)
     levels = found.pyramid.extents
     level = next(
-        (n for n, extent in enumerate(levels) if max(extent.height, extent.width) <= _LARGEST_PX),
+        (n for n, extent in enumerate(levels) if max(extent.height, extent.width) <= _MAX_PX),
         len(levels) - 1,
     )
     downsample = slide.pyramid.extent.width / levels[level].width
@@ -179,18 +177,18 @@ def hard_px(
 def _confidence(
     found: SlideStore, true: Multiscale, level: int, *, ring_px: float, rule: HardRule
 ) -> NDArray[np.uint8]:
-    """How hard each pixel of a level is, ``(H, W)``, by any class of the prediction."""
+    """Compute the confidence ``(H, W)`` of hard pixels of a level, for classes without overlap."""
     extent = found.pyramid.extents[level]
     confidence: NDArray[np.uint8]
     confidence = found.probabilities.read(extent.region(level), cached=False).max(axis=2)
     truth = read_label(true, extent, 0, 0, height=extent.height, width=extent.width)
     if found.image.names_classes and len(found.image.classes) == 1:
-        # Other classes that are drawn there are no excuse.
+        # Pixels of other annotated classes may be hard negatives of the only predicted class.
         truth = found.image.classes.recoding(true.classes)[truth]
     near = truth > 0
-    # What is missed has to be looked for before false positives alone are kept.
+    # Before `confidence` is reduced to false positives.
     missed = _missed(confidence, near & (truth != IGNORE)) if rule.missed else None
-    if near.any():  # else scipy measures from a place outside
+    if near.any():  # scipy needs at least one annotated pixel to measure from
         near = ndimage.distance_transform_edt(~near) <= ring_px
     confidence[(confidence < rule.least * 255) | near | (truth == IGNORE)] = 0
     if missed is not None:
@@ -199,7 +197,7 @@ def _confidence(
 
 
 def _missed(confidence: NDArray[np.uint8], true: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Probability of background in structures in which nothing was found, 0 elsewhere."""
+    """Return the probability of background in structures without found pixels, 0 elsewhere."""
     parts, count = ndimage.label(true)
     if not count:
         return np.zeros_like(confidence)
@@ -209,16 +207,16 @@ def _missed(confidence: NDArray[np.uint8], true: NDArray[np.bool_]) -> NDArray[n
 
 
 def _capped(confidence: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
-    """Keep the ``count`` pixels of highest confidence; of the last value, pixels from all over."""
+    """Keep the ``count`` most confident pixels; ties of the lowest kept value are spread evenly."""
     counts = np.bincount(confidence.ravel(), minlength=256)
     counts[0] = 0
-    least = np.cumsum(counts[::-1])[::-1]  # pixels of this value and more
+    least = np.cumsum(counts[::-1])[::-1]  # number of pixels of at least each value
     if least[0] <= count:
         return confidence
     value = int(np.flatnonzero(least > count)[-1])
     kept = confidence > value
     y, x = np.nonzero(confidence == value)
-    # Pixels of one value are equally hard: the first ones would all be at the top of the slide.
+    # In raster order, ties would all be taken from the top of the slide.
     spread = (y * _SPREAD[0] + x * _SPREAD[1]) % 1
     chosen = np.argsort(spread, kind="stable")[: count - np.count_nonzero(kept)]
     kept[y[chosen], x[chosen]] = True

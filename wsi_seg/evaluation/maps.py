@@ -1,10 +1,10 @@
-"""Owns maps of where a prediction is wrong or unsure, kept as its labels.
+"""Owns maps of the errors and the uncertainty of a prediction, stored as its labels.
 
 ``errors``: right, false and missed pixels. ``energy``: ``T * logsumexp(logits / T)`` over
-background and class, high where the class is sure. ``uncertainty``: ``p (1 - p)``, high where p is
-near one half. ``variance``: that of p between the members of an ensemble, high where they disagree.
-The last three are of the most probable class, in 255 steps; the label's attributes say what a step
-is. Where classes overlap a pixel is missed if one of them is, else false if one of them is.
+background and class, high if the class is certain. ``uncertainty``: ``p (1 - p)``, high if p is
+near one half. ``variance``: that of p between the members of an ensemble, high if they disagree.
+The last three are of the most probable class, in 255 steps, whose size is an attribute of the
+label. If classes overlap, a pixel is missed if any class is missed, else false if any is false.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,20 +32,19 @@ from wsi_seg.store import Multiscale, SlideStore
 ERRORS, ENERGY, UNCERTAINTY, VARIANCE = "errors", "energy", "uncertainty", "variance"
 ALL_MAPS = (ERRORS, ENERGY, UNCERTAINTY)
 
-# Rows whose variance is computed at a time.
-_ROWS = 64
+_ROWS = 64  # rows whose variance is computed at a time
 
-# The most that numbers from 0 to 1 can vary, in 255 steps.
+# The largest variance of numbers from 0 to 1 is 0.25.
 _VARIANCE_STEP = 0.25 / 255
 
-# Colours that also differ for people who see no red or no green.
+# Colours that colour-blind people can distinguish.
 _STATES = ClassTable.named(["right", "false", "missed"], ["#009e73", "#d55e00", "#0072b2"])
 
 
 def write_maps(
     prediction: SlideStore, truth: SlideStore, *, label: str, found_label: str
 ) -> tuple[str, ...]:
-    """Write ``errors``, and ``energy`` and ``uncertainty`` where probabilities were saved.
+    """Write ``errors``, and ``energy`` and ``uncertainty`` if probabilities were saved.
 
     See `write_errors` and `write_heat`.
 
@@ -65,19 +64,19 @@ def write_maps(
 def write_errors(
     prediction: SlideStore, truth: SlideStore, *, label: str, found_label: str
 ) -> Multiscale:
-    """Write which pixels are right (1), false (2: the truth is another class or none), missed (3).
+    """Write a label of right (1), false (2, the truth is different) and missed (3) pixels.
 
     Parameters
     ----------
     prediction, truth
         Prediction and store of one slide.
     label, found_label
-        Names of the true label, and of the one that is scored.
+        Names of the ground-truth label, and of the scored label.
 
     Raises
     ------
     StoreError
-        If the two cannot be compared.
+        If prediction and truth cannot be compared.
     """
     require_same_slide(prediction, truth)
     pairs = [
@@ -117,13 +116,12 @@ def _states(strip: PredictionTruthStrip) -> NDArray[np.uint8]:
 
 
 def energy_score_table(temperature: float = 1.0) -> tuple[NDArray[np.uint8], float]:
-    """Energy of each probability value, in steps, and the energy of one step.
+    """Return the energy of each probability value, ``(256,)`` uint8 in steps, and the step.
 
     Parameters
     ----------
     temperature
-        T; the logits of background and class are 0 and ``log(p / (1 - p))``, where the ends
-        count as half a step from 0 and 1.
+        T. The logits of background and class are 0 and ``log(p / (1 - p))``; see `value_logits`.
     """
     energy = temperature * np.logaddexp(0, value_logits() / temperature)
     step = float(energy[-1] / 255)
@@ -131,7 +129,7 @@ def energy_score_table(temperature: float = 1.0) -> tuple[NDArray[np.uint8], flo
 
 
 def uncertainty_table() -> tuple[NDArray[np.uint8], float]:
-    """``p (1 - p)`` of each probability value, in steps, and the size of one step."""
+    """Return ``p (1 - p)`` of each probability value, ``(256,)`` uint8 in steps, and the step."""
     p = np.arange(256) / 255
     step = 0.25 / 255
     return np.rint(p * (1 - p) / step).astype(np.uint8), step
@@ -147,12 +145,12 @@ def write_heat(prediction: SlideStore, name: str, *, temperature: float = 1.0) -
     name
         ``energy`` or ``uncertainty``.
     temperature
-        Of the energy.
+        Temperature of the energy.
 
     Raises
     ------
     StoreError
-        If the prediction holds class ids alone.
+        If the prediction has no probabilities.
     """
     image = prediction.probabilities
     table, step = energy_score_table(temperature) if name == ENERGY else uncertainty_table()
@@ -169,19 +167,19 @@ def write_heat(prediction: SlideStore, name: str, *, temperature: float = 1.0) -
 
 
 def write_variance(prediction: SlideStore, members: Sequence[SlideStore]) -> Multiscale:
-    """Write how much the members of an ensemble disagree about each pixel.
+    """Write the disagreement of the members of an ensemble about each pixel.
 
     Parameters
     ----------
     prediction
-        The ensemble's prediction of one slide, which the label is kept with.
+        Prediction of the ensemble for one slide, to which the label is added.
     members
-        Their own predictions of it.
+        Predictions of the members for the same slide.
 
     Raises
     ------
     StoreError
-        If they differ in slide, size or classes, or a member holds class ids alone.
+        If they differ in slide, size or classes, or a member has no probabilities.
     """
     require_alike([prediction, *members])
     images = [member.probabilities for member in members]
@@ -205,12 +203,17 @@ def write_variance(prediction: SlideStore, members: Sequence[SlideStore]) -> Mul
 
 
 def variance_of(values: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Variance between predictions of the class that is most probable on average, in 255 steps.
+    """Compute the variance between members of the class that is most probable on average.
 
     Parameters
     ----------
     values
-        ``(H, W, C)`` uint8 of each member, probability is value / 255.
+        Probabilities ``(H, W, C)`` uint8 of each member, value / 255.
+
+    Returns
+    -------
+    NDArray[np.uint8]
+        ``(H, W)`` variance in steps of 0.25 / 255.
     """
     total = np.sum(values, axis=0, dtype=np.int64)
     best = total.argmax(axis=2)[..., None]

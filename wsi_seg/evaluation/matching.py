@@ -1,7 +1,7 @@
-"""Owns which objects found are which true ones, and the scores that follow: F1, PQ, AP.
+"""Owns matching predicted objects with true ones, and the scores F1, PQ and AP.
 
-Objects are pixels of one class that touch along a side. A pair matches where its IoU is above a
-threshold; from 0.5 on, no object can match two others, so nothing has to be assigned.
+Objects are 4-connected components of a class. A pair matches if its IoU is above a threshold; with
+thresholds of at least 0.5, no object can match two others, so no assignment is needed.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from wsi_seg.evaluation.pairing import PredictionTruthStrip
 from wsi_seg.postprocess.component_stats import ComponentStat
 from wsi_seg.postprocess.components import ConnectedComponents, Ints, Runs, overlapping
 
-# Of the average precision of the 2018 Data Science Bowl.
+# IoU thresholds of the average precision of the 2018 Data Science Bowl.
 _AP_THRESHOLDS = np.arange(50, 100, 5) / 100
 
 _MATCH = 0.5
@@ -22,14 +22,14 @@ _MATCH = 0.5
 
 @dataclass(frozen=True, slots=True)
 class ObjectCounts:
-    """Objects of one class on one slide or on several.
+    """Object counts of one class on one or more slides.
 
     Parameters
     ----------
     ious
         IoU of each matching pair, all above 0.5.
     found, true
-        Number of objects found, and of true ones.
+        Number of predicted objects, and of true objects.
     """
 
     ious: tuple[float, ...]
@@ -38,31 +38,31 @@ class ObjectCounts:
 
     @property
     def precision(self) -> float:
-        """Share of the objects found that match; 1 where none was found."""
+        """Fraction of predicted objects that match; 1 without predicted objects."""
         return len(self.ious) / self.found if self.found else 1.0
 
     @property
     def recall(self) -> float:
-        """Share of the true objects that match; 1 where there are none."""
+        """Fraction of true objects that match; 1 without true objects."""
         return len(self.ious) / self.true if self.true else 1.0
 
     @property
     def f1(self) -> float:
-        """``2 tp / (found + true)``; 1 where there are neither."""
+        """``2 tp / (found + true)``; 1 without objects."""
         total = self.found + self.true
         return 2 * len(self.ious) / total if total else 1.0
 
     @property
     def pq(self) -> float:
-        """Panoptic quality (Kirillov et al., 2019): mean IoU of the pairs times F1; 1 if empty."""
+        """Panoptic quality (Kirillov et al., 2019): mean IoU of pairs times F1; 1 if empty."""
         total = self.found + self.true
         return 2 * sum(self.ious) / total if total else 1.0
 
     @property
     def ap(self) -> float:
-        """Mean of ``tp / (tp + fp + fn)`` over IoU above 0.5, 0.55 ... 0.95; 1 if empty.
+        """Mean of ``tp / (tp + fp + fn)`` over IoU above 0.5, 0.55 ... 0.95; 1 without objects.
 
-        As the 2018 Data Science Bowl scored one image.
+        Score of one image in the 2018 Data Science Bowl.
         """
         hits = (np.array(self.ious)[:, None] > _AP_THRESHOLDS).sum(axis=0)
         union = self.found + self.true - hits
@@ -75,26 +75,26 @@ class ObjectCounts:
 
 
 class Matcher:
-    """Compares objects strip by strip; memory holds a few numbers for each object."""
+    """Matches objects strip by strip; memory holds a few integers per object."""
 
     def __init__(self) -> None:
         self._found, self._true = _Side(), _Side()
         self._pairs: list[tuple[Ints, Ints, Ints]] = []
 
     def add(self, strip: PredictionTruthStrip) -> None:
-        """Take the next strip; pixels to be ignored belong to no object."""
+        """Add the next strip; pixels to ignore belong to no object."""
         found = self._found.add(strip.y, np.where(strip.valid, strip.found, 0).astype(np.uint8))
         true = self._true.add(strip.y, np.where(strip.valid, strip.true, 0).astype(np.uint8))
         upper, lower, shared = _shared(found, true)
         same = found.value[upper] == true.value[lower]
         a, b = found.label[upper[same]], true.label[lower[same]]
-        # There are many more runs than pairs of labels.
+        # Reduce pairs of runs to pairs of labels, which are far fewer.
         keys, group = np.unique(a << 32 | b, return_inverse=True)
         both = np.bincount(group, weights=shared[same], minlength=len(keys)).astype(np.int64)
         self._pairs.append((keys >> 32, keys & 0xFFFF_FFFF, both))
 
     def counts(self, classes: ClassTable) -> dict[str, ObjectCounts]:
-        """Objects of each class, once all strips are in."""
+        """Return the object counts by class name, after all strips were added."""
         found, true = self._found.objects(), self._true.objects()
         a, b, shared = (np.concatenate(column) for column in zip(*self._pairs, strict=True))
         a, b = found.of_label[a], true.of_label[b]
@@ -141,7 +141,7 @@ class _Side:
 
 
 def _shared(a: Runs, b: Runs) -> tuple[Ints, Ints, Ints]:
-    """Pairs of runs of two label maps that cover the same pixels, and how many."""
+    """Return pairs of overlapping runs of two label maps, and their numbers of shared pixels."""
     left, right = overlapping(a.begin, a.end, b.begin, b.end)
     shared = np.minimum(a.end[left], b.end[right]) - np.maximum(a.begin[left], b.begin[right])
     return left, right, shared

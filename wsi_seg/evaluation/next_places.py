@@ -1,9 +1,9 @@
-"""Owns what to annotate next: places where a model is unsure of much, each unlike the others.
+"""Owns selecting places to annotate next: uncertain regions that differ from each other.
 
-A place counts by uncertainty times area: ``4 p (1 - p)`` of the most uncertain class, summed over
-its pixels that nobody annotated. Places are taken one by one, each by that sum times how far its
-colours and probabilities are from those of the places taken before (weighted farthest-first; see
-Sener and Savarese, 2018, *Active learning for convolutional neural networks: a core-set approach*).
+The score of a place is ``4 p (1 - p)`` of the most uncertain class, summed over its pixels without
+annotation. Places are selected greedily by this score times the distance of their colours and
+probabilities from those of the selected places (weighted farthest-first; see Sener and Savarese,
+2018, *Active learning for convolutional neural networks: a core-set approach*).
 """
 
 import json
@@ -23,11 +23,11 @@ from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Collection, Predictions, SlideStore, read_thumbnail
 from wsi_seg.store.class_view import any_plane
 
-# Longer side of the picture that places are measured in, at most.
-_LARGEST_PX = 2048
+# Maximum length of the longer side of the level that places are scored at.
+_MAX_PX = 2048
 
-# Pixels along a side of a place, at least: fewer say too little about it.
-_LEAST_PX = 4
+# Minimum side of a place in pixels of that level.
+_MIN_SIDE_PX = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,9 @@ class NextPlace:
     box
         x, y, x_end, y_end in level-0 pixels.
     uncertainty
-        Mean of ``4 p (1 - p)`` over the pixels that count, 0 to 1.
+        Mean of ``4 p (1 - p)`` over the pixels without annotation, 0 to 1.
     area
-        Of the pixels that count, in um2; in px2 of level 0 where mpp is unknown.
+        Area of these pixels in um2, or in px2 of level 0 if mpp is unknown.
     """
 
     slide: str
@@ -54,10 +54,10 @@ class NextPlace:
 
 @dataclass(frozen=True, slots=True)
 class NextReport(SlidesReport[NextPlace]):
-    """Places, the first to annotate first."""
+    """Report of a selection: places in the order of annotation."""
 
     def rows(self) -> list[list[str]]:
-        """Rows of a table: number, slide, box, uncertainty and area."""
+        """Return the rows of a table: number, slide, box, uncertainty and area."""
         return [
             [
                 str(number),
@@ -70,7 +70,7 @@ class NextReport(SlidesReport[NextPlace]):
         ]
 
     def to_json(self) -> dict[str, object]:
-        """Places as plain JSON values."""
+        """Report as JSON values."""
         places = [
             {"slide": p.slide, "box": list(p.box), "uncertainty": p.uncertainty, "area": p.area}
             for p in self.slides
@@ -78,7 +78,7 @@ class NextReport(SlidesReport[NextPlace]):
         return {"places": places, "failures": dict(self.failures)}
 
     def write_geojson(self, folder: Path) -> list[Path]:
-        """Write the places of each slide to ``<slide>.geojson``, as rectangles that QuPath opens.
+        """Write the places of each slide to ``<slide>.geojson``, as rectangles for QuPath.
 
         Raises
         ------
@@ -98,13 +98,13 @@ class NextReport(SlidesReport[NextPlace]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Cells:
-    """Places of one slide: boxes, uncertainties, areas, and how each looks ``(N, F)`` float64."""
+    """Grid of places of one slide: boxes, uncertainties, areas, and features ``(N, F)``."""
 
     slide: str
     boxes: NDArray[np.int64]
     uncertainty: NDArray[np.float64]
     area: NDArray[np.float64]
-    looks: NDArray[np.float64]
+    features: NDArray[np.float64]
 
 
 def next_places(
@@ -116,27 +116,27 @@ def next_places(
     count: int = 20,
     progress: Progress,
 ) -> NextReport:
-    """Choose what to annotate next, over all predicted slides.
+    """Select places to annotate next on all predicted slides.
 
     Parameters
     ----------
     predictions
-        Of slides that are to be annotated further.
+        Predictions of the slides to annotate.
     slides
-        Their stores, by name.
+        Stores of the slides by name.
     label
-        Label of what is annotated already, which counts no more; slides may lack it.
+        Label of existing annotations, whose pixels do not count; slides may lack it.
     side_um
-        Side of a place; pixels of level 0 where mpp is unknown.
+        Side of a place in um, or in level-0 pixels if mpp is unknown.
     count
-        Number of places at most.
+        Maximum number of places.
     progress
         Advanced by slides.
 
     Returns
     -------
     NextReport
-        Places, the first to annotate first; of equal ones, those of the first slide.
+        Places in the order of annotation; ties take the first slide.
 
     Raises
     ------
@@ -155,7 +155,7 @@ def next_places(
 def slide_places(
     prediction: SlideStore, slide: SlideStore, *, label: str, side_um: float, count: int
 ) -> list[NextPlace]:
-    """Choose what to annotate next on one slide; see `next_places`."""
+    """Select places to annotate next on one slide; see `next_places`."""
     return _chosen([_cells(prediction, slide, label, side_um)], count)
 
 
@@ -164,21 +164,21 @@ def _cells(found: SlideStore, slide: SlideStore, label: str, side_um: float) -> 
     full, mpp = slide.pyramid.extent, slide.pyramid.mpp
     levels = found.probabilities.pyramid.extents
     level = next(
-        (n for n, e in enumerate(levels) if max(e.height, e.width) <= _LARGEST_PX), len(levels) - 1
+        (n for n, e in enumerate(levels) if max(e.height, e.width) <= _MAX_PX), len(levels) - 1
     )
     extent = levels[level]
     probability = found.probabilities.read(extent.region(level), cached=False) / np.float64(255)
-    unsure = (4 * probability * (1 - probability)).max(axis=2)
-    open_ = np.ones(unsure.shape, dtype=np.bool_)
+    uncertainty = (4 * probability * (1 - probability)).max(axis=2)
+    unlabelled = np.ones(uncertainty.shape, dtype=np.bool_)
     if label in slide.label_names():
         known = any_plane(slide.planes(label))
         ids = read_label(known, extent, 0, 0, height=extent.height, width=extent.width)
-        open_ = ids == 0
-    side = max(_LEAST_PX, round(side_um / (mpp or 1.0) * extent.width / full.width))
+        unlabelled = ids == 0
+    side = max(_MIN_SIDE_PX, round(side_um / (mpp or 1.0) * extent.width / full.width))
     rows, columns = -(-extent.height // side), -(-extent.width // side)
-    counts = _sums(open_, side, rows, columns)
-    sums = _sums(unsure * open_, side, rows, columns)
-    sizes = _sums(np.ones(unsure.shape), side, rows, columns)
+    counts = _sums(unlabelled, side, rows, columns)
+    sums = _sums(uncertainty * unlabelled, side, rows, columns)
+    sizes = _sums(np.ones(uncertainty.shape), side, rows, columns)
     picture = read_thumbnail(slide.image, Extent(height=rows, width=columns))
     means = np.stack([_sums(p, side, rows, columns) for p in np.moveaxis(probability, 2, 0)], 1)
     scale = full.width / extent.width
@@ -190,12 +190,12 @@ def _cells(found: SlideStore, slide: SlideStore, label: str, side_um: float) -> 
         boxes=boxes,
         uncertainty=sums / np.maximum(counts, 1),
         area=counts * (scale * (mpp or 1.0)) ** 2,
-        looks=np.concatenate([picture.reshape(-1, 3) / 255, means / sizes[:, None]], axis=1),
+        features=np.concatenate([picture.reshape(-1, 3) / 255, means / sizes[:, None]], axis=1),
     )
 
 
 def _sums(values: NDArray[np.generic], side: int, rows: int, columns: int) -> NDArray[np.float64]:
-    """Sum of ``(H, W)`` over each place, ``(rows * columns,)``."""
+    """Sum values ``(H, W)`` over each place, to ``(rows * columns,)`` float64."""
     padded = np.zeros((rows * side, columns * side))
     padded[: values.shape[0], : values.shape[1]] = values
     sums: NDArray[np.float64] = padded.reshape(rows, side, columns, side).sum(axis=(1, 3)).ravel()
@@ -203,21 +203,21 @@ def _sums(values: NDArray[np.generic], side: int, rows: int, columns: int) -> ND
 
 
 def _chosen(slides: Sequence[_Cells], count: int) -> list[NextPlace]:
-    """Take places one by one, each by its sum of uncertainty and how unlike those before it is."""
+    """Select places greedily by score and distance from the places selected before."""
     if not slides:
         return []
     score = np.concatenate([cells.uncertainty * cells.area for cells in slides])
-    looks = np.concatenate([cells.looks for cells in slides])
+    features = np.concatenate([cells.features for cells in slides])
     every = [(cells, number) for cells in slides for number in range(len(cells.area))]
-    unlike = np.ones(len(score))
+    distance = np.ones(len(score))
     chosen: list[NextPlace] = []
-    while len(chosen) < count and (value := score * unlike).max(initial=0.0) > 0:
+    while len(chosen) < count and (value := score * distance).max(initial=0.0) > 0:
         best = int(value.argmax())
         cells, number = every[best]
         x, y, x_end, y_end = cells.boxes[number].tolist()
         uncertainty, area = float(cells.uncertainty[number]), float(cells.area[number])
         chosen.append(NextPlace(cells.slide, (x, y, x_end, y_end), uncertainty, area))
-        unlike = np.minimum(unlike, np.linalg.norm(looks - looks[best], axis=1))
+        distance = np.minimum(distance, np.linalg.norm(features - features[best], axis=1))
         score[best] = 0.0
     return chosen
 

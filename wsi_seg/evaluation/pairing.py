@@ -1,6 +1,6 @@
-"""Owns pairing a prediction with its truth, strip by strip, in the prediction's class ids.
+"""Owns pairing predictions with the truth, in strips of the prediction's class ids.
 
-What cannot be compared is refused here, naming both sides.
+It also checks that the two can be compared, with errors that name both.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,22 +17,22 @@ from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Multiscale, SlideStore, store_digest
 from wsi_seg.store.class_view import class_view
 
-# Slides without truth that are named; the others are counted.
+# Maximum number of slides without truth to list by name.
 _NAMED = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PredictionTruthStrip:
-    """Rows of a prediction and of its truth.
+    """Rows of a prediction and of the truth.
 
     Parameters
     ----------
     y
-        First row.
+        Index of the first row.
     found, true
-        ``(h, W)`` uint8 class ids of the prediction's table; in ``true`` 255 is ignore.
+        ``(h, W)`` uint8 class ids of the prediction's table; 255 in ``true`` means ignore.
     probability
-        ``(h, W)`` uint8, value / 255, of the class found.
+        ``(h, W)`` uint8 probability of the predicted class, value / 255.
     """
 
     y: int
@@ -42,13 +42,13 @@ class PredictionTruthStrip:
 
     @property
     def valid(self) -> NDArray[np.bool_]:
-        """Pixels that count."""
+        """``(h, W)`` pixels that are not ignored."""
         counted: NDArray[np.bool_] = self.true != IGNORE
         return counted
 
 
 def lack_of_truth(slide: SlideStore, label: str) -> str | None:
-    """Sentence about a label that a slide lacks, as of `SlideStore.label`; None if it is there."""
+    """Return the error of `SlideStore.label` for a missing label; None if the slide has it."""
     names = slide.label_names()
     if label in names:
         return None
@@ -56,21 +56,21 @@ def lack_of_truth(slide: SlideStore, label: str) -> str | None:
 
 
 def unscored_lines(slides: Sequence[str]) -> list[str]:
-    """Sentence about slides left out for lack of truth; nothing without any."""
+    """List the slides that were not scored because they have no truth, in at most one line."""
     if not slides:
         return []
     named = ", ".join(slides[:_NAMED])
     more = f" and {len(slides) - _NAMED} more" if len(slides) > _NAMED else ""
-    return [f"{len(slides)} slides not scored, for lack of truth: {named}{more}"]
+    return [f"{len(slides)} slides not scored, because they have no truth: {named}{more}"]
 
 
 def require_same_slide(prediction: SlideStore, truth: SlideStore) -> None:
-    """Refuse a prediction of another slide, or of another level than it says.
+    """Require that a prediction belongs to a slide, and has the level that it states.
 
     Raises
     ------
     StoreError
-        Naming what the two sides say.
+        If the prediction is of another slide or level, or the slide has changed since.
     """
     made = prediction.prediction
     if made.slide is not None and made.slide != truth.name:
@@ -84,32 +84,33 @@ def require_same_slide(prediction: SlideStore, truth: SlideStore) -> None:
             "the prediction was made from; predict it again with `wsi-seg infer --overwrite`"
         )
     full, here = truth.pyramid.extent, prediction.pyramid.extent
-    tall, wide = full.height / here.height, full.width / here.width
-    # Rounding moves a side by at most one pixel of either image.
-    if abs(tall - wide) > (tall + 1) / here.height + (wide + 1) / here.width:
+    scale_y, scale_x = full.height / here.height, full.width / here.width
+    # Rounding changes a side by at most one pixel of either image.
+    if abs(scale_y - scale_x) > (scale_y + 1) / here.height + (scale_x + 1) / here.width:
         raise StoreError(
             f"slide {truth.name!r} has {full}, its prediction {here}: these are not the same "
             "slide; expected sides in the same proportion"
         )
-    noted = prediction.image.attributes.get("downsample")
-    if isinstance(noted, int | float) and abs(tall - noted) > 2 * (tall + 1) / here.height + 1e-6:
+    stated = prediction.image.attributes.get("downsample")
+    tolerance = 2 * (scale_y + 1) / here.height + 1e-6
+    if isinstance(stated, int | float) and abs(scale_y - stated) > tolerance:
         raise StoreError(
-            f"slide {truth.name!r}: its prediction says it is {noted:g} times below level 0, "
-            f"but {here} against {full} is {tall:.4g} times; expected the same level"
+            f"slide {truth.name!r}: its prediction states a downsample of {stated:g}, but {here} "
+            f"is {full} downsampled by {scale_y:.4g}; expected the same level"
         )
 
 
 def require_alike(stores: Sequence[SlideStore]) -> ClassTable:
-    """Refuse predictions of one slide that cannot be combined; return their classes.
+    """Require predictions of one slide that can be combined, and return their classes.
 
     Raises
     ------
     StoreError
-        Naming what two of them say.
+        If they differ in slide, size, mpp or classes.
     """
     first = stores[0]
     for other in stores[1:]:
-        for what, ours, theirs in (
+        for title, ours, theirs in (
             ("slide", first.attributes.get("slide"), other.attributes.get("slide")),
             ("size", first.pyramid.extent, other.pyramid.extent),
             ("mpp", first.pyramid.mpp, other.pyramid.mpp),
@@ -118,7 +119,7 @@ def require_alike(stores: Sequence[SlideStore]) -> ClassTable:
         ):
             if ours != theirs:
                 raise StoreError(
-                    f"members differ in {what}: {first.path} has {ours}, {other.path} has "
+                    f"members differ in {title}: {first.path} has {ours}, {other.path} has "
                     f"{theirs}; expected predictions of one slide with the same level and classes"
                 )
     return first.image.classes
@@ -127,9 +128,9 @@ def require_alike(stores: Sequence[SlideStore]) -> ClassTable:
 def compared(
     prediction: SlideStore, truth: SlideStore, label: str
 ) -> Iterator[tuple[SlideStore, SlideStore]]:
-    """Prediction and truth as they are compared: class by class where classes overlap.
+    """Yield pairs of prediction and truth to compare: one per class if classes overlap.
 
-    A prediction of one class is compared with its plane of a truth that has several.
+    A prediction of a single class is compared with the plane of its class.
     """
     image = prediction.image
     alone = image.names_classes and len(image.classes) == 1
@@ -144,18 +145,18 @@ def compared(
 
 
 def require_same_classes(slide: str, found: ClassTable, true: ClassTable, label: str) -> None:
-    """Refuse a prediction with classes that the truth has not.
+    """Require that the truth has all classes of a prediction.
 
     Raises
     ------
     StoreError
-        Naming both lists.
+        If a predicted class is missing from the truth.
     """
     if found.absent_from(true):
         raise StoreError(
             f"slide {slide!r}: the prediction has classes {', '.join(found.names)}, label "
             f"{label!r} has {', '.join(true.names)}; expected each predicted class in the label: "
-            "choose another label, or draw a class of the label under the predicted name with "
+            "choose another label, or rename a class of the label with "
             f"`wsi-seg annotate --classes {found.names[0]}={true.names[0]}`"
         )
 
@@ -168,18 +169,18 @@ def read_together(images: Sequence[Multiscale], region: Region) -> list[NDArray[
 def paired_strips(
     source: Source, classes: ClassTable, true: Multiscale, *, height: int
 ) -> Iterator[PredictionTruthStrip]:
-    """Read the truth with each strip of a prediction.
+    """Read a prediction and the truth in strips.
 
     Parameters
     ----------
     source
-        Ids and probabilities found.
+        Predicted ids and probabilities.
     classes
-        Table of those ids.
+        Classes of the predicted ids.
     true
-        Label map with the truth, of any level; classes are matched by name, others are background.
+        Label map of the truth, at any level; classes are matched by name, others are background.
     height
-        Rows of the prediction.
+        Number of rows of the prediction.
     """
     recode = classes.recoding(true.classes)
     for strip in source():

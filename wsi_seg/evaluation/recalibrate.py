@@ -1,4 +1,4 @@
-"""Owns writing a prediction whose probabilities were calibrated on another one with a truth."""
+"""Owns writing calibrated predictions, with a calibration that was fitted on others."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -28,22 +28,22 @@ from wsi_seg.store import (
 )
 from wsi_seg.store.names import LABELS, PREDICTION_LABEL
 
-# Rows calibrated at a time: powers take eight bytes for each value.
+# Rows calibrated at a time, because powers need eight bytes per value.
 _ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What a prediction's values are replaced by.
+    """Calibrated values of probabilities.
 
     Parameters
     ----------
     method
         See `Reliability.table`.
     tables
-        ``(256,)`` uint8 of each class.
+        Calibrated value of each value, ``(256,)`` uint8, by class name.
     softmax
-        Temperature of exclusive classes, which replaces the tables; None of others.
+        Temperature of exclusive classes, used instead of the tables; None for other classes.
     """
 
     method: Method
@@ -54,22 +54,22 @@ class Calibration:
     def fit(
         cls, found: Mapping[str, Reliability], method: Method, *, softmax: float | None = None
     ) -> "Calibration":
-        """Fit each class on its own; exclusive ones have the temperature of their softmax.
+        """Fit each class independently; exclusive classes take the temperature ``softmax``.
 
         Raises
         ------
         ConfigError
-            If exclusive classes are to be calibrated one by one.
+            If the method is not ``temperature`` for exclusive classes.
         """
         if softmax is not None and method != "temperature":
             raise ConfigError(
-                f"got method {method} for exclusive classes, whose probabilities add up to 1 with "
-                "the background's; expected method temperature"
+                f"got method {method} for exclusive classes, whose probabilities and that of the "
+                "background must sum to 1; expected method temperature"
             )
         return cls(method, {name: one.table(method) for name, one in found.items()}, softmax)
 
     def note(self, store: SlideStore) -> dict[str, object]:
-        """Everything that decides the result of a prediction, as plain JSON values."""
+        """Return JSON values that identify the calibration and the uncalibrated prediction."""
         tables = {n: hashlib.sha256(one.tobytes()).hexdigest() for n, one in self.tables.items()}
         if self.softmax is not None:
             tables = {"softmax": hashlib.sha256(repr(self.softmax).encode()).hexdigest()}
@@ -82,12 +82,12 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class WriteReport(SlidesReport[str]):
-    """Slides that are calibrated now."""
+    """Report of calibrated slides."""
 
     out: Path
 
     def lines(self) -> list[str]:
-        """Figures as sentences for people."""
+        """Report as lines of text."""
         return [f"{len(self.slides)} calibrated slides in {self.out}"]
 
 
@@ -99,30 +99,30 @@ def write_calibrated(
     overwrite: bool = False,
     progress: Progress,
 ) -> WriteReport:
-    """Write a collection with calibrated probabilities and the label maps that follow.
+    """Write a collection of calibrated probabilities and their label maps.
 
-    Slides that are in ``out`` with the same calibration of the same prediction are kept; each is
-    written whole or not at all.
+    Slides are written atomically. Slides in ``out`` with the same calibration of the same
+    prediction are kept.
 
     Parameters
     ----------
     predictions
-        What is calibrated.
+        Predictions to calibrate.
     calibration
-        How.
+        Fitted calibration.
     out
-        Collection to make, continue or add to.
+        Collection to create, to resume or to add to.
     overwrite
-        Replace slides that were calibrated before.
+        Whether to replace slides that were calibrated before.
     progress
         Advanced by slides.
 
     Returns
     -------
     WriteReport
-        Its `WriteReport.require_whole` raises if a prediction has no probabilities, or a class
-        that was not calibrated; or a slide in ``out`` was calibrated otherwise and is not to be
-        replaced, or was not calibrated at all.
+        `WriteReport.require_whole` raises if a prediction has no probabilities or a class without
+        calibration, or if a slide in ``out`` has another calibration, or none, and may not be
+        replaced.
 
     Raises
     ------
@@ -132,10 +132,10 @@ def write_calibrated(
     create_collection(out)
 
     def work(name: str) -> None:
-        there = (out / name).exists()
-        if there:
+        exists = (out / name).exists()
+        if exists:
             _require_same(out / name, calibration.note(predictions[name]), overwrite=overwrite)
-        if overwrite or not there:
+        if overwrite or not exists:
             _write(predictions[name], calibration, out)
 
     batch = run_each(predictions.names(), work, title="calibrate", progress=progress)
@@ -144,25 +144,25 @@ def write_calibrated(
     return WriteReport(tuple(batch.results), out, failures=batch.failures)
 
 
-def _require_same(result: Path, asked: Mapping[str, object], *, overwrite: bool) -> None:
-    """Refuse a result that is not what was asked for, unless it may be replaced."""
-    noted = open_image(result).attributes
-    if "calibration" not in noted:
+def _require_same(result: Path, expected: Mapping[str, object], *, overwrite: bool) -> None:
+    """Require that an existing result has the expected calibration, unless it may be replaced."""
+    stored = open_image(result).attributes
+    if "calibration" not in stored:
         raise StoreError(
             f"{result} exists and is not a calibrated prediction, so it is not replaced; choose "
             "another --out"
         )
-    method = noted["calibration"], asked["calibration"]
+    method = stored["calibration"], expected["calibration"]
     differences = {
         "calibration": "the method was {} and is now {}".format(*method),
         "calibration_tables": "other values were fitted",
         "calibrated_from": "another prediction was calibrated",
     }
-    changed = [text for key, text in differences.items() if noted.get(key) != asked[key]]
+    changed = [text for key, text in differences.items() if stored.get(key) != expected[key]]
     if changed and not overwrite:
         raise StoreError(
-            f"{result} was calibrated otherwise: {'; '.join(changed)}; choose another --out, or "
-            "replace what is there with --overwrite"
+            f"{result} has another calibration: {'; '.join(changed)}; choose another --out, or "
+            "replace it with --overwrite"
         )
 
 
@@ -171,8 +171,8 @@ def _write(store: SlideStore, calibration: Calibration, out: Path) -> None:
     classes = image.classes
     if classes.is_exclusive != (calibration.softmax is not None):
         raise StoreError(
-            f"slide {store.name!r} has classes of mode {classes.mode}, and what was fitted is of "
-            "another one; expected a prediction of the model that it was fitted on"
+            f"slide {store.name!r} has classes of mode {classes.mode}, but the calibration was "
+            "fitted for another mode; expected a prediction of the model that it was fitted on"
         )
     missing = [name for name in classes.names if name not in calibration.tables]
     if missing:
@@ -197,7 +197,7 @@ def _write(store: SlideStore, calibration: Calibration, out: Path) -> None:
 def _calibrated(
     values: NDArray[np.uint8], tables: Sequence[NDArray[np.uint8]], softmax: float | None
 ) -> NDArray[np.uint8]:
-    """Values ``(H, W, C)`` as they are calibrated, few rows at a time."""
+    """Calibrate values ``(H, W, C)`` uint8 in place, a few rows at a time."""
     for row in range(0, len(values), _ROWS):
         rows = values[row : row + _ROWS]
         if softmax is not None:

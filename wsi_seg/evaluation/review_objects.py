@@ -1,7 +1,7 @@
 """Owns the objects of a slide for review: outline, size, probability, error mass.
 
-Objects are what the prediction's label map holds and, with a truth, the true ones that were
-missed. Memory holds the largest `MOST` of them and the pixels of one.
+These are the objects of the prediction's label map and, with a truth, the missed true objects.
+Memory holds the largest `MAX_OBJECTS` of them and the pixels of one.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,12 +24,12 @@ from wsi_seg.store import Multiscale, SlideStore
 from wsi_seg.store.class_view import class_view, each_class, plane_of
 from wsi_seg.store.slide_store import planes_error
 
-# Objects kept per slide, the largest ones: nobody looks through more.
-MOST = 20_000
+# Number of largest objects to list per slide.
+MAX_OBJECTS = 20_000
 
-# Longer side of the box that an object is measured in.
+# Maximum length of the longer side of the box that an object is measured in.
 _BOX_PX = 256
-# Rows that are outlined at a time: all objects in them are held, many bytes for each.
+# Rows that are outlined at a time; memory holds all polygons in them.
 _STRIP_PX = 256
 
 Kind = Literal["found", "missed", "true"]
@@ -39,28 +39,28 @@ _DRAWN = ClassTable.named(["drawn"])
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReviewObject:
-    """One object with the figures that the page shows.
+    """One object with the measurements that the viewer shows.
 
     Parameters
     ----------
     id
-        Number that stays the same as long as the prediction does.
+        Index, which is stable as long as the prediction does not change.
     kind
-        ``found`` by the prediction, ``missed`` by it, or ``true`` where there is no prediction.
+        ``found`` or ``missed`` by the prediction; ``true`` without a prediction.
     class_name, colour
-        Of its class.
+        Name and colour of its class.
     polygon
         Outline, ``(x, y)`` in level-0 pixels.
     area
-        In um2; in px2 of level 0 where mpp is unknown.
+        Area in um2, or in px2 of level 0 if mpp is unknown.
     probability
-        Mean over the object, 0 to 1; None without a prediction, or with one of class ids alone.
+        Mean over the object, 0 to 1; None if there are no probabilities.
     overlap
-        Share of the object that is of its class in the truth, pixels to ignore left out; None
+        Fraction of the object that has its class in the truth, excluding pixels to ignore; None
         without a truth.
     error_mass
         Sum over the object of ``|probability - truth|`` times area, in the unit of ``area``;
-        None without a truth. Of class ids alone, the probability is 1 where the class is, else 0.
+        None without a truth. If only class ids were saved, probabilities are 0 or 1.
     """
 
     id: int
@@ -74,7 +74,7 @@ class ReviewObject:
     error_mass: float | None = None
 
     def to_json(self) -> dict[str, object]:
-        """Figures, and the bounding box as x, y, x_end, y_end in level-0 pixels."""
+        """Return JSON values, with the bounding box as x, y, x_end, y_end in level-0 pixels."""
         return {
             "id": self.id,
             "kind": self.kind,
@@ -96,16 +96,16 @@ def list_review_objects(
     Parameters
     ----------
     slide
-        The slide's store.
+        Store of the slide.
     found
         Its prediction, or None.
     true
-        The label that counts as the truth, or None.
+        Ground-truth label, or None.
 
     Returns
     -------
     list[ReviewObject]
-        What was found, then what was missed; with neither prediction nor truth, nothing.
+        Found objects, then missed ones; empty without a prediction and a truth.
     """
     parts = object_parts(slide, found, true)
     objects = [one for pair in parts for one in _listed(slide, *pair)]
@@ -115,7 +115,7 @@ def list_review_objects(
 def object_parts(
     slide: SlideStore, found: SlideStore | None, true: Multiscale | None
 ) -> list[tuple[SlideStore | None, Multiscale | None]]:
-    """Prediction and truth, class by class where classes overlap.
+    """Pair the prediction with the truth, per class if classes overlap.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def object_parts(
 def _listed(
     slide: SlideStore, found: SlideStore | None, true: Multiscale | None
 ) -> list[ReviewObject]:
-    """Objects of classes of which a pixel has one; not numbered yet."""
+    """List objects of classes that do not overlap, not numbered yet."""
     subject = Subject(slide, found, true)
     objects: list[tuple[Kind, ClassEntry, Polygon]] = []
     if found is not None:
@@ -158,7 +158,7 @@ def _listed(
 def outline_truth(
     slide: SlideStore, found: SlideStore | None, true: Multiscale | None
 ) -> list[ReviewObject]:
-    """Outline the true objects of a slide, found or not, as coarsely as it was predicted.
+    """Outline the true objects of a slide, found or not, at the resolution of the prediction.
 
     Parameters
     ----------
@@ -177,12 +177,12 @@ def outline_truth(
 
 
 class Subject:
-    """One slide with what is known of it, its level-0 pixels and areas.
+    """One slide with its prediction and truth, its level-0 size and its pixel area.
 
     Parameters
     ----------
     slide, found, true
-        See `list_review_objects`; of classes of which a pixel has one.
+        See `list_review_objects`; the classes do not overlap.
     """
 
     def __init__(
@@ -192,11 +192,11 @@ class Subject:
         self.full = slide.pyramid.extent
         mpp = slide.pyramid.mpp
         self.px_area = 1.0 if mpp is None else mpp**2
-        # Truth is outlined as coarsely as it was predicted.
+        # The truth is outlined at the resolution of the prediction.
         self.coarse = 1.0 if found is None else self.full.width / found.pyramid.extent.width
 
     def level_of(self, label: Multiscale) -> int:
-        """Level at which a label map is outlined."""
+        """Return the level at which a label map is outlined."""
         own = self.full.width / label.pyramid.extent.width
         return label.pyramid.level_at_or_below(max(1.0, self.coarse / own))
 
@@ -204,7 +204,7 @@ class Subject:
 def _outlined(
     kind: Kind, label: Multiscale, subject: Subject
 ) -> list[tuple[Kind, ClassEntry, Polygon]]:
-    """Largest objects of a label map, in level-0 pixels, in the order of their places."""
+    """Outline the largest objects of a label map, in level-0 pixels, in raster order."""
     classes = {entry.id: entry for entry in label.classes}
     level = subject.level_of(label)
     extent = label.pyramid.extents[level]
@@ -215,29 +215,29 @@ def _outlined(
 
 
 def _largest(
-    objects: Iterable[tuple[NDArray[np.int64], NDArray[np.object_]]], wanted: list[int]
+    objects: Iterable[tuple[NDArray[np.int64], NDArray[np.object_]]], class_ids: list[int]
 ) -> tuple[list[int], NDArray[np.object_]]:
-    """Class ids and polygons of the `MOST` largest objects of some classes, in their order."""
+    """Select the `MAX_OBJECTS` largest objects of some classes, in their order."""
     values = np.empty(0, dtype=np.int64)
     polygons = np.empty(0, dtype=object)
     for found, outlines in objects:
-        known = np.isin(found, wanted)
+        known = np.isin(found, class_ids)
         values = np.concatenate([values, found[known]])
         polygons = np.concatenate([polygons, outlines[known]])
-        # Of objects of one size the first ones stay.
-        kept = np.sort(np.argsort(-shapely.area(polygons), kind="stable")[:MOST])
+        # The sort is stable, so ties keep the first objects.
+        kept = np.sort(np.argsort(-shapely.area(polygons), kind="stable")[:MAX_OBJECTS])
         values, polygons = values[kept], polygons[kept]
     return values.tolist(), polygons
 
 
 def _strips(label: Multiscale, level: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     for strip in label.pyramid.extents[level].strips(_STRIP_PX, level):
-        rows = label.read(strip, cached=False)  # what is looked at stays in the cache
+        rows = label.read(strip, cached=False)  # the cache is reserved for tiles
         yield strip.y, np.where(rows == IGNORE, 0, rows).astype(np.uint8)
 
 
 class _Measure:
-    """Reads prediction and truth under one object at a time."""
+    """Measures one object at a time, from the pixels of prediction and truth."""
 
     def __init__(self, subject: Subject) -> None:
         self._subject, self._true = subject, subject.true
@@ -249,14 +249,14 @@ class _Measure:
         self._true_classes = None if subject.true is None else subject.true.classes
 
     def of(self, kind: Kind, entry: ClassEntry, polygon: Polygon) -> ReviewObject | None:
-        """Object with its figures, or None for a true one that was not missed."""
+        """Measure an object; return None for a true object that was not missed."""
         area = polygon.area * self._subject.px_area
         plain = ReviewObject(0, kind, entry.name, entry.colour, polygon, area)
         if self._image is None or entry.name not in self._ids:
             return plain if kind != "missed" else None
         region, inside = self._inside(polygon, self._image)
         pixels, class_id = self._image.read(region), self._ids[entry.name]
-        if kind == "missed" and self._shown(pixels, class_id)[inside].any():
+        if kind == "missed" and self._is_class(pixels, class_id)[inside].any():
             return None
         probability = self._probability(pixels, class_id)[inside]
         if not self._ids_only:
@@ -268,56 +268,54 @@ class _Measure:
         if not counted.any():
             return plain
         true = np.isin(ids[inside][counted], self._true_ids(entry))
-        off = float(np.abs(probability[counted] - true).mean())
-        share = float(counted.mean())
-        return replace(plain, overlap=float(true.mean()), error_mass=off * share * area)
+        error = float(np.abs(probability[counted] - true).mean())
+        fraction = float(counted.mean())
+        return replace(plain, overlap=float(true.mean()), error_mass=error * fraction * area)
 
     def _probability(self, found: NDArray[np.uint8], class_id: int) -> NDArray[np.float64]:
-        """Probability of a class in some pixels of the prediction."""
+        """Return the probability of a class in pixels of the prediction, 0 to 1."""
         values = (found == class_id) * 255 if self._ids_only else found[:, :, class_id - 1]
         return values / np.float64(255)
 
-    def _shown(self, found: NDArray[np.uint8], class_id: int) -> NDArray[np.bool_]:
-        """Whether the prediction shows a class in some of its pixels."""
+    def _is_class(self, found: NDArray[np.uint8], class_id: int) -> NDArray[np.bool_]:
+        """Return which pixels of the prediction are decided as a class."""
         if not self._ids_only and self._exclusive:
             found = label_map(found, "exclusive")
-        shown: NDArray[np.bool_] = (
+        decided: NDArray[np.bool_] = (
             found == class_id if found.ndim == 2 else found[:, :, class_id - 1] > 127
         )
-        return shown
+        return decided
 
     def _inside(self, polygon: Polygon, image: Multiscale) -> tuple[Region, NDArray[np.bool_]]:
-        """Bounding box at a level where it is small, and which of its pixels the object covers."""
+        """Return the bounding box of an object at a coarse level, and the pixels that it covers."""
         x, y, x_end, y_end = polygon.bounds
         side = max(x_end - x, y_end - y)
         coarser = self._subject.full.width / image.pyramid.extent.width
         level = _level_for(image, side / coarser)
         extent = image.pyramid.extents[level]
-        tall, wide = (
-            self._subject.full.height / extent.height,
-            self._subject.full.width / extent.width,
-        )
-        left = min(int(x / wide), extent.width - 1)
-        top = min(int(y / tall), extent.height - 1)
+        full = self._subject.full
+        scale_y, scale_x = full.height / extent.height, full.width / extent.width
+        left = min(int(x / scale_x), extent.width - 1)
+        top = min(int(y / scale_y), extent.height - 1)
         region = Region(
             level=level,
             y=top,
             x=left,
-            height=max(1, int(np.ceil(y_end / tall)) - top),
-            width=max(1, int(np.ceil(x_end / wide)) - left),
+            height=max(1, int(np.ceil(y_end / scale_y)) - top),
+            width=max(1, int(np.ceil(x_end / scale_x)) - left),
         ).clip(extent)
         drawer = Rasterizer([Annotation(polygon, "drawn")], _DRAWN)
-        inside = drawer.draw(region, (tall, wide)) > 0
-        # An object thinner than a pixel of this level covers no centre: its whole box counts.
+        inside = drawer.draw(region, (scale_y, scale_x)) > 0
+        # An object may be too thin to cover a pixel centre of this level; then take its box.
         return region, inside if inside.any() else np.ones_like(inside)
 
     def _true_ids(self, entry: ClassEntry) -> list[int]:
-        """Ids of the truth that are the class."""
+        """Return the ids of the truth that map to a class."""
         known = self._true_classes or ()
         return [one.id for one in known if one.name in (entry.name, *entry.parts)]
 
     def _truth(self, entry: ClassEntry, region: Region) -> NDArray[np.uint8] | None:
-        """Class ids of the truth in a region of the prediction, where it knows the class."""
+        """Read class ids of the truth in a region of the prediction, if the truth has the class."""
         if self._true is None or self._true_classes is None or self._image is None:
             return None
         if not self._true_ids(entry):
@@ -329,7 +327,7 @@ class _Measure:
 
 
 def _level_for(image: Multiscale, side_px: float) -> int:
-    """Finest level at which so many level-0 pixels are at most _BOX_PX, or the coarsest one."""
+    """Return the finest level at which a side is at most _BOX_PX, or the coarsest level."""
     levels = range(len(image.pyramid.extents))
     fitting = [n for n in levels if side_px / image.pyramid.downsample(n) <= _BOX_PX]
     return fitting[0] if fitting else levels[-1]

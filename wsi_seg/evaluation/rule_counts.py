@@ -1,4 +1,4 @@
-"""Owns the counts of which a rule's scores are made, whatever its thresholds and least area."""
+"""Owns pixel counts from which rules of any thresholds and minimum area can be scored."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,11 @@ from wsi_seg.evaluation.pairing import PredictionTruthStrip
 from wsi_seg.postprocess.components import ConnectedComponents, Ints, over_runs
 from wsi_seg.postprocess.rule import Rule, least_above
 
-# Right, wrong, and not to be scored.
-_STATES = 3
+_STATES = 3  # right, wrong, ignored
 
 
 class ImageCounts:
-    """Pixels of each class by probability and by whether they are right: for any threshold."""
+    """Pixel counts of each class by probability and state, for rules per image."""
 
     def __init__(self, size: int) -> None:
         self._px = np.zeros((size, 256, _STATES), dtype=np.int64)
@@ -35,7 +34,7 @@ class ImageCounts:
         return int(self._px[:, :, :2].sum())
 
     def of(self, levels: tuple[float, float], rule: Rule, px_area: float) -> tuple[Ints, Ints]:
-        """Right pixels and all scored pixels that a rule keeps of each class."""
+        """Count the right and the scored pixels that a rule keeps, ``(classes + 1,)`` each."""
         high, low = map(least_above, levels)
         kept = ~(self._px[:, high:].sum(axis=(1, 2)) * px_area < rule.min_area)
         px = self._px[:, low:].sum(axis=1)
@@ -43,7 +42,7 @@ class ImageCounts:
 
 
 class ObjectCounts:
-    """Right and scored pixels, and those above high thresholds, of each object above a low one."""
+    """Pixel counts of each object above a low threshold, for rules per object."""
 
     def __init__(self, low: float, highs: Sequence[float]) -> None:
         self._least = least_above(low)
@@ -68,7 +67,7 @@ class ObjectCounts:
         self._rows.append(_by_label(table))
 
     def close(self, size: int) -> None:
-        """Join the labels, once all strips were seen."""
+        """Merge the provisional labels, after all strips were added."""
         rows = np.concatenate([np.empty((0, 4 + len(self._highs)), dtype=np.int64), *self._rows])
         groups = self._components.objects()
         count = int(groups.max()) + 1 if len(groups) else 0
@@ -79,7 +78,7 @@ class ObjectCounts:
         self._size, self._rows = size, []
 
     def of(self, levels: tuple[float, float], rule: Rule, px_area: float) -> tuple[Ints, Ints]:
-        """Right pixels and all scored pixels that a rule keeps of each class."""
+        """Count the right and the scored pixels that a rule keeps, ``(classes + 1,)`` each."""
         kept = ~(self._sums[:, 2 + self._highs[levels[0]]] * px_area < rule.min_area)
         right, scored = np.zeros(self._size, dtype=np.int64), np.zeros(self._size, dtype=np.int64)
         np.add.at(right, self._value[kept], self._sums[kept, 0])
@@ -88,7 +87,7 @@ class ObjectCounts:
 
 
 def _by_label(table: Ints) -> Ints:
-    """Sum a strip's rows ``(label, value, numbers...)`` of equal label."""
+    """Sum rows ``(label, value, counts...)`` of a strip with equal labels."""
     labels, first, inverse = np.unique(table[:, 0], return_index=True, return_inverse=True)
     joined = np.zeros((len(labels), table.shape[1]), dtype=np.int64)
     np.add.at(joined, inverse, table)
@@ -97,7 +96,7 @@ def _by_label(table: Ints) -> Ints:
 
 
 def _state(strip: PredictionTruthStrip) -> NDArray[np.uint8]:
-    """0 where the class found is the true one, 1 where it is not, 2 where nothing is scored."""
+    """Return 0 for right pixels, 1 for wrong ones, 2 for ignored ones, ``(h, W)`` uint8."""
     state: NDArray[np.uint8] = (strip.found != strip.true).astype(np.uint8)
     state[~strip.valid] = 2
     return state

@@ -1,6 +1,6 @@
 """Owns the scores and their report: of pixels, and optionally of tiles, objects and outlines.
 
-Figures of several slides come from counts, never from means of means, unless the name says so.
+Scores over several slides are computed from counts unless their name contains "mean".
 """
 
 import statistics
@@ -30,13 +30,13 @@ class Counts:
 
     @property
     def dice(self) -> float:
-        """``2 tp / (2 tp + fp + fn)``; 1 where neither prediction nor truth has a pixel."""
+        """``2 tp / (2 tp + fp + fn)``; 1 if prediction and truth have no pixels."""
         total = 2 * self.tp + self.fp + self.fn
         return 2 * self.tp / total if total else 1.0
 
     @property
     def iou(self) -> float:
-        """``tp / (tp + fp + fn)``; 1 where neither prediction nor truth has a pixel."""
+        """``tp / (tp + fp + fn)``; 1 if prediction and truth have no pixels."""
         total = self.tp + self.fp + self.fn
         return self.tp / total if total else 1.0
 
@@ -46,19 +46,19 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """What is measured besides pixels.
+    """What to measure besides pixels.
 
     Parameters
     ----------
     objects
-        Match objects; see `matching`.
+        Whether to match objects; see `matching`.
     tolerance_um
-        Measure distances between outlines, and count those up to this far as right (pixels of the
-        prediction where mpp is unknown); None measures none.
+        Tolerance of surface Dice in um (pixels of the prediction if mpp is unknown); None does not
+        measure distances between outlines.
     tile_px
-        Side of tiles that are scored on their own, in pixels of the prediction; None scores none.
+        Side of tiles to score in pixels of the prediction; None does not score tiles.
     calibration
-        Count how often each probability came true, where probabilities were saved.
+        Whether to measure calibration, if probabilities were saved.
 
     Examples
     --------
@@ -73,18 +73,19 @@ class Measures:
 
 @dataclass(frozen=True, slots=True)
 class SlideScore:
-    """One class on one slide.
+    """Scores of one class on one slide.
 
     Parameters
     ----------
     slide, class_name
-        Which.
+        Names of the slide and the class.
     counts
-        Pixels.
+        Pixel counts.
     objects, distances, tile_dices
-        As `Measures` asked for; the last are Dice of each tile that shows the class.
+        Measures that were requested by `Measures`; the last are the Dice of each tile that contains
+        the class.
     mpp
-        um per pixel of the prediction, None where unknown.
+        um per pixel of the prediction; None if unknown.
     """
 
     slide: str
@@ -96,7 +97,7 @@ class SlideScore:
     mpp: float | None = None
 
     def joined(self, other: "SlideScore") -> "SlideScore":
-        """Both slices of a volume together, under the name of this one."""
+        """Pool the scores of two slices of a volume, under the name of this one."""
         objects, distances, tiles = self.objects, self.distances, self.tile_dices
         if objects is not None and other.objects is not None:
             objects = objects + other.objects
@@ -113,7 +114,7 @@ class SlideScore:
         )
 
     def figures(self, tolerance_um: float | None) -> dict[str, object]:
-        """All figures by name."""
+        """Return all scores by name."""
         c = self.counts
         row: dict[str, object] = {"dice": c.dice, "iou": c.iou, "tp": c.tp, "fp": c.fp, "fn": c.fn}
         if self.tile_dices is not None:
@@ -127,45 +128,44 @@ class SlideScore:
 
     @property
     def unit(self) -> str:
-        """Unit of lengths: um, or pixels of the prediction."""
+        """Unit of lengths: ``um``, or ``px`` of the prediction."""
         return "px" if self.mpp is None else "um"
 
     @property
     def hausdorff(self) -> float | None:
-        """Hausdorff 95 in `unit`; None where an outline is empty or beyond reach."""
+        """Hausdorff 95 in `unit`; None if only one outline is empty, or beyond the reach."""
         found = None if self.distances is None else self.distances.hausdorff()
         return None if found is None else found * (self.mpp or 1.0)
 
     def px(self, length: float) -> float:
-        """Length given in `unit` as pixels of the prediction."""
+        """Convert a length in `unit` to pixels of the prediction."""
         return length / (self.mpp or 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Scores of a prediction collection against a truth collection.
+    """Scores of a collection of predictions.
 
     Parameters
     ----------
     slides
-        Of each slide and class.
+        Scores of each slide and class.
     tolerance_um
-        As `Measures` had it.
+        See `Measures`.
     calibration
-        How often probabilities came true, by class; None where it was not measured.
+        Reliability by class; None if it was not measured.
     unscored
-        Slides without the true label.
+        Names of slides without the ground-truth label.
     failures
-        Why others could not be scored.
+        Errors of slides that could not be scored, by name.
     warnings
-        Tiles that inference could not read, and what could not be measured.
+        Tiles that inference could not read, and calibration that was not measured.
     maps
-        Labels that were added to each prediction.
+        Names of labels that were added to predictions, by slide.
     elsewhere
-        Number of slides that others of several processes score, or have; all figures are then
-        without these.
+        Number of slides of other processes, which are not included.
     inside
-        Part of the slides that was scored; None for all of them.
+        Part of the slides that was scored; None for whole slides.
     """
 
     slides: tuple[SlideScore, ...]
@@ -180,11 +180,11 @@ class Scores:
 
     @property
     def scored(self) -> tuple[str, ...]:
-        """Names of the slides that have scores."""
+        """Names of the scored slides."""
         return tuple(dict.fromkeys(score.slide for score in self.slides))
 
     def rows(self) -> list[tuple[str, ...]]:
-        """Cells of a table: slide, class, Dice, IoU, F1 of objects."""
+        """Return the rows of a table: slide, class, Dice, IoU, F1 of objects."""
         return [
             (
                 s.slide,
@@ -197,7 +197,7 @@ class Scores:
         ]
 
     def require_whole(self) -> None:
-        """Raise a `BatchError` if some slides could not be scored; the others are."""
+        """Raise a `BatchError` if some slides could not be scored."""
         require_none(self.failures, done=len(self.scored))
 
     @property
@@ -207,7 +207,7 @@ class Scores:
 
     @property
     def cases(self) -> tuple[SlideScore, ...]:
-        """Scores of each slide, or of all slices of a volume together: what varies independently.
+        """Scores of independent cases: slides, or volumes with all their slices pooled.
 
         Objects are those of slices; `wsi-seg ct froc` scores those of volumes.
         """
@@ -222,7 +222,7 @@ class Scores:
 
     @property
     def unit(self) -> str:
-        """What a case is: a slide or a volume."""
+        """Name of a case: ``slide`` or ``volume``."""
         return "volume" if any(volume_of(score.slide) for score in self.slides) else "slide"
 
     def pooled(self, class_name: str) -> Counts:
@@ -234,21 +234,21 @@ class Scores:
         return total
 
     def slide_dice(self, class_name: str) -> tuple[float, float]:
-        """Mean and standard deviation over cases of the Dice of the class ``class_name``."""
+        """Return the mean and standard deviation of the Dice of a class over cases."""
         values = [score.counts.dice for score in self.of(class_name)]
         return statistics.fmean(values), statistics.pstdev(values)
 
     @property
     def mean_slide_dice(self) -> float:
-        """Dice of each case, averaged over cases and classes."""
+        """Mean Dice over cases and classes."""
         return statistics.fmean(score.counts.dice for score in self.cases)
 
     def of(self, class_name: str) -> list[SlideScore]:
-        """Scores of the class ``class_name``, of each case."""
+        """Return the scores of a class by case."""
         return [score for score in self.cases if score.class_name == class_name]
 
     def lines(self) -> list[str]:
-        """Sentences about each class for people."""
+        """Report as lines of text."""
         lines = [] if self.inside is None else [f"only inside {self.inside}:"]
         for name in self.class_names:
             pooled = self.pooled(name)
@@ -272,7 +272,7 @@ class Scores:
         return lines_html(self.lines())
 
     def to_json(self) -> dict[str, object]:
-        """All figures as plain JSON values."""
+        """Report as JSON values."""
         figures: dict[str, object] = {
             "slides": [
                 {"slide": s.slide, "class": s.class_name} | s.figures(self.tolerance_um)
@@ -323,7 +323,7 @@ def _object_figures(objects: ObjectCounts) -> dict[str, object]:
 
 
 def class_figures(scores: Sequence[SlideScore], tolerance_um: float | None) -> dict[str, object]:
-    """Figures of one class over all slides, in addition to Dice and IoU."""
+    """Compute the scores of one class over all slides, in addition to Dice and IoU."""
     px = np.array([(s.counts.tp, s.counts.tp + s.counts.fp, s.counts.tp + s.counts.fn)
                    for s in scores], dtype=np.float64)  # fmt: skip
     dice = np.array([[s.counts.dice] for s in scores])
@@ -343,7 +343,7 @@ def class_figures(scores: Sequence[SlideScore], tolerance_um: float | None) -> d
 
 
 def _outline_figures(scores: Sequence[SlideScore], tolerance_um: float) -> dict[str, object]:
-    """Means over slides; those of another unit than the first slide's are not mixed with it."""
+    """Average distances over the slides that have the same unit as the first one."""
     unit = scores[0].unit
     same = [s for s in scores if s.unit == unit and s.distances is not None]
     far = [s.hausdorff for s in same]
@@ -364,7 +364,7 @@ def _ends(name: str, found: tuple[float, float] | None) -> dict[str, object]:
 
 
 def class_lines(row: Mapping[str, object], unit: str = "slide") -> list[str]:
-    """Say the figures of `class_figures`, whose cases are slides or volumes."""
+    """Format the result of `class_figures`, whose cases are slides or volumes."""
     lines = []
     if "slide_dice_mean_low" in row:
         lines.append(

@@ -1,8 +1,8 @@
-"""Owns the search for a rule: every rule of a grid on out-of-fold predictions, scored two ways.
+"""Owns the grid search for a rule on out-of-fold predictions, with cross-validated scores.
 
-The rule that is best on all slides has an optimistic score, because it was chosen by it. So each
-fold is also scored by the rule that is best on the other folds; the mean of those is what to
-expect of new slides.
+The score of the best rule is optimistic, because the rule was selected by it. So each fold is also
+scored by the rule that is best on the other folds; the mean of these scores estimates the
+performance on new slides.
 """
 
 import itertools
@@ -31,14 +31,14 @@ from wsi_seg.progress import Progress, Silent
 from wsi_seg.store import Collection, Predictions, SlideStore
 from wsi_seg.store.class_view import ClassView
 
-# Thresholds that are tried where none are named; 0 is what inference decides of exclusive classes.
+# Default thresholds; 0 keeps the most probable of exclusive classes, as inference does.
 _HIGHS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 _DOUBTS = (0.0, *_HIGHS)
 _BASE = Rule()
 
 
 def usual_highs(folds: Sequence[Predictions]) -> tuple[float, ...]:
-    """High thresholds that are tried where none are named."""
+    """Return the default high thresholds."""
     found = (one[name].image for one in folds for name in one.names()[:1])
     exclusive = any(image.names_classes and image.classes.is_exclusive for image in found)
     return _DOUBTS if exclusive else _HIGHS
@@ -52,19 +52,19 @@ def grid(
     per: Sequence[Scope] = ("image",),
     base: Rule = _BASE,
 ) -> tuple[Rule, ...]:
-    """All rules of these thresholds with ``low <= high``; without lows, both are the high one.
+    """Make a grid of rules with ``low <= high``; without lows, both thresholds are equal.
 
     Parameters
     ----------
     highs, lows, min_areas, per
-        What is tried, see `Rule`.
+        Values to combine; see `Rule`.
     base
-        What all rules have in common, such as ``unit`` and ``min_object_area``.
+        Common parameters of all rules, such as ``unit`` and ``min_object_area``.
 
     Raises
     ------
     ConfigError
-        If there is no such rule.
+        If the grid is empty.
     """
     rules = [
         replace(base, high_threshold=high, low_threshold=low, min_area=area, per=one)
@@ -82,7 +82,7 @@ def grid(
 
 @dataclass(frozen=True, slots=True)
 class FoldChoice:
-    """One fold: the rule that is best on all others, and what it scores here."""
+    """The rule that is best on all other folds, and its score on this fold."""
 
     fold: str
     rule: Rule
@@ -91,24 +91,24 @@ class FoldChoice:
 
 @dataclass(frozen=True, slots=True)
 class SearchReport:
-    """Outcome of a search.
+    """Report of a search.
 
     Parameters
     ----------
     rule
-        The best one.
+        Best rule on all slides.
     in_fold
-        Its score on the slides it was chosen by.
+        Its score on the slides that it was selected by.
     cross_fold
-        Mean over slides of what other folds' choices score.
+        Mean score over slides, each by the rule that the other folds selected.
     folds
-        Choice of all other folds, for each fold.
+        Rule and score of each fold.
     rules, slides
-        How many were tried, and on how many slides.
+        Number of rules and of slides.
     unscored
-        Slides without the true label.
+        Names of slides without the ground-truth label.
     failures
-        Why others could not be scored.
+        Errors of slides that could not be scored, by name.
     """
 
     rule: Rule
@@ -121,21 +121,21 @@ class SearchReport:
     failures: Mapping[str, str] = field(default_factory=dict)
 
     def require_whole(self) -> None:
-        """Raise a `BatchError` if some slides could not be scored; the others were used."""
+        """Raise a `BatchError` if some slides could not be scored."""
         require_none(self.failures, done=self.slides)
 
     def lines(self) -> list[str]:
-        """Figures as sentences for people."""
+        """Report as lines of text."""
         return [
             f"{self.rules} rules on {self.slides} slides in {len(self.folds)} folds",
             f"best: {self.rule.describe()}",
-            f"Dice {self.in_fold:.4f} on the slides it was chosen by (optimistic)",
-            f"Dice {self.cross_fold:.4f} where each fold is scored by the others' choice",
+            f"Dice {self.in_fold:.4f} on the slides it was selected by (optimistic)",
+            f"Dice {self.cross_fold:.4f} cross-validated: rules selected by the other folds",
             *unscored_lines(self.unscored),
         ]
 
     def to_json(self) -> dict[str, object]:
-        """Figures as plain JSON values."""
+        """Report as JSON values."""
         return asdict(self)
 
 
@@ -151,39 +151,39 @@ def search(
 ) -> SearchReport:
     """Find the rule with the best per-slide Dice, averaged over slides and classes.
 
-    Slides without the label are left out and named in the result, and so are those that cannot
-    be compared: its `SearchReport.require_whole` raises an error for the latter.
+    Slides without the label are skipped and listed in the result, and so are those that cannot be
+    compared; `SearchReport.require_whole` raises an error for the latter.
 
     Parameters
     ----------
     folds
-        Predictions of each fold's own held-out slides; of a single collection, slides are dealt
-        out to ``parts`` folds by name.
+        Predictions of each fold's held-out slides. The slides of a single collection are split into
+        ``parts`` folds.
     slides
-        Their stores, with the label ``label``.
+        Stores of the slides, with the truth.
     rules
-        See `grid`; of equally good ones the first wins. None takes thresholds from 0.3 to 0.8,
-        and 0 where classes are exclusive.
+        Rules to score, see `grid`; ties take the first. None takes thresholds from 0.3 to 0.8, and
+        0 for exclusive classes.
     label
-        Name of the true label.
+        Name of the ground-truth label.
     parts
-        Number of folds to make of one collection.
+        Number of folds of a single collection.
     out
-        File for the rule that was found, with how it was found; None writes none.
+        File for the best rule and the report; None writes no file.
     progress
         Advanced by slides.
 
     Returns
     -------
     SearchReport
-        The rule, what it scores, and what to expect of it.
+        Best rule, its score, and the cross-validated score.
 
     Raises
     ------
     ConfigError
-        If there are fewer than two slides with truth, or two folds.
+        If there are fewer than two slides with truth, or fewer than two folds.
     BatchError
-        If slides cannot be compared, and too few are left.
+        If slides cannot be compared, and too few remain.
 
     Examples
     --------
@@ -217,7 +217,7 @@ def search(
     if len(scores) < 2:
         raise ConfigError(
             f"got {len(scores)} predicted slides with label {label!r}; expected at least 2, so "
-            "that no slide is scored by a rule that was chosen on it"
+            "that no slide is scored by a rule that was selected on it"
         )
     numbers = np.array(fold)
     names = [str(collection.path.parent.name) for collection in folds]
@@ -232,7 +232,7 @@ def search(
 
 
 def _require_some(fold: Sequence[int], folds: int, failures: Mapping[str, str]) -> None:
-    """Raise what failed where too little is left to choose by."""
+    """Raise the failures if too few slides remain to select a rule."""
     if len(fold) < 2 or (folds > 1 and len(set(fold)) < 2):
         raise BatchError(failures, done=len(fold))
 
@@ -240,7 +240,7 @@ def _require_some(fold: Sequence[int], folds: int, failures: Mapping[str, str]) 
 def choose(
     rules: Sequence[Rule], scores: NDArray[np.float64], fold: NDArray[np.int64], names: list[str]
 ) -> SearchReport:
-    """Choose by scores ``(rules, slides)``; ``fold`` is each slide's fold, by index of name."""
+    """Select rules by scores ``(rules, slides)`` float64, given the fold index of each slide."""
     best = int(scores.mean(axis=1).argmax())
     present = np.unique(fold)
     if len(present) < 2:
@@ -265,9 +265,9 @@ def choose(
 def slide_scores(
     prediction: SlideStore, truth: SlideStore, rules: Sequence[Rule], *, label: str
 ) -> NDArray[np.float64]:
-    """Dice of one slide for each rule, averaged over classes, in one pass over the slide.
+    """Compute the Dice ``(rules,)`` of one slide, averaged over classes, in a single pass.
 
-    Both empty is 1. Only thresholds and ``min_area`` of a rule are looked at.
+    The Dice of empty masks is 1. Only the thresholds and ``min_area`` of rules are applied.
     """
     parts = [_scores(*pair, rules, label) for pair in compared(prediction, truth, label)]
     scores: NDArray[np.float64] = np.mean([one for one in parts if one is not None], axis=0)
@@ -277,7 +277,7 @@ def slide_scores(
 def _scores(
     prediction: SlideStore, truth: SlideStore, rules: Sequence[Rule], label: str
 ) -> NDArray[np.float64] | None:
-    """Dice of classes of which a pixel has one; None for one that nobody annotated here."""
+    """Compute the Dice of classes that do not overlap; None for a class without annotations."""
     image, true = prediction.probabilities, truth.label(label)
     classes = image.classes
     require_same_slide(prediction, truth)

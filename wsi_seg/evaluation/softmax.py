@@ -1,7 +1,7 @@
-"""Owns the temperature of a softmax: exclusive classes are calibrated together, not one by one.
+"""Owns the softmax temperature, which calibrates exclusive classes together.
 
-The temperature T makes ``p ** (1 / T)``, normalised over background and classes. The cross-entropy
-of some temperatures is summed over strips, so memory does not grow with the slide.
+A temperature T maps p to ``p ** (1 / T)``, normalised over background and classes. Cross-entropies
+of several temperatures are summed over strips, so memory does not grow with the slide.
 """
 
 import numpy as np
@@ -13,29 +13,32 @@ from wsi_seg.postprocess.label_map import background
 from wsi_seg.reading.resample import read_label
 from wsi_seg.store import SlideStore
 
-# Temperatures that are tried: far beyond what networks need.
+# Tested temperatures, over a range far beyond those of networks.
 TEMPERATURES = np.geomspace(0.05, 20, 121)
 
 _STRIP_PX = 512
-
-# Rows counted at a time.
-_ROWS = 64
+_ROWS = 64  # rows counted at a time
 
 
 def softmax_losses(prediction: SlideStore, truth: SlideStore, *, label: str) -> NDArray[np.float64]:
-    """Cross-entropy at each of `TEMPERATURES`, summed over the pixels of a slide.
+    """Sum the cross-entropy at each of `TEMPERATURES` over the pixels of a slide.
 
     Parameters
     ----------
     prediction
-        Of exclusive classes.
+        Prediction with exclusive classes.
     truth, label
-        The slide, and the name of its true label.
+        Store of the slide, and the name of its ground-truth label.
+
+    Returns
+    -------
+    NDArray[np.float64]
+        ``(121,)`` one loss per temperature.
 
     Raises
     ------
     StoreError
-        If the two cannot be compared, or there are no probabilities.
+        If prediction and truth cannot be compared, or there are no probabilities.
     """
     found, true = prediction.probabilities, truth.label(label)
     require_same_slide(prediction, truth)
@@ -65,18 +68,18 @@ def _losses(values: NDArray[np.uint8], ids: NDArray[np.uint8]) -> NDArray[np.flo
 
 
 def _every(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Background before the classes, ``(..., C + 1)``."""
+    """Prepend the background to the classes, ``(..., C + 1)`` uint8."""
     return np.concatenate([background(values)[..., None], values], axis=-1)
 
 
 def _logs(values: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Logarithm of each probability; 0 stands for half a step."""
+    """Return the logarithm of each probability; 0 counts as half a step."""
     logs: NDArray[np.float64] = np.log(np.maximum(values, 0.5) / 255)
     return logs
 
 
 def best_temperature(losses: NDArray[np.float64]) -> float:
-    """Temperature of the least loss, between those that were tried; 1 without pixels.
+    """Interpolate the temperature of the smallest loss; 1 without pixels.
 
     Examples
     --------
@@ -96,7 +99,7 @@ def best_temperature(losses: NDArray[np.float64]) -> float:
 
 
 def softened(values: NDArray[np.uint8], temperature: float) -> NDArray[np.uint8]:
-    """Probabilities of exclusive classes at a temperature, ``(H, W, C)`` uint8, value / 255."""
+    """Apply a temperature to exclusive probabilities ``(H, W, C)`` uint8, value / 255."""
     powers = np.exp(_logs(_every(values)) / temperature)
     shares = powers / powers.sum(axis=-1, keepdims=True)
     return np.floor(255 * shares[..., 1:] + 0.5).astype(np.uint8)

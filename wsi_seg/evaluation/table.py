@@ -1,4 +1,4 @@
-"""Owns scores as files: all figures as JSON, and a row for each slide and class as csv."""
+"""Owns writing scores: everything as JSON, and a row per slide and class as csv."""
 
 import csv
 import io
@@ -12,12 +12,12 @@ SCORES = "scores.json"
 
 
 def write_scores(folder: Path, scores: Scores) -> None:
-    """Write ``scores.json`` and ``slides.csv``, each whole or not at all.
+    """Write ``scores.json`` and ``slides.csv``, each atomically.
 
     Raises
     ------
     OutputError
-        If they cannot be written.
+        If a file cannot be written.
     """
     rows = [
         {"slide": s.slide, "class": s.class_name} | s.figures(scores.tolerance_um)
@@ -29,4 +29,6 @@ def write_scores(folder: Path, scores: Scores) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_atomic(folder / "slides.csv", text.getvalue())
-    write_atomic(folder / SCORES, json.dumps(scores.to_json(), indent=1))  # last: both are there
+    write_atomic(
+        folder / SCORES, json.dumps(scores.to_json(), indent=1)
+    )  # last: it marks both as complete

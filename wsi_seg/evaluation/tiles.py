@@ -1,4 +1,4 @@
-"""Owns Dice by tile: how a network does on the tiles it sees, not on whole slides."""
+"""Owns Dice per tile, the performance of a network on its inputs instead of whole slides."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,12 +9,11 @@ from wsi_seg.store import Multiscale
 
 
 def tile_dices(found: Multiscale, true: Multiscale, tile_px: int) -> dict[str, tuple[float, ...]]:
-    """Dice of each tile that shows a class, by class.
+    """Compute the Dice of each tile that contains a class, by class name.
 
-    Tiles are side by side at the prediction's resolution. Those where neither prediction nor
-    truth shows the class are left out: their Dice would be 1 whatever the network does. So their
-    mean differs from the mean over slides and from the Dice of all pixels pooled, and falls below
-    both where errors are in tiles with little of a class.
+    Tiles do not overlap. Tiles without the class in both prediction and truth are skipped, because
+    their Dice is 1 for any network. The mean over tiles is lower than the mean over slides and the
+    pooled Dice if errors are concentrated in tiles with few pixels of a class.
 
     Parameters
     ----------
@@ -31,21 +30,20 @@ def tile_dices(found: Multiscale, true: Multiscale, tile_px: int) -> dict[str, t
         ours = found.read(row)
         theirs = recode[read_label(true, extent, row.y, 0, height=row.height, width=row.width)]
         for entry in classes:
-            right = theirs == entry.id
-            taken = (ours == entry.id) & (theirs != IGNORE)
-            values[entry.name] += _dice_of_row(taken, right, tile_px).tolist()
+            predicted = (ours == entry.id) & (theirs != IGNORE)
+            values[entry.name] += _dice_of_row(predicted, theirs == entry.id, tile_px).tolist()
     return {name: tuple(dices) for name, dices in values.items()}
 
 
 def _dice_of_row(
     found: NDArray[np.bool_], true: NDArray[np.bool_], tile_px: int
 ) -> NDArray[np.float64]:
-    """Dice of each tile of one row that shows the class."""
+    """Compute the Dice of each tile of one row that contains the class."""
     starts = np.arange(0, found.shape[1], tile_px)
     hits, ours, theirs = (
         np.add.reduceat(mask.sum(axis=0, dtype=np.int64), starts)
         for mask in (found & true, found, true)
     )
-    shown = ours + theirs > 0
-    dice: NDArray[np.float64] = 2 * hits[shown] / (ours + theirs)[shown]
+    present = ours + theirs > 0
+    dice: NDArray[np.float64] = 2 * hits[present] / (ours + theirs)[present]
     return dice

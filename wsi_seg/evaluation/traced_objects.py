@@ -1,7 +1,7 @@
-"""Owns the objects around a place of a slide that has more of them than are listed.
+"""Owns tracing all objects in a region, for slides with more objects than are listed.
 
-They are traced from the label maps as they are asked for. An object that reaches further out than
-was looked at is left out: it is large, so it is listed.
+Objects are traced from the label maps on request. Objects that extend beyond the traced region are
+skipped: they are large, and therefore listed.
 """
 
 import math
@@ -21,13 +21,13 @@ from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Multiscale, SlideStore
 from wsi_seg.store.class_view import each_class
 
-# Id of what is not listed.
+# Id of objects that are not listed.
 UNLISTED = -1
 
-# Pixels of a label map that are traced at a time; more would show more objects than can be seen.
-_MOST_PX = 2**22
-# Pixels that are traced beyond what was asked for, so that objects at its border are whole.
-_AROUND_PX = 64
+# Largest region that is traced, in pixels of the label map.
+_MAX_PX = 2**22
+# Margin around the requested region, so that objects at its border are complete.
+_MARGIN_PX = 64
 
 Box = tuple[float, float, float, float]
 Pixels = NDArray[np.uint8]
@@ -36,7 +36,7 @@ Pixels = NDArray[np.uint8]
 def trace_objects(
     slide: SlideStore, found: SlideStore | None, true: Multiscale | None, box: Box
 ) -> list[ReviewObject] | None:
-    """Outline all objects in a box, listed or not; those at its border may stick out of it.
+    """Outline all objects in a box, listed or not; those at its border may extend beyond it.
 
     Parameters
     ----------
@@ -48,8 +48,8 @@ def trace_objects(
     Returns
     -------
     list[ReviewObject] | None
-        Of id `UNLISTED`, with outline and area, and where found with the overlap; None where the
-        box is too large to look at every object in it.
+        Objects of id `UNLISTED`, with outline, area and, for found objects, overlap; None if the
+        box is too large.
 
     Examples
     --------
@@ -66,12 +66,12 @@ def trace_objects(
         if part is None:
             objects += place.objects("true", ids, None, classes)
             continue
-        wanted = (
+        expected = (
             None if own_true is None else classes.recoding(own_true.classes)[place.ids(own_true)]
         )
-        objects += place.objects("found", ids, wanted, classes)
-        if wanted is not None:
-            missed = place.objects("missed", wanted, ids, classes)
+        objects += place.objects("found", ids, expected, classes)
+        if expected is not None:
+            missed = place.objects("missed", expected, ids, classes)
             objects += [replace(item, overlap=None) for item in missed if item.overlap == 0]
     return objects
 
@@ -79,7 +79,7 @@ def trace_objects(
 def trace_truth(
     slide: SlideStore, found: SlideStore | None, true: Multiscale | None, box: Box
 ) -> list[ReviewObject] | None:
-    """Outline the true objects in a box, found or not, as `outline_truth` does those of a slide.
+    """Outline the true objects in a box, found or not; see `outline_truth`.
 
     Parameters
     ----------
@@ -102,26 +102,26 @@ def trace_truth(
 
 
 class _Place:
-    """Region of a label map around a box, and its place on the slide."""
+    """Region of a label map around a box, and its scale on the slide."""
 
     def __init__(self, label: Multiscale, subject: Subject, box: Box) -> None:
         level = subject.level_of(label)
         extent = self.extent = label.pyramid.extents[level]
-        wide, tall = subject.full.width / extent.width, subject.full.height / extent.height
-        x, y = math.floor(box[0] / wide) - _AROUND_PX, math.floor(box[1] / tall) - _AROUND_PX
+        scale_x, scale_y = subject.full.width / extent.width, subject.full.height / extent.height
+        x, y = math.floor(box[0] / scale_x) - _MARGIN_PX, math.floor(box[1] / scale_y) - _MARGIN_PX
         x, y = min(max(0, x), extent.width - 1), min(max(0, y), extent.height - 1)
-        x_end = max(x + 1, min(extent.width, math.ceil(box[2] / wide) + _AROUND_PX))
-        y_end = max(y + 1, min(extent.height, math.ceil(box[3] / tall) + _AROUND_PX))
+        x_end = max(x + 1, min(extent.width, math.ceil(box[2] / scale_x) + _MARGIN_PX))
+        y_end = max(y + 1, min(extent.height, math.ceil(box[3] / scale_y) + _MARGIN_PX))
         self.region = Region(level=level, y=y, x=x, height=y_end - y, width=x_end - x)
-        self._scale, self._px_area = (wide, tall), subject.px_area
+        self._scale, self._px_area = (scale_x, scale_y), subject.px_area
 
     @property
     def too_large(self) -> bool:
-        """Whether there is more to look at than can be seen."""
-        return self.region.height * self.region.width > _MOST_PX
+        """Whether the region is too large to trace."""
+        return self.region.height * self.region.width > _MAX_PX
 
     def ids(self, label: Multiscale) -> Pixels:
-        """Class ids of a label map here, whatever its own resolution."""
+        """Read class ids of a label map of any resolution in the region."""
         y, x = self.region.y, self.region.x
         height, width = self.region.height, self.region.width
         return read_label(label, self.extent, y, x, height=height, width=width)
@@ -129,13 +129,13 @@ class _Place:
     def objects(
         self, kind: Kind, ids: Pixels, other: Pixels | None, classes: ClassTable
     ) -> list[ReviewObject]:
-        """Whole objects of ids, and which share of each has the same id in ``other``."""
+        """Trace the complete objects of ids, and the fraction with the same id in ``other``."""
         entries = {entry.id: entry for entry in classes}
         known = np.where(np.isin(ids, list(entries)), ids, 0).astype(np.uint8)
         values, polygons = trace(known)
         if not len(values):
             return []
-        # The pixel right below the uppermost vertex is the object's own.
+        # The pixel to the lower right of the first, uppermost vertex belongs to the object.
         corner = shapely.get_point(shapely.get_exterior_ring(polygons), 0)
         x, y = shapely.get_coordinates(corner).astype(np.int64).T
         shares = None if other is None else _shares(known, other)[y, x]
@@ -150,7 +150,7 @@ class _Place:
         ]
 
     def _whole(self, polygons: NDArray[np.object_]) -> NDArray[np.bool_]:
-        """Which polygons are not cut off by the region's border, unless the slide ends there."""
+        """Return which polygons are not clipped by the region, except at the slide's border."""
         bounds = shapely.bounds(polygons)
         region, extent = self.region, self.extent
         inside = np.ones(len(polygons), dtype=np.bool_)
@@ -175,7 +175,7 @@ class _Place:
 
 
 def _shares(ids: Pixels, other: Pixels) -> NDArray[np.float64]:
-    """For each pixel of an object, the share of it that is the same in ``other``; see `IGNORE`."""
+    """Return, for each pixel of an object, the object's fraction of equal ids in ``other``."""
     shares = np.zeros(ids.shape)
     counted = other != IGNORE
     for value in np.unique(ids[ids > 0]).tolist():

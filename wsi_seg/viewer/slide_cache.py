@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from wsi_seg.allocator import give_back_freed_memory
 from wsi_seg.errors import StoreNotFoundError
 from wsi_seg.evaluation.review_objects import (
-    MOST,
+    MAX_OBJECTS,
     ReviewObject,
     list_review_objects,
     outline_truth,
@@ -124,7 +124,7 @@ class SlideCache:
 
 def _indexed(objects: list[ReviewObject], around: Around) -> SlideObjects:
     """Index objects; ``around`` traces further ones if the list is full."""
-    return SlideObjects(objects, around if len(objects) >= MOST else None)
+    return SlideObjects(objects, around if len(objects) >= MAX_OBJECTS else None)
 
 
 def _same(one: SlideView, other: SlideView) -> bool:
