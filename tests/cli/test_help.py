@@ -23,7 +23,7 @@ def commands(command, words=()):
 
 ALL = commands(get_command(app))
 VERBS = {words: verb for words, verb in ALL.items() if not hasattr(verb, "commands")}
-GROUPS = ("Data", "Learn", "Predict", "Judge", "Look", "Tools")
+GROUPS = ("Data", "Train", "Predict", "Evaluate", "View", "Tools")
 
 
 @pytest.fixture(autouse=True)

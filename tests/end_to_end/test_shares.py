@@ -178,7 +178,7 @@ def test_a_slide_that_fails_fails_its_own_share_and_is_in_the_scores(work, tmp_p
 def test_what_shards_refuse(work, tmp_path, capsys, monkeypatch):
     for words, said in {
         ("tile", work / "slides", "--out", tmp_path / "s", "--overwrite"): "choose another --out",
-        ("tile", work / "slides", "--annotations", work / "polygons"): "once all is tiled",
+        ("tile", work / "slides", "--annotations", work / "polygons"): "after all slides are tiled",
         ("evaluate", work / "pred.zarr", "--truth", work / "store.zarr"): "expected a folder",
     }.items():
         monkeypatch.setattr(sys, "argv", ["wsi-seg", *map(str, words), "--shard", "1/2"])

@@ -115,7 +115,7 @@ def test_results_of_another_calibration_are_not_kept(painted, tmp_path):
     write_prediction(tmp_path / "other.zarr", painted.probability // 2)
     other = run(source=tmp_path / "other.zarr")
     assert other.exit_code == 1
-    assert "calibrated otherwise: another prediction was calibrated;" in other.output
+    assert "another calibration: another prediction was calibrated;" in other.output
     assert files() == first
     assert run("--overwrite", method="quantile").exit_code == 0
     assert files().keys() == first.keys()

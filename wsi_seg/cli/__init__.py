@@ -1,1 +1,1 @@
-"""Owns the command line: one short module per verb, each calling one library function."""
+"""Owns the command line: one short module per command, each calling one library function."""

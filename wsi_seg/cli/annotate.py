@@ -15,7 +15,7 @@ def annotate(
     annotations: Annotated[
         list[Path], typer.Argument(help="Annotation files or folders, named like the slides.")
     ],
-    name: Annotated[str, typer.Option(help="Name of the label that is written.")] = "annotations",
+    name: Annotated[str, typer.Option(help="Name of the label to write.")] = "annotations",
     classes: Annotated[
         str,
         typer.Option(
@@ -26,30 +26,30 @@ def annotate(
     default_class: Annotated[
         str | None,
         typer.Option(
-            help="Class of annotations that do not name one.",
-            show_default="they are an error",
+            help="Class of annotations without a class.",
+            show_default="an error",
         ),
     ] = None,
     rle: Annotated[
         Dialect | None,
         typer.Option(
-            help="How a csv of run-length encoded masks counts: from the last run, or from the "
-            "first pixel.",
-            show_default="found out from the masks",
+            help="Whether runs of a csv of run-length encoded masks start relative to the previous "
+            "run, or at absolute pixels.",
+            show_default="detected from the masks",
         ),
     ] = None,
     volumes: Annotated[
         list[Path] | None,
         typer.Option(
             help="Volume file (mhd, nii) that a csv of nodules in mm refers to; may be repeated.",
-            show_default="the csv is not of volumes",
+            show_default="no volumes",
         ),
     ] = None,
     boundary_um: Annotated[
         float,
         typer.Option(
             min=0,
-            help="Width in um of an extra class `boundary` between touching objects; 0: no such "
+            help="Width in um of an extra class `boundary` between touching objects; 0 adds no "
             "class.",
         ),
     ] = 0.0,
@@ -58,14 +58,14 @@ def annotate(
         typer.Option(
             min=1,
             max=16,
-            help="Points per side of a pixel that are tested to decide its class at low levels.",
+            help="Samples along each side of a pixel that determine its class at coarse levels.",
         ),
     ] = 1,
     source: Annotated[
         str | None,
         typer.Option(
-            help="Who drew: expert, hand, pseudo, external or review.",
-            show_default="as the file says, else expert",
+            help="Origin of the annotations: expert, hand, pseudo, external or review.",
+            show_default="that of the file, else expert",
         ),
     ] = None,
     weight: Annotated[
@@ -74,40 +74,40 @@ def annotate(
             min=0,
             max=1,
             help="Weight of these annotations in the training loss.",
-            show_default="as the file says, else 1",
+            show_default="that of the file, else 1",
         ),
     ] = None,
     unlisted_empty: Annotated[
         bool,
         typer.Option(
             "--unlisted-empty",
-            help="Treat slides that no annotation file names, now or earlier, as empty.",
+            help="Treat slides without annotation file, now or earlier, as empty.",
         ),
     ] = False,
     overlapping: Annotated[
         bool,
         typer.Option(
             "--overlapping",
-            help="Draw each class in a plane of its own: a pixel may have several.",
+            help="Write one plane per class, so that a pixel may have several classes.",
         ),
     ] = False,
     covered: Annotated[
         str,
         typer.Option(
-            help="With --overlapping: classes that were annotated on these slides, as a,b; the "
-            "others are ignored there.",
+            help="With --overlapping: classes that were annotated on these slides, as a,b; other "
+            "classes are ignored there.",
             show_default="all",
         ),
     ] = "",
     shard: ShardOption = None,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Draw polygons into the slides of the same names.
+    """Rasterize annotations into label maps of the slides.
 
-    Reads GeoJSON (QuPath's export, HuBMAP's form), LabelMe, COCO, CAMELYON's JSON, ASAP's XML,
-    csv files of run-length encoded masks or of LUNA16 nodules (seriesuid, coordX, coordY,
-    coordZ, diameter_mm), DICOM segmentations, and masks as PNG or TIFF; the content decides
-    which. Several processes may draw into one collection: see --shard.
+    Reads GeoJSON (of QuPath or HuBMAP), LabelMe, COCO, CAMELYON JSON, ASAP XML, csv files of
+    run-length encoded masks or of LUNA16 nodules (seriesuid, coordX, coordY, coordZ,
+    diameter_mm), DICOM segmentations, and masks as PNG or TIFF; the format is detected from the
+    content. Several processes may annotate one collection: see --shard.
 
     For example:
 
@@ -155,14 +155,14 @@ def annotate(
         terminal.next_command("wsi-seg", "train", "recipe.yaml", "--out", "run")
         return report.to_json()
 
-    # Those that share the work hold the collection together.
+    # Processes with a share use a shared lock instead.
     run_verb(body, json_mode, writes=collection if share is None else None)
 
 
 def _classes(text: str) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Classes, and the classes of the names that are merged.
+    """Parse classes, and the names that are merged into them.
 
-    What follows ``name=`` up to the next one is merged to it.
+    Names after ``name=``, up to the next one, are merged into that class.
     """
     names: list[str] = []
     merged: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Owns the program ``wsi-seg``: which verbs it has, and the options that all of them share."""
+"""Owns the program ``wsi-seg``: its commands and their global options."""
 
 from collections.abc import Callable
 from typing import Annotated, Literal
@@ -40,13 +40,13 @@ from wsi_seg.cli.help import VerbGroup, help_text
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
-# Headings of --help, and their verbs in the order in which a slide meets them.
+# Headings of --help, and their commands in the order of a typical workflow.
 _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Data": (info.info, tile.tile, annotate.annotate, dedup.dedup, stats.stats, verify.verify),
-    "Learn": (recipe.recipe, preview.preview, train.train, mine.mine, next.next, pseudo.pseudo),
+    "Train": (recipe.recipe, preview.preview, train.train, mine.mine, next.next, pseudo.pseudo),
     "Predict": (infer.infer, status.status, export.export),
-    "Judge": (evaluate.evaluate, search.search, calibrate.calibrate, ensemble.ensemble),
-    "Look": (view.view, report.report),
+    "Evaluate": (evaluate.evaluate, search.search, calibrate.calibrate, ensemble.ensemble),
+    "View": (view.view, report.report),
     "Tools": (doctor.doctor, demo.demo, import_weights.import_weights, pack.pack, push.push),
 }
 
@@ -58,7 +58,7 @@ def _group(text: str) -> typer.Typer:
         add_completion=False,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
-        rich_markup_mode=None,  # typer's boxes cut words at 80 columns
+        rich_markup_mode=None,  # the boxes of rich would break words at 80 columns
         context_settings={"help_option_names": ["-h", "--help"]},
     )
 
@@ -85,7 +85,7 @@ def _options(
     log_level: Annotated[
         LogLevel,
         typer.Option(
-            "--log-level", envvar="WSI_SEG_LOG_LEVEL", help="Least level of log records to show."
+            "--log-level", envvar="WSI_SEG_LOG_LEVEL", help="Lowest level of log records to show."
         ),
     ] = "warning",
     version: Annotated[

@@ -1,4 +1,4 @@
-"""Owns how progress is drawn: a bar on a terminal, a plain line now and then elsewhere."""
+"""Owns drawing progress: bars on a terminal, occasional lines elsewhere."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichBars
     from rich.progress import Task, TaskID
 
-# Seconds between two plain lines, and the least between two that only mark a further tenth.
+# Interval of plain lines, and the minimum interval of lines that mark another tenth.
 _LINE_EVERY_S = 10.0
 _TENTH_EVERY_S = 2.0
 
@@ -22,30 +22,30 @@ _TITLE_CHARACTERS = 20
 class RichProgress:
     """Progress on stderr: bars with rate and time left on a terminal, plain lines elsewhere.
 
-    Steps may be nested: `advance` and `commit` concern the step that was started last.
+    Steps may be nested; `advance` and `note` apply to the innermost one.
     """
 
     def __init__(self) -> None:
         self._steps: _Bars | _Lines = _Bars() if sys.stderr.isatty() else _Lines()
 
     def start(self, title: str, total: float, unit: str) -> None:
-        """Begin a step of ``total`` units; a total of 0 stands for unknown."""
+        """Start a step of ``total`` units; 0 means unknown."""
         self._steps.start(title, total, unit)
 
     def advance(self, amount: float) -> None:
-        """Report ``amount`` more units of the innermost step done."""
+        """Advance the innermost step by ``amount`` units."""
         self._steps.advance(amount)
 
     def note(self, text: str) -> None:
-        """Show how the innermost step goes; with no step open, what is under way."""
+        """Show a note about the innermost step, or about what runs before the first step."""
         self._steps.note(text)
 
     def finish(self) -> None:
-        """End the innermost step."""
+        """Finish the innermost step."""
         self._steps.finish()
 
     def close(self) -> None:
-        """Give the terminal back, whatever step was under way."""
+        """Finish all steps and restore the terminal."""
         self._steps.close()
 
 
@@ -91,14 +91,14 @@ class _Bars:
 
 
 def _rich_bars() -> "RichBars":
-    """Bars whose columns fit 80 characters: title, bar, count, rate, elapsed, left; notes below."""
+    """Make bars of at most 80 characters: title, bar, count, rate, elapsed and remaining time."""
     from rich.console import Console, RenderableType
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.progress import ProgressColumn as Column
     from rich.text import Text
 
     class Words(Column):
-        """A column of text that a function makes from the task."""
+        """A column of text that a function computes from the task."""
 
         def __init__(self, words: Callable[["Task"], str], style: str) -> None:
             super().__init__()
@@ -108,7 +108,7 @@ def _rich_bars() -> "RichBars":
             return Text(self._words(task), style=self._style, no_wrap=True, justify="right")
 
     class Bars(Progress):
-        """Bars, and below them what was noted of the innermost step."""
+        """Bars with the note of the innermost step below them."""
 
         def get_renderables(self) -> Iterable[RenderableType]:
             yield self.make_tasks_table(self.tasks)
@@ -136,8 +136,8 @@ class _Step:
     title: str
     total: float
     unit: str
-    began: float
-    said: float
+    started: float
+    printed: float
     done: float = 0.0
     tenths: int = 0
     note: str = ""
@@ -151,7 +151,7 @@ class _Lines:
 
     def start(self, title: str, total: float, unit: str) -> None:
         now = time.monotonic()
-        self._open.append(_Step(title, total, unit, began=now, said=now))
+        self._open.append(_Step(title, total, unit, started=now, printed=now))
 
     def advance(self, amount: float) -> None:
         if not self._open:
@@ -159,22 +159,22 @@ class _Lines:
         step = self._open[-1]
         step.done += amount
         now = time.monotonic()
-        silent_s = now - step.said
+        silent_s = now - step.printed
         tenths = int(10 * step.done / step.total) if step.total else 0
         if silent_s >= _LINE_EVERY_S or (tenths > step.tenths and silent_s >= _TENTH_EVERY_S):
-            step.said, step.tenths = now, tenths
+            step.printed, step.tenths = now, tenths
             _write(_line(step, now))
 
     def note(self, text: str) -> None:
-        if self._open and text:  # what comes before the first step is for people who watch
+        if self._open and text:  # notes before the first step are for terminals only
             self._open[-1].note = text
 
     def finish(self) -> None:
         if not self._open:
             return
         step = self._open.pop()
-        elapsed = time.monotonic() - step.began
-        # What took no time, or is a part of something larger, is not worth a line in a log.
+        elapsed = time.monotonic() - step.started
+        # Short and nested steps would clutter a log.
         if elapsed >= _TENTH_EVERY_S and not self._open:
             speed = step.done / elapsed
             _write(
@@ -187,7 +187,7 @@ class _Lines:
 
 
 def _line(step: _Step, now: float) -> str:
-    elapsed = now - step.began
+    elapsed = now - step.started
     speed = step.done / elapsed if elapsed else None
     remaining = (step.total - step.done) / speed if speed and step.total else None
     share = f"{100 * step.done / step.total:.0f} %, " if step.total else ""
@@ -210,7 +210,7 @@ def _shortened(title: str) -> str:
 
 
 def number(value: float) -> str:
-    """Write a count in at most five characters: ``87``, ``41.2``, ``12345``, ``1.23M``."""
+    """Format a count in at most five characters: ``87``, ``41.2``, ``12345``, ``1.23M``."""
     if value >= 99_999.5:
         for divisor, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
             if value >= divisor:
@@ -221,12 +221,12 @@ def number(value: float) -> str:
 
 
 def counted(done: float, total: float) -> str:
-    """``412/5678``, or only what is done where the total is 0, for unknown."""
+    """Format a count as ``412/5678``, or without the total if that is 0."""
     return f"{number(done)}/{number(total)}" if total else number(done)
 
 
 def rated(speed: float | None, unit: str) -> str:
-    """``41.2 tiles/s``, or a dash before anything is known."""
+    """Format a rate as ``41.2 tiles/s``, with a dash if it is unknown."""
     if not speed:
         return f"- {unit}/s"
     written = f"{speed:.3g}" if speed < 1 else number(speed)
@@ -234,12 +234,12 @@ def rated(speed: float | None, unit: str) -> str:
 
 
 def clock(seconds: float) -> str:
-    """``1:05`` or ``2:01:05``."""
+    """Format a duration as ``1:05`` or ``2:01:05``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def left(seconds: float | None) -> str:
-    """``1:05 left``, or ``-:-- left`` before anything is known."""
+    """Format the remaining time as ``1:05 left``, or ``-:-- left`` if it is unknown."""
     return f"{'-:--' if seconds is None else clock(seconds)} left"

@@ -19,26 +19,26 @@ def calibrate(
     method: Annotated[
         Method,
         typer.Option(
-            help="One temperature per class, or the measured share of the class for each "
+            help="One temperature per class, or the measured frequency of the class for each "
             "probability (quantile)."
         ),
     ] = "temperature",
     apply: Annotated[
         Path | None,
-        typer.Option(help="Prediction to calibrate.", show_default="only print how it is"),
+        typer.Option(help="Prediction to calibrate.", show_default="only measure"),
     ] = None,
     out: Annotated[Path, typer.Option(help="Collection for the calibrated prediction.")] = Path(
         "calibrated.zarr"
     ),
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace slides that were calibrated differently.")
+        bool, typer.Option("--overwrite", help="Replace slides with another calibration.")
     ] = False,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Measure how reliable probabilities are, or calibrate.
+    """Measure the calibration of probabilities, or calibrate them.
 
-    Fit on out-of-fold predictions, of slides that the model did not learn from. Run it again
-    after an interruption and it continues with the first unfinished slide.
+    Fit the calibration on out-of-fold predictions, of slides that the model was not trained on. If
+    interrupted, run the command again to continue with the first unfinished slide.
 
     For example:
 

@@ -1,4 +1,4 @@
-"""Owns how a verb talks: text, the JSON line, errors as one sentence, exit codes, logging."""
+"""Owns the output of commands: text, the JSON line, error messages, exit codes, logging."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ from wsi_seg.extras import naming_extra
 __all__ = ["JsonFlag", "RichProgress", "Terminal", "configure_logging", "run_verb", "words_given"]
 
 FAILED = 1
-INTERRUPTED = 130  # 128 + SIGINT, as shells count
+INTERRUPTED = 130  # 128 + SIGINT, the convention of shells
 
 JsonFlag = Annotated[
     bool,
@@ -31,12 +31,12 @@ JsonFlag = Annotated[
 
 
 class Terminal:
-    """Where a verb talks: text to stdout (to stderr with ``--json``), progress to stderr.
+    """Output of a command: text on stdout (on stderr with ``--json``), progress on stderr.
 
     Parameters
     ----------
     json_mode
-        Whether stdout is kept for the JSON line.
+        Whether stdout is reserved for the JSON line.
     """
 
     def __init__(self, *, json_mode: bool = False) -> None:
@@ -49,11 +49,11 @@ class Terminal:
 
     @property
     def is_live(self) -> bool:
-        """Whether a person reads the text in a terminal."""
+        """Whether text goes to a terminal."""
         return self._text.isatty()
 
     def say(self, text: str) -> None:
-        """Write one line, or several, for people; broken between words on a terminal."""
+        """Write one or more lines, wrapped on a terminal."""
         self._write(wrapped(text, self._text))
 
     def _write(self, text: str) -> None:
@@ -66,29 +66,29 @@ class Terminal:
         self._text.flush()
 
     def show(self, report: Report) -> None:
-        """Write the figures of a report."""
+        """Write the lines of a report."""
         self.say("\n".join(report.lines()))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Write rows under column heads: drawn on a terminal, tab-separated elsewhere."""
+        """Write a table: drawn on a terminal, tab-separated elsewhere."""
         _table(self._text, columns, rows)
 
     def next_command(self, *words: str | Path) -> None:
-        """Say what to type next: one ready text, or words, which are quoted where needed."""
-        given = [str(word) for word in words]
-        # Not broken: it is there to be copied.
-        self._write(f"Next: {given[0] if len(given) == 1 else shlex.join(given)}")
+        """Suggest the next command: one complete text, or words, which are quoted if necessary."""
+        texts = [str(word) for word in words]
+        # Not wrapped, so that it can be copied.
+        self._write(f"Next: {texts[0] if len(texts) == 1 else shlex.join(texts)}")
 
 
 def words_given(context: typer.Context, *, without: str) -> list[str]:
-    """Words of the command under way without one option: they do what was only tried.
+    """Return the words of the current command without one option, such as ``--dry-run``.
 
     Parameters
     ----------
     context
-        Of the command.
+        Context of the command.
     without
-        Name of the parameter that is left out.
+        Name of the parameter to omit.
     """
     words = ["wsi-seg", str(context.info_name)]
     for parameter in context.command.params:
@@ -115,36 +115,36 @@ def run_verb(
     anywhere: bool = False,
     overwrites: bool = False,
 ) -> None:
-    """Run the body of a verb and end the process the way the command line promises.
+    """Run the body of a command, and exit with the code that the command line documents.
 
     Parameters
     ----------
     body
-        Does the work, talks through the terminal it is given, and returns the summary: JSON
-        values and paths. Its ``status`` is ``done`` unless it says ``failed`` itself.
+        Does the work, writes to the given terminal, and returns the summary: JSON values and
+        paths. The ``status`` is ``done`` unless the summary contains another one.
     json_mode
-        Whether the summary is printed as the last line of stdout.
+        Whether to print the summary as the last line of stdout.
     writes
-        Folder that no other command may write to meanwhile.
+        Folder to lock against other commands that write.
     makes
-        Whether the verb makes this folder where it is absent.
+        Whether the command creates this folder if necessary.
     anywhere
-        Whether it can make it in an object store, too.
+        Whether the folder may be in an object store.
     overwrites
-        Whether ``--overwrite`` was given, which would start from nothing again if repeated.
+        Whether ``--overwrite`` was given, which would discard finished work if repeated.
 
     Raises
     ------
     typer.Exit
-        With code 1 after an error of ours (one sentence on stderr; a table for a batch of
-        slides), or 130 after Ctrl-C. Any other exception is a defect and passes through.
+        With code 1 after a `WsiSegError` (a message on stderr, or a table for a batch of slides),
+        or 130 after Ctrl-C. Any other exception is a bug and propagates.
     """
     terminal = Terminal(json_mode=json_mode)
     code = 0
     try:
         try:
             verb = _verb_of(body)
-            with _held(writes, makes, anywhere, verb), naming_extra(f"wsi-seg {verb}"):
+            with _locked(writes, makes, anywhere, verb), naming_extra(f"wsi-seg {verb}"):
                 summary = {"status": "done", **body(terminal)}
             code = 0 if summary["status"] == "done" else FAILED
         except WsiSegError as error:
@@ -153,8 +153,8 @@ def run_verb(
         except KeyboardInterrupt:
             terminal.progress.close()
             same = "the same command without --overwrite" if overwrites else "the same command"
-            said = f"stopped: {same} takes up the work where it stopped"
-            sys.stderr.write(wrapped(said, sys.stderr) + "\n")
+            message = f"stopped: run {same} to continue"
+            sys.stderr.write(wrapped(message, sys.stderr) + "\n")
             summary, code = {"status": "stopped"}, INTERRUPTED
         finally:
             terminal.progress.close()
@@ -169,15 +169,15 @@ def run_verb(
 
 
 def _verb_of(body: Callable[[Terminal], Mapping[str, object]]) -> str:
-    """Name of a verb; there is one file for each, named after it."""
+    """Return the name of a command, after which its file is named."""
     path = body.__module__.removeprefix("wsi_seg.cli.")
     return path.replace(".", " ").replace("_", "-")
 
 
-def _held(
+def _locked(
     folder: Path | None, makes: bool, anywhere: bool, verb: str
 ) -> AbstractContextManager[None]:
-    """Lock the folder; processes that train together, started by the first one, share its lock."""
+    """Lock the folder, except in further processes of a distributed training."""
     ranks = ("LOCAL_RANK", "RANK", "SLURM_PROCID")
     if folder is None or any(os.environ.get(rank, "0") != "0" for rank in ranks):
         return nullcontext()
@@ -189,20 +189,20 @@ def _held(
 
 
 def configure_logging(level: str) -> None:
-    """Send log records to stderr; only the command line does this, never the library.
+    """Send log records to stderr; only the command line configures logging, never the library.
 
     Parameters
     ----------
     level
-        ``debug``, ``info``, ``warning`` or ``error``: least level of wsi_seg's own records.
-        Records of other libraries, and Python warnings, are shown from ``error`` on, or all of
-        them with ``debug``.
+        Lowest level of records of wsi_seg: ``debug``, ``info``, ``warning`` or ``error``. Records
+        of other libraries, and Python warnings, are shown from ``error`` on, or all of them with
+        ``debug``.
     """
     handler = _StderrHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     chosen = logging.getLevelNamesMapping()[level.upper()]
     if chosen > logging.DEBUG:
-        handler.addFilter(_ours_or_grave)
+        handler.addFilter(_is_relevant)
     logging.captureWarnings(capture=True)
     root = logging.getLogger()
     root.handlers = [handler]
@@ -211,23 +211,23 @@ def configure_logging(level: str) -> None:
 
 
 class _StderrHandler(logging.Handler):
-    """Writes to the stderr of the moment, so that a progress bar can print above itself."""
+    """Writes to the current ``sys.stderr``, which rich replaces while it shows bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
         sys.stderr.write(wrapped(self.format(record), sys.stderr) + "\n")
 
 
-def _ours_or_grave(record: logging.LogRecord) -> bool:
-    """Whether a record is worth a user's attention.
+def _is_relevant(record: logging.LogRecord) -> bool:
+    """Return whether to show a record: our own ones, and errors of other libraries.
 
-    tifffile logs as errors what our readers report as one sentence.
+    Errors that tifffile logs are reported by our readers, too.
     """
     owner = record.name.split(".")[0]
     return owner == "wsi_seg" or (record.levelno >= logging.ERROR and owner != "tifffile")
 
 
 def _report(error: WsiSegError) -> dict[str, object]:
-    """Say what went wrong to people; return the same for programs."""
+    """Write an error to stderr, and return the summary."""
     summary: dict[str, object] = {"status": "failed", "error": str(error)}
     if not isinstance(error, BatchError):
         sys.stderr.write(wrapped(f"error: {without_secrets(str(error))}", sys.stderr) + "\n")
@@ -241,7 +241,7 @@ def _report(error: WsiSegError) -> dict[str, object]:
 
 
 def _as_json(value: object) -> object:
-    """Spell the values that JSON lacks."""
+    """Serialize paths, which JSON lacks."""
     if isinstance(value, PurePath):
         return str(value)
     raise TypeError(f"got a summary value of type {type(value).__name__}; expected JSON or a path")
@@ -263,5 +263,5 @@ def _table(stream: TextIO, columns: Sequence[str], rows: Sequence[Sequence[str]]
 
 
 def _leave_pipe() -> None:
-    """Point stdout elsewhere, so that Python's flush at exit does not fail again."""
+    """Redirect stdout to the null device, so that Python's flush at exit does not fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -12,10 +12,10 @@ def dedup(
     collection: Annotated[Path, typer.Argument(help="Collection made by `wsi-seg tile`.")],
     json_mode: JsonFlag = False,
 ) -> None:
-    """Find slides that are copies of each other, for safe splits.
+    """Find duplicate slides, so that splits are free of leakage.
 
-    Files with the same bytes are copies, and so are slides whose pictures are the same. The
-    groups are noted in the collection; `wsi-seg train` keeps each group on one side of a split.
+    Duplicates are files with the same bytes, and slides with the same image content. The groups
+    are recorded in the collection; `wsi-seg train` keeps each group on one side of a split.
 
     For example:
 
@@ -29,7 +29,7 @@ def dedup(
         slides = open_collection(collection)
         found = find_duplicates(slides, progress=terminal.progress)
         path = write_duplicates(slides.path, found)
-        terminal.say("\n".join([*found.lines(), f"noted in {path}"]))
+        terminal.say("\n".join([*found.lines(), f"wrote {path}"]))
         found.require_whole()
         terminal.next_command("wsi-seg", "train", "recipe.yaml", "--out", "run")
         return found.to_json()

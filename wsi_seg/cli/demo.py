@@ -9,12 +9,13 @@ from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for all that the demo writes.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Folder for all files of the demo.")] = Path("demo"),
     json_mode: JsonFlag = False,
 ) -> None:
-    """Run every step on slides it makes, and show the scores.
+    """Run every step on synthetic slides, and show the scores.
 
-    Takes a few minutes on two CPU cores and needs no network; run it again to continue.
+    Takes a few minutes on two CPU cores and needs no network access. If interrupted, run the
+    command again to continue.
 
     For example:
 

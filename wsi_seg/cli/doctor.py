@@ -8,7 +8,7 @@ import typer
 
 from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
 
-# Behind each tick three spaces: texts start in the same column as without a terminal.
+# Padded with three spaces, so that texts start in the same column as without a terminal.
 _TICKS: Mapping[Literal["ok", "note", "bad"], str] = {
     "ok": typer.style("✓", fg="green") + "   ",
     "note": typer.style("!", fg="yellow") + "   ",
@@ -18,14 +18,14 @@ _TICKS: Mapping[Literal["ok", "note", "bad"], str] = {
 
 def doctor(
     folder: Annotated[
-        Path, typer.Argument(help="Folder where stores and predictions are or will be.")
+        Path, typer.Argument(help="Folder of stores and predictions, existing or planned.")
     ] = Path(),
     json_mode: JsonFlag = False,
 ) -> None:
-    """Say what works on this machine, and what infer would choose.
+    """Check this machine, and show the settings that infer would choose.
 
-    Looks at libraries, processor, memory and GPU, tries decoders, and writes a few files in the
-    folder, which it removes. The exit code is 1 if something needed does not work.
+    Checks libraries, processor, memory, GPU and decoders, and writes a few temporary files to the
+    folder. The exit code is 1 if a requirement is not met.
 
     For example:
 
@@ -34,7 +34,7 @@ def doctor(
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
-        terminal.progress.note("looking")
+        terminal.progress.note("checking")
         from wsi_seg.doctor import examine
 
         found = examine(folder)

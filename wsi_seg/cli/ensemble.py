@@ -13,36 +13,37 @@ from wsi_seg.cli.options import LabelOption, TruthOption
 
 def ensemble(
     members: Annotated[
-        list[Path], typer.Argument(help="Predictions of the members, one collection for each.")
+        list[Path], typer.Argument(help="Predictions of the members, one collection per member.")
     ],
     truth: TruthOption = Path("store.zarr"),
     label: LabelOption = "annotations",
     mode: Annotated[
         Mode,
         typer.Option(
-            help="How members are combined: mean or weighted mean of probabilities, geometric "
-            "(mean of logits), or majority vote."
+            help="How to combine members: mean or weighted mean of probabilities, geometric (mean "
+            "of logits), or majority vote."
         ),
     ] = "mean",
     weights: Annotated[
         str,
         typer.Option(
-            help="Weight of each member, with commas; only ratios matter.", show_default="all equal"
+            help="Comma-separated weights of the members; only ratios matter.",
+            show_default="all equal",
         ),
     ] = "",
     variance: Annotated[
         Path | None,
         typer.Option(
-            help="Prediction of the whole ensemble, to which the variance between members is "
-            "added as the label `variance`.",
+            help="Prediction of the whole ensemble, to which to add the variance between members "
+            "as the label `variance`.",
             show_default="not written",
         ),
     ] = None,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Measure what each member adds to an ensemble.
+    """Measure the contribution of each member to an ensemble.
 
-    Prints the Dice of each member alone, of the ensemble without it, and the gain by it.
+    Prints the Dice of each member alone, of the ensemble without it, and its gain.
 
     For example:
 
@@ -69,7 +70,7 @@ def ensemble(
         terminal.table(("class", "member", "alone", "without", "gain", "95 %"), report.rows())
         terminal.say("\n".join(report.lines()))
         if variance is not None:
-            terminal.say(f"label variance of each slide in {variance}")
+            terminal.say(f"added the label variance to each slide in {variance}")
         terminal.next_command("wsi-seg", "infer", truth, "--checkpoint", "run/ensemble.yaml")
         return report.to_json()
 

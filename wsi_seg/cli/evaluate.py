@@ -37,21 +37,21 @@ def evaluate(
         float,
         typer.Option(
             min=0,
-            help="Distance in um up to which an outline counts as right (in pixels where mpp is "
+            help="Distance in um up to which an outline counts as correct (in pixels if mpp is "
             "unknown).",
         ),
     ] = 2.0,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for scores.json and slides.csv.", show_default="they are only printed"
+            help="Folder for scores.json and slides.csv.", show_default="only print scores"
         ),
     ] = None,
     maps: Annotated[
         bool,
         typer.Option(
             "--maps",
-            help="Add labels to the prediction: errors, and energy score and uncertainty where "
+            help="Add labels to the prediction: errors, and energy score and uncertainty if "
             "probabilities were saved.",
         ),
     ] = False,
@@ -63,9 +63,10 @@ def evaluate(
 ) -> None:
     """Score predictions by pixels, tiles, objects and outlines.
 
-    Scores are given per slide and pooled. Slides without the true label are named and left out.
-    If others cannot be scored, the exit code is 1, after the scores of the rest. Several processes
-    may score one collection, see --shard: the one that ends last writes the scores of all.
+    Scores are printed per slide and pooled. Slides without the ground-truth label are listed and
+    skipped. If other slides cannot be scored, the exit code is 1, after the scores of the rest.
+    Several processes may score one collection, see --shard; the last one to finish writes the
+    scores of all slides.
 
     For example:
 
@@ -76,7 +77,7 @@ def evaluate(
     """
     share = shard_of(shard)
     if share is not None and out is None:
-        raise typer.BadParameter("got --shard without --out; expected a folder for all scores")
+        raise typer.BadParameter("got --shard without --out; expected a folder for the scores")
     file = rule_file(rule, threshold)
 
     def body(terminal: Terminal) -> dict[str, object]:
@@ -108,5 +109,5 @@ def evaluate(
         return scores.to_json()
 
     writes = maps or watershed_depth > 0 or (file, threshold) != (None, None)
-    # Those that share the work hold the prediction together.
+    # Processes with a share use a shared lock instead.
     run_verb(body, json_mode, writes=prediction if writes and share is None else None)

@@ -26,7 +26,7 @@ from wsi_seg.cli.rules import (
 
 
 def _target(text: str) -> typer.models.OptionInfo:
-    """Option that says where one format is written."""
+    """Make the option for the path of a format."""
     option: typer.models.OptionInfo = typer.Option(help=text, show_default="not written")
     return option
 
@@ -37,14 +37,14 @@ def export(
     ),
     slides: Annotated[
         Path,
-        typer.Option(help="Collection of the slides, for overview pictures and names of files."),
+        typer.Option(help="Collection of the slides, for overview pictures and file names."),
     ] = Path("store.zarr"),
     geojson: Annotated[Path | None, _target("Folder for outlines, for QuPath.")] = None,
     qupath_project: Annotated[
         Path | None,
         _target(
-            "Folder for a QuPath project of the slides of --source; its script `import objects` "
-            "adds the objects, as only QuPath itself can store them."
+            "Folder for a QuPath project of the slides of --source; run its script `import "
+            "objects` in QuPath to add the objects."
         ),
     ] = None,
     geoparquet: Annotated[
@@ -61,7 +61,7 @@ def export(
     ] = None,
     ome_tiff: Annotated[
         Path | None,
-        _target("Folder for OME-TIFFs of class ids, and of probabilities where they were saved."),
+        _target("Folder for OME-TIFFs of class ids, and of probabilities if they were saved."),
     ] = None,
     ome_zarr: Annotated[
         Path | None,
@@ -71,7 +71,7 @@ def export(
         Path | None, _target("Folder for one SpatialData store per slide, for scanpy and squidpy.")
     ] = None,
     dicom_seg: Annotated[
-        Path | None, _target("Folder for DICOM segmentations, a pyramid for each slide.")
+        Path | None, _target("Folder for DICOM segmentations, one pyramid per slide.")
     ] = None,
     dicom_ann: Annotated[
         Path | None, _target("Folder for DICOM annotations of outlines, one file per slide.")
@@ -79,20 +79,20 @@ def export(
     source: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the slides that were predicted.",
-            show_default="only DICOM and QuPath projects need it",
+            help="Folder of the source slides.",
+            show_default="required for DICOM and QuPath projects only",
         ),
     ] = None,
     codes: Annotated[
         Path | None,
         typer.Option(
-            help="YAML with the codes of classes in DICOM.", show_default="SNOMED's, by class name"
+            help="YAML file of DICOM codes of classes.", show_default="SNOMED CT, by class name"
         ),
     ] = None,
     probabilities: Annotated[
         bool,
         typer.Option(
-            "--probabilities", help="Put probabilities into --dicom-seg in place of class ids."
+            "--probabilities", help="Write probabilities to --dicom-seg instead of class ids."
         ),
     ] = False,
     rle: Annotated[
@@ -100,40 +100,41 @@ def export(
     ] = None,
     dialect: Annotated[
         Dialect,
-        typer.Option(help="How --rle counts: from the last run, or from the first pixel."),
+        typer.Option(
+            help="Whether runs of --rle start relative to the previous run, or at absolute pixels."
+        ),
     ] = "absolute",
     ngff: Annotated[
-        Ngff, typer.Option(help="Version of OME-Zarr; 0.4 is what QuPath and ImageJ read.")
+        Ngff, typer.Option(help="OME-Zarr version; QuPath and ImageJ read 0.4.")
     ] = "0.5",
     zipped: Annotated[
-        bool, typer.Option("--ozx", help="Make each OME-Zarr one file, as its RFC 9 says.")
+        bool, typer.Option("--ozx", help="Write each OME-Zarr as a single zip file (RFC 9).")
     ] = False,
     kind: Annotated[
         ObjectType,
-        typer.Option(
-            "--as", help="What QuPath makes of objects; auto: detections above 1,000 in a slide."
-        ),
+        typer.Option("--as", help="Object type in QuPath; auto: detections above 1,000 per slide."),
     ] = "auto",
     packed: Annotated[bool, typer.Option("--gz", help="Compress GeoJSON with gzip.")] = False,
     simplify: Annotated[
         float | None,
         typer.Option(
-            help="How far outlines may move in um (pixels where mpp is unknown), up to half a "
-            "pixel of the prediction; 0 keeps the borders of pixels.",
+            help="How far outlines may move in um (pixels if mpp is unknown), up to half a pixel "
+            "of the prediction; 0 keeps pixel borders.",
             show_default="half a pixel of the prediction",
         ),
     ] = None,
     min_area_um2: Annotated[
         float | None,
         typer.Option(
-            help="Leave out outlines smaller than this many um2 (pixels where mpp is unknown).",
+            help="Skip objects smaller than this many um2 (pixels if mpp is unknown).",
             show_default="4 pixels of the prediction",
         ),
     ] = None,
     overwrite: Annotated[
         bool,
         typer.Option(
-            "--overwrite", help="Replace files that export did not write, or that were changed."
+            "--overwrite",
+            help="Replace files that were not written by export, or that were changed since.",
         ),
     ] = False,
     rule: RuleOption = None,
@@ -145,10 +146,11 @@ def export(
     shard: ShardOption = None,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Write predictions in the formats that other programs read.
+    """Write predictions in formats of other programs.
 
-    What an earlier export wrote is replaced; a file of yours stops its slide, and stays. Several
-    processes may export one collection: see --shard.
+    Files of earlier exports are replaced. A file that was not written by export, or was changed
+    since, is kept and is an error for its slide. Several processes may export one collection: see
+    --shard.
 
     For example:
 
@@ -163,15 +165,15 @@ def export(
       wsi-seg export pred.zarr --geojson found/ --bbox 2000,1000,512,512
     """
     share = shard_of(shard)
-    wanted = {
+    paths = {
         "geojson": geojson, "qupath_project": qupath_project, "geoparquet": geoparquet,
         "asap": asap, "coco": coco, "table": table, "png": png,
         "overview": overview, "ome_tiff": ome_tiff, "ome_zarr": ome_zarr,
         "spatialdata": spatialdata, "dicom_seg": dicom_seg, "dicom_ann": dicom_ann, "rle": rle,
     }  # fmt: skip
-    if not any(wanted.values()):
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in wanted)
-        raise typer.BadParameter(f"choose some of {options}")
+    if not any(paths.values()):
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in paths)
+        raise typer.BadParameter(f"got no format; expected at least one of {options}")
 
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.exporting.run import export as run_export
@@ -220,5 +222,5 @@ def export(
         terminal.next_command("wsi-seg", "view", slides, prediction)
         return report.to_json()
 
-    # Those that share the work hold the prediction together.
+    # Processes with a share use a shared lock instead.
     run_verb(body, json_mode, writes=prediction if share is None else None)

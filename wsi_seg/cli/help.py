@@ -1,4 +1,4 @@
-"""Owns how help is laid out: verbs in groups, no word cut, commands on lines of their own."""
+"""Owns the layout of help: commands in groups, unbroken words, examples on separate lines."""
 
 import inspect
 import re
@@ -12,20 +12,20 @@ __all__ = ["VerbGroup", "help_text"]
 
 
 class Formatter(Protocol):
-    """The part of typer's formatter that lists definitions under a heading."""
+    """Methods of typer's formatter that write definition lists."""
 
     def section(self, name: str) -> AbstractContextManager[None]:
-        """Write a heading; what follows is indented."""
+        """Write a heading, and indent what follows."""
 
     def write_dl(self, rows: Sequence[tuple[str, str]]) -> None:
-        """Write terms and, next to each, what it means, wrapped."""
+        """Write terms and their wrapped definitions."""
 
 
 class VerbGroup(TyperGroup):
-    """Verbs below the headings that their ``rich_help_panel`` names, with a sentence each."""
+    """Commands grouped by their ``rich_help_panel``, with one sentence each."""
 
     def format_commands(self, ctx: object, formatter: Formatter) -> None:
-        """Write the list of verbs."""
+        """Write the list of commands."""
         del ctx
         width = max(map(len, self.commands))
         groups: dict[str, list[tuple[str, str]]] = {}
@@ -39,7 +39,7 @@ class VerbGroup(TyperGroup):
 
 
 def help_text(verb: Callable[..., None]) -> str:
-    r"""Docstring of a verb, its indented paragraphs marked so that their lines are kept.
+    r"""Return the docstring of a command, with indented paragraphs marked as preformatted.
 
     Examples
     --------

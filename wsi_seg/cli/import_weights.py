@@ -9,12 +9,10 @@ from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
 
 
 def import_weights(
-    source: Annotated[Path, typer.Argument(help="File of weights: .pth, .pt, .ckpt or .bin.")],
+    source: Annotated[Path, typer.Argument(help="Weights file: .pth, .pt, .ckpt or .bin.")],
     card: Annotated[
         Path,
-        typer.Option(
-            help="Model card: JSON like the one that `wsi-seg train` writes next to a checkpoint."
-        ),
+        typer.Option(help="Model card: JSON as written by `wsi-seg train` next to a checkpoint."),
     ],
     out: Annotated[
         Path | None,
@@ -22,10 +20,10 @@ def import_weights(
     ] = None,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Make a checkpoint of weights that were trained elsewhere.
+    """Convert weights of other programs to a checkpoint.
 
-    No code in their file is run, and a file that holds more than tensors is refused. The card
-    says which network it is.
+    Code in the weights file is never run, and files that contain more than tensors are rejected.
+    The card describes the network.
 
     For example:
 

@@ -30,7 +30,7 @@ def infer(
             help="Model file (.safetensors; .onnx or .pt2 of another program), or the YAML file of "
             "an ensemble; several are combined.",
             show_default="run/ensemble.yaml, else the newest .safetensors file under run/, else "
-            "the model of nuclei in H&E that comes with wsi-seg",
+            "the bundled model of nuclei in H&E",
         ),
     ] = None,
     card: Annotated[
@@ -38,29 +38,29 @@ def infer(
         typer.Option(
             help="Model card of networks of other programs: YAML or JSON with classes, mpp, "
             "tile_px, mean, std and output.",
-            show_default="the one in the file, or next to it",
+            show_default="the one in the model file, or next to it",
         ),
     ] = None,
     trust: Annotated[
         bool,
         typer.Option(
-            "--trust", help="Read model files that can run code, such as TorchScript (.pt)."
+            "--trust", help="Load model files that can run code, such as TorchScript (.pt)."
         ),
     ] = False,
     combine: Annotated[
         Mode | None,
         typer.Option(
-            help="How several models become one: mean or weighted mean of probabilities, "
-            "geometric (mean of logits), or majority vote (a tie is a no).",
-            show_default="as the ensemble's file says, else mean",
+            help="How to combine models: mean or weighted mean of probabilities, geometric (mean "
+            "of logits), or majority vote (a tie is negative).",
+            show_default="that of the ensemble file, else mean",
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Collection for the predictions.")] = Path("pred.zarr"),
     overlap: Annotated[
         str,
         typer.Option(
-            help="Fraction that neighbouring tiles share, 0 to 0.9; or adaptive: first 0, then "
-            "0.5 where tile borders disagree."
+            help="Fraction by which neighbouring tiles overlap, 0 to 0.9; or adaptive: first 0, "
+            "then 0.5 where tiles disagree at their borders."
         ),
     ] = "0.5",
     tile: Annotated[
@@ -70,7 +70,7 @@ def infer(
         ),
     ] = None,
     blend: Annotated[
-        Blend, typer.Option(help="How overlapping tiles are weighted; crop keeps only the centre.")
+        Blend, typer.Option(help="Weights of overlapping tiles; crop keeps only their centres.")
     ] = "gaussian",
     tta: Annotated[
         Tta,
@@ -80,41 +80,41 @@ def infer(
     ] = "none",
     batch: Annotated[
         str,
-        typer.Option(help="Tiles per forward pass; auto takes what suits device and memory."),
+        typer.Option(help="Tiles per forward pass; auto chooses by device and memory."),
     ] = "auto",
     max_ram: Annotated[
         str | None,
         typer.Option(
-            help="Main memory that a process may take, such as 4GB.",
-            show_default="as much as runs fastest",
+            help="Main memory that a process may use, such as 4GB.",
+            show_default="as much as is fastest",
         ),
     ] = None,
     precision: Annotated[
         Precision,
         typer.Option(
-            help="Arithmetic; auto is bf16 where the hardware has it, fp16 on older GPUs, else "
-            "fp32."
+            help="Floating-point precision; auto is bf16 if the hardware supports it, fp16 on "
+            "older GPUs, else fp32."
         ),
     ] = "auto",
     compiled: Annotated[
         Compile,
         typer.Option(
             "--compile",
-            help="Compile the network first, which takes about a minute once and is twice as fast "
-            "on GPUs; auto does so on a GPU where enough tiles are planned.",
+            help="Compile the network, which takes about a minute and makes it twice as fast on "
+            "GPUs; auto compiles on a GPU if there are enough tiles.",
         ),
     ] = "auto",
     readers: Annotated[
         int,
-        typer.Option(help="Reads at a time; 0 is the number of cores less two, at least two."),
+        typer.Option(help="Concurrent reads; 0 is the number of cores minus two, at least two."),
     ] = 0,
     save: Annotated[
         Literal[Save, "auto"],
-        typer.Option(help="What is written; auto is both up to 4 classes, else labels."),
+        typer.Option(help="What to save; auto is both for up to 4 classes, else labels."),
     ] = "auto",
     device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")] = "auto",
     skip_background: Annotated[
-        bool, typer.Option("--skip-background/--no-skip", help="Leave out tiles without tissue.")
+        bool, typer.Option("--skip-background/--no-skip", help="Skip tiles without tissue.")
     ] = True,
     allow_mpp_mismatch: Annotated[
         bool,
@@ -133,26 +133,24 @@ def infer(
     level: Annotated[
         int | None,
         typer.Option(
-            help="Pyramid level to read as it is, 0 the finest; checked like --mpp.",
-            show_default="the one that suits the mpp",
+            help="Pyramid level to read without resampling, 0 is the finest; checked like --mpp.",
+            show_default="chosen by mpp",
         ),
     ] = None,
-    plan: Annotated[
-        bool, typer.Option("--plan", help="Print what would be done, and stop.")
-    ] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Print the plan and exit.")] = False,
     cluster: Annotated[
         str | None,
         typer.Option(
             help="Workers: local:N, cuda[:N], slurm[:N[-M]] or tcp://HOST:PORT.",
-            show_default="this process alone",
+            show_default="this process only",
         ),
     ] = None,
     stage: Annotated[
         Path | None,
         typer.Option(
-            help="Folder into which slides of an object store are fetched, each while the one "
-            "before it is predicted; they are removed again.",
-            show_default="they are read from where they are",
+            help="Folder for temporary copies of slides from an object store, each fetched while "
+            "the previous one is predicted.",
+            show_default="read slides from the object store",
         ),
     ] = None,
     shard: ShardOption = None,
@@ -163,16 +161,16 @@ def infer(
         bool,
         typer.Option(
             "--overwrite",
-            help="Predict again; the old prediction stays until the new one is complete.",
+            help="Predict again; the old prediction is kept until the new one is complete.",
         ),
     ] = False,
     json_mode: JsonFlag = False,
 ) -> None:
     """Predict every slide, without seams, in bounded memory.
 
-    Run it again after an interruption and it continues with the first unfinished strip. Several
+    If interrupted, run the command again to continue with the first unfinished strip. Several
     processes may predict into one collection: see --shard, and `wsi-seg status`. Tiles that cannot
-    be read are left at 0 and named; the exit code is then 1.
+    be read are set to 0 and listed, and the exit code is 1.
 
     For example:
 
@@ -250,7 +248,7 @@ def infer(
 
 
 def _overlap(word: str) -> float | Literal["adaptive"]:
-    """Read a fraction, or the word adaptive."""
+    """Parse a fraction, or the word adaptive."""
     if word == "adaptive":
         return "adaptive"
     try:
@@ -262,7 +260,7 @@ def _overlap(word: str) -> float | Literal["adaptive"]:
 
 
 def _batch(word: str) -> int:
-    """Tiles per forward pass; 0 where they are to be chosen."""
+    """Parse the number of tiles per forward pass; 0 means auto."""
     if word == "auto":
         return 0
     if not word.isdecimal() or int(word) == 0:

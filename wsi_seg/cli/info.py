@@ -13,14 +13,14 @@ def info(
     mpp: Annotated[
         float | None,
         typer.Option(
-            help="Micrometres per pixel at level 0, in place of what the files say.",
-            show_default="as the files say",
+            help="Micrometres per pixel at level 0, overriding the files.",
+            show_default="that of the files",
         ),
     ] = None,
     scene: Annotated[
         str | None,
         typer.Option(
-            help="Number, from 1, or name of the image to take from files with several.",
+            help="Number, from 1, or name of the image to read from files with several.",
             show_default="the only one",
         ),
     ] = None,
@@ -28,7 +28,7 @@ def info(
 ) -> None:
     """Show format, levels and mpp of slides before tiling.
 
-    Also shows what `wsi-seg tile` would do with each level.
+    Also shows how `wsi-seg tile` would store each level.
 
     For example:
 

@@ -1,26 +1,26 @@
-"""Owns breaking lines for people between words, where a terminal would break them anywhere."""
+"""Owns wrapping lines between words, which terminals would break anywhere."""
 
 import re
 import shutil
 import textwrap
 from typing import TextIO
 
-# Codes of colours, which take no room.
+# Colour codes, which have no width.
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def wrapped(text: str, stream: TextIO) -> str:
-    """Break lines that are longer than the terminal is wide; those of a file or pipe stay.
+    """Wrap lines to the width of a terminal; text for files and pipes is unchanged.
 
-    Words are never broken, so that paths can still be copied. What follows a break is indented by
-    two more than its line.
+    Words are never broken, so that paths can be copied. Continuation lines are indented by two
+    more spaces.
 
     Parameters
     ----------
     text
-        One line, or several.
+        One or more lines.
     stream
-        Where it will be written.
+        Stream that the text is for.
     """
     if not stream.isatty():
         return text

@@ -11,29 +11,30 @@ from wsi_seg.cli.options import LabelOption
 
 def mine(
     predictions: Annotated[
-        Path, typer.Argument(help="Predictions of slides that the model did not learn from.")
+        Path, typer.Argument(help="Predictions of slides that the model was not trained on.")
     ],
     slides: Annotated[Path, typer.Argument(help="Collection of those slides.")],
     label: LabelOption = "annotations",
     ring_um: Annotated[
-        float, typer.Option(min=0, help="Width in um of a ring around the truth that is left out.")
+        float, typer.Option(min=0, help="Width in um of a ring around the truth to exclude.")
     ] = 50.0,
     cap: Annotated[
         float,
         typer.Option(min=0, max=1, help="Largest fraction of a slide that becomes hard negative."),
     ] = 0.02,
     least: Annotated[
-        float, typer.Option(min=0, max=1, help="Least probability of a false positive.")
+        float, typer.Option(min=0, max=1, help="Minimum probability of a false positive.")
     ] = 0.5,
     missed: Annotated[
-        bool, typer.Option("--missed", help="Mark structures that were missed, too.")
+        bool, typer.Option("--missed", help="Also mark structures that were missed.")
     ] = False,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Mine hard negatives: mark where the model was wrong.
+    """Mine hard negatives: mark confident errors of the model.
 
-    They become the layer `hard_negatives`, for the next round of training. Give the recipe a share
-    of it, for example sampling.mix.hard_negatives=0.3. The same predictions give the same layer.
+    They are written as the label `hard_negatives`, for the next round of training. Set their
+    fraction in the recipe, for example sampling.mix.hard_negatives=0.3. The result is
+    deterministic.
 
     For example:
 

@@ -1,10 +1,10 @@
-"""Owns options that take several numbers in one text."""
+"""Owns parsing options of comma-separated numbers."""
 
 import typer
 
 
 def numbers(text: str) -> tuple[float, ...]:
-    """Numbers of a text with commas.
+    """Parse comma-separated numbers.
 
     Raises
     ------
@@ -14,16 +14,16 @@ def numbers(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError as error:
-        raise typer.BadParameter(f"got {text!r}; expected numbers with commas") from error
+        raise typer.BadParameter(f"got {text!r}; expected comma-separated numbers") from error
 
 
 def low_high(text: str) -> tuple[float, float] | None:
-    """Two numbers of a text with a comma, the first below the second; None if it is empty.
+    """Parse LOW,HIGH with LOW below HIGH; None if the text is empty.
 
     Raises
     ------
     typer.BadParameter
-        If the text holds anything else.
+        If the text is anything else.
     """
     found = numbers(text)
     if not found:

@@ -1,4 +1,4 @@
-"""Owns the options that several verbs share."""
+"""Owns options that several commands share."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from wsi_seg.store import Stores
 
 TruthOption = Annotated[
-    Path, typer.Option(help="Collection of the slides, which holds the true labels.")
+    Path, typer.Option(help="Collection of the slides, with the ground-truth labels.")
 ]
 
-LabelOption = Annotated[str, typer.Option(help="Name of the label that is the truth.")]
+LabelOption = Annotated[str, typer.Option(help="Name of the ground-truth label.")]
 
 SetOption = Annotated[
     list[str] | None,
@@ -34,9 +34,9 @@ VolumesOption = Annotated[
 ShardOption = Annotated[
     str | None,
     typer.Option(
-        help="Share of the work, such as 3/16 for the third of 16 processes; auto asks SLURM, "
-        "Kubernetes or torchrun.",
-        show_default="all of it",
+        help="Share of the work, such as 3/16 for the third of 16 processes; auto reads it from "
+        "SLURM, Kubernetes or torchrun.",
+        show_default="all work",
     ),
 ]
 
@@ -44,7 +44,7 @@ ShardOption = Annotated[
 OnlyOption = Annotated[
     str | None,
     typer.Option(
-        help="Slides to work on: a pattern of names, such as case-1*, or a csv file with a column "
+        help="Slides to process: a pattern of names, such as case-1*, or a csv file with a column "
         "slide.",
         show_default="all",
     ),
@@ -56,20 +56,20 @@ InsideOption = Annotated[
     typer.Option(
         help="Part of each slide: a class of its annotations, such as tumour, or a GeoJSON file of "
         "polygons.",
-        show_default="all of it",
+        show_default="whole slides",
     ),
 ]
 
 BoxOption = Annotated[
     str | None,
     typer.Option(
-        help="Part of each slide: X,Y,WIDTH,HEIGHT in level-0 pixels.", show_default="all of it"
+        help="Part of each slide: X,Y,WIDTH,HEIGHT in level-0 pixels.", show_default="whole slides"
     ),
 ]
 
 
 def inside_of(inside: str | None, bbox: str | None) -> "Inside | None":
-    """Read the part of slides that was asked for."""
+    """Parse --inside and --bbox."""
     if inside is None and bbox is None:
         return None
     from wsi_seg.masks.inside import Inside
@@ -78,12 +78,12 @@ def inside_of(inside: str | None, bbox: str | None) -> "Inside | None":
 
 
 def only_some[S: "Stores"](stores: S, only: str | None) -> S:
-    """Take the slides of a collection that were asked for."""
+    """Select slides of a collection by --only."""
     from wsi_seg.selection import Selection
 
     return stores if only is None else stores.only(Selection.parse(only).pick(stores.names()))
 
 
 def shard_of(text: str | None) -> Shard | None:
-    """Read the share that was asked for."""
+    """Parse --shard."""
     return None if text is None else Shard.parse(text)

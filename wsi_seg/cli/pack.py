@@ -15,7 +15,7 @@ def pack(
     ] = None,
     torch_export: Annotated[
         Path | None,
-        typer.Option(help="File of torch.export to write (.pt2).", show_default="not written"),
+        typer.Option(help="torch.export file to write (.pt2).", show_default="not written"),
     ] = None,
     torchscript: Annotated[
         Path | None,
@@ -24,13 +24,13 @@ def pack(
     bioimageio: Annotated[
         Path | None,
         typer.Option(
-            help="Archive of a bioimage.io model to write (.zip), for QuPath and ilastik.",
+            help="bioimage.io model archive to write (.zip), for QuPath and ilastik.",
             show_default="not written",
         ),
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option(help="Name of the bioimage.io model.", show_default="its classes"),
+        typer.Option(help="Name of the bioimage.io model.", show_default="derived from classes"),
     ] = None,
     author: Annotated[
         list[str] | None,
@@ -39,15 +39,15 @@ def pack(
         ),
     ] = None,
     licence: Annotated[
-        str, typer.Option("--license", help="Licence of the bioimage.io model, as SPDX names it.")
+        str, typer.Option("--license", help="SPDX identifier of the bioimage.io model's licence.")
     ] = "CC-BY-4.0",
     json_mode: JsonFlag = False,
 ) -> None:
-    """Write a checkpoint in formats that other programs run.
+    """Export a checkpoint to formats of other programs.
 
-    Normalisation and activation are inside: a file takes float32 RGB of 0 to 255 and gives
-    probabilities, in batches of any number. Each file is run, and has to give what our own pass
-    gives; the largest difference is printed. `wsi-seg infer` takes the files back.
+    Exported models include normalisation and activation: they take batches of float32 RGB of 0 to
+    255 and return probabilities. Each file is run and compared with the checkpoint; the largest
+    difference is printed. `wsi-seg infer` reads the files, too.
 
     For example:
 
@@ -61,12 +61,12 @@ def pack(
 
         targets = PackTargets(onnx, torch_export, torchscript, bioimageio)
         made_by = Credits(name, tuple(author or ("unknown",)), licence)
-        terminal.progress.note("exporting and trying the network")
+        terminal.progress.note("exporting and checking the network")
         report = pack_model(checkpoint, targets, made_by)
         terminal.say("\n".join(report.lines()))
-        taken = [path for path in report.differences if path.suffix in (".onnx", ".pt2")]
-        if taken:
-            terminal.next_command("wsi-seg", "infer", "--checkpoint", taken[0])
+        readable = [path for path in report.differences if path.suffix in (".onnx", ".pt2")]
+        if readable:
+            terminal.next_command("wsi-seg", "infer", "--checkpoint", readable[0])
         return report.to_json()
 
     run_verb(body, json_mode)

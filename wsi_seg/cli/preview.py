@@ -10,17 +10,19 @@ from wsi_seg.cli.options import SetOption
 
 
 def preview(
-    recipe: Annotated[Path, typer.Argument(help="Recipe that `wsi-seg train` takes.")],
+    recipe: Annotated[Path, typer.Argument(help="Recipe for `wsi-seg train`.")],
     out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("preview.png"),
-    slides: Annotated[int, typer.Option(min=1, help="Slides at most, evenly taken from all.")] = 24,
+    slides: Annotated[
+        int, typer.Option(min=1, help="Maximum number of slides, evenly selected.")
+    ] = 24,
     settings: SetOption = None,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Show what training would see, before it runs.
+    """Preview the training data of a recipe.
 
-    One contact sheet: the slides that are learned from, with tissue, labels and drawn patches;
-    augmented patches with the outlines of their labels; and the mean label by its place in the
-    patch, which is to be even.
+    Writes a contact sheet: the training slides with tissue, labels and sampled patches; augmented
+    patches with the outlines of their labels; and the mean label by position in the patch, which
+    should be uniform.
 
     For example:
 

@@ -13,43 +13,43 @@ def pseudo(
     predictions: Annotated[Path, typer.Argument(help="Predictions of slides without truth.")],
     collection: Annotated[Path, typer.Argument(help="Collection of those slides.")],
     recipe: Annotated[
-        Path, typer.Option(help="Recipe of the run that will learn from them.")
+        Path, typer.Option(help="Recipe of the run that will be trained on them.")
     ] = Path("recipe.yaml"),
     settings: SetOption = None,
     fold: Annotated[
         int | None,
         typer.Option(
-            help="Number of the fold that will learn from them, from 0.", show_default="any fold"
+            help="Number of the fold that will be trained on them, from 0.", show_default="any fold"
         ),
     ] = None,
     high: Annotated[
         float | None,
         typer.Option(
             help="Lowest probability, 0 to 1, at which a pixel gets a class.",
-            show_default="0.7; with --soft all are learned",
+            show_default="0.7; with --soft all pixels count",
         ),
     ] = None,
     low: Annotated[
         float | None,
         typer.Option(
-            help="Highest probability, 0 to 1, at which it is background.",
-            show_default="0.3; with --soft all are learned",
+            help="Highest probability, 0 to 1, at which a pixel is background.",
+            show_default="0.3; with --soft all pixels count",
         ),
     ] = None,
     foreground_only: Annotated[
         bool, typer.Option("--foreground-only", help="Ignore tiles without any class.")
     ] = False,
     soft: Annotated[
-        bool, typer.Option("--soft", help="Learn the probabilities, not only the classes.")
+        bool, typer.Option("--soft", help="Train on the probabilities instead of class ids.")
     ] = False,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Turn confident predictions into pseudo-labels to learn from.
+    """Turn confident predictions into pseudo-labels for training.
 
-    Pixels between the two probabilities are ignored; with --soft and neither of them each pixel
-    is learned, with the probability that it has. Slides that the run holds out are refused, and
-    labels drawn by people are never overwritten: data.label of the recipe may be another name.
-    The recipe's data.pseudo_weight says how much such slides count.
+    Pixels between the two probabilities are ignored; with --soft and neither of them, each pixel
+    counts with its probability. Slides that the run holds out are rejected, and manual labels are
+    never overwritten: set data.label of the recipe to another name. The recipe's
+    data.pseudo_weight is the weight of such slides.
 
     For example:
 

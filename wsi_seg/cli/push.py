@@ -12,18 +12,16 @@ def push(
     file: Annotated[Path, typer.Argument(help="Model: .safetensors, .onnx or .pt2.")],
     address: Annotated[str, typer.Argument(help="Repository: hf://OWNER/NAME[@BRANCH].")],
     licence: Annotated[
-        str, typer.Option("--license", help="Licence of the model, as SPDX names it.")
+        str, typer.Option("--license", help="SPDX identifier of the model's licence.")
     ] = "other",
-    public: Annotated[
-        bool, typer.Option("--public", help="Let everybody see a repository that is new.")
-    ] = False,
+    public: Annotated[bool, typer.Option("--public", help="Make a new repository public.")] = False,
     json_mode: JsonFlag = False,
 ) -> None:
     """Push a model and its page to the Hugging Face hub.
 
-    The page is a README with the model's card, its scores, and the curves of its training where
-    they are next to it. Then `--checkpoint hf://OWNER/NAME@REVISION` fetches it. The account is
-    that of HF_TOKEN or of `hf auth login`.
+    The page is a README with the model card, its scores, and training curves if metrics.csv is next
+    to the model. `--checkpoint hf://OWNER/NAME@REVISION` downloads it. The account is that of
+    HF_TOKEN or of `hf auth login`.
 
     For example:
 

@@ -17,22 +17,22 @@ def recipe(
     section: Annotated[
         str,
         typer.Argument(
-            help="Only the keys below this one, such as train or sampling.mix.",
+            help="Show only keys below this one, such as train or sampling.mix.",
             show_default="all keys",
         ),
     ] = "",
     schema: Annotated[
         bool,
-        typer.Option("--schema", help="Print a JSON schema in place of text, for editors."),
+        typer.Option("--schema", help="Print a JSON schema for editors instead of text."),
     ] = False,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print the page docs/recipe.md in place of text.")
+        bool, typer.Option("--markdown", help="Print the page docs/recipe.md instead of text.")
     ] = False,
     json_mode: JsonFlag = False,
 ) -> None:
     """Print every recipe key: type, default, unit, meaning.
 
-    An editor that knows the YAML language server completes and checks a recipe whose first line is
+    Editors with the YAML language server complete and validate a recipe whose first line is
     `# yaml-language-server: $schema=recipe.schema.json`.
 
     For example:
@@ -74,7 +74,7 @@ def _below(key: str, section: str) -> bool:
 
 
 def _lines(row: "RecipeKey") -> list[str]:
-    """One key for people: its name; type, default and unit; and what it means."""
+    """Format a key: its name; its type, default and unit; and its meaning."""
     facts = row.kind.replace("`", "")
     if row.default != "":
         facts += "; required" if row.default is None else f"; default {row.default}"

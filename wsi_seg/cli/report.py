@@ -19,13 +19,11 @@ def report(
             show_default="without pictures and scores",
         ),
     ] = None,
-    truth: Annotated[
-        str, typer.Option(help="Name of the label that is the truth.")
-    ] = "annotations",
+    truth: Annotated[str, typer.Option(help="Name of the ground-truth label.")] = "annotations",
     run: Annotated[
         Path | None,
         typer.Option(
-            help="Run that made the model, for its training curves.", show_default="without curves"
+            help="Training run of the model, for its curves.", show_default="without curves"
         ),
     ] = None,
     candidates: Annotated[
@@ -45,9 +43,9 @@ def report(
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
     json_mode: JsonFlag = False,
 ) -> None:
-    """Write one HTML file about a prediction or a run.
+    """Write an HTML report of a prediction or a run.
 
-    It holds its pictures and plots, and can be read, printed and sent by mail.
+    The file includes all pictures and plots, so it can be printed and sent by mail.
 
     For example:
 
@@ -55,7 +53,7 @@ def report(
       wsi-seg report pred.zarr --slides store.zarr --run run/ --out report.html
     """
     if (candidates is None) != (findings is None):
-        raise typer.BadParameter("--candidates and --findings go together")
+        raise typer.BadParameter("got one of --candidates, --findings; expected both or neither")
 
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.reporting.write import ReportSources

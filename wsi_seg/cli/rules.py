@@ -1,4 +1,4 @@
-"""Owns which rule a verb decides by, from the options that several verbs share."""
+"""Owns the options for the decision rule that several commands share."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 RuleOption = Annotated[
     Path | None,
     typer.Option(
-        help="Decide by the rule in this file, which `search` writes.",
-        show_default="run/rule.json where it exists, else what `infer` decided",
+        help="File of the decision rule, written by `search`.",
+        show_default="run/rule.json if it exists, else the decision of `infer`",
     ),
 ]
 
@@ -24,8 +24,8 @@ ThresholdOption = Annotated[
     typer.Option(
         min=0,
         max=1,
-        help="Decide by this probability in place of a rule: pixels above it are kept.",
-        show_default="decide by the rule",
+        help="Keep pixels above this probability, instead of a rule.",
+        show_default="use the rule",
     ),
 ]
 
@@ -33,33 +33,31 @@ WatershedOption = Annotated[
     float,
     typer.Option(
         min=0,
-        help="Split touching objects by a watershed at necks at least this deep (um; pixels where "
-        "the rule counts pixels); 0 splits none.",
+        help="Split touching objects by a watershed at necks at least this deep (um; pixels if "
+        "that is the rule's unit); 0 splits nothing.",
     ),
 ]
 
-# Where `wsi-seg search` leaves what it found.
+# Default output of `wsi-seg search`.
 FOUND_RULE = Path("run/rule.json")
 
 
 def rule_file(named: Path | None, threshold: float | None) -> Path | None:
-    """File of the rule to decide by: the one named; what was found, where no threshold is given."""
+    """Return the given file of a rule, or that of the last search if no threshold is given."""
     return named or (FOUND_RULE if threshold is None and FOUND_RULE.is_file() else None)
 
 
 def chosen_rule(
     terminal: Terminal, file: Path | None, threshold: float | None, watershed_depth: float = 0.0
 ) -> "Rule | None":
-    """Rule of a file or of a threshold, with the watershed asked for; None: what infer decided.
-
-    The terminal says which rule it is.
+    """Return the rule of a file or a threshold, and show it; None keeps the decision of infer.
 
     Raises
     ------
     typer.BadParameter
         If both a file and a threshold are given.
     ConfigError
-        If the file does not hold a rule.
+        If the file is not a rule.
     """
     if file is not None and threshold is not None:
         raise typer.BadParameter("choose one of --rule, --threshold")

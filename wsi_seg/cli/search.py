@@ -15,22 +15,22 @@ from wsi_seg.cli.rules import WatershedOption
 def search(
     predictions: Annotated[
         list[Path],
-        typer.Argument(help="Out-of-fold predictions: one collection, or one for each fold."),
+        typer.Argument(help="Out-of-fold predictions: one collection, or one per fold."),
     ],
     truth: TruthOption = Path("store.zarr"),
     label: LabelOption = "annotations",
     high_threshold: Annotated[
         str,
         typer.Option(
-            help="Probabilities to try, with commas, that some pixels of an image or object must "
-            "be above; 0 takes exclusive classes as they were inferred.",
-            show_default="0.3 to 0.8; 0, too, where classes are exclusive",
+            help="Comma-separated probabilities to try, which some pixels of an image or object "
+            "must exceed; 0 keeps the inferred decision of exclusive classes.",
+            show_default="0.3 to 0.8; also 0 if classes are exclusive",
         ),
     ] = "",
     low_threshold: Annotated[
         str,
         typer.Option(
-            help="Probabilities to try, with commas, above which its pixels are then kept "
+            help="Comma-separated probabilities to try, above which all its pixels are then kept "
             "(hysteresis).",
             show_default="the same as --high-threshold",
         ),
@@ -38,7 +38,7 @@ def search(
     min_area: Annotated[
         str,
         typer.Option(
-            help="Areas to try, with commas, that pixels above the high threshold must cover; "
+            help="Comma-separated areas to try, which pixels above the high threshold must cover; "
             "see --unit."
         ),
     ] = "0",
@@ -48,17 +48,18 @@ def search(
     per: Annotated[
         Literal[Scope, "both"],
         typer.Option(
-            help="What --min-area is counted for: each image or each object; or try both."
+            help="Whether --min-area applies to each image or to each object; or try both."
         ),
     ] = "image",
     min_object_area: Annotated[
         float,
-        typer.Option(min=0, help="Not searched: leave out objects smaller than this; see --unit."),
+        typer.Option(min=0, help="Not searched: remove objects smaller than this; see --unit."),
     ] = 0.0,
     keep_largest: Annotated[
         int,
         typer.Option(
-            min=0, help="Not searched: keep so many largest objects of each class; 0 keeps all."
+            min=0,
+            help="Not searched: number of largest objects to keep per class; 0 keeps all.",
         ),
     ] = 0,
     max_hole_area: Annotated[
@@ -70,8 +71,8 @@ def search(
         float,
         typer.Option(
             min=0,
-            help="Not searched: of objects whose centres are nearer than this (um; pixels with "
-            "--unit px), keep the one of the higher probability.",
+            help="Not searched: of objects whose centroids are closer than this (um; pixels with "
+            "--unit px), keep the most probable one.",
         ),
     ] = 0.0,
     nms_iou: Annotated[
@@ -84,18 +85,19 @@ def search(
         ),
     ] = 1.0,
     folds: Annotated[
-        int, typer.Option(min=2, help="Folds that the slides of a single collection are split in.")
+        int, typer.Option(min=2, help="Number of folds to split a single collection into.")
     ] = 5,
     out: Annotated[
-        Path, typer.Option(help="File for the rule; `export` and `evaluate` look there.")
+        Path, typer.Option(help="File for the rule; the default of `export` and `evaluate`.")
     ] = Path("run/rule.json"),
     json_mode: JsonFlag = False,
 ) -> None:
     """Find the best thresholds on out-of-fold predictions.
 
-    Prints the score on the slides that the rule was chosen by, which is optimistic, and the score
-    to expect on new slides. Options that are not searched are kept with the rule. Slides without
-    the true label are named and left out; if others fail, the exit code is 1, after the rest.
+    Prints the score on the slides that the rule was selected by, which is optimistic, and the
+    cross-validated score, which estimates that on new slides. Options that are not searched are
+    stored with the rule. Slides without the ground-truth label are listed and skipped; if others
+    fail, the exit code is 1.
 
     For example:
 

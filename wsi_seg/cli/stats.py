@@ -13,16 +13,16 @@ def stats(
     compare: Annotated[
         Path | None,
         typer.Option(
-            help="Collection that a model learned from; says which slides look unlike its own.",
+            help="Training collection of a model; reports slides that look different from it.",
             show_default="no comparison",
         ),
     ] = None,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Measure how slides look, and which look unlike others.
+    """Measure the colours of slides, and find outliers.
 
-    Look at it before a model meets slides of another laboratory or scanner. Figures are means over
-    the tissue, in L*a*b*: lightness, red to green, yellow to blue.
+    Check this before applying a model to slides of another laboratory or scanner. Values are means
+    over the tissue in L*a*b*: lightness, green to red, blue to yellow.
 
     For example:
 

@@ -16,20 +16,20 @@ from wsi_seg.errors import ConfigError
 
 def tile(
     slides: Annotated[
-        list[Path], typer.Argument(help="Slide files, or folders of them; or addresses.")
+        list[Path], typer.Argument(help="Slide files, folders of them, or object store addresses.")
     ],
-    out: Annotated[Path, typer.Option(help="Collection to make or to add to.")] = Path(
+    out: Annotated[Path, typer.Option(help="Collection to create or to add to.")] = Path(
         "store.zarr"
     ),
     codec: Annotated[
         CodecName,
         typer.Option(
-            help="auto copies the slide's own compressed tiles where it can, else zstd; verbatim "
-            "insists on copies; the others encode every level again."
+            help="auto copies the slide's compressed tiles if possible, else uses zstd; verbatim "
+            "requires copies; the others re-encode every level."
         ),
     ] = "auto",
     quality: Annotated[
-        int, typer.Option(min=1, max=100, help="Quality of JPEG that is encoded.")
+        int, typer.Option(min=1, max=100, help="JPEG quality of encoded levels.")
     ] = 90,
     distance: Annotated[
         float,
@@ -38,22 +38,22 @@ def tile(
     mpp: Annotated[
         float | None,
         typer.Option(
-            help="Micrometres per pixel at level 0, in place of what the files say.",
-            show_default="as the files say",
+            help="Micrometres per pixel at level 0, overriding the files.",
+            show_default="that of the files",
         ),
     ] = None,
     window: Annotated[
         str,
         typer.Option(
-            help="Intensity window LOW,HIGH: values (HU in CT) shown as black and as white, in CT "
+            help="Intensity window LOW,HIGH: values (HU in CT) mapped to black and to white, in CT "
             "and plain DICOM.",
-            show_default="as the files say",
+            show_default="that of the files",
         ),
     ] = "",
     scene: Annotated[
         str | None,
         typer.Option(
-            help="Number, from 1, or name of the image to take from files with several.",
+            help="Number, from 1, or name of the image to read from files with several.",
             show_default="the only one",
         ),
     ] = None,
@@ -64,57 +64,54 @@ def tile(
     names: Annotated[
         NamesBy,
         typer.Option(
-            help="Names of the slides: the file's own, or its folders and its own, to tell apart "
-            "files of one name."
+            help="Names of slides: file names, or file names with folders, to distinguish files of "
+            "the same name."
         ),
     ] = "stem",
     only: Annotated[
         str | None,
         typer.Option(
             help="Slides to tile: a pattern of names, such as case-1*, or a csv file with a column "
-            "slide, and a column mpp for what is said by --mpp of all.",
+            "slide and optionally a column mpp, which overrides --mpp per slide.",
             show_default="all",
         ),
     ] = None,
     inside: Annotated[
         str | None,
         typer.Option(
-            help="Part of each slide: a GeoJSON file of polygons; nothing else is copied.",
-            show_default="all of it",
+            help="Part of each slide to copy: a GeoJSON file of polygons.",
+            show_default="whole slides",
         ),
     ] = None,
     bbox: BoxOption = None,
-    workers: Annotated[
-        int, typer.Option(min=1, help="Number of slides that are tiled at the same time.")
-    ] = 2,
+    workers: Annotated[int, typer.Option(min=1, help="Number of slides to tile concurrently.")] = 2,
     stage: Annotated[
         Path | None,
         typer.Option(
-            help="Folder into which slides of object stores are fetched, at most two at a time; "
-            "they are removed again.",
-            show_default="the system's folder of temporary files",
+            help="Folder for temporary copies of slides from object stores, at most two at a time.",
+            show_default="the system's temporary folder",
         ),
     ] = None,
     annotations: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of annotation files, named like the slides, to draw into them.",
-            show_default="nothing is drawn",
+            help="Folder of annotation files, named like the slides, to rasterize.",
+            show_default="no annotations",
         ),
     ] = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Compare samples with the slides afterwards.")
+        bool, typer.Option("--verify", help="Compare samples with the source slides afterwards.")
     ] = False,
     shard: ShardOption = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Make stores again that exist.")
+        bool, typer.Option("--overwrite", help="Replace existing stores.")
     ] = False,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Turn slides into a collection of pyramids with tissue masks.
+    """Convert slides to a collection of pyramids with tissue masks.
 
-    Run it again after an interruption and it continues where it stopped. Several processes may
-    tile into one collection: see --shard.
+    If interrupted, run the command again to continue. Several processes may tile into one
+    collection: see --shard.
 
     For example:
 
@@ -130,10 +127,10 @@ def tile(
     share = shard_of(shard)
     if share is not None and annotations is not None:
         raise typer.BadParameter(
-            "got --annotations with --shard; draw them with `wsi-seg annotate` once all is tiled"
+            "got --annotations with --shard; run `wsi-seg annotate` after all slides are tiled"
         )
     if verify and (inside or bbox):
-        raise typer.BadParameter("got --verify with a part of slides; it compares whole ones")
+        raise typer.BadParameter("got --verify with a part of slides; it compares whole slides")
 
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.ingest.names import name_slides
@@ -150,8 +147,8 @@ def tile(
         found = name_slides(slides, names, only=some)
         if verify and (remote := next((one for one in found.names if object_path(one)), None)):
             raise ConfigError(
-                f"got --verify and {remote}; expected slides of this machine, which can be read "
-                "again; `wsi-seg verify` compares what is stored with its digests"
+                f"got --verify and {remote}; expected slides on this machine, which can be read "
+                "again; `wsi-seg verify` compares stored files with their checksums instead"
             )
         found = replace(found, inside=inside_of(inside, bbox), shard=share)
         report = tile_slides(
@@ -187,5 +184,5 @@ def tile(
         terminal.next_command("wsi-seg", "infer", out, "--overlap", "0.5")
         return summary
 
-    # Those that share the work hold the collection together.
+    # Processes with a share use a shared lock instead.
     run_verb(body, json_mode, writes=out if share is None else None, makes=True, anywhere=True)

@@ -12,22 +12,22 @@ from wsi_seg.cli.options import SetOption
 def train(
     context: typer.Context,
     recipe: Annotated[
-        Path, typer.Argument(help="YAML file that says what to train; see `wsi-seg recipe`.")
+        Path, typer.Argument(help="YAML file of the training; see `wsi-seg recipe`.")
     ],
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("run"),
     settings: SetOption = None,
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Only print parameters, memory and the batch size that fits."
+            "--dry-run", help="Print parameters, memory and the largest batch size, and exit."
         ),
     ] = False,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Train a network by a recipe, and keep the best one.
+    """Train a network by a recipe, and save the best one.
 
-    The best is the one with the highest score on the slides held out. Run it again after an
-    interruption and it continues with the next batch.
+    The best network has the highest score on the held-out slides. If interrupted, run the command
+    again to continue with the next batch.
 
     For example:
 

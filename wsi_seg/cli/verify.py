@@ -15,15 +15,15 @@ def verify(
     quarantine: Annotated[
         bool,
         typer.Option(
-            "--quarantine", help="Move damaged stores away, so that the same verb makes them again."
+            "--quarantine", help="Move damaged stores away, so that they can be written again."
         ),
     ] = False,
     json_mode: JsonFlag = False,
 ) -> None:
     """Find damage: compare every file with its checksum.
 
-    Metadata, shard indices and completeness are checked too. The exit code is 1 if anything is
-    wrong. To compare a store with its slide, use `wsi-seg tile --verify`.
+    Metadata, shard indices and completeness are checked, too. The exit code is 1 if anything is
+    damaged. To compare a store with its source slide, use `wsi-seg tile --verify`.
 
     For example:
 

@@ -17,42 +17,41 @@ def view(
     other: Annotated[
         Path | None,
         typer.Option(
-            help="Another prediction, shown side by side with the first.",
+            help="Another prediction to show side by side with the first.",
             show_default="one prediction",
         ),
     ] = None,
-    truth: Annotated[
-        str, typer.Option(help="Name of the label that is the truth.")
-    ] = "annotations",
+    truth: Annotated[str, typer.Option(help="Name of the ground-truth label.")] = "annotations",
     review: Annotated[
         Path | None,
         typer.Option(help="Folder for reviews.", show_default="review/ next to the collection"),
     ] = None,
     weight: Annotated[
-        float, typer.Option(min=0, max=1, help="How much what is reviewed counts in training.")
+        float, typer.Option(min=0, max=1, help="Weight of reviewed annotations in training.")
     ] = 1.0,
     sam: Annotated[
         Path | None,
         typer.Option(
-            help="Decoder of a promptable model in ONNX; its encoder is next to it.",
-            show_default="no outlines by a click",
+            help="ONNX decoder of a promptable model, with its encoder next to it, which outlines "
+            "clicked objects.",
+            show_default="disabled",
         ),
     ] = None,
     read_only: Annotated[
-        bool, typer.Option("--read-only", help="Write nothing, so no reviews either.")
+        bool, typer.Option("--read-only", help="Disable reviews, and write nothing.")
     ] = False,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; any but loopback asks for a token.")
+        str, typer.Option(help="Address to listen on; any but loopback requires a token.")
     ] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")
     ] = 8123,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Look at slides and predictions in a browser, and review.
+    """View slides and predictions in a browser, and review them.
 
-    Serves a page from this machine, with slides, predictions and truth; stores are only read.
-    Stop it with Ctrl-C.
+    Starts a local web server for slides, predictions and truth; stores are only read. Stop it with
+    Ctrl-C.
 
     For example:
 
@@ -74,7 +73,7 @@ def view(
             if folder is None:
                 terminal.next_command("wsi-seg", "report", prediction or "run")
             else:
-                terminal.say(f"Reviews are kept in {folder}")
+                terminal.say(f"Reviews are saved to {folder}")
                 terminal.next_command("wsi-seg", "annotate", collection, folder, "--name", "review")
 
         serve(

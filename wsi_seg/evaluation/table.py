@@ -29,6 +29,5 @@ def write_scores(folder: Path, scores: Scores) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_atomic(folder / "slides.csv", text.getvalue())
-    write_atomic(
-        folder / SCORES, json.dumps(scores.to_json(), indent=1)
-    )  # last: it marks both as complete
+    # Last, because it marks both files as complete.
+    write_atomic(folder / SCORES, json.dumps(scores.to_json(), indent=1))

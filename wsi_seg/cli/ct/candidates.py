@@ -20,15 +20,15 @@ def candidates(
         float,
         typer.Option(
             min=0,
-            help="Of candidates nearer to each other than this many mm, keep the one of the "
-            "highest probability; 0 keeps all.",
+            help="Of candidates closer to each other than this many mm, keep the most probable "
+            "one; 0 keeps all.",
         ),
     ] = 0.0,
     json_mode: JsonFlag = False,
 ) -> None:
     """Join objects of neighbouring slices to candidates in mm.
 
-    Writes the centre and the highest probability of each, in the form of LUNA16's candidates, for
+    Writes the centre and the maximum probability of each candidate in the format of LUNA16, for
     `wsi-seg ct froc`.
 
     For example:
@@ -56,6 +56,6 @@ def candidates(
         terminal.next_command("wsi-seg", "ct", "froc", out, "--truth", "annotations.csv")
         return report.to_json()
 
-    # A rule's decision is kept as a label of the prediction.
+    # The decision of a rule is written to the prediction.
     decides = (file, threshold) != (None, None)
     run_verb(body, json_mode, writes=prediction if decides else None)

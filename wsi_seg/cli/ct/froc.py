@@ -18,15 +18,16 @@ def froc(
     scans: Annotated[
         Path | None,
         typer.Option(
-            help="Text file with the names of all scans, one on each line.",
-            show_default="the scans that the two files name",
+            help="Text file with the names of all scans, one per line.",
+            show_default="the scans in the two files",
         ),
     ] = None,
     exclude: Annotated[
         Path | None,
         typer.Option(
-            help="csv like the truth, of irrelevant findings: candidates there are ignored.",
-            show_default="no candidate is ignored",
+            help="csv of irrelevant findings, in the format of the truth: candidates there are "
+            "ignored.",
+            show_default="no irrelevant findings",
         ),
     ] = None,
     json_mode: JsonFlag = False,

@@ -13,25 +13,25 @@ def lungs(
     volumes: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Volume file (mhd, nii), read for the distance between slices; repeat the option "
-            "for each volume.",
-            show_default="as --rules says",
+            help="Volume file (mhd, nii), for the distance between slices; repeat the option for "
+            "each volume.",
+            show_default="that of --rules",
         ),
     ] = None,
     rules: Annotated[
         Path | None,
         typer.Option(
-            help="YAML file with a rule, and rules of single cases.",
-            show_default="the rule of DSB 2017's first place",
+            help="YAML file with a rule, and rules for single cases.",
+            show_default="the rule of the winner of DSB 2017",
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("lungs"),
     json_mode: JsonFlag = False,
 ) -> None:
-    """Find lungs; they replace the slices' tissue masks.
+    """Segment lungs, which replace the slices' tissue masks.
 
-    Training then draws from lung, and `infer` skips the rest. A picture of each volume shows the
-    outline; volumes that look unusual are named. Correct those with a rule of their own:
+    Training then samples from the lungs, and `infer` skips the rest. A picture of each volume shows
+    the outline; volumes with unusual masks are listed. Correct those with a rule for the case:
 
       cases: {scan7: {threshold_hu: -150, off_axis_mm: 92, keep: 2}}
 
