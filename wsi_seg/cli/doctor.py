@@ -22,7 +22,7 @@ def doctor(
     ] = Path(),
     json_mode: JsonFlag = False,
 ) -> None:
-    """Check this machine, and show the settings that infer would choose.
+    """Check this machine, and show the defaults of infer on it.
 
     Checks libraries, processor, memory, GPU and decoders, and writes a few temporary files to the
     folder. The exit code is 1 if a requirement is not met.

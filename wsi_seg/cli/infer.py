@@ -114,7 +114,7 @@ def infer(
     ] = "auto",
     device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")] = "auto",
     skip_background: Annotated[
-        bool, typer.Option("--skip-background/--no-skip", help="Skip tiles without tissue.")
+        bool, typer.Option("--skip-background/--no-skip", help="Skip tiles that have no tissue.")
     ] = True,
     allow_mpp_mismatch: Annotated[
         bool,

@@ -11,9 +11,7 @@ if TYPE_CHECKING:
     from wsi_seg.masks.inside import Inside
     from wsi_seg.store import Stores
 
-TruthOption = Annotated[
-    Path, typer.Option(help="Collection of the slides, with the ground-truth labels.")
-]
+TruthOption = Annotated[Path, typer.Option(help="Collection of slides with ground-truth labels.")]
 
 LabelOption = Annotated[str, typer.Option(help="Name of the ground-truth label.")]
 

@@ -15,7 +15,7 @@ def pack(
     ] = None,
     torch_export: Annotated[
         Path | None,
-        typer.Option(help="torch.export file to write (.pt2).", show_default="not written"),
+        typer.Option(help="File of torch.export to write (.pt2).", show_default="not written"),
     ] = None,
     torchscript: Annotated[
         Path | None,
@@ -24,7 +24,7 @@ def pack(
     bioimageio: Annotated[
         Path | None,
         typer.Option(
-            help="bioimage.io model archive to write (.zip), for QuPath and ilastik.",
+            help="Model archive of bioimage.io to write (.zip), for QuPath and ilastik.",
             show_default="not written",
         ),
     ] = None,

@@ -108,7 +108,7 @@ def tile(
     ] = False,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Convert slides to a collection of pyramids with tissue masks.
+    """Convert slides to OME-Zarr pyramids with tissue masks.
 
     If interrupted, run the command again to continue. Several processes may tile into one
     collection: see --shard.
