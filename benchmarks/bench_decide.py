@@ -1,11 +1,11 @@
 """Scoring and exporting a large slide: CPU seconds and peak memory, against those of inference.
 
-Goals: each under 1 GB, polygons in under a tenth of the time of inference on two cores (networks
-use both, the others one). Without a slide, it makes a prediction of 26,880 x 30,144 px with nuclei
-in half of it, of which many touch; inference is then what the shipped model takes for a few tiles,
-times the number of tiles. With a slide, the shipped model predicts it. The truth is what was found,
-moved by two pixels. Every step is a process of its own, and a busy machine changes CPU seconds
-little. Run it alone: ``python benchmarks/bench_decide.py [SLIDE] [--json]``.
+Goals: each below 1 GB, polygons in less than a tenth of the time of inference on two cores
+(networks use both cores, the other steps one). Without a slide, a synthetic prediction of 26,880 x
+30,144 px has nuclei in half of it, many of which touch; the time of inference is then extrapolated
+from a few tiles of the bundled model. With a slide, the bundled model predicts it. The truth is the
+prediction, shifted by two pixels. Every step runs in its own process; CPU seconds depend little on
+other load. Run it alone: ``python benchmarks/bench_decide.py [SLIDE] [--json]``.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=26_880)
     parser.add_argument("--width", type=int, default=30_144)
     parser.add_argument("--overlap", default="0.5")
-    parser.add_argument("--folder", type=Path, help="to work in; default: a temporary one")
+    parser.add_argument("--folder", type=Path, help="working folder; default: a temporary one")
     parser.add_argument("--only", action="append", choices=["evaluate", *EXPORTS])
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def prepared(folder: Path, options: argparse.Namespace) -> float:
-    """Leave a prediction and its truth; return the seconds of inference."""
+    """Write a prediction and its truth, and return the seconds of inference."""
     make = (str(MAKE), "truth" if options.slide else "made", str(folder))
     if options.slide is None:
         size = ("--height", str(options.height), "--width", str(options.width))
@@ -64,7 +64,7 @@ def prepared(folder: Path, options: argparse.Namespace) -> float:
 
 
 def measured(folder: Path, inference_s: float, only: list[str] | None) -> Results:
-    """CPU seconds and MB of each step."""
+    """Measure CPU seconds and peak memory in MB of each step."""
     verbs = {"evaluate": ("evaluate", "pred.zarr", "--truth", "store.zarr")}
     verbs |= {name: ("export", "pred.zarr", *words) for name, words in EXPORTS.items()}
     steps = {name: timed(folder, *verbs[name]) for name in only or verbs}
@@ -80,9 +80,9 @@ def measured(folder: Path, inference_s: float, only: list[str] | None) -> Result
 
 
 def timed(folder: Path, *words: str) -> tuple[float, float]:
-    """CPU seconds and largest memory in MB of one command.
+    """Return CPU seconds and peak memory in MB of one command.
 
-    The memory of this process would count, too, if it were larger; so it imports nothing large.
+    A forked child starts with the peak memory of this process, so this module has no large imports.
     """
     child = subprocess.Popen(
         [sys.executable, "-m", "wsi_seg", *words], cwd=folder, stdout=subprocess.DEVNULL

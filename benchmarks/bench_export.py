@@ -1,10 +1,9 @@
 """Every export of one slide: seconds, peak memory, size on disk, against those of inference.
 
-With a slide, the shipped model predicts it, and the figures of docs/formats.md are printed; all but
-DICOM, which needs DICOM slides. Without one, a made label map is exported as GeoJSON, with so many
-discs of 10 to 16 pixels as ``--objects`` says (goals for a million: 60 s, 1 GB). Every export is a
-process of its own. Run it alone: ``python benchmarks/bench_export.py
-[SLIDE] [--json]``.
+With a slide, the bundled model predicts it, and the measurements of docs/formats.md are printed,
+except for DICOM, which needs DICOM slides. Without a slide, a synthetic label map of ``--objects``
+discs of 10 to 16 pixels is exported as GeoJSON (goals for a million: 60 s, 1 GB). Every export runs
+in its own process. Run it alone: ``python benchmarks/bench_export.py [SLIDE] [--json]``.
 """
 
 import argparse
@@ -40,7 +39,7 @@ SPACING_PX = 20
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a command took."""
+    """Time and memory of a command."""
 
     wall_s: float
     cpu_s: float
@@ -51,14 +50,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("slide", nargs="?", type=Path)
     parser.add_argument("--objects", type=int, default=1_000_000)
-    parser.add_argument("--folder", type=Path, help="to work in; default: a temporary one")
+    parser.add_argument("--folder", type=Path, help="working folder; default: a temporary one")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     results = Results()
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         if options.slide is None:
-            # What this process holds would count as memory of the commands.
+            # In another process, because forked commands start with the peak memory of this one.
             maker = multiprocessing.get_context("spawn").Process(
                 target=make, args=(folder / "pred.zarr", options.objects)
             )
@@ -78,7 +77,7 @@ def main() -> None:
 def cost(
     folder: Path, export: str, words: tuple[str, ...], *, inference_s: float | None = None
 ) -> Results:
-    """Run one export, and say what it took."""
+    """Run one export, and return its time, memory and size."""
     found = timed(folder, "export", "pred.zarr", *words)
     size = sum(path.stat().st_size for path in files(folder / words[1])) / 1e6
     figures: dict[str, object] = {
@@ -98,7 +97,7 @@ def files(path: Path) -> list[Path]:
 
 
 def timed(folder: Path, *words: str) -> Cost:
-    """Run one command; memory is its largest, or this process's where that is larger."""
+    """Run one command; its peak memory is at least that of this process."""
     started = time.perf_counter()
     child = subprocess.Popen(
         [sys.executable, "-m", "wsi_seg", *words], cwd=folder, stdout=subprocess.DEVNULL
@@ -112,7 +111,7 @@ def timed(folder: Path, *words: str) -> Cost:
 
 
 def make(path: Path, objects: int) -> None:
-    """Write a prediction of so many discs on a square grid, each of a size of its own."""
+    """Write a prediction of discs of random sizes on a square grid."""
     import numpy as np
 
     from wsi_seg.classes import ClassTable

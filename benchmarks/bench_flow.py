@@ -1,12 +1,11 @@
-"""What inference costs the host apart from the network: the whole pipeline with an instant one.
+"""Host cost of inference without the network: the whole pipeline with an instant network.
 
 ``python benchmarks/bench_flow.py [SLIDE] [--device cuda] [--side 8192] [--json]``
 
-Reading, uploading, cutting, blending, writing and coarser levels are real; the network answers at
-once. On every machine the device is also replaced by torch's ``meta`` device, which computes and
-copies nothing, so what is left is what a GPU would see of the host. Both are compared with the bare
-work that cannot be left out: decoding the same source chunks and encoding the same output chunks.
-CPU seconds of all threads count, not time that passes.
+Reading, uploading, cutting, blending, writing and coarser levels are real; the network returns
+immediately. In a second run, the work of the device is also replaced by stubs, so that the rest is
+the host's work with a GPU. Both are compared with the minimum work: decoding the same source chunks
+and encoding the same output chunks. CPU seconds of all threads count, not wall time.
 """
 
 import argparse
@@ -53,11 +52,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("slide", nargs="?", type=Path)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--side", type=int, default=8192, help="of the painted slide, in pixels")
+    parser.add_argument(
+        "--side", type=int, default=8192, help="side of the synthetic slide, in pixels"
+    )
     parser.add_argument("--classes", type=int, default=1)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="tiny, to try the script")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to test the script")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.quick:
@@ -85,7 +86,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Results:
         work = bare_work(store, open_collection(folder / f"stand-in{turn}.zarr")[store.name])
         bare.append(1e3 * work / report.tiles)
     for times in (bare, *spent.values()):
-        del times[0]  # the first turn loads libraries and fills the cache of the disk
+        del times[0]  # the first turn imports libraries and fills the disk cache
     for name in spent:
         with parts() as seconds:
             run(store, folder / f"{name.replace(':', '')}parts.zarr", name, options)
@@ -106,14 +107,14 @@ def measure(options: argparse.Namespace, folder: Path) -> Results:
 
 
 class Counted(SerialExecutor):
-    """Executor that counts CPU seconds from the first read to the last write; planning is apart."""
+    """Executor that counts CPU seconds from the first read to the last write, without planning."""
 
     cpu = 0.0
 
     def run(
         self, outputs: Sequence[SlideOutput], memory: MemoryPlan, *, compiled: bool
     ) -> RunStats:
-        """Produce what is left of slides."""
+        """Predict the remaining strips of slides."""
         began = time.process_time()
         stats = super().run(outputs, memory, compiled=compiled)
         self.cpu = time.process_time() - began
@@ -121,7 +122,7 @@ class Counted(SerialExecutor):
 
 
 class Instant:
-    """Network that answers at once, always the same."""
+    """Network that immediately returns constant probabilities."""
 
     def __init__(self, device: str, classes: int, batch: int) -> None:
         self.channels = classes
@@ -130,15 +131,15 @@ class Instant:
         self.device = self._answer.device
 
     def predict(self, tiles: torch.Tensor) -> torch.Tensor:
-        """Probabilities that rise from left to right."""
+        """Return probabilities that rise from left to right."""
         return self._answer
 
 
 class NoDevice:
-    """Stand-ins for everything that is work of the device; a fixed picture is all that comes down.
+    """Stubs of the device's work, with a fixed picture as output.
 
-    A device writes finished rows into host memory by itself. So strips are handed the picture here;
-    copying it would be counted as work of the host.
+    A device writes finished rows to host memory by itself, so strips refer to the picture; copying
+    it would count as work of the host.
     """
 
     def __init__(self) -> None:
@@ -149,12 +150,12 @@ class NoDevice:
         self._none = torch.zeros(3, dtype=torch.int64)
 
     def emit(self, sums: RowSums, y: int, height: int, sink: RowSink | None) -> None:
-        """Give rows away that nobody has computed."""
+        """Pass rows of the picture to the sink."""
         if sink is not None:
             sink(y, self._rows.expand(sums.channels, *self._rows.shape)[:, :height])
 
     def take(self, builder: StripBuilder, strip: OpenStrip, y: int, at: int, part: Tensor) -> None:
-        """Give a strip something that costs as much to encode as a prediction."""
+        """Set a strip to parts of the picture, which is as expensive to encode as a prediction."""
         if strip.probabilities is not None:
             height, width, classes = strip.probabilities.shape
             picture = self._rows[:height, :width, None]
@@ -162,7 +163,7 @@ class NoDevice:
         if strip.labels is not None:
             strip.labels = self._labels[: len(strip.labels), : strip.labels.shape[1]]
         strip.steps = self._none
-        # As in a run without interruption: then no row is read again for the seam score.
+        # As in an uninterrupted run, so that no row is read again for the seam score.
         strip.follows = True
 
 
@@ -189,10 +190,10 @@ def run(
 
 @contextmanager
 def stand_in() -> Iterator[None]:
-    """Let the device's work cost nothing."""
+    """Replace the work of the device by stubs."""
     none = NoDevice()
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # its pictures are copied by the launching thread alone
+    torch.set_num_threads(1)  # with a GPU, only the launching thread copies
     places: list[tuple[type, str, Callable[..., object]]] = [
         (Band, "_put", lambda *_: None),
         (Band, "cut", lambda *_: None),
@@ -208,7 +209,7 @@ def stand_in() -> Iterator[None]:
 
 @contextmanager
 def replaced(places: list[tuple[type, str, Callable[..., object]]]) -> Iterator[None]:
-    """Put other functions in the place of methods, for a while."""
+    """Replace methods by functions within a context."""
     real = [getattr(owner, name) for owner, name, _ in places]
     for owner, name, call in places:
         setattr(owner, name, call)
@@ -221,7 +222,7 @@ def replaced(places: list[tuple[type, str, Callable[..., object]]]) -> Iterator[
 
 @contextmanager
 def parts() -> Iterator[dict[str, float]]:
-    """Sum the CPU seconds of reading, encoding, and the rest of writing, whatever thread."""
+    """Sum the CPU seconds of reading, encoding and writing over all threads."""
     spent = {"reading": 0.0, "encoding": 0.0, "writing": 0.0}
     lock = threading.Lock()
     places: list[tuple[type, str, str]] = [
@@ -248,7 +249,7 @@ def parts() -> Iterator[dict[str, float]]:
 
 
 def bare_work(store: SlideStore, prediction: SlideStore) -> float:
-    """CPU seconds of decoding level 0 of a slide once, and of encoding all of its prediction."""
+    """Return the CPU seconds of decoding level 0 of a slide and encoding its whole prediction."""
     array = store.image.arrays[0]
     cache = ChunkCache()
     rows = -(-array.extent.height // array.chunk.height)
@@ -266,7 +267,7 @@ def bare_work(store: SlideStore, prediction: SlideStore) -> float:
 
 
 def encoding_seconds(image: Multiscale) -> float:
-    """CPU seconds of encoding all chunks of an image that are not empty."""
+    """Return the CPU seconds of encoding all non-empty chunks of an image."""
     spent = 0.0
     for level, array in enumerate(image.arrays):
         size = array.chunk

@@ -1,14 +1,14 @@
-"""The engine on a GPU, in one call: end to end against bare forward passes and against MONAI.
+"""The inference engine on a GPU: end to end, against bare forward passes and against MONAI.
 
 ``python benchmarks/bench_gpu.py [--encoders efficientnet-b0 resnext50_32x4d] [--sides 12288 32768]
 [--classes 1 16] [--precisions bf16] [--compile] [--train] [--out results.json]``
 
-It needs the package and a CUDA device; without one it says so and ends well. ``--device cpu
---quick`` runs the same steps on tiny sizes, which is how it is tested. Slides are painted and tiled
-here, so decoding is real. Each line of the table is one setting: tiles/s end to end, of the bare
-loop at the batch that was chosen, their ratio, the share of the time that the device was busy, what
-was waited for, and CPU ms a tile of the host. MONAI, where it is installed, has the image on the
-card already, reads nothing and writes nothing.
+It requires the package and a CUDA device; without a device it prints a note and succeeds.
+``--device cpu --quick`` runs the same steps with tiny sizes, for tests. Slides are synthetic and
+tiled by the script, so decoding is real. Each line of the table is one setting: tiles/s end to end
+and of the bare loop at the same batch, their ratio, the fraction of time that the device was busy,
+waiting times, and CPU ms per tile of the host. MONAI, if installed, has the image on the GPU, and
+neither reads nor writes.
 """
 
 import argparse
@@ -44,10 +44,10 @@ from wsi_seg.progress import Silent
 from wsi_seg.store import SlideStore, open_collection
 from wsi_seg.testing.tissue import write_tissue_slide
 
-# Rounding to bf16 and other kernels may move a probability of 255 steps by so much on average.
+# Largest mean change of probabilities in steps of 1 / 255, by rounding to bf16 or other kernels.
 LARGEST_MEAN_STEP = 1.0
 
-# Side of the painting that large slides repeat.
+# Side of the synthetic image that large slides repeat.
 PAINTED = 4096
 
 
@@ -58,13 +58,13 @@ def main() -> None:
     parser.add_argument("--sides", nargs="+", type=int, default=[12_288])
     parser.add_argument("--classes", nargs="+", type=int, default=[1])
     parser.add_argument("--precisions", nargs="+", default=["bf16"])
-    parser.add_argument("--compile", action="store_true", help="compiled networks too")
-    parser.add_argument("--train", action="store_true", help="training from slides too")
+    parser.add_argument("--compile", action="store_true", help="also measure compiled networks")
+    parser.add_argument("--train", action="store_true", help="also measure training from slides")
     parser.add_argument("--tile", type=int, default=512)
-    parser.add_argument("--batch", type=int, default=0, help="0: as the engine measures it")
+    parser.add_argument("--batch", type=int, default=0, help="0: chosen by the engine")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, to try the script")
-    parser.add_argument("--out", type=Path, help="file to write the table to, as JSON")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to test the script")
+    parser.add_argument("--out", type=Path, help="JSON file for the table")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.device.startswith("cuda") and not torch.cuda.is_available():
@@ -111,7 +111,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Results:
 
 
 def row_text(row: dict[str, object]) -> str:
-    """One line of the table."""
+    """Format one line of the table."""
     return ", ".join(
         f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
         for key, value in row.items()
@@ -137,7 +137,7 @@ def card_of(encoder: str, tile: int, classes: int) -> ModelCard:
 
 
 def make_slide(folder: Path, side: int, *, quick: bool) -> SlideStore:
-    """Store of a painted slide in JPEG; large ones repeat a smaller painting."""
+    """Make the store of a synthetic JPEG slide; large slides repeat a smaller image."""
     painted = min(side, PAINTED)
     first = folder / "painted.tif"
     if not first.exists():

@@ -1,8 +1,8 @@
-"""Many slides in one collection: how long each verb takes, and how much memory.
+"""Time and memory of each command on a collection of many slides.
 
 ``python benchmarks/bench_load.py [--images 10000] [--json]``: seconds and peak memory of tile,
-annotate, one epoch of train, infer and evaluate on small images, and seconds per image against
-those of a tenth of the images (1 is no growth). Opening many slides is in ``bench_start.py``.
+annotate, one epoch of train, infer and evaluate on small images, and seconds per image relative to
+a tenth of the images (1 means no growth). ``bench_start.py`` measures opening many slides.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def verbs() -> dict[str, tuple[str, ...]]:
 
 
 def timed(folder: Path, words: tuple[str, ...]) -> tuple[float, float]:
-    """Seconds and largest memory in MB of one command."""
+    """Return seconds and peak memory in MB of one command."""
     started = time.monotonic()
     child = subprocess.Popen(
         [sys.executable, "-m", "wsi_seg", *words], cwd=folder, stdout=subprocess.DEVNULL

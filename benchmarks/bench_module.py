@@ -1,9 +1,9 @@
-"""A module that wsi_seg knows nothing of, and its files, against their bare loops.
+"""A foreign torch module and its exported files, against their bare loops.
 
-The module is a plain U-Net of torch layers. End-to-end inference of a painted slide is measured in
-turn with a loop that does nothing but call what predicts on batches of the same shape, in
-float32. Run it alone: ``python benchmarks/bench_module.py [--json]``; on a GPU with
-``--device cuda --batch 32 --side 12288``.
+The module is a plain U-Net of torch layers. End-to-end inference of a synthetic slide alternates
+with a bare loop of predictions on batches of the same shape, in float32. Run it alone:
+``python benchmarks/bench_module.py [--json]``; on a GPU with ``--device cuda --batch 32
+--side 12288``.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from wsi_seg.store import Collection, open_collection
 
 
 class Unknown(nn.Module):
-    """U-Net of two depths."""
+    """U-Net with two levels."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Results:
 def end_to_end(
     model: nn.Module | Path, slides: Collection, out: Path, options: argparse.Namespace
 ) -> float:
-    """Tiles per second from the store to the finished prediction."""
+    """Return tiles per second from the store to the finished prediction."""
     card = ModelCard(
         classes=ClassTable.named(["thing"]), mpp=None, tile_px=options.tile, mean=(0.5,) * 3,
         std=(0.25,) * 3,
@@ -113,7 +113,7 @@ def end_to_end(
 
 
 def bare(network: nn.Module, options: argparse.Namespace) -> float:
-    """Tiles per second of a loop that predicts the same batch again and again."""
+    """Return tiles per second of a loop that predicts the same batch repeatedly."""
     images = torch.rand(options.batch, 3, options.tile, options.tile, device=options.device)
     with torch.no_grad():
         network(images).sigmoid()  # kernels are chosen

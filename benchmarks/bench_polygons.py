@@ -1,8 +1,8 @@
-"""Outlining a huge label map, strip by strip, against rasterio on each strip by itself.
+"""Outlining a huge label map in strips, against rasterio on independent strips.
 
-A made map of discs, some of them rings, arrives in strips and is never held whole; the floor joins
-nothing across strips and makes no polygons. ``python benchmarks/bench_polygons.py [--json]``; at
-length: ``--side 30000 --repeats 1``, with 50,000 objects.
+A synthetic map of discs and rings is generated in strips and never held in memory; the floor
+neither joins strips nor makes polygons. ``python benchmarks/bench_polygons.py [--json]``; the full
+size is ``--side 30000 --repeats 1``, with 50,000 objects.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def measure(options: argparse.Namespace) -> Results:
 
 
 def strips(side: int, height: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Discs on a grid with wavy borders; every fifth has a hole."""
+    """Yield strips of discs with wavy borders on a grid; every fifth has a hole."""
     x = np.arange(side)
     for y in range(0, side, height):
         rows = np.arange(y, min(y + height, side))

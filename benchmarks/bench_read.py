@@ -1,10 +1,10 @@
-"""Random windows from a verbatim store: ours, bare decoding, zarr-python, OpenSlide, tifffile.
+"""Random windows from a verbatim store: wsi_seg, bare decoding, zarr-python, OpenSlide, tifffile.
 
-All read the same windows in turn, with two threads each; every turn has new windows, and one
-window's pixels are compared. Ours runs as in a process that has been reading for a while: its cache
-of chunks is full of those of earlier turns (the first turn, which fills it, does not count; it
-holds a ninth of the slide at most). Ratios of medians count. Run it alone: ``python
-benchmarks/bench_read.py [SLIDE] [--json]``; without a slide it paints one.
+All readers take turns to read the same windows with two threads; every turn has new windows, and
+the pixels of one window are compared. wsi_seg has a warm cache, full of chunks of earlier turns
+(the first turn, which fills it, does not count; it holds at most a ninth of the slide). Ratios of
+medians count. Run it alone: ``python benchmarks/bench_read.py [SLIDE] [--json]``; without a slide
+it makes a synthetic one.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Results:
     tile_slides([slide], folder / "store.zarr", progress=Silent())
     (store,) = open_collection(folder / "store.zarr")
     image = store.image
-    # Whatever the slide's size, only a part of it is remembered.
+    # The cache holds only a part of the slide, whatever its size.
     shared_cache().resize(min(DEFAULT_BYTES, 3 * image.pyramid.extent.area // 9))
     plain = zarr.open(str(image.path / "0"), mode="r")
     handle = openslide.OpenSlide(slide)
@@ -93,12 +93,12 @@ def measure(options: argparse.Namespace, folder: Path) -> Results:
 
 
 def require_equal(readers: dict[str, Callable[[Region], object]], window: Region) -> None:
-    """Stop where a reader's pixels are not ours; decoders may round differently."""
+    """Exit if the pixels of a reader differ by more than the rounding of decoders."""
     ours = np.asarray(readers["ours"](window)).astype(int)
     for name, read in readers.items():
         pixels = read(window)
         if pixels is None:
-            continue  # bare decoding pastes nothing together
+            continue  # bare decoding does not assemble windows
         found = np.asarray(pixels)
         found = found.transpose(1, 2, 0) if len(found) == 3 else found
         difference = float(np.abs(found[..., :3] - ours).mean())
@@ -114,7 +114,7 @@ def rate(read: Callable[[Region], object], windows: list[Region]) -> float:
 
 
 def bare(image: Multiscale, region: Region) -> None:
-    """Decode the chunks under a window and nothing else."""
+    """Only decode the chunks of a window."""
     array = image.arrays[0]
     cache = ChunkCache(2**20)
     for row in range(region.y // array.chunk.height, -(-region.y_end // array.chunk.height)):

@@ -1,10 +1,10 @@
-"""Draws per second and memory of the importance sampler; patches per second against peers.
+"""Samples per second and memory of the importance sampler; patches per second against peers.
 
-Draws: a slide of 100,000 x 100,000 px with 5,000 objects at the defaults of a recipe, one core.
-Patches: 512 px at random places of a real slide, preset ``light``, two loader workers, in turn
-with the same loop around the peers' readers (``make bench-env``; left out where absent). Ours also
-reads and changes the label. Run it alone:
-``python benchmarks/bench_sampling.py [SLIDE] [--json]``; without a slide it paints one.
+Samples: a slide of 100,000 x 100,000 px with 5,000 objects with the defaults of a recipe, one core.
+Patches: 512 px at random positions of a real slide, preset ``light``, two loader workers,
+alternating with the same loop around the peers' readers (``make bench-env``; skipped if missing).
+wsi_seg also reads and augments the label. Run it alone: ``python benchmarks/bench_sampling.py
+[SLIDE] [--json]``; without a slide it makes a synthetic one.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def draw_figures(options: argparse.Namespace) -> Results:
-    """Draws of a huge slide, against as many plain random numbers of numpy."""
+    """Measure samples of a huge slide, against the same number of numpy random numbers."""
     mix = MixConfig(objects=0.5, tissue=0.4, background=0.1)
     sampling = SamplingConfig(mix=mix, patches_per_epoch=DRAWS)
     tracemalloc.start()
@@ -83,7 +83,7 @@ def draw_figures(options: argparse.Namespace) -> Results:
 
 
 def feed_figures(options: argparse.Namespace, folder: Path) -> Results:
-    """Patches of a slide, ours and the peers'."""
+    """Measure patches of a slide, of wsi_seg and of peers."""
     slide = options.slide
     if slide is None:
         slide = folder / "painted.tif"
@@ -128,7 +128,7 @@ def our_rate(store: SlideStore, y: np.ndarray, x: np.ndarray) -> float:
 
 
 class Places:
-    """Sampler of given places, for equal work."""
+    """Sampler of given positions, so that all readers do the same work."""
 
     def __init__(self, y: np.ndarray, x: np.ndarray) -> None:
         self.y, self.x = y, x
@@ -137,7 +137,7 @@ class Places:
         return len(self.y)
 
     def epoch(self, epoch: int) -> Draws:
-        """All places in order, whatever the epoch."""
+        """Return all positions in order, for any epoch."""
         zeros = np.zeros(len(self.y))
         return Draws(
             slide=zeros.astype(np.int32),

@@ -1,9 +1,9 @@
-"""How memory and time of inference grow with area, height, width, classes and overlap.
+"""Growth of memory and time of inference with area, height, width, classes and overlap.
 
-``python benchmarks/bench_scaling.py [--full] [--json]``. Slides are made stores of so many pixels,
-nearly all chunks missing; the network is one convolution; of each slide the first strips are
-produced, each in a process of its own. Memory is what the process takes beyond its libraries.
-Growth with workers: ``python benchmarks/bench_infer.py --only workers``.
+``python benchmarks/bench_scaling.py [--full] [--json]``. Slides are synthetic stores with almost
+all chunks missing, and the network is one convolution. The first strips of each slide are predicted
+in a separate process, whose memory is measured without its libraries. Growth with workers:
+``python benchmarks/bench_infer.py --only workers``.
 """
 
 import argparse
@@ -25,7 +25,7 @@ SIDES = (4_096, 8_192, 16_384, 32_768, 65_536, 100_000)
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One slide and how it is predicted."""
+    """Size of one slide, and settings of its prediction."""
 
     axis: str
     value: float
@@ -38,7 +38,7 @@ class Case:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true", help="all sizes up to 100,000 px a side")
-    parser.add_argument("--strips", type=int, default=1, help="that are produced of each slide")
+    parser.add_argument("--strips", type=int, default=1, help="strips to predict of each slide")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     results = Results()
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def cases(sides: tuple[int, ...], *, full: bool) -> Iterator[Case]:
-    """Each axis by itself, the others at 8,192 px, one class and half overlap."""
+    """Vary each axis separately, with the others at 8,192 px, one class and half overlap."""
     for side in sides:
         yield Case("area, px a side", side, height=side, width=side)
     for side in sides:
@@ -74,7 +74,7 @@ def cases(sides: tuple[int, ...], *, full: bool) -> Iterator[Case]:
 
 
 def run(case: Case, folder: Path, options: argparse.Namespace) -> dict[str, float]:
-    """Produce the first strips in a process of its own."""
+    """Predict the first strips in a separate process."""
     make_huge_store(folder / "store.zarr", "slide", Extent(height=case.height, width=case.width))
     script = Path(__file__).parent / "scaling" / "strips.py"
     command = [sys.executable, script, folder / "store.zarr", folder / "pred.zarr"]

@@ -1,9 +1,8 @@
-"""Start-up: ``wsi-seg --help``, ``infer`` from its start to its first tile, opening many slides.
+"""Startup time: ``wsi-seg --help``, ``infer`` until its first tile, opening many slides.
 
 ``python benchmarks/bench_start.py [--slides 10000] [--json]``. The floors are Python itself and
-``import torch``.
-Compared is CPU time, which other programs disturb less than the clock; seconds are of the clock.
-``python -X importtime -m wsi_seg infer ...`` says what loads what.
+``import torch``. Ratios are of CPU time, which depends less on other load than wall time; seconds
+are wall time. ``python -X importtime -m wsi_seg infer ...`` shows which module imports which.
 """
 
 import argparse
@@ -28,7 +27,7 @@ from wsi_seg.store import (
 )
 from wsi_seg.testing.stores import make_store
 
-# Ends where the first batch of tiles is predicted: the bar moves then.
+# Exits after the first batch of tiles, when progress advances.
 FIRST_TILE = """
 import os, sys
 from pathlib import Path
@@ -55,7 +54,9 @@ sys.exit("no tile was predicted")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--slides", type=int, default=1_000, help="of the collections opened")
+    parser.add_argument(
+        "--slides", type=int, default=1_000, help="number of slides of the opened collections"
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -76,7 +77,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Results:
     for turn in range(options.repeats + 1):
         for name, words in commands.items():
             seconds, busy = run(words)
-            if turn:  # the first turn reads files from the disk, and compiles them
+            if turn:  # the first turn reads files from disk, and compiles them
                 wall[name].append(seconds)
                 cpu[name].append(busy)
     return Results(
@@ -95,7 +96,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Results:
 
 
 def opening(slides: int, folder: Path) -> Results:
-    """CPU time of opening every slide of a collection: small ones, and whole slides."""
+    """Measure the CPU time of opening all slides of a collection, with one and eight levels."""
     spent: dict[str, float] = {}
     for side in (1_000, 100_000):
         collection = folder / f"{side}.zarr"
@@ -109,7 +110,7 @@ def opening(slides: int, folder: Path) -> Results:
 
 
 def make_slides(collection: Path, side: int, slides: int) -> int:
-    """Make slides of no pixels, all alike; returns their number of levels."""
+    """Make equal slides without pixels, and return their number of levels."""
     create_collection(collection)
     extents = extend_pyramid([Extent(height=side, width=side)])
     layout = Layout.of(extents, channels=3, mpp=0.25)
@@ -120,7 +121,7 @@ def make_slides(collection: Path, side: int, slides: int) -> int:
 
 
 def run(words: list[str]) -> tuple[float, float]:
-    """Seconds of a child by the clock, and of the CPU."""
+    """Return wall seconds and CPU seconds of a child process."""
     started = time.perf_counter()
     child = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)

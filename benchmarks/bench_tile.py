@@ -1,8 +1,8 @@
 """Verbatim tiling against a plain file copy, and against decoding and zstd through zarr-python.
 
-Measured in turn in one process; ratios of medians count. The copy is made as safe as a store is
+The three alternate in one process; ratios of medians count. The copy is synced to disk like a store
 (fsync). Run it alone: ``python benchmarks/bench_tile.py [SLIDE] [--json]``; without a slide it
-paints one. zarr-python is timed on the first rows of level 0 and scaled to the whole level.
+makes a synthetic one. zarr-python is timed on the first rows of level 0 and scaled to the level.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Results:
         "tile verbatim": tile,
         "decode + zstd through zarr-python (scaled)": lambda turn: recoded(slide, folder, turn),
     }
-    found = in_turn(works, options.repeats, warm=1)  # the first turn warms the disk's cache
+    found = in_turn(works, options.repeats, warm=1)  # the first turn warms the disk cache
     copies, tiled, recodes = found.values()
     return Results(
         {
@@ -72,7 +72,7 @@ def copied(source: Path, target: Path) -> None:
 
 
 def recoded(path: Path, folder: Path, turn: int, rows: int = 1024) -> float:
-    """Seconds that zarr-python takes for level 0, from the first rows."""
+    """Extrapolate the seconds of zarr-python for level 0 from the first rows."""
     with open_slide(path) as slide:
         extent = slide.pyramid.extent
         height = min(rows, extent.height)

@@ -1,11 +1,11 @@
-"""Training from slide to step, against the same step on patches that are in memory.
+"""Training from slides, against the same steps on patches in memory.
 
 ``python benchmarks/bench_train.py [--encoder resnet18] [--patch 256] [--workers 1] [--json]``
 
-The whole way is the real `fit`: sampler, reader, augmentation, loader, loss, optimiser. The floor
+Training is the real `fit` with sampler, reader, augmentation, loader, loss and optimiser. The floor
 is a plain loop over one fixed batch with the same network, loss, precision and optimiser; without a
-GPU ``--spared 1`` gives it a thread less, which the loader needs. Both are measured in turn; of
-each fit the second epoch counts, when the loader's processes have started.
+GPU, ``--spared 1`` gives it one thread less, which the loader needs. The two alternate; the second
+epoch of each fit counts, after the loader's processes have started.
 """
 
 import argparse
@@ -49,10 +49,10 @@ def main() -> None:
     parser.add_argument("--encoder", default="resnet18")
     parser.add_argument("--patch", type=int, default=256)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--patches", type=int, default=64, help="of an epoch")
+    parser.add_argument("--patches", type=int, default=64, help="steps of an epoch")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--augment", default="light")
-    parser.add_argument("--spared", type=int, default=0, help="threads the floor does without")
+    parser.add_argument("--spared", type=int, default=0, help="threads to take from the floor")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -96,7 +96,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Results:
 
 
 def made_recipe(options: argparse.Namespace, folder: Path) -> Recipe:
-    """Recipe for a painted slide with outlines."""
+    """Make the recipe of a synthetic slide with outlines."""
     slide, store = folder / "painted.tif", folder / "store.zarr"
     write_tissue_slide(slide, height=2048, width=2560, seed=1)
     tile_slides([slide], store, progress=Silent())
@@ -110,7 +110,7 @@ def made_recipe(options: argparse.Namespace, folder: Path) -> Recipe:
 
 
 def stepping(recipe: Recipe, split: Split) -> Callable[[], None]:
-    """One optimiser step on a batch of noise that stays on the device."""
+    """Make an optimiser step on a batch of noise that stays on the device."""
     device = pick_device("auto")
     learner, card = build_learner(recipe, split, start=None)
     task = SegmentationTask(learner, card, recipe, steps_per_epoch=1).to(device)

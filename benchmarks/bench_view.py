@@ -1,10 +1,10 @@
-"""The viewer under load: first picture in a browser, tiles for 8 askers at once, server memory.
+"""The viewer under load: first picture in a browser, tiles for 8 clients, server memory.
 
-The floor is Python's own file server with one tile as a file, asked in the same way, in turn.
-``python benchmarks/bench_view.py [STORE [PREDICTION]] [--json]``; without a store it paints a
-slide. The first picture needs chromium and chromedriver; without them it is left out, and so are
-frames: ``--objects 1000000`` paints a prediction of so many cells and pans over it, on software
-rendering, with and without objects on the picture; 60 frames/s is the most that a browser draws.
+The floor is Python's own file server with one tile as a file, requested in the same way; the two
+alternate. ``python benchmarks/bench_view.py [STORE [PREDICTION]] [--json]``; without a store it
+makes a synthetic slide. The first picture needs chromium and chromedriver, and is skipped without
+them. So are frame rates: ``--objects 1000000`` makes a synthetic prediction of a million cells and
+pans over it with software rendering, with and without objects; browsers draw at most 60 frames/s.
 """
 
 import argparse
@@ -41,9 +41,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("store", nargs="?", type=Path)
     parser.add_argument("prediction", nargs="?", type=Path)
-    parser.add_argument("--slide", help="name in the store; default: the largest")
+    parser.add_argument("--slide", help="name of the slide; default: the largest")
     parser.add_argument("--tiles", type=int, default=2000)
-    parser.add_argument("--objects", type=int, default=0, help="cells of a painted prediction")
+    parser.add_argument(
+        "--objects", type=int, default=0, help="number of cells of a synthetic prediction"
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -101,7 +103,7 @@ def tiles(
     folder: Path,
     options: argparse.Namespace,
 ) -> Results:
-    """Time tiles of one layer, and as many of one file of such a tile."""
+    """Time tiles of one layer, and the same number of requests of a tile as a file."""
     paths = tile_paths(name, layer, options.tiles)
     connection = http.client.HTTPConnection(host)
     connection.request("GET", paths[0])
@@ -125,7 +127,7 @@ def tiles(
 
 @contextmanager
 def file_server(folder: Path) -> Iterator[str]:
-    """Python's file server for a folder; gives its host and port."""
+    """Run Python's file server for a folder, and yield its host and port."""
     command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]
     command += ["--protocol", "HTTP/1.1", "--directory", str(folder)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
@@ -147,7 +149,7 @@ def ask(host: str, path: str) -> dict:
 
 
 def tile_paths(name: str, layer: dict, count: int) -> list[str]:
-    """Paths of random tiles, all levels alike."""
+    """Return paths of random tiles, evenly over all levels."""
     draw = random.Random(1)
     paths = []
     for _ in range(count):
@@ -160,7 +162,7 @@ def tile_paths(name: str, layer: dict, count: int) -> list[str]:
 
 
 def times(host: str, paths: list[str]) -> list[float]:
-    """Milliseconds of each answer, each asker over one connection."""
+    """Return the milliseconds of each response; each client uses one connection."""
 
     def work(mine: list[str]) -> list[float]:
         connection = http.client.HTTPConnection(host)
@@ -181,7 +183,7 @@ def times(host: str, paths: list[str]) -> list[float]:
 
 
 def paint_cells(path: Path, shape: tuple[int, int], count: int) -> None:
-    """Write a prediction of round cells in a square grid, about ``count`` of them."""
+    """Write a prediction of about ``count`` round cells in a square grid."""
     pitch = max(4, int((shape[0] * shape[1] / count) ** 0.5))
     y, x = (np.arange(side) % pitch - (pitch - 1) / 2 for side in shape)
     cells = (y[:, None] ** 2 + x**2 < (0.38 * pitch) ** 2).astype(np.uint8)
@@ -213,7 +215,7 @@ SWITCH = "document.body.dispatchEvent(new KeyboardEvent('keydown', {key: 'o', bu
 
 
 def frames(address: str, slide: dict) -> dict[str, float]:
-    """Frames per second of a pan, at three zooms, with objects and without."""
+    """Measure frames per second of a pan at three zooms, with and without objects."""
     rates: dict[str, float] = {}
     with browser() as page:
         if page is None:
@@ -226,7 +228,7 @@ def frames(address: str, slide: dict) -> dict[str, float]:
             while not page.execute_script(wait):
                 time.sleep(0.5)
             for shown in ("with objects", "without"):
-                page.execute_async_script(PAN, 120)  # tiles are there from now on
+                page.execute_async_script(PAN, 120)  # all tiles are loaded from now on
                 rate = page.execute_async_script(PAN, 300)
                 rates[f"pan at zoom {zoom:g}, {shown}, frames/s"] = round(rate, 1)
                 page.execute_script(SWITCH)
@@ -235,7 +237,7 @@ def frames(address: str, slide: dict) -> dict[str, float]:
 
 @contextmanager
 def browser() -> Iterator[Any]:
-    """Chromium without a window or a GPU; None where there is none."""
+    """Start headless Chromium without a GPU; return None if it is not installed."""
     program, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if program is None or driver is None:
         yield None
@@ -256,7 +258,7 @@ def browser() -> Iterator[Any]:
 
 
 def first_picture(address: str) -> float | None:
-    """Seconds from the page's load event until every tile of the first view is there."""
+    """Return the seconds from the page's load event until the tiles of the first view are loaded."""
     with browser() as page:
         if page is None:
             return None

@@ -1,24 +1,24 @@
-"""Owns judging ratios: which moved beyond noise since the baseline, and which meet their goals."""
+"""Owns comparing ratios with the baseline and with their goals."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from measure import Ratio
 
-# What the turns of one day do not show: two days differ by a tenth, small ratios by a bit.
+# Variation between days, which the turns of one day do not show.
 _RELATIVE, _ABSOLUTE = 0.1, 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What a ratio should be.
+    """Goal of a ratio.
 
     Parameters
     ----------
     reason
-        Why it is missed where it is missed.
+        Why the goal is missed, if it is.
     at_least, at_most
-        One of them.
+        Bound of the ratio; exactly one is given.
     """
 
     reason: str
@@ -37,9 +37,9 @@ class Goal:
 
 
 def moved(new: Mapping[str, Ratio], old: Mapping[str, Ratio]) -> list[str]:
-    """Ratios whose turns differ from the baseline's by more than noise, as sentences.
+    """List the ratios whose turns differ from the baseline's by more than noise.
 
-    Names that only one side has are left alone: machines have different peers.
+    Ratios that only one side has are skipped, because machines have different peers.
     """
     lines = []
     for name in sorted(new.keys() & old.keys()):
@@ -51,7 +51,7 @@ def moved(new: Mapping[str, Ratio], old: Mapping[str, Ratio]) -> list[str]:
 
 
 def goals_met(ratios: Mapping[str, Ratio], goals: Mapping[str, Goal]) -> Iterator[str]:
-    """Say of each goal that was measured whether it is met, and why not."""
+    """List for each measured goal whether it is met, with the reason if it is not."""
     for name, goal in goals.items():
         if name not in ratios:
             continue

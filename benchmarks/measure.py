@@ -1,4 +1,4 @@
-"""Owns what all benchmarks share: ratios of turns that alternate, and how figures are printed."""
+"""Owns the measurement and output of benchmarks: ratios of alternating turns."""
 
 import json
 import statistics
@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """What several turns gave.
+    """Ratio over several turns.
 
     Parameters
     ----------
     median, low, high
-        Of the turns; low and high are the least and the largest.
+        Median, minimum and maximum of the turns.
     """
 
     median: float
@@ -23,30 +23,30 @@ class Ratio:
 
     @classmethod
     def of(cls, above: Sequence[float], below: Sequence[float]) -> "Ratio":
-        """Ratio of two things that were measured in turn: of each turn, then their median."""
+        """Compute the ratio of two alternating measurements in each turn."""
         turns = [a / b for a, b in zip(above, below, strict=True)]
         return cls(*(round(x, 4) for x in (statistics.median(turns), min(turns), max(turns))))
 
     @classmethod
     def once(cls, value: float) -> "Ratio":
-        """Ratio that one turn gave, or that does not depend on time."""
+        """Make a ratio of a single turn, or one that does not depend on time."""
         return cls(*[round(value, 4)] * 3)
 
     def to_json(self) -> dict[str, float]:
-        """Plain values."""
+        """Return JSON values."""
         return asdict(self)
 
 
 @dataclass(slots=True)
 class Results:
-    """What one benchmark found.
+    """Results of one benchmark.
 
     Parameters
     ----------
     ratios
-        What can be compared between days, and by and large between machines.
+        Ratios, which are comparable between days, and roughly between machines.
     figures
-        What tells about this machine: seconds, rates, sizes.
+        Values of this machine: seconds, rates, sizes.
     """
 
     ratios: dict[str, Ratio] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Results:
         return Results(self.ratios | other.ratios, self.figures | other.figures)
 
     def show(self, *, as_json: bool) -> None:
-        """Print all, as one line of JSON or one line each."""
+        """Print all results, as a single line of JSON or one line each."""
         if as_json:
             ratios = {name: ratio.to_json() for name, ratio in self.ratios.items()}
             print(json.dumps({"ratios": ratios, "figures": self.figures}))
@@ -69,7 +69,7 @@ class Results:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Seconds that a call takes."""
+    """Return the seconds of a call."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
@@ -78,16 +78,16 @@ def seconds(work: Callable[[], object]) -> float:
 def in_turn(
     works: Mapping[str, Callable[[int], float]], turns: int, *, warm: int = 0
 ) -> dict[str, list[float]]:
-    """Run all works A B A B, and collect what each of them returns.
+    """Run works alternately, A B A B, and collect their results.
 
     Parameters
     ----------
     works
-        Called with the number of the turn.
+        Functions of the number of the turn.
     turns
-        How many count.
+        Number of turns that count.
     warm
-        How many more come first and do not count.
+        Number of warm-up turns that do not count.
     """
     found: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(turns + warm):
@@ -99,7 +99,7 @@ def in_turn(
 
 
 def medians(found: Mapping[str, Sequence[float]], unit: str, digits: int = 1) -> dict[str, object]:
-    """Median of each series, as figures."""
+    """Return the median of each series."""
     return {
         f"{name}, {unit}": round(statistics.median(values), digits)
         for name, values in found.items()

@@ -1,9 +1,9 @@
-"""Where the time goes: a profile of tile, read, sample, train and infer on a painted slide.
+"""A sampling profile of tile, read, sample, train and infer on a synthetic slide.
 
 ``python benchmarks/profile_verbs.py [VERB ...] [--top 15] [--dump FOLDER]``. The stacks of all
-threads are looked at a hundred times a second; of each verb it prints the functions that were at
-work most often, by themselves and with what they call. ``--dump`` keeps the folded stacks, which
-flame graph viewers read.
+threads are sampled a hundred times per second. For each command it prints the functions with the
+most samples, exclusive and inclusive of their callees. ``--dump`` writes folded stacks for flame
+graph viewers.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def tell(stacks: Counter[tuple[str, ...]], top: int) -> None:
-    """Print what was at work most often, by itself and with what it calls."""
+    """Print the functions with the most samples, exclusive and inclusive of their callees."""
     alone: Counter[str] = Counter()
     within: Counter[str] = Counter()
     for stack, count in stacks.items():
@@ -88,7 +88,7 @@ def tell(stacks: Counter[tuple[str, ...]], top: int) -> None:
 
 @contextmanager
 def sampled() -> Iterator[Counter[tuple[str, ...]]]:
-    """Count the stacks of all other threads; those that wait for others are left out."""
+    """Count the stacks of all other threads, without those that wait."""
     stacks: Counter[tuple[str, ...]] = Counter()
     stop = threading.Event()
 
@@ -110,7 +110,7 @@ def sampled() -> Iterator[Counter[tuple[str, ...]]]:
 
 
 def stack_of(frame: FrameType | None) -> tuple[str, ...]:
-    """Functions of a stack, outermost first, as ``package/module.py:function``."""
+    """Return the functions of a stack, outermost first, as ``package/module.py:function``."""
     names: list[str] = []
     while frame is not None:
         parts = Path(frame.f_code.co_filename).parts

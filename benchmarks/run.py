@@ -1,7 +1,8 @@
-"""Runs all benchmarks, and says what moved since the committed baseline and which goals are met.
+"""Runs all benchmarks, and compares the results with the committed baseline and the goals.
 
 ``python benchmarks/run.py [--full] [--only NAME ...] [--out bench.json] [--save]``; ``--save``
-makes the result the new baseline. Times never fail it; a benchmark that stops with an error does.
+makes the result the new baseline. It fails if a benchmark raises an error, but never because of
+times.
 """
 
 import argparse
@@ -21,7 +22,7 @@ HERE = Path(__file__).parent
 BASELINE, GOALS = HERE / "baseline.json", HERE / "goals.json"
 PACKAGES = ("torch", "numpy", "zarr", "imagecodecs", "dask", "segmentation-models-pytorch", "timm")
 
-# Arguments of each benchmark: quick, and at length. None leaves it out.
+# Arguments of each benchmark: quick, and full. None skips it.
 PARTS: dict[str, tuple[list[str] | None, list[str]]] = {
     "tile": ([], ["--repeats", "9"]),
     "read": ([], ["--windows", "300", "--repeats", "9"]),
@@ -48,10 +49,10 @@ PARTS: dict[str, tuple[list[str] | None, list[str]]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--full", action="store_true", help="at length: hours")
+    parser.add_argument("--full", action="store_true", help="full sizes, which take hours")
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--out", type=Path, default=Path("bench.json"))
-    parser.add_argument("--save", action="store_true", help="make this the baseline")
+    parser.add_argument("--save", action="store_true", help="make the result the baseline")
     options = parser.parse_args()
     ratios, figures, failed = {}, {}, []
     for name in options.only:
@@ -79,14 +80,14 @@ def main() -> None:
 
 
 def run(name: str, arguments: list[str]) -> dict[str, dict] | None:
-    """Run one benchmark; None if it stops with an error, which it has printed itself."""
+    """Run one benchmark; return None if it fails, after it has printed its error."""
     command = [sys.executable, str(HERE / f"bench_{name}.py"), "--json", *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
 
 
 def tell(ratios: dict[str, Ratio]) -> None:
-    """Print every ratio, what moved, and the goals."""
+    """Print all ratios, changes and goals."""
     print("\nratio: median (least to largest of the turns)")
     for name, r in ratios.items():
         print(f"   {name}: {r.median:.3g} ({r.low:.3g} to {r.high:.3g})")
@@ -101,14 +102,14 @@ def tell(ratios: dict[str, Ratio]) -> None:
 
 
 def known() -> dict[str, Ratio]:
-    """Ratios of the baseline; none before there is one."""
+    """Read the ratios of the baseline, if there is one."""
     if not BASELINE.is_file():
         return {}
     return {name: Ratio(**r) for name, r in json.loads(BASELINE.read_text())["ratios"].items()}
 
 
 def machine() -> dict[str, object]:
-    """Tell what the figures depend on."""
+    """Describe the machine that the values depend on."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
     flags = next((line for line in lines if line.startswith("flags")), "")
     return {

@@ -1,8 +1,8 @@
-"""Pictures of all that people look at: light and dark, on a large screen and on a phone.
+"""Screenshots of all pages: light and dark theme, on a large screen and on a phone.
 
-The viewer, a review, two predictions side by side, a report, the sheet of a preview, the page of a
-model. ``python benchmarks/screenshots.py [FOLDER]``, by default ``screenshots/``, which git
-ignores. Needs chromium, chromedriver and markdown. All that is shown is painted by code.
+The pages are the viewer, a review, two predictions side by side, a report, a preview, and the page
+of a model. ``python benchmarks/screenshots.py [FOLDER]``, by default ``screenshots/``, which git
+ignores. Requires chromium, chromedriver and markdown. All slides are synthetic.
 """
 
 import subprocess
@@ -49,7 +49,7 @@ def run(*words: object) -> None:
 
 @contextmanager
 def viewer(*words: object) -> Iterator[str]:
-    """Address of a viewer that runs meanwhile."""
+    """Run a viewer, and yield its URL."""
     command = [sys.executable, "-m", "wsi_seg", "view", *map(str, words), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
@@ -59,7 +59,7 @@ def viewer(*words: object) -> Iterator[str]:
 
 
 def write_model_page(folder: Path) -> Path:
-    """Write the page of a model as a hub shows it, its Markdown as HTML; gives the file."""
+    """Convert the page of a model from Markdown to HTML, and return the file."""
     from markdown import markdown
 
     from tests.cards import make_card
@@ -83,7 +83,7 @@ def write_model_page(folder: Path) -> Path:
 
 
 def shoot(viewer: str, pair: str, pages: dict[str, Path], folder: Path) -> None:
-    """Take every picture."""
+    """Take all screenshots."""
     with browser() as page:
         for size, (width, height) in SIZES.items():
             for theme in THEMES:
