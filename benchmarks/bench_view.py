@@ -258,7 +258,7 @@ def browser() -> Iterator[Any]:
 
 
 def first_picture(address: str) -> float | None:
-    """Return the seconds from the page's load event until the tiles of the first view are loaded."""
+    """Return the seconds from the load event until the tiles of the first view are loaded."""
     with browser() as page:
         if page is None:
             return None

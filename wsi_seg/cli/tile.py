@@ -147,7 +147,7 @@ def tile(
         found = name_slides(slides, names, only=some)
         if verify and (remote := next((one for one in found.names if object_path(one)), None)):
             raise ConfigError(
-                f"got --verify and {remote}; expected slides on this machine, which can be read "
+                f"got --verify and {remote}; expected slides of this machine, which can be read "
                 "again; `wsi-seg verify` compares stored files with their checksums instead"
             )
         found = replace(found, inside=inside_of(inside, bbox), shard=share)
