@@ -80,7 +80,7 @@ def test_interrupt_amid_overwriting_says_that_it_must_not_start_again(capsys):
 
     with pytest.raises(typer.Exit):
         run_verb(body, False, overwrites=True)
-    assert "the same command without --overwrite takes up" in capsys.readouterr().err
+    assert "run the same command without --overwrite to continue" in capsys.readouterr().err
 
 
 def test_a_defect_is_not_hidden():
@@ -147,3 +147,21 @@ def test_a_held_folder_names_the_verb(tmp_path):
     body.__module__ = "wsi_seg.cli.tile"
     run_verb(body, json_mode=False, writes=tmp_path / "s", makes=True)
     assert '"wsi-seg tile"' in owners[0]
+
+
+@pytest.mark.usefixtures("_root_logger")
+def test_secrets_are_in_no_table_and_no_log(capsys):
+    address = "https://me:word@host/a.svs?X-Amz-Signature=12"
+
+    def body(terminal):
+        logging.getLogger("wsi_seg").error("cannot read %s", address)
+        terminal.table(("slide", "reason"), [("a", address)])
+        raise BatchError({"a": f"cannot read {address}"}, done=0)
+
+    configure_logging("warning")
+    with pytest.raises(typer.Exit):
+        run_verb(body, False)
+    captured = capsys.readouterr()
+    assert captured.err.count("https://host/a.svs") == 2
+    assert "word" not in captured.out + captured.err
+    assert "Signature" not in captured.out + captured.err

@@ -214,7 +214,7 @@ class _StderrHandler(logging.Handler):
     """Writes to the current ``sys.stderr``, which rich replaces while it shows bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        sys.stderr.write(wrapped(self.format(record), sys.stderr) + "\n")
+        sys.stderr.write(wrapped(without_secrets(self.format(record)), sys.stderr) + "\n")
 
 
 def _is_relevant(record: logging.LogRecord) -> bool:
@@ -248,6 +248,7 @@ def _as_json(value: object) -> object:
 
 
 def _table(stream: TextIO, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    rows = [[without_secrets(cell) for cell in row] for row in rows]
     if not stream.isatty():
         for row in (columns, *rows):
             stream.write("\t".join(row) + "\n")
