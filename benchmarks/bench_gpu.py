@@ -164,7 +164,7 @@ def make_slide(folder: Path, side: int, *, quick: bool) -> SlideStore:
 def checked(
     network: nn.Module, card: ModelCard, store: SlideStore, options: argparse.Namespace
 ) -> dict[str, object]:
-    """Compare some tiles on the device with fp32 on the CPU; stop where they differ."""
+    """Compare some tiles on the device with fp32 on the CPU, and exit if they differ."""
     side, extent = options.tile, store.pyramid.extent
     tiles = torch.from_numpy(np.stack([
         store.image.read(Region(level=0, y=y, x=y, height=side, width=side))
@@ -184,12 +184,12 @@ def checked(
 
 
 class Counted(SerialExecutor):
-    """Executor that counts the CPU seconds of producing strips."""
+    """Executor that counts the CPU seconds of predicting strips."""
 
     cpu = 0.0
 
     def run(self, outputs: list[SlideOutput], memory: MemoryPlan, *, compiled: bool) -> RunStats:
-        """Produce what is left of slides."""
+        """Predict the remaining strips of slides."""
         began = time.process_time()
         stats = super().run(outputs, memory, compiled=compiled)
         self.cpu = time.process_time() - began
@@ -205,7 +205,7 @@ def setting(
     compiled: bool,
     options: argparse.Namespace,
 ) -> dict[str, object]:
-    """Run the engine and the bare loop in turn; return one row of the table."""
+    """Alternate the engine and the bare loop, and return one row of the table."""
     chosen = InferOptions(
         overlap=0.5,
         batch=options.batch,
@@ -254,7 +254,7 @@ def setting(
 def bare_loop(
     network: nn.Module, batch: int, precision: str, compiled: bool, options: argparse.Namespace
 ) -> Callable[[], float]:
-    """Forward passes of one batch that stays on the device; gives tiles per second."""
+    """Return tiles per second of forward passes of one batch that stays on the device."""
     dtype = dtype_of(precision)
     fast = fused(network, 3).to(options.device, dtype).to(memory_format=torch.channels_last)
     run = torch.compile(fast, dynamic=False) if compiled else fast
@@ -287,7 +287,7 @@ def monai_rate(
     batch: int,
     options: argparse.Namespace,
 ) -> float | None:
-    """Tiles/s of MONAI's sliding window on at most 12,288 px a side, the image on the device."""
+    """Return tiles/s of MONAI's sliding window on at most 12,288 px a side, image on the device."""
     try:
         from monai.inferers import sliding_window_inference
     except ImportError:
@@ -317,8 +317,8 @@ def monai_rate(
 
 
 def training(encoder: str, folder: Path, options: argparse.Namespace) -> Results:
-    """Training from slides against the same step on fixed tensors; see ``bench_train.py``."""
-    import bench_train  # it needs lightning and albumentations, which inference does not
+    """Measure training from slides against the same step on tensors; see ``bench_train.py``."""
+    import bench_train  # imports lightning and albumentations, which inference does not need
 
     chosen = argparse.Namespace(
         encoder=encoder,
