@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--encoder", default="resnet18")
     parser.add_argument("--patch", type=int, default=256)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--patches", type=int, default=64, help="steps of an epoch")
+    parser.add_argument("--patches", type=int, default=64, help="patches per epoch")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--augment", default="light")
     parser.add_argument("--spared", type=int, default=0, help="threads to take from the floor")
