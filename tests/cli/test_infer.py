@@ -59,7 +59,7 @@ def test_stopped_amid_overwriting_the_way_on_is_without_it(files, tmp_path, monk
     monkeypatch.setattr(wsi_seg.inference.run, "infer", stop)
     words = ["infer", tmp_path / "store.zarr", "--checkpoint", files[0]]
     words += ["--out", tmp_path / "pred.zarr"]
-    assert "stopped: the same command takes up" in run(*words)[1]
+    assert "stopped: run the same command to continue" in run(*words)[1]
     assert "stopped: run the same command without --overwrite" in run(*words, "--overwrite")[1]
 
 

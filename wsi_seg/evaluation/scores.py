@@ -234,7 +234,7 @@ class Scores:
         return total
 
     def slide_dice(self, class_name: str) -> tuple[float, float]:
-        """Return the mean and standard deviation of the Dice of a class over cases."""
+        """Return the mean and standard deviation of the Dice of ``class_name`` over cases."""
         values = [score.counts.dice for score in self.of(class_name)]
         return statistics.fmean(values), statistics.pstdev(values)
 
@@ -244,7 +244,7 @@ class Scores:
         return statistics.fmean(score.counts.dice for score in self.cases)
 
     def of(self, class_name: str) -> list[SlideScore]:
-        """Return the scores of a class by case."""
+        """Return the scores of ``class_name`` by case."""
         return [score for score in self.cases if score.class_name == class_name]
 
     def lines(self) -> list[str]:

@@ -209,6 +209,11 @@ def read_rule(path: Path) -> Rule:
     path
         JSON file.
 
+    Returns
+    -------
+    Rule
+        The rule.
+
     Raises
     ------
     ConfigError
