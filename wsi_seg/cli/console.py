@@ -61,7 +61,7 @@ class Terminal:
         self._text.flush()
 
     def invite(self, address: str) -> None:
-        """Say which page to open, with the token that lets in: the one secret that is shown."""
+        """Write the URL of a page with its token, the only secret that is shown."""
         self._text.write(f"Open {address}\n")
         self._text.flush()
 
