@@ -198,7 +198,7 @@ def test_frames_left_out_that_are_coloured_are_recoded(tmp_path):
     header.RecommendedAbsentPixelCIELabValue = [30000, 60000, 20000]
     header.save_as(path)
     tiled(path, tmp_path / "s.zarr", Codec())
-    assert "frames left out that are not grey" in plan_levels(open_slide(path))[0].reason
+    assert "missing frames that are not grey" in plan_levels(open_slide(path))[0].reason
 
 
 def test_parts_of_a_concatenation_and_levels(tmp_path):

@@ -1,4 +1,4 @@
-"""Owns naming files that are known and are not slides, such as archives, by how they begin."""
+"""Owns recognizing files that are not slides, such as archives, by their magic number."""
 
 import zipfile
 from pathlib import Path
@@ -16,7 +16,7 @@ _ZARR_METADATA = {".zattrs", ".zgroup", "zarr.json"}
 
 
 def known_container(path: Path, head: bytes) -> str:
-    """Tell what a file is, and what to do with it, as the end of a sentence; empty if not known.
+    """Return what a file is and what to do with it, as the end of a message; empty if unknown.
 
     Parameters
     ----------
