@@ -10,7 +10,7 @@ import shapely
 from wsi_seg.annotations import Annotations, AnnotationSets, read_for_slides
 from wsi_seg.annotations.names import list_names
 from wsi_seg.batch import Batch, run_each
-from wsi_seg.classes import meant_by
+from wsi_seg.classes import special_class
 from wsi_seg.errors import AnnotationError, WsiSegError
 from wsi_seg.geometry import Extent
 from wsi_seg.masks.annotate_report import AnnotateReport
@@ -320,7 +320,7 @@ def _named_class(name: str, reading: Reading) -> str:
     """Return the class of a name in a file; requested names precede programs' special names."""
     if name in reading.merged or name in reading.class_names:
         return reading.merged.get(name, name)
-    return meant_by(name)
+    return special_class(name)
 
 
 def _separated(annotations: Annotations, store: SlideStore, reading: Reading) -> Annotations:
