@@ -180,7 +180,7 @@ def test_the_dialect_is_reported_from_all_rows(tmp_path_factory, images, dialect
     if np.array_equal(drawn(reported.by_slide["slide"]) > 0, expected):
         return
     assert dialect == "relative"
-    assert "runs are read as absolute, relative fits too (--rle relative)" in reported.notes
+    assert "runs are read as absolute; relative matches, too (--rle relative)" in reported.notes
 
 
 def test_a_row_of_minus_one_tells_nothing(tmp_path):

@@ -294,7 +294,9 @@ def polygons(path, *names):
 def test_classes_that_no_file_has_are_an_error_and_the_label_is_kept(slides, tmp_path):
     annotate(slides, [polygons(tmp_path / "a.geojson", "epidermis")], name="skin")
     other = polygons(tmp_path / "a.geojson", "Tumour")
-    with pytest.raises(AnnotationError, match=r"no file.*Tumour \(1\).*epidermis=Tumour"):
+    with pytest.raises(
+        AnnotationError, match=r"files have no object.*Tumour \(1\).*epidermis=Tumour"
+    ):
         annotate(slides, [other], name="skin", reading=Reading(class_names=("epidermis",)))
     assert len(read_objects(slides["a"], "skin")) == 1
 
@@ -317,7 +319,7 @@ def test_a_label_with_objects_is_not_emptied(slides, tmp_path, names):
     reading = Reading(class_names=("gland",))
     report = annotate(slides, [tmp_path], name="full", reading=reading)
     assert report.objects == {"a": 1}
-    assert "is kept" in report.failures["B"]
+    assert "is unchanged" in report.failures["B"]
     assert len(read_objects(slides["B"], "full")) == 1
     with pytest.raises(BatchError):
         report.require_whole()

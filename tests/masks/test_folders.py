@@ -231,7 +231,7 @@ def test_labels_may_have_any_other_name(slides, tmp_path, name):
     ("content", "said"),
     [
         (b"\xff\xd8\xff\xe0", "JPEG image, whose lossy compression changes class ids"),
-        (b"\x93NUMPY\x01", "array of NumPy"), (b"PK\x03\x04", "ZIP archive"),
+        (b"\x93NUMPY\x01", "NumPy array"), (b"PK\x03\x04", "ZIP archive"),
         (b"GIF89a", "GIF image"), (b"BM\x00", "BMP image"), (b"RIFF\0\0", "WebP image"),
         (b"\x89HDF\r\n", "HDF5"), (b"\x80\x04\x95", "pickle"), (b"%PDF-1.4", "PDF"),
     ],

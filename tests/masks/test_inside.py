@@ -126,7 +126,7 @@ def test_what_is_not_there_is_refused(tmp_path):
     with pytest.raises(StoreError, match="expected their collection"):
         Inside.parse("tumour").rows(None, FULL, FULL)
     file = save(tmp_path / "a.geojson", shapely.box(0, 0, 9, 9))
-    with pytest.raises(ConfigError, match="no polygon there"):
+    with pytest.raises(ConfigError, match="got no polygons in"):
         Inside.parse(file, "100,100,5,5")
 
 

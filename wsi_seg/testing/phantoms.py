@@ -32,7 +32,7 @@ def phantom_ct(
 ) -> tuple[NDArray[np.int16], list[Nodule]]:
     """Generate a chest CT: two lungs with vessels, some of them short, and nodules, some faint.
 
-    In a single slice, vessels look like nodules; most can be told apart by the neighbouring slices.
+    In a single slice, vessels look like nodules; the neighbouring slices distinguish most of them.
 
     Parameters
     ----------

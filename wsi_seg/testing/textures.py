@@ -45,7 +45,7 @@ class Texture:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Field:
-    """Smooth values over a whole slide, linear between nodes that are ``spacing`` px apart."""
+    """Smooth values over a whole slide, linear between nodes every ``spacing`` pixels."""
 
     nodes: Plane
     spacing: int
