@@ -17,6 +17,7 @@ from wsi_seg.errors import AnnotationError, SlideError
 from wsi_seg.extras import naming_extra
 from wsi_seg.geometry import Extent
 from wsi_seg.masks.vectorize import Strip, vectorize
+from wsi_seg.slides.containers import is_dicom
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -77,8 +78,7 @@ def _reader(path: Path) -> "ModuleType":
 def is_dicom_file(path: Path) -> bool:
     """Return whether a file has DICOM's magic number."""
     try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
+        return is_dicom(path)
     except OSError as error:
         raise AnnotationError(f"{path} cannot be read: {error.strerror or error}") from error
 

@@ -1,4 +1,4 @@
-"""Owns recognizing files that are not slides, such as archives, by their magic number."""
+"""Owns magic numbers: of DICOM, and of files that are not slides, such as archives."""
 
 import zipfile
 from pathlib import Path
@@ -13,6 +13,12 @@ _KNOWN = (
     (b"%PDF", "PDF; save its pictures"),
 )
 _ZARR_METADATA = {".zattrs", ".zgroup", "zarr.json"}
+
+
+def is_dicom(path: Path) -> bool:
+    """Return whether a file has DICOM's magic number."""
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def known_container(path: Path, head: bytes) -> str:

@@ -17,6 +17,7 @@ from typing import cast
 
 from wsi_seg.errors import SlideError
 from wsi_seg.object_path import object_path
+from wsi_seg.slides.containers import is_dicom
 from wsi_seg.slides.omezarr_images import describe_group, is_ome_zarr, is_zarr
 from wsi_seg.slides.readers import may_be_read
 from wsi_seg.slides.remote import single_file_slides
@@ -187,8 +188,7 @@ def _may_be_dicom(path: Path) -> bool:
     if path.suffix:
         return path.suffix.lower() in DICOM_SUFFIXES
     try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
+        return is_dicom(path)
     except OSError:
         return False
 

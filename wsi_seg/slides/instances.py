@@ -202,12 +202,6 @@ class Instance:
         return unpacked
 
 
-def is_dicom(path: Path) -> bool:
-    """Return whether a file has DICOM's magic number."""
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
-
-
 def read_header(path: Path, tags: tuple[str, ...] = ()) -> Any:  # noqa: ANN401 (pydicom's type)
     """Read a file's dataset without pixels; if ``tags`` are given, only those.
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from wsi_seg.errors import SlideError
-from wsi_seg.slides.instances import is_dicom, read_header, translate_dicom_errors
+from wsi_seg.slides.containers import is_dicom
+from wsi_seg.slides.instances import read_header, translate_dicom_errors
 from wsi_seg.slides.slide import member_path
 
 MICROSCOPY = "1.2.840.10008.5.1.4.1.1.77.1.6"  # VL Whole Slide Microscopy Image Storage
