@@ -82,7 +82,7 @@ def mask_lungs(
     Parameters
     ----------
     stores
-        Slices, by_name as by `wsi-seg tile`; other slides are ignored.
+        Slices, named as by `wsi-seg tile`; other slides are ignored.
     rules
         Criteria for lungs.
     out

@@ -87,10 +87,10 @@ def _walk(path: Path, descriptor: int) -> None:
         seen.add(offset)
         if len(seen) + len(waiting) > most:
             raise SlideError(f"{path}: got more pages than a slide has; {advice('ifds')}")
-        waiting += _following(path, descriptor, offset, layout)
+        waiting += _next_offsets(path, descriptor, offset, layout)
 
 
-def _following(path: Path, descriptor: int, offset: int, layout: _Layout) -> Iterator[int]:
+def _next_offsets(path: Path, descriptor: int, offset: int, layout: _Layout) -> Iterator[int]:
     """Check the tags of one IFD; yield the offsets of its SubIFDs and of the next IFD."""
     counted = _pread(descriptor, layout.offset_bytes, offset)
     many = _number(counted, 0, layout.count)
@@ -132,8 +132,8 @@ def _pread(descriptor: int, size: int, offset: int) -> bytes:
     return os.pread(descriptor, size, offset) if offset < 1 << 62 else b""
 
 
-def _number(data: bytes, offset: int, layout: str) -> int:
+def _number(data: bytes, offset: int, code: str) -> int:
     """Read one number; return 0, which ends a chain, if the data end before it."""
-    if offset + struct.calcsize(layout) > len(data):
+    if offset + struct.calcsize(code) > len(data):
         return 0
-    return int(struct.unpack_from(layout, data, offset)[0])
+    return int(struct.unpack_from(code, data, offset)[0])
