@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.hostile.made_tiffs import jpeg2k_claiming, jpeg_claiming
-from wsi_seg.codestreams.headers import ImageKind, declared_extent, require_declared_size
+from wsi_seg.codestreams.headers import ImageKind, declared_extent, require_size
 from wsi_seg.geometry import Extent
 
 ENCODERS: dict[str, Callable[..., Buffer]] = {
@@ -43,11 +43,11 @@ def test_any_bytes_are_survived(kind, data, head):
 
 def test_a_claim_of_much_more_than_the_tile_is_refused():
     tile = Extent(height=256, width=256)
-    require_declared_size(jpeg_claiming(512, 512), "jpeg", tile)
+    require_size(jpeg_claiming(512, 512), "jpeg", tile)
     declarations: list[tuple[bytes, ImageKind]] = [
         (jpeg_claiming(60000, 60000), "jpeg"),
         (jpeg2k_claiming(9999, 9999), "jpeg2k"),
     ]
     for data, kind in declarations:
         with pytest.raises(ValueError, match="declares"):
-            require_declared_size(data, kind, tile)
+            require_size(data, kind, tile)

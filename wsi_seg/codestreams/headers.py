@@ -34,7 +34,7 @@ def declared_extent(data: bytes, kind: ImageKind) -> Extent | None:
     return Extent(height=height, width=width) if height > 0 and width > 0 else None
 
 
-def require_declared_size(data: bytes, kind: ImageKind, tile: Extent) -> None:
+def require_size(data: bytes, kind: ImageKind, tile: Extent) -> None:
     """Refuse a stream that declares more pixels than its tile has.
 
     Some writers' streams are smaller than the tile, others are slightly padded.

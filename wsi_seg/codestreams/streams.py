@@ -1,11 +1,6 @@
 """Owns checking that a compressed tile is complete, and whether JPEG states its colour space."""
 
-from wsi_seg.codestreams.headers import (
-    ImageKind,
-    declared_extent,
-    jpeg_segments,
-    require_declared_size,
-)
+from wsi_seg.codestreams.headers import ImageKind, declared_extent, jpeg_segments, require_size
 from wsi_seg.geometry import Extent
 
 _JFIF, _ADOBE = 0xE0, 0xEE
@@ -24,7 +19,7 @@ def require_sound(data: bytes, kind: ImageKind, tile: Extent) -> None:
     ValueError
         If either is the case.
     """
-    require_declared_size(data, kind, tile)
+    require_size(data, kind, tile)
     if kind == "jpeg" and not jpeg_is_complete(data):
         raise ValueError("its JPEG stream is truncated")
 

@@ -16,7 +16,7 @@ from pydicom.encaps import parse_basic_offsets, parse_fragments
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.hooks import hooks, raw_element_value
 
-from wsi_seg.codestreams.headers import require_declared_size
+from wsi_seg.codestreams.headers import require_size
 from wsi_seg.codestreams.items import unwrapped
 from wsi_seg.codestreams.streams import require_sound
 from wsi_seg.errors import SlideError, UnsupportedSlideError
@@ -185,7 +185,7 @@ class Instance:
             require_sound(stream, "jpeg", self.frame)
             rgb = "RGB" if states_rgb(family, samples.colours, stream) else None
             return np.asarray(imagecodecs.jpeg8_decode(stream, colorspace=rgb, outcolorspace=rgb))
-        require_declared_size(stream, "jpeg2k" if family == "jpeg 2000" else "jpeg", self.frame)
+        require_size(stream, "jpeg2k" if family == "jpeg 2000" else "jpeg", self.frame)
         return np.asarray(_DECODERS[family](stream))
 
     def _unpack_samples(self, flat: NDArray[np.generic]) -> NDArray[np.generic]:

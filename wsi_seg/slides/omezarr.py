@@ -28,7 +28,7 @@ from wsi_seg.slides.resolution import (
     Resolution,
     choose_resolution,
     micrometres,
-    parse_micrometres,
+    parse_um,
     pixel_resolution,
 )
 from wsi_seg.slides.slide import NotCopyable, Slide, slide_name
@@ -172,7 +172,7 @@ def _resolution(scales: dict[str, Any], axes: list[str]) -> Resolution:
             if transformation.get("type") == "scale":
                 stated = True
                 for axis, factor in zip(axes, transformation["scale"], strict=True):
-                    sizes[axis] *= parse_micrometres(str(factor)) or math.nan
+                    sizes[axis] *= parse_um(str(factor)) or math.nan
     if not stated:
         return UNKNOWN
     x, y = (sizes[axis] * micrometres(units[axis]) for axis in "xy")

@@ -11,12 +11,7 @@ from numpy.typing import NDArray
 from wsi_seg.errors import SlideError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
-from wsi_seg.slides.resolution import (
-    Resolution,
-    choose_resolution,
-    parse_micrometres,
-    plausible_resolution,
-)
+from wsi_seg.slides.resolution import Resolution, choose_resolution, parse_um, plausible_resolution
 from wsi_seg.slides.slide import NotCopyable, Slide, slide_name
 
 # OpenSlide does not expose the tile size of a level; its cache uses tiles of about this size.
@@ -115,7 +110,7 @@ def _reopen(path: Path, mpp: float | None) -> OpenSlideSlide:
 
 def _resolution(properties: Any) -> Resolution:  # noqa: ANN401 (openslide has no types)
     x, y = (
-        parse_micrometres(properties.get(name))
+        parse_um(properties.get(name))
         for name in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)
     )
     return plausible_resolution(x, y, "openslide")

@@ -111,7 +111,7 @@ def pixel_resolution(x: float | None, y: float | None, source: str) -> Resolutio
     return Resolution(mean, source)
 
 
-def parse_micrometres(text: str | None, unit: str = "um") -> float | None:
+def parse_um(text: str | None, unit: str = "um") -> float | None:
     """Parse a length with a decimal point or comma to micrometres; NaN if it is not a number.
 
     Parameters
@@ -123,7 +123,7 @@ def parse_micrometres(text: str | None, unit: str = "um") -> float | None:
 
     Examples
     --------
-    >>> parse_micrometres("0,25"), parse_micrometres("250", "nm")
+    >>> parse_um("0,25"), parse_um("250", "nm")
     (0.25, 0.25)
     """
     if text is None:
@@ -172,7 +172,7 @@ def plausible_resolution(x: float | None, y: float | None, source: str) -> Resol
 
 def spacing_resolution(spacing: Sequence[object], source: str) -> Resolution:
     """Return the resolution of a pixel spacing in mm: between rows, then between columns."""
-    y, x = [*(parse_micrometres(str(size), "mm") for size in spacing[:2]), None, None][:2]
+    y, x = [*(parse_um(str(size), "mm") for size in spacing[:2]), None, None][:2]
     return pixel_resolution(x, y, source)
 
 

@@ -12,7 +12,7 @@ from wsi_seg.slides.resolution import (
     UNKNOWN,
     Resolution,
     micrometres,
-    parse_micrometres,
+    parse_um,
     pixel_resolution,
     spacing_resolution,
 )
@@ -24,7 +24,7 @@ _ASSOCIATED = re.compile(r"(?<![a-z])(label|macro|thumb|thumbnail|overview|previ
 def aperio_resolution(description: str) -> Resolution:
     """Read ``MPP = 0.499`` of an Aperio image description."""
     found = re.search(r"\|\s*MPP\s*=([^|\r\n]*)", description)  # the whole field: 1e9 is not 1
-    return pixel_resolution(parse_micrometres(found.group(1)), None, "aperio") if found else UNKNOWN
+    return pixel_resolution(parse_um(found.group(1)), None, "aperio") if found else UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def ome_images(xml: str) -> tuple[OmeImage, ...]:
 
 def _ome_size(pixels: ElementTree.Element, axis: str) -> float | None:
     unit = pixels.get(f"PhysicalSize{axis}Unit", "µm")
-    return parse_micrometres(pixels.get(f"PhysicalSize{axis}"), unit)
+    return parse_um(pixels.get(f"PhysicalSize{axis}"), unit)
 
 
 def ome_planes(xml: str) -> int:
@@ -99,9 +99,7 @@ def philips_resolution(xml: str) -> Resolution:
 def ventana_resolution(xmp: str) -> Resolution:
     """Read ``ScanRes="0.2325"`` from the iScan element of a Ventana slide."""
     found = re.search(r"<iScan\b[^>]*\bScanRes\s*=\s*[\"']([0-9.,]+)[\"']", xmp)
-    return (
-        pixel_resolution(parse_micrometres(found.group(1)), None, "ventana") if found else UNKNOWN
-    )
+    return pixel_resolution(parse_um(found.group(1)), None, "ventana") if found else UNKNOWN
 
 
 def openslide_resolution(description: str) -> Resolution:
@@ -113,9 +111,7 @@ def openslide_resolution(description: str) -> Resolution:
         )
         for axis in "xy"
     )
-    return pixel_resolution(
-        x and parse_micrometres(x.group(1)), y and parse_micrometres(y.group(1)), "openslide"
-    )
+    return pixel_resolution(x and parse_um(x.group(1)), y and parse_um(y.group(1)), "openslide")
 
 
 def imagej_resolution(description: str, x: float | None, y: float | None) -> Resolution:
