@@ -233,7 +233,7 @@ class ClassTable:
 
     @classmethod
     def from_json(cls, values: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> "ClassTable":
-        """Make a table from the result of `to_json`."""
+        """Make a table from ``values``, the result of `to_json`."""
         rows = values["table"] if isinstance(values, Mapping) else values
         return cls.named(
             [row["name"] for row in rows],

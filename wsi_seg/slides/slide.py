@@ -136,7 +136,7 @@ class Slide(Protocol):
     ) -> NDArray[np.uint8]:
         """Read a region of a level, or a rectangle at any resolution, as ``(H, W, 3)`` uint8 RGB.
 
-        Give either ``region``, or ``mpp`` with the parameters of `read_centred`.
+        Give either ``region``, or ``mpp`` and the other parameters, see `read_centred`.
 
         Examples
         --------
